@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a method is given: clean tensors, masks and text of B samples."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+__all__ = ["Batch"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """B samples of every stream. Letters: B samples, F latent frames, L text tokens, D text width.
+
+    Args:
+        clean: Stream name -> data the losses compare with, [B, C, F, H, W].
+        history: Stream name -> what fills the clean slots that later tokens see (executed rather than labelled
+            actions, for example), shapes as `clean`.
+        mask: Stream name -> bool, broadcastable to `clean`; False where no loss is taken.
+        given: [B, F] bool; True for frames that are an observation at rollout too, so their noisy slot carries
+            clean data at sigma 0.
+        text: [B, L, D].
+        null_text: Embedding of the empty prompt, [L, D].
+        index: Sample ids, [B] int64; every random draw and every error message refers to them.
+    """
+
+    clean: Mapping[str, Tensor]
+    history: Mapping[str, Tensor]
+    mask: Mapping[str, Tensor]
+    given: Tensor
+    text: Tensor
+    null_text: Tensor
+    index: Tensor
+
+    @property
+    def size(self) -> int:
+        """B."""
+        return self.index.shape[0]
+
+    @property
+    def frames(self) -> int:
+        """F."""
+        return self.given.shape[1]
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch with every tensor on `device`."""
+        moved = {
+            key: {name: t.to(device) for name, t in getattr(self, key).items()} for key in ("clean", "history", "mask")
+        }
+        rest = {key: getattr(self, key).to(device) for key in ("given", "text", "null_text", "index")}
+        return replace(self, **moved, **rest)

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Consistency functions f(x, sigma) = a(sigma) x + b(sigma) v: one object per stream, swappable and checked."""
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flashwam.core.noise import NoiseSchedule, append_dims
+
+__all__ = ["LCM", "ConsistencyFunction", "Linear", "make_consistency_function"]
+
+_BOUNDARY_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class ConsistencyFunction(ABC):
+    """f = a(sigma) x + b(sigma) v with a(0) = 1 and b(0) = 0, so that f(x0, 0) = x0.
+
+    The gradient of any consistency loss with respect to the weights scales point by point with |b(sigma)|
+    (Flash-WAM, arXiv 2606.05254, Proposition 1). Subclass it as a frozen dataclass whose fields are plain numbers,
+    give `a` and `b`, and name it in a recipe by import path ("my_package.my_module:MyFunction").
+
+    Raises:
+        ValueError: at construction, where a(0) is not 1 or b(0) is not 0.
+    """
+
+    def __post_init__(self) -> None:
+        zero = torch.zeros((), dtype=torch.float64)
+        a, b = float(self.a(zero)), float(self.b(zero))
+        if not (abs(a - 1) < _BOUNDARY_TOLERANCE and abs(b) < _BOUNDARY_TOLERANCE):
+            raise ValueError(
+                f"{self.name}: a consistency function needs a(0) = 1 and b(0) = 0, or clean data would not stay "
+                f"clean; got a(0) = {a:g}, b(0) = {b:g}"
+            )
+
+    @abstractmethod
+    def a(self, sigma: Tensor) -> Tensor:
+        """Factor of the noisy state; sigma of any shape, in [0, 1]."""
+
+    @abstractmethod
+    def b(self, sigma: Tensor) -> Tensor:
+        """Factor of the velocity; sigma of any shape, in [0, 1]."""
+
+    @property
+    def name(self) -> str:
+        """The name a recipe calls it by."""
+        return f"{type(self).__module__}:{type(self).__qualname__}"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Plain values from which `make_consistency_function` builds an equal object."""
+        return {"name": self.name, **asdict(self)}
+
+    def __call__(self, x: Tensor, sigma: Tensor, velocity: Tensor) -> Tensor:
+        """The clean estimate f: x, velocity [B, C, F, ...], sigma [B, F] -> [B, C, F, ...]."""
+        level = append_dims(sigma, x)
+        return self.a(level).to(x.dtype) * x + self.b(level).to(x.dtype) * velocity
+
+    def gradient_scale(self, sigma: Tensor) -> Tensor:
+        """|b(sigma)|, the factor every gradient of this stream's loss carries at level sigma."""
+        return self.b(sigma).abs()
+
+    def order_at_zero(self) -> float:
+        """Order of |b| at zero, found as a log-log slope: 1 for `linear`, 2 for `lcm`."""
+        sigma = torch.tensor([1e-5, 1e-4], dtype=torch.float64)
+        low, high = torch.log10(self.gradient_scale(sigma)).tolist()
+        return high - low
+
+    def expectation(self, schedule: NoiseSchedule, power: int = 2) -> float:
+        """E |b(sigma)|^power under a schedule."""
+        return schedule.expectation(lambda sigma: self.gradient_scale(sigma) ** power)
+
+    def sampler_mismatch(self, sigma: float = 1.0) -> tuple[float, float]:
+        """(extra state, extra velocity) that plain Euler to 0 adds over f: (1 - a, -sigma - b). Zero for `linear`."""
+        level = torch.tensor(sigma, dtype=torch.float64)
+        return 1 - float(self.a(level)), -sigma - float(self.b(level))
+
+
+@dataclass(frozen=True)
+class Linear(ConsistencyFunction):
+    """a = 1, b = -sigma: f is the clean estimate x - sigma v. Also TrigFlow's function for a velocity network."""
+
+    @property
+    def name(self) -> str:
+        return "linear"
+
+    def a(self, sigma: Tensor) -> Tensor:
+        return torch.ones_like(sigma)
+
+    def b(self, sigma: Tensor) -> Tensor:
+        return -sigma
+
+
+@dataclass(frozen=True)
+class LCM(ConsistencyFunction):
+    """Karras boundary scalings on the flow path ("variance preserving" in Flash-WAM).
+
+    c_skip = d^2 / (sigma^2 + d^2), c_out = sigma d / sqrt(sigma^2 + d^2), a = c_skip + c_out, b = -c_out sigma.
+
+    Args:
+        sigma_data: d > 0, the published 0.5.
+    """
+
+    sigma_data: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.sigma_data > 0:
+            raise ValueError(f"sigma_data must be positive (0.5 published); got {self.sigma_data}")
+        super().__post_init__()
+
+    @property
+    def name(self) -> str:
+        return "lcm"
+
+    def c_skip(self, sigma: Tensor) -> Tensor:
+        """Karras skip scaling."""
+        return self.sigma_data**2 / (sigma**2 + self.sigma_data**2)
+
+    def c_out(self, sigma: Tensor) -> Tensor:
+        """Karras output scaling."""
+        return sigma * self.sigma_data / torch.sqrt(sigma**2 + self.sigma_data**2)
+
+    def a(self, sigma: Tensor) -> Tensor:
+        return self.c_skip(sigma) + self.c_out(sigma)
+
+    def b(self, sigma: Tensor) -> Tensor:
+        return -self.c_out(sigma) * sigma
+
+
+_KNOWN: dict[str, type[ConsistencyFunction]] = {"linear": Linear, "lcm": LCM}
+
+
+def make_consistency_function(config: str | Mapping[str, Any] | ConsistencyFunction) -> ConsistencyFunction:
+    """Builds a consistency function from a name, or from a mapping with "name" and the function's parameters.
+
+    Args:
+        config: "linear", "lcm", "package.module:Class", {"name": "lcm", "sigma_data": 0.5}, or a built one.
+
+    Raises:
+        ValueError: for an unknown name, an import that fails, a wrong parameter or a broken boundary condition.
+    """
+    if isinstance(config, ConsistencyFunction):
+        return config
+    parameters = {"name": config} if isinstance(config, str) else dict(config)
+    name = str(parameters.pop("name", ""))
+    kind: Any = _KNOWN.get(name)
+    if kind is None and ":" in name:
+        module, _, attribute = name.partition(":")
+        try:
+            kind = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"consistency function {name!r} could not be imported: {error}") from error
+        if not (isinstance(kind, type) and issubclass(kind, ConsistencyFunction)):
+            raise ValueError(f"{name!r} must name a subclass of flashwam.ConsistencyFunction; got {kind!r}")
+    if kind is None:
+        raise ValueError(
+            f"unknown consistency function {name!r}; expected one of {sorted(_KNOWN)} or 'package.module:Class'"
+        )
+    try:
+        return kind(**parameters)
+    except TypeError as error:
+        raise ValueError(f"consistency function {name!r} does not take {parameters}: {error}") from error

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The noise of one stream: x_sigma = (1 - sigma) x0 + sigma eps, sigma 0 = data, 1 = noise, v = eps - x0."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "TRAINING_POINTS",
+    "NoiseSchedule",
+    "add_noise",
+    "append_dims",
+    "flow_output_from_vp",
+    "flow_sigma_from_vp",
+    "flow_state_from_vp",
+    "vp_from_flow_sigma",
+    "vp_output_from_flow",
+    "vp_state_from_flow",
+]
+
+TRAINING_POINTS = 1000
+
+
+def append_dims(sigma: Tensor, x: Tensor) -> Tensor:
+    """Lines per-frame levels [B, F] up with a stream tensor [B, C, F, H, W] (any trailing size)."""
+    if sigma.ndim == 0:
+        return sigma
+    if sigma.ndim != 2 or x.ndim < 3 or sigma.shape != (x.shape[0], x.shape[2]):
+        raise ValueError(
+            f"sigma must be a scalar or [B, F] of x [B, C, F, ...]; got sigma {tuple(sigma.shape)} and x {tuple(x.shape)}"
+        )
+    return sigma.reshape(sigma.shape[0], 1, sigma.shape[1], *(1,) * (x.ndim - 3))
+
+
+def add_noise(x0: Tensor, eps: Tensor, sigma: Tensor) -> Tensor:
+    """(1 - sigma) x0 + sigma eps for x0, eps [B, C, F, ...] and sigma [B, F]."""
+    level = append_dims(sigma, x0).to(x0.dtype)
+    return (1 - level) * x0 + level * eps
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseSchedule:
+    """SNR-shifted uniform noise: sigma = s u / (1 + (s - 1) u) with u uniform on [0, 1].
+
+    Args:
+        shift: s > 0. 5 for LingBot-VA's video, 1 for its actions, 0.05 for its LIBERO actions; s < 1 leans
+            towards the data.
+
+    Raises:
+        ValueError: if `shift` is not positive and finite.
+    """
+
+    shift: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.shift < float("inf")):
+            raise ValueError(f"shift must be a positive finite number (5.0 video, 1.0 actions); got {self.shift}")
+
+    def sigma(self, u: Tensor | float) -> Tensor | float:
+        """u in [0, 1] -> sigma in [0, 1]; increasing, so it is also the quantile function."""
+        return self.shift * u / (1 + (self.shift - 1) * u)
+
+    quantile = sigma
+
+    def u(self, sigma: Tensor | float) -> Tensor | float:
+        """Inverse of `sigma`, and so the cumulative distribution of sigma."""
+        return sigma / (self.shift - (self.shift - 1) * sigma)
+
+    cdf = u
+
+    def density(self, sigma: Tensor | float) -> Tensor | float:
+        """p(sigma) = s / (s - (s - 1) sigma)^2 on [0, 1]."""
+        return self.shift / (self.shift - (self.shift - 1) * sigma) ** 2
+
+    @property
+    def median(self) -> float:
+        """s / (s + 1)."""
+        return self.shift / (self.shift + 1)
+
+    def mass_below(self, sigma: float) -> float:
+        """Share of training draws with a level below `sigma`."""
+        return float(self.cdf(sigma))
+
+    def expectation(self, function: Callable[[Tensor], Tensor], *, nodes: int = 512) -> float:
+        """E[function(sigma)] by Gauss-Legendre quadrature in u (exact to rounding for smooth functions)."""
+        import numpy as np
+
+        points, weights = np.polynomial.legendre.leggauss(nodes)
+        u = torch.from_numpy((points + 1) / 2)
+        return float((function(self.sigma(u)) * torch.from_numpy(weights / 2)).sum())
+
+    def training_grid(self, points: int = TRAINING_POINTS) -> Tensor:
+        """The discrete training levels, descending from 1: [points], float64."""
+        return self.sigma(1 - torch.arange(points, dtype=torch.float64) / points)
+
+    def sampling_grid(self, steps: int) -> Tensor:
+        """Levels visited by a sampler of `steps` steps, with the final 0: [steps + 1], float64."""
+        if steps < 1:
+            raise ValueError(f"a sampler needs at least 1 step; got {steps}")
+        return self.sigma(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
+
+    def training_weights(self, points: int = TRAINING_POINTS) -> Tensor:
+        """LingBot-VA's flow-matching weight per training level, mean 1, near 0 at both ends: [points], float64."""
+        bell = torch.exp(-2 * (self.training_grid(points) - 0.5) ** 2)
+        bell = bell - bell.min()
+        return bell * points / bell.sum()
+
+    def sample_indices(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
+        """Uniform indices into `training_grid`, int64, on the generator's device."""
+        device = generator.device if generator is not None else "cpu"
+        return torch.randint(TRAINING_POINTS, shape, generator=generator, device=device)
+
+    @staticmethod
+    def jump(index: Tensor, anchors: int) -> Tensor:
+        """The grid index one jump of 1000 / anchors further towards the data, held at the last one."""
+        if anchors < 1 or anchors > TRAINING_POINTS:
+            raise ValueError(f"anchors must lie in 1..{TRAINING_POINTS}; got {anchors}")
+        return (index + TRAINING_POINTS // anchors).clamp(max=TRAINING_POINTS - 1)
+
+
+def flow_sigma_from_vp(alpha: Tensor, s: Tensor) -> Tensor:
+    """Level of the flow path that has the signal-to-noise ratio of x = alpha x0 + s eps."""
+    return s / (alpha + s)
+
+
+def vp_from_flow_sigma(sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """(alpha, s) with alpha^2 + s^2 = 1 at flow level sigma; inverse of `flow_sigma_from_vp`."""
+    norm = torch.sqrt((1 - sigma) ** 2 + sigma**2)
+    return (1 - sigma) / norm, sigma / norm
+
+
+def flow_state_from_vp(x: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
+    """x = alpha x0 + s eps -> (1 - sigma) x0 + sigma eps."""
+    return x / (alpha + s)
+
+
+def vp_state_from_flow(x: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
+    """Inverse of `flow_state_from_vp`."""
+    return x * (alpha + s)
+
+
+def flow_output_from_vp(output: Tensor, x: Tensor, alpha: Tensor, s: Tensor, *, prediction: str = "v") -> Tensor:
+    """Network output on a variance-preserving path -> flow velocity eps - x0.
+
+    For "v" (v = alpha eps - s x0): (s - alpha) x + (alpha + s) v, finite also where alpha = 0 (zero terminal SNR).
+
+    Args:
+        output, x: Network output and VP state, same shape.
+        alpha, s: Broadcastable, alpha^2 + s^2 = 1.
+        prediction: "v", "epsilon" or "sample" (x0).
+
+    Raises:
+        ValueError: for an unknown prediction, or where it does not determine the velocity ("epsilon" at alpha = 0,
+            "sample" at s = 0).
+    """
+    if prediction == "v":
+        return (s - alpha) * x + (alpha + s) * output
+    if prediction == "epsilon":
+        if bool((alpha == 0).any()):
+            raise ValueError('an "epsilon" output says nothing of the data at alpha = 0; use a "v" network there')
+        return output - (x - s * output) / alpha
+    if prediction == "sample":
+        if bool((s == 0).any()):
+            raise ValueError('a "sample" output says nothing of the noise at s = 0; use a "v" network there')
+        return (x - alpha * output) / s - output
+    raise ValueError(f'prediction must be one of "v", "epsilon", "sample"; got {prediction!r}')
+
+
+def vp_output_from_flow(velocity: Tensor, x: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
+    """Flow velocity -> VP v-prediction; `x` is the VP state. Inverse of `flow_output_from_vp` for "v"."""
+    return (velocity - (s - alpha) * x) / (alpha + s)
