@@ -135,22 +135,21 @@ class Rollout:
         self.generator = generator
         self.seconds = dict.fromkeys(wam.streams, 0.0)
         self.chunks = 0
+        self._batch = text.shape[0]
         self._first: Mapping[str, Tensor] | None = first
         self._session = wam.session(
             text, null_text=null_text, guidance={name: s.guidance_scale for name, s in samplers.items()}
         )
 
-    def noise(self, batch: int) -> dict[str, Tensor]:
-        """Fresh noise for one chunk, in generation order."""
-        device = self._first_device
-        return {
-            name: torch.randn(batch, c, self.wam.chunk_frames, h, w, generator=self.generator).to(device)
-            for name, (c, h, w) in ((n, self.wam.shapes[n]) for n in self.wam.streams)
-        }
-
-    @property
-    def _first_device(self) -> torch.device:
-        return next(self.wam.parameters()).device
+    def noise(self) -> dict[str, Tensor]:
+        """Fresh noise for one chunk, stream name -> [B, C, F, H, W], drawn in generation order."""
+        device = next(self.wam.parameters()).device
+        drawn = {}
+        for name in self.wam.streams:
+            channels, height, width = self.wam.shapes[name]
+            shape = (self._batch, channels, self.wam.chunk_frames, height, width)
+            drawn[name] = torch.randn(shape, generator=self.generator).to(device)
+        return drawn
 
     @torch.no_grad()
     def predict(
@@ -167,9 +166,7 @@ class Rollout:
             Stream name -> [B, C, F, H, W]. In the first chunk frame 0 is the given one.
         """
         if noise is None:
-            batch = next(iter(self._first.values())).shape[0] if self._first else self._batch
-            noise = self.noise(batch)
-        self._batch = next(iter(noise.values())).shape[0]
+            noise = self.noise()
         drawn: dict[str, Tensor] = {}
         for name in self.wam.streams:
             start = time.perf_counter()
