@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A handful of resumable jobs on a few processes, each after those it needs; what is done is never done again."""
+
+import json
+import multiprocessing
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+__all__ = ["Job", "JobFailed", "run_jobs"]
+
+
+class JobFailed(RuntimeError):
+    """A job ended with an error; the message ends with the last lines of its log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One call in a process of its own.
+
+    Args:
+        name: Unique; names its log and its marker.
+        function: Importable; run with `kwargs` in a forked process. It must itself be resumable.
+        kwargs: Its arguments.
+        after: Names of the jobs that must be done before.
+        weight: Rough seconds, for the time left.
+        cores: Processes it keeps busy.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+    weight: float = 10.0
+    cores: int = 1
+
+
+def _call(job: Job, log: Path, marker: Path) -> None:
+    with log.open("a") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+        try:
+            import torch
+
+            torch.set_num_threads(1)
+            start = time.monotonic()
+            job.function(**job.kwargs)
+            beside = marker.with_suffix(".tmp")
+            beside.write_text(json.dumps({"seconds": round(time.monotonic() - start, 1)}) + "\n")
+            beside.replace(marker)
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+        sys.stdout.flush()
+        os._exit(0)
+
+
+def _check(jobs: Sequence[Job]) -> None:
+    names = [job.name for job in jobs]
+    if len(set(names)) != len(names):
+        raise ValueError(f"job names must be unique; got {sorted(n for n in names if names.count(n) > 1)}")
+    seen: set[str] = set()
+    for job in jobs:
+        if not set(job.after) <= seen:
+            raise ValueError(f"job {job.name!r} must come after {sorted(set(job.after) - seen)} in the list")
+        seen.add(job.name)
+
+
+def run_jobs(
+    jobs: Sequence[Job], folder: Path, *, workers: int = 2, on_done: Callable[[Job], None] | None = None
+) -> dict[str, float]:
+    """Runs jobs in order, several at a time; those with a marker in `folder` count as done.
+
+    Args:
+        jobs: In an order in which every job comes after those it needs.
+        folder: Keeps `<name>.log` and, once done, `<name>.done`.
+        workers: Processes at a time.
+        on_done: Called after each job that ran now.
+
+    Returns:
+        Seconds that each job took, also those done in an earlier run.
+
+    Raises:
+        JobFailed: as soon as one fails; the others are stopped and resume with the next call.
+    """
+    _check(jobs)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {job.name: folder / job.name.replace("/", "__") for job in jobs}
+    marker = {name: path.with_name(path.name + ".done") for name, path in files.items()}
+    log = {name: path.with_name(path.name + ".log") for name, path in files.items()}
+    done = {job.name for job in jobs if marker[job.name].is_file()}
+    waiting = [job for job in jobs if job.name not in done]
+    running: dict[str, tuple[Job, multiprocessing.Process]] = {}
+    context = multiprocessing.get_context("fork")
+    total = sum(job.weight for job in waiting)
+    # tqdm owns the clock, the rate and the estimate; a unit is one expected second of one core.
+    with tqdm(total=round(total), unit="s", bar_format="{desc} {percentage:3.0f}%|{bar:20}| {elapsed} < {remaining}") as bar:
+        try:
+            while waiting or running:
+                busy = sum(job.cores for job, _ in running.values())
+                for job in list(waiting):
+                    if not set(job.after) <= done:
+                        continue
+                    if running and busy + job.cores > workers:
+                        continue
+                    process = context.Process(target=_call, args=(job, log[job.name], marker[job.name]))
+                    process.start()
+                    running[job.name] = (job, process)
+                    waiting.remove(job)
+                    busy += job.cores
+                bar.set_description_str(", ".join(running) or "done")
+                time.sleep(0.2)
+                for name, (job, process) in list(running.items()):
+                    if process.is_alive():
+                        continue
+                    del running[name]
+                    process.join()
+                    if process.exitcode != 0 or not marker[name].is_file():
+                        tail = "\n".join(log[name].read_text(errors="replace").splitlines()[-15:])
+                        raise JobFailed(f"job {name!r} failed (log: {log[name]}):\n{tail}")
+                    done.add(name)
+                    bar.update(round(job.weight))
+                    if on_done is not None:
+                        on_done(job)
+        finally:
+            for _, process in running.values():
+                process.terminate()
+                process.join()
+    return {job.name: json.loads(marker[job.name].read_text())["seconds"] for job in jobs}

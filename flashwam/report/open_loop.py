@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Open-loop measures: what a model draws on held-out windows, against the teacher's draw from the same noise.
+
+Letters: B windows, D draws a window, K chunks, C channels, F frames of a chunk, H and W the rest of a stream's tokens.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from flashwam.core.batch import Batch
+from flashwam.sampling import Rollout, StreamSampler
+from flashwam.wam.base import WorldActionModel
+
+__all__ = ["chunk_draws", "open_loop_measures"]
+
+
+def _repeat(x: Tensor, draws: int) -> Tensor:
+    return x.repeat_interleave(draws, 0)
+
+
+def chunk_draws(
+    wam: WorldActionModel,
+    samplers: Mapping[str, StreamSampler],
+    batch: Batch,
+    *,
+    draws: int = 4,
+    seed: int = 0,
+    replace: list[Mapping[str, Tensor]] | None = None,
+    chunks: int | None = None,
+) -> list[dict[str, Tensor]]:
+    """Draws every chunk of every window `draws` times, each under the true past.
+
+    The noise depends on `seed` and the shapes alone, so two models are compared from the same noise.
+
+    Args:
+        batch: B windows whose frame 0 is given.
+        draws: D.
+        replace: Per chunk, streams to take from elsewhere instead of drawing them.
+        chunks: Chunks to draw; all that fit into the window if None.
+
+    Returns:
+        Per chunk: stream name -> [B * D, C, F, H, W], draws of one window adjacent.
+    """
+    size = wam.chunk_frames
+    total = batch.frames // size if chunks is None else chunks
+    if total < 1 or total * size > batch.frames:
+        raise ValueError(f"windows of {batch.frames} frames do not hold {max(total, 1)} chunks of {size} frames")
+    rollout = Rollout(
+        wam,
+        samplers,
+        text=_repeat(batch.text, draws),
+        null_text=batch.null_text,
+        first={name: _repeat(batch.clean[name][:, :, :1], draws) for name in wam.streams},
+        generator=torch.Generator().manual_seed(seed),
+    )
+    drawn = []
+    for k in range(total):
+        drawn.append(rollout.predict(replace=None if replace is None else replace[k]))
+        past = slice(k * size, (k + 1) * size)
+        rollout.observe({name: _repeat(batch.history[name][:, :, past], draws) for name in wam.streams})
+    return drawn
+
+
+def open_loop_measures(
+    drawn: list[dict[str, Tensor]],
+    reference: list[dict[str, Tensor]],
+    batch: Batch,
+    *,
+    draws: int,
+    decoders: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+) -> dict[str, float]:
+    """Errors, spread and sharpness of draws, keyed `<stream>_<measure>`.
+
+    `_error_teacher`: mean squared difference to `reference` (same noise). `_error_expert`: to the data.
+    `_variance_ratio`: variance over the draws of one window, over the reference's; near 0 is collapse.
+    `_sharpness_ratio`: mean absolute pixel gradient over the reference's, for streams with a decoder.
+
+    Args:
+        drawn, reference: As `chunk_draws` returns them.
+        batch: The windows they were drawn on.
+        draws: D of both.
+        decoders: Stream name -> latents [n, C, F, H, W] to images [n, F, 3, height, width].
+    """
+    measures = {}
+    for name in drawn[0]:
+        error = expert = spread = reference_spread = count = 0.0
+        for k, (ours, theirs) in enumerate(zip(drawn, reference, strict=True)):
+            frames = ours[name].shape[2]
+            window = slice(k * frames, (k + 1) * frames)
+            truth = batch.clean[name][:, :, window]
+            mask = batch.mask[name].expand_as(batch.clean[name])[:, :, window].to(truth.dtype)
+            groups = [t[name].reshape(truth.shape[0], draws, *truth.shape[1:]) for t in (ours, theirs)]
+            weight = mask[:, None]
+            error += float(((groups[0] - groups[1]) ** 2 * weight).sum()) / draws
+            expert += float(((groups[0] - truth[:, None]) ** 2 * weight).sum()) / draws
+            count += float(mask.sum())
+            if draws > 1:
+                spread += float((groups[0].var(1) * mask).sum())
+                reference_spread += float((groups[1].var(1) * mask).sum())
+        measures[f"{name}_error_teacher"] = error / count
+        measures[f"{name}_error_expert"] = expert / count
+        if reference_spread > 0:
+            measures[f"{name}_variance_ratio"] = spread / reference_spread
+        if decoders is not None and name in decoders:
+            sharpness = [
+                sum(_sharpness(decoders[name](chunk[name][::draws, :, -1:])) for chunk in source)
+                for source in (drawn, reference)
+            ]
+            measures[f"{name}_sharpness_ratio"] = sharpness[0] / sharpness[1]
+    return measures
+
+
+def _sharpness(images: Tensor) -> float:
+    return float(images.diff(dim=-1).abs().mean() + images.diff(dim=-2).abs().mean())

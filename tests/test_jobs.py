@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+import time
+
+import pytest
+
+from flashwam.jobs import Job, JobFailed, run_jobs
+
+
+def append(path, word, wait=0.0):
+    time.sleep(wait)
+    with path.open("a") as file:
+        file.write(word + "\n")
+
+
+def fail():
+    print("about to fail")
+    raise ValueError("no luck")
+
+
+def test_jobs_wait_for_those_they_need_and_are_not_repeated(tmp_path):
+    out = tmp_path / "out"
+    jobs = [
+        Job(name="first", function=append, kwargs={"path": out, "word": "first", "wait": 0.5}),
+        Job(name="second", function=append, kwargs={"path": out, "word": "second"}, after=("first",)),
+    ]
+    seen = []
+    run_jobs(jobs, tmp_path / "jobs", on_done=lambda job: seen.append(job.name))
+    seconds = run_jobs(jobs, tmp_path / "jobs", on_done=lambda job: seen.append(job.name))
+    assert out.read_text().split() == ["first", "second"] == seen
+    assert seconds["first"] >= 0.5
+
+
+def test_a_failure_names_the_job_and_shows_its_log_and_a_rerun_goes_on(tmp_path):
+    out = tmp_path / "out"
+    good = Job(name="a/good", function=append, kwargs={"path": out, "word": "good"})
+    with pytest.raises(JobFailed, match=r"job 'bad' failed(.|\n)*about to fail(.|\n)*no luck"):
+        run_jobs([good, Job(name="bad", function=fail, after=("a/good",))], tmp_path / "jobs")
+    run_jobs([good, Job(name="bad", function=append, kwargs={"path": out, "word": "bad"})], tmp_path / "jobs")
+    assert out.read_text().split() == ["good", "bad"]
+
+
+def test_order_and_names_are_checked(tmp_path):
+    early = Job(name="early", function=fail, after=("late",))
+    with pytest.raises(ValueError, match="must come after"):
+        run_jobs([early, Job(name="late", function=fail)], tmp_path)
+    with pytest.raises(ValueError, match="unique"):
+        run_jobs([Job(name="x", function=fail)] * 2, tmp_path)
