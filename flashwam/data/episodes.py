@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Episodes on disk in the LeRobot v2.1 layout that LingBot-VA trains from.
+
+One folder (a "repo") per task:
+    meta/{info.json, episodes.jsonl, episodes_stats.jsonl, tasks.jsonl}
+    data/chunk-000/episode_000000.parquet            one row per control step
+    videos/chunk-000/<camera>/episode_000000.mp4     one picture per row
+    latents/chunk-000/<camera>/episode_000000_{start}_{end}.pth
+The parquet file is written last and carries the episode's own record in its schema, so an episode whose parquet file
+exists is complete, and `meta/` can be rebuilt from the episodes alone.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "CAMERA",
+    "atomic_write",
+    "episode_path",
+    "find_repos",
+    "read_episode_list",
+    "read_frames",
+    "read_record",
+    "read_table",
+    "video_path",
+    "write_episode",
+    "write_meta",
+]
+
+CAMERA = "observation.images.front"
+CHUNK = 1000
+_RECORD = b"flashwam"
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Writes a file so that it appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(beside, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def episode_path(repo: Path, index: int) -> Path:
+    """Path of an episode's table."""
+    return Path(repo) / "data" / f"chunk-{index // CHUNK:03d}" / f"episode_{index:06d}.parquet"
+
+
+def video_path(repo: Path, index: int, camera: str = CAMERA) -> Path:
+    """Path of an episode's video."""
+    return Path(repo) / "videos" / f"chunk-{index // CHUNK:03d}" / camera / f"episode_{index:06d}.mp4"
+
+
+def find_repos(root: Path) -> list[Path]:
+    """Finds every repo below `root`, by its `meta/info.json`, sorted by path.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    repos = sorted(path.parent.parent for path in Path(root).rglob("meta/info.json"))
+    if not repos:
+        raise FileNotFoundError(
+            f"no episodes below {root} (expected <task>/meta/info.json): run `flashwam collect` first"
+        )
+    return repos
+
+
+def _write_video(path: Path, frames: np.ndarray, fps: int, crf: int) -> None:
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError("writing videos needs PyAV: pip install 'flashwam[sim]'") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
+    with av.open(str(beside), "w") as container:
+        # Single-threaded, full chroma: the same bytes every time, and small coloured things keep their colour.
+        options = {"crf": str(crf), "preset": "veryfast", "threads": "1"}
+        stream = container.add_stream("libx264", rate=fps, options=options)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv444p"
+        stream.thread_count = 1
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    os.replace(beside, path)
+
+
+def read_frames(path: Path, indices: Iterable[int] | None = None) -> np.ndarray:
+    """Decodes pictures of a video.
+
+    Args:
+        path: An mp4 file.
+        indices: Ascending picture numbers; None for all.
+
+    Returns:
+        uint8 [T, H, W, 3].
+
+    Raises:
+        ValueError: The file is damaged or too short.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError("reading videos needs PyAV: pip install 'flashwam[sim]'") from error
+    wanted = None if indices is None else list(indices)
+    keep = None if wanted is None else set(wanted)
+    frames = []
+    try:
+        with av.open(str(path)) as container:
+            container.streams.video[0].thread_count = 1
+            for number, frame in enumerate(container.decode(video=0)):
+                if keep is None or number in keep:
+                    frames.append(frame.to_ndarray(format="rgb24"))
+    except (av.FFmpegError, IndexError) as error:
+        raise ValueError(f"{path}: not a readable video ({error})") from error
+    if not frames or (wanted is not None and len(frames) != len(wanted)):
+        asked = "at least one picture" if wanted is None else f"{len(wanted)} pictures up to number {max(wanted)}"
+        raise ValueError(f"{path}: expected {asked}, found {len(frames)} of them")
+    return np.stack(frames)
+
+
+def _table_bytes(columns: dict[str, np.ndarray], record: dict[str, Any]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    arrays = {}
+    for name, values in columns.items():
+        if values.ndim == 2:
+            flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
+            arrays[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+        else:
+            arrays[name] = pa.array(values)
+    table = pa.table(arrays).replace_schema_metadata({_RECORD: json.dumps(record, sort_keys=True).encode()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+def write_episode(
+    repo: Path,
+    index: int,
+    *,
+    columns: dict[str, np.ndarray],
+    frames: np.ndarray,
+    record: dict[str, Any],
+    fps: int,
+    crf: int = 14,
+) -> None:
+    """Writes one episode: the video first, then the table, whose presence says that the episode is complete.
+
+    Args:
+        repo: Folder of the task.
+        index: Episode number.
+        columns: Column name -> [T] or [T, D] values; `frame_index`, `timestamp` and so on are added here.
+        frames: One picture per row, uint8 [T, H, W, 3].
+        record: What `episodes.jsonl` shall say of it, kept in the table's schema.
+        fps: Rows per second.
+        crf: Quality of the video, lower is better.
+    """
+    length = len(frames)
+    if any(len(values) != length for values in columns.values()):
+        raise ValueError(f"episode {index}: every column needs {length} rows, one per picture")
+    _write_video(video_path(repo, index), frames, fps, crf)
+    rows = np.arange(length, dtype=np.int64)
+    columns = dict(
+        columns,
+        timestamp=(rows / fps).astype(np.float32),
+        frame_index=rows,
+        episode_index=np.full(length, index, dtype=np.int64),
+        index=rows,
+        task_index=np.zeros(length, dtype=np.int64),
+    )
+    atomic_write(episode_path(repo, index), _table_bytes(columns, dict(record, episode_index=index, length=length)))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Reads an episode's record from its table.
+
+    Raises:
+        ValueError: The file is damaged, or was not written by `write_episode`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path}: not a readable parquet file ({error})") from error
+    if _RECORD not in metadata:
+        raise ValueError(f"{path}: carries no episode record; was it written by another program?")
+    return json.loads(metadata[_RECORD])
+
+
+def read_table(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """Reads columns of an episode's table as arrays, [T] or [T, D]; columns that are not there are left out.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        wanted = file.schema_arrow.names if names is None else [n for n in names if n in file.schema_arrow.names]
+        table = file.read(columns=wanted)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path}: not a readable parquet file ({error})") from error
+    out = {}
+    for name in wanted:
+        column = table.column(name)
+        if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
+            out[name] = np.stack(column.to_numpy()).astype(np.float32)
+        else:
+            out[name] = column.to_numpy()
+    return out
+
+
+def read_episode_list(repo: Path) -> list[dict[str, Any]]:
+    """Reads `meta/episodes.jsonl`.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: A line is not JSON or lacks a field that is needed.
+    """
+    path = Path(repo) / "meta" / "episodes.jsonl"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: the collection did not finish; run it again to complete it")
+    episodes = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            episode = json.loads(line)
+            _ = episode["episode_index"], episode["length"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}, line {number}: expected an episode with its index and length ({error})"
+            ) from error
+        episodes.append(episode)
+    return episodes
+
+
+def _statistics(columns: dict[str, np.ndarray]) -> dict[str, dict[str, list]]:
+    out = {}
+    for name, values in columns.items():
+        table = values.astype(np.float64).reshape(len(values), -1)
+        out[name] = {
+            "min": table.min(0).tolist(),
+            "max": table.max(0).tolist(),
+            "mean": table.mean(0).tolist(),
+            "std": table.std(0).tolist(),
+            "count": [len(table)],
+        }
+    return out
+
+
+def write_meta(repo: Path, *, fps: int, extra: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Rebuilds `meta/` from the complete episodes, and numbers their rows through.
+
+    Args:
+        repo: Folder of the task.
+        fps: Rows per second.
+        extra: Further entries of `info.json`.
+
+    Returns:
+        The episodes' records.
+    """
+    repo = Path(repo)
+    paths = sorted(repo.glob("data/chunk-*/episode_*.parquet"))
+    if not paths:
+        raise FileNotFoundError(f"{repo} holds no episodes")
+    records, stats, offset, columns = [], [], 0, {}
+    for path in paths:
+        record, columns = read_record(path), read_table(path)
+        if columns["index"][0] != offset:
+            columns["index"] = offset + np.arange(record["length"], dtype=np.int64)
+            atomic_write(path, _table_bytes(columns, record))
+        offset += record["length"]
+        records.append(record)
+        stats.append({"episode_index": record["episode_index"], "stats": _statistics(columns)})
+    shape = read_frames(video_path(repo, records[0]["episode_index"]), [0]).shape[1:]
+    features: dict[str, Any] = {
+        name: {"dtype": str(values.dtype), "shape": list(values.shape[1:]) or [1], "names": None}
+        for name, values in columns.items()
+    }
+    video = {"video.fps": fps, "video.codec": "h264", "video.pix_fmt": "yuv444p", "has_audio": False}
+    names = ["height", "width", "channel"]
+    features[CAMERA] = {"dtype": "video", "shape": list(shape), "names": names, "info": video}
+    info = {
+        "codebase_version": "v2.1",
+        "robot_type": "sawyer",
+        "total_episodes": len(records),
+        "total_frames": offset,
+        "total_tasks": 1,
+        "total_videos": len(records),
+        "total_chunks": -(-len(records) // CHUNK),
+        "chunks_size": CHUNK,
+        "fps": fps,
+        "splits": {"train": f"0:{len(records)}"},
+        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+        "features": features,
+        **(extra or {}),
+    }
+
+    def lines(items: list[dict[str, Any]]) -> bytes:
+        return "".join(json.dumps(item, sort_keys=True) + "\n" for item in items).encode()
+
+    atomic_write(repo / "meta" / "episodes.jsonl", lines(records))
+    atomic_write(repo / "meta" / "episodes_stats.jsonl", lines(stats))
+    atomic_write(repo / "meta" / "tasks.jsonl", lines([{"task_index": 0, "task": records[0]["tasks"][0]}]))
+    atomic_write(repo / "meta" / "info.json", json.dumps(info, indent=2, sort_keys=True).encode())
+    return records

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Collects demonstrations: scripted experts, disturbed by bursts of noise, labelled with what the expert would do.
+
+The executed action is expert plus noise, so that the data also shows how to come back; the label (`action`) is always
+the clean expert action, and `executed_action` keeps what was really done.
+"""
+
+import logging
+import multiprocessing as mp
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flashwam.data.episodes import CAMERA, episode_path, write_episode, write_meta
+from flashwam.sim.experts import make_expert
+from flashwam.sim.gl import ensure_gl
+from flashwam.sim.metaworld import DEMO_SEED_BASE, EVAL_SEED_BASE, MetaWorldEnv
+from flashwam.sim.tasks import get_task
+
+__all__ = ["CollectSummary", "NoiseBursts", "collect", "record_episode"]
+
+logger = logging.getLogger(__name__)
+
+CONTROL_HZ = 80
+_ATTEMPTS = 10
+_EPISODES = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseBursts:
+    """Disturbance of the executed actions.
+
+    Attributes:
+        probability: Chance that a burst begins at a control step.
+        scale: Standard deviation of a burst's constant push on each axis of the hand.
+        shortest, longest: Control steps a burst lasts.
+    """
+
+    probability: float = 0.08
+    scale: float = 0.7
+    shortest: int = 2
+    longest: int = 7
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1 or self.scale < 0 or not 1 <= self.shortest <= self.longest:
+            raise ValueError(f"noise: expected probability in [0, 1], scale >= 0, 1 <= shortest <= longest; got {self}")
+
+    def draw(self, steps: int, rng: np.random.Generator) -> np.ndarray:
+        """Draws the disturbance of an episode, [steps, 4]; the gripper is left alone."""
+        out = np.zeros((steps, 4))
+        step = 0
+        while step < steps:
+            if rng.random() < self.probability:
+                length = int(rng.integers(self.shortest, self.longest + 1))
+                out[step : step + length, :3] = self.scale * rng.normal(size=3)
+                step += length
+            else:
+                step += 1
+        return out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectSummary:
+    """What a collection amounted to; all by task name.
+
+    Attributes:
+        episodes: Episodes on disk.
+        failed: Attempts in which the expert failed, which were dropped.
+        frames: Control steps on disk.
+        ways: Episodes per way.
+    """
+
+    episodes: dict[str, int]
+    failed: dict[str, int]
+    frames: dict[str, int]
+    ways: dict[str, dict[int, int]]
+
+
+_ENVS: dict[tuple, MetaWorldEnv] = {}
+
+
+def _environment(task: str, size: int, max_steps: int | None) -> MetaWorldEnv:
+    key = (task, size, max_steps)
+    if key not in _ENVS:
+        _ENVS[key] = MetaWorldEnv(task, size=size, max_steps=max_steps)
+    return _ENVS[key]
+
+
+def record_episode(
+    env: MetaWorldEnv, seed: int, *, noise: NoiseBursts, render_every: int = 4
+) -> tuple[dict[str, np.ndarray], np.ndarray, int] | None:
+    """Plays one demonstration.
+
+    Args:
+        env: The environment.
+        seed: Decides positions, coin and noise, through independent streams.
+        noise: The disturbance.
+        render_every: Control steps between pictures; the rows between hold the last one.
+
+    Returns:
+        Columns [T, ...], pictures [T, H, W, 3] and the way taken, or None if the expert failed. T = 1 modulo
+        `render_every`, so that the last row has a picture of its own.
+    """
+    task = env.task
+    coin, disturbance = (np.random.default_rng(s) for s in np.random.SeedSequence([seed, 1]).spawn(2))
+    way = int(coin.integers(len(task.ways))) if task.multimodal else -1
+    pushes = noise.draw(task.max_steps, disturbance)
+    picture = env.reset(seed)
+    expert = make_expert(task, env.env, way)
+    actions, executed, states, pictures = [], [], [], []
+    end = None
+    for step in range(task.max_steps + 2 * render_every + 1):
+        if step and step % render_every == 0:
+            picture = env.render()
+        action = expert(env.state)
+        actions.append(action)
+        states.append(env.state[:4].copy())
+        pictures.append(picture)
+        done = np.clip(action + pushes[step], -1.0, 1.0) if end is None and step < task.max_steps else action
+        executed.append(done)
+        if step == end:
+            break
+        _, success, info = env.step(done)
+        if end is None:
+            if success:
+                # A little of what follows success, up to the next picture but one.
+                end = (step // render_every + 2) * render_every
+            elif info.touched or info.step >= task.max_steps:
+                return None
+    columns = {
+        "action": np.stack(actions).astype(np.float32),
+        "executed_action": np.stack(executed).astype(np.float32),
+        "observation.state": np.stack(states).astype(np.float32),
+    }
+    return columns, np.stack(pictures), env.way()
+
+
+def _collect_one(job: dict[str, Any]) -> tuple[str, int]:
+    """Writes one episode, unless it is complete already. Its content depends on its own number and seed alone."""
+    repo, index = Path(job["repo"]), job["index"]
+    if episode_path(repo, index).exists():
+        return job["task"], index
+    env = _environment(job["task"], job["size"], job["max_steps"])
+    first = DEMO_SEED_BASE + (job["seed"] * _EPISODES + index) * _ATTEMPTS
+    for attempt in range(_ATTEMPTS):
+        episode = record_episode(env, first + attempt, noise=job["noise"], render_every=job["render_every"])
+        if episode is None:
+            continue
+        columns, pictures, way = episode
+        prompt = env.task.prompt
+        length = len(pictures)
+        record = {
+            "tasks": [prompt],
+            "action_config": [{"start_frame": 0, "end_frame": length, "action_text": prompt}],
+            "way": way,
+            "seed": first + attempt,
+            "failed_attempts": attempt,
+        }
+        write_episode(repo, index, columns=columns, frames=pictures, record=record, fps=CONTROL_HZ)
+        return job["task"], index
+    raise RuntimeError(
+        f"{job['task']}, episode {index}: the expert failed {_ATTEMPTS} times in a row; "
+        "lower the noise or raise max_steps"
+    )
+
+
+def collect(
+    root: Path | str,
+    tasks: Sequence[str],
+    *,
+    episodes: int | dict[str, int],
+    seed: int = 0,
+    processes: int = 2,
+    noise: NoiseBursts | None = None,
+    image_size: int = 64,
+    render_every: int = 4,
+    max_steps: int | None = None,
+    progress: bool = True,
+) -> CollectSummary:
+    """Collects demonstrations of several tasks; run again after an interruption, it completes what is missing.
+
+    Args:
+        root: Folder that receives one repo per task.
+        tasks: Task names.
+        episodes: Episodes per task, one number or one per task name.
+        seed: 0 to 9; another seed gives other demonstrations.
+        processes: Worker processes.
+        noise: Disturbance of the executed actions.
+        image_size: Height and width of the pictures.
+        render_every: Control steps between pictures.
+        max_steps: Control steps an episode may take; None takes each task's.
+        progress: Show a progress bar with the time left.
+
+    Returns:
+        Counts per task.
+    """
+    root, noise = Path(root), noise or NoiseBursts()
+    counts = {get_task(t).name: episodes if isinstance(episodes, int) else episodes.get(t, 0) for t in tasks}
+    bad = [t for t, n in counts.items() if not 1 <= n <= _EPISODES]
+    if bad:
+        raise ValueError(f"episodes: expected 1 to {_EPISODES} for every task, got {counts}")
+    if seed < 0 or DEMO_SEED_BASE + (seed + 1) * _EPISODES * _ATTEMPTS > EVAL_SEED_BASE:
+        raise ValueError(f"seed: expected 0 to {EVAL_SEED_BASE // (_EPISODES * _ATTEMPTS) - 1}, got {seed}")
+    if processes < 1 or render_every < 1:
+        raise ValueError(f"processes and render_every must be at least 1, got {processes} and {render_every}")
+    ensure_gl()
+    common = {
+        "seed": seed,
+        "noise": noise,
+        "size": image_size,
+        "render_every": render_every,
+        "max_steps": max_steps,
+    }
+    jobs = [
+        dict(common, task=task, repo=str(root / task), index=index)
+        for task, count in counts.items()
+        for index in range(count)
+        if not episode_path(root / task, index).exists()
+    ]
+    total = sum(counts.values())
+    logger.info("collecting %d episodes (%d already there)", total, total - len(jobs))
+    _run(jobs, processes, total, progress)
+    return _finish(root, counts, render_every)
+
+
+def _run(jobs: list[dict[str, Any]], processes: int, total: int, progress: bool) -> None:
+    from tqdm import tqdm
+
+    processes = min(processes, max(1, len(jobs)))
+    with tqdm(total=total, initial=total - len(jobs), unit="episode", disable=not progress, smoothing=0.05) as bar:
+        if processes == 1:
+            for job in jobs:
+                bar.set_postfix_str(_collect_one(job)[0])
+                bar.update()
+            return
+        with mp.get_context("spawn").Pool(processes) as pool:
+            for task, _ in pool.imap_unordered(_collect_one, jobs, chunksize=4):
+                bar.set_postfix_str(task)
+                bar.update()
+
+
+def _finish(root: Path, counts: dict[str, int], render_every: int) -> CollectSummary:
+    out: dict[str, dict] = {"episodes": {}, "failed": {}, "frames": {}, "ways": {}}
+    for task in counts:
+        extra = {"render_every": render_every, "camera": CAMERA, "task": task}
+        records = write_meta(root / task, fps=CONTROL_HZ, extra=extra)
+        ways = [record["way"] for record in records]
+        out["episodes"][task] = len(records)
+        out["failed"][task] = sum(record["failed_attempts"] for record in records)
+        out["frames"][task] = sum(record["length"] for record in records)
+        out["ways"][task] = {way: ways.count(way) for way in sorted(set(ways))}
+        logger.info("%s: %d episodes, %d attempts dropped", task, len(records), out["failed"][task])
+    return CollectSummary(**out)

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The task suite: which MetaWorld scene, how it is changed, what counts as success, which ways lead there.
+
+Ordinary tasks have one way. Multi-modal tasks have two ways of equal length, mirrored about the hand's start; a
+demonstration picks one by a coin that nothing in the picture shows. Their average runs the hand into the wall or onto
+the tip of the handle, so that a policy that blurs the two ways fails in closed loop.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+__all__ = ["TASKS", "CameraView", "TaskSpec", "commitment", "get_task", "task_names", "way_of"]
+
+WALL_Y = 0.66
+WALL_HALF_WIDTH = 0.08
+FAUCET_TURN = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraView:
+    """A free camera: it looks at `lookat` (metres) from `distance`, along `azimuth` and `elevation` (degrees)."""
+
+    lookat: tuple[float, float, float] = (0.0, 0.68, 0.1)
+    distance: float = 0.95
+    azimuth: float = 285.0
+    elevation: float = -42.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """One closed-loop task.
+
+    Attributes:
+        name: The task's name in recipes and folders.
+        env: MetaWorld's name of the scene.
+        prompt: The instruction given to the model.
+        max_steps: Control steps after which an episode has failed; a multiple of 8.
+        ways: Names of the ways, empty for an ordinary task. Way 0 leaves to negative x, way 1 to positive x.
+        hand: Where the hand starts, in metres.
+        low, high: Bounds of the random object and goal positions, in the scene's own order.
+        setup: Changes the MuJoCo model once, after it was built.
+        success: Success rule `(env, info) -> bool`; None takes MetaWorld's.
+        forbidden: A body that must not be touched; touching it fails the episode.
+        reference_x: The x about which the ways are mirrored, `(env) -> metres`.
+        commit_threshold: Least |mean x action| of a first chunk that counts as having chosen a way; see `commitment`.
+        camera: The view every picture is taken from.
+    """
+
+    name: str
+    env: str
+    prompt: str
+    max_steps: int
+    ways: tuple[str, ...] = ()
+    hand: tuple[float, float, float] = (0.0, 0.48, 0.2)
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
+    setup: Callable[[Any], None] | None = None
+    success: Callable[[Any, dict], bool] | None = None
+    forbidden: str | None = None
+    reference_x: Callable[[Any], float] | None = None
+    commit_threshold: float = 0.5
+    camera: CameraView = field(default_factory=CameraView)
+
+    @property
+    def multimodal(self) -> bool:
+        """Whether more than one way leads to success."""
+        return len(self.ways) > 1
+
+
+def way_of(hand_x: np.ndarray, reference_x: float = 0.0, *, threshold: float = 0.05) -> int:
+    """Tells which way a trajectory took: the side of its first departure of more than `threshold` metres.
+
+    Args:
+        hand_x: x of the hand over time, [T].
+        reference_x: The x about which the ways are mirrored.
+        threshold: Lateral distance that counts as having chosen.
+
+    Returns:
+        0 for negative x, 1 for positive x, -1 if the hand never left the middle.
+    """
+    offset = np.asarray(hand_x, dtype=np.float64) - reference_x
+    away = np.flatnonzero(np.abs(offset) > threshold)
+    return -1 if away.size == 0 else int(offset[away[0]] > 0)
+
+
+def commitment(action_x: np.ndarray, *, threshold: float = 0.5) -> tuple[float, np.ndarray]:
+    """Measures how many action chunks clearly leave to one side; an average of two ways leaves to neither.
+
+    Args:
+        action_x: x actions of the first executed controls, raw units in [-1, 1], [B, T].
+        threshold: Least |mean over T| that counts as a choice (the ways' own chunks have about 0.7 to 1).
+
+    Returns:
+        The share of committed chunks, and the chosen way per chunk (0, 1, or -1 for none), [B].
+    """
+    mean = np.asarray(action_x, dtype=np.float64).mean(axis=1)
+    way = np.where(np.abs(mean) < threshold, -1, (mean > 0).astype(int))
+    return float((way >= 0).mean()), way
+
+
+def _hide_puck(env: Any) -> None:
+    env.model.geom_rgba[env.model.geom("objGeom").id] = 0.0
+
+
+def _setup_wall(env: Any) -> None:
+    """Centres the wall before the hand, makes it too high to miss by chance, and paints wall and goal."""
+    model = env.model
+    body = model.body("wall").id
+    model.body_pos[body] = [0.0, WALL_Y, 0.10]
+    for geom in range(model.ngeom):
+        if model.geom_bodyid[geom] == body:
+            model.geom_size[geom] = [WALL_HALF_WIDTH, 0.01, 0.10]
+            model.geom_rbound[geom] = float(np.linalg.norm(model.geom_size[geom]))
+            model.geom_aabb[geom] = [0.0, 0.0, 0.0, *model.geom_size[geom]]
+            model.geom_matid[geom] = -1
+            model.geom_rgba[geom] = [0.95, 0.75, 0.1, 1.0]
+    goal = model.site("goal").id
+    model.site_size[goal] = 0.03
+    model.site_rgba[goal] = [0.0, 0.9, 0.1, 1.0]
+    _hide_puck(env)
+
+
+def _setup_faucet(env: Any) -> None:
+    """Hides the sites that mark an opening direction (either way is right) and paints the handle unlike the arm."""
+    model = env.model
+    for name in ("goal_open", "goal_close", "handleStartOpen", "handleStartClose"):
+        model.site_rgba[model.site(name).id] = 0.0
+    red = model.material("faucet_red").id
+    for geom in np.flatnonzero(model.geom_matid == red):
+        model.geom_matid[geom] = -1
+        model.geom_rgba[geom] = [0.1, 0.2, 1.0, 1.0]
+
+
+def _faucet_turned(env: Any, info: dict) -> bool:
+    return abs(float(env.data.joint("knob_Joint_1").qpos[0])) > FAUCET_TURN
+
+
+_SUITE = (
+    TaskSpec(name="button-press", env="button-press-topdown-v3", prompt="press the button from above", max_steps=80),
+    TaskSpec(name="drawer-open", env="drawer-open-v3", prompt="open the drawer", max_steps=96),
+    TaskSpec(name="window-open", env="window-open-v3", prompt="slide the window open", max_steps=104),
+    TaskSpec(
+        name="reach-wall",
+        env="reach-wall-v3",
+        prompt="reach the green goal behind the wall",
+        max_steps=88,
+        ways=("left", "right"),
+        hand=(0.0, 0.48, 0.10),
+        low=(0.6, 0.6, 0.015, -0.04, 0.80, 0.06),
+        high=(0.61, 0.61, 0.015, 0.04, 0.84, 0.061),
+        setup=_setup_wall,
+        forbidden="wall",
+        reference_x=lambda env: 0.0,
+    ),
+    TaskSpec(
+        name="faucet-turn",
+        env="faucet-open-v3",
+        prompt="turn the faucet",
+        max_steps=64,
+        ways=("left", "right"),
+        hand=(0.0, 0.46, 0.2),
+        low=(-0.03, 0.8, 0.0),
+        high=(0.03, 0.85, 0.0),
+        setup=_setup_faucet,
+        success=_faucet_turned,
+        reference_x=lambda env: float(env.data.body("faucet_link2").xpos[0]),
+        commit_threshold=0.35,
+    ),
+)
+
+TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in _SUITE}
+
+
+def task_names() -> tuple[str, ...]:
+    """Names of all tasks, ordinary ones first."""
+    return tuple(TASKS)
+
+
+def get_task(name: str) -> TaskSpec:
+    """Looks a task up by its name.
+
+    Raises:
+        ValueError: The name is unknown; the message names the nearest one.
+    """
+    if name not in TASKS:
+        near = get_close_matches(name, TASKS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown task {name!r}{hint} Known tasks: {', '.join(TASKS)}")
+    return TASKS[name]
