@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the adapter must know beside the transformer's own configuration."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+__all__ = ["LingBotConfig"]
+
+FAMILY = "lingbot_va"
+FILE_NAME = "wam.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LingBotConfig:
+    """Shape of a rollout; kept in ``wam.json`` beside ``transformer/``.
+
+    Args:
+        latent_size: Rows and columns of the video latents (before patches).
+        chunk_frames: Latent frames drawn at a time.
+        actions_per_frame: Controls N per latent frame.
+        window_chunks: Reach of attention, counted as the original's ``window_size`` is: in blocks, two to a chunk (its
+            video, its actions). Block q sees block k where abs(q - k) <= window_chunks. A cache of the original
+            sized by ``attn_window`` reaches ``attn_window - 1``.
+    """
+
+    latent_size: tuple[int, int]
+    chunk_frames: int
+    actions_per_frame: int
+    window_chunks: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "latent_size", tuple(self.latent_size))
+        if len(self.latent_size) != 2 or min(self.latent_size) < 1:
+            raise ValueError(f"latent_size must be two positive numbers (rows, columns), got {self.latent_size}")
+        for name in ("chunk_frames", "actions_per_frame", "window_chunks"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``wam.json`` into a folder."""
+        text = json.dumps({"family": FAMILY, **asdict(self)}, indent=2, sort_keys=True)
+        (Path(folder) / FILE_NAME).write_text(text + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "LingBotConfig":
+        """Read ``wam.json`` from a folder."""
+        path = Path(folder) / FILE_NAME
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} is missing: write it with LingBotConfig(latent_size=..., chunk_frames=..., "
+                "actions_per_frame=..., window_chunks=...).save(folder) for a checkpoint of another tool"
+            )
+        fields = json.loads(path.read_text())
+        family = fields.pop("family", None)
+        if family != FAMILY:
+            raise ValueError(f"{path} must say family {FAMILY!r}, got {family!r}: load it with its own family")
+        unknown, missing = set(fields) - set(cls.__slots__), set(cls.__slots__) - set(fields)
+        if unknown or missing:
+            raise ValueError(f"{path}: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}")
+        return cls(**fields)

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layers of LingBot-VA's transformer: condition embedder, attention, block.
+
+Shapes: B batch, S tokens, D width, G groups of S / G consecutive tokens that share a latent frame, L text tokens.
+
+Modulation is computed per latent frame and broadcast to tokens through a [B, G, S / G, D] view, so it is never copied
+per token. It stays in float32 whatever the parameters' dtype.
+"""
+
+from collections.abc import Callable
+
+import torch
+from diffusers.models.attention import FeedForward
+from diffusers.models.embeddings import PixArtAlphaTextProjection, TimestepEmbedding, Timesteps
+from torch import Tensor, nn
+from torch.nn import functional
+
+from flashwam.wam.lingbot_va.rope import apply_rotary
+
+__all__ = ["Attention", "ConditionEmbedder", "TransformerBlock", "modulate", "modulated_norm"]
+
+KeyValue = tuple[Tensor, Tensor]
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x (1 + scale) + shift for x [B, S, D] and modulation [B, G, D]."""
+    groups = x.unflatten(1, (shift.shape[1], -1))
+    return torch.addcmul(shift.unsqueeze(2), groups, (1 + scale).unsqueeze(2)).flatten(1, 2)
+
+
+def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
+    """Modulated layer norm without affine parameters; [B, S, D] in, the same shape and dtype out."""
+    return modulate(functional.layer_norm(x.float(), x.shape[-1:], eps=eps), shift, scale).type_as(x)
+
+
+def _add_gated(x: Tensor, update: Tensor, gate: Tensor) -> Tensor:
+    """x + gate * update for x, update [B, S, D] and gate [B, G, D]."""
+    groups = (gate.shape[1], -1)
+    x32, update32 = x.float().unflatten(1, groups), update.float().unflatten(1, groups)
+    return torch.addcmul(x32, update32, gate.unsqueeze(2)).flatten(1, 2).type_as(x)
+
+
+class ConditionEmbedder(nn.Module):
+    """Embeds noise levels (per latent frame) and text."""
+
+    def __init__(self, dim: int, *, freq_dim: int, text_dim: int) -> None:
+        super().__init__()
+        self.timesteps_proj = Timesteps(freq_dim, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedder = TimestepEmbedding(in_channels=freq_dim, time_embed_dim=dim)
+        self.time_proj = nn.Linear(dim, 6 * dim)
+        self.text_embedder = PixArtAlphaTextProjection(text_dim, dim, act_fn="gelu_tanh")
+
+    def time(self, timestep: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Embed timesteps.
+
+        Args:
+            timestep: 1000 sigma, float32 [B, F].
+            dtype: Dtype of the hidden states.
+
+        Returns:
+            The embedding [B, F, D] for the output norm, and the blocks' modulation [B, F, 6, D].
+        """
+        sinusoid = self.timesteps_proj(timestep.flatten()).unflatten(0, timestep.shape)
+        embedding = self.time_embedder(sinusoid.to(self.time_embedder.linear_1.weight.dtype)).to(dtype)
+        hidden = functional.silu(embedding).to(self.time_proj.weight.dtype)
+        return embedding, self.time_proj(hidden).unflatten(-1, (6, -1))
+
+    def text(self, text: Tensor) -> Tensor:
+        """Project text embeddings [B, L, text_dim] to [B, L, D]."""
+        return self.text_embedder(text.to(self.text_embedder.linear_1.weight.dtype))
+
+
+class Attention(nn.Module):
+    """Multi-head attention with query and key norms over all heads together."""
+
+    def __init__(self, dim: int, heads: int, *, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(dim, dim)
+        self.to_k = nn.Linear(dim, dim)
+        self.to_v = nn.Linear(dim, dim)
+        self.to_out = nn.ModuleList([nn.Linear(dim, dim), nn.Identity()])
+        self.norm_q = nn.RMSNorm(dim, eps=eps)
+        self.norm_k = nn.RMSNorm(dim, eps=eps)
+
+    def query(self, x: Tensor, rotary: Tensor | None = None) -> Tensor:
+        """Queries of x [B, S, D] as [B, heads, S, d]."""
+        return self._heads(self.norm_q(self.to_q(x)), rotary)
+
+    def key_value(self, x: Tensor, rotary: Tensor | None = None) -> KeyValue:
+        """Keys (rotated) and values of x [B, S, D] as [B, heads, S, d] each."""
+        return self._heads(self.norm_k(self.to_k(x)), rotary), self._heads(self.to_v(x), None)
+
+    def out(self, attended: Tensor) -> Tensor:
+        """Project attended values [B, heads, S, d] to [B, S, D]."""
+        return self.to_out[0](attended.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor, rotary: Tensor | None) -> Tensor:
+        x = x.unflatten(-1, (self.heads, -1))
+        return (x if rotary is None else apply_rotary(x, rotary)).transpose(1, 2)
+
+
+class TransformerBlock(nn.Module):
+    """Modulated self-attention, text cross-attention, modulated feed-forward."""
+
+    def __init__(self, dim: int, *, ffn_dim: int, heads: int, cross_attn_norm: bool, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.attn1 = Attention(dim, heads, eps=eps)
+        self.attn2 = Attention(dim, heads, eps=eps)
+        self.norm2 = nn.LayerNorm(dim, eps=eps) if cross_attn_norm else nn.Identity()
+        self.ffn = FeedForward(dim, inner_dim=ffn_dim, activation_fn="gelu-approximate")
+        self.scale_shift_table = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
+
+    def forward(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        *,
+        rotary: Tensor,
+        text: Tensor | KeyValue,
+        attend: Callable[[Tensor, Tensor, Tensor], Tensor],
+        queries: int | None = None,
+    ) -> Tensor:
+        """Run the block.
+
+        Args:
+            x: Hidden states, [B, S, D].
+            modulation: Time modulation per group, [B, G, 6, D].
+            rotary: Rotations, complex64 [S, d / 2].
+            text: Embedded text [B, L, D], or its keys and values from ``attn2.key_value``.
+            attend: Self-attention of queries over keys and values, [B, heads, S, d] each.
+            queries: Update only the first so many tokens; the rest give keys and values alone. All by default.
+
+        Returns:
+            Hidden states, [B, queries, D].
+        """
+        table = self.scale_shift_table.unsqueeze(0).float() + modulation.float()
+        shift, scale, gate, shift_ff, scale_ff, gate_ff = table.unbind(2)
+        h = modulated_norm(x, shift, scale, self.eps)
+        k, v = self.attn1.key_value(h, rotary)
+        if queries is not None and queries < x.shape[1]:
+            groups = queries * modulation.shape[1] // x.shape[1]
+            x, h, rotary = x[:, :queries], h[:, :queries], rotary[:queries]
+            gate, shift_ff, scale_ff, gate_ff = (m[:, :groups] for m in (gate, shift_ff, scale_ff, gate_ff))
+        x = _add_gated(x, self.attn1.out(attend(self.attn1.query(h, rotary), k, v)), gate)
+
+        text_k, text_v = self.attn2.key_value(text) if isinstance(text, Tensor) else text
+        normed = self._norm2(x)
+        seen = functional.scaled_dot_product_attention(self.attn2.query(normed), text_k, text_v)
+        x = x + self.attn2.out(seen)
+
+        return _add_gated(x, self.ffn(modulated_norm(x, shift_ff, scale_ff, self.eps)), gate_ff)
+
+    def key_value(self, x: Tensor, modulation: Tensor, *, rotary: Tensor) -> KeyValue:
+        """Self-attention's keys and values of x alone: all that a cache needs of the last block."""
+        table = self.scale_shift_table[:, :2].unsqueeze(0).float() + modulation[:, :, :2].float()
+        return self.attn1.key_value(modulated_norm(x, table[:, :, 0], table[:, :, 1], self.eps), rotary)
+
+    def _norm2(self, x: Tensor) -> Tensor:
+        if isinstance(self.norm2, nn.Identity):
+            return x
+        weight, bias = self.norm2.weight.float(), self.norm2.bias.float()
+        return functional.layer_norm(x.float(), x.shape[-1:], weight, bias, self.eps).type_as(x)

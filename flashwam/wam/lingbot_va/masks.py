@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who sees whom in the teacher-forced pass, and the token layout that follows from it.
+
+A chunk is two blocks: its video (block 2c) and its actions (block 2c + 1). Noisy tokens see the clean past and their
+own noisy block; clean tokens are block-causal and never see noise.
+
+Shapes: F latent frames, S tokens of the pass, Q noisy tokens (they come first).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from math import gcd
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["ATTENTION_BACKENDS", "Layout", "allowed", "block_ids", "check_backend", "teacher_forced_layout"]
+
+ATTENTION_BACKENDS = ("sdpa", "flex")
+STREAM_OFFSET = {"video": 0, "action": 1}
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def allowed(q_block: Tensor, q_noisy: Tensor, k_block: Tensor, k_noisy: Tensor, window: int) -> Tensor:
+    """The one mask rule; arguments broadcast against each other.
+
+    Args:
+        q_block: Block id of the query, int.
+        q_noisy: Whether the query is a noisy token, bool.
+        k_block: Block id of the key, int.
+        k_noisy: Whether the key is a noisy token, bool.
+        window: Largest distance in blocks (two blocks a chunk) that attention reaches back.
+
+    Returns:
+        Bool, True where the query sees the key.
+    """
+    clean_to_clean = ~q_noisy & ~k_noisy & (k_block <= q_block)
+    noisy_to_clean = q_noisy & ~k_noisy & (k_block < q_block)
+    noisy_to_noisy = q_noisy & k_noisy & (k_block == q_block)
+    near = (q_block - k_block).abs() <= window
+    return near & (clean_to_clean | noisy_to_clean | noisy_to_noisy)
+
+
+def block_ids(stream: str, frames: int, chunk_frames: int) -> Tensor:
+    """Block id of every latent frame of a stream, int64 [F]."""
+    return 2 * (torch.arange(frames) // chunk_frames) + STREAM_OFFSET[stream]
+
+
+def check_backend(name: str) -> str:
+    """Return `name`, or refuse a backend that would drop the mask."""
+    if name not in ATTENTION_BACKENDS:
+        raise ValueError(
+            f"attention backend must be one of {', '.join(ATTENTION_BACKENDS)}, got {name!r}: "
+            "a backend that cannot honour the block-causal mask is refused, training without it learns to cheat"
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """Tokens of one teacher-forced pass: noisy segments first, clean segments after, streams in order within both."""
+
+    noisy: tuple[str, ...]
+    """Streams with noisy tokens."""
+    clean_frames: dict[str, int]
+    """Leading latent frames of each stream kept as clean tokens; later ones are seen by no noisy token."""
+    group: int
+    """Consecutive tokens that surely share a latent frame (greatest common divisor of tokens per frame)."""
+    noisy_tokens: int
+    """Q."""
+    attend: Attend
+    """Masked attention of all S queries over all S keys; [B, heads, S, d] each."""
+    attend_noisy: Attend
+    """The same for the first Q queries alone."""
+
+
+@lru_cache(maxsize=128)
+def teacher_forced_layout(
+    frames: int,
+    *,
+    tokens_per_frame: tuple[tuple[str, int], ...],
+    noisy: tuple[str, ...],
+    chunk_frames: int,
+    window: int,
+    backend: str = "sdpa",
+    device: torch.device | str = "cpu",
+) -> Layout:
+    """Lay out the tokens of a pass and build its mask once.
+
+    Clean blocks at or after the last noisy block are left out: no token that yields an output can see them, so outputs
+    and gradients are the same without them.
+
+    Args:
+        frames: Latent frames F.
+        tokens_per_frame: (stream, tokens per latent frame) in stream order.
+        noisy: Streams whose noisy tokens take part.
+        chunk_frames: Latent frames per chunk.
+        window: Reach of attention in blocks, see `allowed`.
+        backend: "sdpa" (dense mask) or "flex" (block mask).
+        device: Where the mask lives.
+
+    Returns:
+        The cached layout.
+    """
+    check_backend(backend)
+    per_frame = dict(tokens_per_frame)
+    ids = {stream: block_ids(stream, frames, chunk_frames) for stream in per_frame}
+    last = max(int(ids[stream][-1]) for stream in noisy)
+    clean_frames = {stream: int((block < last).sum()) for stream, block in ids.items()}
+
+    noisy_ids = [ids[stream].repeat_interleave(per_frame[stream]) for stream in noisy]
+    clean_ids = [ids[stream][:kept].repeat_interleave(per_frame[stream]) for stream, kept in clean_frames.items()]
+    block = torch.cat(noisy_ids + clean_ids)
+    queries = sum(len(part) for part in noisy_ids)
+    is_noisy = torch.arange(len(block)) < queries
+    with torch.inference_mode(False):
+        block, is_noisy = block.to(device), is_noisy.to(device)
+        build = _dense_attention if backend == "sdpa" else _flex_attention
+        attend = build(block, is_noisy, window, len(block))
+        attend_noisy = build(block, is_noisy, window, queries)
+    return Layout(
+        noisy=noisy,
+        clean_frames=clean_frames,
+        group=gcd(*per_frame.values()),
+        noisy_tokens=queries,
+        attend=attend,
+        attend_noisy=attend_noisy,
+    )
+
+
+def _dense_attention(block: Tensor, is_noisy: Tensor, window: int, queries: int) -> Attend:
+    """Scaled dot-product attention of the first `queries` tokens under the dense mask."""
+    mask = allowed(block[:queries, None], is_noisy[:queries, None], block[None], is_noisy[None], window)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+    return attend
+
+
+def _flex_attention(block: Tensor, is_noisy: Tensor, window: int, queries: int) -> Attend:
+    """Flex attention of the first `queries` tokens under the same rule as a block mask."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def rule(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return allowed(block[q], is_noisy[q], block[k], is_noisy[k], window)
+
+    mask = create_block_mask(rule, None, None, queries, len(block), device=block.device)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return _compiled_flex()(q, k, v, block_mask=mask)
+
+    return attend
+
+
+@lru_cache(maxsize=1)
+def _compiled_flex() -> Callable[..., Any]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=False)

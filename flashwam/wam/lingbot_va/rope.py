@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rotary position embedding over (frame, height, width), for video and action tokens.
+
+Shapes: F latent frames, N actions per frame, L tokens, d head dimension.
+
+Angles are built in float64 from plain numbers, never from buffers, so no ``.to()`` can round them. Tables are cached
+by their arguments: a training run and a rollout need a handful of them.
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+__all__ = ["action_grid", "action_rotary", "apply_rotary", "rotary_table", "video_grid", "video_rotary"]
+
+_BASE = 10000.0
+
+
+def video_grid(frames: int, height: int, width: int, *, start: int = 0) -> Tensor:
+    """Positions of video tokens in (frame, row, column) order.
+
+    Args:
+        frames: Latent frames F.
+        height: Token rows per frame.
+        width: Token columns per frame.
+        start: Absolute index of the first latent frame.
+
+    Returns:
+        Float64 positions, [3, F * height * width].
+    """
+    axes = (torch.arange(start, start + frames), torch.arange(height), torch.arange(width))
+    return torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1).double()
+
+
+def action_grid(frames: int, actions: int, *, start: int = 0) -> Tensor:
+    """Positions of action tokens: fractions of a frame in time, and -1 in both spatial axes.
+
+    Action k = 1..N of frame f sits at f + k / (N + 1).
+
+    Args:
+        frames: Latent frames F.
+        actions: Actions per latent frame N.
+        start: Absolute index of the first latent frame.
+
+    Returns:
+        Float64 positions, [3, F * N], rounded to float32 as pre-training rounded them.
+    """
+    frame = torch.arange(start, start + frames, dtype=torch.float32)
+    within = torch.arange(1, actions + 1, dtype=torch.float32) / (actions + 1)
+    time = (frame[:, None] + within).flatten().double()
+    return torch.stack([time, torch.full_like(time, -1.0), torch.full_like(time, -1.0)])
+
+
+def rotary_table(head_dim: int, grid: Tensor) -> Tensor:
+    """Unit rotations of every token: frame, row and column pairs side by side.
+
+    Args:
+        head_dim: d; d // 3 must be even. Rows and columns take d // 3 dimensions each, frames the rest.
+        grid: Positions, [3, L].
+
+    Returns:
+        Complex64 rotations, [L, d / 2].
+    """
+    spatial = head_dim // 3
+    if head_dim % 2 or spatial % 2:
+        raise ValueError(
+            f"head dimension must be even with an even third (20, 32, 128, ...), got {head_dim}: "
+            "choose another attention_head_dim"
+        )
+    angles = []
+    for positions, dim in zip(grid, (head_dim - 2 * spatial, spatial, spatial), strict=True):
+        base = _BASE ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+        angles.append(positions.double()[:, None] * base)
+    angle = torch.cat(angles, dim=1).float()
+    return torch.polar(torch.ones_like(angle), angle)
+
+
+# The tables outlive the call that made them: built under inference mode they could never serve a training step.
+@lru_cache(maxsize=512)
+def video_rotary(
+    head_dim: int, frames: int, height: int, width: int, start: int = 0, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Cached `rotary_table` of `video_grid`, [F * height * width, d / 2]."""
+    with torch.inference_mode(False):
+        return rotary_table(head_dim, video_grid(frames, height, width, start=start)).to(device)
+
+
+@lru_cache(maxsize=512)
+def action_rotary(
+    head_dim: int, frames: int, actions: int, start: int = 0, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Cached `rotary_table` of `action_grid`, [F * N, d / 2]."""
+    with torch.inference_mode(False):
+        return rotary_table(head_dim, action_grid(frames, actions, start=start)).to(device)
+
+
+def apply_rotary(x: Tensor, rotary: Tensor) -> Tensor:
+    """Rotate adjacent pairs of the last dimension.
+
+    Args:
+        x: Queries or keys, [B, L, heads, d].
+        rotary: Complex64 rotations, [L, d / 2].
+
+    Returns:
+        Rotated tensor of the shape and dtype of `x`.
+    """
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotary[:, None]).flatten(-2).type_as(x)

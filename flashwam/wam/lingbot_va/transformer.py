@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LingBot-VA's transformer, at any size, with the original's state-dict keys.
+
+One trunk serves both streams; each has its own input embedder, time embedder and output head.
+
+Shapes: B batch, C channels, F latent frames, H, W latent size, A action channels, N actions per frame, S tokens,
+D width, G groups of tokens that share a latent frame, L text tokens.
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any, ClassVar
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from flashwam.wam.lingbot_va.cache import BlockCache
+from flashwam.wam.lingbot_va.layers import ConditionEmbedder, KeyValue, TransformerBlock, modulated_norm
+from flashwam.wam.lingbot_va.masks import STREAM_OFFSET, Layout, check_backend, teacher_forced_layout
+from flashwam.wam.lingbot_va.patches import action_tokens, action_untokens, patchify, unpatchify
+from flashwam.wam.lingbot_va.rope import action_rotary, video_rotary
+
+__all__ = ["WanTransformer3DModel"]
+
+
+class WanTransformer3DModel(ModelMixin, ConfigMixin):
+    """Velocity network over video and action tokens.
+
+    Args:
+        patch_size: (1, p, q): latent rows and columns per token.
+        num_attention_heads: Heads.
+        attention_head_dim: Dimension of a head; its integer third must be even (20, 32, 128).
+        in_channels: Channels of the video latents.
+        out_channels: Channels of the video velocity.
+        action_dim: Action channels A.
+        text_dim: Width of the text embeddings.
+        freq_dim: Width of the timestep's sinusoid.
+        ffn_dim: Hidden width of the feed-forward layers.
+        num_layers: Blocks.
+        cross_attn_norm: Whether text attention has its affine layer norm.
+        eps: Epsilon of every norm.
+        rope_max_seq_len: Unused; kept for the original's configuration files.
+        pos_embed_seq_len: Unused, likewise.
+        attn_mode: Unused, likewise: the mask never depends on it. See `attention`.
+    """
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules: ClassVar = ["TransformerBlock"]
+    _keep_in_fp32_modules: ClassVar = ["time_embedder", "scale_shift_table", "norm2"]
+    _keys_to_ignore_on_load_unexpected: ClassVar = ["norm_added_q"]
+
+    @register_to_config
+    def __init__(
+        self,
+        patch_size: Sequence[int] = (1, 2, 2),
+        num_attention_heads: int = 24,
+        attention_head_dim: int = 128,
+        in_channels: int = 48,
+        out_channels: int = 48,
+        action_dim: int = 30,
+        text_dim: int = 4096,
+        freq_dim: int = 256,
+        ffn_dim: int = 14336,
+        num_layers: int = 30,
+        cross_attn_norm: bool = True,
+        eps: float = 1e-6,
+        rope_max_seq_len: int = 1024,
+        pos_embed_seq_len: int | None = None,
+        attn_mode: str = "torch",
+    ) -> None:
+        super().__init__()
+        if len(patch_size) != 3 or patch_size[0] != 1:
+            raise ValueError(f"patch_size must be (1, p, q): a token never spans latent frames, got {patch_size}")
+        dim = num_attention_heads * attention_head_dim
+        _, rows, columns = patch_size
+        self.attention = "sdpa"
+        self.gradient_checkpointing = False
+        self.patch_embedding_mlp = nn.Linear(in_channels * rows * columns, dim)
+        self.action_embedder = nn.Linear(action_dim, dim)
+        self.condition_embedder = ConditionEmbedder(dim, freq_dim=freq_dim, text_dim=text_dim)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(dim, ffn_dim=ffn_dim, heads=num_attention_heads, cross_attn_norm=cross_attn_norm, eps=eps)
+            for _ in range(num_layers)
+        )
+        self.proj_out = nn.Linear(dim, out_channels * rows * columns)
+        self.action_proj_out = nn.Linear(dim, action_dim)
+        self.scale_shift_table = nn.Parameter(torch.randn(1, 2, dim) / dim**0.5)
+        self._initialise()
+        self.condition_embedder_action = deepcopy(self.condition_embedder)
+        # Files of the original carry this copy though no pass uses it; frozen, it cannot trip DDP's unused check.
+        self.condition_embedder_action.text_embedder.requires_grad_(False)
+
+    def set_attention(self, backend: str) -> None:
+        """Choose the masked pass's attention: "sdpa" (dense mask) or "flex" (block mask, for GPUs)."""
+        self.attention = check_backend(backend)
+
+    def forward(
+        self,
+        noisy: Mapping[str, Tensor],
+        timestep: Mapping[str, Tensor],
+        clean: Mapping[str, Tensor],
+        text: Tensor,
+        *,
+        chunk_frames: int,
+        window: int,
+        clean_timestep: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Teacher-forced pass over noisy and clean tokens of both streams under the block-causal mask.
+
+        Args:
+            noisy: Noisy latents [B, C, F, H, W] and actions [B, A, F, N, 1]; a stream left out has no noisy tokens.
+            timestep: 1000 sigma of the noisy tokens, [B, F] per noisy stream.
+            clean: Clean latents and actions, shapes as in `noisy`, both streams.
+            text: Text embeddings [B, L, text_dim]; every position is attended.
+            chunk_frames: Latent frames per chunk.
+            window: Reach of attention in blocks, see `masks.allowed`.
+            clean_timestep: 1000 sigma of the clean tokens, [B, F] per stream; 0 where absent.
+
+        Returns:
+            Velocity of every noisy stream, shaped like its input, float32.
+        """
+        layout = self._layout(noisy, clean, chunk_frames, window)
+        hidden, embeddings, modulations, rotaries = [], [], [], []
+        clean_timestep = clean_timestep or {}
+        parts = [(stream, noisy[stream], timestep[stream]) for stream in layout.noisy]
+        parts += [
+            (stream, clean[stream][:, :, :frames], clean_timestep.get(stream))
+            for stream, frames in layout.clean_frames.items()
+            if frames
+        ]
+        for stream, x, t in parts:
+            frames = x.shape[2]
+            tokens, rotary = self._embed(stream, x, start=0)
+            level = x.new_zeros(1, 1, dtype=torch.float32) if t is None else t[:, :frames].float()
+            embedding, modulation = self._time(stream, level, tokens.dtype)
+            repeats = tokens.shape[1] // frames // layout.group
+            hidden.append(tokens)
+            embeddings.append(_per_group(embedding, x.shape[0], frames, repeats))
+            modulations.append(_per_group(modulation, x.shape[0], frames, repeats))
+            rotaries.append(rotary)
+        h, modulation, rotary = torch.cat(hidden, 1), torch.cat(modulations, 1), torch.cat(rotaries)
+        embedded_text = self.condition_embedder.text(text).to(h.dtype)
+
+        for block in self.blocks[:-1]:
+            h = self._run(block, h, modulation, rotary=rotary, text=embedded_text, attend=layout.attend)
+        h = self._run(
+            self.blocks[-1],
+            h,
+            modulation,
+            rotary=rotary,
+            text=embedded_text,
+            attend=layout.attend_noisy,
+            queries=layout.noisy_tokens,
+        )
+        h = self._norm_out(h, torch.cat(embeddings[: len(layout.noisy)], 1))
+        lengths = [noisy[stream].shape[2] * self.tokens_per_frame(stream, noisy[stream]) for stream in layout.noisy]
+        outputs = h.split(lengths, dim=1)
+        return {
+            stream: self._head(stream, part, noisy[stream]) for stream, part in zip(layout.noisy, outputs, strict=True)
+        }
+
+    def cached_velocity(
+        self,
+        stream: str,
+        x: Tensor,
+        timestep: Tensor,
+        *,
+        text: Sequence[KeyValue],
+        start: int,
+        cache: BlockCache,
+    ) -> Tensor:
+        """Velocity of one stream's chunk under a cache that `BlockCache.open` has made ready.
+
+        Args:
+            stream: "video" or "action".
+            x: Noisy tokens, [B, C, F, H, W] or [B, A, F, N, 1].
+            timestep: 1000 sigma, [B, F].
+            text: Keys and values of the text for every block, from `text_key_value`.
+            start: Absolute index of the chunk's first latent frame.
+            cache: The cache; it holds these tokens' keys and values until its block is closed or reopened.
+
+        Returns:
+            Velocity shaped like `x`, float32.
+        """
+        h, embedding, modulation, rotary = self._cached_inputs(stream, x, timestep, start)
+        for index, block in enumerate(self.blocks):
+            h = block(h, modulation, rotary=rotary, text=text[index], attend=cache.attend(index))
+        return self._head(stream, self._norm_out(h, embedding), x)
+
+    def cached_append(
+        self,
+        stream: str,
+        x: Tensor,
+        timestep: Tensor,
+        *,
+        text: Sequence[KeyValue],
+        start: int,
+        cache: BlockCache,
+    ) -> None:
+        """Write keys and values of one stream's chunk into an opened cache; arguments as `cached_velocity`."""
+        h, _, modulation, rotary = self._cached_inputs(stream, x, timestep, start)
+        for index, block in enumerate(self.blocks[:-1]):
+            h = block(h, modulation, rotary=rotary, text=text[index], attend=cache.attend(index))
+        cache.write(len(self.blocks) - 1, *self.blocks[-1].key_value(h, modulation, rotary=rotary))
+
+    def text_key_value(self, text: Tensor) -> list[KeyValue]:
+        """Every block's cross-attention keys and values of text [B, L, text_dim]."""
+        embedded = self.condition_embedder.text(text).to(self.patch_embedding_mlp.weight.dtype)
+        return [block.attn2.key_value(embedded) for block in self.blocks]
+
+    def tokens_per_frame(self, stream: str, x: Tensor) -> int:
+        """Tokens that one latent frame of a stream tensor takes."""
+        if stream == "action":
+            return x.shape[3]
+        _, rows, columns = self.config.patch_size
+        return (x.shape[3] // rows) * (x.shape[4] // columns)
+
+    def _layout(
+        self, noisy: Mapping[str, Tensor], clean: Mapping[str, Tensor], chunk_frames: int, window: int
+    ) -> Layout:
+        if set(clean) != set(STREAM_OFFSET) or not noisy or not set(noisy) <= set(clean):
+            raise ValueError(
+                f"clean must hold {sorted(STREAM_OFFSET)} and noisy one or both of them, "
+                f"got clean {sorted(clean)} and noisy {sorted(noisy)}"
+            )
+        frames = {x.shape[2] for x in (*noisy.values(), *clean.values())}
+        if len(frames) != 1:
+            raise ValueError(f"every stream tensor must have the same number of latent frames, got {sorted(frames)}")
+        return teacher_forced_layout(
+            frames.pop(),
+            tokens_per_frame=tuple((stream, self.tokens_per_frame(stream, clean[stream])) for stream in STREAM_OFFSET),
+            noisy=tuple(stream for stream in STREAM_OFFSET if stream in noisy),
+            chunk_frames=chunk_frames,
+            window=window,
+            backend=self.attention,
+            device=clean["video"].device,
+        )
+
+    def _run(self, block: TransformerBlock, *args: Any, **kwargs: Any) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return torch.utils.checkpoint.checkpoint(block, *args, use_reentrant=False, **kwargs)
+        return block(*args, **kwargs)
+
+    def _embed(self, stream: str, x: Tensor, *, start: int) -> tuple[Tensor, Tensor]:
+        """Tokens [B, S, D] and rotations [S, d / 2] of a stream tensor."""
+        head_dim, frames = self.config.attention_head_dim, x.shape[2]
+        if stream == "action":
+            rotary = action_rotary(head_dim, frames, x.shape[3], start, x.device)
+            tokens, embed = action_tokens(x), self.action_embedder
+        else:
+            _, rows, columns = self.config.patch_size
+            rotary = video_rotary(head_dim, frames, x.shape[3] // rows, x.shape[4] // columns, start, x.device)
+            tokens, embed = patchify(x, (rows, columns)), self.patch_embedding_mlp
+        return embed(tokens.to(embed.weight.dtype)), rotary
+
+    def _time(self, stream: str, timestep: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        embedder = self.condition_embedder_action if stream == "action" else self.condition_embedder
+        return embedder.time(timestep, dtype)
+
+    def _cached_inputs(
+        self, stream: str, x: Tensor, timestep: Tensor, start: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        tokens, rotary = self._embed(stream, x, start=start)
+        embedding, modulation = self._time(stream, timestep.float(), tokens.dtype)
+        return tokens, embedding, modulation, rotary
+
+    def _norm_out(self, h: Tensor, embedding: Tensor) -> Tensor:
+        shift, scale = (self.scale_shift_table.unsqueeze(0) + embedding.unsqueeze(2)).unbind(2)
+        return modulated_norm(h, shift, scale, self.config.eps)
+
+    def _head(self, stream: str, h: Tensor, like: Tensor) -> Tensor:
+        if stream == "action":
+            return action_untokens(self.action_proj_out(h).float(), like.shape[2])
+        _, rows, columns = self.config.patch_size
+        size = (like.shape[2], like.shape[3] // rows, like.shape[4] // columns)
+        return unpatchify(self.proj_out(h).float(), size, (rows, columns))
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Weights for training from scratch; loading replaces them all."""
+        if self.scale_shift_table.is_meta:
+            return
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                if name.startswith("blocks") or name in ("patch_embedding_mlp", "action_embedder"):
+                    nn.init.xavier_uniform_(module.weight)
+                else:
+                    nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+
+def _per_group(x: Tensor, batch: int, frames: int, repeats: int) -> Tensor:
+    """Repeat per-frame values [B or 1, F or 1, ...] to groups, [B, F * repeats, ...]."""
+    return x.unsqueeze(2).expand(batch, frames, repeats, *x.shape[2:]).flatten(1, 2)

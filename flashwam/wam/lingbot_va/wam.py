@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LingBot-VA behind the contract of a world-action model.
+
+Shapes: B samples, C latent channels, F latent frames, H, W latent size, A action channels, N actions per frame,
+L text tokens, D text width.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flashwam.wam.base import WorldActionModel
+from flashwam.wam.lingbot_va.checkpoint import load_transformer
+from flashwam.wam.lingbot_va.config import LingBotConfig
+from flashwam.wam.lingbot_va.session import LingBotSession
+from flashwam.wam.lingbot_va.transformer import WanTransformer3DModel
+
+__all__ = ["LingBotVA"]
+
+TIMESTEPS = 1000.0
+
+
+class LingBotVA(WorldActionModel):
+    """A flow-matching network of velocities for video latents and actions; the timestep it is fed is 1000 sigma.
+
+    Args:
+        transformer: The network.
+        config: Shape of a rollout.
+        attention: "sdpa" or "flex", see `WanTransformer3DModel.set_attention`.
+        gradient_checkpointing: Recompute blocks in the backward pass instead of keeping their activations.
+    """
+
+    streams = ("video", "action")
+
+    def __init__(
+        self,
+        transformer: WanTransformer3DModel,
+        config: LingBotConfig,
+        *,
+        attention: str = "sdpa",
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        _, rows, columns = transformer.config.patch_size
+        height, width = config.latent_size
+        if height % rows or width % columns:
+            raise ValueError(f"latent_size {config.latent_size} must be a multiple of the patch {(rows, columns)}")
+        self.transformer = transformer
+        self.config = config
+        self.transformer.set_attention(attention)
+        if gradient_checkpointing:
+            self.transformer.enable_gradient_checkpointing()
+
+    @property
+    def chunk_frames(self) -> int:
+        """Latent frames drawn at a time."""
+        return self.config.chunk_frames
+
+    @property
+    def actions_per_frame(self) -> int:
+        """Actions per latent frame N."""
+        return self.config.actions_per_frame
+
+    @property
+    def window_chunks(self) -> int:
+        """Reach of attention in blocks, see `LingBotConfig`."""
+        return self.config.window_chunks
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int, int]]:
+        """Stream name -> (C, H, W) of its tensors."""
+        inner = self.transformer.config
+        return {
+            "video": (inner.in_channels, *self.config.latent_size),
+            "action": (inner.action_dim, self.config.actions_per_frame, 1),
+        }
+
+    @classmethod
+    def create(
+        cls,
+        *,
+        latent_size: tuple[int, int],
+        chunk_frames: int,
+        actions_per_frame: int,
+        window_chunks: int,
+        attention: str = "sdpa",
+        gradient_checkpointing: bool = False,
+        **transformer: Any,
+    ) -> "LingBotVA":
+        """A model with fresh weights; further keywords are `WanTransformer3DModel`'s."""
+        config = LingBotConfig(
+            latent_size=latent_size,
+            chunk_frames=chunk_frames,
+            actions_per_frame=actions_per_frame,
+            window_chunks=window_chunks,
+        )
+        return cls(
+            WanTransformer3DModel(**transformer),
+            config,
+            attention=attention,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+
+    def velocity(
+        self,
+        noisy: Mapping[str, Tensor],
+        sigma: Mapping[str, Tensor],
+        clean: Mapping[str, Tensor],
+        context: Mapping[str, Any],
+    ) -> dict[str, Tensor]:
+        """See `WorldActionModel.velocity`; a stream absent from `noisy` takes part with its clean tokens alone."""
+        clean_sigma = context.get("clean_sigma") or {}
+        return self.transformer(
+            noisy,
+            {stream: TIMESTEPS * sigma[stream] for stream in noisy},
+            clean,
+            context["text"],
+            chunk_frames=context.get("chunk_frames") or self.chunk_frames,
+            window=context.get("window_chunks") or self.window_chunks,
+            clean_timestep={stream: TIMESTEPS * level for stream, level in clean_sigma.items()},
+        )
+
+    def forward(
+        self,
+        noisy: Mapping[str, Tensor],
+        sigma: Mapping[str, Tensor],
+        clean: Mapping[str, Tensor],
+        context: Mapping[str, Any],
+    ) -> dict[str, Tensor]:
+        """`velocity`, for wrappers that hook the forward call."""
+        return self.velocity(noisy, sigma, clean, context)
+
+    def session(
+        self,
+        text: Tensor,
+        *,
+        null_text: Tensor | None = None,
+        guidance: Mapping[str, float] | None = None,
+        window_chunks: int | None = None,
+    ) -> LingBotSession:
+        """See `WorldActionModel.session`; `window_chunks` replaces the model's own."""
+        return LingBotSession(
+            self.transformer,
+            text,
+            null_text=null_text,
+            guidance=guidance,
+            window=window_chunks or self.window_chunks,
+        )
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``transformer/`` in the original's layout and ``wam.json`` beside it."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.transformer.save_pretrained(folder / "transformer")
+        self.config.save(folder)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+        attention: str = "sdpa",
+        gradient_checkpointing: bool = False,
+    ) -> "LingBotVA":
+        """Load what `save_pretrained` wrote; keys that do not fit are a ValueError that lists them.
+
+        Args:
+            folder: Holds ``wam.json`` and ``transformer/``.
+            dtype: Dtype of the parameters; that of the files by default.
+            device: Where they go.
+            attention: "sdpa" or "flex".
+            gradient_checkpointing: See the class.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"expected a folder with wam.json and transformer/, got {folder}")
+        config = LingBotConfig.load(folder)
+        transformer = load_transformer(folder / "transformer", dtype=dtype, device=device)
+        return cls(transformer, config, attention=attention, gradient_checkpointing=gradient_checkpointing)

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The masked pass and the cached rollout are the same function."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from flashwam.wam.lingbot_va import LingBotVA
+
+Draw = Callable[..., dict[str, Tensor]]
+BATCH, CHUNKS, CHUNK = 2, 5, 2
+
+
+@pytest.fixture
+def inputs(make_wam: Callable[..., LingBotVA], draw: Draw) -> tuple[LingBotVA, dict[str, Tensor], ...]:
+    """A model, clean and noisy tensors of five chunks, and levels; frame 0 of the noisy video is the observation."""
+    wam = make_wam()
+    clean, noisy = draw(wam, BATCH, CHUNKS * CHUNK, 1), draw(wam, BATCH, CHUNKS * CHUNK, 2)
+    sigma = {stream: torch.rand(BATCH, CHUNKS * CHUNK, generator=torch.Generator().manual_seed(3)) for stream in noisy}
+    for stream in noisy:
+        noisy[stream][:, :, 0] = clean[stream][:, :, 0]
+        sigma[stream][:, 0] = 0.0
+    text = torch.randn(BATCH, 6, 12, generator=torch.Generator().manual_seed(4))
+    return wam, clean, noisy, sigma, text
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 4, 5, 64])
+def test_masked_pass_equals_cached_rollout(inputs: tuple, window: int) -> None:
+    """Also where history is longer than the window, and with imagined tokens put in and dropped on the way."""
+    wam, clean, noisy, sigma, text = inputs
+    context = {"text": text, "window_chunks": window}
+    with torch.no_grad():
+        masked = wam.velocity(noisy, sigma, clean, context)
+    session = wam.session(text, window_chunks=window)
+    for chunk in range(CHUNKS):
+        at = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        assert session.frame_index == at.start
+        velocity = session.velocity("video", noisy["video"][:, :, at], sigma["video"][:, at])
+        assert_close(velocity, masked["video"][:, :, at], atol=1e-5, rtol=1e-5)
+        session.append("video", clean["video"][:, :, at], predicted=True)
+        velocity = session.velocity("action", noisy["action"][:, :, at], sigma["action"][:, at])
+        assert_close(velocity, masked["action"][:, :, at], atol=1e-5, rtol=1e-5)
+        session.append("action", noisy["action"][:, :, at], predicted=True)
+        session.drop_predicted()
+        session.append("video", clean["video"][:, :, at], predicted=False)
+        session.append("action", clean["action"][:, :, at], predicted=False)
+        session.advance(CHUNK)
+
+
+def test_noised_history_is_embedded_at_its_own_level(inputs: tuple) -> None:
+    wam, clean, noisy, sigma, text = inputs
+    level = {stream: torch.rand(BATCH, 4, generator=torch.Generator().manual_seed(5)) for stream in clean}
+    clean, noisy = ({stream: x[:, :, :4] for stream, x in tensors.items()} for tensors in (clean, noisy))
+    sigma = {stream: s[:, :4] for stream, s in sigma.items()}
+    with torch.no_grad():
+        masked = wam.velocity(noisy, sigma, clean, {"text": text, "clean_sigma": level})
+        plain = wam.velocity(noisy, sigma, clean, {"text": text})
+    session = wam.session(text)
+    for stream in wam.streams:
+        session.append(stream, clean[stream][:, :, :2], predicted=False, sigma=level[stream][:, :2])
+    session.advance(2)
+    velocity = session.velocity("video", noisy["video"][:, :, 2:], sigma["video"][:, 2:])
+    assert_close(velocity, masked["video"][:, :, 2:], atol=1e-5, rtol=1e-5)
+    assert (velocity - plain["video"][:, :, 2:]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("stream", ["video", "action"])
+def test_one_stream_alone_equals_its_part_of_the_joint_pass(inputs: tuple, stream: str) -> None:
+    wam, clean, noisy, sigma, text = inputs
+    with torch.no_grad():
+        joint = wam.velocity(noisy, sigma, clean, {"text": text})
+        alone = wam.velocity({stream: noisy[stream]}, sigma, clean, {"text": text})
+    assert list(alone) == [stream]
+    assert_close(alone[stream], joint[stream], atol=1e-5, rtol=1e-5)
+
+
+def test_what_may_be_seen(inputs: tuple) -> None:
+    """Noisy tokens of chunk 1 against changes elsewhere: exactly the past and their own block matter."""
+    wam, clean, noisy, sigma, text = inputs
+    now = slice(CHUNK, 2 * CHUNK)
+
+    def changed(kind: str, stream: str, chunk: int) -> set[str]:
+        tensors = {"clean": dict(clean), "noisy": dict(noisy)}
+        moved = tensors[kind][stream].clone()
+        moved[:, :, chunk * CHUNK : (chunk + 1) * CHUNK] += 1.0
+        tensors[kind][stream] = moved
+        after = wam.velocity(tensors["noisy"], sigma, tensors["clean"], {"text": text})
+        return {s for s in after if not torch.equal(after[s][:, :, now], before[s][:, :, now])}
+
+    with torch.no_grad():
+        before = wam.velocity(noisy, sigma, clean, {"text": text})
+        assert changed("clean", "video", 0) == {"video", "action"}
+        assert changed("clean", "action", 0) == {"video", "action"}
+        assert changed("clean", "video", 1) == {"action"}
+        assert changed("clean", "action", 1) == set()
+        assert changed("clean", "video", 2) == set()
+        assert changed("noisy", "video", 0) == set()
+        assert changed("noisy", "video", 1) == {"video"}
+        assert changed("noisy", "action", 1) == {"action"}
+
+
+def test_guidance_is_the_line_through_both_velocities(inputs: tuple) -> None:
+    wam, clean, noisy, sigma, text = inputs
+    null_text = torch.zeros(6, 12)
+    first, second = slice(0, CHUNK), slice(CHUNK, 2 * CHUNK)
+    sessions = {
+        "guided": wam.session(text, null_text=null_text, guidance={"video": 3.0}),
+        "text": wam.session(text),
+        "null": wam.session(null_text.expand(BATCH, -1, -1)),
+    }
+    velocity: dict[str, dict[str, Tensor]] = {}
+    for name, session in sessions.items():
+        for stream in wam.streams:
+            session.append(stream, clean[stream][:, :, first], predicted=False)
+        session.advance(CHUNK)
+        velocity[name] = {s: session.velocity(s, noisy[s][:, :, second], sigma[s][:, second]) for s in wam.streams}
+    expected = velocity["null"]["video"] + 3.0 * (velocity["text"]["video"] - velocity["null"]["video"])
+    assert_close(velocity["guided"]["video"], expected, atol=1e-5, rtol=1e-5)
+    assert_close(velocity["guided"]["action"], velocity["text"]["action"], atol=1e-5, rtol=1e-5)
+
+
+def test_velocity_leaves_the_cache_alone(inputs: tuple) -> None:
+    wam, clean, noisy, sigma, text = inputs
+    session = wam.session(text)
+    session.append("video", clean["video"][:, :, :CHUNK], predicted=True)
+    call = ("action", noisy["action"][:, :, :CHUNK], sigma["action"][:, :CHUNK])
+    once = session.velocity(*call)
+    session.velocity("action", clean["action"][:, :, :CHUNK], sigma["action"][:, :CHUNK])
+    assert torch.equal(session.velocity(*call), once)
+    assert session.blocks == ((0, CHUNK * 4, True),)
+
+
+def test_misuse_is_refused(inputs: tuple) -> None:
+    wam, clean, _, _, text = inputs
+    first = clean["video"][:, :, :CHUNK]
+    session = wam.session(text)
+    session.append("video", first, predicted=True)
+    with pytest.raises(RuntimeError, match="drop_predicted"):
+        session.append("video", first, predicted=False)
+    session.drop_predicted()
+    session.append("video", first, predicted=False)
+    with pytest.raises(RuntimeError, match="advance"):
+        session.append("video", first, predicted=False)
+    with pytest.raises(ValueError, match="latent frames appended"):
+        session.advance(CHUNK + 1)
+    with pytest.raises(ValueError, match="lock-step"):
+        session.velocity("video", first[:1], torch.zeros(1, CHUNK))
+    with pytest.raises(ValueError, match="stream must be one of"):
+        session.append("sound", first, predicted=True)
+    with pytest.raises(ValueError, match="null_text"):
+        wam.session(text, guidance={"video": 2.0})
+    with pytest.raises(ValueError, match="unknown streams"):
+        wam.session(text, guidance={"sound": 2.0})
