@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How every figure of a report looks: palette, axes, direct labels, saving."""
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "INK",
+    "MUTED",
+    "PALETTE",
+    "label_points",
+    "new_figure",
+    "save_figure",
+    "stream_colour",
+    "tidy",
+    "write_whole",
+]
+
+INK, MUTED, GRID = "#22272e", "#6b7280", "#e5e7eb"
+STREAM_COLOURS = {"video": "#0b6fb8", "action": "#d9730d"}
+PALETTE = ("#0b6fb8", "#d9730d", "#00896b", "#b8558f", "#7a5195", "#8c6d1f", "#3aa0c9", "#c0392b")
+"""Colours that stay apart for colour-blind readers; runs take them in order."""
+
+_STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10.5,
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": "#9ca3af",
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "lines.solid_capstyle": "round",
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+def stream_colour(name: str, position: int = 0) -> str:
+    """Blue for video, orange for actions; further streams take the palette from its third colour on."""
+    return STREAM_COLOURS.get(name, PALETTE[2 + position % (len(PALETTE) - 2)])
+
+
+@contextmanager
+def new_figure(width: float = 6.6, height: float = 3.6) -> Iterator["Figure"]:
+    """A figure in the house style, independent of pyplot and of the caller's settings.
+
+    Raises:
+        ImportError: without matplotlib, saying how to install it.
+    """
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("figures need matplotlib: pip install 'flashwam[report]'") from error
+    with mpl.rc_context(_STYLE):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def tidy(axes: "Axes", *, grid: str = "y") -> None:
+    """Light grid behind the data, no ticks."""
+    axes.set_axisbelow(True)
+    axes.tick_params(which="both", length=0)
+    if grid:
+        axes.grid(True, axis=grid)
+
+
+def write_whole(path: Path, content: bytes | str) -> Path:
+    """Writes a file so that a reader sees the old one or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_bytes(content.encode() if isinstance(content, str) else content)
+    beside.replace(path)
+    return path
+
+
+def save_figure(figure: "Figure", path: Path, *, dpi: int = 160) -> Path:
+    """Writes a PNG without a date in it, so that equal numbers give equal bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return write_whole(path, buffer.getvalue())
+
+
+def label_points(axes: "Axes", points: Sequence[tuple[float, float, str, str]], *, size: float = 9) -> None:
+    """Labels points beside themselves; labels that would touch move up or down and keep a thin line to their point.
+
+    Args:
+        axes: Its limits and scales must be final.
+        points: (x, y, text, colour) in data coordinates.
+        size: Font size.
+    """
+    figure = axes.figure
+    figure.draw_without_rendering()
+    box = axes.get_window_extent()
+    dots = [axes.transData.transform((x, y)) for x, y, _, _ in points]
+    scale = figure.dpi / 72
+    taken = [(px - 5 * scale, py - 5 * scale, px + 5 * scale, py + 5 * scale) for px, py in dots]
+
+    def free(rectangle: tuple[float, float, float, float]) -> bool:
+        x0, y0, x1, y1 = rectangle
+        inside = x0 >= box.x0 and x1 <= box.x1 + 2 and y0 >= box.y0 and y1 <= box.y1
+        return inside and all(x1 < a or x0 > c or y1 < b or y0 > d for a, b, c, d in taken)
+
+    for (x, y, text, colour), (px, py) in sorted(zip(points, dots, strict=True), key=lambda item: -item[1][1]):
+        sample = axes.text(x, y, text, fontsize=size)
+        extent = sample.get_window_extent()
+        sample.remove()
+        width, height = extent.width, extent.height
+        places = [
+            (px + side * gap * scale - (width if side < 0 else 0), py - height / 2 + step * height * 0.55)
+            for step in (0, 1, -1, 2, -2, 3, -3, 4, -4, 6, -6, 8, -8, 10, -10, 13, -13, 16, -16)
+            for gap in (8, 24, 60)
+            for side in (1, -1)
+        ]
+        corner = next((p for p in places if free((p[0], p[1], p[0] + width, p[1] + height))), places[0])
+        taken.append((corner[0], corner[1], corner[0] + width, corner[1] + height))
+        right = corner[0] >= px
+        anchor = (corner[0] if right else corner[0] + width, corner[1] + height / 2)
+        away = abs(anchor[1] - py) > height * 0.4 or abs(anchor[0] - px) > 12 * scale
+        axes.annotate(
+            text,
+            (x, y),
+            xytext=((anchor[0] - px) / scale, (anchor[1] - py) / scale),
+            textcoords="offset points",
+            ha="left" if right else "right",
+            va="center",
+            fontsize=size,
+            color=colour,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 4}
+            if away
+            else None,
+        )

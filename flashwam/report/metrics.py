@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads what a run logged: `metrics.jsonl`, one JSON object per line with "step" and keys like "video/loss"."""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["find_metrics", "gradient_bins", "read_metrics", "series"]
+
+
+def find_metrics(path: Path | str) -> Path:
+    """The `metrics.jsonl` of a run, from the run's folder or from anything inside it.
+
+    Raises:
+        FileNotFoundError: where there is none.
+    """
+    start = Path(path)
+    for folder in (start, *list(start.resolve().parents)[:3]):
+        if (folder / "metrics.jsonl").is_file():
+            return folder / "metrics.jsonl"
+    raise FileNotFoundError(
+        f"no metrics.jsonl in {start} or the three folders above it; expected a run made by `flashwam distill`"
+    )
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Every whole line of the file; a last line cut off by a kill is left out.
+
+    Raises:
+        ValueError: for a broken line that is not the last.
+    """
+    lines = path.read_text().split("\n")
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number}: not JSON ({error}); expected one object per line") from error
+    return rows
+
+
+def series(rows: Sequence[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
+    """(steps, values) of one key, where it was logged and finite."""
+    found = [(row["step"], row[key]) for row in rows if key in row and _finite(row[key])]
+    return [step for step, _ in found], [float(value) for _, value in found]
+
+
+def gradient_bins(rows: Sequence[dict[str, Any]], stream: str) -> dict[str, Any] | None:
+    """RMS over the run of `<stream>/grad_sigma_bin_k`, for K bins of equal width on [0, 1].
+
+    Returns:
+        {"sigma": centres, "gradient": RMS, "steps": logged lines} for the bins that ever had a gradient, or None.
+    """
+    pattern = re.compile(re.escape(stream) + r"/grad_sigma_bin_(\d+)$")
+    keys = {int(match.group(1)): key for row in rows for key in row if (match := pattern.match(key))}
+    if not keys:
+        return None
+    count = max(keys) + 1
+    sigma, gradient, steps = [], [], 0
+    for k in sorted(keys):
+        _, values = series(rows, keys[k])
+        power = sum(v * v for v in values) / len(values) if values else 0.0
+        steps = max(steps, len(values))
+        if power > 0:
+            sigma.append((k + 0.5) / count)
+            gradient.append(math.sqrt(power))
+    return {"sigma": sigma, "gradient": gradient, "steps": steps} if sigma else None
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One self-contained HTML page from sections of text, figures and tables: no script, no network, nothing beside it."""
+
+import base64
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flashwam.report.figures import write_whole
+
+__all__ = ["Callout", "Figure", "Section", "Table", "build_page", "write_page"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A PNG with its caption.
+
+    Args:
+        path: The file; its bytes go into the page.
+        caption: Shown under it.
+        alt: What it shows, for readers who cannot see it; the caption if empty.
+        photo: True for pictures of the world, which keep their colours on a dark page.
+    """
+
+    path: Path
+    caption: str = ""
+    alt: str = ""
+    photo: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows of cells; numbers are formatted by the caller. `emphasised` rows are set in bold."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    emphasised: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callout:
+    """A sentence that must not be missed; `kind` is "verdict", "warning" or "note"."""
+
+    text: str
+    title: str = ""
+    kind: str = "note"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A heading and what stands under it: paragraphs, callouts, figures, tables, notes, in this order.
+
+    Text may hold `code` and **strong**; everything else is shown as it is.
+    """
+
+    heading: str
+    paragraphs: Sequence[str] = ()
+    callouts: Sequence[Callout] = ()
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
+    notes: Sequence[str] = ()
+
+
+_STYLE = """
+:root{color-scheme:light dark;--ink:#1f2630;--soft:#5b6470;--line:#e3e6ea;--page:#fbfbfa;--card:#ffffff;--blue:#0b6fb8;--orange:#c2630a;
+--verdict:#eaf3fa;--warning:#fdf1e3;--note:#f1f2f4}
+@media(prefers-color-scheme:dark){:root{--ink:#e6e8eb;--soft:#a2a9b3;--line:#343a42;--page:#16191d;--card:#1d2126;--blue:#6cb4ea;--orange:#f0a04f;
+--verdict:#16293a;--warning:#3a2914;--note:#24282e}img.plot{filter:invert(.9) hue-rotate(180deg)}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--page);color:var(--ink);font:17px/1.6 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",sans-serif}
+main{max-width:46rem;margin:0 auto;padding:2.5rem 1.1rem 4rem}
+h1{font-size:1.9rem;line-height:1.2;margin:0 0 .4rem;letter-spacing:-.01em}
+h2{font-size:1.3rem;line-height:1.3;margin:3rem 0 .6rem;padding-top:1.2rem;border-top:1px solid var(--line)}
+p{margin:.7rem 0}.lead{color:var(--soft);font-size:1.08rem;margin:0 0 1.2rem}
+nav{font-size:.92rem;color:var(--soft);margin:1rem 0}nav a{color:var(--blue);text-decoration:none;margin-right:1rem;white-space:nowrap}
+code{font:.88em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;background:var(--note);border-radius:4px;padding:.08em .32em;overflow-wrap:anywhere}
+figure{margin:1.4rem 0;background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.8rem}
+img{display:block;max-width:100%;height:auto;margin:0 auto}
+img.photo{image-rendering:pixelated;width:100%}
+figcaption,caption{color:var(--soft);font-size:.9rem;line-height:1.45;text-align:left}figcaption{margin-top:.6rem}caption{caption-side:bottom;padding:.6rem .1rem 0}
+.scroll{overflow-x:auto;margin:1.2rem 0}
+table{border-collapse:collapse;font-size:.86rem;line-height:1.35;min-width:100%;font-variant-numeric:tabular-nums}
+th{font-weight:600;color:var(--soft);text-align:right;vertical-align:bottom;padding:.35rem .6rem;border-bottom:2px solid var(--line)}
+td{text-align:right;padding:.35rem .6rem;border-bottom:1px solid var(--line);white-space:nowrap}
+th:first-child,td:first-child{text-align:left;padding-left:.1rem;position:sticky;left:0;background:var(--page)}
+tr.strong td{font-weight:650}
+.callout{border-left:4px solid var(--soft);background:var(--note);border-radius:0 8px 8px 0;padding:.7rem 1rem;margin:1rem 0}
+.callout b{display:block}.callout.verdict{background:var(--verdict);border-color:var(--blue)}.callout.warning{background:var(--warning);border-color:var(--orange)}
+ul{padding-left:1.2rem;color:var(--soft);font-size:.95rem}li{margin:.35rem 0}
+footer{margin-top:3rem;border-top:1px solid var(--line);padding-top:.8rem;color:var(--soft);font-size:.86rem}
+"""
+
+
+def _inline(text: str) -> str:
+    escaped = html.escape(text, quote=False)
+    escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
+    return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", escaped)
+
+
+def _figure(figure: Figure) -> str:
+    if figure.path.suffix.lower() != ".png":
+        raise ValueError(f"a page holds PNG figures; got {figure.path}")
+    data = base64.b64encode(figure.path.read_bytes()).decode()
+    alt = html.escape(figure.alt or figure.caption)
+    kind = "photo" if figure.photo else "plot"
+    caption = f"<figcaption>{_inline(figure.caption)}</figcaption>" if figure.caption else ""
+    return f'<figure><img class="{kind}" alt="{alt}" src="data:image/png;base64,{data}">{caption}</figure>'
+
+
+def _table(table: Table) -> str:
+    if any(len(row) != len(table.columns) for row in table.rows):
+        raise ValueError(f"every row needs {len(table.columns)} cells, one per column of {list(table.columns)}")
+    head = "".join(f"<th>{_inline(cell)}</th>" for cell in table.columns)
+    body = "".join(
+        f"<tr{' class=strong' if i in table.emphasised else ''}>"
+        + "".join(f"<td>{_inline(c)}</td>" for c in row)
+        + "</tr>"
+        for i, row in enumerate(table.rows)
+    )
+    caption = f"<caption>{_inline(table.caption)}</caption>" if table.caption else ""
+    return f'<div class="scroll"><table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _callout(callout: Callout) -> str:
+    if callout.kind not in ("verdict", "warning", "note"):
+        raise ValueError(f'a callout is a "verdict", a "warning" or a "note"; got {callout.kind!r}')
+    title = f"<b>{_inline(callout.title)}</b>" if callout.title else ""
+    return f'<div class="callout {callout.kind}">{title}{_inline(callout.text)}</div>'
+
+
+def _anchor(index: int) -> str:
+    return f"s{index + 1}"
+
+
+def build_page(title: str, sections: Sequence[Section], *, lead: str = "", footer: str = "") -> str:
+    """The whole page as one string, with every image inside it.
+
+    Args:
+        title: Page title and first heading.
+        sections: In reading order; more than two get a table of contents.
+        lead: A sentence or two under the title.
+        footer: Small print, such as versions and the command that made the page.
+    """
+    parts = []
+    for i, section in enumerate(sections):
+        parts.append(f'<h2 id="{_anchor(i)}">{_inline(section.heading)}</h2>')
+        parts += [f"<p>{_inline(text)}</p>" for text in section.paragraphs]
+        parts += [_callout(callout) for callout in section.callouts]
+        parts += [_figure(figure) for figure in section.figures]
+        parts += [_table(table) for table in section.tables]
+        if section.notes:
+            parts.append("<ul>" + "".join(f"<li>{_inline(note)}</li>" for note in section.notes) + "</ul>")
+    contents = ""
+    if len(sections) > 2:
+        links = "".join(f'<a href="#{_anchor(i)}">{_inline(s.heading)}</a> ' for i, s in enumerate(sections))
+        contents = f"<nav>{links}</nav>"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<h1>{_inline(title)}</h1>\n"
+        + (f'<p class="lead">{_inline(lead)}</p>\n' if lead else "")
+        + contents
+        + "\n".join(parts)
+        + (f"\n<footer>{_inline(footer)}</footer>" if footer else "")
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def write_page(path: Path, title: str, sections: Sequence[Section], *, lead: str = "", footer: str = "") -> Path:
+    """`build_page` to a file that is always whole, so that it can be reloaded while results come in."""
+    return write_whole(path, build_page(title, sections, lead=lead, footer=footer))

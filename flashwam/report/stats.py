@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Intervals for shares of successes."""
+
+import math
+
+__all__ = ["difference_interval", "wilson"]
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a share, (low, high); (0, 1) where nothing was tried.
+
+    Raises:
+        ValueError: unless 0 <= successes <= n and 0 < confidence < 1.
+    """
+    from scipy.stats import binomtest
+
+    if not (0 <= successes <= n and 0 < confidence < 1):
+        raise ValueError(
+            f"expected 0 <= successes <= n and a confidence in (0, 1); got {successes} of {n} at {confidence}"
+        )
+    if n == 0:
+        return 0.0, 1.0
+    interval = binomtest(int(successes), int(n)).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def difference_interval(
+    first: tuple[int, int], second: tuple[int, int], confidence: float = 0.95
+) -> tuple[float, float]:
+    """Newcombe's hybrid score interval of p1 - p2 (Newcombe 1998, method 10, unpaired).
+
+    Args:
+        first: (successes, n) of p1.
+        second: (successes, n) of p2.
+        confidence: Two-sided level.
+
+    Returns:
+        (low, high) within [-1, 1]; an interval that leaves out 0 is a difference.
+    """
+    (k1, n1), (k2, n2) = first, second
+    low1, high1 = wilson(k1, n1, confidence)
+    low2, high2 = wilson(k2, n2, confidence)
+    if n1 == 0 or n2 == 0:
+        return -1.0, 1.0
+    p1, p2 = k1 / n1, k2 / n2
+    low = p1 - p2 - math.hypot(p1 - low1, high2 - p2)
+    high = p1 - p2 + math.hypot(high1 - p1, p2 - low2)
+    return low, high
