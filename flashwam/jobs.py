@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 __all__ = ["Job", "JobFailed", "run_jobs"]
 
+_BAR = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed} < {remaining}"
+
 
 class JobFailed(RuntimeError):
     """A job ended with an error; the message ends with the last lines of its log."""
@@ -103,7 +105,7 @@ def run_jobs(
     context = multiprocessing.get_context("fork")
     total = sum(job.weight for job in waiting)
     # tqdm owns the clock, the rate and the estimate; a unit is one expected second of one core.
-    with tqdm(total=round(total), unit="s", bar_format="{desc} {percentage:3.0f}%|{bar:20}| {elapsed} < {remaining}") as bar:
+    with tqdm(total=round(total), unit="s", bar_format=_BAR) as bar:
         try:
             while waiting or running:
                 busy = sum(job.cores for job, _ in running.values())

@@ -7,6 +7,7 @@ Letters: B episodes, C channels, F latent frames of a chunk, H and W the rest of
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ def draw(
     """
     levels = sampler.schedule.sampling_grid(sampler.steps).to(torch.float32).tolist()
     held = 0 if given is None else given.shape[2]
-    for level, following in zip(levels[:-1], levels[1:], strict=True):
+    for level, following in pairwise(levels):
         sigma = x.new_full((x.shape[0], x.shape[2]), level)
         if given is not None:
             x = torch.cat([given, x[:, :, held:]], 2)

@@ -29,7 +29,7 @@ def append_dims(sigma: Tensor, x: Tensor) -> Tensor:
         return sigma
     if sigma.ndim != 2 or x.ndim < 3 or sigma.shape != (x.shape[0], x.shape[2]):
         raise ValueError(
-            f"sigma must be a scalar or [B, F] of x [B, C, F, ...]; got sigma {tuple(sigma.shape)} and x {tuple(x.shape)}"
+            f"sigma must be a scalar or [B, F] of x [B, C, F, ...]; got {tuple(sigma.shape)} and x {tuple(x.shape)}"
         )
     return sigma.reshape(sigma.shape[0], 1, sigma.shape[1], *(1,) * (x.ndim - 3))
 

@@ -71,7 +71,7 @@ class StreamSpec:
         known = {f.name for f in fields(cls)} - {"name", "schedule"} | {"shift"}
         unknown = sorted(set(values) - known)
         if unknown or "shift" not in values:
-            raise ValueError(f"stream {name!r}: unknown {unknown}, or no shift; expected shift and any of {sorted(known)}")
+            raise ValueError(f"stream {name!r}: unknown {unknown}, or no shift; expected any of {sorted(known)}")
         schedule = NoiseSchedule(float(values.pop("shift")))
         if "consistency" in values:
             values["consistency"] = make_consistency_function(values["consistency"])

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between the world and a model: pictures to latents, controls to actions, prompts to embeddings."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flashwam.data.actions import ActionNorm
+from flashwam.data.autoencoder import FrameAutoencoder
+from flashwam.data.text import encode_text
+
+__all__ = ["CODEC_FILE", "Codec"]
+
+CODEC_FILE = "codec.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Codec:
+    """Letters: B episodes, F latent frames, N actions per frame, U controls, A action channels.
+
+    Args:
+        autoencoder: Of single pictures.
+        actions: Normalisation of the controls.
+    """
+
+    autoencoder: FrameAutoencoder
+    actions: ActionNorm
+
+    def video(self, frames: np.ndarray) -> Tensor:
+        """uint8 [B, F, height, width, 3] -> latents [B, C, F, H, W]."""
+        return self.autoencoder.encode(frames).transpose(1, 2).contiguous()
+
+    def pictures(self, latents: Tensor) -> np.ndarray:
+        """Latents [B, C, F, H, W] -> uint8 [B, F, height, width, 3]."""
+        return self.autoencoder.decode(latents.transpose(1, 2)).numpy()
+
+    def controls(self, actions: Tensor) -> np.ndarray:
+        """Model actions [B, A, F, N, 1] -> controls in [-1, 1], float32 [B, F * N, U]."""
+        raw = self.actions.denormalise(actions).clamp(-1, 1)
+        return raw.permute(0, 2, 3, 1).flatten(1, 2).numpy()
+
+    def executed(self, controls: np.ndarray, per_frame: int) -> Tensor:
+        """Executed controls [B, F * N, U] -> model actions [B, A, F, N, 1]."""
+        raw = torch.from_numpy(np.ascontiguousarray(controls, dtype=np.float32))
+        return self.actions.normalise(raw.unflatten(1, (-1, per_frame)).permute(0, 3, 1, 2))
+
+    def text(self, prompt: str) -> Tensor:
+        """[L, D]."""
+        return encode_text(prompt)
+
+    def save(self, folder: Path) -> None:
+        """Writes `vae/` and `codec.json`."""
+        self.autoencoder.save_pretrained(folder / "vae")
+        (folder / CODEC_FILE).write_text(json.dumps({"actions": self.actions.to_dict()}, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Codec":
+        """Reads what `save` wrote."""
+        path = folder / CODEC_FILE
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: {folder} cannot act without its codecs; export it again")
+        values = json.loads(path.read_text())
+        return cls(
+            autoencoder=FrameAutoencoder.from_pretrained(folder / "vae"),
+            actions=ActionNorm.from_dict(values["actions"]),
+        )
+
+    @staticmethod
+    def copy(source: Path, target: Path) -> None:
+        """Puts another model's codecs beside one that is exported now."""
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source / "vae", target / "vae", dirs_exist_ok=True)
+        shutil.copy(source / CODEC_FILE, target / CODEC_FILE)
