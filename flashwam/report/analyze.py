@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from flashwam.core.consistency import make_consistency_function
 from flashwam.recipe import Recipe
 from flashwam.report.figures import write_whole
 from flashwam.report.metrics import find_metrics, gradient_bins, read_metrics
@@ -71,9 +74,8 @@ def measured_gradients(analysis: Mapping[str, Any], metrics: Path) -> dict[str, 
         bins = gradient_bins(rows, name)
         if numbers["weight"] == 0 or bins is None:
             continue
-        own = numbers["functions"][numbers["own"]]["gradient_scale"]
-        last = len(own) - 1
-        theory = [own[min(last, max(1, round(sigma * last)))] for sigma in bins["sigma"]]
+        own = make_consistency_function(numbers["functions"][numbers["own"]]["config"])
+        theory = own.gradient_scale(torch.tensor(bins["sigma"], dtype=torch.float64)).tolist()
         logs = [math.log(g / b) for g, b in zip(bins["gradient"], theory, strict=True)]
         scale = math.exp(sum(logs) / len(logs))
         deviation = math.sqrt(sum((x - math.log(scale)) ** 2 for x in logs) / len(logs)) / math.log(10)
@@ -97,17 +99,19 @@ def schedule_sections(analysis: Mapping[str, Any], folder: Path) -> list[Section
         Section(
             heading="Where the noise lies, and what gets through",
             paragraphs=(
-                "Each stream draws its noise levels sigma from its own shifted schedule. A shift above 1 pushes the draws "
-                "towards pure noise, a shift below 1 towards clean data. The lower picture shows where the draws fall.",
-                "The upper picture shows |b(sigma)|, the factor that every gradient carries. Both functions vanish at "
-                "sigma = 0, as they must. But `linear` does so in proportion to sigma and `lcm` in proportion to sigma "
-                "squared: on nearly clean samples it lets almost nothing through. Whether that hurts depends on how many of "
-                "a stream's draws are nearly clean.",
+                "Each stream draws its noise levels sigma from its own shifted schedule. A shift above 1 "
+                "pushes the draws towards pure noise, a shift below 1 towards clean data. The lower picture "
+                "shows where the draws fall.",
+                "The upper picture shows |b(sigma)|, the factor that every gradient carries. Both functions "
+                "vanish at sigma = 0, as they must. But `linear` does so in proportion to sigma and `lcm` in "
+                "proportion to sigma squared: on nearly clean samples it lets almost nothing through. "
+                "Whether that hurts depends on how many of a stream's draws are nearly clean.",
             ),
             figures=(
                 Figure(
                     path=scale,
-                    caption="Above: gradient factor of each function (logarithmic). Below: density of each stream's noise levels.",
+                    caption="Above: gradient factor of each function (logarithmic). Below: density of each "
+                    "stream's noise levels.",
                     alt="Gradient factor of lcm and linear against sigma, with the noise densities of the streams",
                 ),
             ),
@@ -115,9 +119,9 @@ def schedule_sections(analysis: Mapping[str, Any], folder: Path) -> list[Section
         Section(
             heading="The gradient each stream gets",
             paragraphs=(
-                "Weigh the curve with the draws and one number per stream and function is left: E b^2, the mean squared "
-                "gradient factor. Streams that share a network also share its weights, so a stream with a small number is "
-                "outvoted by the others.",
+                "Weigh the curve with the draws and one number per stream and function is left: E b^2, the "
+                "mean squared gradient factor. Streams that share a network also share its weights, so a "
+                "stream with a small number is outvoted by the others.",
             ),
             figures=(Figure(path=moments, caption="Filled: what this recipe uses. Hollow: what it could use."),),
             tables=(_function_table(streams),),
@@ -158,13 +162,15 @@ def _idea() -> Section:
     return Section(
         heading="What is being decided",
         paragraphs=(
-            "A world-action model draws future video and robot actions from noise, in many small steps with one network. "
-            "**Consistency distillation** trains a student to jump from any noise level straight to the clean result, by "
-            "asking that two points of the same path of the teacher give the same answer.",
-            "That answer is f = a(sigma) x + b(sigma) v, where x is the noisy input and v what the network says. The pair (a, b) "
-            "is the **consistency function**. Any pair with a(0) = 1 and b(0) = 0 is allowed: `lcm` and `linear` (the plain "
-            "clean estimate, a = 1 and b = -sigma) are two of them. All have the same perfect solution, but they do not learn "
-            "equally well, because every gradient that reaches the network is multiplied by b(sigma).",
+            "A world-action model draws future video and robot actions from noise, in many small steps with "
+            "one network. **Consistency distillation** trains a student to jump from any noise level "
+            "straight to the clean result, by asking that two points of the same path of the teacher give "
+            "the same answer.",
+            "That answer is f = a(sigma) x + b(sigma) v, where x is the noisy input and v what the network "
+            "says. The pair (a, b) is the **consistency function**. Any pair with a(0) = 1 and b(0) = 0 is "
+            "allowed: `lcm` and `linear` (the plain clean estimate, a = 1 and b = -sigma) are two of them. "
+            "All have the same perfect solution, but they do not learn equally well, because every gradient "
+            "that reaches the network is multiplied by b(sigma).",
         ),
     )
 
@@ -190,8 +196,8 @@ def _function_table(streams: Mapping[str, Any]) -> Table:
         columns=("stream, function", "E |b|", "E b^2", "|b| at median", "|b| at 0.1", "order at 0", "starved"),
         rows=rows,
         emphasised=frozenset(own),
-        caption="Bold: this recipe. Order: |b| falls like sigma to this power. Starved: share of draws that get less than a "
-        "tenth of the gradient linear would give them.",
+        caption="Bold: this recipe. Order: |b| falls like sigma to this power. Starved: share of draws that "
+        "get less than a tenth of the gradient linear would give them.",
     )
 
 
@@ -213,10 +219,11 @@ def _sampler(streams: Mapping[str, Any]) -> Section:
     return Section(
         heading="Sample as you trained",
         paragraphs=(
-            "The student learns f, so f is what must be returned at inference. A plain Euler step returns x - sigma v, which "
-            "is f for `linear` only. For `lcm` the two differ most at sigma = 1, exactly where a one-step student works: in a "
-            "closed-form toy an `lcm` stream stepped with Euler was worse than noise, while with its own f it was as good as "
-            "`linear`. flashwam stores the function in the student's folder and samples with it.",
+            "The student learns f, so f is what must be returned at inference. A plain Euler step returns x "
+            "- sigma v, which is f for `linear` only. For `lcm` the two differ most at sigma = 1, exactly "
+            "where a one-step student works: in a closed-form toy an `lcm` stream stepped with Euler was "
+            "worse than noise, while with its own f it was as good as `linear`. flashwam stores the function "
+            "in the student's folder and samples with it.",
         ),
         tables=(
             Table(
@@ -232,14 +239,15 @@ def _measured(analysis: Mapping[str, Any], folder: Path) -> Section:
     measured = analysis["measured"]
     figure = draw_measured_gradients(analysis, measured, folder / "measured_gradients.png")
     fits = "; ".join(
-        f"{name}: a factor {10 ** bins['log10_deviation']:.2f} (RMS over {len(bins['sigma'])} bins, {bins['steps']} logged steps)"
+        f"{name}: a factor {10 ** bins['log10_deviation']:.2f} (RMS over {len(bins['sigma'])} bins, "
+        f"{bins['steps']} logged steps)"
         for name, bins in measured.items()
     )
     return Section(
         heading="Measured against theory",
         paragraphs=(
-            "The dots are the gradient of the run's own loss with respect to the predicted velocity, per sigma bin, divided by "
-            "one constant per stream; the line is |b|. Typical distance from the line: "
+            "The dots are the gradient of the run's own loss with respect to the predicted velocity, per "
+            "sigma bin, divided by one constant per stream; the line is |b|. Typical distance from the line: "
             + fits
             + ". Distances beyond |b| come "
             "from the loss itself, since how wrong the student is also depends on sigma.",
@@ -258,14 +266,14 @@ def _limits(analysis: Mapping[str, Any]) -> Section:
     return Section(
         heading="How the verdict is reached, and what it cannot tell",
         paragraphs=(
-            f"A draw counts as starved where |b| is below {rule['starved_at']:g} of linear's. A function fits a stream if at "
-            f"most {rule['starved_limit']:.0%} of its draws are starved. The ratio quoted against the noisiest stream "
-            f"({analysis['reference']}) is that of E b^2 with lcm on both.",
-            "This is arithmetic on gradients, not a forecast of success. An optimiser that normalises gradients, such as Adam, "
-            "hides a stream's overall scale but not the spread inside it, nor the balance between streams that share weights. "
-            "A long enough training can close the gap. So train both and look at curves over the budget: "
-            "`flashwam demo` does it in minutes.",
-            f"Levels visited by the jumps of one path, from noise to data: {jumps}. Fewer, longer jumps carry errors over fewer hops but "
-            "need more teacher steps each.",
+            f"A draw counts as starved where |b| is below {rule['starved_at']:g} of linear's. A function fits "
+            f"a stream if at most {rule['starved_limit']:.0%} of its draws are starved. The ratio quoted "
+            f"against the noisiest stream ({analysis['reference']}) is that of E b^2 with lcm on both.",
+            "This is arithmetic on gradients, not a forecast of success. An optimiser that normalises "
+            "gradients, such as Adam, hides a stream's overall scale but not the spread inside it, nor the "
+            "balance between streams that share weights. A long enough training can close the gap. So train "
+            "both and look at curves over the budget: `flashwam demo` does it in minutes.",
+            f"Levels visited by the jumps of one path, from noise to data: {jumps}. Fewer, longer jumps carry "
+            "errors over fewer hops but need more teacher steps each.",
         ),
     )

@@ -65,32 +65,44 @@ class Section:
 
 
 _STYLE = """
-:root{color-scheme:light dark;--ink:#1f2630;--soft:#5b6470;--line:#e3e6ea;--page:#fbfbfa;--card:#ffffff;--blue:#0b6fb8;--orange:#c2630a;
+:root{color-scheme:light dark;--ink:#1f2630;--soft:#5b6470;--line:#e3e6ea;--page:#fbfbfa;--card:#ffffff;
+--blue:#0b6fb8;--orange:#c2630a;
 --verdict:#eaf3fa;--warning:#fdf1e3;--note:#f1f2f4}
-@media(prefers-color-scheme:dark){:root{--ink:#e6e8eb;--soft:#a2a9b3;--line:#343a42;--page:#16191d;--card:#1d2126;--blue:#6cb4ea;--orange:#f0a04f;
+@media(prefers-color-scheme:dark){:root{--ink:#e6e8eb;--soft:#a2a9b3;--line:#343a42;--page:#16191d;
+--card:#1d2126;--blue:#6cb4ea;--orange:#f0a04f;
 --verdict:#16293a;--warning:#3a2914;--note:#24282e}img.plot{filter:invert(.9) hue-rotate(180deg)}}
 *{box-sizing:border-box}
-body{margin:0;background:var(--page);color:var(--ink);font:17px/1.6 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",sans-serif}
+body{margin:0;background:var(--page);color:var(--ink);font:17px/1.6 system-ui,-apple-system,"Segoe UI",
+Roboto,"Helvetica Neue",sans-serif}
 main{max-width:46rem;margin:0 auto;padding:2.5rem 1.1rem 4rem}
 h1{font-size:1.9rem;line-height:1.2;margin:0 0 .4rem;letter-spacing:-.01em}
 h2{font-size:1.3rem;line-height:1.3;margin:3rem 0 .6rem;padding-top:1.2rem;border-top:1px solid var(--line)}
 p{margin:.7rem 0}.lead{color:var(--soft);font-size:1.08rem;margin:0 0 1.2rem}
-nav{font-size:.92rem;color:var(--soft);margin:1rem 0}nav a{color:var(--blue);text-decoration:none;margin-right:1rem;white-space:nowrap}
-code{font:.88em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;background:var(--note);border-radius:4px;padding:.08em .32em;overflow-wrap:anywhere}
+nav{font-size:.92rem;color:var(--soft);margin:1rem 0}nav a{color:var(--blue);text-decoration:none;
+margin-right:1rem;white-space:nowrap}
+code{font:.88em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;background:var(--note);
+border-radius:4px;padding:.08em .32em;overflow-wrap:anywhere}
 figure{margin:1.4rem 0;background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.8rem}
 img{display:block;max-width:100%;height:auto;margin:0 auto}
 img.photo{image-rendering:pixelated;width:100%}
-figcaption,caption{color:var(--soft);font-size:.9rem;line-height:1.45;text-align:left}figcaption{margin-top:.6rem}caption{caption-side:bottom;padding:.6rem .1rem 0}
+figcaption,caption{color:var(--soft);font-size:.9rem;line-height:1.45;text-align:left}figcaption{
+margin-top:.6rem}caption{caption-side:bottom;padding:.6rem .1rem 0}
 .scroll{overflow-x:auto;margin:1.2rem 0}
-table{border-collapse:collapse;font-size:.86rem;line-height:1.35;min-width:100%;font-variant-numeric:tabular-nums}
-th{font-weight:600;color:var(--soft);text-align:right;vertical-align:bottom;padding:.35rem .6rem;border-bottom:2px solid var(--line)}
+table{border-collapse:collapse;font-size:.86rem;line-height:1.35;min-width:100%;
+font-variant-numeric:tabular-nums}
+th{font-weight:600;color:var(--soft);text-align:right;vertical-align:bottom;padding:.35rem .6rem;
+border-bottom:2px solid var(--line)}
 td{text-align:right;padding:.35rem .6rem;border-bottom:1px solid var(--line);white-space:nowrap}
-th:first-child,td:first-child{text-align:left;padding-left:.1rem;position:sticky;left:0;background:var(--page)}
+th:first-child,td:first-child{text-align:left;padding-left:.1rem;position:sticky;left:0;
+background:var(--page)}
 tr.strong td{font-weight:650}
-.callout{border-left:4px solid var(--soft);background:var(--note);border-radius:0 8px 8px 0;padding:.7rem 1rem;margin:1rem 0}
-.callout b{display:block}.callout.verdict{background:var(--verdict);border-color:var(--blue)}.callout.warning{background:var(--warning);border-color:var(--orange)}
+.callout{border-left:4px solid var(--soft);background:var(--note);border-radius:0 8px 8px 0;
+padding:.7rem 1rem;margin:1rem 0}
+.callout b{display:block}.callout.verdict{background:var(--verdict);border-color:var(--blue)}
+.callout.warning{background:var(--warning);border-color:var(--orange)}
 ul{padding-left:1.2rem;color:var(--soft);font-size:.95rem}li{margin:.35rem 0}
-footer{margin-top:3rem;border-top:1px solid var(--line);padding-top:.8rem;color:var(--soft);font-size:.86rem}
+footer{margin-top:3rem;border-top:1px solid var(--line);padding-top:.8rem;color:var(--soft);
+font-size:.86rem}
 """
 
 

@@ -95,6 +95,10 @@ def _stream_numbers(spec: StreamSpec) -> dict[str, Any]:
     }
 
 
+def _times(ratio: float) -> str:
+    return f"{ratio:.0f} times" if ratio >= 10 else f"{ratio:.1f} times"
+
+
 def _verdict(
     name: str, numbers: Mapping[str, Any], reference: str, reference_numbers: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -112,19 +116,23 @@ def _verdict(
     }
     if starved <= STARVED_LIMIT:
         reason = (
-            f"lcm or linear. Half of the draws lie above sigma {numbers['median']:.2f}, and only {starved:.1%} of them are so "
-            f"clean that lcm passes less than a tenth of linear's gradient. lcm is the published choice for such a "
-            f"stream; linear passes {less_than_linear:.1f} times more on average (E b^2) and needs no sampler of its own."
+            f"lcm or linear. Half of the draws lie above sigma {numbers['median']:.2f}, and only "
+            f"{starved:.1%} of them are so clean that lcm passes less than a tenth of linear's gradient. lcm "
+            f"is the published choice for such a stream; linear passes {_times(less_than_linear)} more on "
+            "average (E b^2) and needs no sampler of its own."
         )
-        return verdict | {"choice": "either", "accepted": ["lcm", "linear"], "strength": "free", "reason": reason}
+        return verdict | {
+            "choice": "either",
+            "accepted": ["lcm", "linear"],
+            "strength": "free",
+            "reason": reason,
+        }
     versus = (
-        ""
-        if name == reference
-        else f"lcm would give {less_than_reference:.1f} times less gradient than {reference} gets"
+        "" if name == reference else f"lcm would give {_times(less_than_reference)} less gradient than {reference} gets"
     )
     low = (
         f"{starved:.0%} of the draws are so clean that lcm passes less than a tenth of linear's gradient "
-        f"({less_than_linear:.1f} times less on average)"
+        f"({_times(less_than_linear)} less on average)"
     )
     if name != reference and less_than_reference >= STRONG_RATIO:
         strength = "strong"
@@ -132,9 +140,10 @@ def _verdict(
     elif name != reference:
         strength = "weak"
         reason = (
-            f"linear, for a modest reason: {versus} (E b^2, lcm on both), which alone does not explain a collapse. "
-            f"What counts is the low end: {low}, and that share is starved whatever the learning rate. Expect lcm to "
-            f"learn later here rather than never; compare both recipes before you trust either."
+            f"linear, for a modest reason: {versus} (E b^2, lcm on both), which alone does not explain a "
+            f"collapse. What counts is the low end: {low}, and that share is starved whatever the learning "
+            "rate. Expect lcm to learn later here rather than never; compare both recipes before you trust "
+            "either."
         )
     else:
         strength = "strong" if less_than_linear >= STRONG_RATIO else "weak"
@@ -142,40 +151,42 @@ def _verdict(
     return verdict | {"choice": "linear", "accepted": ["linear"], "strength": strength, "reason": reason}
 
 
-def _remarks(streams: Mapping[str, dict[str, Any]], sampler: str) -> tuple[list[str], list[str]]:
-    warnings, notes = [], []
+def _remarks(streams: Mapping[str, dict[str, Any]], sampler: str) -> list[list[str]]:
+    warnings: dict[str, list[str]] = {}
+    notes: dict[str, list[str]] = {}
     for name, numbers in streams.items():
         own = numbers["own"]
         function = numbers["functions"][own]
         if numbers["weight"] == 0:
-            notes.append(
-                f"{name}: weight 0, so this stream is not distilled; it changes only through the weights it shares "
-                f"with the others" + (" and its regulariser." if numbers["regulariser"] else ".")
-            )
-        elif function["starved_share"] > STARVED_LIMIT:
-            warnings.append(
-                f"{name}: this recipe uses {own}, the analysis says {numbers['verdict']['choice']}: "
+            text = "weight 0, so this stream is not distilled; it changes only through weights shared with the others"
+            notes.setdefault(text + (" and its regulariser." if numbers["regulariser"] else "."), []).append(name)
+            continue
+        if function["starved_share"] > STARVED_LIMIT:
+            text = (
+                f"this recipe uses {own}, the analysis says {numbers['verdict']['choice']}: "
                 f"{function['starved_share']:.0%} of the draws get less than a tenth of linear's gradient."
             )
+            warnings.setdefault(text, []).append(name)
         noise = function["at_pure_noise"]
-        mismatch = max(abs(noise["euler_extra_state"]), abs(noise["euler_extra_velocity"]))
-        if numbers["weight"] > 0 and mismatch > 1e-6:
+        if max(abs(noise["euler_extra_state"]), abs(noise["euler_extra_velocity"])) > 1e-6:
             text = (
-                f"{name}: trained with {own}, f at sigma = 1 is {noise['a']:.3f} x {noise['b']:+.3f} v; plain Euler "
-                f"returns x - v, which adds {noise['euler_extra_state']:.3f} x {noise['euler_extra_velocity']:+.3f} v."
+                f"trained with {own}, f at sigma = 1 is {noise['a']:.3f} x {noise['b']:+.3f} v; plain Euler "
+                f"returns x - v, which adds {noise['euler_extra_state']:.3f} x "
+                f"{noise['euler_extra_velocity']:+.3f} v. "
             )
             if sampler == "euler":
-                warnings.append(f"{text} This run would sample it with plain Euler: use the stream's own function.")
+                text += "This run would sample it with plain Euler: use the stream's own function."
+                warnings.setdefault(text, []).append(name)
             else:
-                notes.append(
-                    f"{text} Sample this student with its own function (flashwam does), never with plain Euler."
-                )
-        if numbers["weight"] > 0 and numbers["teacher_substeps"] == 1 and numbers["anchors"] <= 4:
-            notes.append(
-                f"{name}: the teacher crosses 1/{numbers['anchors']} of the grid in a single Euler step, so the target "
-                f"itself is biased; teacher_substeps=4 cut the error 2.5 times in a closed-form toy."
+                text += "Sample this student with its own function (flashwam does), never with plain Euler."
+                notes.setdefault(text, []).append(name)
+        if numbers["teacher_substeps"] == 1 and numbers["anchors"] <= 4:
+            text = (
+                f"the teacher crosses 1/{numbers['anchors']} of the grid in a single Euler step, so the "
+                "target itself is biased; teacher_substeps=4 cut the error 2.5 times in a closed-form toy."
             )
-    return warnings, notes
+            notes.setdefault(text, []).append(name)
+    return [[f"{', '.join(names)}: {text}" for text, names in found.items()] for found in (warnings, notes)]
 
 
 def schedule_analysis(streams: Mapping[str, StreamSpec], *, sampler: Literal["own", "euler"] = "own") -> dict[str, Any]:

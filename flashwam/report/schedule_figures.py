@@ -98,8 +98,8 @@ def draw_gradient_scale(analysis: Mapping[str, Any], path: Path) -> Path:
             high, low = ratio["gradient_scale_at_median"], ratio["gradient_scale_at_low_noise"]
             top.plot([0.1], [low], "D", ms=5, color=INK, zorder=5)
             top.annotate(
-                f"at sigma 0.1 lcm passes {high / low:.0f} times less\nthan at {analysis['reference']}'s median, linear "
-                f"{reference['median'] / 0.1:.0f} times less",
+                f"at sigma 0.1 lcm passes {high / low:.0f} times less\nthan at {analysis['reference']}'s "
+                f"median, linear {reference['median'] / 0.1:.0f} times less",
                 (0.1, low),
                 xytext=(12, -3),
                 textcoords="offset points",
@@ -179,7 +179,13 @@ def draw_measured_gradients(analysis: Mapping[str, Any], measured: Mapping[str, 
             axes.set(yscale="log", xlim=(0, 1.02), xlabel="sigma")
             axes.set_title(f"{name}, {numbers['own']}", color=colours[name])
             axes.text(
-                0.97, 0.06, "line: |b|\ndots: measured", transform=axes.transAxes, ha="right", fontsize=9, color=MUTED
+                0.97,
+                0.06,
+                "line: |b|\ndots: measured",
+                transform=axes.transAxes,
+                ha="right",
+                fontsize=9,
+                color=MUTED,
             )
             tidy(axes)
         panels[0].set_ylabel("gradient factor")

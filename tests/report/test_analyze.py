@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import pytest
+
+from flashwam.core.streams import StreamSpec
+from flashwam.recipe import Recipe
+from flashwam.report.analyze import analyze
+
+BINS = 10
+
+
+def recipe(action_shift=0.05, action="lcm"):
+    streams = {
+        "video": StreamSpec.from_config("video", {"shift": 5.0, "consistency": "lcm"}),
+        "action": StreamSpec.from_config("action", {"shift": action_shift, "consistency": action}),
+    }
+    return Recipe(name="naive", streams=streams)
+
+
+def write_metrics(folder, factors):
+    """A run whose gradients per bin are exactly factor * |b| at the bin's centre."""
+    from flashwam.core.consistency import LCM
+
+    centres = [(k + 0.5) / BINS for k in range(BINS)]
+    rows = []
+    for step in (10, 20):
+        row = {"step": step}
+        for stream, factor in factors.items():
+            for k, sigma in enumerate(centres):
+                row[f"{stream}/grad_sigma_bin_{k}"] = factor * abs(
+                    -LCM().sigma_data * sigma**2 / (sigma**2 + 0.25) ** 0.5
+                )
+        rows.append(json.dumps(row))
+    (folder / "metrics.jsonl").write_text("\n".join(rows) + '\n{"step": 30, "video/gr')
+
+
+def test_the_page_is_self_contained_and_holds_the_numbers(tmp_path):
+    result = analyze(recipe(), out=tmp_path)
+    page = (tmp_path / "schedule.html").read_text()
+    assert "http" not in page
+    assert page.count("data:image/png;base64,") == 2
+    for text in (
+        "22 times less gradient than video gets",
+        "0.833",
+        "0.048",
+        "69.0%",
+        "0.0052",
+        "0.114",
+        "0.647 x -0.447 v",
+    ):
+        assert text in page, text
+    assert json.loads((tmp_path / "schedule.json").read_text()) == result
+    assert {"gradient_scale.png", "gradient_moments.png"} <= {p.name for p in tmp_path.iterdir()}
+
+
+def test_measured_gradients_are_laid_over_the_theory(tmp_path):
+    run = tmp_path / "run"
+    (run / "student").mkdir(parents=True)
+    write_metrics(run, {"video": 0.5, "action": 1e-4})
+    result = analyze(recipe(), out=tmp_path / "out", checkpoint=run / "student")
+    assert result["measured"]["video"]["scale"] == pytest.approx(0.5, rel=1e-9)
+    assert result["measured"]["action"]["scale"] == pytest.approx(1e-4, rel=1e-9)
+    assert result["measured"]["action"]["log10_deviation"] == pytest.approx(0, abs=1e-9)
+    assert result["measured"]["video"]["steps"] == 2
+    assert "Measured against theory" in (tmp_path / "out" / "schedule.html").read_text()
+
+
+def test_a_checkpoint_without_metrics_is_refused(tmp_path):
+    empty = tmp_path / "a" / "b" / "c" / "d" / "e"
+    empty.mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"no metrics\.jsonl"):
+        analyze(recipe(), out=tmp_path / "out", checkpoint=empty)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "video/loss": 0.1}\n')
+    with pytest.raises(ValueError, match="no gradients per sigma bin"):
+        analyze(recipe(), out=tmp_path / "out", checkpoint=tmp_path)
+
+
+def test_a_broken_line_in_the_middle_is_an_error(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1\n{"step": 2}\n')
+    with pytest.raises(ValueError, match="line 1: not JSON"):
+        analyze(recipe(), out=tmp_path / "out", checkpoint=tmp_path)

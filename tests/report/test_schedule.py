@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from flashwam.core.consistency import LCM, ConsistencyFunction, Linear
+from flashwam.core.noise import NoiseSchedule
+from flashwam.core.streams import StreamSpec
+from flashwam.report.schedule import function_label, schedule_analysis, starved_share
+
+
+@dataclass(frozen=True)
+class Cubic(ConsistencyFunction):
+    gain: float = 1.0
+
+    def a(self, sigma):
+        return torch.ones_like(sigma)
+
+    def b(self, sigma):
+        return -self.gain * sigma**3
+
+
+def spec(name, shift, consistency="linear", **rest):
+    return StreamSpec.from_config(name, {"shift": shift, "consistency": consistency, **rest})
+
+
+def published(action_shift=1.0, action="linear"):
+    return {"video": spec("video", 5.0, "lcm"), "action": spec("action", action_shift, action)}
+
+
+def test_known_values_of_the_published_schedules():
+    streams = schedule_analysis(published())["streams"]
+    assert streams["video"]["median"] == pytest.approx(5 / 6)
+    assert streams["action"]["median"] == pytest.approx(1 / 2)
+    assert streams["video"]["functions"]["lcm"]["median_over_low_noise"] == pytest.approx(36.44, abs=5e-3)
+    squares = {(n, f): v["mean_squared_gradient_scale"] for n, s in streams.items() for f, v in s["functions"].items()}
+    assert squares == pytest.approx(
+        {("video", "lcm"): 0.114, ("video", "linear"): 0.617, ("action", "lcm"): 0.055, ("action", "linear"): 1 / 3},
+        abs=7e-4,
+    )
+    assert streams["video"]["functions"]["lcm"]["order_at_zero"] == pytest.approx(2, abs=1e-6)
+    assert streams["action"]["mass_below_low_noise"] == pytest.approx(0.1)
+    assert streams["video"]["functions"]["linear"]["mean_gradient_scale"] == pytest.approx(
+        5 / 4 * (1 - math.log(5) / 4), abs=1e-9
+    )
+
+
+@pytest.mark.parametrize("shift", [5.0, 1.0, 0.05])
+def test_starved_share_equals_the_closed_form(shift):
+    # c_out(sigma) = 0.1 at sigma^2 = 0.01 d^2 / (d^2 - 0.01).
+    schedule = NoiseSchedule(shift)
+    assert starved_share(LCM(), schedule) == pytest.approx(
+        schedule.cdf(math.sqrt(0.01 * 0.25 / (0.25 - 0.01))), abs=2e-5
+    )
+    assert starved_share(Linear(), schedule) == 0
+
+
+def test_the_verdict_is_strong_where_the_ratio_is_and_modest_where_it_is_not():
+    strong = schedule_analysis(published(0.05))["streams"]["action"]["verdict"]
+    assert (strong["choice"], strong["strength"]) == ("linear", "strong")
+    assert strong["lcm_times_less_than_reference"] == pytest.approx(21.9, abs=0.05)
+    assert "lcm would give 22 times less gradient than video gets" in strong["reason"]
+
+    modest = schedule_analysis(published(1.0))["streams"]["action"]["verdict"]
+    assert (modest["choice"], modest["strength"]) == ("linear", "weak")
+    assert modest["lcm_times_less_than_reference"] == pytest.approx(2.05, abs=0.005)
+    assert "modest" in modest["reason"]
+    assert "does not explain a collapse" in modest["reason"]
+
+
+def test_a_noisy_stream_may_keep_lcm():
+    verdict = schedule_analysis(published())["streams"]["video"]["verdict"]
+    assert verdict["choice"] == "either"
+    assert verdict["accepted"] == ["lcm", "linear"]
+
+
+def test_a_recipe_against_the_verdict_is_warned_and_one_with_it_is_not():
+    assert schedule_analysis(published())["warnings"] == []
+    (warning,) = schedule_analysis(published(action="lcm"))["warnings"]
+    assert warning.startswith("action: this recipe uses lcm, the analysis says linear: 10%")
+
+
+def test_plain_euler_is_warned_for_streams_it_does_not_fit():
+    (warning,) = schedule_analysis(published(), sampler="euler")["warnings"]
+    assert warning.startswith("video: trained with lcm, f at sigma = 1 is 0.647 x -0.447 v")
+    assert "0.353 x -0.553 v" in warning
+
+
+def test_a_stream_without_weight_is_said_to_be_left_alone():
+    streams = {"video": spec("video", 5.0, "lcm"), "action": spec("action", 0.05, "lcm", weight=0.0)}
+    analysis = schedule_analysis(streams)
+    assert analysis["warnings"] == []
+    assert any(note.startswith("action: weight 0") for note in analysis["notes"])
+
+
+def test_own_functions_are_analysed_beside_the_known_ones():
+    streams = {"action": StreamSpec(name="action", schedule=NoiseSchedule(1.0), consistency=Cubic())}
+    analysis = schedule_analysis(streams)
+    own = analysis["streams"]["action"]["functions"]["Cubic(gain=1)"]
+    assert own["order_at_zero"] == pytest.approx(3, abs=1e-6)
+    assert own["mean_squared_gradient_scale"] == pytest.approx(1 / 7, abs=1e-9)
+    assert own["starved_share"] == pytest.approx(math.sqrt(0.1), abs=2e-5)
+    assert any("Cubic" in warning for warning in analysis["warnings"])
+
+
+def test_labels_name_parameters_that_differ_from_the_published_ones():
+    assert [function_label(f) for f in (LCM(), LCM(0.2), Linear())] == ["lcm", "lcm(sigma_data=0.2)", "linear"]
+
+
+def test_the_analysis_is_plain_json():
+    analysis = schedule_analysis(published())
+    assert json.loads(json.dumps(analysis, allow_nan=False)) == analysis
+
+
+def test_wrong_arguments_are_refused():
+    with pytest.raises(ValueError, match="at least one stream"):
+        schedule_analysis({})
+    with pytest.raises(ValueError, match="sampler must be"):
+        schedule_analysis(published(), sampler="heun")

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+import math
+
+import pytest
+from scipy.stats import binomtest
+
+from flashwam.report.stats import difference_interval, wilson
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 12), (12, 12), (7, 30), (1, 1), (50, 250)])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_wilson_equals_scipy_and_the_score_formula(k, n, confidence):
+    low, high = wilson(k, n, confidence)
+    reference = binomtest(k, n).proportion_ci(confidence, method="wilson")
+    assert (low, high) == pytest.approx((reference.low, reference.high), abs=1e-12)
+    from scipy.stats import norm
+
+    z = norm.ppf(0.5 + confidence / 2)
+    centre = (k + z * z / 2) / (n + z * z)
+    half = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
+    assert (low, high) == pytest.approx((max(0, centre - half), min(1, centre + half)), abs=1e-9)
+
+
+def test_nothing_tried_says_nothing():
+    assert wilson(0, 0) == (0.0, 1.0)
+    assert difference_interval((0, 0), (3, 4)) == (-1.0, 1.0)
+
+
+def test_difference_equals_newcombes_published_example():
+    # 56/70 against 48/80, Newcombe (1998), table II, method 10.
+    assert difference_interval((56, 70), (48, 80)) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+def test_difference_is_antisymmetric():
+    low, high = difference_interval((9, 10), (3, 10))
+    assert difference_interval((3, 10), (9, 10)) == pytest.approx((-high, -low))
+
+
+def test_impossible_counts_are_refused():
+    with pytest.raises(ValueError, match="0 <= successes <= n"):
+        wilson(5, 4)
+    with pytest.raises(ValueError, match="confidence"):
+        wilson(1, 4, 1.0)
