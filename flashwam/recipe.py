@@ -1,28 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a recipe fixes: frozen, typed sections with their ranges. `flashwam.config` reads YAML into these."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flashwam.core.streams import StreamSpec
+from flashwam.sampling import parse_nfe
 
-__all__ = ["DataConfig", "AutoencoderConfig", "EvaluateConfig", "LoopConfig", "Recipe", "WamConfig"]
+__all__ = [
+    "AutoencoderConfig",
+    "DataConfig",
+    "EvaluateConfig",
+    "FieldError",
+    "LoopConfig",
+    "Recipe",
+    "WamConfig",
+]
 
 
-def _check(section: str, key: str, value: object, valid: bool, expected: str) -> None:
-    if not valid:
-        raise ValueError(f"{section}.{key} must be {expected}; got {value!r}")
+class FieldError(ValueError):
+    """A field's value is outside its range; `key` names the field."""
+
+    def __init__(self, key: str, value: object, expected: str) -> None:
+        super().__init__(f"{key} must be {expected}; got {value!r}")
+        self.key = key
+
+
+def _check(section: object, keys: str | tuple[str, ...], valid: Any, expected: str) -> None:
+    """Raises a FieldError for the first of `keys` whose value does not satisfy `valid`."""
+    for key in (keys,) if isinstance(keys, str) else keys:
+        value = getattr(section, key)
+        if not valid(value):
+            raise FieldError(key, value, expected)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
     """Demonstrations: what to collect, where they lie, what a training sample is."""
 
+    source: Literal["metaworld", "lerobot"] = "metaworld"
+    """"metaworld": `flashwam collect` makes them; "lerobot": they lie below `root` already."""
     root: str = "data/demo"
     """Folder with one LeRobot repository per task."""
-    tasks: tuple[str, ...] = ("button-press-topdown", "drawer-open", "reach-wall")
-    """Task names of `flashwam.sim.tasks`."""
+    tasks: tuple[str, ...] = ("button-press", "drawer-open", "reach-wall")
+    """Task names of `flashwam.sim.tasks`; for another source, the repositories' folder names below `root`."""
     episodes: int = 100
     """Demonstrations per ordinary task."""
     multimodal_episodes: int = 300
@@ -39,10 +62,10 @@ class DataConfig:
     """Seed of resets, coins and noise."""
 
     def __post_init__(self) -> None:
-        for key in ("episodes", "multimodal_episodes", "window_frames", "image_size", "processes"):
-            _check("data", key, getattr(self, key), getattr(self, key) >= 1, "at least 1")
-        _check("data", "action_noise", self.action_noise, self.action_noise >= 0, "at least 0")
-        _check("data", "tasks", self.tasks, len(self.tasks) > 0, "a non-empty list of task names")
+        positive = ("episodes", "multimodal_episodes", "window_frames", "image_size", "processes")
+        _check(self, positive, lambda value: value >= 1, "at least 1")
+        _check(self, ("action_noise", "seed"), lambda value: value >= 0, "at least 0")
+        _check(self, "tasks", lambda tasks: 0 < len(tasks) == len(set(tasks)), "a list of different task names")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +86,8 @@ class AutoencoderConfig:
     """Peak learning rate."""
 
     def __post_init__(self) -> None:
-        for key in ("latent_channels", "width", "steps", "batch_size"):
-            _check("autoencoder", key, getattr(self, key), getattr(self, key) >= 1, "at least 1")
-        _check("autoencoder", "lr", self.lr, self.lr > 0, "positive")
+        _check(self, ("latent_channels", "width", "steps", "batch_size"), lambda value: value >= 1, "at least 1")
+        _check(self, "lr", lambda value: value > 0, "positive")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +131,7 @@ class LoopConfig:
     clip_norm: float = 2.0
     """Gradient norm above which gradients are scaled down."""
     ema_decay: float = 0.995
-    """Decay of the target's exponential moving average; the target is also what is saved when save_target."""
+    """Decay of the target's exponential moving average."""
     save_weights: Literal["student", "target"] = "student"
     """Which copy is exported as the result."""
     precision: Literal["no", "bf16"] = "no"
@@ -126,14 +148,13 @@ class LoopConfig:
     """Steps at which an exported copy is kept beside the last, for curves over the budget."""
 
     def __post_init__(self) -> None:
-        for key in ("steps", "batch_size", "accumulation", "log_every", "save_every"):
-            _check("loop", key, getattr(self, key), getattr(self, key) >= 1, "at least 1")
-        for key in ("lr", "clip_norm"):
-            _check("loop", key, getattr(self, key), getattr(self, key) > 0, "positive")
-        for key in ("warmup_steps", "weight_decay", "diagnose_every"):
-            _check("loop", key, getattr(self, key), getattr(self, key) >= 0, "at least 0")
-        _check("loop", "ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "in [0, 1)")
-        _check("loop", "betas", self.betas, len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "two in [0, 1)")
+        positive = ("steps", "batch_size", "accumulation", "log_every", "save_every")
+        _check(self, positive, lambda value: value >= 1, "at least 1")
+        _check(self, ("lr", "clip_norm"), lambda value: value > 0, "positive")
+        _check(self, ("warmup_steps", "weight_decay", "diagnose_every"), lambda value: value >= 0, "at least 0")
+        _check(self, "ema_decay", lambda value: 0 <= value < 1, "in [0, 1)")
+        _check(self, "betas", lambda betas: len(betas) == 2 and all(0 <= b < 1 for b in betas), "two in [0, 1)")
+        _check(self, "keep_steps", lambda kept: all(0 <= k <= self.steps for k in kept), f"in 0..{self.steps} (steps)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,8 +173,9 @@ class EvaluateConfig:
     """Added to the evaluation seeds, which never meet the demonstrations'."""
 
     def __post_init__(self) -> None:
-        _check("evaluate", "episodes", self.episodes, self.episodes >= 1, "at least 1")
-        _check("evaluate", "nfe", self.nfe, len(self.nfe) >= 1, 'a non-empty list such as ["1v/1a", "1v/2a"]')
+        _check(self, "episodes", lambda value: value >= 1, "at least 1")
+        _check(self, ("open_loop_samples", "seed"), lambda value: value >= 0, "at least 0")
+        _check(self, "nfe", lambda value: len(value) >= 1, 'a non-empty list such as ["1v/1a", "1v/2a"]')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,3 +196,11 @@ class Recipe:
     train: LoopConfig = field(default_factory=LoopConfig)
     distill: LoopConfig | None = None
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def __post_init__(self) -> None:
+        fits = re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name) is not None
+        _check(self, "name", lambda _: fits, "letters, digits, '_', '-' and '.', since it names the run's folder")
+        _check(self, "seed", lambda value: value >= 0, "at least 0")
+        _check(self, "streams", lambda streams: len(streams) > 0, "a mapping of at least one stream")
+        for text in self.evaluate.nfe:
+            parse_nfe(text, tuple(self.streams))

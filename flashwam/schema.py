@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plain values <-> a recipe's frozen sections, by their annotations; every complaint says where a value came from."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from flashwam.core.consistency import make_consistency_function
+from flashwam.core.streams import StreamSpec
+from flashwam.recipe import AutoencoderConfig, DataConfig, EvaluateConfig, FieldError, LoopConfig, Recipe, WamConfig
+
+__all__ = ["Origins", "build_recipe", "check_keys", "plain"]
+
+SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "autoencoder": AutoencoderConfig,
+    "wam": WamConfig,
+    "train": LoopConfig,
+    "distill": LoopConfig,
+    "evaluate": EvaluateConfig,
+}
+_SCALARS = {"name": str, "run_dir": str | None, "seed": int}
+_STREAM: dict[str, Any] = {"shift": float, **get_type_hints(StreamSpec)}
+for _key in ("name", "schedule", "consistency"):
+    del _STREAM[_key]
+_STREAM_KEYS = [*_STREAM, "consistency"]
+
+
+@dataclass(slots=True)
+class Origins:
+    """Which file or override each dotted key was last set by."""
+
+    default: str = "recipe"
+    known: dict[str, str] = field(default_factory=dict)
+
+    def record(self, content: Mapping[str, Any], source: str, prefix: str = "") -> None:
+        """Notes `source` for every key of a layer."""
+        for key, value in content.items():
+            self.known[f"{prefix}{key}"] = source
+            if isinstance(value, Mapping):
+                self.record(value, source, f"{prefix}{key}.")
+
+    def update(self, other: "Origins") -> None:
+        """Takes over what another layer set."""
+        self.known.update(other.known)
+
+    def of(self, key: str) -> str:
+        """Where a key, or the nearest section above it, was set."""
+        while key and key not in self.known:
+            key = key.rpartition(".")[0]
+        return self.known.get(key, self.default)
+
+
+def check_keys(content: Mapping[str, Any], *, source: str) -> None:
+    """Refuses unknown keys of one layer, naming the nearest known one.
+
+    Args:
+        content: Plain values, possibly only a part of a recipe.
+        source: The file or override they came from.
+    """
+    _known("", content, [*_SCALARS, "streams", *SECTIONS], source)
+    for section, kind in SECTIONS.items():
+        if section in content and content[section] is not None:
+            values = _mapping(section, content[section], source)
+            _known(section, values, [f.name for f in fields(kind)], source)
+    for name, values in _mapping("streams", content.get("streams", {}), source).items():
+        _known(f"streams.{name}", _mapping(f"streams.{name}", values, source), _STREAM_KEYS, source)
+
+
+def build_recipe(values: Mapping[str, Any], *, origins: Origins) -> Recipe:
+    """Builds a recipe from resolved plain values.
+
+    Raises:
+        ValueError: A value has the wrong type or is out of range, or a required key is missing.
+    """
+    built: dict[str, Any] = {
+        key: _convert(key, values[key], kind, origins) for key, kind in _SCALARS.items() if key in values
+    }
+    for section, kind in SECTIONS.items():
+        if section in values and not (values[section] is None and section == "distill"):
+            built[section] = _build_section(section, values[section] or {}, kind, origins)
+    if not values.get("streams"):
+        raise ValueError(f"{origins.default}: streams: missing; expected a section per stream, each with its shift")
+    built["streams"] = {name: _build_stream(name, spec, origins) for name, spec in values["streams"].items()}
+    try:
+        recipe = Recipe(**built)
+    except FieldError as error:
+        raise ValueError(f"{origins.of(error.key)}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{origins.of('evaluate.nfe')}: evaluate.nfe: {error}") from error
+    _check_tasks(recipe, origins)
+    return recipe
+
+
+def plain(value: Any) -> Any:
+    """A recipe or section as plain values: dictionaries, lists, strings, numbers, booleans, None."""
+    if isinstance(value, StreamSpec):
+        return _plain_stream(value)
+    if is_dataclass(value):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(held) for key, held in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(held) for held in value]
+    return value
+
+
+def _plain_stream(spec: StreamSpec) -> dict[str, Any]:
+    values = spec.config
+    function = values["consistency"]
+    if set(function) == {"name"}:
+        values["consistency"] = function["name"]
+    return {"shift": values.pop("shift"), **plain(values)}
+
+
+def _build_section(section: str, values: Any, kind: type, origins: Origins) -> Any:
+    hints = get_type_hints(kind)
+    values = _mapping(section, values, origins.of(section))
+    converted = {key: _convert(f"{section}.{key}", held, hints[key], origins) for key, held in values.items()}
+    try:
+        return kind(**converted)
+    except FieldError as error:
+        raise ValueError(f"{origins.of(f'{section}.{error.key}')}: {section}.{error}") from error
+
+
+def _build_stream(name: str, values: Mapping[str, Any], origins: Origins) -> StreamSpec:
+    at = f"streams.{name}"
+    if "shift" not in values:
+        raise ValueError(f"{origins.of(at)}: {at}.shift: missing; 5.0 is published for video, 1.0 for actions")
+    converted = {
+        key: _convert(f"{at}.{key}", values[key], kind, origins) for key, kind in _STREAM.items() if key in values
+    }
+    if "consistency" in values:
+        try:
+            converted["consistency"] = make_consistency_function(values["consistency"])
+        except ValueError as error:
+            chosen = values["consistency"]
+            chosen = chosen.get("name") if isinstance(chosen, Mapping) else chosen
+            hint = "" if chosen in ("linear", "lcm") else _nearest(str(chosen), ["linear", "lcm"])
+            raise ValueError(f"{origins.of(f'{at}.consistency')}: {at}.consistency: {error}{hint}") from error
+    try:
+        return StreamSpec.from_config(name, converted)
+    except ValueError as error:
+        message = str(error).removeprefix(f"stream {name!r}: ")
+        key = f"{at}.{message.split()[0]}"
+        raise ValueError(f"{origins.of(key)}: {at}.{message}") from error
+
+
+def _check_tasks(recipe: Recipe, origins: Origins) -> None:
+    """Simulated tasks must exist before anything is collected for them."""
+    if recipe.data.source != "metaworld":
+        return
+    from flashwam.sim.tasks import get_task
+
+    for key, tasks in (("data.tasks", recipe.data.tasks), ("evaluate.tasks", recipe.evaluate.tasks or ())):
+        for task in tasks:
+            try:
+                get_task(task)
+            except ValueError as error:
+                raise ValueError(f"{origins.of(key)}: {key}: {error}") from error
+
+
+def _convert(key: str, value: Any, kind: Any, origins: Origins) -> Any:
+    """Checks a plain value against an annotation; whole numbers pass as floats and 1e3 as a whole number."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        if value is None and NoneType in arguments:
+            return None
+        return _convert(key, value, next(a for a in arguments if a is not NoneType), origins)
+    if origin is Literal:
+        if value in arguments:
+            return value
+        hint = _nearest(str(value), [str(a) for a in arguments])
+        choices = ", ".join(map(str, arguments))
+        raise ValueError(f"{origins.of(key)}: {key}: expected one of {choices}; got {value!r}{hint}")
+    if origin is tuple and isinstance(value, (list, tuple)):
+        if arguments[-1] is Ellipsis:
+            return tuple(_convert(key, held, arguments[0], origins) for held in value)
+        if len(arguments) == len(value):
+            return tuple(_convert(key, held, each, origins) for held, each in zip(value, arguments, strict=True))
+    if (origin or kind) is Mapping and isinstance(value, Mapping):
+        return dict(value)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is float and number:
+        return float(value)
+    if kind is int and number and float(value).is_integer():
+        return int(value)
+    if kind in (str, bool) and isinstance(value, kind):
+        return value
+    raise ValueError(f"{origins.of(key)}: {key}: expected {_describe(kind)}; got {value!r} ({type(value).__name__})")
+
+
+def _describe(kind: Any) -> str:
+    arguments = get_args(kind)
+    if get_origin(kind) is tuple:
+        if arguments[-1] is Ellipsis:
+            return f"a list, each {_describe(arguments[0])}"
+        return f"a list of {len(arguments)}, each {_describe(arguments[0])}"
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    return words.get(kind, "a mapping")
+
+
+def _mapping(key: str, value: Any, source: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{source}: {key}: expected a section of keys and values; got {value!r}")
+    return value
+
+
+def _known(section: str, values: Mapping[str, Any], known: Iterable[str], source: str) -> None:
+    names = list(known)
+    for key in values:
+        if key not in names:
+            at = f"{section}.{key}" if section else key
+            # A shortened or misspelt key first, then one that merely contains the same word.
+            hint = _nearest(str(key), names)
+            raise ValueError(f"{source}: {at}: unknown key{hint}; {section or 'a recipe'} has {', '.join(names)}")
+
+
+def _nearest(name: str, choices: list[str]) -> str:
+    near = get_close_matches(name, choices, n=1, cutoff=0.5)
+    near = near or [choice for choice in choices if name in choice or choice in name][:1]
+    return f"; did you mean {near[0]!r}?" if near else ""
