@@ -113,6 +113,13 @@ def test_bfloat16_stays_near_float32(make_wam: Make, draw: Draw) -> None:
         assert 0 < error < 0.03
 
 
+def test_bfloat16_products_stay_near_float32(make_wam: Make, draw: Draw) -> None:
+    exact, rounded = run(make_wam(), draw), run(make_wam(matmul_dtype=torch.bfloat16), draw)
+    for stream in exact:
+        error = (rounded[stream] - exact[stream]).norm() / exact[stream].norm()
+        assert 0 < error < 0.02
+
+
 def test_a_change_of_dtype_and_back_leaves_rotations_exact(make_wam: Make, draw: Draw) -> None:
     wam = make_wam()
     exact = run(wam, draw)

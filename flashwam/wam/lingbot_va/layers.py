@@ -10,14 +10,13 @@ per token. It stays in float32 whatever the parameters' dtype.
 from collections.abc import Callable
 
 import torch
-from diffusers.models.attention import FeedForward
 from diffusers.models.embeddings import PixArtAlphaTextProjection, TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 from torch.nn import functional
 
 from flashwam.wam.lingbot_va.rope import apply_rotary
 
-__all__ = ["Attention", "ConditionEmbedder", "TransformerBlock", "modulate", "modulated_norm"]
+__all__ = ["Attention", "ConditionEmbedder", "FeedForward", "Linear", "TransformerBlock", "modulate", "modulated_norm"]
 
 KeyValue = tuple[Tensor, Tensor]
 
@@ -38,6 +37,38 @@ def _add_gated(x: Tensor, update: Tensor, gate: Tensor) -> Tensor:
     groups = (gate.shape[1], -1)
     x32, update32 = x.float().unflatten(1, groups), update.float().unflatten(1, groups)
     return torch.addcmul(x32, update32, gate.unsqueeze(2)).flatten(1, 2).type_as(x)
+
+
+class Linear(nn.Linear):
+    """Linear layer that may multiply in another dtype than its parameters'.
+
+    Only the product is rounded; norms, rotations, attention and the residual stream stay as they are. On a CPU with
+    bfloat16 instructions this halves the cost of a small model's training step, where autocast, which also rounds
+    attention, slows it down.
+    """
+
+    matmul_dtype: torch.dtype | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project x [..., in] to [..., out] in the dtype of x."""
+        dtype = self.matmul_dtype
+        if dtype is None:
+            return functional.linear(x, self.weight, self.bias)
+        return functional.linear(x.to(dtype), self.weight.to(dtype), self.bias.to(dtype)).to(x.dtype)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers around a tanh-approximated GELU."""
+
+    def __init__(self, dim: int, inner_dim: int) -> None:
+        super().__init__()
+        proj = nn.Module()
+        proj.proj = Linear(dim, inner_dim)
+        self.net = nn.ModuleList([proj, nn.Identity(), Linear(inner_dim, dim)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, S, D] to [B, S, D]."""
+        return self.net[2](functional.gelu(self.net[0].proj(x), approximate="tanh"))
 
 
 class ConditionEmbedder(nn.Module):
@@ -76,10 +107,10 @@ class Attention(nn.Module):
     def __init__(self, dim: int, heads: int, *, eps: float) -> None:
         super().__init__()
         self.heads = heads
-        self.to_q = nn.Linear(dim, dim)
-        self.to_k = nn.Linear(dim, dim)
-        self.to_v = nn.Linear(dim, dim)
-        self.to_out = nn.ModuleList([nn.Linear(dim, dim), nn.Identity()])
+        self.to_q = Linear(dim, dim)
+        self.to_k = Linear(dim, dim)
+        self.to_v = Linear(dim, dim)
+        self.to_out = nn.ModuleList([Linear(dim, dim), nn.Identity()])
         self.norm_q = nn.RMSNorm(dim, eps=eps)
         self.norm_k = nn.RMSNorm(dim, eps=eps)
 
@@ -109,7 +140,7 @@ class TransformerBlock(nn.Module):
         self.attn1 = Attention(dim, heads, eps=eps)
         self.attn2 = Attention(dim, heads, eps=eps)
         self.norm2 = nn.LayerNorm(dim, eps=eps) if cross_attn_norm else nn.Identity()
-        self.ffn = FeedForward(dim, inner_dim=ffn_dim, activation_fn="gelu-approximate")
+        self.ffn = FeedForward(dim, ffn_dim)
         self.scale_shift_table = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
 
     def forward(

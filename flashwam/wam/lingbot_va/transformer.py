@@ -17,7 +17,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from flashwam.wam.lingbot_va.cache import BlockCache
-from flashwam.wam.lingbot_va.layers import ConditionEmbedder, KeyValue, TransformerBlock, modulated_norm
+from flashwam.wam.lingbot_va.layers import ConditionEmbedder, KeyValue, Linear, TransformerBlock, modulated_norm
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET, Layout, check_backend, teacher_forced_layout
 from flashwam.wam.lingbot_va.patches import action_tokens, action_untokens, patchify, unpatchify
 from flashwam.wam.lingbot_va.rope import action_rotary, video_rotary
@@ -95,6 +95,12 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
     def set_attention(self, backend: str) -> None:
         """Choose the masked pass's attention: "sdpa" (dense mask) or "flex" (block mask, for GPUs)."""
         self.attention = check_backend(backend)
+
+    def set_matmul_dtype(self, dtype: torch.dtype | None) -> None:
+        """Choose the dtype of the blocks' linear products; None takes the parameters' own. See `layers.Linear`."""
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.matmul_dtype = dtype
 
     def forward(
         self,
