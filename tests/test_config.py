@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+
+import pytest
+
+from flashwam.config import differences, find_recipe, load_recipe, prepare_run, run_folder, to_yaml
+from flashwam.core.consistency import LCM, Linear
+from flashwam.recipe import LoopConfig
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+SHIPPED = sorted(RECIPES.rglob("*.yaml"))
+METHODS = ["flash_wam", "naive_lcm", "video_only", "video_only_reg", "linear_both", "best"]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_recipe_survives_a_round_trip(path, tmp_path):
+    recipe = load_recipe(path)
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(to_yaml(recipe))
+    assert load_recipe(copy) == recipe
+    assert not differences(load_recipe(copy), recipe)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_differ_in_streams_alone(name):
+    changed = differences(load_recipe(f"metaworld/{name}"), load_recipe("metaworld/distill"), ignore=("name",))
+    assert all(key.startswith("streams.") for key in changed), changed
+
+
+def test_second_stage_differs_from_its_first_in_method_and_start_alone():
+    changed = differences(load_recipe("on_policy"), load_recipe("best"), ignore=("name",))
+    allowed = ("distill.method", "distill.init", "distill.options", "distill.lr")
+    assert all(key.startswith(allowed) for key in changed), changed
+
+
+def test_methods_are_those_of_the_paper():
+    def choices(name):
+        video, action = load_recipe(name).streams.values()
+        return type(video.consistency), type(action.consistency), video.weight, action.weight, action.regulariser
+
+    assert choices("metaworld/flash_wam") == (LCM, Linear, 1, 1, 0.2)
+    assert choices("metaworld/naive_lcm") == (LCM, LCM, 1, 1, 0)
+    assert choices("metaworld/video_only")[2:] == (1, 0, 0)
+    assert choices("metaworld/video_only_reg")[2:] == (1, 0, 0.2)
+    assert choices("metaworld/linear_both") == (Linear, Linear, 1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("distill.stpes=5", ["distill.stpes", "did you mean 'steps'"]),
+        ("trian.steps=5", ["did you mean 'train'"]),
+        ("streams.video.sift=5", ["streams.video.sift", "did you mean 'shift'"]),
+        ("distill.lr_decay=cosin", ["did you mean 'cosine'", "constant"]),
+        ("streams.video.consistency=liner", ["did you mean 'linear'"]),
+        ("data.tasks=[reach-wal]", ["data.tasks", "did you mean 'reach-wall'"]),
+        ("data.source=metawrld", ["did you mean 'metaworld'"]),
+        ("distill.steps=0", ["distill.steps", "at least 1", "got 0"]),
+        ("distill.steps=2.5", ["whole number", "2.5"]),
+        ("distill.steps=true", ["whole number", "True"]),
+        ("distill.steps=many", ["whole number", "'many'"]),
+        ("distill.lr=-1", ["distill.lr", "positive"]),
+        ("distill.ema_decay=1", ["[0, 1)"]),
+        ("distill.betas=[0.9]", ["list of 2"]),
+        ("distill.keep_steps=[501]", ["0..500"]),
+        ("data.tasks=[]", ["data.tasks"]),
+        ("data.tasks=reach-wall", ["data.tasks", "a list"]),
+        ("streams.video.guidance=[3,1]", ["streams.video.guidance", "low <= high"]),
+        ("streams.video.anchors=0", ["streams.video.anchors", "1..1000"]),
+        ("streams.video.shift=-5", ["streams.video.shift", "positive"]),
+        ("streams.action.weight=[1]", ["streams.action.weight", "a number"]),
+        ("evaluate.nfe=[2b]", ["evaluate.nfe", "1v/1a"]),
+        ("distill=5", ["distill", "section"]),
+        ("streams.video=5", ["streams.video", "section"]),
+        ("name=a/b", ["name"]),
+        ("distill.steps", ["key=value"]),
+        ("distill.steps=[", ["distill.steps=["]),
+        ("distill.steps=${nowhere}", ["nowhere"]),
+    ],
+)
+def test_wrong_override_is_refused_with_its_remedy(override, told):
+    with pytest.raises(ValueError) as caught:
+        load_recipe("metaworld/flash_wam", [override])
+    for part in told:
+        assert part in str(caught.value)
+
+
+def test_complaint_names_the_file_that_set_the_value(tmp_path):
+    (tmp_path / "low.yaml").write_text("streams: {video: {shift: 5.0}}\ntrain: {steps: 0}\n")
+    (tmp_path / "high.yaml").write_text("extends: low.yaml\ntrain: {lr: 0.1}\n")
+    with pytest.raises(ValueError, match=r"low\.yaml: train\.steps must be at least 1; got 0"):
+        load_recipe(tmp_path / "high.yaml")
+    (tmp_path / "high.yaml").write_text("extends: low.yaml\ntrain: {steps: 1, batchsize: 3}\n")
+    with pytest.raises(ValueError, match=r"high\.yaml: train\.batchsize: unknown key; did you mean 'batch_size'"):
+        load_recipe(tmp_path / "high.yaml")
+
+
+def test_overrides_take_numbers_lists_and_null():
+    recipe = load_recipe(
+        "metaworld/flash_wam",
+        ["distill.steps=1e3", "distill.lr=1e-4", "data.tasks=[reach-wall]", "streams.video.guidance=null", "seed=7"],
+    )
+    assert (recipe.distill.steps, recipe.distill.lr, recipe.seed) == (1000, 1e-4, 7)
+    assert isinstance(recipe.distill.steps, int)
+    assert recipe.data.tasks == ("reach-wall",)
+    assert recipe.streams["video"].guidance is None
+
+
+def test_a_newly_named_consistency_function_keeps_no_old_parameter():
+    by_name = load_recipe("libero_flash_wam", ["streams.video.consistency=linear"])
+    assert by_name.streams["video"].consistency == Linear()
+    by_parameter = load_recipe("libero_flash_wam", ["streams.video.consistency.sigma_data=0.7"])
+    assert by_parameter.streams["video"].consistency == LCM(sigma_data=0.7)
+
+
+def test_extending_merges_in_order_and_does_not_inherit_the_name(tmp_path):
+    (tmp_path / "a.yaml").write_text(
+        "name: first\nrun_dir: x\nstreams: {video: {shift: 5.0}, action: {shift: 1.0}}\ntrain: {steps: 1, lr: 1.0}\n"
+    )
+    (tmp_path / "b.yaml").write_text("train: {steps: 2}\n")
+    (tmp_path / "c.yaml").write_text("extends: [a.yaml, b.yaml]\ntrain: {warmup_steps: 3}\n")
+    recipe = load_recipe(tmp_path / "c.yaml")
+    assert recipe.train == LoopConfig(steps=2, lr=1.0, warmup_steps=3)
+    assert (recipe.name, recipe.run_dir) == ("c", None)
+    assert run_folder(recipe) == Path("runs/c")
+
+
+def test_broken_files_are_told_apart(tmp_path):
+    cases = {
+        "loop.yaml": ("extends: loop.yaml\n", ValueError, "extends itself"),
+        "orphan.yaml": ("extends: none.yaml\n", FileNotFoundError, "none.yaml"),
+        "list.yaml": ("[1, 2]\n", ValueError, "mapping of sections"),
+        "syntax.yaml": ("a: [1\n", ValueError, "not valid YAML"),
+        "empty.yaml": ("name: x\n", ValueError, "streams: missing"),
+        "noshift.yaml": ("streams: {video: {anchors: 2}}\n", ValueError, "shift: missing"),
+    }
+    for name, (text, error, told) in cases.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(error, match=told):
+            load_recipe(tmp_path / name)
+
+
+def test_short_names_find_recipes_and_ambiguity_is_an_error(tmp_path, monkeypatch):
+    assert find_recipe("flash_wam") == find_recipe("metaworld/flash_wam") == find_recipe("flash_wam.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe("flash_wam").is_file()
+    for folder in ("one", "two"):
+        (tmp_path / "recipes" / folder).mkdir(parents=True)
+        (tmp_path / "recipes" / folder / "mine.yaml").write_text("streams: {video: {shift: 1.0}}\n")
+    with pytest.raises(ValueError, match="one/mine, two/mine"):
+        find_recipe("mine")
+    assert find_recipe("two/mine").parent.name == "two"
+    with pytest.raises(FileNotFoundError, match="metaworld/flash_wam"):
+        find_recipe("flash_wm")
+
+
+def test_run_folder_is_resumed_by_the_same_recipe_and_refused_to_another(tmp_path):
+    recipe = load_recipe("metaworld/flash_wam")
+    folder = prepare_run(recipe, tmp_path / "run")
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert set(kept) == {"recipe.yaml", "provenance.json"}
+    assert load_recipe(folder) == recipe
+    prepare_run(recipe, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"distill\.lr: 0\.0002 there, 0\.1 now"):
+        prepare_run(load_recipe("metaworld/flash_wam", ["distill.lr=0.1"]), tmp_path / "run")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("x")
+    with pytest.raises(ValueError, match="no run folder"):
+        prepare_run(recipe, tmp_path / "other")
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["thesis.tex"]
