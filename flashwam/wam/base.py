@@ -68,15 +68,25 @@ class WorldActionModel(nn.Module, ABC):
         """One joint, teacher-forced pass: the noisy tokens of a chunk see the clean tokens of their past.
 
         Args:
-            noisy: Stream name -> [B, C, F, H, W].
+            noisy: Stream name -> [B, C, F, H, W]; a stream left out takes part with its clean tokens alone.
             sigma: Stream name -> [B, F] in [0, 1], one level per latent frame.
             clean: Stream name -> [B, C, F, H, W].
             context: "text" [B, L, D]; optional "clean_sigma" (stream name -> [B, F], the clean slots' own level),
                 "chunk_frames" and "window_chunks" (ints that replace the model's own).
 
         Returns:
-            Stream name -> eps - x0, [B, C, F, H, W].
+            Stream name -> eps - x0, [B, C, F, H, W], for the streams in `noisy`.
         """
+
+    def forward(
+        self,
+        noisy: Mapping[str, Tensor],
+        sigma: Mapping[str, Tensor],
+        clean: Mapping[str, Tensor],
+        context: Mapping[str, Any],
+    ) -> dict[str, Tensor]:
+        """`velocity`, for wrappers that hook the forward call."""
+        return self.velocity(noisy, sigma, clean, context)
 
     @abstractmethod
     def session(
