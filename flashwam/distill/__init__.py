@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training and distillation: methods own the mathematics, the trainer owns the loop."""

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders that appear whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["clear_leftovers", "remove_folder", "whole_folder"]
+
+_BESIDE = ".beside-"
+_LEAVING = ".leaving-"
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Gives a folder beside `path` to write to; on success it is synced to disk and renamed to `path`.
+
+    An existing `path` is replaced. A reader never sees a part of the new content under the name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(_BESIDE + path.name)
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    yield beside
+    for folder, _, files in os.walk(beside):
+        for name in files:
+            _sync(Path(folder) / name)
+        _sync(Path(folder))
+    remove_folder(path)
+    beside.rename(path)
+    _sync(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder so that its name is gone at once."""
+    if not path.exists():
+        return
+    leaving = path.with_name(_LEAVING + path.name)
+    shutil.rmtree(leaving, ignore_errors=True)
+    path.rename(leaving)
+    shutil.rmtree(leaving)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Removes what a killed process left half written or half removed."""
+    for prefix in (_BESIDE, _LEAVING):
+        for path in folder.glob(prefix + "*"):
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a method is: one objective, nothing of the loop.
+
+Letters: B samples, C channels, F latent frames, H and W the rest of a stream's tokens.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flashwam.core.batch import Batch
+from flashwam.core.noise import add_noise
+from flashwam.core.streams import StreamSpec
+from flashwam.distill.draws import Draws
+from flashwam.distill.roles import Roles
+from flashwam.wam.base import WorldActionModel
+
+__all__ = ["Method", "MethodOutput", "NonFiniteError", "StreamTerm", "reduce_elements", "start_states"]
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or gradient is infinite or not a number; the message names stream, sigma and sample."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamTerm:
+    """One stream's part of a loss.
+
+    Args:
+        loss: [B] with graph; the stream's main loss of each sample, before its weight.
+        frame_loss: [B, F] detached mean of each frame; 0 where masked.
+        frame_mask: [B, F] bool, True where the frame has any element in the loss.
+        sigma: [B, F] level at which the student was evaluated.
+        gradient_scale: [B, F] factor that the loss' gradient carries at that level (|b| for consistency).
+        velocity: [B, C, F, H, W], the student's output with graph.
+        mask: Mask of the loss, broadcastable to `velocity`.
+    """
+
+    loss: Tensor
+    frame_loss: Tensor
+    frame_mask: Tensor
+    sigma: Tensor
+    gradient_scale: Tensor
+    velocity: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodOutput:
+    """What `Method.loss` returns: the scalar to differentiate, each stream's term, further scalars to log."""
+
+    loss: Tensor
+    terms: Mapping[str, StreamTerm]
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Method(ABC):
+    """One objective.
+
+    Args:
+        streams: Per-stream choices, in generation order.
+        student: The model to train.
+        teacher: The frozen model, where the objective has one.
+        keep_target: Keep an exponential moving average of the student even if the objective has no use for it.
+
+    Attributes:
+        roles: The copies of the model.
+    """
+
+    needs_teacher: bool = True
+    needs_target: bool = False
+    needs_reference: bool = False
+    result: str = "student"
+    """Name of the folder the trained model is saved to, and its kind."""
+
+    def __init__(
+        self,
+        streams: Mapping[str, StreamSpec],
+        student: WorldActionModel,
+        *,
+        teacher: WorldActionModel | None = None,
+        keep_target: bool = False,
+    ) -> None:
+        if tuple(streams) != tuple(student.streams):
+            raise ValueError(
+                f"the recipe's streams must be the model's, in its order {tuple(student.streams)}; got {tuple(streams)}"
+            )
+        if self.needs_teacher and teacher is None:
+            raise ValueError(f"{type(self).__name__} needs a teacher; give the folder of a trained one")
+        self.streams = dict(streams)
+        self.roles = Roles(
+            student,
+            teacher=teacher if self.needs_teacher else None,
+            target=self.needs_target or keep_target,
+            reference=self.needs_reference,
+        )
+
+    @property
+    def trainable(self) -> nn.Module:
+        """What receives gradients."""
+        return self.roles.model
+
+    @abstractmethod
+    def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
+        """The objective on B samples, every random number from `draws`.
+
+        Raises:
+            NonFiniteError: naming stream, sigma and sample.
+        """
+
+    def after_step(self, decay: float) -> None:
+        """Called after every optimiser step; moves the target."""
+        self.roles.update_target(decay)
+
+    def check_finite(self, terms: Mapping[str, StreamTerm], batch: Batch) -> None:
+        """Raises NonFiniteError where a sample's loss is not finite."""
+        for name, term in terms.items():
+            finite = torch.isfinite(term.loss.detach()) & torch.isfinite(term.frame_loss).all(1)
+            if bool(finite.all()):
+                continue
+            row = int((~finite).nonzero()[0])
+            levels = ", ".join(f"{level:.4f}" for level in term.sigma[row].tolist())
+            values = ", ".join(f"{value:.4g}" for value in term.frame_loss[row].tolist())
+            raise NonFiniteError(
+                f"stream {name!r}: loss {float(term.loss[row]):g} of sample {int(batch.index[row])} is not finite; "
+                f"sigma per frame [{levels}], loss per frame [{values}]. Look at the sample, lower lr, or resume from "
+                "an earlier checkpoint; nothing was saved"
+            )
+
+
+def reduce_elements(loss: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Masked means of element-wise losses, sample by sample.
+
+    Samples are averaged afterwards with equal weight, whatever the batch they stand in, so that accumulated batches
+    and several processes add up to exactly the loss of one large batch.
+
+    Args:
+        loss: [B, C, F, H, W], with graph.
+        mask: Bool, broadcastable to `loss`.
+
+    Returns:
+        Loss per sample [B] with graph; detached mean per frame [B, F]; bool [B, F], frames with any element.
+    """
+    weight = mask.to(loss.dtype).expand_as(loss)
+    sums = (loss * weight).sum((1, 3, 4))
+    counts = weight.sum((1, 3, 4))
+    per_sample = sums.sum(1) / counts.sum(1).clamp(min=1)
+    return per_sample, (sums / counts.clamp(min=1)).detach(), counts > 0
+
+
+def start_states(
+    batch: Batch, sigma: Mapping[str, Tensor], draws: Draws
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    """Noisy states at the given levels; frames that are given at rollout stay clean at sigma 0.
+
+    Args:
+        batch: The data.
+        sigma: Stream name -> [B, F].
+        draws: Of the noise, one purpose per stream.
+
+    Returns:
+        Noisy states, levels with the given frames at 0, and the noise, each by stream name.
+    """
+    noisy, level, noise = {}, {}, {}
+    for name, clean in batch.clean.items():
+        noise[name] = draws.normal(f"noise/{name}", clean.shape[1:])
+        level[name] = sigma[name].masked_fill(batch.given, 0.0)
+        noisy[name] = add_noise(clean, noise[name], level[name])
+    return noisy, level, noise
+
+
+def loss_mask(batch: Batch, name: str) -> Tensor:
+    """Where a stream's loss is taken: its own mask without the given frames, [B, 1 or C, F, ...]."""
+    return batch.mask[name] & ~batch.given[:, None, :, None, None]
+
+
+def training_levels(
+    specs: Mapping[str, StreamSpec], batch: Batch, draws: Draws, *, shared: bool = False
+) -> dict[str, Tensor]:
+    """Indices into the training grid, one per frame, independent between streams: stream name -> int64 [B, F].
+
+    Args:
+        specs: The streams.
+        batch: Gives B and F.
+        draws: Random numbers.
+        shared: One index per frame for the whole step, as LingBot-VA draws; otherwise every sample has its own.
+    """
+    if not shared:
+        return {name: draws.integers(f"level/{name}", 0, 1000, (batch.frames,)) for name in specs}
+    return {
+        name: spec.schedule.sample_indices((1, batch.frames), draws.shared(f"level/{name}"))
+        .expand(batch.size, -1)
+        .to(batch.given.device)
+        for name, spec in specs.items()
+    }
+
+
+def unknown_streams(option: str, given: Mapping[str, Any], streams: Mapping[str, StreamSpec]) -> None:
+    """Refuses an option that names a stream the model does not have."""
+    wrong = sorted(set(given) - set(streams))
+    if wrong:
+        raise ValueError(f"{option} names {wrong}; the streams are {list(streams)}")

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Consistency distillation with every choice made per stream (Flash-WAM, arXiv 2606.05254, section 4).
+
+"Naive", "flash-wam", "video-only" and "linear on both" are this one method with different `StreamSpec`s.
+Letters: B samples, C channels, F latent frames, H and W the rest of a stream's tokens.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from flashwam.core.batch import Batch
+from flashwam.core.losses import flow_matching_loss, pseudo_huber
+from flashwam.core.noise import NoiseSchedule, append_dims
+from flashwam.core.streams import StreamSpec
+from flashwam.distill.draws import Draws
+from flashwam.distill.guidance import guided_velocity
+from flashwam.distill.methods.base import (
+    Method,
+    MethodOutput,
+    StreamTerm,
+    loss_mask,
+    reduce_elements,
+    start_states,
+    training_levels,
+)
+from flashwam.wam.base import WorldActionModel
+
+__all__ = ["ConsistencyDistillation", "jump_levels"]
+
+
+def jump_levels(schedule: NoiseSchedule, start: Tensor, end: Tensor, substeps: int) -> Tensor:
+    """Levels the teacher visits from grid index `start` to `end`, evenly spaced in u.
+
+    Evenly spaced in u means evenly spaced on the training grid, where the teacher was trained most densely.
+
+    Args:
+        schedule: The stream's noise schedule.
+        start: Grid indices, any shape.
+        end: Grid indices, same shape.
+        substeps: Euler steps.
+
+    Returns:
+        [substeps + 1, *start.shape], float32, from sigma(start) to sigma(end).
+    """
+    points = schedule.training_grid().numel()
+    share = torch.linspace(0, 1, substeps + 1, dtype=torch.float64, device=start.device)
+    share = share.reshape(-1, *(1,) * start.ndim)
+    index = start.double() + share * (end - start).double()
+    return schedule.sigma(1 - index / points).float()
+
+
+class ConsistencyDistillation(Method):
+    """|f_student(x_s, sigma_s) - f_target(x_e, sigma_e)| in pseudo-Huber distance, per stream.
+
+    x_e is where the frozen teacher's (guided) Euler steps carry x_s; one joint forward of every role serves all
+    streams. A stream with weight 0 and regulariser 0 takes part in the forwards and gets no loss.
+
+    Args:
+        streams: See `Method`.
+        student: The model to train.
+        teacher: The frozen model.
+        keep_target: Not needed, there always is a target.
+        shared_levels: Draw one level per frame for the whole step, as the paper's release does, instead of one per
+            sample.
+    """
+
+    needs_target = True
+
+    def __init__(
+        self,
+        streams: Mapping[str, StreamSpec],
+        student: WorldActionModel,
+        *,
+        teacher: WorldActionModel | None = None,
+        keep_target: bool = False,
+        shared_levels: bool = False,
+    ) -> None:
+        super().__init__(streams, student, teacher=teacher, keep_target=keep_target)
+        if all(spec.weight == 0 and spec.regulariser == 0 for spec in streams.values()):
+            raise ValueError("every stream has weight 0 and regulariser 0: there is nothing to train")
+        self.shared_levels = shared_levels
+
+    def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
+        """See `Method.loss`."""
+        start = training_levels(self.streams, batch, draws, shared=self.shared_levels)
+        path = {
+            name: jump_levels(
+                spec.schedule, start[name], spec.schedule.jump(start[name], spec.anchors), self._steps(spec)
+            )
+            for name, spec in self.streams.items()
+        }
+        noisy, sigma, noise = start_states(batch, {name: levels[0] for name, levels in path.items()}, draws)
+        context = {"text": batch.text}
+        end, end_sigma = self._teacher_jump(noisy, path, batch, draws)
+        with torch.no_grad():
+            target_velocity = self.roles.target(end, end_sigma, batch.history, context)
+        velocity = self.roles.student(noisy, sigma, batch.history, context)
+
+        terms: dict[str, StreamTerm] = {}
+        metrics: dict[str, Tensor] = {}
+        total = torch.zeros((), device=batch.given.device)
+        for name, spec in self.streams.items():
+            mask = loss_mask(batch, name)
+            if spec.weight > 0:
+                prediction = spec.consistency(noisy[name], sigma[name], velocity[name])
+                target = spec.consistency(end[name], end_sigma[name], target_velocity[name])
+                elements = pseudo_huber(prediction, target, c=spec.huber_c)
+                scale = spec.consistency.gradient_scale(sigma[name])
+                weight = spec.weight
+            if spec.regulariser > 0:
+                matching = flow_matching_loss(velocity[name], batch.clean[name], noise[name])
+                if spec.weight > 0:
+                    regulariser = reduce_elements(matching, mask)[0]
+                    metrics[f"{name}/regulariser"] = regulariser.detach().mean()
+                    total = total + spec.regulariser * regulariser.mean()
+                else:
+                    elements, scale, weight = matching, torch.ones_like(sigma[name]), spec.regulariser
+            if spec.weight == 0 and spec.regulariser == 0:
+                continue
+            per_sample, frame_loss, frame_mask = reduce_elements(elements, mask)
+            terms[name] = StreamTerm(
+                loss=per_sample,
+                frame_loss=frame_loss,
+                frame_mask=frame_mask,
+                sigma=sigma[name],
+                gradient_scale=scale,
+                velocity=velocity[name],
+                mask=mask,
+            )
+            total = total + weight * per_sample.mean()
+        self.check_finite(terms, batch)
+        return MethodOutput(loss=total, terms=terms, metrics=metrics)
+
+    @staticmethod
+    def _steps(spec: StreamSpec) -> int:
+        """Teacher steps of a stream; the jump of one without a consistency loss is never looked at."""
+        return spec.teacher_substeps if spec.weight > 0 else 1
+
+    @torch.no_grad()
+    def _teacher_jump(
+        self, noisy: Mapping[str, Tensor], path: Mapping[str, Tensor], batch: Batch, draws: Draws
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Every stream carried along its path in joint forwards; those with fewer steps wait at their end."""
+        scales = {}
+        for name, spec in self.streams.items():
+            if spec.guidance is not None and spec.weight > 0:
+                low, high = spec.guidance
+                scales[name] = low + (high - low) * draws.shared_uniform(f"guidance/{name}")
+        path = {name: levels.masked_fill(batch.given, 0.0) for name, levels in path.items()}
+        x = dict(noisy)
+        for k in range(max(len(levels) - 1 for levels in path.values())):
+            level = {name: levels[min(k, len(levels) - 1)] for name, levels in path.items()}
+            following = {name: levels[min(k + 1, len(levels) - 1)] for name, levels in path.items()}
+            velocity = guided_velocity(
+                self.roles.teacher, x, level, batch.history, text=batch.text, null_text=batch.null_text, scales=scales
+            )
+            x = {name: x[name] + append_dims(following[name] - level[name], x[name]) * velocity[name] for name in x}
+        return x, {name: levels[-1] for name, levels in path.items()}

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flow matching on every stream, as LingBot-VA trains; makes teachers.
+
+Letters: B samples, F latent frames.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flashwam.core.batch import Batch
+from flashwam.core.losses import flow_matching_loss
+from flashwam.core.noise import add_noise, append_dims
+from flashwam.core.streams import StreamSpec
+from flashwam.distill.draws import Draws
+from flashwam.distill.methods.base import (
+    Method,
+    MethodOutput,
+    StreamTerm,
+    loss_mask,
+    reduce_elements,
+    start_states,
+    training_levels,
+    unknown_streams,
+)
+from flashwam.wam.base import WorldActionModel
+
+__all__ = ["FlowMatching"]
+
+
+class FlowMatching(Method):
+    """E w(sigma) |v - (eps - x0)|^2 per stream, with w = `NoiseSchedule.training_weights`.
+
+    Args:
+        streams: See `Method`; schedules and weights are used.
+        student: The model to train.
+        teacher: Not used.
+        keep_target: See `Method`.
+        shared_levels: Draw one level per frame for the whole step, as LingBot-VA does, instead of one per sample.
+        noisy_history: Stream name -> probability that a sample's clean slots of that stream carry noise (levels of
+            u in (0, 0.5], one per frame), so that the model bears its own imperfect draws. One coin per step with
+            `shared_levels`.
+        text_dropout: Probability that a sample's text is replaced by the empty prompt, for guidance.
+        chunk_frames: (low, high), both included: the chunk length is drawn anew every step; None for the model's own.
+        window_chunks: (low, high) of the attention window, likewise.
+    """
+
+    needs_teacher = False
+    result = "teacher"
+
+    def __init__(
+        self,
+        streams: Mapping[str, StreamSpec],
+        student: WorldActionModel,
+        *,
+        teacher: WorldActionModel | None = None,
+        keep_target: bool = False,
+        shared_levels: bool = False,
+        noisy_history: Mapping[str, float] | None = None,
+        text_dropout: float = 0.1,
+        chunk_frames: tuple[int, int] | None = None,
+        window_chunks: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__(streams, student, teacher=teacher, keep_target=keep_target)
+        if noisy_history is None:
+            noisy_history = {next(iter(streams)): 0.5}
+        unknown_streams("noisy_history", noisy_history, streams)
+        for key, value in {"text_dropout": text_dropout, **noisy_history}.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"{key} is a probability and must lie in [0, 1]; got {value}")
+        if all(spec.weight == 0 for spec in streams.values()):
+            raise ValueError("every stream has weight 0: there is nothing to train")
+        self.shared_levels = shared_levels
+        self.noisy_history = dict(noisy_history)
+        self.text_dropout = text_dropout
+        self.ranges = {"chunk_frames": chunk_frames, "window_chunks": window_chunks}
+        self._tables = {
+            name: (spec.schedule.training_grid().float(), spec.schedule.training_weights().float())
+            for name, spec in streams.items()
+        }
+
+    def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
+        """See `Method.loss`."""
+        device = batch.given.device
+        index = training_levels(self.streams, batch, draws, shared=self.shared_levels)
+        sigma = {name: self._tables[name][0].to(device)[i] for name, i in index.items()}
+        weight = {name: self._tables[name][1].to(device)[i] for name, i in index.items()}
+        noisy, sigma, noise = start_states(batch, sigma, draws)
+        history, context = self._condition(batch, draws)
+        velocity = self.roles.student(noisy, sigma, history, context)
+
+        terms: dict[str, StreamTerm] = {}
+        total = torch.zeros((), device=device)
+        for name, spec in self.streams.items():
+            if spec.weight == 0:
+                continue
+            mask = loss_mask(batch, name)
+            elements = flow_matching_loss(velocity[name], batch.clean[name], noise[name])
+            elements = elements * append_dims(weight[name], elements)
+            per_sample, frame_loss, frame_mask = reduce_elements(elements, mask)
+            terms[name] = StreamTerm(
+                loss=per_sample,
+                frame_loss=frame_loss,
+                frame_mask=frame_mask,
+                sigma=sigma[name],
+                gradient_scale=weight[name],
+                velocity=velocity[name],
+                mask=mask,
+            )
+            total = total + spec.weight * per_sample.mean()
+        self.check_finite(terms, batch)
+        return MethodOutput(loss=total, terms=terms)
+
+    def _condition(self, batch: Batch, draws: Draws) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Clean slots and context, with noise in the history and empty prompts where the coins say so."""
+        text = batch.text
+        if self.text_dropout > 0:
+            dropped = draws.uniform("text_dropout") < self.text_dropout
+            text = torch.where(dropped[:, None, None], batch.null_text, text)
+        context: dict[str, Any] = {"text": text}
+        history = dict(batch.history)
+        levels: dict[str, Tensor] = {}
+        for name, probability in self.noisy_history.items():
+            if probability == 0:
+                continue
+            if self.shared_levels:
+                coin = torch.full((batch.size,), draws.shared_uniform(f"history/{name}"), device=text.device)
+                u = torch.rand((1, batch.frames), generator=draws.shared(f"history_level/{name}")).to(text.device)
+            else:
+                coin = draws.uniform(f"history/{name}")
+                u = draws.uniform(f"history_level/{name}", (batch.frames,))
+            # LingBot-VA counts u from the noisy end and draws it in [0.5, 1); ours counts from the data.
+            level = self.streams[name].schedule.sigma(0.5 - 0.5 * u)
+            levels[name] = level * (coin < probability)[:, None]
+            noise = draws.normal(f"history_noise/{name}", history[name].shape[1:])
+            history[name] = add_noise(history[name], noise, levels[name])
+        if levels:
+            context["clean_sigma"] = levels
+        for key, bounds in self.ranges.items():
+            if bounds is not None:
+                context[key] = draws.shared_integer(key, bounds[0], bounds[1] + 1)
+        return history, context

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One set of names and numbers for `metrics.jsonl` and TensorBoard."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from flashwam.distill.methods.base import MethodOutput, StreamTerm
+
+__all__ = ["SIGMA_BINS", "MetricsLog", "bin_means", "gradient_metrics", "loss_metrics"]
+
+SIGMA_BINS = 10
+
+
+def bin_means(values: Tensor, sigma: Tensor, mask: Tensor) -> dict[int, float]:
+    """Means of `values` over those in each of ten equal bins of sigma; empty bins are left out.
+
+    Args:
+        values: Any shape.
+        sigma: Levels in [0, 1], same shape.
+        mask: Bool, same shape; False leaves a value out.
+    """
+    index = (sigma * SIGMA_BINS).long().clamp(max=SIGMA_BINS - 1)[mask]
+    sums = torch.zeros(SIGMA_BINS, dtype=torch.float64, device=values.device)
+    counts = sums.clone()
+    sums.index_add_(0, index, values[mask].double())
+    counts.index_add_(0, index, torch.ones_like(index, dtype=torch.float64))
+    return {k: float(sums[k] / counts[k]) for k in range(SIGMA_BINS) if counts[k] > 0}
+
+
+def loss_metrics(output: MethodOutput) -> dict[str, float]:
+    """`loss`, and per stream `<stream>/loss`, `/gradient_scale` and `/loss_sigma_bin_k`."""
+    values = {"loss": float(output.loss.detach())}
+    for name, term in output.terms.items():
+        values[f"{name}/loss"] = float(term.loss.detach().mean())
+        values[f"{name}/gradient_scale"] = float(term.gradient_scale[term.frame_mask].mean())
+        for k, mean in bin_means(term.frame_loss, term.sigma, term.frame_mask).items():
+            values[f"{name}/loss_sigma_bin_{k}"] = mean
+    return values | {name: float(value) for name, value in output.metrics.items()}
+
+
+def gradient_metrics(output: MethodOutput, parameters: list[Tensor]) -> dict[str, float]:
+    """Where each stream's gradient comes from; one more backward pass per stream.
+
+    `<stream>/grad_norm` is the norm of the stream's own unweighted loss' gradient with respect to the parameters.
+    `<stream>/grad_sigma_bin_k` is the root mean square, over the elements at levels in that bin, of the derivative of
+    the element-wise loss with respect to the predicted velocity: at most |b(sigma)| for a pseudo-Huber loss.
+    `cosine_<a>_<b>` compares the gradients of two streams on the parameters that both reach.
+    """
+    values: dict[str, float] = {}
+    gradients: dict[str, list[Tensor | None]] = {}
+    for name, term in output.terms.items():
+        at_output, *at_weights = torch.autograd.grad(
+            term.loss.sum(), [term.velocity, *parameters], retain_graph=True, allow_unused=True
+        )
+        gradients[name] = at_weights
+        # The sum's gradient is B times that of the mean over samples.
+        norm = torch.stack([g.norm() for g in at_weights if g is not None]).norm() / term.loss.shape[0]
+        values[f"{name}/grad_norm"] = float(norm)
+        for k, mean in _output_gradient_bins(at_output, term).items():
+            values[f"{name}/grad_sigma_bin_{k}"] = mean**0.5
+    names = list(gradients)
+    for i, first in enumerate(names):
+        for second in names[i + 1 :]:
+            cosine = _shared_cosine(gradients[first], gradients[second])
+            if cosine is not None:
+                values[f"cosine_{first}_{second}"] = cosine
+    return values
+
+
+def _output_gradient_bins(gradient: Tensor, term: StreamTerm) -> dict[int, float]:
+    """Mean squares per bin; each sample's mean over elements is undone by its number of elements."""
+    weight = term.mask.to(gradient.dtype).expand_as(gradient)
+    elements = weight.sum((1, 2, 3, 4), keepdim=True)
+    squares = ((gradient * elements) ** 2 * weight).sum((1, 3, 4)) / weight.sum((1, 3, 4)).clamp(min=1)
+    return bin_means(squares, term.sigma, term.frame_mask)
+
+
+def _shared_cosine(first: list[Tensor | None], second: list[Tensor | None]) -> float | None:
+    pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
+    if not pairs:
+        return None
+    dot = sum((a * b).sum() for a, b in pairs)
+    norms = [torch.stack([pair[side].norm() for pair in pairs]).norm() for side in (0, 1)]
+    return float(dot / (norms[0] * norms[1]).clamp(min=1e-30))
+
+
+class MetricsLog:
+    """`<run>/metrics.jsonl` and `<run>/tensorboard`, continued after `step`.
+
+    Lines of later steps, which a killed run may have written after its last checkpoint, are dropped.
+    """
+
+    def __init__(self, run_dir: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.path = run_dir / "metrics.jsonl"
+        if self.path.exists():
+            kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
+            beside = self.path.with_suffix(".tmp")
+            beside.write_text("".join(line + "\n" for line in kept))
+            os.replace(beside, self.path)
+        self._file = self.path.open("a")
+        self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds the numbers after `step` optimiser steps."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes both."""
+        self._file.close()
+        self._writer.close()
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError):
+        return float("inf")

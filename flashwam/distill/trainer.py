@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop: data, loss, gradient, optimiser, target, log, checkpoint. It knows no stream and no model family."""
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from tqdm import tqdm
+
+from flashwam.core.batch import Batch
+from flashwam.distill.checkpoint import Checkpoints
+from flashwam.distill.draws import Draws
+from flashwam.distill.files import clear_leftovers, whole_folder
+from flashwam.distill.methods.base import Method, MethodOutput, NonFiniteError
+from flashwam.distill.metrics import MetricsLog, gradient_metrics, loss_metrics
+from flashwam.distill.roles import relative_distance
+from flashwam.distill.strategy import make_accelerator
+from flashwam.recipe import LoopConfig
+from flashwam.student import read_info, save_wam
+
+__all__ = ["Source", "learning_rate_factor", "train"]
+
+logger = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """What gives samples: `flashwam.data.dataset.EpisodeDataset` is one."""
+
+    def batch(self, indices: list[int]) -> Batch:
+        """The samples of these draws; draw i must depend on nothing but i (and the source's own seed)."""
+
+
+def learning_rate_factor(step: int, loop: LoopConfig) -> float:
+    """Share of `loop.lr` used by optimiser step `step` (from 0): linear warm-up, then constant or half a cosine."""
+    if step < loop.warmup_steps:
+        return (step + 1) / (loop.warmup_steps + 1)
+    if loop.lr_decay == "constant":
+        return 1.0
+    progress = (step - loop.warmup_steps) / max(1, loop.steps - loop.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def train(
+    method: Method,
+    source: Source,
+    loop: LoopConfig,
+    *,
+    run_dir: Path | str,
+    seed: int,
+    info: Mapping[str, Any] | None = None,
+) -> Path:
+    """Trains `method` for `loop.steps` optimiser steps, continuing where an earlier call was stopped.
+
+    Args:
+        method: The objective with its models.
+        source: Samples by draw number.
+        loop: Steps, batch, optimiser, intervals.
+        run_dir: Gets `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `steps/step_N` for `loop.keep_steps`, and the
+            result.
+        seed: Of every draw.
+        info: Further entries of the result's `flashwam.json`, such as "teacher" and "recipe".
+
+    Returns:
+        Folder of the result, `<run_dir>/student` or `<run_dir>/teacher`. A finished run returns at once.
+
+    Raises:
+        NonFiniteError: a loss or gradient is not finite; nothing is saved after it.
+    """
+    run_dir = Path(run_dir)
+    result = run_dir / method.result
+    if (result / "flashwam.json").is_file():
+        done = int(read_info(result).get("steps", 0))
+        if done == loop.steps:
+            logger.info("%s is finished: %d steps are in %s", run_dir, done, result)
+            return result
+        if done > loop.steps:
+            raise ValueError(
+                f"{result} has {done} steps already, the recipe asks for {loop.steps}; use another run folder"
+            )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    return _Training(method, source, loop, run_dir=run_dir, seed=seed, info=dict(info or {})).run()
+
+
+class _Training:
+    """One call of `train`."""
+
+    def __init__(
+        self, method: Method, source: Source, loop: LoopConfig, *, run_dir: Path, seed: int, info: dict[str, Any]
+    ) -> None:
+        self.method, self.source, self.loop = method, source, loop
+        self.run_dir, self.seed, self.info = run_dir, seed, info
+        self.accelerator = make_accelerator(loop)
+        self.per_batch = self._share_of_batch()
+        parameters = [p for p in method.trainable.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            parameters, lr=loop.lr, betas=loop.betas, weight_decay=loop.weight_decay, fused=True
+        )
+        scheduler = LambdaLR(optimizer, lambda step: learning_rate_factor(step, loop))
+
+        def wrap(model: torch.nn.Module) -> torch.nn.Module:
+            wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
+            return wrapped
+
+        method.roles.place(wrap, self.accelerator.device)
+        self.scheduler = scheduler
+        self.accelerator.register_for_checkpointing(scheduler)
+        self.checkpoints = Checkpoints(run_dir, self.accelerator, method.roles)
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """What the optimiser moves."""
+        return [p for p in self.method.roles.model.parameters() if p.requires_grad]
+
+    def _share_of_batch(self) -> int:
+        processes = self.accelerator.num_processes
+        if self.loop.batch_size % processes:
+            raise ValueError(f"batch_size {self.loop.batch_size} must be a multiple of the {processes} processes")
+        return self.loop.batch_size // processes
+
+    def run(self) -> Path:
+        """All remaining steps, then the result."""
+        loop, main = self.loop, self.accelerator.is_main_process
+        if main:
+            clear_leftovers(self.run_dir)
+            clear_leftovers(self.run_dir / "steps")
+        first = self.checkpoints.restore()
+        if first:
+            logger.info("continuing %s after step %d", self.run_dir, first)
+        else:
+            self._keep(0)
+        log = MetricsLog(self.run_dir, first) if main else None
+        began = time.monotonic()
+        with tqdm(total=loop.steps, initial=first, disable=None if main else True, mininterval=1.0) as bar:
+            for step in range(first, loop.steps):
+                values = self._step(step)
+                done = step + 1
+                if values is not None and log is not None:
+                    rate = (done - first) / (time.monotonic() - began)
+                    values |= {"steps_per_second": rate, "seconds_left": (loop.steps - done) / rate}
+                    log.write(done, values)
+                    bar.set_postfix_str(f"loss {values['loss']:.4g}")
+                    logger.info(
+                        "step %d/%d loss %.5g, %.0f s left", done, loop.steps, values["loss"], values["seconds_left"]
+                    )
+                bar.update()
+                self._keep(done)
+                if done % loop.save_every == 0 and done < loop.steps:
+                    self.checkpoints.save(done)
+        if log is not None:
+            log.close()
+        result = self.run_dir / self.method.result
+        self._export(result, loop.steps)
+        return result
+
+    def _step(self, step: int) -> dict[str, float] | None:
+        """One optimiser step; its numbers where they are due."""
+        loop, accelerator = self.loop, self.accelerator
+        done = step + 1
+        due = done % loop.log_every == 0 or step == 0 or done == loop.steps
+        diagnosed = loop.diagnose_every > 0 and (done % loop.diagnose_every == 0 or step == 0)
+        values: dict[str, float] | None = None
+        for part in range(loop.accumulation):
+            batch, draws = self._samples(step, part)
+            with accelerator.accumulate(self.method.roles.student):
+                with accelerator.autocast():
+                    output = self.method.loss(batch, draws)
+                self._check_loss(output, batch)
+                if part == loop.accumulation - 1 and (due or diagnosed):
+                    values = loss_metrics(output)
+                    if diagnosed:
+                        values |= gradient_metrics(output, self.parameters)
+                accelerator.backward(output.loss)
+                if accelerator.sync_gradients:
+                    norm = accelerator.clip_grad_norm_(self.parameters, loop.clip_norm)
+                    self._check_gradient(norm, step, batch)
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
+        lr = self.scheduler.get_last_lr()[0]
+        self.scheduler.step()
+        self.method.after_step(loop.ema_decay)
+        if values is not None:
+            values |= {"lr": lr, "grad_norm": float(norm)}
+            if diagnosed and self.method.roles.target is not None:
+                values["ema_drift"] = relative_distance(self.method.roles.target, self.method.roles.model)
+        return values
+
+    def _samples(self, step: int, part: int) -> tuple[Batch, Draws]:
+        """This process' samples of one accumulated batch; positions count over the whole optimiser step."""
+        loop = self.loop
+        start = part * loop.batch_size + self.accelerator.process_index * self.per_batch
+        positions = range(start, start + self.per_batch)
+        first = step * loop.batch_size * loop.accumulation
+        device = self.accelerator.device
+        batch = self.source.batch([first + position for position in positions]).to(device)
+        return batch, Draws(seed=self.seed, step=step, positions=positions, device=device)
+
+    def _check_loss(self, output: MethodOutput, batch: Batch) -> None:
+        if not bool(torch.isfinite(output.loss.detach())):
+            raise NonFiniteError(
+                f"the total loss is {float(output.loss.detach())} though every stream's is finite: look at the weights "
+                f"and regularisers; samples {batch.index.tolist()}; nothing was saved"
+            )
+
+    def _check_gradient(self, norm: Tensor | float, step: int, batch: Batch) -> None:
+        if math.isfinite(float(norm)):
+            return
+        bad = [
+            name
+            for name, p in self.method.roles.model.named_parameters()
+            if p.grad is not None and not bool(torch.isfinite(p.grad).all())
+        ]
+        raise NonFiniteError(
+            f"step {step}: the gradient is not finite in {len(bad)} parameters, first {bad[:3]}, though every loss was; "
+            f"last samples {batch.index.tolist()}; nothing was saved"
+        )
+
+    def _keep(self, step: int) -> None:
+        path = self.run_dir / "steps" / f"step_{step}"
+        if step in self.loop.keep_steps and not path.exists():
+            self._export(path, step)
+
+    def _export(self, path: Path, step: int) -> None:
+        """Writes the trained weights as a model folder of their own."""
+        roles = self.method.roles
+        chosen = roles.target if self.loop.save_weights == "target" and roles.target is not None else roles.model
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            with whole_folder(path) as folder:
+                save_wam(
+                    folder,
+                    chosen,
+                    self.method.streams,
+                    kind=self.method.result,
+                    info={**self.info, "steps": step, "weights": self.loop.save_weights},
+                )
+        self.accelerator.wait_for_everyone()

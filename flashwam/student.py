@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model on disk: the family's own folder layout plus `flashwam.json`, which says how it must be sampled."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from flashwam.core.streams import StreamSpec
+from flashwam.wam import load
+from flashwam.wam.base import WorldActionModel
+
+__all__ = ["INFO_FILE", "WamInfo", "load_wam", "provenance", "read_info", "save_wam"]
+
+INFO_FILE = "flashwam.json"
+_KINDS = ("student", "teacher")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WamInfo:
+    """What `flashwam.json` says.
+
+    Args:
+        kind: "student" (sampled with its streams' consistency functions) or "teacher" (a velocity network).
+        streams: Per-stream choices it was trained with, in generation order.
+        steps: Optimiser steps of its training.
+        extra: Everything else: teacher, recipe, weights, git revision, versions, results.
+    """
+
+    kind: str
+    streams: Mapping[str, StreamSpec]
+    steps: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def provenance() -> dict[str, Any]:
+    """Git revision (None outside a repository; "+" where files differ from it) and versions."""
+    versions: dict[str, str] = {"python": platform.python_version()}
+    for package in ("flashwam", "torch", "diffusers", "accelerate"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {"git_revision": _git_revision(), "versions": versions}
+
+
+def _git_revision() -> str | None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def save_wam(
+    folder: Path | str,
+    model: WorldActionModel,
+    streams: Mapping[str, StreamSpec],
+    *,
+    kind: str,
+    info: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a model and how it is to be sampled.
+
+    Args:
+        folder: Where to; created.
+        model: The weights.
+        streams: Per-stream choices, in generation order.
+        kind: "student" or "teacher".
+        info: Plain values to keep beside: steps, teacher, recipe, results.
+
+    Raises:
+        ValueError: for another kind, or streams that are not the model's.
+    """
+    if kind not in _KINDS:
+        raise ValueError(f"kind must be one of {_KINDS}; got {kind!r}")
+    if tuple(streams) != tuple(model.streams):
+        raise ValueError(f"streams must be the model's {tuple(model.streams)}; got {tuple(streams)}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    configs = [{"name": name, **spec.config} for name, spec in streams.items()]
+    content = {"kind": kind, "streams": configs, **(info or {}), **provenance()}
+    (folder / INFO_FILE).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read_info(folder: Path | str) -> dict[str, Any]:
+    """The plain content of `flashwam.json`.
+
+    Raises:
+        FileNotFoundError, ValueError: it is missing or not readable.
+    """
+    path = Path(folder) / INFO_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing: expected a folder that flashwam saved. For another tool's checkpoint, load it with its "
+            "family's from_pretrained"
+        )
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+
+
+def load_wam(folder: Path | str, **options: Any) -> tuple[WorldActionModel, WamInfo]:
+    """Loads what `save_wam` wrote.
+
+    Args:
+        folder: The model's folder.
+        options: For the family's `from_pretrained`, such as device or dtype.
+
+    Raises:
+        FileNotFoundError: no such folder or a file of it is missing.
+        ValueError: the consistency function, a stream or a key is not known.
+    """
+    content = read_info(folder)
+    kind, configs = content.pop("kind", None), content.pop("streams", None)
+    if kind not in _KINDS or not isinstance(configs, list):
+        raise ValueError(f"{Path(folder) / INFO_FILE} must say kind {_KINDS} and list its streams; got kind {kind!r}")
+    streams = {}
+    for config in configs:
+        name = config.pop("name")
+        try:
+            streams[name] = StreamSpec.from_config(name, config)
+        except ValueError as error:
+            raise ValueError(f"{folder} cannot be sampled: {error}") from error
+    model = load(folder, **options)
+    if tuple(streams) != tuple(model.streams):
+        raise ValueError(f"{folder}: its streams {tuple(streams)} are not the model's {tuple(model.streams)}")
+    return model, WamInfo(kind=kind, streams=streams, steps=int(content.pop("steps", 0)), extra=content)

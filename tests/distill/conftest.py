@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model and a data source small enough for exact oracles."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from distill_toys import FRAMES, GaussianTeacher, ToySource, ToyWam
+
+from flashwam.core.batch import Batch
+from flashwam.core.streams import StreamSpec
+
+
+@pytest.fixture
+def wam() -> ToyWam:
+    return ToyWam.create(seed=1)
+
+
+@pytest.fixture
+def teacher() -> GaussianTeacher:
+    return GaussianTeacher()
+
+
+@pytest.fixture
+def specs() -> Callable[..., dict[str, StreamSpec]]:
+    """Builds both streams' specs; keywords change both, mappings by stream name change one."""
+
+    def make(video: dict | None = None, action: dict | None = None, **both: object) -> dict[str, StreamSpec]:
+        return {
+            "video": StreamSpec.from_config("video", {"shift": 5.0, **both, **(video or {})}),
+            "action": StreamSpec.from_config("action", {"shift": 1.0, **both, **(action or {})}),
+        }
+
+    return make
+
+
+@pytest.fixture
+def batch() -> Batch:
+    return ToySource().batch(list(range(4)))
+
+
+@pytest.fixture
+def frames() -> int:
+    return FRAMES
+
+
+torch.manual_seed(0)

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Toy models and data: a network of a few hundred weights and a teacher in closed form."""
+
+import json
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from flashwam.core.batch import Batch
+from flashwam.core.noise import append_dims
+from flashwam.wam.base import WorldActionModel
+
+FRAMES, CHUNK, TEXT = 4, 2, 3
+SHAPES = {"video": (2, 2, 2), "action": (3, 2, 1)}
+MEAN, SPREAD = {"video": 0.7, "action": -0.4}, {"video": 0.5, "action": 0.3}
+
+
+class ToyWam(WorldActionModel):
+    """Noisy frames see their own level, the text, and the mean of the clean tokens before them; a stream of a chunk
+    sees the clean tokens of that chunk's earlier streams."""
+
+    streams = ("video", "action")
+    chunk_frames = CHUNK
+    shapes = SHAPES
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        sizes = {name: c * h * w for name, (c, h, w) in SHAPES.items()}
+        past = sum(sizes.values())
+        self.width = width
+        self.inside = nn.ModuleDict({n: nn.Linear(s + 1 + TEXT + past + 1, width) for n, s in sizes.items()})
+        self.shared = nn.Linear(width, width)
+        self.outside = nn.ModuleDict({n: nn.Linear(width, s) for n, s in sizes.items()})
+        self.calls = 0
+
+    @classmethod
+    def create(cls, *, seed: int, width: int = 16) -> "ToyWam":
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return cls(width)
+
+    def velocity(self, noisy, sigma, clean, context):
+        self.calls += 1
+        flat = {n: x.transpose(1, 2).flatten(2) for n, x in clean.items()}
+        batch, frames = next(iter(flat.values())).shape[:2]
+        chunk = context.get("chunk_frames") or self.chunk_frames
+        clean_sigma = context.get("clean_sigma") or {}
+        level = sum((s.mean(1) for s in clean_sigma.values()), torch.zeros(batch))
+        text = context["text"].mean(1)[:, None].expand(-1, frames, -1)
+        out = {}
+        for position, name in enumerate(n for n in self.streams):
+            if name not in noisy:
+                continue
+            past = []
+            for other, x in flat.items():
+                reach = 1 if self.streams.index(other) < position else 0
+                seen = [(f // chunk + reach) * chunk for f in range(frames)]
+                past.append(torch.stack([x[:, :end].sum(1) / max(1, end) for end in seen], 1))
+            parts = [noisy[name].transpose(1, 2).flatten(2), sigma[name][..., None], text, *past]
+            parts.append(level[:, None, None].expand(-1, frames, 1))
+            h = torch.tanh(self.shared(torch.tanh(self.inside[name](torch.cat(parts, -1)))))
+            c, height, width = SHAPES[name]
+            out[name] = self.outside[name](h).unflatten(2, (c, height, width)).transpose(1, 2)
+        return out
+
+    def session(self, text, *, null_text=None, guidance=None):
+        raise NotImplementedError
+
+    def save_pretrained(self, folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        save_file(self.state_dict(), Path(folder) / "weights.safetensors")
+        (Path(folder) / "wam.json").write_text(json.dumps({"family": "distill_toys:ToyWam", "width": self.width}))
+
+    @classmethod
+    def from_pretrained(cls, folder):
+        model = cls(json.loads((Path(folder) / "wam.json").read_text())["width"])
+        model.load_state_dict(load_file(Path(folder) / "weights.safetensors"))
+        return model
+
+
+class GaussianTeacher(ToyWam):
+    """The exact velocity of independent Gaussian data, shifted by the text's mean for the video."""
+
+    def velocity(self, noisy, sigma, clean, context):
+        self.calls += 1
+        shift = context["text"].mean((1, 2))
+        return {
+            name: gaussian_velocity(x, append_dims(sigma[name], x), self.mean(name, shift, x), SPREAD[name])
+            for name, x in noisy.items()
+        }
+
+    @staticmethod
+    def mean(name: str, shift: Tensor, x: Tensor) -> Tensor:
+        return MEAN[name] + shift.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+def gaussian_velocity(x: Tensor, sigma: Tensor, mean: Tensor, spread: float) -> Tensor:
+    """E[eps - x0 | x] for x0 ~ N(mean, spread^2)."""
+    variance = (1 - sigma) ** 2 * spread**2 + sigma**2
+    return (sigma - (1 - sigma) * spread**2) / variance * (x - (1 - sigma) * mean) - mean
+
+
+def gaussian_flow(x: Tensor, start: Tensor, end: Tensor, mean: Tensor, spread: float) -> Tensor:
+    """The exact solution of the flow from level `start` to level `end`."""
+
+    def scale(s: Tensor) -> Tensor:
+        return torch.sqrt((1 - s) ** 2 * spread**2 + s**2)
+
+    return (1 - end) * mean + scale(end) / scale(start) * (x - (1 - start) * mean)
+
+
+class ToySource:
+    """Gaussian data; draw i depends on i alone."""
+
+    def __init__(self, *, poison: int | None = None, seconds: float = 0.0) -> None:
+        self.poison, self.seconds = poison, seconds
+
+    def batch(self, indices: list[int]) -> Batch:
+        time.sleep(self.seconds)
+        clean: dict[str, list[Tensor]] = {name: [] for name in SHAPES}
+        texts = []
+        for i in indices:
+            generator = torch.Generator().manual_seed(i)
+            for name, (c, h, w) in SHAPES.items():
+                noise = torch.randn(c, FRAMES, h, w, generator=generator)
+                clean[name].append(MEAN[name] + SPREAD[name] * noise)
+                if i == self.poison and name == "action":
+                    clean[name][-1][0, 2] = float("nan")
+            texts.append(torch.randn(2, TEXT, generator=generator) * 0.1)
+        data = {name: torch.stack(parts) for name, parts in clean.items()}
+        given = torch.zeros(len(indices), FRAMES, dtype=torch.bool)
+        given[:, 0] = True
+        mask = {name: torch.ones(len(indices), 1, FRAMES, 1, 1, dtype=torch.bool) for name in SHAPES}
+        mask["action"] = mask["action"].expand(-1, 3, -1, 2, -1).clone()
+        mask["action"][:, 2] = False
+        return Batch(
+            clean=data,
+            history=data,
+            mask=mask,
+            given=given,
+            text=torch.stack(texts),
+            null_text=torch.zeros(2, TEXT),
+            index=torch.tensor(indices),
+        )
