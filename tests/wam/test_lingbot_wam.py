@@ -2,6 +2,7 @@
 """Sizes, files, precision and attention backends of the LingBot-VA adapter."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.attention.flex_attention import flex_attention
+from torch.testing import assert_close
 
-from flashwam.wam.lingbot_va import LingBotConfig, LingBotVA, WanTransformer3DModel
+from flashwam.wam.lingbot_va import LingBotConfig, LingBotVA, WanTransformer3DModel, masks
 
 Draw = Callable[..., dict[str, Tensor]]
 Make = Callable[..., LingBotVA]
@@ -101,6 +104,28 @@ def test_an_attention_that_drops_the_mask_is_refused(make_wam: Make) -> None:
     with pytest.raises(ValueError, match="cannot honour"):
         make_wam(attention="flash")
     assert make_wam(attn_mode="flashattn").transformer.attention == "sdpa"
+
+
+@pytest.mark.parametrize("window", [1, 3, 64])
+def test_block_mask_equals_dense_mask(make_wam: Make, draw: Draw, monkeypatch: pytest.MonkeyPatch, window: int) -> None:
+    """The flex backend's block mask, run by flex attention's uncompiled reference."""
+    monkeypatch.setattr(masks, "_compiled_flex", lambda: flex_attention)
+    masks.teacher_forced_layout.cache_clear()
+    dense, block = (make_wam(attention=name, window_chunks=window) for name in ("sdpa", "flex"))
+    with torch.no_grad():
+        expected, got = run(dense, draw, frames=7), run(block, draw, frames=7)
+    for stream in expected:
+        assert_close(got[stream], expected[stream], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="compiling flex attention for the CPU needs a C++ compiler")
+def test_compiled_block_mask_equals_dense_mask(make_wam: Make, draw: Draw) -> None:
+    options = {"attention_head_dim": 32, "num_layers": 1}
+    with torch.no_grad():
+        expected = run(make_wam(**options), draw)
+        got = run(make_wam(attention="flex", **options), draw)
+    for stream in expected:
+        assert_close(got[stream], expected[stream], atol=1e-5, rtol=1e-5)
 
 
 def test_bfloat16_stays_near_float32(make_wam: Make, draw: Draw) -> None:

@@ -25,7 +25,7 @@ STREAM_OFFSET = {"video": 0, "action": 1}
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def allowed(q_block: Tensor, q_noisy: Tensor, k_block: Tensor, k_noisy: Tensor, window: int) -> Tensor:
+def allowed(q_block: Tensor, q_noisy: Tensor, k_block: Tensor, k_noisy: Tensor, window: int | Tensor) -> Tensor:
     """The one mask rule; arguments broadcast against each other.
 
     Args:
@@ -146,8 +146,11 @@ def _flex_attention(block: Tensor, is_noisy: Tensor, window: int, queries: int) 
     """Flex attention of the first `queries` tokens under the same rule as a block mask."""
     from torch.nn.attention.flex_attention import create_block_mask
 
+    reach = torch.tensor(window, device=block.device)
+
+    # A tensor, since a number would be compiled in and every window would compile its own kernel.
     def rule(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return allowed(block[q], is_noisy[q], block[k], is_noisy[k], window)
+        return allowed(block[q], is_noisy[q], block[k], is_noisy[k], reach)
 
     mask = create_block_mask(rule, None, None, queries, len(block), device=block.device)
 
