@@ -4,6 +4,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,33 @@ def test_every_parameter_but_the_unused_copy_learns(make_wam: Make, draw: Draw) 
         unused = name.startswith("condition_embedder_action.text_embedder")
         assert (value.grad is None) == unused, name
         assert value.requires_grad != unused, name
+
+
+def test_copies_are_independent(make_wam: Make, draw: Draw) -> None:
+    wam = make_wam()
+    before = run(wam, draw)
+    copy = deepcopy(wam)
+    with torch.no_grad():
+        wam.transformer.proj_out.bias.add_(1.0)
+    after = run(copy, draw)
+    assert all(torch.equal(before[stream], after[stream]) for stream in wam.streams)
+
+
+def test_what_does_not_fit_together_is_refused(make_wam: Make, draw: Draw) -> None:
+    wam = make_wam()
+    x = draw(wam, 1, 4, 0)
+    sigma = {stream: torch.zeros(1, 4) for stream in x}
+    context = {"text": torch.zeros(1, 6, 12)}
+    with pytest.raises(ValueError, match="clean must hold"):
+        wam.velocity(x, sigma, {"video": x["video"]}, context)
+    with pytest.raises(ValueError, match="same number of latent frames"):
+        wam.velocity(x, sigma, x | {"action": x["action"][:, :, :3]}, context)
+    with pytest.raises(ValueError, match="multiple of the patch"):
+        make_wam(latent_size=(5, 4))
+    with pytest.raises(ValueError, match="even third"):
+        make_wam(attention_head_dim=16)
+    with pytest.raises(ValueError, match="never spans latent frames"):
+        make_wam(patch_size=(2, 2, 2))
 
 
 def test_a_step_after_inference_mode(make_wam: Make, draw: Draw) -> None:

@@ -12,7 +12,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-__all__ = ["action_grid", "action_rotary", "apply_rotary", "rotary_table", "video_grid", "video_rotary"]
+__all__ = ["action_grid", "action_rotary", "apply_rotary", "axis_dims", "rotary_table", "video_grid", "video_rotary"]
 
 _BASE = 10000.0
 
@@ -52,6 +52,16 @@ def action_grid(frames: int, actions: int, *, start: int = 0) -> Tensor:
     return torch.stack([time, torch.full_like(time, -1.0), torch.full_like(time, -1.0)])
 
 
+def axis_dims(head_dim: int) -> tuple[int, int, int]:
+    """Dimensions of a head that turn with frames, rows and columns."""
+    spatial = head_dim // 3
+    if head_dim % 2 or spatial % 2:
+        raise ValueError(
+            f"attention_head_dim must be even with an even third (20, 32, 128, ...), got {head_dim}: choose another"
+        )
+    return head_dim - 2 * spatial, spatial, spatial
+
+
 def rotary_table(head_dim: int, grid: Tensor) -> Tensor:
     """Unit rotations of every token: frame, row and column pairs side by side.
 
@@ -62,14 +72,8 @@ def rotary_table(head_dim: int, grid: Tensor) -> Tensor:
     Returns:
         Complex64 rotations, [L, d / 2].
     """
-    spatial = head_dim // 3
-    if head_dim % 2 or spatial % 2:
-        raise ValueError(
-            f"head dimension must be even with an even third (20, 32, 128, ...), got {head_dim}: "
-            "choose another attention_head_dim"
-        )
     angles = []
-    for positions, dim in zip(grid, (head_dim - 2 * spatial, spatial, spatial), strict=True):
+    for positions, dim in zip(grid, axis_dims(head_dim), strict=True):
         base = _BASE ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
         angles.append(positions.double()[:, None] * base)
     angle = torch.cat(angles, dim=1).float()

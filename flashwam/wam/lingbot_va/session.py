@@ -48,6 +48,8 @@ class LingBotSession(RolloutSession):
         guided = any(scale != 1.0 for scale in self.guidance.values())
         if guided and null_text is None:
             raise ValueError(f"guidance {guidance} needs null_text, the embedding of the empty prompt, [L, D]")
+        if guided and null_text.shape != text.shape[1:]:
+            raise ValueError(f"null_text must be {tuple(text.shape[1:])} as text is, got {tuple(null_text.shape)}")
         self.frame_index = 0
         self._transformer = transformer
         self._batch = text.shape[0]

@@ -20,7 +20,7 @@ from flashwam.wam.lingbot_va.cache import BlockCache
 from flashwam.wam.lingbot_va.layers import ConditionEmbedder, KeyValue, Linear, TransformerBlock, modulated_norm
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET, Layout, check_backend, teacher_forced_layout
 from flashwam.wam.lingbot_va.patches import action_tokens, action_untokens, patchify, unpatchify
-from flashwam.wam.lingbot_va.rope import action_rotary, video_rotary
+from flashwam.wam.lingbot_va.rope import action_rotary, axis_dims, video_rotary
 
 __all__ = ["WanTransformer3DModel"]
 
@@ -48,7 +48,6 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
 
     _supports_gradient_checkpointing = True
     _no_split_modules: ClassVar = ["TransformerBlock"]
-    _keep_in_fp32_modules: ClassVar = ["time_embedder", "scale_shift_table", "norm2"]
     _keys_to_ignore_on_load_unexpected: ClassVar = ["norm_added_q"]
 
     @register_to_config
@@ -73,6 +72,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         super().__init__()
         if len(patch_size) != 3 or patch_size[0] != 1:
             raise ValueError(f"patch_size must be (1, p, q): a token never spans latent frames, got {patch_size}")
+        axis_dims(attention_head_dim)
         dim = num_attention_heads * attention_head_dim
         _, rows, columns = patch_size
         self.attention = "sdpa"
