@@ -123,8 +123,8 @@ def label_points(axes: "Axes", points: Sequence[tuple[float, float, str, str]], 
         width, height = extent.width, extent.height
         places = [
             (px + side * gap * scale - (width if side < 0 else 0), py - height / 2 + step * height * 0.55)
-            for step in (0, 1, -1, 2, -2, 3, -3, 4, -4, 6, -6, 8, -8, 10, -10, 13, -13, 16, -16)
-            for gap in (8, 24, 60)
+            for gap, reach in ((8, 3), (16, 6), (30, 16), (70, 30))
+            for step in sorted(range(-reach, reach + 1), key=abs)
             for side in (1, -1)
         ]
         corner = next((p for p in places if free((p[0], p[1], p[0] + width, p[1] + height))), places[0])
@@ -144,4 +144,43 @@ def label_points(axes: "Axes", points: Sequence[tuple[float, float, str, str]], 
             arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 4}
             if away
             else None,
+        )
+
+
+def label_ends(axes: "Axes", ends: Sequence[tuple[float, float, str, str]], *, size: float = 9) -> None:
+    """Labels lines at the right edge of the axes, moved apart where they would touch.
+
+    Args:
+        axes: Its limits and scales must be final.
+        ends: (x, y, text, colour) of each line's last point, in data coordinates.
+        size: Font size.
+    """
+    figure = axes.figure
+    figure.draw_without_rendering()
+    gap = size * 1.3 * figure.dpi / 72
+    box = axes.get_window_extent()
+    order = sorted(ends, key=lambda end: end[1])
+    wanted = [float(axes.transData.transform((x, y))[1]) for x, y, _, _ in order]
+    heights = list(wanted)
+    for _ in range(200):
+        moved = False
+        for i in range(len(heights) - 1):
+            overlap = gap - (heights[i + 1] - heights[i])
+            if overlap > 0.1:
+                heights[i] -= overlap / 2
+                heights[i + 1] += overlap / 2
+                moved = True
+        if not moved:
+            break
+    for (_, _, text, colour), height in zip(order, heights, strict=True):
+        axes.annotate(
+            text,
+            (1, (height - box.y0) / box.height),
+            xycoords="axes fraction",
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=size,
+            color=colour,
+            annotation_clip=False,
         )

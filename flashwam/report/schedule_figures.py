@@ -44,9 +44,9 @@ def _draw_densities(axes: "Axes", analysis: Mapping[str, Any]) -> None:
         row = sum(abs(median - other) < 0.3 and (other >= 0.5) == left for other in labelled)
         labelled.append(median)
         axes.annotate(
-            f"{name}, shift {numbers['shift']:g}\nmedian {median:.2f}",
+            f"{name}, shift {numbers['shift']:g}\nmedian {median:.2g}",
             (median, ceiling * (0.95 - 0.3 * row)),
-            xytext=(-7 if left else 7, 0),
+            xytext=(-7 if left else 7 if median > 0.15 else 20, 0),
             textcoords="offset points",
             color=colours[name],
             ha="right" if left else "left",

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of a comparison, drawn from its rows."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flashwam.report.figures import INK, MUTED, PALETTE, label_ends, label_points, new_figure, save_figure, tidy
+from flashwam.report.metrics import series
+from flashwam.report.results import Row, Share
+from flashwam.report.verdict import full_teacher
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["draw_budget", "draw_cross", "draw_forest", "draw_latency", "draw_training", "run_colours"]
+
+
+def run_colours(rows: Sequence[Row]) -> dict[str, str]:
+    """Run -> colour: ink for teachers, the palette in alphabetical order for students."""
+    students = sorted({row.run for row in rows if row.kind == "student"})
+    colours = {run: PALETTE[i % len(PALETTE)] for i, run in enumerate(students)}
+    return {row.run: colours.get(row.run, INK) for row in rows}
+
+
+def _draw_share(axes: "Axes", y: int, share: Share, colour: str, *, filled: bool) -> None:
+    low, high = share.interval
+    axes.plot([low, high], [y, y], color=colour, lw=2, alpha=0.45, solid_capstyle="butt")
+    axes.plot(share.rate, y, "o", ms=7, color=colour if filled else "white", mec=colour, mew=1.6)
+    axes.annotate(
+        f"{share.rate:.2f}", (1.0, y), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9, color=MUTED
+    )
+
+
+def draw_forest(rows: Sequence[Row], path: Path) -> Path:
+    """Success with Wilson intervals, one line a row; beside it the tasks with several ways and commitment."""
+    colours = run_colours(rows)
+    several = any(row.share(multimodal=True).episodes for row in rows)
+    committed = any(row.share(multimodal=True).commitment is not None for row in rows)
+    titles = ["success, all tasks"] + ["success, several ways"] * several + ["commitment"] * committed
+    with new_figure(8.4, 0.9 + 0.31 * len(rows)) as figure:
+        panels = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+        teacher = full_teacher(rows)
+        for axes, title in zip(panels, titles, strict=True):
+            for y, row in enumerate(reversed(rows)):
+                share = row.share() if "all" in title else row.share(multimodal=True)
+                filled = row.sampler == "own" or row.kind == "teacher"
+                if title == "commitment":
+                    if share.commitment is not None:
+                        axes.plot([0, share.commitment], [y, y], color=colours[row.run], lw=1.2, alpha=0.35)
+                        axes.plot(share.commitment, y, "D", ms=5.5, color=colours[row.run])
+                        text = f"{share.commitment:.2f}"
+                        axes.annotate(
+                            text,
+                            (1, y),
+                            xytext=(8, 0),
+                            textcoords="offset points",
+                            va="center",
+                            fontsize=9,
+                            color=MUTED,
+                        )
+                elif share.episodes:
+                    _draw_share(axes, y, share, colours[row.run], filled=filled)
+            if teacher is not None:
+                goal = teacher.share() if "all" in title else teacher.share(multimodal=True)
+                at = goal.commitment if title == "commitment" else goal.rate
+                if at is not None and goal.episodes:
+                    axes.axvline(at, color=INK, lw=0.9, ls=(0, (2, 2)), zorder=0)
+            axes.set(xlim=(-0.03, 1.03), xticks=(0, 0.5, 1), ylim=(-0.7, len(rows) - 0.3))
+            axes.set_title(title, fontsize=10.5)
+            tidy(axes, grid="x")
+            axes.spines["left"].set_visible(False)
+        panels[0].set_yticks(range(len(rows)), [row.label for row in reversed(rows)])
+        for tick, row in zip(panels[0].get_yticklabels(), reversed(rows), strict=True):
+            tick.set_color(colours[row.run])
+        return save_figure(figure, path)
+
+
+def draw_latency(rows: Sequence[Row], path: Path) -> Path | None:
+    """Success against milliseconds a chunk; None where no latency was measured."""
+    timed = [row for row in rows if row.latency.get("chunk_ms") and row.final and row.sampler == "own"]
+    timed += [r for r in rows if r.latency.get("chunk_ms") and r.kind == "teacher" and r not in timed]
+    if not timed:
+        return None
+    colours = run_colours(rows)
+    with new_figure(7.2, 4.4) as figure:
+        axes = figure.subplots()
+        milliseconds = [row.latency["chunk_ms"] for row in timed]
+        rates = [row.share().rate for row in timed]
+        low, high = min(milliseconds) / 3, max(milliseconds) * 3
+        axes.set(xscale="log", xlim=(low, high))
+        margin = 0.12 * (max(rates) - min(rates)) + 0.05
+        axes.set_ylim(max(-0.02, min(rates) - margin), min(1.06, max(rates) + margin))
+        axes.set(xlabel="milliseconds a chunk (logarithmic; left is better)", ylabel="success, all tasks")
+        axes.set_xticks(*_plain_ticks(low, high))
+        axes.set_title("Success against latency")
+        for row in timed:
+            marker = "s" if row.kind == "teacher" else "o"
+            axes.plot(
+                row.latency["chunk_ms"], row.share().rate, marker, ms=8, color=colours[row.run], mec="white", mew=1
+            )
+        tidy(axes, grid="both")
+        label_points(axes, [(r.latency["chunk_ms"], r.share().rate, r.label, colours[r.run]) for r in timed])
+        return save_figure(figure, path)
+
+
+def _plain_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
+    ticks = [m * 10.0**e for e in range(-3, 7) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
+    return ticks, [f"{tick:g}" for tick in ticks]
+
+
+def draw_budget(rows: Sequence[Row], path: Path) -> Path | None:
+    """Success and action error over distillation steps, at the fewest steps of inference that have a curve.
+
+    None unless some run was evaluated at several distillation steps.
+    """
+    found_at: dict[tuple[int, str], dict[str, list[Row]]] = {}
+    for row in rows:
+        if row.kind == "student" and row.sampler == "own" and row.step is not None:
+            found_at.setdefault((row.total_nfe, row.steps_text), {}).setdefault(row.run, []).append(row)
+    several = {key: {run: r for run, r in runs.items() if len(r) > 1} for key, runs in found_at.items()}
+    several = {key: runs for key, runs in several.items() if runs}
+    if not several:
+        return None
+    _, steps_text = min(several)
+    curves = {run: sorted(found, key=lambda r: r.step) for run, found in several[min(several)].items()}
+    colours, teacher = run_colours(rows), full_teacher(rows)
+    has_error = any("action_error_teacher" in row.open_loop for found in curves.values() for row in found)
+    with new_figure(7.2, 5.8 if has_error else 3.4) as figure:
+        panels = figure.subplots(1 + has_error, 1, sharex=True, squeeze=False)[:, 0]
+        drawn: list[list[tuple[float, float, str, str]]] = [[] for _ in panels]
+        for run, found in curves.items():
+            style = {"color": colours[run], "lw": 2, "marker": "o", "ms": 4}
+            steps, rates = [r.step for r in found], [r.share().rate for r in found]
+            panels[0].plot(steps, rates, **style)
+            low, high = zip(*(r.share().interval for r in found), strict=True)
+            panels[0].fill_between(steps, low, high, color=colours[run], alpha=0.08, lw=0)
+            drawn[0].append((steps[-1], rates[-1], run, colours[run]))
+            if has_error:
+                errors = [
+                    (r.step, r.open_loop["action_error_teacher"])
+                    for r in found
+                    if "action_error_teacher" in r.open_loop
+                ]
+                if errors:
+                    panels[1].plot(*zip(*errors, strict=True), **style)
+                    drawn[1].append((*errors[-1], run, colours[run]))
+        if teacher is not None:
+            panels[0].axhline(teacher.share().rate, color=INK, lw=0.9, ls=(0, (2, 2)))
+            drawn[0].append((0, teacher.share().rate, teacher.label, INK))
+        panels[0].set(ylabel="success, all tasks", ylim=(-0.02, 1.02))
+        panels[0].set_title(f"Success over the distillation budget, {steps_text}")
+        if has_error:
+            panels[1].set(ylabel="squared error to the\nteacher's actions")
+            _log_axis(panels[1])
+            panels[1].set_title(f"Action error over the distillation budget, {steps_text}")
+        panels[-1].set_xlabel("distillation steps")
+        for axes, ends in zip(panels, drawn, strict=True):
+            tidy(axes)
+            label_ends(axes, ends)
+        return save_figure(figure, path)
+
+
+def _smooth(values: Sequence[float]) -> np.ndarray:
+    width = max(1, len(values) // 25)
+    padded = np.pad(np.asarray(values, dtype=float), (width // 2, width - 1 - width // 2), mode="edge")
+    return np.convolve(padded, np.ones(width) / width, mode="valid")
+
+
+def _log_axis(axes: "Axes") -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    subdivisions = (1, 2, 5) if high / low < 100 else (1,)
+    axes.yaxis.set_major_locator(LogLocator(subs=subdivisions, numticks=12))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def draw_training(
+    metrics: Mapping[str, Sequence[dict[str, Any]]], rows: Sequence[Row], streams: Sequence[str], path: Path
+) -> Path | None:
+    """Loss and gradient norm of every run, one column per stream; None where nothing was logged.
+
+    Args:
+        metrics: Run -> rows of its metrics.
+        rows: Of the comparison, for the colours.
+        streams: Columns.
+        path: PNG to write.
+    """
+    kinds = {"loss": "loss", "grad_norm": "gradient norm"}
+    found = {
+        (kind, stream): {run: s for run, rows in metrics.items() if len((s := series(rows, f"{stream}/{kind}"))[0]) > 1}
+        for kind in kinds
+        for stream in streams
+    }
+    kinds = {kind: name for kind, name in kinds.items() if any(found[kind, stream] for stream in streams)}
+    if not kinds:
+        return None
+    colours = dict.fromkeys(metrics, INK) | run_colours(rows)
+    with new_figure(8.4, 0.6 + 2.5 * len(kinds)) as figure:
+        grid = figure.subplots(len(kinds), len(streams), sharex=True, squeeze=False)
+        for line, (kind, name) in zip(grid, kinds.items(), strict=True):
+            for axes, stream in zip(line, streams, strict=True):
+                values = [v for _, column in found[kind, stream].values() for v in column if v > 0]
+                for run, (steps, column) in found[kind, stream].items():
+                    axes.plot(steps, _smooth(column), color=colours[run], lw=1.6)
+                if values:
+                    _log_axis(axes)
+                axes.set_title(f"{stream} {name}", fontsize=10.5)
+                tidy(axes)
+        for axes in grid[-1]:
+            axes.set_xlabel("steps")
+        shown = [run for run in metrics if any(run in column for column in found.values())]
+        handles = [figure.axes[0].plot([], [], color=colours[run], lw=3)[0] for run in shown]
+        figure.legend(handles, shown, loc="outside lower center", ncols=min(4, len(shown)), frameon=False, fontsize=9)
+        return save_figure(figure, path)
+
+
+def draw_cross(cross: Mapping[str, Any], path: Path) -> Path:
+    """Commitment with the video of one model (rows) and the actions of another (columns)."""
+    import matplotlib as mpl
+
+    table = np.array(cross["commitment"], dtype=float)
+    errors = np.array(cross["action_error"], dtype=float) if cross.get("action_error") else None
+    low = max(0.0, min(0.5, float(np.nanmin(table)) - 0.05))
+    colourmap = mpl.colormaps["Blues"]
+    with new_figure(2.6 + 1.15 * table.shape[1], 1.5 + 0.62 * table.shape[0]) as figure:
+        axes = figure.subplots()
+        axes.imshow(table, cmap=colourmap, vmin=low, vmax=1.12, aspect="auto")
+        for i, j in np.ndindex(*table.shape):
+            dark = (table[i, j] - low) / (1.12 - low) > 0.55
+            text = f"{table[i, j]:.2f}" + (f"\nerror {errors[i, j]:.3f}" if errors is not None else "")
+            axes.text(j, i, text, ha="center", va="center", fontsize=9, color="white" if dark else INK)
+        axes.set_xticks(range(table.shape[1]), [label.replace(" ", "\n", 1) for label in cross["columns"]])
+        axes.set_yticks(range(table.shape[0]), cross["rows"])
+        axes.xaxis.tick_top()
+        axes.xaxis.set_label_position("top")
+        axes.set(xlabel="actions drawn by", ylabel="video drawn by")
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        return save_figure(figure, path)

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluation results of runs, read and pooled into the rows of a comparison."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flashwam.report.stats import wilson
+
+__all__ = ["Row", "Share", "pool_evaluations", "read_evaluations"]
+
+_REQUIRED = ("run", "nfe", "tasks")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Successes of n episodes; `commitment` is the share that clearly took one way, None where there is but one."""
+
+    successes: int
+    episodes: int
+    commitment: float | None = None
+    multimodal: bool = False
+
+    @property
+    def rate(self) -> float:
+        """Share of successes, 0 where nothing was tried."""
+        return self.successes / self.episodes if self.episodes else 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval."""
+        return wilson(self.successes, self.episodes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        low, high = self.interval
+        return {
+            "episodes": self.episodes,
+            "success": self.successes,
+            "rate": self.rate,
+            "wilson": [low, high],
+            "commitment": self.commitment,
+            "multimodal": self.multimodal,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One way of sampling one run's weights, pooled over its evaluation seeds.
+
+    Args:
+        run: Name of the run.
+        kind: "teacher" or "student".
+        step: Distillation steps of the weights; None for a teacher.
+        final: True for the run's last evaluated step.
+        nfe: Stream name -> steps.
+        sampler: "own" or "euler".
+        seeds: How many evaluations were pooled.
+        tasks: Task -> share.
+        open_loop: Measure -> mean over the pooled evaluations.
+        latency: Measure -> mean in milliseconds.
+        strips: PNGs of decoded video.
+    """
+
+    run: str
+    kind: str
+    step: int | None
+    final: bool
+    nfe: Mapping[str, int]
+    sampler: str
+    seeds: int
+    tasks: Mapping[str, Share]
+    open_loop: Mapping[str, float]
+    latency: Mapping[str, float]
+    strips: tuple[Path, ...] = ()
+
+    @property
+    def steps_text(self) -> str:
+        """ "1v/2a"."""
+        return "/".join(f"{n}{name[0]}" for name, n in self.nfe.items())
+
+    @property
+    def label(self) -> str:
+        """Name in figures and tables."""
+        text = f"{self.run} {self.steps_text}"
+        if self.kind == "student" and self.sampler == "euler":
+            text += " Euler"
+        return text if self.final or self.step is None else f"{text} at {self.step}"
+
+    @property
+    def total_nfe(self) -> int:
+        """Network evaluations a chunk."""
+        return sum(self.nfe.values())
+
+    def share(self, *, multimodal: bool | None = None) -> Share:
+        """Over all tasks, or over those with several ways (True) or one (False)."""
+        chosen = [s for s in self.tasks.values() if multimodal is None or s.multimodal == multimodal]
+        committed = [s for s in chosen if s.commitment is not None and s.episodes]
+        weight = sum(s.episodes for s in committed)
+        commitment = sum(s.commitment * s.episodes for s in committed) / weight if weight else None
+        return Share(
+            successes=sum(s.successes for s in chosen),
+            episodes=sum(s.episodes for s in chosen),
+            commitment=commitment,
+            multimodal=any(s.multimodal for s in chosen),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        several = self.share(multimodal=True)
+        return {
+            "label": self.label,
+            "run": self.run,
+            "kind": self.kind,
+            "step": self.step,
+            "final": self.final,
+            "nfe": dict(self.nfe),
+            "sampler": self.sampler,
+            "evaluations": self.seeds,
+            "overall": self.share().to_json(),
+            "several_ways": several.to_json() if several.episodes else None,
+            "tasks": {name: share.to_json() for name, share in self.tasks.items()},
+            "open_loop": dict(self.open_loop),
+            "latency": dict(self.latency),
+        }
+
+
+def read_evaluations(run: Path | str) -> list[dict[str, Any]]:
+    """Every `<run>/evaluations/*.json`, each with "folder" set to the run's folder.
+
+    Raises:
+        FileNotFoundError: where the folder or its evaluations are missing.
+        ValueError: for a file that is not an evaluation.
+    """
+    folder = Path(run)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no run folder {folder}; expected one made by `flashwam train` or `flashwam distill`")
+    files = sorted((folder / "evaluations").glob("*.json"))
+    if not files:
+        raise FileNotFoundError(f"{folder} has no evaluations; make one first: flashwam evaluate {folder}")
+    found = []
+    for file in files:
+        try:
+            result = json.loads(file.read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{file} is not JSON: {error}; delete it and evaluate again") from error
+        missing = [key for key in _REQUIRED if not isinstance(result, dict) or key not in result]
+        if missing:
+            raise ValueError(f"{file} is not an evaluation: it lacks {missing}")
+        found.append(result | {"folder": folder, "file": file})
+    return found
+
+
+def _kind(result: Mapping[str, Any]) -> str:
+    return result.get("kind") or ("teacher" if str(result["run"]).startswith("teacher") else "student")
+
+
+def _mean(dicts: Sequence[Mapping[str, Any] | None]) -> dict[str, float]:
+    collected: dict[str, list[float]] = {}
+    for values in dicts:
+        for key, value in (values or {}).items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                collected.setdefault(key, []).append(float(value))
+    return {key: sum(values) / len(values) for key, values in collected.items()}
+
+
+def _pool_tasks(results: Sequence[Mapping[str, Any]]) -> dict[str, Share]:
+    pooled: dict[str, list[Mapping[str, Any]]] = {}
+    for result in results:
+        for name, task in result["tasks"].items():
+            pooled.setdefault(name, []).append(task)
+    shares = {}
+    for name, parts in pooled.items():
+        committed = [p for p in parts if p.get("commitment") is not None and p["episodes"]]
+        weight = sum(p["episodes"] for p in committed)
+        shares[name] = Share(
+            successes=sum(p["success"] for p in parts),
+            episodes=sum(p["episodes"] for p in parts),
+            commitment=sum(p["commitment"] * p["episodes"] for p in committed) / weight if weight else None,
+            multimodal=any(p.get("multimodal", False) for p in parts),
+        )
+    return shares
+
+
+def pool_evaluations(results: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Pools evaluations of one run, step, NFE and sampler over seeds, in the order of their first appearance.
+
+    Two folders whose runs share a name and a seed are told apart by the folders above them.
+    """
+    clashes: dict[tuple[Any, ...], set[Path]] = {}
+    for result in results:
+        clashes.setdefault((*_key(result, str(result["run"])), result.get("seed")), set()).add(result["folder"])
+    ambiguous = {key[0] for key, folders in clashes.items() if len(folders) > 1}
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for result in results:
+        run = str(result["run"])
+        if run in ambiguous:
+            run = f"{Path(result['folder']).resolve().parent.name}/{run}"
+        groups.setdefault(_key(result, run), []).append(result)
+    last: dict[str, int] = {}
+    for run, _, _, step in groups:
+        last[run] = max(last.get(run, 0), step or 0)
+    return [
+        Row(
+            run=run,
+            kind=_kind(parts[0]),
+            step=None if _kind(parts[0]) == "teacher" else step,
+            final=_kind(parts[0]) == "teacher" or (step or 0) == last[run],
+            nfe=dict(nfe),
+            sampler=sampler,
+            seeds=len(parts),
+            tasks=_pool_tasks(parts),
+            open_loop=_mean([p.get("open_loop") for p in parts]),
+            latency=_mean([p.get("latency") for p in parts]),
+            strips=tuple(path for p in parts if (path := _strip(p)) is not None),
+        )
+        for (run, nfe, sampler, step), parts in groups.items()
+    ]
+
+
+def _key(result: Mapping[str, Any], run: str) -> tuple[Any, ...]:
+    return run, tuple(result["nfe"].items()), result.get("sampler", "own"), result.get("step")
+
+
+def _strip(result: Mapping[str, Any]) -> Path | None:
+    if not result.get("strip"):
+        return None
+    for base in (result["folder"], Path(result["file"]).parent):
+        if (base / result["strip"]).is_file():
+            return base / result["strip"]
+    raise FileNotFoundError(f"{result['file']} names a strip {result['strip']!r} that is not there; evaluate again")

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a comparison's numbers say, in sentences computed from them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flashwam.report.results import Row, Share
+from flashwam.report.stats import difference_interval
+
+__all__ = ["best_student", "compare_shares", "cross_losses", "full_teacher", "verdict"]
+
+COLLAPSED = 0.5
+"""A stream whose draws vary less than this share of the teacher's has collapsed."""
+BLURRED = 0.7
+"""Decoded video with less than this share of the teacher's gradients is blurred."""
+
+
+def full_teacher(rows: Sequence[Row]) -> Row | None:
+    """The teacher at its most steps."""
+    return max((r for r in rows if r.kind == "teacher"), key=lambda r: r.total_nfe, default=None)
+
+
+def _students(rows: Sequence[Row]) -> list[Row]:
+    finals = [r for r in rows if r.kind == "student" and r.final and r.sampler == "own"]
+    fewest = min((r.total_nfe for r in finals), default=0)
+    return sorted((r for r in finals if r.total_nfe == fewest), key=lambda r: -r.share().rate)
+
+
+def best_student(rows: Sequence[Row]) -> Row | None:
+    """The most successful student at the fewest steps, sampled with its own function."""
+    return next(iter(_students(rows)), None)
+
+
+def compare_shares(first: Share, second: Share) -> dict[str, Any]:
+    """first - second with its 95 % interval, and whether that interval leaves out 0."""
+    low, high = difference_interval((first.successes, first.episodes), (second.successes, second.episodes))
+    return {"difference": first.rate - second.rate, "low": low, "high": high, "distinct": low > 0 or high < 0}
+
+
+def _percent(share: Share) -> str:
+    low, high = share.interval
+    return f"{share.rate:.0%} of {share.episodes} episodes (95 % interval {low:.0%} to {high:.0%})"
+
+
+def _signed(share: float) -> str:
+    points = 100 * share
+    return f"{points:+.1f}" if abs(points) < 1.5 else f"{points:+.0f}"
+
+
+def _points(comparison: Mapping[str, Any]) -> str:
+    low, high = _signed(comparison["low"]), _signed(comparison["high"])
+    return f"{_signed(comparison['difference'])} points (95 % interval {low} to {high})"
+
+
+def _against_teacher(best: Row, teacher: Row) -> str:
+    comparison = compare_shares(best.share(), teacher.share())
+    kept = best.share().rate / teacher.share().rate if teacher.share().rate else float("nan")
+    text = f"**{best.label}** succeeds in {_percent(best.share())}; {teacher.label} in {_percent(teacher.share())}"
+    if teacher.share().rate:
+        text += f", so it keeps {kept:.2f} of its teacher's success"
+    fast, slow = best.latency.get("chunk_ms"), teacher.latency.get("chunk_ms")
+    if fast and slow:
+        text += f", {slow / fast:.1f} times as fast ({fast:.3g} against {slow:.3g} ms a chunk)"
+    if comparison["distinct"]:
+        return f"{text}. The difference, {_points(comparison)}, is outside what chance explains."
+    return f"{text}. The difference, {_points(comparison)}, is within what this many episodes can tell."
+
+
+def _among_students(students: Sequence[Row]) -> str:
+    best = students[0]
+    groups: dict[bool, list[str]] = {}
+    for other in students[1:]:
+        comparison = compare_shares(best.share(), other.share())
+        text = f"{other.run} ({other.share().rate:.0%}; {_points(comparison).replace('(', '').rstrip(')')})"
+        groups.setdefault(comparison["distinct"], []).append(text)
+    parts = [
+        f"{'surely' if sure else 'not surely'} ahead of {', '.join(groups[sure])}"
+        for sure in (True, False)
+        if sure in groups
+    ]
+    return f"At {best.steps_text} {best.run} is {'; '.join(parts)}."
+
+
+def _against_untrained(best: Row, rows: Sequence[Row]) -> str | None:
+    control = next((r for r in rows if r.kind == "teacher" and dict(r.nfe) == dict(best.nfe)), None)
+    if control is None:
+        return None
+    comparison = compare_shares(best.share(), control.share())
+    text = (
+        f"The control, the teacher without any distillation at {control.steps_text}, reaches {control.share().rate:.0%}"
+    )
+    if comparison["distinct"] and comparison["difference"] > 0:
+        return f"{text}: distillation gains {_points(comparison)}."
+    if comparison["distinct"]:
+        return f"{text}: distillation costs {_points(comparison)}. Something is wrong with these students."
+    return f"{text}, {_points(comparison)}: on these tasks success alone cannot tell distillation from none."
+
+
+def _commitment(best: Row, teacher: Row | None, rows: Sequence[Row]) -> str | None:
+    several = best.share(multimodal=True)
+    if not several.episodes or several.commitment is None:
+        return None
+    text = (
+        f"On the tasks with several ways {best.label} commits to one in {several.commitment:.0%} of the "
+        f"episodes and succeeds in {several.rate:.0%}"
+    )
+    if teacher is not None and (goal := teacher.share(multimodal=True)).commitment is not None:
+        text += f"; the teacher in {goal.commitment:.0%} and {goal.rate:.0%}"
+    others = [r for r in _students(rows)[1:] if r.share(multimodal=True).commitment is not None]
+    if others:
+        leader = max(others, key=lambda r: r.share(multimodal=True).commitment)
+        if leader.share(multimodal=True).commitment > several.commitment:
+            text += f". {leader.run} commits more often, in {leader.share(multimodal=True).commitment:.0%}"
+    return text + "."
+
+
+def _euler_cost(rows: Sequence[Row]) -> list[str]:
+    own = {(r.run, r.steps_text): r for r in rows if r.kind == "student" and r.final and r.sampler == "own"}
+    found = []
+    for row in rows:
+        match = own.get((row.run, row.steps_text))
+        if row.kind == "student" and row.final and row.sampler == "euler" and match is not None:
+            comparison = compare_shares(row.share(), match.share())
+            sure = "" if comparison["distinct"] else ", within chance"
+            found.append(f"{row.run} {row.steps_text}: {_points(comparison)}{sure}")
+    return (
+        ["Sampling with plain Euler instead of the student's own function: " + "; ".join(found) + "."] if found else []
+    )
+
+
+def cross_losses(cross: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How much commitment each stream of each student loses, from the cross table.
+
+    Rows are video sources, columns action sources; labels that begin with "teacher" are the teacher's, and among
+    these the one with most steps is the reference.
+
+    Returns:
+        Per student row: {"student", "column", "action": lost by its actions on its own video, "video": lost by its
+        video under the teacher's actions}.
+    """
+
+    def steps(label: str) -> int:
+        digits = "".join(c if c.isdigit() else " " for c in label).split()
+        return 10**9 if "full" in label else max((int(d) for d in digits), default=0)
+
+    def reference(labels: Sequence[str]) -> int | None:
+        return max(
+            (i for i, label in enumerate(labels) if label.startswith("teacher")),
+            key=lambda i: steps(labels[i]),
+            default=None,
+        )
+
+    rows, columns, table = cross["rows"], cross["columns"], cross["commitment"]
+    row0, column0 = reference(rows), reference(columns)
+    if row0 is None or column0 is None:
+        return []
+    losses = []
+    for i, row in enumerate(rows):
+        if row.startswith("teacher"):
+            continue
+        name = row.split()[0]
+        for j, column in enumerate(columns):
+            if column.split()[0] == name:
+                losses.append(
+                    {
+                        "student": row,
+                        "column": column,
+                        "action": table[i][column0] - table[i][j],
+                        "video": table[row0][column0] - table[i][column0],
+                    }
+                )
+    return losses
+
+
+def _losing_stream(rows: Sequence[Row], teacher: Row | None, cross: Mapping[str, Any] | None) -> list[str]:
+    sentences = []
+    for loss in cross_losses(cross) if cross else []:
+        worse = "actions" if loss["action"] > loss["video"] else "video"
+        sentences.append(
+            f"{loss['student']} with {loss['column']}: its {worse} lose more. Given its own video, the "
+            f"teacher's actions commit {loss['action']:.0%} more often than its own; its video costs the "
+            f"teacher's actions {loss['video']:.0%}."
+        )
+    if sentences or teacher is None:
+        return sentences
+    for row in _students(rows):
+        comparison = compare_shares(row.share(), teacher.share())
+        if not (comparison["distinct"] and comparison["difference"] < 0):
+            continue
+        collapsed = [
+            f"the {key.removesuffix('_variance_ratio')} stream has collapsed, its draws vary {value:.2f} "
+            "times the teacher's"
+            for key, value in row.open_loop.items()
+            if key.endswith("_variance_ratio") and value < COLLAPSED
+        ]
+        blurred = [
+            f"the {key.removesuffix('_sharpness_ratio')} is blurred, {value:.2f} times the teacher's sharpness"
+            for key, value in row.open_loop.items()
+            if key.endswith("_sharpness_ratio") and value < BLURRED
+        ]
+        reasons = collapsed + blurred
+        sentences.append(
+            f"{row.label} falls short of its teacher: "
+            + (
+                "; ".join(reasons)
+                if reasons
+                else "its open-loop measures name no stream; cross its streams with the teacher's"
+            )
+            + "."
+        )
+    return sentences
+
+
+def verdict(rows: Sequence[Row], cross: Mapping[str, Any] | None = None) -> list[str]:
+    """The findings, most important first; each sentence follows from the rows alone.
+
+    Args:
+        rows: Every row of the comparison.
+        cross: The cross table, where it was made.
+    """
+    best, teacher = best_student(rows), full_teacher(rows)
+    sentences: list[str] = []
+    if best is not None and teacher is not None:
+        sentences.append(_against_teacher(best, teacher))
+    elif best is not None:
+        sentences.append(f"**{best.label}** succeeds in {_percent(best.share())}. No teacher was evaluated beside it.")
+    elif teacher is not None:
+        sentences.append(f"{teacher.label} succeeds in {_percent(teacher.share())}. No student was evaluated yet.")
+    if best is not None:
+        if len(_students(rows)) > 1:
+            sentences.append(_among_students(_students(rows)))
+        sentences += [text for text in (_against_untrained(best, rows), _commitment(best, teacher, rows)) if text]
+    return sentences + _euler_cost(rows) + _losing_stream(rows, teacher, cross)
