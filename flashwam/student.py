@@ -100,7 +100,7 @@ def read_info(folder: Path | str) -> dict[str, Any]:
     path = Path(folder) / INFO_FILE
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is missing: expected a folder that flashwam saved. For another tool's checkpoint, load it with its "
+            f"{path} is missing: expected a folder that flashwam saved. Another tool's checkpoint is loaded with its "
             "family's from_pretrained"
         )
     try:

@@ -42,9 +42,8 @@ def make_accelerator(loop: LoopConfig) -> Accelerator:
 
 def _deepspeed_plugin(loop: LoopConfig) -> Any:
     try:
-        from accelerate.utils import DeepSpeedPlugin
-
         import deepspeed  # noqa: F401
+        from accelerate.utils import DeepSpeedPlugin
     except ImportError as error:
         raise ImportError(f"strategy {loop.strategy!r} needs deepspeed: pip install deepspeed") from error
     return DeepSpeedPlugin(

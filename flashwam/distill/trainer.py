@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
@@ -217,8 +216,8 @@ class _Training:
             if p.grad is not None and not bool(torch.isfinite(p.grad).all())
         ]
         raise NonFiniteError(
-            f"step {step}: the gradient is not finite in {len(bad)} parameters, first {bad[:3]}, though every loss was; "
-            f"last samples {batch.index.tolist()}; nothing was saved"
+            f"step {step}: the gradient is not finite in {len(bad)} parameters, first {bad[:3]}, though every loss "
+            f"was; last samples {batch.index.tolist()}; nothing was saved"
         )
 
     def _keep(self, step: int) -> None:

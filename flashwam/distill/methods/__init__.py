@@ -2,10 +2,16 @@
 """Objectives by name."""
 
 import importlib
+import inspect
+from collections.abc import Mapping
 
+from flashwam.core.streams import StreamSpec
 from flashwam.distill.methods.base import Method, MethodOutput, NonFiniteError, StreamTerm
 from flashwam.distill.methods.consistency import ConsistencyDistillation
 from flashwam.distill.methods.flow_matching import FlowMatching
+from flashwam.distill.methods.on_policy import OnPolicy
+from flashwam.recipe import LoopConfig
+from flashwam.wam.base import WorldActionModel
 
 __all__ = [
     "METHODS",
@@ -14,13 +20,16 @@ __all__ = [
     "Method",
     "MethodOutput",
     "NonFiniteError",
+    "OnPolicy",
     "StreamTerm",
     "find_method",
+    "make_method",
 ]
 
 METHODS: dict[str, type[Method]] = {
     "flow_matching": FlowMatching,
     "consistency": ConsistencyDistillation,
+    "on_policy": OnPolicy,
 }
 
 
@@ -42,3 +51,24 @@ def find_method(name: str) -> type[Method]:
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise ValueError(f"{name!r} must name a subclass of flashwam.distill.methods.Method; got {found!r}")
     return found
+
+
+def make_method(
+    loop: LoopConfig,
+    streams: Mapping[str, StreamSpec],
+    student: WorldActionModel,
+    *,
+    teacher: WorldActionModel | None = None,
+) -> Method:
+    """The method that a recipe's section asks for, with its options.
+
+    Raises:
+        ValueError: for an unknown method or option, naming those there are.
+    """
+    kind = find_method(loop.method)
+    options = dict(loop.options)
+    known = set(inspect.signature(kind).parameters) - {"streams", "student", "teacher", "keep_target"}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise ValueError(f"method {loop.method!r} has no options {unknown}; expected any of {sorted(known)}")
+    return kind(streams, student, teacher=teacher, keep_target=loop.save_weights == "target", **options)
