@@ -4,7 +4,7 @@
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,6 +54,7 @@ def train(
     run_dir: Path | str,
     seed: int,
     info: Mapping[str, Any] | None = None,
+    beside: Callable[[Path], None] | None = None,
 ) -> Path:
     """Trains `method` for `loop.steps` optimiser steps, continuing where an earlier call was stopped.
 
@@ -65,6 +66,7 @@ def train(
             result.
         seed: Of every draw.
         info: Further entries of the result's `flashwam.json`, such as "teacher" and "recipe".
+        beside: Writes what else belongs into an exported folder, such as codecs.
 
     Returns:
         Folder of the result, `<run_dir>/student` or `<run_dir>/teacher`. A finished run returns at once.
@@ -84,17 +86,25 @@ def train(
                 f"{result} has {done} steps already, the recipe asks for {loop.steps}; use another run folder"
             )
     run_dir.mkdir(parents=True, exist_ok=True)
-    return _Training(method, source, loop, run_dir=run_dir, seed=seed, info=dict(info or {})).run()
+    return _Training(method, source, loop, run_dir=run_dir, seed=seed, info=dict(info or {}), beside=beside).run()
 
 
 class _Training:
     """One call of `train`."""
 
     def __init__(
-        self, method: Method, source: Source, loop: LoopConfig, *, run_dir: Path, seed: int, info: dict[str, Any]
+        self,
+        method: Method,
+        source: Source,
+        loop: LoopConfig,
+        *,
+        run_dir: Path,
+        seed: int,
+        info: dict[str, Any],
+        beside: Callable[[Path], None] | None,
     ) -> None:
         self.method, self.source, self.loop = method, source, loop
-        self.run_dir, self.seed, self.info = run_dir, seed, info
+        self.run_dir, self.seed, self.info, self.beside = run_dir, seed, info, beside
         self.accelerator = make_accelerator(loop)
         self.per_batch = self._share_of_batch()
         parameters = [p for p in method.trainable.parameters() if p.requires_grad]
@@ -239,4 +249,6 @@ class _Training:
                     kind=self.method.result,
                     info={**self.info, "steps": step, "weights": self.loop.save_weights},
                 )
+                if self.beside is not None:
+                    self.beside(folder)
         self.accelerator.wait_for_everyone()

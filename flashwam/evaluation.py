@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluates a checkpoint: closed loop, open loop, latency, pictures; one JSON file per setting."""
+
+import json
+import logging
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flashwam.core.batch import Batch
+from flashwam.core.streams import StreamSpec
+from flashwam.data.codec import Codec
+from flashwam.data.dataset import EpisodeDataset, to_batch
+from flashwam.data.episodes import atomic_write
+from flashwam.provenance import provenance
+from flashwam.report.open_loop import chunk_draws, open_loop_measures
+from flashwam.report.stats import wilson
+from flashwam.sampling import Rollout, StreamSampler, parse_nfe, samplers_for
+from flashwam.sim.closed_loop import TaskResult, run_task
+from flashwam.student import WamInfo, load_wam
+from flashwam.wam.base import WorldActionModel
+
+__all__ = ["Policy", "cross_table", "evaluate", "load_policy"]
+
+logger = logging.getLogger(__name__)
+
+DRAWS = 4
+_LATENCY_CHUNKS = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """A loaded checkpoint with everything it needs to act.
+
+    Args:
+        folder: Where it came from.
+        wam: The model, in evaluation mode.
+        info: What its `flashwam.json` says.
+        codec: Its codecs.
+    """
+
+    folder: Path
+    wam: WorldActionModel
+    info: WamInfo
+    codec: Codec
+
+    @property
+    def run(self) -> Path:
+        """The run it belongs to."""
+        return self.folder.parents[1] if self.folder.parent.name == "steps" else self.folder.parent
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return str(self.info.extra.get("name", self.run.name))
+
+    @property
+    def specs(self) -> Mapping[str, StreamSpec]:
+        """Its streams."""
+        return self.info.streams
+
+    def samplers(self, nfe: str, *, plain_euler: bool = False) -> dict[str, StreamSampler]:
+        """Samplers for steps such as "1v/2a"."""
+        steps = parse_nfe(nfe, tuple(self.wam.streams))
+        teacher = self.info.kind == "teacher"
+        return samplers_for(self.specs, steps=steps, teacher=teacher, plain_euler=plain_euler)
+
+
+def load_policy(folder: str | Path) -> Policy:
+    """Loads a checkpoint folder, or the result of a run folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    folder = Path(folder)
+    for result in ("student", "teacher"):
+        if not (folder / "flashwam.json").is_file() and (folder / result / "flashwam.json").is_file():
+            folder = folder / result
+    wam, info = load_wam(folder)
+    return Policy(folder=folder, wam=wam.eval(), info=info, codec=Codec.load(folder))
+
+
+def evaluate(
+    checkpoint: str | Path,
+    *,
+    episodes: int | None = None,
+    nfe: Sequence[str] = ("1v/1a",),
+    tasks: Sequence[str] | None = None,
+    plain_euler: bool = False,
+    closed_loop: bool = True,
+    seed: int = 0,
+    out: str | Path | None = None,
+) -> list[dict[str, Any]]:
+    """Measures a checkpoint; a setting that was measured before is read, not run again.
+
+    Args:
+        checkpoint: A teacher's or student's folder, or a run folder.
+        episodes: Per task; the recipe's if None.
+        nfe: Steps per stream and chunk, such as "1v/2a"; "full" for the teacher's own.
+        tasks: The recipe's if None.
+        plain_euler: Ignore the student's consistency functions, to measure what that mismatch costs.
+        closed_loop: Drive the tasks; False measures the open loop alone.
+        seed: Of episodes and noise.
+        out: Folder for the results; `<run>/evaluations` if None.
+
+    Returns:
+        One result per entry of `nfe`, as written.
+    """
+    policy = load_policy(checkpoint)
+    recipe = policy.info.extra.get("recipe") or {}
+    settings = recipe.get("evaluate", {})
+    tasks = tuple(tasks or settings.get("tasks") or recipe.get("data", {}).get("tasks", ()))
+    episodes = episodes or settings.get("episodes", 50)
+    folder = Path(out) if out is not None else policy.run / "evaluations"
+    if not tasks:
+        raise ValueError(f"{checkpoint} names no tasks; give --tasks, such as reach-wall")
+    results = []
+    for steps in nfe:
+        sampler = "euler" if plain_euler else "own"
+        stem = f"step{policy.info.steps}_{steps.replace('/', '-')}_{sampler}_seed{seed}"
+        path = folder / f"{stem}.json"
+        asked = {"tasks": list(tasks), "episodes": episodes, "closed_loop": closed_loop}
+        if path.is_file():
+            result = json.loads(path.read_text())
+            if result["asked"] != asked:
+                raise ValueError(
+                    f"{path} holds a measurement of {result['asked']}, not of {asked}; give another out= folder"
+                )
+            logger.info("%s was measured before", path)
+        else:
+            result = _measure(policy, steps, asked, seed=seed, plain_euler=plain_euler, folder=folder, stem=stem)
+            atomic_write(path, (json.dumps(result, indent=1) + "\n").encode())
+        results.append(result)
+    return results
+
+
+def _measure(
+    policy: Policy, nfe: str, asked: Mapping[str, Any], *, seed: int, plain_euler: bool, folder: Path, stem: str
+) -> dict[str, Any]:
+    samplers = policy.samplers(nfe, plain_euler=plain_euler)
+    driven = []
+    for task in asked["tasks"] if asked["closed_loop"] else []:
+        driven.append(run_task(policy.wam, samplers, policy.codec, task, episodes=asked["episodes"], seed=seed))
+        logger.info("%s %s: %s %d/%d", policy.name, nfe, task, sum(driven[-1].success), asked["episodes"])
+    open_loop, strip = _open_loop(policy, samplers, folder / f"{stem}.png")
+    # The teacher's own steps are what others are compared with; every other setting carries its steps in its label.
+    suffix = " euler" if plain_euler else ""
+    return {
+        "label": f"{policy.name} {nfe}{suffix}",
+        "run": policy.name,
+        "kind": policy.info.kind,
+        "step": policy.info.steps,
+        "setting": nfe,
+        "nfe": {name: sampler.steps for name, sampler in samplers.items()},
+        "sampler": "euler" if plain_euler else "own",
+        "asked": dict(asked),
+        "tasks": {result.task: _task_numbers([result]) for result in driven},
+        "overall": _task_numbers(driven) if driven else None,
+        "open_loop": open_loop,
+        "latency": _latency(policy, samplers),
+        "strip": strip,
+        "seed": seed,
+        "provenance": provenance(),
+    }
+
+
+def _task_numbers(results: Sequence[TaskResult]) -> dict[str, Any]:
+    success = [s for result in results for s in result.success]
+    committed = [r.commitment for r in results if r.commitment is not None]
+    low, high = wilson(sum(success), len(success))
+    return {
+        "episodes": len(success),
+        "success": sum(success),
+        "wilson": [low, high],
+        "commitment": statistics.fmean(committed) if committed else None,
+        "multimodal": any(r.multimodal for r in results),
+        "ways": {str(way): sum(w == way for r in results for w in r.ways) for way in (-1, 0, 1)},
+        "steps": statistics.fmean(s for r in results for s in r.steps),
+    }
+
+
+def _held_out(policy: Policy) -> tuple[Batch, EpisodeDataset] | None:
+    """Held-out windows of the run's own data, or None where they are not here."""
+    recipe = policy.info.extra.get("recipe") or {}
+    data = recipe.get("data", {})
+    count = recipe.get("evaluate", {}).get("open_loop_samples", 96)
+    try:
+        windows = EpisodeDataset(
+            data["root"],
+            window_frames=data["window_frames"],
+            tasks=data["tasks"],
+            split="val",
+            norm=policy.codec.actions,
+            balance=True,
+            seed=1,
+        )
+    except (FileNotFoundError, KeyError) as error:
+        logger.warning("no open-loop measures: the data of %s are not here (%s)", policy.name, error)
+        return None
+    return windows.batch(range(count // DRAWS)), windows
+
+
+def _open_loop(
+    policy: Policy, samplers: Mapping[str, StreamSampler], picture: Path
+) -> tuple[dict[str, float] | None, str | None]:
+    """Measures and picture against the teacher's draws from the same noise; None where teacher or data are missing."""
+    held_out = _held_out(policy)
+    if held_out is None:
+        return None, None
+    batch, _ = held_out
+    teacher = policy
+    if policy.info.kind == "student":
+        source = Path(str(policy.info.extra.get("teacher")))
+        if not source.is_dir():
+            logger.warning("no open-loop measures: the teacher of %s is not at %s", policy.name, source)
+            return None, None
+        teacher = load_policy(source)
+    reference = chunk_draws(teacher.wam, teacher.samplers("full"), batch, draws=DRAWS)
+    drawn = chunk_draws(policy.wam, samplers, batch, draws=DRAWS)
+    decode = {"video": lambda z: torch.from_numpy(policy.codec.pictures(z)).float().movedim(-1, -3) / 255}
+    measures = open_loop_measures(drawn, reference, batch, draws=DRAWS, decoders=decode)
+    return measures, _strip(policy.codec, batch, reference, drawn, picture)
+
+
+def _strip(
+    codec: Codec, batch: Batch, reference: list[dict[str, Tensor]], drawn: list[dict[str, Tensor]], path: Path
+) -> str:
+    """Rows of pictures for three windows: what happened, what the teacher drew, what this model drew."""
+    import matplotlib.image
+
+    rows = []
+    for window in range(3):
+        sources = [
+            batch.clean["video"][window : window + 1],
+            *(torch.cat([c["video"][window * DRAWS : window * DRAWS + 1] for c in s], 2) for s in (reference, drawn)),
+        ]
+        rows.extend(np.concatenate(codec.pictures(source)[0], 1) for source in sources)
+        rows.append(np.full((4, rows[-1].shape[1], 3), 255, np.uint8))
+    picture = np.concatenate(rows[:-1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    matplotlib.image.imsave(path, np.repeat(np.repeat(picture, 2, 0), 2, 1))
+    return path.name
+
+
+def _latency(policy: Policy, samplers: Mapping[str, StreamSampler]) -> dict[str, float]:
+    """Milliseconds per stream and chunk at batch 1: medians, the first chunk left out as warm-up."""
+    first = {n: torch.zeros(1, c, 1, h, w) for n, (c, h, w) in policy.wam.shapes.items()}
+    text = policy.codec.text("")
+    rollout = Rollout(policy.wam, samplers, text=text[None], null_text=text, first=first)
+    spent: dict[str, list[float]] = {name: [] for name in policy.wam.streams}
+    for _ in range(_LATENCY_CHUNKS):
+        before = dict(rollout.seconds)
+        drawn = rollout.predict()
+        rollout.observe(drawn)
+        for name in spent:
+            spent[name].append(1000 * (rollout.seconds[name] - before[name]))
+    latency = {f"{name}_ms": statistics.median(values[1:]) for name, values in spent.items()}
+    return {**latency, "chunk_ms": sum(latency.values())}
+
+
+def cross_table(
+    sources: Mapping[str, tuple[Policy, str]], *, out: str | Path, draws: int = 2, episodes: int = 96
+) -> dict[str, Any]:
+    """Crosses the video of every model with the actions of every model on the multi-modal tasks' first chunk.
+
+    Args:
+        sources: Label -> (policy, steps such as "1v/1a").
+        out: Folder that gets `cross.json`.
+        draws: Draws per episode.
+        episodes: First observations, from held-out and training episodes of the multi-modal tasks.
+
+    Returns:
+        What is written: commitment and action error (against the last source's own draw) by row (earlier streams)
+        and column (last stream).
+    """
+    from flashwam.sim.tasks import commitment, get_task
+
+    policies = [policy for policy, _ in sources.values()]
+    recipe = policies[0].info.extra["recipe"]["data"]
+    several = [task for task in recipe["tasks"] if get_task(task).multimodal]
+    if not several:
+        raise ValueError(f"a cross table needs a task with several ways; got {recipe['tasks']}")
+    windows = EpisodeDataset(
+        recipe["root"],
+        window_frames=recipe["window_frames"],
+        tasks=several,
+        split="all",
+        norm=policies[0].codec.actions,
+    )
+    chosen = np.linspace(0, len(windows.episodes) - 1, min(episodes, len(windows.episodes))).astype(int)
+    batch = to_batch(windows.first_windows(chosen.tolist()), windows.null_text)
+    *earlier, last = policies[0].wam.streams
+    own = {
+        label: chunk_draws(policy.wam, policy.samplers(nfe), batch, draws=draws, chunks=1)[0]
+        for label, (policy, nfe) in sources.items()
+    }
+    reference = own[list(sources)[-1]][last]
+    labels = list(sources)
+    table: dict[str, list[list[float]]] = {"commitment": [], "action_error": []}
+    for row in labels:
+        given = [{name: own[row][name] for name in earlier}]
+        committed, errors = [], []
+        for column in labels:
+            policy, nfe = sources[column]
+            drawn = chunk_draws(policy.wam, policy.samplers(nfe), batch, draws=draws, chunks=1, replace=given)[0][last]
+            controls = policy.codec.controls(drawn[:, :, 1:])
+            committed.append(commitment(controls[:, :, 0])[0])
+            errors.append(float(((drawn - reference)[:, :, 1:] ** 2).mean()))
+        table["commitment"].append(committed)
+        table["action_error"].append(errors)
+    result = {"rows": labels, "columns": labels, **table, "draws": len(chosen) * draws, "tasks": several}
+    atomic_write(Path(out) / "cross.json", (json.dumps(result, indent=1) + "\n").encode())
+    return result

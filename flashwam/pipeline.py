@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verbs of the command line as functions: collect, train, distill, evaluate."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flashwam.config import prepare_run
+from flashwam.data.autoencoder import FrameAutoencoder, train_autoencoder
+from flashwam.data.codec import CODEC_FILE, Codec
+from flashwam.data.dataset import EpisodeDataset
+from flashwam.data.latents import encode_latents
+from flashwam.distill.methods import find_method
+from flashwam.distill.trainer import train as run_training
+from flashwam.recipe import LoopConfig, Recipe
+from flashwam.schema import plain
+from flashwam.student import load_wam
+from flashwam.wam import family
+from flashwam.wam.base import WorldActionModel
+
+__all__ = ["collect", "dataset", "distill", "prepare_data", "train"]
+
+logger = logging.getLogger(__name__)
+
+
+def collect(recipe: Recipe) -> Path:
+    """Collects the recipe's demonstrations, completing what an earlier call left; returns their folder."""
+    from flashwam.sim.collect import NoiseBursts
+    from flashwam.sim.collect import collect as run_collection
+    from flashwam.sim.tasks import get_task
+
+    data = recipe.data
+    counts = {t: data.multimodal_episodes if get_task(t).multimodal else data.episodes for t in data.tasks}
+    run_collection(
+        data.root,
+        data.tasks,
+        episodes=counts,
+        seed=data.seed,
+        processes=data.processes,
+        noise=NoiseBursts(scale=data.action_noise),
+        image_size=data.image_size,
+    )
+    return Path(data.root)
+
+
+def prepare_data(recipe: Recipe) -> Codec:
+    """Episodes, autoencoder, latents: makes what is missing and returns the codec that the model will use.
+
+    A recipe that starts from a trained model keeps that model's codec, whatever data it is given.
+    """
+    root = collect(recipe)
+    config, given = recipe.autoencoder, recipe.wam.pretrained
+    if given is not None and (Path(given) / CODEC_FILE).is_file():
+        codec = Codec.load(Path(given))
+        encode_latents(root, codec.autoencoder)
+        return codec
+    if config.pretrained is not None:
+        autoencoder = FrameAutoencoder.from_pretrained(config.pretrained)
+    else:
+        autoencoder = train_autoencoder(
+            root,
+            root / "vae",
+            steps=config.steps,
+            batch_size=config.batch_size,
+            learning_rate=config.lr,
+            seed=data_seed(recipe),
+            latent_channels=config.latent_channels,
+            width=config.width,
+        )
+    encode_latents(root, autoencoder)
+    return Codec(autoencoder=autoencoder, actions=dataset(recipe).norm)
+
+
+def data_seed(recipe: Recipe) -> int:
+    """Seed of everything that depends on the data alone."""
+    return recipe.data.seed
+
+
+def dataset(
+    recipe: Recipe, *, codec: Codec | None = None, split: str = "train", seed: int | None = None
+) -> EpisodeDataset:
+    """The recipe's windows, normalised as `codec` says."""
+    return EpisodeDataset(
+        recipe.data.root,
+        window_frames=recipe.data.window_frames,
+        tasks=recipe.data.tasks,
+        split=split,
+        seed=recipe.seed if seed is None else seed,
+        norm=None if codec is None else codec.actions,
+        balance=True,
+    )
+
+
+def _run(
+    recipe: Recipe,
+    loop: LoopConfig,
+    student: WorldActionModel,
+    codec: Codec,
+    run_dir: Path,
+    *,
+    teacher: WorldActionModel | None = None,
+    info: dict[str, Any],
+) -> Path:
+    method = find_method(loop.method)(
+        recipe.streams, student, teacher=teacher, keep_target=loop.save_weights == "target", **loop.options
+    )
+    return run_training(
+        method,
+        dataset(recipe, codec=codec),
+        loop,
+        run_dir=run_dir,
+        seed=recipe.seed,
+        info={"name": recipe.name, "recipe": plain(recipe), **info},
+        beside=codec.save,
+    )
+
+
+def train(recipe: Recipe, *, run_dir: str | Path | None = None) -> Path:
+    """Trains a teacher, from data on; continues where an earlier call was stopped.
+
+    Returns:
+        Folder of the teacher, `<run_dir>/teacher`.
+    """
+    codec = prepare_data(recipe)
+    folder = prepare_run(recipe, run_dir)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        if recipe.wam.pretrained is None:
+            model = family(recipe.wam.family).create(**recipe.wam.config)
+        else:
+            model, _ = load_wam(recipe.wam.pretrained)
+    return _run(recipe, recipe.train, model, codec, folder, info={"teacher": None})
+
+
+def distill(recipe: Recipe, *, run_dir: str | Path | None = None) -> Path:
+    """Distils the recipe's teacher; continues where an earlier call was stopped.
+
+    Returns:
+        Folder of the student, `<run_dir>/student`.
+
+    Raises:
+        ValueError: the recipe has no `distill` section or names no teacher.
+    """
+    if recipe.distill is None or recipe.wam.pretrained is None:
+        raise ValueError(
+            f"recipe {recipe.name!r} cannot be distilled: it needs a distill section and wam.pretrained, the folder of "
+            "a trained teacher (flashwam train makes one)"
+        )
+    teacher_folder = Path(recipe.wam.pretrained)
+    teacher, _ = load_wam(teacher_folder)
+    student, _ = load_wam(recipe.distill.init or teacher_folder)
+    codec = prepare_data(recipe)
+    folder = prepare_run(recipe, run_dir)
+    info = {"teacher": str(teacher_folder), "init": recipe.distill.init}
+    return _run(recipe, recipe.distill, student, codec, folder, teacher=teacher, info=info)
