@@ -2,19 +2,17 @@
 """A model on disk: the family's own folder layout plus `flashwam.json`, which says how it must be sampled."""
 
 import json
-import platform
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from flashwam.core.streams import StreamSpec
+from flashwam.provenance import provenance
 from flashwam.wam import load
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["INFO_FILE", "WamInfo", "load_wam", "provenance", "read_info", "save_wam"]
+__all__ = ["INFO_FILE", "WamInfo", "load_wam", "read_info", "save_wam"]
 
 INFO_FILE = "flashwam.json"
 _KINDS = ("student", "teacher")
@@ -28,35 +26,13 @@ class WamInfo:
         kind: "student" (sampled with its streams' consistency functions) or "teacher" (a velocity network).
         streams: Per-stream choices it was trained with, in generation order.
         steps: Optimiser steps of its training.
-        extra: Everything else: teacher, recipe, weights, git revision, versions, results.
+        extra: Everything else: name, teacher, recipe, weights, provenance, results.
     """
 
     kind: str
     streams: Mapping[str, StreamSpec]
     steps: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
-
-
-def provenance() -> dict[str, Any]:
-    """Git revision (None outside a repository; "+" where files differ from it) and versions."""
-    versions: dict[str, str] = {"python": platform.python_version()}
-    for package in ("flashwam", "torch", "diffusers", "accelerate"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {"git_revision": _git_revision(), "versions": versions}
-
-
-def _git_revision() -> str | None:
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def save_wam(
@@ -86,8 +62,10 @@ def save_wam(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
-    configs = [{"name": name, **spec.config} for name, spec in streams.items()]
-    content = {"kind": kind, "streams": configs, **(info or {}), **provenance()}
+    configs = {name: spec.config for name, spec in streams.items()}
+    made = provenance()
+    made["versions"] = made.pop("packages")
+    content = {"kind": kind, "streams": configs, **(info or {}), **made}
     (folder / INFO_FILE).write_text(json.dumps(content, indent=2) + "\n")
 
 
@@ -122,11 +100,10 @@ def load_wam(folder: Path | str, **options: Any) -> tuple[WorldActionModel, WamI
     """
     content = read_info(folder)
     kind, configs = content.pop("kind", None), content.pop("streams", None)
-    if kind not in _KINDS or not isinstance(configs, list):
-        raise ValueError(f"{Path(folder) / INFO_FILE} must say kind {_KINDS} and list its streams; got kind {kind!r}")
+    if kind not in _KINDS or not isinstance(configs, dict):
+        raise ValueError(f"{Path(folder) / INFO_FILE} must say kind {_KINDS} and its streams; got kind {kind!r}")
     streams = {}
-    for config in configs:
-        name = config.pop("name")
+    for name, config in configs.items():
         try:
             streams[name] = StreamSpec.from_config(name, config)
         except ValueError as error:

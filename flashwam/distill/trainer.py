@@ -66,6 +66,7 @@ def train(
             result.
         seed: Of every draw.
         info: Further entries of the result's `flashwam.json`, such as "teacher" and "recipe".
+        beside: Writes what else belongs into every exported model folder.
         beside: Writes what else belongs into an exported folder, such as codecs.
 
     Returns:
@@ -249,6 +250,8 @@ class _Training:
                     kind=self.method.result,
                     info={**self.info, "steps": step, "weights": self.loop.save_weights},
                 )
+                if self.beside is not None:
+                    self.beside(folder)
                 if self.beside is not None:
                     self.beside(folder)
         self.accelerator.wait_for_everyone()
