@@ -27,17 +27,18 @@ def inputs(make_wam: Callable[..., LingBotVA], draw: Draw) -> tuple[LingBotVA, d
     return wam, clean, noisy, sigma, text
 
 
+@pytest.mark.parametrize("size", [1, 2, 5])
 @pytest.mark.parametrize("window", [1, 2, 3, 4, 5, 64])
-def test_masked_pass_equals_cached_rollout(inputs: tuple, window: int) -> None:
+def test_masked_pass_equals_cached_rollout(inputs: tuple, size: int, window: int) -> None:
     """Also where history is longer than the window, and with imagined tokens put in and dropped on the way."""
     wam, clean, noisy, sigma, text = inputs
-    context = {"text": text, "window_chunks": window}
+    context = {"text": text, "window_chunks": window, "chunk_frames": size}
     with torch.no_grad():
         masked = wam.velocity(noisy, sigma, clean, context)
     session = wam.session(text, window_chunks=window)
-    for chunk in range(CHUNKS):
-        at = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
-        assert session.frame_index == at.start
+    for start in range(0, CHUNKS * CHUNK, size):
+        at = slice(start, start + size)
+        assert session.frame_index == start
         velocity = session.velocity("video", noisy["video"][:, :, at], sigma["video"][:, at])
         assert_close(velocity, masked["video"][:, :, at], atol=1e-5, rtol=1e-5)
         session.append("video", clean["video"][:, :, at], predicted=True)
@@ -47,7 +48,7 @@ def test_masked_pass_equals_cached_rollout(inputs: tuple, window: int) -> None:
         session.drop_predicted()
         session.append("video", clean["video"][:, :, at], predicted=False)
         session.append("action", clean["action"][:, :, at], predicted=False)
-        session.advance(CHUNK)
+        session.advance(size)
 
 
 def test_noised_history_is_embedded_at_its_own_level(inputs: tuple) -> None:

@@ -51,10 +51,14 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Project x [..., in] to [..., out] in the dtype of x."""
+        return self.product(x).to(x.dtype)
+
+    def product(self, x: Tensor) -> Tensor:
+        """The projection as it was multiplied, in `matmul_dtype` where that is set."""
         dtype = self.matmul_dtype
         if dtype is None:
             return functional.linear(x, self.weight, self.bias)
-        return functional.linear(x.to(dtype), self.weight.to(dtype), self.bias.to(dtype)).to(x.dtype)
+        return functional.linear(x.to(dtype), self.weight.to(dtype), self.bias.to(dtype))
 
 
 class FeedForward(nn.Module):
@@ -68,7 +72,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, S, D] to [B, S, D]."""
-        return self.net[2](functional.gelu(self.net[0].proj(x), approximate="tanh"))
+        inner = functional.gelu(self.net[0].proj.product(x), approximate="tanh")
+        return self.net[2].product(inner).to(x.dtype)
 
 
 class ConditionEmbedder(nn.Module):
