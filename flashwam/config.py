@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from flashwam.data.episodes import atomic_write
 from flashwam.provenance import provenance
@@ -21,6 +21,15 @@ EXTENDS = "extends"
 RECIPE_FILE = "recipe.yaml"
 PROVENANCE_FILE = "provenance.json"
 _SHIPPED = Path(__file__).resolve().parents[1] / "recipes"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Sections one key a line, lists in brackets."""
+
+
+_Dumper.add_representer(
+    list, lambda dumper, values: dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=True)
+)
 
 
 def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -72,7 +81,7 @@ def find_recipe(path_or_name: str | Path) -> Path:
 
 def to_yaml(recipe: Recipe) -> str:
     """The resolved recipe as YAML, every field written out; `load_recipe` reads an equal one from it."""
-    return OmegaConf.to_yaml(OmegaConf.create(plain(recipe)))
+    return yaml.dump(plain(recipe), Dumper=_Dumper, sort_keys=False, width=110)
 
 
 def differences(one: Recipe, other: Recipe, *, ignore: Sequence[str] = ()) -> dict[str, tuple[Any, Any]]:
@@ -127,7 +136,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> tuple[DictConfig, Origins]:
         raise ValueError(f"{path}: extends itself by way of {' -> '.join(p.name for p in (*above, path))}")
     try:
         own = OmegaConf.load(path)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(own, DictConfig):
         raise ValueError(f"{path}: a recipe is a mapping of sections; got {type(OmegaConf.to_container(own)).__name__}")
@@ -158,7 +167,7 @@ def _override(merged: DictConfig, override: str, origins: Origins) -> DictConfig
     try:
         own = OmegaConf.from_dotlist([override])
         content = OmegaConf.to_container(own, resolve=False)
-    except (YAMLError, OmegaConfBaseException) as error:
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ValueError(f"{source}: {_first_line(error)}") from error
     check_keys(content, source=source)
     origins.record(content, source)

@@ -1,0 +1,376 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `flashwam` command. Parsing imports nothing heavy; each command imports what it runs."""
+
+import argparse
+import json
+import linecache
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["main"]
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+_RECIPE_HELP = "a YAML file, a run folder, or a short name such as flash_wam (see recipes/)"
+_OVERRIDE_HELP = "values that replace the recipe's, such as distill.steps=500 streams.video.consistency=linear"
+
+_TOP = """\
+From demonstrations to a one-step world-action model, with the reasons shown.
+
+A world-action model draws a chunk of video and then the actions that lead there, in dozens of network evaluations.
+flashwam distils it to one per stream, with the consistency function that fits each stream's noise.
+"""
+
+_TOP_EPILOG = """\
+in order:
+  flashwam demo                        all of the below at small size, and one page that shows it
+  flashwam analyze flash_wam           before any training: which consistency function fits which stream, and why
+  flashwam collect teacher             demonstrations from a simulator
+  flashwam train teacher               the many-step teacher
+  flashwam distill flash_wam           the one-step student
+  flashwam evaluate runs/flash_wam/student --nfe 1v/1a
+  flashwam compare runs/flash_wam runs/naive_lcm
+
+`flashwam COMMAND --help` explains a command. Every run stops cleanly on Ctrl-C and resumes with the same command.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0, 2 for a user's error, 130 after Ctrl-C."""
+    # Set before torch is imported: two OpenMP teams on the same cores slow each other down many times over.
+    for key, value in (("OMP_NUM_THREADS", "1"), ("MKL_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")):
+        os.environ.setdefault(key, value)
+    arguments = _parse(sys.argv[1:] if argv is None else list(argv))
+    level = logging.DEBUG if arguments.debug else logging.INFO
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    for noisy in ("matplotlib", "PIL", "urllib3", "filelock", "absl", "numexpr", "OpenGL"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        arguments.run(arguments)
+        # Only now would a full disk or a closed pipe show.
+        sys.stdout.flush()
+        return 0
+    except KeyboardInterrupt:
+        print("\nstopped; what is done is kept, and the same command resumes it", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if arguments.debug or not _is_users(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+
+
+def _is_users(error: Exception) -> bool:
+    """Whether an error is a message to the user: a missing file, or one that this package raised itself."""
+    if isinstance(error, OSError):
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = str(Path(__file__).resolve().parent)
+    last = frames[-1]
+    line = linecache.getline(last.filename, last.lineno or 0).strip()
+    return str(Path(last.filename).resolve()).startswith(ours) and line.startswith("raise")
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="flashwam", description=_TOP, epilog=_TOP_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"flashwam {_version()}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_demo, _collect, _train, _distill, _evaluate, _analyze, _compare, _info):
+        add(commands)
+    arguments, rest = parser.parse_known_args(argv)
+    # argparse gives up on positionals after the first option; overrides may stand anywhere.
+    late = [text for text in rest if "=" in text and not text.startswith("-")]
+    if late != rest or (rest and not hasattr(arguments, "overrides")):
+        unknown = [text for text in rest if text not in late or not hasattr(arguments, "overrides")]
+        arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if late:
+        arguments.overrides = [*arguments.overrides, *late]
+    return arguments
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("flashwam")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], text: str, examples: str) -> Any:
+    title, _, body = text.partition("\n")
+    parser = commands.add_parser(
+        name,
+        help=title,
+        description=f"{title}\n{body}",
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks and debugging messages")
+    parser.set_defaults(run=run, parser=parser)
+    return parser
+
+
+def _add_recipe(parser: argparse.ArgumentParser, *, run_dir: bool = True) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help=_RECIPE_HELP)
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help=_OVERRIDE_HELP)
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and a plan, and do nothing")
+    if run_dir:
+        parser.add_argument("--run-dir", type=Path, metavar="DIR", help="folder of the run (default: runs/<name>)")
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", metavar="FILE", help="write the numbers as JSON; '-' prints them instead of the text")
+
+
+def _demo(commands: Any) -> None:
+    text = """\
+everything once at small size, on one page
+Collects demonstrations from a physics simulator, trains a small teacher, distils it to one step by several methods,
+drives all of them in closed loop and writes one page with the schedule analysis, success, speed and the reasons.
+The page exists within seconds and fills as results come. An interrupted demo resumes.
+
+presets:
+  smoke   3 minutes; checks that everything works, its numbers mean little
+  quick   15 minutes on two cores
+  full    hours; the benchmark in the README"""
+    parser = _command(
+        commands, "demo", _run_demo, text, "  flashwam demo\n  flashwam demo --preset smoke --out /tmp/demo"
+    )
+    parser.add_argument("--preset", choices=("smoke", "quick", "full"), default="quick", help="size (default: quick)")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: runs/demo")
+    parser.add_argument("--from-scratch", action="store_true", help="train the teacher even where one is shipped")
+
+
+def _collect(commands: Any) -> None:
+    text = """\
+demonstrations from a simulator, by scripted experts
+Writes LeRobot v2.1 folders below data.root: one per task, with videos, actions, latents and text embeddings.
+Tasks with several ways to succeed get data.multimodal_episodes, and a coin chooses the way."""
+    examples = "  flashwam collect teacher\n  flashwam collect teacher 'data.tasks=[reach-wall]' data.processes=4"
+    _add_recipe(_command(commands, "collect", _run_collect, text, examples), run_dir=False)
+
+
+def _train(commands: Any) -> None:
+    text = """\
+the many-step teacher, by flow matching on every stream
+Trains the model of the recipe's `wam` section as its `train` section says. The result is <run>/teacher."""
+    examples = (
+        "  flashwam train teacher\n"
+        "  flashwam train teacher train.steps=6000 train.lr=5e-4 --run-dir runs/longer\n"
+        "  flashwam train teacher --dry-run          parameters, memory and time, before anything starts"
+    )
+    _add_recipe(_command(commands, "train", _run_train, text, examples))
+
+
+def _distill(commands: Any) -> None:
+    text = """\
+the few-step student of a teacher
+Distils the teacher at wam.pretrained as the recipe's `distill` section and its per-stream choices say: which
+consistency function, how many anchors, which guidance. The result is <run>/student; it carries its consistency
+functions and is always sampled with them."""
+    examples = (
+        "  flashwam distill flash_wam\n"
+        "  flashwam distill flash_wam streams.video.consistency=linear --run-dir runs/linear_video\n"
+        "  flashwam distill libero_flash_wam --dry-run          the plan at 5 billion parameters"
+    )
+    _add_recipe(_command(commands, "distill", _run_distill, text, examples))
+
+
+def _evaluate(commands: Any) -> None:
+    text = """\
+success in closed loop, with intervals, error and latency
+Drives a teacher or student in the simulator from seeds that no demonstration used. Success comes with its Wilson 95 %
+interval. "1v/2a" means one video step and two action steps per chunk; "full" the teacher's own."""
+    examples = (
+        "  flashwam evaluate runs/flash_wam/student --episodes 50 --nfe 1v/1a --nfe 1v/2a\n"
+        "  flashwam evaluate runs/teacher/teacher --nfe full --tasks reach-wall,faucet-turn\n"
+        "  flashwam evaluate runs/naive_lcm/student --plain-euler          what the wrong sampler costs"
+    )
+    parser = _command(commands, "evaluate", _run_evaluate, text, examples)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="folder of a teacher or student, or a run")
+    parser.add_argument("--episodes", type=_positive, metavar="N", help="episodes per task (default: the recipe's)")
+    parser.add_argument("--nfe", action="append", metavar="1v/1a", help="steps per chunk; may be given several times")
+    parser.add_argument("--tasks", type=_names, metavar="A,B", help="tasks (default: the recipe's)")
+    parser.add_argument("--plain-euler", action="store_true", help="ignore the student's consistency functions")
+    parser.add_argument("--seed", type=int, default=0, help="shifts the evaluation seeds (default: 0)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: the checkpoint's)")
+    _add_json(parser)
+
+
+def _analyze(commands: Any) -> None:
+    text = """\
+which consistency function fits which stream
+Before any training, per stream: where its noise lies, how strongly each consistency function lets a gradient through
+there, and a verdict. With a trained run, the measured gradients are laid over the theory. Writes JSON, figures and
+one page."""
+    examples = (
+        "  flashwam analyze flash_wam\n"
+        "  flashwam analyze flash_wam streams.action.shift=0.05 --json -\n"
+        "  flashwam analyze flash_wam --checkpoint runs/flash_wam"
+    )
+    parser = _command(commands, "analyze", _run_analyze, text, examples)
+    parser.add_argument("recipe", metavar="RECIPE", help=_RECIPE_HELP)
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help=_OVERRIDE_HELP)
+    parser.add_argument("--checkpoint", type=Path, metavar="RUN", help="a run whose measured gradients are shown too")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder (default: runs/analysis/<name>)")
+    _add_json(parser)
+
+
+def _compare(commands: Any) -> None:
+    text = """\
+one table and one page for any set of evaluated runs
+Success with intervals, mode commitment, errors, latency, training curves and decoded video, side by side, with a
+verdict that says which differences are outside the intervals."""
+    examples = "  flashwam compare runs/teacher runs/naive_lcm runs/flash_wam --out runs/comparison"
+    parser = _command(commands, "compare", _run_compare, text, examples)
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="run folders with evaluations")
+    parser.add_argument("--out", type=Path, default="runs/comparison", metavar="DIR", help="default: runs/comparison")
+    _add_json(parser)
+
+
+def _info(commands: Any) -> None:
+    text = """\
+this installation, or what a folder holds
+Without a path: versions, device, rendering backend and what is missing, with the command that installs it.
+With a path: a run, a teacher or a student: family, size, streams, consistency functions, origin."""
+    examples = "  flashwam info\n  flashwam info runs/flash_wam/student"
+    parser = _command(commands, "info", _run_info, text, examples)
+    parser.add_argument("path", metavar="PATH", nargs="?", type=Path, help="a run, teacher or student folder")
+    _add_json(parser)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1; got {text!r}")
+    return int(text)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _run_demo(arguments: argparse.Namespace) -> None:
+    from flashwam.demo import demo
+
+    demo(preset=arguments.preset, out=arguments.out, from_scratch=arguments.from_scratch)
+
+
+def _loaded(arguments: argparse.Namespace, command: str) -> Any:
+    """The recipe of a command's arguments; None where a dry run has said everything."""
+    from flashwam.config import load_recipe, to_yaml
+
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    from flashwam.plan import check_names, make_plan
+
+    if not arguments.dry_run:
+        check_names(recipe, command)
+        return recipe
+    plan = make_plan(recipe, command, run_dir=getattr(arguments, "run_dir", None))
+    # The plan is a comment, so that the output is a recipe itself.
+    print(to_yaml(recipe), end="")
+    print("\n".join(f"# {line}".rstrip() for line in plan.lines()))
+    return None
+
+
+def _run_collect(arguments: argparse.Namespace) -> None:
+    if recipe := _loaded(arguments, "collect"):
+        if recipe.data.source != "metaworld":
+            raise ValueError(
+                f"data.source is {recipe.data.source!r}: its episodes are not collected, put them below data.root"
+            )
+        from flashwam.pipeline import collect
+
+        print(f"demonstrations: {collect(recipe)}")
+
+
+def _run_train(arguments: argparse.Namespace) -> None:
+    if recipe := _loaded(arguments, "train"):
+        from flashwam.pipeline import train
+
+        print(f"teacher: {train(recipe, run_dir=arguments.run_dir)}")
+
+
+def _run_distill(arguments: argparse.Namespace) -> None:
+    if recipe := _loaded(arguments, "distill"):
+        from flashwam.pipeline import distill
+
+        print(f"student: {distill(recipe, run_dir=arguments.run_dir)}")
+
+
+def _run_evaluate(arguments: argparse.Namespace) -> None:
+    from flashwam.pipeline import evaluate
+
+    results = evaluate(
+        arguments.checkpoint,
+        episodes=arguments.episodes,
+        nfe=tuple(arguments.nfe or ("1v/1a",)),
+        tasks=arguments.tasks,
+        plain_euler=arguments.plain_euler,
+        seed=arguments.seed,
+        out=arguments.out,
+    )
+    _write_json(arguments.json, results)
+    if arguments.json != "-":
+        from flashwam.info import evaluation_lines
+
+        print("\n".join(evaluation_lines(results)))
+
+
+def _run_analyze(arguments: argparse.Namespace) -> None:
+    from flashwam.config import load_recipe
+    from flashwam.report.analyze import analyze
+
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    out = arguments.out or Path("runs") / "analysis" / recipe.name
+    results = analyze(recipe, out=out, checkpoint=arguments.checkpoint)
+    _write_json(arguments.json, results)
+    if arguments.json != "-":
+        from flashwam.info import analysis_lines
+
+        print("\n".join(analysis_lines(results)))
+        print(f"page: {Path(out) / 'schedule.html'}")
+
+
+def _run_compare(arguments: argparse.Namespace) -> None:
+    from flashwam.report.compare import compare
+
+    results = compare(arguments.runs, out=arguments.out)
+    _write_json(arguments.json, results)
+    if arguments.json != "-":
+        print(f"page: {arguments.out / 'compare.html'}")
+
+
+def _run_info(arguments: argparse.Namespace) -> None:
+    from flashwam.info import describe, info_lines, installation
+
+    facts = installation() if arguments.path is None else describe(arguments.path)
+    _write_json(arguments.json, facts)
+    if arguments.json != "-":
+        print("\n".join(info_lines(facts)))
+
+
+def _write_json(target: str | None, results: Any) -> None:
+    if target is None:
+        return
+    text = json.dumps(results, indent=2, default=str)
+    if target == "-":
+        print(text)
+    else:
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        Path(target).write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

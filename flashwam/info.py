@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is installed here, and what a folder holds."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from flashwam.provenance import git_revision, package_version
+
+__all__ = ["analysis_lines", "describe", "evaluation_lines", "info_lines", "installation"]
+
+PACKAGES = (
+    "torch",
+    "diffusers",
+    "accelerate",
+    "deepspeed",
+    "omegaconf",
+    "numpy",
+    "scipy",
+    "safetensors",
+    "tensorboard",
+)
+EXTRAS = {
+    "sim": ("metaworld", "av"),
+    "report": ("matplotlib",),
+    "dev": ("pytest", "ruff", "nbclient", "nbformat", "ipykernel"),
+}
+"""Extra of setup.cfg -> packages that it brings."""
+
+
+def installation() -> dict[str, Any]:
+    """Versions, device, rendering backend, and which extras lack what."""
+    missing = {
+        extra: absent
+        for extra, packages in EXTRAS.items()
+        if (absent := [p for n, p in packages.items() if not find_spec(n)])
+    }
+    facts: dict[str, Any] = {
+        "flashwam": package_version("flashwam"),
+        "git_revision": git_revision(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: package_version(name) for name in PACKAGES},
+        "device": _device(),
+        "rendering": _rendering(),
+        "missing": missing,
+    }
+    if missing:
+        facts["install"] = f"pip install 'flashwam[{','.join(missing)}]'"
+    return facts
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """What a run, teacher or student folder holds.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: The folder is none of these.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; expected a run, a teacher or a student")
+    if (folder / "flashwam.json").is_file() or (folder / "wam.json").is_file():
+        return _describe_model(folder)
+    if (folder / "recipe.yaml").is_file():
+        return _describe_run(folder)
+    raise ValueError(
+        f"{folder} is no run (recipe.yaml), no student or teacher (flashwam.json) and no model (wam.json); "
+        f"it holds {', '.join(sorted(p.name for p in folder.iterdir())[:8]) or 'nothing'}"
+    )
+
+
+def info_lines(facts: Mapping[str, Any], indent: str = "") -> list[str]:
+    """Nested facts as aligned text."""
+    shown = {key: value for key, value in facts.items() if value not in (None, {}, [])}
+    width = max((len(str(key)) for key in shown), default=0)
+    lines = []
+    for key, value in shown.items():
+        if isinstance(value, Mapping):
+            lines += [f"{indent}{key}", *info_lines(value, indent + "  ")]
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            lines.append(f"{indent}{key:<{width}}  {text}")
+    return lines
+
+
+def analysis_lines(analysis: Mapping[str, Any]) -> list[str]:
+    """A schedule analysis in a few lines: the table and the verdicts."""
+    lines = [
+        f"{'stream':<8} {'shift':>6} {'median':>7} {'<0.1':>6}  {'function':<8} {'E|b|':>7} {'E b^2':>7} {'order':>6}"
+    ]
+    for name, numbers in analysis["streams"].items():
+        head = f"{name:<8} {numbers['shift']:>6g} {numbers['median']:>7.3f} {numbers['mass_below_low_noise']:>6.1%}"
+        for label, function in numbers["functions"].items():
+            own = "*" if label == numbers["own"] else " "
+            lines.append(
+                f"{head:<30}  {own}{label:<8}{function['mean_gradient_scale']:>7.4f} "
+                f"{function['mean_squared_gradient_scale']:>7.4f} {function['order_at_zero']:>6.2f}"
+            )
+            head = ""
+    lines.append("(* = the recipe's own)")
+    lines += [f"{name}: {numbers['verdict']['reason']}" for name, numbers in analysis["streams"].items()]
+    for entry in analysis.get("warnings", []):
+        lines.append(f"warning: {entry if isinstance(entry, str) else ' '.join(map(str, entry))}")
+    return lines
+
+
+def evaluation_lines(results: Any) -> list[str]:
+    """Evaluations as a table: one line per label, success with its interval, errors and latency."""
+    evaluations = [results] if isinstance(results, Mapping) and "overall" in results else results
+    if isinstance(evaluations, Mapping):
+        evaluations = list(evaluations.values())
+    lines = [f"{'evaluation':<28} {'success':>8}  {'95 % interval':<14} {'committed':>9} {'actT':>7} {'ms/chunk':>9}"]
+    for one in evaluations:
+        overall = one["overall"]
+        low, high = overall["wilson"]
+        rate = overall["success"] / max(1, overall["episodes"])
+        lines.append(
+            f"{one['label']:<28} {rate:>8.3f}  [{low:.3f}, {high:.3f}] {_number(overall.get('commitment'), 9, 2)} "
+            f"{_number((one.get('open_loop') or {}).get('action_error_teacher'), 7, 4)} "
+            f"{_number((one.get('latency') or {}).get('chunk_ms'), 9, 1)}"
+        )
+        for task, numbers in one.get("tasks", {}).items():
+            low, high = numbers["wilson"]
+            rate = numbers["success"] / max(1, numbers["episodes"])
+            lines.append(
+                f"  {task:<26} {rate:>8.3f}  [{low:.3f}, {high:.3f}] {_number(numbers.get('commitment'), 9, 2)}"
+            )
+    return lines
+
+
+def _number(value: float | None, width: int, digits: int) -> str:
+    return f"{'-':>{width}}" if value is None else f"{value:>{width}.{digits}f}"
+
+
+def _device() -> dict[str, Any]:
+    import torch
+
+    facts: dict[str, Any] = {"cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        memory = f"{properties.total_memory / 2**30:.0f} GiB"
+        return {"type": "cuda", "count": torch.cuda.device_count(), "name": properties.name, "memory": memory, **facts}
+    return {"type": "cpu", **facts}
+
+
+def _rendering() -> dict[str, Any]:
+    from flashwam.sim.gl import BACKENDS, ensure_gl
+
+    try:
+        return {"backend": ensure_gl()}
+    except (RuntimeError, ImportError) as error:
+        return {"backend": None, "reason": str(error), "packages": dict(BACKENDS)}
+
+
+def _describe_model(folder: Path) -> dict[str, Any]:
+    own, wam = _json(folder / "flashwam.json"), _json(folder / "wam.json")
+    files = sorted((folder / "transformer").glob("*.safetensors")) or sorted(folder.rglob("*.safetensors"))
+    streams = own.get("streams", {})
+    if isinstance(streams, list):
+        streams = {stream["name"]: stream for stream in streams}
+    network = {k: v for k, v in _json(folder / "transformer" / "config.json").items() if not k.startswith("_")}
+    return {
+        "folder": str(folder),
+        "kind": own.get("kind", "model (no flashwam.json: not sampled by name of a consistency function)"),
+        "family": wam.get("family"),
+        "parameters": _count(files),
+        "weights": f"{sum(f.stat().st_size for f in files) / 2**20:.1f} MiB in {len(files)} file(s)",
+        "steps": own.get("steps"),
+        "teacher": own.get("teacher"),
+        "streams": {name: _describe_stream(stream) for name, stream in streams.items()},
+        "rollout": {k: v for k, v in wam.items() if k != "family"},
+        "network": network,
+        "git_revision": own.get("git_revision"),
+        "versions": own.get("versions"),
+        "results": own.get("results"),
+    }
+
+
+def _describe_stream(stream: Mapping[str, Any]) -> str:
+    function = stream.get("consistency", {})
+    function = function if isinstance(function, Mapping) else {"name": function}
+    parameters = ", ".join(
+        f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in function.items() if k != "name"
+    )
+    named = f"{function.get('name')}" + (f" ({parameters})" if parameters else "")
+    parts = [f"{named}, shift {stream.get('shift'):g}", f"{stream.get('steps')} step(s)"]
+    parts.append(f"teacher {stream.get('teacher_steps')}")
+    if stream.get("guidance_scale", 1) != 1:
+        parts.append(f"guidance {stream['guidance_scale']:g}")
+    return ", ".join(parts)
+
+
+def _describe_run(folder: Path) -> dict[str, Any]:
+    from flashwam.config import load_recipe
+
+    recipe = load_recipe(folder / "recipe.yaml")
+    checkpoints = sorted(p.name for p in (folder / "checkpoints").glob("step_*"))
+    results = [name for name in ("teacher", "student") if (folder / name / "flashwam.json").is_file()]
+    state = f"finished: {', '.join(results)}" if results else f"at {checkpoints[-1]}" if checkpoints else "not begun"
+    return {
+        "folder": str(folder),
+        "kind": "run",
+        "recipe": recipe.name,
+        "state": state,
+        "kept_steps": sorted(p.name for p in (folder / "steps").glob("step_*")),
+        "evaluations": sorted(p.stem for p in (folder / "evaluations").glob("*.json")),
+        "made_by": _json(folder / "provenance.json"),
+        **{name: _describe_model(folder / name) for name in results},
+    }
+
+
+def _count(files: list[Path]) -> int:
+    """Parameters in safetensors files, read from their headers alone."""
+    total = 0
+    for path in files:
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        for key, entry in header.items():
+            if key != "__metadata__":
+                size = 1
+                for side in entry["shape"]:
+                    size *= side
+                total += size
+    return total
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
