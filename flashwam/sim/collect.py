@@ -7,6 +7,7 @@ the clean expert action, and `executed_action` keeps what was really done.
 
 import logging
 import multiprocessing as mp
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,9 @@ from flashwam.data.episodes import CAMERA, episode_path, write_episode, write_me
 from flashwam.sim.experts import make_expert
 from flashwam.sim.gl import ensure_gl
 from flashwam.sim.metaworld import DEMO_SEED_BASE, EVAL_SEED_BASE, MetaWorldEnv
-from flashwam.sim.tasks import get_task
+from flashwam.sim.tasks import TaskSpec, get_task
 
-__all__ = ["CollectSummary", "NoiseBursts", "collect", "record_episode"]
+__all__ = ["CollectSummary", "NoiseBursts", "collect", "record_episode", "toss_way"]
 
 logger = logging.getLogger(__name__)
 
@@ -90,14 +91,15 @@ def _environment(task: str, size: int, max_steps: int | None) -> MetaWorldEnv:
 
 
 def record_episode(
-    env: MetaWorldEnv, seed: int, *, noise: NoiseBursts, render_every: int = 4
+    env: MetaWorldEnv, seed: int, *, noise: NoiseBursts, way: int = -1, render_every: int = 4
 ) -> tuple[dict[str, np.ndarray], np.ndarray, int] | None:
     """Plays one demonstration.
 
     Args:
         env: The environment.
-        seed: Decides positions, coin and noise, through independent streams.
+        seed: Decides positions and noise.
         noise: The disturbance.
+        way: Index into the task's ways; -1 for an ordinary task.
         render_every: Control steps between pictures; the rows between hold the last one.
 
     Returns:
@@ -105,9 +107,7 @@ def record_episode(
         `render_every`, so that the last row has a picture of its own.
     """
     task = env.task
-    coin, disturbance = (np.random.default_rng(s) for s in np.random.SeedSequence([seed, 1]).spawn(2))
-    way = int(coin.integers(len(task.ways))) if task.multimodal else -1
-    pushes = noise.draw(task.max_steps, disturbance)
+    pushes = noise.draw(task.max_steps, np.random.default_rng([seed, 1]))
     picture = env.reset(seed)
     expert = make_expert(task, env.env, way)
     actions, executed, states, pictures = [], [], [], []
@@ -138,6 +138,21 @@ def record_episode(
     return columns, np.stack(pictures), env.way()
 
 
+def toss_way(task: TaskSpec, index: int, seed: int) -> int:
+    """Chooses an episode's way: blind to the scene, and equally often each in every run of as many episodes as ways.
+
+    Args:
+        task: The task.
+        index: Episode number.
+        seed: Of the collection.
+    """
+    if not task.multimodal:
+        return -1
+    count = len(task.ways)
+    rng = np.random.default_rng([seed, zlib.crc32(task.name.encode()), index // count])
+    return int(rng.permutation(count)[index % count])
+
+
 def _collect_one(job: dict[str, Any]) -> tuple[str, int]:
     """Writes one episode, unless it is complete already. Its content depends on its own number and seed alone."""
     repo, index = Path(job["repo"]), job["index"]
@@ -145,18 +160,20 @@ def _collect_one(job: dict[str, Any]) -> tuple[str, int]:
         return job["task"], index
     env = _environment(job["task"], job["size"], job["max_steps"])
     first = DEMO_SEED_BASE + (job["seed"] * _EPISODES + index) * _ATTEMPTS
+    way = toss_way(env.task, index, job["seed"])
     for attempt in range(_ATTEMPTS):
-        episode = record_episode(env, first + attempt, noise=job["noise"], render_every=job["render_every"])
+        seed = first + attempt
+        episode = record_episode(env, seed, noise=job["noise"], way=way, render_every=job["render_every"])
         if episode is None:
             continue
-        columns, pictures, way = episode
+        columns, pictures, taken = episode
         prompt = env.task.prompt
         length = len(pictures)
         record = {
             "tasks": [prompt],
             "action_config": [{"start_frame": 0, "end_frame": length, "action_text": prompt}],
-            "way": way,
-            "seed": first + attempt,
+            "way": taken,
+            "seed": seed,
             "failed_attempts": attempt,
         }
         write_episode(repo, index, columns=columns, frames=pictures, record=record, fps=CONTROL_HZ)

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training samples: random windows of latent frames with the actions between them, all held in memory.
+
+Letters: B samples, C latent channels, A action channels, F latent frames of a window, N actions per latent frame,
+L text tokens, D text width. Action frame j holds the N controls executed between latent frames j - 1 and j; frame 0 of
+a window is its observation, so its actions are padding: zero and masked.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from flashwam.core.batch import Batch
+from flashwam.data.actions import ActionNorm
+from flashwam.data.episodes import episode_path, find_repos, read_episode_list, read_table
+from flashwam.data.latents import ACTION_NORM, EMPTY_TEXT, LatentSegment, latent_path, read_latents, read_text
+
+__all__ = ["EpisodeDataset", "to_batch"]
+
+logger = logging.getLogger(__name__)
+
+
+def _side_by_side(views: list[Tensor]) -> Tensor:
+    return torch.cat(views, dim=-1)
+
+
+def to_batch(samples: dict[str, Tensor], null_text: Tensor) -> Batch:
+    """Turns stacked samples into what a method is given: executed actions as history, frame 0 as the observation."""
+    given = torch.zeros(samples["video"].shape[0], samples["video"].shape[2], dtype=torch.bool)
+    given[:, 0] = True
+    return Batch(
+        clean={"video": samples["video"], "action": samples["action"]},
+        history={"video": samples["video"], "action": samples["executed"]},
+        mask={
+            "video": samples["video_mask"] & ~given[:, None, :, None, None],
+            "action": samples["action_mask"] & ~given[:, None, :, None, None],
+        },
+        given=given,
+        text=samples["text"],
+        null_text=null_text,
+        index=samples["index"],
+    )
+
+
+class EpisodeDataset(Dataset):
+    """Windows that begin at any latent frame of any episode. Draw i is a function of (seed, i) alone.
+
+    Args:
+        root: Folder of the repos; holds `action_norm.json` and `empty_emb.pt` too.
+        window_frames: F. Windows that reach past the end repeat the last frame, with masked actions and video.
+        tasks: Names of repo folders; None for all.
+        split: Which episodes: "train", "val", or "all".
+        val_every: One episode in so many belongs to "val".
+        seed: Of the draws.
+        draws: What `len` says: how many samples a run draws. None takes the number of windows.
+        balance: Draw every task equally often, however many episodes it has.
+        norm: Action normalisation; None reads `action_norm.json`.
+        cameras: Camera keys; None takes all there are.
+        arrange: Puts the cameras' latents [C, F, h, w] together; side by side by default.
+        limit: At most so many episodes per repo.
+
+    Raises:
+        FileNotFoundError, ValueError: Something is missing or damaged; the message names the file and the reason.
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        *,
+        window_frames: int,
+        tasks: Sequence[str] | None = None,
+        split: Literal["train", "val", "all"] = "train",
+        val_every: int = 20,
+        seed: int = 0,
+        draws: int | None = None,
+        balance: bool = False,
+        norm: ActionNorm | None = None,
+        cameras: Sequence[str] | None = None,
+        arrange: Callable[[list[Tensor]], Tensor] = _side_by_side,
+        limit: int | None = None,
+    ) -> None:
+        if window_frames < 2:
+            raise ValueError(f"window_frames must be at least 2 (an observation and what follows), got {window_frames}")
+        if split not in ("train", "val", "all"):
+            raise ValueError(f"split: expected 'train', 'val' or 'all', got {split!r}")
+        self.root, self.window_frames, self.seed, self.balance = Path(root), window_frames, seed, balance
+        self.norm = norm if norm is not None else self._read_norm()
+        self.null_text = read_text(self.root / EMPTY_TEXT)
+        self.tasks: list[str] = []
+        self._texts: list[Tensor] = []
+        video, label, executed = [], [], []
+        episodes: list[tuple[int, int, int, int, int]] = []
+        offset = 0
+        for repo in self._repos(tasks):
+            self.tasks.append(repo.name)
+            kept = [
+                e
+                for e in read_episode_list(repo)
+                if split == "all" or (e["episode_index"] % val_every == val_every - 1) == (split == "val")
+            ]
+            for episode in kept[:limit]:
+                for segment in episode["action_config"]:
+                    latents, text, actions, done = self._read_segment(repo, episode, segment, cameras, arrange)
+                    video.append(latents)
+                    label.append(actions)
+                    executed.append(done)
+                    frames = latents.shape[0]
+                    way = int(episode.get("way", -1))
+                    key = (len(self.tasks) - 1, episode["episode_index"], way, offset, frames)
+                    episodes.append((*key, self._text_id(text)))  # type: ignore[arg-type]
+                    offset += frames
+        if not episodes:
+            raise ValueError(f"no episodes for split {split!r} below {self.root}; collect more or lower val_every")
+        shapes = {(tuple(v.shape[1:]), a.shape[1:]) for v, a in zip(video, label, strict=True)}
+        if len(shapes) > 1:
+            raise ValueError(f"episodes below {self.root} differ in latent or action shape: {sorted(map(str, shapes))}")
+        self._video = torch.cat(video)
+        self._label = torch.cat(label)
+        self._executed = torch.cat(executed)
+        self.episodes = torch.tensor(episodes)
+        """[E, 6]: task, episode index, way, first frame in memory, frames, text."""
+        self._index_windows()
+        self.draws = len(self._windows) if draws is None else draws
+
+    def _read_norm(self) -> ActionNorm:
+        path = self.root / ACTION_NORM
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: encode the episodes first, or give norm=")
+        return ActionNorm.from_dict(json.loads(path.read_text()))
+
+    def _repos(self, tasks: Sequence[str] | None) -> list[Path]:
+        repos = {repo.name: repo for repo in find_repos(self.root)}
+        missing = [] if tasks is None else [task for task in tasks if task not in repos]
+        if missing:
+            raise FileNotFoundError(f"no episodes of {missing} below {self.root}; there are {sorted(repos)}")
+        return list(repos.values()) if tasks is None else [repos[task] for task in tasks]
+
+    def _text_id(self, text: Tensor) -> int:
+        for number, known in enumerate(self._texts):
+            if torch.equal(known, text):
+                return number
+        self._texts.append(text)
+        return len(self._texts) - 1
+
+    def _read_segment(
+        self,
+        repo: Path,
+        episode: dict[str, Any],
+        segment: dict[str, Any],
+        cameras: Sequence[str] | None,
+        arrange: Callable[[list[Tensor]], Tensor],
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Latents [F, C, h, w], text [L, D], labelled and executed actions [F, A, N]."""
+        index, start, end = episode["episode_index"], int(segment["start_frame"]), int(segment["end_frame"])
+        folder = latent_path(repo, index, start, end).parents[1]
+        keys = sorted(p.name for p in folder.glob("*") if p.is_dir()) if cameras is None else list(cameras)
+        if not keys:
+            raise FileNotFoundError(f"{folder} holds no latents: encode the episodes first")
+        views: list[LatentSegment] = [read_latents(latent_path(repo, index, start, end, key)) for key in keys]
+        first = views[0]
+        path = episode_path(repo, index)
+        table = read_table(path, ["action", "executed_action"])
+        if "action" not in table:
+            raise ValueError(f"{path}: has no column 'action'")
+        latents = arrange([view.latents for view in views]).permute(1, 0, 2, 3).contiguous()
+        count, per = latents.shape[0], first.actions_per_frame
+        skip = start + (first.first_row - first.start)
+        out = []
+        for name in ("action", "executed_action"):
+            rows = table.get(name, table["action"])[skip : skip + (count - 1) * per]
+            if len(rows) < (count - 1) * per:
+                raise ValueError(f"{path}: {count} latent frames need {(count - 1) * per} actions, got {len(rows)}")
+            if not np.isfinite(rows).all():
+                raise ValueError(f"{path}: column {name!r} holds values that are not finite")
+            controls = torch.from_numpy(rows.reshape(count - 1, per, -1)).permute(2, 0, 1)
+            actions = self.norm.normalise(controls)[..., 0].permute(1, 0, 2)
+            out.append(torch.cat([torch.zeros_like(actions[:1]), actions]))
+        return latents, first.text, out[0], out[1]
+
+    def _index_windows(self) -> None:
+        """Every (episode, first frame) with at least one frame to come, grouped by task."""
+        rows = [
+            (number, int(task), start)
+            for number, (task, _, _, _, frames, _) in enumerate(self.episodes.tolist())
+            for start in range(max(1, frames - 1))
+        ]
+        self._windows = torch.tensor(rows)
+        of_task = self._windows[:, 1]
+        self._by_task = [torch.nonzero(of_task == t).flatten() for t in range(len(self.tasks))]
+        self._by_task = [windows for windows in self._by_task if len(windows)]
+
+    def __len__(self) -> int:
+        return self.draws
+
+    def _draw(self, index: int) -> int:
+        rng = np.random.Generator(np.random.Philox(key=[self.seed, index]))
+        if not self.balance:
+            return int(rng.integers(len(self._windows)))
+        windows = self._by_task[int(rng.integers(len(self._by_task)))]
+        return int(windows[int(rng.integers(len(windows)))])
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {key: value[0] for key, value in self.sample([index]).items()}
+
+    def sample(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
+        """Draws samples, stacked; far quicker than one by one.
+
+        Args:
+            indices: Draw numbers, length B.
+
+        Returns:
+            `video` [B, C, F, h, w]; `action` (labels) and `executed` (what was done), [B, A, F, N, 1]; `action_mask`
+            bool, as `action`; `video_mask` bool [B, 1, F, 1, 1]; `text` [B, L, D]; `index` [B].
+        """
+        indices = [int(i) for i in indices]
+        chosen = self._windows[[self._draw(i) for i in indices]]
+        return self._gather(chosen[:, 0], chosen[:, 2], torch.tensor(indices))
+
+    def first_windows(self, episodes: Sequence[int] | Tensor | None = None) -> dict[str, Tensor]:
+        """The windows at the very start of episodes (numbers into `episodes`; None for all), as `sample` returns."""
+        numbers = torch.arange(len(self.episodes)) if episodes is None else torch.as_tensor(episodes)
+        return self._gather(numbers, torch.zeros_like(numbers), numbers)
+
+    def _gather(self, episode: Tensor, start: Tensor, index: Tensor) -> dict[str, Tensor]:
+        info = self.episodes[episode]
+        first, frames = info[:, 3], info[:, 4]
+        local = start[:, None] + torch.arange(self.window_frames)
+        real = local < frames[:, None]
+        at = first[:, None] + torch.minimum(local, frames[:, None] - 1)
+        known = real.clone()
+        known[:, 0] = False
+        channels = self.norm.mask()[None]
+        mask = (known[:, None, :, None, None] & channels).expand(-1, -1, -1, self._label.shape[2], -1)
+
+        def actions(table: Tensor) -> Tensor:
+            return table[at].permute(0, 2, 1, 3).unsqueeze(-1) * mask
+
+        return {
+            "video": self._video[at].permute(0, 2, 1, 3, 4).contiguous(),
+            "action": actions(self._label),
+            "executed": actions(self._executed),
+            "action_mask": mask.contiguous(),
+            "video_mask": real[:, None, :, None, None],
+            "text": torch.stack([self._texts[i] for i in info[:, 5].tolist()]),
+            "index": index,
+        }
+
+    def batch(self, indices: Sequence[int] | Tensor) -> Batch:
+        """Draws a `Batch` that a method can be given."""
+        return to_batch(self.sample(indices), self.null_text)
+
+    def collate(self, samples: Sequence[dict[str, Tensor]]) -> Batch:
+        """For a DataLoader: puts single samples together."""
+        return to_batch({key: torch.stack([s[key] for s in samples]) for key in samples[0]}, self.null_text)
+
+    def describe(self, index: int) -> str:
+        """Says which window draw `index` is, for error messages."""
+        number, task, start = self._windows[self._draw(int(index))].tolist()
+        return f"{self.tasks[task]}/episode_{int(self.episodes[number, 1]):06d} from latent frame {start}"

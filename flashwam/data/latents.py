@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Latent files in LingBot-VA's layout: one `.pth` per episode segment and camera, written once, read without pickle.
+
+    {latent: bf16 [f*h*w, C] in the order f, h, w, already normalised, latent_num_frames, latent_height, latent_width,
+     video_num_frames, video_height, video_width, text_emb: bf16 [L, D], text, frame_ids, start_frame, end_frame, fps,
+     ori_fps}
+The temporal factor is not stored; it follows from the counts: as many latent frames as pictures means 1, a quarter
+(after the first) means 4, as with the Wan autoencoder.
+"""
+
+import hashlib
+import io
+import itertools
+import json
+import logging
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flashwam.data.actions import ActionNorm
+from flashwam.data.autoencoder import FrameAutoencoder
+from flashwam.data.episodes import (
+    CAMERA,
+    CHUNK,
+    atomic_write,
+    episode_path,
+    find_repos,
+    read_episode_list,
+    read_frames,
+    read_table,
+    video_path,
+)
+from flashwam.data.text import encode_text
+
+__all__ = ["ACTION_NORM", "EMPTY_TEXT", "LatentSegment", "encode_latents", "latent_path", "read_latents", "read_text"]
+
+logger = logging.getLogger(__name__)
+
+EMPTY_TEXT = "empty_emb.pt"
+ACTION_NORM = "action_norm.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentSegment:
+    """One latent file, checked. Letters: C channels, F latent frames, L text tokens, D text width.
+
+    Attributes:
+        latents: float32 [C, F, h, w].
+        text: [L, D].
+        prompt: The instruction.
+        start: First row of the segment in the episode.
+        first_row: Row of the first picture.
+        stride: Rows between pictures.
+        factor: Pictures per latent frame.
+    """
+
+    latents: Tensor
+    text: Tensor
+    prompt: str
+    start: int
+    first_row: int
+    stride: int
+    factor: int
+
+    @property
+    def actions_per_frame(self) -> int:
+        """N: rows between two latent frames."""
+        return self.stride * self.factor
+
+
+def latent_path(repo: Path, index: int, start: int, end: int, camera: str = CAMERA) -> Path:
+    """Path of a segment's latents."""
+    folder = Path(repo) / "latents" / f"chunk-{index // CHUNK:03d}" / camera
+    return folder / f"episode_{index:06d}_{start}_{end}.pth"
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing: encode the episodes first") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()
+        raise ValueError(f"{path}: not a latent file that can be read without running code ({reason[:1]})") from error
+
+
+def read_text(path: Path) -> Tensor:
+    """Reads a text embedding such as `empty_emb.pt`, float32 [L, D]."""
+    value = _load(Path(path))
+    if not isinstance(value, Tensor) or value.ndim != 2:
+        raise ValueError(f"{path}: expected one tensor [L, D], got {type(value).__name__}")
+    return value.float()
+
+
+def _temporal(path: Path, frame_ids: list[int], frames: int) -> tuple[int, int]:
+    """Stride between pictures, and pictures per latent frame."""
+    count = len(frame_ids)
+    strides = {b - a for a, b in itertools.pairwise(frame_ids)}
+    if len(strides) > 1 or min(strides, default=1) < 1:
+        raise ValueError(f"{path}: frame_ids must rise evenly, got strides {sorted(strides)}")
+    stride = strides.pop() if strides else 1
+    for factor in (1, 4):
+        if (count - 1) // factor + 1 == frames:
+            return stride, factor
+    raise ValueError(f"{path}: {frames} latent frames fit neither {count} pictures nor a quarter of them")
+
+
+def read_latents(path: Path | str) -> LatentSegment:
+    """Reads and checks a latent file; no code in it is ever run.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: The file is damaged, not a latent file, or inconsistent; the message says which.
+    """
+    path = Path(path)
+    raw = _load(path)
+    needed = ("latent", "latent_num_frames", "latent_height", "latent_width", "text_emb", "frame_ids", "start_frame")
+    if not isinstance(raw, dict) or any(key not in raw for key in needed):
+        have = sorted(raw) if isinstance(raw, dict) else type(raw).__name__
+        raise ValueError(f"{path}: expected a mapping with {', '.join(needed)}; got {have}")
+    frames, height, width = (int(raw[f"latent_{k}"]) for k in ("num_frames", "height", "width"))
+    latent = raw["latent"]
+    if latent.ndim != 2 or latent.shape[0] != frames * height * width:
+        raise ValueError(
+            f"{path}: expected latent [{frames}*{height}*{width}, C] as its own counts say, got {tuple(latent.shape)}"
+        )
+    if not torch.isfinite(latent).all():
+        raise ValueError(f"{path}: the latents are not all finite; encode this episode again")
+    frame_ids = [int(i) for i in raw["frame_ids"]]
+    stride, factor = _temporal(path, frame_ids, frames)
+    return LatentSegment(
+        latents=latent.float().view(frames, height, width, -1).permute(3, 0, 1, 2).contiguous(),
+        text=raw["text_emb"].float(),
+        prompt=str(raw.get("text", "")),
+        start=int(raw["start_frame"]),
+        first_row=frame_ids[0],
+        stride=stride,
+        factor=factor,
+    )
+
+
+def _fingerprint(autoencoder: FrameAutoencoder) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(autoencoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _is_current(path: Path, fingerprint: str) -> bool:
+    if not path.exists():
+        return False
+    raw = _load(path)
+    return isinstance(raw, dict) and raw.get("autoencoder") == fingerprint
+
+
+def _save(path: Path, value: Any) -> None:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    atomic_write(path, buffer.getvalue())
+
+
+def encode_latents(root: Path | str, autoencoder: FrameAutoencoder, *, progress: bool = True) -> int:
+    """Encodes every episode below `root` and writes `empty_emb.pt` and the action quantiles beside the repos.
+
+    Files that this very autoencoder has made already are kept, so a killed run can be run again.
+
+    Args:
+        root: Folder of the repos.
+        autoencoder: The trained autoencoder.
+        progress: Show a progress bar.
+
+    Returns:
+        The number of files written.
+    """
+    from tqdm import tqdm
+
+    root = Path(root)
+    fingerprint = _fingerprint(autoencoder)
+    jobs = []
+    for repo in find_repos(root):
+        info = json.loads((repo / "meta" / "info.json").read_text())
+        jobs += [(repo, info, episode) for episode in read_episode_list(repo)]
+    labels, written = [], 0
+    for repo, info, episode in tqdm(jobs, desc="latents", unit="episode", disable=not progress):
+        index, every, fps = episode["episode_index"], int(info.get("render_every", 1)), info["fps"]
+        labels.append(read_table(episode_path(repo, index), ["action"])["action"])
+        for segment in episode["action_config"]:
+            start, end = int(segment["start_frame"]), int(segment["end_frame"])
+            path = latent_path(repo, index, start, end)
+            if _is_current(path, fingerprint):
+                continue
+            frame_ids = list(range(start, end, every))
+            frames = read_frames(video_path(repo, index), frame_ids)
+            latents = autoencoder.encode(frames)
+            count, channels, height, width = latents.shape
+            prompt = segment["action_text"]
+            value = {
+                "latent": latents.permute(0, 2, 3, 1).reshape(-1, channels).to(torch.bfloat16),
+                "latent_num_frames": count,
+                "latent_height": height,
+                "latent_width": width,
+                "video_num_frames": len(frame_ids),
+                "video_height": frames.shape[1],
+                "video_width": frames.shape[2],
+                "text_emb": encode_text(prompt).to(torch.bfloat16),
+                "text": prompt,
+                "frame_ids": frame_ids,
+                "start_frame": start,
+                "end_frame": end,
+                "fps": fps / every,
+                "ori_fps": fps,
+                "autoencoder": fingerprint,
+            }
+            _save(path, value)
+            written += 1
+    norm = ActionNorm.fit(np.concatenate(labels))
+    atomic_write(root / ACTION_NORM, json.dumps(norm.to_dict(), indent=2).encode())
+    _save(root / EMPTY_TEXT, encode_text("").to(torch.bfloat16))
+    logger.info("wrote %d latent files below %s", written, root)
+    return written
