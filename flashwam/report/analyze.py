@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from flashwam.core.consistency import make_consistency_function
+from flashwam.core.consistency import ConsistencyFunction, make_consistency_function
+from flashwam.core.noise import NoiseSchedule
 from flashwam.recipe import Recipe
 from flashwam.report.figures import write_whole
 from flashwam.report.metrics import find_metrics, gradient_bins, read_metrics
@@ -59,11 +60,12 @@ def analyze(recipe: Recipe, *, out: Path | str, checkpoint: Path | str | None = 
 
 
 def measured_gradients(analysis: Mapping[str, Any], metrics: Path) -> dict[str, Any]:
-    """Per stream the RMS gradient per sigma bin of a run, with the factor that fits it to |b|.
+    """Per stream the RMS gradient per sigma bin of a run beside |b|'s RMS over the same bin.
 
     Returns:
-        Stream -> {"sigma", "gradient", "scale", "steps", "log10_deviation"}; streams that were not distilled are left
-        out. The deviation is the RMS of log10(measured / (scale |b|)) over the bins: 0 is exact agreement.
+        Stream -> {"edges", "gradient", "theory", "sigma", "scale", "log10_deviation", "steps"}; streams that were not
+        distilled are left out. `sigma` is where |b| equals the bin's RMS, `scale` the best factor between measured
+        and theory, and the deviation the RMS of log10(measured / (scale theory)): 0 is exact proportion.
 
     Raises:
         ValueError: where the run logged no gradients per bin for any distilled stream.
@@ -75,17 +77,31 @@ def measured_gradients(analysis: Mapping[str, Any], metrics: Path) -> dict[str, 
         if numbers["weight"] == 0 or bins is None:
             continue
         own = make_consistency_function(numbers["functions"][numbers["own"]]["config"])
-        theory = own.gradient_scale(torch.tensor(bins["sigma"], dtype=torch.float64)).tolist()
+        schedule = NoiseSchedule(numbers["shift"])
+        sigma, theory = zip(*(_bin_theory(own, schedule, low, high) for low, high in bins["edges"]), strict=True)
         logs = [math.log(g / b) for g, b in zip(bins["gradient"], theory, strict=True)]
         scale = math.exp(sum(logs) / len(logs))
         deviation = math.sqrt(sum((x - math.log(scale)) ** 2 for x in logs) / len(logs)) / math.log(10)
-        measured[name] = bins | {"scale": scale, "log10_deviation": deviation}
+        measured[name] = bins | {
+            "sigma": sigma,
+            "theory": theory,
+            "scale": scale,
+            "log10_deviation": deviation,
+        }
     if not measured:
         raise ValueError(
             f"{metrics} holds no gradients per sigma bin (keys such as 'video/grad_sigma_bin_3'); distil with "
             "distill.diagnose_every > 0"
         )
     return measured
+
+
+def _bin_theory(function: ConsistencyFunction, schedule: NoiseSchedule, low: float, high: float) -> tuple[float, float]:
+    """(sigma with |b(sigma)| = RMS, RMS of |b|) over the draws of one bin."""
+    u = torch.linspace(float(schedule.u(low)), float(schedule.u(high)), 1001, dtype=torch.float64)
+    scale = function.gradient_scale(schedule.sigma(u))
+    rms = float(torch.sqrt((scale**2).mean()))
+    return float(schedule.sigma(u)[(scale - rms).abs().argmin()]), rms
 
 
 def schedule_sections(analysis: Mapping[str, Any], folder: Path) -> list[Section]:
@@ -239,20 +255,20 @@ def _measured(analysis: Mapping[str, Any], folder: Path) -> Section:
     measured = analysis["measured"]
     figure = draw_measured_gradients(analysis, measured, folder / "measured_gradients.png")
     fits = "; ".join(
-        f"{name}: a factor {10 ** bins['log10_deviation']:.2f} (RMS over {len(bins['sigma'])} bins, "
-        f"{bins['steps']} logged steps)"
+        f"{name}: measured is {bins['scale']:.2g} |b|, within a factor {10 ** bins['log10_deviation']:.2f} "
+        f"({len(bins['sigma'])} bins, {bins['steps']} logged steps)"
         for name, bins in measured.items()
     )
     return Section(
         heading="Measured against theory",
         paragraphs=(
-            "The dots are the gradient of the run's own loss with respect to the predicted velocity, per "
-            "sigma bin, divided by one constant per stream; the line is |b|. Typical distance from the line: "
-            + fits
-            + ". Distances beyond |b| come "
-            "from the loss itself, since how wrong the student is also depends on sigma.",
+            "The dots are the gradient of the run's own loss with respect to the predicted velocity, root mean square "
+            "per sigma bin; the line is |b|. A pseudo-Huber loss passes at most |b| and comes close where the "
+            "student's error is well above its constant c, so dots below the line are levels where the student already "
+            "agrees with its target.",
+            f"{fits[0].upper()}{fits[1:]}.",
         ),
-        figures=(Figure(path=figure, caption="Measured gradient per sigma bin over the theoretical factor."),),
+        figures=(Figure(path=figure, caption="Measured gradient per sigma bin and the theoretical factor."),),
     )
 
 

@@ -127,46 +127,45 @@ def draw_budget(rows: Sequence[Row], path: Path) -> Path | None:
     _, steps_text = min(several)
     curves = {run: sorted(found, key=lambda r: r.step) for run, found in several[min(several)].items()}
     colours, teacher = run_colours(rows), full_teacher(rows)
-    has_error = any("action_error_teacher" in row.open_loop for found in curves.values() for row in found)
-    with new_figure(7.2, 5.8 if has_error else 3.4) as figure:
-        panels = figure.subplots(1 + has_error, 1, sharex=True, squeeze=False)[:, 0]
-        drawn: list[list[tuple[float, float, str, str]]] = [[] for _ in panels]
-        for run, found in curves.items():
-            style = {"color": colours[run], "lw": 2, "marker": "o", "ms": 4}
-            steps, rates = [r.step for r in found], [r.share().rate for r in found]
-            panels[0].plot(steps, rates, **style)
-            low, high = zip(*(r.share().interval for r in found), strict=True)
-            panels[0].fill_between(steps, low, high, color=colours[run], alpha=0.08, lw=0)
-            drawn[0].append((steps[-1], rates[-1], run, colours[run]))
-            if has_error:
-                errors = [
-                    (r.step, r.open_loop["action_error_teacher"])
-                    for r in found
-                    if "action_error_teacher" in r.open_loop
-                ]
-                if errors:
-                    panels[1].plot(*zip(*errors, strict=True), **style)
-                    drawn[1].append((*errors[-1], run, colours[run]))
-        if teacher is not None:
-            panels[0].axhline(teacher.share().rate, color=INK, lw=0.9, ls=(0, (2, 2)))
-            drawn[0].append((0, teacher.share().rate, teacher.label, INK))
-        panels[0].set(ylabel="success, all tasks", ylim=(-0.02, 1.02))
-        panels[0].set_title(f"Success over the distillation budget, {steps_text}")
-        if has_error:
-            panels[1].set(ylabel="squared error to the\nteacher's actions")
-            _log_axis(panels[1])
-            panels[1].set_title(f"Action error over the distillation budget, {steps_text}")
-        panels[-1].set_xlabel("distillation steps")
-        for axes, ends in zip(panels, drawn, strict=True):
-            tidy(axes)
-            label_ends(axes, ends)
+    success = {run: [r for r in found if r.driven] for run, found in curves.items()}
+    error = {run: [r for r in found if "action_error_teacher" in r.open_loop] for run, found in curves.items()}
+    wanted = [any(len(found) > 1 for found in kind.values()) for kind in (success, error)]
+    if not any(wanted):
+        return None
+    with new_figure(7.2, 0.6 + 2.7 * sum(wanted)) as figure:
+        panels = iter(figure.subplots(sum(wanted), 1, sharex=True, squeeze=False)[:, 0])
+        if wanted[0]:
+            axes, ends = next(panels), []
+            for run, found in success.items():
+                steps, rates = [r.step for r in found], [r.share().rate for r in found]
+                axes.plot(steps, rates, color=colours[run], lw=2, marker="o", ms=4)
+                low, high = zip(*(r.share().interval for r in found), strict=True) if found else ((), ())
+                axes.fill_between(steps, low, high, color=colours[run], alpha=0.08, lw=0)
+                ends += [(steps[-1], rates[-1], run, colours[run])] if found else []
+            if teacher is not None and teacher.driven:
+                axes.axhline(teacher.share().rate, color=INK, lw=0.9, ls=(0, (2, 2)))
+                ends.append((0, teacher.share().rate, teacher.label, INK))
+            axes.set(ylabel="success, all tasks", ylim=(-0.02, 1.02))
+            axes.set_title(f"Success over the distillation budget, {steps_text}")
+            _finish(axes, ends)
+        if wanted[1]:
+            axes, ends = next(panels), []
+            for run, found in error.items():
+                points = [(r.step, r.open_loop["action_error_teacher"]) for r in found]
+                if points:
+                    axes.plot(*zip(*points, strict=True), color=colours[run], lw=2, marker="o", ms=4)
+                    ends.append((*points[-1], run, colours[run]))
+            axes.set_ylabel("squared error to the\nteacher's actions")
+            axes.set_title(f"Action error over the distillation budget, {steps_text}")
+            _log_axis(axes)
+            _finish(axes, ends)
+        axes.set_xlabel("distillation steps")
         return save_figure(figure, path)
 
 
-def _smooth(values: Sequence[float]) -> np.ndarray:
-    width = max(1, len(values) // 25)
-    padded = np.pad(np.asarray(values, dtype=float), (width // 2, width - 1 - width // 2), mode="edge")
-    return np.convolve(padded, np.ones(width) / width, mode="valid")
+def _finish(axes: "Axes", ends: list[tuple[float, float, str, str]]) -> None:
+    tidy(axes)
+    label_ends(axes, ends)
 
 
 def _log_axis(axes: "Axes") -> None:
@@ -178,6 +177,12 @@ def _log_axis(axes: "Axes") -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=subdivisions, numticks=12))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _smooth(values: Sequence[float]) -> np.ndarray:
+    width = max(1, len(values) // 25)
+    padded = np.pad(np.asarray(values, dtype=float), (width // 2, width - 1 - width // 2), mode="edge")
+    return np.convolve(padded, np.ones(width) / width, mode="valid")
 
 
 def draw_training(
@@ -216,7 +221,7 @@ def draw_training(
             axes.set_xlabel("steps")
         shown = [run for run in metrics if any(run in column for column in found.values())]
         handles = [figure.axes[0].plot([], [], color=colours[run], lw=3)[0] for run in shown]
-        figure.legend(handles, shown, loc="outside lower center", ncols=min(4, len(shown)), frameon=False, fontsize=9)
+        figure.legend(handles, shown, loc="outside lower center", ncols=min(5, len(shown)), frameon=False, fontsize=9)
         return save_figure(figure, path)
 
 

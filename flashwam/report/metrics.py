@@ -55,22 +55,23 @@ def gradient_bins(rows: Sequence[dict[str, Any]], stream: str) -> dict[str, Any]
     """RMS over the run of `<stream>/grad_sigma_bin_k`, for K bins of equal width on [0, 1].
 
     Returns:
-        {"sigma": centres, "gradient": RMS, "steps": logged lines} for the bins that ever had a gradient, or None.
+        {"edges": (low, high) per bin, "gradient": RMS, "steps": logged lines} for the bins that ever had a gradient, or
+        None.
     """
     pattern = re.compile(re.escape(stream) + r"/grad_sigma_bin_(\d+)$")
     keys = {int(match.group(1)): key for row in rows for key in row if (match := pattern.match(key))}
     if not keys:
         return None
     count = max(keys) + 1
-    sigma, gradient, steps = [], [], 0
+    edges, gradient, steps = [], [], 0
     for k in sorted(keys):
         _, values = series(rows, keys[k])
         power = sum(v * v for v in values) / len(values) if values else 0.0
         steps = max(steps, len(values))
         if power > 0:
-            sigma.append((k + 0.5) / count)
+            edges.append((k / count, (k + 1) / count))
             gradient.append(math.sqrt(power))
-    return {"sigma": sigma, "gradient": gradient, "steps": steps} if sigma else None
+    return {"edges": edges, "gradient": gradient, "steps": steps} if edges else None
 
 
 def _finite(value: Any) -> bool:

@@ -42,11 +42,12 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callout:
-    """A sentence that must not be missed; `kind` is "verdict", "warning" or "note"."""
+    """What must not be missed: a title, a text, points under it; `kind` is "verdict", "warning" or "note"."""
 
     text: str
     title: str = ""
     kind: str = "note"
+    points: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +86,10 @@ border-radius:4px;padding:.08em .32em;overflow-wrap:anywhere}
 figure{margin:1.4rem 0;background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.8rem}
 img{display:block;max-width:100%;height:auto;margin:0 auto}
 img.photo{image-rendering:pixelated;width:100%}
-figcaption,caption{color:var(--soft);font-size:.9rem;line-height:1.45;text-align:left}figcaption{
-margin-top:.6rem}caption{caption-side:bottom;padding:.6rem .1rem 0}
-.scroll{overflow-x:auto;margin:1.2rem 0}
+figcaption,.caption{color:var(--soft);font-size:.9rem;line-height:1.45;text-align:left}figcaption{
+margin-top:.6rem}.caption{margin:.5rem 0 1.4rem}
+.scroll{overflow-x:auto;margin:1.2rem 0;width:max-content;min-width:100%;max-width:min(94vw,74rem);
+position:relative;left:50%;transform:translateX(-50%)}
 table{border-collapse:collapse;font-size:.86rem;line-height:1.35;min-width:100%;
 font-variant-numeric:tabular-nums}
 th{font-weight:600;color:var(--soft);text-align:right;vertical-align:bottom;padding:.35rem .6rem;
@@ -100,6 +102,7 @@ tr.strong td{font-weight:650}
 padding:.7rem 1rem;margin:1rem 0}
 .callout b{display:block}.callout.verdict{background:var(--verdict);border-color:var(--blue)}
 .callout.warning{background:var(--warning);border-color:var(--orange)}
+.callout ul{color:inherit;margin:.5rem 0 0}
 ul{padding-left:1.2rem;color:var(--soft);font-size:.95rem}li{margin:.35rem 0}
 footer{margin-top:3rem;border-top:1px solid var(--line);padding-top:.8rem;color:var(--soft);
 font-size:.86rem}
@@ -132,15 +135,20 @@ def _table(table: Table) -> str:
         + "</tr>"
         for i, row in enumerate(table.rows)
     )
-    caption = f"<caption>{_inline(table.caption)}</caption>" if table.caption else ""
-    return f'<div class="scroll"><table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    caption = f'<p class="caption">{_inline(table.caption)}</p>' if table.caption else ""
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{caption}'
 
 
 def _callout(callout: Callout) -> str:
     if callout.kind not in ("verdict", "warning", "note"):
         raise ValueError(f'a callout is a "verdict", a "warning" or a "note"; got {callout.kind!r}')
     title = f"<b>{_inline(callout.title)}</b>" if callout.title else ""
-    return f'<div class="callout {callout.kind}">{title}{_inline(callout.text)}</div>'
+    points = _list(callout.points)
+    return f'<div class="callout {callout.kind}">{title}{_inline(callout.text)}{points}</div>'
+
+
+def _list(points: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{_inline(point)}</li>" for point in points) + "</ul>" if points else ""
 
 
 def _anchor(index: int) -> str:
@@ -163,8 +171,7 @@ def build_page(title: str, sections: Sequence[Section], *, lead: str = "", foote
         parts += [_callout(callout) for callout in section.callouts]
         parts += [_figure(figure) for figure in section.figures]
         parts += [_table(table) for table in section.tables]
-        if section.notes:
-            parts.append("<ul>" + "".join(f"<li>{_inline(note)}</li>" for note in section.notes) + "</ul>")
+        parts.append(_list(section.notes))
     contents = ""
     if len(sections) > 2:
         links = "".join(f'<a href="#{_anchor(i)}">{_inline(s.heading)}</a> ' for i, s in enumerate(sections))

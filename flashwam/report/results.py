@@ -53,7 +53,7 @@ class Row:
     Args:
         run: Name of the run.
         kind: "teacher" or "student".
-        step: Distillation steps of the weights; None for a teacher.
+        step: Training steps of the weights, where known.
         final: True for the run's last evaluated step.
         nfe: Stream name -> steps.
         sampler: "own" or "euler".
@@ -87,7 +87,12 @@ class Row:
         text = f"{self.run} {self.steps_text}"
         if self.kind == "student" and self.sampler == "euler":
             text += " Euler"
-        return text if self.final or self.step is None else f"{text} at {self.step}"
+        return text if self.final else f"{text} at {self.step}"
+
+    @property
+    def driven(self) -> bool:
+        """False for rows that were measured in the open loop alone."""
+        return any(share.episodes for share in self.tasks.values())
 
     @property
     def total_nfe(self) -> int:
@@ -206,8 +211,8 @@ def pool_evaluations(results: Sequence[Mapping[str, Any]]) -> list[Row]:
         Row(
             run=run,
             kind=_kind(parts[0]),
-            step=None if _kind(parts[0]) == "teacher" else step,
-            final=_kind(parts[0]) == "teacher" or (step or 0) == last[run],
+            step=step,
+            final=(step or 0) == last[run],
             nfe=dict(nfe),
             sampler=sampler,
             seeds=len(parts),

@@ -164,7 +164,7 @@ def draw_measured_gradients(analysis: Mapping[str, Any], measured: Mapping[str, 
 
     Args:
         analysis: Result of `schedule_analysis`.
-        measured: Stream name -> {"sigma": bin centres, "gradient": RMS per bin, "scale": factor fitted to |b|}.
+        measured: Stream name -> {"sigma": places of the bins, "gradient": RMS per bin, ...}.
         path: PNG to write.
     """
     colours = _colours(analysis)
@@ -175,7 +175,7 @@ def draw_measured_gradients(analysis: Mapping[str, Any], measured: Mapping[str, 
             sigma = np.array(numbers["sigma"])[1:]
             theory = np.array(numbers["functions"][numbers["own"]]["gradient_scale"])[1:]
             axes.plot(sigma, theory, color=INK, lw=1.6, ls=_DASHES.get(numbers["own"], (0, (1, 1.5))))
-            axes.plot(bins["sigma"], np.array(bins["gradient"]) / bins["scale"], "o", ms=6.5, color=colours[name])
+            axes.plot(bins["sigma"], bins["gradient"], "o", ms=6.5, color=colours[name])
             axes.set(yscale="log", xlim=(0, 1.02), xlabel="sigma")
             axes.set_title(f"{name}, {numbers['own']}", color=colours[name])
             axes.text(

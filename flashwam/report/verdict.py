@@ -17,13 +17,18 @@ BLURRED = 0.7
 
 def full_teacher(rows: Sequence[Row]) -> Row | None:
     """The teacher at its most steps."""
-    return max((r for r in rows if r.kind == "teacher"), key=lambda r: r.total_nfe, default=None)
+    return max((r for r in rows if r.kind == "teacher" and r.final), key=lambda r: r.total_nfe, default=None)
+
+
+def _rank(row: Row) -> tuple[float, float]:
+    return -row.share().rate, -(row.share().commitment or 0.0)
 
 
 def _students(rows: Sequence[Row]) -> list[Row]:
     finals = [r for r in rows if r.kind == "student" and r.final and r.sampler == "own"]
+    finals = [r for r in finals if r.driven]
     fewest = min((r.total_nfe for r in finals), default=0)
-    return sorted((r for r in finals if r.total_nfe == fewest), key=lambda r: -r.share().rate)
+    return sorted((r for r in finals if r.total_nfe == fewest), key=_rank)
 
 
 def best_student(rows: Sequence[Row]) -> Row | None:
@@ -158,17 +163,16 @@ def cross_losses(cross: Mapping[str, Any]) -> list[dict[str, Any]]:
     for i, row in enumerate(rows):
         if row.startswith("teacher"):
             continue
-        name = row.split()[0]
-        for j, column in enumerate(columns):
-            if column.split()[0] == name:
-                losses.append(
-                    {
-                        "student": row,
-                        "column": column,
-                        "action": table[i][column0] - table[i][j],
-                        "video": table[row0][column0] - table[i][column0],
-                    }
-                )
+        own = [j for j, column in enumerate(columns) if column == row]
+        for j in own or [j for j, column in enumerate(columns) if column.split()[0] == row.split()[0]]:
+            losses.append(
+                {
+                    "student": row,
+                    "column": columns[j],
+                    "action": table[i][column0] - table[i][j],
+                    "video": table[row0][column0] - table[i][column0],
+                }
+            )
     return losses
 
 
@@ -218,6 +222,7 @@ def verdict(rows: Sequence[Row], cross: Mapping[str, Any] | None = None) -> list
         rows: Every row of the comparison.
         cross: The cross table, where it was made.
     """
+    rows = [row for row in rows if row.driven]
     best, teacher = best_student(rows), full_teacher(rows)
     sentences: list[str] = []
     if best is not None and teacher is not None:

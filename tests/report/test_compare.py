@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import pytest
+from synthetic import CROSS, benchmark, evaluation, open_loop, write
+
+from flashwam.report.compare import compare, gather
+from flashwam.report.results import pool_evaluations, read_evaluations
+from flashwam.report.stats import difference_interval, wilson
+from flashwam.report.verdict import cross_losses, verdict
+
+
+def rows_of(tmp_path, *results):
+    for i, result in enumerate(results):
+        write(tmp_path / result["run"], result | {"label": f"{result['label']} {i}"})
+    runs = list(dict.fromkeys(tmp_path / result["run"] for result in results))
+    return gather(runs, tmp_path / "out")[0]
+
+
+def test_the_page_of_a_whole_benchmark_is_self_contained_and_holds_the_numbers(tmp_path):
+    runs = benchmark(tmp_path)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "cross.json").write_text(json.dumps(CROSS))
+    result = compare(runs, out=out)
+    page = (out / "compare.html").read_text()
+    assert "http" not in page
+    assert page.count("data:image/png;base64,") == 5 + 5
+    for text in ("on_policy 1v/1a", "naive_lcm 1v/1a Euler", "0.92 [0.88, 0.95]", "192 draws a cell", "reach-wall *"):
+        assert text in page, text
+    assert json.loads((out / "compare.json").read_text()) == result
+    names = {p.name for p in out.iterdir()}
+    assert {"success.png", "latency.png", "budget.png", "training.png", "cross.png"} <= names
+    assert result["table"].splitlines()[2].startswith("teacher 10v/20a")
+
+
+def test_a_run_without_evaluations_is_refused_with_the_command_that_helps(tmp_path):
+    (tmp_path / "naive").mkdir()
+    with pytest.raises(FileNotFoundError, match="naive has no evaluations; make one first: flashwam evaluate"):
+        compare([tmp_path / "naive"], out=tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="no run folder"):
+        compare([tmp_path / "nowhere"], out=tmp_path / "out")
+    with pytest.raises(ValueError, match="nothing to compare"):
+        compare([], out=tmp_path / "out")
+
+
+def test_foreign_and_broken_files_are_named(tmp_path):
+    folder = tmp_path / "run" / "evaluations"
+    folder.mkdir(parents=True)
+    (folder / "a.json").write_text("{")
+    with pytest.raises(ValueError, match=r"a\.json is not JSON"):
+        read_evaluations(tmp_path / "run")
+    (folder / "a.json").write_text('{"run": "x"}')
+    with pytest.raises(ValueError, match=r"a\.json is not an evaluation: it lacks \['nfe', 'tasks'\]"):
+        read_evaluations(tmp_path / "run")
+
+
+def test_seeds_are_pooled_episode_by_episode(tmp_path):
+    (row,) = rows_of(
+        tmp_path,
+        evaluation("flash", rates=0.8, commitment=0.6, episodes=50, seed=0, open_loop=open_loop(0.02)),
+        evaluation("flash", rates=0.5, commitment=0.9, episodes=10, seed=1, open_loop=open_loop(0.04)),
+    )
+    assert (row.seeds, row.share().episodes, row.share().successes) == (2, 300, 5 * 40 + 5 * 5)
+    assert row.share().interval == pytest.approx(wilson(225, 300))
+    assert row.share().commitment == pytest.approx((0.6 * 50 + 0.9 * 10) / 60)
+    assert row.share(multimodal=True).episodes == 2 * 60
+    assert row.open_loop["action_error_teacher"] == pytest.approx(0.03)
+
+
+def test_equal_names_and_seeds_are_told_apart_by_their_folders(tmp_path):
+    runs = [
+        write(tmp_path / side / "flash", evaluation("flash", rates=rate)) for side, rate in (("a", 0.2), ("b", 0.9))
+    ]
+    rows = pool_evaluations([result for run in runs for result in read_evaluations(run)])
+    assert sorted(row.run for row in rows) == ["a/flash", "b/flash"]
+
+
+def test_the_verdict_calls_a_difference_only_where_the_interval_leaves_out_zero(tmp_path):
+    teacher = evaluation("teacher", nfe=(10, 20), rates=0.96)
+    near = verdict(rows_of(tmp_path / "near", teacher, evaluation("flash", rates=0.94)))
+    assert "is within what this many episodes can tell" in near[0]
+    assert "keeps 0.98 of its teacher's success" in near[0]
+    far = verdict(rows_of(tmp_path / "far", teacher, evaluation("flash", rates=0.7)))
+    assert "is outside what chance explains" in far[0]
+    low, high = difference_interval((175, 250), (240, 250))
+    assert f"-26 points (95 % interval {100 * low:+.0f} to {100 * high:+.0f})" in far[0]
+
+
+def test_the_verdict_ranks_students_at_the_fewest_steps_with_their_own_function(tmp_path):
+    rows = rows_of(
+        tmp_path,
+        evaluation("teacher", nfe=(10, 20), rates=0.96),
+        evaluation("naive", rates=0.5),
+        evaluation("flash", rates=0.8),
+        evaluation("flash", rates=0.9, nfe=(1, 2)),
+        evaluation("naive", rates=0.1, sampler="euler"),
+    )
+    sentences = verdict(rows)
+    assert sentences[0].startswith("**flash 1v/1a** succeeds in 80% of 250 episodes")
+    assert sentences[1].startswith("At 1v/1a flash is surely ahead of naive (50%; +30 points")
+    assert any("plain Euler" in s and "naive 1v/1a: -40 points" in s for s in sentences)
+
+
+def test_an_untrained_control_as_good_as_the_student_is_said_so(tmp_path):
+    rows = rows_of(
+        tmp_path,
+        evaluation("teacher", nfe=(10, 20), rates=0.92),
+        evaluation("teacher", nfe=(1, 1), rates=0.9),
+        evaluation("flash", rates=0.92),
+    )
+    assert any("success alone cannot tell distillation from none" in s for s in verdict(rows))
+
+
+def test_a_collapsed_stream_is_named(tmp_path):
+    rows = rows_of(
+        tmp_path,
+        evaluation("teacher", nfe=(10, 20), rates=0.96),
+        evaluation("naive", rates=0.4, open_loop=open_loop(0.1, variance=0.2)),
+    )
+    assert any("the action stream has collapsed, its draws vary 0.20 times the teacher's" in s for s in verdict(rows))
+
+
+def test_the_cross_table_says_which_stream_loses():
+    losses = {loss["student"]: loss for loss in cross_losses(CROSS)}
+    assert losses["linear_both 1v"]["column"] == "linear_both 1a"
+    assert losses["linear_both 1v"]["action"] == pytest.approx(0.93 - 0.78)
+    assert losses["linear_both 1v"]["video"] == pytest.approx(0.95 - 0.93)
+    assert "teacher 1v" not in losses
+
+
+def test_only_the_last_step_of_a_run_stands_in_the_table(tmp_path):
+    results = [evaluation("flash", rates=r, step=s) for s, r in ((0, 0.1), (100, 0.5), (250, 0.9))]
+    rows = rows_of(tmp_path, *results)
+    assert [(row.label, row.final) for row in rows] == [
+        ("flash 1v/1a", True),
+        ("flash 1v/1a at 100", False),
+        ("flash 1v/1a at 0", False),
+    ]
+
+
+def test_open_loop_rows_without_episodes_are_compared_too(tmp_path):
+    result = evaluation("flash", step=10, open_loop=open_loop(0.02)) | {"tasks": {}, "overall": None}
+    run = write(tmp_path / "flash", result)
+    page = compare([run], out=tmp_path / "out")["page"]
+    text = (tmp_path / "out" / "compare.html").read_text()
+    assert page.endswith("compare.html")
+    assert "action error to teacher" in text
+    assert "What came out" not in text
