@@ -9,6 +9,7 @@ __all__ = ["LingBotConfig"]
 
 FAMILY = "lingbot_va"
 FILE_NAME = "wam.json"
+MATMUL_DTYPES = (None, "float32", "bfloat16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,12 +23,15 @@ class LingBotConfig:
         window_chunks: Reach of attention, counted as the original's ``window_size`` is: in blocks, two to a chunk (its
             video, its actions). Block q sees block k where abs(q - k) <= window_chunks. A cache of the original
             sized by ``attn_window`` reaches ``attn_window - 1``.
+        matmul_dtype: "bfloat16" rounds the blocks' linear products, see `layers.Linear`; null takes the parameters'
+            own dtype.
     """
 
     latent_size: tuple[int, int]
     chunk_frames: int
     actions_per_frame: int
     window_chunks: int
+    matmul_dtype: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "latent_size", tuple(self.latent_size))
@@ -36,6 +40,9 @@ class LingBotConfig:
         for name in ("chunk_frames", "actions_per_frame", "window_chunks"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+        if self.matmul_dtype not in MATMUL_DTYPES:
+            raise ValueError(f"matmul_dtype must be one of {MATMUL_DTYPES}, got {self.matmul_dtype!r}")
 
     def save(self, folder: str | Path) -> None:
         """Write ``wam.json`` into a folder."""
@@ -55,7 +62,7 @@ class LingBotConfig:
         family = fields.pop("family", None)
         if family != FAMILY:
             raise ValueError(f"{path} must say family {FAMILY!r}, got {family!r}: load it with its own family")
-        unknown, missing = set(fields) - set(cls.__slots__), set(cls.__slots__) - set(fields)
+        unknown, missing = set(fields) - set(cls.__slots__), set(cls.__slots__) - set(fields) - {"matmul_dtype"}
         if unknown or missing:
             raise ValueError(f"{path}: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}")
         return cls(**fields)

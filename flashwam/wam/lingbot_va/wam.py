@@ -31,7 +31,6 @@ class LingBotVA(WorldActionModel):
         config: Shape of a rollout.
         attention: "sdpa" or "flex", see `WanTransformer3DModel.set_attention`.
         gradient_checkpointing: Recompute blocks in the backward pass instead of keeping their activations.
-        matmul_dtype: Dtype of the blocks' linear products where it is not the parameters'; see `layers.Linear`.
     """
 
     streams = ("video", "action")
@@ -43,7 +42,6 @@ class LingBotVA(WorldActionModel):
         *,
         attention: str = "sdpa",
         gradient_checkpointing: bool = False,
-        matmul_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         _, rows, columns = transformer.config.patch_size
@@ -53,7 +51,7 @@ class LingBotVA(WorldActionModel):
         self.transformer = transformer
         self.config = config
         self.transformer.set_attention(attention)
-        self.transformer.set_matmul_dtype(matmul_dtype)
+        self.transformer.set_matmul_dtype(getattr(torch, config.matmul_dtype) if config.matmul_dtype else None)
         if gradient_checkpointing:
             self.transformer.enable_gradient_checkpointing()
 
@@ -91,7 +89,7 @@ class LingBotVA(WorldActionModel):
         window_chunks: int,
         attention: str = "sdpa",
         gradient_checkpointing: bool = False,
-        matmul_dtype: torch.dtype | None = None,
+        matmul_dtype: str | None = None,
         **transformer: Any,
     ) -> "LingBotVA":
         """A model with fresh weights; further keywords are `WanTransformer3DModel`'s."""
@@ -100,13 +98,13 @@ class LingBotVA(WorldActionModel):
             chunk_frames=chunk_frames,
             actions_per_frame=actions_per_frame,
             window_chunks=window_chunks,
+            matmul_dtype=matmul_dtype,
         )
         return cls(
             WanTransformer3DModel(**transformer),
             config,
             attention=attention,
             gradient_checkpointing=gradient_checkpointing,
-            matmul_dtype=matmul_dtype,
         )
 
     def velocity(
@@ -171,7 +169,6 @@ class LingBotVA(WorldActionModel):
         device: torch.device | str = "cpu",
         attention: str = "sdpa",
         gradient_checkpointing: bool = False,
-        matmul_dtype: torch.dtype | None = None,
     ) -> "LingBotVA":
         """Load what `save_pretrained` wrote; keys that do not fit are a ValueError that lists them.
 
@@ -181,17 +178,10 @@ class LingBotVA(WorldActionModel):
             device: Where they go.
             attention: "sdpa" or "flex".
             gradient_checkpointing: See the class.
-            matmul_dtype: See the class.
         """
         folder = Path(folder)
         if not folder.is_dir():
             raise FileNotFoundError(f"expected a folder with wam.json and transformer/, got {folder}")
         config = LingBotConfig.load(folder)
         transformer = load_transformer(folder / "transformer", dtype=dtype, device=device)
-        return cls(
-            transformer,
-            config,
-            attention=attention,
-            gradient_checkpointing=gradient_checkpointing,
-            matmul_dtype=matmul_dtype,
-        )
+        return cls(transformer, config, attention=attention, gradient_checkpointing=gradient_checkpointing)
