@@ -14,13 +14,14 @@ from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.latents import encode_latents
 from flashwam.distill.methods import find_method
 from flashwam.distill.trainer import train as run_training
+from flashwam.evaluation import evaluate
 from flashwam.recipe import LoopConfig, Recipe
 from flashwam.schema import plain
 from flashwam.student import load_wam
 from flashwam.wam import family
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["collect", "dataset", "distill", "prepare_data", "train"]
+__all__ = ["collect", "dataset", "distill", "evaluate", "prepare_data", "train"]
 
 logger = logging.getLogger(__name__)
 

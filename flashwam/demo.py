@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`flashwam demo`: the whole job from demonstrations to a compared set of one-step students, at three sizes.
+
+Every step is a resumable job of its own; an interrupted demo goes on where it was. The benchmark in the README is the
+preset "full".
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flashwam import pipeline
+from flashwam.config import load_recipe
+from flashwam.data.episodes import atomic_write
+from flashwam.evaluation import cross_table, evaluate, load_policy
+from flashwam.jobs import Job, run_jobs
+from flashwam.recipe import Recipe
+from flashwam.report.analyze import schedule_sections
+from flashwam.report.compare import compare, format_table, gather
+from flashwam.report.compare_page import compare_sections
+from flashwam.report.page import write_page
+from flashwam.report.schedule import schedule_analysis
+
+__all__ = ["PRESETS", "Preset", "demo", "preset_jobs"]
+
+logger = logging.getLogger(__name__)
+
+SHIPPED_TEACHER = Path(__file__).resolve().parents[1] / "analysis" / "results" / "teacher"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """How much of everything a demo does.
+
+    Args:
+        methods: Recipes of recipes/metaworld, in the order they are run; one that starts from another's student comes
+            after it.
+        overrides: For every recipe.
+        distill: Overrides of the distillation recipes alone.
+        seeds: Of distillation and evaluation.
+        nfe: Settings every student is driven at.
+        euler: Methods also sampled with plain Euler.
+        curve: Distillation steps at which a copy is driven too, at the first setting and the first seed.
+        rates: Learning rates tried for every method; its best by action error is used for every seed. Empty: the
+            recipe's own.
+        cross: Methods that are crossed with the teacher.
+    """
+
+    methods: tuple[str, ...]
+    overrides: tuple[str, ...] = ()
+    distill: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    nfe: tuple[str, ...] = ("1v/1a",)
+    euler: tuple[str, ...] = ()
+    curve: tuple[int, ...] = ()
+    rates: tuple[float, ...] = ()
+    cross: tuple[str, ...] = ()
+
+
+ALL_METHODS = ("naive_lcm", "flash_wam", "video_only", "video_only_reg", "linear_both", "best", "on_policy")
+
+PRESETS = {
+    "smoke": Preset(
+        methods=("naive_lcm", "flash_wam"),
+        overrides=(
+            "data.tasks=[button-press,reach-wall]",
+            "data.episodes=12",
+            "data.multimodal_episodes=24",
+            "autoencoder.steps=120",
+            "train.steps=80",
+            "evaluate.episodes=6",
+            "evaluate.open_loop_samples=16",
+        ),
+        distill=("distill.steps=20", "distill.save_every=10", "distill.diagnose_every=10", "distill.log_every=5"),
+    ),
+    "quick": Preset(
+        methods=("naive_lcm", "flash_wam", "best", "on_policy"),
+        overrides=(
+            "data.tasks=[button-press,reach-wall,faucet-turn]",
+            "data.episodes=60",
+            "data.multimodal_episodes=150",
+            "evaluate.episodes=24",
+        ),
+        distill=("distill.steps=200",),
+        cross=("best", "on_policy"),
+    ),
+    "full": Preset(
+        methods=ALL_METHODS,
+        distill=("distill.steps=400",),
+        seeds=(0, 1, 2),
+        nfe=("1v/1a", "1v/2a"),
+        euler=("naive_lcm", "flash_wam"),
+        curve=(0, 25, 50, 100, 200),
+        rates=(1e-4, 3e-4, 1e-3),
+        cross=("flash_wam", "best", "on_policy"),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where a preset keeps its things; knows every run's folder and recipe."""
+
+    preset: Preset
+    out: Path
+
+    @property
+    def teacher_run(self) -> Path:
+        return self.out / "runs" / "teacher"
+
+    @property
+    def teacher(self) -> Path:
+        return self.teacher_run / "teacher"
+
+    def rate_file(self, method: str) -> Path:
+        return self.out / "rates" / f"{method}.json"
+
+    def run(self, method: str, seed: int, rate: float | None = None) -> Path:
+        if rate is not None:
+            return self.out / "rates" / f"{method}_{rate:g}"
+        return self.out / "runs" / (method if seed == 0 else f"{method}_seed{seed}")
+
+    def recipe(self, method: str, *, seed: int = 0, rate: float | None = None) -> Recipe:
+        overrides = [*self.preset.overrides, f"data.root={self.out / 'data'}", f"seed={seed}"]
+        if method != "teacher":
+            overrides += [*self.preset.distill, f"wam.pretrained={self.teacher}"]
+            # The budget's curve is read off one run; the others need no copies.
+            if self.preset.curve and seed == 0 and rate is None:
+                overrides.append(f"distill.keep_steps=[{','.join(map(str, self.preset.curve))}]")
+            if rate is not None:
+                overrides.append(f"distill.lr={rate:g}")
+            elif self.rate_file(method).is_file():
+                overrides.append(f"distill.lr={json.loads(self.rate_file(method).read_text())['lr']:g}")
+        recipe = load_recipe(f"metaworld/{method}", overrides)
+        first = self.first_stage(recipe)
+        if first is not None:
+            overrides.append(f"distill.init={self.run(first, seed) / 'student'}")
+            recipe = load_recipe(f"metaworld/{method}", overrides)
+        return recipe
+
+    @staticmethod
+    def first_stage(recipe: Recipe) -> str | None:
+        """The method whose student this one starts from."""
+        init = recipe.distill.init if recipe.distill is not None else None
+        return None if init is None else Path(init).parent.name.split("_seed")[0]
+
+
+def _train_teacher(place: _Place, from_scratch: bool) -> None:
+    if not from_scratch and (SHIPPED_TEACHER / "flashwam.json").is_file():
+        beside = place.teacher.with_name("teacher.tmp")
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(SHIPPED_TEACHER, beside)
+        info = json.loads((beside / "flashwam.json").read_text())
+        info["recipe"] = _data_of(place, info["recipe"])
+        (beside / "flashwam.json").write_text(json.dumps(info, indent=2) + "\n")
+        shutil.rmtree(place.teacher, ignore_errors=True)
+        beside.rename(place.teacher)
+        return
+    pipeline.train(place.recipe("teacher"), run_dir=place.teacher_run)
+
+
+def _data_of(place: _Place, recipe: dict[str, Any]) -> dict[str, Any]:
+    """A shipped teacher is measured on this demo's data and tasks."""
+    from flashwam.schema import plain
+
+    ours = plain(place.recipe("teacher"))
+    return {**recipe, "data": ours["data"], "evaluate": ours["evaluate"]}
+
+
+def _collect(place: _Place) -> None:
+    pipeline.collect(place.recipe("teacher"))
+
+
+def _prepare(place: _Place) -> None:
+    """Latents of the shipped teacher's autoencoder, made once before distillations start side by side."""
+    pipeline.prepare_data(place.recipe("flash_wam"))
+
+
+def _distill(place: _Place, method: str, seed: int, rate: float | None = None) -> None:
+    pipeline.distill(place.recipe(method, seed=seed, rate=rate), run_dir=place.run(method, seed, rate))
+    if rate is not None:
+        evaluate(place.run(method, seed, rate), closed_loop=False)
+
+
+def _choose_rate(place: _Place, method: str) -> None:
+    """The learning rate whose student's one-step actions are nearest to the teacher's draws."""
+    errors = {}
+    for rate in place.preset.rates:
+        (result,) = evaluate(place.run(method, 0, rate), closed_loop=False)
+        errors[rate] = result["open_loop"]["action_error_teacher"]
+    chosen = {
+        "lr": min(errors, key=errors.__getitem__),
+        "action_error_teacher": {f"{r:g}": e for r, e in errors.items()},
+    }
+    atomic_write(place.rate_file(method), (json.dumps(chosen, indent=1) + "\n").encode())
+
+
+def _evaluate(checkpoint: Path, nfe: Sequence[str], seed: int, **options: Any) -> None:
+    evaluate(checkpoint, nfe=nfe, seed=seed, **options)
+
+
+def _cross(place: _Place) -> None:
+    sources = {f"{method} 1v/1a": (load_policy(place.run(method, 0)), "1v/1a") for method in place.preset.cross}
+    teacher = load_policy(place.teacher)
+    sources |= {f"teacher {nfe}": (teacher, nfe) for nfe in ("1v/1a", "full")}
+    cross_table(sources, out=place.out / "comparison")
+
+
+def preset_jobs(preset: Preset, out: Path, *, from_scratch: bool = False) -> list[Job]:
+    """The jobs of a preset, each after those it needs."""
+    place = _Place(preset=preset, out=out)
+    recipe = place.recipe("teacher")
+    shipped = not from_scratch and (SHIPPED_TEACHER / "flashwam.json").is_file()
+    episodes = recipe.evaluate.episodes * len(recipe.data.tasks)
+    driving = 5 + 0.25 * episodes
+    jobs = [Job(name="collect", function=_collect, kwargs={"place": place}, weight=60, cores=2)]
+    weight = 1 if shipped else 60 + 0.15 * recipe.train.steps
+    jobs.append(
+        Job(
+            name="teacher",
+            function=_train_teacher,
+            kwargs={"place": place, "from_scratch": from_scratch},
+            after=("collect",),
+            weight=weight,
+        )
+    )
+    jobs.append(Job(name="latents", function=_prepare, kwargs={"place": place}, after=("teacher",), weight=20))
+
+    def drive(name: str, checkpoint: Path, nfe: str, seed: int, after: str, cost: float, **options: Any) -> Job:
+        kwargs = {"checkpoint": checkpoint, "nfe": (nfe,), "seed": seed, **options}
+        return Job(name=f"evaluate/{name}", function=_evaluate, kwargs=kwargs, after=(after,), weight=cost)
+
+    for seed in preset.seeds:
+        for nfe in dict.fromkeys(("full", "1v/1a", *preset.nfe)):
+            cost = driving * (2.5 if nfe == "full" else 1)
+            jobs.append(drive(f"teacher_{nfe.replace('/', '-')}_{seed}", place.teacher, nfe, seed, "latents", cost))
+    for method in preset.methods:
+        if len(preset.rates) > 1:
+            tried = [f"rate/{method}_{rate:g}" for rate in preset.rates]
+            first = place.first_stage(place.recipe(method))
+            after = ("latents",) if first is None else ("latents", f"distill/{first}_0")
+            jobs += [
+                Job(
+                    name=name,
+                    function=_distill,
+                    kwargs={"place": place, "method": method, "seed": 0, "rate": rate},
+                    after=after,
+                    weight=_distill_weight(place.recipe(method)),
+                )
+                for name, rate in zip(tried, preset.rates, strict=True)
+            ]
+            jobs.append(
+                Job(
+                    name=f"choose/{method}",
+                    function=_choose_rate,
+                    kwargs={"place": place, "method": method},
+                    after=tuple(tried),
+                )
+            )
+        for seed in preset.seeds:
+            jobs += _method_jobs(place, method, seed, driving, drive)
+    if preset.cross:
+        after = tuple(f"distill/{method}_0" for method in preset.cross)
+        jobs.append(Job(name="cross", function=_cross, kwargs={"place": place}, after=after, weight=40))
+    return jobs
+
+
+def _distill_weight(recipe: Recipe) -> float:
+    return 5 + 0.35 * recipe.distill.steps
+
+
+def _method_jobs(place: _Place, method: str, seed: int, driving: float, drive: Any) -> list[Job]:
+    preset = place.preset
+    recipe = place.recipe(method, seed=seed)
+    first = place.first_stage(recipe)
+    after = ["latents"]
+    if first is not None:
+        after.append(f"distill/{first}_{seed}")
+    if len(preset.rates) > 1:
+        after.append(f"choose/{method}")
+    name = f"{method}_{seed}"
+    jobs = [
+        Job(
+            name=f"distill/{name}",
+            function=_distill,
+            kwargs={"place": place, "method": method, "seed": seed},
+            after=tuple(after),
+            weight=_distill_weight(recipe),
+        )
+    ]
+    run, done = place.run(method, seed), f"distill/{name}"
+    for nfe in preset.nfe:
+        stem = nfe.replace("/", "-")
+        jobs.append(drive(f"{name}_{stem}", run, nfe, seed, done, driving))
+        if method in preset.euler:
+            jobs.append(drive(f"{name}_{stem}_euler", run, nfe, seed, done, driving, plain_euler=True))
+    if seed == 0:
+        for step in preset.curve:
+            kept = run / "steps" / f"step_{step}"
+            jobs.append(drive(f"{name}_step{step}", kept, preset.nfe[0], seed, done, driving))
+    return jobs
+
+
+def demo(*, preset: str = "quick", out: str | Path = "runs/demo", from_scratch: bool = False, workers: int = 2) -> Path:
+    """Runs a preset and keeps its page up to date.
+
+    Args:
+        preset: "smoke", "quick" or "full".
+        out: Folder of everything; an earlier demo in it is continued.
+        from_scratch: Train the teacher even where one is shipped.
+        workers: Processes at a time.
+
+    Returns:
+        The page, `<out>/index.html`.
+
+    Raises:
+        ValueError: unknown preset, or `out` holds a demo of another one.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset must be one of {sorted(PRESETS)}; got {preset!r}")
+    from flashwam.sim.gl import ensure_gl
+
+    ensure_gl()
+    out = Path(out)
+    # The smoke demo trains its own teacher: what it checks is that everything works.
+    from_scratch = from_scratch or preset == "smoke"
+    asked = {"preset": preset, "from_scratch": from_scratch}
+    kept = out / "demo.json"
+    if kept.is_file() and json.loads(kept.read_text()) != asked:
+        raise ValueError(f"{out} holds the demo {kept.read_text().strip()}, not {asked}; give another --out")
+    atomic_write(kept, (json.dumps(asked) + "\n").encode())
+    place = _Place(preset=PRESETS[preset], out=out)
+    page = _write_page(place, preset, [])
+    print(f"schedule analysis: {page} (fills as results come)", flush=True)
+    jobs = preset_jobs(PRESETS[preset], out, from_scratch=from_scratch)
+    done: list[Job] = []
+
+    def refresh(job: Job) -> None:
+        done.append(job)
+        if job.name.startswith(("evaluate/", "cross")):
+            _write_page(place, preset, jobs)
+
+    run_jobs(jobs, out / "jobs", workers=workers, on_done=refresh)
+    compare(_evaluated(place), out=out / "comparison")
+    page = _write_page(place, preset, jobs)
+    rows, _, _ = gather(_evaluated(place), out / "comparison")
+    print(format_table([row for row in rows if row.final]))
+    print(f"page: {page}")
+    return page
+
+
+def _evaluated(place: _Place) -> list[Path]:
+    """Runs with at least one evaluation."""
+    return sorted(folder.parent for folder in (place.out / "runs").glob("*/evaluations") if any(folder.glob("*.json")))
+
+
+def _write_page(place: _Place, preset: str, jobs: Sequence[Job]) -> Path:
+    analysis = {"recipe": "flash_wam", **schedule_analysis(place.recipe("flash_wam").streams)}
+    sections = list(schedule_sections(analysis, place.out / "analysis"))
+    runs = _evaluated(place)
+    if runs:
+        folder = place.out / "comparison"
+        rows, metrics, cross = gather(runs, folder)
+        sections = [*compare_sections(rows, folder, metrics=metrics, cross=cross), *sections]
+    left = sum(not (place.out / "jobs" / f"{job.name.replace('/', '__')}.done").is_file() for job in jobs)
+    lead = (
+        "Demonstrations from a physics simulator, a world-action model trained on them, and that teacher distilled to "
+        "one step per stream by several methods, all driven in closed loop."
+    )
+    if not jobs or left:
+        lead += " **This page is not finished: results are added as they come.**"
+    return write_page(
+        place.out / "index.html",
+        "From many steps to one: what was done, what it kept, and why",
+        sections,
+        lead=lead,
+        footer=f"Made by `flashwam demo --preset {preset}`.",
+    )
