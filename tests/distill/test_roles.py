@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Teacher frozen, target an exact moving average."""
+
+import pytest
+import torch
+
+from flashwam.distill.roles import Roles, relative_distance
+
+
+def test_moving_average_follows_its_formula(wam):
+    roles = Roles(wam, target=True)
+    start = [p.clone() for p in wam.parameters()]
+    with torch.no_grad():
+        for p in wam.parameters():
+            p.add_(1.0)
+    roles.update_target(0.9)
+    roles.update_target(0.9)
+    # After k updates towards a constant: target = student - decay^k (student - start).
+    for p, s in zip(roles.target.parameters(), start, strict=True):
+        torch.testing.assert_close(p, s + 1 - 0.9**2, rtol=0, atol=1e-6)
+
+
+def test_frozen_copies_take_no_gradient_and_share_no_memory(wam, teacher):
+    roles = Roles(wam, teacher=teacher, target=True, reference=True)
+    for frozen in (roles.teacher, roles.target, roles.reference):
+        assert not any(p.requires_grad for p in frozen.parameters())
+    with torch.no_grad():
+        next(wam.parameters()).add_(1.0)
+    assert relative_distance(wam, roles.reference) > 0
+    assert relative_distance(roles.target, roles.reference) == 0
+
+
+def test_distance_is_relative(wam):
+    roles = Roles(wam, target=True)
+    with torch.no_grad():
+        for p in roles.target.parameters():
+            p.mul_(1.5)
+    assert relative_distance(roles.target, wam) == pytest.approx(0.5, rel=1e-5)
+
+
+def test_teacher_must_not_be_the_student(wam):
+    with pytest.raises(ValueError, match="same object"):
+        Roles(wam, teacher=wam)
