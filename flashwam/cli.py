@@ -288,7 +288,7 @@ def _run_collect(arguments: argparse.Namespace) -> None:
     if recipe := _loaded(arguments, "collect"):
         if recipe.data.source != "metaworld":
             raise ValueError(
-                f"data.source is {recipe.data.source!r}: its episodes are not collected, put them below data.root"
+                f"nothing to collect: data.source is {recipe.data.source!r}, whose episodes lie below data.root already"
             )
         from flashwam.pipeline import collect
 

@@ -34,11 +34,8 @@ EXTRAS = {
 
 def installation() -> dict[str, Any]:
     """Versions, device, rendering backend, and which extras lack what."""
-    missing = {
-        extra: absent
-        for extra, packages in EXTRAS.items()
-        if (absent := [p for n, p in packages.items() if not find_spec(n)])
-    }
+    missing = {extra: [name for name in names if not find_spec(name)] for extra, names in EXTRAS.items()}
+    missing = {extra: names for extra, names in missing.items() if names}
     facts: dict[str, Any] = {
         "flashwam": package_version("flashwam"),
         "git_revision": git_revision(),

@@ -61,6 +61,9 @@ def check_names(recipe: Recipe, command: str) -> None:
     if create is not None:
         known = [*_keywords(create), *_network_keywords(create, kind)]
         _check_keywords("wam.config", recipe.wam.config, known)
+        absent = [name for name in _keywords(create, required=True) if name not in recipe.wam.config]
+        if absent and recipe.wam.pretrained is None:
+            raise ValueError(f"wam.config: {', '.join(absent)} missing; {recipe.wam.family} needs them (see recipes/)")
     for section, loop in (("train", recipe.train), ("distill", recipe.distill)):
         if loop is not None and section == command:
             try:
@@ -237,11 +240,11 @@ def _stream(spec: Any) -> str:
     return f"{spec.name}: {spec.consistency.name}, shift {spec.schedule.shift:g}, {spec.anchors} anchors"
 
 
-def _keywords(function: Callable[..., Any]) -> list[str]:
+def _keywords(function: Callable[..., Any], *, required: bool = False) -> list[str]:
     """A function's keyword-only parameters without those the pipeline fills in."""
     parameters = inspect.signature(function).parameters.values()
-    filled = {"teacher", "keep_target"}
-    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in filled]
+    names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and (p.default is p.empty or not required)]
+    return [name for name in names if name not in ("teacher", "keep_target")]
 
 
 def _network_keywords(create: Callable[..., Any], kind: type) -> list[str]:

@@ -170,6 +170,8 @@ def _convert(key: str, value: Any, kind: Any, origins: Origins) -> Any:
             return None
         return _convert(key, value, next(a for a in arguments if a is not NoneType), origins)
     if origin is Literal:
+        # YAML reads a bare no as false.
+        value = "no" if value is False and "no" in arguments else value
         if value in arguments:
             return value
         hint = _nearest(str(value), [str(a) for a in arguments])

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flashwam.cli import main
+from flashwam.config import load_recipe, prepare_run
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+COMMANDS = ["demo", "collect", "train", "distill", "evaluate", "analyze", "compare", "info"]
+
+
+def run(capsys, *arguments):
+    try:
+        status = main(list(arguments))
+    except SystemExit as stop:
+        status = stop.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def plan_of(text):
+    lines = [line.removeprefix("#   ") for line in text.splitlines() if line.startswith("#   ")]
+    return {line[: line.index("  ")]: line[line.index("  ") :].strip() for line in lines}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches_with_examples(capsys, command):
+    status, out, _ = run(capsys, command, "--help")
+    assert status == 0
+    assert "examples:" in out
+    assert f"flashwam {command}" in out.partition("examples:")[2]
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from flashwam.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'numpy', 'omegaconf', 'diffusers'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(command in done.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_can_be_planned(capsys, tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe(path)
+    small = ["train.batch_size=2"] + (["distill.batch_size=2"] if recipe.distill else [])
+    command = "distill" if recipe.distill and path.stem != "base" else "train"
+    size = ["wam.config.latent_size=[8,16]", "wam.config.chunk_frames=4"] if path.stem == "base" else []
+    size += ["wam.config.actions_per_frame=4", "wam.config.window_chunks=30"] if path.stem == "base" else []
+    status, out, err = run(capsys, command, str(path), "--dry-run", *small, *size)
+    assert status == 0, err
+    plan = plan_of(out)
+    assert plan["parameters"] == ("5,088,872,670" if "lingbot_va" in str(path) else "1,376,868")
+    assert ("stored" in plan["time"]) or ("measured" in plan["time"]) or ("unknown" in plan["time"])
+    # What a dry run prints is the recipe itself, and nothing was written.
+    (tmp_path / "printed.yaml").write_text(out)
+    assert load_recipe(tmp_path / "printed.yaml") == load_recipe(path, [*small, *size])
+    assert [p.name for p in tmp_path.iterdir()] == ["printed.yaml"]
+
+
+def test_plan_of_a_collection_counts_episodes(capsys):
+    status, out, _ = run(
+        capsys, "collect", "teacher", "data.tasks=[drawer-open,reach-wall]", "--dry-run", "data.episodes=7"
+    )
+    assert status == 0
+    assert plan_of(out)["episodes"] == "407: drawer-open 7, reach-wall 400"
+
+
+def test_plan_counts_every_copy_of_the_weights(capsys):
+    _, out, _ = run(
+        capsys, "distill", "libero_flash_wam", "--dry-run", "distill.strategy=single", "distill.precision=no"
+    )
+    billions = 5_088_872_670 * 4 * (1 + 1 + 2 + 1 + 1) / 2**30  # weights, gradients, AdamW's two, target, teacher
+    assert plan_of(out)["memory"].startswith(f"{billions:.1f} GiB")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train", "no_such_recipe"], ["no recipe", "metaworld/teacher"]),
+        (["train", "teacher", "train.stpes=5"], ["did you mean 'steps'"]),
+        (["train", "teacher", "train.steps=0"], ["at least 1"]),
+        (["train", "teacher", "wam.config.num_layer=2"], ["wam.config.num_layer", "did you mean 'num_layers'"]),
+        (["train", "teacher", "train.options.text_dropuot=0"], ["train.options", "did you mean 'text_dropout'"]),
+        (["train", "teacher", "train.method=flow_maching"], ["train.method", "flow_matching"]),
+        (["train", "teacher", "wam.family=lingbot"], ["wam.family", "lingbot_va"]),
+        (["train", "lingbot_va/base"], ["wam.config", "latent_size", "missing"]),
+        (["distill", "teacher", "--dry-run"], ["no distill section"]),
+        (["collect", "libero_flash_wam"], ["nothing to collect"]),
+        (["info", "no/such/folder"], ["no/such/folder", "no such folder"]),
+        (["evaluate", "no/such/folder"], ["no/such/folder"]),
+    ],
+)
+def test_users_errors_are_one_line_and_exit_2(capsys, arguments, told):
+    status, _, err = run(capsys, *arguments)
+    assert status == 2
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "Traceback" not in err
+    for part in told:
+        assert part in last
+
+
+def test_wrong_arguments_exit_2_and_name_them(capsys):
+    for arguments, told in (
+        (["distil", "x"], "invalid choice"),
+        (["train", "teacher", "--dry-rum"], "--dry-rum"),
+        (["train", "teacher", "--dry-run", "no-equals-sign"], "no-equals-sign"),
+        (["info", ".", "a=b"], "a=b"),
+        (["evaluate", "x", "--episodes", "0"], "at least 1"),
+    ):
+        status, _, err = run(capsys, *arguments)
+        assert status == 2
+        assert told in err
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(FileNotFoundError, match="no recipe"):
+        main(["train", "no_such_recipe", "--debug"])
+
+
+def test_an_error_that_is_not_the_users_is_not_hidden(monkeypatch):
+    def broken(path):
+        return int("seven")
+
+    monkeypatch.setattr("flashwam.info.describe", broken)
+    with pytest.raises(ValueError, match="seven"):
+        main(["info", "."])
+
+
+def test_interrupt_says_how_to_resume_and_exits_130(capsys, monkeypatch):
+    def interrupted(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flashwam.info.describe", interrupted)
+    status, _, err = run(capsys, "info", ".")
+    assert status == 130
+    assert "resumes" in err
+
+
+def test_overrides_may_follow_options(capsys, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        "flashwam.pipeline.distill", lambda recipe, run_dir: seen.update(recipe=recipe, run_dir=run_dir)
+    )
+    status, _, _ = run(capsys, "distill", "flash_wam", "seed=1", "--run-dir", "there", "distill.steps=9")
+    assert status == 0
+    assert (seen["recipe"].seed, seen["recipe"].distill.steps, seen["run_dir"]) == (1, 9, Path("there"))
+
+
+def test_evaluate_passes_everything_on(capsys, monkeypatch):
+    seen = {}
+
+    def evaluate(checkpoint, **options):
+        seen.update(options, checkpoint=checkpoint)
+        return [
+            {"label": "x 1v/1a", "overall": {"episodes": 4, "success": 3, "wilson": [0.3, 0.95], "commitment": None}}
+        ]
+
+    monkeypatch.setattr("flashwam.pipeline.evaluate", evaluate)
+    arguments = [
+        "evaluate",
+        "here",
+        "--episodes",
+        "4",
+        "--nfe",
+        "1v/1a",
+        "--nfe",
+        "1v/2a",
+        "--tasks",
+        "a,b",
+        "--plain-euler",
+    ]
+    status, out, _ = run(capsys, *arguments)
+    assert status == 0
+    assert seen == {
+        "checkpoint": Path("here"),
+        "episodes": 4,
+        "nfe": ("1v/1a", "1v/2a"),
+        "tasks": ("a", "b"),
+        "plain_euler": True,
+        "seed": 0,
+        "out": None,
+    }
+    assert "0.750  [0.300, 0.950]" in out
+    status, out, _ = run(capsys, "evaluate", "here", "--json", "-")
+    assert json.loads(out)[0]["overall"]["success"] == 3
+
+
+def test_analyze_prints_the_known_values(capsys, tmp_path):
+    status, out, _ = run(capsys, "analyze", "flash_wam", "--json", "-", "--out", str(tmp_path))
+    assert status == 0
+    streams = json.loads(out)["streams"]
+    assert streams["video"]["median"] == pytest.approx(5 / 6)
+    assert streams["action"]["median"] == pytest.approx(1 / 2)
+    known = {("video", "lcm"): 0.114, ("video", "linear"): 0.617, ("action", "lcm"): 0.055, ("action", "linear"): 0.333}
+    for (stream, function), value in known.items():
+        found = streams[stream]["functions"][function]["mean_squared_gradient_scale"]
+        assert found == pytest.approx(value, abs=1e-3)
+    status, out, _ = run(capsys, "analyze", "libero_flash_wam_shift", "--out", str(tmp_path / "text"))
+    assert status == 0
+    rows = [line.split() for line in out.splitlines()]
+    squares = {row[-4].strip("*"): float(row[-2]) for row in rows[3:5]}
+    assert squares == {"lcm": pytest.approx(0.0052, abs=1e-4), "linear": pytest.approx(0.041, abs=1e-3)}
+    assert (tmp_path / "text" / "schedule.html").is_file()
+
+
+def test_a_run_folder_is_a_recipe(capsys, tmp_path):
+    folder = prepare_run(load_recipe("flash_wam", ["seed=5"]), tmp_path / "run")
+    status, out, _ = run(capsys, "distill", str(folder), "--dry-run", "distill.batch_size=1")
+    assert status == 0
+    assert "seed: 5" in out

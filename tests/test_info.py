@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import pytest
+import torch
+
+import flashwam.info
+from flashwam.config import load_recipe, prepare_run
+from flashwam.info import describe, info_lines, installation
+from flashwam.student import save_wam
+from flashwam.wam.lingbot_va import LingBotVA
+
+SMALL = {
+    "patch_size": [1, 4, 4],
+    "num_attention_heads": 2,
+    "attention_head_dim": 20,
+    "num_layers": 1,
+    "ffn_dim": 32,
+    "in_channels": 6,
+    "out_channels": 6,
+    "action_dim": 4,
+    "text_dim": 8,
+    "freq_dim": 16,
+    "latent_size": [8, 8],
+    "chunk_frames": 2,
+    "actions_per_frame": 4,
+    "window_chunks": 4,
+}
+
+
+@pytest.fixture
+def student(tmp_path):
+    model = LingBotVA.create(**SMALL)
+    streams = load_recipe("metaworld/flash_wam").streams
+    save_wam(tmp_path / "run" / "student", model, streams, kind="student", info={"steps": 12, "teacher": "the/teacher"})
+    return tmp_path / "run" / "student", model
+
+
+def test_installation_names_versions_and_device(monkeypatch):
+    monkeypatch.setattr(flashwam.info, "_rendering", lambda: {"backend": "egl"})
+    facts = installation()
+    assert facts["packages"]["torch"] == torch.__version__
+    assert facts["device"]["type"] == ("cuda" if torch.cuda.is_available() else "cpu")
+    json.dumps(facts)
+
+
+def test_missing_extras_come_with_the_command_that_installs_them(monkeypatch):
+    monkeypatch.setattr(flashwam.info, "_rendering", lambda: {"backend": None})
+    monkeypatch.setattr(flashwam.info, "find_spec", lambda name: None if name in ("av", "matplotlib") else object())
+    facts = installation()
+    assert facts["missing"] == {"sim": ["av"], "report": ["matplotlib"]}
+    assert facts["install"] == "pip install 'flashwam[sim,report]'"
+
+
+def test_absent_rendering_is_a_fact_and_not_an_error(monkeypatch):
+    def nothing():
+        raise RuntimeError("no OpenGL backend can render here: apt-get install libegl1")
+
+    monkeypatch.setattr("flashwam.sim.gl.ensure_gl", nothing)
+    rendering = flashwam.info._rendering()
+    assert rendering["backend"] is None
+    assert "libegl1" in rendering["reason"]
+
+
+def test_student_folder_is_described(student):
+    folder, model = student
+    facts = describe(folder)
+    assert (facts["kind"], facts["family"], facts["steps"]) == ("student", "lingbot_va", 12)
+    assert facts["parameters"] == sum(p.numel() for p in model.parameters())
+    assert facts["streams"]["video"].startswith("lcm (sigma_data 0.5), shift 5, 1 step(s)")
+    assert facts["streams"]["action"].startswith("linear, shift 1")
+    text = "\n".join(info_lines(facts))
+    assert "the/teacher" in text
+    json.dumps(facts)
+
+
+def test_run_folder_is_described_with_its_result(student):
+    run = student[0].parent
+    recipe = load_recipe("metaworld/flash_wam")
+    fresh = prepare_run(recipe, run.parent / "fresh")
+    assert describe(fresh)["state"] == "not begun"
+    (fresh / "checkpoints" / "step_000200").mkdir(parents=True)
+    assert describe(fresh)["state"] == "at step_000200"
+    student[0].rename(fresh / "student")
+    facts = describe(fresh)
+    assert facts["state"] == "finished: student"
+    assert facts["student"]["steps"] == 12
+    assert facts["made_by"]["packages"]["torch"] == torch.__version__
+
+
+def test_other_folders_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        describe(tmp_path / "none")
+    (tmp_path / "photo.png").write_text("x")
+    with pytest.raises(ValueError, match=r"photo\.png"):
+        describe(tmp_path)
