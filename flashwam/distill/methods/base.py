@@ -126,8 +126,8 @@ class Method(ABC):
             levels = ", ".join(f"{level:.4f}" for level in term.sigma[row].tolist())
             values = ", ".join(f"{value:.4g}" for value in term.frame_loss[row].tolist())
             raise NonFiniteError(
-                f"stream {name!r}: loss {float(term.loss[row].detach()):g} of sample {int(batch.index[row])} is not finite; "
-                f"sigma per frame [{levels}], loss per frame [{values}]. Look at the sample, lower lr, or resume from "
+                f"stream {name!r}: loss {float(term.loss[row].detach()):g} of sample {int(batch.index[row])} is not "
+                f"finite; sigma per frame [{levels}], loss per frame [{values}]. Look at the sample, lower lr, or resume from "
                 "an earlier checkpoint; nothing was saved"
             )
 
