@@ -41,6 +41,16 @@ def probe_gl(backend: str) -> str | None:
     return lines[-1] if lines else f"exit status {done.returncode}"
 
 
+def _refuse_late(backend: str) -> None:
+    """MuJoCo fixes its backend when it is imported: too late to choose another one then."""
+    loaded = sys.modules.get("mujoco.gl_context")
+    if loaded is not None and backend not in loaded.GLContext.__module__:
+        raise RuntimeError(
+            f"MuJoCo was imported before its OpenGL backend was chosen, with {loaded.GLContext.__module__}: "
+            f"set MUJOCO_GL={backend} in the environment, or import flashwam's simulator first"
+        )
+
+
 def ensure_gl() -> str:
     """Chooses the OpenGL backend and sets `MUJOCO_GL`; MuJoCo reads it once, when it is first imported.
 
@@ -60,6 +70,7 @@ def ensure_gl() -> str:
     for backend in [asked] if asked else list(BACKENDS):
         error = probe_gl(backend)
         if error is None:
+            _refuse_late(backend)
             os.environ["MUJOCO_GL"] = os.environ[_CHOSEN] = backend
             logger.info("OpenGL backend: %s", backend)
             return backend

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from flashwam.data.actions import ActionNorm
+
+ROBOTWIN_Q01 = [-0.06172713458538055, -3.6716461181640625e-05, -0.08783501386642456, -1, -1, -1, -1]
+ROBOTWIN_Q01 += [-0.3547105032205582, -1.3113021850585938e-06, -0.11975435614585876, -1, -1, -1, -1] + [0] * 16
+ROBOTWIN_Q99 = [0.3462600058317184, 0.39966784834861746, 0.14745532035827624, 1, 1, 1, 1]
+ROBOTWIN_Q99 += [0.034201726913452024, 0.39142737388610793, 0.1792279863357542, 1, 1, 1, 1] + [0] * 14 + [1, 1]
+ROBOTWIN_USED = (*range(7), 28, *range(7, 14), 29)
+
+
+def test_golden_round_trip(golden_dir):
+    golden = {k: v for k, v in load_file(golden_dir / "lingbot_va.safetensors").items() if "action_norm" in k}
+    raw, pre, post = (golden[f"action_norm/{k}"] for k in ("raw", "pre", "post"))
+    norm = ActionNorm(q01=tuple(ROBOTWIN_Q01), q99=tuple(ROBOTWIN_Q99), used=ROBOTWIN_USED, clip=None)
+    mine = norm.normalise(raw)
+    used = list(ROBOTWIN_USED)
+    assert torch.allclose(mine[used], pre[0][used], atol=1e-6)
+    assert torch.allclose(norm.denormalise(pre[0]), post, atol=1e-6)
+
+
+def test_unused_channels_are_zero_and_masked():
+    norm = ActionNorm(q01=(0.0, -1.0, -2.0), q99=(0.0, 1.0, 2.0), used=(2, 1))
+    out = norm.normalise(torch.rand(2, 5, 4))
+    assert not out[0].any()
+    assert norm.mask().flatten().tolist() == [False, True, True]
+
+
+def test_round_trip_within_the_quantiles():
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-1, 1, size=(1000, 4))
+    norm = ActionNorm.fit(actions)
+    inside = torch.rand(3, 4, 6, 5, dtype=torch.float64) * 1.8 - 0.9
+    assert torch.allclose(norm.denormalise(norm.normalise(inside)), inside, atol=1e-9)
+    assert norm.normalise(inside).shape == (3, 4, 6, 5, 1)
+
+
+def test_quantiles_map_to_plus_and_minus_one():
+    actions = np.linspace(-3, 5, 1001)[:, None]
+    norm = ActionNorm.fit(actions)
+    assert norm.normalise(torch.tensor([[[norm.q01[0]]]])).item() == pytest.approx(-1, abs=1e-5)
+    assert norm.normalise(torch.tensor([[[norm.q99[0]]]])).item() == pytest.approx(1, abs=1e-5)
+
+
+def test_clip_is_a_flag():
+    actions = np.linspace(-1, 1, 101)[:, None]
+    far = torch.full((1, 1, 1), 100.0)
+    assert ActionNorm.fit(actions).normalise(far).item() == 1.5
+    assert ActionNorm.fit(actions, clip=None).normalise(far).item() > 50
+
+
+def test_constant_channel_stays_calm():
+    norm = ActionNorm.fit(np.ones((50, 1)))
+    assert norm.normalise(torch.ones(1, 1, 1)).abs().item() < 1e-4
+    assert norm.normalise(torch.full((1, 1, 1), 1.001)).abs().item() < 0.05
+
+
+def test_survives_json():
+    norm = ActionNorm.fit(np.random.default_rng(0).normal(size=(50, 3)))
+    assert ActionNorm.from_dict(json.loads(json.dumps(norm.to_dict()))) == norm
+
+
+def test_refuses_wrong_shapes_and_channels():
+    with pytest.raises(ValueError, match="distinct channels"):
+        ActionNorm(q01=(0.0,), q99=(1.0,), used=(0, 0))
+    norm = ActionNorm(q01=(0.0,), q99=(1.0,), used=(0,))
+    with pytest.raises(ValueError, match="expected 1 controls"):
+        norm.normalise(torch.zeros(2, 3, 4))
+    with pytest.raises(ValueError, match="expected"):
+        norm.denormalise(torch.zeros(2, 3, 4, 1))

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flashwam.data.episodes import episode_path, read_episode_list, read_frames, read_table, video_path
+from flashwam.sim.collect import NoiseBursts, collect
+
+pytestmark = pytest.mark.usefixtures("simulator")
+TASKS = ["faucet-turn", "button-press"]
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory, simulator):
+    root = tmp_path_factory.mktemp("demos")
+    return root, collect(root, TASKS, episodes=4, processes=1, progress=False)
+
+
+def test_layout_and_counts(collected):
+    root, summary = collected
+    assert summary.episodes == {"faucet-turn": 4, "button-press": 4}
+    assert summary.ways["faucet-turn"] == {0: 2, 1: 2}
+    assert summary.ways["button-press"] == {-1: 4}
+    names = {p.name for p in (root / "faucet-turn" / "meta").iterdir()}
+    assert names == {"info.json", "episodes.jsonl", "episodes_stats.jsonl", "tasks.jsonl"}
+    offset = 0
+    for episode in read_episode_list(root / "faucet-turn"):
+        index, length = episode["episode_index"], episode["length"]
+        table = read_table(episode_path(root / "faucet-turn", index))
+        assert length % 4 == 1
+        assert table["action"].shape == table["executed_action"].shape == (length, 4)
+        assert (table["index"] == offset + np.arange(length)).all()
+        offset += length
+        frames = read_frames(video_path(root / "faucet-turn", index))
+        assert frames.shape == (length, 64, 64, 3)
+
+
+def test_executed_is_label_plus_noise_in_bursts(collected):
+    root, _ = collected
+    tables = [read_table(episode_path(root / "button-press", i)) for i in range(4)]
+    label = np.concatenate([t["action"] for t in tables])
+    executed = np.concatenate([t["executed_action"] for t in tables])
+    disturbed = (label != executed).any(axis=1)
+    assert 0.05 < disturbed.mean() < 0.6
+    assert (label[:, 3] == executed[:, 3]).all()
+    assert np.abs(executed).max() <= 1.0
+
+
+def test_without_noise_label_and_execution_agree(tmp_path):
+    collect(tmp_path, ["faucet-turn"], episodes=1, processes=1, noise=NoiseBursts(probability=0.0), progress=False)
+    table = read_table(episode_path(tmp_path / "faucet-turn", 0))
+    assert (table["action"] == table["executed_action"]).all()
+
+
+def test_killed_collection_ends_with_the_same_bytes(collected, tmp_path):
+    root, _ = collected
+    code = (
+        "from flashwam.sim.collect import collect\n"
+        f"collect({str(tmp_path)!r}, {TASKS!r}, episodes=4, processes=1, progress=False)\n"
+    )
+    env = dict(os.environ, OMP_NUM_THREADS="1")
+    process = subprocess.Popen([sys.executable, "-c", code], env=env, cwd=Path(__file__).parents[2])
+    deadline = time.monotonic() + 120
+    while not episode_path(tmp_path / "faucet-turn", 1).exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    there = len(list(tmp_path.rglob("*.parquet")))
+    assert 2 <= there < 8
+    collect(tmp_path, TASKS, episodes=4, processes=1, progress=False)
+    left = {name for name in contents(tmp_path) if ".tmp" in name}
+    assert {k: v for k, v in contents(tmp_path).items() if k not in left} == contents(root)
+
+
+def test_collect_refuses_nonsense(tmp_path):
+    with pytest.raises(ValueError, match="unknown task"):
+        collect(tmp_path, ["reach-the-moon"], episodes=1)
+    with pytest.raises(ValueError, match="episodes"):
+        collect(tmp_path, TASKS, episodes=0)
+    with pytest.raises(ValueError, match="seed"):
+        collect(tmp_path, TASKS, episodes=1, seed=10)
+
+
+def test_an_expert_that_always_fails_is_reported(tmp_path):
+    with pytest.raises(RuntimeError, match="the expert failed"):
+        collect(tmp_path, ["faucet-turn"], episodes=1, processes=1, max_steps=8, progress=False)

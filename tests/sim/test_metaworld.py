@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+
+from flashwam.sim.experts import make_expert
+from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv
+from flashwam.sim.tasks import TASKS
+from flashwam.sim.vec_env import VecEnv
+
+pytestmark = pytest.mark.usefixtures("simulator")
+MULTIMODAL = [name for name, task in TASKS.items() if task.multimodal]
+
+
+def play(env, experts, seed, *, replan_every=1):
+    """Executes the mean of the experts' actions, asked anew every `replan_every` steps."""
+    env.reset(seed, render=False)
+    done = success = False
+    while not done:
+        if env.steps % replan_every == 0:
+            action = np.mean([expert(env.state) for expert in experts], axis=0)
+        done, success, _ = env.step(action)
+    return success
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if name not in MULTIMODAL])
+def test_expert_solves_the_ordinary_task(name):
+    env = MetaWorldEnv(name)
+    expert = make_expert(env.task, env.env)
+    assert all(play(env, [expert], EVAL_SEED_BASE + seed) for seed in range(3))
+
+
+@pytest.mark.parametrize("name", MULTIMODAL)
+def test_each_way_succeeds_and_their_average_never_does(name):
+    env = MetaWorldEnv(name)
+    experts = [make_expert(env.task, env.env, way) for way in range(len(env.task.ways))]
+    for way, expert in enumerate(experts):
+        for seed in range(4):
+            assert play(env, [expert], seed)
+            assert env.way() == way
+    for seed in range(6):
+        assert not play(env, experts, seed)
+        assert env.way() == -1
+
+
+@pytest.mark.parametrize("name", MULTIMODAL)
+def test_average_of_the_ways_fails_when_replanned_every_chunk(name):
+    env = MetaWorldEnv(name)
+    experts = [make_expert(env.task, env.env, way) for way in range(len(env.task.ways))]
+    assert not any(play(env, experts, seed, replan_every=8) for seed in range(6))
+
+
+def test_an_episode_depends_on_its_seed_alone():
+    env = MetaWorldEnv("faucet-turn")
+    expert = make_expert(env.task, env.env, 0)
+    first = env.reset(5)
+    for _ in range(20):
+        env.step(expert(env.state))
+    path, picture = env.hand_path, env.render()
+    env.reset(6)
+    for _ in range(7):
+        env.step(np.ones(4))
+    assert (env.reset(5) == first).all()
+    for _ in range(20):
+        env.step(expert(env.state))
+    assert (env.hand_path == path).all()
+    assert (env.render() == picture).all()
+    assert not (env.reset(6) == first).all()
+
+
+def test_first_picture_shows_where_the_scene_is():
+    # The picture must follow the seed's positions, not those of the reset before.
+    env = MetaWorldEnv("button-press")
+    alone = MetaWorldEnv("button-press").reset(3)
+    env.reset(9)
+    assert (env.reset(3) == alone).all()
+    assert (env.render() == alone).all()
+
+
+def test_touching_the_wall_ends_the_episode_without_success():
+    env = MetaWorldEnv("reach-wall")
+    env.reset(0, render=False)
+    done = False
+    while not done:
+        done, success, info = env.step(np.array([0.0, 1.0, 0.0, 1.0]))
+    assert info.touched
+    assert not success
+    assert env.steps < env.task.max_steps
+
+
+def test_vec_env_equals_single_environments():
+    vec, env = VecEnv("faucet-turn", 3), MetaWorldEnv("faucet-turn")
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-1, 1, size=(2, 16, 4)).astype(np.float32)
+    first = vec.reset([11, 12])
+    result = vec.step_chunk(actions)
+    assert result.frames.shape == (2, 4, 64, 64, 3)
+    for b, seed in enumerate((11, 12)):
+        assert (env.reset(seed) == first[b]).all()
+        for t in range(16):
+            env.step(actions[b, t])
+            if (t + 1) % 4 == 0:
+                assert (env.render() == result.frames[b, t // 4]).all()
+        assert (env.hand_path[1:] == result.hands[b]).all()
+
+
+def test_vec_env_freezes_episodes_that_are_over():
+    vec = VecEnv("reach-wall", 2)
+    vec.reset([0, 1])
+    forward = np.zeros((2, 8, 4), dtype=np.float32)
+    forward[0, :, 1] = 1.0
+    for _ in range(4):
+        result = vec.step_chunk(forward)
+    assert result.done.tolist() == [True, False]
+    assert not result.success.any()
+    again = vec.step_chunk(forward)
+    assert (again.frames[0] == result.frames[0, -1]).all()
+    assert not again.executed[0].any()
+    assert (again.executed[1] == forward[1]).all()
+
+
+def test_expert_refuses_a_way_the_task_does_not_have():
+    env = MetaWorldEnv("reach-wall")
+    with pytest.raises(ValueError, match="expected a way"):
+        make_expert(env.task, env.env)

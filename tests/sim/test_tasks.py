@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+
+from flashwam.sim.collect import NoiseBursts, toss_way
+from flashwam.sim.tasks import TASKS, commitment, get_task, way_of
+
+
+def test_way_is_the_side_of_the_first_clear_departure():
+    assert way_of(np.array([0.0, 0.02, 0.06, -0.2])) == 1
+    assert way_of(np.array([0.0, -0.06, 0.3])) == 0
+    assert way_of(np.array([0.04, -0.04, 0.0])) == -1
+    assert way_of(np.array([0.3, 0.33, 0.36]), 0.3) == 1
+
+
+def test_commitment_counts_chunks_that_leave_to_a_side():
+    chunks = np.array([[1.0, 0.8], [-0.9, -0.7], [0.9, -0.9], [0.1, 0.2]])
+    share, way = commitment(chunks, threshold=0.5)
+    assert share == 0.5
+    assert way.tolist() == [1, 0, -1, -1]
+
+
+def test_average_of_two_committed_chunks_is_not_committed():
+    left, right = -np.ones((1, 8)), np.ones((1, 8))
+    assert commitment((left + right) / 2)[0] == 0.0
+    assert commitment(np.concatenate([left, right]))[0] == 1.0
+
+
+def test_suite_has_ordinary_and_multimodal_tasks_with_whole_chunks():
+    kinds = [task.multimodal for task in TASKS.values()]
+    assert kinds.count(True) >= 2
+    assert kinds.count(False) >= 3
+    assert all(task.max_steps % 8 == 0 for task in TASKS.values())
+    assert len({task.prompt for task in TASKS.values()}) == len(TASKS)
+
+
+def test_unknown_task_names_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'reach-wall'"):
+        get_task("reach-wal")
+
+
+def test_ways_are_balanced_and_differ_between_tasks_and_seeds():
+    wall, faucet = get_task("reach-wall"), get_task("faucet-turn")
+    tosses = [toss_way(wall, i, 0) for i in range(200)]
+    assert all(tosses[i] + tosses[i + 1] == 1 for i in range(0, 200, 2))
+    assert tosses != [toss_way(faucet, i, 0) for i in range(200)]
+    assert tosses != [toss_way(wall, i, 1) for i in range(200)]
+    assert toss_way(get_task("drawer-open"), 3, 0) == -1
+
+
+def test_noise_bursts_leave_the_gripper_alone_and_hold_their_push():
+    noise = NoiseBursts(probability=0.2, shortest=3, longest=3).draw(400, np.random.default_rng(0))
+    assert not noise[:, 3].any()
+    pushed = np.abs(noise[:, 0]) > 0
+    assert 0.2 < pushed.mean() < 0.6
+    starts = np.flatnonzero(pushed[1:-3] & ~pushed[:-4]) + 1
+    assert all((noise[s] == noise[s + 2]).all() for s in starts)
+    assert not NoiseBursts(probability=0.0).draw(50, np.random.default_rng(0)).any()
+
+
+def test_noise_refuses_nonsense():
+    with pytest.raises(ValueError, match="probability"):
+        NoiseBursts(probability=2.0)
