@@ -127,8 +127,8 @@ class Method(ABC):
             values = ", ".join(f"{value:.4g}" for value in term.frame_loss[row].tolist())
             raise NonFiniteError(
                 f"stream {name!r}: loss {float(term.loss[row].detach()):g} of sample {int(batch.index[row])} is not "
-                f"finite; sigma per frame [{levels}], loss per frame [{values}]. Look at the sample, lower lr, or resume from "
-                "an earlier checkpoint; nothing was saved"
+                f"finite; sigma per frame [{levels}], loss per frame [{values}]. Look at the sample or lower lr; "
+                "nothing was saved after the last checkpoint"
             )
 
 
