@@ -131,8 +131,8 @@ def _verdict(
         "" if name == reference else f"lcm would give {_times(less_than_reference)} less gradient than {reference} gets"
     )
     low = (
-        f"{starved:.0%} of the draws are so clean that lcm passes less than a tenth of linear's gradient "
-        f"({_times(less_than_linear)} less on average)"
+        f"{starved:.0%} of the draws are so clean that lcm passes less than a tenth of linear's gradient; "
+        f"over all draws it passes {_times(less_than_linear)} less"
     )
     if name != reference and less_than_reference >= STRONG_RATIO:
         strength = "strong"
@@ -141,9 +141,8 @@ def _verdict(
         strength = "weak"
         reason = (
             f"linear, for a modest reason: {versus} (E b^2, lcm on both), which alone does not explain a "
-            f"collapse. What counts is the low end: {low}, and that share is starved whatever the learning "
-            "rate. Expect lcm to learn later here rather than never; compare both recipes before you trust "
-            "either."
+            f"collapse. What counts is the low end: {low}. No learning rate feeds the starved "
+            "draws. Expect lcm to learn later here rather than never; compare both recipes before you trust either."
         )
     else:
         strength = "strong" if less_than_linear >= STRONG_RATIO else "weak"

@@ -76,7 +76,8 @@ def _among_students(students: Sequence[Row]) -> str:
     groups: dict[bool, list[str]] = {}
     for other in students[1:]:
         comparison = compare_shares(best.share(), other.share())
-        text = f"{other.run} ({other.share().rate:.0%}; {_points(comparison).replace('(', '').rstrip(')')})"
+        points, low, high = (_signed(comparison[key]) for key in ("difference", "low", "high"))
+        text = f"{other.run} ({other.share().rate:.0%}; {points} points, {low} to {high})"
         groups.setdefault(comparison["distinct"], []).append(text)
     parts = [
         f"{'surely' if sure else 'not surely'} ahead of {', '.join(groups[sure])}"
