@@ -140,12 +140,13 @@ def _size(model: WorldActionModel, loop: LoopConfig, command: str) -> list[tuple
     shard = {"weights": zero >= 3, "gradients": zero >= 2, "optimiser": zero >= 1}
     bytes_each = {"weights": 2 if half else 4, "gradients": 2 if half else 4, "optimiser": 12 if half else 8}
     parts = {key: total * each / (processes if shard[key] else 1) for key, each in bytes_each.items()}
-    if loop.method != "flow_matching" or loop.save_weights == "target":
-        parts["target"] = total * 4
-    if command == "distill":
-        parts["teacher"] = total * 4
-    if loop.method == "on_policy":
-        parts["reference"] = total * 4
+    method = find_method(loop.method)
+    copies = {
+        "target": method.needs_target or loop.save_weights == "target",
+        "teacher": command == "distill",
+        "reference": method.needs_reference,
+    }
+    parts |= {name: total * 4 for name, kept in copies.items() if kept}
     listed = ", ".join(f"{name} {_gib(size)}" for name, size in parts.items())
     of = f" a process, {processes} of them ({loop.strategy})" if processes > 1 else f" on one process ({loop.strategy})"
     return [("parameters", f"{total:,}"), ("memory", f"{_gib(sum(parts.values()))}{of}, plus activations: {listed}")]
