@@ -91,6 +91,7 @@ class EpisodeDataset(Dataset):
         if split not in ("train", "val", "all"):
             raise ValueError(f"split: expected 'train', 'val' or 'all', got {split!r}")
         self.root, self.window_frames, self.seed, self.balance = Path(root), window_frames, seed, balance
+        repos = self._repos(tasks)
         self.norm = norm if norm is not None else self._read_norm()
         self.null_text = read_text(self.root / EMPTY_TEXT)
         self.tasks: list[str] = []
@@ -98,7 +99,7 @@ class EpisodeDataset(Dataset):
         video, label, executed = [], [], []
         episodes: list[tuple[int, int, int, int, int]] = []
         offset = 0
-        for repo in self._repos(tasks):
+        for repo in repos:
             self.tasks.append(repo.name)
             kept = [
                 e

@@ -237,10 +237,10 @@ def read_episode_list(repo: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         try:
             episode = json.loads(line)
-            _ = episode["episode_index"], episode["length"]
+            _ = episode["episode_index"], episode["length"], episode["action_config"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path}, line {number}: expected an episode with its index and length ({error})"
+                f"{path}, line {number}: expected episode_index, length and action_config ({error!r})"
             ) from error
         episodes.append(episode)
     return episodes
