@@ -340,7 +340,7 @@ def _run_analyze(arguments: argparse.Namespace) -> None:
         from flashwam.info import analysis_lines
 
         print("\n".join(analysis_lines(results)))
-        print(f"page: {Path(out) / 'schedule.html'}")
+        print(f"page: {results['page']}")
 
 
 def _run_compare(arguments: argparse.Namespace) -> None:
@@ -349,7 +349,7 @@ def _run_compare(arguments: argparse.Namespace) -> None:
     results = compare(arguments.runs, out=arguments.out)
     _write_json(arguments.json, results)
     if arguments.json != "-":
-        print(f"page: {arguments.out / 'compare.html'}")
+        print(results["table"], *results["verdict"], f"page: {results['page']}", sep="\n")
 
 
 def _run_info(arguments: argparse.Namespace) -> None:

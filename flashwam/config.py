@@ -2,6 +2,7 @@
 """YAML in, a checked `Recipe` out: inheritance, dotted overrides, and errors that name file, key and remedy."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ __all__ = ["differences", "find_recipe", "load_recipe", "prepare_run", "run_fold
 EXTENDS = "extends"
 RECIPE_FILE = "recipe.yaml"
 PROVENANCE_FILE = "provenance.json"
-_SHIPPED = Path(__file__).resolve().parents[1] / "recipes"
+_SHIPPED = (Path(__file__).resolve().parents[1] / "recipes", Path(sys.prefix) / "share" / "flashwam" / "recipes")
 
 
 class _Dumper(yaml.SafeDumper):
@@ -65,7 +66,7 @@ def find_recipe(path_or_name: str | Path) -> Path:
         return path
     if (path / RECIPE_FILE).is_file():
         return path / RECIPE_FILE
-    roots = [root for root in (Path("recipes"), _SHIPPED) if root.is_dir()]
+    roots = [root for root in (Path("recipes"), *_SHIPPED) if root.is_dir()]
     name = path.with_suffix("") if path.suffix in (".yaml", ".yml") else path
     for root in roots:
         found = sorted(root.glob(f"**/{name}.yaml")) if not path.is_absolute() else []

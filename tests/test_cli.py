@@ -219,3 +219,17 @@ def test_a_run_folder_is_a_recipe(capsys, tmp_path):
     status, out, _ = run(capsys, "distill", str(folder), "--dry-run", "distill.batch_size=1")
     assert status == 0
     assert "seed: 5" in out
+
+
+def test_compare_prints_table_verdict_and_page(capsys, monkeypatch, tmp_path):
+    seen = {}
+
+    def compare(runs, *, out):
+        seen.update(runs=runs, out=out)
+        return {"table": "model success", "verdict": ["naive loses."], "page": str(out / "compare.html")}
+
+    monkeypatch.setattr("flashwam.report.compare.compare", compare)
+    status, out, _ = run(capsys, "compare", "a", "b", "--out", str(tmp_path))
+    assert status == 0
+    assert seen == {"runs": [Path("a"), Path("b")], "out": tmp_path}
+    assert out.splitlines() == ["model success", "naive loses.", f"page: {tmp_path / 'compare.html'}"]
