@@ -81,7 +81,6 @@ class Checkpoints:
             return 0
         folder = self.path(steps[-1])
         if self.roles.target is not None:
-            device = str(self.accelerator.device)
-            self.roles.target.load_state_dict(load_file(folder / "target.safetensors", device=device))
+            self.roles.target.load_state_dict(load_file(folder / "target.safetensors"))
         self.accelerator.load_state(str(folder))
         return int(json.loads((folder / "training.json").read_text())["step"])

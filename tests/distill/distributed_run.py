@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A toy distillation for torchrun: `distributed_run.py FOLDER STRATEGY`."""
+
+import sys
+from pathlib import Path
+
+import torch
+from distill_toys import GaussianTeacher, ToySource, ToyWam
+
+from flashwam.core.streams import StreamSpec
+from flashwam.distill.methods import make_method
+from flashwam.distill.trainer import train
+from flashwam.recipe import LoopConfig
+
+
+def run(folder: Path, strategy: str) -> Path:
+    """Six steps of two accumulated batches, the action stream without a loss; checkpoints on the way."""
+    streams = {
+        "video": StreamSpec.from_config("video", {"shift": 5.0, "guidance": [2, 4]}),
+        "action": StreamSpec.from_config("action", {"shift": 1.0, "weight": 0.0}),
+    }
+    loop = LoopConfig(
+        method="consistency",
+        strategy=strategy,
+        steps=6,
+        batch_size=8,
+        accumulation=2,
+        lr=1e-2,
+        warmup_steps=2,
+        save_every=2,
+        diagnose_every=3,
+    )
+    method = make_method(loop, streams, ToyWam.create(seed=1), teacher=GaussianTeacher())
+    return train(method, ToySource(), loop, run_dir=folder, seed=0)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    run(Path(sys.argv[1]), sys.argv[2])
+    torch.distributed.destroy_process_group()
