@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
-    """Compares evaluated runs: writes `compare.json`, PNG figures and `compare.html` into `out`.
+    """Compares evaluated runs: writes `compare.json`, `compare.md`, PNG figures and `compare.html` into `out`.
 
     Args:
         runs: Run folders with `evaluations/*.json`; the teacher's too, for the controls. `metrics.jsonl` is read where
@@ -51,6 +51,7 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
         footer="Made by `flashwam compare`. The numbers are in `compare.json` beside this page.",
     )
     result["page"] = str(page)
+    write_whole(out / "compare.md", format_table(rows, markdown=True) + "\n")
     write_whole(out / "compare.json", json.dumps(result, indent=1) + "\n")
     logger.info("comparison of %d runs: %s", len(runs), page)
     return result
@@ -58,17 +59,19 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
 
 def gather(
     runs: Sequence[Path | str], out: Path
-) -> tuple[list[Row], dict[str, list[dict[str, Any]]], dict[str, Any] | None]:
-    """(rows in the order they are shown, run -> metrics, cross table or None)."""
+) -> tuple[list[Row], dict[str, list[list[dict[str, Any]]]], dict[str, Any] | None]:
+    """(rows in the order they are shown, student -> metrics of each of its folders, cross table or None)."""
     if not runs:
         raise ValueError("nothing to compare; give at least one run folder")
     results = [result for run in runs for result in read_evaluations(run)]
     rows = pool_evaluations(results)
-    metrics = {}
-    for run in runs:
-        if (Path(run) / "metrics.jsonl").is_file():
-            name = str(next(r["run"] for r in results if r["folder"] == Path(run)))
-            metrics[name if name not in metrics else str(run)] = read_metrics(Path(run) / "metrics.jsonl")
+    students = {row.run for row in rows if row.kind == "student"}
+    metrics: dict[str, list[list[dict[str, Any]]]] = {}
+    for run in map(Path, runs):
+        name = str(next(r["run"] for r in results if r["folder"] == run))
+        name = name if name in students else f"{run.resolve().parent.name}/{name}"
+        if name in students and (run / "metrics.jsonl").is_file():
+            metrics.setdefault(name, []).append(read_metrics(run / "metrics.jsonl"))
     cross = json.loads((out / "cross.json").read_text()) if (out / "cross.json").is_file() else None
     return sorted(rows, key=_order), metrics, cross
 
@@ -83,8 +86,8 @@ def _order(row: Row) -> tuple[Any, ...]:
     )
 
 
-def format_table(rows: Sequence[Row]) -> str:
-    """The comparison in a few lines of plain text, for a terminal."""
+def format_table(rows: Sequence[Row], *, markdown: bool = False) -> str:
+    """The comparison in a few lines, for a terminal or, with `markdown`, for a README."""
     teacher = full_teacher(rows)
     head = ("model", "success", "95 % interval", "commitment", "ms a chunk", "speed-up")
     body = []
@@ -101,6 +104,9 @@ def format_table(rows: Sequence[Row]) -> str:
                 "-" if not (milliseconds and full) else f"{full / milliseconds:.1f}x",
             )
         )
+    if markdown:
+        rule = "|---" + "|---:" * (len(head) - 1) + "|"
+        return "\n".join(["| " + " | ".join(head) + " |", rule, *("| " + " | ".join(cells) + " |" for cells in body)])
     widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
     lines = [
         "  ".join(

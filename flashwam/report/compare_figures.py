@@ -25,9 +25,13 @@ def run_colours(rows: Sequence[Row]) -> dict[str, str]:
     return {row.run: colours.get(row.run, INK) for row in rows}
 
 
-def _draw_share(axes: "Axes", y: int, share: Share, colour: str, *, filled: bool) -> None:
+def _draw_share(
+    axes: "Axes", y: int, share: Share, colour: str, *, filled: bool, seed_rates: Sequence[float] = ()
+) -> None:
     low, high = share.interval
     axes.plot([low, high], [y, y], color=colour, lw=2, alpha=0.45, solid_capstyle="butt")
+    if len(seed_rates) > 1:
+        axes.plot(seed_rates, [y] * len(seed_rates), "|", ms=9, mew=1, color=colour, alpha=0.8)
     axes.plot(share.rate, y, "o", ms=7, color=colour if filled else "white", mec=colour, mew=1.6)
     axes.annotate(
         f"{share.rate:.2f}", (1.0, y), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9, color=MUTED
@@ -62,7 +66,8 @@ def draw_forest(rows: Sequence[Row], path: Path) -> Path:
                             color=MUTED,
                         )
                 elif share.episodes:
-                    _draw_share(axes, y, share, colours[row.run], filled=filled)
+                    by_seed = row.seed_rates if "all" in title else ()
+                    _draw_share(axes, y, share, colours[row.run], filled=filled, seed_rates=by_seed)
             if teacher is not None:
                 goal = teacher.share() if "all" in title else teacher.share(multimodal=True)
                 at = goal.commitment if title == "commitment" else goal.rate
@@ -186,23 +191,29 @@ def _smooth(values: Sequence[float]) -> np.ndarray:
 
 
 def draw_training(
-    metrics: Mapping[str, Sequence[dict[str, Any]]], rows: Sequence[Row], streams: Sequence[str], path: Path
+    metrics: Mapping[str, Sequence[Sequence[dict[str, Any]]]], rows: Sequence[Row], streams: Sequence[str], path: Path
 ) -> Path | None:
     """Loss and gradient norm of every run, one column per stream; None where nothing was logged.
 
     Args:
-        metrics: Run -> rows of its metrics.
+        metrics: Run -> rows of its metrics, one list per seed.
         rows: Of the comparison, for the colours.
         streams: Columns.
         path: PNG to write.
     """
     kinds = {"loss": "loss", "grad_norm": "gradient norm"}
-    found = {
-        (kind, stream): {run: s for run, rows in metrics.items() if len((s := series(rows, f"{stream}/{kind}"))[0]) > 1}
+    curves = {
+        (kind, stream): [
+            (run, steps, values)
+            for run, seeds in metrics.items()
+            for logged in seeds
+            for steps, values in [series(logged, f"{stream}/{kind}")]
+            if len(steps) > 1
+        ]
         for kind in kinds
         for stream in streams
     }
-    kinds = {kind: name for kind, name in kinds.items() if any(found[kind, stream] for stream in streams)}
+    kinds = {kind: name for kind, name in kinds.items() if any(curves[kind, stream] for stream in streams)}
     if not kinds:
         return None
     colours = dict.fromkeys(metrics, INK) | run_colours(rows)
@@ -210,16 +221,15 @@ def draw_training(
         grid = figure.subplots(len(kinds), len(streams), sharex=True, squeeze=False)
         for line, (kind, name) in zip(grid, kinds.items(), strict=True):
             for axes, stream in zip(line, streams, strict=True):
-                values = [v for _, column in found[kind, stream].values() for v in column if v > 0]
-                for run, (steps, column) in found[kind, stream].items():
-                    axes.plot(steps, _smooth(column), color=colours[run], lw=1.6)
-                if values:
+                for run, steps, values in curves[kind, stream]:
+                    axes.plot(steps, _smooth(values), color=colours[run], lw=1.6)
+                if any(value > 0 for _, _, values in curves[kind, stream] for value in values):
                     _log_axis(axes)
                 axes.set_title(f"{stream} {name}", fontsize=10.5)
                 tidy(axes)
         for axes in grid[-1]:
             axes.set_xlabel("steps")
-        shown = [run for run in metrics if any(run in column for column in found.values())]
+        shown = list(dict.fromkeys(run for found in curves.values() for run, _, _ in found))
         handles = [figure.axes[0].plot([], [], color=colours[run], lw=3)[0] for run in shown]
         figure.legend(handles, shown, loc="outside lower center", ncols=min(5, len(shown)), frameon=False, fontsize=9)
         return save_figure(figure, path)

@@ -26,7 +26,7 @@ def compare_sections(
     rows: Sequence[Row],
     folder: Path,
     *,
-    metrics: Mapping[str, Sequence[dict[str, Any]]] | None = None,
+    metrics: Mapping[str, Sequence[Sequence[dict[str, Any]]]] | None = None,
     cross: Mapping[str, Any] | None = None,
 ) -> list[Section]:
     """Draws the figures into `folder` and returns the sections of the page, for this page and for the demo's.
@@ -34,7 +34,7 @@ def compare_sections(
     Args:
         rows: Every row, final or not, in the order to show them.
         folder: For the PNGs.
-        metrics: Run -> rows of its `metrics.jsonl`.
+        metrics: Student -> rows of `metrics.jsonl`, one list per seed.
         cross: The cross table, where it was made.
     """
     finals = [row for row in rows if row.final]
@@ -87,7 +87,9 @@ def _speed_and_fidelity(finals: Sequence[Row], folder: Path) -> Section | None:
     )
 
 
-def _budget(rows: Sequence[Row], metrics: Mapping[str, Sequence[dict[str, Any]]], folder: Path) -> Section | None:
+def _budget(
+    rows: Sequence[Row], metrics: Mapping[str, Sequence[Sequence[dict[str, Any]]]], folder: Path
+) -> Section | None:
     budget = draw_budget(rows, folder / "budget.png")
     training = draw_training(metrics, rows, _streams(rows), folder / "training.png")
     figures = [Figure(path=budget, caption="Shaded: Wilson's 95 % interval.")] if budget else []
@@ -153,11 +155,14 @@ def _success_table(rows: Sequence[Row]) -> Table:
     tasks = list(dict.fromkeys(name for row in rows for name in row.tasks))
     several = {name for row in rows for name, share in row.tasks.items() if share.multimodal}
     committed = any(row.share().commitment is not None for row in rows)
+    seeds = any(len(row.seed_rates) > 1 for row in rows)
     best = best_student(rows)
     body = []
     for row in rows:
         low, high = row.share().interval
         cells = [row.label, f"{row.share().rate:.2f} [{low:.2f}, {high:.2f}]"]
+        if seeds:
+            cells.append(" ".join(f"{rate:.2f}" for rate in row.seed_rates))
         if committed:
             share = row.share().commitment
             cells.append("" if share is None else f"{share:.2f}")
@@ -173,6 +178,7 @@ def _success_table(rows: Sequence[Row]) -> Table:
         columns=(
             "model",
             "success",
+            *(["by seed"] if seeds else []),
             *(["commitment"] if committed else []),
             *(f"{t}{' *' if t in several else ''}" for t in tasks),
         ),

@@ -57,7 +57,7 @@ class Row:
         final: True for the run's last evaluated step.
         nfe: Stream name -> steps.
         sampler: "own" or "euler".
-        seeds: How many evaluations were pooled.
+        seed_rates: Success of each pooled evaluation; their spread shows what the pooled interval cannot.
         tasks: Task -> share.
         open_loop: Measure -> mean over the pooled evaluations.
         latency: Measure -> mean in milliseconds.
@@ -70,7 +70,7 @@ class Row:
     final: bool
     nfe: Mapping[str, int]
     sampler: str
-    seeds: int
+    seed_rates: tuple[float, ...]
     tasks: Mapping[str, Share]
     open_loop: Mapping[str, float]
     latency: Mapping[str, float]
@@ -123,7 +123,7 @@ class Row:
             "final": self.final,
             "nfe": dict(self.nfe),
             "sampler": self.sampler,
-            "evaluations": self.seeds,
+            "seed_rates": list(self.seed_rates),
             "overall": self.share().to_json(),
             "several_ways": several.to_json() if several.episodes else None,
             "tasks": {name: share.to_json() for name, share in self.tasks.items()},
@@ -215,7 +215,7 @@ def pool_evaluations(results: Sequence[Mapping[str, Any]]) -> list[Row]:
             final=(step or 0) == last[run],
             nfe=dict(nfe),
             sampler=sampler,
-            seeds=len(parts),
+            seed_rates=tuple(_rate(part) for part in parts),
             tasks=_pool_tasks(parts),
             open_loop=_mean([p.get("open_loop") for p in parts]),
             latency=_mean([p.get("latency") for p in parts]),
@@ -223,6 +223,11 @@ def pool_evaluations(results: Sequence[Mapping[str, Any]]) -> list[Row]:
         )
         for (run, nfe, sampler, step), parts in groups.items()
     ]
+
+
+def _rate(result: Mapping[str, Any]) -> float:
+    episodes = sum(task["episodes"] for task in result["tasks"].values())
+    return sum(task["success"] for task in result["tasks"].values()) / episodes if episodes else 0.0
 
 
 def _key(result: Mapping[str, Any], run: str) -> tuple[Any, ...]:

@@ -32,6 +32,7 @@ def test_the_page_of_a_whole_benchmark_is_self_contained_and_holds_the_numbers(t
     names = {p.name for p in out.iterdir()}
     assert {"success.png", "latency.png", "budget.png", "training.png", "cross.png"} <= names
     assert result["table"].splitlines()[2].startswith("teacher 10v/20a")
+    assert "| on_policy 1v/1a | 0.92 | 0.88 to 0.95 | 0.91 | 16 | 10.0x |" in (out / "compare.md").read_text()
 
 
 def test_a_run_without_evaluations_is_refused_with_the_command_that_helps(tmp_path):
@@ -61,7 +62,8 @@ def test_seeds_are_pooled_episode_by_episode(tmp_path):
         evaluation("flash", rates=0.8, commitment=0.6, episodes=50, seed=0, open_loop=open_loop(0.02)),
         evaluation("flash", rates=0.5, commitment=0.9, episodes=10, seed=1, open_loop=open_loop(0.04)),
     )
-    assert (row.seeds, row.share().episodes, row.share().successes) == (2, 300, 5 * 40 + 5 * 5)
+    assert (len(row.seed_rates), row.share().episodes, row.share().successes) == (2, 300, 5 * 40 + 5 * 5)
+    assert row.seed_rates == pytest.approx((0.8, 0.5))
     assert row.share().interval == pytest.approx(wilson(225, 300))
     assert row.share().commitment == pytest.approx((0.6 * 50 + 0.9 * 10) / 60)
     assert row.share(multimodal=True).episodes == 2 * 60
