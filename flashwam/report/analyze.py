@@ -19,7 +19,7 @@ from flashwam.report.page import Callout, Figure, Section, Table, write_page
 from flashwam.report.schedule import schedule_analysis
 from flashwam.report.schedule_figures import draw_gradient_scale, draw_measured_gradients, draw_moments
 
-__all__ = ["analyze", "schedule_sections"]
+__all__ = ["analyze", "measured_gradients", "schedule_sections"]
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +171,9 @@ def _choice(analysis: Mapping[str, Any]) -> Section:
         columns=("stream", "shift", "median sigma", "draws below 0.1", "advice", "this recipe"),
         rows=rows,
     )
-    return Section(heading="What to choose", callouts=callouts, tables=(table,), notes=analysis["notes"])
+    return Section(
+        heading="What to choose, by the formulas", callouts=callouts, tables=(table,), notes=analysis["notes"]
+    )
 
 
 def _idea() -> Section:
@@ -235,11 +237,11 @@ def _sampler(streams: Mapping[str, Any]) -> Section:
     return Section(
         heading="Sample as you trained",
         paragraphs=(
-            "The student learns f, so f is what must be returned at inference. A plain Euler step returns x "
-            "- sigma v, which is f for `linear` only. For `lcm` the two differ most at sigma = 1, exactly "
-            "where a one-step student works: in a closed-form toy an `lcm` stream stepped with Euler was "
-            "worse than noise, while with its own f it was as good as `linear`. flashwam stores the function "
-            "in the student's folder and samples with it.",
+            "The student learns f, so f is what must be returned at inference. A plain Euler step returns x - sigma v, "
+            "which is f for `linear` only. For `lcm` the two differ most at sigma = 1, exactly where a one-step "
+            "student works: in a closed-form toy an `lcm` stream stepped with Euler landed ten times further from "
+            "the data than with its own f (0.67 against 0.07), which was as good as `linear`. flashwam stores "
+            "the function in the student's folder and samples with it.",
         ),
         tables=(
             Table(

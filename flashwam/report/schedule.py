@@ -117,7 +117,7 @@ def _verdict(
     if starved <= STARVED_LIMIT:
         reason = (
             f"lcm or linear. Half of the draws lie above sigma {numbers['median']:.2f}, and only "
-            f"{starved:.1%} of them are so clean that lcm passes less than a tenth of linear's gradient. lcm "
+            f"{starved:.1%} of all draws are so clean that lcm passes less than a tenth of linear's gradient. lcm "
             f"is the published choice for such a stream; linear passes {_times(less_than_linear)} more on "
             "average (E b^2) and needs no sampler of its own."
         )
