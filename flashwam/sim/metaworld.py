@@ -11,7 +11,7 @@ import numpy as np
 from flashwam.sim.gl import ensure_gl
 from flashwam.sim.tasks import TaskSpec, get_task, way_of
 
-__all__ = ["DEMO_SEED_BASE", "EVAL_SEED_BASE", "MetaWorldEnv", "StepInfo"]
+__all__ = ["DEMO_SEED_BASE", "EVAL_SEED_BASE", "MetaWorldEnv", "StepInfo", "pooled_envs"]
 
 DEMO_SEED_BASE = 0
 EVAL_SEED_BASE = 1_000_000
@@ -57,6 +57,16 @@ def _build(task: TaskSpec) -> Any:
             model.vis.global_.offheight = max(model.vis.global_.offheight, self.height)
             return model, mujoco.MjData(model)
 
+        def _reset_hand(self, steps: int = 50) -> None:
+            # MetaWorld simulates 250 steps to bring the hand to its start, twice a reset; where it ends is known.
+            if self.rest is None:
+                super()._reset_hand(steps)
+                return
+            mujoco.mj_setState(self.model, self.data, self.rest, mujoco.mjtState.mjSTATE_INTEGRATION)
+            mujoco.mj_forward(self.model, self.data)
+            self.init_tcp = self.tcp_center
+
+    Scene.rest = None
     env = Scene()
     env._freeze_rand_vec = False
     env.seeded_rand_vec = True
@@ -72,7 +82,39 @@ def _build(task: TaskSpec) -> Any:
         env._random_reset_space = Box(np.array(task.low), np.array(task.high), dtype=np.float64)
     if task.setup is not None:
         task.setup(env)
+    mujoco.mj_resetData(env.model, env.data)
+    env._reset_hand()
+    kind = mujoco.mjtState.mjSTATE_INTEGRATION
+    rest = np.zeros(mujoco.mj_stateSize(env.model, kind))
+    mujoco.mj_getState(env.model, env.data, rest, kind)
+    env.rest = rest
     return env
+
+
+_POOL: dict[tuple[TaskSpec, int], list["MetaWorldEnv"]] = {}
+_POOL_LIMIT = 96
+
+
+def pooled_envs(task: TaskSpec | str, count: int, *, size: int = 64) -> list["MetaWorldEnv"]:
+    """Environments of a task, kept between calls: making one takes about as long as an episode of it.
+
+    Args:
+        task: A task or its name.
+        count: How many.
+        size: Height and width of the pictures.
+
+    Returns:
+        `count` environments that the caller has to reset. They belong to the caller until the next call for the
+        same task. Beyond 96 kept environments (about 30 MB each) those of other tasks are dropped.
+    """
+    task = get_task(task) if isinstance(task, str) else task
+    envs = _POOL.setdefault((task, size), [])
+    while len(envs) < count:
+        envs.append(MetaWorldEnv(task, size=size))
+    for key in [key for key in _POOL if key != (task, size)]:
+        if sum(map(len, _POOL.values())) > _POOL_LIMIT:
+            del _POOL[key]
+    return envs[:count]
 
 
 def _renderer(task: TaskSpec, model: Any, size: int) -> tuple[Any, Any]:
