@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flashwam.report.figures import INK, MUTED, new_figure, save_figure, stream_colour, tidy
+from flashwam.report.figures import INK, MUTED, label_ends, new_figure, save_figure, stream_colour, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ def _all_functions(analysis: Mapping[str, Any]) -> dict[str, list[float]]:
 def _draw_densities(axes: "Axes", analysis: Mapping[str, Any]) -> None:
     colours = _colours(analysis)
     ceiling = min(_DENSITY_CEILING, 1.1 * max(max(s["density"]) for s in analysis["streams"].values()))
-    labelled: list[float] = []
+    labelled: list[tuple[float, bool, int]] = []
     for name, numbers in analysis["streams"].items():
         sigma, density = np.array(numbers["sigma"]), np.array(numbers["density"])
         axes.fill_between(sigma, np.minimum(density, ceiling), color=colours[name], alpha=0.16, lw=0)
@@ -41,8 +41,9 @@ def _draw_densities(axes: "Axes", analysis: Mapping[str, Any]) -> None:
         median = numbers["median"]
         axes.axvline(median, color=colours[name], lw=1, ls=(0, (2, 2)))
         left = median >= 0.5
-        row = sum(abs(median - other) < 0.3 and (other >= 0.5) == left for other in labelled)
-        labelled.append(median)
+        near = {row for other, side, row in labelled if side == left and abs(median - other) < 0.3}
+        row = next(i for i in range(len(labelled) + 1) if i not in near)
+        labelled.append((median, left, row))
         axes.annotate(
             f"{name}, shift {numbers['shift']:g}\nmedian {median:.2g}",
             (median, ceiling * (0.95 - 0.3 * row)),
@@ -65,20 +66,11 @@ def draw_gradient_scale(analysis: Mapping[str, Any], path: Path) -> Path:
     colours = _colours(analysis)
     with new_figure(6.6, 5.2) as figure:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+        ends: list[tuple[float, float, str, str]] = []
         for label, scale in _all_functions(analysis).items():
             sigma = np.linspace(0, 1, len(scale))
             top.plot(sigma[1:], scale[1:], color=INK, lw=2, ls=_DASHES.get(label, (0, (1, 1.5))))
-            at = 0.30 if label != "lcm" else 0.36
-            value = float(np.interp(at, sigma, scale))
-            top.annotate(
-                label,
-                (at, value),
-                xytext=(0, 7) if label != "lcm" else (4, -7),
-                textcoords="offset points",
-                ha="right" if label != "lcm" else "left",
-                va="bottom" if label != "lcm" else "top",
-                fontweight="bold",
-            )
+            ends.append((1.0, scale[-1], label, INK))
         for name, numbers in analysis["streams"].items():
             for label, function in numbers["functions"].items():
                 own = label == numbers["own"] and numbers["weight"] > 0
@@ -122,6 +114,7 @@ def draw_gradient_scale(analysis: Mapping[str, Any], path: Path) -> Path:
         bottom.set_title("Where each stream's noise levels lie")
         bottom.set_xlabel("noise level sigma   (0 = data, 1 = noise)")
         _draw_densities(bottom, analysis)
+        label_ends(top, ends, size=10)
         return save_figure(figure, path)
 
 
