@@ -61,6 +61,8 @@ class EpisodeDataset(Dataset):
         seed: Of the draws.
         draws: What `len` says: how many samples a run draws. None takes the number of windows.
         balance: Draw every task equally often, however many episodes it has.
+        first_share: Share of draws that begin where an episode begins, which is where a way is chosen; the rest begin
+            anywhere.
         norm: Action normalisation; None reads `action_norm.json`.
         cameras: Camera keys; None takes all there are.
         arrange: Puts the cameras' latents [C, F, h, w] together; side by side by default.
@@ -81,6 +83,7 @@ class EpisodeDataset(Dataset):
         seed: int = 0,
         draws: int | None = None,
         balance: bool = False,
+        first_share: float = 0.0,
         norm: ActionNorm | None = None,
         cameras: Sequence[str] | None = None,
         arrange: Callable[[list[Tensor]], Tensor] = _side_by_side,
@@ -88,9 +91,12 @@ class EpisodeDataset(Dataset):
     ) -> None:
         if window_frames < 2:
             raise ValueError(f"window_frames must be at least 2 (an observation and what follows), got {window_frames}")
+        if not 0 <= first_share <= 1:
+            raise ValueError(f"first_share must be a share in [0, 1], got {first_share}")
         if split not in ("train", "val", "all"):
             raise ValueError(f"split: expected 'train', 'val' or 'all', got {split!r}")
-        self.root, self.window_frames, self.seed, self.balance = Path(root), window_frames, seed, balance
+        self.root, self.window_frames, self.seed = Path(root), window_frames, seed
+        self.balance, self.first_share = balance, first_share
         repos = self._repos(tasks)
         self.norm = norm if norm is not None else self._read_norm()
         self.null_text = read_text(self.root / EMPTY_TEXT)
@@ -193,19 +199,25 @@ class EpisodeDataset(Dataset):
             for start in range(max(1, frames - 1))
         ]
         self._windows = torch.tensor(rows)
-        of_task = self._windows[:, 1]
-        self._by_task = [torch.nonzero(of_task == t).flatten() for t in range(len(self.tasks))]
-        self._by_task = [windows for windows in self._by_task if len(windows)]
+        beginnings = self._windows[self._windows[:, 2] == 0]
+        self._pools = [self._by_task(table) for table in (self._windows, beginnings)]
+
+    def _by_task(self, windows: Tensor) -> list[Tensor]:
+        """What a draw chooses from: all windows, or one table per task."""
+        if not self.balance:
+            return [windows]
+        tables = [windows[windows[:, 1] == task] for task in range(len(self.tasks))]
+        return [table for table in tables if len(table)]
 
     def __len__(self) -> int:
         return self.draws
 
-    def _draw(self, index: int) -> int:
+    def _draw(self, index: int) -> Tensor:
+        """Episode number, task and first frame of a draw."""
         rng = np.random.Generator(np.random.Philox(key=[self.seed, index]))
-        if not self.balance:
-            return int(rng.integers(len(self._windows)))
-        windows = self._by_task[int(rng.integers(len(self._by_task)))]
-        return int(windows[int(rng.integers(len(windows)))])
+        pool = self._pools[int(rng.random() < self.first_share)]
+        table = pool[int(rng.integers(len(pool)))]
+        return table[int(rng.integers(len(table)))]
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return {key: value[0] for key, value in self.sample([index]).items()}
@@ -221,7 +233,7 @@ class EpisodeDataset(Dataset):
             bool, as `action`; `video_mask` bool [B, 1, F, 1, 1]; `text` [B, L, D]; `index` [B].
         """
         indices = [int(i) for i in indices]
-        chosen = self._windows[[self._draw(i) for i in indices]]
+        chosen = torch.stack([self._draw(i) for i in indices])
         return self._gather(chosen[:, 0], chosen[:, 2], torch.tensor(indices))
 
     def first_windows(self, episodes: Sequence[int] | Tensor | None = None) -> dict[str, Tensor]:
@@ -263,5 +275,5 @@ class EpisodeDataset(Dataset):
 
     def describe(self, index: int) -> str:
         """Says which window draw `index` is, for error messages."""
-        number, task, start = self._windows[self._draw(int(index))].tolist()
+        number, task, start = self._draw(int(index)).tolist()
         return f"{self.tasks[task]}/episode_{int(self.episodes[number, 1]):06d} from latent frame {start}"

@@ -13,7 +13,7 @@ import torch
 
 from flashwam.data.codec import Codec
 from flashwam.sampling import Rollout, StreamSampler
-from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv
+from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv, pooled_envs
 from flashwam.sim.tasks import TaskSpec, commitment, get_task
 from flashwam.wam.base import WorldActionModel
 
@@ -74,7 +74,7 @@ def run_task(
         size: Pixels of a picture's side.
     """
     task = get_task(task) if isinstance(task, str) else task
-    envs = [MetaWorldEnv(task, size=size) for _ in range(episodes)]
+    envs = pooled_envs(task, episodes, size=size)
     clock = time.perf_counter()
     frames = np.stack([env.reset(EVAL_SEED_BASE + 10_000 * seed + i) for i, env in enumerate(envs)])
     environment_seconds = time.perf_counter() - clock
@@ -112,7 +112,7 @@ def run_task(
         multimodal=task.multimodal,
         success=tuple(bool(env.success) for env in envs),
         ways=tuple(env.way() for env in envs),
-        commitment=commitment(start)[0] if task.multimodal else None,
+        commitment=commitment(start, threshold=task.commit_threshold)[0] if task.multimodal else None,
         steps=tuple(env.steps for env in envs),
         chunks=rollout.chunks,
         seconds=dict(rollout.seconds),

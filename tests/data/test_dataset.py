@@ -79,6 +79,15 @@ def test_balance_draws_tasks_alike(encoded):
     assert 0.44 < share < 0.56
 
 
+def test_first_share_draws_beginnings(encoded):
+    data = everything(encoded, first_share=0.5, balance=True)
+    at_start = np.mean([data.describe(i).endswith("frame 0") for i in range(2000)])
+    assert 0.5 < at_start < 0.75
+    assert all(everything(encoded, first_share=1.0).describe(i).endswith("frame 0") for i in range(50))
+    with pytest.raises(ValueError, match="first_share"):
+        everything(encoded, first_share=2.0)
+
+
 def test_split_is_by_episode_and_complete(encoded):
     train = EpisodeDataset(encoded, window_frames=4, val_every=2)
     val = EpisodeDataset(encoded, window_frames=4, val_every=2, split="val")

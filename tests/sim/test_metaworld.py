@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from flashwam.sim.experts import make_expert
-from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv
+from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv, pooled_envs
 from flashwam.sim.tasks import TASKS
 from flashwam.sim.vec_env import VecEnv
 
@@ -122,3 +122,22 @@ def test_expert_refuses_a_way_the_task_does_not_have():
     env = MetaWorldEnv("reach-wall")
     with pytest.raises(ValueError, match="expected a way"):
         make_expert(env.task, env.env)
+
+
+def test_pooled_environments_are_kept_and_independent():
+    pair = pooled_envs("faucet-turn", 2)
+    assert pooled_envs("faucet-turn", 2) == pair
+    assert pooled_envs("faucet-turn", 1) == pair[:1]
+    first, second = (env.reset(seed) for env, seed in zip(pair, (1, 2), strict=True))
+    pair[0].step(np.ones(4))
+    assert (pair[1].render() == second).all()
+    assert (pair[0].reset(1) == first).all()
+    assert not (first == second).all()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_hand_starts_where_the_task_says(name):
+    env = MetaWorldEnv(name)
+    for seed in (0, 1):
+        env.reset(seed, render=False)
+        assert np.abs(env.state[:3] - env.task.hand).max() < 0.02
