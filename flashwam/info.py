@@ -81,6 +81,7 @@ def info_lines(facts: Mapping[str, Any], indent: str = "") -> list[str]:
             lines += [f"{indent}{key}", *info_lines(value, indent + "  ")]
         else:
             text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            text = f"{value:,}" if type(value) is int else text
             lines.append(f"{indent}{key:<{width}}  {text}")
     return lines
 
@@ -169,7 +170,7 @@ def _describe_model(folder: Path) -> dict[str, Any]:
         "weights": f"{sum(f.stat().st_size for f in files) / 2**20:.1f} MiB in {len(files)} file(s)",
         "steps": own.get("steps"),
         "teacher": own.get("teacher"),
-        "streams": {name: _describe_stream(stream) for name, stream in streams.items()},
+        "streams": {name: _describe_stream(stream, own.get("kind")) for name, stream in streams.items()},
         "rollout": {k: v for k, v in wam.items() if k != "family"},
         "network": network,
         "git_revision": own.get("git_revision"),
@@ -178,18 +179,17 @@ def _describe_model(folder: Path) -> dict[str, Any]:
     }
 
 
-def _describe_stream(stream: Mapping[str, Any]) -> str:
+def _describe_stream(stream: Mapping[str, Any], kind: str | None) -> str:
+    """How a stream is sampled: a teacher by its own steps, a student by its consistency function."""
+    shift = f"shift {stream.get('shift'):g}"
+    if kind == "teacher":
+        scale = stream.get("guidance_scale", 1)
+        return f"{shift}, {stream.get('teacher_steps')} steps" + (f", guidance {scale:g}" if scale != 1 else "")
     function = stream.get("consistency", {})
     function = function if isinstance(function, Mapping) else {"name": function}
-    parameters = ", ".join(
-        f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in function.items() if k != "name"
-    )
+    parameters = ", ".join(f"{key} {value}" for key, value in function.items() if key != "name")
     named = f"{function.get('name')}" + (f" ({parameters})" if parameters else "")
-    parts = [f"{named}, shift {stream.get('shift'):g}", f"{stream.get('steps')} step(s)"]
-    parts.append(f"teacher {stream.get('teacher_steps')}")
-    if stream.get("guidance_scale", 1) != 1:
-        parts.append(f"guidance {stream['guidance_scale']:g}")
-    return ", ".join(parts)
+    return f"{named}, {shift}, {stream.get('steps')} step(s)"
 
 
 def _describe_run(folder: Path) -> dict[str, Any]:
