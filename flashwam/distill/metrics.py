@@ -49,7 +49,8 @@ def gradient_metrics(output: MethodOutput, parameters: list[Tensor]) -> dict[str
     `<stream>/grad_norm` is the norm of the stream's own unweighted loss' gradient with respect to the parameters.
     `<stream>/grad_sigma_bin_k` is the root mean square, over the elements at levels in that bin, of the derivative of
     the element-wise loss with respect to the predicted velocity: at most |b(sigma)| for a pseudo-Huber loss.
-    `cosine_<a>_<b>` compares the gradients of two streams on the parameters that both reach.
+    `cosine_<a>_<b>` compares the gradients of two streams on the parameters that both reach. Without parameters
+    (sharded ones cannot be differentiated on the side) only the bins are given, at hardly any cost.
     """
     values: dict[str, float] = {}
     gradients: dict[str, list[Tensor | None]] = {}
@@ -59,8 +60,9 @@ def gradient_metrics(output: MethodOutput, parameters: list[Tensor]) -> dict[str
         )
         gradients[name] = at_weights
         # The sum's gradient is B times that of the mean over samples.
-        norm = torch.stack([g.norm() for g in at_weights if g is not None]).norm() / term.loss.shape[0]
-        values[f"{name}/grad_norm"] = float(norm)
+        norms = [g.norm() for g in at_weights if g is not None]
+        if norms:
+            values[f"{name}/grad_norm"] = float(torch.stack(norms).norm()) / term.loss.shape[0]
         for k, mean in _output_gradient_bins(at_output, term).items():
             values[f"{name}/grad_sigma_bin_{k}"] = mean**0.5
     names = list(gradients)

@@ -2,7 +2,9 @@
 """The copies of a model that a method works with: teacher, student, target and an optional frozen reference."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -63,9 +65,23 @@ class Roles:
         self.student: nn.Module = student
         self.target = frozen_copy(student) if target else None
         self.reference = frozen_copy(student) if reference else None
+        self._gather: Callable[[nn.Module], AbstractContextManager[Any]] = nullcontext
 
-    def place(self, wrap: Callable[[nn.Module], nn.Module], device: torch.device | str) -> None:
-        """Moves every copy to `device` and lets `wrap` make the student ready for the strategy."""
+    def place(
+        self,
+        wrap: Callable[[nn.Module], nn.Module],
+        device: torch.device | str,
+        *,
+        gather: Callable[[nn.Module], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        """Moves every copy to `device` and lets `wrap` make the student ready for the strategy.
+
+        Args:
+            wrap: Makes the student what losses call.
+            device: Of every copy.
+            gather: Opens a context in which the student's parameters are whole, where a strategy shards them.
+        """
+        self._gather = gather
         for model in (self.model, self.teacher, self.target, self.reference):
             if model is not None:
                 model.to(device)
@@ -74,4 +90,11 @@ class Roles:
     def update_target(self, decay: float) -> None:
         """One step of the moving average; nothing to do without a target."""
         if self.target is not None:
-            ema_update(self.target, self.model, decay=decay)
+            with self.whole_student() as student:
+                ema_update(self.target, student, decay=decay)
+
+    @contextmanager
+    def whole_student(self) -> Iterator[WorldActionModel]:
+        """The student with all its parameters, for reading."""
+        with self._gather(self.model):
+            yield self.model

@@ -2,16 +2,19 @@
 """How accelerate is set up for each of a recipe's strategies."""
 
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from torch import nn
 
 from flashwam.recipe import LoopConfig
 
-__all__ = ["make_accelerator"]
+__all__ = ["gather_for", "make_accelerator"]
 
 
 def make_accelerator(loop: LoopConfig) -> Accelerator:
@@ -38,6 +41,19 @@ def make_accelerator(loop: LoopConfig) -> Accelerator:
     if loop.strategy == "single" and accelerator.num_processes > 1:
         raise ValueError(f"{accelerator.num_processes} processes were started for strategy 'single'; use strategy: ddp")
     return accelerator
+
+
+def gather_for(loop: LoopConfig) -> Callable[[nn.Module], AbstractContextManager[Any]]:
+    """What makes a model's parameters whole for reading: a gather where the strategy shards them, else nothing."""
+    if loop.strategy != "zero3":
+        return nullcontext
+
+    def gather(model: nn.Module) -> AbstractContextManager[Any]:
+        import deepspeed
+
+        return deepspeed.zero.GatheredParameters(list(model.parameters()))
+
+    return gather
 
 
 def _deepspeed_plugin(loop: LoopConfig) -> Any:

@@ -20,7 +20,7 @@ from flashwam.distill.files import clear_leftovers, whole_folder
 from flashwam.distill.methods.base import Method, MethodOutput, NonFiniteError
 from flashwam.distill.metrics import MetricsLog, gradient_metrics, loss_metrics
 from flashwam.distill.roles import relative_distance
-from flashwam.distill.strategy import make_accelerator
+from flashwam.distill.strategy import gather_for, make_accelerator
 from flashwam.recipe import LoopConfig
 from flashwam.student import read_info, save_wam
 
@@ -118,7 +118,7 @@ class _Training:
             wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
             return wrapped
 
-        method.roles.place(wrap, self.accelerator.device)
+        method.roles.place(wrap, self.accelerator.device, gather=gather_for(loop))
         self.scheduler = scheduler
         self.accelerator.register_for_checkpointing(scheduler)
         self.checkpoints = Checkpoints(run_dir, self.accelerator, method.roles)
@@ -185,7 +185,8 @@ class _Training:
                 if part == loop.accumulation - 1 and (due or diagnosed):
                     values = loss_metrics(output)
                     if diagnosed:
-                        values |= gradient_metrics(output, self.parameters)
+                        sharded = loop.strategy in ("zero2", "zero3")
+                        values |= gradient_metrics(output, [] if sharded else self.parameters)
                 accelerator.backward(output.loss)
                 if accelerator.sync_gradients:
                     norm = accelerator.clip_grad_norm_(self.parameters, loop.clip_norm)
@@ -198,7 +199,8 @@ class _Training:
         if values is not None:
             values |= {"lr": lr, "grad_norm": float(norm)}
             if diagnosed and self.method.roles.target is not None:
-                values["ema_drift"] = relative_distance(self.method.roles.target, self.method.roles.model)
+                with self.method.roles.whole_student() as student:
+                    values["ema_drift"] = relative_distance(self.method.roles.target, student)
         return values
 
     def _samples(self, step: int, part: int) -> tuple[Batch, Draws]:
