@@ -49,8 +49,7 @@ def gradient_metrics(output: MethodOutput, parameters: list[Tensor]) -> dict[str
     `<stream>/grad_norm` is the norm of the stream's own unweighted loss' gradient with respect to the parameters.
     `<stream>/grad_sigma_bin_k` is the root mean square, over the elements at levels in that bin, of the derivative of
     the element-wise loss with respect to the predicted velocity: at most |b(sigma)| for a pseudo-Huber loss.
-    `cosine_<a>_<b>` compares the gradients of two streams on the parameters that both reach. Without parameters
-    (sharded ones cannot be differentiated on the side) only the bins are given, at hardly any cost.
+    `cosine_<a>_<b>` compares the gradients of two streams on the parameters that both reach.
     """
     values: dict[str, float] = {}
     gradients: dict[str, list[Tensor | None]] = {}

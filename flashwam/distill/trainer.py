@@ -108,6 +108,10 @@ class _Training:
         self.run_dir, self.seed, self.info, self.beside = run_dir, seed, info, beside
         self.accelerator = make_accelerator(loop)
         self.per_batch = self._share_of_batch()
+        # DeepSpeed's hooks bear one backward pass per forward.
+        self.diagnoses = loop.diagnose_every > 0 and loop.strategy in ("single", "ddp")
+        if loop.diagnose_every > 0 and not self.diagnoses:
+            logger.warning("diagnose_every does nothing with strategy %s: no gradient diagnostics", loop.strategy)
         parameters = [p for p in method.trainable.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             parameters, lr=loop.lr, betas=loop.betas, weight_decay=loop.weight_decay, fused=True
@@ -174,7 +178,7 @@ class _Training:
         loop, accelerator = self.loop, self.accelerator
         done = step + 1
         due = done % loop.log_every == 0 or step == 0 or done == loop.steps
-        diagnosed = loop.diagnose_every > 0 and (done % loop.diagnose_every == 0 or step == 0)
+        diagnosed = self.diagnoses and (done % loop.diagnose_every == 0 or step == 0)
         values: dict[str, float] | None = None
         for part in range(loop.accumulation):
             batch, draws = self._samples(step, part)
@@ -185,8 +189,7 @@ class _Training:
                 if part == loop.accumulation - 1 and (due or diagnosed):
                     values = loss_metrics(output)
                     if diagnosed:
-                        sharded = loop.strategy in ("zero2", "zero3")
-                        values |= gradient_metrics(output, [] if sharded else self.parameters)
+                        values |= gradient_metrics(output, self.parameters)
                 accelerator.backward(output.loss)
                 if accelerator.sync_gradients:
                     norm = accelerator.clip_grad_norm_(self.parameters, loop.clip_norm)
