@@ -33,7 +33,10 @@ class Source(Protocol):
     """What gives samples: `flashwam.data.dataset.EpisodeDataset` is one."""
 
     def batch(self, indices: list[int]) -> Batch:
-        """The samples of these draws; draw i must depend on nothing but i (and the source's own seed)."""
+        """The samples of these draws; draw i must depend on nothing but i (and the source's own seed).
+
+        A source that has `describe(index) -> str` too gets its words into error messages.
+        """
 
 
 def learning_rate_factor(step: int, loop: LoopConfig) -> float:
@@ -183,8 +186,7 @@ class _Training:
         for part in range(loop.accumulation):
             batch, draws = self._samples(step, part)
             with accelerator.accumulate(self.method.roles.student):
-                with accelerator.autocast():
-                    output = self.method.loss(batch, draws)
+                output = self._loss(batch, draws)
                 self._check_loss(output, batch)
                 if part == loop.accumulation - 1 and (due or diagnosed):
                     values = loss_metrics(output)
@@ -205,6 +207,16 @@ class _Training:
                 with self.method.roles.whole_student() as student:
                     values["ema_drift"] = relative_distance(self.method.roles.target, student)
         return values
+
+    def _loss(self, batch: Batch, draws: Draws) -> MethodOutput:
+        try:
+            with self.accelerator.autocast():
+                return self.method.loss(batch, draws)
+        except NonFiniteError as error:
+            describe = getattr(self.source, "describe", None)
+            if describe is None or error.sample is None:
+                raise
+            raise NonFiniteError(f"{error} (sample {error.sample}: {describe(error.sample)})") from error
 
     def _samples(self, step: int, part: int) -> tuple[Batch, Draws]:
         """This process' samples of one accumulated batch; positions count over the whole optimiser step."""

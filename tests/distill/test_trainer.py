@@ -219,6 +219,15 @@ def test_non_finite_loss_names_stream_sigma_and_sample_and_saves_nothing(tmp_pat
     assert not (tmp_path / "student").exists()
 
 
+def test_non_finite_loss_says_what_the_source_knows_of_the_sample(tmp_path):
+    class Describes(ToySource):
+        def describe(self, index):
+            return f"drawer-open/episode_{index}"
+
+    with pytest.raises(NonFiniteError, match="sample 46: drawer-open/episode_46"):
+        run(tmp_path, loop(), source=Describes(poison=46))
+
+
 def test_non_finite_gradient_stops_the_run(tmp_path):
     class Breaks(ToyWam):
         def velocity(self, noisy, sigma, clean, context):

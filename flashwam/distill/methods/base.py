@@ -23,7 +23,15 @@ __all__ = ["Method", "MethodOutput", "NonFiniteError", "StreamTerm", "reduce_ele
 
 
 class NonFiniteError(FloatingPointError):
-    """A loss or gradient is infinite or not a number; the message names stream, sigma and sample."""
+    """A loss or gradient is infinite or not a number; the message names stream, sigma and sample.
+
+    Attributes:
+        sample: Draw number of the sample, where it is known.
+    """
+
+    def __init__(self, message: str, *, sample: int | None = None) -> None:
+        super().__init__(message)
+        self.sample = sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +136,8 @@ class Method(ABC):
             raise NonFiniteError(
                 f"stream {name!r}: loss {float(term.loss[row].detach()):g} of sample {int(batch.index[row])} is not "
                 f"finite; sigma per frame [{levels}], loss per frame [{values}]. Look at the sample or lower lr; "
-                "nothing was saved after the last checkpoint"
+                "nothing was saved after the last checkpoint",
+                sample=int(batch.index[row]),
             )
 
 
