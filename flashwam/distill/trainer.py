@@ -70,7 +70,6 @@ def train(
         seed: Of every draw.
         info: Further entries of the result's `flashwam.json`, such as "teacher" and "recipe".
         beside: Writes what else belongs into every exported model folder.
-        beside: Writes what else belongs into an exported folder, such as codecs.
 
     Returns:
         Folder of the result, `<run_dir>/student` or `<run_dir>/teacher`. A finished run returns at once.
@@ -256,19 +255,18 @@ class _Training:
     def _export(self, path: Path, step: int) -> None:
         """Writes the trained weights as a model folder of their own."""
         roles = self.method.roles
-        chosen = roles.target if self.loop.save_weights == "target" and roles.target is not None else roles.model
         self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            with whole_folder(path) as folder:
-                save_wam(
-                    folder,
-                    chosen,
-                    self.method.streams,
-                    kind=self.method.result,
-                    info={**self.info, "steps": step, "weights": self.loop.save_weights},
-                )
-                if self.beside is not None:
-                    self.beside(folder)
-                if self.beside is not None:
-                    self.beside(folder)
+        with roles.whole_student() as student:
+            if self.accelerator.is_main_process:
+                use_target = self.loop.save_weights == "target" and roles.target is not None
+                with whole_folder(path) as folder:
+                    save_wam(
+                        folder,
+                        roles.target if use_target else student,
+                        self.method.streams,
+                        kind=self.method.result,
+                        info={**self.info, "steps": step, "weights": "target" if use_target else "student"},
+                    )
+                    if self.beside is not None:
+                        self.beside(folder)
         self.accelerator.wait_for_everyone()

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two processes do what one does."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from distributed_run import run
 
@@ -15,16 +17,23 @@ from flashwam.student import load_wam
 HERE = Path(__file__).parent
 
 
-def launch(folder: Path) -> subprocess.CompletedProcess[str]:
+needs_deepspeed = pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None or shutil.which("c++") is None,
+    reason="deepspeed, or the compiler that it builds a helper with, is missing",
+)
+
+
+def launch(folder: Path, strategy: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     paths = os.pathsep.join([str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    arguments = [str(HERE / "distributed_run.py"), str(folder), "ddp"]
+    arguments = [str(HERE / "distributed_run.py"), str(folder), strategy]
     return subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=300)
 
 
-def test_two_processes_train_as_one_does(tmp_path):
-    done = launch(tmp_path / "two")
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("zero3", marks=needs_deepspeed)])
+def test_two_processes_train_as_one_does(tmp_path, strategy):
+    done = launch(tmp_path / "two", strategy)
     assert done.returncode == 0, done.stderr[-3000:]
     assert sorted(p.name for p in (tmp_path / "two/checkpoints").iterdir()) == ["step_000002", "step_000004"]
     one, two = load_wam(run(tmp_path / "one", "single"))[0], load_wam(tmp_path / "two/student")[0]
@@ -33,7 +42,7 @@ def test_two_processes_train_as_one_does(tmp_path):
 
     # Continued from the last checkpoint, by two processes again, it ends with the very same bits.
     shutil.rmtree(tmp_path / "two/student")
-    again = launch(tmp_path / "two")
+    again = launch(tmp_path / "two", strategy)
     assert again.returncode == 0, again.stderr[-3000:]
     resumed = load_wam(tmp_path / "two/student")[0].state_dict()
     assert all(torch.equal(value, resumed[name]) for name, value in two.state_dict().items())
