@@ -80,7 +80,7 @@ PRESETS = {
     "quick": Preset(
         methods=("naive_lcm", "flash_wam", "best", "on_policy"),
         overrides=(
-            "data.tasks=[button-press,reach-wall,faucet-turn]",
+            "data.tasks=[button-press,reach-wall,button-wall]",
             "data.episodes=60",
             "data.multimodal_episodes=150",
             "evaluate.episodes=24",

@@ -91,6 +91,7 @@ def dataset(
         seed=recipe.seed if seed is None else seed,
         norm=None if codec is None else codec.actions,
         balance=True,
+        first_share=recipe.data.first_share,
     )
 
 

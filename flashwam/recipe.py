@@ -54,7 +54,9 @@ class DataConfig:
     """Latent frames per training sample."""
     image_size: int = 64
     """Side of the rendered frames in pixels."""
-    action_noise: float = 0.3
+    first_share: float = 0.25
+    """Share of samples that begin with their episode, where a task with several ways has its way chosen."""
+    action_noise: float = 0.5
     """Standard deviation of the bursts of noise added to the executed action, in action units."""
     processes: int = 2
     """Collecting processes."""
@@ -65,6 +67,7 @@ class DataConfig:
         positive = ("episodes", "multimodal_episodes", "window_frames", "image_size", "processes")
         _check(self, positive, lambda value: value >= 1, "at least 1")
         _check(self, ("action_noise", "seed"), lambda value: value >= 0, "at least 0")
+        _check(self, "first_share", lambda value: 0 <= value <= 1, "in [0, 1]")
         _check(self, "tasks", lambda tasks: 0 < len(tasks) == len(set(tasks)), "a list of different task names")
 
 

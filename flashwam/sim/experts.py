@@ -23,22 +23,37 @@ def _towards(hand: np.ndarray, target: np.ndarray, *, grip: float = 1.0) -> np.n
     return np.append(delta / max(1.0, float(np.abs(delta).max())), grip)
 
 
-def _round_the_wall(env: Any, side: int) -> Expert:
-    corridor, height = 0.165, 0.10
+def _round_the_wall(env: Any, side: int, *, wall_y: float, height: float, then: Expert) -> Expert:
+    """Leaves to a side at once, passes the wall's edge, and does the rest behind it."""
+    corridor = 0.12
 
     def act(state: np.ndarray) -> np.ndarray:
         hand = state[:3]
-        lateral = side * hand[0]
-        if hand[1] < WALL_Y - 0.02 and lateral < corridor - 0.035:
-            target = np.array([side * (corridor + 0.01), WALL_Y - 0.06, height])
-        elif hand[1] < WALL_Y + 0.10:
-            target = np.array([side * corridor, WALL_Y + 0.16, height])
-        else:
-            # The hand frame sits 4.5 cm above the finger tips, which are what must reach the goal.
-            target = env._target_pos + np.array([0.0, 0.0, 0.045])
-        return _towards(hand, target)
+        if hand[1] < wall_y - 0.02 and side * hand[0] < corridor - 0.03:
+            return _towards(hand, np.array([side * (corridor + 0.01), wall_y - 0.02, height]))
+        if hand[1] < wall_y + 0.05:
+            return _towards(hand, np.array([side * corridor, wall_y + 0.12, height]))
+        return then(state)
 
     return act
+
+
+def _reach_behind_the_wall(env: Any, side: int) -> Expert:
+    # The hand frame sits 4.5 cm above the finger tips, which are what must reach the goal.
+    def reach(state: np.ndarray) -> np.ndarray:
+        return _towards(state[:3], env._target_pos + np.array([0.0, 0.0, 0.045]))
+
+    return _round_the_wall(env, side, wall_y=WALL_Y["reach-wall"], height=0.10, then=reach)
+
+
+def _press_behind_the_wall(env: Any, side: int) -> Expert:
+    def press(state: np.ndarray) -> np.ndarray:
+        hand, button = state[:3], state[4:7] + np.array([0.0, 0.0, 0.04])
+        if np.abs(hand[[0, 2]] - button[[0, 2]]).max() > 0.02:
+            return _towards(hand, button + np.array([0.0, -0.06, 0.0]), grip=1.0)
+        return _towards(hand, button + np.array([0.0, 0.10, 0.0]), grip=1.0)
+
+    return _round_the_wall(env, side, wall_y=WALL_Y["button-wall"], height=0.12, then=press)
 
 
 def _turn_the_handle(env: Any, side: int) -> Expert:
@@ -79,7 +94,8 @@ def _open_the_drawer(env: Any, side: int) -> Expert:
 
 _SCRIPTS: dict[str, Callable[[Any, int], Expert]] = {
     "drawer-open": _open_the_drawer,
-    "reach-wall": _round_the_wall,
+    "reach-wall": _reach_behind_the_wall,
+    "button-wall": _press_behind_the_wall,
     "faucet-turn": _turn_the_handle,
 }
 

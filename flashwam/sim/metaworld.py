@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flashwam.sim.gl import ensure_gl
-from flashwam.sim.tasks import TaskSpec, get_task, way_of
+from flashwam.sim.tasks import TaskSpec, below, get_task, way_of
 
 __all__ = ["DEMO_SEED_BASE", "EVAL_SEED_BASE", "MetaWorldEnv", "StepInfo", "pooled_envs"]
 
@@ -150,7 +150,7 @@ class MetaWorldEnv:
         self.task = task if max_steps is None else replace(task, max_steps=max_steps)
         self.size = size
         self.env = _build(self.task)
-        self._forbidden = None if task.forbidden is None else self.env.model.body(task.forbidden).id
+        self._forbidden = set() if task.forbidden is None else below(self.env.model, task.forbidden)
         self.state = np.zeros(39)
         self.seed = -1
         self._hands: list[np.ndarray] = []
@@ -196,9 +196,11 @@ class MetaWorldEnv:
             warnings.simplefilter("ignore")
             self.state, _, _, _, info = self.env.step(np.clip(action, -1.0, 1.0).astype(np.float64))
         self._hands.append(self.state[:3].copy())
-        if self._forbidden is not None and not self._touched:
+        if self._forbidden and not self._touched:
             bodies = self.env.model.geom_bodyid
-            self._touched = any(self._forbidden in (bodies[c.geom1], bodies[c.geom2]) for c in self.env.data.contact)
+            self._touched = any(
+                bodies[c.geom1] in self._forbidden or bodies[c.geom2] in self._forbidden for c in self.env.data.contact
+            )
         rule = self.task.success
         reached = bool(info["success"]) if rule is None else rule(self.env, info)
         self.success = self.success or (reached and not self._touched)

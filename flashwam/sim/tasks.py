@@ -3,7 +3,8 @@
 
 Ordinary tasks have one way. Multi-modal tasks have two ways of equal length, mirrored about the hand's start; a
 demonstration picks one by a coin that nothing in the picture shows. Their average runs the hand into the wall or onto
-the tip of the handle, so that a policy that blurs the two ways fails in closed loop.
+the tip of the handle. The walls stand so close that the choice must be made in the first chunk: a policy that blurs the
+two ways has touched the wall before it looks again. The faucet forgives a late choice, and so tells methods apart less.
 """
 
 from collections.abc import Callable
@@ -13,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["TASKS", "CameraView", "TaskSpec", "commitment", "get_task", "task_names", "way_of"]
+__all__ = ["TASKS", "CameraView", "TaskSpec", "below", "commitment", "get_task", "task_names", "way_of"]
 
-WALL_Y = 0.66
-WALL_HALF_WIDTH = 0.08
+WALL_Y = {"reach-wall": 0.66, "button-wall": 0.64}
+"""y of the post, which the hand meets within its first chunk unless it leaves to a side at once."""
+WALL_HALF_WIDTH = 0.03
 FAUCET_TURN = 1.0
 
 
@@ -38,7 +40,7 @@ class TaskSpec:
         name: The task's name in recipes and folders.
         env: MetaWorld's name of the scene.
         prompt: The instruction given to the model.
-        max_steps: Control steps after which an episode has failed; a multiple of 8.
+        max_steps: Control steps after which an episode has failed; a multiple of 4, the controls per latent frame.
         ways: Names of the ways, empty for an ordinary task. Way 0 leaves to negative x, way 1 to positive x.
         hand: Where the hand starts, in metres.
         low, high: Bounds of the random object and goal positions, in the scene's own order.
@@ -106,22 +108,41 @@ def _hide_puck(env: Any) -> None:
     env.model.geom_rgba[env.model.geom("objGeom").id] = 0.0
 
 
-def _setup_wall(env: Any) -> None:
-    """Centres the wall before the hand, makes it too high to miss by chance, and paints wall and goal."""
+def below(model: Any, name: str) -> set[int]:
+    """A body and all bodies fixed to it."""
+    found = {model.body(name).id}
+    for body in range(model.nbody):
+        if model.body_parentid[body] in found:
+            found.add(body)
+    return found
+
+
+def _setup_post(env: Any, y: float) -> None:
+    """Turns the scene's wall into a narrow post right before the hand, too high to pass over, painted yellow."""
     model = env.model
-    body = model.body("wall").id
-    model.body_pos[body] = [0.0, WALL_Y, 0.10]
+    bodies = below(model, "wall")
+    for body in bodies:
+        model.body_pos[body] = [0.0, y, 0.10] if body == model.body("wall").id else 0.0
     for geom in range(model.ngeom):
-        if model.geom_bodyid[geom] == body:
+        if model.geom_bodyid[geom] in bodies:
+            model.geom_pos[geom] = 0.0
             model.geom_size[geom] = [WALL_HALF_WIDTH, 0.01, 0.10]
             model.geom_rbound[geom] = float(np.linalg.norm(model.geom_size[geom]))
             model.geom_aabb[geom] = [0.0, 0.0, 0.0, *model.geom_size[geom]]
             model.geom_matid[geom] = -1
             model.geom_rgba[geom] = [0.95, 0.75, 0.1, 1.0]
-    goal = model.site("goal").id
-    model.site_size[goal] = 0.03
-    model.site_rgba[goal] = [0.0, 0.9, 0.1, 1.0]
+
+
+def _setup_reach_wall(env: Any) -> None:
+    _setup_post(env, WALL_Y["reach-wall"])
+    goal = env.model.site("goal").id
+    env.model.site_size[goal] = 0.03
+    env.model.site_rgba[goal] = [0.0, 0.9, 0.1, 1.0]
     _hide_puck(env)
+
+
+def _setup_button_wall(env: Any) -> None:
+    _setup_post(env, WALL_Y["button-wall"])
 
 
 def _setup_faucet(env: Any) -> None:
@@ -147,12 +168,25 @@ _SUITE = (
         name="reach-wall",
         env="reach-wall-v3",
         prompt="reach the green goal behind the wall",
-        max_steps=88,
+        max_steps=76,
         ways=("left", "right"),
-        hand=(0.0, 0.48, 0.10),
+        hand=(0.0, 0.54, 0.10),
         low=(0.6, 0.6, 0.015, -0.04, 0.80, 0.06),
         high=(0.61, 0.61, 0.015, 0.04, 0.84, 0.061),
-        setup=_setup_wall,
+        setup=_setup_reach_wall,
+        forbidden="wall",
+        reference_x=lambda env: 0.0,
+    ),
+    TaskSpec(
+        name="button-wall",
+        env="button-press-wall-v3",
+        prompt="push the button behind the wall",
+        max_steps=92,
+        ways=("left", "right"),
+        hand=(0.0, 0.52, 0.12),
+        low=(-0.03, 0.96, 0.115),
+        high=(0.03, 0.98, 0.1151),
+        setup=_setup_button_wall,
         forbidden="wall",
         reference_x=lambda env: 0.0,
     ),

@@ -26,11 +26,11 @@ def test_average_of_two_committed_chunks_is_not_committed():
     assert commitment(np.concatenate([left, right]))[0] == 1.0
 
 
-def test_suite_has_ordinary_and_multimodal_tasks_with_whole_chunks():
+def test_suite_has_ordinary_and_multimodal_tasks_with_whole_latent_frames():
     kinds = [task.multimodal for task in TASKS.values()]
     assert kinds.count(True) >= 2
     assert kinds.count(False) >= 3
-    assert all(task.max_steps % 8 == 0 for task in TASKS.values())
+    assert all(task.max_steps % 4 == 0 for task in TASKS.values())
     assert len({task.prompt for task in TASKS.values()}) == len(TASKS)
 
 
