@@ -90,11 +90,12 @@ PRESETS = {
     ),
     "full": Preset(
         methods=ALL_METHODS,
-        distill=("distill.steps=400",),
+        overrides=("train.keep_steps=[1500,3000]",),
+        distill=("distill.steps=250", "distill.warmup_steps=25"),
         seeds=(0, 1, 2),
         nfe=("1v/1a", "1v/2a"),
         euler=("naive_lcm", "flash_wam"),
-        curve=(0, 25, 50, 100, 200),
+        curve=(0, 25, 100),
         rates=(1e-4, 3e-4, 1e-3),
         cross=("flash_wam", "best", "on_policy"),
     ),
@@ -129,7 +130,7 @@ class _Place:
         if method != "teacher":
             overrides += [*self.preset.distill, f"wam.pretrained={self.teacher}"]
             # The budget's curve is read off one run; the others need no copies.
-            if self.preset.curve and seed == 0 and rate is None:
+            if self.preset.curve and seed == 0:
                 overrides.append(f"distill.keep_steps=[{','.join(map(str, self.preset.curve))}]")
             if rate is not None:
                 overrides.append(f"distill.lr={rate:g}")
@@ -181,9 +182,23 @@ def _prepare(place: _Place) -> None:
 
 
 def _distill(place: _Place, method: str, seed: int, rate: float | None = None) -> None:
+    if place.preset.rates and seed == 0 and rate is None:
+        _take_chosen(place, method)
+        return
     pipeline.distill(place.recipe(method, seed=seed, rate=rate), run_dir=place.run(method, seed, rate))
     if rate is not None:
         evaluate(place.run(method, seed, rate), closed_loop=False)
+
+
+def _take_chosen(place: _Place, method: str) -> None:
+    """The first seed's run is the one that won the search."""
+    chosen = json.loads(place.rate_file(method).read_text())["lr"]
+    run = place.run(method, 0)
+    beside = run.with_name(f".{run.name}.tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.copytree(place.run(method, 0, chosen), beside, ignore=shutil.ignore_patterns("checkpoints", "evaluations"))
+    shutil.rmtree(run, ignore_errors=True)
+    beside.rename(run)
 
 
 def _choose_rate(place: _Place, method: str) -> None:
@@ -238,30 +253,10 @@ def preset_jobs(preset: Preset, out: Path, *, from_scratch: bool = False) -> lis
         for nfe in dict.fromkeys(("full", "1v/1a", *preset.nfe)):
             cost = driving * (2.5 if nfe == "full" else 1)
             jobs.append(drive(f"teacher_{nfe.replace('/', '-')}_{seed}", place.teacher, nfe, seed, "latents", cost))
-    for method in preset.methods:
-        if len(preset.rates) > 1:
-            tried = [f"rate/{method}_{rate:g}" for rate in preset.rates]
-            first = place.first_stage(place.recipe(method))
-            after = ("latents",) if first is None else ("latents", f"distill/{first}_0")
-            jobs += [
-                Job(
-                    name=name,
-                    function=_distill,
-                    kwargs={"place": place, "method": method, "seed": 0, "rate": rate},
-                    after=after,
-                    weight=_distill_weight(place.recipe(method)),
-                )
-                for name, rate in zip(tried, preset.rates, strict=True)
-            ]
-            jobs.append(
-                Job(
-                    name=f"choose/{method}",
-                    function=_choose_rate,
-                    kwargs={"place": place, "method": method},
-                    after=tuple(tried),
-                )
-            )
-        for seed in preset.seeds:
+    for seed in preset.seeds:
+        for method in preset.methods:
+            if seed == 0 and preset.rates:
+                jobs += _search_jobs(place, method)
             jobs += _method_jobs(place, method, seed, driving, drive)
     if preset.cross:
         after = tuple(f"distill/{method}_0" for method in preset.cross)
@@ -269,8 +264,24 @@ def preset_jobs(preset: Preset, out: Path, *, from_scratch: bool = False) -> lis
     return jobs
 
 
+def _search_jobs(place: _Place, method: str) -> list[Job]:
+    """Every learning rate, then the choice."""
+    rates = place.preset.rates
+    tried = [f"rate/{method}_{rate:g}" for rate in rates]
+    first = place.first_stage(place.recipe(method))
+    after = ("latents",) if first is None else ("latents", f"distill/{first}_0")
+    weight = _distill_weight(place.recipe(method))
+    kwargs = {"place": place, "method": method}
+    jobs = [
+        Job(name=name, function=_distill, kwargs={**kwargs, "seed": 0, "rate": rate}, after=after, weight=weight)
+        for name, rate in zip(tried, rates, strict=True)
+    ]
+    return [*jobs, Job(name=f"choose/{method}", function=_choose_rate, kwargs=kwargs, after=tuple(tried))]
+
+
 def _distill_weight(recipe: Recipe) -> float:
-    return 5 + 0.35 * recipe.distill.steps
+    substeps = max(spec.teacher_substeps for spec in recipe.streams.values())
+    return 5 + (0.3 + 0.15 * substeps) * recipe.distill.steps
 
 
 def _method_jobs(place: _Place, method: str, seed: int, driving: float, drive: Any) -> list[Job]:
@@ -280,7 +291,7 @@ def _method_jobs(place: _Place, method: str, seed: int, driving: float, drive: A
     after = ["latents"]
     if first is not None:
         after.append(f"distill/{first}_{seed}")
-    if len(preset.rates) > 1:
+    if preset.rates:
         after.append(f"choose/{method}")
     name = f"{method}_{seed}"
     jobs = [
