@@ -12,8 +12,8 @@ from flashwam.data.autoencoder import FrameAutoencoder, train_autoencoder
 from flashwam.data.codec import CODEC_FILE, Codec
 from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.latents import encode_latents
-from flashwam.distill.methods import find_method
-from flashwam.distill.trainer import train as run_training
+from flashwam.distillation.methods import find_method
+from flashwam.distillation.trainer import train as run_training
 from flashwam.evaluation import evaluate
 from flashwam.recipe import LoopConfig, Recipe
 from flashwam.schema import plain

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from flashwam.config import run_folder
-from flashwam.distill.methods import find_method
+from flashwam.distillation.methods import find_method
 from flashwam.recipe import LoopConfig, Recipe
 from flashwam.wam import family, load
 from flashwam.wam.base import WorldActionModel

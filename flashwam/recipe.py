@@ -110,7 +110,7 @@ class LoopConfig:
     """One training loop: a teacher's training, a distillation, or a second stage."""
 
     method: str = "flow_matching"
-    """Name in `flashwam.distill.methods`, or an import path "package.module:Class"."""
+    """Name in `flashwam.distillation.methods`, or an import path "package.module:Class"."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the method."""
     init: str | None = None

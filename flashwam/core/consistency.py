@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Consistency functions f(x, sigma) = a(sigma) x + b(sigma) v: one object per stream, swappable and checked."""
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flashwam.core.imports import find_class
 from flashwam.core.noise import NoiseSchedule, append_dims
 
 __all__ = ["LCM", "ConsistencyFunction", "Linear", "make_consistency_function"]
@@ -148,19 +148,7 @@ def make_consistency_function(config: str | Mapping[str, Any] | ConsistencyFunct
         return config
     parameters = {"name": config} if isinstance(config, str) else dict(config)
     name = str(parameters.pop("name", ""))
-    kind: Any = _KNOWN.get(name)
-    if kind is None and ":" in name:
-        module, _, attribute = name.partition(":")
-        try:
-            kind = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"consistency function {name!r} could not be imported: {error}") from error
-        if not (isinstance(kind, type) and issubclass(kind, ConsistencyFunction)):
-            raise ValueError(f"{name!r} must name a subclass of flashwam.ConsistencyFunction; got {kind!r}")
-    if kind is None:
-        raise ValueError(
-            f"unknown consistency function {name!r}; expected one of {sorted(_KNOWN)} or 'package.module:Class'"
-        )
+    kind: Any = find_class(name, ConsistencyFunction, known=_KNOWN, what="consistency function")
     try:
         return kind(**parameters)
     except TypeError as error:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """MetaWorld scenes as closed-loop environments with one fast, headless, upright camera."""
 
+import atexit
 import copy
 import warnings
 from dataclasses import dataclass, replace
@@ -115,6 +116,14 @@ def pooled_envs(task: TaskSpec | str, count: int, *, size: int = 64) -> list["Me
         if sum(map(len, _POOL.values())) > _POOL_LIMIT:
             del _POOL[key]
     return envs[:count]
+
+
+@atexit.register
+def _close_renderers() -> None:
+    """Before the interpreter takes the GL library apart; a renderer collected after that prints a traceback."""
+    for renderer, _ in _RENDERERS.values():
+        renderer.close()
+    _RENDERERS.clear()
 
 
 def _renderer(task: TaskSpec, model: Any, size: int) -> tuple[Any, Any]:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """World-action model families behind one contract."""
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
 
+from flashwam.core.imports import find_class
 from flashwam.wam.base import RolloutSession, WorldActionModel
 
 __all__ = ["FAMILIES", "RolloutSession", "WorldActionModel", "family", "load"]
@@ -20,16 +20,7 @@ def family(name: str) -> type[WorldActionModel]:
     Raises:
         ValueError: for an unknown name, or a path that does not lead to a `WorldActionModel`.
     """
-    module, colon, attribute = FAMILIES.get(name, name).partition(":")
-    if not colon:
-        raise ValueError(f"unknown model family {name!r}; expected one of {sorted(FAMILIES)} or 'package.module:Class'")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"model family {name!r} could not be imported: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, WorldActionModel)):
-        raise ValueError(f"{name!r} must name a subclass of flashwam.wam.WorldActionModel; got {found!r}")
-    return found
+    return find_class(name, WorldActionModel, known=FAMILIES, what="model family")
 
 
 def load(folder: Path | str, **options: Any) -> WorldActionModel:

@@ -11,8 +11,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "distill"))
 from distill_toys import GaussianTeacher, ToySource, ToyWam
 
 from flashwam.core.streams import StreamSpec
-from flashwam.distill.methods import ConsistencyDistillation
-from flashwam.distill.trainer import train
+from flashwam.distillation.methods import ConsistencyDistillation
+from flashwam.distillation.trainer import train
 from flashwam.recipe import LoopConfig, Recipe
 from flashwam.report.analyze import analyze
 

@@ -5,7 +5,6 @@ import pytest
 from flashwam.sim.experts import make_expert
 from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv, pooled_envs
 from flashwam.sim.tasks import TASKS
-from flashwam.sim.vec_env import VecEnv
 
 pytestmark = pytest.mark.usefixtures("simulator")
 MULTIMODAL = [name for name, task in TASKS.items() if task.multimodal]
@@ -85,37 +84,6 @@ def test_touching_the_wall_ends_the_episode_without_success():
     assert info.touched
     assert not success
     assert env.steps < env.task.max_steps
-
-
-def test_vec_env_equals_single_environments():
-    vec, env = VecEnv("faucet-turn", 3), MetaWorldEnv("faucet-turn")
-    rng = np.random.default_rng(0)
-    actions = rng.uniform(-1, 1, size=(2, 16, 4)).astype(np.float32)
-    first = vec.reset([11, 12])
-    result = vec.step_chunk(actions)
-    assert result.frames.shape == (2, 4, 64, 64, 3)
-    for b, seed in enumerate((11, 12)):
-        assert (env.reset(seed) == first[b]).all()
-        for t in range(16):
-            env.step(actions[b, t])
-            if (t + 1) % 4 == 0:
-                assert (env.render() == result.frames[b, t // 4]).all()
-        assert (env.hand_path[1:] == result.hands[b]).all()
-
-
-def test_vec_env_freezes_episodes_that_are_over():
-    vec = VecEnv("reach-wall", 2)
-    vec.reset([0, 1])
-    forward = np.zeros((2, 8, 4), dtype=np.float32)
-    forward[0, :, 1] = 1.0
-    for _ in range(4):
-        result = vec.step_chunk(forward)
-    assert result.done.tolist() == [True, False]
-    assert not result.success.any()
-    again = vec.step_chunk(forward)
-    assert (again.frames[0] == result.frames[0, -1]).all()
-    assert not again.executed[0].any()
-    assert (again.executed[1] == forward[1]).all()
 
 
 def test_expert_refuses_a_way_the_task_does_not_have():

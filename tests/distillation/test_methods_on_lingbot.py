@@ -8,10 +8,10 @@ import torch
 
 from flashwam.core.batch import Batch
 from flashwam.core.streams import StreamSpec
-from flashwam.distill.draws import Draws
-from flashwam.distill.methods import make_method
-from flashwam.distill.roles import relative_distance
-from flashwam.distill.trainer import train
+from flashwam.distillation.draws import Draws
+from flashwam.distillation.methods import make_method
+from flashwam.distillation.roles import relative_distance
+from flashwam.distillation.trainer import train
 from flashwam.recipe import LoopConfig
 from flashwam.sampling import Rollout, samplers_for
 from flashwam.student import load_wam

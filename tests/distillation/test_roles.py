@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from flashwam.distill.roles import Roles, relative_distance
+from flashwam.distillation.roles import Roles, relative_distance
 
 
 def test_moving_average_follows_its_formula(wam):

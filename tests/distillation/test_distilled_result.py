@@ -10,8 +10,8 @@ from torch import nn
 
 from flashwam.core.consistency import Linear
 from flashwam.core.noise import append_dims
-from flashwam.distill.draws import Draws
-from flashwam.distill.methods import ConsistencyDistillation
+from flashwam.distillation.draws import Draws
+from flashwam.distillation.methods import ConsistencyDistillation
 
 
 class Affine(ToyWam):

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Objectives by name."""
 
-import importlib
 import inspect
 from collections.abc import Mapping
 
+from flashwam.core.imports import find_class
 from flashwam.core.streams import StreamSpec
-from flashwam.distill.methods.base import Method, MethodOutput, NonFiniteError, StreamTerm
-from flashwam.distill.methods.consistency import ConsistencyDistillation
-from flashwam.distill.methods.flow_matching import FlowMatching
-from flashwam.distill.methods.on_policy import OnPolicy
+from flashwam.distillation.methods.base import Method, MethodOutput, NonFiniteError, StreamTerm
+from flashwam.distillation.methods.consistency import ConsistencyDistillation
+from flashwam.distillation.methods.flow_matching import FlowMatching
+from flashwam.distillation.methods.on_policy import OnPolicy
 from flashwam.recipe import LoopConfig
 from flashwam.wam.base import WorldActionModel
 
@@ -39,18 +39,7 @@ def find_method(name: str) -> type[Method]:
     Raises:
         ValueError: for an unknown name, or a path that does not lead to a `Method`.
     """
-    if name in METHODS:
-        return METHODS[name]
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        raise ValueError(f"unknown method {name!r}; expected one of {sorted(METHODS)} or 'package.module:Class'")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"method {name!r} could not be imported: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, Method)):
-        raise ValueError(f"{name!r} must name a subclass of flashwam.distill.methods.Method; got {found!r}")
-    return found
+    return find_class(name, Method, known=METHODS, what="method")
 
 
 def make_method(

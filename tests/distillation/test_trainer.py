@@ -15,10 +15,10 @@ import torch.utils.tensorboard
 from distill_toys import GaussianTeacher, ToySource, ToyWam
 
 from flashwam.core.streams import StreamSpec
-from flashwam.distill import files
-from flashwam.distill.methods import NonFiniteError, make_method
-from flashwam.distill.roles import relative_distance
-from flashwam.distill.trainer import learning_rate_factor, train
+from flashwam.distillation import files
+from flashwam.distillation.methods import NonFiniteError, make_method
+from flashwam.distillation.roles import relative_distance
+from flashwam.distillation.trainer import learning_rate_factor, train
 from flashwam.recipe import LoopConfig
 from flashwam.student import load_wam
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-from flashwam.distill.files import clear_leftovers, remove_folder, whole_folder
-from flashwam.distill.roles import Roles
+from flashwam.distillation.files import clear_leftovers, remove_folder, whole_folder
+from flashwam.distillation.roles import Roles
 
 __all__ = ["Checkpoints"]
 

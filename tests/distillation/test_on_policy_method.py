@@ -8,8 +8,8 @@ import torch
 from distill_toys import CHUNK, SPREAD, GaussianTeacher, ToySource, ToyWam, gaussian_flow
 
 from flashwam.core.noise import append_dims
-from flashwam.distill.draws import Draws
-from flashwam.distill.methods import OnPolicy
+from flashwam.distillation.draws import Draws
+from flashwam.distillation.methods import OnPolicy
 from flashwam.sampling import draw, samplers_for
 
 

@@ -14,9 +14,9 @@ from flashwam.core.batch import Batch
 from flashwam.core.losses import flow_matching_loss, pseudo_huber
 from flashwam.core.noise import NoiseSchedule, append_dims
 from flashwam.core.streams import StreamSpec
-from flashwam.distill.draws import Draws
-from flashwam.distill.guidance import guided_velocity
-from flashwam.distill.methods.base import (
+from flashwam.distillation.draws import Draws
+from flashwam.distillation.guidance import guided_velocity
+from flashwam.distillation.methods.base import (
     Method,
     MethodOutput,
     StreamTerm,

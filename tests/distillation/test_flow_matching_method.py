@@ -5,9 +5,9 @@ import pytest
 import torch
 from distill_toys import GaussianTeacher, ToySource, ToyWam
 
-from flashwam.distill.draws import Draws
-from flashwam.distill.methods import FlowMatching
-from flashwam.distill.methods.base import start_states, training_levels
+from flashwam.distillation.draws import Draws
+from flashwam.distillation.methods import FlowMatching
+from flashwam.distillation.methods.base import start_states, training_levels
 
 
 class Spy(ToyWam):

@@ -8,8 +8,8 @@ import torch
 from distill_toys import GaussianTeacher, ToySource, ToyWam
 
 from flashwam.core.streams import StreamSpec
-from flashwam.distill.methods import make_method
-from flashwam.distill.trainer import train
+from flashwam.distillation.methods import make_method
+from flashwam.distillation.trainer import train
 from flashwam.recipe import LoopConfig
 
 

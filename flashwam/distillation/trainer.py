@@ -14,13 +14,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from flashwam.core.batch import Batch
-from flashwam.distill.checkpoint import Checkpoints
-from flashwam.distill.draws import Draws
-from flashwam.distill.files import clear_leftovers, whole_folder
-from flashwam.distill.methods.base import Method, MethodOutput, NonFiniteError
-from flashwam.distill.metrics import MetricsLog, gradient_metrics, loss_metrics
-from flashwam.distill.roles import relative_distance
-from flashwam.distill.strategy import gather_for, make_accelerator
+from flashwam.distillation.checkpoint import Checkpoints
+from flashwam.distillation.draws import Draws
+from flashwam.distillation.files import clear_leftovers, whole_folder
+from flashwam.distillation.methods.base import Method, MethodOutput, NonFiniteError
+from flashwam.distillation.metrics import MetricsLog, gradient_metrics, loss_metrics
+from flashwam.distillation.roles import relative_distance
+from flashwam.distillation.strategy import gather_for, make_accelerator
 from flashwam.recipe import LoopConfig
 from flashwam.student import read_info, save_wam
 

@@ -17,9 +17,9 @@ from flashwam.core.batch import Batch
 from flashwam.core.losses import pseudo_huber
 from flashwam.core.noise import append_dims
 from flashwam.core.streams import StreamSpec
-from flashwam.distill.draws import Draws
-from flashwam.distill.guidance import guided_velocity
-from flashwam.distill.methods.base import (
+from flashwam.distillation.draws import Draws
+from flashwam.distillation.guidance import guided_velocity
+from flashwam.distillation.methods.base import (
     Method,
     MethodOutput,
     StreamTerm,
@@ -27,7 +27,7 @@ from flashwam.distill.methods.base import (
     reduce_elements,
     start_states,
 )
-from flashwam.distill.methods.consistency import jump_levels
+from flashwam.distillation.methods.consistency import jump_levels
 from flashwam.sampling import draw, samplers_for
 from flashwam.wam.base import WorldActionModel
 

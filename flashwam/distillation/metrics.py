@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flashwam.distill.methods.base import MethodOutput, StreamTerm
+from flashwam.distillation.methods.base import MethodOutput, StreamTerm
 
 __all__ = ["SIGMA_BINS", "MetricsLog", "bin_means", "gradient_metrics", "loss_metrics"]
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from flashwam.core.batch import Batch
 from flashwam.core.noise import add_noise
 from flashwam.core.streams import StreamSpec
-from flashwam.distill.draws import Draws
-from flashwam.distill.roles import Roles
+from flashwam.distillation.draws import Draws
+from flashwam.distillation.roles import Roles
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Method", "MethodOutput", "NonFiniteError", "StreamTerm", "reduce_elements", "start_states"]

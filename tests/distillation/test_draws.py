@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from flashwam.distill.draws import Draws
+from flashwam.distillation.draws import Draws
 
 
 def test_split_of_a_step_changes_no_number():

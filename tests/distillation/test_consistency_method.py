@@ -8,11 +8,11 @@ import torch
 from distill_toys import SPREAD, GaussianTeacher, ToyWam, gaussian_flow, gaussian_velocity
 
 from flashwam.core.noise import NoiseSchedule, append_dims
-from flashwam.distill.draws import Draws
-from flashwam.distill.guidance import guided_velocity
-from flashwam.distill.methods import ConsistencyDistillation, FlowMatching
-from flashwam.distill.methods.base import start_states, training_levels
-from flashwam.distill.methods.consistency import jump_levels
+from flashwam.distillation.draws import Draws
+from flashwam.distillation.guidance import guided_velocity
+from flashwam.distillation.methods import ConsistencyDistillation, FlowMatching
+from flashwam.distillation.methods.base import start_states, training_levels
+from flashwam.distillation.methods.consistency import jump_levels
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from flashwam.core.batch import Batch
 from flashwam.core.losses import flow_matching_loss
 from flashwam.core.noise import add_noise, append_dims
 from flashwam.core.streams import StreamSpec
-from flashwam.distill.draws import Draws
-from flashwam.distill.methods.base import (
+from flashwam.distillation.draws import Draws
+from flashwam.distillation.methods.base import (
     Method,
     MethodOutput,
     StreamTerm,
