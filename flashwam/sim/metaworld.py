@@ -118,7 +118,6 @@ def pooled_envs(task: TaskSpec | str, count: int, *, size: int = 64) -> list["Me
     return envs[:count]
 
 
-@atexit.register
 def _close_renderers() -> None:
     """Before the interpreter takes the GL library apart; a renderer collected after that prints a traceback."""
     for renderer, _ in _RENDERERS.values():
@@ -132,6 +131,9 @@ def _renderer(task: TaskSpec, model: Any, size: int) -> tuple[Any, Any]:
 
     key = (task.name, size)
     if key not in _RENDERERS:
+        if not _RENDERERS:
+            # After MuJoCo's own, so that it runs before MuJoCo's own.
+            atexit.register(_close_renderers)
         model.vis.quality.offsamples = 0
         model.vis.quality.shadowsize = 0
         renderer = mujoco.Renderer(model, size, size)
