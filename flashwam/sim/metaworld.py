@@ -131,12 +131,12 @@ def _renderer(task: TaskSpec, model: Any, size: int) -> tuple[Any, Any]:
 
     key = (task.name, size)
     if key not in _RENDERERS:
-        if not _RENDERERS:
-            # After MuJoCo's own, so that it runs before MuJoCo's own.
-            atexit.register(_close_renderers)
         model.vis.quality.offsamples = 0
         model.vis.quality.shadowsize = 0
         renderer = mujoco.Renderer(model, size, size)
+        if not _RENDERERS:
+            # Exit handlers run backwards; MuJoCo's own, which ends the display, was registered by the line above.
+            atexit.register(_close_renderers)
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             renderer.scene.flags[flag] = 0
         camera = mujoco.MjvCamera()
