@@ -19,7 +19,7 @@ from flashwam.data.episodes import atomic_write
 from flashwam.evaluation import cross_table, evaluate, load_policy
 from flashwam.jobs import Job, run_jobs
 from flashwam.recipe import Recipe
-from flashwam.report.analyze import schedule_sections
+from flashwam.report.analyze import measured_gradients, schedule_sections
 from flashwam.report.compare import compare, format_table, gather
 from flashwam.report.compare_page import compare_sections
 from flashwam.report.page import write_page
@@ -371,12 +371,15 @@ def _evaluated(place: _Place) -> list[Path]:
 
 def _write_page(place: _Place, preset: str, jobs: Sequence[Job]) -> Path:
     analysis = {"recipe": "flash_wam", **schedule_analysis(place.recipe("flash_wam").streams)}
+    metrics = place.run("flash_wam", 0) / "metrics.jsonl"
+    if (place.run("flash_wam", 0) / "student").is_dir():
+        analysis["measured"] = measured_gradients(analysis, metrics)
     sections = list(schedule_sections(analysis, place.out / "analysis"))
     runs = _evaluated(place)
     if runs:
         folder = place.out / "comparison"
-        rows, metrics, cross = gather(runs, folder)
-        sections = [*compare_sections(rows, folder, metrics=metrics, cross=cross), *sections]
+        rows, curves, cross = gather(runs, folder)
+        sections = [*compare_sections(rows, folder, metrics=curves, cross=cross), *sections]
     left = sum(not (place.out / "jobs" / f"{job.name.replace('/', '__')}.done").is_file() for job in jobs)
     lead = (
         "Demonstrations from a physics simulator, a world-action model trained on them, and that teacher distilled to "
