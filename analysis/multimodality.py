@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shows that the two-way tasks have two modes, and that the average of the modes fails.
 
-    python analysis/multimodality.py --root data/full --out analysis/results
+    python analysis/multimodality.py --root runs/benchmark/data --out analysis/results
 
 Left: the hand's paths in demonstrations, from above, by the way they took. Right: the lateral action of the first
 chunk, where a policy has to choose. The JSON file holds the numbers, with the success of each way's expert and of a
@@ -101,9 +101,9 @@ def draw(rows: list[tuple[TaskSpec, Path, dict[str, Any]]], path: Path) -> None:
         for hand, way in list(zip(paths, ways, strict=True))[:120]:
             left.plot(hand[:, 0], hand[:, 1], color=COLOURS[int(way)], alpha=0.25, linewidth=0.8)
         if task.forbidden == "wall":
-            corner = (-WALL_HALF_WIDTH, WALL_Y - 0.01)
+            corner = (-WALL_HALF_WIDTH, WALL_Y[task.name] - 0.01)
             left.add_patch(plt.Rectangle(corner, 2 * WALL_HALF_WIDTH, 0.02, color="black"))
-            left.annotate("wall", (0, WALL_Y + 0.02), ha="center", fontsize=9)
+            left.annotate("wall", (0, WALL_Y[task.name] + 0.02), ha="center", fontsize=9)
         left.plot(*task.hand[:2], "k^", markersize=6)
         left.annotate("start", task.hand[:2], textcoords="offset points", xytext=(8, -4), fontsize=9)
         left.set(title=f"{task.name}: hand paths from above", xlabel="x (m)", ylabel="y (m)", aspect="equal")
@@ -121,7 +121,7 @@ def draw(rows: list[tuple[TaskSpec, Path, dict[str, Any]]], path: Path) -> None:
             ylabel="demonstrations",
         )
         right.title.set_fontsize(10)
-        right.legend(frameon=False, fontsize=9, loc="upper center")
+        right.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.72, 1.0))
         for axis in (left, right):
             axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
@@ -131,7 +131,7 @@ def draw(rows: list[tuple[TaskSpec, Path, dict[str, Any]]], path: Path) -> None:
 def main() -> None:
     """Writes `multimodality.json` and `multimodality.png`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=Path("data/full"), help="folder of the collected repos")
+    parser.add_argument("--root", type=Path, default=Path("runs/benchmark/data"), help="folder of the collected repos")
     parser.add_argument("--out", type=Path, default=Path("analysis/results"), help="where the results go")
     parser.add_argument("--resets", type=int, default=24, help="episodes per controller")
     args = parser.parse_args()

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import pytest
+
+from flashwam.demo import PRESETS, demo, preset_jobs
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo")
+    return demo(preset="smoke", out=out).parent
+
+
+def test_smoke_demo_leads_from_nothing_to_a_page_with_all_results(smoke):
+    page = (smoke / "index.html").read_text()
+    assert "not finished" not in page
+    assert 'src="http' not in page
+    for label in ("teacher", "naive_lcm", "flash_wam"):
+        assert label in page
+    methods = PRESETS["smoke"].methods
+    for method in methods:
+        info = json.loads((smoke / "runs" / method / "student" / "flashwam.json").read_text())
+        assert info["kind"] == "student"
+        (result,) = [json.loads(p.read_text()) for p in (smoke / "runs" / method / "evaluations").glob("*.json")]
+        assert result["nfe"] == {"video": 1, "action": 1}
+        assert result["overall"]["episodes"] == 12
+        assert result["open_loop"]["action_error_teacher"] > 0
+    rows = json.loads((smoke / "comparison" / "compare.json").read_text())["rows"]
+    assert {row["label"] for row in rows if row["kind"] == "teacher"} == {"teacher 10v/10a", "teacher 1v/1a"}
+
+
+def test_a_finished_demo_is_read_again_not_run_again(smoke):
+    jobs = smoke / "jobs"
+    before = {path.name: path.stat().st_mtime_ns for path in jobs.glob("*.done")}
+    demo(preset="smoke", out=smoke)
+    assert before == {path.name: path.stat().st_mtime_ns for path in jobs.glob("*.done")}
+
+
+def test_another_preset_in_the_same_folder_is_refused(smoke):
+    with pytest.raises(ValueError, match="give another --out"):
+        demo(preset="quick", out=smoke)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_a_runnable_list_of_jobs(preset, tmp_path):
+    jobs = preset_jobs(PRESETS[preset], tmp_path)
+    names = [job.name for job in jobs]
+    assert len(set(names)) == len(names)
+    for k, job in enumerate(jobs):
+        assert set(job.after) <= set(names[:k])
+    assert {"collect", "teacher", "latents", "evaluate/teacher_full_0", "evaluate/teacher_1v-1a_0"} <= set(names)
+
+
+def test_the_benchmark_measures_what_it_promises():
+    full = PRESETS["full"]
+    assert len(full.seeds) >= 3
+    assert set(full.nfe) == {"1v/1a", "1v/2a"}
+    assert {"naive_lcm", "flash_wam"} <= set(full.euler)
+    assert {"naive_lcm", "flash_wam", "video_only", "video_only_reg", "linear_both", "best", "on_policy"} == set(
+        full.methods
+    )
+    assert len(full.rates) >= 3
+    assert 0 in full.curve
