@@ -253,7 +253,6 @@ def preset_jobs(preset: Preset, out: Path, *, from_scratch: bool = False) -> lis
         for nfe in dict.fromkeys(("full", "1v/1a", *preset.nfe)):
             cost = driving * (2.5 if nfe == "full" else 1)
             jobs.append(drive(f"teacher_{nfe.replace('/', '-')}_{seed}", place.teacher, nfe, seed, "latents", cost))
-    for seed in preset.seeds:
         for method in preset.methods:
             if seed == 0 and preset.rates:
                 jobs += _search_jobs(place, method)
