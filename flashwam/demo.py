@@ -194,6 +194,10 @@ def _take_chosen(place: _Place, method: str) -> None:
     """The first seed's run is the one that won the search."""
     chosen = json.loads(place.rate_file(method).read_text())["lr"]
     run = place.run(method, 0)
+    if not (place.run(method, 0, chosen) / "student").is_dir():
+        # A benchmark restored from its measurements has no weights of the search.
+        pipeline.distill(place.recipe(method), run_dir=run)
+        return
     beside = run.with_name(f".{run.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     shutil.copytree(place.run(method, 0, chosen), beside, ignore=shutil.ignore_patterns("checkpoints", "evaluations"))

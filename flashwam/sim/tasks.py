@@ -161,14 +161,14 @@ def _faucet_turned(env: Any, info: dict) -> bool:
 
 
 _SUITE = (
-    TaskSpec(name="button-press", env="button-press-topdown-v3", prompt="press the button from above", max_steps=80),
-    TaskSpec(name="drawer-open", env="drawer-open-v3", prompt="open the drawer", max_steps=96),
-    TaskSpec(name="window-open", env="window-open-v3", prompt="slide the window open", max_steps=104),
+    TaskSpec(name="button-press", env="button-press-topdown-v3", prompt="press the button from above", max_steps=96),
+    TaskSpec(name="drawer-open", env="drawer-open-v3", prompt="open the drawer", max_steps=108),
+    TaskSpec(name="window-open", env="window-open-v3", prompt="slide the window open", max_steps=140),
     TaskSpec(
         name="reach-wall",
         env="reach-wall-v3",
         prompt="reach the green goal behind the wall",
-        max_steps=76,
+        max_steps=92,
         ways=("left", "right"),
         hand=(0.0, 0.54, 0.10),
         low=(0.6, 0.6, 0.015, -0.04, 0.80, 0.06),
@@ -181,7 +181,7 @@ _SUITE = (
         name="button-wall",
         env="button-press-wall-v3",
         prompt="push the button behind the wall",
-        max_steps=92,
+        max_steps=108,
         ways=("left", "right"),
         hand=(0.0, 0.52, 0.12),
         low=(-0.03, 0.96, 0.115),

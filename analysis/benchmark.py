@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the benchmark, or goes on with one that another machine began, and keeps its results under version control.
+
+    python analysis/benchmark.py                  restore what is kept, run the rest (hours), keep the results
+    python analysis/benchmark.py --keep-only      keep what there is so far
+
+What is kept: every measurement as JSON, the comparison's tables and figures, the chosen learning rates, training
+curves of the first seed, and which cells are done. Weights are not: a cell that is done needs none of its own, and
+data and students of the other cells are made again from the same seeds.
+"""
+
+import argparse
+import json
+import shutil
+from datetime import date
+from pathlib import Path
+
+from flashwam.data.episodes import atomic_write
+from flashwam.demo import PRESETS, demo
+from flashwam.provenance import provenance
+
+KEPT = (
+    "runs/*/evaluations/*.json",
+    "runs/*/recipe.yaml",
+    "runs/*/metrics.jsonl",
+    "rates/*.json",
+    "jobs/evaluate__*.done",
+    "jobs/rate__*.done",
+    "jobs/choose__*.done",
+    "jobs/distill__*.done",
+    "jobs/cross.done",
+    "comparison/cross.json",
+)
+SHOWN = ("comparison/*.md", "comparison/*.json", "comparison/*.png", "runs/*/evaluations/*_own_seed0.png")
+
+
+def copy(source: Path, target: Path, patterns: tuple[str, ...]) -> int:
+    """Copies what matches, keeping its place; returns how many files."""
+    files = [path for pattern in patterns for path in source.glob(pattern)]
+    for path in files:
+        beside = target / path.relative_to(source)
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, beside)
+    return len(files)
+
+
+def restore(results: Path, out: Path) -> None:
+    """Puts kept measurements back, so that their cells are not run again."""
+    if (out / "jobs").is_dir() or not results.is_dir():
+        return
+    print(f"{copy(results, out, KEPT)} files restored from {results}")
+    # Weights are not kept, so a student that an unfinished cell starts from is distilled again, from the same seed.
+    jobs = out / "jobs"
+    again = [] if (jobs / "cross.done").is_file() else [f"{method}_0" for method in PRESETS["full"].cross]
+    for seed in PRESETS["full"].seeds:
+        if not (jobs / f"distill__on_policy_{seed}.done").is_file():
+            again.append(f"best_{seed}")
+    for name in again:
+        (jobs / f"distill__{name}.done").unlink(missing_ok=True)
+
+
+def keep(out: Path, results: Path, command: str) -> None:
+    """Writes the results, and the command and date that made them."""
+    count = copy(out, results, (*KEPT, *SHOWN))
+    done = sorted(path.name.removesuffix(".done") for path in (out / "jobs").glob("*.done"))
+    about = {"command": command, "date": date.today().isoformat(), **provenance(), "cells_done": done}
+    atomic_write(results / "about.json", (json.dumps(about, indent=1) + "\n").encode())
+    print(f"{count} files kept in {results}")
+
+
+def main() -> None:
+    """Restore, run, keep."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark"), help="where the benchmark runs")
+    parser.add_argument("--results", type=Path, default=Path("analysis/results/benchmark"), help="what is kept")
+    parser.add_argument("--keep-only", action="store_true", help="run nothing")
+    arguments = parser.parse_args()
+    if not arguments.keep_only:
+        restore(arguments.results, arguments.out)
+        demo(preset="full", out=arguments.out)
+    keep(arguments.out, arguments.results, "python analysis/benchmark.py")
+
+
+if __name__ == "__main__":
+    main()
