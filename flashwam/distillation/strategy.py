@@ -63,7 +63,7 @@ def _deepspeed_plugin(loop: LoopConfig) -> Any:
     except ImportError as error:
         raise ImportError(f"strategy {loop.strategy!r} needs deepspeed: pip install deepspeed") from error
     return DeepSpeedPlugin(
-        # The models are built before they are sharded; with this, accelerate asks for transformers.
+        # The models are built before they are sharded.
         zero3_init_flag=False,
         hf_ds_config={
             "train_micro_batch_size_per_gpu": loop.batch_size // int(os.environ.get("WORLD_SIZE", "1")),
