@@ -144,11 +144,14 @@ The page exists within seconds and fills as results come. An interrupted demo re
 presets:
   smoke   3 minutes; checks that everything works, its numbers mean little
   quick   15 minutes on two cores
-  full    hours; the benchmark in the README"""
+  pilot   an hour; every method once, at one learning rate
+  full    hours; three seeds, learning rates searched for every method"""
     parser = _command(
         commands, "demo", _run_demo, text, "  flashwam demo\n  flashwam demo --preset smoke --out /tmp/demo"
     )
-    parser.add_argument("--preset", choices=("smoke", "quick", "full"), default="quick", help="size (default: quick)")
+    parser.add_argument(
+        "--preset", choices=("smoke", "quick", "pilot", "full"), default="quick", help="size (default: quick)"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: runs/demo")
     parser.add_argument("--from-scratch", action="store_true", help="train the teacher even where one is shipped")
 

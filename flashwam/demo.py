@@ -88,6 +88,14 @@ PRESETS = {
         distill=("distill.steps=200",),
         cross=("best", "on_policy"),
     ),
+    "pilot": Preset(
+        methods=ALL_METHODS,
+        distill=("distill.steps=300", "distill.warmup_steps=25", "distill.lr=3e-4"),
+        nfe=("1v/1a", "1v/2a"),
+        euler=("naive_lcm", "flash_wam"),
+        curve=(0, 50, 150),
+        cross=("flash_wam", "best", "on_policy"),
+    ),
     "full": Preset(
         methods=ALL_METHODS,
         overrides=("train.keep_steps=[1500,3000]",),
@@ -323,7 +331,7 @@ def demo(*, preset: str = "quick", out: str | Path = "runs/demo", from_scratch: 
     """Runs a preset and keeps its page up to date.
 
     Args:
-        preset: "smoke", "quick" or "full".
+        preset: "smoke", "quick", "pilot" or "full".
         out: Folder of everything; an earlier demo in it is continued.
         from_scratch: Train the teacher even where one is shipped.
         workers: Processes at a time.

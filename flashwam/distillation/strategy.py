@@ -72,5 +72,5 @@ def _deepspeed_plugin(loop: LoopConfig) -> Any:
             "bf16": {"enabled": loop.precision == "bf16"},
             "zero_optimization": {"stage": int(loop.strategy[-1])},
             "zero_allow_untested_optimizer": True,
-        }
+        },
     )
