@@ -16,7 +16,7 @@ from typing import Any
 from flashwam import pipeline
 from flashwam.config import load_recipe
 from flashwam.data.episodes import atomic_write
-from flashwam.evaluation import cross_table, evaluate, load_policy
+from flashwam.evaluation import cross_table, evaluate, latency_table, load_policy
 from flashwam.jobs import Job, run_jobs
 from flashwam.recipe import Recipe
 from flashwam.report.analyze import measured_gradients, schedule_sections
@@ -237,6 +237,16 @@ def _cross(place: _Place) -> None:
     cross_table(sources, out=place.out / "comparison")
 
 
+def _time(place: _Place) -> None:
+    """All models in turns, with nothing beside them."""
+    teacher = load_policy(place.teacher)
+    sources = [(teacher, nfe) for nfe in dict.fromkeys(("full", "1v/1a", *place.preset.nfe))]
+    for method in place.preset.methods:
+        policy = load_policy(place.run(method, 0))
+        sources += [(policy, nfe) for nfe in place.preset.nfe]
+    latency_table(sources, out=place.out / "comparison")
+
+
 def preset_jobs(preset: Preset, out: Path, *, from_scratch: bool = False) -> list[Job]:
     """The jobs of a preset, each after those it needs."""
     place = _Place(preset=preset, out=out)
@@ -272,6 +282,8 @@ def preset_jobs(preset: Preset, out: Path, *, from_scratch: bool = False) -> lis
     if preset.cross:
         after = tuple(f"distill/{method}_0" for method in preset.cross)
         jobs.append(Job(name="cross", function=_cross, kwargs={"place": place}, after=after, weight=40))
+    students = tuple(f"distill/{method}_0" for method in preset.methods)
+    jobs.append(Job(name="latency", function=_time, kwargs={"place": place}, after=students, weight=20, cores=2))
     return jobs
 
 
@@ -363,7 +375,7 @@ def demo(*, preset: str = "quick", out: str | Path = "runs/demo", from_scratch: 
 
     def refresh(job: Job) -> None:
         done.append(job)
-        if job.name.startswith(("evaluate/", "cross")):
+        if job.name.startswith(("evaluate/", "cross", "latency")):
             _write_page(place, preset, jobs)
 
     run_jobs(jobs, out / "jobs", workers=workers, on_done=refresh)

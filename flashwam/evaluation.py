@@ -26,7 +26,7 @@ from flashwam.sim.closed_loop import TaskResult, run_task
 from flashwam.student import WamInfo, load_wam
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["Policy", "cross_table", "evaluate", "load_policy"]
+__all__ = ["Policy", "cross_table", "evaluate", "latency_table", "load_policy"]
 
 logger = logging.getLogger(__name__)
 
@@ -248,13 +248,15 @@ def _strip(
     return path.name
 
 
-def _latency(policy: Policy, samplers: Mapping[str, StreamSampler]) -> dict[str, float]:
+def _latency(
+    policy: Policy, samplers: Mapping[str, StreamSampler], *, chunks: int = _LATENCY_CHUNKS
+) -> dict[str, float]:
     """Milliseconds per stream and chunk at batch 1: medians, the first chunk left out as warm-up."""
     first = {n: torch.zeros(1, c, 1, h, w) for n, (c, h, w) in policy.wam.shapes.items()}
     text = policy.codec.text("")
     rollout = Rollout(policy.wam, samplers, text=text[None], null_text=text, first=first)
     spent: dict[str, list[float]] = {name: [] for name in policy.wam.streams}
-    for _ in range(_LATENCY_CHUNKS):
+    for _ in range(chunks):
         before = dict(rollout.seconds)
         drawn = rollout.predict()
         rollout.observe(drawn)
@@ -262,6 +264,30 @@ def _latency(policy: Policy, samplers: Mapping[str, StreamSampler]) -> dict[str,
             spent[name].append(1000 * (rollout.seconds[name] - before[name]))
     latency = {f"{name}_ms": statistics.median(values[1:]) for name, values in spent.items()}
     return {**latency, "chunk_ms": sum(latency.values())}
+
+
+def latency_table(sources: Sequence[tuple[Policy, str]], *, out: str | Path, rounds: int = 9) -> dict[str, Any]:
+    """Times models side by side, in turns, so that a busy moment of the machine falls on all of them.
+
+    Args:
+        sources: (policy, steps such as "1v/1a").
+        out: Folder that gets `latency.json`, which `compare` prefers to what each evaluation measured for itself.
+        rounds: Turns; the medians are written.
+
+    Returns:
+        Label such as "flash_wam 1v/1a" -> milliseconds per stream and chunk at batch 1.
+    """
+    timed: dict[str, list[dict[str, float]]] = {}
+    for _ in range(rounds):
+        for policy, nfe in sources:
+            samplers = policy.samplers(nfe)
+            label = f"{policy.name} " + "/".join(f"{s.steps}{name[0]}" for name, s in samplers.items())
+            timed.setdefault(label, []).append(_latency(policy, samplers, chunks=3))
+    table = {
+        label: {key: statistics.median(one[key] for one in turns) for key in turns[0]} for label, turns in timed.items()
+    }
+    atomic_write(Path(out) / "latency.json", (json.dumps(table, indent=1) + "\n").encode())
+    return table
 
 
 def cross_table(

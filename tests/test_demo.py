@@ -26,6 +26,8 @@ def test_smoke_demo_leads_from_nothing_to_a_page_with_all_results(smoke):
         assert result["nfe"] == {"video": 1, "action": 1}
         assert result["overall"]["episodes"] == 12
         assert result["open_loop"]["action_error_teacher"] > 0
+    timed = json.loads((smoke / "comparison" / "latency.json").read_text())
+    assert timed["teacher 10v/10a"]["chunk_ms"] > timed["flash_wam 1v/1a"]["chunk_ms"] > 0
     rows = json.loads((smoke / "comparison" / "compare.json").read_text())["rows"]
     assert {row["label"] for row in rows if row["kind"] == "teacher"} == {"teacher 10v/10a", "teacher 1v/1a"}
 

@@ -4,6 +4,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
 
     Args:
         runs: Run folders with `evaluations/*.json`; the teacher's too, for the controls. `metrics.jsonl` is read where
-            a run has one, and `out/cross.json` where it was made.
+            a run has one, and `out/cross.json` and `out/latency.json` where they were made.
         out: Folder to write into; made if absent.
 
     Returns:
@@ -65,6 +66,9 @@ def gather(
         raise ValueError("nothing to compare; give at least one run folder")
     results = [result for run in runs for result in read_evaluations(run)]
     rows = pool_evaluations(results)
+    if (out / "latency.json").is_file():
+        timed = json.loads((out / "latency.json").read_text())
+        rows = [replace(row, latency=timed.get(f"{row.run} {row.steps_text}", row.latency)) for row in rows]
     students = {row.run for row in rows if row.kind == "student"}
     metrics: dict[str, list[list[dict[str, Any]]]] = {}
     for run in map(Path, runs):
