@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the benchmark, or goes on with one that another machine began, and keeps its results under version control.
 
-    python analysis/benchmark.py                  restore what is kept, run the rest (hours), keep the results
-    python analysis/benchmark.py --keep-only      keep what there is so far
+    python analysis/benchmark.py                      restore what is kept, run the rest (hours), keep the results
+    python analysis/benchmark.py --keep-only          keep what there is so far
+    python analysis/benchmark.py --preset pilot       one seed, one learning rate (an hour)
 
 What is kept: every measurement as JSON, the comparison's tables and figures, the chosen learning rates, training
 curves of the first seed, and which cells are done. Weights are not: a cell that is done needs none of its own, and
@@ -16,7 +17,7 @@ from datetime import date
 from pathlib import Path
 
 from flashwam.data.episodes import atomic_write
-from flashwam.demo import PRESETS, demo
+from flashwam.demo import PRESETS, Preset, demo
 from flashwam.provenance import provenance
 
 KEPT = (
@@ -29,9 +30,11 @@ KEPT = (
     "jobs/choose__*.done",
     "jobs/distill__*.done",
     "jobs/cross.done",
+    "jobs/latency.done",
     "comparison/cross.json",
+    "comparison/latency.json",
 )
-SHOWN = ("comparison/*.md", "comparison/*.json", "comparison/*.png", "runs/*/evaluations/*_own_seed0.png")
+SHOWN = ("comparison/*.md", "comparison/*.json", "comparison/*.png")
 
 
 def copy(source: Path, target: Path, patterns: tuple[str, ...]) -> int:
@@ -44,15 +47,16 @@ def copy(source: Path, target: Path, patterns: tuple[str, ...]) -> int:
     return len(files)
 
 
-def restore(results: Path, out: Path) -> None:
+def restore(results: Path, out: Path, preset: Preset) -> None:
     """Puts kept measurements back, so that their cells are not run again."""
     if (out / "jobs").is_dir() or not results.is_dir():
         return
     print(f"{copy(results, out, KEPT)} files restored from {results}")
     # Weights are not kept, so a student that an unfinished cell starts from is distilled again, from the same seed.
     jobs = out / "jobs"
-    again = [] if (jobs / "cross.done").is_file() else [f"{method}_0" for method in PRESETS["full"].cross]
-    for seed in PRESETS["full"].seeds:
+    timed = (jobs / "cross.done").is_file() and (jobs / "latency.done").is_file()
+    again = [] if timed else [f"{method}_0" for method in preset.methods]
+    for seed in preset.seeds:
         if not (jobs / f"distill__on_policy_{seed}.done").is_file():
             again.append(f"best_{seed}")
     for name in again:
@@ -71,14 +75,15 @@ def keep(out: Path, results: Path, command: str) -> None:
 def main() -> None:
     """Restore, run, keep."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmark"), help="where the benchmark runs")
-    parser.add_argument("--results", type=Path, default=Path("analysis/results/benchmark"), help="what is kept")
+    parser.add_argument("--preset", choices=("pilot", "full"), default="full")
     parser.add_argument("--keep-only", action="store_true", help="run nothing")
     arguments = parser.parse_args()
+    preset = arguments.preset
+    out, results = Path("runs") / preset, Path("analysis/results") / preset
     if not arguments.keep_only:
-        restore(arguments.results, arguments.out)
-        demo(preset="full", out=arguments.out)
-    keep(arguments.out, arguments.results, "python analysis/benchmark.py")
+        restore(results, out, PRESETS[preset])
+        demo(preset=preset, out=out)
+    keep(out, results, f"python analysis/benchmark.py --preset {preset}")
 
 
 if __name__ == "__main__":

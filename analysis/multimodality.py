@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shows that the two-way tasks have two modes, and that the average of the modes fails.
 
-    python analysis/multimodality.py --root runs/benchmark/data --out analysis/results
+    python analysis/multimodality.py --root runs/full/data --out analysis/results
 
 Left: the hand's paths in demonstrations, from above, by the way they took. Right: the lateral action of the first
 chunk, where a policy has to choose. The JSON file holds the numbers, with the success of each way's expert and of a
@@ -131,7 +131,7 @@ def draw(rows: list[tuple[TaskSpec, Path, dict[str, Any]]], path: Path) -> None:
 def main() -> None:
     """Writes `multimodality.json` and `multimodality.png`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=Path("runs/benchmark/data"), help="folder of the collected repos")
+    parser.add_argument("--root", type=Path, default=Path("runs/full/data"), help="folder of the collected repos")
     parser.add_argument("--out", type=Path, default=Path("analysis/results"), help="where the results go")
     parser.add_argument("--resets", type=int, default=24, help="episodes per controller")
     args = parser.parse_args()
