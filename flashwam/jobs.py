@@ -2,6 +2,7 @@
 """A handful of resumable jobs on a few processes, each after those it needs; what is done is never done again."""
 
 import json
+import logging
 import multiprocessing
 import os
 import sys
@@ -29,7 +30,7 @@ class Job:
 
     Args:
         name: Unique; names its log and its marker.
-        function: Importable; run with `kwargs` in a forked process. It must itself be resumable.
+        function: Importable; run with `kwargs` in a clean process. It must itself be resumable.
         kwargs: Its arguments.
         after: Names of the jobs that must be done before.
         weight: Rough seconds, for the time left.
@@ -53,6 +54,7 @@ def _call(job: Job, log: Path, marker: Path) -> None:
             import torch
 
             torch.set_num_threads(1)
+            logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
             start = time.monotonic()
             job.function(**job.kwargs)
             beside = marker.with_suffix(".tmp")
@@ -102,7 +104,10 @@ def run_jobs(
     done = {job.name for job in jobs if marker[job.name].is_file()}
     waiting = [job for job in jobs if job.name not in done]
     running: dict[str, tuple[Job, multiprocessing.Process]] = {}
-    context = multiprocessing.get_context("fork")
+    # Not forked from here: threads and GL contexts of this process would not survive it. The server imports what is
+    # slow to import once, and forks every job from that.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(sorted({job.function.__module__ for job in jobs}))
     total = sum(job.weight for job in waiting)
     # tqdm owns the clock, the rate and the estimate; a unit is one expected second of one core.
     with tqdm(total=round(total), unit="s", bar_format=_BAR) as bar:
