@@ -78,7 +78,8 @@ PRESETS = {
         distill=("distill.steps=20", "distill.save_every=10", "distill.diagnose_every=10", "distill.log_every=5"),
     ),
     "quick": Preset(
-        methods=("naive_lcm", "flash_wam", "best", "on_policy"),
+        # The longest chain first, so that both cores are busy to the end.
+        methods=("best", "on_policy", "naive_lcm", "flash_wam"),
         overrides=(
             "data.tasks=[button-press,reach-wall,button-wall]",
             "data.episodes=60",
