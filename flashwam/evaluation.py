@@ -185,7 +185,7 @@ def _task_numbers(results: Sequence[TaskResult]) -> dict[str, Any]:
     }
 
 
-def _held_out(policy: Policy) -> tuple[Batch, EpisodeDataset] | None:
+def _held_out(policy: Policy) -> Batch | None:
     """Held-out windows of the run's own data, or None where they are not here."""
     recipe = policy.info.extra.get("recipe") or {}
     data = recipe.get("data", {})
@@ -203,17 +203,16 @@ def _held_out(policy: Policy) -> tuple[Batch, EpisodeDataset] | None:
     except (FileNotFoundError, KeyError) as error:
         logger.warning("no open-loop measures: the data of %s are not here (%s)", policy.name, error)
         return None
-    return windows.batch(range(count // DRAWS)), windows
+    return windows.batch(range(count // DRAWS))
 
 
 def _open_loop(
     policy: Policy, samplers: Mapping[str, StreamSampler], picture: Path
 ) -> tuple[dict[str, float] | None, str | None]:
     """Measures and picture against the teacher's draws from the same noise; None where teacher or data are missing."""
-    held_out = _held_out(policy)
-    if held_out is None:
+    batch = _held_out(policy)
+    if batch is None:
         return None, None
-    batch, _ = held_out
     teacher = policy
     if policy.info.kind == "student":
         source = Path(str(policy.info.extra.get("teacher")))

@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verbs of the command line as functions: collect, train, distill, evaluate."""
 
-import logging
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from flashwam.config import prepare_run
+from flashwam.data.actions import ActionNorm
 from flashwam.data.autoencoder import FrameAutoencoder, train_autoencoder
 from flashwam.data.codec import CODEC_FILE, Codec
 from flashwam.data.dataset import EpisodeDataset
-from flashwam.data.latents import encode_latents
-from flashwam.distillation.methods import find_method
+from flashwam.data.latents import ACTION_NORM, encode_latents
+from flashwam.distillation.methods import make_method
 from flashwam.distillation.trainer import train as run_training
 from flashwam.evaluation import evaluate
 from flashwam.recipe import LoopConfig, Recipe
@@ -22,8 +23,6 @@ from flashwam.wam import family
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["collect", "dataset", "distill", "evaluate", "prepare_data", "train"]
-
-logger = logging.getLogger(__name__)
 
 
 def collect(recipe: Recipe) -> Path:
@@ -66,30 +65,23 @@ def prepare_data(recipe: Recipe) -> Codec:
             steps=config.steps,
             batch_size=config.batch_size,
             learning_rate=config.lr,
-            seed=data_seed(recipe),
+            seed=recipe.data.seed,
             latent_channels=config.latent_channels,
             width=config.width,
         )
     encode_latents(root, autoencoder)
-    return Codec(autoencoder=autoencoder, actions=dataset(recipe).norm)
+    norm = ActionNorm.from_dict(json.loads((root / ACTION_NORM).read_text()))
+    return Codec(autoencoder=autoencoder, actions=norm)
 
 
-def data_seed(recipe: Recipe) -> int:
-    """Seed of everything that depends on the data alone."""
-    return recipe.data.seed
-
-
-def dataset(
-    recipe: Recipe, *, codec: Codec | None = None, split: str = "train", seed: int | None = None
-) -> EpisodeDataset:
+def dataset(recipe: Recipe, *, codec: Codec) -> EpisodeDataset:
     """The recipe's windows, normalised as `codec` says."""
     return EpisodeDataset(
         recipe.data.root,
         window_frames=recipe.data.window_frames,
         tasks=recipe.data.tasks,
-        split=split,
-        seed=recipe.seed if seed is None else seed,
-        norm=None if codec is None else codec.actions,
+        seed=recipe.seed,
+        norm=codec.actions,
         balance=True,
         first_share=recipe.data.first_share,
     )
@@ -105,11 +97,8 @@ def _run(
     teacher: WorldActionModel | None = None,
     info: dict[str, Any],
 ) -> Path:
-    method = find_method(loop.method)(
-        recipe.streams, student, teacher=teacher, keep_target=loop.save_weights == "target", **loop.options
-    )
     return run_training(
-        method,
+        make_method(loop, recipe.streams, student, teacher=teacher),
         dataset(recipe, codec=codec),
         loop,
         run_dir=run_dir,

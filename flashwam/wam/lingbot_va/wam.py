@@ -126,16 +126,6 @@ class LingBotVA(WorldActionModel):
             clean_timestep={stream: TIMESTEPS * level for stream, level in clean_sigma.items()},
         )
 
-    def forward(
-        self,
-        noisy: Mapping[str, Tensor],
-        sigma: Mapping[str, Tensor],
-        clean: Mapping[str, Tensor],
-        context: Mapping[str, Any],
-    ) -> dict[str, Tensor]:
-        """`velocity`, for wrappers that hook the forward call."""
-        return self.velocity(noisy, sigma, clean, context)
-
     def session(
         self,
         text: Tensor,
