@@ -169,9 +169,9 @@ def _passes(recipe: Recipe, loop: LoopConfig) -> float | None:
         guided = 2 if any(spec.guidance for spec in specs) else 1
         return 1.0 + guided * max(spec.teacher_substeps for spec in specs)
     if loop.method == "on_policy":
-        options = loop.options
-        drawn = sum(spec.steps for spec in list(specs)[:-1])
-        return 1.0 + drawn + options.get("teacher_pre_steps", 3) + options.get("teacher_post_steps", 6)
+        # One stream's chunk at a time: about a quarter of a joint pass.
+        guided = sum(2 if spec.guidance else 1 for spec in specs if spec.weight > 0)
+        return 1.0 + 0.25 * (len(specs) + guided * loop.options.get("teacher_steps", 9))
     return None
 
 

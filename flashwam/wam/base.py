@@ -68,14 +68,15 @@ class WorldActionModel(nn.Module, ABC):
         """One joint, teacher-forced pass: the noisy tokens of a chunk see the clean tokens of their past.
 
         Args:
-            noisy: Stream name -> [B, C, F, H, W]; a stream left out takes part with its clean tokens alone.
-            sigma: Stream name -> [B, F] in [0, 1], one level per latent frame.
+            noisy: Stream name -> [B, C, F', H, W], the last F' <= F frames; a stream left out takes part with its
+                clean tokens alone.
+            sigma: Stream name -> [B, F'] in [0, 1], one level per latent frame.
             clean: Stream name -> [B, C, F, H, W].
             context: "text" [B, L, D]; optional "clean_sigma" (stream name -> [B, F], the clean slots' own level),
                 "chunk_frames" and "window_chunks" (ints that replace the model's own).
 
         Returns:
-            Stream name -> eps - x0, [B, C, F, H, W], for the streams in `noisy`.
+            Stream name -> eps - x0, shaped like `noisy`.
         """
 
     def forward(

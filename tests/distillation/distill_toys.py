@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from flashwam.core.batch import Batch
 from flashwam.core.noise import append_dims
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.replay import ReplaySession
 
 FRAMES, CHUNK, TEXT = 4, 2, 3
 SHAPES = {"video": (2, 2, 2), "action": (3, 2, 1)}
@@ -45,7 +46,8 @@ class ToyWam(WorldActionModel):
     def velocity(self, noisy, sigma, clean, context):
         self.calls += 1
         flat = {n: x.transpose(1, 2).flatten(2) for n, x in clean.items()}
-        batch, frames = next(iter(flat.values())).shape[:2]
+        batch, total = next(iter(flat.values())).shape[:2]
+        frames = next(iter(noisy.values())).shape[2]
         chunk = context.get("chunk_frames") or self.chunk_frames
         clean_sigma = context.get("clean_sigma") or {}
         level = sum((s.mean(1) for s in clean_sigma.values()), torch.zeros(batch))
@@ -57,7 +59,7 @@ class ToyWam(WorldActionModel):
             past = []
             for other, x in flat.items():
                 reach = 1 if self.streams.index(other) < position else 0
-                seen = [(f // chunk + reach) * chunk for f in range(frames)]
+                seen = [(f // chunk + reach) * chunk for f in range(total - frames, total)]
                 past.append(torch.stack([x[:, :end].sum(1) / max(1, end) for end in seen], 1))
             parts = [noisy[name].transpose(1, 2).flatten(2), sigma[name][..., None], text, *past]
             parts.append(level[:, None, None].expand(-1, frames, 1))
@@ -67,7 +69,7 @@ class ToyWam(WorldActionModel):
         return out
 
     def session(self, text, *, null_text=None, guidance=None):
-        raise NotImplementedError
+        return ReplaySession(self, text, null_text=null_text, guidance=guidance)
 
     def save_pretrained(self, folder):
         Path(folder).mkdir(parents=True, exist_ok=True)

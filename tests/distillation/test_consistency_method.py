@@ -9,10 +9,10 @@ from distill_toys import SPREAD, GaussianTeacher, ToyWam, gaussian_flow, gaussia
 
 from flashwam.core.noise import NoiseSchedule, append_dims
 from flashwam.distillation.draws import Draws
-from flashwam.distillation.guidance import guided_velocity
 from flashwam.distillation.methods import ConsistencyDistillation, FlowMatching
 from flashwam.distillation.methods.base import start_states, training_levels
 from flashwam.distillation.methods.consistency import jump_levels
+from flashwam.wam.guidance import guided_velocity
 
 
 @pytest.fixture

@@ -107,30 +107,40 @@ def test_teacher_then_student_then_on_policy_stage(tmp_path):
 
 
 @pytest.mark.parametrize("chunk", [0, 1])
-def test_own_draws_in_training_equal_a_rollouts(chunk):
-    """The on-policy stage's draw through the masked pass is what the cached session draws from the same noise."""
-    model = make(seed=3).eval()
+def test_on_policy_chunks_are_a_rollouts(chunk):
+    """The stage's own video is what a rollout draws; its target is what the teacher's rollout draws given that."""
+    model, teacher = make(seed=3).eval(), make(seed=4).eval()
     with torch.no_grad():
-        for p in model.parameters():
-            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)) * 0.05)
-    config = loop("on_policy")
+        for wam in (model, teacher):
+            for p in wam.parameters():
+                p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)) * 0.05)
     streams = {name: StreamSpec.from_config(name, {**spec.config, "steps": 2}) for name, spec in STREAMS.items()}
-    method = make_method(config, streams, model, teacher=make())
+    streams["video"] = StreamSpec.from_config("video", {**STREAMS["video"].config, "guidance": None, "steps": 2})
+    # A path of one step has no inner nodes, so it is the sampler's.
+    config = loop("on_policy", options={"teacher_steps": 1})
+    method = make_method(config, streams, model, teacher=teacher)
     step = next(k for k in range(50) if method._window(Waves().batch([0, 1]), draws_at(k))[1] == 2 * chunk)
     draws = draws_at(step)
     batch, begin = method._window(Waves().batch([0, 1]), draws)
-    drawn = method._own_draws(batch, begin, draws)["video"][:, :, begin:]
+    drawn = method._own_draws(batch, begin, draws)["video"]
+    _, _, ends = method._teacher_paths(batch, begin, {"video": drawn}, draws)
 
-    rollout = Rollout(
-        model,
-        samplers_for(streams, steps={"video": 2, "action": 2}, teacher=False),
-        text=batch.text,
-        first={name: x[:, :, :1] for name, x in batch.clean.items()},
-    )
-    if chunk == 1:
-        rollout.observe({name: x[:, :, :2] for name, x in batch.history.items()})
+    def rollout(wam, steps, of_teacher):
+        opened = Rollout(
+            wam,
+            samplers_for(streams, steps={"video": steps, "action": steps}, teacher=of_teacher),
+            text=batch.text,
+            first={name: x[:, :, :1] for name, x in batch.clean.items()},
+        )
+        if chunk == 1:
+            opened.observe({name: x[:, :, :2] for name, x in batch.history.items()})
+        return opened
+
     noise = {"video": draws.normal("draw/video", drawn.shape[1:]), "action": torch.randn(2, 4, 2, 2, 1)}
-    torch.testing.assert_close(rollout.predict(noise)["video"], drawn, rtol=0, atol=1e-4)
+    torch.testing.assert_close(rollout(model, 2, False).predict(noise)["video"], drawn, rtol=0, atol=1e-4)
+    noise = {name: draws.normal(f"noise/{name}", end.shape[1:]) for name, end in ends.items()}
+    expected = rollout(teacher, 1, True).predict(noise, replace={"video": drawn})["action"]
+    torch.testing.assert_close(ends["action"], expected, rtol=0, atol=1e-4)
 
 
 def draws_at(step: int) -> Draws:

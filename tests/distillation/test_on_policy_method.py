@@ -7,9 +7,10 @@ import pytest
 import torch
 from distill_toys import CHUNK, SPREAD, GaussianTeacher, ToySource, ToyWam, gaussian_flow
 
-from flashwam.core.noise import append_dims
+from flashwam.core.noise import NoiseSchedule, append_dims
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods import OnPolicy
+from flashwam.distillation.methods.on_policy import path_levels
 from flashwam.sampling import draw, samplers_for
 
 
@@ -22,7 +23,7 @@ class FollowsVideo(ToyWam):
         out = {}
         for name, x in noisy.items():
             mean = clean["video"].unflatten(2, (-1, CHUNK)).mean((1, 3, 4, 5))
-            mean = mean.repeat_interleave(CHUNK, 1)[:, None, :, None, None]
+            mean = mean.repeat_interleave(CHUNK, 1)[:, None, -x.shape[2] :, None, None]
             mean = mean if name == "action" else torch.full_like(mean, 0.7)
             out[name] = gaussian_velocity(x, append_dims(sigma[name], x), mean, SPREAD[name])
         return out
@@ -55,14 +56,13 @@ def test_every_chunk_becomes_the_current_one_and_ends_the_window(method):
     assert begins == {0, CHUNK}
 
 
-def test_own_draws_fill_the_current_chunk_alone(method):
+def test_own_draws_see_the_true_past(method):
     m = method()
     k = last_chunk(m)
     batch, draws = step(k)
     batch, begin = m._window(batch, draws)
-    history = m._own_draws(batch, begin, draws)
-    assert torch.equal(history["video"][:, :, :begin], batch.history["video"][:, :, :begin])
-    assert torch.equal(history["action"], batch.history["action"])
+    drawn = m._own_draws(batch, begin, draws)
+    assert set(drawn) == {"video"}
 
     def velocity(x, sigma):
         noisy = torch.cat([torch.randn_like(batch.history["video"][:, :, :begin]), x], 2)
@@ -74,7 +74,7 @@ def test_own_draws_fill_the_current_chunk_alone(method):
     noise = draws.normal("draw/video", batch.clean["video"][:, :, begin:].shape[1:])
     sampler = samplers_for(m.streams, steps={"video": 1, "action": 1}, teacher=False)["video"]
     with torch.no_grad():
-        torch.testing.assert_close(history["video"][:, :, begin:], draw(velocity, noise, sampler))
+        torch.testing.assert_close(drawn["video"], draw(velocity, noise, sampler))
 
 
 def test_given_frame_of_the_first_chunk_is_kept(method):
@@ -82,31 +82,64 @@ def test_given_frame_of_the_first_chunk_is_kept(method):
     k = next(k for k in range(50) if m._window(*step(k))[1] == 0)
     batch, draws = step(k)
     batch, begin = m._window(batch, draws)
-    history = m._own_draws(batch, begin, draws)
-    assert torch.equal(history["video"][:, :, 0], batch.clean["video"][:, :, 0])
-    assert not torch.equal(history["video"][:, :, 1], batch.clean["video"][:, :, 1])
+    drawn = m._own_draws(batch, begin, draws)["video"]
+    assert torch.equal(drawn[:, :, 0], batch.clean["video"][:, :, 0])
+    assert not torch.equal(drawn[:, :, 1], batch.clean["video"][:, :, 1])
+
+
+def test_paths_cover_every_level_and_end_at_the_data():
+    schedule = NoiseSchedule(shift=5.0)
+    levels = path_levels(schedule, torch.tensor([0.0, 0.5, 0.999]), 5)
+    assert levels.shape == (6, 3)
+    assert torch.equal(levels[0], torch.ones(3))
+    assert torch.equal(levels[-1], torch.zeros(3))
+    u = schedule.u(levels.double())
+    torch.testing.assert_close(u[1:, 0], torch.tensor([0.75, 0.5, 0.25, 0, 0]).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(u[1:-1, 1], torch.tensor([0.875, 0.625, 0.375, 0.125]).double(), atol=1e-6, rtol=0)
+    assert float(u[1, 2]) > 0.999
+    assert bool((levels.diff(dim=0) <= 0).all())
+    assert torch.equal(path_levels(schedule, torch.tensor([0.3]), 1).flatten(), torch.tensor([1.0, 0.0]))
 
 
 @pytest.mark.parametrize("first_chunk", [True, False])
 def test_teacher_ends_where_the_exact_flow_does_under_the_students_video(method, first_chunk):
-    m = method(teacher_pre_steps=150, teacher_post_steps=150)
+    m = method(teacher_steps=300)
     k = next(k for k in range(50) if (m._window(*step(k))[1] == 0) == first_chunk)
     batch, draws = step(k)
     batch, begin = m._window(batch, draws)
-    history = m._own_draws(batch, begin, draws)
-    state, end, level = m._teacher_path(batch, history, begin, draws)
-    mean = history["video"][:, :, begin:].mean((1, 2, 3, 4)).reshape(-1, 1, 1, 1, 1)
-    noise = draws.normal("noise/action", batch.clean["action"].shape[1:])
-    one, zero = torch.tensor(1.0), torch.tensor(0.0)
-    free = ~batch.given[:, begin:][:, None, :, None, None].expand_as(end)
-    exact = gaussian_flow(noise[:, :, begin:], one, zero, mean, SPREAD["action"])
-    assert float((end - exact)[free].abs().max()) < 0.03
-    there = append_dims(level, state)[:, :, begin:]
-    on_the_way = gaussian_flow(noise[:, :, begin:], one, there, mean, SPREAD["action"])
-    assert float((state[:, :, begin:] - on_the_way)[free].abs().max()) < 0.03
-    if first_chunk:
-        assert torch.equal(end[:, :, 0], batch.clean["action"][:, :, 0])
-        assert float(level[:, 0].max()) == 0
+    drawn = m._own_draws(batch, begin, draws)
+    states, levels, ends = m._teacher_paths(batch, begin, drawn, draws)
+    means = {
+        "video": torch.full((4, 1, 1, 1, 1), 0.7),
+        "action": drawn["video"].mean((1, 2, 3, 4)).reshape(-1, 1, 1, 1, 1),
+    }
+    given = batch.given[:, begin:][:, None, :, None, None]
+    for name, mean in means.items():
+        state, end, spread = states[name], ends[name], SPREAD[name]
+        noise = draws.normal(f"noise/{name}", end.shape[1:])
+        one, zero = torch.tensor(1.0), torch.tensor(0.0)
+        free = ~given.expand_as(end)
+        exact = gaussian_flow(noise, one, zero, mean, spread)
+        assert float((end - exact)[free].abs().max()) < 0.03
+        on_the_way = gaussian_flow(noise, one, append_dims(levels[name], state), mean, spread)
+        assert float((state - on_the_way)[free].abs().max()) < 0.03
+        if first_chunk:
+            assert torch.equal(end[:, :, 0], batch.clean[name][:, :, 0])
+            assert float(levels[name][:, 0].max()) == 0
+
+
+def test_guided_stream_takes_the_guided_path(method, specs):
+    """The toy's video mean is the text's shift: guidance w carries it to w times the shift."""
+    m = OnPolicy(
+        specs(video={"guidance": [3.0, 3.0]}), ToyWam.create(seed=1), teacher=GaussianTeacher(), teacher_steps=300
+    )
+    batch, draws = step(last_chunk(m))
+    batch, begin = m._window(batch, draws)
+    _, _, ends = m._teacher_paths(batch, begin, m._own_draws(batch, begin, draws), draws)
+    mean = (0.7 + 3 * batch.text.mean((1, 2))).reshape(-1, 1, 1, 1, 1)
+    noise = draws.normal("noise/video", ends["video"].shape[1:])
+    exact = gaussian_flow(noise, torch.tensor(1.0), torch.tensor(0.0), mean, SPREAD["video"])
+    assert float((ends["video"] - exact).abs().max()) < 0.03
 
 
 def test_share_of_samples_at_the_start_of_sampling(method):
@@ -116,11 +149,13 @@ def test_share_of_samples_at_the_start_of_sampling(method):
         for k in range(30):
             batch, draws = step(k)
             batch, begin = m._window(batch, draws)
-            state, _, level = m._teacher_path(batch, dict(batch.history), begin, draws)
-            start = level[:, -1] == 1
+            states, levels, _ = m._teacher_paths(batch, begin, m._own_draws(batch, begin, draws), draws)
+            start = levels["action"][:, -1] == 1
+            assert torch.equal(start, levels["video"][:, -1] == 1)
             hits.append(start)
-            noise = draws.normal("noise/action", state.shape[1:])
-            assert torch.equal(state[start][:, :, -1], noise[start][:, :, -1])
+            for name, state in states.items():
+                noise = draws.normal(f"noise/{name}", state.shape[1:])
+                assert torch.equal(state[start][:, :, -1], noise[start][:, :, -1])
         assert float(torch.cat(hits).float().mean()) == pytest.approx(share, abs=0.12 if share == 0.5 else 0.01)
 
 
@@ -132,7 +167,7 @@ def test_a_student_that_equals_the_exact_solution_has_zero_loss(specs):
             out = {}
             for name, x in noisy.items():
                 mean = clean["video"].unflatten(2, (-1, CHUNK)).mean((1, 3, 4, 5)).repeat_interleave(CHUNK, 1)
-                mean = mean[:, None, :, None, None] if name == "action" else 0.0
+                mean = mean[:, None, -x.shape[2] :, None, None] if name == "action" else 0.0
                 out[name] = (x - mean) / append_dims(sigma[name], x).clamp(min=1e-6)
             return out
 
@@ -140,11 +175,14 @@ def test_a_student_that_equals_the_exact_solution_has_zero_loss(specs):
     for k in range(6):
         batch, draws = step(k)
         output = m.loss(batch, draws)
-        assert float(output.terms["action"].loss.abs().max()) < 1e-4
-        assert float(output.terms["video"].loss.abs().max()) == 0
+        for term in output.terms.values():
+            assert float(term.loss.abs().max()) < 1e-4
 
 
-def test_holding_pulls_back_to_the_first_stage(method):
+def test_a_stream_with_weight_0_is_pulled_back_to_the_first_stage(specs):
+    def method(**options):
+        return OnPolicy(specs(video={"weight": 0}), ToyWam.create(seed=1), teacher=FollowsVideo(), **options)
+
     m = method()
     batch, draws = step(0)
     assert float(m.loss(batch, draws).terms["video"].loss.detach().max()) == 0
@@ -158,8 +196,8 @@ def test_holding_pulls_back_to_the_first_stage(method):
     assert set(without.terms) == {"action"}
 
 
-def test_teacher_and_reference_take_no_gradient(method):
-    m = method()
+def test_teacher_and_reference_take_no_gradient(specs):
+    m = OnPolicy(specs(video={"weight": 0}), ToyWam.create(seed=1), teacher=FollowsVideo())
     output = m.loss(*step(0))
     output.loss.backward()
     assert all(p.grad is None for role in (m.roles.teacher, m.roles.reference) for p in role.parameters())
@@ -176,9 +214,9 @@ def test_uneven_given_frames_are_refused(method):
 
 
 def test_wrong_options_are_refused(method, specs):
-    with pytest.raises(ValueError, match="teacher steps"):
-        method(teacher_post_steps=0)
+    with pytest.raises(ValueError, match="teacher_steps"):
+        method(teacher_steps=0)
     with pytest.raises(ValueError, match="start_share"):
         method(start_share=2)
     with pytest.raises(ValueError, match="nothing to train"):
-        OnPolicy(specs(action={"weight": 0}), ToyWam.create(seed=1), teacher=GaussianTeacher())
+        OnPolicy(specs(weight=0), ToyWam.create(seed=1), teacher=GaussianTeacher())

@@ -2,6 +2,7 @@
 """The masked pass and the cached rollout are the same function."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from flashwam.wam.lingbot_va import LingBotVA
+from flashwam.wam.replay import ReplaySession
 
 Draw = Callable[..., dict[str, Tensor]]
 BATCH, CHUNKS, CHUNK = 2, 5, 2
@@ -155,3 +157,46 @@ def test_misuse_is_refused(inputs: tuple) -> None:
         wam.session(text, guidance={"video": 2.0})
     with pytest.raises(ValueError, match="unknown streams"):
         wam.session(text, guidance={"sound": 2.0})
+
+
+@pytest.mark.parametrize("frames", [2, 4])
+def test_last_noisy_frames_alone_equal_their_part_of_the_whole_pass(inputs: tuple, frames: int) -> None:
+    wam, clean, noisy, sigma, text = inputs
+    last = {stream: x[:, :, -frames:] for stream, x in noisy.items()}
+    with torch.no_grad():
+        whole = wam.velocity(noisy, sigma, clean, {"text": text})
+        alone = wam.velocity(last, {name: s[:, -frames:] for name, s in sigma.items()}, clean, {"text": text})
+    for stream in wam.streams:
+        assert_close(alone[stream], whole[stream][:, :, -frames:], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("guidance", [None, {"video": 2.0}])
+def test_replay_equals_the_cache(inputs: tuple, guidance: dict[str, float] | None) -> None:
+    wam, clean, noisy, sigma, text = inputs
+    null_text = torch.randn(6, 12, generator=torch.Generator().manual_seed(6))
+    sessions = [
+        make(text, null_text=null_text, guidance=guidance) for make in (wam.session, partial(ReplaySession, wam))
+    ]
+    for start in range(0, 6, CHUNK):
+        at = slice(start, start + CHUNK)
+        for stream in wam.streams:
+            cached, replayed = (s.velocity(stream, noisy[stream][:, :, at], sigma[stream][:, at]) for s in sessions)
+            assert_close(replayed, cached, atol=1e-5, rtol=1e-5)
+            for session in sessions:
+                session.append(stream, noisy[stream][:, :, at], predicted=True)
+        for session in sessions:
+            session.drop_predicted()
+            for stream in wam.streams:
+                session.append(stream, clean[stream][:, :, at], predicted=False)
+            session.advance(CHUNK)
+            assert session.frame_index == start + CHUNK
+
+
+def test_replay_refuses_a_chunk_without_every_stream(inputs: tuple) -> None:
+    wam, clean, _, _, text = inputs
+    session = ReplaySession(wam, text)
+    session.append("video", clean["video"][:, :, :CHUNK], predicted=False)
+    with pytest.raises(RuntimeError, match="appended already"):
+        session.append("video", clean["video"][:, :, :CHUNK], predicted=False)
+    with pytest.raises(ValueError, match="observed frames"):
+        session.advance(CHUNK)

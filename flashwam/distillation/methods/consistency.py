@@ -15,7 +15,6 @@ from flashwam.core.losses import flow_matching_loss, pseudo_huber
 from flashwam.core.noise import NoiseSchedule, append_dims
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
-from flashwam.distillation.guidance import guided_velocity
 from flashwam.distillation.methods.base import (
     Method,
     MethodOutput,
@@ -26,6 +25,7 @@ from flashwam.distillation.methods.base import (
     training_levels,
 )
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.guidance import guided_velocity
 
 __all__ = ["ConsistencyDistillation", "jump_levels"]
 

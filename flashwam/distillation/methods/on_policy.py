@@ -1,24 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Second stage: the last stream is distilled under what the student itself draws for the earlier ones.
+"""Distillation where the student will be used: every stream under what the student itself draws for the earlier ones.
 
-Off-policy, the last stream (the actions) learns given ground-truth video, where it has one mode, and is used given the
-student's own one-step video, where it may have two. Here it learns where it is used.
-Letters: B samples, C channels, F latent frames, H and W the rest of a stream's tokens.
+Off-policy, the actions learn given ground-truth video, where they have one mode, and are used given the student's own
+one-step video, where they may have two. Here they learn where they are used.
+Letters: B samples, C channels, F latent frames of a chunk, H and W the rest of a stream's tokens.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from flashwam.core.batch import Batch
 from flashwam.core.losses import pseudo_huber
-from flashwam.core.noise import append_dims
+from flashwam.core.noise import NoiseSchedule, append_dims
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
-from flashwam.distillation.guidance import guided_velocity
 from flashwam.distillation.methods.base import (
     Method,
     MethodOutput,
@@ -27,56 +25,70 @@ from flashwam.distillation.methods.base import (
     reduce_elements,
     start_states,
 )
-from flashwam.distillation.methods.consistency import jump_levels
 from flashwam.sampling import draw, samplers_for
-from flashwam.wam.base import WorldActionModel
+from flashwam.wam.base import RolloutSession, WorldActionModel
 
-__all__ = ["OnPolicy", "first_frames"]
+__all__ = ["OnPolicy", "first_frames", "path_levels"]
 
 _POINTS = 1000
 
 
 def first_frames(batch: Batch, frames: int) -> Batch:
     """The batch cut to its first latent frames."""
+    return _frames(batch, slice(frames))
 
+
+def _frames(batch: Batch, which: slice) -> Batch:
     def cut(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: x[:, :, :frames] for name, x in parts.items()}
+        return {name: x[:, :, which] for name, x in parts.items()}
 
     return replace(
         batch,
         clean=cut(batch.clean),
         history=cut(batch.history),
         mask=cut(batch.mask),
-        given=batch.given[:, :frames],
+        given=batch.given[:, which],
     )
+
+
+def path_levels(schedule: NoiseSchedule, offset: Tensor, steps: int) -> Tensor:
+    """Levels of a path from noise to data whose inner nodes move with `offset`, so that they cover every level.
+
+    Args:
+        schedule: The stream's noise schedule.
+        offset: [B] in [0, 1): how far each sample's nodes are moved up, as a share of a step.
+        steps: Euler steps; all but the first and the last are evenly long in u.
+
+    Returns:
+        [steps + 1, B], float32, from 1 to 0.
+    """
+    node = torch.arange(steps + 1, dtype=torch.float64, device=offset.device)[:, None]
+    index = ((node - offset.double()) * _POINTS / max(1, steps - 1)).clamp(0, _POINTS)
+    index[0], index[-1] = 0, _POINTS
+    return schedule.sigma(1 - index / _POINTS).float()
 
 
 class OnPolicy(Method):
     """Pseudo-Huber distance of the student's clean estimate to the end of the teacher's path under the same draws.
 
-    One chunk is the current one, drawn anew for every step; the window ends with it, so its past is ground truth for
-    everybody and the student's own draws are seen by the current chunk alone, exactly as in a rollout. In it:
-    1. The student draws the earlier streams with its own consistency functions and inference steps; they fill the
-       clean slots.
-    2. The teacher carries the last stream from pure noise to a random level in `teacher_pre_steps` Euler steps and on
-       to the data in `teacher_post_steps`, evenly spaced in u, under those clean slots.
-    3. The student's f at that level is drawn to the teacher's end point.
-    The earlier streams are held in place by the mean squared distance of the student's velocity on noised ground truth
-    to that of a copy from before this stage.
+    One chunk is the current one, drawn anew for every step; its past is ground truth for everybody and the student's
+    own draws are seen by the current chunk alone, exactly as in a rollout. In it:
+    1. The student draws the earlier streams with its own consistency functions and inference steps.
+    2. The teacher carries every stream from pure noise to the data in `teacher_steps` Euler steps, given the student's
+       draws of the streams before it.
+    3. The student's f at a node of that path is drawn to the path's end.
+    A stream with weight 0 is not carried but held: by the mean squared distance of the student's velocity on noised
+    ground truth to that of a copy from before this stage.
 
     Args:
-        streams: See `Method`; of the earlier streams, schedule, consistency function and steps are used.
-        student: A student of an earlier stage.
+        streams: See `Method`; of each, schedule, consistency function, guidance, steps, weight and huber_c are used.
+        student: A student of an earlier stage, or the teacher's copy.
         teacher: The frozen model.
         keep_target: See `Method`.
-        teacher_pre_steps: Teacher steps down to the level.
-        teacher_post_steps: Teacher steps from there to the data.
-        hold_weight: Weight of the distance that holds the earlier streams.
-        start_share: Share of samples at sigma = 1 exactly, where sampling starts; the others' levels are drawn from
-            the stream's schedule.
+        teacher_steps: Euler steps of the teacher from noise to data.
+        hold_weight: Weight of the distance that holds streams with weight 0.
+        start_share: Share of samples at sigma = 1 exactly, where sampling starts; the others are at inner nodes.
     """
-
-    needs_reference = True
 
     def __init__(
         self,
@@ -85,78 +97,58 @@ class OnPolicy(Method):
         *,
         teacher: WorldActionModel | None = None,
         keep_target: bool = False,
-        teacher_pre_steps: int = 3,
-        teacher_post_steps: int = 6,
+        teacher_steps: int = 9,
         hold_weight: float = 1.0,
         start_share: float = 0.5,
     ) -> None:
+        self.carried = [name for name, spec in streams.items() if spec.weight > 0]
+        self.held = [name for name, spec in streams.items() if spec.weight == 0 and hold_weight > 0]
+        self.needs_reference = bool(self.held)
         super().__init__(streams, student, teacher=teacher, keep_target=keep_target)
-        if len(streams) < 2:
-            raise ValueError("on_policy needs at least two streams: the last is learned under the earlier ones")
-        if teacher_pre_steps < 1 or teacher_post_steps < 1:
-            raise ValueError(f"teacher steps must be at least 1; got {teacher_pre_steps} and {teacher_post_steps}")
+        if not self.carried:
+            raise ValueError("every stream has weight 0: there is nothing to train")
+        if teacher_steps < 1:
+            raise ValueError(f"teacher_steps must be at least 1; got {teacher_steps}")
         if not 0 <= start_share <= 1 or hold_weight < 0:
             raise ValueError(f"start_share must lie in [0, 1], hold_weight >= 0; got {start_share}, {hold_weight}")
-        *self.earlier, self.last = streams
-        if streams[self.last].weight == 0:
-            raise ValueError(f"stream {self.last!r} has weight 0: there is nothing to train")
-        self.pre_steps, self.post_steps = teacher_pre_steps, teacher_post_steps
+        self.teacher_steps = teacher_steps
         self.hold_weight, self.start_share = hold_weight, start_share
         self._samplers = samplers_for(self.streams, steps={n: s.steps for n, s in streams.items()}, teacher=False)
 
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
         """See `Method.loss`."""
         batch, begin = self._window(batch, draws)
-        spec = self.streams[self.last]
-        history = self._own_draws(batch, begin, draws)
-        state, end, level = self._teacher_path(batch, history, begin, draws)
-        held_noisy, held_sigma = self._held_states(batch, draws)
-
-        velocity = self.roles.student(
-            {**held_noisy, self.last: state},
-            {**held_sigma, self.last: level},
-            history,
-            {"text": batch.text},
-        )
-        predicted, level = velocity[self.last][:, :, begin:], level[:, begin:]
-        clean = spec.consistency(state[:, :, begin:], level, predicted)
-        mask = loss_mask(batch, self.last)[:, :, begin:]
-        terms = {
-            self.last: self._term(
-                pseudo_huber(clean, end, c=spec.huber_c),
-                mask,
-                level,
-                spec.consistency.gradient_scale(level),
-                predicted,
-            )
+        chunk = _frames(batch, slice(begin, None))
+        drawn = self._own_draws(batch, begin, draws)
+        noisy, sigma, end = self._teacher_paths(batch, begin, drawn, draws)
+        held_noisy, held_sigma = self._held_states(chunk, draws)
+        noisy, sigma = noisy | held_noisy, sigma | held_sigma
+        history = {
+            name: torch.cat([x[:, :, :begin], drawn.get(name, x[:, :, begin:])], 2) for name, x in batch.history.items()
         }
-        total = spec.weight * terms[self.last].loss.mean()
-        if self.hold_weight > 0:
+        context = {"text": batch.text}
+        velocity = self.roles.student(noisy, sigma, history, context)
+
+        terms = {}
+        total = torch.zeros((), device=batch.given.device)
+        for name in self.carried:
+            spec = self.streams[name]
+            clean = spec.consistency(noisy[name], sigma[name], velocity[name])
+            elements = pseudo_huber(clean, end[name], c=spec.huber_c)
+            scale = spec.consistency.gradient_scale(sigma[name])
+            terms[name] = _term(elements, loss_mask(chunk, name), sigma[name], scale, velocity[name])
+            total = total + spec.weight * terms[name].loss.mean()
+        if self.held:
             with torch.no_grad():
-                reference = self.roles.reference(held_noisy, held_sigma, history, {"text": batch.text})
-            for name in self.earlier:
+                reference = self.roles.reference(held_noisy, held_sigma, history, context)
+            for name in self.held:
                 elements = (velocity[name] - reference[name]).float() ** 2
-                sigma = held_sigma[name]
-                terms[name] = self._term(
-                    elements, loss_mask(batch, name), sigma, torch.ones_like(sigma), velocity[name]
-                )
+                scale = torch.ones_like(sigma[name])
+                terms[name] = _term(elements, loss_mask(chunk, name), sigma[name], scale, velocity[name])
                 total = total + self.hold_weight * terms[name].loss.mean()
         terms = {name: terms[name] for name in self.streams if name in terms}
-        self.check_finite(terms, batch)
+        self.check_finite(terms, chunk)
         return MethodOutput(loss=total, terms=terms)
-
-    @staticmethod
-    def _term(elements: Tensor, mask: Tensor, sigma: Tensor, scale: Tensor, velocity: Tensor) -> StreamTerm:
-        per_sample, frame_loss, frame_mask = reduce_elements(elements, mask)
-        return StreamTerm(
-            loss=per_sample,
-            frame_loss=frame_loss,
-            frame_mask=frame_mask,
-            sigma=sigma,
-            gradient_scale=scale,
-            velocity=velocity,
-            mask=mask,
-        )
 
     def _window(self, batch: Batch, draws: Draws) -> tuple[Batch, int]:
         """The batch up to the end of a random chunk, and that chunk's first frame."""
@@ -167,24 +159,35 @@ class OnPolicy(Method):
         chunk = draws.shared_integer("chunk", 0, chunks)
         return first_frames(batch, (chunk + 1) * length), chunk * length
 
+    @staticmethod
+    def _rollout(model: WorldActionModel, batch: Batch, begin: int, guidance: Mapping[str, float]) -> RolloutSession:
+        """A rollout of `model` that has seen the true past and stands at the current chunk."""
+        session = model.session(batch.text, null_text=batch.null_text if guidance else None, guidance=guidance)
+        length = model.chunk_frames
+        for start in range(0, begin, length):
+            for name in model.streams:
+                session.append(name, batch.history[name][:, :, start : start + length], predicted=False)
+            session.advance(length)
+        return session
+
     @torch.no_grad()
     def _own_draws(self, batch: Batch, begin: int, draws: Draws) -> dict[str, Tensor]:
-        """History whose current chunk holds the student's own draws of the earlier streams."""
-        history = dict(batch.history)
+        """The student's own draws of every stream but the last, stream name -> [B, C, F, H, W]."""
         given = self._leading_given(batch, begin)
-        for name in self.earlier:
-            past = history[name][:, :, :begin]
+        drawn = {}
+        with self.roles.whole_student() as student:
+            session = self._rollout(student, batch, begin, {})
+            for name in list(self.streams)[:-1]:
+                clean = batch.clean[name][:, :, begin:]
 
-            def velocity(x: Tensor, sigma: Tensor, name: str = name, past: Tensor = past) -> Tensor:
-                noisy = {name: torch.cat([past, x], 2)}
-                level = {name: torch.cat([sigma.new_zeros(sigma.shape[0], begin), sigma], 1)}
-                return self.roles.model(noisy, level, history, {"text": batch.text})[name][:, :, begin:]
+                def velocity(x: Tensor, sigma: Tensor, name: str = name) -> Tensor:
+                    return session.velocity(name, x, sigma)
 
-            clean = batch.clean[name][:, :, begin:]
-            noise = draws.normal(f"draw/{name}", clean.shape[1:])
-            held = clean[:, :, :given] if given else None
-            history[name] = torch.cat([past, draw(velocity, noise, self._samplers[name], given=held)], 2)
-        return history
+                noise = draws.normal(f"draw/{name}", clean.shape[1:])
+                held = clean[:, :, :given] if given else None
+                drawn[name] = draw(velocity, noise, self._samplers[name], given=held)
+                session.append(name, drawn[name], predicted=True)
+        return drawn
 
     @staticmethod
     def _leading_given(batch: Batch, begin: int) -> int:
@@ -198,59 +201,63 @@ class OnPolicy(Method):
         return count
 
     @torch.no_grad()
+    def _teacher_paths(
+        self, batch: Batch, begin: int, drawn: Mapping[str, Tensor], draws: Draws
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """Of every carried stream: a node of the teacher's path [B, C, F, H, W], its level [B, F], the path's end."""
+        guidance = {}
+        for name in self.carried:
+            spec = self.streams[name]
+            if spec.guidance is not None:
+                low, high = spec.guidance
+                guidance[name] = low + (high - low) * draws.shared_uniform(f"guidance/{name}")
+        states, levels, ends = {}, {}, {}
+        start = draws.uniform("start") < self.start_share
+        session = self._rollout(self.roles.teacher, batch, begin, guidance)
+        chunk = _frames(batch, slice(begin, None))
+        for name in self.streams:
+            if name in self.carried:
+                states[name], levels[name], ends[name] = self._teacher_path(name, session, chunk, start, draws)
+            if name in drawn:
+                session.append(name, drawn[name], predicted=True)
+        return states, levels, ends
+
     def _teacher_path(
-        self, batch: Batch, history: Mapping[str, Tensor], begin: int, draws: Draws
+        self, name: str, session: RolloutSession, chunk: Batch, start: Tensor, draws: Draws
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The last stream at a random level [B, C, F, H, W], its end [B, C, F - begin, H, W], the level [B, F]."""
-        spec = self.streams[self.last]
-        clean = batch.clean[self.last]
-        index = draws.integers("level", 0, _POINTS)
-        index = index.masked_fill(draws.uniform("start") < self.start_share, 0)
-        scales = {}
-        if spec.guidance is not None:
-            low, high = spec.guidance
-            scales[self.last] = low + (high - low) * draws.shared_uniform(f"guidance/{self.last}")
+        clean, free = chunk.clean[name], ~chunk.given
+        levels = path_levels(self.streams[name].schedule, draws.uniform(f"offset/{name}"), self.teacher_steps)
+        node = draws.integers(f"node/{name}", 1, max(2, self.teacher_steps)).masked_fill(start, 0)
+        if self.teacher_steps == 1:
+            node = torch.zeros_like(node)
+        x = torch.where(free[:, None, :, None, None], draws.normal(f"noise/{name}", clean.shape[1:]), clean)
+        state, path = x, levels[:, :, None] * free
+        for k in range(self.teacher_steps):
+            state = torch.where((node == k)[:, None, None, None, None], x, state)
+            x = x + append_dims(path[k + 1] - path[k], x) * session.velocity(name, x, path[k])
+        return state, path[node, torch.arange(chunk.size, device=node.device)], x
 
-        # Frames before the chunk are tokens that nobody sees; given ones are clean.
-        free = ~batch.given
-        free[:, :begin] = False
-        noise = draws.normal(f"noise/{self.last}", clean.shape[1:])
-        x = torch.where(free[:, None, :, None, None], noise, clean)
-
-        def integrate(x: Tensor, path: Tensor, rows: Tensor) -> Tensor:
-            past = {name: part[rows] for name, part in history.items()}
-            levels = path[:, rows, None] * free[rows]
-            for level, following in pairwise(levels):
-                velocity = guided_velocity(
-                    self.roles.teacher,
-                    {self.last: x},
-                    {self.last: level},
-                    past,
-                    text=batch.text[rows],
-                    null_text=batch.null_text,
-                    scales=scales,
-                )[self.last]
-                x = x + append_dims(following - level, x) * velocity
-            return x
-
-        moved = (index > 0).nonzero().flatten()
-        if len(moved):
-            path = jump_levels(spec.schedule, torch.zeros_like(index), index, self.pre_steps)
-            x = x.index_copy(0, moved, integrate(x[moved], path, moved))
-        path = jump_levels(spec.schedule, index, torch.full_like(index, _POINTS), self.post_steps)
-        end = integrate(x, path, torch.arange(batch.size, device=x.device))
-        return x, end[:, :, begin:], path[0][:, None] * free
-
-    def _held_states(self, batch: Batch, draws: Draws) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Noised ground truth of the earlier streams; nothing where they are not held."""
-        if self.hold_weight == 0:
-            return {}, {}
+    def _held_states(self, chunk: Batch, draws: Draws) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Noised ground truth of the held streams."""
         sigma = {}
-        for name in self.earlier:
-            index = draws.integers(f"level/{name}", 0, _POINTS, (batch.frames,))
+        for name in self.held:
+            index = draws.integers(f"level/{name}", 0, _POINTS, (chunk.frames,))
             start = draws.uniform(f"start/{name}") < self.start_share
             grid = self.streams[name].schedule.training_grid().float().to(index.device)
             sigma[name] = grid[index.masked_fill(start[:, None], 0)]
-        earlier = replace(batch, clean={name: batch.clean[name] for name in self.earlier})
-        noisy, sigma, _ = start_states(earlier, sigma, draws)
+        held = replace(chunk, clean={name: chunk.clean[name] for name in self.held})
+        noisy, sigma, _ = start_states(held, sigma, draws)
         return noisy, sigma
+
+
+def _term(elements: Tensor, mask: Tensor, sigma: Tensor, scale: Tensor, velocity: Tensor) -> StreamTerm:
+    per_sample, frame_loss, frame_mask = reduce_elements(elements, mask)
+    return StreamTerm(
+        loss=per_sample,
+        frame_loss=frame_loss,
+        frame_mask=frame_mask,
+        sigma=sigma,
+        gradient_scale=scale,
+        velocity=velocity,
+        mask=mask,
+    )

@@ -84,6 +84,7 @@ def teacher_forced_layout(
     *,
     tokens_per_frame: tuple[tuple[str, int], ...],
     noisy: tuple[str, ...],
+    noisy_frames: int | None = None,
     chunk_frames: int,
     window: int,
     backend: str = "sdpa",
@@ -98,6 +99,7 @@ def teacher_forced_layout(
         frames: Latent frames F.
         tokens_per_frame: (stream, tokens per latent frame) in stream order.
         noisy: Streams whose noisy tokens take part.
+        noisy_frames: They take part for so many last frames; all by default.
         chunk_frames: Latent frames per chunk.
         window: Reach of attention in blocks, see `allowed`.
         backend: "sdpa" (dense mask) or "flex" (block mask).
@@ -112,7 +114,8 @@ def teacher_forced_layout(
     last = max(int(ids[stream][-1]) for stream in noisy)
     clean_frames = {stream: int((block < last).sum()) for stream, block in ids.items()}
 
-    noisy_ids = [ids[stream].repeat_interleave(per_frame[stream]) for stream in noisy]
+    first = 0 if noisy_frames is None else frames - noisy_frames
+    noisy_ids = [ids[stream][first:].repeat_interleave(per_frame[stream]) for stream in noisy]
     clean_ids = [ids[stream][:kept].repeat_interleave(per_frame[stream]) for stream, kept in clean_frames.items()]
     block = torch.cat(noisy_ids + clean_ids)
     queries = sum(len(part) for part in noisy_ids)

@@ -117,6 +117,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
 
         Args:
             noisy: Noisy latents [B, C, F, H, W] and actions [B, A, F, N, 1]; a stream left out has no noisy tokens.
+                They may be fewer frames than the clean ones: the last of them.
             timestep: 1000 sigma of the noisy tokens, [B, F] per noisy stream.
             clean: Clean latents and actions, shapes as in `noisy`, both streams.
             text: Text embeddings [B, L, text_dim]; every position is attended.
@@ -130,15 +131,16 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         layout = self._layout(noisy, clean, chunk_frames, window)
         hidden, embeddings, modulations, rotaries = [], [], [], []
         clean_timestep = clean_timestep or {}
-        parts = [(stream, noisy[stream], timestep[stream]) for stream in layout.noisy]
+        begin = clean["video"].shape[2] - noisy[layout.noisy[0]].shape[2]
+        parts = [(stream, noisy[stream], timestep[stream], begin) for stream in layout.noisy]
         parts += [
-            (stream, clean[stream][:, :, :frames], clean_timestep.get(stream))
+            (stream, clean[stream][:, :, :frames], clean_timestep.get(stream), 0)
             for stream, frames in layout.clean_frames.items()
             if frames
         ]
-        for stream, x, t in parts:
+        for stream, x, t, start in parts:
             frames = x.shape[2]
-            tokens, rotary = self._embed(stream, x, start=0)
+            tokens, rotary = self._embed(stream, x, start=start)
             level = x.new_zeros(1, 1, dtype=torch.float32) if t is None else t[:, :frames].float()
             embedding, modulation = self._time(stream, level, tokens.dtype)
             repeats = tokens.shape[1] // frames // layout.group
@@ -231,13 +233,17 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
                 f"clean must hold {sorted(STREAM_OFFSET)} and noisy one or both of them, "
                 f"got clean {sorted(clean)} and noisy {sorted(noisy)}"
             )
-        frames = {x.shape[2] for x in (*noisy.values(), *clean.values())}
-        if len(frames) != 1:
-            raise ValueError(f"every stream tensor must have the same number of latent frames, got {sorted(frames)}")
+        frames, noisy_frames = ({x.shape[2] for x in part.values()} for part in (clean, noisy))
+        if len(frames) != 1 or len(noisy_frames) != 1 or max(noisy_frames) > max(frames):
+            raise ValueError(
+                "every stream tensor must have the same number of latent frames, the noisy ones that or fewer; "
+                f"got clean {sorted(frames)} and noisy {sorted(noisy_frames)}"
+            )
         return teacher_forced_layout(
             frames.pop(),
             tokens_per_frame=tuple((stream, self.tokens_per_frame(stream, clean[stream])) for stream in STREAM_OFFSET),
             noisy=tuple(stream for stream in STREAM_OFFSET if stream in noisy),
+            noisy_frames=noisy_frames.pop(),
             chunk_frames=chunk_frames,
             window=window,
             backend=self.attention,

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A rollout for models without a cache: every call is a whole teacher-forced pass over the past."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from flashwam.wam.base import RolloutSession, WorldActionModel
+from flashwam.wam.guidance import guided_velocity
+
+__all__ = ["ReplaySession"]
+
+
+class ReplaySession(RolloutSession):
+    """What a cached session computes, from `WorldActionModel.velocity` alone.
+
+    Args:
+        wam: The model.
+        text: [B, L, D].
+        null_text: [L, D]; needed where a guidance scale is not 1.
+        guidance: Stream name -> scale; 1 where absent.
+    """
+
+    def __init__(
+        self,
+        wam: WorldActionModel,
+        text: Tensor,
+        *,
+        null_text: Tensor | None = None,
+        guidance: Mapping[str, float] | None = None,
+    ) -> None:
+        self.frame_index = 0
+        self._wam, self._text, self._null_text = wam, text, null_text
+        self._guidance = dict(guidance or {})
+        if null_text is None and any(scale != 1 for scale in self._guidance.values()):
+            raise ValueError(f"guidance {self._guidance} needs null_text, the embedding of the empty prompt, [L, D]")
+        self._past: dict[str, Tensor] = {}
+        self._chunk: dict[str, tuple[Tensor, bool]] = {}
+
+    @torch.no_grad()
+    def velocity(self, stream: str, noisy: Tensor, sigma: Tensor) -> Tensor:
+        """See `RolloutSession.velocity`."""
+        clean = {}
+        for name, (channels, height, width) in self._wam.shapes.items():
+            # Slots that nothing was put into belong to blocks that these tokens do not see.
+            blank = noisy.new_zeros(noisy.shape[0], channels, noisy.shape[2], height, width)
+            current = self._chunk[name][0] if name in self._chunk else blank
+            clean[name] = torch.cat([self._past[name], current], 2) if name in self._past else current
+        return guided_velocity(
+            self._wam,
+            {stream: noisy},
+            {stream: sigma},
+            clean,
+            text=self._text,
+            null_text=self._null_text,
+            scales={stream: self._guidance.get(stream, 1.0)},
+        )[stream]
+
+    def append(self, stream: str, clean: Tensor, *, predicted: bool) -> None:
+        """See `RolloutSession.append`."""
+        held = self._chunk.get(stream)
+        if held is not None and not held[1]:
+            raise RuntimeError(f"{stream} of this chunk was appended already: call advance(frames) first")
+        self._chunk[stream] = (clean, predicted)
+
+    def drop_predicted(self) -> None:
+        """See `RolloutSession.drop_predicted`."""
+        self._chunk = {name: held for name, held in self._chunk.items() if not held[1]}
+
+    def advance(self, frames: int) -> None:
+        """See `RolloutSession.advance`."""
+        held = {name: 0 if predicted else x.shape[2] for name, (x, predicted) in self._chunk.items()}
+        if set(held) != set(self._wam.streams) or set(held.values()) != {frames}:
+            raise ValueError(f"advance({frames}) needs so many observed frames of {self._wam.streams}; got {held}")
+        for name, (x, _) in self._chunk.items():
+            self._past[name] = torch.cat([self._past[name], x], 2) if name in self._past else x
+        self._chunk.clear()
+        self.frame_index += frames
