@@ -52,15 +52,11 @@ def restore(results: Path, out: Path, preset: Preset) -> None:
     if (out / "jobs").is_dir() or not results.is_dir():
         return
     print(f"{copy(results, out, KEPT)} files restored from {results}")
-    # Weights are not kept, so a student that an unfinished cell starts from is distilled again, from the same seed.
+    # Weights are not kept, so students that an unfinished cell needs are distilled again, from the same seed.
     jobs = out / "jobs"
-    timed = (jobs / "cross.done").is_file() and (jobs / "latency.done").is_file()
-    again = [] if timed else [f"{method}_0" for method in preset.methods]
-    for seed in preset.seeds:
-        if not (jobs / f"distill__on_policy_{seed}.done").is_file():
-            again.append(f"best_{seed}")
-    for name in again:
-        (jobs / f"distill__{name}.done").unlink(missing_ok=True)
+    if not ((jobs / "cross.done").is_file() and (jobs / "latency.done").is_file()):
+        for method in preset.methods:
+            (jobs / f"distill__{method}_0.done").unlink(missing_ok=True)
 
 
 def keep(out: Path, results: Path, command: str) -> None:

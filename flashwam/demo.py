@@ -37,8 +37,7 @@ class Preset:
     """How much of everything a demo does.
 
     Args:
-        methods: Recipes of recipes/metaworld, in the order they are run; one that starts from another's student comes
-            after it.
+        methods: Recipes of recipes/metaworld, in the order they are run.
         overrides: For every recipe.
         distill: Overrides of the distillation recipes alone.
         seeds: Of distillation and evaluation.
@@ -48,6 +47,7 @@ class Preset:
         rates: Learning rates tried for every method; its best by action error is used for every seed. Empty: the
             recipe's own.
         cross: Methods that are crossed with the teacher.
+        longer: Methods that are also distilled for more steps, as "method@steps"; driven at the first setting.
     """
 
     methods: tuple[str, ...]
@@ -59,6 +59,7 @@ class Preset:
     curve: tuple[int, ...] = ()
     rates: tuple[float, ...] = ()
     cross: tuple[str, ...] = ()
+    longer: tuple[str, ...] = ()
 
 
 ALL_METHODS = ("naive_lcm", "flash_wam", "video_only", "video_only_reg", "linear_both", "best", "on_policy")
@@ -78,7 +79,7 @@ PRESETS = {
         distill=("distill.steps=20", "distill.save_every=10", "distill.diagnose_every=10", "distill.log_every=5"),
     ),
     "quick": Preset(
-        # The longest chain first, so that both cores are busy to the end.
+        # The longest first, so that both cores are busy to the end.
         methods=("best", "on_policy", "naive_lcm", "flash_wam"),
         overrides=(
             "data.tasks=[button-press,reach-wall,button-wall]",
@@ -106,6 +107,7 @@ PRESETS = {
         curve=(0, 50, 150),
         rates=(1e-4, 3e-4, 1e-3),
         cross=("flash_wam", "best", "on_policy"),
+        longer=("on_policy@1500", "flash_wam@1500", "naive_lcm@1500"),
     ),
 }
 
@@ -126,36 +128,29 @@ class _Place:
         return self.teacher_run / "teacher"
 
     def rate_file(self, method: str) -> Path:
-        return self.out / "rates" / f"{method}.json"
+        return self.out / "rates" / f"{method.partition('@')[0]}.json"
 
     def run(self, method: str, seed: int, rate: float | None = None) -> Path:
         if rate is not None:
             return self.out / "rates" / f"{method}_{rate:g}"
+        method = method.replace("@", "_")
         return self.out / "runs" / (method if seed == 0 else f"{method}_seed{seed}")
 
     def recipe(self, method: str, *, seed: int = 0, rate: float | None = None) -> Recipe:
         overrides = [*self.preset.overrides, f"data.root={self.out / 'data'}", f"seed={seed}"]
+        method, _, steps = method.partition("@")
         if method != "teacher":
             overrides += [*self.preset.distill, f"wam.pretrained={self.teacher}"]
             # The budget's curve is read off one run; the others need no copies.
-            if self.preset.curve and seed == 0:
+            if self.preset.curve and seed == 0 and not steps:
                 overrides.append(f"distill.keep_steps=[{','.join(map(str, self.preset.curve))}]")
             if rate is not None:
                 overrides.append(f"distill.lr={rate:g}")
             elif self.rate_file(method).is_file():
                 overrides.append(f"distill.lr={json.loads(self.rate_file(method).read_text())['lr']:g}")
-        recipe = load_recipe(f"metaworld/{method}", overrides)
-        first = self.first_stage(recipe)
-        if first is not None:
-            overrides.append(f"distill.init={self.run(first, seed) / 'student'}")
-            recipe = load_recipe(f"metaworld/{method}", overrides)
-        return recipe
-
-    @staticmethod
-    def first_stage(recipe: Recipe) -> str | None:
-        """The method whose student this one starts from."""
-        init = recipe.distill.init if recipe.distill is not None else None
-        return None if init is None else Path(init).parent.name.split("_seed")[0]
+            if steps:
+                overrides += [f"distill.steps={steps}", f"name={method}_{steps}"]
+        return load_recipe(f"metaworld/{method}", overrides)
 
 
 def _train_teacher(place: _Place, from_scratch: bool) -> None:
@@ -190,7 +185,7 @@ def _prepare(place: _Place) -> None:
 
 
 def _distill(place: _Place, method: str, seed: int, rate: float | None = None) -> None:
-    if place.preset.rates and seed == 0 and rate is None:
+    if place.preset.rates and seed == 0 and rate is None and "@" not in method:
         _take_chosen(place, method)
         return
     pipeline.distill(place.recipe(method, seed=seed, rate=rate), run_dir=place.run(method, seed, rate))
@@ -279,6 +274,9 @@ def preset_jobs(preset: Preset, out: Path, *, from_scratch: bool = False) -> lis
             if seed == 0 and preset.rates:
                 jobs += _search_jobs(place, method)
             jobs += _method_jobs(place, method, seed, driving, drive)
+    for method in preset.longer:
+        for seed in preset.seeds:
+            jobs += _method_jobs(place, method, seed, driving, drive)
     if preset.cross:
         after = tuple(f"distill/{method}_0" for method in preset.cross)
         jobs.append(Job(name="cross", function=_cross, kwargs={"place": place}, after=after, weight=40))
@@ -291,12 +289,10 @@ def _search_jobs(place: _Place, method: str) -> list[Job]:
     """Every learning rate, then the choice."""
     rates = place.preset.rates
     tried = [f"rate/{method}_{rate:g}" for rate in rates]
-    first = place.first_stage(place.recipe(method))
-    after = ("latents",) if first is None else ("latents", f"distill/{first}_0")
     weight = _distill_weight(place.recipe(method))
     kwargs = {"place": place, "method": method}
     jobs = [
-        Job(name=name, function=_distill, kwargs={**kwargs, "seed": 0, "rate": rate}, after=after, weight=weight)
+        Job(name=name, function=_distill, kwargs={**kwargs, "seed": 0, "rate": rate}, after=("latents",), weight=weight)
         for name, rate in zip(tried, rates, strict=True)
     ]
     return [*jobs, Job(name=f"choose/{method}", function=_choose_rate, kwargs=kwargs, after=tuple(tried))]
@@ -310,29 +306,25 @@ def _distill_weight(recipe: Recipe) -> float:
 def _method_jobs(place: _Place, method: str, seed: int, driving: float, drive: Any) -> list[Job]:
     preset = place.preset
     recipe = place.recipe(method, seed=seed)
-    first = place.first_stage(recipe)
-    after = ["latents"]
-    if first is not None:
-        after.append(f"distill/{first}_{seed}")
-    if preset.rates:
-        after.append(f"choose/{method}")
-    name = f"{method}_{seed}"
+    after = ("latents", f"choose/{method.partition('@')[0]}") if preset.rates else ("latents",)
+    longer = method in preset.longer
+    name = f"{method}_{seed}".replace("@", "_")
     jobs = [
         Job(
             name=f"distill/{name}",
             function=_distill,
             kwargs={"place": place, "method": method, "seed": seed},
-            after=tuple(after),
+            after=after,
             weight=_distill_weight(recipe),
         )
     ]
     run, done = place.run(method, seed), f"distill/{name}"
-    for nfe in preset.nfe:
+    for nfe in preset.nfe[: 1 if longer else None]:
         stem = nfe.replace("/", "-")
         jobs.append(drive(f"{name}_{stem}", run, nfe, seed, done, driving))
         if method in preset.euler:
             jobs.append(drive(f"{name}_{stem}_euler", run, nfe, seed, done, driving, plain_euler=True))
-    if seed == 0:
+    if seed == 0 and not longer:
         for step in preset.curve:
             kept = run / "steps" / f"step_{step}"
             jobs.append(drive(f"{name}_step{step}", kept, preset.nfe[0], seed, done, driving))
