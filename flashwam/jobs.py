@@ -6,10 +6,13 @@ import logging
 import multiprocessing
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +48,15 @@ class Job:
     cores: int = 1
 
 
-def _call(job: Job, log: Path, marker: Path) -> None:
+def _end_with(caller: Connection) -> None:
+    """Ends this process once the caller is gone: a job must not write on beside the one that a new call starts."""
+    with suppress(EOFError):
+        caller.recv()
+    os._exit(1)
+
+
+def _call(job: Job, log: Path, marker: Path, caller: Connection) -> None:
+    threading.Thread(target=_end_with, args=(caller,), daemon=True).start()
     with log.open("a") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
@@ -108,6 +119,8 @@ def run_jobs(
     # slow to import once, and forks every job from that.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(sorted({job.function.__module__ for job in jobs}))
+    # Nobody writes to it: it closes with this process, however that ends.
+    ours, _alive = context.Pipe(duplex=False)
     total = sum(job.weight for job in waiting)
     # tqdm owns the clock, the rate and the estimate; a unit is one expected second of one core.
     with tqdm(total=round(total), unit="s", bar_format=_BAR) as bar:
@@ -119,7 +132,7 @@ def run_jobs(
                         continue
                     if running and busy + job.cores > workers:
                         continue
-                    process = context.Process(target=_call, args=(job, log[job.name], marker[job.name]))
+                    process = context.Process(target=_call, args=(job, log[job.name], marker[job.name], ours))
                     process.start()
                     running[job.name] = (job, process)
                     waiting.remove(job)

@@ -1,4 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -45,3 +48,34 @@ def test_order_and_names_are_checked(tmp_path):
         run_jobs([early, Job(name="late", function=fail)], tmp_path)
     with pytest.raises(ValueError, match="unique"):
         run_jobs([Job(name="x", function=fail)] * 2, tmp_path)
+
+
+def test_jobs_end_when_the_one_who_started_them_is_killed(tmp_path):
+    """A job that lived on would write into the folder in which a new call continues."""
+    out = tmp_path / "out"
+    code = (
+        "from pathlib import Path; from flashwam.jobs import Job, run_jobs; from test_jobs import beat\n"
+        f"if __name__ == '__main__': run_jobs([Job(name='x', function=beat, kwargs={{'path': Path({str(out)!r})}})], "
+        f"Path({str(tmp_path)!r}) / 'jobs')"
+    )
+    script = tmp_path / "main.py"
+    script.write_text(code)
+    process = subprocess.Popen(
+        [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    )
+    deadline = time.monotonic() + 60
+    while not out.is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert out.is_file()
+    process.kill()
+    process.wait()
+    time.sleep(2.5)
+    size = out.stat().st_size
+    time.sleep(1.0)
+    assert out.stat().st_size == size
+
+
+def beat(path):
+    while True:
+        append(path, "beat")
+        time.sleep(0.1)

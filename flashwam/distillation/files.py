@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders that appear whole or not at all."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["clear_leftovers", "remove_folder", "whole_folder"]
+__all__ = ["clear_leftovers", "only_writer", "remove_folder", "whole_folder"]
 
 _BESIDE = ".beside-"
 _LEAVING = ".leaving-"
@@ -56,3 +57,23 @@ def clear_leftovers(folder: Path) -> None:
     for prefix in (_BESIDE, _LEAVING):
         for path in folder.glob(prefix + "*"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Holds `folder` for this process; the hold ends with the process, however it ends.
+
+    Raises:
+        RuntimeError: another process holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(
+                f"another process is training in {folder}; wait for it or stop it, or give another run folder"
+            ) from None
+        yield
+    finally:
+        os.close(handle)

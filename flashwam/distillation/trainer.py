@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from tqdm import tqdm
 from flashwam.core.batch import Batch
 from flashwam.distillation.checkpoint import Checkpoints
 from flashwam.distillation.draws import Draws
-from flashwam.distillation.files import clear_leftovers, whole_folder
+from flashwam.distillation.files import clear_leftovers, only_writer, whole_folder
 from flashwam.distillation.methods.base import Method, MethodOutput, NonFiniteError
 from flashwam.distillation.metrics import MetricsLog, gradient_metrics, loss_metrics
 from flashwam.distillation.roles import relative_distance
@@ -76,6 +77,7 @@ def train(
 
     Raises:
         NonFiniteError: a loss or gradient is not finite; nothing is saved after it.
+        RuntimeError: another process is training in `run_dir`.
     """
     run_dir = Path(run_dir)
     result = run_dir / method.result
@@ -142,6 +144,10 @@ class _Training:
 
     def run(self) -> Path:
         """All remaining steps, then the result."""
+        with only_writer(self.run_dir) if self.accelerator.is_main_process else nullcontext():
+            return self._run()
+
+    def _run(self) -> Path:
         loop, main = self.loop, self.accelerator.is_main_process
         if main:
             clear_leftovers(self.run_dir)

@@ -16,6 +16,7 @@ from distill_toys import GaussianTeacher, ToySource, ToyWam
 
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation import files
+from flashwam.distillation.files import only_writer
 from flashwam.distillation.methods import NonFiniteError, make_method
 from flashwam.distillation.roles import relative_distance
 from flashwam.distillation.trainer import learning_rate_factor, train
@@ -284,3 +285,12 @@ def test_target_lags_behind_and_is_what_is_saved_when_asked(tmp_path):
     target = load_wam(run(tmp_path / "t", loop(steps=5, save_weights="target")))[0]
     start_ = ToyWam.create(seed=1)
     assert 0 < relative_distance(target, start_) < relative_distance(student, start_)
+
+
+def test_a_run_folder_has_one_writer(tmp_path, specs, wam, teacher):
+    """Two processes on one run would replace each other's checkpoints."""
+    config = LoopConfig(method="consistency", steps=2, batch_size=4)
+    with only_writer(tmp_path), pytest.raises(RuntimeError, match="another process is training"):
+        train(make_method(config, specs(), wam, teacher=teacher), ToySource(), config, run_dir=tmp_path, seed=0)
+    assert not (tmp_path / "metrics.jsonl").exists()
+    train(make_method(config, specs(), wam, teacher=teacher), ToySource(), config, run_dir=tmp_path, seed=0)
