@@ -37,7 +37,16 @@ from flashwam.data.episodes import (
 )
 from flashwam.data.text import encode_text
 
-__all__ = ["ACTION_NORM", "EMPTY_TEXT", "LatentSegment", "encode_latents", "latent_path", "read_latents", "read_text"]
+__all__ = [
+    "ACTION_NORM",
+    "EMPTY_TEXT",
+    "LatentSegment",
+    "encode_latents",
+    "fingerprint",
+    "latent_path",
+    "read_latents",
+    "read_text",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +180,8 @@ def _kind(value: Any) -> str:
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
-def _fingerprint(autoencoder: FrameAutoencoder) -> str:
+def fingerprint(autoencoder: FrameAutoencoder) -> str:
+    """Sixteen characters that tell these weights from others."""
     digest = hashlib.sha256()
     for name, value in sorted(autoencoder.state_dict().items()):
         digest.update(name.encode())
@@ -179,14 +189,14 @@ def _fingerprint(autoencoder: FrameAutoencoder) -> str:
     return digest.hexdigest()[:16]
 
 
-def _is_current(path: Path, fingerprint: str) -> bool:
+def _is_current(path: Path, made_by: str) -> bool:
     if not path.exists():
         return False
     raw = _load(path)
-    return isinstance(raw, dict) and raw.get("autoencoder") == fingerprint
+    return isinstance(raw, dict) and raw.get("autoencoder") == made_by
 
 
-def _save(path: Path, value: Any) -> None:
+def save_tensors(path: Path, value: Any) -> None:
     buffer = io.BytesIO()
     torch.save(value, buffer)
     atomic_write(path, buffer.getvalue())
@@ -208,7 +218,7 @@ def encode_latents(root: Path | str, autoencoder: FrameAutoencoder, *, progress:
     from tqdm import tqdm
 
     root = Path(root)
-    fingerprint = _fingerprint(autoencoder)
+    made_by = fingerprint(autoencoder)
     jobs = []
     for repo in find_repos(root):
         info = json.loads((repo / "meta" / "info.json").read_text())
@@ -220,7 +230,7 @@ def encode_latents(root: Path | str, autoencoder: FrameAutoencoder, *, progress:
         for segment in episode["action_config"]:
             start, end = int(segment["start_frame"]), int(segment["end_frame"])
             path = latent_path(repo, index, start, end)
-            if _is_current(path, fingerprint):
+            if _is_current(path, made_by):
                 continue
             frame_ids = list(range(start, end, every))
             frames = read_frames(video_path(repo, index), frame_ids)
@@ -242,12 +252,12 @@ def encode_latents(root: Path | str, autoencoder: FrameAutoencoder, *, progress:
                 "end_frame": end,
                 "fps": fps / every,
                 "ori_fps": fps,
-                "autoencoder": fingerprint,
+                "autoencoder": made_by,
             }
-            _save(path, value)
+            save_tensors(path, value)
             written += 1
     norm = ActionNorm.fit(np.concatenate(labels))
     atomic_write(root / ACTION_NORM, json.dumps(norm.to_dict(), indent=2).encode())
-    _save(root / EMPTY_TEXT, encode_text("").to(torch.bfloat16))
+    save_tensors(root / EMPTY_TEXT, encode_text("").to(torch.bfloat16))
     logger.info("wrote %d latent files below %s", written, root)
     return written
