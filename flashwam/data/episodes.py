@@ -77,7 +77,7 @@ def _write_video(path: Path, frames: np.ndarray, fps: int, crf: int) -> None:
     try:
         import av
     except ImportError as error:
-        raise ImportError("writing videos needs PyAV: pip install 'flashwam[sim]'") from error
+        raise ImportError("writing videos needs PyAV: pip install 'flashwam[data]'") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
     with av.open(str(beside), "w") as container:
@@ -109,7 +109,7 @@ def read_frames(path: Path, indices: Iterable[int] | None = None) -> np.ndarray:
     try:
         import av
     except ImportError as error:
-        raise ImportError("reading videos needs PyAV: pip install 'flashwam[sim]'") from error
+        raise ImportError("reading videos needs PyAV: pip install 'flashwam[data]'") from error
     wanted = None if indices is None else list(indices)
     keep = None if wanted is None else set(wanted)
     frames = []
