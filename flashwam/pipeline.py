@@ -144,7 +144,7 @@ def _check_shapes(source: SegmentDataset, model: WorldActionModel) -> None:
 
 def _norm_writer(recipe: Recipe) -> Callable[[Path], None]:
     """Puts the actions' normalisation beside a model, which cannot be driven without it."""
-    text = json.dumps(action_norm(recipe.data).to_dict(), indent=2) + "\n"
+    text = json.dumps(action_norm(recipe).to_dict(), indent=2) + "\n"
     return lambda folder: atomic_write(folder / ACTION_NORM, text.encode())
 
 

@@ -4,6 +4,7 @@
 import functools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from flashwam.data.actions import ActionNorm
@@ -20,46 +21,57 @@ from flashwam.recipe import DataConfig, Recipe
 __all__ = ["action_norm", "convert_raw", "find_encoders", "segment_dataset"]
 
 
-def action_norm(data: DataConfig) -> ActionNorm:
-    """The section's own quantiles, or those that a conversion left below its root.
+def action_norm(recipe: Recipe) -> ActionNorm:
+    """How the recipe's actions are normalised.
+
+    A recipe that starts from a model trained here keeps that model's normalisation. Otherwise it is what the `data`
+    section says, or where that is silent, what a conversion measured.
 
     Raises:
-        FileNotFoundError: There are neither.
-        ValueError: The file is damaged, or of another number of channels.
+        FileNotFoundError: There is none.
+        ValueError: A file is damaged, or does not agree with the recipe.
     """
-    if data.q01 is not None and data.q99 is not None:
-        used = data.used_channels or tuple(range(data.action_channels))
-        return ActionNorm(q01=data.q01, q99=data.q99, used=used, clip=data.action_clip)
+    data, given = recipe.data, recipe.wam.pretrained
+    of_model = None if given is None else Path(given) / ACTION_NORM
+    if of_model is not None and of_model.is_file():
+        norm = _read_norm(of_model)
+        if data.q01 is not None and _of_recipe(data) != norm:
+            raise ValueError(
+                f"{of_model}: the model was trained with another normalisation than data.q01, data.q99 say"
+            )
+        return norm
+    if data.q01 is not None:
+        return _of_recipe(data)
     path = Path(data.root) / ACTION_NORM
-    try:
-        values = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{path} is missing: set data.q01 and data.q99, or convert the raw data again"
-        ) from None
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
-    try:
-        norm = ActionNorm.from_dict({**values, "clip": data.action_clip})
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
+    norm = replace(_read_norm(path), clip=data.action_clip)
     if norm.channels != data.action_channels or (data.used_channels and norm.used != data.used_channels):
         raise ValueError(
-            f"{path}: maps onto channels {norm.used} of {norm.channels}, the recipe onto "
-            f"{data.used_channels} of {data.action_channels}"
+            f"{path}: maps onto channels {norm.used} of {norm.channels}, the recipe onto {data.used_channels} of "
+            f"{data.action_channels}"
         )
     return norm
 
 
-def segment_dataset(recipe: Recipe, *, norm: ActionNorm | None = None) -> SegmentDataset:
-    """The recipe's samples.
+def _of_recipe(data: DataConfig) -> ActionNorm:
+    used = data.used_channels or tuple(range(data.action_channels))
+    return ActionNorm(q01=data.q01 or (), q99=data.q99 or (), used=used, clip=data.action_clip)
 
-    Args:
-        recipe: Its `data.source` is "lerobot".
-        norm: Replaces the section's normalisation, such as that of the teacher.
-    """
+
+def _read_norm(path: Path) -> ActionNorm:
+    try:
+        return ActionNorm.from_dict(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path} is missing: set data.q01 and data.q99, or convert the raw data again"
+        ) from None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: no action normalisation ({error})") from error
+
+
+def segment_dataset(recipe: Recipe) -> SegmentDataset:
+    """The samples of a recipe whose `data.source` is "lerobot"."""
     data = recipe.data
-    space = ControlSpace(norm=norm or action_norm(data), relative=data.relative_poses, first=data.first_actions)
+    space = ControlSpace(norm=action_norm(recipe), relative=data.relative_poses, first=data.first_actions)
     return SegmentDataset(
         data.root,
         cameras=data.cameras,

@@ -35,9 +35,10 @@ TINY = {
 
 
 def test_shipped_recipes_carry_the_published_data_settings():
-    libero, robotwin = (load_recipe(f"{name}_flash_wam").data for name in ("libero", "robotwin"))
-    for data, low, high in ((libero, -0.9375, 0.9375), (robotwin, -0.08783501386642456, 0.14745532035827624)):
-        norm = action_norm(data)
+    recipes = [load_recipe(f"{name}_flash_wam") for name in ("libero", "robotwin")]
+    libero, robotwin = (one.data for one in recipes)
+    for one, low, high in zip(recipes, (-0.9375, -0.08783501386642456), (0.9375, 0.14745532035827624), strict=True):
+        norm = action_norm(one)
         assert (norm.channels, norm.q01[2], norm.q99[2], norm.clip) == (30, low, high, 1.5)
         # An unused channel has no range, a used one has.
         assert all((norm.q99[c] > norm.q01[c]) == (c in norm.used) for c in range(30))
@@ -230,7 +231,17 @@ def test_raw_episodes_become_latents_and_a_trained_model(tmp_path, capsys):
         pipeline.train(wrong, run_dir=tmp_path / "wrong")
 
 
-def test_the_teachers_normalisation_can_replace_the_recipes(released):
-    norm = ActionNorm(q01=(-2.0,) * 30, q99=(2.0,) * 30, used=load_recipe("robotwin_flash_wam").data.used_channels)
-    data = segment_dataset(recipe(released), norm=norm)
-    assert data.space == ControlSpace(norm=norm, relative=True, first="zero")
+def test_a_trained_teachers_normalisation_is_kept(released, tmp_path):
+    settings = {"wam.pretrained": tmp_path, "data.first_actions": "zero"}
+    own = action_norm(recipe(released, **settings))
+    teacher = ActionNorm(q01=(-2.0,) * 30, q99=(2.0,) * 30, used=own.used)
+    (tmp_path / "action_norm.json").write_text(json.dumps(teacher.to_dict()))
+    with pytest.raises(ValueError, match=r"action_norm\.json: the model was trained with another"):
+        segment_dataset(recipe(released, **settings))
+    silent = recipe(released, **settings, **{"data.q01": "null", "data.q99": "null"})
+    assert segment_dataset(silent).space == ControlSpace(norm=teacher, relative=True, first="zero")
+    (tmp_path / "action_norm.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"action_norm\.json"):
+        segment_dataset(silent)
+    with pytest.raises(FileNotFoundError, match=r"action_norm\.json is missing: set data.q01"):
+        segment_dataset(recipe(released, **{"data.q01": "null", "data.q99": "null"}))
