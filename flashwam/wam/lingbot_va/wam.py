@@ -133,14 +133,16 @@ class LingBotVA(WorldActionModel):
         null_text: Tensor | None = None,
         guidance: Mapping[str, float] | None = None,
         window_chunks: int | None = None,
+        fused: bool = True,
     ) -> LingBotSession:
-        """See `WorldActionModel.session`; `window_chunks` replaces the model's own."""
+        """See `WorldActionModel.session`; `window_chunks` replaces the model's own, `fused` as in `LingBotSession`."""
         return LingBotSession(
             self.transformer,
             text,
             null_text=null_text,
             guidance=guidance,
             window=window_chunks or self.window_chunks,
+            fused=fused,
         )
 
     def save_pretrained(self, folder: str | Path) -> None:
