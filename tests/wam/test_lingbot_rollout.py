@@ -2,6 +2,7 @@
 """The masked pass and the cached rollout are the same function."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -232,6 +233,59 @@ def test_fused_rollout_equals_the_unfused_one(inputs: tuple, guidance: dict, ste
     # Observed tokens need both halves of a guided cache; a first pass of one half only cannot carry them.
     alone = CHUNKS - 1 if guidance == {"action": 2.0} else 0
     assert passes[True] == CHUNKS * sum(steps) + alone
+
+
+@pytest.mark.parametrize("guidance", [None, {"video": 3.0}])
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("window", [1, 2, 3, 64])
+def test_cache_of_fixed_shapes_equals_the_growing_one(inputs: tuple, guidance: dict, fused: bool, window: int) -> None:
+    wam, clean, _, _, text = inputs
+    null_text = torch.randn(6, 12, generator=torch.Generator().manual_seed(6))
+    options = {"null_text": null_text, "guidance": guidance, "window_chunks": window, "fused": fused}
+    one, other = (
+        _closed_loop(wam.session(text, static=static, **options), clean, {"video": 2, "action": 1})
+        for static in (True, False)
+    )
+    for a, b in zip(one, other, strict=True):
+        assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_fixed_shapes_compile_once_for_every_kind_of_pass(inputs: tuple) -> None:
+    """One whole graph each for: the first chunk's video, video with what was seen, actions with predicted video."""
+    wam, clean, _, _, text = inputs
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    steps = {"video": 1, "action": 1}
+    expected = _closed_loop(wam.session(text, window_chunks=3), clean, steps)
+    torch._dynamo.reset()
+    wam.transformer.compile_rollout(backend=backend)
+    drawn = _closed_loop(wam.session(text, window_chunks=3, static=True), clean, steps)
+    for a, b in zip(drawn, expected, strict=True):
+        assert_close(a, b, atol=1e-5, rtol=1e-5)
+    assert len(graphs) == 3
+
+    copied = deepcopy(wam)
+    with torch.no_grad():
+        for p in wam.parameters():
+            p.zero_()
+    drawn = _closed_loop(copied.session(text, window_chunks=3, static=True), clean, steps)
+    for a, b in zip(drawn, expected, strict=True):
+        assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_fixed_shapes_refuse_what_does_not_fit(inputs: tuple) -> None:
+    wam, clean, _, _, text = inputs
+    session = wam.session(text, static=True)
+    with pytest.raises(ValueError, match="whole chunks"):
+        session.velocity("video", clean["video"][:, :, :4], torch.ones(BATCH, 4))
+    session.append("video", clean["video"][:, :, :CHUNK], predicted=True)
+    session.velocity("action", clean["action"][:, :, :CHUNK], torch.ones(BATCH, CHUNK))
+    with pytest.raises(RuntimeError, match="drop_predicted"):
+        session.velocity("video", clean["video"][:, :, :CHUNK], torch.ones(BATCH, CHUNK))
 
 
 def _closed_loop(session: RolloutSession, clean: dict[str, Tensor], steps: dict[str, int]) -> list[Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from flashwam.wam.base import RolloutSession
 from flashwam.wam.lingbot_va.cache import BlockCache
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET
+from flashwam.wam.lingbot_va.static_cache import StaticCache
 from flashwam.wam.lingbot_va.transformer import Segment, WanTransformer3DModel
 
 __all__ = ["LingBotSession"]
@@ -44,6 +45,8 @@ class LingBotSession(RolloutSession):
         guidance: Stream name -> scale w of v = v_null + w (v_text - v_null); 1 where absent.
         window: Reach of attention in blocks, as in the training mask.
         fused: False runs a pass of its own for appended tokens, which is what fusion is measured against.
+        chunk_tokens: Stream name -> tokens of one chunk, for a cache of fixed shapes (`StaticCache`); None for one that
+            grows with what is in it, which is faster where shapes may change.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class LingBotSession(RolloutSession):
         guidance: Mapping[str, float] | None = None,
         window: int,
         fused: bool = True,
+        chunk_tokens: Mapping[str, int] | None = None,
     ) -> None:
         guidance = dict(guidance or {})
         unknown = set(guidance) - set(STREAM_OFFSET)
@@ -80,15 +84,18 @@ class LingBotSession(RolloutSession):
                 text = torch.cat([text, null_text.to(text).expand(self._batch, -1, -1)])
             self._text = transformer.text_key_value(text)
         config = transformer.config
-        self._cache = BlockCache(
-            config.num_layers,
-            text.shape[0],
-            heads=config.num_attention_heads,
-            head_dim=config.attention_head_dim,
-            window=window,
-            dtype=self._text[0][0].dtype,
-            device=self._text[0][0].device,
-        )
+        options = {
+            "heads": config.num_attention_heads,
+            "head_dim": config.attention_head_dim,
+            "window": window,
+            "dtype": self._text[0][0].dtype,
+            "device": self._text[0][0].device,
+        }
+        self._cache: BlockCache | StaticCache
+        if chunk_tokens is None:
+            self._cache = BlockCache(config.num_layers, text.shape[0], **options)
+        else:
+            self._cache = StaticCache(config.num_layers, text.shape[0], tokens=chunk_tokens, **options)
 
     @property
     def blocks(self) -> tuple[tuple[int, int, bool], ...]:

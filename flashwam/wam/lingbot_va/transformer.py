@@ -23,6 +23,7 @@ from flashwam.wam.lingbot_va.layers import ConditionEmbedder, KeyValue, Linear, 
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET, Layout, check_backend, teacher_forced_layout
 from flashwam.wam.lingbot_va.patches import action_tokens, action_untokens, patchify, unpatchify
 from flashwam.wam.lingbot_va.rope import action_rotary, axis_dims, video_rotary
+from flashwam.wam.lingbot_va.static_cache import StaticCache
 
 __all__ = ["Segment", "WanTransformer3DModel"]
 
@@ -93,6 +94,8 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         _, rows, columns = patch_size
         self.attention = "sdpa"
         self.gradient_checkpointing = False
+        # A function of the model, not a bound method: a copy of the model must run its own blocks.
+        self._trunk = _cached_trunk
         self.patch_embedding_mlp = nn.Linear(in_channels * rows * columns, dim)
         self.action_embedder = nn.Linear(action_dim, dim)
         self.condition_embedder = ConditionEmbedder(dim, freq_dim=freq_dim, text_dim=text_dim)
@@ -190,7 +193,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         segments: Sequence[Segment],
         *,
         text: Sequence[KeyValue],
-        cache: BlockCache,
+        cache: BlockCache | StaticCache,
         velocity: bool = True,
     ) -> Tensor | None:
         """One pass over blocks of a rollout under a cache that `BlockCache.open` has made ready for them.
@@ -219,15 +222,17 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
             if part is segments[-1]:
                 embedding = _per_group(embedded, *embedded.shape[:2], count // group)
         h, modulation, rotary = _joined(hidden, 1), _joined(modulations, 1), _joined(rotaries, 0)
-        for index, block in enumerate(self.blocks[:-1]):
-            h = block(h, modulation, rotary=rotary, text=text[index], attend=cache.attend(index))
-        last = len(self.blocks) - 1
-        if not velocity:
-            cache.write(last, *self.blocks[-1].key_value(h, modulation, rotary=rotary))
-            return None
-        queries = hidden[0].shape[1]
-        h = self.blocks[-1](h, modulation, rotary=rotary, text=text[last], attend=cache.attend(last), queries=queries)
-        return self._head(segments[-1].stream, self._norm_out(h, embedding), segments[-1].x)
+        queries = hidden[0].shape[1] if velocity else 0
+        h = self._trunk(self, h, modulation, rotary, text, cache, queries)
+        return self._head(segments[-1].stream, self._norm_out(h, embedding), segments[-1].x) if velocity else None
+
+    def compile_rollout(self, **options: Any) -> None:
+        """Compile the blocks of `cached_pass`; worth it with a `StaticCache`, whose shapes never change.
+
+        Args:
+            options: For `torch.compile`, such as mode="reduce-overhead" for CUDA graphs.
+        """
+        self._trunk = torch.compile(_cached_trunk, dynamic=False, fullgraph=True, **options)
 
     def text_key_value(self, text: Tensor) -> list[KeyValue]:
         """Every block's cross-attention keys and values of text [B, L, text_dim]."""
@@ -310,6 +315,25 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
                 else:
                     nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
+
+
+def _cached_trunk(
+    model: WanTransformer3DModel,
+    h: Tensor,
+    modulation: Tensor,
+    rotary: Tensor,
+    text: Sequence[KeyValue],
+    cache: BlockCache | StaticCache,
+    queries: int,
+) -> Tensor:
+    """All blocks; the last one for the leading `queries` tokens, or for keys and values alone."""
+    for index, block in enumerate(model.blocks[:-1]):
+        h = block(h, modulation, rotary=rotary, text=text[index], attend=cache.attend(index))
+    last = len(model.blocks) - 1
+    if not queries:
+        cache.write(last, *model.blocks[-1].key_value(h, modulation, rotary=rotary))
+        return h
+    return model.blocks[-1](h, modulation, rotary=rotary, text=text[last], attend=cache.attend(last), queries=queries)
 
 
 def _per_group(x: Tensor, batch: int, frames: int, repeats: int) -> Tensor:
