@@ -23,7 +23,7 @@ from flashwam.report.open_loop import chunk_draws, open_loop_measures
 from flashwam.report.stats import wilson
 from flashwam.sampling import Rollout, StreamSampler, parse_nfe, samplers_for
 from flashwam.sim.closed_loop import TaskResult, run_task
-from flashwam.student import WamInfo, load_wam
+from flashwam.student import WamInfo, load_wam, model_folder
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Policy", "cross_table", "evaluate", "latency_table", "load_policy"]
@@ -78,10 +78,7 @@ def load_policy(folder: str | Path) -> Policy:
     Raises:
         FileNotFoundError: there is none.
     """
-    folder = Path(folder)
-    for result in ("student", "teacher"):
-        if not (folder / "flashwam.json").is_file() and (folder / result / "flashwam.json").is_file():
-            folder = folder / result
+    folder = model_folder(folder)
     wam, info = load_wam(folder)
     return Policy(folder=folder, wam=wam.eval(), info=info, codec=Codec.load(folder))
 
