@@ -59,11 +59,11 @@ def unpack(data: bytes) -> Any:
             max_array_len=_MAX_LENGTH,
             max_map_len=_MAX_LENGTH,
         )
-    except ValueError:
-        raise
     except Exception as error:
-        # The library has own exceptions for some broken input; a caller has one to catch.
-        raise ValueError(f"not a msgpack message: {type(error).__name__}: {error}") from error
+        if type(error) is ValueError:
+            raise
+        # The library has exceptions of its own for some broken input, not all with a text; a caller has one to catch.
+        raise ValueError(f"this is no msgpack message: {type(error).__name__} {error}".rstrip()) from error
     _check(message)
     return message
 

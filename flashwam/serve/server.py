@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -96,7 +96,9 @@ class PolicyServer:
     def stop(self) -> None:
         """Ends `run` from any thread: sessions are closed with code 1001, a request in work is finished first."""
         if self._loop is not None and self._stopping is not None:
-            self._loop.call_soon_threadsafe(self._stopping.set)
+            # A loop that is closed has stopped.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._stopping.set)
 
     async def run(self, *, started: threading.Event | None = None) -> None:
         """Listens until `stop`.
