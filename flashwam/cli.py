@@ -231,6 +231,7 @@ of its own. GET /healthz answers OK; GET /metrics gives sessions and latency per
     parser = _command(commands, "serve", _run_serve, text, examples)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="folder of a teacher or student, or a run")
     parser.add_argument("--nfe", metavar="1v/1a", help="steps per chunk, or full (default: the checkpoint's own)")
+    parser.add_argument("--device", help="such as cuda:1 or cpu (default: cuda where there is one, or else cpu)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=29536, help="default: 29536; 0 takes a free one")
     parser.add_argument("--token-file", type=Path, metavar="FILE", help=_TOKEN_HELP)
@@ -366,6 +367,8 @@ def _run_evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _run_serve(arguments: argparse.Namespace) -> None:
+    import torch
+
     from flashwam.serve.policy import load_served
     from flashwam.serve.server import ServerOptions, serve
 
@@ -377,7 +380,8 @@ def _run_serve(arguments: argparse.Namespace) -> None:
         idle_seconds=arguments.idle_seconds,
         max_sessions=arguments.max_sessions,
     )
-    serve(load_served(arguments.checkpoint, nfe=arguments.nfe), options)
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    serve(load_served(arguments.checkpoint, nfe=arguments.nfe, device=device), options)
 
 
 def _token(file: Path | None) -> str | None:

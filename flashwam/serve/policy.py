@@ -29,7 +29,8 @@ Observation = Mapping[str, Any]
 
 class ObservationCodec(Protocol):
     """Between one episode and the model; a new one is made at every reset, so it may keep state, such as a video
-    encoder's. Tensors are float32 on the CPU; what a client sent wrongly is a ValueError or TypeError."""
+    encoder's. Actions it is given are float32 on the CPU; what it returns may be on any device. What a client sent
+    wrongly is a ValueError or TypeError."""
 
     def encode(self, observations: Sequence[Observation]) -> Tensor:
         """Pictures that follow on those of earlier calls -> latents [1, C, F, h, w]; the first call has one."""
@@ -99,25 +100,27 @@ class ServedModel:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-def load_served(folder: str | Path, *, nfe: str | None = None) -> ServedModel:
+def load_served(folder: str | Path, *, nfe: str | None = None, device: str = "cpu") -> ServedModel:
     """Loads a checkpoint with its codec.
 
     Args:
         folder: A teacher's or student's folder, or a run folder.
         nfe: Steps such as "1v/2a", or "full"; what the checkpoint itself says if None.
+        device: Where it runs.
 
     Raises:
         FileNotFoundError, ValueError: it cannot be loaded or sampled.
     """
     folder = model_folder(folder)
     wam, info = load_wam(folder)
-    wam.eval()
+    wam.to(device).eval()
     teacher = info.kind == "teacher"
     steps = parse_nfe(nfe, tuple(wam.streams)) if nfe is not None else None
     if nfe is None and not teacher:
         steps = {name: spec.steps for name, spec in info.streams.items()}
     samplers = samplers_for(info.streams, steps=steps, teacher=teacher)
     codec = Codec.load(folder)
+    codec.autoencoder.to(device)
     size = tuple(side * codec.autoencoder.factor for side in wam.shapes["video"][1:])
     recipe = info.extra.get("recipe") or {}
     tasks = recipe.get("evaluate", {}).get("tasks") or recipe.get("data", {}).get("tasks")
@@ -125,6 +128,7 @@ def load_served(folder: str | Path, *, nfe: str | None = None) -> ServedModel:
         "name": str(info.extra.get("name", folder.parent.name)),
         "kind": info.kind,
         "step": info.steps,
+        "device": device,
         "cameras": [CAMERA],
         "picture_size": list(size),
         "controls": len(codec.actions.used),

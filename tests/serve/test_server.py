@@ -227,13 +227,13 @@ def test_health_answers_while_a_chunk_is_drawn(model, episode):
 
 def test_only_the_token_opens(model):
     with serving(model, ServerOptions(port=0, token="s3cret")) as server:
-        wrong = (None, "", "s3cre", "s3cret2", "S3CRET", "\u00e9")
-        for token in wrong:
-            with pytest.raises((RuntimeError, ValueError, UnicodeError)):
+        for token in (None, "", "s3cre", "s3cret2", "S3CRET", "s3cret s3cret"):
+            with pytest.raises(RuntimeError, match="401"):
                 PolicyClient(server.url, token)
         for headers in (
             {"Authorization": "s3cret"},
             {"Authorization": "Basic s3cret"},
+            {"Authorization": "Bearer s3cr\u00e9t"},
             [("Authorization", "Bearer s3cret")] * 2,
         ):
             with pytest.raises(InvalidStatus) as refused:
@@ -342,7 +342,7 @@ def test_the_command_serves_until_it_is_signalled(checkpoint, model, episode, nu
 
     with ThreadPoolExecutor(1) as pool:
         used = pool.submit(use)
-        assert main(["serve", str(checkpoint), "--port", "0", "--nfe", "1v/2a"]) == 0
+        assert main(["serve", str(checkpoint), "--port", "0", "--nfe", "1v/2a", "--device", "cpu"]) == 0
         chunks, nfe = used.result(10)
     assert_array_equal(chunks, expected)
     assert nfe == {"video": 1, "action": 2}
