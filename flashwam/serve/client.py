@@ -24,7 +24,7 @@ class PolicyClient:
     Args:
         url: Such as "ws://127.0.0.1:29536".
         token: Where the server asks for one.
-        timeout: Seconds to wait for the connection and for each reply; None waits for ever.
+        timeout: Seconds to wait for each reply; None waits for ever.
 
     Attributes:
         metadata: What the server tells of its model.
@@ -49,7 +49,7 @@ class PolicyClient:
             self._connection = connect(
                 url,
                 additional_headers=None if token is None else {"Authorization": f"Bearer {token}"},
-                open_timeout=timeout,
+                open_timeout=10,
                 compression=None,
                 max_size=None,
                 ping_interval=None,

@@ -266,7 +266,7 @@ class PolicySession:
             )
         action = codec.executed(state).to(self._device)
         if self._first is not None:
-            action[:, :, :1] = 0
+            action = torch.cat([torch.zeros_like(action[:, :, :1]), action[:, :, 1:]], 2)
         with self._timed("cache"):
             self._rollout.observe({"video": video, "action": action})
         self._first = None

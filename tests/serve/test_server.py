@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import threading
 import time
 import urllib.error
@@ -75,13 +76,13 @@ def test_a_client_written_from_the_protocol_alone_completes_a_closed_loop(server
     prompt, observations = episode(7, frames=8)
     keys = [{key: nd(picture) for key, picture in one.items()} for one in observations]
     session = PolicySession(model)
-    with connect(server.url, compression=None, max_size=None, ping_interval=None) as socket:
-        metadata = msgpack.unpackb(socket.recv())
+    with connect(server.url, compression=None, max_size=None, ping_interval=None) as connection:
+        metadata = msgpack.unpackb(connection.recv())
         frames, per_frame = metadata["chunk_frames"], metadata["actions_per_frame"]
 
         def ask(**request):
-            socket.send(msgpack.packb(request))
-            return msgpack.unpackb(socket.recv(), object_hook=from_nd)
+            connection.send(msgpack.packb(request))
+            return msgpack.unpackb(connection.recv(), object_hook=from_nd)
 
         reply = ask(reset=True, prompt=prompt, seed=3, save_visualization=False)
         assert set(reply) == {"server_timing"}
@@ -127,10 +128,10 @@ def test_an_error_is_a_text_frame_and_1011_and_another_session_goes_on(server, m
         healthy.reset(prompt, seed=1)
         assert_array_equal(healthy.infer(observations[0]), alone[0])
         for bad in (b"", b"\xc1", b"\x91" * 5000, msgpack.packb({"obs": 1}), msgpack.packb([1]), "text"):
-            with connect(server.url) as socket:
-                socket.recv()
-                socket.send(bad)
-                (text,), code, _ = closing(socket)
+            with connect(server.url) as connection:
+                connection.recv()
+                connection.send(bad)
+                (text,), code, _ = closing(connection)
                 assert isinstance(text, str)
                 assert re.match(r"(Value|Type)Error: \w+", text)
                 assert code == 1011
@@ -168,12 +169,12 @@ def test_errors_show_no_paths_and_no_traceback(model, episode, error, told, hidd
     Broken.error = error
     broken = replace(model, codec=lambda: Broken(model.codec()._codec, size=(64, 64)))
     with serving(broken) as server:
-        with connect(server.url) as socket:
-            socket.recv()
+        with connect(server.url) as connection:
+            connection.recv()
             for request in ({"reset": True, "prompt": ""}, {"obs": {CAMERA: nd(episode(0)[1][0][CAMERA])}}):
-                socket.send(msgpack.packb(request))
-            socket.recv()
-            (text,), code, reason = closing(socket)
+                connection.send(msgpack.packb(request))
+            connection.recv()
+            (text,), code, reason = closing(connection)
         assert text.startswith(told)
         assert not re.search(hidden, text + reason)
         assert "Traceback" not in text
@@ -204,7 +205,9 @@ def test_health_and_metrics(server, model, episode):
     assert latency["infer"]["ms"]["total"]["p99"] > latency["infer"]["ms"]["video"]["p50"]
 
 
-def test_health_answers_while_a_chunk_is_drawn(model, episode):
+@pytest.fixture
+def slow(model):
+    """The model with a codec that waits, when it has begun to encode, and the two events of that."""
     entered, go_on = threading.Event(), threading.Event()
 
     class Slow(FrameCodec):
@@ -213,9 +216,14 @@ def test_health_answers_while_a_chunk_is_drawn(model, episode):
             assert go_on.wait(20)
             return super().encode(observations)
 
-    slow = replace(model, codec=lambda: Slow(model.codec()._codec, size=(64, 64)))
+    codec = model.codec()._codec
+    return replace(model, codec=lambda: Slow(codec, size=(64, 64))), entered, go_on
+
+
+def test_health_answers_while_a_chunk_is_drawn(slow, model, episode):
+    slow_model, entered, go_on = slow
     prompt, observations = episode(2)
-    with serving(slow) as server, PolicyClient(server.url) as client, ThreadPoolExecutor(1) as pool:
+    with serving(slow_model) as server, PolicyClient(server.url) as client, ThreadPoolExecutor(1) as pool:
         client.reset(prompt, seed=2)
         answer = pool.submit(client.infer, observations[0])
         assert entered.wait(10)
@@ -223,6 +231,42 @@ def test_health_answers_while_a_chunk_is_drawn(model, episode):
         assert not answer.done()
         go_on.set()
         assert_array_equal(answer.result(10), three_chunks(PolicySession(model), prompt, observations, seed=2)[0])
+
+
+def test_a_client_that_leaves_in_the_middle_harms_nobody(slow, model, episode):
+    slow_model, entered, go_on = slow
+    prompt, observations = episode(2)
+    with serving(slow_model) as server:
+        gone = connect(server.url)
+        gone.recv()
+        gone.send(msgpack.packb({"reset": True, "prompt": prompt}))
+        gone.recv()
+        gone.send(msgpack.packb({"obs": {CAMERA: nd(observations[0][CAMERA])}}))
+        assert entered.wait(10)
+        gone.socket.shutdown(socket.SHUT_RDWR)
+        go_on.set()
+        with PolicyClient(server.url) as client:
+            chunks = three_chunks(client, prompt, observations, seed=2)
+        assert_array_equal(chunks, three_chunks(PolicySession(model), prompt, observations, seed=2))
+        wait_for(lambda: server.metrics()["sessions"] == {"open": 0, "served": 2, "failed": 0})
+
+
+def test_stopping_waits_for_the_chunk_that_is_drawn(slow, episode):
+    slow_model, entered, go_on = slow
+    prompt, observations = episode(2)
+    with ThreadPoolExecutor(1) as pool:
+        with serving(slow_model) as server:
+            client = PolicyClient(server.url)
+            client.reset(prompt)
+            answer = pool.submit(client.infer, observations[0])
+            assert entered.wait(10)
+            server.stop()
+            with pytest.raises(RuntimeError, match="1001"):
+                answer.result(10)
+            assert server.metrics()["sessions"]["open"] == 1
+            go_on.set()
+        assert server.metrics()["sessions"]["open"] == 0
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("inference")]
 
 
 def test_only_the_token_opens(model):
@@ -256,19 +300,19 @@ def test_pages_in_a_browser_are_turned_away(server):
 
 def test_an_oversize_message_ends_its_session_alone(server):
     with PolicyClient(server.url) as other:
-        with connect(server.url) as socket:
-            socket.recv()
-            socket.send(msgpack.packb({"reset": True, "prompt": "x" * 2**20}))
-            texts, code, _ = closing(socket)
+        with connect(server.url) as connection:
+            connection.recv()
+            connection.send(msgpack.packb({"reset": True, "prompt": "x" * 2**20}))
+            texts, code, _ = closing(connection)
         assert (texts, code) == ([], 1009)
         other.reset("")
 
 
 def test_a_silent_session_is_ended(model):
     with serving(model, ServerOptions(port=0, idle_seconds=0.3)) as server:
-        with connect(server.url) as socket:
-            socket.recv()
-            texts, code, reason = closing(socket)
+        with connect(server.url) as connection:
+            connection.recv()
+            texts, code, reason = closing(connection)
         assert (texts, code) == ([], 1008)
         assert "idle" in reason
         wait_for(lambda: not server.metrics()["sessions"]["open"])
@@ -289,10 +333,10 @@ def test_no_more_than_so_many_sessions(model):
 
 def test_stopping_closes_sessions_and_frees_the_port(model):
     with serving(model) as server:
-        socket = connect(server.url)
-        socket.recv()
+        connection = connect(server.url)
+        connection.recv()
         server.stop()
-        assert closing(socket)[1] == 1001
+        assert closing(connection)[1] == 1001
         port = server.port
     with serving(model, ServerOptions(port=port)) as again, PolicyClient(again.url) as client:
         assert again.port == port
