@@ -351,7 +351,7 @@ def _run_evaluate(arguments: argparse.Namespace) -> None:
     if arguments.server is not None:
         if arguments.nfe or arguments.plain_euler:
             arguments.parser.error("--nfe and --plain-euler are the server's to choose: see flashwam serve --help")
-        from flashwam.evaluation import evaluate_served
+        from flashwam.served_evaluation import evaluate_served
 
         results = evaluate_served(arguments.server, token=_token(arguments.token_file), **common)
     else:

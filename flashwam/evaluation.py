@@ -22,11 +22,11 @@ from flashwam.provenance import provenance
 from flashwam.report.open_loop import chunk_draws, open_loop_measures
 from flashwam.report.stats import wilson
 from flashwam.sampling import Rollout, StreamSampler, parse_nfe, samplers_for
-from flashwam.sim.closed_loop import TaskResult, drive, run_task
+from flashwam.sim.closed_loop import TaskResult, run_task
 from flashwam.student import WamInfo, load_wam, model_folder
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["Policy", "cross_table", "evaluate", "evaluate_served", "latency_table", "load_policy"]
+__all__ = ["Policy", "cross_table", "evaluate", "latency_table", "load_policy", "task_numbers"]
 
 logger = logging.getLogger(__name__)
 
@@ -137,69 +137,6 @@ def evaluate(
     return results
 
 
-def evaluate_served(
-    url: str,
-    *,
-    token: str | None = None,
-    episodes: int | None = None,
-    tasks: Sequence[str] | None = None,
-    seed: int = 0,
-    out: str | Path | None = None,
-) -> list[dict[str, Any]]:
-    """Drives the tasks in closed loop through a policy server, one episode after another.
-
-    The scenes are those of `evaluate`. The server draws the noise from the same seed, but per episode; a single
-    episode is the same to the bit, many are not.
-
-    Args:
-        url: Such as "ws://127.0.0.1:29536".
-        token: Where the server asks for one.
-        episodes: Per task; what the served model's recipe says if None.
-        tasks: What the served model's recipe says if None.
-        seed: Of episodes and noise.
-        out: Folder for the result; `runs/served/<name>/evaluations` if None.
-
-    Returns:
-        One result, as written: like those of `evaluate`, without an open loop; latency is a round trip's.
-    """
-    from flashwam.serve.client import PolicyClient, RemotePolicy
-
-    with PolicyClient(url, token) as client:
-        told = client.metadata
-        policy = RemotePolicy(client)
-        name, nfe = str(told["name"]), "/".join(f"{steps}{stream[0]}" for stream, steps in told["nfe"].items())
-        tasks = tuple(tasks or told.get("tasks") or ())
-        episodes = episodes or told.get("episodes") or 50
-        if not tasks:
-            raise ValueError(f"the model at {url} names no tasks; give --tasks, such as reach-wall")
-        driven = []
-        for task in tasks:
-            driven.append(drive(policy, task, episodes=episodes, seed=seed, size=policy.size))
-            logger.info("%s %s at %s: %s %d/%d", name, nfe, url, task, sum(driven[-1].success), episodes)
-    result = {
-        "label": f"{name} {nfe} served",
-        "run": name,
-        "kind": told["kind"],
-        "step": told["step"],
-        "setting": nfe,
-        "nfe": dict(told["nfe"]),
-        "sampler": "own",
-        "asked": {"tasks": list(tasks), "episodes": episodes, "closed_loop": True},
-        "tasks": {one.task: _task_numbers([one]) for one in driven},
-        "overall": _task_numbers(driven),
-        "open_loop": None,
-        "latency": {"chunk_ms": statistics.median(policy.chunk_ms)},
-        "strip": None,
-        "seed": seed,
-        "server": {"url": url, "model": told},
-        "provenance": provenance(),
-    }
-    folder = Path(out) if out is not None else Path("runs") / "served" / name / "evaluations"
-    path = folder / f"step{told['step']}_{nfe.replace('/', '-')}_served_seed{seed}.json"
-    atomic_write(path, (json.dumps(result, indent=1) + "\n").encode())
-    return [result]
-
-
 def _measure(
     policy: Policy, nfe: str, asked: Mapping[str, Any], *, seed: int, plain_euler: bool, folder: Path, stem: str
 ) -> dict[str, Any]:
@@ -220,8 +157,8 @@ def _measure(
         "nfe": {name: sampler.steps for name, sampler in samplers.items()},
         "sampler": "euler" if plain_euler else "own",
         "asked": dict(asked),
-        "tasks": {result.task: _task_numbers([result]) for result in driven},
-        "overall": _task_numbers(driven) if driven else None,
+        "tasks": {result.task: task_numbers([result]) for result in driven},
+        "overall": task_numbers(driven) if driven else None,
         "open_loop": open_loop,
         "latency": _latency(policy, samplers),
         "strip": strip,
@@ -230,7 +167,8 @@ def _measure(
     }
 
 
-def _task_numbers(results: Sequence[TaskResult]) -> dict[str, Any]:
+def task_numbers(results: Sequence[TaskResult]) -> dict[str, Any]:
+    """Success with its interval, commitment, ways and length of the episodes of one or several tasks."""
     success = [s for result in results for s in result.success]
     committed = [r.commitment for r in results if r.commitment is not None]
     low, high = wilson(sum(success), len(success))
