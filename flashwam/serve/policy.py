@@ -119,9 +119,7 @@ def load_served(folder: str | Path, *, nfe: str | None = None, device: str = "cp
     if nfe is None and not teacher:
         steps = {name: spec.steps for name, spec in info.streams.items()}
     samplers = samplers_for(info.streams, steps=steps, teacher=teacher)
-    codec = Codec.load(folder)
-    codec.autoencoder.to(device)
-    size = tuple(side * codec.autoencoder.factor for side in wam.shapes["video"][1:])
+    codec, facts = _frame_codec(folder, wam, device)
     recipe = info.extra.get("recipe") or {}
     tasks = recipe.get("evaluate", {}).get("tasks") or recipe.get("data", {}).get("tasks")
     metadata = {
@@ -129,15 +127,28 @@ def load_served(folder: str | Path, *, nfe: str | None = None, device: str = "cp
         "kind": info.kind,
         "step": info.steps,
         "device": device,
-        "cameras": [CAMERA],
-        "picture_size": list(size),
-        "controls": len(codec.actions.used),
-        "keyframes_per_frame": 1,
         "tasks": list(tasks or []),
         "episodes": recipe.get("evaluate", {}).get("episodes"),
+        **facts,
         **describe_sampling(wam, samplers),
     }
-    return ServedModel(wam=wam, samplers=samplers, codec=lambda: FrameCodec(codec, size=size), metadata=metadata)
+    return ServedModel(wam=wam, samplers=samplers, codec=codec, metadata=metadata)
+
+
+def _frame_codec(
+    folder: Path, wam: WorldActionModel, device: str
+) -> tuple[Callable[[], ObservationCodec], dict[str, Any]]:
+    """What makes an episode's codec, and what a client must know of it."""
+    codec = Codec.load(folder)
+    codec.autoencoder.to(device)
+    height, width = (side * codec.autoencoder.factor for side in wam.shapes["video"][1:])
+    facts = {
+        "cameras": [CAMERA],
+        "picture_size": [height, width],
+        "controls": len(codec.actions.used),
+        "keyframes_per_frame": 1,
+    }
+    return lambda: FrameCodec(codec, size=(height, width)), facts
 
 
 def describe_sampling(wam: WorldActionModel, samplers: Mapping[str, StreamSampler]) -> dict[str, Any]:
