@@ -27,6 +27,7 @@ PACKAGES = (
 EXTRAS = {
     "sim": ("metaworld", "av"),
     "report": ("matplotlib",),
+    "serve": ("websockets", "msgpack"),
     "dev": ("pytest", "ruff", "nbclient", "nbformat", "ipykernel"),
 }
 """Extra of setup.cfg -> packages that it brings."""
