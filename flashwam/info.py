@@ -28,6 +28,7 @@ EXTRAS = {
     "sim": ("metaworld", "av"),
     "data": ("av",),
     "report": ("matplotlib",),
+    "serve": ("websockets", "msgpack"),
     "dev": ("pytest", "ruff", "nbclient", "nbformat", "ipykernel"),
 }
 """Extra of setup.cfg -> packages that it brings."""

@@ -9,6 +9,8 @@ __all__ = ["LingBotConfig"]
 
 FAMILY = "lingbot_va"
 FILE_NAME = "wam.json"
+_OPTIONAL = {"matmul_dtype", "rollout"}
+ROLLOUTS = ("dynamic", "static", "compiled", "graphed")
 MATMUL_DTYPES = (None, "float32", "bfloat16")
 
 
@@ -32,6 +34,7 @@ class LingBotConfig:
     actions_per_frame: int
     window_chunks: int
     matmul_dtype: str | None = None
+    rollout: str = "dynamic"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "latent_size", tuple(self.latent_size))
@@ -43,6 +46,9 @@ class LingBotConfig:
 
         if self.matmul_dtype not in MATMUL_DTYPES:
             raise ValueError(f"matmul_dtype must be one of {MATMUL_DTYPES}, got {self.matmul_dtype!r}")
+
+        if self.rollout not in ROLLOUTS:
+            raise ValueError(f"rollout must be one of {', '.join(ROLLOUTS)}; got {self.rollout!r}")
 
     def save(self, folder: str | Path) -> None:
         """Write ``wam.json`` into a folder."""
@@ -62,7 +68,10 @@ class LingBotConfig:
         family = fields.pop("family", None)
         if family != FAMILY:
             raise ValueError(f"{path} must say family {FAMILY!r}, got {family!r}: load it with its own family")
-        unknown, missing = set(fields) - set(cls.__slots__), set(cls.__slots__) - set(fields) - {"matmul_dtype"}
+        unknown, missing = (
+            set(fields) - set(cls.__slots__),
+            set(cls.__slots__) - set(fields) - {"matmul_dtype", "rollout"},
+        )
         if unknown or missing:
             raise ValueError(f"{path}: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}")
         return cls(**fields)
