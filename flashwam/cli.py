@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ in order:
   flashwam demo                        all of the below at small size, and one page that shows it
   flashwam analyze flash_wam           before any training: which consistency function fits which stream, and why
   flashwam collect teacher             demonstrations from a simulator
+  flashwam convert RAW OUT --recipe R  or latents of a robot's own episodes
   flashwam train teacher               the many-step teacher
   flashwam distill flash_wam           the one-step student
   flashwam evaluate runs/flash_wam/student --nfe 1v/1a
@@ -44,7 +45,8 @@ in order:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 2 for a user's error, 130 after Ctrl-C."""
+    """Runs one command; returns the exit status: 0, 1 where `check` found something, 2 for a user's error, 130 after
+    Ctrl-C."""
     # Set before torch is imported: two OpenMP teams on the same cores slow each other down many times over.
     for key, value in (("OMP_NUM_THREADS", "1"), ("MKL_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")):
         os.environ.setdefault(key, value)
@@ -54,10 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for noisy in ("matplotlib", "PIL", "urllib3", "filelock", "absl", "numexpr", "OpenGL", "websockets"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        arguments.run(arguments)
+        status = arguments.run(arguments)
         # Only now would a full disk or a closed pipe show.
         sys.stdout.flush()
-        return 0
+        return status or 0
     except KeyboardInterrupt:
         print("\nstopped; what is done is kept, and the same command resumes it", file=sys.stderr)
         return INTERRUPTED
@@ -88,7 +90,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"flashwam {_version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_demo, _collect, _train, _distill, _evaluate, _serve, _analyze, _compare, _info):
+    for add in (_demo, _collect, _convert, _check, _train, _distill, _evaluate, _serve, _analyze, _compare, _info):
         add(commands)
     arguments, rest = parser.parse_known_args(argv)
     # argparse gives up on positionals after the first option; overrides may stand anywhere.
@@ -110,7 +112,9 @@ def _version() -> str:
         return "(not installed)"
 
 
-def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], text: str, examples: str) -> Any:
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int | None], text: str, examples: str
+) -> Any:
     title, _, body = text.partition("\n")
     parser = commands.add_parser(
         name,
@@ -165,6 +169,35 @@ Writes LeRobot v2.1 folders below data.root: one per task, with videos, actions,
 Tasks with several ways to succeed get data.multimodal_episodes, and a coin chooses the way."""
     examples = "  flashwam collect teacher\n  flashwam collect teacher 'data.tasks=[reach-wall]' data.processes=4"
     _add_recipe(_command(commands, "collect", _run_collect, text, examples), run_dir=False)
+
+
+def _convert(commands: Any) -> None:
+    text = """\
+latents from raw LeRobot episodes, versions 2 and 3
+Encodes the pictures of every data set below RAW as the recipe's `data` section says (cameras, layout, camera_size,
+stride), with the autoencoder and text encoder of wam.pretrained, and writes the layout that LingBot-VA trains from
+below OUT, with the actions' quantiles. data.processes episodes are encoded at a time. A file that is there is never
+made again, so the same command goes on after an interruption."""
+    examples = (
+        "  flashwam convert raw/towels data/towels --recipe robotwin_flash_wam wam.pretrained=checkpoints/base\n"
+        "  flashwam convert raw data --recipe libero_flash_wam data.processes=8 data.skip_bad=true"
+    )
+    parser = _command(commands, "convert", _run_convert, text, examples)
+    parser.add_argument("raw", metavar="RAW", type=Path, help="folder above the raw data sets")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder of the result")
+    parser.add_argument("--recipe", required=True, metavar="RECIPE", help=_RECIPE_HELP)
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help=_OVERRIDE_HELP)
+
+
+def _check(commands: Any) -> None:
+    text = """\
+whether every file of a data set can be read
+Reads every sample of a recipe whose data.source is lerobot, once, and lists each file that is damaged, foreign or does
+not fit the others, with the reason. Exit status 1 if there is any; training skips them with data.skip_bad=true."""
+    examples = "  flashwam check robotwin_flash_wam\n  flashwam check robotwin_flash_wam data.root=data/towels"
+    parser = _command(commands, "check", _run_check, text, examples)
+    parser.add_argument("recipe", metavar="RECIPE", help=_RECIPE_HELP)
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help=_OVERRIDE_HELP)
 
 
 def _train(commands: Any) -> None:
@@ -328,6 +361,34 @@ def _run_collect(arguments: argparse.Namespace) -> None:
         from flashwam.pipeline import collect
 
         print(f"demonstrations: {collect(recipe)}")
+
+
+def _run_convert(arguments: argparse.Namespace) -> None:
+    from flashwam.config import load_recipe
+    from flashwam.pipeline import convert
+
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    result = convert(recipe, arguments.raw, arguments.out)
+    print(f"latents: {arguments.out} ({result.written} files written, {result.kept} kept, {result.episodes} episodes)")
+    _print_bad(result.bad)
+
+
+def _run_check(arguments: argparse.Namespace) -> int:
+    from flashwam.config import load_recipe
+    from flashwam.pipeline import check
+
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    if recipe.data.source != "lerobot":
+        raise ValueError(f"nothing to check: data.source is {recipe.data.source!r}, expected 'lerobot'")
+    count, bad = check(recipe)
+    print(f"samples: {count} below {recipe.data.root}, {len(bad)} of them or their data sets bad")
+    _print_bad(bad)
+    return 1 if bad else 0
+
+
+def _print_bad(bad: Mapping[str, str]) -> None:
+    for what, reason in bad.items():
+        print(f"bad: {what}: {reason}" if what not in reason else f"bad: {reason}")
 
 
 def _run_train(arguments: argparse.Namespace) -> None:

@@ -26,6 +26,7 @@ PACKAGES = (
 )
 EXTRAS = {
     "sim": ("metaworld", "av"),
+    "data": ("av",),
     "report": ("matplotlib",),
     "serve": ("websockets", "msgpack"),
     "dev": ("pytest", "ruff", "nbclient", "nbformat", "ipykernel"),
