@@ -26,6 +26,7 @@ PACKAGES = (
 )
 EXTRAS = {
     "sim": ("metaworld", "av"),
+    "lora": ("peft",),
     "report": ("matplotlib",),
     "dev": ("pytest", "ruff", "nbclient", "nbformat", "ipykernel"),
 }

@@ -98,7 +98,7 @@ def _run(
     info: dict[str, Any],
 ) -> Path:
     return run_training(
-        make_method(loop, recipe.streams, student, teacher=teacher),
+        make_method(loop, recipe.streams, student, teacher=teacher, seed=recipe.seed),
         dataset(recipe, codec=codec),
         loop,
         run_dir=run_dir,
@@ -113,7 +113,15 @@ def train(recipe: Recipe, *, run_dir: str | Path | None = None) -> Path:
 
     Returns:
         Folder of the teacher, `<run_dir>/teacher`.
+
+    Raises:
+        ValueError: the recipe adapts a model (`train.lora`) but names none.
     """
+    if recipe.train.lora is not None and recipe.wam.pretrained is None:
+        raise ValueError(
+            f"recipe {recipe.name!r}: train.lora adapts a trained model; set wam.pretrained to its folder or train.lora "
+            "to null"
+        )
     codec = prepare_data(recipe)
     folder = prepare_run(recipe, run_dir)
     with torch.random.fork_rng(devices=[]):
@@ -141,7 +149,10 @@ def distill(recipe: Recipe, *, run_dir: str | Path | None = None) -> Path:
         )
     teacher_folder = Path(recipe.wam.pretrained)
     teacher, _ = load_wam(teacher_folder)
-    student, _ = load_wam(recipe.distill.init or teacher_folder)
+    if recipe.distill.lora is None:
+        student, _ = load_wam(recipe.distill.init or teacher_folder)
+    else:
+        student = teacher
     codec = prepare_data(recipe)
     folder = prepare_run(recipe, run_dir)
     info = {"teacher": str(teacher_folder), "init": recipe.distill.init}
