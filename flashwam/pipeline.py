@@ -119,8 +119,8 @@ def train(recipe: Recipe, *, run_dir: str | Path | None = None) -> Path:
     """
     if recipe.train.lora is not None and recipe.wam.pretrained is None:
         raise ValueError(
-            f"recipe {recipe.name!r}: train.lora adapts a trained model; set wam.pretrained to its folder or train.lora "
-            "to null"
+            f"recipe {recipe.name!r}: train.lora adapts a trained model; set wam.pretrained to its folder, or "
+            "train.lora to null"
         )
     codec = prepare_data(recipe)
     folder = prepare_run(recipe, run_dir)

@@ -133,7 +133,8 @@ class LoopConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the method."""
     init: str | None = None
-    """Folder of the weights the trained model starts from; null: the teacher's (or fresh ones for a teacher)."""
+    """Folder of the weights the trained model starts from; null: the teacher's (or fresh ones for a teacher). With
+    `lora`, a student that was trained with it from the same teacher."""
     lora: LoraConfig | None = None
     """Train low-rank adapters on one backbone that all roles share; null: every role is a whole model."""
     steps: int = 1000

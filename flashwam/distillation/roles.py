@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flashwam.distillation.adapters import AdaptedModel
+from flashwam.distillation.adapted_model import AdaptedModel
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Roles", "ema_update", "frozen_copy", "relative_distance"]
@@ -48,7 +48,7 @@ class Roles:
     """Who is who in one training.
 
     Args:
-        student: The model that is trained; switched to training mode. Roles made of `Adapters` share one backbone.
+        student: The model that is trained; switched to training mode. Models of one `Adapters` share a backbone.
         teacher: Frozen model that gives targets; None where the data do. Frozen in place.
         target: Whether an exponential moving average of the student is kept.
         reference: Whether a frozen copy of the student as it starts is kept.

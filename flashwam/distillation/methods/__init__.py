@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from flashwam.core.imports import find_class
 from flashwam.core.streams import StreamSpec
-from flashwam.distillation.adapters import Adapters
+from flashwam.distillation.adapted_model import AdaptedModel
+from flashwam.distillation.adapters import STUDENT, Adapters
 from flashwam.distillation.methods.base import Method, MethodOutput, NonFiniteError, StreamTerm
 from flashwam.distillation.methods.consistency import ConsistencyDistillation
 from flashwam.distillation.methods.flow_matching import FlowMatching
@@ -54,7 +55,8 @@ def make_method(
     """The method that a recipe's section asks for, with its options.
 
     Args:
-        loop: Names method and options. With `loop.lora`, student and teacher are made of one model.
+        loop: Names method and options. With `loop.lora`, student and teacher are made of one model, and `loop.init`
+            names the student whose adapter is taken over.
         streams: Per-stream choices, in generation order.
         student: The model to train; with `loop.lora` the one whose weights all roles share. It is changed in place.
         teacher: The frozen model; with `loop.lora` None or the student's.
@@ -73,5 +75,7 @@ def make_method(
         if teacher is not None and teacher is not student:
             raise ValueError("with lora, teacher and student share one model: give the teacher's as both")
         adapters = Adapters(student, loop.lora, seed=seed)
-        student, teacher = adapters.student(), adapters.teacher()
+        if loop.init is not None:
+            adapters.load(loop.init)
+        student, teacher = AdaptedModel(adapters, STUDENT), AdaptedModel(adapters, None)
     return kind(streams, student, teacher=teacher, keep_target=loop.save_weights == "target", **options)
