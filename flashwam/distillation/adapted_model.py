@@ -40,7 +40,9 @@ class AdaptedModel(WorldActionModel):
         return self._shared[0]
 
     def frozen_copy(self, name: str) -> "AdaptedModel":
-        """A further frozen role of the same backbone that starts as this one."""
+        """A further frozen role of the same backbone that starts as this one; without an adapter, this role again."""
+        if self.name is None:
+            return self
         self.adapters.copy(self.name, name)
         return AdaptedModel(self.adapters, name).requires_grad_(False).eval()
 
