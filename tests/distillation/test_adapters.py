@@ -93,9 +93,7 @@ def test_adapters_act_in_every_kind_of_layer_and_merge_into_it(tmp_path, layer):
 
 
 def test_export_has_the_teachers_layout_and_leaves_all_as_it_was(tmp_path):
-    model = make()
-    model.save_pretrained(tmp_path / "teacher")
-    roles = four_roles(model)
+    roles = four_roles(make())
     disturb(roles.model)
     disturb(roles.target, 1)
     before = {name: velocity(role) for name, role in vars(roles).items() if isinstance(role, AdaptedModel)}
@@ -106,17 +104,9 @@ def test_export_has_the_teachers_layout_and_leaves_all_as_it_was(tmp_path):
     )
     assert {k: v.shape for k, v in teacher.items()} == {k: v.shape for k, v in student.items()}
     changed = {k for k in teacher if not torch.equal(teacher[k], student[k])}
-    assert changed == {
-        k
-        for k in teacher
-        if k.startswith("blocks")
-        and k.removesuffix(".weight").endswith(LingBotVA.adapter_targets)
-        and k.endswith(".weight")
-    }
-    assert same(
-        LingBotVA.from_pretrained(tmp_path / "teacher").state_dict(),
-        LingBotVA.from_pretrained(tmp_path / "teacher").state_dict(),
-    )
+    ends = tuple(f".{target}.weight" for target in LingBotVA.adapter_targets)
+    assert changed == {k for k in teacher if k.startswith("blocks") and k.endswith(ends)}
+    assert same(LingBotVA.from_pretrained(tmp_path / "teacher").state_dict(), make().state_dict())
     for name, expected in before.items():
         assert same(velocity(getattr(roles, name)), expected)
         for stream, value in velocity(LingBotVA.from_pretrained(tmp_path / name)).items():
@@ -234,6 +224,20 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, method, streams, sav
     parts = run("parts", Waves())
     assert same(load_wam(whole)[0].state_dict(), load_wam(parts)[0].state_dict())
     assert not same(load_wam(whole)[0].state_dict(), make().state_dict())
+
+
+def test_a_bfloat16_backbone_trains_float32_adapters_and_exports_bfloat16(tmp_path):
+    model = make().to(torch.bfloat16)
+    config = loop("consistency", lora=LORA, precision="bf16", steps=2, batch_size=2)
+    built = make_method(config, STREAMS, model, teacher=model)
+    kept = copy.deepcopy(list(built.roles.teacher.parameters()))
+    assert {p.dtype for p in built.roles.model.parameters()} == {torch.float32}
+    student, _ = load_wam(train(built, Waves(), config, run_dir=tmp_path, seed=0))
+    assert all(torch.equal(a, b) for a, b in zip(kept, built.roles.teacher.parameters(), strict=True))
+    assert {p.dtype for p in student.parameters()} == {torch.bfloat16}
+    with torch.no_grad():
+        for name, value in velocity(student).items():
+            assert_close(value, velocity(built.roles.model)[name], rtol=0, atol=2e-2)
 
 
 def test_target_is_the_moving_average_of_the_adapter():
