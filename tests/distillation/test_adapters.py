@@ -166,6 +166,18 @@ def test_interleaved_sessions_each_keep_their_role(tmp_path):
         assert session.frame_index == 2
 
 
+def test_compiled_rollouts_follow_the_roles():
+    roles = four_roles(make())
+    disturb(roles.model)
+    text = Waves().batch([0, 1]).text
+    members = (roles.model, roles.teacher, roles.target)
+    expected = [session_velocity(role.session(text, static=True)) for role in members]
+    torch.compiler.reset()
+    roles.model.adapters.backbone.transformer.compile_rollout(backend="eager")
+    for role, value in zip(members, expected, strict=True):
+        assert torch.equal(session_velocity(role.session(text, static=True)), value)
+
+
 @pytest.mark.parametrize(("method", "streams"), [("consistency", STREAMS), ("on_policy", STREAMS), ("on_policy", HELD)])
 def test_training_leaves_the_backbone_alone_and_exports_a_plain_student(tmp_path, method, streams):
     model = make()
