@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from test_methods_on_lingbot import STREAMS, Waves, loop, make
 from torch.testing import assert_close
 
+import flashwam
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.adapted_model import AdaptedModel
 from flashwam.distillation.adapters import STUDENT, Adapters
@@ -332,3 +333,15 @@ def test_without_peft_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
     with pytest.raises(ImportError, match=r"flashwam\[lora\]"):
         Adapters(make(), LORA)
+
+
+def test_flow_matching_adapts_a_trained_model_and_refuses_a_fresh_one(tmp_path):
+    config = loop("flow_matching", lora=LORA, steps=2)
+    built = make_method(config, STREAMS, make())
+    teacher, info = load_wam(train(built, Waves(), config, run_dir=tmp_path, seed=0))
+    assert info.kind == "teacher"
+    adapted = velocity(built.roles.model)
+    for name, value in velocity(teacher).items():
+        assert_close(value, adapted[name], rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match=r"train\.lora adapts a trained model; set wam\.pretrained"):
+        flashwam.train(flashwam.load_recipe("metaworld/teacher", ["train.lora.rank=4"]), run_dir=tmp_path / "fresh")
