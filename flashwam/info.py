@@ -27,6 +27,7 @@ PACKAGES = (
 EXTRAS = {
     "sim": ("metaworld", "av"),
     "data": ("av",),
+    "lora": ("peft",),
     "report": ("matplotlib",),
     "serve": ("websockets", "msgpack"),
     "dev": ("pytest", "ruff", "nbclient", "nbformat", "ipykernel"),
