@@ -204,8 +204,12 @@ class LoopConfig:
     """Which copy is exported as the result."""
     precision: Literal["no", "bf16"] = "no"
     """Mixed precision of accelerate."""
-    strategy: Literal["single", "ddp", "zero2", "zero3"] = "single"
+    strategy: Literal["single", "ddp", "zero2", "zero3", "fsdp"] = "single"
     """How processes share the work; the zero strategies need deepspeed."""
+    shard_teacher: bool = False
+    """With fsdp: shard the teacher like the student instead of keeping it whole in every process."""
+    offload: bool = False
+    """With zero2 or zero3: keep the optimiser's state in the memory of the host."""
     log_every: int = 10
     """Steps between log lines."""
     diagnose_every: int = 50
@@ -223,6 +227,10 @@ class LoopConfig:
         _check(self, "ema_decay", lambda value: 0 <= value < 1, "in [0, 1)")
         _check(self, "betas", lambda betas: len(betas) == 2 and all(0 <= b < 1 for b in betas), "two in [0, 1)")
         _check(self, "keep_steps", lambda kept: all(0 <= k <= self.steps for k in kept), f"in 0..{self.steps} (steps)")
+        _check(self, "shard_teacher", lambda value: not value or self.strategy == "fsdp", "false without fsdp")
+        _check(
+            self, "offload", lambda value: not value or self.strategy.startswith("zero"), "false without zero2, zero3"
+        )
         if self.lora is not None:
             why = "with lora, whose roles share one whole backbone and whose adapters are too small to shard"
             _check(self, "strategy", lambda value: value in ("single", "ddp"), f'"single" or "ddp" {why}')

@@ -4,11 +4,9 @@
 import json
 from pathlib import Path
 
-from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
-
 from flashwam.distillation.files import clear_leftovers, remove_folder, whole_folder
 from flashwam.distillation.roles import Roles
+from flashwam.distillation.strategy import Strategy
 
 __all__ = ["Checkpoints"]
 
@@ -16,20 +14,20 @@ _KEPT = 2
 
 
 class Checkpoints:
-    """`<run>/checkpoints/step_000200/`: student, optimiser, learning-rate schedule and random state as accelerate
-    writes them, `target.safetensors` and `training.json` beside.
+    """`<run>/checkpoints/step_000200/`: student, target, optimiser, learning-rate schedule and random state as the
+    strategy writes them, `training.json` beside.
 
     Args:
         run_dir: The run's folder.
-        accelerator: Writes and reads what it prepared.
+        strategy: Writes and reads the state.
         roles: Of these, student and target are kept; the others come from elsewhere.
     """
 
-    def __init__(self, run_dir: Path, accelerator: Accelerator, roles: Roles) -> None:
+    def __init__(self, run_dir: Path, strategy: Strategy, roles: Roles) -> None:
         self.folder = run_dir / "checkpoints"
-        self.accelerator = accelerator
+        self.strategy, self.accelerator = strategy, strategy.accelerator
         self.roles = roles
-        if accelerator.is_main_process:
+        if self.accelerator.is_main_process:
             clear_leftovers(self.folder)
 
     def steps(self) -> list[int]:
@@ -68,10 +66,8 @@ class Checkpoints:
             self.accelerator.wait_for_everyone()
 
     def _write(self, folder: Path, step: int) -> None:
-        self.accelerator.save_state(str(folder), safe_serialization=True)
+        self.strategy.save(folder, self.roles.model, self.roles.target)
         if self.accelerator.is_main_process:
-            if self.roles.target is not None:
-                save_file(self.roles.target.state_dict(), folder / "target.safetensors")
             (folder / "training.json").write_text(json.dumps({"step": step}) + "\n")
 
     def restore(self) -> int:
@@ -80,7 +76,5 @@ class Checkpoints:
         if not steps:
             return 0
         folder = self.path(steps[-1])
-        if self.roles.target is not None:
-            self.roles.target.load_state_dict(load_file(folder / "target.safetensors"))
-        self.accelerator.load_state(str(folder))
+        self.strategy.restore(folder, self.roles.model, self.roles.target)
         return int(json.loads((folder / "training.json").read_text())["step"])

@@ -2,8 +2,8 @@
 """The copies of a model that a method works with: teacher, student, target and an optional frozen reference."""
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -73,36 +73,46 @@ class Roles:
         self.student: nn.Module = student
         self.target = frozen_copy(student, "target") if target else None
         self.reference = frozen_copy(student, "reference") if reference else None
-        self._gather: Callable[[nn.Module], AbstractContextManager[Any]] = nullcontext
+        self._gathered: Callable[[nn.Module], AbstractContextManager[Any]] = lambda model: nullcontext()
+        self._average_in_place = True
 
     def place(
         self,
         wrap: Callable[[nn.Module], nn.Module],
         device: torch.device | str,
         *,
-        gather: Callable[[nn.Module], AbstractContextManager[Any]] = nullcontext,
+        copies: Callable[..., None] = lambda model, *, follows_student: None,
+        gathered: Callable[[nn.Module], AbstractContextManager[Any]] = lambda model: nullcontext(),
+        average_in_place: bool = True,
     ) -> None:
-        """Moves every copy to `device` and lets `wrap` make the student ready for the strategy.
+        """Moves every copy to `device` and lets a strategy make them ready.
 
         Args:
             wrap: Makes the student what losses call.
             device: Of every copy.
-            gather: Opens a context in which the student's parameters are whole, where a strategy shards them.
+            copies: Makes a frozen copy ready; `follows_student` says that it must be laid out as the student is.
+            gathered: Opens a context in which a model can be computed with outside its own forward.
+            average_in_place: Whether student and target lie alike.
         """
-        self._gather = gather
+        self._gathered, self._average_in_place = gathered, average_in_place
         for model in (self.model, self.teacher, self.target, self.reference):
             if model is not None:
                 model.to(device)
+        for model in (self.teacher, self.target, self.reference):
+            if model is not None:
+                copies(model, follows_student=model is self.target)
         self.student = wrap(self.model)
 
     def update_target(self, decay: float) -> None:
         """One step of the moving average; nothing to do without a target."""
-        if self.target is not None:
-            with self.whole_student() as student:
-                ema_update(self.target, student, decay=decay)
+        if self.target is None:
+            return
+        if self._average_in_place:
+            ema_update(self.target, self.model, decay=decay)
+            return
+        with self.gathered(self.model):
+            ema_update(self.target, self.model, decay=decay)
 
-    @contextmanager
-    def whole_student(self) -> Iterator[WorldActionModel]:
-        """The student with all its parameters, for reading."""
-        with self._gather(self.model):
-            yield self.model
+    def gathered(self, model: nn.Module) -> AbstractContextManager[Any]:
+        """A context in which a rollout of a role may run: all its parameters are there."""
+        return self._gathered(model)

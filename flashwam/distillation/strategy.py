@@ -1,59 +1,132 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How accelerate is set up for each of a recipe's strategies."""
+"""How processes share a training: what accelerate and DeepSpeed do, behind one interface."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from flashwam.recipe import LoopConfig
 
-__all__ = ["gather_for", "make_accelerator"]
+__all__ = ["Strategy", "make_strategy"]
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
-def make_accelerator(loop: LoopConfig) -> Accelerator:
-    """An accelerator for `loop.strategy` and `loop.precision`; processes come from torchrun or accelerate launch.
+class Strategy:
+    """One process, DDP, ZeRO-2 or ZeRO-3: accelerate prepares the student; frozen copies are whole in every process.
+
+    Args:
+        loop: Gives strategy, precision and accumulation; processes come from torchrun or accelerate launch.
 
     Raises:
         ImportError: a ZeRO strategy without deepspeed.
         ValueError: several processes with the strategy "single".
     """
-    common: dict[str, Any] = {"gradient_accumulation_steps": loop.accumulation, "mixed_precision": loop.precision}
-    gpu = torch.cuda.is_available()
-    # accelerate keeps the precision of a process' first training; a second one may have another.
-    AcceleratorState._reset_state()
-    if loop.strategy in ("zero2", "zero3"):
-        return Accelerator(
-            deepspeed_plugin=_deepspeed_plugin(loop),
-            # On CPU every process would take itself for the only one without this.
-            kwargs_handlers=[] if gpu else [InitProcessGroupKwargs(backend="gloo")],
-            **common,
-        )
-    # A stream without a loss leaves its head without a gradient.
-    handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
-    accelerator = Accelerator(cpu=not gpu, kwargs_handlers=handlers, **common)
-    if loop.strategy == "single" and accelerator.num_processes > 1:
-        raise ValueError(f"{accelerator.num_processes} processes were started for strategy 'single'; use strategy: ddp")
-    return accelerator
 
+    def __init__(self, loop: LoopConfig) -> None:
+        self.loop = loop
+        # accelerate keeps the precision of a process' first training; a second one may have another.
+        AcceleratorState._reset_state()
+        self.accelerator = self._make_accelerator()
+        if loop.strategy == "single" and self.accelerator.num_processes > 1:
+            raise ValueError(
+                f"{self.accelerator.num_processes} processes were started for strategy 'single'; use strategy: ddp"
+            )
 
-def gather_for(loop: LoopConfig) -> Callable[[nn.Module], AbstractContextManager[Any]]:
-    """What makes a model's parameters whole for reading: a gather where the strategy shards them, else nothing."""
-    if loop.strategy != "zero3":
-        return nullcontext
+    def prepare(self, model: nn.Module, optimizer: MakeOptimizer) -> tuple[nn.Module, Any, Optimizer]:
+        """The student as losses call it, its optimiser as the loop steps it, and the bare optimiser beneath."""
+        bare = optimizer(p for p in model.parameters() if p.requires_grad)
+        wrapped, prepared = self.accelerator.prepare(model, bare)
+        return wrapped, prepared, bare
 
-    def gather(model: nn.Module) -> AbstractContextManager[Any]:
+    def place_copy(self, model: nn.Module, *, follows_student: bool) -> None:
+        """Makes a frozen copy ready, already on the device; one that follows the student is laid out as it is."""
+
+    def gathered(self, model: nn.Module) -> AbstractContextManager[Any]:
+        """A context in which every process can compute with all parameters of a model."""
+        if self.loop.strategy != "zero3":
+            return nullcontext()
         import deepspeed
 
-        return deepspeed.zero.GatheredParameters(list(model.parameters()))
+        sharded = [p for p in model.parameters() if hasattr(p, "ds_id")]
+        return deepspeed.zero.GatheredParameters(sharded) if sharded else nullcontext()
 
-    return gather
+    @property
+    def average_in_place(self) -> bool:
+        """Whether student and target lie alike, so that the average needs no gathering."""
+        return self.loop.strategy != "zero3"
+
+    def whole(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
+        """A context that gives the main process a plain model for writing."""
+        return _Gathered(self.gathered(model), model)
+
+    def clip(self, parameters: list[Tensor], norm: float) -> float:
+        """Scales gradients down to a norm; returns what it was."""
+        return float(self.accelerator.clip_grad_norm_(parameters, norm))
+
+    def watch(self, optimizer: Optimizer, scheduler: LRScheduler) -> None:
+        """Names what `save` has to keep beside the models."""
+        self.accelerator.register_for_checkpointing(scheduler)
+
+    def save(self, folder: Path, student: nn.Module, target: nn.Module | None) -> None:
+        """Writes this process' share of a checkpoint."""
+        self.accelerator.save_state(str(folder), safe_serialization=True)
+        if target is not None and self.accelerator.is_main_process:
+            save_file(target.state_dict(), folder / "target.safetensors")
+
+    def restore(self, folder: Path, student: nn.Module, target: nn.Module | None) -> None:
+        """Reads what `save` wrote."""
+        if target is not None:
+            target.load_state_dict(load_file(folder / "target.safetensors"))
+        self.accelerator.load_state(str(folder))
+
+    def _make_accelerator(self) -> Accelerator:
+        loop, gpu = self.loop, torch.cuda.is_available()
+        common: dict[str, Any] = {"gradient_accumulation_steps": loop.accumulation, "mixed_precision": loop.precision}
+        if loop.strategy in ("zero2", "zero3"):
+            return Accelerator(
+                deepspeed_plugin=_deepspeed_plugin(loop),
+                # On CPU every process would take itself for the only one without this.
+                kwargs_handlers=[] if gpu else [InitProcessGroupKwargs(backend="gloo")],
+                **common,
+            )
+        # A stream without a loss leaves its head without a gradient.
+        handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
+        return Accelerator(cpu=not gpu, kwargs_handlers=handlers, **common)
+
+
+class _Gathered:
+    """Gives a model while a context is open."""
+
+    def __init__(self, context: AbstractContextManager[Any], model: nn.Module) -> None:
+        self.context, self.model = context, model
+
+    def __enter__(self) -> nn.Module:
+        self.context.__enter__()
+        return self.model
+
+    def __exit__(self, *error: Any) -> None:
+        self.context.__exit__(*error)
+
+
+def make_strategy(loop: LoopConfig) -> Strategy:
+    """The strategy that a recipe names."""
+    if loop.strategy == "fsdp":
+        from flashwam.distillation.fsdp import FullyShardedStrategy
+
+        return FullyShardedStrategy(loop)
+    return Strategy(loop)
 
 
 def _deepspeed_plugin(loop: LoopConfig) -> Any:
@@ -62,6 +135,7 @@ def _deepspeed_plugin(loop: LoopConfig) -> Any:
         from accelerate.utils import DeepSpeedPlugin
     except ImportError as error:
         raise ImportError(f"strategy {loop.strategy!r} needs deepspeed: pip install deepspeed") from error
+    offload = {"device": "cpu"} if loop.offload else {"device": "none"}
     return DeepSpeedPlugin(
         # The models are built before they are sharded.
         zero3_init_flag=False,
@@ -70,7 +144,8 @@ def _deepspeed_plugin(loop: LoopConfig) -> Any:
             "gradient_accumulation_steps": loop.accumulation,
             "gradient_clipping": loop.clip_norm,
             "bf16": {"enabled": loop.precision == "bf16"},
-            "zero_optimization": {"stage": int(loop.strategy[-1])},
+            "zero_optimization": {"stage": int(loop.strategy[-1]), "offload_optimizer": offload},
             "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
         },
     )

@@ -4,13 +4,14 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
@@ -21,7 +22,7 @@ from flashwam.distillation.files import clear_leftovers, only_writer, whole_fold
 from flashwam.distillation.methods.base import Method, MethodOutput, NonFiniteError
 from flashwam.distillation.metrics import MetricsLog, gradient_metrics, loss_metrics
 from flashwam.distillation.roles import relative_distance
-from flashwam.distillation.strategy import gather_for, make_accelerator
+from flashwam.distillation.strategy import make_strategy
 from flashwam.recipe import LoopConfig
 from flashwam.student import read_info, save_wam
 
@@ -110,26 +111,36 @@ class _Training:
     ) -> None:
         self.method, self.source, self.loop = method, source, loop
         self.run_dir, self.seed, self.info, self.beside = run_dir, seed, info, beside
-        self.accelerator = make_accelerator(loop)
+        self.strategy = make_strategy(loop)
+        self.accelerator = self.strategy.accelerator
         self.per_batch = self._share_of_batch()
         # DeepSpeed's hooks bear one backward pass per forward.
         self.diagnoses = loop.diagnose_every > 0 and loop.strategy in ("single", "ddp")
         if loop.diagnose_every > 0 and not self.diagnoses:
             logger.warning("diagnose_every does nothing with strategy %s: no gradient diagnostics", loop.strategy)
-        parameters = [p for p in method.trainable.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            parameters, lr=loop.lr, betas=loop.betas, weight_decay=loop.weight_decay, fused=True
-        )
-        scheduler = LambdaLR(optimizer, lambda step: learning_rate_factor(step, loop))
+        bare: Optimizer
 
         def wrap(model: torch.nn.Module) -> torch.nn.Module:
-            wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
+            nonlocal bare
+            wrapped, self.optimizer, bare = self.strategy.prepare(model, self._make_optimizer)
             return wrapped
 
-        method.roles.place(wrap, self.accelerator.device, gather=gather_for(loop))
-        self.scheduler = scheduler
-        self.accelerator.register_for_checkpointing(scheduler)
-        self.checkpoints = Checkpoints(run_dir, self.accelerator, method.roles)
+        method.roles.place(
+            wrap,
+            self.accelerator.device,
+            copies=self.strategy.place_copy,
+            gathered=self.strategy.gathered,
+            average_in_place=self.strategy.average_in_place,
+        )
+        self.scheduler = LambdaLR(bare, lambda step: learning_rate_factor(step, loop))
+        self.strategy.watch(bare, self.scheduler)
+        self.checkpoints = Checkpoints(run_dir, self.strategy, method.roles)
+
+    def _make_optimizer(self, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
+        loop = self.loop
+        return torch.optim.AdamW(
+            list(parameters), lr=loop.lr, betas=loop.betas, weight_decay=loop.weight_decay, fused=True
+        )
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -199,7 +210,7 @@ class _Training:
                         values |= gradient_metrics(output, self.parameters)
                 accelerator.backward(output.loss)
                 if accelerator.sync_gradients:
-                    norm = accelerator.clip_grad_norm_(self.parameters, loop.clip_norm)
+                    norm = self.strategy.clip(self.parameters, loop.clip_norm)
                     self._check_gradient(norm, step, batch)
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
@@ -207,10 +218,9 @@ class _Training:
         self.scheduler.step()
         self.method.after_step(loop.ema_decay)
         if values is not None:
-            values |= {"lr": lr, "grad_norm": float(norm)}
+            values |= {"lr": lr, "grad_norm": norm}
             if diagnosed and self.method.roles.target is not None:
-                with self.method.roles.whole_student() as student:
-                    values["ema_drift"] = relative_distance(self.method.roles.target, student)
+                values["ema_drift"] = relative_distance(self.method.roles.target, self.method.roles.model)
         return values
 
     def _loss(self, batch: Batch, draws: Draws) -> MethodOutput:
@@ -240,8 +250,8 @@ class _Training:
                 f"and regularisers; samples {batch.index.tolist()}; nothing was saved"
             )
 
-    def _check_gradient(self, norm: Tensor | float, step: int, batch: Batch) -> None:
-        if math.isfinite(float(norm)):
+    def _check_gradient(self, norm: float, step: int, batch: Batch) -> None:
+        if math.isfinite(norm):
             return
         bad = [
             name
@@ -261,14 +271,14 @@ class _Training:
     def _export(self, path: Path, step: int) -> None:
         """Writes the trained weights as a model folder of their own."""
         roles = self.method.roles
+        use_target = self.loop.save_weights == "target" and roles.target is not None
         self.accelerator.wait_for_everyone()
-        with roles.whole_student() as student:
+        with self.strategy.whole(roles.target if use_target else roles.model) as model:
             if self.accelerator.is_main_process:
-                use_target = self.loop.save_weights == "target" and roles.target is not None
                 with whole_folder(path) as folder:
                     save_wam(
                         folder,
-                        roles.target if use_target else student,
+                        model,
                         self.method.streams,
                         kind=self.method.result,
                         info={**self.info, "steps": step, "weights": "target" if use_target else "student"},

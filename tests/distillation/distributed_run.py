@@ -1,28 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A toy distillation for torchrun: `distributed_run.py FOLDER STRATEGY`, with adapters where that ends in -lora."""
+"""A toy distillation for torchrun: `distributed_run.py FOLDER STRATEGY[-OPTION...]`.
 
+Options: lora (adapters), on_policy (the method), teacher (shard it too), killed (one process dies on the way, once).
+"""
+
+import os
+import signal
 import sys
 from pathlib import Path
 
 import torch
 from distill_toys import GaussianTeacher, ToySource, ToyWam
 
+from flashwam.core.batch import Batch
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.methods import make_method
 from flashwam.distillation.trainer import train
 from flashwam.recipe import LoopConfig, LoraConfig
 
 
-def run(folder: Path, strategy: str) -> Path:
-    """Six steps of two accumulated batches, the action stream without a loss; checkpoints on the way."""
+class Dies(ToySource):
+    """Kills its process in the fourth step, the first time."""
+
+    def __init__(self, marker: Path) -> None:
+        super().__init__()
+        self.marker = marker
+
+    def batch(self, indices: list[int]) -> Batch:
+        if indices[0] >= 3 * 16 and not self.marker.exists():
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().batch(indices)
+
+
+def run(folder: Path, asked: str) -> Path:
+    """Six steps of two accumulated batches, one stream without a loss; checkpoints on the way."""
+    strategy, *options = asked.split("-")
+    adapted, on_policy = "lora" in options, "on_policy" in options
     streams = {
-        "video": StreamSpec.from_config("video", {"shift": 5.0, "guidance": [2, 4]}),
-        "action": StreamSpec.from_config("action", {"shift": 1.0, "weight": 0.0}),
+        "video": StreamSpec.from_config(
+            "video", {"shift": 5.0, "guidance": [2, 4], "weight": 0.0 if on_policy else 1.0}
+        ),
+        "action": StreamSpec.from_config("action", {"shift": 1.0, "weight": 1.0 if on_policy else 0.0}),
     }
-    strategy, _, adapted = strategy.partition("-")
     loop = LoopConfig(
-        method="consistency",
+        method="on_policy" if on_policy else "consistency",
         strategy=strategy,
+        shard_teacher="teacher" in options,
         lora=LoraConfig(rank=2, alpha=4, targets=("video", "action", "shared")) if adapted else None,
         steps=6,
         batch_size=8,
@@ -34,7 +58,9 @@ def run(folder: Path, strategy: str) -> Path:
     )
     student = ToyWam.create(seed=1)
     method = make_method(loop, streams, student, teacher=student if adapted else GaussianTeacher())
-    return train(method, ToySource(), loop, run_dir=folder, seed=0)
+    dies = "killed" in options and os.environ.get("RANK") == "1"
+    source = Dies(folder.with_name("died")) if dies else ToySource()
+    return train(method, source, loop, run_dir=folder, seed=0)
 
 
 if __name__ == "__main__":

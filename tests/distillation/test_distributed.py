@@ -31,21 +31,48 @@ def launch(folder: Path, strategy: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "ddp-lora", pytest.param("zero3", marks=needs_deepspeed)])
+def zero(strategy: str) -> object:
+    return pytest.param(strategy, marks=needs_deepspeed)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_wam(folder / "student")[0].state_dict()
+
+
+@pytest.mark.parametrize(
+    "strategy", ["ddp-lora", "fsdp-teacher", "fsdp-on_policy", zero("zero2"), zero("zero3-on_policy")]
+)
 def test_two_processes_train_as_one_does(tmp_path, strategy):
     done = launch(tmp_path / "two", strategy)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert sorted(p.name for p in (tmp_path / "two/checkpoints").iterdir()) == ["step_000002", "step_000004"]
-    one, two = (
-        load_wam(run(tmp_path / "one", strategy.replace(strategy.partition("-")[0], "single")))[0],
-        load_wam(tmp_path / "two/student")[0],
-    )
-    for name, value in one.state_dict().items():
-        torch.testing.assert_close(value, two.state_dict()[name], rtol=0, atol=2e-6)
+    compare_with_one(tmp_path, strategy)
 
-    # Continued from the last checkpoint, by two processes again, it ends with the very same bits.
-    shutil.rmtree(tmp_path / "two/student")
-    again = launch(tmp_path / "two", strategy)
+
+def compare_with_one(folder: Path, strategy: str) -> None:
+    run(folder / "one", strategy.replace(strategy.partition("-")[0], "single").replace("-teacher", ""))
+    two = weights(folder / "two")
+    for name, value in weights(folder / "one").items():
+        torch.testing.assert_close(value, two[name], rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp-on_policy-teacher", zero("zero3")])
+def test_a_process_that_is_killed_costs_nothing_but_time(tmp_path, strategy):
+    """Started again, both end with the very bits of an uninterrupted training."""
+    done = launch(tmp_path / "two", strategy)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(p.name for p in (tmp_path / "two/checkpoints").iterdir()) == ["step_000002", "step_000004"]
+    compare_with_one(tmp_path, strategy)
+
+    broken = launch(tmp_path / "again", strategy + "-killed")
+    assert broken.returncode != 0
+    assert [p.name for p in (tmp_path / "again/checkpoints").glob("step_*")] == ["step_000002"]
+    assert not (tmp_path / "again/student").exists()
+    again = launch(tmp_path / "again", strategy + "-killed")
     assert again.returncode == 0, again.stderr[-3000:]
-    resumed = load_wam(tmp_path / "two/student")[0].state_dict()
-    assert all(torch.equal(value, resumed[name]) for name, value in two.state_dict().items())
+    two, resumed = weights(tmp_path / "two"), weights(tmp_path / "again")
+    assert all(torch.equal(value, resumed[name]) for name, value in two.items())
+
+
+def test_sharding_needs_several_processes(tmp_path):
+    with pytest.raises(ValueError, match="torchrun"):
+        run(tmp_path, "fsdp")

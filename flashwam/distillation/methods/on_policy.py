@@ -175,8 +175,8 @@ class OnPolicy(Method):
         """The student's own draws of every stream but the last, stream name -> [B, C, F, H, W]."""
         given = self._leading_given(batch, begin)
         drawn = {}
-        with self.roles.whole_student() as student:
-            session = self._rollout(student, batch, begin, {})
+        with self.roles.gathered(self.roles.model):
+            session = self._rollout(self.roles.model, batch, begin, {})
             for name in list(self.streams)[:-1]:
                 clean = batch.clean[name][:, :, begin:]
 
@@ -213,13 +213,14 @@ class OnPolicy(Method):
                 guidance[name] = low + (high - low) * draws.shared_uniform(f"guidance/{name}")
         states, levels, ends = {}, {}, {}
         start = draws.uniform("start") < self.start_share
-        session = self._rollout(self.roles.teacher, batch, begin, guidance)
         chunk = _frames(batch, slice(begin, None))
-        for name in self.streams:
-            if name in self.carried:
-                states[name], levels[name], ends[name] = self._teacher_path(name, session, chunk, start, draws)
-            if name in drawn:
-                session.append(name, drawn[name], predicted=True)
+        with self.roles.gathered(self.roles.teacher):
+            session = self._rollout(self.roles.teacher, batch, begin, guidance)
+            for name in self.streams:
+                if name in self.carried:
+                    states[name], levels[name], ends[name] = self._teacher_path(name, session, chunk, start, draws)
+                if name in drawn:
+                    session.append(name, drawn[name], predicted=True)
         return states, levels, ends
 
     def _teacher_path(
