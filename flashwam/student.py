@@ -78,8 +78,8 @@ def read_info(folder: Path | str) -> dict[str, Any]:
     path = Path(folder) / INFO_FILE
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is missing: expected a folder that flashwam saved. Another tool's checkpoint is loaded with its "
-            "family's from_pretrained"
+            f"{path} is missing: expected a folder that flashwam saved. For a LingBot-VA checkpoint of another tool "
+            "name a preset, such as preset='robotwin'"
         )
     try:
         return json.loads(path.read_text())
@@ -87,17 +87,23 @@ def read_info(folder: Path | str) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON: {error}") from error
 
 
-def load_wam(folder: Path | str, **options: Any) -> tuple[WorldActionModel, WamInfo]:
-    """Loads what `save_wam` wrote.
+def load_wam(folder: Path | str, *, preset: str | None = None, **options: Any) -> tuple[WorldActionModel, WamInfo]:
+    """Loads what `save_wam` wrote, or a LingBot-VA checkpoint of another tool.
 
     Args:
         folder: The model's folder.
+        preset: For a checkpoint without `flashwam.json`: name in `flashwam.wam.lingbot_va.presets.PRESETS`.
         options: For the family's `from_pretrained`, such as device or dtype.
 
     Raises:
         FileNotFoundError: no such folder or a file of it is missing.
-        ValueError: the consistency function, a stream or a key is not known.
+        ValueError: the consistency function, a stream or a key is not known, or both the folder and a preset say how
+            the model is sampled.
     """
+    if preset is not None:
+        if (Path(folder) / INFO_FILE).is_file():
+            raise ValueError(f"{Path(folder) / INFO_FILE} says how {folder} is sampled; leave preset {preset!r} out")
+        return _load_foreign(folder, preset, options)
     content = read_info(folder)
     kind, configs = content.pop("kind", None), content.pop("streams", None)
     if kind not in _KINDS or not isinstance(configs, dict):
@@ -112,3 +118,18 @@ def load_wam(folder: Path | str, **options: Any) -> tuple[WorldActionModel, WamI
     if tuple(streams) != tuple(model.streams):
         raise ValueError(f"{folder}: its streams {tuple(streams)} are not the model's {tuple(model.streams)}")
     return model, WamInfo(kind=kind, streams=streams, steps=int(content.pop("steps", 0)), extra=content)
+
+
+def _load_foreign(folder: Path | str, preset: str, options: dict[str, Any]) -> tuple[WorldActionModel, WamInfo]:
+    """A checkpoint that does not say how it is sampled: the preset does, and its layout whether it is a student."""
+    from flashwam.wam.lingbot_va import LingBotVA
+    from flashwam.wam.lingbot_va.checkpoint import find_transformer
+    from flashwam.wam.lingbot_va.presets import preset as find_preset
+
+    settings = find_preset(preset)
+    layout = find_transformer(folder, role=options.get("role")).layout
+    student = layout == "flash-wam"
+    streams = settings.released_student if student else settings.streams
+    model = LingBotVA.from_pretrained(folder, preset=preset, **options)
+    extra = {"name": Path(folder).resolve().name, "preset": preset, "layout": layout}
+    return model, WamInfo(kind="student" if student else "teacher", streams=streams, extra=extra)

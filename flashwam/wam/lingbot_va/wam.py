@@ -5,7 +5,7 @@ Shapes: B samples, C latent channels, F latent frames, H, W latent size, A actio
 L text tokens, D text width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from flashwam.wam.base import WorldActionModel
-from flashwam.wam.lingbot_va.checkpoint import load_transformer
-from flashwam.wam.lingbot_va.config import LingBotConfig
+from flashwam.wam.lingbot_va.checkpoint import find_transformer, load_transformer
+from flashwam.wam.lingbot_va.config import FILE_NAME, LingBotConfig
+from flashwam.wam.lingbot_va.patches import keep_used
+from flashwam.wam.lingbot_va.presets import preset as find_preset
 from flashwam.wam.lingbot_va.session import LingBotSession
 from flashwam.wam.lingbot_va.transformer import WanTransformer3DModel
 
@@ -48,6 +50,9 @@ class LingBotVA(WorldActionModel):
         height, width = config.latent_size
         if height % rows or width % columns:
             raise ValueError(f"latent_size {config.latent_size} must be a multiple of the patch {(rows, columns)}")
+        channels = transformer.config.action_dim
+        if config.used_channels is not None and max(config.used_channels, default=0) >= channels:
+            raise ValueError(f"used_channels {config.used_channels} must be below the model's {channels}")
         self.transformer = transformer
         self.config = config
         self.transformer.set_attention(attention)
@@ -90,6 +95,7 @@ class LingBotVA(WorldActionModel):
         attention: str = "sdpa",
         gradient_checkpointing: bool = False,
         matmul_dtype: str | None = None,
+        used_channels: Sequence[int] | None = None,
         **transformer: Any,
     ) -> "LingBotVA":
         """A model with fresh weights; further keywords are `WanTransformer3DModel`'s."""
@@ -99,6 +105,7 @@ class LingBotVA(WorldActionModel):
             actions_per_frame=actions_per_frame,
             window_chunks=window_chunks,
             matmul_dtype=matmul_dtype,
+            used_channels=None if used_channels is None else tuple(used_channels),
         )
         return cls(
             WanTransformer3DModel(**transformer),
@@ -116,6 +123,9 @@ class LingBotVA(WorldActionModel):
     ) -> dict[str, Tensor]:
         """See `WorldActionModel.velocity`; a stream absent from `noisy` takes part with its clean tokens alone."""
         clean_sigma = context.get("clean_sigma") or {}
+        used = self.config.used_channels
+        noisy = {stream: keep_used(stream, x, used) for stream, x in noisy.items()}
+        clean = {stream: keep_used(stream, x, used) for stream, x in clean.items()}
         return self.transformer(
             noisy,
             {stream: TIMESTEPS * sigma[stream] for stream in noisy},
@@ -141,6 +151,7 @@ class LingBotVA(WorldActionModel):
             null_text=null_text,
             guidance=guidance,
             window=window_chunks or self.window_chunks,
+            used_channels=self.config.used_channels,
         )
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -155,23 +166,34 @@ class LingBotVA(WorldActionModel):
         cls,
         folder: str | Path,
         *,
+        preset: str | None = None,
+        role: str | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
         attention: str = "sdpa",
         gradient_checkpointing: bool = False,
     ) -> "LingBotVA":
-        """Load what `save_pretrained` wrote; keys that do not fit are a ValueError that lists them.
+        """Load any checkpoint `find_transformer` knows; keys that do not fit are a ValueError that lists them.
 
         Args:
-            folder: Holds ``wam.json`` and ``transformer/``.
+            folder: What `save_pretrained` wrote, or another tool's checkpoint.
+            preset: Name in `presets.PRESETS`, for a checkpoint without ``wam.json``.
+            role: Which student of the Flash-WAM release, see `find_transformer`.
             dtype: Dtype of the parameters; that of the files by default.
             device: Where they go.
             attention: "sdpa" or "flex".
             gradient_checkpointing: See the class.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: Keys do not fit, or it is not clear how a rollout is shaped.
         """
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"expected a folder with wam.json and transformer/, got {folder}")
-        config = LingBotConfig.load(folder)
-        transformer = load_transformer(folder / "transformer", dtype=dtype, device=device)
+        source = find_transformer(folder, role=role)
+        if preset is None:
+            config = LingBotConfig.load(source.root)
+        elif (source.root / FILE_NAME).is_file():
+            raise ValueError(f"{source.root / FILE_NAME} says how {folder} is run; leave preset {preset!r} out")
+        else:
+            config = find_preset(preset).config
+        transformer = load_transformer(folder, role=role, dtype=dtype, device=device)
         return cls(transformer, config, attention=attention, gradient_checkpointing=gradient_checkpointing)
