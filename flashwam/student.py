@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flashwam.card import write_card
 from flashwam.core.streams import StreamSpec
 from flashwam.provenance import provenance
 from flashwam.wam import load
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.hub import push_folder
 
-__all__ = ["INFO_FILE", "WamInfo", "load_wam", "read_info", "save_wam"]
+__all__ = ["INFO_FILE", "WamInfo", "load_wam", "push_to_hub", "read_info", "save_wam"]
 
 INFO_FILE = "flashwam.json"
 _KINDS = ("student", "teacher")
@@ -43,7 +45,7 @@ def save_wam(
     kind: str,
     info: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a model and how it is to be sampled.
+    """Writes a model, how it is to be sampled, and its card.
 
     Args:
         folder: Where to; created.
@@ -67,6 +69,7 @@ def save_wam(
     made["versions"] = made.pop("packages")
     content = {"kind": kind, "streams": configs, **(info or {}), **made}
     (folder / INFO_FILE).write_text(json.dumps(content, indent=2) + "\n")
+    write_card(folder)
 
 
 def read_info(folder: Path | str) -> dict[str, Any]:
@@ -118,6 +121,21 @@ def load_wam(folder: Path | str, *, preset: str | None = None, **options: Any) -
     if tuple(streams) != tuple(model.streams):
         raise ValueError(f"{folder}: its streams {tuple(streams)} are not the model's {tuple(model.streams)}")
     return model, WamInfo(kind=kind, streams=streams, steps=int(content.pop("steps", 0)), extra=content)
+
+
+def push_to_hub(folder: Path | str, repo_id: str, **options: Any) -> Any:
+    """Writes the card of a saved model anew, with the evaluations there are by now, and uploads the folder.
+
+    Args:
+        folder: What `save_wam` wrote.
+        repo_id: "owner/name" on the Hugging Face Hub.
+        options: See `flashwam.wam.hub.push_folder`.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder is no saved model, or `repo_id` has another form.
+    """
+    write_card(folder)
+    return push_folder(folder, repo_id, **options)
 
 
 def _load_foreign(folder: Path | str, preset: str, options: dict[str, Any]) -> tuple[WorldActionModel, WamInfo]:

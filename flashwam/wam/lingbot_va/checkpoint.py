@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from flashwam.wam.lingbot_va.transformer import WanTransformer3DModel
-from flashwam.wam.lingbot_va.weights import key_problems, read_header, weight_files
+from flashwam.wam.weights import key_problems, read_header, weight_files
 
 __all__ = ["PARTS", "ROLES", "TransformerSource", "find_transformer", "load_transformer"]
 

@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from flashwam.wam.lingbot_va.weights import key_problems, read_header, weight_files
+from flashwam.wam.weights import key_problems, read_header, weight_files
 
 __all__ = ["LENGTH", "TEXT_CACHE", "PromptEncoder", "Umt5", "clean_prompt"]
 
@@ -234,7 +234,7 @@ def _load_encoder(folder: Path, *, dtype: torch.dtype, device: torch.device | st
                     continue
                 found[key] = tuple(entry["shape"])
                 if found[key] == expected.get(key):
-                    weights[key] = file.get_tensor(key).to(dtype)
+                    weights[key] = file.get_tensor(key).to(dtype, copy=True)
     given = [name for name in _NAMES if name in weights]
     if len(given) == 2 and not torch.equal(*(weights[name] for name in _NAMES)):
         raise ValueError(f"{folder}: {_NAMES[0]} and {_NAMES[1]} differ, but UMT5 has one input embedding")

@@ -7,12 +7,14 @@ L text tokens, D text width.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.hub import push_folder
 from flashwam.wam.lingbot_va.checkpoint import find_transformer, load_transformer
 from flashwam.wam.lingbot_va.config import FILE_NAME, LingBotConfig
 from flashwam.wam.lingbot_va.patches import keep_used
@@ -160,6 +162,16 @@ class LingBotVA(WorldActionModel):
         folder.mkdir(parents=True, exist_ok=True)
         self.transformer.save_pretrained(folder / "transformer")
         self.config.save(folder)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> Any:
+        """Save and upload to the Hugging Face Hub; see `flashwam.wam.hub.push_folder` for the options.
+
+        A student is better pushed from its folder with `flashwam.student.push_to_hub`: how it must be sampled, and
+        its card, are there and not in the model.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return push_folder(folder, repo_id, **{"commit_message": "Upload LingBot-VA", **options})
 
     @classmethod
     def from_pretrained(
