@@ -169,6 +169,18 @@ def test_the_one_input_embedding_by_any_of_its_names(checkpoint: Path, kept: tup
     assert_close(encoder.encode("cup")[:2], umt5(encoder.tokens("cup"), encoder_weights()), atol=1e-5, rtol=1e-5)
 
 
+def test_sharded_encoder(checkpoint: Path) -> None:
+    folder, weights = checkpoint / "text_encoder", encoder_weights()
+    (folder / "model.safetensors").unlink()
+    where = {}
+    for i, keys in enumerate((sorted(weights)[:9], sorted(weights)[9:])):
+        where |= dict.fromkeys(keys, f"model-{i + 1:05}-of-00002.safetensors")
+        save_file({key: weights[key] for key in keys}, folder / f"model-{i + 1:05}-of-00002.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    encoder = Umt5(checkpoint, dtype=torch.float32, length=ROWS)
+    assert_close(encoder.encode("cup")[:2], umt5(encoder.tokens("cup"), weights), atol=1e-5, rtol=1e-5)
+
+
 def test_wrong_weights_are_listed(checkpoint: Path) -> None:
     path = checkpoint / "text_encoder" / "model.safetensors"
     weights = load_file(path)

@@ -20,7 +20,7 @@ from flashwam.data.actions import ActionNorm
 from flashwam.wam.lingbot_va.cameras import CameraLayout
 from flashwam.wam.lingbot_va.presets import preset as find_preset
 from flashwam.wam.lingbot_va.text import TEXT_CACHE, PromptEncoder
-from flashwam.wam.lingbot_va.vae import WanVae
+from flashwam.wam.lingbot_va.vae import PICTURES_PER_FRAME, WanVae
 
 __all__ = ["CODEC_FILE", "LingBotCodec", "LingBotCodecSession"]
 
@@ -47,6 +47,16 @@ class LingBotCodec:
     def open(self) -> "LingBotCodecSession":
         """A codec for one episode: the pictures' past is its own."""
         return LingBotCodecSession(self)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a client must know, as plain values."""
+        return {
+            "cameras": list(self.cameras.cameras),
+            "picture_size": list(self.cameras.image_size),
+            "controls": len(self.actions.used),
+            "keyframes_per_frame": PICTURES_PER_FRAME,
+        }
 
     def text(self, prompt: str) -> Tensor:
         """[L, D]; the empty prompt gives what guidance needs."""
