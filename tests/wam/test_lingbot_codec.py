@@ -204,6 +204,15 @@ def test_streaming_equals_one_clip(vae: WanVae, cuts: tuple[int, ...]) -> None:
     assert stream.frames == 4
 
 
+def test_the_released_autoencoders_sizes() -> None:
+    with torch.device("meta"):
+        released = WanVae(AutoencoderKLWan(**WAN22_CONFIG))
+    stream = released.open()
+    first = stream.encode(torch.empty(1, 3, 1, 256, 320, device="meta"))
+    later = stream.encode(torch.empty(1, 3, 8, 256, 320, device="meta"))
+    assert (first.shape, later.shape) == ((1, 48, 1, 16, 20), (1, 48, 2, 16, 20))
+
+
 def test_decoding_undoes_the_statistics(vae: WanVae) -> None:
     latents = torch.randn(1, 48, 3, 2, 2, generator=torch.Generator().manual_seed(1))
     mean, std = (torch.tensor(vae.model.config[f"latents_{name}"]).view(1, -1, 1, 1, 1) for name in ("mean", "std"))
