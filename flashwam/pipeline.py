@@ -18,11 +18,11 @@ from flashwam.distillation.trainer import train as run_training
 from flashwam.evaluation import evaluate
 from flashwam.recipe import LoopConfig, Recipe
 from flashwam.schema import plain
-from flashwam.student import INFO_FILE, load_wam
+from flashwam.student import load_pretrained
 from flashwam.wam import family
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["collect", "dataset", "distill", "evaluate", "prepare_data", "pretrained", "train"]
+__all__ = ["collect", "dataset", "distill", "evaluate", "prepare_data", "train"]
 
 
 def collect(recipe: Recipe) -> Path:
@@ -108,14 +108,6 @@ def _run(
     )
 
 
-def pretrained(recipe: Recipe, folder: str | Path) -> WorldActionModel:
-    """A model that flashwam saved, or another tool's weights under the recipe's `wam.config`, in float32."""
-    adopt = getattr(family(recipe.wam.family), "adopt", None)
-    if adopt is None or not recipe.wam.config or (Path(folder) / INFO_FILE).is_file():
-        return load_wam(folder)[0]
-    return adopt(folder, dtype=torch.float32, **recipe.wam.config)
-
-
 def train(recipe: Recipe, *, run_dir: str | Path | None = None) -> Path:
     """Trains a teacher, from data on; continues where an earlier call was stopped.
 
@@ -129,7 +121,7 @@ def train(recipe: Recipe, *, run_dir: str | Path | None = None) -> Path:
         if recipe.wam.pretrained is None:
             model = family(recipe.wam.family).create(**recipe.wam.config)
         else:
-            model = pretrained(recipe, recipe.wam.pretrained)
+            model = load_pretrained(recipe.wam.pretrained, recipe.wam)
     return _run(recipe, recipe.train, model, codec, folder, info={"teacher": None})
 
 
@@ -148,8 +140,8 @@ def distill(recipe: Recipe, *, run_dir: str | Path | None = None) -> Path:
             "a trained teacher (flashwam train makes one)"
         )
     teacher_folder = Path(recipe.wam.pretrained)
-    teacher = pretrained(recipe, teacher_folder)
-    student = pretrained(recipe, recipe.distill.init or teacher_folder)
+    teacher = load_pretrained(teacher_folder, recipe.wam)
+    student = load_pretrained(recipe.distill.init or teacher_folder, recipe.wam)
     codec = prepare_data(recipe)
     folder = prepare_run(recipe, run_dir)
     info = {"teacher": str(teacher_folder), "init": recipe.distill.init}
