@@ -19,7 +19,7 @@ from torch import Tensor
 from flashwam.data.actions import ActionNorm
 from flashwam.wam.lingbot_va.cameras import CameraLayout
 from flashwam.wam.lingbot_va.presets import preset as find_preset
-from flashwam.wam.lingbot_va.text import TEXT_CACHE, PromptEncoder
+from flashwam.wam.lingbot_va.prompts import TEXT_CACHE, PromptEncoder
 from flashwam.wam.lingbot_va.vae import PICTURES_PER_FRAME, WanVae
 
 __all__ = ["CODEC_FILE", "LingBotCodec", "LingBotCodecSession", "write_codec"]
