@@ -27,7 +27,9 @@ PACKAGES = (
 EXTRAS = {
     "sim": ("metaworld", "av"),
     "lingbot": ("ftfy",),
+    "data": ("av",),
     "report": ("matplotlib",),
+    "serve": ("websockets", "msgpack"),
     "dev": ("pytest", "ruff", "nbclient", "nbformat", "ipykernel"),
 }
 """Extra of setup.cfg -> packages that it brings."""

@@ -43,15 +43,16 @@ class DataConfig:
     source: Literal["metaworld", "lerobot"] = "metaworld"
     """"metaworld": `flashwam collect` makes them; "lerobot": they lie below `root` already."""
     root: str = "data/demo"
-    """Folder with one LeRobot repository per task."""
+    """Folder with one LeRobot repository per task, at any depth."""
     tasks: tuple[str, ...] = ("button-press", "drawer-open", "reach-wall")
-    """Task names of `flashwam.sim.tasks`; for another source, the repositories' folder names below `root`."""
+    """Task names of `flashwam.sim.tasks`; for another source, names of folders on the way to the repositories, `*` and
+    `?` allowed."""
     episodes: int = 100
     """Demonstrations per ordinary task."""
     multimodal_episodes: int = 300
     """Demonstrations per task with several ways; enough that a teacher cannot memorise which way each took."""
     window_frames: int = 6
-    """Latent frames per training sample."""
+    """Latent frames per training sample; shorter segments are padded and masked."""
     image_size: int = 64
     """Side of the rendered frames in pixels."""
     first_share: float = 0.25
@@ -59,16 +60,58 @@ class DataConfig:
     action_noise: float = 0.5
     """Standard deviation of the bursts of noise added to the executed action, in action units."""
     processes: int = 2
-    """Collecting processes."""
+    """Collecting or converting processes."""
     seed: int = 0
     """Seed of resets, coins and noise."""
+    cameras: tuple[str, ...] = ()
+    """For "lerobot", like all below: camera keys, in the layout's order."""
+    layout: Literal["width", "tshape"] = "width"
+    """"width": cameras side by side; "tshape": head camera below two wrist cameras of half its size."""
+    camera_size: tuple[int, int] = (256, 256)
+    """Rows and columns in pixels at which the first camera is encoded."""
+    stride: int = 1
+    """Control steps between encoded pictures; four pictures are a latent frame."""
+    relative_poses: bool = False
+    """Actions are absolute poses [xyz, quaternion xyzw, gripper] per arm, given relative to the segment's first row."""
+    action_channels: int = 30
+    """Action channels of the model."""
+    used_channels: tuple[int, ...] = ()
+    """The model's channel of each control, in the data's order; empty: the first ones."""
+    q01: tuple[float, ...] | None = None
+    """1 % quantile per model channel, 0 where unused; null: those in `action_norm.json` below `root`."""
+    q99: tuple[float, ...] | None = None
+    """99 % quantile per model channel, likewise."""
+    action_clip: float | None = 1.5
+    """Normalised actions are clipped to so much on either side; null leaves them."""
+    first_actions: Literal["raw_zero", "zero"] = "raw_zero"
+    """Actions of frame 0, which nobody executed: "raw_zero" as published (zeros before normalisation), "zero" as at
+    rollout (zeros after it)."""
+    text_dropout: float = 0.0
+    """Probability that a sample's text is the empty prompt's; methods may drop more of their own."""
+    skip_bad: bool = False
+    """Skip, count and list files that cannot be read, instead of stopping."""
 
     def __post_init__(self) -> None:
-        positive = ("episodes", "multimodal_episodes", "window_frames", "image_size", "processes")
-        _check(self, positive, lambda value: value >= 1, "at least 1")
+        positive = ("episodes", "multimodal_episodes", "window_frames", "image_size", "processes", "stride")
+        _check(self, (*positive, "action_channels"), lambda value: value >= 1, "at least 1")
         _check(self, ("action_noise", "seed"), lambda value: value >= 0, "at least 0")
-        _check(self, "first_share", lambda value: 0 <= value <= 1, "in [0, 1]")
+        _check(self, ("first_share", "text_dropout"), lambda value: 0 <= value <= 1, "in [0, 1]")
+        _check(self, "camera_size", lambda value: min(value) >= 1, "two positive numbers of pixels")
+        _check(self, "action_clip", lambda value: value is None or value > 0, "positive or null")
+        self._check_channels()
+        if self.source == "lerobot":
+            count = 3 if self.layout == "tshape" else max(1, len(self.cameras))
+            named = f"{count} different keys, as layout {self.layout!r} takes"
+            _check(self, "cameras", lambda keys: len(keys) == len(set(keys)) == count, named)
         _check(self, "tasks", lambda tasks: 0 < len(tasks) == len(set(tasks)), "a list of different task names")
+
+    def _check_channels(self) -> None:
+        count = self.action_channels
+        below = f"a list of different channels below {count} (action_channels)"
+        _check(self, "used_channels", lambda u: len(set(u)) == len(u) and all(0 <= c < count for c in u), below)
+        lists = f"a list of {count} numbers (action_channels), and the other quantile too"
+        for key, other in (("q01", self.q99), ("q99", self.q01)):
+            _check(self, key, lambda q, o=other: (q is None) == (o is None) and (q is None or len(q) == count), lists)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -138,7 +138,7 @@ class Rollout:
         self.chunks = 0
         self._batch = text.shape[0]
         self._first: Mapping[str, Tensor] | None = first
-        self._session = wam.session(
+        self.session = wam.session(
             text, null_text=null_text, guidance={name: s.guidance_scale for name, s in samplers.items()}
         )
 
@@ -176,15 +176,15 @@ class Rollout:
             else:
                 given = self._first[name] if self._first is not None else None
                 drawn[name] = draw(
-                    lambda x, sigma, stream=name: self._session.velocity(stream, x, sigma),
+                    lambda x, sigma, stream=name: self.session.velocity(stream, x, sigma),
                     noise[name],
                     self.samplers[name],
                     given=given,
                 )
             if name != self.wam.streams[-1]:
-                self._session.append(name, drawn[name], predicted=True)
+                self.session.append(name, drawn[name], predicted=True)
             self.seconds[name] += time.perf_counter() - start
-        self._session.drop_predicted()
+        self.session.drop_predicted()
         self.chunks += 1
         return drawn
 
@@ -192,6 +192,6 @@ class Rollout:
     def observe(self, observed: Mapping[str, Tensor]) -> None:
         """Appends the chunk as it really was: stream name -> [B, C, F, H, W] (executed actions, seen frames)."""
         for name in self.wam.streams:
-            self._session.append(name, observed[name], predicted=False)
-        self._session.advance(self.wam.chunk_frames)
+            self.session.append(name, observed[name], predicted=False)
+        self.session.advance(self.wam.chunk_frames)
         self._first = None

@@ -17,7 +17,16 @@ from flashwam.wam import family, load
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.hub import push_folder
 
-__all__ = ["INFO_FILE", "WamInfo", "load_pretrained", "load_wam", "push_to_hub", "read_info", "save_wam"]
+__all__ = [
+    "INFO_FILE",
+    "WamInfo",
+    "load_pretrained",
+    "load_wam",
+    "model_folder",
+    "push_to_hub",
+    "read_info",
+    "save_wam",
+]
 
 INFO_FILE = "flashwam.json"
 _KINDS = ("student", "teacher")
@@ -91,6 +100,15 @@ def read_info(folder: Path | str) -> dict[str, Any]:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
+
+
+def model_folder(folder: Path | str) -> Path:
+    """The folder of a model, given itself or its run's folder."""
+    folder = Path(folder)
+    for result in _KINDS:
+        if not (folder / INFO_FILE).is_file() and (folder / result / INFO_FILE).is_file():
+            return folder / result
+    return folder
 
 
 def load_wam(folder: Path | str, *, preset: str | None = None, **options: Any) -> tuple[WorldActionModel, WamInfo]:

@@ -2,6 +2,7 @@
 """The masked pass and the cached rollout are the same function."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from flashwam.wam.base import RolloutSession
 from flashwam.wam.lingbot_va import LingBotVA
 from flashwam.wam.replay import ReplaySession
 
@@ -41,6 +43,7 @@ def test_masked_pass_equals_cached_rollout(inputs: tuple, size: int, window: int
     for start in range(0, CHUNKS * CHUNK, size):
         at = slice(start, start + size)
         assert session.frame_index == start
+        session.velocity("action", noisy["action"][:, :, at], sigma["action"][:, at])
         velocity = session.velocity("video", noisy["video"][:, :, at], sigma["video"][:, at])
         assert_close(velocity, masked["video"][:, :, at], atol=1e-5, rtol=1e-5)
         session.append("video", clean["video"][:, :, at], predicted=True)
@@ -200,3 +203,126 @@ def test_replay_refuses_a_chunk_without_every_stream(inputs: tuple) -> None:
         session.append("video", clean["video"][:, :, :CHUNK], predicted=False)
     with pytest.raises(ValueError, match="observed frames"):
         session.advance(CHUNK)
+
+
+@pytest.mark.parametrize(
+    "guidance", [None, {"video": 3.0}, {"action": 2.0}, {"video": 3.0, "action": 2.0}], ids=["none", "v", "a", "va"]
+)
+@pytest.mark.parametrize("steps", [(1, 1), (3, 2)])
+@pytest.mark.parametrize("window", [1, 3, 64])
+def test_fused_rollout_equals_the_unfused_one(inputs: tuple, guidance: dict, steps: tuple, window: int) -> None:
+    """Every chunk, the first and those after eviction; one pass a step, and none whose output nobody reads."""
+    wam, clean, _, _, text = inputs
+    null_text = torch.randn(6, 12, generator=torch.Generator().manual_seed(6))
+    passes = {True: 0, False: 0}
+    drawn = {}
+    for fused in passes:
+        session = wam.session(text, null_text=null_text, guidance=guidance, window_chunks=window, fused=fused)
+        original = wam.transformer.cached_pass
+
+        def counted(*args: object, fused: bool = fused, run: object = original, **kwargs: object) -> Tensor | None:
+            passes[fused] += 1
+            return run(*args, **kwargs)
+
+        wam.transformer.cached_pass = counted
+        drawn[fused] = _closed_loop(session, clean, dict(zip(wam.streams, steps, strict=True)))
+        del wam.transformer.cached_pass
+    for one, other in zip(drawn[True], drawn[False], strict=True):
+        assert_close(one, other, atol=1e-5, rtol=1e-5)
+    assert passes[False] == CHUNKS * (sum(steps) + 1 + 2)
+    # Observed tokens need both halves of a guided cache; a first pass of one half only cannot carry them.
+    alone = CHUNKS - 1 if guidance == {"action": 2.0} else 0
+    assert passes[True] == CHUNKS * sum(steps) + alone
+
+
+@pytest.mark.parametrize("guidance", [None, {"video": 3.0}])
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("window", [1, 2, 3, 64])
+def test_cache_of_fixed_shapes_equals_the_growing_one(inputs: tuple, guidance: dict, fused: bool, window: int) -> None:
+    wam, clean, _, _, text = inputs
+    null_text = torch.randn(6, 12, generator=torch.Generator().manual_seed(6))
+    options = {"null_text": null_text, "guidance": guidance, "window_chunks": window, "fused": fused}
+    one, other = (
+        _closed_loop(wam.session(text, static=static, **options), clean, {"video": 2, "action": 1})
+        for static in (True, False)
+    )
+    for a, b in zip(one, other, strict=True):
+        assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_fixed_shapes_compile_once_for_every_kind_of_pass(inputs: tuple) -> None:
+    """One whole graph each for: the first chunk's video, video with what was seen, actions with predicted video."""
+    wam, clean, _, _, text = inputs
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    steps = {"video": 1, "action": 1}
+    expected = _closed_loop(wam.session(text, window_chunks=3), clean, steps)
+    torch._dynamo.reset()
+    wam.transformer.compile_rollout(backend=backend)
+    drawn = _closed_loop(wam.session(text, window_chunks=3, static=True), clean, steps)
+    for a, b in zip(drawn, expected, strict=True):
+        assert_close(a, b, atol=1e-5, rtol=1e-5)
+    assert len(graphs) == 3
+
+    copied = deepcopy(wam)
+    with torch.no_grad():
+        for p in wam.parameters():
+            p.zero_()
+    drawn = _closed_loop(copied.session(text, window_chunks=3, static=True), clean, steps)
+    for a, b in zip(drawn, expected, strict=True):
+        assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_fixed_shapes_refuse_what_does_not_fit(inputs: tuple) -> None:
+    wam, clean, _, _, text = inputs
+    session = wam.session(text, static=True)
+    with pytest.raises(ValueError, match="whole chunks"):
+        session.velocity("video", clean["video"][:, :, :4], torch.ones(BATCH, 4))
+    session.append("video", clean["video"][:, :, :CHUNK], predicted=True)
+    session.velocity("action", clean["action"][:, :, :CHUNK], torch.ones(BATCH, CHUNK))
+    with pytest.raises(RuntimeError, match="drop_predicted"):
+        session.velocity("video", clean["video"][:, :, :CHUNK], torch.ones(BATCH, CHUNK))
+
+
+def _closed_loop(session: RolloutSession, clean: dict[str, Tensor], steps: dict[str, int]) -> list[Tensor]:
+    """Chunks drawn with Euler steps; what is observed is `clean`."""
+    drawn = []
+    for start in range(0, CHUNKS * CHUNK, CHUNK):
+        for stream, count in steps.items():
+            shape = clean[stream][:, :, :CHUNK].shape
+            x = torch.randn(shape, generator=torch.Generator().manual_seed(start))
+            for k in range(count):
+                sigma = torch.full((BATCH, CHUNK), 1 - k / count)
+                x = x - session.velocity(stream, x, sigma) / count
+            drawn.append(x)
+            if stream == "video":
+                session.append(stream, x, predicted=True)
+        session.drop_predicted()
+        for stream in steps:
+            session.append(stream, clean[stream][:, :, start : start + CHUNK], predicted=False)
+        session.advance(CHUNK)
+    return drawn
+
+
+@pytest.mark.parametrize("guidance", [None, {"video": 3.0}, {"action": 2.0}])
+def test_imagined_past_that_is_kept(inputs: tuple, guidance: dict | None) -> None:
+    """Open loop: predictions stay, also where a guided stream then needs rows that an unguided one did not write."""
+    wam, clean, _, _, text = inputs
+    null_text = torch.randn(6, 12, generator=torch.Generator().manual_seed(6))
+    drawn = {}
+    for fused in (True, False):
+        session = wam.session(text, null_text=null_text, guidance=guidance, fused=fused)
+        drawn[fused] = []
+        for start in range(0, 6, CHUNK):
+            for stream in wam.streams:
+                x = clean[stream][:, :, start : start + CHUNK]
+                drawn[fused].append(session.velocity(stream, x, torch.full((BATCH, CHUNK), 0.5)))
+                session.append(stream, x, predicted=True)
+            session.advance(CHUNK)
+        assert [block[::2] for block in session.blocks] == [(i, True) for i in range(1, 6)]
+    for one, other in zip(drawn[True], drawn[False], strict=True):
+        assert_close(one, other, atol=1e-5, rtol=1e-5)

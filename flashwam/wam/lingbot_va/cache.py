@@ -7,7 +7,7 @@ Blocks (one chunk's video, one chunk's actions) follow each other in one contigu
 of it: the window moves the slice's start, forgetting predictions moves its end, and nothing is gathered.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -60,7 +60,7 @@ class BlockCache:
         self.window = window
         self.blocks: list[Block] = []
         self._buffer = torch.empty(2, layers, rows, heads, 0, head_dim, dtype=dtype, device=device)
-        self._reach = (0, 0, 0)
+        self._reach: list[tuple[int, int, int]] = []
         self._rows = rows
 
     @property
@@ -68,46 +68,66 @@ class BlockCache:
         """End of the last block in the buffer."""
         return self.blocks[-1].end if self.blocks else 0
 
-    @property
-    def has_predicted(self) -> bool:
-        """Whether imagined tokens are held."""
-        return any(block.predicted for block in self.blocks)
-
-    def open(self, index: int, tokens: int, *, rows: int | None = None) -> None:
-        """Make ready for a pass of one block; until `close` its tokens are temporary.
+    def open(self, blocks: Sequence[tuple[int, int]], *, rows: int | None = None) -> None:
+        """Make ready for a pass over some blocks; until `close` their tokens are temporary.
 
         Args:
-            index: Block id of the coming tokens.
-            tokens: How many they are.
+            blocks: Block id and tokens of each, ascending. In the pass itself the last one comes first, so that the
+                last layer can leave the others' queries out.
             rows: The pass runs the first so many rows; all by default.
         """
+        tokens = sum(count for _, count in blocks)
         if self.end + tokens > self._buffer.shape[4]:
             self._make_room(tokens)
-        begin = next((block.begin for block in self.blocks if block.index >= index - self.window), self.end)
-        self._reach = (begin, self.end, self.end + tokens)
+        starts = [(block.index, block.begin) for block in self.blocks]
+        self._reach = []
+        end = self.end
+        for index, count in blocks:
+            starts.append((index, end))
+            begin = next(start for held, start in starts if held >= index - self.window)
+            self._reach.append((begin, end, end + count))
+            end += count
         self._rows = self._buffer.shape[2] if rows is None else rows
 
     def attend(self, layer: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-        """Attention of the opened tokens over all in reach, themselves included; it writes their keys and values."""
+        """Attention of the opened blocks, each over all in its reach; it writes their keys and values.
+
+        Queries may be given for the leading tokens alone.
+        """
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             self.write(layer, k, v)
-            begin, _, end = self._reach
-            keys, values = self._buffer[:, layer, : self._rows, :, begin:end]
-            return functional.scaled_dot_product_attention(q, keys, values)
+            keys, values = self._buffer[:, layer, : self._rows]
+            attended, at = [], 0
+            for begin, start, end in self._in_pass():
+                if at == q.shape[2]:
+                    break
+                part = q[:, :, at : at + end - start]
+                attended.append(
+                    functional.scaled_dot_product_attention(part, keys[:, :, begin:end], values[:, :, begin:end])
+                )
+                at += end - start
+            return attended[0] if len(attended) == 1 else torch.cat(attended, 2)
 
         return attend
 
     def write(self, layer: int, k: Tensor, v: Tensor) -> None:
-        """Write the opened tokens' keys and values, [R, heads, S, d] each."""
-        _, start, end = self._reach
-        held = self._buffer[:, layer, : self._rows, :, start:end]
-        held[0], held[1] = k, v
+        """Write the opened blocks' keys and values, [R, heads, S, d] each."""
+        keys, values = self._buffer[:, layer, : self._rows]
+        at = 0
+        for _, start, end in self._in_pass():
+            keys[:, :, start:end] = k[:, :, at : at + end - start]
+            values[:, :, start:end] = v[:, :, at : at + end - start]
+            at += end - start
 
-    def close(self, index: int, *, predicted: bool) -> None:
-        """Keep the tokens of the pass just run as a block."""
-        _, start, end = self._reach
-        self.blocks.append(Block(index=index, begin=start, end=end, predicted=predicted))
+    def close(self, blocks: Sequence[tuple[int, bool]]) -> None:
+        """Keep the first opened blocks of the pass just run: block id and whether it is predicted."""
+        for (index, predicted), (_, start, end) in zip(blocks, self._reach, strict=False):
+            self.blocks.append(Block(index=index, begin=start, end=end, predicted=predicted))
+
+    def _in_pass(self) -> list[tuple[int, int, int]]:
+        """Reach, begin and end of the opened blocks in the order of the pass."""
+        return [self._reach[-1], *self._reach[:-1]]
 
     def drop_predicted(self) -> None:
         """Forget every predicted block; observed ones never follow them, so the rest stays contiguous."""

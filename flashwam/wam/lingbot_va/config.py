@@ -9,7 +9,8 @@ __all__ = ["LingBotConfig"]
 
 FAMILY = "lingbot_va"
 FILE_NAME = "wam.json"
-_OPTIONAL = {"matmul_dtype", "used_channels"}
+_OPTIONAL = {"matmul_dtype", "rollout", "used_channels"}
+ROLLOUTS = ("dynamic", "static", "compiled", "graphed")
 MATMUL_DTYPES = (None, "float32", "bfloat16")
 
 
@@ -35,6 +36,7 @@ class LingBotConfig:
     actions_per_frame: int
     window_chunks: int
     matmul_dtype: str | None = None
+    rollout: str = "dynamic"
     used_channels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -51,6 +53,9 @@ class LingBotConfig:
             object.__setattr__(self, "used_channels", tuple(sorted(self.used_channels)))
             if len(set(self.used_channels)) != len(self.used_channels) or not all(c >= 0 for c in self.used_channels):
                 raise ValueError(f"used_channels must be distinct action channels, got {self.used_channels}")
+
+        if self.rollout not in ROLLOUTS:
+            raise ValueError(f"rollout must be one of {', '.join(ROLLOUTS)}; got {self.rollout!r}")
 
     def save(self, folder: str | Path) -> None:
         """Write ``wam.json`` into a folder."""

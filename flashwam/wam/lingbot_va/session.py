@@ -5,6 +5,7 @@ Shapes: B episodes, C channels, F latent frames, H, W the rest of a stream's tok
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,16 +14,30 @@ from flashwam.wam.base import RolloutSession
 from flashwam.wam.lingbot_va.cache import BlockCache
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET
 from flashwam.wam.lingbot_va.patches import keep_used
-from flashwam.wam.lingbot_va.transformer import WanTransformer3DModel
+from flashwam.wam.lingbot_va.static_cache import StaticCache
+from flashwam.wam.lingbot_va.transformer import Segment, WanTransformer3DModel
 
 __all__ = ["LingBotSession"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Clean:
+    """Clean tokens on their way into the cache."""
+
+    index: int
+    stream: str
+    x: Tensor
+    sigma: Tensor
+    start: int
+    predicted: bool
 
 
 class LingBotSession(RolloutSession):
     """What the masked pass computes, one chunk at a time.
 
-    A stream whose guidance scale is not 1 runs every row twice, with and without text; both halves have their own
-    past in the cache. Everything runs without gradients.
+    Appended tokens wait for the next velocity and go through the network in the same pass, so a chunk of N video and
+    M action steps takes N + M passes, two for a one-step student. A stream whose guidance scale is not 1 runs every
+    row twice, with and without text; both halves have their own past in the cache. Everything runs without gradients.
 
     Args:
         transformer: The network.
@@ -30,6 +45,9 @@ class LingBotSession(RolloutSession):
         null_text: Embedding of the empty prompt, [L, D]; needed where a guidance scale is not 1.
         guidance: Stream name -> scale w of v = v_null + w (v_text - v_null); 1 where absent.
         window: Reach of attention in blocks, as in the training mask.
+        fused: False runs a pass of its own for appended tokens, which is what fusion is measured against.
+        chunk_tokens: Stream name -> tokens of one chunk, for a cache of fixed shapes (`StaticCache`); None for one that
+            grows with what is in it, which is faster where shapes may change.
         used_channels: See `LingBotConfig`.
     """
 
@@ -41,6 +59,8 @@ class LingBotSession(RolloutSession):
         null_text: Tensor | None = None,
         guidance: Mapping[str, float] | None = None,
         window: int,
+        fused: bool = True,
+        chunk_tokens: Mapping[str, int] | None = None,
         used_channels: tuple[int, ...] | None = None,
     ) -> None:
         guidance = dict(guidance or {})
@@ -54,30 +74,39 @@ class LingBotSession(RolloutSession):
         if guided and null_text.shape != text.shape[1:]:
             raise ValueError(f"null_text must be {tuple(text.shape[1:])} as text is, got {tuple(null_text.shape)}")
         self.frame_index = 0
+        self.fused = fused
         self._transformer = transformer
         self._used_channels = used_channels
         self._batch = text.shape[0]
         self._chunk = 0
         self._observed: dict[str, int] = {}
+        self._waiting: list[_Clean] = []
+        self._imagined: list[_Clean] = []
+        self._imagined_rows = 0
         with torch.no_grad():
             if guided:
                 text = torch.cat([text, null_text.to(text).expand(self._batch, -1, -1)])
             self._text = transformer.text_key_value(text)
         config = transformer.config
-        self._cache = BlockCache(
-            config.num_layers,
-            text.shape[0],
-            heads=config.num_attention_heads,
-            head_dim=config.attention_head_dim,
-            window=window,
-            dtype=self._text[0][0].dtype,
-            device=self._text[0][0].device,
-        )
+        options = {
+            "heads": config.num_attention_heads,
+            "head_dim": config.attention_head_dim,
+            "window": window,
+            "dtype": self._text[0][0].dtype,
+            "device": self._text[0][0].device,
+        }
+        self._cache: BlockCache | StaticCache
+        if chunk_tokens is None:
+            self._cache = BlockCache(config.num_layers, text.shape[0], **options)
+        else:
+            self._cache = StaticCache(config.num_layers, text.shape[0], tokens=chunk_tokens, **options)
 
     @property
     def blocks(self) -> tuple[tuple[int, int, bool], ...]:
-        """(block id, tokens, predicted) of everything in the cache, oldest first."""
-        return tuple((block.index, block.end - block.begin, block.predicted) for block in self._cache.blocks)
+        """(block id, tokens, predicted) of everything that the current chunk can see, oldest first."""
+        held = [(block.index, block.end - block.begin, block.predicted) for block in self._cache.blocks]
+        held += [(part.index, self._tokens(part), part.predicted) for part in self._waiting]
+        return tuple(block for block in held if block[0] >= 2 * self._chunk - self._cache.window)
 
     @torch.no_grad()
     def velocity(self, stream: str, noisy: Tensor, sigma: Tensor) -> Tensor:
@@ -96,25 +125,26 @@ class LingBotSession(RolloutSession):
         """See `RolloutSession.append`; `sigma` [B, F] is the level these tokens are embedded at, 0 by default."""
         self._check(stream, clean)
         clean = keep_used(stream, clean, self._used_channels)
-        if not predicted and self._cache.has_predicted:
+        if not predicted and (self._imagined or any(part.predicted for part in self._waiting)):
             raise RuntimeError("the cache holds predicted tokens: call drop_predicted() before observed ones")
         if not predicted and stream in self._observed:
             raise RuntimeError(f"{stream} of this chunk was appended already: call advance(frames) first")
         if sigma is None:
             sigma = clean.new_zeros(self._batch, clean.shape[2], dtype=torch.float32)
-        if self._text[0][0].shape[0] > self._batch:
-            clean, sigma = _twice(clean), _twice(sigma)
-        index = self._open(stream, clean, rows=clean.shape[0])
-        self._transformer.cached_append(
-            stream, clean, 1000.0 * sigma, text=self._text, start=self.frame_index, cache=self._cache
+        index = 2 * self._chunk + STREAM_OFFSET[stream]
+        self._waiting.append(
+            _Clean(index=index, stream=stream, x=clean, sigma=sigma, start=self.frame_index, predicted=predicted)
         )
-        self._cache.close(index, predicted=predicted)
         if not predicted:
             self._observed[stream] = clean.shape[2]
+        if not self.fused:
+            self._write_waiting()
 
     def drop_predicted(self) -> None:
         """See `RolloutSession.drop_predicted`."""
         self._cache.drop_predicted()
+        self._imagined.clear()
+        self._waiting = [part for part in self._waiting if not part.predicted]
 
     def advance(self, frames: int) -> None:
         """See `RolloutSession.advance`."""
@@ -124,22 +154,57 @@ class LingBotSession(RolloutSession):
         self.frame_index += frames
         self._chunk += 1
         self._observed.clear()
-        self._cache.forget(2 * self._chunk)
+
+    @property
+    def _rows(self) -> int:
+        """Rows of the cache: B, or 2B where some stream is guided."""
+        return self._text[0][0].shape[0]
 
     def _velocity(self, stream: str, noisy: Tensor, sigma: Tensor, *, rows: int) -> Tensor:
-        self._open(stream, noisy, rows=rows)
-        text = self._text
-        if rows < text[0][0].shape[0]:
-            text = [(k[:rows], v[:rows]) for k, v in text]
-        return self._transformer.cached_velocity(
-            stream, noisy, 1000.0 * sigma, text=text, start=self.frame_index, cache=self._cache
+        if self._imagined and rows > self._imagined_rows:
+            # Written for the rows that an unguided stream needed; a guided one wants its other half too.
+            self._cache.drop_predicted()
+            self._waiting = self._imagined + self._waiting
+            self._imagined = []
+        if rows < self._rows and any(not part.predicted for part in self._waiting):
+            self._write_waiting()
+        current = _Clean(
+            index=2 * self._chunk + STREAM_OFFSET[stream],
+            stream=stream,
+            x=noisy,
+            sigma=sigma,
+            start=self.frame_index,
+            predicted=True,
         )
+        return self._run([*self._waiting, current], rows=rows, velocity=True)
 
-    def _open(self, stream: str, x: Tensor, *, rows: int) -> int:
-        index = 2 * self._chunk + STREAM_OFFSET[stream]
-        tokens = x.shape[2] * self._transformer.tokens_per_frame(stream, x)
-        self._cache.open(index, tokens, rows=rows)
-        return index
+    def _write_waiting(self) -> None:
+        if self._waiting:
+            self._run(self._waiting, rows=self._rows, velocity=False)
+
+    def _run(self, parts: list[_Clean], *, rows: int, velocity: bool) -> Tensor | None:
+        """One pass; the waiting tokens in it stay in the cache, a velocity's do not."""
+        # This chunk's video may still come, or come again as it really was.
+        self._cache.forget(min(parts[0].index, 2 * self._chunk))
+        self._cache.open([(part.index, self._tokens(part)) for part in parts], rows=rows)
+        text = self._text
+        if rows < self._rows:
+            text = [(k[:rows], v[:rows]) for k, v in text]
+        segments = [
+            Segment(part.stream, _rows_of(part.x, rows), 1000.0 * _rows_of(part.sigma, rows), part.start)
+            for part in parts
+        ]
+        out = self._transformer.cached_pass(segments, text=text, cache=self._cache, velocity=velocity)
+        self._cache.close([(part.index, part.predicted) for part in self._waiting])
+        imagined = [part for part in self._waiting if part.predicted]
+        if imagined:
+            self._imagined_rows = min(rows, self._imagined_rows) if self._imagined else rows
+            self._imagined += imagined
+        self._waiting = []
+        return out
+
+    def _tokens(self, part: _Clean) -> int:
+        return part.x.shape[2] * self._transformer.tokens_per_frame(part.stream, part.x)
 
     def _check(self, stream: str, x: Tensor) -> None:
         if stream not in STREAM_OFFSET:
@@ -150,3 +215,8 @@ class LingBotSession(RolloutSession):
 
 def _twice(x: Tensor) -> Tensor:
     return torch.cat([x, x])
+
+
+def _rows_of(x: Tensor, rows: int) -> Tensor:
+    """[B, ...] as [rows, ...] with rows B or 2B."""
+    return x if x.shape[0] == rows else _twice(x)

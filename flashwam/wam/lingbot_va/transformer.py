@@ -9,6 +9,8 @@ D width, G groups of tokens that share a latent frame, L text tokens.
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
+from math import gcd
 from typing import Any, ClassVar
 
 import torch
@@ -21,8 +23,23 @@ from flashwam.wam.lingbot_va.layers import ConditionEmbedder, KeyValue, Linear, 
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET, Layout, check_backend, teacher_forced_layout
 from flashwam.wam.lingbot_va.patches import action_tokens, action_untokens, patchify, unpatchify
 from flashwam.wam.lingbot_va.rope import action_rotary, axis_dims, video_rotary
+from flashwam.wam.lingbot_va.static_cache import StaticCache
 
-__all__ = ["WanTransformer3DModel"]
+__all__ = ["Segment", "WanTransformer3DModel"]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Tokens of one block of a rollout."""
+
+    stream: str
+    """"video" or "action"."""
+    x: Tensor
+    """[B, C, F, H, W] or [B, A, F, N, 1]."""
+    timestep: Tensor
+    """1000 sigma, [B, F]."""
+    start: int
+    """Absolute index of the first latent frame."""
 
 
 class WanTransformer3DModel(ModelMixin, ConfigMixin):
@@ -77,6 +94,8 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         _, rows, columns = patch_size
         self.attention = "sdpa"
         self.gradient_checkpointing = False
+        # A function of the model, not a bound method: a copy of the model must run its own blocks.
+        self._trunk = _cached_trunk
         self.patch_embedding_mlp = nn.Linear(in_channels * rows * columns, dim)
         self.action_embedder = nn.Linear(action_dim, dim)
         self.condition_embedder = ConditionEmbedder(dim, freq_dim=freq_dim, text_dim=text_dim)
@@ -169,49 +188,51 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
             stream: self._head(stream, part, noisy[stream]) for stream, part in zip(layout.noisy, outputs, strict=True)
         }
 
-    def cached_velocity(
+    def cached_pass(
         self,
-        stream: str,
-        x: Tensor,
-        timestep: Tensor,
+        segments: Sequence[Segment],
         *,
         text: Sequence[KeyValue],
-        start: int,
-        cache: BlockCache,
-    ) -> Tensor:
-        """Velocity of one stream's chunk under a cache that `BlockCache.open` has made ready.
+        cache: BlockCache | StaticCache,
+        velocity: bool = True,
+    ) -> Tensor | None:
+        """One pass over blocks of a rollout under a cache that `BlockCache.open` has made ready for them.
+
+        Every block sees the cache and the blocks before it, each within its own window, as in the masked pass.
 
         Args:
-            stream: "video" or "action".
-            x: Noisy tokens, [B, C, F, H, W] or [B, A, F, N, 1].
-            timestep: 1000 sigma, [B, F].
+            segments: The opened blocks, in the cache's order.
             text: Keys and values of the text for every block, from `text_key_value`.
-            start: Absolute index of the chunk's first latent frame.
-            cache: The cache; it holds these tokens' keys and values until its block is closed or reopened.
+            cache: The cache; it holds these tokens' keys and values until it is closed or reopened.
+            velocity: Whether the last segment's velocity is wanted; otherwise keys and values are all that is made.
 
         Returns:
-            Velocity shaped like `x`, float32.
+            Velocity shaped like the last segment's tensor, float32; None if not wanted.
         """
-        h, embedding, modulation, rotary = self._cached_inputs(stream, x, timestep, start)
-        for index, block in enumerate(self.blocks):
-            h = block(h, modulation, rotary=rotary, text=text[index], attend=cache.attend(index))
-        return self._head(stream, self._norm_out(h, embedding), x)
+        in_pass = [segments[-1], *segments[:-1]]
+        per_frame = [self.tokens_per_frame(part.stream, part.x) for part in in_pass]
+        group = gcd(*per_frame)
+        hidden, modulations, rotaries = [], [], []
+        for part, count in zip(in_pass, per_frame, strict=True):
+            tokens, rotary = self._embed(part.stream, part.x, start=part.start)
+            embedded, modulation = self._time(part.stream, part.timestep.float(), tokens.dtype)
+            hidden.append(tokens)
+            modulations.append(_per_group(modulation, *modulation.shape[:2], count // group))
+            rotaries.append(rotary)
+            if part is segments[-1]:
+                embedding = _per_group(embedded, *embedded.shape[:2], count // group)
+        h, modulation, rotary = _joined(hidden, 1), _joined(modulations, 1), _joined(rotaries, 0)
+        queries = hidden[0].shape[1] if velocity else 0
+        h = self._trunk(self, h, modulation, rotary, text, cache, queries)
+        return self._head(segments[-1].stream, self._norm_out(h, embedding), segments[-1].x) if velocity else None
 
-    def cached_append(
-        self,
-        stream: str,
-        x: Tensor,
-        timestep: Tensor,
-        *,
-        text: Sequence[KeyValue],
-        start: int,
-        cache: BlockCache,
-    ) -> None:
-        """Write keys and values of one stream's chunk into an opened cache; arguments as `cached_velocity`."""
-        h, _, modulation, rotary = self._cached_inputs(stream, x, timestep, start)
-        for index, block in enumerate(self.blocks[:-1]):
-            h = block(h, modulation, rotary=rotary, text=text[index], attend=cache.attend(index))
-        cache.write(len(self.blocks) - 1, *self.blocks[-1].key_value(h, modulation, rotary=rotary))
+    def compile_rollout(self, **options: Any) -> None:
+        """Compile the blocks of `cached_pass`; worth it with a `StaticCache`, whose shapes never change.
+
+        Args:
+            options: For `torch.compile`, such as mode="reduce-overhead" for CUDA graphs.
+        """
+        self._trunk = torch.compile(_cached_trunk, dynamic=False, fullgraph=True, **options)
 
     def text_key_value(self, text: Tensor) -> list[KeyValue]:
         """Every block's cross-attention keys and values of text [B, L, text_dim]."""
@@ -271,13 +292,6 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         embedder = self.condition_embedder_action if stream == "action" else self.condition_embedder
         return embedder.time(timestep, dtype)
 
-    def _cached_inputs(
-        self, stream: str, x: Tensor, timestep: Tensor, start: int
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        tokens, rotary = self._embed(stream, x, start=start)
-        embedding, modulation = self._time(stream, timestep.float(), tokens.dtype)
-        return tokens, embedding, modulation, rotary
-
     def _norm_out(self, h: Tensor, embedding: Tensor) -> Tensor:
         shift, scale = (self.scale_shift_table.unsqueeze(0) + embedding.unsqueeze(2)).unbind(2)
         return modulated_norm(h, shift, scale, self.config.eps)
@@ -303,6 +317,29 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
                 nn.init.zeros_(module.bias)
 
 
+def _cached_trunk(
+    model: WanTransformer3DModel,
+    h: Tensor,
+    modulation: Tensor,
+    rotary: Tensor,
+    text: Sequence[KeyValue],
+    cache: BlockCache | StaticCache,
+    queries: int,
+) -> Tensor:
+    """All blocks; the last one for the leading `queries` tokens, or for keys and values alone."""
+    for index, block in enumerate(model.blocks[:-1]):
+        h = block(h, modulation, rotary=rotary, text=text[index], attend=cache.attend(index))
+    last = len(model.blocks) - 1
+    if not queries:
+        cache.write(last, *model.blocks[-1].key_value(h, modulation, rotary=rotary))
+        return h
+    return model.blocks[-1](h, modulation, rotary=rotary, text=text[last], attend=cache.attend(last), queries=queries)
+
+
 def _per_group(x: Tensor, batch: int, frames: int, repeats: int) -> Tensor:
     """Repeat per-frame values [B or 1, F or 1, ...] to groups, [B, F * repeats, ...]."""
     return x.unsqueeze(2).expand(batch, frames, repeats, *x.shape[2:]).flatten(1, 2)
+
+
+def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)

@@ -6,6 +6,7 @@ L text tokens, D text width.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -61,6 +62,8 @@ class LingBotVA(WorldActionModel):
         self.transformer.set_matmul_dtype(getattr(torch, config.matmul_dtype) if config.matmul_dtype else None)
         if gradient_checkpointing:
             self.transformer.enable_gradient_checkpointing()
+        if config.rollout in ("compiled", "graphed"):
+            transformer.compile_rollout(mode="reduce-overhead" if config.rollout == "graphed" else "default")
 
     @property
     def chunk_frames(self) -> int:
@@ -97,6 +100,7 @@ class LingBotVA(WorldActionModel):
         attention: str = "sdpa",
         gradient_checkpointing: bool = False,
         matmul_dtype: str | None = None,
+        rollout: str = "dynamic",
         used_channels: Sequence[int] | None = None,
         **transformer: Any,
     ) -> "LingBotVA":
@@ -107,6 +111,7 @@ class LingBotVA(WorldActionModel):
             actions_per_frame=actions_per_frame,
             window_chunks=window_chunks,
             matmul_dtype=matmul_dtype,
+            rollout=rollout,
             used_channels=None if used_channels is None else tuple(used_channels),
         )
         return cls(
@@ -128,6 +133,7 @@ class LingBotVA(WorldActionModel):
         attention: str = "sdpa",
         gradient_checkpointing: bool = False,
         matmul_dtype: str | None = None,
+        rollout: str = "dynamic",
         used_channels: Sequence[int] | None = None,
         role: str | None = None,
         dtype: torch.dtype | None = None,
@@ -154,6 +160,7 @@ class LingBotVA(WorldActionModel):
             actions_per_frame=actions_per_frame,
             window_chunks=window_chunks,
             matmul_dtype=matmul_dtype,
+            rollout=rollout,
             used_channels=None if used_channels is None else tuple(used_channels),
         )
         network = load_transformer(folder, role=role, dtype=dtype, device=device)
@@ -188,16 +195,36 @@ class LingBotVA(WorldActionModel):
         null_text: Tensor | None = None,
         guidance: Mapping[str, float] | None = None,
         window_chunks: int | None = None,
+        fused: bool = True,
+        static: bool | None = None,
     ) -> LingBotSession:
-        """See `WorldActionModel.session`; `window_chunks` replaces the model's own."""
+        """See `WorldActionModel.session`.
+
+        Args:
+            text: [B, L, D].
+            null_text: [L, D].
+            guidance: Stream name -> scale.
+            window_chunks: Replaces the model's own.
+            fused: As in `LingBotSession`.
+            static: A cache of fixed shapes; the model's own choice if None.
+        """
+        static = self.config.rollout != "dynamic" if static is None else static
         return LingBotSession(
             self.transformer,
             text,
             null_text=null_text,
             guidance=guidance,
             window=window_chunks or self.window_chunks,
+            fused=fused,
+            chunk_tokens=self._chunk_tokens() if static else None,
             used_channels=self.config.used_channels,
         )
+
+    def _chunk_tokens(self) -> dict[str, int]:
+        rows, columns = self.transformer.config.patch_size[1:]
+        height, width = self.config.latent_size
+        per_frame = {"video": height // rows * (width // columns), "action": self.actions_per_frame}
+        return {stream: self.chunk_frames * count for stream, count in per_frame.items()}
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``transformer/`` in the original's layout and ``wam.json`` beside it."""
@@ -227,6 +254,7 @@ class LingBotVA(WorldActionModel):
         device: torch.device | str = "cpu",
         attention: str = "sdpa",
         gradient_checkpointing: bool = False,
+        rollout: str | None = None,
     ) -> "LingBotVA":
         """Load any checkpoint `find_transformer` knows; keys that do not fit are a ValueError that lists them.
 
@@ -238,6 +266,7 @@ class LingBotVA(WorldActionModel):
             device: Where they go.
             attention: "sdpa" or "flex".
             gradient_checkpointing: See the class.
+            rollout: Replaces the folder's own, see `LingBotConfig`.
 
         Raises:
             FileNotFoundError: A file is missing.
@@ -250,6 +279,8 @@ class LingBotVA(WorldActionModel):
             raise ValueError(f"{source.root / FILE_NAME} says how {folder} is run; leave preset {preset!r} out")
         else:
             config = find_preset(preset).config
+        if rollout is not None:
+            config = replace(config, rollout=rollout)
         transformer = load_transformer(folder, role=role, dtype=dtype, device=device)
         return cls(transformer, config, attention=attention, gradient_checkpointing=gradient_checkpointing)
 
