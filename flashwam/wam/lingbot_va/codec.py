@@ -22,7 +22,7 @@ from flashwam.wam.lingbot_va.presets import preset as find_preset
 from flashwam.wam.lingbot_va.prompts import TEXT_CACHE, PromptEncoder
 from flashwam.wam.lingbot_va.vae import PICTURES_PER_FRAME, WanVae
 
-__all__ = ["CODEC_FILE", "LingBotCodec", "LingBotCodecSession", "write_codec"]
+__all__ = ["CODEC_FILE", "LingBotCodec", "LingBotCodecSession", "base_checkpoint", "write_codec"]
 
 CODEC_FILE = "codec.json"
 FAMILY = "lingbot_va"
@@ -146,7 +146,7 @@ class LingBotCodec:
         content = json.loads(path.read_text())
         if content.get("family") != FAMILY:
             raise ValueError(f"{path} must say family {FAMILY!r}, got {content.get('family')!r}")
-        base = Path(checkpoint) if checkpoint is not None else (Path(folder) / content["checkpoint"]).resolve()
+        base = Path(checkpoint) if checkpoint is not None else base_checkpoint(folder)
         return cls(
             vae=WanVae.from_pretrained(base / "vae", dtype=dtype, device=device),
             cameras=CameraLayout(**content["cameras"]),
@@ -174,6 +174,13 @@ def write_codec(folder: str | Path, *, cameras: CameraLayout, actions: ActionNor
         "actions": actions.to_dict(),
     }
     (folder / CODEC_FILE).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def base_checkpoint(folder: str | Path) -> Path:
+    """Where a model's autoencoder and text encoder are: as its ``codec.json`` notes, or in its own folder."""
+    path = Path(folder) / CODEC_FILE
+    noted = json.loads(path.read_text()) if path.is_file() else {}
+    return (Path(folder) / noted["checkpoint"]).resolve() if noted.get("family") == FAMILY else Path(folder)
 
 
 class LingBotCodecSession:
