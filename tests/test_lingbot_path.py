@@ -66,7 +66,6 @@ def test_released_weights_and_data_become_a_served_student(base: Path, data: Pat
         "wam.pretrained": base,
         "wam.config.latent_size": "[6,6]",
         "wam.config.attention": "sdpa",
-        "wam.config.used_channels": "[0,1,2,3,4,5,6,28,7,8,9,10,11,12,13,29]",
         "distill.steps": 2,
         "distill.batch_size": 2,
         "distill.accumulation": 1,

@@ -283,13 +283,17 @@ def test_a_recipe_adopts_a_released_teacher(weights: dict[str, torch.Tensor], tm
     network = {key: TINY[key] for key in ("num_attention_heads", "attention_head_dim", "num_layers", "ffn_dim")}
     network |= {key: TINY[key] for key in ("in_channels", "out_channels", "text_dim", "freq_dim")}
     overrides = [f"wam.pretrained={folder}", *(f"wam.config.{key}={value}" for key, value in network.items())]
-    overrides += ["wam.config.attention=sdpa", "wam.config.used_channels=[0,1]"]
+    overrides += ["wam.config.attention=sdpa"]
     recipe = load_recipe("lingbot_va/libero_flash_wam", overrides)
     model = load_pretrained(folder, recipe.wam)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert torch.equal(model.transformer.proj_out.weight, half["proj_out.weight"].float())
     assert model.transformer.gradient_checkpointing
-    assert (model.config.latent_size, model.config.chunk_frames, model.config.used_channels) == ((8, 16), 4, (0, 1))
+    assert (model.config.latent_size, model.config.chunk_frames, model.config.used_channels) == (
+        (8, 16),
+        4,
+        tuple(range(7)),
+    )
     wrong = load_recipe("lingbot_va/libero_flash_wam", [*overrides, "wam.config.num_layers=3"])
     with pytest.raises(ValueError, match=r"expected \{'num_layers': 3\}, got \{'num_layers': 2\}"):
         load_pretrained(folder, wrong.wam)
