@@ -28,6 +28,7 @@ EXTRAS = {
     "sim": ("metaworld", "av"),
     "lingbot": ("ftfy",),
     "data": ("av",),
+    "lora": ("peft",),
     "report": ("matplotlib",),
     "serve": ("websockets", "msgpack"),
     "dev": ("pytest", "ruff", "nbclient", "nbformat", "ipykernel"),

@@ -124,7 +124,7 @@ def _run(
     if isinstance(source, SegmentDataset):
         _check_shapes(source, student)
     return run_training(
-        make_method(loop, recipe.streams, student, teacher=teacher),
+        make_method(loop, recipe.streams, student, teacher=teacher, seed=recipe.seed),
         source,
         loop,
         run_dir=run_dir,
@@ -169,7 +169,15 @@ def train(recipe: Recipe, *, run_dir: str | Path | None = None) -> Path:
 
     Returns:
         Folder of the teacher, `<run_dir>/teacher`.
+
+    Raises:
+        ValueError: the recipe adapts a model (`train.lora`) but names none.
     """
+    if recipe.train.lora is not None and recipe.wam.pretrained is None:
+        raise ValueError(
+            f"recipe {recipe.name!r}: train.lora adapts a trained model; set wam.pretrained to its folder, or "
+            "train.lora to null"
+        )
     codec = prepare_data(recipe)
     folder = prepare_run(recipe, run_dir)
     with torch.random.fork_rng(devices=[]):
@@ -197,7 +205,10 @@ def distill(recipe: Recipe, *, run_dir: str | Path | None = None) -> Path:
         )
     teacher_folder = Path(recipe.wam.pretrained)
     teacher = load_pretrained(teacher_folder, recipe.wam)
-    student = load_pretrained(recipe.distill.init or teacher_folder, recipe.wam)
+    if recipe.distill.lora is None:
+        student = load_pretrained(recipe.distill.init or teacher_folder, recipe.wam)
+    else:
+        student = teacher
     codec = prepare_data(recipe)
     folder = prepare_run(recipe, run_dir)
     info = {"teacher": str(teacher_folder), "init": recipe.distill.init}

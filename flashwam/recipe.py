@@ -15,6 +15,7 @@ __all__ = [
     "EvaluateConfig",
     "FieldError",
     "LoopConfig",
+    "LoraConfig",
     "Recipe",
     "WamConfig",
 ]
@@ -149,6 +150,24 @@ class WamConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adapters: all roles share the teacher's weights, and W + (alpha / rank) B A takes the place of W."""
+
+    rank: int = 32
+    """Rows of A and columns of B."""
+    alpha: float = 32.0
+    """alpha / rank scales what an adapter adds."""
+    targets: tuple[str, ...] | None = None
+    """Linear layers that get adapters, by the ends of their names; null: those that the model family names."""
+
+    def __post_init__(self) -> None:
+        _check(self, "rank", lambda value: value >= 1, "at least 1")
+        _check(self, "alpha", lambda value: value > 0, "positive")
+        fits = self.targets is None or (0 < len(self.targets) == len(set(self.targets)) and all(self.targets))
+        _check(self, "targets", lambda _: fits, "null or a list of different names")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoopConfig:
     """One training loop: a teacher's training, a distillation, or a second stage."""
 
@@ -157,7 +176,10 @@ class LoopConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the method."""
     init: str | None = None
-    """Folder of the weights the trained model starts from; null: the teacher's (or fresh ones for a teacher)."""
+    """Folder of the weights the trained model starts from; null: the teacher's (or fresh ones for a teacher). With
+    `lora`, a student that was trained with it from the same teacher."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters on one backbone that all roles share; null: every role is a whole model."""
     steps: int = 1000
     """Optimiser steps."""
     batch_size: int = 32
@@ -201,6 +223,9 @@ class LoopConfig:
         _check(self, "ema_decay", lambda value: 0 <= value < 1, "in [0, 1)")
         _check(self, "betas", lambda betas: len(betas) == 2 and all(0 <= b < 1 for b in betas), "two in [0, 1)")
         _check(self, "keep_steps", lambda kept: all(0 <= k <= self.steps for k in kept), f"in 0..{self.steps} (steps)")
+        if self.lora is not None:
+            why = "with lora, whose roles share one whole backbone and whose adapters are too small to shard"
+            _check(self, "strategy", lambda value: value in ("single", "ddp"), f'"single" or "ddp" {why}')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
