@@ -259,11 +259,16 @@ of its own. GET /healthz answers OK; GET /metrics gives sessions and latency per
     examples = (
         "  flashwam serve runs/flash_wam/student\n"
         "  flashwam serve runs/teacher/teacher --nfe 5v/10a --port 29056\n"
-        "  flashwam serve runs/flash_wam/student --host 0.0.0.0 --token-file token.txt"
+        "  flashwam serve runs/flash_wam/student --host 0.0.0.0 --token-file token.txt\n"
+        "  flashwam serve checkpoints/lingbot-va-posttrain-robotwin --preset robotwin"
     )
     parser = _command(commands, "serve", _run_serve, text, examples)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="folder of a teacher or student, or a run")
     parser.add_argument("--nfe", metavar="1v/1a", help="steps per chunk, or full (default: the checkpoint's own)")
+    parser.add_argument(
+        "--preset", metavar="NAME", help="for another tool's LingBot-VA checkpoint: robotwin, libero, ..."
+    )
+    parser.add_argument("--base", type=Path, metavar="DIR", help="LingBot-VA checkpoint with vae/ and text_encoder/")
     parser.add_argument("--device", help="such as cuda:1 or cpu (default: cuda where there is one, or else cpu)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=29536, help="default: 29536; 0 takes a free one")
@@ -312,10 +317,11 @@ def _info(commands: Any) -> None:
     text = """\
 this installation, or what a folder holds
 Without a path: versions, device, rendering backend and what is missing, with the command that installs it.
-With a path: a run, a teacher or a student: family, size, streams, consistency functions, origin."""
-    examples = "  flashwam info\n  flashwam info runs/flash_wam/student"
+With a path: a run, a teacher, a student or a LingBot-VA checkpoint (as released, a fine-tune, a step of the Flash-WAM
+release, LeRobot's): family, size, streams, consistency functions, origin."""
+    examples = "  flashwam info\n  flashwam info runs/flash_wam/student\n  flashwam info checkpoints/lingbot-va-base"
     parser = _command(commands, "info", _run_info, text, examples)
-    parser.add_argument("path", metavar="PATH", nargs="?", type=Path, help="a run, teacher or student folder")
+    parser.add_argument("path", metavar="PATH", nargs="?", type=Path, help="a run, model or checkpoint folder")
     _add_json(parser)
 
 
@@ -442,7 +448,10 @@ def _run_serve(arguments: argparse.Namespace) -> None:
         max_sessions=arguments.max_sessions,
     )
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    serve(load_served(arguments.checkpoint, nfe=arguments.nfe, device=device), options)
+    model = load_served(
+        arguments.checkpoint, nfe=arguments.nfe, device=device, preset=arguments.preset, base=arguments.base
+    )
+    serve(model, options)
 
 
 def _token(file: Path | None) -> str | None:

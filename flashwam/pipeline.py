@@ -24,9 +24,11 @@ from flashwam.recipe import LoopConfig, Recipe
 from flashwam.schema import plain
 from flashwam.sources import action_norm, segment_dataset
 from flashwam.sources import convert_raw as convert
-from flashwam.student import load_wam
+from flashwam.student import load_pretrained
 from flashwam.wam import family
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.lingbot_va.cameras import CameraLayout
+from flashwam.wam.lingbot_va.codec import base_checkpoint, write_codec
 
 __all__ = ["check", "collect", "convert", "dataset", "distill", "evaluate", "prepare_data", "train"]
 
@@ -128,7 +130,7 @@ def _run(
         run_dir=run_dir,
         seed=recipe.seed,
         info={"name": recipe.name, "recipe": plain(recipe), **info},
-        beside=_norm_writer(recipe) if codec is None else codec.save,
+        beside=_codec_writer(recipe, student) if codec is None else codec.save,
     )
 
 
@@ -142,10 +144,24 @@ def _check_shapes(source: SegmentDataset, model: WorldActionModel) -> None:
             )
 
 
-def _norm_writer(recipe: Recipe) -> Callable[[Path], None]:
-    """Puts the actions' normalisation beside a model, which cannot be driven without it."""
-    text = json.dumps(action_norm(recipe).to_dict(), indent=2) + "\n"
-    return lambda folder: atomic_write(folder / ACTION_NORM, text.encode())
+def _codec_writer(recipe: Recipe, model: WorldActionModel) -> Callable[[Path], None]:
+    """Puts beside a model what it is driven with: the actions' normalisation, and LingBot-VA's codec where the data
+    were encoded as its released autoencoder does."""
+    norm, data = action_norm(recipe), recipe.data
+    text = json.dumps(norm.to_dict(), indent=2) + "\n"
+    rows, columns = data.camera_size
+    # Wan2.2's autoencoder makes 48 channels at a sixteenth of a picture's size; only then is there a codec to note.
+    multiple = 32 if data.layout == "tshape" else 16
+    fits = model.shapes["video"][0] == 48 and not (rows % multiple or columns % multiple)
+    wan = fits and recipe.wam.pretrained is not None
+
+    def write(folder: Path) -> None:
+        atomic_write(folder / ACTION_NORM, text.encode())
+        if wan:
+            cameras = CameraLayout(cameras=data.cameras, image_size=data.camera_size, arrangement=data.layout)
+            write_codec(folder, cameras=cameras, actions=norm, checkpoint=base_checkpoint(recipe.wam.pretrained))
+
+    return write
 
 
 def train(recipe: Recipe, *, run_dir: str | Path | None = None) -> Path:
@@ -169,7 +185,7 @@ def train(recipe: Recipe, *, run_dir: str | Path | None = None) -> Path:
         if recipe.wam.pretrained is None:
             model = family(recipe.wam.family).create(**recipe.wam.config)
         else:
-            model, _ = load_wam(recipe.wam.pretrained)
+            model = load_pretrained(recipe.wam.pretrained, recipe.wam)
     return _run(recipe, recipe.train, model, codec, folder, info={"teacher": None})
 
 
@@ -188,9 +204,9 @@ def distill(recipe: Recipe, *, run_dir: str | Path | None = None) -> Path:
             "a trained teacher (flashwam train makes one)"
         )
     teacher_folder = Path(recipe.wam.pretrained)
-    teacher, _ = load_wam(teacher_folder)
+    teacher = load_pretrained(teacher_folder, recipe.wam)
     if recipe.distill.lora is None:
-        student, _ = load_wam(recipe.distill.init or teacher_folder)
+        student = load_pretrained(recipe.distill.init or teacher_folder, recipe.wam)
     else:
         student = teacher
     codec = prepare_data(recipe)

@@ -4,6 +4,7 @@
 Letters: C and A channels, F latent frames of a chunk, N actions per latent frame, U controls, L text tokens, D width.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flashwam.data.codec import Codec
+from flashwam.data.codec import CODEC_FILE, Codec
 from flashwam.data.episodes import CAMERA
 from flashwam.sampling import Rollout, StreamSampler, parse_nfe, samplers_for
 from flashwam.student import load_wam, model_folder
@@ -100,26 +101,36 @@ class ServedModel:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-def load_served(folder: str | Path, *, nfe: str | None = None, device: str = "cpu") -> ServedModel:
+def load_served(
+    folder: str | Path,
+    *,
+    nfe: str | None = None,
+    device: str = "cpu",
+    preset: str | None = None,
+    base: str | Path | None = None,
+) -> ServedModel:
     """Loads a checkpoint with its codec.
 
     Args:
-        folder: A teacher's or student's folder, or a run folder.
+        folder: A teacher's or student's folder, or a run folder; with a preset, any LingBot-VA checkpoint.
         nfe: Steps such as "1v/2a", or "full"; what the checkpoint itself says if None.
         device: Where it runs.
+        preset: For a checkpoint that flashwam did not write, see `load_wam`.
+        base: LingBot-VA's checkpoint with ``vae/``, ``text_encoder/`` and ``tokenizer/``; that of `folder` itself, or
+            the one noted in its ``codec.json``, if None.
 
     Raises:
         FileNotFoundError, ValueError: it cannot be loaded or sampled.
     """
     folder = model_folder(folder)
-    wam, info = load_wam(folder)
+    wam, info = load_wam(folder, preset=preset)
     wam.to(device).eval()
     teacher = info.kind == "teacher"
     steps = parse_nfe(nfe, tuple(wam.streams)) if nfe is not None else None
     if nfe is None and not teacher:
         steps = {name: spec.steps for name, spec in info.streams.items()}
     samplers = samplers_for(info.streams, steps=steps, teacher=teacher)
-    codec, facts = _frame_codec(folder, wam, device)
+    codec, facts = _codec(folder, wam, device, preset=preset, base=base)
     recipe = info.extra.get("recipe") or {}
     tasks = recipe.get("evaluate", {}).get("tasks") or recipe.get("data", {}).get("tasks")
     metadata = {
@@ -135,10 +146,29 @@ def load_served(folder: str | Path, *, nfe: str | None = None, device: str = "cp
     return ServedModel(wam=wam, samplers=samplers, codec=codec, metadata=metadata)
 
 
+def _codec(
+    folder: Path, wam: WorldActionModel, device: str, *, preset: str | None, base: str | Path | None
+) -> tuple[Callable[[], ObservationCodec], dict[str, Any]]:
+    """What makes an episode's codec, and what a client must know of it."""
+    path = folder / CODEC_FILE
+    noted = json.loads(path.read_text()).get("family") if path.is_file() else None
+    if preset is None and noted is None:
+        if base is not None:
+            raise ValueError(f"{folder} has codecs of its own; a base checkpoint is for LingBot-VA's at full size")
+        return _frame_codec(folder, wam, device)
+    from flashwam.wam.lingbot_va.codec import LingBotCodec
+
+    options = {"dtype": next(wam.parameters()).dtype, "device": device, "text_device": "cpu"}
+    if preset is None:
+        codec = LingBotCodec.load(folder, checkpoint=base, **options)
+    else:
+        codec = LingBotCodec.from_pretrained(base or folder, preset, **options)
+    return codec.open, codec.facts
+
+
 def _frame_codec(
     folder: Path, wam: WorldActionModel, device: str
 ) -> tuple[Callable[[], ObservationCodec], dict[str, Any]]:
-    """What makes an episode's codec, and what a client must know of it."""
     codec = Codec.load(folder)
     codec.autoencoder.to(device)
     height, width = (side * codec.autoencoder.factor for side in wam.shapes["video"][1:])

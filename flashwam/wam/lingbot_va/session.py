@@ -13,6 +13,7 @@ from torch import Tensor
 from flashwam.wam.base import RolloutSession
 from flashwam.wam.lingbot_va.cache import BlockCache
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET
+from flashwam.wam.lingbot_va.patches import keep_used
 from flashwam.wam.lingbot_va.static_cache import StaticCache
 from flashwam.wam.lingbot_va.transformer import Segment, WanTransformer3DModel
 
@@ -47,6 +48,7 @@ class LingBotSession(RolloutSession):
         fused: False runs a pass of its own for appended tokens, which is what fusion is measured against.
         chunk_tokens: Stream name -> tokens of one chunk, for a cache of fixed shapes (`StaticCache`); None for one that
             grows with what is in it, which is faster where shapes may change.
+        used_channels: See `LingBotConfig`.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class LingBotSession(RolloutSession):
         window: int,
         fused: bool = True,
         chunk_tokens: Mapping[str, int] | None = None,
+        used_channels: tuple[int, ...] | None = None,
     ) -> None:
         guidance = dict(guidance or {})
         unknown = set(guidance) - set(STREAM_OFFSET)
@@ -73,6 +76,7 @@ class LingBotSession(RolloutSession):
         self.frame_index = 0
         self.fused = fused
         self._transformer = transformer
+        self._used_channels = used_channels
         self._batch = text.shape[0]
         self._chunk = 0
         self._observed: dict[str, int] = {}
@@ -108,6 +112,7 @@ class LingBotSession(RolloutSession):
     def velocity(self, stream: str, noisy: Tensor, sigma: Tensor) -> Tensor:
         """See `RolloutSession.velocity`."""
         self._check(stream, noisy)
+        noisy = keep_used(stream, noisy, self._used_channels)
         scale = self.guidance[stream]
         if scale == 1.0:
             return self._velocity(stream, noisy, sigma, rows=self._batch)
@@ -119,6 +124,7 @@ class LingBotSession(RolloutSession):
     def append(self, stream: str, clean: Tensor, *, predicted: bool, sigma: Tensor | None = None) -> None:
         """See `RolloutSession.append`; `sigma` [B, F] is the level these tokens are embedded at, 0 by default."""
         self._check(stream, clean)
+        clean = keep_used(stream, clean, self._used_channels)
         if not predicted and (self._imagined or any(part.predicted for part in self._waiting)):
             raise RuntimeError("the cache holds predicted tokens: call drop_predicted() before observed ones")
         if not predicted and stream in self._observed:

@@ -5,17 +5,21 @@ Shapes: B samples, C latent channels, F latent frames, H, W latent size, A actio
 L text tokens, D text width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from flashwam.wam.base import WorldActionModel
-from flashwam.wam.lingbot_va.checkpoint import load_transformer
-from flashwam.wam.lingbot_va.config import LingBotConfig
+from flashwam.wam.hub import push_folder
+from flashwam.wam.lingbot_va.checkpoint import find_transformer, load_transformer, network_config
+from flashwam.wam.lingbot_va.config import FILE_NAME, LingBotConfig
+from flashwam.wam.lingbot_va.patches import keep_used
+from flashwam.wam.lingbot_va.presets import preset as find_preset
 from flashwam.wam.lingbot_va.session import LingBotSession
 from flashwam.wam.lingbot_va.transformer import WanTransformer3DModel
 
@@ -51,6 +55,9 @@ class LingBotVA(WorldActionModel):
         height, width = config.latent_size
         if height % rows or width % columns:
             raise ValueError(f"latent_size {config.latent_size} must be a multiple of the patch {(rows, columns)}")
+        channels = transformer.config.action_dim
+        if config.used_channels is not None and max(config.used_channels, default=0) >= channels:
+            raise ValueError(f"used_channels {config.used_channels} must be below the model's {channels}")
         self.transformer = transformer
         self.config = config
         self.transformer.set_attention(attention)
@@ -96,6 +103,7 @@ class LingBotVA(WorldActionModel):
         gradient_checkpointing: bool = False,
         matmul_dtype: str | None = None,
         rollout: str = "dynamic",
+        used_channels: Sequence[int] | None = None,
         **transformer: Any,
     ) -> "LingBotVA":
         """A model with fresh weights; further keywords are `WanTransformer3DModel`'s."""
@@ -106,6 +114,7 @@ class LingBotVA(WorldActionModel):
             window_chunks=window_chunks,
             matmul_dtype=matmul_dtype,
             rollout=rollout,
+            used_channels=None if used_channels is None else tuple(used_channels),
         )
         return cls(
             WanTransformer3DModel(**transformer),
@@ -113,6 +122,51 @@ class LingBotVA(WorldActionModel):
             attention=attention,
             gradient_checkpointing=gradient_checkpointing,
         )
+
+    @classmethod
+    def adopt(
+        cls,
+        folder: str | Path,
+        *,
+        latent_size: tuple[int, int],
+        chunk_frames: int,
+        actions_per_frame: int,
+        window_chunks: int,
+        attention: str = "sdpa",
+        gradient_checkpointing: bool = False,
+        matmul_dtype: str | None = None,
+        rollout: str = "dynamic",
+        used_channels: Sequence[int] | None = None,
+        role: str | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+        **transformer: Any,
+    ) -> "LingBotVA":
+        """Another tool's weights under settings of one's own: `create`'s keywords, `from_pretrained`'s files.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: Keys do not fit, or the network is not of the size the keywords say.
+        """
+        source = find_transformer(folder, role=role)
+        own = network_config(source)
+        wrong = {k: v for k, v in transformer.items() if k != "attn_mode" and _plain(own.get(k)) != _plain(v)}
+        if wrong:
+            raise ValueError(
+                f"{source.folder} does not hold the network that was asked for: expected {wrong}, got "
+                f"{ ({k: own.get(k) for k in wrong}) }"
+            )
+        config = LingBotConfig(
+            latent_size=latent_size,
+            chunk_frames=chunk_frames,
+            actions_per_frame=actions_per_frame,
+            window_chunks=window_chunks,
+            matmul_dtype=matmul_dtype,
+            rollout=rollout,
+            used_channels=None if used_channels is None else tuple(used_channels),
+        )
+        network = load_transformer(folder, role=role, dtype=dtype, device=device)
+        return cls(network, config, attention=attention, gradient_checkpointing=gradient_checkpointing)
 
     def velocity(
         self,
@@ -123,6 +177,9 @@ class LingBotVA(WorldActionModel):
     ) -> dict[str, Tensor]:
         """See `WorldActionModel.velocity`; a stream absent from `noisy` takes part with its clean tokens alone."""
         clean_sigma = context.get("clean_sigma") or {}
+        used = self.config.used_channels
+        noisy = {stream: keep_used(stream, x, used) for stream, x in noisy.items()}
+        clean = {stream: keep_used(stream, x, used) for stream, x in clean.items()}
         return self.transformer(
             noisy,
             {stream: TIMESTEPS * sigma[stream] for stream in noisy},
@@ -162,6 +219,7 @@ class LingBotVA(WorldActionModel):
             window=window_chunks or self.window_chunks,
             fused=fused,
             chunk_tokens=self._chunk_tokens() if static else None,
+            used_channels=self.config.used_channels,
         )
 
     def _chunk_tokens(self) -> dict[str, int]:
@@ -177,32 +235,57 @@ class LingBotVA(WorldActionModel):
         self.transformer.save_pretrained(folder / "transformer")
         self.config.save(folder)
 
+    def push_to_hub(self, repo_id: str, **options: Any) -> Any:
+        """Save and upload to the Hugging Face Hub; see `flashwam.wam.hub.push_folder` for the options.
+
+        A student is better pushed from its folder with `flashwam.student.push_to_hub`: how it must be sampled, and
+        its card, are there and not in the model.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return push_folder(folder, repo_id, **{"commit_message": "Upload LingBot-VA", **options})
+
     @classmethod
     def from_pretrained(
         cls,
         folder: str | Path,
         *,
+        preset: str | None = None,
+        role: str | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
         attention: str = "sdpa",
         gradient_checkpointing: bool = False,
         rollout: str | None = None,
     ) -> "LingBotVA":
-        """Load what `save_pretrained` wrote; keys that do not fit are a ValueError that lists them.
+        """Load any checkpoint `find_transformer` knows; keys that do not fit are a ValueError that lists them.
 
         Args:
-            folder: Holds ``wam.json`` and ``transformer/``.
+            folder: What `save_pretrained` wrote, or another tool's checkpoint.
+            preset: Name in `presets.PRESETS`, for a checkpoint without ``wam.json``.
+            role: Which student of the Flash-WAM release, see `find_transformer`.
             dtype: Dtype of the parameters; that of the files by default.
             device: Where they go.
             attention: "sdpa" or "flex".
             gradient_checkpointing: See the class.
             rollout: Replaces the folder's own, see `LingBotConfig`.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: Keys do not fit, or it is not clear how a rollout is shaped.
         """
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"expected a folder with wam.json and transformer/, got {folder}")
-        config = LingBotConfig.load(folder)
+        source = find_transformer(folder, role=role)
+        if preset is None:
+            config = LingBotConfig.load(source.root)
+        elif (source.root / FILE_NAME).is_file():
+            raise ValueError(f"{source.root / FILE_NAME} says how {folder} is run; leave preset {preset!r} out")
+        else:
+            config = find_preset(preset).config
         if rollout is not None:
             config = replace(config, rollout=rollout)
-        transformer = load_transformer(folder / "transformer", dtype=dtype, device=device)
+        transformer = load_transformer(folder, role=role, dtype=dtype, device=device)
         return cls(transformer, config, attention=attention, gradient_checkpointing=gradient_checkpointing)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value

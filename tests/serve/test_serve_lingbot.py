@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A released checkpoint behind the three requests, at a tiny size and in its own layout."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKLWan
+from safetensors.torch import save_file
+
+from flashwam.sampling import Rollout, samplers_for
+from flashwam.serve.policy import PolicySession, ServedModel, load_served
+from flashwam.student import load_wam, save_wam
+from flashwam.wam.lingbot_va import WanTransformer3DModel
+from flashwam.wam.lingbot_va.codec import LingBotCodec
+from flashwam.wam.lingbot_va.presets import preset
+from flashwam.wam.lingbot_va.prompts import TEXT_CACHE, PromptEncoder
+from flashwam.wam.lingbot_va.vae import WAN22_CONFIG
+
+PROMPT = "put the cup on the stove"
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Transformer and autoencoder in bfloat16, and two prompts that were embedded elsewhere."""
+    folder = tmp_path_factory.mktemp("released") / "base"
+    torch.manual_seed(4)
+    network = WanTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=20, text_dim=12, freq_dim=16, ffn_dim=64, num_layers=2
+    )
+    network.bfloat16().save_pretrained(folder / "transformer")
+    small = {**WAN22_CONFIG, "base_dim": 8, "decoder_base_dim": 8, "num_res_blocks": 1, "dim_mult": [1, 1, 1, 1]}
+    AutoencoderKLWan(**small).bfloat16().save_pretrained(folder / "vae")
+    (folder / TEXT_CACHE).mkdir()
+    (folder / TEXT_CACHE / "encoder.json").write_text(json.dumps({"fingerprint": "elsewhere"}))
+    for prompt in (PROMPT, ""):
+        embedding = torch.randn(7, 12, dtype=torch.bfloat16)
+        save_file({"embedding": embedding}, PromptEncoder(folder / TEXT_CACHE).path(prompt))
+    return folder
+
+
+def pictures(count: int, seed: int) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(seed)
+    keys = preset("libero").cameras.cameras
+    return [{key: rng.integers(0, 256, (100, 120, 3), np.uint8) for key in keys} for _ in range(count)]
+
+
+def episode(model: ServedModel) -> list[np.ndarray]:
+    """Two chunks by the requests a client of the original sends."""
+    session, first, replies = PolicySession(model), pictures(1, 0)[0], []
+    session.reset(PROMPT, seed=3)
+    for count in (12, 16):
+        replies.append(session.infer(first))
+        session.refresh(pictures(count, count), replies[-1])
+    return replies
+
+
+def test_a_released_teacher_is_served_by_its_preset(released: Path) -> None:
+    model = load_served(released, nfe="2v/2a", preset="libero")
+    facts = model.metadata
+    assert facts["cameras"] == ["observation.images.agentview_rgb", "observation.images.eye_in_hand_rgb"]
+    assert (facts["controls"], facts["keyframes_per_frame"], facts["chunk_frames"]) == (7, 4, 4)
+    assert facts["streams"]["video"]["guidance_scale"] == 5.0
+    replies = episode(model)
+    assert [(x.shape, x.dtype) for x in replies] == [((7, 4, 4), np.float32)] * 2
+
+    wam, info = load_wam(released, preset="libero")
+    codec = LingBotCodec.from_pretrained(released, "libero").open()
+    seen = codec.encode(pictures(1, 0))
+    rollout = Rollout(
+        wam,
+        samplers_for(info.streams, steps={"video": 2, "action": 2}, teacher=True),
+        text=codec.text(PROMPT),
+        null_text=codec.text("")[0],
+        first={"video": seen, "action": torch.zeros(1, 30, 1, 4, 1)},
+        generator=torch.Generator().manual_seed(3),
+    )
+    for reply, count in zip(replies, (12, 16), strict=True):
+        controls = codec.actions(rollout.predict()["action"])
+        np.testing.assert_array_equal(reply, controls)
+        video = codec.encode(pictures(count, count))
+        video = torch.cat([seen, video], 2) if count == 12 else video
+        executed = codec.executed(controls)
+        if count == 12:
+            executed[:, :, :1] = 0.0
+        rollout.observe({"video": video, "action": executed})
+
+
+def test_a_student_is_served_by_the_codec_beside_it(released: Path, tmp_path: Path) -> None:
+    wam, _ = load_wam(released, preset="libero")
+    student = tmp_path / "run" / "student"
+    save_wam(student, wam, preset("libero").released_student, kind="student")
+    LingBotCodec.from_pretrained(released, "libero").save(student, checkpoint=released)
+    model = load_served(tmp_path / "run")
+    assert model.metadata["nfe"] == {"video": 1, "action": 1}
+    assert model.metadata["streams"]["video"]["function"] == {"name": "lcm", "sigma_data": 0.5}
+    replies = episode(model)
+    moved = released.rename(released.parent / "moved")
+    try:
+        with pytest.raises(FileNotFoundError, match="vae"):
+            load_served(student)
+        again = episode(load_served(student, base=moved))
+    finally:
+        moved.rename(released)
+    assert all(np.array_equal(a, b) for a, b in zip(replies, again, strict=True))
+
+
+def test_what_a_client_sends_wrongly_is_named(released: Path) -> None:
+    session = PolicySession(load_served(released, nfe="1v/1a", preset="libero"))
+    session.reset(PROMPT)
+    with pytest.raises(ValueError, match="no camera"):
+        session.infer({"observation.images.top": np.zeros((8, 8, 3), np.uint8)})
+    reply = session.infer(pictures(1, 0)[0])
+    with pytest.raises(ValueError, match="multiple of 4"):
+        session.refresh(pictures(11, 1), reply)
+    session.refresh(pictures(12, 1), reply)
+    with pytest.raises(FileNotFoundError, match="not among"):
+        session.reset("another prompt")

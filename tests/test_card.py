@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is written about a model, and what is published of it."""
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import HfApi
+
+from flashwam.card import model_card, write_card
+from flashwam.student import push_to_hub, save_wam
+from flashwam.wam.lingbot_va import LingBotVA
+from flashwam.wam.lingbot_va.presets import preset
+
+NAME = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def model() -> LingBotVA:
+    return LingBotVA.create(
+        latent_size=(8, 16),
+        chunk_frames=4,
+        actions_per_frame=4,
+        window_chunks=29,
+        num_attention_heads=2,
+        attention_head_dim=20,
+        in_channels=6,
+        out_channels=6,
+        text_dim=12,
+        freq_dim=16,
+        ffn_dim=64,
+        num_layers=1,
+    )
+
+
+@pytest.fixture
+def student(model: LingBotVA, tmp_path: Path) -> Path:
+    folder = tmp_path / "run" / "student"
+    info = {"name": "quick", "steps": 9, "teacher": "/data/models/robbyant/base"}
+    save_wam(folder, model, preset("libero").released_student, kind="student", info=info)
+    return folder
+
+
+def test_card_of_a_student(student: Path) -> None:
+    card = (student / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: flashwam\n")
+    assert "distilled from models/robbyant/base" in card
+    assert "/data/" not in card
+    assert "| video | `lcm` (sigma_data 0.5) | 5 | 1 |" in card
+    assert "| action | `linear` | 0.05 | 1 |" in card
+    assert "Success in closed loop is unknown" in card
+    # At sigma = 1 and sigma_data = 0.5 the function is 0.647 x - 0.447 v, Euler's is x - v.
+    assert "differs from it by +0.353 x -0.553 v" in card
+    assert "action was distilled with its own function" not in card
+    assert "- optimiser steps: 9\n" in card
+
+
+def test_card_has_the_evaluations_of_these_weights(student: Path) -> None:
+    folder = student.parent / "evaluations"
+    folder.mkdir()
+    numbers = {"episodes": 50, "success": 36, "wilson": [0.583, 0.825]}
+    result = {
+        "kind": "student",
+        "step": 9,
+        "setting": "1v/2a",
+        "sampler": "own",
+        "seed": 4,
+        "tasks": {"reach-wall": numbers},
+        "overall": numbers,
+    }
+    (folder / "a.json").write_text(json.dumps(result))
+    (folder / "b.json").write_text(json.dumps(result | {"step": 0, "setting": "7v/7a"}))
+    (folder / "c.json").write_text(json.dumps(result | {"overall": None, "tasks": {}}))
+    card = write_card(student).read_text()
+    assert "| 1v/2a | own | reach-wall | 0.720 | 50 | [0.583, 0.825] |" in card
+    assert "7v/7a" not in card
+    assert "Measured on reach-wall alone" in card
+    assert "seeds [4]" in card
+    assert "unknown" not in card
+
+
+def test_card_of_a_teacher(model: LingBotVA, tmp_path: Path) -> None:
+    save_wam(tmp_path / "teacher", model, preset("libero").streams, kind="teacher")
+    card = model_card(tmp_path / "teacher")
+    assert "| video | 5 | 20 | 5 |" in card
+    assert "consistency function" not in card
+    with pytest.raises(FileNotFoundError, match=r"flashwam\.json"):
+        model_card(tmp_path)
+
+
+class FakeApi:
+    """Notes what it is asked for."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def create_repo(self, repo_id: str, **options: Any) -> None:
+        self.calls.append(("create_repo", {"repo_id": repo_id, **options}))
+
+    def upload_folder(self, **options: Any) -> str:
+        folder = Path(options["folder_path"])
+        files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+        self.calls.append(("upload_folder", {**options, "files": files}))
+        return "commit"
+
+
+def test_push_to_hub(student: Path) -> None:
+    api = FakeApi()
+    (student / "README.md").unlink()
+    assert push_to_hub(student, "lab/quick", api=api, private=True, revision="v1", create_pr=True) == "commit"
+    (first, created), (second, uploaded) = api.calls
+    assert (first, second) == ("create_repo", "upload_folder")
+    assert created == {"repo_id": "lab/quick", "repo_type": "model", "private": True, "exist_ok": True}
+    assert uploaded["files"] == [
+        "README.md",
+        "flashwam.json",
+        "transformer/config.json",
+        f"transformer/{NAME}",
+        "wam.json",
+    ]
+    assert (uploaded["repo_id"], uploaded["revision"], uploaded["create_pr"]) == ("lab/quick", "v1", True)
+    assert uploaded["commit_message"] == "Upload student"
+    for wrong in ("quick", "a/b/c", "/b"):
+        with pytest.raises(ValueError, match="owner/name"):
+            push_to_hub(student, wrong, api=api)
+    with pytest.raises(FileNotFoundError, match=r"flashwam\.json"):
+        push_to_hub(student.parent, "lab/quick", api=api)
+
+
+def test_what_is_asked_of_the_hub_exists_there(student: Path) -> None:
+    api = FakeApi()
+    push_to_hub(student, "lab/quick", api=api)
+    for name, asked in api.calls:
+        known = inspect.signature(getattr(HfApi, name)).parameters
+        assert set(asked) - {"files"} <= set(known)
+
+
+def test_a_model_pushes_itself(model: LingBotVA) -> None:
+    api = FakeApi()
+    model.push_to_hub("lab/base", api=api)
+    uploaded = api.calls[1][1]
+    assert uploaded["files"] == ["transformer/config.json", f"transformer/{NAME}", "wam.json"]
+    assert uploaded["commit_message"] == "Upload LingBot-VA"
