@@ -27,6 +27,7 @@ PACKAGES = (
 EXTRAS = {
     "sim": ("metaworld", "av"),
     "data": ("av",),
+    "lingbot": ("ftfy",),
     "report": ("matplotlib",),
     "dev": ("pytest", "ruff", "nbclient", "nbformat", "ipykernel"),
 }
@@ -53,11 +54,14 @@ def installation() -> dict[str, Any]:
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """What a run, teacher or student folder holds.
+    """What a run, teacher, student or checkpoint folder holds.
+
+    Args:
+        path: A folder that flashwam wrote, or a LingBot-VA checkpoint of any layout `find_transformer` knows.
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: The folder is none of these.
+        ValueError: The folder is none of these, or damaged.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -66,10 +70,16 @@ def describe(path: str | Path) -> dict[str, Any]:
         return _describe_model(folder)
     if (folder / "recipe.yaml").is_file():
         return _describe_run(folder)
-    raise ValueError(
-        f"{folder} is no run (recipe.yaml), no student or teacher (flashwam.json) and no model (wam.json); "
-        f"it holds {', '.join(sorted(p.name for p in folder.iterdir())[:8]) or 'nothing'}"
-    )
+    from flashwam.wam.lingbot_va.describe import describe_checkpoint
+
+    try:
+        return describe_checkpoint(folder)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{folder} is no run (recipe.yaml), no student or teacher (flashwam.json), no model (wam.json) and no "
+            f"checkpoint: {error}. It holds "
+            f"{', '.join(sorted(p.name for p in folder.iterdir())[:8]) or 'nothing'}"
+        ) from error
 
 
 def info_lines(facts: Mapping[str, Any], indent: str = "") -> list[str]:
@@ -157,6 +167,8 @@ def _rendering() -> dict[str, Any]:
 
 
 def _describe_model(folder: Path) -> dict[str, Any]:
+    from flashwam.wam.weights import summary
+
     own, wam = _json(folder / "flashwam.json"), _json(folder / "wam.json")
     files = sorted((folder / "transformer").glob("*.safetensors")) or sorted(folder.rglob("*.safetensors"))
     streams = own.get("streams", {})
@@ -167,8 +179,7 @@ def _describe_model(folder: Path) -> dict[str, Any]:
         "folder": str(folder),
         "kind": own.get("kind", "model (no flashwam.json: not sampled by name of a consistency function)"),
         "family": wam.get("family"),
-        "parameters": _count(files),
-        "weights": f"{sum(f.stat().st_size for f in files) / 2**20:.1f} MiB in {len(files)} file(s)",
+        **summary(files),
         "steps": own.get("steps"),
         "teacher": own.get("teacher"),
         "streams": {name: _describe_stream(stream, own.get("kind")) for name, stream in streams.items()},
@@ -210,21 +221,6 @@ def _describe_run(folder: Path) -> dict[str, Any]:
         "made_by": _json(folder / "provenance.json"),
         **{name: _describe_model(folder / name) for name in results},
     }
-
-
-def _count(files: list[Path]) -> int:
-    """Parameters in safetensors files, read from their headers alone."""
-    total = 0
-    for path in files:
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        for key, entry in header.items():
-            if key != "__metadata__":
-                size = 1
-                for side in entry["shape"]:
-                    size *= side
-                total += size
-    return total
 
 
 def _json(path: Path) -> dict[str, Any]:

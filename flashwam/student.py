@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flashwam.card import write_card
 from flashwam.core.streams import StreamSpec
 from flashwam.provenance import provenance
 from flashwam.wam import load
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.hub import push_folder
 
-__all__ = ["INFO_FILE", "WamInfo", "load_wam", "read_info", "save_wam"]
+__all__ = ["INFO_FILE", "WamInfo", "load_wam", "push_to_hub", "read_info", "save_wam"]
 
 INFO_FILE = "flashwam.json"
 _KINDS = ("student", "teacher")
@@ -43,7 +45,7 @@ def save_wam(
     kind: str,
     info: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a model and how it is to be sampled.
+    """Writes a model, how it is to be sampled, and its card.
 
     Args:
         folder: Where to; created.
@@ -67,6 +69,7 @@ def save_wam(
     made["versions"] = made.pop("packages")
     content = {"kind": kind, "streams": configs, **(info or {}), **made}
     (folder / INFO_FILE).write_text(json.dumps(content, indent=2) + "\n")
+    write_card(folder)
 
 
 def read_info(folder: Path | str) -> dict[str, Any]:
@@ -78,8 +81,8 @@ def read_info(folder: Path | str) -> dict[str, Any]:
     path = Path(folder) / INFO_FILE
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is missing: expected a folder that flashwam saved. Another tool's checkpoint is loaded with its "
-            "family's from_pretrained"
+            f"{path} is missing: expected a folder that flashwam saved. For a LingBot-VA checkpoint of another tool "
+            "name a preset, such as preset='robotwin'"
         )
     try:
         return json.loads(path.read_text())
@@ -87,17 +90,23 @@ def read_info(folder: Path | str) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON: {error}") from error
 
 
-def load_wam(folder: Path | str, **options: Any) -> tuple[WorldActionModel, WamInfo]:
-    """Loads what `save_wam` wrote.
+def load_wam(folder: Path | str, *, preset: str | None = None, **options: Any) -> tuple[WorldActionModel, WamInfo]:
+    """Loads what `save_wam` wrote, or a LingBot-VA checkpoint of another tool.
 
     Args:
         folder: The model's folder.
+        preset: For a checkpoint without `flashwam.json`: name in `flashwam.wam.lingbot_va.presets.PRESETS`.
         options: For the family's `from_pretrained`, such as device or dtype.
 
     Raises:
         FileNotFoundError: no such folder or a file of it is missing.
-        ValueError: the consistency function, a stream or a key is not known.
+        ValueError: the consistency function, a stream or a key is not known, or both the folder and a preset say how
+            the model is sampled.
     """
+    if preset is not None:
+        if (Path(folder) / INFO_FILE).is_file():
+            raise ValueError(f"{Path(folder) / INFO_FILE} says how {folder} is sampled; leave preset {preset!r} out")
+        return _load_foreign(folder, preset, options)
     content = read_info(folder)
     kind, configs = content.pop("kind", None), content.pop("streams", None)
     if kind not in _KINDS or not isinstance(configs, dict):
@@ -112,3 +121,33 @@ def load_wam(folder: Path | str, **options: Any) -> tuple[WorldActionModel, WamI
     if tuple(streams) != tuple(model.streams):
         raise ValueError(f"{folder}: its streams {tuple(streams)} are not the model's {tuple(model.streams)}")
     return model, WamInfo(kind=kind, streams=streams, steps=int(content.pop("steps", 0)), extra=content)
+
+
+def push_to_hub(folder: Path | str, repo_id: str, **options: Any) -> Any:
+    """Writes the card of a saved model anew, with the evaluations there are by now, and uploads the folder.
+
+    Args:
+        folder: What `save_wam` wrote.
+        repo_id: "owner/name" on the Hugging Face Hub.
+        options: See `flashwam.wam.hub.push_folder`.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder is no saved model, or `repo_id` has another form.
+    """
+    write_card(folder)
+    return push_folder(folder, repo_id, **options)
+
+
+def _load_foreign(folder: Path | str, preset: str, options: dict[str, Any]) -> tuple[WorldActionModel, WamInfo]:
+    """A checkpoint that does not say how it is sampled: the preset does, and its layout whether it is a student."""
+    from flashwam.wam.lingbot_va import LingBotVA
+    from flashwam.wam.lingbot_va.checkpoint import find_transformer
+    from flashwam.wam.lingbot_va.presets import preset as find_preset
+
+    settings = find_preset(preset)
+    layout = find_transformer(folder, role=options.get("role")).layout
+    student = layout == "flash-wam"
+    streams = settings.released_student if student else settings.streams
+    model = LingBotVA.from_pretrained(folder, preset=preset, **options)
+    extra = {"name": Path(folder).resolve().name, "preset": preset, "layout": layout}
+    return model, WamInfo(kind="student" if student else "teacher", streams=streams, extra=extra)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent / "distill"))
+sys.path.insert(0, str(Path(__file__).parent / "distillation"))
 from distill_toys import ToyWam
 
 from flashwam.core.streams import StreamSpec

@@ -80,7 +80,7 @@ def test_loading_lists_every_key_that_does_not_fit(make_wam: Make, tmp_path: Pat
 def test_absent_files_are_named(make_wam: Make, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere"):
         LingBotVA.from_pretrained(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"wam\.json"):
+    with pytest.raises(FileNotFoundError, match=r"transformer/config\.json"):
         LingBotVA.from_pretrained(tmp_path)
     wam = make_wam()
     wam.save_pretrained(tmp_path)

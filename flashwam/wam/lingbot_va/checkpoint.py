@@ -1,32 +1,126 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Strict reading of a transformer folder: every key there, no key more, every shape right."""
+"""Finds a transformer in the folders it is published in, and reads it strictly: every key, no key more, every shape."""
 
+import inspect
 import json
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from flashwam.wam.lingbot_va.transformer import WanTransformer3DModel
+from flashwam.wam.weights import key_problems, read_header, weight_files
 
-__all__ = ["load_transformer"]
+__all__ = ["PARTS", "ROLES", "TransformerSource", "find_transformer", "load_transformer"]
+
+PARTS = ("vae", "text_encoder", "tokenizer")
+"""Folders of a complete checkpoint beside ``transformer/``."""
+ROLES = ("online_student", "target_student")
+"""Folders of a step of the Flash-WAM release; its own evaluation takes the first."""
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
+_LEROBOT_WEIGHTS, _LEROBOT_TYPE, _LEROBOT_PREFIX = "model.safetensors", "lingbot_va", "transformer."
 _IGNORED = tuple(WanTransformer3DModel._keys_to_ignore_on_load_unexpected)
-_LISTED = 20
 
 logger = logging.getLogger(__name__)
 
 
-def load_transformer(
-    folder: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
-) -> WanTransformer3DModel:
-    """Load a transformer as the original or `save_pretrained` wrote it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformerSource:
+    """A transformer on disk.
 
     Args:
-        folder: Holds ``config.json`` and one or several safetensors files.
+        layout: "flashwam" (with ``wam.json``), "released" (with ``vae/``, ``text_encoder/`` and ``tokenizer/``),
+            "fine-tune" (``transformer/`` without all of these), "transformer" (that folder itself), "flash-wam" (a
+            step of the Flash-WAM release) or "lerobot".
+        root: The checkpoint's folder: what is beside the transformer is here.
+        folder: Holds the transformer's configuration and weights.
+        config: Keyword arguments of the transformer.
+        origin: What else the configuration file says.
+        weights: Name of the weights' file, if there is one alone.
+        prefix: Of its keys.
+    """
+
+    layout: str
+    root: Path
+    folder: Path
+    config: Mapping[str, Any]
+    origin: Mapping[str, Any]
+    weights: str = _WEIGHTS
+    prefix: str = ""
+
+    @property
+    def files(self) -> list[Path]:
+        """Its safetensors files."""
+        return weight_files(self.folder, self.weights)
+
+
+def find_transformer(path: str | Path, *, role: str | None = None) -> TransformerSource:
+    """Recognises how a LingBot-VA transformer is laid out on disk.
+
+    Args:
+        path: A released checkpoint, a fine-tune, a student of flashwam, ``transformer/`` itself, a step of the
+            Flash-WAM release or one of its two students, or LeRobot's conversion.
+        role: Which student of a step of the Flash-WAM release; ``online_student``, which its authors evaluate, if
+            None.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no transformer in it.
+        ValueError: The configuration is another model's.
+    """
+    path = Path(path)
+    if role is not None and role not in ROLES:
+        raise ValueError(f"role must be one of {ROLES}, got {role!r}")
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"{path}: no such folder. A checkpoint of a hub is downloaded first: "
+            "hf download OWNER/NAME --local-dir FOLDER"
+        )
+    students = [name for name in ROLES if (path / name / "transformer").is_dir()]
+    if students:
+        chosen = role or students[0]
+        if chosen not in students:
+            raise FileNotFoundError(f"{path} holds {students}, not {chosen}")
+        return _diffusers(path / chosen, "flash-wam")
+    if role is not None:
+        raise ValueError(f"role {role!r} was given, but {path} is no step of the Flash-WAM release")
+    if (path / "transformer").is_dir():
+        if (path / "wam.json").is_file():
+            return _diffusers(path, "flashwam")
+        if path.name in ROLES:
+            return _diffusers(path, "flash-wam")
+        complete = all((path / part).is_dir() for part in PARTS)
+        return _diffusers(path, "released" if complete else "fine-tune")
+    for folder in (path, path / "pretrained_model"):
+        if (folder / "config.json").is_file() and _read(folder / "config.json").get("type") is not None:
+            return _lerobot(folder)
+    if (path / "config.json").is_file():
+        return _source(path, "transformer", root=path)
+    steps = sorted(child.name for child in path.iterdir() if child.name.startswith(("step_", "checkpoint_step_")))
+    held = f"; it holds {', '.join(steps[-5:])}: give one of them" if steps else ""
+    raise FileNotFoundError(
+        f"{path} holds no LingBot-VA transformer: expected transformer/config.json, one of {ROLES}, a LeRobot policy "
+        f"(config.json and {_LEROBOT_WEIGHTS}), or config.json and {_WEIGHTS} themselves{held}"
+    )
+
+
+def load_transformer(
+    path: str | Path,
+    *,
+    role: str | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> WanTransformer3DModel:
+    """Loads a transformer from any layout `find_transformer` knows.
+
+    Args:
+        path: See `find_transformer`.
+        role: See `find_transformer`.
         dtype: Dtype of the parameters; that of the files by default.
         device: Where they go.
 
@@ -37,56 +131,79 @@ def load_transformer(
         FileNotFoundError: A file is absent.
         ValueError: Keys are missing, unexpected or misshapen; the message lists them.
     """
-    folder = Path(folder)
-    config_path = folder / "config.json"
-    if not config_path.is_file():
-        raise FileNotFoundError(f"{config_path} is missing: expected a folder with config.json and {_WEIGHTS}")
-    config = json.loads(config_path.read_text())
-    name = config.get("_class_name")
-    if name != WanTransformer3DModel.__name__:
-        raise ValueError(f"{config_path} must describe a {WanTransformer3DModel.__name__}, got {name!r}")
+    source = find_transformer(path, role=role)
     with torch.device("meta"):
-        model = WanTransformer3DModel.from_config(config)
-
+        model = WanTransformer3DModel(**source.config)
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    found: dict[str, tuple[int, ...]] = {}
+    twice: list[str] = []
     weights: dict[str, Tensor] = {}
-    problems = []
-    for path in _weight_files(folder):
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            for key in sorted(file.keys()):
-                shape = tuple(file.get_slice(key).get_shape())
-                if key not in expected:
-                    if any(part in key for part in _IGNORED):
-                        logger.info("ignored %s of %s", key, path)
-                    else:
-                        problems.append(f"unexpected {key} {shape}")
-                elif shape != expected[key]:
-                    problems.append(f"misshapen {key}: expected {expected[key]}, got {shape}")
-                    weights[key] = torch.empty(0)
-                else:
+    for file_path in source.files:
+        header, _ = read_header(file_path)
+        with safe_open(file_path, framework="pt", device=str(device)) as file:
+            for stored, entry in sorted(header.items()):
+                key, shape = _plain(stored, source.prefix), tuple(entry["shape"])
+                if key not in expected and any(part in key for part in _IGNORED):
+                    logger.info("ignored %s of %s", stored, file_path)
+                    continue
+                if key in found:
+                    twice.append(key)
+                found[key] = shape
+                if expected.get(key) == shape:
                     # A copy: views of the file are not aligned as fresh tensors are, and products would differ in bits.
-                    weights[key] = file.get_tensor(key).to(dtype, copy=True)
-    problems += [f"missing {key} {shape}" for key, shape in expected.items() if key not in weights]
-    if problems:
-        listed = "\n  ".join(problems[:_LISTED])
-        rest = f"\n  and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
-        raise ValueError(
-            f"{folder} does not fit its config.json ({len(problems)} keys):\n  {listed}{rest}\n"
-            "Take the config.json and the weights from the same checkpoint."
-        )
+                    weights[key] = file.get_tensor(stored).to(dtype, copy=True)
+    key_problems(expected, found, what=source.folder, twice=twice)
     model.load_state_dict(weights, strict=True, assign=True)
     return model.eval()
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder, by its index where it is sharded."""
-    single, index = folder / _WEIGHTS, folder / f"{_WEIGHTS}.index.json"
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        files = [folder / name for name in names]
-    else:
-        files = [single]
-    absent = [str(path) for path in files if not path.is_file()]
-    if absent:
-        raise FileNotFoundError(f"weights are missing: {', '.join(absent)}")
-    return files
+def _plain(key: str, prefix: str) -> str:
+    """A key without its prefix; one that lacks it can be no key of the transformer and keeps its name."""
+    return key.removeprefix(prefix) if key.startswith(prefix) else f"(no prefix {prefix!r}) {key}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: expected a folder with config.json and {_WEIGHTS}")
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a mapping, got {type(content).__name__}")
+    return content
+
+
+def _diffusers(root: Path, layout: str) -> TransformerSource:
+    return _source(root / "transformer", layout, root=root)
+
+
+def _source(folder: Path, layout: str, *, root: Path) -> TransformerSource:
+    content = _read(folder / "config.json")
+    expected = WanTransformer3DModel.__name__
+    if content.get("_class_name") != expected:
+        raise ValueError(f"{folder / 'config.json'} must describe a {expected}, got {content.get('_class_name')!r}")
+    return TransformerSource(layout=layout, root=root, folder=folder, **_parts(content))
+
+
+def _lerobot(folder: Path) -> TransformerSource:
+    content = _read(folder / "config.json")
+    if content.get("type") != _LEROBOT_TYPE:
+        raise ValueError(f"{folder / 'config.json'} must be of type {_LEROBOT_TYPE!r}, got {content.get('type')!r}")
+    return TransformerSource(
+        layout="lerobot",
+        root=folder,
+        folder=folder,
+        weights=_LEROBOT_WEIGHTS,
+        prefix=_LEROBOT_PREFIX,
+        **_parts(content),
+    )
+
+
+def _parts(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The configuration's fields that the transformer takes, and the rest."""
+    known = set(inspect.signature(WanTransformer3DModel.__init__).parameters) - {"self"}
+    return {
+        "config": {key: value for key, value in content.items() if key in known},
+        "origin": {key: value for key, value in content.items() if key not in known},
+    }

@@ -9,6 +9,7 @@ __all__ = ["LingBotConfig"]
 
 FAMILY = "lingbot_va"
 FILE_NAME = "wam.json"
+_OPTIONAL = {"matmul_dtype", "used_channels"}
 MATMUL_DTYPES = (None, "float32", "bfloat16")
 
 
@@ -25,6 +26,8 @@ class LingBotConfig:
             sized by ``attn_window`` reaches ``attn_window - 1``.
         matmul_dtype: "bfloat16" rounds the blocks' linear products, see `layers.Linear`; null takes the parameters'
             own dtype.
+        used_channels: Action channels a robot has; the others are zero wherever the network meets them, as they were
+            in training. null: all.
     """
 
     latent_size: tuple[int, int]
@@ -32,6 +35,7 @@ class LingBotConfig:
     actions_per_frame: int
     window_chunks: int
     matmul_dtype: str | None = None
+    used_channels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "latent_size", tuple(self.latent_size))
@@ -43,6 +47,10 @@ class LingBotConfig:
 
         if self.matmul_dtype not in MATMUL_DTYPES:
             raise ValueError(f"matmul_dtype must be one of {MATMUL_DTYPES}, got {self.matmul_dtype!r}")
+        if self.used_channels is not None:
+            object.__setattr__(self, "used_channels", tuple(sorted(self.used_channels)))
+            if len(set(self.used_channels)) != len(self.used_channels) or not all(c >= 0 for c in self.used_channels):
+                raise ValueError(f"used_channels must be distinct action channels, got {self.used_channels}")
 
     def save(self, folder: str | Path) -> None:
         """Write ``wam.json`` into a folder."""
@@ -55,14 +63,15 @@ class LingBotConfig:
         path = Path(folder) / FILE_NAME
         if not path.is_file():
             raise FileNotFoundError(
-                f"{path} is missing: write it with LingBotConfig(latent_size=..., chunk_frames=..., "
-                "actions_per_frame=..., window_chunks=...).save(folder) for a checkpoint of another tool"
+                f"{path} is missing, so it is not known how {folder} is run: name a preset, such as "
+                "preset='robotwin', or write the file with LingBotConfig(latent_size=..., chunk_frames=..., "
+                "actions_per_frame=..., window_chunks=...).save(folder)"
             )
         fields = json.loads(path.read_text())
         family = fields.pop("family", None)
         if family != FAMILY:
             raise ValueError(f"{path} must say family {FAMILY!r}, got {family!r}: load it with its own family")
-        unknown, missing = set(fields) - set(cls.__slots__), set(cls.__slots__) - set(fields) - {"matmul_dtype"}
+        unknown, missing = set(fields) - set(cls.__slots__), set(cls.__slots__) - set(fields) - _OPTIONAL
         if unknown or missing:
             raise ValueError(f"{path}: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}")
         return cls(**fields)

@@ -5,9 +5,12 @@ Shapes: B batch, C channels, F latent frames, h, w tokens per column and row, p,
 A action channels, N actions per frame.
 """
 
+from functools import lru_cache
+
+import torch
 from torch import Tensor
 
-__all__ = ["action_tokens", "action_untokens", "patchify", "unpatchify"]
+__all__ = ["action_tokens", "action_untokens", "keep_used", "patchify", "unpatchify"]
 
 
 def patchify(x: Tensor, patch: tuple[int, int]) -> Tensor:
@@ -32,3 +35,18 @@ def action_tokens(x: Tensor) -> Tensor:
 def action_untokens(tokens: Tensor, frames: int) -> Tensor:
     """Head outputs [B, F N, A] to actions [B, A, F, N, 1]."""
     return tokens.transpose(1, 2).unflatten(2, (frames, -1)).unsqueeze(-1)
+
+
+def keep_used(stream: str, x: Tensor, channels: tuple[int, ...] | None) -> Tensor:
+    """Zeroes the action channels [B, A, F, N, 1] that no control goes to; other streams, and None, stay as they are."""
+    if channels is None or stream != "action":
+        return x
+    return x * _mask(channels, x.shape[1], x.dtype, x.device)
+
+
+@lru_cache
+def _mask(channels: tuple[int, ...], count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """1 on the channels, [A, 1, 1, 1]; kept, since making it on a GPU would wait for the GPU."""
+    mask = torch.zeros(count, 1, 1, 1, dtype=dtype)
+    mask[list(channels)] = 1
+    return mask.to(device)

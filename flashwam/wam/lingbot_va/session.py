@@ -12,6 +12,7 @@ from torch import Tensor
 from flashwam.wam.base import RolloutSession
 from flashwam.wam.lingbot_va.cache import BlockCache
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET
+from flashwam.wam.lingbot_va.patches import keep_used
 from flashwam.wam.lingbot_va.transformer import WanTransformer3DModel
 
 __all__ = ["LingBotSession"]
@@ -29,6 +30,7 @@ class LingBotSession(RolloutSession):
         null_text: Embedding of the empty prompt, [L, D]; needed where a guidance scale is not 1.
         guidance: Stream name -> scale w of v = v_null + w (v_text - v_null); 1 where absent.
         window: Reach of attention in blocks, as in the training mask.
+        used_channels: See `LingBotConfig`.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class LingBotSession(RolloutSession):
         null_text: Tensor | None = None,
         guidance: Mapping[str, float] | None = None,
         window: int,
+        used_channels: tuple[int, ...] | None = None,
     ) -> None:
         guidance = dict(guidance or {})
         unknown = set(guidance) - set(STREAM_OFFSET)
@@ -52,6 +55,7 @@ class LingBotSession(RolloutSession):
             raise ValueError(f"null_text must be {tuple(text.shape[1:])} as text is, got {tuple(null_text.shape)}")
         self.frame_index = 0
         self._transformer = transformer
+        self._used_channels = used_channels
         self._batch = text.shape[0]
         self._chunk = 0
         self._observed: dict[str, int] = {}
@@ -79,6 +83,7 @@ class LingBotSession(RolloutSession):
     def velocity(self, stream: str, noisy: Tensor, sigma: Tensor) -> Tensor:
         """See `RolloutSession.velocity`."""
         self._check(stream, noisy)
+        noisy = keep_used(stream, noisy, self._used_channels)
         scale = self.guidance[stream]
         if scale == 1.0:
             return self._velocity(stream, noisy, sigma, rows=self._batch)
@@ -90,6 +95,7 @@ class LingBotSession(RolloutSession):
     def append(self, stream: str, clean: Tensor, *, predicted: bool, sigma: Tensor | None = None) -> None:
         """See `RolloutSession.append`; `sigma` [B, F] is the level these tokens are embedded at, 0 by default."""
         self._check(stream, clean)
+        clean = keep_used(stream, clean, self._used_channels)
         if not predicted and self._cache.has_predicted:
             raise RuntimeError("the cache holds predicted tokens: call drop_predicted() before observed ones")
         if not predicted and stream in self._observed:

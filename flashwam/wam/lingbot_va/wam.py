@@ -5,16 +5,20 @@ Shapes: B samples, C latent channels, F latent frames, H, W latent size, A actio
 L text tokens, D text width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from flashwam.wam.base import WorldActionModel
-from flashwam.wam.lingbot_va.checkpoint import load_transformer
-from flashwam.wam.lingbot_va.config import LingBotConfig
+from flashwam.wam.hub import push_folder
+from flashwam.wam.lingbot_va.checkpoint import find_transformer, load_transformer
+from flashwam.wam.lingbot_va.config import FILE_NAME, LingBotConfig
+from flashwam.wam.lingbot_va.patches import keep_used
+from flashwam.wam.lingbot_va.presets import preset as find_preset
 from flashwam.wam.lingbot_va.session import LingBotSession
 from flashwam.wam.lingbot_va.transformer import WanTransformer3DModel
 
@@ -48,6 +52,9 @@ class LingBotVA(WorldActionModel):
         height, width = config.latent_size
         if height % rows or width % columns:
             raise ValueError(f"latent_size {config.latent_size} must be a multiple of the patch {(rows, columns)}")
+        channels = transformer.config.action_dim
+        if config.used_channels is not None and max(config.used_channels, default=0) >= channels:
+            raise ValueError(f"used_channels {config.used_channels} must be below the model's {channels}")
         self.transformer = transformer
         self.config = config
         self.transformer.set_attention(attention)
@@ -90,6 +97,7 @@ class LingBotVA(WorldActionModel):
         attention: str = "sdpa",
         gradient_checkpointing: bool = False,
         matmul_dtype: str | None = None,
+        used_channels: Sequence[int] | None = None,
         **transformer: Any,
     ) -> "LingBotVA":
         """A model with fresh weights; further keywords are `WanTransformer3DModel`'s."""
@@ -99,6 +107,7 @@ class LingBotVA(WorldActionModel):
             actions_per_frame=actions_per_frame,
             window_chunks=window_chunks,
             matmul_dtype=matmul_dtype,
+            used_channels=None if used_channels is None else tuple(used_channels),
         )
         return cls(
             WanTransformer3DModel(**transformer),
@@ -116,6 +125,9 @@ class LingBotVA(WorldActionModel):
     ) -> dict[str, Tensor]:
         """See `WorldActionModel.velocity`; a stream absent from `noisy` takes part with its clean tokens alone."""
         clean_sigma = context.get("clean_sigma") or {}
+        used = self.config.used_channels
+        noisy = {stream: keep_used(stream, x, used) for stream, x in noisy.items()}
+        clean = {stream: keep_used(stream, x, used) for stream, x in clean.items()}
         return self.transformer(
             noisy,
             {stream: TIMESTEPS * sigma[stream] for stream in noisy},
@@ -141,6 +153,7 @@ class LingBotVA(WorldActionModel):
             null_text=null_text,
             guidance=guidance,
             window=window_chunks or self.window_chunks,
+            used_channels=self.config.used_channels,
         )
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -150,28 +163,49 @@ class LingBotVA(WorldActionModel):
         self.transformer.save_pretrained(folder / "transformer")
         self.config.save(folder)
 
+    def push_to_hub(self, repo_id: str, **options: Any) -> Any:
+        """Save and upload to the Hugging Face Hub; see `flashwam.wam.hub.push_folder` for the options.
+
+        A student is better pushed from its folder with `flashwam.student.push_to_hub`: how it must be sampled, and
+        its card, are there and not in the model.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return push_folder(folder, repo_id, **{"commit_message": "Upload LingBot-VA", **options})
+
     @classmethod
     def from_pretrained(
         cls,
         folder: str | Path,
         *,
+        preset: str | None = None,
+        role: str | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
         attention: str = "sdpa",
         gradient_checkpointing: bool = False,
     ) -> "LingBotVA":
-        """Load what `save_pretrained` wrote; keys that do not fit are a ValueError that lists them.
+        """Load any checkpoint `find_transformer` knows; keys that do not fit are a ValueError that lists them.
 
         Args:
-            folder: Holds ``wam.json`` and ``transformer/``.
+            folder: What `save_pretrained` wrote, or another tool's checkpoint.
+            preset: Name in `presets.PRESETS`, for a checkpoint without ``wam.json``.
+            role: Which student of the Flash-WAM release, see `find_transformer`.
             dtype: Dtype of the parameters; that of the files by default.
             device: Where they go.
             attention: "sdpa" or "flex".
             gradient_checkpointing: See the class.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: Keys do not fit, or it is not clear how a rollout is shaped.
         """
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"expected a folder with wam.json and transformer/, got {folder}")
-        config = LingBotConfig.load(folder)
-        transformer = load_transformer(folder / "transformer", dtype=dtype, device=device)
+        source = find_transformer(folder, role=role)
+        if preset is None:
+            config = LingBotConfig.load(source.root)
+        elif (source.root / FILE_NAME).is_file():
+            raise ValueError(f"{source.root / FILE_NAME} says how {folder} is run; leave preset {preset!r} out")
+        else:
+            config = find_preset(preset).config
+        transformer = load_transformer(folder, role=role, dtype=dtype, device=device)
         return cls(transformer, config, attention=attention, gradient_checkpointing=gradient_checkpointing)

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prompts: cleaned, tokenised from the file, embedded by UMT5's own formula, kept on disk."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import Tensor
+from torch.testing import assert_close
+
+from flashwam.wam.lingbot_va import text as text_module
+from flashwam.wam.lingbot_va.text import PromptEncoder, Umt5, clean_prompt
+
+ROWS = 24
+CONFIG = {
+    "architectures": ["UMT5EncoderModel"],
+    "model_type": "umt5",
+    "vocab_size": 64,
+    "d_model": 16,
+    "d_kv": 4,
+    "d_ff": 24,
+    "num_layers": 2,
+    "num_heads": 3,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 12,
+    "layer_norm_epsilon": 1e-6,
+    "feed_forward_proj": "gated-gelu",
+    "dense_act_fn": "gelu_new",
+    "is_gated_act": True,
+    "dropout_rate": 0.1,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+    "output_past": True,
+    "scalable_attention": True,
+    "tie_word_embeddings": False,
+    "tokenizer_class": "T5Tokenizer",
+    "transformers_version": "4.51.0",
+}
+WORDS = ["put", "the", "cup", "on", "stove", "open", "drawer"]
+
+
+def encoder_weights() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    shapes = {"shared.weight": (64, 16), "encoder.final_layer_norm.weight": (16,)}
+    for i in range(2):
+        block = f"encoder.block.{i}.layer"
+        shapes |= {f"{block}.0.SelfAttention.{name}.weight": (12, 16) for name in "qkv"}
+        shapes |= {
+            f"{block}.0.SelfAttention.o.weight": (16, 12),
+            f"{block}.0.SelfAttention.relative_attention_bias.weight": (8, 3),
+            f"{block}.0.layer_norm.weight": (16,),
+            f"{block}.1.DenseReluDense.wi_0.weight": (24, 16),
+            f"{block}.1.DenseReluDense.wi_1.weight": (24, 16),
+            f"{block}.1.DenseReluDense.wo.weight": (16, 24),
+            f"{block}.1.layer_norm.weight": (16,),
+        }
+    return {key: torch.randn(shape, generator=generator) * 0.5 for key, shape in shapes.items()}
+
+
+def tokenizer() -> Tokenizer:
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -8.0)]
+    pieces += [(f"\u2581{word}", -2.0) for word in WORDS] + [(letter, -6.0) for letter in "abcdefghijklmnopqrstuvwxyz"]
+    made = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
+    made.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    made.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="always")
+    made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    # As some files are saved; neither may have any effect.
+    made.enable_padding(length=9)
+    made.enable_truncation(3)
+    return made
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    folder = tmp_path / "base"
+    for part in ("text_encoder", "tokenizer"):
+        (folder / part).mkdir(parents=True)
+    (folder / "text_encoder" / "config.json").write_text(json.dumps(CONFIG))
+    save_file(encoder_weights(), folder / "text_encoder" / "model.safetensors")
+    tokenizer().save(str(folder / "tokenizer" / "tokenizer.json"))
+    return folder
+
+
+def bucket(distance: int) -> int:
+    """T5's bidirectional buckets: 4 for each sign, the first 2 exact, the others logarithmic up to 12."""
+    half, exact = 4, 2
+    past = half if distance > 0 else 0
+    distance = abs(distance)
+    if distance < exact:
+        return past + distance
+    return past + min(half - 1, exact + int(math.log(distance / exact) / math.log(12 / exact) * (half - exact)))
+
+
+def umt5(ids: list[int], weights: dict[str, Tensor]) -> Tensor:
+    """UMT5's encoder written out: a bias per layer, no scaling of the scores, gated tanh-approximated GELU."""
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        return x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * weights[name]
+
+    x = weights["shared.weight"][ids]
+    for i in range(2):
+        block = f"encoder.block.{i}.layer"
+        h = norm(x, f"{block}.0.layer_norm.weight")
+        q, k, v = (h @ weights[f"{block}.0.SelfAttention.{name}.weight"].T for name in "qkv")
+        table = weights[f"{block}.0.SelfAttention.relative_attention_bias.weight"]
+        bias = torch.stack([torch.stack([table[bucket(b - a)] for b in range(len(ids))]) for a in range(len(ids))])
+        heads = []
+        for head in range(3):
+            part = slice(4 * head, 4 * head + 4)
+            scores = q[:, part] @ k[:, part].T + bias[:, :, head]
+            heads.append(scores.softmax(-1) @ v[:, part])
+        x = x + torch.cat(heads, -1) @ weights[f"{block}.0.SelfAttention.o.weight"].T
+        h = norm(x, f"{block}.1.layer_norm.weight")
+        inner, linear = (h @ weights[f"{block}.1.DenseReluDense.wi_{n}.weight"].T for n in (0, 1))
+        gelu = 0.5 * inner * (1 + torch.tanh(math.sqrt(2 / math.pi) * (inner + 0.044715 * inner**3)))
+        x = x + (gelu * linear) @ weights[f"{block}.1.DenseReluDense.wo.weight"].T
+    return norm(x, "encoder.final_layer_norm.weight")
+
+
+@pytest.mark.parametrize("prompt", ["put the cup on the stove", "", "Open the DRAWER q z put put put put put put"])
+def test_embedding_is_umt5s_formula_then_zeros(checkpoint: Path, prompt: str) -> None:
+    encoder = Umt5(checkpoint, dtype=torch.float32, length=ROWS)
+    ids = encoder.tokens(clean_prompt(prompt))
+    embedding = encoder.encode(clean_prompt(prompt))
+    assert embedding.shape == (ROWS, 16)
+    assert_close(embedding[: len(ids)], umt5(ids, encoder_weights()), atol=1e-5, rtol=1e-5)
+    assert not embedding[len(ids) :].any()
+
+
+def test_padding_with_a_mask_would_give_the_same_rows(checkpoint: Path) -> None:
+    encoder = Umt5(checkpoint, dtype=torch.float32, length=ROWS)
+    ids = encoder.tokens("open the drawer")
+    padded = torch.tensor([ids + [0] * (ROWS - len(ids))])
+    with torch.no_grad():
+        rows = encoder.model(input_ids=padded, attention_mask=(padded != 0).long()).last_hidden_state[0, : len(ids)]
+    assert_close(encoder.encode("open the drawer")[: len(ids)], rows, atol=1e-5, rtol=1e-5)
+
+
+def test_tokens_come_from_the_file_with_its_normaliser(checkpoint: Path) -> None:
+    encoder = Umt5(checkpoint, dtype=torch.float32, length=ROWS)
+    word = {name: 4 + i for i, name in enumerate(WORDS)}
+    assert encoder.tokens("") == [1]
+    # A full-width letter and capitals only become words by the file's normaliser.
+    assert encoder.tokens("Put THE \uff43up") == [word["put"], word["the"], word["cup"], 1]
+    long = encoder.tokens("put " * 40)
+    assert long == [word["put"]] * (ROWS - 1) + [1]
+
+
+def test_prompts_are_cleaned() -> None:
+    assert clean_prompt("  pick &amp;amp; place\n\tthe\u00a0cup  ") == "pick & place the cup"
+    # UTF-8 that was read as Latin-1.
+    assert clean_prompt("caf\u00c3\u00a9") == "caf\u00e9"
+    assert clean_prompt("") == ""
+
+
+@pytest.mark.parametrize("kept", [("shared.weight",), ("encoder.embed_tokens.weight",), text_module._NAMES])
+def test_the_one_input_embedding_by_any_of_its_names(checkpoint: Path, kept: tuple[str, ...]) -> None:
+    path = checkpoint / "text_encoder" / "model.safetensors"
+    weights = load_file(path)
+    table = weights.pop("shared.weight")
+    decoder = {"decoder.final_layer_norm.weight": torch.ones(16), "lm_head.weight": torch.ones(64, 16)}
+    save_file(weights | decoder | {name: table.clone() for name in kept}, path)
+    encoder = Umt5(checkpoint, dtype=torch.float32, length=ROWS)
+    assert encoder.model.encoder.embed_tokens.weight is encoder.model.shared.weight
+    assert_close(encoder.encode("cup")[:2], umt5(encoder.tokens("cup"), encoder_weights()), atol=1e-5, rtol=1e-5)
+
+
+def test_wrong_weights_are_listed(checkpoint: Path) -> None:
+    path = checkpoint / "text_encoder" / "model.safetensors"
+    weights = load_file(path)
+    save_file(weights | {"encoder.embed_tokens.weight": torch.zeros(64, 16)}, path)
+    with pytest.raises(ValueError, match="differ"):
+        Umt5(checkpoint)
+    del weights["shared.weight"], weights["encoder.block.1.layer.0.SelfAttention.q.weight"]
+    weights["encoder.final_layer_norm.weight"] = torch.zeros(8)
+    save_file(weights | {"extra": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="5 keys") as caught:
+        Umt5(checkpoint)
+    for line in (
+        "unexpected extra (1,)",
+        "misshapen encoder.final_layer_norm.weight: expected (16,), got (8,)",
+        "missing shared.weight",
+        "missing encoder.embed_tokens.weight",
+        "missing encoder.block.1.layer.0.SelfAttention.q.weight (12, 16)",
+    ):
+        assert line in str(caught.value)
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(ValueError, match="cut off"):
+        Umt5(checkpoint)
+
+
+def test_wrong_parts_are_refused(checkpoint: Path) -> None:
+    with pytest.raises(ValueError, match="float16"):
+        Umt5(checkpoint, dtype=torch.float16)
+    file = checkpoint / "tokenizer" / "tokenizer.json"
+    made = tokenizer()
+    made.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    made.save(str(file))
+    with pytest.raises(ValueError, match="end mark"):
+        Umt5(checkpoint)
+    made = tokenizer()
+    made.add_tokens([f"more{i}" for i in range(40)])
+    made.save(str(file))
+    with pytest.raises(ValueError, match="77 tokens"):
+        Umt5(checkpoint)
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
+        Umt5(checkpoint)
+    path = checkpoint / "text_encoder" / "config.json"
+    path.write_text(json.dumps(CONFIG | {"model_type": "t5"}))
+    with pytest.raises(ValueError, match="UMT5"):
+        Umt5(checkpoint)
+
+
+def test_cached_prompts_need_no_encoder(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "prompts"
+    encoder = PromptEncoder(cache, checkpoint=checkpoint, length=ROWS)
+    first, null = encoder.encode("Open the drawer"), encoder.encode("")
+    assert first.dtype == torch.bfloat16
+    assert not torch.equal(first, null)
+    monkeypatch.setattr(text_module, "Umt5", lambda *_, **__: pytest.fail("the encoder was loaded"))
+    again = PromptEncoder(cache, checkpoint=checkpoint, length=ROWS)
+    assert torch.equal(again.encode("  Open the\tdrawer "), first)
+    alone = PromptEncoder(cache)
+    assert torch.equal(alone.encode("Open the drawer"), first)
+    assert torch.equal(alone.encode(""), null)
+    with pytest.raises(FileNotFoundError, match="close the drawer"):
+        alone.encode("close the drawer")
+    with pytest.raises(FileNotFoundError, match="no prompts"):
+        PromptEncoder(tmp_path / "none").encode("")
+    damaged = alone.path("")
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="damaged"):
+        alone.encode("")
+
+
+def test_a_folder_of_prompts_belongs_to_one_encoder(checkpoint: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "prompts"
+    PromptEncoder(cache, checkpoint=checkpoint, length=ROWS).encode("cup")
+    with pytest.raises(ValueError, match="another text encoder"):
+        PromptEncoder(cache, checkpoint=checkpoint, length=ROWS, dtype=torch.float32)
+    with pytest.raises(ValueError, match="another text encoder"):
+        PromptEncoder(cache, checkpoint=checkpoint, length=ROWS + 1)
+    weights = encoder_weights()
+    weights["encoder.final_layer_norm.weight"][0] += 1
+    save_file(weights, checkpoint / "text_encoder" / "model.safetensors")
+    with pytest.raises(ValueError, match="another text encoder"):
+        PromptEncoder(cache, checkpoint=checkpoint, length=ROWS)
