@@ -166,6 +166,8 @@ def _run(
     for job in ready:
         segments = list(job.episode.segments)
         yield EpisodeResult(job=job, kept=len(segments) * len(plan.cameras), segments=segments)
+    if encoders.prepare is not None and rest:
+        encoders.prepare(sorted({text for job in rest for _, _, text in job.episode.segments}))
     with tqdm(total=len(jobs), initial=len(ready), desc="convert", unit="episode", disable=not progress) as bar:
         if processes > 1 and len(rest) > 1:
             done = _in_processes(rest, plan, make_encoders, processes)

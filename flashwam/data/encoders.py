@@ -4,7 +4,7 @@
 Letters: T pictures, C latent channels, F latent frames, h and w latent rows and columns, L text tokens, D text width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,12 +29,15 @@ class Encoders:
         text: A prompt to its embedding [L, D]; "" gives what guidance needs.
         pictures_per_frame: Pictures per latent frame after the first: 4 for Wan's autoencoder.
         name: Tells these weights from others, so that one data set never mixes two.
+        prepare: Called once with every prompt, before any other process is started: what embeds with a large model
+            can do so here and keep the results on disk for all.
     """
 
     video: Callable[[Tensor], Tensor]
     text: Callable[[str], Tensor]
     pictures_per_frame: int
     name: str
+    prepare: Callable[[Sequence[str]], None] | None = None
 
     def __post_init__(self) -> None:
         if self.pictures_per_frame not in (1, 4):

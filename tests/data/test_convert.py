@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
 import functools
 import json
 import multiprocessing
@@ -171,6 +172,21 @@ def test_a_killed_conversion_resumes_to_the_same_files(raw, converted, tmp_path)
     assert not half.exists()
     assert set(files(out)) == set(files(converted / "v3"))
     assert same_content(out, converted / "v3")
+
+
+def test_prompts_are_prepared_once_and_only_for_what_is_missing(raw, tmp_path):
+    prepared = []
+
+    def make():
+        return dataclasses.replace(wan(), prepare=prepared.append)
+
+    # A single data set may be given itself.
+    convert(raw / "v2" / "towels", tmp_path / "out", PLAN, make, progress=False)
+    assert prepared == [["fold", "open", "shut"]]
+    (tmp_path / "out/towels/latents/chunk-000" / CAMERAS[0] / "episode_000000_0_26.pth").unlink()
+    convert(raw / "v2" / "towels", tmp_path / "out", PLAN, make, progress=False)
+    convert(raw / "v2" / "towels", tmp_path / "out", PLAN, make, progress=False)
+    assert prepared[1:] == [["fold"]]
 
 
 def test_processes_change_nothing(raw, converted, tmp_path):
