@@ -17,6 +17,7 @@ from flashwam.data.latents import ACTION_NORM
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.data.quantiles import fit_norm
 from flashwam.recipe import DataConfig, Recipe
+from flashwam.wam.lingbot_va.encoders import lingbot_encoders
 
 __all__ = ["action_norm", "convert_raw", "find_encoders", "segment_dataset"]
 
@@ -103,7 +104,9 @@ def find_encoders(folder: str | Path) -> Callable[[], Encoders]:
     if not (vae / "config.json").is_file():
         raise FileNotFoundError(f"{vae / 'config.json'} is missing: expected a checkpoint's folder with vae/")
     kind = json.loads((vae / "config.json").read_bytes()).get("_class_name")
-    raise ValueError(f"{vae}: no encoder is known for a {kind!r}")
+    if kind == "AutoencoderKLWan":
+        return functools.partial(lingbot_encoders, Path(folder))
+    raise ValueError(f"{vae}: no encoder is known for a {kind!r}, expected an 'AutoencoderKLWan'")
 
 
 def convert_raw(
