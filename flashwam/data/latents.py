@@ -99,7 +99,9 @@ def _load(path: Path) -> Any:
             raise ValueError(f"its part {damaged} is damaged")
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing: encode the episodes first") from None
+        raise FileNotFoundError(
+            f"{path} is missing: encode the episodes first, or fetch it with the data set"
+        ) from None
     except MemoryError:
         raise
     except Exception as error:

@@ -125,6 +125,8 @@ def find_segments(
         }
         known += len(segments)
         out += [s for s in segments if all(s.latents(camera).name in present[camera] for camera in cameras)]
+    if not out and bad.reasons:
+        raise ValueError(f"no data set below {root} can be read: {next(iter(bad.reasons.values()))}")
     if not out:
         raise FileNotFoundError(
             f"none of {known} segments below {root} has latents of every camera ({', '.join(cameras)}); expected "

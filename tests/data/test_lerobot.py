@@ -387,3 +387,9 @@ def test_nothing_readable_is_an_error_even_when_skipping(roots, tmp_path):
         path.write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"none of the 2 segments.*\.pth"):
         reader(tmp_path / "copy", "libero", skip_bad=True)
+    (tmp_path / "copy" / "long" / "meta" / "info.json").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"no data set.*info\.json: not JSON"):
+        reader(tmp_path / "copy", "libero", skip_bad=True)
+    (tmp_path / "copy" / "empty_emb.pt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"empty_emb\.pt is missing"):
+        reader(tmp_path / "copy", "libero", skip_bad=True)
