@@ -280,10 +280,11 @@ def _info(commands: Any) -> None:
     text = """\
 this installation, or what a folder holds
 Without a path: versions, device, rendering backend and what is missing, with the command that installs it.
-With a path: a run, a teacher or a student: family, size, streams, consistency functions, origin."""
-    examples = "  flashwam info\n  flashwam info runs/flash_wam/student"
+With a path: a run, a teacher, a student or a LingBot-VA checkpoint (as released, a fine-tune, a step of the Flash-WAM
+release, LeRobot's): family, size, streams, consistency functions, origin."""
+    examples = "  flashwam info\n  flashwam info runs/flash_wam/student\n  flashwam info checkpoints/lingbot-va-base"
     parser = _command(commands, "info", _run_info, text, examples)
-    parser.add_argument("path", metavar="PATH", nargs="?", type=Path, help="a run, teacher or student folder")
+    parser.add_argument("path", metavar="PATH", nargs="?", type=Path, help="a run, model or checkpoint folder")
     _add_json(parser)
 
 

@@ -179,6 +179,7 @@ def _describe_model(folder: Path) -> dict[str, Any]:
         "folder": str(folder),
         "kind": own.get("kind", "model (no flashwam.json: not sampled by name of a consistency function)"),
         "family": wam.get("family"),
+        "layout": "flashwam",
         **summary(files),
         "steps": own.get("steps"),
         "teacher": own.get("teacher"),

@@ -24,7 +24,7 @@ from flashwam.recipe import LoopConfig, Recipe
 from flashwam.schema import plain
 from flashwam.sources import action_norm, segment_dataset
 from flashwam.sources import convert_raw as convert
-from flashwam.student import load_wam
+from flashwam.student import load_pretrained
 from flashwam.wam import family
 from flashwam.wam.base import WorldActionModel
 
@@ -161,7 +161,7 @@ def train(recipe: Recipe, *, run_dir: str | Path | None = None) -> Path:
         if recipe.wam.pretrained is None:
             model = family(recipe.wam.family).create(**recipe.wam.config)
         else:
-            model, _ = load_wam(recipe.wam.pretrained)
+            model = load_pretrained(recipe.wam.pretrained, recipe.wam)
     return _run(recipe, recipe.train, model, codec, folder, info={"teacher": None})
 
 
@@ -180,8 +180,8 @@ def distill(recipe: Recipe, *, run_dir: str | Path | None = None) -> Path:
             "a trained teacher (flashwam train makes one)"
         )
     teacher_folder = Path(recipe.wam.pretrained)
-    teacher, _ = load_wam(teacher_folder)
-    student, _ = load_wam(recipe.distill.init or teacher_folder)
+    teacher = load_pretrained(teacher_folder, recipe.wam)
+    student = load_pretrained(recipe.distill.init or teacher_folder, recipe.wam)
     codec = prepare_data(recipe)
     folder = prepare_run(recipe, run_dir)
     info = {"teacher": str(teacher_folder), "init": recipe.distill.init}

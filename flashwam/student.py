@@ -7,14 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from flashwam.card import write_card
 from flashwam.core.streams import StreamSpec
 from flashwam.provenance import provenance
-from flashwam.wam import load
+from flashwam.recipe import WamConfig
+from flashwam.wam import family, load
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.hub import push_folder
 
-__all__ = ["INFO_FILE", "WamInfo", "load_wam", "push_to_hub", "read_info", "save_wam"]
+__all__ = ["INFO_FILE", "WamInfo", "load_pretrained", "load_wam", "push_to_hub", "read_info", "save_wam"]
 
 INFO_FILE = "flashwam.json"
 _KINDS = ("student", "teacher")
@@ -121,6 +124,19 @@ def load_wam(folder: Path | str, *, preset: str | None = None, **options: Any) -
     if tuple(streams) != tuple(model.streams):
         raise ValueError(f"{folder}: its streams {tuple(streams)} are not the model's {tuple(model.streams)}")
     return model, WamInfo(kind=kind, streams=streams, steps=int(content.pop("steps", 0)), extra=content)
+
+
+def load_pretrained(folder: Path | str, config: WamConfig) -> WorldActionModel:
+    """A model that flashwam saved, or another tool's weights under a recipe's `wam` section, in float32.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_wam`, or the weights are not of the network that the recipe describes.
+    """
+    adopt = getattr(family(config.family), "adopt", None)
+    if adopt is None or not config.config or (Path(folder) / INFO_FILE).is_file():
+        return load_wam(folder)[0]
+    # Training in the files' bfloat16 would lose most of its small updates to rounding.
+    return adopt(folder, dtype=torch.float32, **config.config)
 
 
 def push_to_hub(folder: Path | str, repo_id: str, **options: Any) -> Any:

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Safetensors files of a folder: which they are, what their headers say, what is wrong with their keys."""
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["key_problems", "read_header", "summary", "weight_files"]
+__all__ = ["digest", "key_problems", "read_header", "summary", "weight_files"]
 
 _LISTED = 20
+_EDGE = 2**20
 _LARGEST_HEADER = 100_000_000
 
 
@@ -84,6 +86,25 @@ def summary(files: Sequence[Path], *, prefix: str = "") -> dict[str, Any]:
         "dtype": ", ".join(sorted(dtypes)),
         "weights": f"{sum(path.stat().st_size for path in files) / 2**20:.1f} MiB in {len(files)} file(s)",
     }
+
+
+def digest(folder: Path, name: str) -> str:
+    """Tells the weights of a folder from others: of every file its header and both ends, since reading all of a large
+    model takes longer than using it once.
+
+    Args:
+        folder: Where they are.
+        name: See `weight_files`.
+    """
+    made = hashlib.sha256()
+    for path in weight_files(folder, name):
+        header, _ = read_header(path)
+        made.update(json.dumps(header, sort_keys=True).encode())
+        with path.open("rb") as file:
+            made.update(file.read(_EDGE))
+            file.seek(max(0, path.stat().st_size - _EDGE))
+            made.update(file.read())
+    return made.hexdigest()
 
 
 def key_problems(

@@ -15,9 +15,10 @@ from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 
 from flashwam.card import model_card, write_card
+from flashwam.config import load_recipe
 from flashwam.core.consistency import LCM, Linear
 from flashwam.info import describe, info_lines
-from flashwam.student import load_wam, push_to_hub, save_wam
+from flashwam.student import load_pretrained, load_wam, push_to_hub, save_wam
 from flashwam.wam.lingbot_va import LingBotVA, WanTransformer3DModel
 from flashwam.wam.lingbot_va.checkpoint import find_transformer, load_transformer
 from flashwam.wam.lingbot_va.codec import LingBotCodec
@@ -277,6 +278,26 @@ def test_presets_say_how_a_foreign_checkpoint_is_run(weights: dict[str, torch.Te
         load_wam(tmp_path / "own", preset="libero")
     with pytest.raises(ValueError, match="leave preset"):
         LingBotVA.from_pretrained(tmp_path / "own", preset="libero")
+
+
+def test_a_recipe_adopts_a_released_teacher(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    half = {key: value.bfloat16() for key, value in weights.items()}
+    folder = released(tmp_path / "base", half)
+    network = {key: TINY[key] for key in ("num_attention_heads", "attention_head_dim", "num_layers", "ffn_dim")}
+    network |= {key: TINY[key] for key in ("in_channels", "out_channels", "text_dim", "freq_dim")}
+    overrides = [f"wam.pretrained={folder}", *(f"wam.config.{key}={value}" for key, value in network.items())]
+    overrides += ["wam.config.attention=sdpa", "wam.config.used_channels=[0,1]"]
+    recipe = load_recipe("lingbot_va/libero_flash_wam", overrides)
+    model = load_pretrained(folder, recipe.wam)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert torch.equal(model.transformer.proj_out.weight, half["proj_out.weight"].float())
+    assert model.transformer.gradient_checkpointing
+    assert (model.config.latent_size, model.config.chunk_frames, model.config.used_channels) == ((8, 16), 4, (0, 1))
+    wrong = load_recipe("lingbot_va/libero_flash_wam", [*overrides, "wam.config.num_layers=3"])
+    with pytest.raises(ValueError, match=r"expected \{'num_layers': 3\}, got \{'num_layers': 2\}"):
+        load_pretrained(folder, wrong.wam)
+    save_wam(tmp_path / "own", model, recipe.streams, kind="teacher")
+    assert load_pretrained(tmp_path / "own", wrong.wam).config == model.config
 
 
 def test_unused_channels_reach_neither_network_nor_cache(make_wam: Callable[..., LingBotVA]) -> None:

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from flashwam.core.consistency import Linear
 from flashwam.core.noise import NoiseSchedule
 from flashwam.data.actions import ActionNorm
-from flashwam.sampling import StreamSampler, draw
+from flashwam.sampling import Rollout, StreamSampler, draw, samplers_for
 from flashwam.wam.lingbot_va import LingBotConfig, LingBotVA
 from flashwam.wam.lingbot_va.cameras import CameraLayout, to_pixels
 from flashwam.wam.lingbot_va.codec import LingBotCodec
@@ -129,6 +129,59 @@ def test_closed_loop_from_pictures_to_controls(
         assert session.frame_index == golden[f"server_concat/steps/{step}/frame_st_id_after"]
 
 
+def test_a_student_drives_a_robot_in_two_chunks(golden: dict[str, Any], golden_wam: LingBotVA, vae: WanVae) -> None:
+    """What the published settings, the codec and the rollout make together, from pictures to controls and back."""
+    settings = preset("robotwin")
+    codec = LingBotCodec(
+        vae=vae,
+        cameras=CameraLayout(cameras=settings.cameras.cameras, image_size=(64, 64), arrangement="tshape"),
+        actions=settings.actions(),
+        prompts=lambda prompt: golden["server_prompt/prompt_embeds"][0],
+    )
+    assert codec.facts["controls"] == 16
+    config = LingBotConfig(
+        latent_size=codec.cameras.latent_size,
+        chunk_frames=2,
+        actions_per_frame=16,
+        window_chunks=3,
+        used_channels=settings.used,
+    )
+    wam = LingBotVA(golden_wam.transformer, config)
+    samplers = samplers_for(settings.released_student, steps={"video": 1, "action": 2}, teacher=False)
+    generator = torch.Generator().manual_seed(8)
+    noise = [
+        {name: torch.randn(1, c, 2, *size, generator=generator) for name, (c, *size) in wam.shapes.items()}
+        for _ in range(2)
+    ]
+    unused = 1 - codec.actions.mask().float()
+    seen = pictures(codec.cameras, 13)
+
+    def drive(change: float) -> list[np.ndarray]:
+        episode, controls = codec.open(), []
+        first = episode.encode(seen[:1])
+        rollout = Rollout(
+            wam,
+            samplers,
+            text=episode.text("pick"),
+            first={"video": first, "action": torch.zeros(1, 30, 1, 16, 1)},
+        )
+        for i, (drawn, new) in enumerate(zip(noise, (seen[1:5], seen[5:13]), strict=True)):
+            chunk = rollout.predict({**drawn, "action": drawn["action"] + change * unused})
+            controls.append(episode.actions(chunk["action"]))
+            latents = episode.encode(new)
+            video = torch.cat([first, latents], 2) if i == 0 else latents
+            rollout.observe({"video": video, "action": episode.executed(controls[-1])})
+        return controls
+
+    controls = drive(0.0)
+    assert [x.shape for x in controls] == [(16, 2, 16)] * 2
+    # The first frame's controls are the padding: zero between the quantiles, half-way in raw units.
+    middle = (np.array(settings.q01) + np.array(settings.q99))[list(settings.used)] / 2
+    np.testing.assert_allclose(controls[0][:, 0], middle[:, None].repeat(16, 1), atol=1e-5)
+    # Channels that no control goes to have no part in anything, whatever noise they begin with.
+    assert all(np.array_equal(a, b) for a, b in zip(controls, drive(7.0), strict=True))
+
+
 def test_actions_are_normalised_as_the_original_does(golden: dict[str, Any], vae: WanVae) -> None:
     settings = preset("robotwin")
     session = LingBotCodec(vae=vae, cameras=settings.cameras, actions=settings.actions(), prompts=lambda _: None).open()
@@ -149,6 +202,15 @@ def test_streaming_equals_one_clip(vae: WanVae, cuts: tuple[int, ...]) -> None:
     whole = vae.model.encode(clip).latent_dist.mode()
     assert_close(torch.cat(parts, 2), vae.normalised(whole), atol=1e-5, rtol=1e-5)
     assert stream.frames == 4
+
+
+def test_the_released_autoencoders_sizes() -> None:
+    with torch.device("meta"):
+        released = WanVae(AutoencoderKLWan(**WAN22_CONFIG))
+    stream = released.open()
+    first = stream.encode(torch.empty(1, 3, 1, 256, 320, device="meta"))
+    later = stream.encode(torch.empty(1, 3, 8, 256, 320, device="meta"))
+    assert (first.shape, later.shape) == ((1, 48, 1, 16, 20), (1, 48, 2, 16, 20))
 
 
 def test_decoding_undoes_the_statistics(vae: WanVae) -> None:

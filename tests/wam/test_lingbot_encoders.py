@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a robot's raw episodes are converted to is what the closed loop sees of the same pictures."""
 
-import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,7 @@ from flashwam.data.lerobot import SegmentDataset
 from flashwam.sources import find_encoders
 from flashwam.wam.lingbot_va.cameras import CameraLayout
 from flashwam.wam.lingbot_va.codec import LingBotCodec
-from flashwam.wam.lingbot_va.encoders import lingbot_encoders
-from flashwam.wam.lingbot_va.text import PromptEncoder
+from flashwam.wam.lingbot_va.prompts import PromptEncoder
 from flashwam.wam.lingbot_va.vae import WanVae
 
 av = pytest.importorskip("av")
@@ -74,21 +72,17 @@ def test_converted_latents_are_those_of_the_closed_loop(
     model.save_pretrained(checkpoint / "vae")
     write_raw(tmp_path / "raw" / "drawer")
 
-    found = find_encoders(checkpoint)
-    assert isinstance(found, functools.partial)
-    assert found.func is lingbot_encoders
     plan = ConversionPlan(cameras=KEYS, layout="tshape", size=(64, 96), stride=STRIDE)
-    make = functools.partial(found, device="cpu", length=24)
-    assert convert(tmp_path / "raw", tmp_path / "out", plan, make, progress=False).written == 3
+    assert convert(tmp_path / "raw", tmp_path / "out", plan, find_encoders(checkpoint), progress=False).written == 3
     norm = ActionNorm(q01=(-3.0,) * 30, q99=(3.0,) * 30, used=tuple(range(16)))
     data = SegmentDataset(
         tmp_path / "out", cameras=KEYS, layout="tshape", space=ControlSpace(norm=norm, relative=True), window_frames=3
     )
     sample = data.segment(0)
 
-    prompts = PromptEncoder(tmp_path / "cache", checkpoint=checkpoint, length=24).encode
+    prompts = PromptEncoder(tmp_path / "cache", checkpoint=checkpoint).encode
     codec = LingBotCodec(
-        vae=WanVae.from_pretrained(checkpoint / "vae"),
+        vae=WanVae.from_pretrained(checkpoint / "vae", dtype=torch.bfloat16),
         cameras=CameraLayout(cameras=KEYS, image_size=(64, 96), arrangement="tshape"),
         actions=norm,
         prompts=prompts,

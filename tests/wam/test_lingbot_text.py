@@ -3,19 +3,25 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderKLWan
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 from torch.testing import assert_close
 
-from flashwam.wam.lingbot_va import text as text_module
-from flashwam.wam.lingbot_va.text import PromptEncoder, Umt5, clean_prompt
+from flashwam.wam.lingbot_va import prompts
+from flashwam.wam.lingbot_va.encoders import wan_encoders
+from flashwam.wam.lingbot_va.prompts import PromptEncoder
+from flashwam.wam.lingbot_va.text import Umt5, clean_prompt
+from flashwam.wam.lingbot_va.vae import WAN22_CONFIG, WanVae
 
 ROWS = 24
+NAMES = ("shared.weight", "encoder.embed_tokens.weight")
 CONFIG = {
     "architectures": ["UMT5EncoderModel"],
     "model_type": "umt5",
@@ -157,7 +163,13 @@ def test_prompts_are_cleaned() -> None:
     assert clean_prompt("") == ""
 
 
-@pytest.mark.parametrize("kept", [("shared.weight",), ("encoder.embed_tokens.weight",), text_module._NAMES])
+def test_missing_ftfy_comes_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ftfy", None)
+    with pytest.raises(ImportError, match=r"flashwam\[lingbot\]"):
+        clean_prompt("cup")
+
+
+@pytest.mark.parametrize("kept", [("shared.weight",), ("encoder.embed_tokens.weight",), NAMES])
 def test_the_one_input_embedding_by_any_of_its_names(checkpoint: Path, kept: tuple[str, ...]) -> None:
     path = checkpoint / "text_encoder" / "model.safetensors"
     weights = load_file(path)
@@ -167,6 +179,18 @@ def test_the_one_input_embedding_by_any_of_its_names(checkpoint: Path, kept: tup
     encoder = Umt5(checkpoint, dtype=torch.float32, length=ROWS)
     assert encoder.model.encoder.embed_tokens.weight is encoder.model.shared.weight
     assert_close(encoder.encode("cup")[:2], umt5(encoder.tokens("cup"), encoder_weights()), atol=1e-5, rtol=1e-5)
+
+
+def test_sharded_encoder(checkpoint: Path) -> None:
+    folder, weights = checkpoint / "text_encoder", encoder_weights()
+    (folder / "model.safetensors").unlink()
+    where = {}
+    for i, keys in enumerate((sorted(weights)[:9], sorted(weights)[9:])):
+        where |= dict.fromkeys(keys, f"model-{i + 1:05}-of-00002.safetensors")
+        save_file({key: weights[key] for key in keys}, folder / f"model-{i + 1:05}-of-00002.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    encoder = Umt5(checkpoint, dtype=torch.float32, length=ROWS)
+    assert_close(encoder.encode("cup")[:2], umt5(encoder.tokens("cup"), weights), atol=1e-5, rtol=1e-5)
 
 
 def test_wrong_weights_are_listed(checkpoint: Path) -> None:
@@ -222,7 +246,7 @@ def test_cached_prompts_need_no_encoder(checkpoint: Path, tmp_path: Path, monkey
     first, null = encoder.encode("Open the drawer"), encoder.encode("")
     assert first.dtype == torch.bfloat16
     assert not torch.equal(first, null)
-    monkeypatch.setattr(text_module, "Umt5", lambda *_, **__: pytest.fail("the encoder was loaded"))
+    monkeypatch.setattr(prompts, "Umt5", lambda *_, **__: pytest.fail("the encoder was loaded"))
     again = PromptEncoder(cache, checkpoint=checkpoint, length=ROWS)
     assert torch.equal(again.encode("  Open the\tdrawer "), first)
     alone = PromptEncoder(cache)
@@ -250,3 +274,21 @@ def test_a_folder_of_prompts_belongs_to_one_encoder(checkpoint: Path, tmp_path: 
     save_file(weights, checkpoint / "text_encoder" / "model.safetensors")
     with pytest.raises(ValueError, match="another text encoder"):
         PromptEncoder(cache, checkpoint=checkpoint, length=ROWS)
+
+
+def test_encoders_of_a_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    small = {**WAN22_CONFIG, "base_dim": 8, "decoder_base_dim": 8, "num_res_blocks": 1, "dim_mult": [1, 1, 1, 1]}
+    torch.manual_seed(0)
+    AutoencoderKLWan(**small).save_pretrained(checkpoint / "vae")
+    encoders = wan_encoders(checkpoint, dtype=torch.float32)
+    clip = torch.rand(3, 5, 32, 48, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    latents = encoders["video"](clip)
+    vae = WanVae.from_pretrained(checkpoint / "vae")
+    assert_close(latents, vae.normalised(vae.model.encode(clip[None]).latent_dist.mode())[0], atol=1e-5, rtol=1e-5)
+    assert (latents.shape, encoders["pictures_per_frame"]) == ((48, 2, 2, 3), 4)
+    encoders["prepare"](["open the drawer", ""])
+    (checkpoint / "text_encoder" / "model.safetensors").rename(tmp_path / "away")
+    assert encoders["text"]("open the drawer").shape == (512, 16)
+    AutoencoderKLWan(**small).save_pretrained(checkpoint / "vae")
+    (tmp_path / "away").rename(checkpoint / "text_encoder" / "model.safetensors")
+    assert wan_encoders(checkpoint, dtype=torch.float32)["name"] != encoders["name"]

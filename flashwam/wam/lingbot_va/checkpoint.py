@@ -16,7 +16,7 @@ from torch import Tensor
 from flashwam.wam.lingbot_va.transformer import WanTransformer3DModel
 from flashwam.wam.weights import key_problems, read_header, weight_files
 
-__all__ = ["PARTS", "ROLES", "TransformerSource", "find_transformer", "load_transformer"]
+__all__ = ["PARTS", "ROLES", "TransformerSource", "find_transformer", "load_transformer", "network_config"]
 
 PARTS = ("vae", "text_encoder", "tokenizer")
 """Folders of a complete checkpoint beside ``transformer/``."""
@@ -107,6 +107,13 @@ def find_transformer(path: str | Path, *, role: str | None = None) -> Transforme
         f"{path} holds no LingBot-VA transformer: expected transformer/config.json, one of {ROLES}, a LeRobot policy "
         f"(config.json and {_LEROBOT_WEIGHTS}), or config.json and {_WEIGHTS} themselves{held}"
     )
+
+
+def network_config(source: TransformerSource) -> dict[str, Any]:
+    """Every keyword of the transformer: what the file says, the defaults elsewhere."""
+    parameters = inspect.signature(WanTransformer3DModel.__init__).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items() if name != "self"}
+    return {**defaults, **source.config}
 
 
 def load_transformer(

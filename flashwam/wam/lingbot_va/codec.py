@@ -19,10 +19,10 @@ from torch import Tensor
 from flashwam.data.actions import ActionNorm
 from flashwam.wam.lingbot_va.cameras import CameraLayout
 from flashwam.wam.lingbot_va.presets import preset as find_preset
-from flashwam.wam.lingbot_va.text import TEXT_CACHE, PromptEncoder
-from flashwam.wam.lingbot_va.vae import WanVae
+from flashwam.wam.lingbot_va.prompts import TEXT_CACHE, PromptEncoder
+from flashwam.wam.lingbot_va.vae import PICTURES_PER_FRAME, WanVae
 
-__all__ = ["CODEC_FILE", "LingBotCodec", "LingBotCodecSession"]
+__all__ = ["CODEC_FILE", "LingBotCodec", "LingBotCodecSession", "write_codec"]
 
 CODEC_FILE = "codec.json"
 FAMILY = "lingbot_va"
@@ -47,6 +47,16 @@ class LingBotCodec:
     def open(self) -> "LingBotCodecSession":
         """A codec for one episode: the pictures' past is its own."""
         return LingBotCodecSession(self)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a client must know, as plain values."""
+        return {
+            "cameras": list(self.cameras.cameras),
+            "picture_size": list(self.cameras.image_size),
+            "controls": len(self.actions.used),
+            "keyframes_per_frame": PICTURES_PER_FRAME,
+        }
 
     def text(self, prompt: str) -> Tensor:
         """[L, D]; the empty prompt gives what guidance needs."""
@@ -102,15 +112,8 @@ class LingBotCodec:
         )
 
     def save(self, folder: str | Path, *, checkpoint: str | Path) -> None:
-        """Writes ``codec.json`` beside a student; the autoencoder and the text encoder stay in `checkpoint`."""
-        folder = Path(folder)
-        content = {
-            "family": FAMILY,
-            "checkpoint": os.path.relpath(Path(checkpoint).resolve(), folder.resolve()),
-            "cameras": asdict(self.cameras),
-            "actions": self.actions.to_dict(),
-        }
-        (folder / CODEC_FILE).write_text(json.dumps(content, indent=1) + "\n")
+        """Writes ``codec.json`` beside a student; see `write_codec`."""
+        write_codec(folder, cameras=self.cameras, actions=self.actions, checkpoint=checkpoint)
 
     @classmethod
     def load(
@@ -123,11 +126,11 @@ class LingBotCodec:
         device: torch.device | str = "cpu",
         text_device: torch.device | str = "cpu",
     ) -> "LingBotCodec":
-        """Reads what `save` wrote.
+        """Reads what `write_codec` wrote.
 
         Args:
             folder: Of the student.
-            checkpoint: Where ``vae/`` and the text encoder are now; where `save` was told if None.
+            checkpoint: Where ``vae/`` and the text encoder are now; where `write_codec` was told if None.
             text_cache: See `from_pretrained`.
             dtype: See `from_pretrained`.
             device: See `from_pretrained`.
@@ -139,7 +142,7 @@ class LingBotCodec:
         """
         path = Path(folder) / CODEC_FILE
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: write it with LingBotCodec.save, or use from_pretrained")
+            raise FileNotFoundError(f"{path} is missing: write it with write_codec, or use from_pretrained")
         content = json.loads(path.read_text())
         if content.get("family") != FAMILY:
             raise ValueError(f"{path} must say family {FAMILY!r}, got {content.get('family')!r}")
@@ -152,6 +155,25 @@ class LingBotCodec:
                 text_cache or base / TEXT_CACHE, checkpoint=base, dtype=dtype, device=text_device
             ).encode,
         )
+
+
+def write_codec(folder: str | Path, *, cameras: CameraLayout, actions: ActionNorm, checkpoint: str | Path) -> None:
+    """Writes ``codec.json`` beside a student, without loading anything.
+
+    Args:
+        folder: Of the student.
+        cameras: As it was trained.
+        actions: As it was trained.
+        checkpoint: Where ``vae/``, ``text_encoder/`` and ``tokenizer/`` stay; noted relative to `folder`.
+    """
+    folder = Path(folder)
+    content = {
+        "family": FAMILY,
+        "checkpoint": os.path.relpath(Path(checkpoint).resolve(), folder.resolve()),
+        "cameras": asdict(cameras),
+        "actions": actions.to_dict(),
+    }
+    (folder / CODEC_FILE).write_text(json.dumps(content, indent=1) + "\n")
 
 
 class LingBotCodecSession:

@@ -1,73 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint's own autoencoder and text encoder, for converting raw episodes to the latents it is trained on."""
+"""A checkpoint's encoders for converting whole data sets: clips to latents, prompts to embeddings.
 
-import hashlib
-import json
+Letters: T pictures, C latent channels, F latent frames, h, w latent size, L text tokens, D text width.
+"""
+
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from flashwam.data.encoders import Encoders
-from flashwam.wam.lingbot_va.text import LENGTH, TEXT_CACHE, PromptEncoder
+from flashwam.wam.lingbot_va.prompts import TEXT_CACHE, PromptEncoder
 from flashwam.wam.lingbot_va.vae import PICTURES_PER_FRAME, WanVae
-from flashwam.wam.weights import read_header, weight_files
+from flashwam.wam.weights import digest
 
-__all__ = ["lingbot_encoders"]
-
-_EDGE = 2**20
+__all__ = ["wan_encoders"]
 
 
-def lingbot_encoders(
+def wan_encoders(
     checkpoint: str | Path,
     *,
-    device: torch.device | str | None = None,
     text_cache: str | Path | None = None,
-    length: int = LENGTH,
-) -> Encoders:
-    """Encodes as the closed loop does; prompts are embedded once, by one process, and kept on disk.
+    dtype: torch.dtype = torch.bfloat16,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
+    """What a converter of data needs of a released checkpoint, as keyword arguments.
 
     Args:
-        checkpoint: Holds `vae/` and, unless every prompt is cached, `text_encoder/` and `tokenizer/`.
-        device: Of both; None takes the GPU where there is one.
-        text_cache: Folder of embedded prompts; that of the checkpoint if None.
-        length: Rows of an embedding.
+        checkpoint: Holds ``vae/``, ``text_encoder/`` and ``tokenizer/``; the last two only for prompts that are new.
+        text_cache: Folder of embedded prompts; ``text_cache/`` of the checkpoint if None.
+        dtype: Of the autoencoder and the text encoder.
+        device: Of both.
 
-    Raises:
-        FileNotFoundError, ValueError: The checkpoint is not as expected.
+    Returns:
+        "video": pixels [3, 1 + 4 k, rows, columns] in [-1, 1] -> normalised latents [C, 1 + k, h, w], float32 on the
+        CPU. "text": prompt -> [L, D]. "pictures_per_frame": 4. "name": tells these weights from others. "prepare":
+        embeds many prompts and frees the text encoder.
     """
     checkpoint = Path(checkpoint)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    vae = WanVae.from_pretrained(checkpoint / "vae", device=device)
-    prompts = PromptEncoder(text_cache or checkpoint / TEXT_CACHE, checkpoint=checkpoint, device=device, length=length)
+    vae = WanVae.from_pretrained(checkpoint / "vae", dtype=dtype, device=device)
+    prompts = PromptEncoder(text_cache or checkpoint / TEXT_CACHE, checkpoint=checkpoint, dtype=dtype, device=device)
 
     def video(pixels: Tensor) -> Tensor:
-        return vae.encode(pixels[None].to(device))[0]
+        return vae.encode(pixels[None])[0].float().cpu()
 
     def prepare(texts: Sequence[str]) -> None:
-        for text in ("", *texts):
+        for text in texts:
             prompts.encode(text)
         prompts.release()
 
-    return Encoders(
-        video=video,
-        text=prompts.encode,
-        pictures_per_frame=PICTURES_PER_FRAME,
-        name=f"wan {_fingerprint(checkpoint / 'vae')}",
-        prepare=prepare,
-    )
-
-
-def _fingerprint(folder: Path) -> str:
-    """Of the configuration, and of every weight file its header and both ends."""
-    config = json.loads((folder / "config.json").read_bytes())
-    own = {key: value for key, value in config.items() if not key.startswith("_")}
-    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode())
-    for path in weight_files(folder, "diffusion_pytorch_model.safetensors"):
-        digest.update(json.dumps(read_header(path)[0], sort_keys=True).encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_EDGE))
-            file.seek(max(0, path.stat().st_size - _EDGE))
-            digest.update(file.read())
-    return digest.hexdigest()[:16]
+    weights = digest(checkpoint / "vae", "diffusion_pytorch_model.safetensors")
+    return {
+        "video": video,
+        "text": prompts.encode,
+        "pictures_per_frame": PICTURES_PER_FRAME,
+        "name": f"Wan autoencoder {weights[:16]} in {dtype}",
+        "prepare": prepare,
+    }

@@ -1,42 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""UMT5 embeddings of prompts, the same under every version of transformers, kept on disk.
+"""UMT5 embeddings of prompts, the same under every version of transformers.
 
-The released action statistics and weights presume one embedding, and two ways to get another are known. transformers 5
-rebuilds T5 tokenizers from their vocabulary, without the file's normaliser; and its first versions leave the encoder's
-input embedding untied, hence without weights, where the configuration says ``tie_word_embeddings: false`` as the
-released one does. So the tokenizer is read from its file, the weights are placed key by key, the input embedding is
-tied here, and a prompt is encoded alone, without padding, so that no convention for masks matters either.
+The released weights presume one embedding, and two ways to get another are known. transformers 5 rebuilds T5 tokenizers
+from their vocabulary, without the file's normaliser; and its first versions leave the encoder's input embedding untied,
+hence without weights, where the configuration says ``tie_word_embeddings: false`` as Wan's does. So the tokenizer is
+read from its file, the weights are placed key by key, the input embedding is tied here, and a prompt is encoded alone,
+without padding, so that no convention for masks matters either.
 
 Letters: L rows, D width.
 """
 
-import hashlib
 import html
 import json
-import logging
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
 from torch import Tensor
 
 from flashwam.wam.weights import key_problems, read_header, weight_files
 
-__all__ = ["LENGTH", "TEXT_CACHE", "PromptEncoder", "Umt5", "clean_prompt"]
+__all__ = ["LENGTH", "Umt5", "clean_prompt", "tokenizer_file"]
 
 LENGTH = 512
 """Rows of an embedding; those after the prompt's end are zero."""
-TEXT_CACHE = "text_cache"
-"""Folder of a checkpoint that holds embedded prompts."""
-_OWNER = "encoder.json"
-_EDGE = 2**20
 _NAMES = ("shared.weight", "encoder.embed_tokens.weight")
-
-logger = logging.getLogger(__name__)
 
 
 def clean_prompt(prompt: str) -> str:
@@ -89,121 +79,6 @@ class Umt5:
         return torch.cat([rows, rows.new_zeros(self.length - rows.shape[0], rows.shape[1])])
 
 
-class PromptEncoder:
-    """Embeds prompts and keeps them; the encoder is loaded only for a prompt that is new.
-
-    A folder belongs to one encoder: its fingerprint is noted there and is part of every file's name, so that an
-    embedding of another encoder, tokenizer or dtype can never be taken for one of these.
-
-    Args:
-        folder: Of the embedded prompts; created when the first is written.
-        checkpoint: Holds ``text_encoder/`` and ``tokenizer/``; None, or a folder without them, where every prompt is
-            already there.
-        dtype: See `Umt5`.
-        device: See `Umt5`.
-        length: See `Umt5`.
-
-    Raises:
-        ValueError: The folder belongs to another encoder.
-    """
-
-    def __init__(
-        self,
-        folder: str | Path,
-        *,
-        checkpoint: str | Path | None = None,
-        dtype: torch.dtype = torch.bfloat16,
-        device: torch.device | str = "cpu",
-        length: int = LENGTH,
-    ) -> None:
-        self._folder = Path(folder)
-        self._checkpoint = Path(checkpoint) if checkpoint is not None else None
-        if self._checkpoint is not None and not (self._checkpoint / "text_encoder").is_dir():
-            self._checkpoint = None
-        self._options: dict[str, Any] = {"dtype": dtype, "device": device, "length": length}
-        self._umt5: Umt5 | None = None
-        owner = self._folder / _OWNER
-        noted = json.loads(owner.read_text())["fingerprint"] if owner.is_file() else None
-        own = None if self._checkpoint is None else fingerprint(self._checkpoint, dtype=dtype, length=length)
-        if noted is not None and own is not None and noted != own:
-            raise ValueError(
-                f"{self._folder} holds prompts of another text encoder, tokenizer, dtype or length than {checkpoint}; "
-                "give another folder"
-            )
-        self._fingerprint = own or noted
-
-    def path(self, prompt: str) -> Path:
-        """File of a prompt.
-
-        Raises:
-            FileNotFoundError: There is neither an encoder nor a folder of prompts.
-        """
-        if self._fingerprint is None:
-            raise FileNotFoundError(
-                f"no text encoder was given and {self._folder} holds no prompts: give a checkpoint with text_encoder/ "
-                "and tokenizer/, or the folder of prompts that were embedded with one"
-            )
-        key = hashlib.sha256(f"{self._fingerprint}\n{clean_prompt(prompt)}".encode()).hexdigest()
-        return self._folder / f"{key}.safetensors"
-
-    def encode(self, prompt: str) -> Tensor:
-        """prompt -> [L, D]; "" gives what guidance needs.
-
-        Raises:
-            FileNotFoundError: The prompt is new and there is no encoder.
-            ValueError: The prompt's file is damaged.
-        """
-        path = self.path(prompt)
-        if path.is_file():
-            try:
-                return load_file(path)["embedding"]
-            except (SafetensorError, KeyError) as error:
-                raise ValueError(f"{path} is damaged ({error}); remove it and embed the prompt again") from error
-        if self._checkpoint is None:
-            raise FileNotFoundError(
-                f"prompt {clean_prompt(prompt)!r} is not among those in {self._folder}, and there is no text encoder "
-                "here: embed it where text_encoder/ and tokenizer/ are"
-            )
-        if self._umt5 is None:
-            self._umt5 = Umt5(self._checkpoint, **self._options)
-        embedding = self._umt5.encode(clean_prompt(prompt))
-        self._folder.mkdir(parents=True, exist_ok=True)
-        _write(self._folder / _OWNER, json.dumps({"fingerprint": self._fingerprint}).encode())
-        partial = path.with_suffix(f".{os.getpid()}.part")
-        save_file({"embedding": embedding.contiguous()}, partial, metadata={"prompt": clean_prompt(prompt)})
-        partial.replace(path)
-        return embedding
-
-    def release(self) -> None:
-        """Frees the encoder; the next new prompt loads it again."""
-        self._umt5 = None
-
-
-def fingerprint(checkpoint: Path, *, dtype: torch.dtype, length: int) -> str:
-    """What an embedding depends on: configuration, tokenizer, dtype, length, and of every weight file its header and
-    both ends (a whole reading of 11 GB would take longer than embedding)."""
-    digest = hashlib.sha256(f"{dtype} {length}".encode())
-    config = json.loads((checkpoint / "text_encoder" / "config.json").read_text())
-    own = {key: value for key, value in config.items() if key not in ("transformers_version", "_name_or_path")}
-    digest.update(json.dumps(own, sort_keys=True).encode())
-    digest.update(_tokenizer_file(checkpoint / "tokenizer").read_bytes())
-    for path in weight_files(checkpoint / "text_encoder", "model.safetensors"):
-        header, _ = read_header(path)
-        digest.update(json.dumps(header, sort_keys=True).encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_EDGE))
-            file.seek(max(0, path.stat().st_size - _EDGE))
-            digest.update(file.read())
-    return digest.hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    if not path.is_file():
-        partial = path.with_suffix(f".{os.getpid()}.part")
-        partial.write_bytes(content)
-        partial.replace(path)
-
-
 def _load_encoder(folder: Path, *, dtype: torch.dtype, device: torch.device | str) -> Any:
     """transformers' UMT5 encoder with every weight from the files, whatever the version's loader would do."""
     from transformers import UMT5Config, UMT5EncoderModel
@@ -249,7 +124,8 @@ def _load_encoder(folder: Path, *, dtype: torch.dtype, device: torch.device | st
     return model.eval().requires_grad_(False)
 
 
-def _tokenizer_file(folder: Path) -> Path:
+def tokenizer_file(folder: Path) -> Path:
+    """``tokenizer.json`` of a folder; a FileNotFoundError where it is missing."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: expected the tokenizer of a released checkpoint, in its fast form")
@@ -259,7 +135,7 @@ def _tokenizer_file(folder: Path) -> Path:
 def _load_tokenizer(folder: Path, config: Any, *, length: int) -> Any:
     from tokenizers import Tokenizer
 
-    path = _tokenizer_file(folder)
+    path = tokenizer_file(folder)
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_padding()
     tokenizer.enable_truncation(length)

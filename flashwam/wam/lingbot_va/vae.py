@@ -12,9 +12,10 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, patchify
 from torch import Tensor, nn
 
-__all__ = ["LATENTS_MEAN", "LATENTS_STD", "WAN22_CONFIG", "VaeStream", "WanVae"]
+__all__ = ["LATENTS_MEAN", "LATENTS_STD", "PICTURES_PER_FRAME", "WAN22_CONFIG", "VaeStream", "WanVae"]
 
 PICTURES_PER_FRAME = 4
+"""Pictures that a latent frame spans; the very first one spans 1."""
 
 # fmt: off
 LATENTS_MEAN = (

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.hub import push_folder
-from flashwam.wam.lingbot_va.checkpoint import find_transformer, load_transformer
+from flashwam.wam.lingbot_va.checkpoint import find_transformer, load_transformer, network_config
 from flashwam.wam.lingbot_va.config import FILE_NAME, LingBotConfig
 from flashwam.wam.lingbot_va.patches import keep_used
 from flashwam.wam.lingbot_va.presets import preset as find_preset
@@ -116,6 +116,49 @@ class LingBotVA(WorldActionModel):
             gradient_checkpointing=gradient_checkpointing,
         )
 
+    @classmethod
+    def adopt(
+        cls,
+        folder: str | Path,
+        *,
+        latent_size: tuple[int, int],
+        chunk_frames: int,
+        actions_per_frame: int,
+        window_chunks: int,
+        attention: str = "sdpa",
+        gradient_checkpointing: bool = False,
+        matmul_dtype: str | None = None,
+        used_channels: Sequence[int] | None = None,
+        role: str | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+        **transformer: Any,
+    ) -> "LingBotVA":
+        """Another tool's weights under settings of one's own: `create`'s keywords, `from_pretrained`'s files.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: Keys do not fit, or the network is not of the size the keywords say.
+        """
+        source = find_transformer(folder, role=role)
+        own = network_config(source)
+        wrong = {k: v for k, v in transformer.items() if k != "attn_mode" and _plain(own.get(k)) != _plain(v)}
+        if wrong:
+            raise ValueError(
+                f"{source.folder} does not hold the network that was asked for: expected {wrong}, got "
+                f"{ ({k: own.get(k) for k in wrong}) }"
+            )
+        config = LingBotConfig(
+            latent_size=latent_size,
+            chunk_frames=chunk_frames,
+            actions_per_frame=actions_per_frame,
+            window_chunks=window_chunks,
+            matmul_dtype=matmul_dtype,
+            used_channels=None if used_channels is None else tuple(used_channels),
+        )
+        network = load_transformer(folder, role=role, dtype=dtype, device=device)
+        return cls(network, config, attention=attention, gradient_checkpointing=gradient_checkpointing)
+
     def velocity(
         self,
         noisy: Mapping[str, Tensor],
@@ -209,3 +252,7 @@ class LingBotVA(WorldActionModel):
             config = find_preset(preset).config
         transformer = load_transformer(folder, role=role, dtype=dtype, device=device)
         return cls(transformer, config, attention=attention, gradient_checkpointing=gradient_checkpointing)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
