@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from flashwam.data.actions import ActionNorm
 from flashwam.data.controls import ControlSpace
 from flashwam.data.conversion import ConversionPlan
@@ -17,6 +19,7 @@ from flashwam.data.latents import ACTION_NORM
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.data.quantiles import fit_norm
 from flashwam.recipe import DataConfig, Recipe
+from flashwam.wam.lingbot_va.encoders import wan_encoders
 
 __all__ = ["action_norm", "convert_raw", "find_encoders", "segment_dataset"]
 
@@ -103,7 +106,13 @@ def find_encoders(folder: str | Path) -> Callable[[], Encoders]:
     if not (vae / "config.json").is_file():
         raise FileNotFoundError(f"{vae / 'config.json'} is missing: expected a checkpoint's folder with vae/")
     kind = json.loads((vae / "config.json").read_bytes()).get("_class_name")
-    raise ValueError(f"{vae}: no encoder is known for a {kind!r}")
+    if kind == "AutoencoderKLWan":
+        return functools.partial(_wan_encoders, Path(folder))
+    raise ValueError(f"{vae}: no encoder is known for a {kind!r}, expected an 'AutoencoderKLWan'")
+
+
+def _wan_encoders(folder: Path) -> Encoders:
+    return Encoders(**wan_encoders(folder, device="cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def convert_raw(
