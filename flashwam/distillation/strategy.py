@@ -36,7 +36,7 @@ def make_accelerator(loop: LoopConfig) -> Accelerator:
             **common,
         )
     # A stream without a loss leaves its head without a gradient.
-    handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
+    handlers = [DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)]
     accelerator = Accelerator(cpu=not gpu, kwargs_handlers=handlers, **common)
     if loop.strategy == "single" and accelerator.num_processes > 1:
         raise ValueError(f"{accelerator.num_processes} processes were started for strategy 'single'; use strategy: ddp")
