@@ -186,7 +186,7 @@ functions and is always sampled with them."""
     examples = (
         "  flashwam distill flash_wam\n"
         "  flashwam distill flash_wam streams.video.consistency=linear --run-dir runs/linear_video\n"
-        "  flashwam distill libero_flash_wam --dry-run          the plan at 5 billion parameters"
+        "  flashwam distill libero/flash_wam --dry-run          the plan at 5 billion parameters"
     )
     _add_recipe(_command(commands, "distill", _run_distill, text, examples))
 
