@@ -86,7 +86,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"flashwam {_version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_demo, _collect, _train, _distill, _evaluate, _analyze, _compare, _info):
+    for add in (_demo, _collect, _plan, _train, _distill, _evaluate, _analyze, _compare, _info):
         add(commands)
     arguments, rest = parser.parse_known_args(argv)
     # argparse gives up on positionals after the first option; overrides may stand anywhere.
@@ -163,6 +163,26 @@ Writes LeRobot v2.1 folders below data.root: one per task, with videos, actions,
 Tasks with several ways to succeed get data.multimodal_episodes, and a coin chooses the way."""
     examples = "  flashwam collect teacher\n  flashwam collect teacher 'data.tasks=[reach-wall]' data.processes=4"
     _add_recipe(_command(commands, "collect", _run_collect, text, examples), run_dir=False)
+
+
+def _plan(commands: Any) -> None:
+    text = """\
+memory, fit and time of a training on given GPUs
+Builds the recipe's model without memory and says, for DDP, ZeRO-2, ZeRO-3, FSDP and LoRA: what weights, gradients,
+optimiser, target, teacher and activations take on one GPU, what fits and by how much, how long all steps take."""
+    examples = (
+        "  flashwam plan libero/flash_wam --gpus 4 --memory 80\n"
+        "  flashwam plan robotwin/flash_wam --gpus 8 --memory 141 distill.batch_size=8 --json -\n"
+        "  flashwam plan libero/flash_wam --stage train --memory 24 --rank 64"
+    )
+    parser = _command(commands, "plan", _run_plan, text, examples)
+    parser.add_argument("recipe", metavar="RECIPE", help=_RECIPE_HELP)
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help=_OVERRIDE_HELP)
+    parser.add_argument("--gpus", type=_positive, default=1, metavar="N", help="default: 1")
+    parser.add_argument("--memory", type=_gib, metavar="GIB", help="of one GPU; without it nothing is said to fit")
+    parser.add_argument("--stage", choices=("train", "distill"), help="default: distill, where the recipe has it")
+    parser.add_argument("--rank", type=_positive, metavar="R", help="of LoRA adapters (default: the recipe's, or 32)")
+    _add_json(parser)
 
 
 def _train(commands: Any) -> None:
@@ -260,6 +280,16 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _gib(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a positive number of GiB, such as 80; got {text!r}")
+    return value
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
@@ -296,6 +326,18 @@ def _run_collect(arguments: argparse.Namespace) -> None:
         from flashwam.pipeline import collect
 
         print(f"demonstrations: {collect(recipe)}")
+
+
+def _run_plan(arguments: argparse.Namespace) -> None:
+    from flashwam.config import load_recipe
+    from flashwam.plan import plan_lines, plan_numbers, plan_training
+
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    chosen = {"gpus": arguments.gpus, "memory_gib": arguments.memory, "rank": arguments.rank}
+    plan = plan_training(recipe, arguments.stage, **chosen)
+    _write_json(arguments.json, plan_numbers(plan))
+    if arguments.json != "-":
+        print("\n".join(plan_lines(plan)))
 
 
 def _run_train(arguments: argparse.Namespace) -> None:

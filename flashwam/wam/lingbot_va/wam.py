@@ -16,6 +16,7 @@ from torch import Tensor
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.lingbot_va.checkpoint import load_transformer
 from flashwam.wam.lingbot_va.config import LingBotConfig
+from flashwam.wam.lingbot_va.masks import block_ids
 from flashwam.wam.lingbot_va.session import LingBotSession
 from flashwam.wam.lingbot_va.transformer import WanTransformer3DModel
 
@@ -161,6 +162,13 @@ class LingBotVA(WorldActionModel):
             fused=fused,
             chunk_tokens=self._chunk_tokens() if static else None,
         )
+
+    def pass_tokens(self, frames: int) -> int:
+        """See `WorldActionModel.pass_tokens`: every noisy token, and the clean ones that some noisy token may see."""
+        per_frame = {stream: count // self.chunk_frames for stream, count in self._chunk_tokens().items()}
+        blocks = {stream: block_ids(stream, frames, self.chunk_frames) for stream in per_frame}
+        last = max(int(ids[-1]) for ids in blocks.values())
+        return sum(count * (frames + int((blocks[name] < last).sum())) for name, count in per_frame.items())
 
     def _chunk_tokens(self) -> dict[str, int]:
         rows, columns = self.transformer.config.patch_size[1:]
