@@ -39,7 +39,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 		"import urllib.request as u; u.urlopen('$$index/torch/', timeout=5)" 2>/dev/null; \
 	then extra="--extra-index-url $$index"; fi; \
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt \
-	$(BIN)/python -m pip install -q -q --no-compile $$extra -e '.[sim,report,dev]'
+	$(BIN)/python -m pip install -q -q --no-compile $$extra -e '.[sim,report,serve,lora,dev]'
 	@touch $@
 
 demo: $(STAMP)

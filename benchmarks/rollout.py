@@ -300,8 +300,9 @@ def table(results: list[dict]) -> str:
         floor = result["floor"]
         lines += [
             "",
-            f"Floor of the student: {floor['operations'] / 1e9:.2f} Gop in the blocks, {1000 * floor['seconds']:.1f} ms "
-            f"at this machine's {floor['matmul_operations_per_second'] / 1e9:.0f} Gop/s matrix product; "
+            f"Floor of the student: {floor['operations'] / 1e9:.2f} Gop in the blocks, "
+            f"{1000 * floor['seconds']:.1f} ms at this machine's matrix product "
+            f"({floor['matmul_operations_per_second'] / 1e9:.0f} Gop/s); it takes "
             f"{fast / 1000 / floor['seconds']:.1f} times that.",
             "",
         ]

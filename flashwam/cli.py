@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ USER_ERROR = 2
 INTERRUPTED = 130
 
 _RECIPE_HELP = "a YAML file, a run folder, or a short name such as flash_wam (see recipes/)"
+_TOKEN_HELP = "file with the token that clients send; FLASHWAM_TOKEN in the environment does the same"
 _OVERRIDE_HELP = "values that replace the recipe's, such as distill.steps=500 streams.video.consistency=linear"
 
 _TOP = """\
@@ -32,30 +33,33 @@ in order:
   flashwam demo                        all of the below at small size, and one page that shows it
   flashwam analyze flash_wam           before any training: which consistency function fits which stream, and why
   flashwam collect teacher             demonstrations from a simulator
+  flashwam convert RAW OUT --recipe R  or latents of a robot's own episodes
   flashwam train teacher               the many-step teacher
   flashwam distill flash_wam           the one-step student
   flashwam evaluate runs/flash_wam/student --nfe 1v/1a
   flashwam compare runs/flash_wam runs/naive_lcm
+  flashwam serve runs/flash_wam/student
 
 `flashwam COMMAND --help` explains a command. Every run stops cleanly on Ctrl-C and resumes with the same command.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 2 for a user's error, 130 after Ctrl-C."""
+    """Runs one command; returns the exit status: 0, 1 where `check` found something, 2 for a user's error, 130 after
+    Ctrl-C."""
     # Set before torch is imported: two OpenMP teams on the same cores slow each other down many times over.
     for key, value in (("OMP_NUM_THREADS", "1"), ("MKL_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")):
         os.environ.setdefault(key, value)
     arguments = _parse(sys.argv[1:] if argv is None else list(argv))
     level = logging.DEBUG if arguments.debug else logging.INFO
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
-    for noisy in ("matplotlib", "PIL", "urllib3", "filelock", "absl", "numexpr", "OpenGL"):
+    for noisy in ("matplotlib", "PIL", "urllib3", "filelock", "absl", "numexpr", "OpenGL", "websockets"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        arguments.run(arguments)
+        status = arguments.run(arguments)
         # Only now would a full disk or a closed pipe show.
         sys.stdout.flush()
-        return 0
+        return status or 0
     except KeyboardInterrupt:
         print("\nstopped; what is done is kept, and the same command resumes it", file=sys.stderr)
         return INTERRUPTED
@@ -86,7 +90,20 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"flashwam {_version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_demo, _collect, _plan, _train, _distill, _evaluate, _analyze, _compare, _info):
+    for add in (
+        _demo,
+        _collect,
+        _convert,
+        _check,
+        _plan,
+        _train,
+        _distill,
+        _evaluate,
+        _serve,
+        _analyze,
+        _compare,
+        _info,
+    ):
         add(commands)
     arguments, rest = parser.parse_known_args(argv)
     # argparse gives up on positionals after the first option; overrides may stand anywhere.
@@ -108,7 +125,9 @@ def _version() -> str:
         return "(not installed)"
 
 
-def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], text: str, examples: str) -> Any:
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int | None], text: str, examples: str
+) -> Any:
     title, _, body = text.partition("\n")
     parser = commands.add_parser(
         name,
@@ -185,6 +204,35 @@ optimiser, target, teacher and activations take on one GPU, what fits and by how
     _add_json(parser)
 
 
+def _convert(commands: Any) -> None:
+    text = """\
+latents from raw LeRobot episodes, versions 2 and 3
+Encodes the pictures of every data set below RAW as the recipe's `data` section says (cameras, layout, camera_size,
+stride), with the autoencoder and text encoder of wam.pretrained, and writes the layout that LingBot-VA trains from
+below OUT, with the actions' quantiles. data.processes episodes are encoded at a time. A file that is there is never
+made again, so the same command goes on after an interruption."""
+    examples = (
+        "  flashwam convert raw/towels data/towels --recipe robotwin/flash_wam wam.pretrained=checkpoints/base\n"
+        "  flashwam convert raw data --recipe libero/flash_wam data.processes=8 data.skip_bad=true"
+    )
+    parser = _command(commands, "convert", _run_convert, text, examples)
+    parser.add_argument("raw", metavar="RAW", type=Path, help="folder above the raw data sets")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder of the result")
+    parser.add_argument("--recipe", required=True, metavar="RECIPE", help=_RECIPE_HELP)
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help=_OVERRIDE_HELP)
+
+
+def _check(commands: Any) -> None:
+    text = """\
+whether every file of a data set can be read
+Reads every sample of a recipe whose data.source is lerobot, once, and lists each file that is damaged, foreign or does
+not fit the others, with the reason. Exit status 1 if there is any; training skips them with data.skip_bad=true."""
+    examples = "  flashwam check robotwin/flash_wam\n  flashwam check robotwin/flash_wam data.root=data/towels"
+    parser = _command(commands, "check", _run_check, text, examples)
+    parser.add_argument("recipe", metavar="RECIPE", help=_RECIPE_HELP)
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help=_OVERRIDE_HELP)
+
+
 def _train(commands: Any) -> None:
     text = """\
 the many-step teacher, by flow matching on every stream
@@ -219,10 +267,14 @@ interval. "1v/2a" means one video step and two action steps per chunk; "full" th
     examples = (
         "  flashwam evaluate runs/flash_wam/student --episodes 50 --nfe 1v/1a --nfe 1v/2a\n"
         "  flashwam evaluate runs/teacher/teacher --nfe full --tasks reach-wall,faucet-turn\n"
-        "  flashwam evaluate runs/naive_lcm/student --plain-euler          what the wrong sampler costs"
+        "  flashwam evaluate runs/naive_lcm/student --plain-euler          what the wrong sampler costs\n"
+        "  flashwam evaluate --server ws://127.0.0.1:29536 --episodes 50   a model that flashwam serve runs"
     )
     parser = _command(commands, "evaluate", _run_evaluate, text, examples)
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="folder of a teacher or student, or a run")
+    checkpoint_help = "folder of a teacher or student, or a run"
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, nargs="?", help=checkpoint_help)
+    parser.add_argument("--server", metavar="URL", help="drive a served model instead; its server fixes the steps")
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help=f"{_TOKEN_HELP}, for --server")
     parser.add_argument("--episodes", type=_positive, metavar="N", help="episodes per task (default: the recipe's)")
     parser.add_argument("--nfe", action="append", metavar="1v/1a", help="steps per chunk; may be given several times")
     parser.add_argument("--tasks", type=_names, metavar="A,B", help="tasks (default: the recipe's)")
@@ -230,6 +282,32 @@ interval. "1v/2a" means one video step and two action steps per chunk; "full" th
     parser.add_argument("--seed", type=int, default=0, help="shifts the evaluation seeds (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: the checkpoint's)")
     _add_json(parser)
+
+
+def _serve(commands: Any) -> None:
+    text = """\
+a teacher or student as a policy server
+Speaks LingBot-VA's websocket and msgpack protocol, so that its clients work unchanged. Every connection is a session
+of its own. GET /healthz answers OK; GET /metrics gives sessions and latency per stage as JSON. Ctrl-C ends it."""
+    examples = (
+        "  flashwam serve runs/flash_wam/student\n"
+        "  flashwam serve runs/teacher/teacher --nfe 5v/10a --port 29056\n"
+        "  flashwam serve runs/flash_wam/student --host 0.0.0.0 --token-file token.txt"
+    )
+    parser = _command(commands, "serve", _run_serve, text, examples)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="folder of a teacher or student, or a run")
+    parser.add_argument("--nfe", metavar="1v/1a", help="steps per chunk, or full (default: the checkpoint's own)")
+    parser.add_argument("--device", help="such as cuda:1 or cpu (default: cuda where there is one, or else cpu)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)")
+    parser.add_argument("--port", type=int, default=29536, help="default: 29536; 0 takes a free one")
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help=_TOKEN_HELP)
+    parser.add_argument("--max-sessions", type=_positive, default=16, metavar="N", help="default: 16")
+    parser.add_argument(
+        "--max-message-mib", type=_positive, default=128, metavar="N", help="longest message (default: 128)"
+    )
+    parser.add_argument(
+        "--idle-seconds", type=_positive, default=600, metavar="N", help="ends silent sessions (default: 600)"
+    )
 
 
 def _analyze(commands: Any) -> None:
@@ -340,6 +418,34 @@ def _run_plan(arguments: argparse.Namespace) -> None:
         print("\n".join(plan_lines(plan)))
 
 
+def _run_convert(arguments: argparse.Namespace) -> None:
+    from flashwam.config import load_recipe
+    from flashwam.pipeline import convert
+
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    result = convert(recipe, arguments.raw, arguments.out)
+    print(f"latents: {arguments.out} ({result.written} files written, {result.kept} kept, {result.episodes} episodes)")
+    _print_bad(result.bad)
+
+
+def _run_check(arguments: argparse.Namespace) -> int:
+    from flashwam.config import load_recipe
+    from flashwam.pipeline import check
+
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    if recipe.data.source != "lerobot":
+        raise ValueError(f"nothing to check: data.source is {recipe.data.source!r}, expected 'lerobot'")
+    count, bad = check(recipe)
+    print(f"samples: {count} below {recipe.data.root}, {len(bad)} of them or their data sets bad")
+    _print_bad(bad)
+    return 1 if bad else 0
+
+
+def _print_bad(bad: Mapping[str, str]) -> None:
+    for what, reason in bad.items():
+        print(f"bad: {what}: {reason}" if what not in reason else f"bad: {reason}")
+
+
 def _run_train(arguments: argparse.Namespace) -> None:
     if recipe := _loaded(arguments, "train"):
         from flashwam.pipeline import train
@@ -355,22 +461,47 @@ def _run_distill(arguments: argparse.Namespace) -> None:
 
 
 def _run_evaluate(arguments: argparse.Namespace) -> None:
-    from flashwam.pipeline import evaluate
+    if (arguments.checkpoint is None) == (arguments.server is None):
+        arguments.parser.error("give either CHECKPOINT or --server URL")
+    common = {"episodes": arguments.episodes, "tasks": arguments.tasks, "seed": arguments.seed, "out": arguments.out}
+    if arguments.server is not None:
+        if arguments.nfe or arguments.plain_euler:
+            arguments.parser.error("--nfe and --plain-euler are the server's to choose: see flashwam serve --help")
+        from flashwam.served_evaluation import evaluate_served
 
-    results = evaluate(
-        arguments.checkpoint,
-        episodes=arguments.episodes,
-        nfe=tuple(arguments.nfe or ("1v/1a",)),
-        tasks=arguments.tasks,
-        plain_euler=arguments.plain_euler,
-        seed=arguments.seed,
-        out=arguments.out,
-    )
+        results = evaluate_served(arguments.server, token=_token(arguments.token_file), **common)
+    else:
+        from flashwam.pipeline import evaluate
+
+        nfe = tuple(arguments.nfe or ("1v/1a",))
+        results = evaluate(arguments.checkpoint, nfe=nfe, plain_euler=arguments.plain_euler, **common)
     _write_json(arguments.json, results)
     if arguments.json != "-":
         from flashwam.info import evaluation_lines
 
         print("\n".join(evaluation_lines(results)))
+
+
+def _run_serve(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from flashwam.serve.policy import load_served
+    from flashwam.serve.server import ServerOptions, serve
+
+    options = ServerOptions(
+        host=arguments.host,
+        port=arguments.port,
+        token=_token(arguments.token_file),
+        max_message_bytes=arguments.max_message_mib * 2**20,
+        idle_seconds=arguments.idle_seconds,
+        max_sessions=arguments.max_sessions,
+    )
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    serve(load_served(arguments.checkpoint, nfe=arguments.nfe, device=device), options)
+
+
+def _token(file: Path | None) -> str | None:
+    return file.read_text().strip() if file is not None else os.environ.get("FLASHWAM_TOKEN") or None
 
 
 def _run_analyze(arguments: argparse.Namespace) -> None:

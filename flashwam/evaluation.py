@@ -23,10 +23,10 @@ from flashwam.report.open_loop import chunk_draws, open_loop_measures
 from flashwam.report.stats import wilson
 from flashwam.sampling import Rollout, StreamSampler, parse_nfe, samplers_for
 from flashwam.sim.closed_loop import TaskResult, run_task
-from flashwam.student import WamInfo, load_wam
+from flashwam.student import WamInfo, load_wam, model_folder
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["Policy", "cross_table", "evaluate", "latency_table", "load_policy"]
+__all__ = ["Policy", "cross_table", "evaluate", "latency_table", "load_policy", "task_numbers"]
 
 logger = logging.getLogger(__name__)
 
@@ -78,10 +78,7 @@ def load_policy(folder: str | Path) -> Policy:
     Raises:
         FileNotFoundError: there is none.
     """
-    folder = Path(folder)
-    for result in ("student", "teacher"):
-        if not (folder / "flashwam.json").is_file() and (folder / result / "flashwam.json").is_file():
-            folder = folder / result
+    folder = model_folder(folder)
     wam, info = load_wam(folder)
     return Policy(folder=folder, wam=wam.eval(), info=info, codec=Codec.load(folder))
 
@@ -160,8 +157,8 @@ def _measure(
         "nfe": {name: sampler.steps for name, sampler in samplers.items()},
         "sampler": "euler" if plain_euler else "own",
         "asked": dict(asked),
-        "tasks": {result.task: _task_numbers([result]) for result in driven},
-        "overall": _task_numbers(driven) if driven else None,
+        "tasks": {result.task: task_numbers([result]) for result in driven},
+        "overall": task_numbers(driven) if driven else None,
         "open_loop": open_loop,
         "latency": _latency(policy, samplers),
         "strip": strip,
@@ -170,7 +167,8 @@ def _measure(
     }
 
 
-def _task_numbers(results: Sequence[TaskResult]) -> dict[str, Any]:
+def task_numbers(results: Sequence[TaskResult]) -> dict[str, Any]:
+    """Success with its interval, commitment, ways and length of the episodes of one or several tasks."""
     success = [s for result in results for s in result.success]
     committed = [r.commitment for r in results if r.commitment is not None]
     low, high = wilson(sum(success), len(success))

@@ -26,7 +26,10 @@ PACKAGES = (
 )
 EXTRAS = {
     "sim": ("metaworld", "av"),
+    "data": ("av",),
+    "lora": ("peft",),
     "report": ("matplotlib",),
+    "serve": ("websockets", "msgpack"),
     "dev": ("pytest", "ruff", "nbclient", "nbformat", "ipykernel"),
 }
 """Extra of setup.cfg -> packages that it brings."""

@@ -57,6 +57,8 @@ def _end_with(caller: Connection) -> None:
 
 def _call(job: Job, log: Path, marker: Path, caller: Connection) -> None:
     threading.Thread(target=_end_with, args=(caller,), daemon=True).start()
+    # A lock between processes would be reported as leaked, since this one ends without clean-up.
+    tqdm.set_lock(threading.RLock())
     with log.open("a") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)

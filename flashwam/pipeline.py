@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verbs of the command line as functions: collect, train, distill, evaluate."""
+"""The verbs of the command line as functions: collect, convert, check, train, distill, evaluate."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,31 @@ from flashwam.data.actions import ActionNorm
 from flashwam.data.autoencoder import FrameAutoencoder, train_autoencoder
 from flashwam.data.codec import CODEC_FILE, Codec
 from flashwam.data.dataset import EpisodeDataset
+from flashwam.data.episodes import atomic_write
 from flashwam.data.latents import ACTION_NORM, encode_latents
+from flashwam.data.lerobot import SegmentDataset
 from flashwam.distillation.methods import make_method
 from flashwam.distillation.trainer import train as run_training
 from flashwam.evaluation import evaluate
 from flashwam.recipe import LoopConfig, Recipe
 from flashwam.schema import plain
+from flashwam.sources import action_norm, segment_dataset
+from flashwam.sources import convert_raw as convert
 from flashwam.student import load_wam
 from flashwam.wam import family
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["collect", "dataset", "distill", "evaluate", "prepare_data", "train"]
+__all__ = ["check", "collect", "convert", "dataset", "distill", "evaluate", "prepare_data", "train"]
+
+
+def check(recipe: Recipe) -> tuple[int, dict[str, str]]:
+    """Reads every sample of a recipe's data once.
+
+    Returns:
+        How many there are, and what cannot be read -> why.
+    """
+    source = segment_dataset(replace(recipe, data=replace(recipe.data, skip_bad=True)))
+    return len(source), source.check()
 
 
 def collect(recipe: Recipe) -> Path:
@@ -45,11 +61,14 @@ def collect(recipe: Recipe) -> Path:
     return Path(data.root)
 
 
-def prepare_data(recipe: Recipe) -> Codec:
+def prepare_data(recipe: Recipe) -> Codec | None:
     """Episodes, autoencoder, latents: makes what is missing and returns the codec that the model will use.
 
-    A recipe that starts from a trained model keeps that model's codec, whatever data it is given.
+    A recipe that starts from a trained model keeps that model's codec, whatever data it is given. Data whose latents
+    lie there already (`data.source: lerobot`) needs none: None.
     """
+    if recipe.data.source == "lerobot":
+        return None
     root = collect(recipe)
     config, given = recipe.autoencoder, recipe.wam.pretrained
     if given is not None and (Path(given) / CODEC_FILE).is_file():
@@ -74,8 +93,10 @@ def prepare_data(recipe: Recipe) -> Codec:
     return Codec(autoencoder=autoencoder, actions=norm)
 
 
-def dataset(recipe: Recipe, *, codec: Codec) -> EpisodeDataset:
-    """The recipe's windows, normalised as `codec` says."""
+def dataset(recipe: Recipe, *, codec: Codec | None) -> EpisodeDataset | SegmentDataset:
+    """The recipe's windows, normalised as `codec` says, or as the recipe's own `data` section where there is none."""
+    if codec is None:
+        return segment_dataset(recipe)
     return EpisodeDataset(
         recipe.data.root,
         window_frames=recipe.data.window_frames,
@@ -91,21 +112,40 @@ def _run(
     recipe: Recipe,
     loop: LoopConfig,
     student: WorldActionModel,
-    codec: Codec,
+    codec: Codec | None,
     run_dir: Path,
     *,
     teacher: WorldActionModel | None = None,
     info: dict[str, Any],
 ) -> Path:
+    source = dataset(recipe, codec=codec)
+    if isinstance(source, SegmentDataset):
+        _check_shapes(source, student)
     return run_training(
-        make_method(loop, recipe.streams, student, teacher=teacher),
-        dataset(recipe, codec=codec),
+        make_method(loop, recipe.streams, student, teacher=teacher, seed=recipe.seed),
+        source,
         loop,
         run_dir=run_dir,
         seed=recipe.seed,
         info={"name": recipe.name, "recipe": plain(recipe), **info},
-        beside=codec.save,
+        beside=_norm_writer(recipe) if codec is None else codec.save,
     )
+
+
+def _check_shapes(source: SegmentDataset, model: WorldActionModel) -> None:
+    """Refuses data that the model cannot take, before anything is placed on a device."""
+    for name, shape in model.shapes.items():
+        if source.shapes[name] != tuple(shape):
+            raise ValueError(
+                f"stream {name!r}: the data has (channels, rows, columns) {source.shapes[name]}, the model "
+                f"{tuple(shape)}; see data.cameras, data.layout and data.stride, and wam.config"
+            )
+
+
+def _norm_writer(recipe: Recipe) -> Callable[[Path], None]:
+    """Puts the actions' normalisation beside a model, which cannot be driven without it."""
+    text = json.dumps(action_norm(recipe).to_dict(), indent=2) + "\n"
+    return lambda folder: atomic_write(folder / ACTION_NORM, text.encode())
 
 
 def train(recipe: Recipe, *, run_dir: str | Path | None = None) -> Path:
@@ -113,7 +153,15 @@ def train(recipe: Recipe, *, run_dir: str | Path | None = None) -> Path:
 
     Returns:
         Folder of the teacher, `<run_dir>/teacher`.
+
+    Raises:
+        ValueError: the recipe adapts a model (`train.lora`) but names none.
     """
+    if recipe.train.lora is not None and recipe.wam.pretrained is None:
+        raise ValueError(
+            f"recipe {recipe.name!r}: train.lora adapts a trained model; set wam.pretrained to its folder, or "
+            "train.lora to null"
+        )
     codec = prepare_data(recipe)
     folder = prepare_run(recipe, run_dir)
     with torch.random.fork_rng(devices=[]):
@@ -141,7 +189,10 @@ def distill(recipe: Recipe, *, run_dir: str | Path | None = None) -> Path:
         )
     teacher_folder = Path(recipe.wam.pretrained)
     teacher, _ = load_wam(teacher_folder)
-    student, _ = load_wam(recipe.distill.init or teacher_folder)
+    if recipe.distill.lora is None:
+        student, _ = load_wam(recipe.distill.init or teacher_folder)
+    else:
+        student = teacher
     codec = prepare_data(recipe)
     folder = prepare_run(recipe, run_dir)
     info = {"teacher": str(teacher_folder), "init": recipe.distill.init}

@@ -15,6 +15,7 @@ __all__ = [
     "EvaluateConfig",
     "FieldError",
     "LoopConfig",
+    "LoraConfig",
     "Recipe",
     "WamConfig",
 ]
@@ -43,15 +44,16 @@ class DataConfig:
     source: Literal["metaworld", "lerobot"] = "metaworld"
     """"metaworld": `flashwam collect` makes them; "lerobot": they lie below `root` already."""
     root: str = "data/demo"
-    """Folder with one LeRobot repository per task."""
+    """Folder with one LeRobot repository per task, at any depth."""
     tasks: tuple[str, ...] = ("button-press", "drawer-open", "reach-wall")
-    """Task names of `flashwam.sim.tasks`; for another source, the repositories' folder names below `root`."""
+    """Task names of `flashwam.sim.tasks`; for another source, names of folders on the way to the repositories, `*` and
+    `?` allowed."""
     episodes: int = 100
     """Demonstrations per ordinary task."""
     multimodal_episodes: int = 300
     """Demonstrations per task with several ways; enough that a teacher cannot memorise which way each took."""
     window_frames: int = 6
-    """Latent frames per training sample."""
+    """Latent frames per training sample; shorter segments are padded and masked."""
     image_size: int = 64
     """Side of the rendered frames in pixels."""
     first_share: float = 0.25
@@ -59,16 +61,58 @@ class DataConfig:
     action_noise: float = 0.5
     """Standard deviation of the bursts of noise added to the executed action, in action units."""
     processes: int = 2
-    """Collecting processes."""
+    """Collecting or converting processes."""
     seed: int = 0
     """Seed of resets, coins and noise."""
+    cameras: tuple[str, ...] = ()
+    """For "lerobot", like all below: camera keys, in the layout's order."""
+    layout: Literal["width", "tshape"] = "width"
+    """"width": cameras side by side; "tshape": head camera below two wrist cameras of half its size."""
+    camera_size: tuple[int, int] = (256, 256)
+    """Rows and columns in pixels at which the first camera is encoded."""
+    stride: int = 1
+    """Control steps between encoded pictures; four pictures are a latent frame."""
+    relative_poses: bool = False
+    """Actions are absolute poses [xyz, quaternion xyzw, gripper] per arm, given relative to the segment's first row."""
+    action_channels: int = 30
+    """Action channels of the model."""
+    used_channels: tuple[int, ...] = ()
+    """The model's channel of each control, in the data's order; empty: the first ones."""
+    q01: tuple[float, ...] | None = None
+    """1 % quantile per model channel, 0 where unused; null: those in `action_norm.json` below `root`."""
+    q99: tuple[float, ...] | None = None
+    """99 % quantile per model channel, likewise."""
+    action_clip: float | None = 1.5
+    """Normalised actions are clipped to so much on either side; null leaves them."""
+    first_actions: Literal["raw_zero", "zero"] = "raw_zero"
+    """Actions of frame 0, which nobody executed: "raw_zero" as published (zeros before normalisation), "zero" as at
+    rollout (zeros after it)."""
+    text_dropout: float = 0.0
+    """Probability that a sample's text is the empty prompt's; methods may drop more of their own."""
+    skip_bad: bool = False
+    """Skip, count and list files that cannot be read, instead of stopping."""
 
     def __post_init__(self) -> None:
-        positive = ("episodes", "multimodal_episodes", "window_frames", "image_size", "processes")
-        _check(self, positive, lambda value: value >= 1, "at least 1")
+        positive = ("episodes", "multimodal_episodes", "window_frames", "image_size", "processes", "stride")
+        _check(self, (*positive, "action_channels"), lambda value: value >= 1, "at least 1")
         _check(self, ("action_noise", "seed"), lambda value: value >= 0, "at least 0")
-        _check(self, "first_share", lambda value: 0 <= value <= 1, "in [0, 1]")
+        _check(self, ("first_share", "text_dropout"), lambda value: 0 <= value <= 1, "in [0, 1]")
+        _check(self, "camera_size", lambda value: min(value) >= 1, "two positive numbers of pixels")
+        _check(self, "action_clip", lambda value: value is None or value > 0, "positive or null")
+        self._check_channels()
+        if self.source == "lerobot":
+            count = 3 if self.layout == "tshape" else max(1, len(self.cameras))
+            named = f"{count} different keys, as layout {self.layout!r} takes"
+            _check(self, "cameras", lambda keys: len(keys) == len(set(keys)) == count, named)
         _check(self, "tasks", lambda tasks: 0 < len(tasks) == len(set(tasks)), "a list of different task names")
+
+    def _check_channels(self) -> None:
+        count = self.action_channels
+        below = f"a list of different channels below {count} (action_channels)"
+        _check(self, "used_channels", lambda u: len(set(u)) == len(u) and all(0 <= c < count for c in u), below)
+        lists = f"a list of {count} numbers (action_channels), and the other quantile too"
+        for key, other in (("q01", self.q99), ("q99", self.q01)):
+            _check(self, key, lambda q, o=other: (q is None) == (o is None) and (q is None or len(q) == count), lists)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +150,24 @@ class WamConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adapters: all roles share the teacher's weights, and W + (alpha / rank) B A takes the place of W."""
+
+    rank: int = 32
+    """Rows of A and columns of B."""
+    alpha: float = 32.0
+    """alpha / rank scales what an adapter adds."""
+    targets: tuple[str, ...] | None = None
+    """Linear layers that get adapters, by the ends of their names; null: those that the model family names."""
+
+    def __post_init__(self) -> None:
+        _check(self, "rank", lambda value: value >= 1, "at least 1")
+        _check(self, "alpha", lambda value: value > 0, "positive")
+        fits = self.targets is None or (0 < len(self.targets) == len(set(self.targets)) and all(self.targets))
+        _check(self, "targets", lambda _: fits, "null or a list of different names")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoopConfig:
     """One training loop: a teacher's training, a distillation, or a second stage."""
 
@@ -114,7 +176,10 @@ class LoopConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the method."""
     init: str | None = None
-    """Folder of the weights the trained model starts from; null: the teacher's (or fresh ones for a teacher)."""
+    """Folder of the weights the trained model starts from; null: the teacher's (or fresh ones for a teacher). With
+    `lora`, a student that was trained with it from the same teacher."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters on one backbone that all roles share; null: every role is a whole model."""
     steps: int = 1000
     """Optimiser steps."""
     batch_size: int = 32
@@ -158,6 +223,9 @@ class LoopConfig:
         _check(self, "ema_decay", lambda value: 0 <= value < 1, "in [0, 1)")
         _check(self, "betas", lambda betas: len(betas) == 2 and all(0 <= b < 1 for b in betas), "two in [0, 1)")
         _check(self, "keep_steps", lambda kept: all(0 <= k <= self.steps for k in kept), f"in 0..{self.steps} (steps)")
+        if self.lora is not None:
+            why = "with lora, whose roles share one whole backbone and whose adapters are too small to shard"
+            _check(self, "strategy", lambda value: value in ("single", "ddp"), f'"single" or "ddp" {why}')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,7 +64,7 @@ def check_keys(content: Mapping[str, Any], *, source: str) -> None:
     for section, kind in SECTIONS.items():
         if section in content and content[section] is not None:
             values = _mapping(section, content[section], source)
-            _known(section, values, [f.name for f in fields(kind)], source)
+            _known_fields(section, values, kind, source)
     for name, values in _mapping("streams", content.get("streams", {}), source).items():
         _known(f"streams.{name}", _mapping(f"streams.{name}", values, source), _STREAM_KEYS, source)
 
@@ -165,6 +165,8 @@ def _check_tasks(recipe: Recipe, origins: Origins) -> None:
 def _convert(key: str, value: Any, kind: Any, origins: Origins) -> Any:
     """Checks a plain value against an annotation; whole numbers pass as floats and 1e3 as a whole number."""
     origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        return _build_section(key, value, kind, origins)
     if origin in (Union, UnionType):
         if value is None and NoneType in arguments:
             return None
@@ -218,6 +220,16 @@ def _known(section: str, values: Mapping[str, Any], known: Iterable[str], source
             # A shortened or misspelt key first, then one that merely contains the same word.
             hint = _nearest(str(key), names)
             raise ValueError(f"{source}: {at}: unknown key{hint}; {section or 'a recipe'} has {', '.join(names)}")
+
+
+def _known_fields(section: str, values: Mapping[str, Any], kind: type, source: str) -> None:
+    """`_known` for a section's fields and those of the sections within it."""
+    _known(section, values, [f.name for f in fields(kind)], source)
+    for key, hint in get_type_hints(kind).items():
+        inner = next((each for each in (hint, *get_args(hint)) if is_dataclass(each)), None)
+        if inner is not None and values.get(key) is not None:
+            at = f"{section}.{key}"
+            _known_fields(at, _mapping(at, values[key], source), inner, source)
 
 
 def _nearest(name: str, choices: list[str]) -> str:

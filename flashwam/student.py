@@ -12,7 +12,7 @@ from flashwam.provenance import provenance
 from flashwam.wam import load
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["INFO_FILE", "WamInfo", "load_wam", "read_info", "save_wam"]
+__all__ = ["INFO_FILE", "WamInfo", "load_wam", "model_folder", "read_info", "save_wam"]
 
 INFO_FILE = "flashwam.json"
 _KINDS = ("student", "teacher")
@@ -85,6 +85,15 @@ def read_info(folder: Path | str) -> dict[str, Any]:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
+
+
+def model_folder(folder: Path | str) -> Path:
+    """The folder of a model, given itself or its run's folder."""
+    folder = Path(folder)
+    for result in _KINDS:
+        if not (folder / INFO_FILE).is_file() and (folder / result / INFO_FILE).is_file():
+            return folder / result
+    return folder
 
 
 def load_wam(folder: Path | str, **options: Any) -> tuple[WorldActionModel, WamInfo]:

@@ -10,7 +10,20 @@ from flashwam.cli import main
 from flashwam.config import load_recipe, prepare_run
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
-COMMANDS = ["demo", "collect", "plan", "train", "distill", "evaluate", "analyze", "compare", "info"]
+COMMANDS = [
+    "demo",
+    "collect",
+    "convert",
+    "check",
+    "plan",
+    "train",
+    "distill",
+    "evaluate",
+    "serve",
+    "analyze",
+    "compare",
+    "info",
+]
 
 
 def run(capsys, *arguments):

@@ -5,7 +5,7 @@ import pytest
 
 from flashwam.config import differences, find_recipe, load_recipe, prepare_run, run_folder, to_yaml
 from flashwam.core.consistency import LCM, Linear
-from flashwam.recipe import LoopConfig
+from flashwam.recipe import LoopConfig, LoraConfig
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 SHIPPED = sorted(RECIPES.rglob("*.yaml"))
@@ -99,6 +99,12 @@ def test_runs_of_different_recipes_have_different_folders():
         ("distill=5", ["distill", "section"]),
         ("streams.video=5", ["streams.video", "section"]),
         ("name=a/b", ["name"]),
+        ("distill.lora.rnak=4", ["distill.lora.rnak", "did you mean 'rank'"]),
+        ("distill.lora.rank=0", ["distill.lora.rank", "at least 1", "got 0"]),
+        ("distill.lora.rank=many", ["distill.lora.rank", "whole number"]),
+        ("distill.lora.alpha=-1", ["distill.lora.alpha", "positive"]),
+        ("distill.lora.targets=[]", ["distill.lora.targets", "null or a list of different names"]),
+        ("distill.lora=5", ["distill.lora", "section"]),
         ("distill.steps", ["key=value"]),
         ("distill.steps=[", ["distill.steps=["]),
         ("distill.steps=${nowhere}", ["nowhere"]),
@@ -130,6 +136,15 @@ def test_overrides_take_numbers_lists_and_null():
     assert isinstance(recipe.distill.steps, int)
     assert recipe.data.tasks == ("reach-wall",)
     assert recipe.streams["video"].guidance is None
+
+
+def test_adapters_are_a_section_of_the_loop_and_refuse_strategies_that_shard():
+    assert load_recipe("metaworld/flash_wam").distill.lora is None
+    given = load_recipe("metaworld/flash_wam", ["distill.lora.rank=8"]).distill.lora
+    assert given == LoraConfig(rank=8)
+    assert load_recipe("robotwin/flash_wam_lora", ["distill.lora=null"]).distill.lora is None
+    with pytest.raises(ValueError, match=r'zero2.*: distill\.strategy must be "single" or "ddp" with lora'):
+        load_recipe("robotwin/flash_wam_lora", ["distill.strategy=zero2"])
 
 
 def test_a_newly_named_consistency_function_keeps_no_old_parameter():

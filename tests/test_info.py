@@ -48,8 +48,8 @@ def test_missing_extras_come_with_the_command_that_installs_them(monkeypatch):
     monkeypatch.setattr(flashwam.info, "_rendering", lambda: {"backend": None})
     monkeypatch.setattr(flashwam.info, "find_spec", lambda name: None if name in ("av", "matplotlib") else object())
     facts = installation()
-    assert facts["missing"] == {"sim": ["av"], "report": ["matplotlib"]}
-    assert facts["install"] == "pip install 'flashwam[sim,report]'"
+    assert facts["missing"] == {"sim": ["av"], "data": ["av"], "report": ["matplotlib"]}
+    assert facts["install"] == "pip install 'flashwam[sim,data,report]'"
 
 
 def test_absent_rendering_is_a_fact_and_not_an_error(monkeypatch):

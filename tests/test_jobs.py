@@ -5,6 +5,7 @@ import sys
 import time
 
 import pytest
+from tqdm import tqdm
 
 from flashwam.jobs import Job, JobFailed, run_jobs
 
@@ -73,6 +74,23 @@ def test_jobs_end_when_the_one_who_started_them_is_killed(tmp_path):
     size = out.stat().st_size
     time.sleep(1.0)
     assert out.stat().st_size == size
+
+
+def test_jobs_leave_nothing_behind_that_python_complains_about(tmp_path):
+    script = tmp_path / "main.py"
+    script.write_text(
+        "from pathlib import Path; from flashwam.jobs import Job, run_jobs; from test_jobs import bar\n"
+        f"if __name__ == '__main__': run_jobs([Job(name='x', function=bar)], Path({str(tmp_path)!r}) / 'jobs')"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0
+    assert "leaked" not in done.stderr
+
+
+def bar():
+    for _ in tqdm(range(3)):
+        pass
 
 
 def beat(path):

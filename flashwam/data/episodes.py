@@ -25,6 +25,7 @@ __all__ = [
     "find_repos",
     "read_episode_list",
     "read_frames",
+    "read_info",
     "read_record",
     "read_table",
     "video_path",
@@ -76,7 +77,7 @@ def _write_video(path: Path, frames: np.ndarray, fps: int, crf: int) -> None:
     try:
         import av
     except ImportError as error:
-        raise ImportError("writing videos needs PyAV: pip install 'flashwam[sim]'") from error
+        raise ImportError("writing videos needs PyAV: pip install 'flashwam[data]'") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
     with av.open(str(beside), "w") as container:
@@ -108,7 +109,7 @@ def read_frames(path: Path, indices: Iterable[int] | None = None) -> np.ndarray:
     try:
         import av
     except ImportError as error:
-        raise ImportError("reading videos needs PyAV: pip install 'flashwam[sim]'") from error
+        raise ImportError("reading videos needs PyAV: pip install 'flashwam[data]'") from error
     wanted = None if indices is None else list(indices)
     keep = None if wanted is None else set(wanted)
     frames = []
@@ -208,18 +209,23 @@ def read_table(path: Path, names: Iterable[str] | None = None) -> dict[str, np.n
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
-        wanted = file.schema_arrow.names if names is None else [n for n in names if n in file.schema_arrow.names]
-        table = file.read(columns=wanted)
-    except (pa.ArrowInvalid, OSError) as error:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            wanted = file.schema_arrow.names if names is None else [n for n in names if n in file.schema_arrow.names]
+            table = file.read(columns=wanted)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing") from None
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path}: not a readable parquet file ({error})") from error
     out = {}
     for name in wanted:
         column = table.column(name)
-        if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
-            out[name] = np.stack(column.to_numpy()).astype(np.float32)
-        else:
-            out[name] = column.to_numpy()
+        try:
+            if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
+                out[name] = np.stack(column.to_numpy()).astype(np.float32)
+            else:
+                out[name] = column.to_numpy()
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: column {name!r} is not a table of numbers ({error})") from error
     return out
 
 
@@ -234,16 +240,37 @@ def read_episode_list(repo: Path) -> list[dict[str, Any]]:
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: the collection did not finish; run it again to complete it")
     episodes = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             episode = json.loads(line)
-            _ = episode["episode_index"], episode["length"], episode["action_config"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            _ = int(episode["episode_index"]), int(episode["length"])
+            _ = [(int(part["start_frame"]), int(part["end_frame"])) for part in episode["action_config"]]
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path}, line {number}: expected episode_index, length and action_config ({error!r})"
+                f"{path}, line {number}: expected episode_index, length and action_config, a list of start_frame and "
+                f"end_frame ({error!r})"
             ) from error
         episodes.append(episode)
     return episodes
+
+
+def read_info(repo: Path) -> dict[str, Any]:
+    """Reads `meta/info.json`.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: It is not JSON, or not a data set's.
+    """
+    path = Path(repo) / "meta" / "info.json"
+    try:
+        info = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing: {repo} is no LeRobot data set") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    if not isinstance(info, dict) or not isinstance(info.get("fps"), (int, float)) or not info["fps"] > 0:
+        raise ValueError(f"{path}: expected a mapping with a positive fps, got {str(info)[:80]}")
+    return info
 
 
 def _statistics(columns: dict[str, np.ndarray]) -> dict[str, dict[str, list]]:

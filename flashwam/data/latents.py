@@ -13,7 +13,7 @@ import io
 import itertools
 import json
 import logging
-import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,16 @@ from flashwam.data.episodes import (
 )
 from flashwam.data.text import encode_text
 
-__all__ = ["ACTION_NORM", "EMPTY_TEXT", "LatentSegment", "encode_latents", "latent_path", "read_latents", "read_text"]
+__all__ = [
+    "ACTION_NORM",
+    "EMPTY_TEXT",
+    "LatentSegment",
+    "encode_latents",
+    "fingerprint",
+    "latent_path",
+    "read_latents",
+    "read_text",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +64,7 @@ class LatentSegment:
         prompt: The instruction.
         start: First row of the segment in the episode.
         first_row: Row of the first picture.
+        end: Row after the segment's last, where the file says it.
         stride: Rows between pictures.
         factor: Pictures per latent frame.
     """
@@ -64,6 +74,7 @@ class LatentSegment:
     prompt: str
     start: int
     first_row: int
+    end: int | None
     stride: int
     factor: int
 
@@ -81,12 +92,22 @@ def latent_path(repo: Path, index: int, start: int, end: int, camera: str = CAME
 
 def _load(path: Path) -> Any:
     try:
+        # torch itself does not look at the checksums, so a flipped bit would become a number.
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+        if damaged is not None:
+            raise ValueError(f"its part {damaged} is damaged")
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing: encode the episodes first") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()
-        raise ValueError(f"{path}: not a latent file that can be read without running code ({reason[:1]})") from error
+        raise FileNotFoundError(
+            f"{path} is missing: encode the episodes first, or fetch it with the data set"
+        ) from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        # A file of any content comes through here, so what the readers raise is not to be foreseen.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path}: not a latent file that can be read without running code ({reason})") from error
 
 
 def read_text(path: Path) -> Tensor:
@@ -100,6 +121,8 @@ def read_text(path: Path) -> Tensor:
 def _temporal(path: Path, frame_ids: list[int], frames: int) -> tuple[int, int]:
     """Stride between pictures, and pictures per latent frame."""
     count = len(frame_ids)
+    if count == 0:
+        raise ValueError(f"{path}: frame_ids names no picture")
     strides = {b - a for a, b in itertools.pairwise(frame_ids)}
     if len(strides) > 1 or min(strides, default=1) < 1:
         raise ValueError(f"{path}: frame_ids must rise evenly, got strides {sorted(strides)}")
@@ -123,28 +146,44 @@ def read_latents(path: Path | str) -> LatentSegment:
     if not isinstance(raw, dict) or any(key not in raw for key in needed):
         have = sorted(raw) if isinstance(raw, dict) else type(raw).__name__
         raise ValueError(f"{path}: expected a mapping with {', '.join(needed)}; got {have}")
-    frames, height, width = (int(raw[f"latent_{k}"]) for k in ("num_frames", "height", "width"))
-    latent = raw["latent"]
-    if latent.ndim != 2 or latent.shape[0] != frames * height * width:
+    latent, text = raw["latent"], raw["text_emb"]
+    try:
+        frames, height, width = (int(raw[f"latent_{k}"]) for k in ("num_frames", "height", "width"))
+        frame_ids = [int(i) for i in raw["frame_ids"]]
+        start = int(raw["start_frame"])
+        end = None if raw.get("end_frame") is None else int(raw["end_frame"])
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise ValueError(f"{path}: its counts and row numbers must be whole numbers ({error})") from error
+    for name, value in (("latent", latent), ("text_emb", text)):
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim != 2:
+            raise ValueError(f"{path}: expected {name} to be a tensor [rows, channels], got {_kind(value)}")
+    if min(frames, height, width) < 1 or latent.shape[0] != frames * height * width:
         raise ValueError(
             f"{path}: expected latent [{frames}*{height}*{width}, C] as its own counts say, got {tuple(latent.shape)}"
         )
-    if not torch.isfinite(latent).all():
-        raise ValueError(f"{path}: the latents are not all finite; encode this episode again")
-    frame_ids = [int(i) for i in raw["frame_ids"]]
+    if not torch.isfinite(latent).all() or not torch.isfinite(text).all():
+        raise ValueError(f"{path}: the latents or the text are not all finite; encode this episode again")
     stride, factor = _temporal(path, frame_ids, frames)
+    if frame_ids[0] < start or (end is not None and frame_ids[-1] >= end):
+        raise ValueError(f"{path}: pictures {frame_ids[0]} to {frame_ids[-1]} lie outside rows {start} to {end}")
     return LatentSegment(
         latents=latent.float().view(frames, height, width, -1).permute(3, 0, 1, 2).contiguous(),
-        text=raw["text_emb"].float(),
+        text=text.float(),
         prompt=str(raw.get("text", "")),
-        start=int(raw["start_frame"]),
+        start=start,
+        end=end,
         first_row=frame_ids[0],
         stride=stride,
         factor=factor,
     )
 
 
-def _fingerprint(autoencoder: FrameAutoencoder) -> str:
+def _kind(value: Any) -> str:
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def fingerprint(autoencoder: FrameAutoencoder) -> str:
+    """Sixteen characters that tell these weights from others."""
     digest = hashlib.sha256()
     for name, value in sorted(autoencoder.state_dict().items()):
         digest.update(name.encode())
@@ -152,14 +191,14 @@ def _fingerprint(autoencoder: FrameAutoencoder) -> str:
     return digest.hexdigest()[:16]
 
 
-def _is_current(path: Path, fingerprint: str) -> bool:
+def _is_current(path: Path, made_by: str) -> bool:
     if not path.exists():
         return False
     raw = _load(path)
-    return isinstance(raw, dict) and raw.get("autoencoder") == fingerprint
+    return isinstance(raw, dict) and raw.get("autoencoder") == made_by
 
 
-def _save(path: Path, value: Any) -> None:
+def save_tensors(path: Path, value: Any) -> None:
     buffer = io.BytesIO()
     torch.save(value, buffer)
     atomic_write(path, buffer.getvalue())
@@ -181,7 +220,7 @@ def encode_latents(root: Path | str, autoencoder: FrameAutoencoder, *, progress:
     from tqdm import tqdm
 
     root = Path(root)
-    fingerprint = _fingerprint(autoencoder)
+    made_by = fingerprint(autoencoder)
     jobs = []
     for repo in find_repos(root):
         info = json.loads((repo / "meta" / "info.json").read_text())
@@ -193,7 +232,7 @@ def encode_latents(root: Path | str, autoencoder: FrameAutoencoder, *, progress:
         for segment in episode["action_config"]:
             start, end = int(segment["start_frame"]), int(segment["end_frame"])
             path = latent_path(repo, index, start, end)
-            if _is_current(path, fingerprint):
+            if _is_current(path, made_by):
                 continue
             frame_ids = list(range(start, end, every))
             frames = read_frames(video_path(repo, index), frame_ids)
@@ -215,12 +254,12 @@ def encode_latents(root: Path | str, autoencoder: FrameAutoencoder, *, progress:
                 "end_frame": end,
                 "fps": fps / every,
                 "ori_fps": fps,
-                "autoencoder": fingerprint,
+                "autoencoder": made_by,
             }
-            _save(path, value)
+            save_tensors(path, value)
             written += 1
     norm = ActionNorm.fit(np.concatenate(labels))
     atomic_write(root / ACTION_NORM, json.dumps(norm.to_dict(), indent=2).encode())
-    _save(root / EMPTY_TEXT, encode_text("").to(torch.bfloat16))
+    save_tensors(root / EMPTY_TEXT, encode_text("").to(torch.bfloat16))
     logger.info("wrote %d latent files below %s", written, root)
     return written

@@ -9,13 +9,21 @@ from typing import Any
 import torch
 from torch import nn
 
+from flashwam.distillation.adapted_model import AdaptedModel
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Roles", "ema_update", "frozen_copy", "relative_distance"]
 
 
-def frozen_copy(model: WorldActionModel) -> WorldActionModel:
-    """A copy of its own memory that takes no gradient."""
+def frozen_copy(model: WorldActionModel, name: str) -> WorldActionModel:
+    """A copy of its own memory that takes no gradient; of a model with an adapter, the adapter alone is copied.
+
+    Args:
+        model: What is copied.
+        name: Of the copy's adapter, where there is one.
+    """
+    if isinstance(model, AdaptedModel):
+        return model.frozen_copy(name)
     return copy.deepcopy(model).requires_grad_(False).eval()
 
 
@@ -40,7 +48,7 @@ class Roles:
     """Who is who in one training.
 
     Args:
-        student: The model that is trained; switched to training mode.
+        student: The model that is trained; switched to training mode. Models of one `Adapters` share a backbone.
         teacher: Frozen model that gives targets; None where the data do. Frozen in place.
         target: Whether an exponential moving average of the student is kept.
         reference: Whether a frozen copy of the student as it starts is kept.
@@ -63,8 +71,8 @@ class Roles:
         self.teacher = None if teacher is None else teacher.requires_grad_(False).eval()
         self.model = student.requires_grad_(True).train()
         self.student: nn.Module = student
-        self.target = frozen_copy(student) if target else None
-        self.reference = frozen_copy(student) if reference else None
+        self.target = frozen_copy(student, "target") if target else None
+        self.reference = frozen_copy(student, "reference") if reference else None
         self._gather: Callable[[nn.Module], AbstractContextManager[Any]] = nullcontext
 
     def place(

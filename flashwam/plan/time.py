@@ -113,6 +113,8 @@ def _stored(recipe: Recipe, loop: LoopConfig, parameters: int, tokens: int | Non
         how += f"; times {size:.2f} for parameters x tokens a pass"
     if work != 1:
         how += f"; times {work:.2f} for passes a step"
+    if loop.lora is not None:
+        how += "; of training whole models, where adapters need less"
     if gpus != _GPUS:
         how += f"; scaled from {_GPUS} to {gpus} GPUs as if nothing were lost"
     return Duration(seconds=known.gpu_seconds * size * work * samples / gpus, how=how)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flashwam.plan.commands import GIB
-from flashwam.plan.memory import STRATEGIES, Footprint, Strategy, footprint
+from flashwam.plan.memory import STRATEGIES, Footprint, Strategy, footprint, strategy_for
 from flashwam.plan.names import check_names
-from flashwam.plan.roles import adapter_count, lora_of, roles_of
+from flashwam.plan.roles import adapter_count, roles_of
 from flashwam.plan.sizes import (
     TEXT_TOKENS,
     ModelSize,
@@ -25,7 +25,7 @@ __all__ = ["NOTES", "Option", "TrainingPlan", "plan_training"]
 DEFAULT_RANK = 32
 NOTES = (
     "not counted: the CUDA context, fragmentation and the passes without gradient, 1 to 3 GiB",
-    "assumed: student and target are loaded in float32, the teacher in the precision of the passes",
+    "assumed: student and target are loaded in float32, the teacher and the backbone of LoRA as the passes compute",
 )
 
 
@@ -131,7 +131,7 @@ def plan_training(
         raise ValueError(f"recipe {recipe.name!r} has no distill section to plan; plan its train section")
     check_names(recipe, command)
     model = meta_model(recipe)
-    size, lora = model_size(model), lora_of(loop)
+    size, lora = model_size(model), loop.lora
     rank = lora.rank if lora is not None else rank or DEFAULT_RANK
     adapters = adapter_count(model, loop, rank=rank)
     roles = tuple(roles_of(recipe, loop, model, command))
@@ -159,7 +159,7 @@ def plan_training(
         )
 
     offered = _offered()
-    chosen = _chosen(loop)
+    chosen = strategy_for(loop.strategy, lora=lora is not None)
     options = tuple(
         Option(
             footprint=needed(strategy, checkpointing),
@@ -191,11 +191,6 @@ def plan_training(
         time=run_time(recipe, loop, parameters=size.parameters, tokens=tokens, gpus=gpus),
         warnings=_warnings(loop, command, gpus, tokens),
     )
-
-
-def _chosen(loop: LoopConfig) -> Strategy:
-    name = "lora" if lora_of(loop) is not None else "ddp" if loop.strategy == "single" else loop.strategy
-    return next(strategy for strategy in STRATEGIES if strategy.name == name)
 
 
 def _offered() -> list[Strategy]:

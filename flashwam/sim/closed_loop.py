@@ -7,9 +7,11 @@ Letters: B episodes, F latent frames of a chunk, N actions per latent frame, U c
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from flashwam.data.codec import Codec
 from flashwam.sampling import Rollout, StreamSampler
@@ -17,7 +19,7 @@ from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv, pooled_envs
 from flashwam.sim.tasks import TaskSpec, commitment, get_task
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["TaskResult", "run_task"]
+__all__ = ["ChunkPolicy", "TaskResult", "drive", "run_task"]
 
 _LEADING_CONTROLS = 8
 
@@ -49,6 +51,85 @@ class TaskResult:
     environment_seconds: float = 0.0
 
 
+class ChunkPolicy(Protocol):
+    """What can be driven: B episodes in lock-step, here or behind a server.
+
+    Attributes:
+        batch: How many episodes it runs at once; None for any number.
+        per_frame: N.
+        chunks: Chunks drawn so far.
+        seconds: Stage -> seconds spent so far.
+    """
+
+    batch: int | None
+    per_frame: int
+    chunks: int
+    seconds: Mapping[str, float]
+
+    def reset(self, prompt: str, frames: np.ndarray, *, seed: int) -> None:
+        """Begins B episodes: first pictures uint8 [B, H, W, 3], seed of the noise."""
+
+    def controls(self) -> np.ndarray:
+        """Controls to execute now, float32 [B, F' * N, U]; F' is F - 1 in the first chunk, then F."""
+
+    def observe(self, seen: np.ndarray, controls: np.ndarray) -> None:
+        """Pictures after every N controls, uint8 [B, F', H, W, 3], and what was executed, [B, F' * N, U]."""
+
+
+class LocalPolicy:
+    """A model in this process.
+
+    Args:
+        wam: The model.
+        samplers: How its streams are drawn.
+        codec: Between world and model.
+    """
+
+    batch = None
+
+    def __init__(self, wam: WorldActionModel, samplers: Mapping[str, StreamSampler], codec: Codec) -> None:
+        self.per_frame = wam.shapes["action"][1]
+        self.chunks = 0
+        self.seconds = dict.fromkeys(wam.streams, 0.0)
+        self._wam, self._samplers, self._codec = wam, samplers, codec
+        self._first: Tensor | None = None
+
+    def reset(self, prompt: str, frames: np.ndarray, *, seed: int) -> None:
+        """See `ChunkPolicy.reset`."""
+        self._first = self._codec.video(frames[:, None])
+        self._rollout = Rollout(
+            self._wam,
+            self._samplers,
+            text=self._codec.text(prompt).expand(len(frames), -1, -1),
+            null_text=self._codec.text(""),
+            first={"video": self._first, "action": self._padding(len(frames))},
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    def controls(self) -> np.ndarray:
+        """See `ChunkPolicy.controls`."""
+        before = dict(self._rollout.seconds)
+        drawn = self._rollout.predict()["action"]
+        self.chunks += 1
+        for name, seconds in self._rollout.seconds.items():
+            self.seconds[name] += seconds - before[name]
+        return self._codec.controls(drawn[:, :, 0 if self._first is None else 1 :])
+
+    def observe(self, seen: np.ndarray, controls: np.ndarray) -> None:
+        """See `ChunkPolicy.observe`."""
+        video = self._codec.video(seen)
+        executed = self._codec.executed(controls, self.per_frame)
+        if self._first is not None:
+            video = torch.cat([self._first, video], 2)
+            executed = torch.cat([self._padding(len(seen)), executed], 2)
+            self._first = None
+        self._rollout.observe({"video": video, "action": executed})
+
+    def _padding(self, episodes: int) -> Tensor:
+        channels, per_frame, _ = self._wam.shapes["action"]
+        return torch.zeros(episodes, channels, 1, per_frame, 1)
+
+
 def run_task(
     wam: WorldActionModel,
     samplers: Mapping[str, StreamSampler],
@@ -59,10 +140,7 @@ def run_task(
     seed: int = 0,
     size: int = 64,
 ) -> TaskResult:
-    """Runs `episodes` episodes whose seeds no demonstration has.
-
-    The first chunk has the observation as its frame 0 and executes what follows it; every chunk is executed whole,
-    then replanned from what was seen and done.
+    """`drive` for a model in this process.
 
     Args:
         wam: The model.
@@ -73,49 +151,64 @@ def run_task(
         seed: Chooses the evaluation seeds and the noise.
         size: Pixels of a picture's side.
     """
+    return drive(LocalPolicy(wam, samplers, codec), task, episodes=episodes, seed=seed, size=size)
+
+
+def drive(policy: ChunkPolicy, task: TaskSpec | str, *, episodes: int, seed: int = 0, size: int = 64) -> TaskResult:
+    """Runs `episodes` episodes whose seeds no demonstration has.
+
+    The first chunk has the observation as its frame 0 and executes what follows it; every chunk is executed whole,
+    then replanned from what was seen and done. A policy that runs fewer at once gets one group after another; the
+    scenes are the same, the noise is drawn anew for each group.
+
+    Args:
+        policy: What is driven.
+        task: A task or its name.
+        episodes: How many.
+        seed: Chooses the evaluation seeds and the noise.
+        size: Pixels of a picture's side.
+    """
     task = get_task(task) if isinstance(task, str) else task
-    envs = pooled_envs(task, episodes, size=size)
-    clock = time.perf_counter()
-    frames = np.stack([env.reset(EVAL_SEED_BASE + 10_000 * seed + i) for i, env in enumerate(envs)])
-    environment_seconds = time.perf_counter() - clock
-    per_frame = wam.shapes["action"][1]
-    first = codec.video(frames[:, None])
-    channels = wam.shapes["action"][0]
-    rollout = Rollout(
-        wam,
-        samplers,
-        text=codec.text(task.prompt).expand(episodes, -1, -1),
-        null_text=codec.text(""),
-        first={"video": first, "action": first.new_zeros(episodes, channels, 1, per_frame, 1)},
-        generator=torch.Generator().manual_seed(1_000_003 * seed + 17),
-    )
-    running = np.ones(episodes, dtype=bool)
-    leading: list[np.ndarray] = []
-    held = 1
-    while running.any():
-        drawn = rollout.predict()
-        controls = codec.controls(drawn["action"][:, :, held:])
-        leading.append(controls)
+    before, chunks = dict(policy.seconds), policy.chunks
+    group = episodes if policy.batch is None else policy.batch
+    success: list[bool] = []
+    ways: list[int] = []
+    steps: list[int] = []
+    starts: list[np.ndarray] = []
+    environment_seconds = 0.0
+    for begin in range(0, episodes, group):
+        envs = pooled_envs(task, min(group, episodes - begin), size=size)
         clock = time.perf_counter()
-        seen = _execute(envs, controls, running, per_frame)
+        frames = np.stack([env.reset(EVAL_SEED_BASE + 10_000 * seed + begin + i) for i, env in enumerate(envs)])
         environment_seconds += time.perf_counter() - clock
-        video = codec.video(seen)
-        executed = codec.executed(controls, per_frame)
-        if held:
-            video = torch.cat([first, video], 2)
-            executed = torch.cat([executed.new_zeros(episodes, channels, held, per_frame, 1), executed], 2)
-        rollout.observe({"video": video, "action": executed})
-        held = 0
-    start = np.concatenate(leading, 1)[:, :_LEADING_CONTROLS, 0]
+        policy.reset(task.prompt, frames, seed=1_000_003 * seed + 17 + begin)
+        running = np.ones(len(envs), dtype=bool)
+        leading: list[np.ndarray] = []
+        while True:
+            controls = policy.controls()
+            leading.append(controls)
+            clock = time.perf_counter()
+            seen = _execute(envs, controls, running, policy.per_frame)
+            environment_seconds += time.perf_counter() - clock
+            if not running.any():
+                break
+            policy.observe(seen, controls)
+        success += [bool(env.success) for env in envs]
+        ways += [env.way() for env in envs]
+        steps += [env.steps for env in envs]
+        # Means, because a group whose episodes ended early has fewer controls than another.
+        start = np.concatenate(leading, 1)[:, :_LEADING_CONTROLS, 0]
+        starts.append(start.astype(np.float64).mean(1, keepdims=True))
+    committed = commitment(np.concatenate(starts), threshold=task.commit_threshold)[0] if task.multimodal else None
     return TaskResult(
         task=task.name,
         multimodal=task.multimodal,
-        success=tuple(bool(env.success) for env in envs),
-        ways=tuple(env.way() for env in envs),
-        commitment=commitment(start, threshold=task.commit_threshold)[0] if task.multimodal else None,
-        steps=tuple(env.steps for env in envs),
-        chunks=rollout.chunks,
-        seconds=dict(rollout.seconds),
+        success=tuple(success),
+        ways=tuple(ways),
+        commitment=committed,
+        steps=tuple(steps),
+        chunks=policy.chunks - chunks,
+        seconds={name: seconds - before[name] for name, seconds in policy.seconds.items()},
         environment_seconds=environment_seconds,
     )
 

@@ -63,6 +63,8 @@ def ensure_gl() -> str:
         RuntimeError: No backend renders; the message names the packages to install.
         ImportError: MuJoCo is not installed.
     """
+    # Mesa's software renderer: at 64 x 64 its threads cost more than they give, the more so beside other processes.
+    os.environ.setdefault("LP_NUM_THREADS", "0")
     if os.environ.get(_CHOSEN) and os.environ.get("MUJOCO_GL") == os.environ[_CHOSEN]:
         return os.environ[_CHOSEN]
     asked = os.environ.get("MUJOCO_GL", "").lower()

@@ -8,7 +8,7 @@ Stream tensors are [B, C, F, H, W]; actions are [B, A, F, N, 1] with N actions p
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -51,8 +51,10 @@ class WorldActionModel(nn.Module, ABC):
         streams: Names in generation order; a later stream is drawn given the earlier ones.
         chunk_frames: Latent frames drawn at a time.
         shapes: Stream name -> (C, H, W) of its tensors.
+        adapter_targets: Linear layers that low-rank adapters go to by default, by the ends of their names.
     """
 
+    adapter_targets: ClassVar[tuple[str, ...]] = ()
     streams: tuple[str, ...]
     chunk_frames: int
     shapes: Mapping[str, tuple[int, int, int]]

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import pickle
+import random
 
 import pytest
 import torch
@@ -133,3 +134,20 @@ def test_a_truncated_file_is_named(tmp_path):
         read_latents(tmp_path / "a.pth")
     with pytest.raises(FileNotFoundError, match="encode"):
         read_latents(tmp_path / "b.pth")
+
+
+def test_a_mutated_file_is_read_or_refused_by_name(tmp_path):
+    torch.save(published(3), tmp_path / "good.pth")
+    good, path, refused = (tmp_path / "good.pth").read_bytes(), tmp_path / "mutated.pth", []
+    rng = random.Random(0)
+    for _ in range(400):
+        content = bytearray(good)
+        for _ in range(rng.randint(1, 4)):
+            content[rng.choice([rng.randrange(len(content)), rng.randrange(1500)])] = rng.randrange(256)
+        path.write_bytes(content[: rng.choice([len(content), rng.randrange(len(content))])])
+        try:
+            read_latents(path)
+        except ValueError as error:
+            refused.append(str(error))
+    assert len(refused) > 300
+    assert all("mutated.pth" in reason for reason in refused)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A toy distillation for torchrun: `distributed_run.py FOLDER STRATEGY`."""
+"""A toy distillation for torchrun: `distributed_run.py FOLDER STRATEGY`, with adapters where that ends in -lora."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from distill_toys import GaussianTeacher, ToySource, ToyWam
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.methods import make_method
 from flashwam.distillation.trainer import train
-from flashwam.recipe import LoopConfig
+from flashwam.recipe import LoopConfig, LoraConfig
 
 
 def run(folder: Path, strategy: str) -> Path:
@@ -19,9 +19,11 @@ def run(folder: Path, strategy: str) -> Path:
         "video": StreamSpec.from_config("video", {"shift": 5.0, "guidance": [2, 4]}),
         "action": StreamSpec.from_config("action", {"shift": 1.0, "weight": 0.0}),
     }
+    strategy, _, adapted = strategy.partition("-")
     loop = LoopConfig(
         method="consistency",
         strategy=strategy,
+        lora=LoraConfig(rank=2, alpha=4, targets=("video", "action", "shared")) if adapted else None,
         steps=6,
         batch_size=8,
         accumulation=2,
@@ -30,7 +32,8 @@ def run(folder: Path, strategy: str) -> Path:
         save_every=2,
         diagnose_every=3,
     )
-    method = make_method(loop, streams, ToyWam.create(seed=1), teacher=GaussianTeacher())
+    student = ToyWam.create(seed=1)
+    method = make_method(loop, streams, student, teacher=student if adapted else GaussianTeacher())
     return train(method, ToySource(), loop, run_dir=folder, seed=0)
 
 

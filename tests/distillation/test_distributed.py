@@ -31,12 +31,15 @@ def launch(folder: Path, strategy: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", pytest.param("zero3", marks=needs_deepspeed)])
+@pytest.mark.parametrize("strategy", ["ddp", "ddp-lora", pytest.param("zero3", marks=needs_deepspeed)])
 def test_two_processes_train_as_one_does(tmp_path, strategy):
     done = launch(tmp_path / "two", strategy)
     assert done.returncode == 0, done.stderr[-3000:]
     assert sorted(p.name for p in (tmp_path / "two/checkpoints").iterdir()) == ["step_000002", "step_000004"]
-    one, two = load_wam(run(tmp_path / "one", "single"))[0], load_wam(tmp_path / "two/student")[0]
+    one, two = (
+        load_wam(run(tmp_path / "one", strategy.replace(strategy.partition("-")[0], "single")))[0],
+        load_wam(tmp_path / "two/student")[0],
+    )
     for name, value in one.state_dict().items():
         torch.testing.assert_close(value, two.state_dict()[name], rtol=0, atol=2e-6)
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from flashwam.core.imports import find_class
 from flashwam.core.streams import StreamSpec
+from flashwam.distillation.adapted_model import AdaptedModel
+from flashwam.distillation.adapters import STUDENT, Adapters
 from flashwam.distillation.methods.base import Method, MethodOutput, NonFiniteError, StreamTerm
 from flashwam.distillation.methods.consistency import ConsistencyDistillation
 from flashwam.distillation.methods.flow_matching import FlowMatching
@@ -48,11 +50,20 @@ def make_method(
     student: WorldActionModel,
     *,
     teacher: WorldActionModel | None = None,
+    seed: int = 0,
 ) -> Method:
     """The method that a recipe's section asks for, with its options.
 
+    Args:
+        loop: Names method and options. With `loop.lora`, student and teacher are made of one model, and `loop.init`
+            names the student whose adapter is taken over.
+        streams: Per-stream choices, in generation order.
+        student: The model to train; with `loop.lora` the one whose weights all roles share. It is changed in place.
+        teacher: The frozen model; with `loop.lora` None or the student's.
+        seed: Of what starts at random.
+
     Raises:
-        ValueError: for an unknown method or option, naming those there are.
+        ValueError: for an unknown method or option, naming those there are; for adapters that do not fit the model.
     """
     kind = find_method(loop.method)
     options = dict(loop.options)
@@ -60,4 +71,11 @@ def make_method(
     unknown = sorted(set(options) - known)
     if unknown:
         raise ValueError(f"method {loop.method!r} has no options {unknown}; expected any of {sorted(known)}")
+    if loop.lora is not None:
+        if teacher is not None and teacher is not student:
+            raise ValueError("with lora, teacher and student share one model: give the teacher's as both")
+        adapters = Adapters(student, loop.lora, seed=seed)
+        if loop.init is not None:
+            adapters.load(loop.init)
+        student, teacher = AdaptedModel(adapters, STUDENT), AdaptedModel(adapters, None)
     return kind(streams, student, teacher=teacher, keep_target=loop.save_weights == "target", **options)

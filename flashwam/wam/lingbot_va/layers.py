@@ -48,17 +48,17 @@ class Linear(nn.Linear):
     """
 
     matmul_dtype: torch.dtype | None = None
+    rounded: bool = False
+    """Whether the result stays as it was multiplied, for a following layer that multiplies alike."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Project x [..., in] to [..., out] in the dtype of x."""
-        return self.product(x).to(x.dtype)
-
-    def product(self, x: Tensor) -> Tensor:
-        """The projection as it was multiplied, in `matmul_dtype` where that is set."""
+        """Project x [..., in] to [..., out] in the dtype of x, or as multiplied where `rounded`."""
         dtype = self.matmul_dtype
         if dtype is None:
-            return functional.linear(x, self.weight, self.bias)
-        return functional.linear(x.to(dtype), self.weight.to(dtype), self.bias.to(dtype))
+            product = functional.linear(x, self.weight, self.bias)
+        else:
+            product = functional.linear(x.to(dtype), self.weight.to(dtype), self.bias.to(dtype))
+        return product if self.rounded else product.to(x.dtype)
 
 
 class FeedForward(nn.Module):
@@ -68,12 +68,14 @@ class FeedForward(nn.Module):
         super().__init__()
         proj = nn.Module()
         proj.proj = Linear(dim, inner_dim)
+        proj.proj.rounded = True
         self.net = nn.ModuleList([proj, nn.Identity(), Linear(inner_dim, dim)])
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, S, D] to [B, S, D]."""
-        inner = functional.gelu(self.net[0].proj.product(x), approximate="tanh")
-        return self.net[2].product(inner).to(x.dtype)
+        # Through the layers' own calls, so that what wraps a layer takes part.
+        inner = functional.gelu(self.net[0].proj(x), approximate="tanh")
+        return self.net[2](inner).to(x.dtype)
 
 
 class ConditionEmbedder(nn.Module):

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Converting one episode: pictures by stride, latents per segment and camera, rows last.
+
+Letters: T pictures, C latent channels, F latent frames, h and w latent rows and columns.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flashwam.data.encoders import Encoders, to_pixels
+from flashwam.data.episodes import CHUNK, atomic_write
+from flashwam.data.latents import save_tensors
+from flashwam.data.layouts import camera_sizes
+from flashwam.data.raw import RawEpisode, read_clip, read_rows
+from flashwam.data.segments import Segment
+
+__all__ = ["ConversionPlan", "EpisodeConverter", "EpisodeJob", "EpisodeResult"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversionPlan:
+    """What decides the content of the files.
+
+    Attributes:
+        cameras: Keys, in the layout's order.
+        layout: See `flashwam.data.layouts.arrange`.
+        size: Rows and columns in pixels of the first camera's pictures.
+        stride: Rows between pictures.
+    """
+
+    cameras: tuple[str, ...]
+    layout: str
+    size: tuple[int, int]
+    stride: int
+
+    def __post_init__(self) -> None:
+        if self.stride < 1:
+            raise ValueError(f"stride must be at least 1, got {self.stride}")
+        camera_sizes(self.layout, self.size, count=len(self.cameras))
+
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Camera -> rows and columns."""
+        return dict(zip(self.cameras, camera_sizes(self.layout, self.size, count=len(self.cameras)), strict=True))
+
+    def pictures(self, start: int, end: int, per_frame: int) -> list[int]:
+        """Rows whose pictures are encoded: every `stride`-th, 1 modulo `per_frame` of them."""
+        rows = range(start, end, self.stride)
+        return list(rows[: (len(rows) - 1) // per_frame * per_frame + 1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeJob:
+    """One episode, and the repo that receives it."""
+
+    episode: RawEpisode
+    target: Path
+
+    def segment(self, start: int, end: int) -> Segment:
+        """Where the files of these rows go."""
+        index = self.episode.index
+        return Segment(repo=self.target, episode=index, start=start, end=end, chunk=index // CHUNK)
+
+    @property
+    def table(self) -> Path:
+        """Where the rows go; written last."""
+        return self.segment(0, self.episode.length).table
+
+    def is_done(self, plan: ConversionPlan) -> bool:
+        """Whether every file is there."""
+        parts = [self.segment(start, end) for start, end, _ in self.episode.segments]
+        return self.table.is_file() and all(part.latents(key).is_file() for part in parts for key in plan.cameras)
+
+
+@dataclass(slots=True, kw_only=True)
+class EpisodeResult:
+    """What became of an episode.
+
+    Attributes:
+        job: The episode.
+        written: Latent files made now.
+        kept: Latent files that were there.
+        segments: Those that are complete.
+        bad: What could not be made -> why; the reason names the file.
+    """
+
+    job: EpisodeJob
+    written: int = 0
+    kept: int = 0
+    segments: list[tuple[int, int, str]] = field(default_factory=list)
+    bad: dict[str, str] = field(default_factory=dict)
+
+
+class EpisodeConverter:
+    """Converts episodes with one set of encoders.
+
+    Args:
+        plan: What to encode.
+        encoders: What encodes it.
+    """
+
+    def __init__(self, plan: ConversionPlan, encoders: Encoders) -> None:
+        self.plan, self.encoders = plan, encoders
+        self._text: tuple[str, Tensor] | None = None
+
+    def convert(self, job: EpisodeJob) -> EpisodeResult:
+        """Makes what is missing of an episode; what cannot be read is told in the result."""
+        done, episode = EpisodeResult(job=job), job.episode
+        for start, end, text in episode.segments:
+            part = job.segment(start, end)
+            try:
+                for camera in self.plan.cameras:
+                    path = part.latents(camera)
+                    if path.is_file():
+                        done.kept += 1
+                        continue
+                    save_tensors(path, self._encode(episode, camera, start, end, text))
+                    done.written += 1
+            except (ValueError, FileNotFoundError) as error:
+                done.bad[str(part)] = str(error)
+                continue
+            done.segments.append((start, end, text))
+        if done.segments and not job.table.is_file():
+            try:
+                atomic_write(job.table, _table_bytes(episode))
+            except (ValueError, FileNotFoundError) as error:
+                done.bad[str(job.segment(0, episode.length))] = str(error)
+                done.segments.clear()
+        return done
+
+    def _encode(self, episode: RawEpisode, camera: str, start: int, end: int, text: str) -> dict[str, Any]:
+        plan, clip, per_frame = self.plan, episode.clips[camera], self.encoders.pictures_per_frame
+        frame_ids = plan.pictures(start, end, per_frame)
+        if len(frame_ids) <= per_frame:
+            raise ValueError(
+                f"{clip.path}: rows {start} to {end} of episode {episode.index} hold {len(frame_ids)} pictures; two "
+                f"latent frames need {per_frame + 1}"
+            )
+        pictures = read_clip(clip.path, [clip.first + row for row in frame_ids], fps=episode.fps)
+        latents = self.encoders.video(to_pixels(pictures, plan.sizes[camera])).float().cpu()
+        if not torch.isfinite(latents).all():
+            raise ValueError(f"{clip.path}: the latents of rows {start} to {end} are not all finite")
+        channels, count, height, width = latents.shape
+        return {
+            "latent": latents.permute(1, 2, 3, 0).reshape(-1, channels).to(torch.bfloat16),
+            "latent_num_frames": count,
+            "latent_height": height,
+            "latent_width": width,
+            "video_num_frames": len(frame_ids),
+            "video_height": plan.sizes[camera][0],
+            "video_width": plan.sizes[camera][1],
+            "text_emb": self._embedding(text),
+            "text": text,
+            "frame_ids": frame_ids,
+            "start_frame": start,
+            "end_frame": end,
+            "fps": episode.fps / plan.stride,
+            "ori_fps": episode.fps,
+        }
+
+    def _embedding(self, text: str) -> Tensor:
+        """Kept for the next camera and segment, which often have the same."""
+        if self._text is None or self._text[0] != text:
+            self._text = text, self.encoders.text(text).to(torch.bfloat16).cpu()
+        return self._text[1]
+
+
+def _table_bytes(episode: RawEpisode) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(read_rows(episode), sink, compression="zstd", write_page_checksum=True)
+    return sink.getvalue().to_pybytes()

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Raw LeRobot episodes to the layout LingBot-VA trains from: latents per segment and camera, beside the rows.
+
+Every file appears whole or not at all and is never made twice, so a killed conversion goes on where it was. A repo's
+`meta/info.json` is written last: what has one is complete.
+"""
+
+import json
+import logging
+import multiprocessing
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from flashwam.data.conversion import ConversionPlan, EpisodeConverter, EpisodeJob, EpisodeResult
+from flashwam.data.encoders import Encoders
+from flashwam.data.episodes import CHUNK, atomic_write, read_info
+from flashwam.data.latents import EMPTY_TEXT, save_tensors
+from flashwam.data.raw import list_episodes
+from flashwam.data.segments import BadFiles, select_repos
+
+__all__ = ["Conversion", "ConversionPlan", "convert"]
+
+logger = logging.getLogger(__name__)
+
+PLAN_FILE = "conversion.json"
+
+
+@dataclass(slots=True)
+class Conversion:
+    """What a call did.
+
+    Attributes:
+        written: Latent files made.
+        kept: Latent files that were there.
+        episodes: Episodes in the result.
+        bad: What was skipped -> why.
+    """
+
+    written: int = 0
+    kept: int = 0
+    episodes: int = 0
+    bad: dict[str, str] = field(default_factory=dict)
+
+
+def convert(
+    raw: Path | str,
+    out: Path | str,
+    plan: ConversionPlan,
+    make_encoders: Callable[[], Encoders],
+    *,
+    processes: int = 1,
+    skip_bad: bool = False,
+    progress: bool = True,
+) -> Conversion:
+    """Converts every data set below `raw` into one of the same relative path below `out`.
+
+    Args:
+        raw: Any folder above LeRobot v2.x or v3.x data sets.
+        out: Folder of the result; run again with the same arguments, what is missing is made.
+        plan: What to encode.
+        make_encoders: Called once in every process, so it must be importable (a function, or a `functools.partial`).
+        processes: Episodes at a time; 1 works in this process.
+        skip_bad: Leave out what cannot be read, and list it, instead of stopping.
+        progress: Show a progress bar with the time left.
+
+    Returns:
+        Counts, and what was skipped.
+
+    Raises:
+        FileNotFoundError, ValueError: Something is missing or damaged; the message names file and reason. Or `out`
+            holds a conversion made otherwise, or lies inside `raw`.
+        RuntimeError: A process died.
+    """
+    raw, out = Path(raw), Path(out)
+    if processes < 1:
+        raise ValueError(f"processes must be at least 1, got {processes}")
+    if out.resolve().is_relative_to(raw.resolve()) or raw.resolve().is_relative_to(out.resolve()):
+        raise ValueError(f"the result {out} and the raw data {raw} must not lie in each other")
+    bad = BadFiles(skip=skip_bad)
+    repos: dict[Path, list[EpisodeJob]] = {}
+    for repo in select_repos(raw):
+        target = out / repo.relative_to(raw) if repo != raw else out / repo.resolve().name
+        try:
+            episodes = list_episodes(repo, cameras=plan.cameras)
+        except (ValueError, FileNotFoundError) as error:
+            bad.add(str(repo), error)
+            continue
+        repos[repo] = [EpisodeJob(episode=episode, target=target) for episode in episodes]
+    encoders = make_encoders()
+    _keep_plan(out, plan, encoders)
+    jobs = [job for group in repos.values() for job in group]
+    result, done = Conversion(), {}
+    for one in _run(jobs, plan, encoders, make_encoders, processes, progress):
+        for what, reason in one.bad.items():
+            bad.add(what, ValueError(reason))
+        result.written += one.written
+        result.kept += one.kept
+        done[one.job.table] = one
+    for repo, group in repos.items():
+        result.episodes += _write_meta(repo, [done[job.table] for job in group])
+    result.bad = dict(bad.reasons)
+    logger.info(
+        "%d latent files written, %d kept, %d episodes below %s, %d things skipped",
+        *(result.written, result.kept, result.episodes, out, len(result.bad)),
+    )
+    return result
+
+
+def _keep_plan(out: Path, plan: ConversionPlan, encoders: Encoders) -> None:
+    """Notes how this result is made, or refuses to go on with one made otherwise."""
+    made = json.loads(json.dumps({**asdict(plan), "encoders": encoders.name, "per_frame": encoders.pictures_per_frame}))
+    path = out / PLAN_FILE
+    if path.is_file():
+        before = json.loads(path.read_bytes())
+        changed = [f"{key}: {before.get(key)!r} there, {value!r} now" for key, value in made.items()]
+        changed = [text for text, (key, value) in zip(changed, made.items(), strict=True) if before.get(key) != value]
+        if changed:
+            raise ValueError(f"{out} holds a conversion made otherwise ({'; '.join(changed)}); give another folder")
+        _clear_leftovers(out)
+    else:
+        atomic_write(path, (json.dumps(made, indent=2) + "\n").encode())
+    if not (out / EMPTY_TEXT).is_file():
+        save_tensors(out / EMPTY_TEXT, encoders.text("").to(torch.bfloat16))
+
+
+def _clear_leftovers(out: Path) -> None:
+    """Removes what killed processes left half written."""
+    for path in out.rglob(".*.tmp"):
+        match = re.fullmatch(r"\..*\.(\d+)\.tmp", path.name)
+        if match is not None and not _is_alive(int(match[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _run(
+    jobs: list[EpisodeJob],
+    plan: ConversionPlan,
+    encoders: Encoders,
+    make_encoders: Callable[[], Encoders],
+    processes: int,
+    progress: bool,
+) -> Iterator[EpisodeResult]:
+    """Every job, those first that were done before."""
+    from tqdm import tqdm
+
+    ready = [job for job in jobs if job.is_done(plan)]
+    rest = [job for job in jobs if not job.is_done(plan)]
+    for job in ready:
+        segments = list(job.episode.segments)
+        yield EpisodeResult(job=job, kept=len(segments) * len(plan.cameras), segments=segments)
+    if encoders.prepare is not None and rest:
+        encoders.prepare(sorted({text for job in rest for _, _, text in job.episode.segments}))
+    with tqdm(total=len(jobs), initial=len(ready), desc="convert", unit="episode", disable=not progress) as bar:
+        if processes > 1 and len(rest) > 1:
+            done = _in_processes(rest, plan, make_encoders, processes)
+        else:
+            done = map(EpisodeConverter(plan, encoders).convert, rest)
+        for one in done:
+            bar.update()
+            yield one
+
+
+def _in_processes(
+    jobs: list[EpisodeJob], plan: ConversionPlan, make_encoders: Callable[[], Encoders], processes: int
+) -> Iterator[EpisodeResult]:
+    # Spawned: threads and devices of this process would not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    count = min(processes, len(jobs))
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(plan, make_encoders))
+    try:
+        for future in as_completed([pool.submit(_convert, job) for job in jobs]):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "a converting process died, perhaps for want of memory; run again with fewer processes to go on"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_converter: EpisodeConverter | None = None
+
+
+def _start(plan: ConversionPlan, make_encoders: Callable[[], Encoders]) -> None:
+    """Makes a process ready to convert episodes."""
+    global _converter
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_caller, daemon=True).start()
+    _converter = EpisodeConverter(plan, make_encoders())
+
+
+def _end_with_caller() -> None:
+    """A process must not write on beside the call that follows a killed one."""
+    caller = multiprocessing.parent_process()
+    if caller is not None:
+        caller.join()
+        os._exit(1)
+
+
+def _convert(job: EpisodeJob) -> EpisodeResult:
+    assert _converter is not None
+    return _converter.convert(job)
+
+
+def _write_meta(source: Path, done: list[EpisodeResult]) -> int:
+    """Writes a repo's `meta/` for the episodes with at least one segment; returns how many there are."""
+    kept = [one for one in done if one.segments]
+    if not kept:
+        return 0
+    info, target = read_info(source), kept[0].job.target
+    tasks: dict[str, int] = {}
+    lines = []
+    for one in kept:
+        episode = one.job.episode
+        for task in episode.tasks:
+            tasks.setdefault(task, len(tasks))
+        config = [{"start_frame": start, "end_frame": end, "action_text": text} for start, end, text in one.segments]
+        record = {"episode_index": episode.index, "tasks": list(episode.tasks), "length": episode.length}
+        lines.append(record | {"action_config": config})
+    features = {key: value for key, value in info["features"].items() if value.get("dtype") not in ("video", "image")}
+    info = {
+        "codebase_version": "v2.1",
+        "robot_type": info.get("robot_type"),
+        "total_episodes": len(kept),
+        "total_frames": sum(one.job.episode.length for one in kept),
+        "total_tasks": len(tasks),
+        "total_videos": 0,
+        "chunks_size": CHUNK,
+        "fps": info["fps"],
+        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+        "video_path": None,
+        "features": features,
+    }
+    named = [{"task_index": number, "task": task} for task, number in tasks.items()]
+    for name, content in (("tasks.jsonl", named), ("episodes.jsonl", lines)):
+        atomic_write(target / "meta" / name, "".join(json.dumps(line) + "\n" for line in content).encode())
+    atomic_write(target / "meta" / "info.json", (json.dumps(info, indent=2) + "\n").encode())
+    return len(kept)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How several cameras become one picture: where each camera's latents go, and how large its pictures are encoded.
+
+Letters: C latent channels, F latent frames, h and w latent rows and columns.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+__all__ = ["LAYOUTS", "Layout", "arrange", "camera_sizes", "check_cameras"]
+
+Layout = Literal["width", "tshape"]
+LAYOUTS: tuple[Layout, ...] = ("width", "tshape")
+
+
+def check_cameras(layout: str, count: int) -> None:
+    """Refuses an unknown layout, and a number of cameras it cannot take.
+
+    Raises:
+        ValueError: with what was expected.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
+    if count < 1 or (layout == "tshape" and count != 3):
+        wanted = "3 cameras (head, left wrist, right wrist)" if layout == "tshape" else "at least 1 camera"
+        raise ValueError(f"layout {layout!r} takes {wanted}, got {count}")
+
+
+def arrange(layout: str, views: Sequence[Tensor]) -> Tensor:
+    """Puts the cameras' latents together.
+
+    Args:
+        layout: "width": side by side, in order. "tshape": the wrists side by side above the head camera, whose
+            latents are twice as high and as wide as theirs; order head, left wrist, right wrist.
+        views: Per camera [C, F, h, w].
+
+    Returns:
+        [C, F, H, W].
+
+    Raises:
+        ValueError: The views do not fit together.
+    """
+    check_cameras(layout, len(views))
+    shapes = [tuple(view.shape) for view in views]
+    if layout == "width":
+        if len({shape[:3] for shape in shapes}) > 1:
+            raise ValueError(f"cameras side by side need equal channels, frames and heights, got {shapes}")
+        return torch.cat(list(views), dim=-1)
+    head, left, right = views
+    channels, frames, height, width = head.shape
+    if any(2 * s[2] != height or 2 * s[3] != width or s[:2] != (channels, frames) for s in shapes[1:]):
+        raise ValueError(f"wrist cameras must be half as high and wide as the head camera's, got {shapes}")
+    return torch.cat([torch.cat([left, right], dim=-1), head], dim=-2)
+
+
+def camera_sizes(layout: str, size: tuple[int, int], *, count: int) -> list[tuple[int, int]]:
+    """Height and width in pixels at which each camera is encoded.
+
+    Args:
+        layout: See `arrange`.
+        size: Of the first camera.
+        count: Cameras.
+    """
+    check_cameras(layout, count)
+    half = (size[0] // 2, size[1] // 2)
+    return [size if layout == "width" or number == 0 else half for number in range(count)]

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which samples a released data set holds: one per segment of an episode that has latents of every camera."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from flashwam.data.episodes import CHUNK, find_repos, read_episode_list, read_info
+
+__all__ = ["BadFiles", "Segment", "find_segments", "select_repos"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class BadFiles:
+    """What could not be read: an error at once, or skipped, counted and listed.
+
+    Attributes:
+        skip: Skip instead of raising.
+        reasons: What was skipped -> why; the reason names the file.
+    """
+
+    skip: bool = False
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def add(self, what: str, error: Exception) -> None:
+        """Notes that something is left out, or raises `error`."""
+        if not self.skip:
+            raise error
+        if what not in self.reasons:
+            self.reasons[what] = str(error)
+            logger.warning("skipped %s (%d so far): %s", what, len(self.reasons), error)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """Rows of an episode with one instruction.
+
+    Attributes:
+        repo: Folder of the repo.
+        episode: Episode number.
+        start: First row.
+        end: Row after the last.
+        chunk: Number of the folder that the episode lies in.
+    """
+
+    repo: Path
+    episode: int
+    start: int
+    end: int
+    chunk: int
+
+    @property
+    def table(self) -> Path:
+        """Path of the episode's table."""
+        return self.repo / "data" / f"chunk-{self.chunk:03d}" / f"episode_{self.episode:06d}.parquet"
+
+    def latents(self, camera: str) -> Path:
+        """Path of a camera's latents."""
+        folder = self.repo / "latents" / f"chunk-{self.chunk:03d}" / camera
+        return folder / f"episode_{self.episode:06d}_{self.start}_{self.end}.pth"
+
+    def __str__(self) -> str:
+        return f"{self.repo.name}/episode_{self.episode:06d} rows {self.start} to {self.end}"
+
+
+def select_repos(root: Path | str, tasks: Sequence[str] | None = None) -> list[Path]:
+    """Repos below `root`, sorted by path.
+
+    Args:
+        root: Any folder above them.
+        tasks: Folder names on the way from `root` to a repo, `*` and `?` allowed; each must fit something. None for
+            all repos.
+
+    Raises:
+        FileNotFoundError: There is no repo, or a name fits none.
+    """
+    root = Path(root)
+    try:
+        repos = find_repos(root)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no data set below {root}: expected folders with meta/info.json") from None
+    if tasks is None:
+        return repos
+    names = {repo: repo.relative_to(root).parts or (repo.name,) for repo in repos}
+    kept: dict[Path, None] = {}
+    for task in tasks:
+        found = [repo for repo in repos if any(fnmatchcase(part, task) for part in names[repo])]
+        if not found:
+            shown = sorted({part for parts in names.values() for part in parts})
+            raise FileNotFoundError(f"no data set {task!r} below {root}; there are {', '.join(shown[:20])}")
+        kept.update(dict.fromkeys(found))
+    return sorted(kept)
+
+
+def find_segments(
+    root: Path | str, *, cameras: Sequence[str], tasks: Sequence[str] | None = None, bad: BadFiles | None = None
+) -> list[Segment]:
+    """Lists the samples below `root` without opening a latent file.
+
+    Args:
+        root: Any folder above the repos.
+        cameras: Keys whose latents a sample needs.
+        tasks: See `select_repos`.
+        bad: Receives repos whose `meta/` cannot be read; None raises.
+
+    Raises:
+        FileNotFoundError: There are no repos, or no segment has latents of every camera.
+        ValueError: A repo's `meta/` is damaged or of another version.
+    """
+    bad = bad or BadFiles()
+    out: list[Segment] = []
+    known = 0
+    for repo in select_repos(root, tasks):
+        try:
+            segments = _segments(repo)
+        except (ValueError, FileNotFoundError) as error:
+            bad.add(str(repo), error)
+            continue
+        present = {
+            camera: {path.name for path in repo.glob(f"latents/chunk-*/{camera}/episode_*.pth")} for camera in cameras
+        }
+        known += len(segments)
+        out += [s for s in segments if all(s.latents(camera).name in present[camera] for camera in cameras)]
+    if not out and bad.reasons:
+        raise ValueError(f"no data set below {root} can be read: {next(iter(bad.reasons.values()))}")
+    if not out:
+        raise FileNotFoundError(
+            f"none of {known} segments below {root} has latents of every camera ({', '.join(cameras)}); expected "
+            "<repo>/latents/chunk-000/<camera>/episode_000000_{start}_{end}.pth; `flashwam convert` makes them"
+        )
+    logger.info("%d of %d segments below %s have latents of all %d cameras", len(out), known, root, len(cameras))
+    return out
+
+
+def _segments(repo: Path) -> list[Segment]:
+    info = read_info(repo)
+    version = str(info.get("codebase_version", "v2.1"))
+    if not version.startswith("v2."):
+        raise ValueError(f"{repo / 'meta' / 'info.json'}: version {version} is not v2.x; run `flashwam convert` first")
+    size = int(info.get("chunks_size", CHUNK))
+    out = []
+    for episode in read_episode_list(repo):
+        index = int(episode["episode_index"])
+        for part in episode["action_config"]:
+            start, end = int(part["start_frame"]), int(part["end_frame"])
+            if not 0 <= start < end <= int(episode["length"]):
+                raise ValueError(
+                    f"{repo / 'meta' / 'episodes.jsonl'}: episode {index} of {episode['length']} rows has a segment "
+                    f"from {start} to {end}"
+                )
+            out.append(Segment(repo=repo, episode=index, start=start, end=end, chunk=index // size))
+    return out

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A role that shares its backbone with others, as a model of its own."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from flashwam.distillation.adapter_file import save_adapter
+from flashwam.distillation.adapters import Adapters
+from flashwam.wam.base import RolloutSession, WorldActionModel
+
+__all__ = ["AdaptedModel"]
+
+
+class AdaptedModel(WorldActionModel):
+    """One role: the shared backbone as it computes with one adapter, or with none.
+
+    Its parameters and state dict are the adapter's alone (without an adapter: the backbone's own), so an optimiser, a
+    moving average or a checkpoint made of them touches nothing that is shared.
+
+    Args:
+        adapters: The shared backbone.
+        name: Of the adapter; None for the backbone alone.
+    """
+
+    def __init__(self, adapters: Adapters, name: str | None) -> None:
+        super().__init__()
+        # In a tuple, so that the backbone does not become a part of this module.
+        self._shared = (adapters,)
+        self.name = name
+        backbone = adapters.backbone
+        self.streams, self.shapes, self.chunk_frames = backbone.streams, backbone.shapes, backbone.chunk_frames
+        self.weights = _tree(adapters.base_parameters if name is None else adapters.parameters(name))
+
+    @property
+    def adapters(self) -> Adapters:
+        """The backbone that this role shares with others."""
+        return self._shared[0]
+
+    def frozen_copy(self, name: str) -> "AdaptedModel":
+        """A further frozen role of the same backbone that starts as this one; without an adapter, this role again."""
+        if self.name is None:
+            return self
+        self.adapters.copy(self.name, name)
+        return AdaptedModel(self.adapters, name).requires_grad_(False).eval()
+
+    def velocity(
+        self,
+        noisy: Mapping[str, Tensor],
+        sigma: Mapping[str, Tensor],
+        clean: Mapping[str, Tensor],
+        context: Mapping[str, Any],
+    ) -> dict[str, Tensor]:
+        """See `WorldActionModel.velocity`."""
+        with self.adapters.active(self.name):
+            return self.adapters.backbone(noisy, sigma, clean, context)
+
+    def session(
+        self,
+        text: Tensor,
+        *,
+        null_text: Tensor | None = None,
+        guidance: Mapping[str, float] | None = None,
+        **options: Any,
+    ) -> RolloutSession:
+        """See `WorldActionModel.session`; `options` are the family's own."""
+        return _AdaptedSession(
+            self, lambda: self.adapters.backbone.session(text, null_text=null_text, guidance=guidance, **options)
+        )
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes the plain model that computes what this role does, in the family's own layout, and its adapter."""
+        with self.adapters.merged(self.name) as model:
+            model.save_pretrained(folder)
+        if self.name is not None:
+            parameters, lora = self.adapters.parameters(self.name), self.adapters.lora
+            save_adapter(folder, parameters, lora, backbone=self.adapters.fingerprint())
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "AdaptedModel":
+        """Not possible: what `save_pretrained` writes is a plain model of the backbone's family.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(f"{folder} holds a plain model: load it with flashwam.load_wam, not as {cls.__name__}")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "AdaptedModel":
+        # Moves the backbone with all its adapters; the parameters here are the same objects.
+        self.adapters.backbone._apply(fn, recurse)
+        return self
+
+
+class _AdaptedSession(RolloutSession):
+    """A rollout of one role; whatever it computes, now or later, is computed with that role's adapter."""
+
+    def __init__(self, model: AdaptedModel, begin: Callable[[], RolloutSession]) -> None:
+        self._adapters, self._name = model.adapters, model.name
+        with self._adapters.active(self._name):
+            self._session = begin()
+
+    @property
+    def frame_index(self) -> int:
+        """See `RolloutSession`."""
+        return self._session.frame_index
+
+    def velocity(self, stream: str, noisy: Tensor, sigma: Tensor) -> Tensor:
+        """See `RolloutSession.velocity`."""
+        with self._adapters.active(self._name):
+            return self._session.velocity(stream, noisy, sigma)
+
+    def append(self, stream: str, clean: Tensor, *, predicted: bool) -> None:
+        """See `RolloutSession.append`."""
+        with self._adapters.active(self._name):
+            self._session.append(stream, clean, predicted=predicted)
+
+    def drop_predicted(self) -> None:
+        """See `RolloutSession.drop_predicted`."""
+        self._session.drop_predicted()
+
+    def advance(self, frames: int) -> None:
+        """See `RolloutSession.advance`."""
+        with self._adapters.active(self._name):
+            self._session.advance(frames)
+
+
+def _tree(parameters: Mapping[str, nn.Parameter]) -> nn.Module:
+    """Modules that do nothing but hold parameters under their dotted names."""
+    root = nn.Module()
+    for name, parameter in parameters.items():
+        *path, last = name.split(".")
+        at = root
+        for part in path:
+            if part not in at._modules:
+                at.add_module(part, nn.Module())
+            at = at._modules[part]
+        at.register_parameter(last, parameter)
+    return root

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`adapter.safetensors` beside an exported model: its adapter apart from the weights it was added to.
+
+A next stage of training goes on from it; what samples the model has no use for it.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from flashwam.recipe import LoraConfig
+
+__all__ = ["ADAPTER_FILE", "fingerprint", "load_adapter", "save_adapter"]
+
+ADAPTER_FILE = "adapter.safetensors"
+
+
+def fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """Tells one backbone from another by the bytes of some of its weights."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, weight in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_adapter(folder: Path | str, parameters: Mapping[str, Tensor], lora: LoraConfig, *, backbone: str) -> None:
+    """Writes one adapter.
+
+    Args:
+        folder: Where to.
+        parameters: A and B by layer.
+        lora: What they were made with.
+        backbone: `fingerprint` of the weights they belong to.
+    """
+    told = {"rank": str(lora.rank), "alpha": repr(float(lora.alpha)), "backbone": backbone}
+    held = {name: value.detach().cpu().contiguous() for name, value in parameters.items()}
+    save_file(held, Path(folder) / ADAPTER_FILE, metadata=told)
+
+
+@torch.no_grad()
+def load_adapter(folder: Path | str, parameters: Mapping[str, Tensor], lora: LoraConfig, *, backbone: str) -> None:
+    """Fills an adapter with what `save_adapter` wrote.
+
+    Args:
+        folder: A model exported from a training with adapters.
+        parameters: A and B by layer, overwritten.
+        lora: What they were made with.
+        backbone: `fingerprint` of the weights they belong to.
+
+    Raises:
+        FileNotFoundError: the folder holds no adapter.
+        ValueError: it is one of another backbone, rank, scale or other layers.
+    """
+    path = Path(folder) / ADAPTER_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing: with lora, init must be a student that was trained with lora from the same teacher; "
+            "set lora to null to go on with a whole model"
+        )
+    with safe_open(path, framework="pt") as file:
+        told = file.metadata() or {}
+        if not {"rank", "alpha", "backbone"} <= set(told):
+            raise ValueError(f"{path} does not say its rank, alpha and backbone: it was not exported by flashwam")
+        if (int(told["rank"]), float(told["alpha"])) != (lora.rank, lora.alpha):
+            raise ValueError(
+                f"{path} has rank {told['rank']} and alpha {told['alpha']}; this recipe's lora asks for {lora.rank} "
+                f"and {lora.alpha}"
+            )
+        names = set(file.keys())
+        if names != set(parameters):
+            apart = sorted(names ^ set(parameters))
+            raise ValueError(f"{path} adapts other layers than lora.targets: {len(apart)} differ, first {apart[:3]}")
+        if told.get("backbone") != backbone:
+            raise ValueError(f"{path} was trained on another teacher than this recipe's; give that one's, or no init")
+        for name, parameter in parameters.items():
+            parameter.copy_(file.get_tensor(name))

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model behind a websocket: LingBot-VA's protocol, one policy session per connection."""

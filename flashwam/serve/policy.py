@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One episode's policy behind the three requests of LingBot-VA's protocol: reset, infer, refresh.
+
+Letters: C and A channels, F latent frames of a chunk, N actions per latent frame, U controls, L text tokens, D width.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flashwam.data.codec import Codec
+from flashwam.data.episodes import CAMERA
+from flashwam.sampling import Rollout, StreamSampler, parse_nfe, samplers_for
+from flashwam.student import load_wam, model_folder
+from flashwam.wam.base import WorldActionModel
+
+__all__ = ["FrameCodec", "ObservationCodec", "PolicySession", "ServedModel", "describe_sampling", "load_served"]
+
+Observation = Mapping[str, Any]
+"""Camera name -> uint8 [height, width, 3]; other keys are ignored."""
+
+
+class ObservationCodec(Protocol):
+    """Between one episode and the model; a new one is made at every reset, so it may keep state, such as a video
+    encoder's. Actions it is given are float32 on the CPU; what it returns may be on any device. What a client sent
+    wrongly is a ValueError or TypeError."""
+
+    def encode(self, observations: Sequence[Observation]) -> Tensor:
+        """Pictures that follow on those of earlier calls -> latents [1, C, F, h, w]; the first call has one."""
+
+    def actions(self, actions: Tensor) -> np.ndarray:
+        """Model actions [1, A, F, N, 1] -> controls, float32 [U, F, N]."""
+
+    def executed(self, state: np.ndarray) -> Tensor:
+        """Executed controls, float32 [U, F, N] -> model actions [1, A, F, N, 1]."""
+
+    def text(self, prompt: str) -> Tensor:
+        """[1, L, D]."""
+
+
+class FrameCodec:
+    """`Codec` for one camera: one picture is one latent frame.
+
+    Args:
+        codec: Shared among sessions; it keeps no state.
+        size: Height and width of a picture in pixels.
+        camera: Key of the picture in an observation.
+    """
+
+    def __init__(self, codec: Codec, *, size: tuple[int, int], camera: str = CAMERA) -> None:
+        self._codec = codec
+        self._size = size
+        self._camera = camera
+
+    def encode(self, observations: Sequence[Observation]) -> Tensor:
+        """See `ObservationCodec.encode`."""
+        return self._codec.video(np.stack([self._picture(observation) for observation in observations])[None])
+
+    def _picture(self, observation: Observation) -> np.ndarray:
+        picture, shape = observation.get(self._camera), (*self._size, 3)
+        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape != shape:
+            raise ValueError(f"{self._camera!r} must be a picture, uint8 {list(shape)}; got {_shown(picture)}")
+        return picture
+
+    def actions(self, actions: Tensor) -> np.ndarray:
+        """See `ObservationCodec.actions`."""
+        frames = actions.shape[2]
+        return self._codec.controls(actions)[0].reshape(frames, -1, len(self._codec.actions.used)).transpose(2, 0, 1)
+
+    def executed(self, state: np.ndarray) -> Tensor:
+        """See `ObservationCodec.executed`."""
+        return self._codec.executed(state.transpose(1, 2, 0).reshape(1, -1, state.shape[0]), state.shape[2])
+
+    def text(self, prompt: str) -> Tensor:
+        """See `ObservationCodec.text`."""
+        return self._codec.text(prompt)[None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel:
+    """What all sessions share.
+
+    Args:
+        wam: The model, in evaluation mode.
+        samplers: Stream name -> how it is drawn.
+        codec: Makes an episode's codec.
+        metadata: Plain values that a client is told when it connects.
+    """
+
+    wam: WorldActionModel
+    samplers: Mapping[str, StreamSampler]
+    codec: Callable[[], ObservationCodec]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_served(folder: str | Path, *, nfe: str | None = None, device: str = "cpu") -> ServedModel:
+    """Loads a checkpoint with its codec.
+
+    Args:
+        folder: A teacher's or student's folder, or a run folder.
+        nfe: Steps such as "1v/2a", or "full"; what the checkpoint itself says if None.
+        device: Where it runs.
+
+    Raises:
+        FileNotFoundError, ValueError: it cannot be loaded or sampled.
+    """
+    folder = model_folder(folder)
+    wam, info = load_wam(folder)
+    wam.to(device).eval()
+    teacher = info.kind == "teacher"
+    steps = parse_nfe(nfe, tuple(wam.streams)) if nfe is not None else None
+    if nfe is None and not teacher:
+        steps = {name: spec.steps for name, spec in info.streams.items()}
+    samplers = samplers_for(info.streams, steps=steps, teacher=teacher)
+    codec, facts = _frame_codec(folder, wam, device)
+    recipe = info.extra.get("recipe") or {}
+    tasks = recipe.get("evaluate", {}).get("tasks") or recipe.get("data", {}).get("tasks")
+    metadata = {
+        "name": str(info.extra.get("name", folder.parent.name)),
+        "kind": info.kind,
+        "step": info.steps,
+        "device": device,
+        "tasks": list(tasks or []),
+        "episodes": recipe.get("evaluate", {}).get("episodes"),
+        **facts,
+        **describe_sampling(wam, samplers),
+    }
+    return ServedModel(wam=wam, samplers=samplers, codec=codec, metadata=metadata)
+
+
+def _frame_codec(
+    folder: Path, wam: WorldActionModel, device: str
+) -> tuple[Callable[[], ObservationCodec], dict[str, Any]]:
+    """What makes an episode's codec, and what a client must know of it."""
+    codec = Codec.load(folder)
+    codec.autoencoder.to(device)
+    height, width = (side * codec.autoencoder.factor for side in wam.shapes["video"][1:])
+    facts = {
+        "cameras": [CAMERA],
+        "picture_size": [height, width],
+        "controls": len(codec.actions.used),
+        "keyframes_per_frame": 1,
+    }
+    return lambda: FrameCodec(codec, size=(height, width)), facts
+
+
+def describe_sampling(wam: WorldActionModel, samplers: Mapping[str, StreamSampler]) -> dict[str, Any]:
+    """How chunks are drawn, as plain values for `ServedModel.metadata`."""
+    return {
+        "chunk_frames": wam.chunk_frames,
+        "actions_per_frame": wam.shapes["action"][1],
+        "nfe": {name: sampler.steps for name, sampler in samplers.items()},
+        "streams": {
+            name: {
+                "function": dict(sampler.consistency.config),
+                "shift": float(sampler.schedule.shift),
+                "guidance_scale": float(sampler.guidance_scale),
+            }
+            for name, sampler in samplers.items()
+        },
+    }
+
+
+class PolicySession:
+    """One episode at a time: reset, then infer and refresh in turns.
+
+    Frame 0 of the first chunk is the first observation, and its actions are padding; the reply carries all F frames
+    all the same. Later calls of `infer` ignore the observation: what the model knows came through `refresh`.
+
+    Args:
+        model: Shared with other sessions; nothing of it is changed.
+
+    Attributes:
+        stages: Stage -> milliseconds spent on it by the latest request.
+    """
+
+    def __init__(self, model: ServedModel) -> None:
+        self.stages: dict[str, float] = {}
+        self._model = model
+        self._device = next(model.wam.parameters()).device
+        self._codec: ObservationCodec | None = None
+        self._rollout: Rollout | None = None
+        self._first: Tensor | None = None
+        self._text: Tensor | None = None
+        self._null_text: Tensor | None = None
+        self._generator = torch.Generator()
+
+    def handle(self, request: Any) -> tuple[str, dict[str, Any]]:
+        """Answers one unpacked request.
+
+        Returns:
+            Which request it was, and the reply.
+
+        Raises:
+            ValueError, TypeError: the request is not one of the protocol's.
+        """
+        self.stages = {}
+        if not isinstance(request, dict):
+            raise ValueError(f"a request is a map; got {type(request).__name__}")
+        if _flag(request, "reset"):
+            self.reset(request.get("prompt"), seed=request.get("seed"))
+            return "reset", {}
+        if _flag(request, "compute_kv_cache"):
+            self.refresh(request.get("obs"), request.get("state"))
+            return "refresh", {}
+        return "infer", {"action": self.infer(request.get("obs"))}
+
+    def reset(self, prompt: str | None, *, seed: int | None = None) -> None:
+        """Begins an episode.
+
+        Args:
+            prompt: The instruction.
+            seed: Of the noise, 0 to 2**63 - 1; drawn anew if None.
+        """
+        if not isinstance(prompt, str):
+            raise ValueError(f"reset needs a prompt; got {type(prompt).__name__}")
+        self._codec = self._rollout = self._first = None
+        self._generator = torch.Generator()
+        if seed is None:
+            self._generator.seed()
+        elif isinstance(seed, (int, np.integer)) and not isinstance(seed, bool) and 0 <= seed < 2**63:
+            self._generator.manual_seed(int(seed))
+        else:
+            raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1; got {type(seed).__name__}")
+        codec = self._model.codec()
+        guided = any(sampler.guidance_scale != 1 for sampler in self._model.samplers.values())
+        with self._timed("text"):
+            self._text = codec.text(prompt).to(self._device)
+            self._null_text = codec.text("")[0].to(self._device) if guided else None
+        self._codec = codec
+
+    def infer(self, observation: Observation | None = None) -> np.ndarray:
+        """Draws the next chunk.
+
+        Args:
+            observation: The first one of the episode; ignored later.
+
+        Returns:
+            Controls, float32 [U, F, N].
+        """
+        codec = self._begun()
+        if self._rollout is None:
+            self._rollout = self._open(codec, observation)
+        before = dict(self._rollout.seconds)
+        drawn = self._rollout.predict()
+        for name, seconds in self._rollout.seconds.items():
+            self.stages[name] = 1000 * (seconds - before[name])
+        return np.ascontiguousarray(codec.actions(drawn["action"].float().cpu()), dtype=np.float32)
+
+    def refresh(self, observations: Sequence[Observation], state: np.ndarray) -> None:
+        """Puts what happened in the place of what was drawn, and moves on to the next chunk.
+
+        Args:
+            observations: What was seen since the last refresh, or since the first observation.
+            state: The controls that were executed, [U, F, N]; in the first chunk, frame 0 is padding.
+        """
+        codec = self._begun()
+        if self._rollout is None:
+            raise ValueError("refresh needs the first observation: send infer with it before")
+        state = self._state(state)
+        with self._timed("vae"):
+            video = codec.encode(_observations(observations)).to(self._device)
+            if self._first is not None:
+                video = torch.cat([self._first, video], 2)
+        frames = self._model.wam.chunk_frames
+        if video.shape[2] != frames:
+            missing = " after the first chunk" if self._first is not None else ""
+            raise ValueError(
+                f"a chunk has {frames} latent frames; {len(observations)} observations{missing} make {video.shape[2]}"
+            )
+        action = codec.executed(state).to(self._device)
+        if self._first is not None:
+            action = torch.cat([torch.zeros_like(action[:, :, :1]), action[:, :, 1:]], 2)
+        with self._timed("cache"):
+            self._rollout.observe({"video": video, "action": action})
+        self._first = None
+
+    def _open(self, codec: ObservationCodec, observation: Observation | None) -> Rollout:
+        observations = _observations(observation if isinstance(observation, list) else [observation])
+        if len(observations) != 1:
+            raise ValueError(f"an episode begins with one observation; got {len(observations)}")
+        with self._timed("vae"):
+            first = codec.encode(observations).to(self._device)
+        wam = self._model.wam
+        channels, height, width = wam.shapes["video"]
+        if first.shape != (1, channels, 1, height, width):
+            raise ValueError(
+                f"the first observation makes latents {list(first.shape)}; expected one of {height, width}"
+            )
+        actions, per_frame, _ = wam.shapes["action"]
+        self._first = first
+        return Rollout(
+            wam,
+            self._model.samplers,
+            text=self._text,
+            null_text=self._null_text,
+            first={"video": first, "action": first.new_zeros(1, actions, 1, per_frame, 1)},
+            generator=self._generator,
+        )
+
+    def _state(self, state: Any) -> np.ndarray:
+        wam = self._model.wam
+        shape = (wam.chunk_frames, wam.shapes["action"][1])
+        if not isinstance(state, np.ndarray) or state.dtype.kind not in "fiu" or state.shape[1:] != shape:
+            expected = f"float32 [controls, {shape[0]}, {shape[1]}]"
+            raise ValueError(f"state must be the executed controls, {expected}; got {_shown(state)}")
+        state = state.astype(np.float32)
+        if not np.isfinite(state).all():
+            raise ValueError("state must be finite")
+        return state
+
+    def _begun(self) -> ObservationCodec:
+        if self._codec is None:
+            raise ValueError("no episode has begun: send reset with a prompt first")
+        return self._codec
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.stages[stage] = 1000 * (time.perf_counter() - start)
+
+
+def _flag(request: Mapping[str, Any], key: str) -> bool:
+    value = request.get(key, False)
+    if not isinstance(value, (bool, int, np.bool_, np.integer, type(None))):
+        raise ValueError(f"{key} must be true or false; got {type(value).__name__}")
+    return bool(value)
+
+
+def _observations(observations: Any) -> Sequence[Observation]:
+    if not isinstance(observations, list) or not observations or not all(isinstance(o, dict) for o in observations):
+        raise ValueError("observations must be maps from camera to picture, in a list where there are several")
+    return observations
+
+
+def _shown(value: Any) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__

@@ -1,0 +1,395 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The released layout, against a slow computation row by row that shares no code with the reader."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from lerobot_sets import LIBERO, ROBOTWIN, latent_file, write_set
+
+from flashwam.data.actions import ActionNorm
+from flashwam.data.controls import ControlSpace
+from flashwam.data.lerobot import SegmentDataset
+
+USED = {"robotwin": (*range(7), 28, *range(7, 14), 29), "libero": tuple(range(7))}
+PLAN = {
+    # Rows, then (start, end, row of the first picture, latent frames): 16 actions a frame.
+    "robotwin": {
+        "clean_50/adjust_bottle": [(130, [(0, 130, 0, 9)]), (90, [(0, 50, 0, 3), (50, 90, 53, 3)])],
+        "aug_500/click_bell": [(70, [(3, 70, 5, 5)])],
+    },
+    # Four actions a frame.
+    "libero": {"long": [(60, [(0, 60, 0, 15)]), (30, [(2, 30, 3, 6)])]},
+}
+QUANTILES = {
+    "robotwin": (
+        [-0.6, -0.5, -0.9, -1, -1, -1, -1, -0.3, -0.2, -0.4, -1, -1, -1, -1] + [0] * 16,
+        [0.6, 0.5, 0.9, 1, 1, 1, 1, 0.3, 0.2, 0.4, 1, 1, 1, 1] + [0] * 14 + [1, 1],
+    ),
+    "libero": ([-0.6, -0.8, -0.9, -0.1, -0.2, -0.3, -1] + [0] * 23, [0.9, 0.8, 0.9, 0.2, 0.2, 0.3, 1] + [0] * 23),
+}
+CAMERAS = {"robotwin": ROBOTWIN, "libero": LIBERO}
+
+
+@pytest.fixture(scope="module", params=["robotwin", "libero"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("released")
+    for name, plan in PLAN.items():
+        write_set(folder / name, name, plan)
+    return folder
+
+
+def norm(kind, clip=1.5):
+    low, high = QUANTILES[kind]
+    return ActionNorm(q01=tuple(map(float, low)), q99=tuple(map(float, high)), used=USED[kind], clip=clip)
+
+
+def reader(root, kind, *, frames=4, clip=1.5, first="raw_zero", **keywords):
+    space = ControlSpace(norm=norm(kind, clip), relative=kind == "robotwin", first=first)
+    layout = "tshape" if kind == "robotwin" else "width"
+    return SegmentDataset(root, cameras=CAMERAS[kind], layout=layout, space=space, window_frames=frames, **keywords)
+
+
+def hamilton(p, q):
+    """Product of two quaternions (x, y, z, w)."""
+    (a, b, c, d), (e, f, g, h) = p, q
+    return [
+        d * e + a * h + b * g - c * f,
+        d * f - a * g + b * h + c * e,
+        d * g + a * f - b * e + c * h,
+        d * h - a * e - b * f - c * g,
+    ]
+
+
+def by_hand(segment, kind, clip):
+    """Video, actions and mask of a segment, number by number."""
+    files = [torch.load(segment.latents(camera), weights_only=True) for camera in CAMERAS[kind]]
+    frames = (len(files[0]["frame_ids"]) - 1) // 4 + 1
+
+    def pixel(file, c, f, y, x):
+        row = (f * file["latent_height"] + y) * file["latent_width"] + x
+        return float(file["latent"][row, c])
+
+    if kind == "robotwin":
+        video = torch.empty(4, frames, 6, 6)
+        places = [(0, 2, 0), (1, 0, 0), (2, 0, 3)]
+    else:
+        video = torch.empty(4, frames, 2, 7)
+        places = [(0, 0, 0), (1, 0, 3)]
+    for number, top, left in places:
+        file = files[number]
+        for c in range(4):
+            for f in range(frames):
+                for y in range(file["latent_height"]):
+                    for x in range(file["latent_width"]):
+                        video[c, f, top + y, left + x] = pixel(file, c, f, y, x)
+
+    stride = files[0]["frame_ids"][1] - files[0]["frame_ids"][0]
+    per = 4 * stride
+    table = pq.read_table(segment.table).column("action").to_pylist()[segment.start : segment.end]
+    table = table[files[0]["frame_ids"][0] - segment.start :]
+    rows = [[0.0] * len(USED[kind]) for _ in range(per)]
+    for row in table:
+        if kind == "libero":
+            rows.append(list(row))
+            continue
+        out = []
+        for arm in (0, 8):
+            position, turn, grip = row[arm : arm + 3], row[arm + 3 : arm + 7], row[arm + 7]
+            start = table[0][arm + 3 : arm + 7]
+            inverse = [-start[0], -start[1], -start[2], start[3]]
+            out += [position[i] - table[0][arm + i] for i in range(3)] + hamilton(inverse, turn) + [grip]
+        rows.append(out)
+    low, high = QUANTILES[kind]
+    action, mask = torch.zeros(30, frames, per, 1), torch.zeros(30, frames, per, 1, dtype=torch.bool)
+    for f in range(frames):
+        for n in range(per):
+            for place, channel in enumerate(USED[kind]):
+                value = (rows[f * per + n][place] - low[channel]) / (high[channel] - low[channel] + 1e-6) * 2 - 1
+                action[channel, f, n, 0] = value if clip is None else max(-clip, min(clip, value))
+                mask[channel, f, n, 0] = True
+    return video, action, mask, files[0]["text_emb"].float()
+
+
+@pytest.mark.parametrize("clip", [None, 1.5])
+def test_every_segment_is_what_the_slow_computation_gives(roots, kind, clip):
+    data = reader(roots / kind, kind, clip=clip)
+    assert len(data) == sum(len(segments) for repo in PLAN[kind].values() for _, segments in repo)
+    for number, segment in enumerate(data.segments):
+        video, action, mask, text = by_hand(segment, kind, clip)
+        sample = data.segment(number)
+        assert torch.equal(sample.video, video)
+        assert torch.equal(sample.mask, mask)
+        assert torch.equal(sample.text, text)
+        assert torch.allclose(sample.action, action, atol=2e-5)
+        assert sample.prompt == f"part {segment.start}"
+
+
+def test_frame_zero_is_raw_zeros_normalised_or_zero(roots, kind):
+    low, high = (torch.tensor(q, dtype=torch.float64) for q in QUANTILES[kind])
+    zero = (0 - low) / (high - low + 1e-6) * 2 - 1
+    for channel in USED[kind]:
+        first = reader(roots / kind, kind, clip=None).segment(0).action[channel, 0]
+        assert torch.allclose(first.double(), zero[channel].expand_as(first), atol=1e-5)
+    assert not reader(roots / kind, kind, first="zero").segment(0).action[:, 0].any()
+    published = reader(roots / kind, kind).segment(0).action[:, 1:]
+    assert torch.equal(reader(roots / kind, kind, first="zero").segment(0).action[:, 1:], published)
+
+
+def test_windows_are_cuts_of_segments(roots, kind):
+    data = reader(roots / kind, kind, frames=4)
+    cut, padded = set(), 0
+    for draw in range(60):
+        drawn = data[draw]
+        name, _, start = data.describe(draw).partition(" from latent frame ")
+        start = int(start)
+        whole = data.segment([str(s) for s in data.segments].index(name))
+        frames = whole.video.shape[1]
+        assert start <= max(0, frames - 4)
+        cut.add((name, start))
+        for f in range(4):
+            real = start + f < frames
+            padded += not real
+            assert torch.equal(drawn["video"][:, f], whole.video[:, min(start + f, frames - 1)])
+            assert bool(drawn["video_mask"][0, f]) == real
+            assert torch.equal(drawn["action_mask"][:, f], whole.mask[:, 0] & real)
+            expected = whole.action[:, 0] if f == 0 else whole.action[:, start + f] if real else 0 * whole.action[:, 0]
+            assert torch.equal(drawn["action"][:, f], expected)
+    assert len({start for _, start in cut}) > 3
+    assert (padded > 0) == (kind == "robotwin")
+
+
+def test_a_large_window_holds_the_whole_published_sample(roots, kind):
+    data = reader(roots / kind, kind, frames=20)
+    for draw in range(len(data)):
+        drawn, whole = data[draw], data.segment(data._number(draw))
+        frames = whole.video.shape[1]
+        assert torch.equal(drawn["action"][:, :frames], whole.action)
+        assert torch.equal(drawn["action_mask"][:, :frames], whole.mask)
+        assert not drawn["action_mask"][:, frames:].any()
+
+
+def test_every_epoch_visits_each_segment_once(roots, kind):
+    data = reader(roots / kind, kind, seed=5)
+    size = len(data)
+    epochs = [tuple(data.describe(e * size + i).split(" from")[0] for i in range(size)) for e in range(8)]
+    assert all(len(set(epoch)) == size for epoch in epochs)
+    assert len(set(epochs)) > 1
+
+
+def test_a_draw_is_a_function_of_seed_and_number(roots, kind):
+    together = reader(roots / kind, kind, seed=3, text_dropout=0.5).sample(range(30, 50))
+    other = reader(roots / kind, kind, seed=3, text_dropout=0.5)
+    for i in reversed(range(30, 50)):
+        single = other[i]
+        assert all(torch.equal(single[key], together[key][i - 30]) for key in single)
+    changed = reader(roots / kind, kind, seed=4)
+    assert [other.describe(i) for i in range(20)] != [changed.describe(i) for i in range(20)]
+
+
+def test_text_is_dropped_at_its_rate_and_for_nothing_else(roots, kind):
+    kept, dropping = reader(roots / kind, kind), reader(roots / kind, kind, text_dropout=0.1)
+    empty = torch.full((5, 6), 0.25)
+    dropped = []
+    for i in range(400):
+        a, b = kept[i], dropping[i]
+        dropped.append(torch.equal(b["text"], empty))
+        assert dropped[-1] or torch.equal(a["text"], b["text"])
+        assert torch.equal(a["video"], b["video"])
+        assert torch.equal(a["action"], b["action"])
+    # Four standard deviations about 40.
+    assert 16 <= sum(dropped) <= 64
+
+
+def test_batch_marks_frame_zero_as_given(roots, kind):
+    data = reader(roots / kind, kind)
+    batch = data.batch(range(5))
+    assert batch.given[:, 0].all()
+    assert not batch.given[:, 1:].any()
+    assert not batch.mask["action"][:, :, 0].any()
+    assert not batch.mask["video"][:, :, 0].any()
+    assert batch.mask["action"][:, list(USED[kind]), 1].all()
+    assert torch.equal(batch.history["action"], batch.clean["action"])
+    assert torch.equal(batch.null_text, torch.full((5, 6), 0.25))
+    assert data.shapes["video"] == tuple(batch.clean["video"].shape[i] for i in (1, 3, 4))
+    assert data.shapes["action"] == (30, 16 if kind == "robotwin" else 4, 1)
+
+
+def test_first_share_begins_where_segments_begin(roots):
+    data = reader(roots / "libero", "libero", first_share=1.0)
+    assert all(data.describe(i).endswith("frame 0") for i in range(20))
+
+
+def test_tasks_choose_folders_on_the_way(roots):
+    root = roots / "robotwin"
+    assert len(reader(root, "robotwin", tasks=["clean_50"])) == 3
+    assert len(reader(root, "robotwin", tasks=["click_*"])) == 1
+    assert len(reader(root, "robotwin", tasks=["*"])) == 4
+    with pytest.raises(FileNotFoundError, match=r"adjust_bottel.*adjust_bottle"):
+        reader(root, "robotwin", tasks=["adjust_bottel"])
+
+
+def test_a_segment_without_latents_of_every_camera_is_no_sample(roots, tmp_path):
+    shutil.copytree(roots / "robotwin", tmp_path / "copy")
+    data = reader(tmp_path / "copy", "robotwin")
+    data.segments[1].latents(ROBOTWIN[2]).unlink()
+    assert len(reader(tmp_path / "copy", "robotwin")) == len(data) - 1
+    with pytest.raises(FileNotFoundError, match=r"4 segments.*cam_low"):
+        SegmentDataset(tmp_path / "copy", cameras=["cam_low"], layout="width", space=data.space, window_frames=4)
+
+
+def damage_truncate(segment):
+    path = segment.latents(ROBOTWIN[1])
+    path.write_bytes(path.read_bytes()[:-300])
+    return path
+
+
+def damage_bit(segment):
+    path = segment.latents(ROBOTWIN[0])
+    content = bytearray(path.read_bytes())
+    at = content.find(torch.load(path, weights_only=True)["latent"].view(torch.int16).numpy().tobytes())
+    content[at + 11] ^= 8
+    path.write_bytes(content)
+    return path
+
+
+def damage_foreign(segment):
+    path = segment.latents(ROBOTWIN[2])
+    torch.save({"weights": torch.zeros(3)}, path)
+    return path
+
+
+def damage_rows(segment):
+    path = segment.latents(ROBOTWIN[0])
+    value = torch.load(path, weights_only=True)
+    torch.save(value | {"start_frame": value["start_frame"] - 1}, path)
+    return path
+
+
+def damage_size(segment):
+    path = segment.latents(ROBOTWIN[0])
+    value = torch.load(path, weights_only=True)
+    rng = np.random.default_rng(0)
+    first = value["frame_ids"][0]
+    text = value["text"]
+    torch.save(
+        latent_file(
+            rng,
+            (2, 2),
+            frames=value["latent_num_frames"],
+            first=first,
+            stride=4,
+            start=segment.start,
+            end=segment.end,
+            text=text,
+        ),
+        path,
+    )
+    return path
+
+
+def damage_table(segment):
+    segment.table.write_bytes(segment.table.read_bytes()[:200])
+    return segment.table
+
+
+def damage_table_gone(segment):
+    segment.table.unlink()
+    return segment.table
+
+
+def damage_short(segment):
+    table = pq.read_table(segment.table)
+    pq.write_table(table.slice(0, segment.start + 20), segment.table)
+    return segment.table
+
+
+def damage_nan(segment):
+    import pyarrow as pa
+
+    rows = pq.read_table(segment.table).column("action").to_pylist()
+    rows[segment.start + 9][4] = float("nan")
+    pq.write_table(pa.table({"action": rows}), segment.table)
+    return segment.table
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (damage_truncate, "not a latent file"),
+        (damage_bit, "damaged"),
+        (damage_foreign, "expected a mapping with latent"),
+        (damage_rows, "by its own account"),
+        (damage_size, "half as high"),
+        (damage_table, "not a readable parquet"),
+        (damage_table_gone, "is missing"),
+        (damage_short, "rows of actions"),
+        (damage_nan, "not all finite"),
+    ],
+)
+def test_a_bad_file_is_refused_by_name_or_skipped_counted_and_listed(roots, tmp_path, damage, reason):
+    root = tmp_path / "copy"
+    shutil.copytree(roots / "robotwin", root)
+    clean = reader(root, "robotwin")
+    # The last of its episode's, so that a damaged table hits one segment alone.
+    victim = next(i for i, s in enumerate(clean.segments) if s.repo.name == "click_bell")
+    path = damage(clean.segments[victim])
+    with pytest.raises((ValueError, FileNotFoundError), match=reason) as caught:
+        reader(root, "robotwin").check(progress=False)
+    assert str(path) in str(caught.value)
+    data = reader(root, "robotwin", skip_bad=True)
+    drawn = [data.describe(i) for i in range(40)]
+    assert not any("click_bell" in text for text in drawn)
+    assert len(data.bad.reasons) == 1
+    assert reason.partition(" ")[0] in data.reasons[0]
+    # What had been known before a draw does not change it.
+    again = reader(root, "robotwin", skip_bad=True)
+    assert len(again.check(progress=False)) == 1
+    assert [again.describe(i) for i in reversed(range(40))] == drawn[::-1]
+    untouched = [i for i in range(40) if "click_bell" not in clean.segments[clean._number(i)].repo.name]
+    fresh = reader(roots / "robotwin", "robotwin")
+    assert all(fresh.describe(i) == drawn[i] for i in untouched)
+
+
+def test_a_repo_with_broken_meta_is_refused_by_name_or_skipped(roots, tmp_path):
+    shutil.copytree(roots / "robotwin", tmp_path / "copy")
+    info = tmp_path / "copy" / "aug_500" / "click_bell" / "meta" / "info.json"
+    lines = info.with_name("episodes.jsonl")
+    good = lines.read_bytes()
+    for path, content, reason in (
+        (lines, good + b"\xff\xfe\n", "line 2"),
+        (lines, good.replace(b'"end_frame": 70', b'"end_frame": 71'), "episode 0 of 70 rows"),
+        (info, b"{", "not JSON"),
+        (info, json.dumps({"fps": 10, "codebase_version": "v3.0"}).encode(), "flashwam convert"),
+    ):
+        before = path.read_bytes()
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{path.name}.*{reason}"):
+            reader(tmp_path / "copy", "robotwin")
+        data = reader(tmp_path / "copy", "robotwin", skip_bad=True)
+        assert len(data) == 3
+        assert len(data.bad.reasons) == 1
+        path.write_bytes(before)
+    assert len(reader(tmp_path / "copy", "robotwin")) == 4
+
+
+def test_nothing_readable_is_an_error_even_when_skipping(roots, tmp_path):
+    shutil.copytree(roots / "libero", tmp_path / "copy")
+    for path in (tmp_path / "copy").rglob("*.pth"):
+        path.write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"none of the 2 segments.*\.pth"):
+        reader(tmp_path / "copy", "libero", skip_bad=True)
+    (tmp_path / "copy" / "long" / "meta" / "info.json").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"no data set.*info\.json: not JSON"):
+        reader(tmp_path / "copy", "libero", skip_bad=True)
+    (tmp_path / "copy" / "empty_emb.pt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"empty_emb\.pt is missing"):
+        reader(tmp_path / "copy", "libero", skip_bad=True)

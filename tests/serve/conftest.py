@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A student of random weights, saved as a run would, and what it answers."""
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("websockets")
+pytest.importorskip("msgpack")
+
+from flashwam.core.streams import StreamSpec
+from flashwam.data.actions import ActionNorm
+from flashwam.data.autoencoder import FrameAutoencoder
+from flashwam.data.codec import Codec
+from flashwam.data.episodes import CAMERA
+from flashwam.serve.policy import load_served
+from flashwam.serve.server import ServerOptions, serving
+from flashwam.student import save_wam
+from flashwam.wam.lingbot_va import LingBotVA
+
+STREAMS = {
+    "video": StreamSpec.from_config("video", {"shift": 5.0, "consistency": "lcm"}),
+    "action": StreamSpec.from_config("action", {"shift": 1.0, "steps": 2}),
+}
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """Folder of a student with its codec: chunks of 2 frames, 4 actions a frame, pictures of 64 pixels."""
+    folder = tmp_path_factory.mktemp("run") / "student"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        wam = LingBotVA.create(
+            latent_size=(8, 8),
+            chunk_frames=2,
+            actions_per_frame=4,
+            window_chunks=2,
+            patch_size=(1, 4, 4),
+            num_attention_heads=2,
+            attention_head_dim=20,
+            in_channels=3,
+            out_channels=3,
+            action_dim=4,
+            text_dim=32,
+            freq_dim=16,
+            ffn_dim=32,
+            num_layers=1,
+        )
+        for parameter in wam.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        autoencoder = FrameAutoencoder(latent_channels=3, width=16)
+    recipe = {"data": {"tasks": ["faucet-turn"]}, "evaluate": {"episodes": 1}}
+    save_wam(folder, wam, STREAMS, kind="student", info={"steps": 7, "name": "tiny", "recipe": recipe})
+    norm = ActionNorm(q01=(-0.9, -1.0, -0.5, -1.0), q99=(0.8, 1.0, 1.0, 1.0), used=(0, 1, 2, 3))
+    Codec(autoencoder=autoencoder, actions=norm).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(checkpoint):
+    """What the server serves."""
+    return load_served(checkpoint)
+
+
+@pytest.fixture
+def server(model):
+    """A server of its own for a test."""
+    with serving(model, ServerOptions(port=0, max_message_bytes=2**20)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def episode():
+    """Makes what a robot sees and is told: seed -> prompt, observations."""
+
+    def make(seed, frames=5):
+        rng = np.random.default_rng(seed)
+        pictures = rng.integers(0, 255, (frames, 8, 8, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+        return f"do thing {seed}", [{CAMERA: picture} for picture in pictures]
+
+    return make

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MetaWorld driven through a server, against the same model in this process."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from flashwam.cli import main
+from flashwam.evaluation import evaluate
+from flashwam.serve.client import PolicyClient, RemotePolicy
+from flashwam.serve.server import serving
+from flashwam.served_evaluation import evaluate_served
+from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv
+
+
+@pytest.fixture(scope="module", autouse=True)
+def simulator():
+    """Needs MetaWorld and a headless GL backend."""
+    if importlib.util.find_spec("metaworld") is None:
+        pytest.skip("needs the simulator: pip install 'flashwam[sim]'")
+    from flashwam.sim.gl import ensure_gl
+
+    try:
+        ensure_gl()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """Seed of every episode -> the controls it executed, one entry per episode begun."""
+    begun: list[tuple[int, list[np.ndarray]]] = []
+    reset, step = MetaWorldEnv.reset, MetaWorldEnv.step
+
+    def spy_reset(self, seed, **options):
+        begun.append((seed, []))
+        return reset(self, seed, **options)
+
+    def spy_step(self, action):
+        next(controls for seed, controls in reversed(begun) if seed == self.seed).append(np.array(action))
+        return step(self, action)
+
+    monkeypatch.setattr(MetaWorldEnv, "reset", spy_reset)
+    monkeypatch.setattr(MetaWorldEnv, "step", spy_step)
+    return begun
+
+
+def test_an_episode_through_a_server_is_the_local_one(model, checkpoint, executed, tmp_path):
+    (local,) = evaluate(checkpoint, nfe=("1v/2a",), seed=2, out=tmp_path / "local")
+    with serving(model) as server:
+        (remote,) = evaluate_served(server.url, seed=2, out=tmp_path / "served")
+    (seed, here), (same, there) = executed
+    assert seed == same == EVAL_SEED_BASE + 20_000
+    assert len(here) == 64
+    assert_array_equal(here, there)
+    assert np.ptp(here, axis=0).max() > 0.1
+    for key in ("tasks", "overall", "nfe", "kind", "step", "seed", "run", "setting", "asked"):
+        assert remote[key] == local[key]
+    assert remote["latency"]["chunk_ms"] > 0
+
+
+def test_the_command_drives_the_same_scenes_one_by_one(model, executed, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with serving(model) as server:
+        assert main(["evaluate", "--server", server.url, "--episodes", "2", "--json", "numbers.json"]) == 0
+    assert [seed for seed, _ in executed] == [EVAL_SEED_BASE, EVAL_SEED_BASE + 1]
+    (result,) = json.loads((tmp_path / "numbers.json").read_text())
+    assert result["asked"] == {"tasks": ["faucet-turn"], "episodes": 2, "closed_loop": True}
+    assert result["overall"]["episodes"] == 2
+    assert json.loads((tmp_path / "runs/served/tiny/evaluations/step7_1v-2a_served_seed0.json").read_text()) == result
+    assert "tiny 1v/2a served" in capsys.readouterr().out
+
+
+def test_a_model_of_other_cameras_is_refused(model):
+    with serving(model) as server, PolicyClient(server.url) as client:
+        for change in ({"cameras": ["a", "b"]}, {"keyframes_per_frame": 4}, {"cameras": []}):
+            client.metadata = {**model.metadata, **change}
+            with pytest.raises(ValueError, match="one camera"):
+                RemotePolicy(client)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "either CHECKPOINT or --server"),
+        (["there", "--server", "ws://127.0.0.1:1"], "either CHECKPOINT or --server"),
+        (["--server", "ws://127.0.0.1:1", "--nfe", "1v/1a"], "the server's to choose"),
+        (["--server", "ws://127.0.0.1:1"], "no policy server answers"),
+        (["--server", "not a url"], "reads like ws://"),
+        (["--server", "ws://127.0.0.1:1", "--token-file", "no/such/file"], "no/such/file"),
+    ],
+)
+def test_wrong_arguments_are_told(capsys, arguments, told):
+    try:
+        status = main(["evaluate", *arguments])
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    assert told in capsys.readouterr().err

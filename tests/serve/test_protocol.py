@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import pickle
+
+import msgpack
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from safetensors.numpy import load_file
+
+from flashwam.serve.protocol import pack, unpack
+
+
+def array(data=b"\x00\x01\x02\x03", dtype="|u1", shape=(2, 2), **more):
+    return {b"__ndarray__": True, b"data": data, b"dtype": dtype, b"shape": shape, **more}
+
+
+def scalar(data, dtype):
+    return {b"__npgeneric__": True, b"data": data, b"dtype": dtype}
+
+
+@pytest.fixture(scope="module")
+def golden_message(golden_dir):
+    """The original's object, rebuilt from the stored tensors, and the bytes it went over the wire as."""
+    values = json.loads((golden_dir / "lingbot_va.json").read_text())
+    tensors = load_file(golden_dir / "lingbot_va.safetensors")
+    message = {
+        "obs": {"k": tensors["msgpack/obj/obs/k"]},
+        "prompt": values["msgpack/obj/prompt"],
+        "reset": values["msgpack/obj/reset"],
+        "state": tensors["msgpack/obj/state"],
+        "s": np.float32(values["msgpack/obj/s"]),
+    }
+    return message, bytes.fromhex(values["msgpack/packed"]["bytes_hex"])
+
+
+def test_bytes_are_the_originals(golden_message):
+    message, wire = golden_message
+    assert pack(message) == wire
+
+
+def test_the_originals_bytes_are_read(golden_message):
+    message, wire = golden_message
+    read = unpack(wire)
+    assert list(read) == list(message)
+    for got, sent in ((read["obs"]["k"], message["obs"]["k"]), (read["state"], message["state"])):
+        assert got.dtype == sent.dtype
+        assert_array_equal(got, sent, strict=True)
+    assert (read["prompt"], read["reset"]) == ("p", True)
+    assert isinstance(read["s"], np.float32)
+    assert read["s"] == np.float32(1.5)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.arange(24, dtype="<i8").reshape(2, 3, 4)[:, ::2].transpose(2, 0, 1),
+        np.zeros((0, 3), dtype="f2"),
+        np.array(3.5),
+        np.array([True, False]),
+        np.arange(5, dtype=">f4"),
+        np.array(["left", "up"]),
+        np.uint8(255),
+        np.bool_(True),
+        np.int64(-(2**63)),
+    ],
+    ids=lambda value: f"{value.dtype.str}{list(value.shape)}",
+)
+def test_arrays_and_scalars_come_back_as_they_were(value):
+    back = unpack(pack(value))
+    assert type(back) is type(value)
+    assert_array_equal(back, value, strict=True)
+
+
+@pytest.mark.parametrize(
+    "value", [np.array([None]), np.array([1j]), np.zeros(2, dtype="i4,f4"), np.complex64(1), np.array([{}])]
+)
+def test_what_cannot_be_sent_is_refused(value):
+    with pytest.raises(ValueError, match="cannot be sent"):
+        pack({"x": value})
+    with pytest.raises(TypeError, match="plain values"):
+        pack({"x": object()})
+
+
+class Bomb:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('executed')",)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        array(dtype="|O", data=pickle.dumps(Bomb()), shape=(1,)),
+        array(dtype="O"),
+        array(dtype="|V4", shape=(1,)),
+        array(dtype="<c8", data=bytes(8), shape=(1,)),
+        array(dtype="i4,f4", data=bytes(8), shape=(1,)),
+        array(dtype="<M8[ns]", data=bytes(8), shape=(1,)),
+        array(dtype="<f3", data=bytes(3), shape=(1,)),
+        array(dtype="f4," * 10_000),
+        array(dtype=None),
+        array(dtype=b"|u1"),
+        array(shape=(2, 3)),
+        array(shape=(2,)),
+        array(shape=(-2, -2)),
+        array(shape=(4.0,)),
+        array(shape=(True, 4)),
+        array(shape=None),
+        array(shape=b"\x02\x02"),
+        array(shape=(2**40, 2**40), data=b""),
+        array(shape=(2**62, 2**62, 0), data=b""),
+        array(shape=[1] * 33 + [4]),
+        array(data=[0, 1, 2, 3]),
+        array(data="abcd"),
+        {b"__ndarray__": True},
+        scalar("1.5", "<f4"),
+        scalar(b"x", "|u1"),
+        scalar(256, "|u1"),
+        scalar(float("nan"), "<i4"),
+        scalar(1.5, "<i4"),
+        scalar({}, "|O"),
+        scalar(None, "<f8"),
+        {b"__npgeneric__": True},
+        msgpack.ExtType(5, b"x"),
+        msgpack.Timestamp(1),
+        [0] * 4097,
+        [[0] * 4000 for _ in range(20)],
+        [[[]] * 4000 for _ in range(20)],
+        {str(i): i for i in range(4097)},
+    ],
+    ids=lambda message: str(message)[:50],
+)
+def test_foreign_content_is_refused(message):
+    with pytest.raises(ValueError):
+        unpack(msgpack.packb({"x": message}))
+
+
+@pytest.mark.parametrize("depth", [17, 900, 100_000])
+def test_absurd_nesting_is_refused(depth):
+    for opening in (b"\x91", b"\x81\xa1x"):
+        with pytest.raises(ValueError):
+            unpack(opening * depth + b"\xc0")
+    # Lists that say they are long and never come would be made room for, level by level.
+    with pytest.raises(ValueError):
+        unpack(b"\xdd\x7f\xff\xff\xff" * depth)
+
+
+def test_ordinary_nesting_is_read():
+    message = {"obs": [{"cam": np.zeros((1, 1, 3), np.uint8), "deep": [[[[1]]]]}]}
+    assert unpack(pack(message))["obs"][0]["deep"] == [[[[1]]]]
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\xa5abc", b"\xc0\xc0", b"\xa1\xff", b"\x81\x01\x02", b"\x81\x80\x01"])
+def test_broken_messages_are_refused(data):
+    with pytest.raises(ValueError):
+        unpack(data)
+
+
+def test_every_cut_of_a_message_is_refused(golden_message):
+    _, wire = golden_message
+    for end in range(len(wire)):
+        with pytest.raises(ValueError):
+            unpack(wire[:end])
