@@ -35,7 +35,7 @@ TINY = {
 
 
 def test_shipped_recipes_carry_the_published_data_settings():
-    recipes = [load_recipe(f"{name}_flash_wam") for name in ("libero", "robotwin")]
+    recipes = [load_recipe(f"{name}/flash_wam") for name in ("libero", "robotwin")]
     libero, robotwin = (one.data for one in recipes)
     for one, low, high in zip(recipes, (-0.9375, -0.08783501386642456), (0.9375, 0.14745532035827624), strict=True):
         norm = action_norm(one)
