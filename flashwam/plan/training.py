@@ -23,10 +23,7 @@ from flashwam.recipe import LoopConfig, Recipe
 __all__ = ["NOTES", "Option", "TrainingPlan", "plan_training"]
 
 DEFAULT_RANK = 32
-NOTES = (
-    "not counted: the CUDA context, fragmentation and the passes without gradient, 1 to 3 GiB",
-    "assumed: student and target are loaded in float32, the teacher and the backbone of LoRA as the passes compute",
-)
+NOTES = ("not counted: the CUDA context, fragmentation and the passes without gradient, 1 to 3 GiB",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
