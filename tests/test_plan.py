@@ -160,6 +160,19 @@ def test_what_does_not_fit_is_marked_with_how_much():
     assert all(row["fits"] is None for row in plan_numbers(plan_training(recipe, gpus=4))["strategies"])
 
 
+def test_a_small_model_is_shown_in_mebibytes():
+    recipe = load_recipe("metaworld/flash_wam", ["distill.batch_size=2"])
+    plan = plan_training(recipe, gpus=1, memory_gib=20 / 1024)
+    (row,) = (line.split() for line in plan_lines(plan) if line.startswith("* "))
+    assert any("MiB a GPU" in line for line in plan_lines(plan))
+    # Weights, gradients and both moments in float32, target and teacher.
+    expected = [f"{count * 1_376_868 / 2**20:.1f}" for count in (4, 4, 8, 4, 4)]
+    assert row[:2] == ["*", "ddp"]
+    assert row[2:7] == expected
+    assert " ".join(row[-3:]).startswith("NO, ")
+    assert "measured here" in plan.time.how
+
+
 @pytest.mark.parametrize("path", FULL_SIZE, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_recipe_at_full_size_is_planned(path):
     recipe = load_recipe(path)

@@ -13,7 +13,7 @@ _NOT_OFFERED = " (not in recipes yet)"
 
 
 def plan_lines(plan: TrainingPlan) -> list[str]:
-    """What `flashwam plan` prints; the table's numbers are GiB on one GPU."""
+    """What `flashwam plan` prints; the table's numbers are GiB on one GPU, or MiB where all are below one."""
     limit = "" if plan.memory is None else f" of {plan.memory / GIB:g} GiB"
     of = f"{plan.gpus} GPU{'s' if plan.gpus > 1 else ''}{limit}"
     samples = plan.steps * plan.samples_per_step
@@ -59,12 +59,16 @@ def _rows(rows: list[tuple[str, str]]) -> list[str]:
 def _table(plan: TrainingPlan) -> list[str]:
     parts = ["weights", "gradients", "optimiser", *plan.roles]
     other = "without ckpt." if plan.checkpointing else "with ckpt."
-    table = [["  GiB a GPU", *parts, "buffers", "activations", "or step", "peak", other, "fits"]]
+    small = max(option.footprint.peak for option in plan.options) < GIB
+    unit = 2**20 if small else GIB
+    table = [
+        ["  MiB a GPU" if small else "  GiB a GPU", *parts, "buffers", "activations", "or step", "peak", other, "fits"]
+    ]
     for option in plan.options:
         found = option.footprint
         held = [found.resident.get(part, 0) for part in parts]
         numbers = [*held, found.buffers, found.activations, found.step, found.peak, option.other_peak]
-        table.append([_label(option), *(f"{value / GIB:.1f}" for value in numbers), _verdict(plan, found.peak)])
+        table.append([_label(option), *(f"{value / unit:.1f}" for value in numbers), _verdict(plan, found.peak, unit)])
     widths = [max(len(row[k]) for row in table) for k in range(len(table[0]))]
     lines = []
     for name, *cells, verdict in table:
@@ -81,11 +85,11 @@ def _label(option: Option) -> str:
     return ("* " if option.chosen else "  ") + name
 
 
-def _verdict(plan: TrainingPlan, peak: int) -> str:
+def _verdict(plan: TrainingPlan, peak: int, unit: int) -> str:
     spare = plan.spare(peak)
     if spare is None:
         return "-"
-    return f"yes, {spare / GIB:.1f} spare" if spare >= 0 else f"NO, {-spare / GIB:.1f} over"
+    return f"yes, {spare / unit:.1f} spare" if spare >= 0 else f"NO, {-spare / unit:.1f} over"
 
 
 def plan_numbers(plan: TrainingPlan) -> dict[str, Any]:
