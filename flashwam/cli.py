@@ -90,7 +90,20 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"flashwam {_version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_demo, _collect, _convert, _check, _train, _distill, _evaluate, _serve, _analyze, _compare, _info):
+    for add in (
+        _demo,
+        _collect,
+        _convert,
+        _check,
+        _plan,
+        _train,
+        _distill,
+        _evaluate,
+        _serve,
+        _analyze,
+        _compare,
+        _info,
+    ):
         add(commands)
     arguments, rest = parser.parse_known_args(argv)
     # argparse gives up on positionals after the first option; overrides may stand anywhere.
@@ -171,6 +184,26 @@ Tasks with several ways to succeed get data.multimodal_episodes, and a coin choo
     _add_recipe(_command(commands, "collect", _run_collect, text, examples), run_dir=False)
 
 
+def _plan(commands: Any) -> None:
+    text = """\
+memory, fit and time of a training on given GPUs
+Builds the recipe's model without memory and says, for DDP, ZeRO-2, ZeRO-3, FSDP and LoRA: what weights, gradients,
+optimiser, target, teacher and activations take on one GPU, what fits and by how much, how long all steps take."""
+    examples = (
+        "  flashwam plan libero/flash_wam --gpus 4 --memory 80\n"
+        "  flashwam plan robotwin/flash_wam --gpus 8 --memory 141 distill.batch_size=8 --json -\n"
+        "  flashwam plan libero/flash_wam --stage train --memory 24 --rank 64"
+    )
+    parser = _command(commands, "plan", _run_plan, text, examples)
+    parser.add_argument("recipe", metavar="RECIPE", help=_RECIPE_HELP)
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help=_OVERRIDE_HELP)
+    parser.add_argument("--gpus", type=_positive, default=1, metavar="N", help="default: 1")
+    parser.add_argument("--memory", type=_gib, metavar="GIB", help="of one GPU; without it nothing is said to fit")
+    parser.add_argument("--stage", choices=("train", "distill"), help="default: distill, where the recipe has it")
+    parser.add_argument("--rank", type=_positive, metavar="R", help="of LoRA adapters (default: the recipe's, or 32)")
+    _add_json(parser)
+
+
 def _convert(commands: Any) -> None:
     text = """\
 latents from raw LeRobot episodes, versions 2 and 3
@@ -179,8 +212,8 @@ stride), with the autoencoder and text encoder of wam.pretrained, and writes the
 below OUT, with the actions' quantiles. data.processes episodes are encoded at a time. A file that is there is never
 made again, so the same command goes on after an interruption."""
     examples = (
-        "  flashwam convert raw/towels data/towels --recipe robotwin_flash_wam wam.pretrained=checkpoints/base\n"
-        "  flashwam convert raw data --recipe libero_flash_wam data.processes=8 data.skip_bad=true"
+        "  flashwam convert raw/towels data/towels --recipe robotwin/flash_wam wam.pretrained=checkpoints/base\n"
+        "  flashwam convert raw data --recipe libero/flash_wam data.processes=8 data.skip_bad=true"
     )
     parser = _command(commands, "convert", _run_convert, text, examples)
     parser.add_argument("raw", metavar="RAW", type=Path, help="folder above the raw data sets")
@@ -194,7 +227,7 @@ def _check(commands: Any) -> None:
 whether every file of a data set can be read
 Reads every sample of a recipe whose data.source is lerobot, once, and lists each file that is damaged, foreign or does
 not fit the others, with the reason. Exit status 1 if there is any; training skips them with data.skip_bad=true."""
-    examples = "  flashwam check robotwin_flash_wam\n  flashwam check robotwin_flash_wam data.root=data/towels"
+    examples = "  flashwam check robotwin/flash_wam\n  flashwam check robotwin/flash_wam data.root=data/towels"
     parser = _command(commands, "check", _run_check, text, examples)
     parser.add_argument("recipe", metavar="RECIPE", help=_RECIPE_HELP)
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help=_OVERRIDE_HELP)
@@ -221,7 +254,7 @@ functions and is always sampled with them."""
     examples = (
         "  flashwam distill flash_wam\n"
         "  flashwam distill flash_wam streams.video.consistency=linear --run-dir runs/linear_video\n"
-        "  flashwam distill libero_flash_wam --dry-run          the plan at 5 billion parameters"
+        "  flashwam distill libero/flash_wam --dry-run          the plan at 5 billion parameters"
     )
     _add_recipe(_command(commands, "distill", _run_distill, text, examples))
 
@@ -331,6 +364,16 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _gib(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a positive number of GiB, such as 80; got {text!r}")
+    return value
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
@@ -367,6 +410,18 @@ def _run_collect(arguments: argparse.Namespace) -> None:
         from flashwam.pipeline import collect
 
         print(f"demonstrations: {collect(recipe)}")
+
+
+def _run_plan(arguments: argparse.Namespace) -> None:
+    from flashwam.config import load_recipe
+    from flashwam.plan import plan_lines, plan_numbers, plan_training
+
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    chosen = {"gpus": arguments.gpus, "memory_gib": arguments.memory, "rank": arguments.rank}
+    plan = plan_training(recipe, arguments.stage, **chosen)
+    _write_json(arguments.json, plan_numbers(plan))
+    if arguments.json != "-":
+        print("\n".join(plan_lines(plan)))
 
 
 def _run_convert(arguments: argparse.Namespace) -> None:

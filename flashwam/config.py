@@ -60,7 +60,11 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Reci
 
 
 def find_recipe(path_or_name: str | Path) -> Path:
-    """Finds a recipe's file: a path first, then a run folder, then a name below ./recipes or the shipped recipes."""
+    """Finds a recipe's file: a path first, then a run folder, then a name below ./recipes or the shipped recipes.
+
+    Of several that a name fits the one in the fewest folders is meant: "flash_wam" is metaworld/flash_wam, while
+    lingbot_va/libero/flash_wam needs its folder too ("libero/flash_wam").
+    """
     path = Path(path_or_name)
     if path.is_file():
         return path
@@ -70,6 +74,8 @@ def find_recipe(path_or_name: str | Path) -> Path:
     name = path.with_suffix("") if path.suffix in (".yaml", ".yml") else path
     for root in roots:
         found = sorted(root.glob(f"**/{name}.yaml")) if not path.is_absolute() else []
+        depth = min((len(f.parts) for f in found), default=0)
+        found = [f for f in found if len(f.parts) == depth]
         if len(found) > 1:
             names = ", ".join(str(f.relative_to(root).with_suffix("")) for f in found)
             raise ValueError(f"recipe name {str(path_or_name)!r} fits several recipes; choose one of: {names}")

@@ -123,6 +123,7 @@ def _run(
     source = dataset(recipe, codec=codec)
     if isinstance(source, SegmentDataset):
         _check_shapes(source, student)
+    set_precision(loop, student, teacher)
     return run_training(
         make_method(loop, recipe.streams, student, teacher=teacher, seed=recipe.seed),
         source,
@@ -132,6 +133,21 @@ def _run(
         info={"name": recipe.name, "recipe": plain(recipe), **info},
         beside=_codec_writer(recipe, student) if codec is None else codec.save,
     )
+
+
+def set_precision(loop: LoopConfig, student: WorldActionModel, teacher: WorldActionModel | None) -> None:
+    """Float32 for what is trained; what is not needs no more digits than the passes compute with, in place.
+
+    Args:
+        loop: Gives precision and whether adapters are trained, in which case the student's own weights are not.
+        student: The model to train, or the one that adapters go to.
+        teacher: The frozen model, the student itself with adapters.
+    """
+    if loop.lora is None:
+        student.float()
+    frozen = teacher if loop.lora is None else student
+    if frozen is not None and loop.precision == "bf16":
+        frozen.to(torch.bfloat16)
 
 
 def _check_shapes(source: SegmentDataset, model: WorldActionModel) -> None:

@@ -15,6 +15,7 @@ COMMANDS = [
     "collect",
     "convert",
     "check",
+    "plan",
     "train",
     "distill",
     "evaluate",
@@ -89,7 +90,7 @@ def test_plan_of_a_collection_counts_episodes(capsys):
 
 def test_plan_counts_every_copy_of_the_weights(capsys):
     _, out, _ = run(
-        capsys, "distill", "libero_flash_wam", "--dry-run", "distill.strategy=single", "distill.precision=no"
+        capsys, "distill", "libero/flash_wam", "--dry-run", "distill.strategy=single", "distill.precision=no"
     )
     billions = 5_088_872_670 * 4 * (1 + 1 + 2 + 1 + 1) / 2**30  # weights, gradients, AdamW's two, target, teacher
     assert plan_of(out)["memory"].startswith(f"{billions:.1f} GiB")
@@ -107,7 +108,7 @@ def test_plan_counts_every_copy_of_the_weights(capsys):
         (["train", "teacher", "wam.family=lingbot"], ["wam.family", "lingbot_va"]),
         (["train", "lingbot_va/base"], ["wam.config", "latent_size", "missing"]),
         (["distill", "teacher", "--dry-run"], ["no distill section"]),
-        (["collect", "libero_flash_wam"], ["nothing to collect"]),
+        (["collect", "libero/flash_wam"], ["nothing to collect"]),
         (["info", "no/such/folder"], ["no/such/folder", "no such folder"]),
         (["evaluate", "no/such/folder"], ["no/such/folder"]),
     ],
@@ -218,7 +219,7 @@ def test_analyze_prints_the_known_values(capsys, tmp_path):
     for (stream, function), value in known.items():
         found = streams[stream]["functions"][function]["mean_squared_gradient_scale"]
         assert found == pytest.approx(value, abs=1e-3)
-    status, out, _ = run(capsys, "analyze", "libero_flash_wam_shift", "--out", str(tmp_path / "text"))
+    status, out, _ = run(capsys, "analyze", "libero/flash_wam_shift", "--out", str(tmp_path / "text"))
     assert status == 0
     rows = [line.split() for line in out.splitlines()]
     squares = {row[-4].strip("*"): float(row[-2]) for row in rows[3:5]}

@@ -9,6 +9,7 @@ from flashwam.recipe import LoopConfig, LoraConfig
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 SHIPPED = sorted(RECIPES.rglob("*.yaml"))
+COMMON = ["metaworld/distill", "lingbot_va/libero/base", "lingbot_va/robotwin/base"]
 METHODS = ["flash_wam", "naive_lcm", "video_only", "video_only_reg", "linear_both", "best"]
 
 
@@ -21,27 +22,53 @@ def test_shipped_recipe_survives_a_round_trip(path, tmp_path):
     assert not differences(load_recipe(copy), recipe)
 
 
+@pytest.mark.parametrize("base", COMMON)
 @pytest.mark.parametrize("name", METHODS)
-def test_methods_differ_in_streams_alone(name):
-    changed = differences(load_recipe(f"metaworld/{name}"), load_recipe("metaworld/distill"), ignore=("name",))
+def test_methods_differ_in_streams_alone(name, base):
+    recipe = load_recipe(Path(base).parent / name)
+    changed = differences(recipe, load_recipe(base), ignore=("name", "evaluate.nfe"))
+    assert changed or name == "linear_both"
     assert all(key.startswith("streams.") for key in changed), changed
 
 
-def test_on_policy_differs_from_the_others_in_streams_and_method_alone():
-    changed = differences(load_recipe("on_policy"), load_recipe("metaworld/distill"), ignore=("name",))
+@pytest.mark.parametrize("base", COMMON)
+def test_on_policy_differs_from_the_others_in_streams_and_method_alone(base):
+    changed = differences(load_recipe(Path(base).parent / "on_policy"), load_recipe(base), ignore=("name",))
     assert all(key.startswith(("streams.", "distill.method", "distill.options")) for key in changed), changed
 
 
-def test_methods_are_those_of_the_paper():
+@pytest.mark.parametrize(
+    ("folder", "regulariser"),
+    [("metaworld", 0.2), ("lingbot_va/libero", 0.2), ("lingbot_va/robotwin", 0.01)],
+)
+def test_methods_are_those_of_the_paper(folder, regulariser):
     def choices(name):
-        video, action = load_recipe(name).streams.values()
+        video, action = load_recipe(f"{folder}/{name}").streams.values()
         return type(video.consistency), type(action.consistency), video.weight, action.weight, action.regulariser
 
-    assert choices("metaworld/flash_wam") == (LCM, Linear, 1, 1, 0.2)
-    assert choices("metaworld/naive_lcm") == (LCM, LCM, 1, 1, 0)
-    assert choices("metaworld/video_only")[2:] == (1, 0, 0)
-    assert choices("metaworld/video_only_reg")[2:] == (1, 0, 0.2)
-    assert choices("metaworld/linear_both") == (Linear, Linear, 1, 1, 0)
+    assert choices("flash_wam") == (LCM, Linear, 1, 1, regulariser)
+    assert choices("naive_lcm") == (LCM, LCM, 1, 1, 0)
+    assert choices("video_only")[2:] == (1, 0, 0)
+    assert choices("video_only_reg")[2:] == (1, 0, regulariser)
+    assert choices("linear_both") == (Linear, Linear, 1, 1, 0)
+
+
+def test_recipes_at_full_size_have_the_published_values():
+    for name, steps, teacher_steps in (("libero", 2000, 20), ("robotwin", 10000, 25)):
+        recipe = load_recipe(f"{name}/flash_wam")
+        loop, (video, action) = recipe.distill, recipe.streams.values()
+        assert (loop.steps, loop.batch_size * loop.accumulation, loop.lr, loop.ema_decay) == (steps, 48, 5e-6, 0.995)
+        assert (loop.betas, loop.weight_decay, loop.warmup_steps, loop.clip_norm) == ((0.9, 0.999), 0, 100, 2.0)
+        assert (video.guidance, action.guidance, video.huber_c, action.huber_c) == ((2, 10), None, 1e-3, 1e-3)
+        assert (video.schedule.shift, action.schedule.shift, video.anchors, action.anchors) == (5, 1, 2, 2)
+        assert (video.teacher_steps, action.teacher_steps) == (teacher_steps, 50)
+        assert recipe.train.steps * recipe.train.batch_size * recipe.train.accumulation == 4000 * 120
+    assert load_recipe("libero/flash_wam_shift").streams["action"].schedule.shift == 0.05
+
+
+def test_runs_of_different_recipes_have_different_folders():
+    named = [run_folder(load_recipe(path)) for path in SHIPPED if path.stem not in ("base", "distill")]
+    assert len(set(named)) == len(named)
 
 
 @pytest.mark.parametrize(
@@ -115,15 +142,15 @@ def test_adapters_are_a_section_of_the_loop_and_refuse_strategies_that_shard():
     assert load_recipe("metaworld/flash_wam").distill.lora is None
     given = load_recipe("metaworld/flash_wam", ["distill.lora.rank=8"]).distill.lora
     assert given == LoraConfig(rank=8)
-    assert load_recipe("robotwin_flash_wam_lora", ["distill.lora=null"]).distill.lora is None
+    assert load_recipe("robotwin/flash_wam_lora", ["distill.lora=null"]).distill.lora is None
     with pytest.raises(ValueError, match=r'zero2.*: distill\.strategy must be "single" or "ddp" with lora'):
-        load_recipe("robotwin_flash_wam_lora", ["distill.strategy=zero2"])
+        load_recipe("robotwin/flash_wam_lora", ["distill.strategy=zero2"])
 
 
 def test_a_newly_named_consistency_function_keeps_no_old_parameter():
-    by_name = load_recipe("libero_flash_wam", ["streams.video.consistency=linear"])
+    by_name = load_recipe("libero/flash_wam", ["streams.video.consistency=linear"])
     assert by_name.streams["video"].consistency == Linear()
-    by_parameter = load_recipe("libero_flash_wam", ["streams.video.consistency.sigma_data=0.7"])
+    by_parameter = load_recipe("libero/flash_wam", ["streams.video.consistency.sigma_data=0.7"])
     assert by_parameter.streams["video"].consistency == LCM(sigma_data=0.7)
 
 
@@ -164,6 +191,11 @@ def test_short_names_find_recipes_and_ambiguity_is_an_error(tmp_path, monkeypatc
     with pytest.raises(ValueError, match="one/mine, two/mine"):
         find_recipe("mine")
     assert find_recipe("two/mine").parent.name == "two"
+    (tmp_path / "recipes" / "two" / "deep").mkdir()
+    (tmp_path / "recipes" / "two" / "deep" / "mine.yaml").write_text("streams: {video: {shift: 2.0}}\n")
+    assert find_recipe("deep/mine").parent.name == "deep"
+    (tmp_path / "recipes" / "one" / "mine.yaml").unlink()
+    assert find_recipe("mine").parent.name == "two", "the one in the fewest folders is meant"
     with pytest.raises(FileNotFoundError, match="metaworld/flash_wam"):
         find_recipe("flash_wm")
 

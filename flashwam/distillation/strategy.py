@@ -102,7 +102,7 @@ class Strategy:
                 **common,
             )
         # A stream without a loss leaves its head without a gradient.
-        handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
+        handlers = [DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)]
         return Accelerator(cpu=not gpu, kwargs_handlers=handlers, **common)
 
 

@@ -97,6 +97,10 @@ class WorldActionModel(nn.Module, ABC):
     ) -> RolloutSession:
         """Opens a rollout of B episodes: text [B, L, D]; a guidance scale other than 1 needs null_text [L, D]."""
 
+    def pass_tokens(self, frames: int) -> int | None:
+        """Tokens of one sample in `velocity` over F = `frames`, text aside; None if a family cannot say."""
+        return None
+
     @abstractmethod
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the weights in the family's own layout."""

@@ -35,7 +35,7 @@ TINY = {
 
 
 def test_shipped_recipes_carry_the_published_data_settings():
-    recipes = [load_recipe(f"{name}_flash_wam") for name in ("libero", "robotwin")]
+    recipes = [load_recipe(f"{name}/flash_wam") for name in ("libero", "robotwin")]
     libero, robotwin = (one.data for one in recipes)
     for one, low, high in zip(recipes, (-0.9375, -0.08783501386642456), (0.9375, 0.14745532035827624), strict=True):
         norm = action_norm(one)
@@ -70,7 +70,7 @@ def test_shipped_recipes_carry_the_published_data_settings():
 )
 def test_wrong_data_settings_are_refused_with_their_remedy(override, told):
     with pytest.raises(ValueError) as caught:
-        load_recipe("robotwin_flash_wam", [override])
+        load_recipe("robotwin/flash_wam", [override])
     for part in told:
         assert part in str(caught.value)
 
@@ -103,7 +103,7 @@ def recipe(root, **train_section):
         "train.log_every": 1,
         **train_section,
     }
-    return load_recipe("robotwin_flash_wam", [f"{key}={value}" for key, value in values.items()])
+    return load_recipe("robotwin/flash_wam", [f"{key}={value}" for key, value in values.items()])
 
 
 class Interrupted(Exception):
@@ -157,7 +157,7 @@ def test_a_resumed_run_sees_the_same_samples(released, tmp_path):
 
 
 def test_check_lists_the_bad_and_training_refuses_or_skips_them(released, capsys):
-    arguments = ["robotwin_flash_wam", f"data.root={released}", "data.tasks=[clean]"]
+    arguments = ["robotwin/flash_wam", f"data.root={released}", "data.tasks=[clean]"]
     assert main(["check", *arguments]) == 1
     out = capsys.readouterr().out
     assert "9 below" in out
@@ -194,11 +194,11 @@ def test_raw_episodes_become_latents_and_a_trained_model(tmp_path, capsys):
     }
     overrides = [f"{key}={value}" for key, value in settings.items()]
     paths = [str(tmp_path / "raw"), str(tmp_path / "data")]
-    assert main(["convert", *paths, "--recipe", "robotwin_flash_wam", *overrides]) == 0
+    assert main(["convert", *paths, "--recipe", "robotwin/flash_wam", *overrides]) == 0
     assert "8 files written, 0 kept, 3 episodes" in capsys.readouterr().out
-    assert main(["convert", *paths, "--recipe", "robotwin_flash_wam", *overrides]) == 0
+    assert main(["convert", *paths, "--recipe", "robotwin/flash_wam", *overrides]) == 0
     assert "0 files written, 8 kept, 3 episodes" in capsys.readouterr().out
-    assert main(["check", "robotwin_flash_wam", *overrides]) == 0
+    assert main(["check", "robotwin/flash_wam", *overrides]) == 0
 
     norm = ActionNorm.from_dict(json.loads((tmp_path / "data" / "action_norm.json").read_text()))
     every = np.concatenate([actions(episode) for episode in range(len(LENGTHS))])
@@ -224,9 +224,9 @@ def test_raw_episodes_become_latents_and_a_trained_model(tmp_path, capsys):
         **{f"wam.config.{key}": value for key, value in TINY.items()},
     }
     overrides += [f"{key}={value}".replace(" ", "") for key, value in small.items()]
-    teacher = pipeline.train(load_recipe("robotwin_flash_wam", overrides), run_dir=tmp_path / "run")
+    teacher = pipeline.train(load_recipe("robotwin/flash_wam", overrides), run_dir=tmp_path / "run")
     assert ActionNorm.from_dict(json.loads((teacher / "action_norm.json").read_text())).q01 == norm.q01
-    wrong = load_recipe("robotwin_flash_wam", [*overrides, "wam.config.latent_size=[4,6]"])
+    wrong = load_recipe("robotwin/flash_wam", [*overrides, "wam.config.latent_size=[4,6]"])
     with pytest.raises(ValueError, match=r"'video'.*\(3, 4, 12\).*\(3, 4, 6\)"):
         pipeline.train(wrong, run_dir=tmp_path / "wrong")
 

@@ -18,6 +18,7 @@ from flashwam.wam.base import WorldActionModel
 from flashwam.wam.hub import push_folder
 from flashwam.wam.lingbot_va.checkpoint import find_transformer, load_transformer, network_config
 from flashwam.wam.lingbot_va.config import FILE_NAME, LingBotConfig
+from flashwam.wam.lingbot_va.masks import block_ids
 from flashwam.wam.lingbot_va.patches import keep_used
 from flashwam.wam.lingbot_va.presets import preset as find_preset
 from flashwam.wam.lingbot_va.session import LingBotSession
@@ -221,6 +222,13 @@ class LingBotVA(WorldActionModel):
             chunk_tokens=self._chunk_tokens() if static else None,
             used_channels=self.config.used_channels,
         )
+
+    def pass_tokens(self, frames: int) -> int:
+        """See `WorldActionModel.pass_tokens`: every noisy token, and the clean ones that some noisy token may see."""
+        per_frame = {stream: count // self.chunk_frames for stream, count in self._chunk_tokens().items()}
+        blocks = {stream: block_ids(stream, frames, self.chunk_frames) for stream in per_frame}
+        last = max(int(ids[-1]) for ids in blocks.values())
+        return sum(count * (frames + int((blocks[name] < last).sum())) for name, count in per_frame.items())
 
     def _chunk_tokens(self) -> dict[str, int]:
         rows, columns = self.transformer.config.patch_size[1:]

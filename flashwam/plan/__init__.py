@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run will cost, before it starts: parameters, memory, steps, time."""
+
+from flashwam.plan.commands import Plan, make_plan
+from flashwam.plan.names import check_names
+from flashwam.plan.table import plan_lines, plan_numbers
+from flashwam.plan.training import TrainingPlan, plan_training
+
+__all__ = ["Plan", "TrainingPlan", "check_names", "make_plan", "plan_lines", "plan_numbers", "plan_training"]

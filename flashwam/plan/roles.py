@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which copies of the model a run keeps, asked of the method itself."""
+
+from copy import deepcopy
+from dataclasses import replace
+
+from flashwam.distillation.methods import make_method
+from flashwam.plan.sizes import adapter_parameters
+from flashwam.recipe import LoopConfig, Recipe
+from flashwam.wam.base import WorldActionModel
+
+__all__ = ["adapter_count", "roles_of"]
+
+
+def roles_of(recipe: Recipe, loop: LoopConfig, model: WorldActionModel, command: str) -> list[str]:
+    """Those of "target", "teacher" and "reference" that the method keeps beside the student.
+
+    Args:
+        recipe: Gives the streams.
+        loop: Names method and options.
+        model: The model, without memory or with.
+        command: "train" or "distill".
+    """
+    # Adapters change how the roles are held, not which there are.
+    whole = replace(loop, lora=None)
+    teacher = deepcopy(model) if command == "distill" else None
+    roles = make_method(whole, recipe.streams, model, teacher=teacher).roles
+    return [name for name in ("target", "teacher", "reference") if getattr(roles, name) is not None]
+
+
+def adapter_count(model: WorldActionModel, loop: LoopConfig, *, rank: int | None = None) -> int | None:
+    """Parameters of one set of adapters: the recipe's own, else of the given rank, else None."""
+    rank = rank if loop.lora is None else loop.lora.rank
+    if rank is None:
+        return None
+    targets = None if loop.lora is None else loop.lora.targets
+    return adapter_parameters(model, rank, targets or model.adapter_targets or None)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How large a model is, without memory for its weights, and what a training pass keeps for its backward pass."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from flashwam.recipe import Recipe
+from flashwam.wam import family, load
+from flashwam.wam.base import WorldActionModel
+
+__all__ = ["ACTIVATION_FORMULA", "ModelSize", "activation_bytes", "adapter_parameters", "meta_model", "model_size"]
+
+TEXT_TOKENS = {"metaworld": 8, "lerobot": 512}
+# Bytes that one block keeps for its backward pass per token and unit of width, per token and unit of inner width, and
+# per text token and unit of width: read off the saved tensors of a block, once in float32, once under bf16 autocast,
+# where the residual stream's norms stay in float32.
+_KEPT_FLOAT = (96, 8, 16)
+_KEPT_HALF = (78, 4, 12)
+
+ACTIVATION_FORMULA = (
+    "samples x blocks x (tokens x ({} width + {} inner) + text x {} width) bytes in bf16, {} {} {} in float32; with "
+    "checkpointing samples x (blocks x tokens x width x 2, or 4, bytes + one block in full)"
+).format(*_KEPT_HALF, *_KEPT_FLOAT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSize:
+    """Numbers of one model.
+
+    Args:
+        parameters: All of them.
+        layers: Blocks of the trunk: the module list with the most parameters.
+        block: Parameters of one block.
+        width: Width of the tokens: what most linear layers of a block take in.
+        inner: Widest thing a linear layer of a block gives out.
+    """
+
+    parameters: int
+    layers: int
+    block: int
+    width: int
+    inner: int
+
+    @property
+    def blocks(self) -> int:
+        """Parameters of all blocks."""
+        return self.layers * self.block
+
+    @property
+    def unit(self) -> int:
+        """Parameters of the largest part that FSDP gathers at once: a block, or everything outside the blocks."""
+        return max(self.block, self.parameters - self.blocks)
+
+
+def meta_model(recipe: Recipe) -> WorldActionModel:
+    """The recipe's model on the meta device; one that only a folder describes is loaded.
+
+    Raises:
+        ValueError: the recipe has neither a config nor a folder.
+    """
+    if recipe.wam.config:
+        with torch.device("meta"):
+            return family(recipe.wam.family).create(**recipe.wam.config)
+    if recipe.wam.pretrained is None:
+        raise ValueError("wam: needs `config` (the model's size) or `pretrained` (a folder)")
+    return load(recipe.wam.pretrained)
+
+
+def model_size(model: nn.Module) -> ModelSize:
+    """Counts a model; one without a module list is a single block."""
+    total = _count(model)
+    block, layers = _trunk(model)
+    linears = [module for module in block.modules() if isinstance(module, nn.Linear)]
+    if not linears:
+        raise ValueError(f"{type(model).__name__} has no linear layer in its blocks; its memory cannot be planned")
+    width = Counter(linear.in_features for linear in linears).most_common(1)[0][0]
+    inner = max(linear.out_features for linear in linears)
+    return ModelSize(parameters=total, layers=layers, block=_count(block), width=width, inner=inner)
+
+
+def adapter_parameters(model: nn.Module, rank: int, targets: tuple[str, ...] | None = None) -> int:
+    """Parameters of low-rank adapters, rank (in + out) per linear layer.
+
+    Args:
+        model: Where they go.
+        rank: Their rank.
+        targets: Ends of the layers' names; every linear layer of the blocks by default.
+    """
+    block, layers = _trunk(model)
+    if targets is None:
+        found = [m for m in block.modules() if isinstance(m, nn.Linear)] * layers
+    else:
+        named = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+        found = [m for name, m in named if any(f".{name}".endswith(f".{end}") for end in targets)]
+    return sum(rank * (linear.in_features + linear.out_features) for linear in found)
+
+
+def activation_bytes(
+    size: ModelSize, *, tokens: int, text_tokens: int, samples: int, half: bool, checkpointing: bool
+) -> int:
+    """Bytes kept between the student's forward and backward pass, see `ACTIVATION_FORMULA`; an estimate.
+
+    Args:
+        size: The model.
+        tokens: Tokens of one sample's pass.
+        text_tokens: Text tokens of one sample.
+        samples: Samples in the pass.
+        half: Under bf16 autocast or with bf16 weights.
+        checkpointing: Blocks keep their input alone and are computed again in the backward pass.
+    """
+    per_width, per_inner, per_text = _KEPT_HALF if half else _KEPT_FLOAT
+    block = tokens * (per_width * size.width + per_inner * size.inner) + text_tokens * per_text * size.width
+    if not checkpointing:
+        return samples * size.layers * block
+    return samples * (size.layers * tokens * size.width * (2 if half else 4) + block)
+
+
+def _trunk(model: nn.Module) -> tuple[nn.Module, int]:
+    """A block of the model's trunk, and how many there are."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)]
+    if not lists:
+        return model, 1
+    trunk = max(lists, key=_count)
+    return trunk[0], len(trunk)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long a run will take: measured where the model is small, else a stored throughput, scaled."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from flashwam.plan.sizes import TEXT_TOKENS
+from flashwam.recipe import LoopConfig, Recipe
+from flashwam.wam import family
+
+__all__ = ["STORED", "Duration", "Throughput", "duration_text", "run_time"]
+
+MEASURABLE = 50_000_000
+"""Parameters up to which a plan times a few passes instead of looking a throughput up."""
+STEP = 3.0
+"""A pass with gradient, in passes without."""
+_WARM, _TIMED = 1, 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throughput:
+    """What training cost somebody.
+
+    Args:
+        method: A recipe's method.
+        gpu_seconds: Of one GPU per sample.
+        passes: Forward passes without gradient, beside the student's own.
+        parameters: Of the model.
+        tokens: Of a sample's pass.
+        source: Where the number is from, in words.
+    """
+
+    method: str
+    gpu_seconds: float
+    passes: float
+    parameters: int
+    tokens: int
+    source: str
+
+
+_DAY, _GPUS, _LINGBOT, _LIBERO_TOKENS = 24 * 3600, 4, 5_088_872_670, 1136
+STORED = (
+    Throughput(
+        method="consistency",
+        gpu_seconds=_DAY * _GPUS / (2000 * 48),
+        passes=3.0,
+        parameters=_LINGBOT,
+        tokens=_LIBERO_TOKENS,
+        source="Flash-WAM reports about 24 h on 4 H100 for 2,000 steps of 48 LIBERO samples",
+    ),
+    Throughput(
+        method="flow_matching",
+        gpu_seconds=_DAY * _GPUS / (4000 * 120),
+        passes=0.0,
+        parameters=_LINGBOT,
+        tokens=_LIBERO_TOKENS,
+        source="Flash-WAM reports about 24 h for 4,000 steps of 120 LIBERO samples, taken to be on 4 H100 too",
+    ),
+)
+"""The published samples' length is not known: they are taken to be those of recipes/lingbot_va/libero."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duration:
+    """Seconds of the whole run, or None where nothing is known, and how that is known."""
+
+    seconds: float | None
+    how: str
+
+    def __str__(self) -> str:
+        return f"unknown: {self.how}" if self.seconds is None else f"{duration_text(self.seconds)} ({self.how})"
+
+
+def run_time(recipe: Recipe, loop: LoopConfig, *, parameters: int, tokens: int | None, gpus: int | None) -> Duration:
+    """Time of all steps.
+
+    Args:
+        recipe: The recipe.
+        loop: Its section.
+        parameters: Of the model.
+        tokens: Of a sample's pass; None where the family does not say.
+        gpus: How many; None for as many as the stored throughput was measured with.
+    """
+    if parameters > MEASURABLE:
+        return _stored(recipe, loop, parameters, tokens, gpus)
+    return _measured(recipe, loop, gpus or 1)
+
+
+def duration_text(seconds: float) -> str:
+    """A duration as it is spoken of."""
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    if seconds < 5400:
+        return f"about {seconds / 60:.0f} min"
+    return f"about {seconds / 3600:.1f} h"
+
+
+def _stored(recipe: Recipe, loop: LoopConfig, parameters: int, tokens: int | None, gpus: int | None) -> Duration:
+    passes = _passes(recipe, loop)
+    if passes is None or tokens is None:
+        return Duration(seconds=None, how="too large to time here, and no throughput is stored for it")
+    # Of another method the consistency run is the nearest relative: it has a teacher too.
+    known = next((entry for entry in STORED if entry.method == loop.method), STORED[0])
+    gpus = gpus or _GPUS
+    size = parameters * tokens / (known.parameters * known.tokens)
+    work = (STEP + passes) / (STEP + known.passes)
+    samples = loop.steps * loop.batch_size * loop.accumulation
+    how = f"stored throughput: {known.source}"
+    if size != 1:
+        how += f"; times {size:.2f} for parameters x tokens a pass"
+    if work != 1:
+        how += f"; times {work:.2f} for passes a step"
+    if loop.lora is not None:
+        how += "; of training whole models, where adapters need less"
+    if gpus != _GPUS:
+        how += f"; scaled from {_GPUS} to {gpus} GPUs as if nothing were lost"
+    return Duration(seconds=known.gpu_seconds * size * work * samples / gpus, how=how)
+
+
+def _measured(recipe: Recipe, loop: LoopConfig, gpus: int) -> Duration:
+    passes = _passes(recipe, loop)
+    width = recipe.wam.config.get("text_dim")
+    if passes is None:
+        return Duration(seconds=None, how=f"no cost is known for method {loop.method!r}")
+    if width is None:
+        return Duration(seconds=None, how="no text_dim")
+    forward, step = _measure(recipe, loop, int(width))
+    seconds = loop.accumulation * (step + passes * forward)
+    how = (
+        f"measured here: {seconds * 1000:.0f} ms a step, of which the student's own pass takes {step * 1000:.0f} ms; "
+        f"{torch.get_num_threads()} thread"
+    )
+    if gpus > 1:
+        how += f"; divided by {gpus} as if nothing were lost"
+    return Duration(seconds=seconds * loop.steps / gpus, how=how)
+
+
+def _passes(recipe: Recipe, loop: LoopConfig) -> float | None:
+    """Forward passes without gradient per batch, beside the student's own; None for a method not known here."""
+    specs = recipe.streams.values()
+    if loop.method == "flow_matching":
+        return 0.0
+    if loop.method == "consistency":
+        guided = 2 if any(spec.guidance for spec in specs) else 1
+        return 1.0 + guided * max(spec.teacher_substeps for spec in specs)
+    if loop.method == "on_policy":
+        # One stream's chunk at a time: about a quarter of a joint pass.
+        guided = sum(2 if spec.guidance else 1 for spec in specs if spec.weight > 0)
+        return 1.0 + 0.25 * (len(specs) + guided * loop.options.get("teacher_steps", 9))
+    return None
+
+
+def _measure(recipe: Recipe, loop: LoopConfig, text_width: int) -> tuple[float, float]:
+    """Seconds of a pass without and with gradient, on random weights and data of the run's shapes."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = family(recipe.wam.family).create(**recipe.wam.config).to(device)
+    rows, frames = loop.batch_size, recipe.data.window_frames
+    clean = {
+        name: torch.randn(rows, channels, frames, height, width, device=device)
+        for name, (channels, height, width) in model.shapes.items()
+    }
+    sigma = {name: torch.full((rows, frames), 0.5, device=device) for name in clean}
+    text = torch.randn(rows, TEXT_TOKENS[recipe.data.source], text_width, device=device)
+
+    def forward() -> Mapping[str, torch.Tensor]:
+        return model.velocity(clean, sigma, clean, {"text": text})
+
+    def step() -> None:
+        sum(v.square().mean() for v in forward().values()).backward()
+
+    with torch.no_grad():
+        without = _seconds(forward)
+    return without, _seconds(step)
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    for _ in range(_WARM):
+        function()
+    start = time.perf_counter()
+    for _ in range(_TIMED):
+        function()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) / _TIMED

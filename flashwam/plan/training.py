@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`flashwam plan`: what a training costs on a number of GPUs, under every way of sharing it."""
+
+import math
+import typing
+from dataclasses import dataclass
+from typing import Literal
+
+from flashwam.plan.commands import GIB
+from flashwam.plan.memory import STRATEGIES, Footprint, Strategy, footprint, strategy_for
+from flashwam.plan.names import check_names
+from flashwam.plan.roles import adapter_count, roles_of
+from flashwam.plan.sizes import (
+    TEXT_TOKENS,
+    ModelSize,
+    activation_bytes,
+    meta_model,
+    model_size,
+)
+from flashwam.plan.time import Duration, run_time
+from flashwam.recipe import LoopConfig, Recipe
+
+__all__ = ["NOTES", "Option", "TrainingPlan", "plan_training"]
+
+DEFAULT_RANK = 32
+NOTES = ("not counted: the CUDA context, fragmentation and the passes without gradient, 1 to 3 GiB",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One way of sharing the work.
+
+    Args:
+        footprint: Bytes on one GPU, with the recipe's choice of checkpointing.
+        other_peak: The peak with the other choice.
+        offered: Whether this version's recipes can choose it.
+        chosen: Whether this recipe does.
+    """
+
+    footprint: Footprint
+    other_peak: int
+    offered: bool
+    chosen: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPlan:
+    """Everything that `flashwam plan` shows; bytes are of one GPU.
+
+    Args:
+        recipe: Name of the recipe.
+        command: "train" or "distill".
+        method: Its method.
+        precision: "no" or "bf16".
+        gpus: How many.
+        memory: Bytes of one GPU, None where there is no limit to compare with.
+        size: The model's.
+        roles: Copies beside the student.
+        adapters: Parameters of one set of LoRA adapters.
+        rank: Their rank.
+        tokens: Of a sample's pass; None where the family does not say.
+        text_tokens: Of a sample.
+        samples_per_gpu: In one pass.
+        checkpointing: The recipe's choice.
+        activations: Bytes with and without checkpointing; None without `tokens`.
+        options: One per strategy.
+        steps: Optimiser steps.
+        samples_per_step: Over all GPUs.
+        time: Of the whole run.
+        warnings: What to mind, in sentences.
+    """
+
+    recipe: str
+    command: str
+    method: str
+    precision: str
+    gpus: int
+    memory: float | None
+    size: ModelSize
+    roles: tuple[str, ...]
+    adapters: int
+    rank: int
+    tokens: int | None
+    text_tokens: int
+    samples_per_gpu: int
+    checkpointing: bool
+    activations: dict[bool, int] | None
+    options: tuple[Option, ...]
+    steps: int
+    samples_per_step: int
+    time: Duration
+    warnings: tuple[str, ...]
+
+    def spare(self, peak: int) -> float | None:
+        """Bytes left on a GPU, negative where it does not fit; None without a limit."""
+        return None if self.memory is None else self.memory - peak
+
+
+def plan_training(
+    recipe: Recipe,
+    command: Literal["train", "distill"] | None = None,
+    *,
+    gpus: int = 1,
+    memory_gib: float | None = None,
+    rank: int | None = None,
+) -> TrainingPlan:
+    """Plans a recipe's training or distillation.
+
+    Args:
+        recipe: The recipe.
+        command: Which of its sections; the distillation where there is one by default.
+        gpus: How many share the work.
+        memory_gib: GiB of one GPU, to tell what fits.
+        rank: Of the LoRA adapters; the recipe's own by default, else 32.
+
+    Raises:
+        ValueError: for a number out of range, or a section that is not there.
+    """
+    if isinstance(gpus, bool) or not isinstance(gpus, int) or gpus < 1:
+        raise ValueError(f"gpus must be a whole number of at least 1; got {gpus!r}")
+    if memory_gib is not None and not (math.isfinite(memory_gib) and memory_gib > 0):
+        raise ValueError(f"memory must be a positive number of GiB; got {memory_gib!r}")
+    if rank is not None and rank < 1:
+        raise ValueError(f"rank must be at least 1; got {rank!r}")
+    command = command or ("train" if recipe.distill is None else "distill")
+    loop = recipe.train if command == "train" else recipe.distill
+    if loop is None:
+        raise ValueError(f"recipe {recipe.name!r} has no distill section to plan; plan its train section")
+    check_names(recipe, command)
+    model = meta_model(recipe)
+    size, lora = model_size(model), loop.lora
+    rank = lora.rank if lora is not None else rank or DEFAULT_RANK
+    adapters = adapter_count(model, loop, rank=rank)
+    roles = tuple(roles_of(recipe, loop, model, command))
+    checkpointing = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    tokens, text = model.pass_tokens(recipe.data.window_frames), TEXT_TOKENS[recipe.data.source]
+    samples = -(-loop.batch_size // gpus)
+    half = loop.precision == "bf16"
+    kept = None
+    if tokens is not None:
+        kept = {
+            on: activation_bytes(size, tokens=tokens, text_tokens=text, samples=samples, half=half, checkpointing=on)
+            for on in (True, False)
+        }
+
+    def needed(strategy: Strategy, checkpointing: bool) -> Footprint:
+        return footprint(
+            strategy,
+            parameters=size.parameters,
+            adapters=adapters,
+            unit=size.unit,
+            roles=roles,
+            half=half,
+            gpus=gpus,
+            activations=0 if kept is None else kept[checkpointing],
+        )
+
+    offered = _offered()
+    chosen = strategy_for(loop.strategy, lora=lora is not None)
+    options = tuple(
+        Option(
+            footprint=needed(strategy, checkpointing),
+            other_peak=needed(strategy, not checkpointing).peak,
+            offered=strategy in offered,
+            chosen=strategy == chosen,
+        )
+        for strategy in STRATEGIES
+    )
+    return TrainingPlan(
+        recipe=recipe.name,
+        command=command,
+        method=loop.method,
+        precision=loop.precision,
+        gpus=gpus,
+        memory=None if memory_gib is None else memory_gib * GIB,
+        size=size,
+        roles=roles,
+        adapters=adapters,
+        rank=rank,
+        tokens=tokens,
+        text_tokens=text,
+        samples_per_gpu=samples,
+        checkpointing=checkpointing,
+        activations=kept,
+        options=options,
+        steps=loop.steps,
+        samples_per_step=loop.batch_size * loop.accumulation,
+        time=run_time(recipe, loop, parameters=size.parameters, tokens=tokens, gpus=gpus),
+        warnings=_warnings(loop, command, gpus, tokens),
+    )
+
+
+def _offered() -> list[Strategy]:
+    """Strategies that a recipe of this version can name; of each name the first, which is what the trainer does."""
+    hints = typing.get_type_hints(LoopConfig)
+    names = set(typing.get_args(hints["strategy"])) | ({"lora"} if "lora" in hints else set())
+    first = {strategy.name: strategy for strategy in reversed(STRATEGIES)}
+    return [first[name] for name in names if name in first]
+
+
+def _warnings(loop: LoopConfig, command: str, gpus: int, tokens: int | None) -> tuple[str, ...]:
+    found = []
+    if loop.batch_size % gpus:
+        total = loop.batch_size * loop.accumulation
+        remedy = f"take a multiple of {gpus}"
+        if total % gpus == 0:
+            remedy = f"{command}.batch_size={gpus} {command}.accumulation={total // gpus} keeps {total} samples a step"
+        found.append(f"training refuses batch_size {loop.batch_size} on {gpus} GPUs; {remedy}")
+    if gpus > 1 and loop.strategy == "single":
+        found.append(f"strategy 'single' runs one process; choose {command}.strategy for {gpus} GPUs")
+    if tokens is None:
+        found.append("activations are not counted: this family does not say how many tokens a pass has")
+    return tuple(found)
