@@ -73,7 +73,7 @@ def test_released_weights_and_data_become_a_served_student(base: Path, data: Pat
         "distill.strategy": "single",
         **{f"wam.config.{key}": value for key, value in NETWORK.items()},
     }
-    recipe = load_recipe("robotwin_flash_wam", [f"{key}={value}" for key, value in settings.items()])
+    recipe = load_recipe("robotwin/flash_wam", [f"{key}={value}" for key, value in settings.items()])
     student = pipeline.distill(recipe, run_dir=tmp_path / "run")
 
     facts = describe(student)

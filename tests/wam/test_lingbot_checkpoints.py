@@ -284,7 +284,7 @@ def test_a_recipe_adopts_a_released_teacher(weights: dict[str, torch.Tensor], tm
     network |= {key: TINY[key] for key in ("in_channels", "out_channels", "text_dim", "freq_dim")}
     overrides = [f"wam.pretrained={folder}", *(f"wam.config.{key}={value}" for key, value in network.items())]
     overrides += ["wam.config.attention=sdpa"]
-    recipe = load_recipe("lingbot_va/libero_flash_wam", overrides)
+    recipe = load_recipe("lingbot_va/libero/flash_wam", overrides)
     model = load_pretrained(folder, recipe.wam)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert torch.equal(model.transformer.proj_out.weight, half["proj_out.weight"].float())
@@ -294,7 +294,7 @@ def test_a_recipe_adopts_a_released_teacher(weights: dict[str, torch.Tensor], tm
         4,
         tuple(range(7)),
     )
-    wrong = load_recipe("lingbot_va/libero_flash_wam", [*overrides, "wam.config.num_layers=3"])
+    wrong = load_recipe("lingbot_va/libero/flash_wam", [*overrides, "wam.config.num_layers=3"])
     with pytest.raises(ValueError, match=r"expected \{'num_layers': 3\}, got \{'num_layers': 2\}"):
         load_pretrained(folder, wrong.wam)
     save_wam(tmp_path / "own", model, recipe.streams, kind="teacher")
