@@ -325,6 +325,15 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
     steps = dict(zip(STREAMS, arguments.steps, strict=True))
+    about = {
+        "command": "python benchmarks/rollout.py",
+        "arguments": {key: str(value) for key, value in vars(arguments).items()},
+        "date": date.today().isoformat(),
+        "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU",
+        **provenance(),
+    }
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    stem = f"{device.type}_{arguments.rollout}"
     results = []
     for size in arguments.sizes:
         torch.manual_seed(0)
@@ -344,17 +353,9 @@ def main() -> None:
             }
             results.append(result)
             print(table([result]), flush=True)
-    about = {
-        "command": "python benchmarks/rollout.py",
-        "arguments": {key: str(value) for key, value in vars(arguments).items()},
-        "date": date.today().isoformat(),
-        "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU",
-        **provenance(),
-    }
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    stem = f"{device.type}_{arguments.rollout}"
-    (arguments.out / f"{stem}.json").write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
-    (arguments.out / f"{stem}.md").write_text(table(results))
+            # After every setting, so that a run that is stopped has kept what it measured.
+            (arguments.out / f"{stem}.json").write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
+            (arguments.out / f"{stem}.md").write_text(table(results))
 
 
 if __name__ == "__main__":
