@@ -150,9 +150,11 @@ def load_pretrained(folder: Path | str, config: WamConfig) -> WorldActionModel:
     Raises:
         FileNotFoundError, ValueError: as `load_wam`, or the weights are not of the network that the recipe describes.
     """
-    adopt = getattr(family(config.family), "adopt", None)
+    kind = family(config.family)
+    adopt = getattr(kind, "adopt", None)
     if adopt is None or not config.config or (Path(folder) / INFO_FILE).is_file():
-        return load_wam(folder)[0]
+        # What the network is, the folder says; how it computes, the recipe.
+        return load_wam(folder, **{key: config.config[key] for key in kind.compute_options if key in config.config})[0]
     # Training in the files' bfloat16 would lose most of its small updates to rounding.
     return adopt(folder, dtype=torch.float32, **config.config)
 

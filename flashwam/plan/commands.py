@@ -93,7 +93,7 @@ def _size(recipe: Recipe, loop: LoopConfig, model: WorldActionModel, command: st
     size = model_size(model)
     adapters = adapter_count(model, loop)
     needed = footprint(
-        strategy_for(loop.strategy, lora=adapters is not None),
+        strategy_for(loop.strategy, lora=adapters is not None, shard_teacher=loop.shard_teacher),
         parameters=size.parameters,
         adapters=adapters or 0,
         unit=size.unit,

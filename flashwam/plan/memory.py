@@ -87,7 +87,7 @@ class Footprint:
         return sum(self.resident.values()) + max(self.buffers + self.activations, self.step)
 
 
-def strategy_for(name: str, *, lora: bool = False) -> Strategy:
+def strategy_for(name: str, *, lora: bool = False, shard_teacher: bool = False) -> Strategy:
     """The strategy a recipe's `strategy` names, as the trainer runs it; "single" is DDP of one process.
 
     Raises:
@@ -95,7 +95,7 @@ def strategy_for(name: str, *, lora: bool = False) -> Strategy:
     """
     name = "lora" if lora else "ddp" if name == "single" else name
     for strategy in STRATEGIES:
-        if strategy.name == name:
+        if strategy.name == name and ("teacher" in strategy.sharded) == shard_teacher:
             return strategy
     raise ValueError(f"no memory plan for strategy {name!r}; expected one of {sorted({s.name for s in STRATEGIES})}")
 

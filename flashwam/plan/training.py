@@ -2,7 +2,6 @@
 """`flashwam plan`: what a training costs on a number of GPUs, under every way of sharing it."""
 
 import math
-import typing
 from dataclasses import dataclass
 from typing import Literal
 
@@ -156,7 +155,7 @@ def plan_training(
         )
 
     offered = _offered()
-    chosen = strategy_for(loop.strategy, lora=lora is not None)
+    chosen = strategy_for(loop.strategy, lora=lora is not None, shard_teacher=loop.shard_teacher)
     options = tuple(
         Option(
             footprint=needed(strategy, checkpointing),
@@ -191,11 +190,8 @@ def plan_training(
 
 
 def _offered() -> list[Strategy]:
-    """Strategies that a recipe of this version can name; of each name the first, which is what the trainer does."""
-    hints = typing.get_type_hints(LoopConfig)
-    names = set(typing.get_args(hints["strategy"])) | ({"lora"} if "lora" in hints else set())
-    first = {strategy.name: strategy for strategy in reversed(STRATEGIES)}
-    return [first[name] for name in names if name in first]
+    """Strategies that a recipe can name: ZeRO-3 keeps the teacher whole, FSDP as `shard_teacher` says."""
+    return [strategy for strategy in STRATEGIES if "teacher" not in strategy.sharded or strategy.name == "fsdp"]
 
 
 def _warnings(loop: LoopConfig, command: str, gpus: int, tokens: int | None) -> tuple[str, ...]:

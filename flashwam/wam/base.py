@@ -52,9 +52,12 @@ class WorldActionModel(nn.Module, ABC):
         chunk_frames: Latent frames drawn at a time.
         shapes: Stream name -> (C, H, W) of its tensors.
         adapter_targets: Linear layers that low-rank adapters go to by default, by the ends of their names.
+        compute_options: Keywords of `create` that say how the network computes, not what it is; `from_pretrained`
+            takes them too.
     """
 
     adapter_targets: ClassVar[tuple[str, ...]] = ()
+    compute_options: ClassVar[tuple[str, ...]] = ()
     streams: tuple[str, ...]
     chunk_frames: int
     shapes: Mapping[str, tuple[int, int, int]]

@@ -298,7 +298,13 @@ def test_a_recipe_adopts_a_released_teacher(weights: dict[str, torch.Tensor], tm
     with pytest.raises(ValueError, match=r"expected \{'num_layers': 3\}, got \{'num_layers': 2\}"):
         load_pretrained(folder, wrong.wam)
     save_wam(tmp_path / "own", model, recipe.streams, kind="teacher")
-    assert load_pretrained(tmp_path / "own", wrong.wam).config == model.config
+    own = load_pretrained(tmp_path / "own", wrong.wam)
+    assert own.config == model.config
+    # How it computes is the recipe's to say, also of a folder that flashwam wrote.
+    assert own.transformer.gradient_checkpointing
+    assert own.transformer.attention == "sdpa"
+    flex = load_recipe("lingbot_va/libero/flash_wam", [*overrides, "wam.config.attention=flex"])
+    assert load_pretrained(tmp_path / "own", flex.wam).transformer.attention == "flex"
 
 
 def test_unused_channels_reach_neither_network_nor_cache(make_wam: Callable[..., LingBotVA]) -> None:

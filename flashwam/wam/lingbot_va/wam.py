@@ -42,6 +42,7 @@ class LingBotVA(WorldActionModel):
     streams = ("video", "action")
     # Every linear layer of the blocks; the embedders and heads around them stay the teacher's.
     adapter_targets = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2")
+    compute_options = ("attention", "gradient_checkpointing", "rollout")
 
     def __init__(
         self,
