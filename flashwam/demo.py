@@ -62,7 +62,8 @@ class Preset:
     longer: tuple[str, ...] = ()
 
 
-ALL_METHODS = ("naive_lcm", "flash_wam", "video_only", "video_only_reg", "linear_both", "best", "on_policy")
+# The comparisons that matter most first, so that an interrupted benchmark already shows them.
+ALL_METHODS = ("naive_lcm", "flash_wam", "on_policy", "best", "video_only", "video_only_reg", "linear_both")
 
 PRESETS = {
     "smoke": Preset(
