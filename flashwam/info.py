@@ -59,7 +59,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     """What a run, teacher, student or checkpoint folder holds.
 
     Args:
-        path: A folder that flashwam wrote, or a LingBot-VA checkpoint of any layout `find_transformer` knows.
+        path: A folder that flashwam wrote, or a checkpoint of another tool in a layout that some family knows.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -72,16 +72,19 @@ def describe(path: str | Path) -> dict[str, Any]:
         return _describe_model(folder)
     if (folder / "recipe.yaml").is_file():
         return _describe_run(folder)
-    from flashwam.wam.lingbot_va.describe import describe_checkpoint
+    from flashwam.wam.files import all_files
 
-    try:
-        return describe_checkpoint(folder)
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"{folder} is no run (recipe.yaml), no student or teacher (flashwam.json), no model (wam.json) and no "
-            f"checkpoint: {error}. It holds "
-            f"{', '.join(sorted(p.name for p in folder.iterdir())[:8]) or 'nothing'}"
-        ) from error
+    reasons = []
+    for files in all_files():
+        try:
+            return files.describe(folder)
+        except FileNotFoundError as error:
+            reasons.append(str(error))
+    raise ValueError(
+        f"{folder} is no run (recipe.yaml), no student or teacher (flashwam.json), no model (wam.json) and no "
+        f"checkpoint: {'; '.join(reasons)}. It holds "
+        f"{', '.join(sorted(p.name for p in folder.iterdir())[:8]) or 'nothing'}"
+    )
 
 
 def info_lines(facts: Mapping[str, Any], indent: str = "") -> list[str]:

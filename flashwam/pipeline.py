@@ -27,8 +27,7 @@ from flashwam.sources import convert_raw as convert
 from flashwam.student import load_pretrained
 from flashwam.wam import family
 from flashwam.wam.base import WorldActionModel
-from flashwam.wam.lingbot_va.cameras import CameraLayout
-from flashwam.wam.lingbot_va.codec import base_checkpoint, write_codec
+from flashwam.wam.files import files_of
 
 __all__ = ["check", "collect", "convert", "dataset", "distill", "evaluate", "prepare_data", "train"]
 
@@ -161,21 +160,16 @@ def _check_shapes(source: SegmentDataset, model: WorldActionModel) -> None:
 
 
 def _codec_writer(recipe: Recipe, model: WorldActionModel) -> Callable[[Path], None]:
-    """Puts beside a model what it is driven with: the actions' normalisation, and LingBot-VA's codec where the data
-    were encoded as its released autoencoder does."""
-    norm, data = action_norm(recipe), recipe.data
+    """Puts beside a model what it is driven with: the actions' normalisation, and what its family notes of pictures."""
+    norm, given = action_norm(recipe), recipe.wam.pretrained
     text = json.dumps(norm.to_dict(), indent=2) + "\n"
-    rows, columns = data.camera_size
-    # Wan2.2's autoencoder makes 48 channels at a sixteenth of a picture's size; only then is there a codec to note.
-    multiple = 32 if data.layout == "tshape" else 16
-    fits = model.shapes["video"][0] == 48 and not (rows % multiple or columns % multiple)
-    wan = fits and recipe.wam.pretrained is not None
+    files = files_of(recipe.wam.family)
 
     def write(folder: Path) -> None:
         atomic_write(folder / ACTION_NORM, text.encode())
-        if wan:
-            cameras = CameraLayout(cameras=data.cameras, image_size=data.camera_size, arrangement=data.layout)
-            write_codec(folder, cameras=cameras, actions=norm, checkpoint=base_checkpoint(recipe.wam.pretrained))
+        if files is not None:
+            pretrained = None if given is None else Path(given)
+            files.note_codec(folder, model=model, data=recipe.data, actions=norm, pretrained=pretrained)
 
     return write
 

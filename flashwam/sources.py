@@ -19,7 +19,7 @@ from flashwam.data.latents import ACTION_NORM
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.data.quantiles import fit_norm
 from flashwam.recipe import DataConfig, Recipe
-from flashwam.wam.lingbot_va.encoders import wan_encoders
+from flashwam.wam.files import FamilyFiles, all_files
 
 __all__ = ["action_norm", "convert_raw", "find_encoders", "segment_dataset"]
 
@@ -106,13 +106,14 @@ def find_encoders(folder: str | Path) -> Callable[[], Encoders]:
     if not (vae / "config.json").is_file():
         raise FileNotFoundError(f"{vae / 'config.json'} is missing: expected a checkpoint's folder with vae/")
     kind = json.loads((vae / "config.json").read_bytes()).get("_class_name")
-    if kind == "AutoencoderKLWan":
-        return functools.partial(_wan_encoders, Path(folder))
-    raise ValueError(f"{vae}: no encoder is known for a {kind!r}, expected an 'AutoencoderKLWan'")
+    for files in all_files():
+        if files.encodes(kind):
+            return functools.partial(_encoders, files, Path(folder))
+    raise ValueError(f"{vae}: no model family here encodes with a {kind!r}")
 
 
-def _wan_encoders(folder: Path) -> Encoders:
-    return Encoders(**wan_encoders(folder, device="cuda" if torch.cuda.is_available() else "cpu"))
+def _encoders(files: FamilyFiles, folder: Path) -> Encoders:
+    return Encoders(**files.encoders(folder, device="cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def convert_raw(

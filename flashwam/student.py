@@ -15,6 +15,7 @@ from flashwam.provenance import provenance
 from flashwam.recipe import WamConfig
 from flashwam.wam import family, load
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.files import files_for_preset
 from flashwam.wam.hub import push_folder
 
 __all__ = [
@@ -116,7 +117,7 @@ def load_wam(folder: Path | str, *, preset: str | None = None, **options: Any) -
 
     Args:
         folder: The model's folder.
-        preset: For a checkpoint without `flashwam.json`: name in `flashwam.wam.lingbot_va.presets.PRESETS`.
+        preset: For a checkpoint without `flashwam.json`: a family's name for its settings, see `FamilyFiles`.
         options: For the family's `from_pretrained`, such as device or dtype.
 
     Raises:
@@ -127,7 +128,8 @@ def load_wam(folder: Path | str, *, preset: str | None = None, **options: Any) -
     if preset is not None:
         if (Path(folder) / INFO_FILE).is_file():
             raise ValueError(f"{Path(folder) / INFO_FILE} says how {folder} is sampled; leave preset {preset!r} out")
-        return _load_foreign(folder, preset, options)
+        model, kind, streams, extra = files_for_preset(preset).load(Path(folder), preset=preset, **options)
+        return model, WamInfo(kind=kind, streams=streams, extra=extra)
     content = read_info(folder)
     kind, configs = content.pop("kind", None), content.pop("streams", None)
     if kind not in _KINDS or not isinstance(configs, dict):
@@ -172,18 +174,3 @@ def push_to_hub(folder: Path | str, repo_id: str, **options: Any) -> Any:
     """
     write_card(folder)
     return push_folder(folder, repo_id, **options)
-
-
-def _load_foreign(folder: Path | str, preset: str, options: dict[str, Any]) -> tuple[WorldActionModel, WamInfo]:
-    """A checkpoint that does not say how it is sampled: the preset does, and its layout whether it is a student."""
-    from flashwam.wam.lingbot_va import LingBotVA
-    from flashwam.wam.lingbot_va.checkpoint import find_transformer
-    from flashwam.wam.lingbot_va.presets import preset as find_preset
-
-    settings = find_preset(preset)
-    layout = find_transformer(folder, role=options.get("role")).layout
-    student = layout == "flash-wam"
-    streams = settings.released_student if student else settings.streams
-    model = LingBotVA.from_pretrained(folder, preset=preset, **options)
-    extra = {"name": Path(folder).resolve().name, "preset": preset, "layout": layout}
-    return model, WamInfo(kind="student" if student else "teacher", streams=streams, extra=extra)

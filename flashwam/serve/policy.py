@@ -4,7 +4,6 @@
 Letters: C and A channels, F latent frames of a chunk, N actions per latent frame, U controls, L text tokens, D width.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flashwam.data.codec import CODEC_FILE, Codec
+from flashwam.data.codec import Codec
 from flashwam.data.episodes import CAMERA
 from flashwam.sampling import Rollout, StreamSampler, parse_nfe, samplers_for
 from flashwam.student import load_wam, model_folder
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.files import files_for_preset, files_of_codec
 
 __all__ = ["FrameCodec", "ObservationCodec", "PolicySession", "ServedModel", "describe_sampling", "load_served"]
 
@@ -150,20 +150,13 @@ def _codec(
     folder: Path, wam: WorldActionModel, device: str, *, preset: str | None, base: str | Path | None
 ) -> tuple[Callable[[], ObservationCodec], dict[str, Any]]:
     """What makes an episode's codec, and what a client must know of it."""
-    path = folder / CODEC_FILE
-    noted = json.loads(path.read_text()).get("family") if path.is_file() else None
-    if preset is None and noted is None:
+    files = files_of_codec(folder) if preset is None else files_for_preset(preset)
+    if files is None:
         if base is not None:
-            raise ValueError(f"{folder} has codecs of its own; a base checkpoint is for LingBot-VA's at full size")
+            raise ValueError(f"{folder} has codecs of its own; a base checkpoint is for models that lack them")
         return _frame_codec(folder, wam, device)
-    from flashwam.wam.lingbot_va.codec import LingBotCodec
-
-    options = {"dtype": next(wam.parameters()).dtype, "device": device, "text_device": "cpu"}
-    if preset is None:
-        codec = LingBotCodec.load(folder, checkpoint=base, **options)
-    else:
-        codec = LingBotCodec.from_pretrained(base or folder, preset, **options)
-    return codec.open, codec.facts
+    base = None if base is None else Path(base)
+    return files.codec(folder, preset=preset, base=base, dtype=next(wam.parameters()).dtype, device=device)
 
 
 def _frame_codec(

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a family knows of files beside its weights: other tools' checkpoints, encoders, what a model is driven with."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flashwam.core.imports import find_class
+from flashwam.core.streams import StreamSpec
+from flashwam.data.actions import ActionNorm
+from flashwam.data.codec import CODEC_FILE
+from flashwam.wam.base import WorldActionModel
+
+__all__ = ["FAMILY_FILES", "FamilyFiles", "all_files", "files_for_preset", "files_of", "files_of_codec"]
+
+FAMILY_FILES = {"lingbot_va": "flashwam.wam.lingbot_va.files:LingBotFiles"}
+"""Family -> import path of its `FamilyFiles`."""
+
+
+class FamilyFiles(ABC):
+    """One family's knowledge of folders; every method reads or writes, none keeps anything.
+
+    Attributes:
+        presets: Names of settings for checkpoints that do not say how they are sampled.
+    """
+
+    presets: tuple[str, ...] = ()
+
+    @abstractmethod
+    def describe(self, folder: Path) -> dict[str, Any]:
+        """A checkpoint of another tool, from configurations and headers.
+
+        Raises:
+            FileNotFoundError: it is none of this family's.
+            ValueError: it is damaged.
+        """
+
+    @abstractmethod
+    def load(
+        self, folder: Path, *, preset: str, **options: Any
+    ) -> tuple[WorldActionModel, str, Mapping[str, StreamSpec], dict[str, Any]]:
+        """A checkpoint of another tool under a preset: model, kind, streams, and what else is known."""
+
+    @abstractmethod
+    def encodes(self, autoencoder: str) -> bool:
+        """Whether `encoders` can use a checkpoint whose autoencoder is of this class."""
+
+    @abstractmethod
+    def encoders(self, folder: Path, *, device: torch.device | str) -> dict[str, Any]:
+        """Keywords of `flashwam.data.encoders.Encoders` for a checkpoint with ``vae/``."""
+
+    @abstractmethod
+    def codec(
+        self, folder: Path, *, preset: str | None, base: Path | None, dtype: torch.dtype, device: str
+    ) -> tuple[Callable[[], Any], dict[str, Any]]:
+        """What opens an episode's codec, and what a client must know of it."""
+
+    @abstractmethod
+    def note_codec(
+        self, folder: Path, *, model: WorldActionModel, data: Any, actions: ActionNorm, pretrained: Path | None
+    ) -> None:
+        """Writes beside a trained model what `codec` needs, where its data were encoded as this family does."""
+
+
+def all_files() -> Iterator[FamilyFiles]:
+    """Of every family."""
+    for name in FAMILY_FILES:
+        yield find_class(name, FamilyFiles, known=FAMILY_FILES, what="model family")()
+
+
+def files_of(family: str) -> FamilyFiles | None:
+    """Of one family; None where it has no more to say than its models do."""
+    return None if family not in FAMILY_FILES else find_class(family, FamilyFiles, known=FAMILY_FILES, what="family")()
+
+
+def files_for_preset(preset: str) -> FamilyFiles:
+    """Of the family that has a preset.
+
+    Raises:
+        ValueError: no family has it.
+    """
+    for files in all_files():
+        if preset in files.presets:
+            return files
+    known = sorted(name for files in all_files() for name in files.presets)
+    raise ValueError(f"unknown preset {preset!r}; expected one of {known}")
+
+
+def files_of_codec(folder: Path) -> FamilyFiles | None:
+    """Of the family that ``codec.json`` in a folder names; None where it names none."""
+    path = folder / CODEC_FILE
+    name = json.loads(path.read_text()).get("family") if path.is_file() else None
+    return None if name is None else find_class(name, FamilyFiles, known=FAMILY_FILES, what="codec family")()

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LingBot-VA's checkpoints, encoders and codec for the rest of the package."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flashwam.core.streams import StreamSpec
+from flashwam.data.actions import ActionNorm
+from flashwam.wam.base import WorldActionModel
+from flashwam.wam.files import FamilyFiles
+from flashwam.wam.lingbot_va.cameras import CameraLayout
+from flashwam.wam.lingbot_va.checkpoint import find_transformer
+from flashwam.wam.lingbot_va.codec import LingBotCodec, base_checkpoint, write_codec
+from flashwam.wam.lingbot_va.describe import describe_checkpoint
+from flashwam.wam.lingbot_va.encoders import wan_encoders
+from flashwam.wam.lingbot_va.presets import PRESETS
+from flashwam.wam.lingbot_va.presets import preset as find_preset
+from flashwam.wam.lingbot_va.wam import LingBotVA
+
+__all__ = ["LingBotFiles"]
+
+# Wan2.2's autoencoder: channels, and pixels per latent row or column.
+_CHANNELS, _FACTOR = 48, 16
+
+
+class LingBotFiles(FamilyFiles):
+    """See `FamilyFiles`."""
+
+    presets = tuple(PRESETS)
+
+    def describe(self, folder: Path) -> dict[str, Any]:
+        """See `FamilyFiles.describe`."""
+        return describe_checkpoint(folder)
+
+    def load(
+        self, folder: Path, *, preset: str, **options: Any
+    ) -> tuple[WorldActionModel, str, Mapping[str, StreamSpec], dict[str, Any]]:
+        """See `FamilyFiles.load`; a step of the Flash-WAM release is a student, all else a teacher."""
+        settings = find_preset(preset)
+        layout = find_transformer(folder, role=options.get("role")).layout
+        student = layout == "flash-wam"
+        model = LingBotVA.from_pretrained(folder, preset=preset, **options)
+        extra = {"name": folder.resolve().name, "preset": preset, "layout": layout}
+        streams = settings.released_student if student else settings.streams
+        return model, "student" if student else "teacher", streams, extra
+
+    def encoders(self, folder: Path, *, device: torch.device | str) -> dict[str, Any]:
+        """See `FamilyFiles.encoders`."""
+        return wan_encoders(folder, device=device)
+
+    def encodes(self, autoencoder: str) -> bool:
+        """See `FamilyFiles.encodes`."""
+        return autoencoder == "AutoencoderKLWan"
+
+    def codec(
+        self, folder: Path, *, preset: str | None, base: Path | None, dtype: torch.dtype, device: str
+    ) -> tuple[Callable[[], Any], dict[str, Any]]:
+        """See `FamilyFiles.codec`."""
+        options = {"dtype": dtype, "device": device, "text_device": "cpu"}
+        if preset is None:
+            codec = LingBotCodec.load(folder, checkpoint=base, **options)
+        else:
+            codec = LingBotCodec.from_pretrained(base or folder, preset, **options)
+        return codec.open, codec.facts
+
+    def note_codec(
+        self, folder: Path, *, model: WorldActionModel, data: Any, actions: ActionNorm, pretrained: Path | None
+    ) -> None:
+        """See `FamilyFiles.note_codec`."""
+        rows, columns = data.camera_size
+        # The T-shape's wrist cameras are seen at half size.
+        multiple = _FACTOR * (2 if data.layout == "tshape" else 1)
+        fits = model.shapes["video"][0] == _CHANNELS and not (rows % multiple or columns % multiple)
+        if fits and pretrained is not None:
+            cameras = CameraLayout(cameras=data.cameras, image_size=data.camera_size, arrangement=data.layout)
+            write_codec(folder, cameras=cameras, actions=actions, checkpoint=base_checkpoint(pretrained))
