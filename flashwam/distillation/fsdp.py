@@ -4,7 +4,7 @@
 import copy
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,8 @@ class FullyShardedStrategy(Strategy):
                 unit.reshard()
 
     @contextmanager
-    def _whole(self, model: nn.Module) -> Iterator[nn.Module]:
+    def whole(self, model: nn.Module) -> Iterator[nn.Module]:
+        """See `Strategy.whole`; the main process alone holds a whole copy, on the CPU."""
         main = self.accelerator.is_main_process
         plain = copy.deepcopy(self._plain).to_empty(device="cpu") if main else model
         mine = dict(plain.named_parameters()) | dict(plain.named_buffers())
@@ -94,10 +95,6 @@ class FullyShardedStrategy(Strategy):
                 if main:
                     mine[name].copy_(value)
         yield plain
-
-    def whole(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
-        """See `Strategy.whole`; the main process alone holds a whole copy, on the CPU."""
-        return self._whole(model)
 
     def clip(self, parameters: list[Tensor], norm: float) -> float:
         """See `Strategy.clip`."""

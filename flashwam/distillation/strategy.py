@@ -2,8 +2,8 @@
 """How processes share a training: what accelerate and DeepSpeed do, behind one interface."""
 
 import os
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,11 @@ class Strategy:
         """Whether student and target lie alike, so that the average needs no gathering."""
         return self.loop.strategy != "zero3"
 
-    def whole(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
+    @contextmanager
+    def whole(self, model: nn.Module) -> Iterator[nn.Module]:
         """A context that gives the main process a plain model for writing."""
-        return _Gathered(self.gathered(model), model)
+        with self.gathered(model):
+            yield model
 
     def clip(self, parameters: list[Tensor], norm: float) -> float:
         """Scales gradients down to a norm; returns what it was."""
@@ -104,20 +106,6 @@ class Strategy:
         # A stream without a loss leaves its head without a gradient.
         handlers = [DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)]
         return Accelerator(cpu=not gpu, kwargs_handlers=handlers, **common)
-
-
-class _Gathered:
-    """Gives a model while a context is open."""
-
-    def __init__(self, context: AbstractContextManager[Any], model: nn.Module) -> None:
-        self.context, self.model = context, model
-
-    def __enter__(self) -> nn.Module:
-        self.context.__enter__()
-        return self.model
-
-    def __exit__(self, *error: Any) -> None:
-        self.context.__exit__(*error)
 
 
 def make_strategy(loop: LoopConfig) -> Strategy:

@@ -28,17 +28,14 @@ from flashwam.distillation.methods.base import (
 from flashwam.sampling import draw, samplers_for
 from flashwam.wam.base import RolloutSession, WorldActionModel
 
-__all__ = ["OnPolicy", "first_frames", "path_levels"]
+__all__ = ["OnPolicy", "path_levels"]
 
 _POINTS = 1000
 
 
-def first_frames(batch: Batch, frames: int) -> Batch:
-    """The batch cut to its first latent frames."""
-    return _frames(batch, slice(frames))
-
-
 def _frames(batch: Batch, which: slice) -> Batch:
+    """The batch cut to some of its latent frames."""
+
     def cut(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: x[:, :, which] for name, x in parts.items()}
 
@@ -157,7 +154,7 @@ class OnPolicy(Method):
         if chunks < 1:
             raise ValueError(f"a sample must hold a whole chunk of {length} latent frames; got {batch.frames}")
         chunk = draws.shared_integer("chunk", 0, chunks)
-        return first_frames(batch, (chunk + 1) * length), chunk * length
+        return _frames(batch, slice((chunk + 1) * length)), chunk * length
 
     @staticmethod
     def _rollout(model: WorldActionModel, batch: Batch, begin: int, guidance: Mapping[str, float]) -> RolloutSession:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-__all__ = ["LAYOUTS", "CameraLayout", "to_pixels"]
+from flashwam.data.encoders import to_pixels
+from flashwam.data.layouts import LAYOUTS, arrange
 
-LAYOUTS = ("width", "tshape")
+__all__ = ["CameraLayout"]
+
 PIXELS_PER_LATENT = 16
 
 
@@ -98,9 +99,7 @@ class CameraLayout:
 
     def join(self, latents: Sequence[Tensor]) -> Tensor:
         """Per group [K, C, F, h, w] -> [1, C, F, H, W]."""
-        rows = [torch.cat(list(group), -1) for group in latents]
-        # The wrists, which are the second group, lie above the head.
-        return torch.cat(rows[::-1], -2).unsqueeze(0)
+        return arrange(self.arrangement, [view for group in latents for view in group]).unsqueeze(0)
 
     def split(self, latents: Tensor) -> list[Tensor]:
         """Takes joined latents [1, C, F, H, W] apart: per group [K, C, F, h, w]."""
@@ -112,13 +111,3 @@ class CameraLayout:
             bands.append(torch.stack(band.chunk(len(keys), -1)))
             top += rows // PIXELS_PER_LATENT
         return bands[::-1]
-
-
-def to_pixels(pictures: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """uint8 [T, rows, columns, 3] -> [3, T, *size] in [-1, 1], float32.
-
-    Resized on the scale 0..255, bilinearly, corners not aligned, without antialiasing: what the released weights saw.
-    """
-    x = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float()
-    x = functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
-    return (x / 255.0 * 2.0 - 1.0).transpose(0, 1).contiguous()

@@ -17,15 +17,14 @@ import torch
 from torch import Tensor
 
 from flashwam.data.actions import ActionNorm
+from flashwam.data.codec import CODEC_FILE
 from flashwam.wam.lingbot_va.cameras import CameraLayout
+from flashwam.wam.lingbot_va.config import FAMILY
 from flashwam.wam.lingbot_va.presets import preset as find_preset
 from flashwam.wam.lingbot_va.prompts import TEXT_CACHE, PromptEncoder
 from flashwam.wam.lingbot_va.vae import PICTURES_PER_FRAME, WanVae
 
-__all__ = ["CODEC_FILE", "LingBotCodec", "LingBotCodecSession", "base_checkpoint", "write_codec"]
-
-CODEC_FILE = "codec.json"
-FAMILY = "lingbot_va"
+__all__ = ["LingBotCodec", "LingBotCodecSession", "base_checkpoint", "write_codec"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -130,19 +130,12 @@ class LingBotVA(WorldActionModel):
         cls,
         folder: str | Path,
         *,
-        latent_size: tuple[int, int],
-        chunk_frames: int,
-        actions_per_frame: int,
-        window_chunks: int,
         attention: str = "sdpa",
         gradient_checkpointing: bool = False,
-        matmul_dtype: str | None = None,
-        rollout: str = "dynamic",
-        used_channels: Sequence[int] | None = None,
         role: str | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
-        **transformer: Any,
+        **settings: Any,
     ) -> "LingBotVA":
         """Another tool's weights under settings of one's own: `create`'s keywords, `from_pretrained`'s files.
 
@@ -150,23 +143,15 @@ class LingBotVA(WorldActionModel):
             FileNotFoundError: A file is missing.
             ValueError: Keys do not fit, or the network is not of the size the keywords say.
         """
+        config = LingBotConfig(**{k: settings.pop(k) for k in LingBotConfig.__slots__ if k in settings})
         source = find_transformer(folder, role=role)
         own = network_config(source)
-        wrong = {k: v for k, v in transformer.items() if k != "attn_mode" and _plain(own.get(k)) != _plain(v)}
+        wrong = {k: v for k, v in settings.items() if k != "attn_mode" and _plain(own.get(k)) != _plain(v)}
         if wrong:
             raise ValueError(
                 f"{source.folder} does not hold the network that was asked for: expected {wrong}, got "
                 f"{ ({k: own.get(k) for k in wrong}) }"
             )
-        config = LingBotConfig(
-            latent_size=latent_size,
-            chunk_frames=chunk_frames,
-            actions_per_frame=actions_per_frame,
-            window_chunks=window_chunks,
-            matmul_dtype=matmul_dtype,
-            rollout=rollout,
-            used_channels=None if used_channels is None else tuple(used_channels),
-        )
         network = load_transformer(folder, role=role, dtype=dtype, device=device)
         return cls(network, config, attention=attention, gradient_checkpointing=gradient_checkpointing)
 
