@@ -11,17 +11,16 @@ Time: all in turns in one process, medians. Memory: each alone in a process of i
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
 import torch
+from common import about
 from torch import Tensor
 
 from flashwam.core.batch import Batch
@@ -33,7 +32,6 @@ from flashwam.distillation.methods import make_method
 from flashwam.distillation.methods.base import reduce_elements, start_states, training_levels
 from flashwam.distillation.methods.consistency import jump_levels
 from flashwam.distillation.roles import ema_update, frozen_copy
-from flashwam.provenance import provenance
 from flashwam.recipe import LoopConfig, LoraConfig
 from flashwam.wam.lingbot_va import LingBotVA
 
@@ -235,18 +233,12 @@ def main() -> None:
         only(arguments.only, arguments)
         return
     device = torch.device(arguments.device)
-    about = {
-        "command": "python benchmarks/distill_step.py",
-        "arguments": {key: str(value) for key, value in vars(arguments).items()},
-        "date": date.today().isoformat(),
-        "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU",
-        **provenance(),
-    }
+    run = about(__file__, arguments, device=arguments.device)
     arguments.out.mkdir(parents=True, exist_ok=True)
     results = []
     for size in arguments.sizes:
         results.append(measure(arguments, size))
-        (arguments.out / f"{device.type}.json").write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
+        (arguments.out / f"{device.type}.json").write_text(json.dumps({**run, "results": results}, indent=1) + "\n")
         (arguments.out / f"{device.type}.md").write_text(table(results))
     print(table(results))
 

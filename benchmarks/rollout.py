@@ -12,20 +12,18 @@ All contenders take turns, chunk by chunk, so that a busy machine slows them ali
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import torch
+from common import about
 from torch import Tensor
 
 from flashwam.core.consistency import Linear
 from flashwam.core.noise import NoiseSchedule
-from flashwam.provenance import provenance
 from flashwam.sampling import Rollout, StreamSampler
 from flashwam.wam.lingbot_va import LingBotVA
 from flashwam.wam.lingbot_va.cache import BlockCache
@@ -325,13 +323,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
     steps = dict(zip(STREAMS, arguments.steps, strict=True))
-    about = {
-        "command": "python benchmarks/rollout.py",
-        "arguments": {key: str(value) for key, value in vars(arguments).items()},
-        "date": date.today().isoformat(),
-        "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU",
-        **provenance(),
-    }
+    run = about(__file__, arguments, device=arguments.device)
     arguments.out.mkdir(parents=True, exist_ok=True)
     stem = f"{device.type}_{arguments.rollout}"
     results = []
@@ -354,7 +346,7 @@ def main() -> None:
             results.append(result)
             print(table([result]), flush=True)
             # After every setting, so that a run that is stopped has kept what it measured.
-            (arguments.out / f"{stem}.json").write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
+            (arguments.out / f"{stem}.json").write_text(json.dumps({**run, "results": results}, indent=1) + "\n")
             (arguments.out / f"{stem}.md").write_text(table(results))
 
 

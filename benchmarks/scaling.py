@@ -10,23 +10,21 @@ the machine's cores, one thread each, so that two processes can at best halve a 
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from datetime import date
 from pathlib import Path
 
 import torch
+from common import about
 from distill_step import sample, streams
 
 from flashwam.core.batch import Batch
 from flashwam.distillation.methods import make_method
 from flashwam.distillation.roles import frozen_copy
 from flashwam.distillation.trainer import train
-from flashwam.provenance import provenance
 from flashwam.recipe import LoopConfig
 from flashwam.wam.lingbot_va import LingBotVA
 
@@ -174,15 +172,13 @@ def main() -> None:
     if arguments.worker:
         worker(arguments.worker, arguments.steps, arguments.batch, arguments.scratch)
         return
-    about = {"command": "python benchmarks/scaling.py", "date": date.today().isoformat()}
-    about |= {"machine": platform.processor() or "CPU", "cores": os.cpu_count(), **provenance()}
     scratch = arguments.scratch / str(int(time.time()))
     result = {
         "processes": over_processes(arguments.steps, arguments.batch, scratch),
         "length": over_length(arguments.rounds),
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "cpu.json").write_text(json.dumps({**about, **result}, indent=1) + "\n")
+    (arguments.out / "cpu.json").write_text(json.dumps({**about(__file__, arguments), **result}, indent=1) + "\n")
     (arguments.out / "cpu.md").write_text(table(result))
     print(table(result))
 
