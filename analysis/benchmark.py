@@ -17,7 +17,8 @@ from datetime import date
 from pathlib import Path
 
 from flashwam.data.episodes import atomic_write
-from flashwam.demo import PRESETS, Preset, demo
+from flashwam.demo import PRESETS, Preset, demo, preset_jobs
+from flashwam.jobs import done_marker
 from flashwam.provenance import provenance
 
 KEPT = (
@@ -52,11 +53,13 @@ def restore(results: Path, out: Path, preset: Preset) -> None:
     if (out / "jobs").is_dir() or not results.is_dir():
         return
     print(f"{copy(results, out, KEPT)} files restored from {results}")
-    # Weights are not kept, so students that an unfinished cell needs are distilled again, from the same seed.
-    jobs = out / "jobs"
-    if not ((jobs / "cross.done").is_file() and (jobs / "latency.done").is_file()):
-        for method in preset.methods:
-            (jobs / f"distill__{method}_0.done").unlink(missing_ok=True)
+    # Weights are not kept, so whatever a cell that is not done needs is made again, from the same seeds; of what cells
+    # need, only a chosen learning rate is a file that is kept.
+    for job in reversed(preset_jobs(preset, out)):
+        if not done_marker(out / "jobs", job.name).is_file():
+            for name in job.after:
+                if not name.startswith("choose/"):
+                    done_marker(out / "jobs", name).unlink(missing_ok=True)
 
 
 def keep(out: Path, results: Path, command: str) -> None:

@@ -17,7 +17,7 @@ from flashwam import pipeline
 from flashwam.config import load_recipe
 from flashwam.data.episodes import atomic_write
 from flashwam.evaluation import cross_table, evaluate, latency_table, load_policy
-from flashwam.jobs import Job, run_jobs
+from flashwam.jobs import Job, done_marker, run_jobs
 from flashwam.recipe import Recipe
 from flashwam.report.analyze import measured_gradients, schedule_sections
 from flashwam.report.compare import compare, format_table, gather
@@ -275,12 +275,12 @@ def preset_jobs(preset: Preset, out: Path, *, from_scratch: bool = False) -> lis
             if seed == 0 and preset.rates:
                 jobs += _search_jobs(place, method)
             jobs += _method_jobs(place, method, seed, driving, drive)
-    for method in preset.longer:
-        for seed in preset.seeds:
-            jobs += _method_jobs(place, method, seed, driving, drive)
     if preset.cross:
         after = tuple(f"distill/{method}_0" for method in preset.cross)
         jobs.append(Job(name="cross", function=_cross, kwargs={"place": place}, after=after, weight=40))
+    for method in preset.longer:
+        for seed in preset.seeds:
+            jobs += _method_jobs(place, method, seed, driving, drive)
     students = tuple(f"distill/{method}_0" for method in preset.methods)
     jobs.append(Job(name="latency", function=_time, kwargs={"place": place}, after=students, weight=20, cores=2))
     return jobs
@@ -396,7 +396,7 @@ def _write_page(place: _Place, preset: str, jobs: Sequence[Job]) -> Path:
         folder = place.out / "comparison"
         rows, curves, cross = gather(runs, folder)
         sections = [*compare_sections(rows, folder, metrics=curves, cross=cross), *sections]
-    left = sum(not (place.out / "jobs" / f"{job.name.replace('/', '__')}.done").is_file() for job in jobs)
+    left = sum(not done_marker(place.out / "jobs", job.name).is_file() for job in jobs)
     lead = (
         "Demonstrations from a physics simulator, a world-action model trained on them, and that teacher distilled to "
         "one step per stream by several methods, all driven in closed loop."

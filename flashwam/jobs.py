@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-__all__ = ["Job", "JobFailed", "run_jobs"]
+__all__ = ["Job", "JobFailed", "done_marker", "run_jobs"]
 
 _BAR = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed} < {remaining}"
 
@@ -46,6 +46,15 @@ class Job:
     after: tuple[str, ...] = ()
     weight: float = 10.0
     cores: int = 1
+
+
+def _file(folder: Path, job: str, suffix: str) -> Path:
+    return folder / f"{job.replace('/', '__')}.{suffix}"
+
+
+def done_marker(folder: Path, job: str) -> Path:
+    """The file in a folder of jobs that says that a job is done."""
+    return _file(folder, job, "done")
 
 
 def _end_with(caller: Connection) -> None:
@@ -111,9 +120,8 @@ def run_jobs(
     """
     _check(jobs)
     folder.mkdir(parents=True, exist_ok=True)
-    files = {job.name: folder / job.name.replace("/", "__") for job in jobs}
-    marker = {name: path.with_name(path.name + ".done") for name, path in files.items()}
-    log = {name: path.with_name(path.name + ".log") for name, path in files.items()}
+    marker = {job.name: done_marker(folder, job.name) for job in jobs}
+    log = {job.name: _file(folder, job.name, "log") for job in jobs}
     done = {job.name for job in jobs if marker[job.name].is_file()}
     waiting = [job for job in jobs if job.name not in done]
     running: dict[str, tuple[Job, multiprocessing.Process]] = {}
