@@ -6,7 +6,7 @@
     python analysis/benchmark.py --preset pilot       one seed, one learning rate (an hour)
 
 What is kept: every measurement as JSON, the comparison's tables and figures, the chosen learning rates, training
-curves of the first seed, and which cells are done. Weights are not: a cell that is done needs none of its own, and
+curves of the first seed, and which cells are done. Weights and pictures are not: a cell that is done needs none of its own, and
 data and students of the other cells are made again from the same seeds.
 """
 
@@ -53,7 +53,11 @@ def restore(results: Path, out: Path, preset: Preset) -> None:
     if (out / "jobs").is_dir() or not results.is_dir():
         return
     print(f"{copy(results, out, KEPT)} files restored from {results}")
-    # Weights are not kept, so whatever a cell that is not done needs is made again, from the same seeds; of what cells
+    # Pictures are not kept.
+    for path in out.glob("runs/*/evaluations/*.json"):
+        result = json.loads(path.read_text()) | {"strip": None}
+        atomic_write(path, (json.dumps(result, indent=1) + "\n").encode())
+    # Nor are weights, so whatever a cell that is not done needs is made again, from the same seeds; of what cells
     # need, only a chosen learning rate is a file that is kept.
     for job in reversed(preset_jobs(preset, out)):
         if not done_marker(out / "jobs", job.name).is_file():
