@@ -6,8 +6,8 @@
     python analysis/benchmark.py --preset pilot       one seed, one learning rate (an hour)
 
 What is kept: every measurement as JSON, the comparison's tables and figures, the chosen learning rates, training
-curves of the first seed, and which cells are done. Weights and pictures are not: a cell that is done needs none of its own, and
-data and students of the other cells are made again from the same seeds.
+curves of the first seed, and which cells are done. Weights and pictures are not: a cell that is done needs none of its
+own, and data and students of the other cells are made again from the same seeds.
 """
 
 import argparse
