@@ -248,11 +248,11 @@ def _strip(
 def _latency(
     policy: Policy, samplers: Mapping[str, StreamSampler], *, chunks: int = _LATENCY_CHUNKS
 ) -> dict[str, float]:
-    """Milliseconds per stream and chunk at batch 1: medians, the first chunk left out as warm-up."""
+    """Milliseconds per stage and chunk at batch 1: medians, the first chunk left out as warm-up."""
     first = {n: torch.zeros(1, c, 1, h, w) for n, (c, h, w) in policy.wam.shapes.items()}
     text = policy.codec.text("")
     rollout = Rollout(policy.wam, samplers, text=text[None], null_text=text, first=first)
-    spent: dict[str, list[float]] = {name: [] for name in policy.wam.streams}
+    spent: dict[str, list[float]] = {name: [] for name in rollout.seconds}
     for _ in range(chunks):
         before = dict(rollout.seconds)
         drawn = rollout.predict()
@@ -305,6 +305,8 @@ def cross_table(
     from flashwam.sim.tasks import commitment, get_task
 
     policies = [policy for policy, _ in sources.values()]
+    if any(len(stage) > 1 for policy in policies for stage in policy.wam.stages):
+        raise ValueError("streams that are drawn together cannot be crossed: one model's video has its own actions")
     recipe = policies[0].info.extra["recipe"]["data"]
     several = [task for task in recipe["tasks"] if get_task(task).multimodal]
     if not several:

@@ -7,7 +7,6 @@ Letters: B episodes, C channels, F latent frames of a chunk, H and W the rest of
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -38,33 +37,49 @@ class StreamSampler:
 
 
 def draw(
-    velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, sampler: StreamSampler, *, given: Tensor | None = None
-) -> Tensor:
-    """Carries noise to data: x0 = f(x, sigma), then x = (1 - sigma') x0 + sigma' eps with the eps that x0 implies.
+    velocity: Callable[[dict[str, Tensor], dict[str, Tensor]], Mapping[str, Tensor]],
+    noise: Mapping[str, Tensor],
+    samplers: Mapping[str, StreamSampler],
+    *,
+    given: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Carries streams from noise to data together: x0 = f(x, sigma), then x = (1 - sigma') x0 + sigma' eps.
 
-    With f = x - sigma v this is Euler's step to sigma'; with any other f the last step returns f itself, as the
-    stream was trained.
+    eps is what x0 implies. With f = x - sigma v this is Euler's step to sigma'; with any other f the last step returns
+    f itself, as the stream was trained. Streams with fewer steps than others wait at sigma 0.
 
     Args:
-        velocity: (x [B, C, F, H, W], sigma [B, F]) -> velocity like x.
-        x: Noise, [B, C, F, H, W].
-        sampler: Grid, function and steps.
-        given: Clean leading frames [B, C, G, H, W] with G <= F, held at sigma 0 throughout.
+        velocity: (states [B, C, F, H, W], levels [B, F], each by stream name) -> velocities like the states.
+        noise: Stream name -> [B, C, F, H, W].
+        samplers: Of every stream in `noise`: grid, function and steps.
+        given: Stream name -> clean leading frames [B, C, G, H, W] with G <= F, held at sigma 0 throughout.
 
     Returns:
-        Clean estimate, [B, C, F, H, W].
+        Stream name -> clean estimate, [B, C, F, H, W].
     """
-    levels = sampler.schedule.sampling_grid(sampler.steps).to(torch.float32).tolist()
-    held = 0 if given is None else given.shape[2]
-    for level, following in pairwise(levels):
-        sigma = x.new_full((x.shape[0], x.shape[2]), level)
-        if given is not None:
-            x = torch.cat([given, x[:, :, held:]], 2)
-            sigma[:, :held] = 0
-        clean = sampler.consistency(x, sigma, velocity(x, sigma))
-        eps = (x - (1 - level) * clean) / level
-        x = (1 - following) * clean + following * eps
-    return x if given is None else torch.cat([given, x[:, :, held:]], 2)
+    given = given or {}
+    x = dict(noise)
+    grids = {name: samplers[name].schedule.sampling_grid(samplers[name].steps).to(torch.float32).tolist() for name in x}
+    for k in range(max(samplers[name].steps for name in x)):
+        levels = {name: grid[min(k, len(grid) - 1)] for name, grid in grids.items()}
+        sigma = {name: state.new_full((state.shape[0], state.shape[2]), levels[name]) for name, state in x.items()}
+        for name, frames in given.items():
+            x[name] = _led_by(frames, x[name])
+            sigma[name][:, : frames.shape[2]] = 0
+        predicted = velocity(x, sigma)
+        for name, grid in grids.items():
+            if k + 1 >= len(grid):
+                continue
+            level, following = grid[k], grid[k + 1]
+            clean = samplers[name].consistency(x[name], sigma[name], predicted[name])
+            eps = (x[name] - (1 - level) * clean) / level
+            x[name] = (1 - following) * clean + following * eps
+    return {name: _led_by(given[name], state) if name in given else state for name, state in x.items()}
+
+
+def _led_by(frames: Tensor, x: Tensor) -> Tensor:
+    """`x` with its leading frames replaced."""
+    return torch.cat([frames, x[:, :, frames.shape[2] :]], 2)
 
 
 def parse_nfe(text: str, streams: tuple[str, ...] = ("video", "action")) -> dict[str, int] | None:
@@ -116,6 +131,10 @@ class Rollout:
         first: Stream name -> clean first latent frame, [B, C, 1, H, W]: the observation, and zeros for actions.
         null_text: [L, D]; needed where a sampler is guided.
         generator: Of the noise.
+
+    Attributes:
+        seconds: Streams of a stage, joined by "+" -> seconds spent drawing them.
+        chunks: Chunks drawn so far.
     """
 
     def __init__(
@@ -134,13 +153,24 @@ class Rollout:
         self.wam = wam
         self.samplers = samplers
         self.generator = generator
-        self.seconds = dict.fromkeys(wam.streams, 0.0)
+        self.seconds = {"+".join(stage): 0.0 for stage in wam.stages}
         self.chunks = 0
         self._batch = text.shape[0]
-        self._first: Mapping[str, Tensor] | None = first
+        self._first: Mapping[str, Tensor] | None = None
         self.session = wam.session(
             text, null_text=null_text, guidance={name: s.guidance_scale for name, s in samplers.items()}
         )
+        if wam.conditions_on_first:
+            self.observe(first)
+        else:
+            self._first = first
+
+    @property
+    def executed(self) -> slice:
+        """Frames of the current chunk that are to be executed: those after the observed one, as many as the model
+        plans for."""
+        observed = int(self.wam.conditions_on_first or self._first is not None)
+        return slice(observed, min(observed + self.wam.execute_frames, self.wam.chunk_frames))
 
     def noise(self) -> dict[str, Tensor]:
         """Fresh noise for one chunk, stream name -> [B, C, F, H, W], drawn in generation order."""
@@ -160,38 +190,43 @@ class Rollout:
 
         Args:
             noise: Stream name -> [B, C, F, H, W]; drawn from the generator if None.
-            replace: Streams whose draw is given instead of made, for crossing one model's video with another's
-                actions.
+            replace: Streams whose draw is given instead of made, all of a stage, for crossing one model's video with
+                another's actions.
 
         Returns:
-            Stream name -> [B, C, F, H, W]. In the first chunk frame 0 is the given one.
+            Stream name -> [B, C, F, H, W]. In an episode's first chunk frame 0 is the given one, unless the model
+            conditions on it.
         """
         if noise is None:
             noise = self.noise()
+        replace = replace or {}
         drawn: dict[str, Tensor] = {}
-        for name in self.wam.streams:
+        for stage in self.wam.stages:
             start = time.perf_counter()
-            if replace is not None and name in replace:
-                drawn[name] = replace[name]
-            else:
-                given = self._first[name] if self._first is not None else None
-                drawn[name] = draw(
-                    lambda x, sigma, stream=name: self.session.velocity(stream, x, sigma),
-                    noise[name],
-                    self.samplers[name],
-                    given=given,
-                )
-            if name != self.wam.streams[-1]:
-                self.session.append(name, drawn[name], predicted=True)
-            self.seconds[name] += time.perf_counter() - start
+            replaced = {name: replace[name] for name in stage if name in replace}
+            if replaced and len(replaced) < len(stage):
+                raise ValueError(f"the streams {stage} are drawn together; replace all of them or none")
+            drawn |= replaced or draw(
+                self.session.velocity,
+                {name: noise[name] for name in stage},
+                self.samplers,
+                given=None if self._first is None else {name: self._first[name] for name in stage},
+            )
+            if stage != self.wam.stages[-1]:
+                for name in stage:
+                    self.session.append(name, drawn[name], predicted=True)
+            self.seconds["+".join(stage)] += time.perf_counter() - start
         self.session.drop_predicted()
         self.chunks += 1
         return drawn
 
     @torch.no_grad()
     def observe(self, observed: Mapping[str, Tensor]) -> None:
-        """Appends the chunk as it really was: stream name -> [B, C, F, H, W] (executed actions, seen frames)."""
+        """Appends what really happened: stream name -> [B, C, F, H, W] (executed actions, seen frames).
+
+        Without `conditions_on_first` that is a whole chunk, an episode's first frame included.
+        """
         for name in self.wam.streams:
             self.session.append(name, observed[name], predicted=False)
-        self.session.advance(self.wam.chunk_frames)
+        self.session.advance(observed[self.wam.streams[0]].shape[2])
         self._first = None

@@ -12,6 +12,17 @@ def sampler(consistency, steps, shift=5.0):
     return StreamSampler(schedule=NoiseSchedule(shift), consistency=consistency, steps=steps)
 
 
+def draw_one(velocity, x, sampler, given=None):
+    """`draw` of a single stream."""
+    drawn = draw(
+        lambda x, sigma: {"s": velocity(x["s"], sigma["s"])},
+        {"s": x},
+        {"s": sampler},
+        given=None if given is None else {"s": given},
+    )
+    return drawn["s"]
+
+
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_linear_steps_are_euler_steps(steps):
     def velocity(x, sigma):
@@ -22,13 +33,13 @@ def test_linear_steps_are_euler_steps(steps):
     grid = NoiseSchedule(5.0).sampling_grid(steps).float().tolist()
     for level, following in zip(grid[:-1], grid[1:], strict=True):
         euler = euler + velocity(euler, torch.full((2, 4), level, dtype=torch.float64)) * (following - level)
-    torch.testing.assert_close(draw(velocity, x, sampler(Linear(), steps)), euler, rtol=0, atol=1e-6)
+    torch.testing.assert_close(draw_one(velocity, x, sampler(Linear(), steps)), euler, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_constant_velocity_is_exact_for_any_number_of_steps(steps):
     x0, eps = torch.randn(2, 1, 3, 2, 2, 1, dtype=torch.float64)
-    drawn = draw(lambda x, sigma: eps - x0, eps, sampler(Linear(), steps))
+    drawn = draw_one(lambda x, sigma: eps - x0, eps, sampler(Linear(), steps))
     torch.testing.assert_close(drawn, x0, rtol=0, atol=1e-6)
 
 
@@ -40,8 +51,8 @@ def test_a_student_whose_f_is_the_data_returns_the_data_and_plain_euler_does_not
         level = sigma[:, None, :, None, None].to(torch.float64)
         return (x0 - f.a(level) * x) / f.b(level)
 
-    torch.testing.assert_close(draw(velocity, eps, sampler(f, 2)), x0, rtol=0, atol=1e-6)
-    assert (draw(velocity, eps, sampler(Linear(), 1)) - x0).abs().max() > 0.1
+    torch.testing.assert_close(draw_one(velocity, eps, sampler(f, 2)), x0, rtol=0, atol=1e-6)
+    assert (draw_one(velocity, eps, sampler(Linear(), 1)) - x0).abs().max() > 0.1
 
 
 def test_given_frames_stay_and_are_shown_clean():
@@ -52,9 +63,34 @@ def test_given_frames_stay_and_are_shown_clean():
         seen.append((x[:, :, :1].clone(), sigma.clone()))
         return torch.ones_like(x)
 
-    drawn = draw(velocity, torch.randn(1, 1, 2, 2, 1), sampler(LCM(), 2), given=given)
+    drawn = draw_one(velocity, torch.randn(1, 1, 2, 2, 1), sampler(LCM(), 2), given=given)
     assert torch.equal(drawn[:, :, :1], given)
     assert all(torch.equal(x, given) and sigma[0, 0] == 0 and sigma[0, 1] > 0 for x, sigma in seen)
+
+
+def test_streams_of_a_stage_go_together_and_the_shorter_one_waits_clean():
+    """A pair whose velocities depend on each other: the loop written out by hand."""
+    calls = []
+
+    def velocity(x, sigma):
+        calls.append({name: float(level[0, 0]) for name, level in sigma.items()})
+        return {"a": x["a"] + x["b"].mean(), "b": x["b"] - 0.5 * x["a"].mean()}
+
+    noise = {name: torch.randn(2, 1, 1, 2, 1, dtype=torch.float64) for name in "ab"}
+    samplers = {
+        "a": StreamSampler(schedule=NoiseSchedule(5.0), consistency=Linear(), steps=1),
+        "b": StreamSampler(schedule=NoiseSchedule(1.0), consistency=Linear(), steps=3),
+    }
+    drawn = draw(velocity, noise, samplers)
+    levels = [{"a": 1.0, "b": 1.0}, {"a": 0.0, "b": 2 / 3}, {"a": 0.0, "b": 1 / 3}]
+    assert [call["a"] for call in calls] == [level["a"] for level in levels]
+    assert [call["b"] for call in calls] == pytest.approx([level["b"] for level in levels])
+    a, b = noise["a"], noise["b"]
+    for k in range(3):
+        step_a, step_b = a + b.mean(), b - 0.5 * a.mean()
+        a, b = (a - step_a if k == 0 else a), b - step_b / 3
+    torch.testing.assert_close(drawn["a"], a, rtol=0, atol=1e-6)
+    torch.testing.assert_close(drawn["b"], b, rtol=0, atol=1e-6)
 
 
 def test_steps_notation():

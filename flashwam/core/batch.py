@@ -44,6 +44,14 @@ class Batch:
         """F."""
         return self.given.shape[1]
 
+    def loss_mask(self, name: str) -> Tensor:
+        """Where a stream's loss is taken: its own mask without the given frames, [B, 1 or C, F, ...]."""
+        return self.mask[name] & ~self.given[:, None, :, None, None]
+
+    def without_given(self) -> "Batch":
+        """The same samples for a model that is told the observation by `history` and predicts that frame too."""
+        return replace(self, given=torch.zeros_like(self.given))
+
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with every tensor on `device`."""
         moved = {

@@ -38,10 +38,7 @@ def to_batch(samples: dict[str, Tensor], null_text: Tensor) -> Batch:
     return Batch(
         clean={"video": samples["video"], "action": samples["action"]},
         history={"video": samples["video"], "action": samples["executed"]},
-        mask={
-            "video": samples["video_mask"] & ~given[:, None, :, None, None],
-            "action": samples["action_mask"] & ~given[:, None, :, None, None],
-        },
+        mask={"video": samples["video_mask"], "action": samples["action_mask"]},
         given=given,
         text=samples["text"],
         null_text=null_text,

@@ -32,12 +32,23 @@ class AdaptedModel(WorldActionModel):
         self.name = name
         backbone = adapters.backbone
         self.streams, self.shapes, self.chunk_frames = backbone.streams, backbone.shapes, backbone.chunk_frames
+        self.conditions_on_first, self.frame_levels = backbone.conditions_on_first, backbone.frame_levels
         self.weights = _tree(adapters.base_parameters if name is None else adapters.parameters(name))
 
     @property
     def adapters(self) -> Adapters:
         """The backbone that this role shares with others."""
         return self._shared[0]
+
+    @property
+    def stages(self) -> tuple[tuple[str, ...], ...]:
+        """See `WorldActionModel.stages`."""
+        return self.adapters.backbone.stages
+
+    @property
+    def execute_frames(self) -> int:
+        """See `WorldActionModel.execute_frames`."""
+        return self.adapters.backbone.execute_frames
 
     def frozen_copy(self, name: str) -> "AdaptedModel":
         """A further frozen role of the same backbone that starts as this one; without an adapter, this role again."""
@@ -106,10 +117,10 @@ class _AdaptedSession(RolloutSession):
         """See `RolloutSession`."""
         return self._session.frame_index
 
-    def velocity(self, stream: str, noisy: Tensor, sigma: Tensor) -> Tensor:
+    def velocity(self, noisy: Mapping[str, Tensor], sigma: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `RolloutSession.velocity`."""
         with self._adapters.active(self._name):
-            return self._session.velocity(stream, noisy, sigma)
+            return self._session.velocity(noisy, sigma)
 
     def append(self, stream: str, clean: Tensor, *, predicted: bool) -> None:
         """See `RolloutSession.append`."""

@@ -19,7 +19,12 @@ _OPEN_LOOP = {
     "video_error_teacher": "video error to teacher",
     "video_sharpness_ratio": "video sharpness ratio",
 }
-_LATENCY = {"video_ms": "video ms", "action_ms": "action ms", "chunk_ms": "ms a chunk"}
+_LATENCY = {
+    "video_ms": "video ms",
+    "action_ms": "action ms",
+    "video+action_ms": "joint ms",
+    "chunk_ms": "ms a chunk",
+}
 
 
 def compare_sections(

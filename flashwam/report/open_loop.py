@@ -56,9 +56,11 @@ def chunk_draws(
         generator=torch.Generator().manual_seed(seed),
     )
     drawn = []
+    # What is observed before the next chunk: its own first frame too, where that is its condition.
+    ahead = int(wam.conditions_on_first)
     for k in range(total):
         drawn.append(rollout.predict(replace=None if replace is None else replace[k]))
-        past = slice(k * size, (k + 1) * size)
+        past = slice(k * size + ahead, (k + 1) * size + ahead)
         rollout.observe({name: _repeat(batch.history[name][:, :, past], draws) for name in wam.streams})
     return drawn
 
@@ -90,7 +92,7 @@ def open_loop_measures(
             frames = ours[name].shape[2]
             window = slice(k * frames, (k + 1) * frames)
             truth = batch.clean[name][:, :, window]
-            mask = batch.mask[name].expand_as(batch.clean[name])[:, :, window].to(truth.dtype)
+            mask = batch.loss_mask(name).expand_as(batch.clean[name])[:, :, window].to(truth.dtype)
             groups = [t[name].reshape(truth.shape[0], draws, *truth.shape[1:]) for t in (ours, theirs)]
             weight = mask[:, None]
             error += float(((groups[0] - groups[1]) ** 2 * weight).sum()) / draws

@@ -194,8 +194,9 @@ def describe_sampling(wam: WorldActionModel, samplers: Mapping[str, StreamSample
 class PolicySession:
     """One episode at a time: reset, then infer and refresh in turns.
 
-    Frame 0 of the first chunk is the first observation, and its actions are padding; the reply carries all F frames
-    all the same. Later calls of `infer` ignore the observation: what the model knows came through `refresh`.
+    Frame 0 of the first chunk is the first observation, and its actions are padding; the reply carries it all the
+    same. A model that executes fewer frames than it draws replies with those alone. Later calls of `infer` ignore the
+    observation: what the model knows came through `refresh`.
 
     Args:
         model: Shared with other sessions; nothing of it is changed.
@@ -211,6 +212,7 @@ class PolicySession:
         self._codec: ObservationCodec | None = None
         self._rollout: Rollout | None = None
         self._first: Tensor | None = None
+        self._frames = 0
         self._text: Tensor | None = None
         self._null_text: Tensor | None = None
         self._generator = torch.Generator()
@@ -266,16 +268,18 @@ class PolicySession:
             observation: The first one of the episode; ignored later.
 
         Returns:
-            Controls, float32 [U, F, N].
+            Controls of the frames to execute, float32 [U, F', N]; all F of the chunk for most models.
         """
         codec = self._begun()
         if self._rollout is None:
             self._rollout = self._open(codec, observation)
-        before = dict(self._rollout.seconds)
+        before, executed = dict(self._rollout.seconds), self._rollout.executed
         drawn = self._rollout.predict()
         for name, seconds in self._rollout.seconds.items():
             self.stages[name] = 1000 * (seconds - before[name])
-        return np.ascontiguousarray(codec.actions(drawn["action"].float().cpu()), dtype=np.float32)
+        told = slice(0 if self._first is not None else executed.start, executed.stop)
+        self._frames = told.stop - told.start
+        return np.ascontiguousarray(codec.actions(drawn["action"][:, :, told].float().cpu()), dtype=np.float32)
 
     def refresh(self, observations: Sequence[Observation], state: np.ndarray) -> None:
         """Puts what happened in the place of what was drawn, and moves on to the next chunk.
@@ -292,7 +296,7 @@ class PolicySession:
             video = codec.encode(_observations(observations)).to(self._device)
             if self._first is not None:
                 video = torch.cat([self._first, video], 2)
-        frames = self._model.wam.chunk_frames
+        frames = self._frames
         if video.shape[2] != frames:
             missing = " after the first chunk" if self._first is not None else ""
             raise ValueError(
@@ -329,8 +333,7 @@ class PolicySession:
         )
 
     def _state(self, state: Any) -> np.ndarray:
-        wam = self._model.wam
-        shape = (wam.chunk_frames, wam.shapes["action"][1])
+        shape = (self._frames, self._model.wam.shapes["action"][1])
         if not isinstance(state, np.ndarray) or state.dtype.kind not in "fiu" or state.shape[1:] != shape:
             expected = f"float32 [controls, {shape[0]}, {shape[1]}]"
             raise ValueError(f"state must be the executed controls, {expected}; got {_shown(state)}")

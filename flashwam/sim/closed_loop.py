@@ -36,7 +36,7 @@ class TaskResult:
         commitment: Share of episodes whose first controls clearly leave to one side; None for ordinary tasks.
         steps: Control steps per episode.
         chunks: Chunks drawn, all episodes in lock-step.
-        seconds: Stream name -> seconds spent drawing it.
+        seconds: Stage -> seconds spent on it, such as "video".
         environment_seconds: Seconds of physics and pictures.
     """
 
@@ -70,7 +70,8 @@ class ChunkPolicy(Protocol):
         """Begins B episodes: first pictures uint8 [B, H, W, 3], seed of the noise."""
 
     def controls(self) -> np.ndarray:
-        """Controls to execute now, float32 [B, F' * N, U]; F' is F - 1 in the first chunk, then F."""
+        """Controls to execute now, float32 [B, F' * N, U]: those of the F' frames that are executed before the next
+        call, all of a chunk that are not observed yet or fewer."""
 
     def observe(self, seen: np.ndarray, controls: np.ndarray) -> None:
         """Pictures after every N controls, uint8 [B, F', H, W, 3], and what was executed, [B, F' * N, U]."""
@@ -90,7 +91,7 @@ class LocalPolicy:
     def __init__(self, wam: WorldActionModel, samplers: Mapping[str, StreamSampler], codec: Codec) -> None:
         self.per_frame = wam.shapes["action"][1]
         self.chunks = 0
-        self.seconds = dict.fromkeys(wam.streams, 0.0)
+        self.seconds: dict[str, float] = {}
         self._wam, self._samplers, self._codec = wam, samplers, codec
         self._first: Tensor | None = None
 
@@ -108,12 +109,12 @@ class LocalPolicy:
 
     def controls(self) -> np.ndarray:
         """See `ChunkPolicy.controls`."""
-        before = dict(self._rollout.seconds)
+        before, executed = dict(self._rollout.seconds), self._rollout.executed
         drawn = self._rollout.predict()["action"]
         self.chunks += 1
         for name, seconds in self._rollout.seconds.items():
-            self.seconds[name] += seconds - before[name]
-        return self._codec.controls(drawn[:, :, 0 if self._first is None else 1 :])
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds - before[name]
+        return self._codec.controls(drawn[:, :, executed])
 
     def observe(self, seen: np.ndarray, controls: np.ndarray) -> None:
         """See `ChunkPolicy.observe`."""
@@ -208,7 +209,7 @@ def drive(policy: ChunkPolicy, task: TaskSpec | str, *, episodes: int, seed: int
         commitment=committed,
         steps=tuple(steps),
         chunks=policy.chunks - chunks,
-        seconds={name: seconds - before[name] for name, seconds in policy.seconds.items()},
+        seconds={name: seconds - before.get(name, 0.0) for name, seconds in policy.seconds.items()},
         environment_seconds=environment_seconds,
     )
 

@@ -22,18 +22,20 @@ class RolloutSession(ABC):
     """Absolute latent frame of the next chunk's first frame."""
 
     @abstractmethod
-    def velocity(self, stream: str, noisy: Tensor, sigma: Tensor) -> Tensor:
-        """Guided velocity of the current chunk's tokens of one stream under the cache, which is left as it was.
+    def velocity(self, noisy: Mapping[str, Tensor], sigma: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Guided velocity of the current chunk under the cache, which is left as it was.
 
         Args:
-            stream: Name of the stream.
-            noisy: [B, C, F, H, W].
-            sigma: [B, F].
+            noisy: The streams of one of the model's stages -> [B, C, F, H, W].
+            sigma: The same streams -> [B, F].
         """
 
     @abstractmethod
     def append(self, stream: str, clean: Tensor, *, predicted: bool) -> None:
-        """Puts clean tokens [B, C, F, H, W] of the current chunk into the cache; predicted ones can be dropped."""
+        """Puts clean tokens [B, C, F, H, W] of the current chunk into the cache; predicted ones can be dropped.
+
+        A model that `conditions_on_first` begins its next chunk at the last observed frame and needs no other.
+        """
 
     @abstractmethod
     def drop_predicted(self) -> None:
@@ -48,19 +50,37 @@ class WorldActionModel(nn.Module, ABC):
     """A network that predicts flow velocities for several streams.
 
     Attributes:
-        streams: Names in generation order; a later stream is drawn given the earlier ones.
+        streams: Names in generation order.
         chunk_frames: Latent frames drawn at a time.
         shapes: Stream name -> (C, H, W) of its tensors.
+        conditions_on_first: How a chunk is told what was observed. False: as clean tokens, frame 0 of an episode in
+            its own noisy slot at sigma 0, all later ones as the past. True: frame 0 of every chunk is the latest
+            observation, given as a condition (`clean` of that frame); its noisy slot is noised and predicted like the
+            others, and nothing older is known.
+        frame_levels: Whether the frames of one stream may stand at different noise levels.
         adapter_targets: Linear layers that low-rank adapters go to by default, by the ends of their names.
         compute_options: Keywords of `create` that say how the network computes, not what it is; `from_pretrained`
             takes them too.
     """
 
+    conditions_on_first: bool = False
+    frame_levels: bool = True
     adapter_targets: ClassVar[tuple[str, ...]] = ()
     compute_options: ClassVar[tuple[str, ...]] = ()
     streams: tuple[str, ...]
     chunk_frames: int
     shapes: Mapping[str, tuple[int, int, int]]
+
+    @property
+    def stages(self) -> tuple[tuple[str, ...], ...]:
+        """The streams in generation order, grouped: those of a stage are drawn together and see each other's noise; a
+        later stage is drawn given the earlier ones. One stream a stage unless a family says otherwise."""
+        return tuple((name,) for name in self.streams)
+
+    @property
+    def execute_frames(self) -> int:
+        """Latent frames of a chunk, beyond those observed already, that are executed before the next chunk is drawn."""
+        return self.chunk_frames
 
     @abstractmethod
     def velocity(
@@ -73,8 +93,8 @@ class WorldActionModel(nn.Module, ABC):
         """One joint, teacher-forced pass: the noisy tokens of a chunk see the clean tokens of their past.
 
         Args:
-            noisy: Stream name -> [B, C, F', H, W], the last F' <= F frames; a stream left out takes part with its
-                clean tokens alone.
+            noisy: Stream name -> [B, C, F', H, W], the last F' <= F frames; a stream of another stage may be left
+                out and takes part with its clean tokens alone.
             sigma: Stream name -> [B, F'] in [0, 1], one level per latent frame.
             clean: Stream name -> [B, C, F, H, W].
             context: "text" [B, L, D]; optional "clean_sigma" (stream name -> [B, F], the clean slots' own level),

@@ -39,23 +39,30 @@ class ReplaySession(RolloutSession):
         self._chunk: dict[str, tuple[Tensor, bool]] = {}
 
     @torch.no_grad()
-    def velocity(self, stream: str, noisy: Tensor, sigma: Tensor) -> Tensor:
+    def velocity(self, noisy: Mapping[str, Tensor], sigma: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `RolloutSession.velocity`."""
+        like = next(iter(noisy.values()))
         clean = {}
         for name, (channels, height, width) in self._wam.shapes.items():
             # Slots that nothing was put into belong to blocks that these tokens do not see.
-            blank = noisy.new_zeros(noisy.shape[0], channels, noisy.shape[2], height, width)
-            current = self._chunk[name][0] if name in self._chunk else blank
+            current = like.new_zeros(like.shape[0], channels, like.shape[2], height, width)
+            if self._wam.conditions_on_first:
+                if name not in self._past:
+                    raise RuntimeError("a chunk begins with the observation: append it and advance(1) first")
+                clean[name] = torch.cat([self._past[name][:, :, -1:], current[:, :, 1:]], 2)
+                continue
+            if name in self._chunk:
+                current = self._chunk[name][0]
             clean[name] = torch.cat([self._past[name], current], 2) if name in self._past else current
         return guided_velocity(
             self._wam,
-            {stream: noisy},
-            {stream: sigma},
+            noisy,
+            sigma,
             clean,
             text=self._text,
             null_text=self._null_text,
-            scales={stream: self._guidance.get(stream, 1.0)},
-        )[stream]
+            scales={name: self._guidance.get(name, 1.0) for name in noisy},
+        )
 
     def append(self, stream: str, clean: Tensor, *, predicted: bool) -> None:
         """See `RolloutSession.append`."""
@@ -74,6 +81,7 @@ class ReplaySession(RolloutSession):
         if set(held) != set(self._wam.streams) or set(held.values()) != {frames}:
             raise ValueError(f"advance({frames}) needs so many observed frames of {self._wam.streams}; got {held}")
         for name, (x, _) in self._chunk.items():
-            self._past[name] = torch.cat([self._past[name], x], 2) if name in self._past else x
+            kept = name in self._past and not self._wam.conditions_on_first
+            self._past[name] = torch.cat([self._past[name], x], 2) if kept else x
         self._chunk.clear()
         self.frame_index += frames

@@ -41,7 +41,9 @@ def session_velocity(session) -> torch.Tensor:
         session.append(name, data.clean[name][:, :, :2], predicted=False)
     session.advance(2)
     session.append("video", data.clean["video"][:, :, 2:], predicted=True)
-    return session.velocity("action", data.clean["action"][:, :, 2:] + 1, torch.full((2, 2), 0.7))
+    return session.velocity({"action": data.clean["action"][:, :, 2:] + 1}, {"action": torch.full((2, 2), 0.7)})[
+        "action"
+    ]
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:

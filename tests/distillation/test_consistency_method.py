@@ -22,7 +22,7 @@ def draws():
 
 def jump(method, batch, draws):
     """States, paths and the teacher's end, as the method's own loss makes them."""
-    start = training_levels(method.streams, batch, draws)
+    start = training_levels(method.roles.model, batch, draws, method.streams)
     path = {
         n: jump_levels(s.schedule, start[n], s.schedule.jump(start[n], s.anchors), s.teacher_substeps)
         for n, s in method.streams.items()
@@ -184,7 +184,7 @@ def test_regulariser_is_the_flow_matching_loss_of_the_same_forward(specs, batch,
     method = ConsistencyDistillation(specs(action={"regulariser": 0.25}), student, teacher=GaussianTeacher())
     output = method.loss(batch, draws)
     assert student.calls == 1
-    levels = training_levels(method.streams, batch, draws)
+    levels = training_levels(method.roles.model, batch, draws, method.streams)
     sigma = {n: s.schedule.training_grid().float()[levels[n]] for n, s in method.streams.items()}
     _, _, noise = start_states(batch, sigma, draws)
     mask = output.terms["action"].mask.expand_as(noise["action"])

@@ -28,7 +28,7 @@ def test_loss_is_the_weighted_squared_error(specs, batch):
     draws = Draws(seed=0, step=0, positions=range(4))
     method = FlowMatching(specs(), ToyWam.create(seed=1), noisy_history={}, text_dropout=0.0)
     output = method.loss(batch, draws)
-    index = training_levels(method.streams, batch, draws)
+    index = training_levels(method.roles.model, batch, draws, method.streams)
     sigma = {n: s.schedule.training_grid().float()[index[n]] for n, s in method.streams.items()}
     noisy, sigma, noise = start_states(batch, sigma, draws)
     velocity = method.roles.model.velocity(noisy, sigma, batch.history, {"text": batch.text})

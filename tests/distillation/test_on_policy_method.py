@@ -65,16 +65,15 @@ def test_own_draws_see_the_true_past(method):
     assert set(drawn) == {"video"}
 
     def velocity(x, sigma):
-        noisy = torch.cat([torch.randn_like(batch.history["video"][:, :, :begin]), x], 2)
-        level = torch.cat([torch.rand(4, begin), sigma], 1)
-        return m.roles.model.velocity({"video": noisy}, {"video": level}, batch.history, {"text": batch.text})["video"][
-            :, :, begin:
-        ]
+        noisy = torch.cat([torch.randn_like(batch.history["video"][:, :, :begin]), x["video"]], 2)
+        level = torch.cat([torch.rand(4, begin), sigma["video"]], 1)
+        velocity = m.roles.model.velocity({"video": noisy}, {"video": level}, batch.history, {"text": batch.text})
+        return {"video": velocity["video"][:, :, begin:]}
 
     noise = draws.normal("draw/video", batch.clean["video"][:, :, begin:].shape[1:])
-    sampler = samplers_for(m.streams, steps={"video": 1, "action": 1}, teacher=False)["video"]
+    samplers = samplers_for(m.streams, steps={"video": 1, "action": 1}, teacher=False)
     with torch.no_grad():
-        torch.testing.assert_close(drawn["video"], draw(velocity, noise, sampler))
+        torch.testing.assert_close(drawn, draw(velocity, {"video": noise}, samplers))
 
 
 def test_given_frame_of_the_first_chunk_is_kept(method):

@@ -323,7 +323,7 @@ def test_unused_channels_reach_neither_network_nor_cache(make_wam: Callable[...,
         session.append("video", stream["video"], predicted=False)
         session.append("action", stream["action"], predicted=False)
         session.advance(2)
-        drawn.append(session.velocity("action", stream["action"], sigma["action"]))
+        drawn.append(session.velocity({"action": stream["action"]}, {"action": sigma["action"]})["action"])
     assert torch.equal(*drawn)
     with pytest.raises(ValueError, match="below the model's 5"):
         make_wam(used_channels=[5])

@@ -105,7 +105,7 @@ def test_closed_loop_from_pictures_to_controls(
             sigma = torch.full((1, frames), levels[i])
             if step == 0:
                 video[:, :, :1], sigma[:, :1] = first, 0.0
-            velocity = session.velocity("video", video, sigma)
+            velocity = session.velocity({"video": video}, {"video": sigma})["video"]
             if i == job["video_exec_step"] - 1:
                 session.append("video", video, predicted=True, sigma=sigma)
             video = video + velocity * (levels[i + 1] - levels[i])
@@ -113,8 +113,8 @@ def test_closed_loop_from_pictures_to_controls(
             video[:, :, :1] = first
         assert_close(video, golden[f"server_concat/steps/{step}/latents"], atol=1e-4, rtol=1e-4)
 
-        given = torch.zeros(1, 30, 1, per_frame, 1) if step == 0 else None
-        actions = draw(lambda x, sigma: session.velocity("action", x, sigma), noise, sampler, given=given)
+        given = {"action": torch.zeros(1, 30, 1, per_frame, 1)} if step == 0 else None
+        actions = draw(session.velocity, {"action": noise}, {"action": sampler}, given=given)["action"]
         controls = episode.actions(actions)
         assert controls.dtype == np.float32
         assert_close(torch.from_numpy(controls), golden[f"server_concat/steps/{step}/action"], atol=1e-4, rtol=1e-4)

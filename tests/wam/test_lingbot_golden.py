@@ -51,7 +51,7 @@ def test_unpatchify(golden: Golden) -> None:
 def test_single_stream_without_history(golden: Golden, golden_wam: LingBotVA, stream: str) -> None:
     inputs = {k: golden[f"nocache/{stream}_in/{k}"] for k in ("noisy_latents", "text_emb", "timesteps")}
     session = golden_wam.session(inputs["text_emb"])
-    velocity = session.velocity(stream, inputs["noisy_latents"], inputs["timesteps"] / 1000)
+    velocity = session.velocity({stream: inputs["noisy_latents"]}, {stream: inputs["timesteps"] / 1000})[stream]
     assert_close(original_tokens(stream, velocity), golden[f"nocache/{stream}_out"], atol=1e-5, rtol=1e-5)
 
 
@@ -73,7 +73,7 @@ def test_cached_rollout(golden: Golden, golden_wam: LingBotVA) -> None:
         if start > session.frame_index:
             session.advance(start - session.frame_index)
         stream = STREAMS[kind]
-        velocity = session.velocity(stream, x, sigma)
+        velocity = session.velocity({stream: x}, {stream: sigma})[stream]
         assert_close(original_tokens(stream, velocity), golden[f"{call}/out"], atol=1e-5, rtol=1e-5)
         keep = golden[f"{call}/update_cache"]
         if keep:

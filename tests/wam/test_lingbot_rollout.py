@@ -43,11 +43,11 @@ def test_masked_pass_equals_cached_rollout(inputs: tuple, size: int, window: int
     for start in range(0, CHUNKS * CHUNK, size):
         at = slice(start, start + size)
         assert session.frame_index == start
-        session.velocity("action", noisy["action"][:, :, at], sigma["action"][:, at])
-        velocity = session.velocity("video", noisy["video"][:, :, at], sigma["video"][:, at])
+        session.velocity({"action": noisy["action"][:, :, at]}, {"action": sigma["action"][:, at]})["action"]
+        velocity = session.velocity({"video": noisy["video"][:, :, at]}, {"video": sigma["video"][:, at]})["video"]
         assert_close(velocity, masked["video"][:, :, at], atol=1e-5, rtol=1e-5)
         session.append("video", clean["video"][:, :, at], predicted=True)
-        velocity = session.velocity("action", noisy["action"][:, :, at], sigma["action"][:, at])
+        velocity = session.velocity({"action": noisy["action"][:, :, at]}, {"action": sigma["action"][:, at]})["action"]
         assert_close(velocity, masked["action"][:, :, at], atol=1e-5, rtol=1e-5)
         session.append("action", noisy["action"][:, :, at], predicted=True)
         session.drop_predicted()
@@ -68,7 +68,7 @@ def test_noised_history_is_embedded_at_its_own_level(inputs: tuple) -> None:
     for stream in wam.streams:
         session.append(stream, clean[stream][:, :, :2], predicted=False, sigma=level[stream][:, :2])
     session.advance(2)
-    velocity = session.velocity("video", noisy["video"][:, :, 2:], sigma["video"][:, 2:])
+    velocity = session.velocity({"video": noisy["video"][:, :, 2:]}, {"video": sigma["video"][:, 2:]})["video"]
     assert_close(velocity, masked["video"][:, :, 2:], atol=1e-5, rtol=1e-5)
     assert (velocity - plain["video"][:, :, 2:]).abs().max() > 1e-3
 
@@ -122,7 +122,9 @@ def test_guidance_is_the_line_through_both_velocities(inputs: tuple) -> None:
         for stream in wam.streams:
             session.append(stream, clean[stream][:, :, first], predicted=False)
         session.advance(CHUNK)
-        velocity[name] = {s: session.velocity(s, noisy[s][:, :, second], sigma[s][:, second]) for s in wam.streams}
+        velocity[name] = {
+            s: session.velocity({s: noisy[s][:, :, second]}, {s: sigma[s][:, second]})[s] for s in wam.streams
+        }
     expected = velocity["null"]["video"] + 3.0 * (velocity["text"]["video"] - velocity["null"]["video"])
     assert_close(velocity["guided"]["video"], expected, atol=1e-5, rtol=1e-5)
     assert_close(velocity["guided"]["action"], velocity["text"]["action"], atol=1e-5, rtol=1e-5)
@@ -132,10 +134,10 @@ def test_velocity_leaves_the_cache_alone(inputs: tuple) -> None:
     wam, clean, noisy, sigma, text = inputs
     session = wam.session(text)
     session.append("video", clean["video"][:, :, :CHUNK], predicted=True)
-    call = ("action", noisy["action"][:, :, :CHUNK], sigma["action"][:, :CHUNK])
-    once = session.velocity(*call)
-    session.velocity("action", clean["action"][:, :, :CHUNK], sigma["action"][:, :CHUNK])
-    assert torch.equal(session.velocity(*call), once)
+    call = ({"action": noisy["action"][:, :, :CHUNK]}, {"action": sigma["action"][:, :CHUNK]})
+    once = session.velocity(*call)["action"]
+    session.velocity({"action": clean["action"][:, :, :CHUNK]}, {"action": sigma["action"][:, :CHUNK]})
+    assert torch.equal(session.velocity(*call)["action"], once)
     assert session.blocks == ((0, CHUNK * 4, True),)
 
 
@@ -153,7 +155,7 @@ def test_misuse_is_refused(inputs: tuple) -> None:
     with pytest.raises(ValueError, match="latent frames appended"):
         session.advance(CHUNK + 1)
     with pytest.raises(ValueError, match="lock-step"):
-        session.velocity("video", first[:1], torch.zeros(1, CHUNK))
+        session.velocity({"video": first[:1]}, {"video": torch.zeros(1, CHUNK)})["video"]
     with pytest.raises(ValueError, match="stream must be one of"):
         session.append("sound", first, predicted=True)
     with pytest.raises(ValueError, match="null_text"):
@@ -183,7 +185,9 @@ def test_replay_equals_the_cache(inputs: tuple, guidance: dict[str, float] | Non
     for start in range(0, 6, CHUNK):
         at = slice(start, start + CHUNK)
         for stream in wam.streams:
-            cached, replayed = (s.velocity(stream, noisy[stream][:, :, at], sigma[stream][:, at]) for s in sessions)
+            cached, replayed = (
+                s.velocity({stream: noisy[stream][:, :, at]}, {stream: sigma[stream][:, at]})[stream] for s in sessions
+            )
             assert_close(replayed, cached, atol=1e-5, rtol=1e-5)
             for session in sessions:
                 session.append(stream, noisy[stream][:, :, at], predicted=True)
@@ -281,11 +285,11 @@ def test_fixed_shapes_refuse_what_does_not_fit(inputs: tuple) -> None:
     wam, clean, _, _, text = inputs
     session = wam.session(text, static=True)
     with pytest.raises(ValueError, match="whole chunks"):
-        session.velocity("video", clean["video"][:, :, :4], torch.ones(BATCH, 4))
+        session.velocity({"video": clean["video"][:, :, :4]}, {"video": torch.ones(BATCH, 4)})["video"]
     session.append("video", clean["video"][:, :, :CHUNK], predicted=True)
-    session.velocity("action", clean["action"][:, :, :CHUNK], torch.ones(BATCH, CHUNK))
+    session.velocity({"action": clean["action"][:, :, :CHUNK]}, {"action": torch.ones(BATCH, CHUNK)})["action"]
     with pytest.raises(RuntimeError, match="drop_predicted"):
-        session.velocity("video", clean["video"][:, :, :CHUNK], torch.ones(BATCH, CHUNK))
+        session.velocity({"video": clean["video"][:, :, :CHUNK]}, {"video": torch.ones(BATCH, CHUNK)})["video"]
 
 
 def _closed_loop(session: RolloutSession, clean: dict[str, Tensor], steps: dict[str, int]) -> list[Tensor]:
@@ -297,7 +301,7 @@ def _closed_loop(session: RolloutSession, clean: dict[str, Tensor], steps: dict[
             x = torch.randn(shape, generator=torch.Generator().manual_seed(start))
             for k in range(count):
                 sigma = torch.full((BATCH, CHUNK), 1 - k / count)
-                x = x - session.velocity(stream, x, sigma) / count
+                x = x - session.velocity({stream: x}, {stream: sigma})[stream] / count
             drawn.append(x)
             if stream == "video":
                 session.append(stream, x, predicted=True)
@@ -320,7 +324,7 @@ def test_imagined_past_that_is_kept(inputs: tuple, guidance: dict | None) -> Non
         for start in range(0, 6, CHUNK):
             for stream in wam.streams:
                 x = clean[stream][:, :, start : start + CHUNK]
-                drawn[fused].append(session.velocity(stream, x, torch.full((BATCH, CHUNK), 0.5)))
+                drawn[fused].append(session.velocity({stream: x}, {stream: torch.full((BATCH, CHUNK), 0.5)})[stream])
                 session.append(stream, x, predicted=True)
             session.advance(CHUNK)
         assert [block[::2] for block in session.blocks] == [(i, True) for i in range(1, 6)]

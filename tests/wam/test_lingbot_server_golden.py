@@ -58,7 +58,7 @@ class Server:
             if first:
                 latents[:, :, :1] = self.first_latent
             sigma = at(sigmas[i], frames, first_is_given=first)
-            velocity = self.session.velocity("video", latents, sigma)
+            velocity = self.session.velocity({"video": latents}, {"video": sigma})["video"]
             self.check(f"{step}/transformer_calls/{call}", "video", velocity)
             call += 1
             if i == executed - 1:
@@ -73,7 +73,7 @@ class Server:
                 actions[:, :, :1] = 0.0
             actions = actions * self.used
             sigma = at(level, frames, first_is_given=first)
-            velocity = self.session.velocity("action", actions, sigma)
+            velocity = self.session.velocity({"action": actions}, {"action": sigma})["action"]
             self.check(f"{step}/transformer_calls/{call}", "action", velocity)
             call += 1
             if i == len(sigmas) - 1:
@@ -90,7 +90,7 @@ class Server:
             seen = torch.cat([self.first_latent, seen], dim=2)
         clean = {"video": seen, "action": actions}
         for call, (stream, x) in enumerate(clean.items()):
-            velocity = self.session.velocity(stream, x, torch.zeros(1, x.shape[2]))
+            velocity = self.session.velocity({stream: x}, {stream: torch.zeros(1, x.shape[2])})[stream]
             self.check(f"{step}/kv_transformer_calls/{call}", stream, velocity)
             self.session.append(stream, x, predicted=False)
         self.session.advance(seen.shape[2])

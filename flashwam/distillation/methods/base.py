@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from flashwam.core.batch import Batch
-from flashwam.core.noise import add_noise
+from flashwam.core.noise import TRAINING_POINTS, add_noise
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.roles import Roles
@@ -120,6 +120,10 @@ class Method(ABC):
             NonFiniteError: naming stream, sigma and sample.
         """
 
+    def seen_by_model(self, batch: Batch) -> Batch:
+        """The batch as the model is told it: with a clean first slot, or with the first frame as a condition."""
+        return batch.without_given() if self.roles.model.conditions_on_first else batch
+
     def after_step(self, decay: float) -> None:
         """Called after every optimiser step; moves the target."""
         self.roles.update_target(decay)
@@ -182,30 +186,39 @@ def start_states(
     return noisy, level, noise
 
 
-def loss_mask(batch: Batch, name: str) -> Tensor:
-    """Where a stream's loss is taken: its own mask without the given frames, [B, 1 or C, F, ...]."""
-    return batch.mask[name] & ~batch.given[:, None, :, None, None]
-
-
 def training_levels(
-    specs: Mapping[str, StreamSpec], batch: Batch, draws: Draws, *, shared: bool = False
+    model: WorldActionModel,
+    batch: Batch,
+    draws: Draws,
+    specs: Mapping[str, StreamSpec],
+    *,
+    shared: bool = False,
+    synchronous: bool = True,
 ) -> dict[str, Tensor]:
-    """Indices into the training grid, one per frame, independent between streams: stream name -> int64 [B, F].
+    """Indices into the training grid: stream name -> int64 [B, F].
+
+    Independent between the model's stages, and between frames where the model allows that.
 
     Args:
-        specs: The streams.
+        model: Says which streams are drawn together.
         batch: Gives B and F.
         draws: Random numbers.
+        specs: The streams.
         shared: One index per frame for the whole step, as LingBot-VA draws; otherwise every sample has its own.
+        synchronous: Streams of one stage have the same index, as they do when they are drawn; otherwise each its own.
     """
-    if not shared:
-        return {name: draws.integers(f"level/{name}", 0, 1000, (batch.frames,)) for name in specs}
-    return {
-        name: spec.schedule.sample_indices((1, batch.frames), draws.shared(f"level/{name}"))
-        .expand(batch.size, -1)
-        .to(batch.given.device)
-        for name, spec in specs.items()
-    }
+    frames = batch.frames if model.frame_levels else 1
+    levels = {}
+    for stage in model.stages:
+        for name in stage:
+            key = f"level/{stage[0] if synchronous else name}"
+            if shared:
+                schedule = specs[name].schedule
+                index = schedule.sample_indices((1, frames), draws.shared(key)).to(batch.given.device)
+            else:
+                index = draws.integers(key, 0, TRAINING_POINTS, (frames,))
+            levels[name] = index.expand(batch.size, batch.frames)
+    return levels
 
 
 def unknown_streams(option: str, given: Mapping[str, Any], streams: Mapping[str, StreamSpec]) -> None:

@@ -19,7 +19,6 @@ from flashwam.distillation.methods.base import (
     Method,
     MethodOutput,
     StreamTerm,
-    loss_mask,
     reduce_elements,
     start_states,
     training_levels,
@@ -64,6 +63,7 @@ class ConsistencyDistillation(Method):
         keep_target: Not needed, there always is a target.
         shared_levels: Draw one level per frame for the whole step, as the paper's release does, instead of one per
             sample.
+        synchronous: Streams that are drawn together stand at the same level, or else each at its own.
     """
 
     needs_target = True
@@ -76,15 +76,19 @@ class ConsistencyDistillation(Method):
         teacher: WorldActionModel | None = None,
         keep_target: bool = False,
         shared_levels: bool = False,
+        synchronous: bool = True,
     ) -> None:
         super().__init__(streams, student, teacher=teacher, keep_target=keep_target)
         if all(spec.weight == 0 and spec.regulariser == 0 for spec in streams.values()):
             raise ValueError("every stream has weight 0 and regulariser 0: there is nothing to train")
-        self.shared_levels = shared_levels
+        self.shared_levels, self.synchronous = shared_levels, synchronous
 
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
         """See `Method.loss`."""
-        start = training_levels(self.streams, batch, draws, shared=self.shared_levels)
+        batch = self.seen_by_model(batch)
+        start = training_levels(
+            self.roles.model, batch, draws, self.streams, shared=self.shared_levels, synchronous=self.synchronous
+        )
         path = {
             name: jump_levels(
                 spec.schedule, start[name], spec.schedule.jump(start[name], spec.anchors), self._steps(spec)
@@ -102,7 +106,7 @@ class ConsistencyDistillation(Method):
         metrics: dict[str, Tensor] = {}
         total = torch.zeros((), device=batch.given.device)
         for name, spec in self.streams.items():
-            mask = loss_mask(batch, name)
+            mask = batch.loss_mask(name)
             if spec.weight > 0:
                 prediction = spec.consistency(noisy[name], sigma[name], velocity[name])
                 target = spec.consistency(end[name], end_sigma[name], target_velocity[name])

@@ -19,7 +19,6 @@ from flashwam.distillation.methods.base import (
     Method,
     MethodOutput,
     StreamTerm,
-    loss_mask,
     reduce_elements,
     start_states,
     training_levels,
@@ -42,6 +41,7 @@ class FlowMatching(Method):
         noisy_history: Stream name -> probability that a sample's clean slots of that stream carry noise (levels of
             u in (0, 0.5], one per frame), so that the model bears its own imperfect draws. One coin per step with
             `shared_levels`.
+        synchronous: Streams that are drawn together stand at the same level, or else each at its own.
         text_dropout: Probability that a sample's text is replaced by the empty prompt, for guidance.
         chunk_frames: (low, high), both included: the chunk length is drawn anew every step; None for the model's own.
         window_chunks: (low, high) of the attention window, likewise.
@@ -58,6 +58,7 @@ class FlowMatching(Method):
         teacher: WorldActionModel | None = None,
         keep_target: bool = False,
         shared_levels: bool = False,
+        synchronous: bool = True,
         noisy_history: Mapping[str, float] | None = None,
         text_dropout: float = 0.1,
         chunk_frames: tuple[int, int] | None = None,
@@ -72,7 +73,7 @@ class FlowMatching(Method):
                 raise ValueError(f"{key} is a probability and must lie in [0, 1]; got {value}")
         if all(spec.weight == 0 for spec in streams.values()):
             raise ValueError("every stream has weight 0: there is nothing to train")
-        self.shared_levels = shared_levels
+        self.shared_levels, self.synchronous = shared_levels, synchronous
         self.noisy_history = dict(noisy_history)
         self.text_dropout = text_dropout
         self.ranges = {"chunk_frames": chunk_frames, "window_chunks": window_chunks}
@@ -84,7 +85,10 @@ class FlowMatching(Method):
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
         """See `Method.loss`."""
         device = batch.given.device
-        index = training_levels(self.streams, batch, draws, shared=self.shared_levels)
+        batch = self.seen_by_model(batch)
+        index = training_levels(
+            self.roles.model, batch, draws, self.streams, shared=self.shared_levels, synchronous=self.synchronous
+        )
         sigma = {name: self._tables[name][0].to(device)[i] for name, i in index.items()}
         weight = {name: self._tables[name][1].to(device)[i] for name, i in index.items()}
         noisy, sigma, noise = start_states(batch, sigma, draws)
@@ -96,7 +100,7 @@ class FlowMatching(Method):
         for name, spec in self.streams.items():
             if spec.weight == 0:
                 continue
-            mask = loss_mask(batch, name)
+            mask = batch.loss_mask(name)
             elements = flow_matching_loss(velocity[name], batch.clean[name], noise[name])
             elements = elements * append_dims(weight[name], elements)
             per_sample, frame_loss, frame_mask = reduce_elements(elements, mask)

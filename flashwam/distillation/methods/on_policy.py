@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distillation where the student will be used: every stream under what the student itself draws for the earlier ones.
+"""Distillation where the student will be used: every stage under what the student itself draws for the earlier ones.
 
 Off-policy, the actions learn given ground-truth video, where they have one mode, and are used given the student's own
 one-step video, where they may have two. Here they learn where they are used.
@@ -21,7 +21,6 @@ from flashwam.distillation.methods.base import (
     Method,
     MethodOutput,
     StreamTerm,
-    loss_mask,
     reduce_elements,
     start_states,
 )
@@ -70,9 +69,9 @@ class OnPolicy(Method):
 
     One chunk is the current one, drawn anew for every step; its past is ground truth for everybody and the student's
     own draws are seen by the current chunk alone, exactly as in a rollout. In it:
-    1. The student draws the earlier streams with its own consistency functions and inference steps.
+    1. The student draws the streams of earlier stages with its own consistency functions and inference steps.
     2. The teacher carries every stream from pure noise to the data in `teacher_steps` Euler steps, given the student's
-       draws of the streams before it.
+       draws of the stages before it; streams of one stage go together.
     3. The student's f at a node of that path is drawn to the path's end.
     A stream with weight 0 is not carried but held: by the mean squared distance of the student's velocity on noised
     ground truth to that of a copy from before this stage.
@@ -114,7 +113,7 @@ class OnPolicy(Method):
 
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
         """See `Method.loss`."""
-        batch, begin = self._window(batch, draws)
+        batch, begin = self._window(self.seen_by_model(batch), draws)
         chunk = _frames(batch, slice(begin, None))
         drawn = self._own_draws(batch, begin, draws)
         noisy, sigma, end = self._teacher_paths(batch, begin, drawn, draws)
@@ -133,7 +132,7 @@ class OnPolicy(Method):
             clean = spec.consistency(noisy[name], sigma[name], velocity[name])
             elements = pseudo_huber(clean, end[name], c=spec.huber_c)
             scale = spec.consistency.gradient_scale(sigma[name])
-            terms[name] = _term(elements, loss_mask(chunk, name), sigma[name], scale, velocity[name])
+            terms[name] = _term(elements, chunk.loss_mask(name), sigma[name], scale, velocity[name])
             total = total + spec.weight * terms[name].loss.mean()
         if self.held:
             with torch.no_grad():
@@ -141,7 +140,7 @@ class OnPolicy(Method):
             for name in self.held:
                 elements = (velocity[name] - reference[name]).float() ** 2
                 scale = torch.ones_like(sigma[name])
-                terms[name] = _term(elements, loss_mask(chunk, name), sigma[name], scale, velocity[name])
+                terms[name] = _term(elements, chunk.loss_mask(name), sigma[name], scale, velocity[name])
                 total = total + self.hold_weight * terms[name].loss.mean()
         terms = {name: terms[name] for name in self.streams if name in terms}
         self.check_finite(terms, chunk)
@@ -160,8 +159,9 @@ class OnPolicy(Method):
     def _rollout(model: WorldActionModel, batch: Batch, begin: int, guidance: Mapping[str, float]) -> RolloutSession:
         """A rollout of `model` that has seen the true past and stands at the current chunk."""
         session = model.session(batch.text, null_text=batch.null_text if guidance else None, guidance=guidance)
-        length = model.chunk_frames
-        for start in range(0, begin, length):
+        # A chunk that begins with the observation has seen its own first frame, and knows nothing older.
+        first, length = (begin, 1) if model.conditions_on_first else (0, model.chunk_frames)
+        for start in range(first, begin + int(model.conditions_on_first), length):
             for name in model.streams:
                 session.append(name, batch.history[name][:, :, start : start + length], predicted=False)
             session.advance(length)
@@ -169,21 +169,24 @@ class OnPolicy(Method):
 
     @torch.no_grad()
     def _own_draws(self, batch: Batch, begin: int, draws: Draws) -> dict[str, Tensor]:
-        """The student's own draws of every stream but the last, stream name -> [B, C, F, H, W]."""
-        given = self._leading_given(batch, begin)
-        drawn = {}
-        with self.roles.gathered(self.roles.model):
-            session = self._rollout(self.roles.model, batch, begin, {})
-            for name in list(self.streams)[:-1]:
-                clean = batch.clean[name][:, :, begin:]
-
-                def velocity(x: Tensor, sigma: Tensor, name: str = name) -> Tensor:
-                    return session.velocity(name, x, sigma)
-
-                noise = draws.normal(f"draw/{name}", clean.shape[1:])
-                held = clean[:, :, :given] if given else None
-                drawn[name] = draw(velocity, noise, self._samplers[name], given=held)
-                session.append(name, drawn[name], predicted=True)
+        """The student's own draws of every stage but the last, stream name -> [B, C, F, H, W]."""
+        model = self.roles.model
+        held = self._leading_given(batch, begin)
+        drawn: dict[str, Tensor] = {}
+        if len(model.stages) == 1:
+            return drawn
+        with self.roles.gathered(model):
+            session = self._rollout(model, batch, begin, {})
+            for stage in model.stages[:-1]:
+                clean = {name: batch.clean[name][:, :, begin:] for name in stage}
+                drawn |= draw(
+                    session.velocity,
+                    {name: draws.normal(f"draw/{name}", x.shape[1:]) for name, x in clean.items()},
+                    self._samplers,
+                    given={name: x[:, :, :held] for name, x in clean.items()} if held else None,
+                )
+                for name in stage:
+                    session.append(name, drawn[name], predicted=True)
         return drawn
 
     @staticmethod
@@ -208,32 +211,57 @@ class OnPolicy(Method):
             if spec.guidance is not None:
                 low, high = spec.guidance
                 guidance[name] = low + (high - low) * draws.shared_uniform(f"guidance/{name}")
-        states, levels, ends = {}, {}, {}
+        states: dict[str, Tensor] = {}
+        levels: dict[str, Tensor] = {}
+        ends: dict[str, Tensor] = {}
         start = draws.uniform("start") < self.start_share
         chunk = _frames(batch, slice(begin, None))
         with self.roles.gathered(self.roles.teacher):
             session = self._rollout(self.roles.teacher, batch, begin, guidance)
-            for name in self.streams:
-                if name in self.carried:
-                    states[name], levels[name], ends[name] = self._teacher_path(name, session, chunk, start, draws)
-                if name in drawn:
-                    session.append(name, drawn[name], predicted=True)
+            for stage in self.roles.model.stages:
+                if any(name in self.carried for name in stage):
+                    state, level, end = self._teacher_path(stage, session, chunk, start, draws)
+                    states, levels, ends = states | state, levels | level, ends | end
+                for name in stage:
+                    if name in drawn:
+                        session.append(name, drawn[name], predicted=True)
         return states, levels, ends
 
     def _teacher_path(
-        self, name: str, session: RolloutSession, chunk: Batch, start: Tensor, draws: Draws
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        clean, free = chunk.clean[name], ~chunk.given
-        levels = path_levels(self.streams[name].schedule, draws.uniform(f"offset/{name}"), self.teacher_steps)
-        node = draws.integers(f"node/{name}", 1, max(2, self.teacher_steps)).masked_fill(start, 0)
-        if self.teacher_steps == 1:
+        self, stage: tuple[str, ...], session: RolloutSession, chunk: Batch, start: Tensor, draws: Draws
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """The whole stage goes the path together, every stream on its own schedule at the same nodes."""
+        free, steps = ~chunk.given, self.teacher_steps
+        # Streams that are drawn together share their nodes, as they share the steps of a sampler.
+        offset = draws.uniform(f"offset/{stage[0]}")
+        node = draws.integers(f"node/{stage[0]}", 1, max(2, steps)).masked_fill(start, 0)
+        if steps == 1:
             node = torch.zeros_like(node)
-        x = torch.where(free[:, None, :, None, None], draws.normal(f"noise/{name}", clean.shape[1:]), clean)
-        state, path = x, levels[:, :, None] * free
-        for k in range(self.teacher_steps):
-            state = torch.where((node == k)[:, None, None, None, None], x, state)
-            x = x + append_dims(path[k + 1] - path[k], x) * session.velocity(name, x, path[k])
-        return state, path[node, torch.arange(chunk.size, device=node.device)], x
+        path = {name: path_levels(self.streams[name].schedule, offset, steps)[:, :, None] * free for name in stage}
+        x = {
+            name: torch.where(
+                free[:, None, :, None, None],
+                draws.normal(f"noise/{name}", chunk.clean[name].shape[1:]),
+                chunk.clean[name],
+            )
+            for name in stage
+        }
+        state = dict(x)
+        for k in range(steps):
+            here = (node == k)[:, None, None, None, None]
+            state = {name: torch.where(here, x[name], state[name]) for name in stage}
+            velocity = session.velocity(x, {name: path[name][k] for name in stage})
+            x = {
+                name: x[name] + append_dims(path[name][k + 1] - path[name][k], x[name]) * velocity[name]
+                for name in stage
+            }
+        rows = torch.arange(chunk.size, device=node.device)
+        carried = [name for name in stage if name in self.carried]
+        return (
+            {name: state[name] for name in carried},
+            {name: path[name][node, rows] for name in carried},
+            {name: x[name] for name in carried},
+        )
 
     def _held_states(self, chunk: Batch, draws: Draws) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Noised ground truth of the held streams."""

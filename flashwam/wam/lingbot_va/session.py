@@ -109,16 +109,19 @@ class LingBotSession(RolloutSession):
         return tuple(block for block in held if block[0] >= 2 * self._chunk - self._cache.window)
 
     @torch.no_grad()
-    def velocity(self, stream: str, noisy: Tensor, sigma: Tensor) -> Tensor:
+    def velocity(self, noisy: Mapping[str, Tensor], sigma: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `RolloutSession.velocity`."""
-        self._check(stream, noisy)
-        noisy = keep_used(stream, noisy, self._used_channels)
+        if len(noisy) != 1:
+            raise ValueError(f"one stream is drawn at a time; got {sorted(noisy)}")
+        ((stream, x),) = noisy.items()
+        self._check(stream, x)
+        x, level = keep_used(stream, x, self._used_channels), sigma[stream]
         scale = self.guidance[stream]
         if scale == 1.0:
-            return self._velocity(stream, noisy, sigma, rows=self._batch)
-        both = self._velocity(stream, _twice(noisy), _twice(sigma), rows=2 * self._batch)
+            return {stream: self._velocity(stream, x, level, rows=self._batch)}
+        both = self._velocity(stream, _twice(x), _twice(level), rows=2 * self._batch)
         with_text, without = both.chunk(2)
-        return torch.lerp(without, with_text, scale)
+        return {stream: torch.lerp(without, with_text, scale)}
 
     @torch.no_grad()
     def append(self, stream: str, clean: Tensor, *, predicted: bool, sigma: Tensor | None = None) -> None:
