@@ -18,6 +18,7 @@ from flashwam.data.episodes import atomic_write
 from flashwam.data.latents import ACTION_NORM, encode_latents
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.distillation.methods import make_method
+from flashwam.distillation.trainer import Source
 from flashwam.distillation.trainer import train as run_training
 from flashwam.evaluation import evaluate
 from flashwam.recipe import LoopConfig, Recipe
@@ -117,9 +118,13 @@ def _run(
     run_dir: Path,
     *,
     teacher: WorldActionModel | None = None,
+    source: Source | None = None,
     info: dict[str, Any],
 ) -> Path:
-    source = dataset(recipe, codec=codec)
+    beside = None
+    if source is None:
+        source = dataset(recipe, codec=codec)
+        beside = _codec_writer(recipe, student) if codec is None else codec.save
     if isinstance(source, SegmentDataset):
         _check_shapes(source, student)
     set_precision(loop, student, teacher)
@@ -130,7 +135,7 @@ def _run(
         run_dir=run_dir,
         seed=recipe.seed,
         info={"name": recipe.name, "recipe": plain(recipe), **info},
-        beside=_codec_writer(recipe, student) if codec is None else codec.save,
+        beside=beside,
     )
 
 
@@ -174,8 +179,14 @@ def _codec_writer(recipe: Recipe, model: WorldActionModel) -> Callable[[Path], N
     return write
 
 
-def train(recipe: Recipe, *, run_dir: str | Path | None = None) -> Path:
+def train(recipe: Recipe, *, run_dir: str | Path | None = None, source: Source | None = None) -> Path:
     """Trains a teacher, from data on; continues where an earlier call was stopped.
+
+    Args:
+        recipe: What to train, and how.
+        run_dir: The run's folder; `runs/<name>` if None.
+        source: Samples from elsewhere instead of the recipe's `data`; what they are encoded with is then not saved
+            beside the model.
 
     Returns:
         Folder of the teacher, `<run_dir>/teacher`.
@@ -188,7 +199,7 @@ def train(recipe: Recipe, *, run_dir: str | Path | None = None) -> Path:
             f"recipe {recipe.name!r}: train.lora adapts a trained model; set wam.pretrained to its folder, or "
             "train.lora to null"
         )
-    codec = prepare_data(recipe)
+    codec = prepare_data(recipe) if source is None else None
     folder = prepare_run(recipe, run_dir)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -196,11 +207,15 @@ def train(recipe: Recipe, *, run_dir: str | Path | None = None) -> Path:
             model = family(recipe.wam.family).create(**recipe.wam.config)
         else:
             model = load_pretrained(recipe.wam.pretrained, recipe.wam)
-    return _run(recipe, recipe.train, model, codec, folder, info={"teacher": None})
+    return _run(recipe, recipe.train, model, codec, folder, source=source, info={"teacher": None})
 
 
-def distill(recipe: Recipe, *, run_dir: str | Path | None = None) -> Path:
+def distill(recipe: Recipe, *, run_dir: str | Path | None = None, source: Source | None = None) -> Path:
     """Distils the recipe's teacher; continues where an earlier call was stopped.
+
+    Args:
+        recipe: What to distil, and how.
+        run_dir, source: As for `train`.
 
     Returns:
         Folder of the student, `<run_dir>/student`.
@@ -219,7 +234,7 @@ def distill(recipe: Recipe, *, run_dir: str | Path | None = None) -> Path:
         student = load_pretrained(recipe.distill.init or teacher_folder, recipe.wam)
     else:
         student = teacher
-    codec = prepare_data(recipe)
+    codec = prepare_data(recipe) if source is None else None
     folder = prepare_run(recipe, run_dir)
     info = {"teacher": str(teacher_folder), "init": recipe.distill.init}
-    return _run(recipe, recipe.distill, student, codec, folder, teacher=teacher, info=info)
+    return _run(recipe, recipe.distill, student, codec, folder, teacher=teacher, source=source, info=info)

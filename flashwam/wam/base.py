@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contract every world-action model family fulfils.
 
+A family must say its `streams`, `chunk_frames` and `shapes`, and write `velocity`; everything else has a default that
+works, if not always fast: a rollout that runs the whole past again, weights beside the constructor's settings.
+
 Letters: B samples, C channels, F latent frames, H and W the rest of a stream's tokens, L text tokens, D text width.
 Stream tensors are [B, C, F, H, W]; actions are [B, A, F, N, 1] with N actions per latent frame.
 """
@@ -8,9 +11,13 @@ Stream tensors are [B, C, F, H, W]; actions are [B, A, F, N, 1] with N actions p
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
+
+from flashwam.wam.plain import load_weights, read_settings, save_plain
 
 __all__ = ["RolloutSession", "WorldActionModel"]
 
@@ -58,6 +65,7 @@ class WorldActionModel(nn.Module, ABC):
             observation, given as a condition (`clean` of that frame); its noisy slot is noised and predicted like the
             others, and nothing older is known.
         frame_levels: Whether the frames of one stream may stand at different noise levels.
+        settings: Keywords that `create` was given, for a family that saves as `save_plain` does.
         adapter_targets: Linear layers that low-rank adapters go to by default, by the ends of their names.
         compute_options: Keywords of `create` that say how the network computes, not what it is; `from_pretrained`
             takes them too.
@@ -70,6 +78,14 @@ class WorldActionModel(nn.Module, ABC):
     streams: tuple[str, ...]
     chunk_frames: int
     shapes: Mapping[str, tuple[int, int, int]]
+    settings: Mapping[str, Any] = MappingProxyType({})
+
+    @classmethod
+    def create(cls, **settings: Any) -> Self:
+        """A model with fresh weights; the keywords are the constructor's and plain values."""
+        model = cls(**settings)
+        model.settings = settings
+        return model
 
     @property
     def stages(self) -> tuple[tuple[str, ...], ...]:
@@ -114,21 +130,30 @@ class WorldActionModel(nn.Module, ABC):
         """`velocity`, for wrappers that hook the forward call."""
         return self.velocity(noisy, sigma, clean, context)
 
-    @abstractmethod
     def session(
         self, text: Tensor, *, null_text: Tensor | None = None, guidance: Mapping[str, float] | None = None
     ) -> RolloutSession:
-        """Opens a rollout of B episodes: text [B, L, D]; a guidance scale other than 1 needs null_text [L, D]."""
+        """Opens a rollout of B episodes: text [B, L, D]; a guidance scale other than 1 needs null_text [L, D].
+
+        By default every velocity is a pass over the whole past, see `flashwam.wam.replay`.
+        """
+        from flashwam.wam.replay import ReplaySession
+
+        return ReplaySession(self, text, null_text=null_text, guidance=guidance)
 
     def pass_tokens(self, frames: int) -> int | None:
         """Tokens of one sample in `velocity` over F = `frames`, text aside; None if a family cannot say."""
         return None
 
-    @abstractmethod
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes the weights in the family's own layout."""
+        """Writes the weights in the family's own layout, or as `flashwam.wam.plain` does."""
+        save_plain(self, self.settings, folder)
 
     @classmethod
-    @abstractmethod
-    def from_pretrained(cls, folder: str | Path) -> "WorldActionModel":
+    def from_pretrained(
+        cls, folder: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+    ) -> Self:
         """Loads what `save_pretrained` wrote; missing, unexpected or misshapen keys are an error that lists them."""
+        model = cls.create(**read_settings(folder))
+        load_weights(model, folder, device=device)
+        return model.to(device=device, dtype=dtype)

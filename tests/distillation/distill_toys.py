@@ -1,18 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Toy models and data: a network of a few hundred weights and a teacher in closed form."""
 
-import json
 import time
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from flashwam.core.batch import Batch
 from flashwam.core.noise import append_dims
 from flashwam.wam.base import WorldActionModel
-from flashwam.wam.replay import ReplaySession
 
 FRAMES, CHUNK, TEXT = 4, 2, 3
 SHAPES = {"video": (2, 2, 2), "action": (3, 2, 1)}
@@ -31,17 +27,16 @@ class ToyWam(WorldActionModel):
         super().__init__()
         sizes = {name: c * h * w for name, (c, h, w) in SHAPES.items()}
         past = sum(sizes.values())
-        self.width = width
         self.inside = nn.ModuleDict({n: nn.Linear(s + 1 + TEXT + past + 1, width) for n, s in sizes.items()})
         self.shared = nn.Linear(width, width)
         self.outside = nn.ModuleDict({n: nn.Linear(width, s) for n, s in sizes.items()})
         self.calls = 0
 
     @classmethod
-    def create(cls, *, seed: int, width: int = 16) -> "ToyWam":
+    def create(cls, *, seed: int = 0, width: int = 16) -> "ToyWam":
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return cls(width)
+            return super().create(width=width)
 
     def velocity(self, noisy, sigma, clean, context):
         self.calls += 1
@@ -67,20 +62,6 @@ class ToyWam(WorldActionModel):
             c, height, width = SHAPES[name]
             out[name] = self.outside[name](h).unflatten(2, (c, height, width)).transpose(1, 2)
         return out
-
-    def session(self, text, *, null_text=None, guidance=None):
-        return ReplaySession(self, text, null_text=null_text, guidance=guidance)
-
-    def save_pretrained(self, folder):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        save_file(self.state_dict(), Path(folder) / "weights.safetensors")
-        (Path(folder) / "wam.json").write_text(json.dumps({"family": "distill_toys:ToyWam", "width": self.width}))
-
-    @classmethod
-    def from_pretrained(cls, folder):
-        model = cls(json.loads((Path(folder) / "wam.json").read_text())["width"])
-        model.load_state_dict(load_file(Path(folder) / "weights.safetensors"))
-        return model
 
 
 class GaussianTeacher(ToyWam):

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of a model whose family has no layout of its own: settings as JSON, weights as safetensors."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from flashwam.wam.weights import key_problems
+
+__all__ = ["FILE_NAME", "load_weights", "read_settings", "save_plain"]
+
+FILE_NAME = "wam.json"
+WEIGHTS = "model.safetensors"
+
+
+def save_plain(model: nn.Module, settings: Mapping[str, Any], folder: str | Path) -> None:
+    """Writes `wam.json`, from which `flashwam.wam.load` finds the class again, and `model.safetensors`.
+
+    Raises:
+        ValueError: The class cannot be found again, because it was defined in a script or a session, or `settings` are
+            no plain values.
+    """
+    kind = type(model)
+    if kind.__module__ == "__main__" or "<" in kind.__qualname__:
+        raise ValueError(
+            f"{kind.__qualname__} is defined in {kind.__module__!r} and could not be loaded again: put it into a "
+            "module that can be imported"
+        )
+    try:
+        text = json.dumps({"family": f"{kind.__module__}:{kind.__qualname__}", "settings": dict(settings)}, indent=2)
+    except TypeError as error:
+        raise ValueError(f"settings of {kind.__qualname__} must be plain values: {error}") from error
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({key: x.detach().contiguous().clone() for key, x in model.state_dict().items()}, folder / WEIGHTS)
+    (folder / FILE_NAME).write_text(text + "\n")
+
+
+def read_settings(folder: str | Path) -> dict[str, Any]:
+    """The settings in a folder that `save_plain` wrote.
+
+    Raises:
+        FileNotFoundError, ValueError: The file is missing or holds something else.
+    """
+    path = Path(folder) / FILE_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: expected a model folder that flashwam saved")
+    try:
+        return dict(json.loads(path.read_text())["settings"])
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} must hold the settings of a model; got {error!r}") from error
+
+
+def load_weights(model: nn.Module, folder: str | Path, *, device: torch.device | str = "cpu") -> None:
+    """Puts the weights of a folder that `save_plain` wrote into `model`, in place.
+
+    Raises:
+        FileNotFoundError: They are missing.
+        ValueError: Keys are missing, unexpected or misshapen; the message lists them.
+    """
+    path = Path(folder) / WEIGHTS
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing")
+    found = load_file(path, device=str(device))
+    shapes = [{key: tuple(x.shape) for key, x in part.items()} for part in (model.state_dict(), found)]
+    key_problems(shapes[0], shapes[1], what=Path(folder))
+    model.load_state_dict(found, assign=True)
