@@ -48,8 +48,8 @@ def test_card_of_a_student(student: Path) -> None:
     assert card.startswith("---\nlibrary_name: flashwam\n")
     assert "distilled from models/robbyant/base" in card
     assert "/data/" not in card
-    assert "| video | `lcm` (sigma_data 0.5) | 5 | 1 |" in card
-    assert "| action | `linear` | 0.05 | 1 |" in card
+    assert "| video | `lcm` (sigma_data 0.5) | shift 5 | 1 |" in card
+    assert "| action | `linear` | shift 0.05 | 1 |" in card
     assert "Success in closed loop is unknown" in card
     # At sigma = 1 and sigma_data = 0.5 the function is 0.647 x - 0.447 v, Euler's is x - v.
     assert "differs from it by +0.353 x -0.553 v" in card
