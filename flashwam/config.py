@@ -199,7 +199,7 @@ def _merge(below: DictConfig, above: DictConfig) -> DictConfig:
 
 
 def _is_named(value: Any) -> bool:
-    return isinstance(value, str) or (isinstance(value, DictConfig) and "name" in value)
+    return value is not None and (not isinstance(value, DictConfig) or "name" in value)
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -121,7 +121,7 @@ def analysis_lines(analysis: Mapping[str, Any]) -> list[str]:
     lines.append("(* = the recipe's own)")
     lines += [f"{name}: {numbers['verdict']['reason']}" for name, numbers in analysis["streams"].items()]
     if analysis.get("together"):
-        lines.append(f"together: {analysis['together']['reason']}")
+        lines.append(f"different functions for the streams? {analysis['together']['reason']}")
     for entry in analysis.get("warnings", []):
         lines.append(f"warning: {entry if isinstance(entry, str) else ' '.join(map(str, entry))}")
     return lines

@@ -84,7 +84,7 @@ def test_card_has_the_evaluations_of_these_weights(student: Path) -> None:
 def test_card_of_a_teacher(model: LingBotVA, tmp_path: Path) -> None:
     save_wam(tmp_path / "teacher", model, preset("libero").streams, kind="teacher")
     card = model_card(tmp_path / "teacher")
-    assert "| video | 5 | 20 | 5 |" in card
+    assert "| video | shift 5 | 20 | 5 |" in card
     assert "consistency function" not in card
     with pytest.raises(FileNotFoundError, match=r"flashwam\.json"):
         model_card(tmp_path)

@@ -150,10 +150,10 @@ def schedule_sections(analysis: Mapping[str, Any], folder: Path) -> list[Section
 
 
 def _choice(analysis: Mapping[str, Any]) -> Section:
-    callouts = [
-        Callout(title=f"{name}", text=numbers["verdict"]["reason"], kind="verdict")
-        for name, numbers in analysis["streams"].items()
-    ]
+    reasons: dict[str, list[str]] = {}
+    for name, numbers in analysis["streams"].items():
+        reasons.setdefault(numbers["verdict"]["reason"], []).append(name)
+    callouts = [Callout(title=" and ".join(names), text=text, kind="verdict") for text, names in reasons.items()]
     if analysis["together"]:
         together = analysis["together"]["reason"]
         callouts.append(Callout(title="Do the streams need different functions?", text=together, kind="verdict"))

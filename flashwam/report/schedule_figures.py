@@ -47,12 +47,12 @@ def _draw_densities(axes: "Axes", analysis: Mapping[str, Any]) -> None:
     ceiling = min(_DENSITY_CEILING, 1.1 * max(max(s["density"]) for s in analysis["streams"].values()))
     labelled: list[tuple[float, bool, int]] = []
     for names, numbers in _by_schedule(analysis):
-        name = names[0]
+        colour = colours[names[0]] if len(names) == 1 else INK
         sigma, density = np.array(numbers["sigma"]), np.array(numbers["density"])
-        axes.fill_between(sigma, np.minimum(density, ceiling), color=colours[name], alpha=0.16, lw=0)
-        axes.plot(sigma, np.where(density <= ceiling, density, np.nan), color=colours[name], lw=2)
+        axes.fill_between(sigma, np.minimum(density, ceiling), color=colour, alpha=0.16, lw=0)
+        axes.plot(sigma, np.where(density <= ceiling, density, np.nan), color=colour, lw=2)
         median = numbers["median"]
-        axes.axvline(median, color=colours[name], lw=1, ls=(0, (2, 2)))
+        axes.axvline(median, color=colour, lw=1, ls=(0, (2, 2)))
         left = median >= 0.5
         near = {row for other, side, row in labelled if side == left and abs(median - other) < 0.3}
         row = next(i for i in range(len(labelled) + 1) if i not in near)
@@ -62,7 +62,7 @@ def _draw_densities(axes: "Axes", analysis: Mapping[str, Any]) -> None:
             (median, ceiling * (0.95 - 0.3 * row)),
             xytext=(-7 if left else 7 if median > 0.15 else 20, 0),
             textcoords="offset points",
-            color=colours[name],
+            color=colour,
             ha="right" if left else "left",
             va="top",
             fontweight="bold",

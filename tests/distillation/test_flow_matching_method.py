@@ -114,14 +114,14 @@ def test_weighting_is_the_schedules_or_flat_stream_by_stream(specs, batch):
     streams = {name: replace(spec, schedule=schedule) for name, spec in specs().items()}
     student = ToyWam.create(seed=1)
     quiet = {"noisy_history": {}, "text_dropout": 0.0}
-    squares = {}
+    terms = {}
     for action in ("schedule", "flat"):
         output = FlowMatching(streams, student, weighting={"action": action}, **quiet).loss(batch, draws)
-        squares[action] = output.terms
+        terms[action] = output.terms
     index = training_levels(streams, batch, draws)
     sigma = {name: schedule.training_grid().float()[i] for name, i in index.items()}
-    noisy, _, noise = start_states(batch, sigma, draws)
-    velocity = student.velocity(noisy, squares["flat"]["action"].sigma, batch.history, {"text": batch.text})
+    noisy, sigma, noise = start_states(batch, sigma, draws)
+    velocity = student.velocity(noisy, sigma, batch.history, {"text": batch.text})
     mask = loss_mask(batch, "action").expand_as(noise["action"])
     flow_error = velocity["action"] - (noise["action"] - batch.clean["action"])
     level = append_dims(sigma["action"], flow_error)
@@ -132,8 +132,8 @@ def test_weighting_is_the_schedules_or_flat_stream_by_stream(specs, batch):
     )
     for action, error in (("flat", flow_error), ("schedule", v_error)):
         expected = torch.stack([(error[i] ** 2)[mask[i]].mean() for i in range(4)])
-        torch.testing.assert_close(squares[action]["action"].loss, expected, rtol=1e-4, atol=1e-6)
-    assert torch.equal(squares["flat"]["video"].loss, squares["schedule"]["video"].loss)
+        torch.testing.assert_close(terms[action]["action"].loss, expected, rtol=1e-4, atol=1e-6)
+    assert torch.equal(terms["flat"]["video"].loss, terms["schedule"]["video"].loss)
 
 
 def test_text_is_dropped_at_its_rate_sample_by_sample(specs):
