@@ -42,7 +42,7 @@ def main() -> None:
     for name, numbers in analysis["streams"].items():
         lcm, linear = numbers["functions"]["lcm"], numbers["functions"]["linear"]
         print(
-            f"{name}: shift {numbers['shift']:g}, median sigma {numbers['median']:.4f}, "
+            f"{name}: {numbers['label']}, median sigma {numbers['median']:.4f}, "
             f"{numbers['mass_below_low_noise']:.1%} of draws below 0.1; "
             f"E b^2 lcm {lcm['mean_squared_gradient_scale']:.4f}, linear {linear['mean_squared_gradient_scale']:.4f}; "
             f"|b_lcm(median)| / |b_lcm(0.1)| = {lcm['median_over_low_noise']:.2f}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.core.consistency import make_consistency_function
+from flashwam.core.streams import stream_schedule
 
 __all__ = ["CARD_FILE", "model_card", "write_card"]
 
@@ -87,21 +88,22 @@ def _sentence(info: Mapping[str, Any]) -> str:
 
 def _streams(kind: str, streams: Mapping[str, Mapping[str, Any]]) -> str:
     if kind == "teacher":
-        lines = ["| stream | shift | steps | guidance |", "|---|---|---|---|"]
+        lines = ["| stream | schedule | steps | guidance |", "|---|---|---|---|"]
         lines += [
-            f"| {name} | {s['shift']:g} | {s.get('teacher_steps', '-')} | {s.get('guidance_scale', 1):g} |"
+            f"| {name} | {stream_schedule(s).label} | {s.get('teacher_steps', '-')} | {s.get('guidance_scale', 1):g} |"
             for name, s in streams.items()
         ]
     else:
         lines = [
-            "| stream | consistency function | shift | steps | anchors | teacher's guidance | weight | regulariser |",
+            "| stream | consistency function | schedule | steps | anchors | teacher's guidance | weight | "
+            "regulariser |",
             "|---|---|---|---|---|---|---|---|",
         ]
         for name, s in streams.items():
             guidance = "-" if not s.get("guidance") else "{:g} to {:g}".format(*s["guidance"])
             lines.append(
-                f"| {name} | {_function(s)} | {s['shift']:g} | {s.get('steps', 1)} | {s.get('anchors', '-')} | "
-                f"{guidance} | {s.get('weight', 1):g} | {s.get('regulariser', 0):g} |"
+                f"| {name} | {_function(s)} | {stream_schedule(s).label} | {s.get('steps', 1)} | "
+                f"{s.get('anchors', '-')} | {guidance} | {s.get('weight', 1):g} | {s.get('regulariser', 0):g} |"
             )
     return "## Streams, in the order they are drawn\n" + "\n".join(lines) + "\n"
 

@@ -185,13 +185,21 @@ def _override(merged: DictConfig, override: str, origins: Origins) -> DictConfig
 
 
 def _merge(below: DictConfig, above: DictConfig) -> DictConfig:
-    """Merges two layers; a consistency function that is named anew keeps no parameter of the one it replaces."""
+    """Merges two layers; a consistency function or schedule named anew keeps no parameter of what it replaces."""
     for name, stream in (above.get("streams") or {}).items():
-        held = OmegaConf.select(below, f"streams.{name}.consistency")
-        new = stream.get("consistency") if isinstance(stream, DictConfig) else None
-        if held is not None and (isinstance(new, str) or (isinstance(new, DictConfig) and "name" in new)):
-            del below.streams[name]["consistency"]
+        held = OmegaConf.select(below, f"streams.{name}")
+        if not (isinstance(stream, DictConfig) and isinstance(held, DictConfig)):
+            continue
+        named = {key for key in ("consistency", "schedule") if _is_named(stream.get(key))}
+        # `shift` is a schedule in short, so either takes the other's place.
+        replaced = named | ({"shift"} if "schedule" in named else {"schedule"} if "shift" in stream else set())
+        for key in replaced & set(held):
+            del held[key]
     return OmegaConf.merge(below, above)
+
+
+def _is_named(value: Any) -> bool:
+    return value is not None and (not isinstance(value, DictConfig) or "name" in value)
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -104,20 +104,24 @@ def info_lines(facts: Mapping[str, Any], indent: str = "") -> list[str]:
 
 def analysis_lines(analysis: Mapping[str, Any]) -> list[str]:
     """A schedule analysis in a few lines: the table and the verdicts."""
+    wide = max(len("schedule"), *(len(numbers["label"]) for numbers in analysis["streams"].values()))
     lines = [
-        f"{'stream':<8} {'shift':>6} {'median':>7} {'<0.1':>6}  {'function':<8} {'E|b|':>7} {'E b^2':>7} {'order':>6}"
+        f"{'stream':<8} {'schedule':<{wide}} {'median':>7} {'<0.1':>6}  {'function':<8} {'E|b|':>7} {'E b^2':>7} "
+        f"{'order':>6}"
     ]
     for name, numbers in analysis["streams"].items():
-        head = f"{name:<8} {numbers['shift']:>6g} {numbers['median']:>7.3f} {numbers['mass_below_low_noise']:>6.1%}"
+        head = f"{name:<8} {numbers['label']:<{wide}} {numbers['median']:>7.3f} {numbers['mass_below_low_noise']:>6.1%}"
         for label, function in numbers["functions"].items():
             own = "*" if label == numbers["own"] else " "
             lines.append(
-                f"{head:<30}  {own}{label:<8}{function['mean_gradient_scale']:>7.4f} "
+                f"{head:<{wide + 24}} {own}{label:<8}{function['mean_gradient_scale']:>7.4f} "
                 f"{function['mean_squared_gradient_scale']:>7.4f} {function['order_at_zero']:>6.2f}"
             )
             head = ""
     lines.append("(* = the recipe's own)")
     lines += [f"{name}: {numbers['verdict']['reason']}" for name, numbers in analysis["streams"].items()]
+    if analysis.get("together"):
+        lines.append(f"different functions for the streams? {analysis['together']['reason']}")
     for entry in analysis.get("warnings", []):
         lines.append(f"warning: {entry if isinstance(entry, str) else ' '.join(map(str, entry))}")
     return lines
@@ -199,15 +203,17 @@ def _describe_model(folder: Path) -> dict[str, Any]:
 
 def _describe_stream(stream: Mapping[str, Any], kind: str | None) -> str:
     """How a stream is sampled: a teacher by its own steps, a student by its consistency function."""
-    shift = f"shift {stream.get('shift'):g}"
+    from flashwam.core.streams import stream_schedule
+
+    schedule = stream_schedule(stream).label
     if kind == "teacher":
         scale = stream.get("guidance_scale", 1)
-        return f"{shift}, {stream.get('teacher_steps')} steps" + (f", guidance {scale:g}" if scale != 1 else "")
+        return f"{schedule}, {stream.get('teacher_steps')} steps" + (f", guidance {scale:g}" if scale != 1 else "")
     function = stream.get("consistency", {})
     function = function if isinstance(function, Mapping) else {"name": function}
     parameters = ", ".join(f"{key} {value}" for key, value in function.items() if key != "name")
     named = f"{function.get('name')}" + (f" ({parameters})" if parameters else "")
-    return f"{named}, {shift}, {stream.get('steps')} step(s)"
+    return f"{named}, {schedule}, {stream.get('steps')} step(s)"
 
 
 def _describe_run(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.episodes import atomic_write
 from flashwam.data.latents import ACTION_NORM, encode_latents
 from flashwam.data.lerobot import SegmentDataset
-from flashwam.distillation.methods import make_method
+from flashwam.distillation.methods import find_method, make_method
 from flashwam.distillation.trainer import Source
 from flashwam.distillation.trainer import train as run_training
 from flashwam.evaluation import evaluate
@@ -227,6 +227,11 @@ def distill(recipe: Recipe, *, run_dir: str | Path | None = None, source: Source
         raise ValueError(
             f"recipe {recipe.name!r} cannot be distilled: it needs a distill section and wam.pretrained, the folder of "
             "a trained teacher (flashwam train makes one)"
+        )
+    if not find_method(recipe.distill.method).needs_teacher:
+        raise ValueError(
+            f"recipe {recipe.name!r}: distill.method {recipe.distill.method!r} learns from data alone and would ignore "
+            "the teacher; set it to consistency or on_policy, or use flashwam train"
         )
     teacher_folder = Path(recipe.wam.pretrained)
     teacher = load_pretrained(teacher_folder, recipe.wam)

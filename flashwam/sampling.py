@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flashwam.core.consistency import ConsistencyFunction, Linear
-from flashwam.core.noise import NoiseSchedule
+from flashwam.core.schedule import Schedule
 from flashwam.core.streams import StreamSpec
 from flashwam.wam.base import WorldActionModel
 
@@ -30,7 +30,7 @@ class StreamSampler:
         guidance_scale: Of the velocity; 1 for none.
     """
 
-    schedule: NoiseSchedule
+    schedule: Schedule
     consistency: ConsistencyFunction
     steps: int
     guidance_scale: float = 1.0

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plain values <-> a recipe's frozen sections, by their annotations; every complaint says where a value came from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from flashwam.core.consistency import make_consistency_function
-from flashwam.core.streams import StreamSpec
+from flashwam.core.consistency import LCM, Linear, make_consistency_function
+from flashwam.core.streams import SCHEDULES, StreamSpec, make_schedule
 from flashwam.recipe import AutoencoderConfig, DataConfig, EvaluateConfig, FieldError, LoopConfig, Recipe, WamConfig
 
 __all__ = ["Origins", "build_recipe", "check_keys", "plain"]
@@ -25,7 +25,12 @@ _SCALARS = {"name": str, "run_dir": str | None, "seed": int}
 _STREAM: dict[str, Any] = {"shift": float, **get_type_hints(StreamSpec)}
 for _key in ("name", "schedule", "consistency"):
     del _STREAM[_key]
-_STREAM_KEYS = [*_STREAM, "consistency"]
+_BUILT: dict[str, tuple[Callable[[Any], Any], Mapping[str, type]]] = {
+    "schedule": (make_schedule, SCHEDULES),
+    "consistency": (make_consistency_function, {"linear": Linear, "lcm": LCM}),
+}
+"""Key of a stream -> what builds it from a name or mapping, and the classes it knows by name."""
+_STREAM_KEYS = [*_STREAM, *_BUILT]
 
 
 @dataclass(slots=True)
@@ -112,7 +117,8 @@ def _plain_stream(spec: StreamSpec) -> dict[str, Any]:
     function = values["consistency"]
     if set(function) == {"name"}:
         values["consistency"] = function["name"]
-    return {"shift": values.pop("shift"), **plain(values)}
+    first = "shift" if "shift" in values else "schedule"
+    return {first: plain(values.pop(first)), **plain(values)}
 
 
 def _build_section(section: str, values: Any, kind: type, origins: Origins) -> Any:
@@ -127,25 +133,43 @@ def _build_section(section: str, values: Any, kind: type, origins: Origins) -> A
 
 def _build_stream(name: str, values: Mapping[str, Any], origins: Origins) -> StreamSpec:
     at = f"streams.{name}"
-    if "shift" not in values:
-        raise ValueError(f"{origins.of(at)}: {at}.shift: missing; 5.0 is published for video, 1.0 for actions")
+    if "shift" not in values and "schedule" not in values:
+        raise ValueError(
+            f"{origins.of(at)}: {at}.shift: missing; 5.0 is published for video, 1.0 for actions. A teacher on a "
+            f"variance-preserving path has {at}.schedule instead: {{name: vp, snr_shift: 1.0}}"
+        )
+    if "shift" in values and "schedule" in values:
+        raise ValueError(f"{origins.of(f'{at}.schedule')}: {at}.schedule must be given once; got {at}.shift beside it")
     converted = {
         key: _convert(f"{at}.{key}", values[key], kind, origins) for key, kind in _STREAM.items() if key in values
     }
-    if "consistency" in values:
-        try:
-            converted["consistency"] = make_consistency_function(values["consistency"])
-        except ValueError as error:
-            chosen = values["consistency"]
-            chosen = chosen.get("name") if isinstance(chosen, Mapping) else chosen
-            hint = "" if chosen in ("linear", "lcm") else _nearest(str(chosen), ["linear", "lcm"])
-            raise ValueError(f"{origins.of(f'{at}.consistency')}: {at}.consistency: {error}{hint}") from error
+    for key in _BUILT:
+        if key in values:
+            converted[key] = _build_named(f"{at}.{key}", key, values[key], origins)
     try:
         return StreamSpec.from_config(name, converted)
     except ValueError as error:
         message = str(error).removeprefix(f"stream {name!r}: ")
         key = f"{at}.{message.split()[0]}"
         raise ValueError(f"{origins.of(key)}: {at}.{message}") from error
+
+
+def _build_named(at: str, key: str, value: Any, origins: Origins) -> Any:
+    """A schedule or consistency function from its name or mapping, with the nearest known name or parameter."""
+    build, known = _BUILT[key]
+    if not isinstance(value, (str, Mapping)):
+        raise ValueError(f"{origins.of(at)}: {at}: expected a name or a mapping with one; got {value!r}")
+    try:
+        return build(value)
+    except ValueError as error:
+        parameters = {} if isinstance(value, str) else value
+        name = str(parameters.get("name", "") if isinstance(value, Mapping) else value)
+        if name in known:
+            takes = [f.name for f in fields(known[name])]
+            hint = next((_nearest(str(k), takes) for k in parameters if k not in ("name", *takes)), "")
+        else:
+            hint = _nearest(name, list(known)) if name else ""
+        raise ValueError(f"{origins.of(at)}: {at}: {error}{hint}") from error
 
 
 def _check_tasks(recipe: Recipe, origins: Origins) -> None:

@@ -48,8 +48,8 @@ def test_card_of_a_student(student: Path) -> None:
     assert card.startswith("---\nlibrary_name: flashwam\n")
     assert "distilled from models/robbyant/base" in card
     assert "/data/" not in card
-    assert "| video | `lcm` (sigma_data 0.5) | 5 | 1 |" in card
-    assert "| action | `linear` | 0.05 | 1 |" in card
+    assert "| video | `lcm` (sigma_data 0.5) | shift 5 | 1 |" in card
+    assert "| action | `linear` | shift 0.05 | 1 |" in card
     assert "Success in closed loop is unknown" in card
     # At sigma = 1 and sigma_data = 0.5 the function is 0.647 x - 0.447 v, Euler's is x - v.
     assert "differs from it by +0.353 x -0.553 v" in card
@@ -84,7 +84,7 @@ def test_card_has_the_evaluations_of_these_weights(student: Path) -> None:
 def test_card_of_a_teacher(model: LingBotVA, tmp_path: Path) -> None:
     save_wam(tmp_path / "teacher", model, preset("libero").streams, kind="teacher")
     card = model_card(tmp_path / "teacher")
-    assert "| video | 5 | 20 | 5 |" in card
+    assert "| video | shift 5 | 20 | 5 |" in card
     assert "consistency function" not in card
     with pytest.raises(FileNotFoundError, match=r"flashwam\.json"):
         model_card(tmp_path)

@@ -5,6 +5,8 @@ import pytest
 
 from flashwam.config import differences, find_recipe, load_recipe, prepare_run, run_folder, to_yaml
 from flashwam.core.consistency import LCM, Linear
+from flashwam.core.noise import NoiseSchedule
+from flashwam.core.vp import VPSchedule
 from flashwam.recipe import LoopConfig, LoraConfig
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
@@ -94,6 +96,12 @@ def test_runs_of_different_recipes_have_different_folders():
         ("streams.video.guidance=[3,1]", ["streams.video.guidance", "low <= high"]),
         ("streams.video.anchors=0", ["streams.video.anchors", "1..1000"]),
         ("streams.video.shift=-5", ["streams.video.shift", "positive"]),
+        ("streams.video.schedule=vpp", ["streams.video.schedule", "did you mean 'vp'"]),
+        ("streams.video.schedule={name: vp, snr_shfit: 3}", ["streams.video.schedule", "did you mean 'snr_shift'"]),
+        ("streams.video.schedule={name: vp, snr_shift: 0}", ["streams.video.schedule", "positive"]),
+        ("streams.video.schedule={name: vp, snr_shift: many}", ["streams.video.schedule", "'many'"]),
+        ("streams.video.schedule={snr_shift: 3}", ["streams.video.schedule", "given once"]),
+        ("streams.video.schedule=3", ["streams.video.schedule", "a name or a mapping"]),
         ("streams.action.weight=[1]", ["streams.action.weight", "a number"]),
         ("evaluate.nfe=[2b]", ["evaluate.nfe", "1v/1a"]),
         ("distill=5", ["distill", "section"]),
@@ -152,6 +160,20 @@ def test_a_newly_named_consistency_function_keeps_no_old_parameter():
     assert by_name.streams["video"].consistency == Linear()
     by_parameter = load_recipe("libero/flash_wam", ["streams.video.consistency.sigma_data=0.7"])
     assert by_parameter.streams["video"].consistency == LCM(sigma_data=0.7)
+
+
+def test_a_schedule_and_a_shift_take_each_others_place(tmp_path):
+    def video(name, *overrides):
+        return load_recipe(name, overrides).streams["video"].schedule
+
+    assert video("libero/flash_wam", "streams.video.schedule={name: vp, snr_shift: 3}") == VPSchedule(snr_shift=3.0)
+    assert video("videovla/cogvideox_2b") == VPSchedule(snr_shift=3.0)
+    assert video("videovla/cogvideox_2b", "streams.video.shift=2") == NoiseSchedule(2.0)
+    assert video("videovla/cogvideox_2b", "streams.video.schedule.snr_shift=2") == VPSchedule(snr_shift=2)
+    assert video("videovla/cogvideox_2b", "streams.video.schedule=vp") == VPSchedule()
+    (tmp_path / "both.yaml").write_text("streams: {video: {shift: 5.0, schedule: vp}}\n")
+    with pytest.raises(ValueError, match=r"streams\.video\.schedule must be given once; got streams\.video\.shift"):
+        load_recipe(tmp_path / "both.yaml")
 
 
 def test_extending_merges_in_order_and_does_not_inherit_the_name(tmp_path):

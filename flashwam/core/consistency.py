@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from flashwam.core.imports import find_class
-from flashwam.core.noise import NoiseSchedule, append_dims
+from flashwam.core.noise import append_dims
+from flashwam.core.schedule import Schedule
 
 __all__ = ["LCM", "ConsistencyFunction", "Linear", "make_consistency_function"]
 
@@ -71,7 +72,7 @@ class ConsistencyFunction(ABC):
         low, high = torch.log10(self.gradient_scale(sigma)).tolist()
         return high - low
 
-    def expectation(self, schedule: NoiseSchedule, power: int = 2) -> float:
+    def expectation(self, schedule: Schedule, power: int = 2) -> float:
         """E |b(sigma)|^power under a schedule."""
         return schedule.expectation(lambda sigma: self.gradient_scale(sigma) ** power)
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The noise of one stream: x_sigma = (1 - sigma) x0 + sigma eps, sigma 0 = data, 1 = noise, v = eps - x0."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from flashwam.core.schedule import TRAINING_POINTS, Schedule
 
 __all__ = [
     "TRAINING_POINTS",
@@ -19,8 +20,6 @@ __all__ = [
     "vp_output_from_flow",
     "vp_state_from_flow",
 ]
-
-TRAINING_POINTS = 1000
 
 
 def append_dims(sigma: Tensor, x: Tensor) -> Tensor:
@@ -41,7 +40,7 @@ def add_noise(x0: Tensor, eps: Tensor, sigma: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class NoiseSchedule:
+class NoiseSchedule(Schedule):
     """SNR-shifted uniform noise: sigma = s u / (1 + (s - 1) u) with u uniform on [0, 1].
 
     Args:
@@ -58,17 +57,21 @@ class NoiseSchedule:
         if not (0 < self.shift < float("inf")):
             raise ValueError(f"shift must be a positive finite number (5.0 video, 1.0 actions); got {self.shift}")
 
+    @property
+    def name(self) -> str:
+        return "shift"
+
+    @property
+    def label(self) -> str:
+        return f"shift {self.shift:g}"
+
     def sigma(self, u: Tensor | float) -> Tensor | float:
         """u in [0, 1] -> sigma in [0, 1]; increasing, so it is also the quantile function."""
         return self.shift * u / (1 + (self.shift - 1) * u)
 
-    quantile = sigma
-
     def u(self, sigma: Tensor | float) -> Tensor | float:
         """Inverse of `sigma`, and so the cumulative distribution of sigma."""
         return sigma / (self.shift - (self.shift - 1) * sigma)
-
-    cdf = u
 
     def density(self, sigma: Tensor | float) -> Tensor | float:
         """p(sigma) = s / (s - (s - 1) sigma)^2 on [0, 1]."""
@@ -79,45 +82,11 @@ class NoiseSchedule:
         """s / (s + 1)."""
         return self.shift / (self.shift + 1)
 
-    def mass_below(self, sigma: float) -> float:
-        """Share of training draws with a level below `sigma`."""
-        return float(self.cdf(sigma))
-
-    def expectation(self, function: Callable[[Tensor], Tensor], *, nodes: int = 512) -> float:
-        """E[function(sigma)] by Gauss-Legendre quadrature in u (exact to rounding for smooth functions)."""
-        import numpy as np
-
-        points, weights = np.polynomial.legendre.leggauss(nodes)
-        u = torch.from_numpy((points + 1) / 2)
-        return float((function(self.sigma(u)) * torch.from_numpy(weights / 2)).sum())
-
-    def training_grid(self, points: int = TRAINING_POINTS) -> Tensor:
-        """The discrete training levels, descending from 1: [points], float64."""
-        return self.sigma(1 - torch.arange(points, dtype=torch.float64) / points)
-
-    def sampling_grid(self, steps: int) -> Tensor:
-        """Levels visited by a sampler of `steps` steps, with the final 0: [steps + 1], float64."""
-        if steps < 1:
-            raise ValueError(f"a sampler needs at least 1 step; got {steps}")
-        return self.sigma(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
-
     def training_weights(self, points: int = TRAINING_POINTS) -> Tensor:
         """LingBot-VA's flow-matching weight per training level, mean 1, near 0 at both ends: [points], float64."""
         bell = torch.exp(-2 * (self.training_grid(points) - 0.5) ** 2)
         bell = bell - bell.min()
         return bell * points / bell.sum()
-
-    def sample_indices(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
-        """Uniform indices into `training_grid`, int64, on the generator's device."""
-        device = generator.device if generator is not None else "cpu"
-        return torch.randint(TRAINING_POINTS, shape, generator=generator, device=device)
-
-    @staticmethod
-    def jump(index: Tensor, anchors: int) -> Tensor:
-        """The grid index one jump of 1000 / anchors further towards the data, held at the last one."""
-        if anchors < 1 or anchors > TRAINING_POINTS:
-            raise ValueError(f"anchors must lie in 1..{TRAINING_POINTS}; got {anchors}")
-        return (index + TRAINING_POINTS // anchors).clamp(max=TRAINING_POINTS - 1)
 
 
 def flow_sigma_from_vp(alpha: Tensor, s: Tensor) -> Tensor:

@@ -6,9 +6,52 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from flashwam.core.consistency import ConsistencyFunction, Linear, make_consistency_function
-from flashwam.core.noise import TRAINING_POINTS, NoiseSchedule
+from flashwam.core.imports import find_class
+from flashwam.core.noise import NoiseSchedule
+from flashwam.core.schedule import TRAINING_POINTS, Schedule
+from flashwam.core.vp import VPSchedule
 
-__all__ = ["StreamSpec"]
+__all__ = ["SCHEDULES", "StreamSpec", "make_schedule", "stream_schedule"]
+
+SCHEDULES: dict[str, type[Schedule]] = {"shift": NoiseSchedule, "vp": VPSchedule}
+"""Name in a recipe -> class; "package.module:Class" works as a schedule's name too."""
+
+
+def make_schedule(config: str | Mapping[str, Any] | Schedule) -> Schedule:
+    """Builds a noise schedule from a name, or from a mapping with "name" and the schedule's parameters.
+
+    Args:
+        config: {"name": "shift", "shift": 5.0}, {"name": "vp", "snr_shift": 3.0}, "vp", "package.module:Class", or a
+            built one.
+
+    Raises:
+        ValueError: for an unknown name, an import that fails, or a parameter that is wrong or missing.
+    """
+    if isinstance(config, Schedule):
+        return config
+    parameters = {"name": config} if isinstance(config, str) else dict(config)
+    name = str(parameters.pop("name", ""))
+    kind: Any = find_class(name, Schedule, known=SCHEDULES, what="schedule")
+    try:
+        return kind(**parameters)
+    except TypeError as error:
+        takes = [f.name for f in fields(kind)]
+        raise ValueError(f"schedule {name!r} takes {takes}; got {parameters}: {error}") from error
+
+
+def stream_schedule(config: Mapping[str, Any]) -> Schedule:
+    """The schedule of a stream's plain values: `shift` for short, or `schedule`.
+
+    Raises:
+        ValueError: unless exactly one of the two is given, or as `make_schedule`.
+    """
+    given = [key for key in ("shift", "schedule") if key in config]
+    if len(given) != 1:
+        raise ValueError(
+            "schedule must be given once, as shift: 5.0 or as schedule: {name: vp, snr_shift: 1.0}; got "
+            + (" and ".join(given) or "neither")
+        )
+    return NoiseSchedule(float(config["shift"])) if given == ["shift"] else make_schedule(config["schedule"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +78,7 @@ class StreamSpec:
     """
 
     name: str
-    schedule: NoiseSchedule
+    schedule: Schedule
     consistency: ConsistencyFunction = field(default_factory=Linear)
     anchors: int = 2
     teacher_substeps: int = 1
@@ -66,13 +109,17 @@ class StreamSpec:
 
     @classmethod
     def from_config(cls, name: str, config: Mapping[str, Any]) -> "StreamSpec":
-        """Builds a spec from plain values: `shift` for the schedule, a name or mapping for `consistency`."""
+        """Builds a spec from plain values: `shift` or `schedule`, and a name or mapping for `consistency`."""
         values = dict(config)
-        known = {f.name for f in fields(cls)} - {"name", "schedule"} | {"shift"}
+        known = {f.name for f in fields(cls)} - {"name"} | {"shift"}
         unknown = sorted(set(values) - known)
-        if unknown or "shift" not in values:
-            raise ValueError(f"stream {name!r}: unknown {unknown}, or no shift; expected any of {sorted(known)}")
-        schedule = NoiseSchedule(float(values.pop("shift")))
+        if unknown:
+            raise ValueError(f"stream {name!r}: unknown {unknown}; expected any of {sorted(known)}")
+        try:
+            schedule = stream_schedule(values)
+        except ValueError as error:
+            raise ValueError(f"stream {name!r}: {error}") from error
+        values = {key: held for key, held in values.items() if key not in ("shift", "schedule")}
         if "consistency" in values:
             values["consistency"] = make_consistency_function(values["consistency"])
         if values.get("guidance") is not None:
@@ -81,9 +128,12 @@ class StreamSpec:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Plain values from which `from_config` builds an equal spec."""
+        """Plain values from which `from_config` builds an equal spec; a shifted schedule is written as its `shift`."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "schedule")}
-        values["shift"] = self.schedule.shift
+        if isinstance(self.schedule, NoiseSchedule):
+            values["shift"] = self.schedule.shift
+        else:
+            values["schedule"] = self.schedule.config
         values["consistency"] = self.consistency.config
         values["guidance"] = None if self.guidance is None else list(self.guidance)
         return values

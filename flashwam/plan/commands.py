@@ -125,7 +125,7 @@ def _folder(folder: str | None, otherwise: str) -> str:
 
 
 def _stream(spec: Any) -> str:
-    return f"{spec.name}: {spec.consistency.name}, shift {spec.schedule.shift:g}, {spec.anchors} anchors"
+    return f"{spec.name}: {spec.consistency.name}, {spec.schedule.label}, {spec.anchors} anchors"
 
 
 def gib(size: float) -> str:

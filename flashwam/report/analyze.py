@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from flashwam.core.consistency import ConsistencyFunction, make_consistency_function
-from flashwam.core.noise import NoiseSchedule
+from flashwam.core.schedule import Schedule
+from flashwam.core.streams import make_schedule
 from flashwam.recipe import Recipe
 from flashwam.report.figures import write_whole
 from flashwam.report.metrics import find_metrics, gradient_bins, read_metrics
@@ -77,7 +78,7 @@ def measured_gradients(analysis: Mapping[str, Any], metrics: Path) -> dict[str, 
         if numbers["weight"] == 0 or bins is None:
             continue
         own = make_consistency_function(numbers["functions"][numbers["own"]]["config"])
-        schedule = NoiseSchedule(numbers["shift"])
+        schedule = make_schedule(numbers["schedule"])
         sigma, theory = zip(*(_bin_theory(own, schedule, low, high) for low, high in bins["edges"]), strict=True)
         logs = [math.log(g / b) for g, b in zip(bins["gradient"], theory, strict=True)]
         scale = math.exp(sum(logs) / len(logs))
@@ -96,7 +97,7 @@ def measured_gradients(analysis: Mapping[str, Any], metrics: Path) -> dict[str, 
     return measured
 
 
-def _bin_theory(function: ConsistencyFunction, schedule: NoiseSchedule, low: float, high: float) -> tuple[float, float]:
+def _bin_theory(function: ConsistencyFunction, schedule: Schedule, low: float, high: float) -> tuple[float, float]:
     """(sigma with |b(sigma)| = RMS, RMS of |b|) over the draws of one bin."""
     u = torch.linspace(float(schedule.u(low)), float(schedule.u(high)), 1001, dtype=torch.float64)
     scale = function.gradient_scale(schedule.sigma(u))
@@ -115,9 +116,7 @@ def schedule_sections(analysis: Mapping[str, Any], folder: Path) -> list[Section
         Section(
             heading="Where the noise lies, and what gets through",
             paragraphs=(
-                "Each stream draws its noise levels sigma from its own shifted schedule. A shift above 1 "
-                "pushes the draws towards pure noise, a shift below 1 towards clean data. The lower picture "
-                "shows where the draws fall.",
+                _schedules(streams),
                 "The upper picture shows |b(sigma)|, the factor that every gradient carries. Both functions "
                 "vanish at sigma = 0, as they must. But `linear` does so in proportion to sigma and `lcm` in "
                 "proportion to sigma squared: on nearly clean samples it lets almost nothing through. "
@@ -151,15 +150,18 @@ def schedule_sections(analysis: Mapping[str, Any], folder: Path) -> list[Section
 
 
 def _choice(analysis: Mapping[str, Any]) -> Section:
-    callouts = [
-        Callout(title=f"{name}", text=numbers["verdict"]["reason"], kind="verdict")
-        for name, numbers in analysis["streams"].items()
-    ]
+    reasons: dict[str, list[str]] = {}
+    for name, numbers in analysis["streams"].items():
+        reasons.setdefault(numbers["verdict"]["reason"], []).append(name)
+    callouts = [Callout(title=" and ".join(names), text=text, kind="verdict") for text, names in reasons.items()]
+    if analysis["together"]:
+        together = analysis["together"]["reason"]
+        callouts.append(Callout(title="Do the streams need different functions?", text=together, kind="verdict"))
     callouts += [Callout(title="Warning", text=text, kind="warning") for text in analysis["warnings"]]
     rows = [
         (
             name,
-            f"{n['shift']:g}",
+            n["label"],
             f"{n['median']:.3f}",
             f"{n['mass_below_low_noise']:.1%}",
             {"either": "lcm or linear"}.get(n["verdict"]["choice"], n["verdict"]["choice"]),
@@ -168,12 +170,25 @@ def _choice(analysis: Mapping[str, Any]) -> Section:
         for name, n in analysis["streams"].items()
     ]
     table = Table(
-        columns=("stream", "shift", "median sigma", "draws below 0.1", "advice", "this recipe"),
+        columns=("stream", "schedule", "median sigma", "draws below 0.1", "advice", "this recipe"),
         rows=rows,
     )
     return Section(
         heading="What to choose, by the formulas", callouts=callouts, tables=(table,), notes=analysis["notes"]
     )
+
+
+def _schedules(streams: Mapping[str, Any]) -> str:
+    kinds = {numbers["schedule"]["name"] for numbers in streams.values()}
+    sentences = ["Each stream draws its noise levels sigma from its own schedule."]
+    if "shift" in kinds:
+        sentences.append("A shift above 1 pushes the draws towards pure noise, a shift below 1 towards clean data.")
+    if "vp" in kinds:
+        sentences.append(
+            "A variance-preserving teacher (vp) draws an index of its table; the state alpha x0 + s eps there is that "
+            "of level sigma = s / (alpha + s) up to a factor, and a greater SNR shift pushes the draws towards noise."
+        )
+    return " ".join([*sentences, "The lower picture shows where the draws fall."])
 
 
 def _idea() -> Section:

@@ -7,8 +7,9 @@ from typing import Any, Literal
 import torch
 
 from flashwam.core.consistency import LCM, ConsistencyFunction, Linear
-from flashwam.core.noise import NoiseSchedule
+from flashwam.core.schedule import Schedule
 from flashwam.core.streams import StreamSpec
+from flashwam.report.together import streams_together, times
 
 __all__ = ["LOW_NOISE", "STARVED_AT", "STARVED_LIMIT", "function_label", "schedule_analysis", "starved_share"]
 
@@ -34,14 +35,14 @@ def function_label(function: ConsistencyFunction) -> str:
     return f"{name}({', '.join(changed)})" if changed else name
 
 
-def starved_share(function: ConsistencyFunction, schedule: NoiseSchedule) -> float:
+def starved_share(function: ConsistencyFunction, schedule: Schedule) -> float:
     """P(|b(sigma)| < 0.1 sigma): draws that get less than a tenth of the gradient `linear` would give them."""
     u = (torch.arange(_SHARE_POINTS, dtype=torch.float64) + 0.5) / _SHARE_POINTS
     sigma = schedule.sigma(u)
     return float((function.gradient_scale(sigma) < STARVED_AT * sigma).double().mean())
 
 
-def _function_numbers(function: ConsistencyFunction, schedule: NoiseSchedule, sigma: torch.Tensor) -> dict[str, Any]:
+def _function_numbers(function: ConsistencyFunction, schedule: Schedule, sigma: torch.Tensor) -> dict[str, Any]:
     one = torch.ones((), dtype=torch.float64)
     at = torch.tensor([schedule.median, LOW_NOISE], dtype=torch.float64)
     at_median, at_low = function.gradient_scale(at).tolist()
@@ -77,7 +78,8 @@ def _stream_numbers(spec: StreamSpec) -> dict[str, Any]:
         index = schedule.jump(index, spec.anchors)
         jumps.append(float(grid[index]))
     return {
-        "shift": schedule.shift,
+        "schedule": schedule.config,
+        "label": schedule.label,
         "median": schedule.median,
         "quantiles": {str(q): float(schedule.quantile(q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95)},
         "mass_below_low_noise": schedule.mass_below(LOW_NOISE),
@@ -93,10 +95,6 @@ def _stream_numbers(spec: StreamSpec) -> dict[str, Any]:
         "teacher_steps": spec.teacher_steps,
         "functions": {label: _function_numbers(f, schedule, sigma) for label, f in functions.items()},
     }
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:.0f} times" if ratio >= 10 else f"{ratio:.1f} times"
 
 
 def _verdict(
@@ -118,7 +116,7 @@ def _verdict(
         reason = (
             f"lcm or linear. Half of the draws lie above sigma {numbers['median']:.2f}, and only "
             f"{starved:.1%} of all draws are so clean that lcm passes less than a tenth of linear's gradient. lcm "
-            f"is the published choice for such a stream; linear passes {_times(less_than_linear)} more on "
+            f"is the published choice for a noisy stream; linear passes {times(less_than_linear)} more on "
             "average (E b^2) and needs no sampler of its own."
         )
         return verdict | {
@@ -128,11 +126,11 @@ def _verdict(
             "reason": reason,
         }
     versus = (
-        "" if name == reference else f"lcm would give {_times(less_than_reference)} less gradient than {reference} gets"
+        "" if name == reference else f"lcm would give {times(less_than_reference)} less gradient than {reference} gets"
     )
     low = (
         f"{starved:.0%} of the draws are so clean that lcm passes less than a tenth of linear's gradient; "
-        f"over all draws it passes {_times(less_than_linear)} less"
+        f"over all draws it passes {times(less_than_linear)} less"
     )
     if name != reference and less_than_reference >= STRONG_RATIO:
         strength = "strong"
@@ -179,6 +177,13 @@ def _remarks(streams: Mapping[str, dict[str, Any]], sampler: str) -> list[list[s
             else:
                 text += "Sample this student with its own function (flashwam does), never with plain Euler."
                 notes.setdefault(text, []).append(name)
+        if numbers["schedule"]["name"] == "vp":
+            text = (
+                "the network predicts v of a variance-preserving path, and the velocity is (alpha + s) v plus a "
+                "multiple of x. So the factor that reaches the network is |b| (alpha + s), between 1 and 1.41 times "
+                "|b|, for every function alike: ratios between functions at one level stay as they are."
+            )
+            notes.setdefault(text, []).append(name)
         if numbers["teacher_substeps"] == 1 and numbers["anchors"] <= 4:
             text = (
                 f"the teacher crosses 1/{numbers['anchors']} of the grid in a single Euler step, so the "
@@ -202,7 +207,8 @@ def schedule_analysis(streams: Mapping[str, StreamSpec], *, sampler: Literal["ow
 
     Returns:
         Plain values, ready for JSON: `streams[name]` (density and |b| curves over `sigma`, median, moments, verdict),
-        `reference` (the noisiest stream, that lcm serves best), `warnings`, `notes`, `rule`.
+        `reference` (the noisiest stream, that lcm serves best), `together` (whether the streams need different
+        functions; None for a single stream), `warnings`, `notes`, `rule`.
 
     Raises:
         ValueError: without streams, or for an unknown sampler.
@@ -220,6 +226,7 @@ def schedule_analysis(streams: Mapping[str, StreamSpec], *, sampler: Literal["ow
         "rule": {"low_noise": LOW_NOISE, "starved_at": STARVED_AT, "starved_limit": STARVED_LIMIT},
         "reference": reference,
         "streams": numbers,
+        "together": streams_together(streams, numbers) if len(numbers) > 1 else None,
         "warnings": warnings,
         "notes": notes,
     }

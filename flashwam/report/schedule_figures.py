@@ -30,26 +30,39 @@ def _all_functions(analysis: Mapping[str, Any]) -> dict[str, list[float]]:
     return found
 
 
+def _by_schedule(analysis: Mapping[str, Any]) -> list[tuple[list[str], Mapping[str, Any]]]:
+    """(streams that share a schedule, the first one's numbers): one density serves them all."""
+    groups: list[tuple[list[str], Mapping[str, Any]]] = []
+    for name, numbers in analysis["streams"].items():
+        shared = next((names for names, first in groups if first["schedule"] == numbers["schedule"]), None)
+        if shared is None:
+            groups.append(([name], numbers))
+        else:
+            shared.append(name)
+    return groups
+
+
 def _draw_densities(axes: "Axes", analysis: Mapping[str, Any]) -> None:
     colours = _colours(analysis)
     ceiling = min(_DENSITY_CEILING, 1.1 * max(max(s["density"]) for s in analysis["streams"].values()))
     labelled: list[tuple[float, bool, int]] = []
-    for name, numbers in analysis["streams"].items():
+    for names, numbers in _by_schedule(analysis):
+        colour = colours[names[0]] if len(names) == 1 else INK
         sigma, density = np.array(numbers["sigma"]), np.array(numbers["density"])
-        axes.fill_between(sigma, np.minimum(density, ceiling), color=colours[name], alpha=0.16, lw=0)
-        axes.plot(sigma, np.where(density <= ceiling, density, np.nan), color=colours[name], lw=2)
+        axes.fill_between(sigma, np.minimum(density, ceiling), color=colour, alpha=0.16, lw=0)
+        axes.plot(sigma, np.where(density <= ceiling, density, np.nan), color=colour, lw=2)
         median = numbers["median"]
-        axes.axvline(median, color=colours[name], lw=1, ls=(0, (2, 2)))
+        axes.axvline(median, color=colour, lw=1, ls=(0, (2, 2)))
         left = median >= 0.5
         near = {row for other, side, row in labelled if side == left and abs(median - other) < 0.3}
         row = next(i for i in range(len(labelled) + 1) if i not in near)
         labelled.append((median, left, row))
         axes.annotate(
-            f"{name}, shift {numbers['shift']:g}\nmedian {median:.2g}",
+            f"{' and '.join(names)}, {numbers['label']}\nmedian {median:.2g}",
             (median, ceiling * (0.95 - 0.3 * row)),
             xytext=(-7 if left else 7 if median > 0.15 else 20, 0),
             textcoords="offset points",
-            color=colours[name],
+            color=colour,
             ha="right" if left else "left",
             va="top",
             fontweight="bold",
@@ -71,14 +84,16 @@ def draw_gradient_scale(analysis: Mapping[str, Any], path: Path) -> Path:
             sigma = np.linspace(0, 1, len(scale))
             top.plot(sigma[1:], scale[1:], color=INK, lw=2, ls=_DASHES.get(label, (0, (1, 1.5))))
             ends.append((1.0, scale[-1], label, INK))
+        rings = {name: len(names) - i for names, _ in _by_schedule(analysis) for i, name in enumerate(names)}
         for name, numbers in analysis["streams"].items():
             for label, function in numbers["functions"].items():
                 own = label == numbers["own"] and numbers["weight"] > 0
+                # Streams that share a schedule share their circles: the later inside the earlier.
                 top.plot(
                     numbers["median"],
                     function["gradient_scale_at_median"],
                     "o",
-                    ms=8,
+                    ms=2 + 6 * rings[name],
                     color=colours[name] if own else "white",
                     mec=colours[name],
                     mew=1.8,

@@ -183,7 +183,7 @@ def describe_sampling(wam: WorldActionModel, samplers: Mapping[str, StreamSample
         "streams": {
             name: {
                 "function": dict(sampler.consistency.config),
-                "shift": float(sampler.schedule.shift),
+                "schedule": dict(sampler.schedule.config),
                 "guidance_scale": float(sampler.guidance_scale),
             }
             for name, sampler in samplers.items()

@@ -106,7 +106,11 @@ class WorldActionModel(nn.Module, ABC):
         clean: Mapping[str, Tensor],
         context: Mapping[str, Any],
     ) -> dict[str, Tensor]:
-        """One joint, teacher-forced pass: the noisy tokens of a chunk see the clean tokens of their past.
+        """One joint, teacher-forced pass, as if every chunk were being drawn at once.
+
+        The noisy tokens of a chunk see each other within a stage, the clean tokens of every earlier chunk, and the
+        clean tokens of their own chunk's earlier stages; nothing else, since nothing else is there when a chunk is
+        drawn. An observed frame stands in its noisy slot at sigma 0 (or see `conditions_on_first`).
 
         Args:
             noisy: Stream name -> [B, C, F', H, W], the last F' <= F frames; a stream of another stage may be left

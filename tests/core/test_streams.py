@@ -5,7 +5,8 @@ import pytest
 
 from flashwam.core.consistency import LCM
 from flashwam.core.noise import NoiseSchedule
-from flashwam.core.streams import StreamSpec
+from flashwam.core.streams import StreamSpec, make_schedule
+from flashwam.core.vp import VPSchedule
 
 
 def test_round_trip_through_plain_values():
@@ -33,3 +34,31 @@ def test_values_out_of_range_are_refused_with_stream_and_field(change):
 def test_unknown_field_is_refused():
     with pytest.raises(ValueError, match="unknown \\['anchor'\\]"):
         StreamSpec.from_config("video", {"shift": 5.0, "anchor": 3})
+
+
+@pytest.mark.parametrize("schedule", [NoiseSchedule(0.05), VPSchedule(snr_shift=3.0), VPSchedule(2, 1e-4, 0.02)])
+def test_every_schedule_survives_plain_values(schedule):
+    config = StreamSpec(name="video", schedule=schedule).config
+    assert StreamSpec.from_config("video", config).schedule == schedule
+    assert make_schedule(schedule.config) == schedule
+    assert ("shift" in config) == isinstance(schedule, NoiseSchedule)
+    assert ("schedule" in config) == isinstance(schedule, VPSchedule)
+
+
+def test_a_shift_has_a_long_form_and_a_schedule_a_label():
+    long = StreamSpec.from_config("video", {"schedule": {"name": "shift", "shift": 5.0}})
+    assert long == StreamSpec.from_config("video", {"shift": 5.0})
+    assert long.config["shift"] == 5.0
+    assert make_schedule("vp") == VPSchedule()
+    assert [s.label for s in (NoiseSchedule(5.0), VPSchedule(3.0))] == ["shift 5", "vp, SNR shift 3"]
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [({}, "got neither"), ({"shift": 5.0, "schedule": "vp"}, "got shift and schedule"),
+     ({"schedule": "vpp"}, "unknown schedule 'vpp'"), ({"schedule": {"name": "vp", "snr": 3}}, "'vp' takes \\['snr_sh"),
+     ({"schedule": "shift"}, "takes \\['shift'\\]"), ({"schedule": {"name": "vp", "snr_shift": -1}}, "snr_shift must")],
+)  # fmt: skip
+def test_a_schedule_is_given_once_and_correctly(config, told):
+    with pytest.raises(ValueError, match=f"stream 'video': .*{told}"):
+        StreamSpec.from_config("video", config)

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Teacher training: its minimiser, its noise in the history, its empty prompts."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from distill_toys import GaussianTeacher, ToySource, ToyWam
 
+from flashwam.core.noise import append_dims, vp_from_flow_sigma, vp_output_from_flow, vp_state_from_flow
+from flashwam.core.vp import VPSchedule
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods import FlowMatching
-from flashwam.distillation.methods.base import start_states, training_levels
+from flashwam.distillation.methods.base import loss_mask, start_states, training_levels
 
 
 class Spy(ToyWam):
@@ -84,6 +88,54 @@ def test_history_noise_is_what_its_level_says(specs):
     assert float(torch.cat(levels).max()) > 0.8
 
 
+def test_a_streams_history_is_dropped_whole_sample_by_sample(specs):
+    student = Spy.create(seed=1)
+    options = {"noisy_history": {"video": 0.5}, "history_dropout": {"video": 0.25}, "text_dropout": 0.0}
+    method = FlowMatching(specs(), student, **options)
+    undisturbed = FlowMatching(specs(), other := Spy.create(seed=1), **options | {"history_dropout": {}})
+    dropped = 0
+    for batch, draws in many():
+        method.loss(batch, draws)
+        undisturbed.loss(batch, draws)
+        seen, without = student.seen, other.seen
+        empty = (seen["clean"]["video"] == 0).flatten(1).all(1)
+        assert torch.equal(seen["clean"]["video"][~empty], without["clean"]["video"][~empty])
+        assert torch.equal(seen["clean"]["action"], batch.history["action"])
+        assert torch.equal(seen["noisy"]["video"], without["noisy"]["video"])
+        level = seen["clean_sigma"]["video"]
+        assert torch.equal(level, without["clean_sigma"]["video"] * ~empty[:, None])
+        dropped += int(empty.sum())
+    assert dropped == pytest.approx(80, abs=25)
+
+
+def test_weighting_is_the_schedules_or_flat_stream_by_stream(specs, batch):
+    draws = Draws(seed=0, step=0, positions=range(4))
+    schedule = VPSchedule(snr_shift=3.0)
+    streams = {name: replace(spec, schedule=schedule) for name, spec in specs().items()}
+    student = ToyWam.create(seed=1)
+    quiet = {"noisy_history": {}, "text_dropout": 0.0}
+    terms = {}
+    for action in ("schedule", "flat"):
+        output = FlowMatching(streams, student, weighting={"action": action}, **quiet).loss(batch, draws)
+        terms[action] = output.terms
+    index = training_levels(streams, batch, draws)
+    sigma = {name: schedule.training_grid().float()[i] for name, i in index.items()}
+    noisy, sigma, noise = start_states(batch, sigma, draws)
+    velocity = student.velocity(noisy, sigma, batch.history, {"text": batch.text})
+    mask = loss_mask(batch, "action").expand_as(noise["action"])
+    flow_error = velocity["action"] - (noise["action"] - batch.clean["action"])
+    level = append_dims(sigma["action"], flow_error)
+    alpha, s = vp_from_flow_sigma(level)
+    x = vp_state_from_flow(noisy["action"], alpha, s)
+    v_error = vp_output_from_flow(velocity["action"], x, alpha, s) - (
+        alpha * noise["action"] - s * batch.clean["action"]
+    )
+    for action, error in (("flat", flow_error), ("schedule", v_error)):
+        expected = torch.stack([(error[i] ** 2)[mask[i]].mean() for i in range(4)])
+        torch.testing.assert_close(terms[action]["action"].loss, expected, rtol=1e-4, atol=1e-6)
+    assert torch.equal(terms["flat"]["video"].loss, terms["schedule"]["video"].loss)
+
+
 def test_text_is_dropped_at_its_rate_sample_by_sample(specs):
     student = Spy.create(seed=1)
     method = FlowMatching(specs(), student, noisy_history={}, text_dropout=0.25)
@@ -123,3 +175,9 @@ def test_wrong_options_are_named(wam, specs):
         FlowMatching(specs(), wam, text_dropout=1.5)
     with pytest.raises(ValueError, match="touch"):
         FlowMatching(specs(), wam, noisy_history={"touch": 0.5})
+    with pytest.raises(ValueError, match=r"history_dropout names \['touch'\]"):
+        FlowMatching(specs(), wam, history_dropout={"touch": 0.5})
+    with pytest.raises(ValueError, match=r"history_dropout\.video is a probability"):
+        FlowMatching(specs(), wam, history_dropout={"video": -0.5})
+    with pytest.raises(ValueError, match=r'weighting\.video must be "schedule" or "flat"; got \'bell\''):
+        FlowMatching(specs(), wam, weighting={"video": "bell"})

@@ -4,6 +4,7 @@ import json
 import pytest
 import torch
 
+from flashwam.config import load_recipe
 from flashwam.core.streams import StreamSpec
 from flashwam.recipe import Recipe
 from flashwam.report.analyze import analyze
@@ -64,6 +65,16 @@ def test_measured_gradients_are_laid_over_the_theory(tmp_path):
     assert result["measured"]["action"]["log10_deviation"] == pytest.approx(0, abs=1e-3)
     assert result["measured"]["video"]["steps"] == 2
     assert "Measured against theory" in (tmp_path / "out" / "schedule.html").read_text()
+
+
+def test_a_variance_preserving_recipe_is_analysed_without_its_model(tmp_path):
+    result = analyze(load_recipe("videovla/cogvideox_2b"), out=tmp_path)
+    page = (tmp_path / "schedule.html").read_text()
+    for text in ("vp, SNR shift 3", "0.754", "No. video and action draw from one schedule", "sigma = s / (alpha + s)"):
+        assert text in page, text
+    assert "A shift above 1" not in page
+    assert result["warnings"] == []
+    assert json.loads((tmp_path / "schedule.json").read_text()) == result
 
 
 def test_a_checkpoint_without_metrics_is_refused(tmp_path):

@@ -9,6 +9,7 @@ import torch
 from flashwam.core.consistency import LCM, ConsistencyFunction, Linear
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.streams import StreamSpec
+from flashwam.core.vp import VPSchedule
 from flashwam.report.schedule import function_label, schedule_analysis, starved_share
 
 
@@ -69,6 +70,44 @@ def test_the_verdict_is_strong_where_the_ratio_is_and_modest_where_it_is_not():
     assert modest["lcm_times_less_than_reference"] == pytest.approx(2.05, abs=0.005)
     assert "modest" in modest["reason"]
     assert "does not explain a collapse" in modest["reason"]
+
+
+@pytest.mark.parametrize(("snr_shift", "median"), [(1.0, 0.638739), (3.0, 0.754251)])
+def test_streams_on_one_variance_preserving_path_need_no_choice_each(snr_shift, median):
+    schedule = {"name": "vp", "snr_shift": snr_shift}
+    streams = {name: StreamSpec.from_config(name, {"schedule": schedule}) for name in ("video", "action")}
+    analysis = schedule_analysis(streams)
+    video, action = analysis["streams"].values()
+    for key in ("label", "median", "mass_below_low_noise", "density", "functions", "jump_levels"):
+        assert video[key] == action[key]
+    assert video["median"] == pytest.approx(median, abs=5e-7)
+    assert video["mass_below_low_noise"] < 0.05
+    # The published sigma_i themselves, in the trapezoids that a piecewise linear sigma(u) makes exact.
+    table = torch.cat([torch.zeros(1, dtype=torch.float64), VPSchedule(snr_shift).training_grid().flip(0)])
+    squares = float(((table[1:] ** 2 + table[1:] * table[:-1] + table[:-1] ** 2) / 3).mean())
+    assert video["functions"]["linear"]["mean_squared_gradient_scale"] == pytest.approx(squares, abs=1e-12)
+    assert video["functions"]["lcm"]["order_at_zero"] == pytest.approx(2, abs=1e-6)
+    together = analysis["together"]
+    assert (together["matters"], together["distance"], together["spread"]) == (False, 0, {"lcm": 1, "linear": 1})
+    assert together["reason"].startswith(f"No. video and action draw from one schedule (vp, SNR shift {snr_shift:g}; ")
+    assert "10 times less at sigma 0.1" in together["reason"]
+    assert any("(alpha + s)" in note for note in analysis["notes"])
+
+
+def test_streams_on_different_schedules_are_compared():
+    together = schedule_analysis(published())["together"]
+    assert together["matters"]
+    # The largest gap between u(sigma) at shifts 1 and 5 is at sigma = (5 - sqrt 5) / 4.
+    low = (5 - math.sqrt(5)) / 4
+    assert together["distance"] == pytest.approx(low - low / (5 - 4 * low), abs=1e-6)
+    assert together["accepted"] == ["linear"]
+    assert together["spread"] == pytest.approx({"lcm": 2.05, "linear": 1.853}, abs=5e-3)
+    assert "fits video and starves action" in together["reason"]
+    both_noisy = schedule_analysis({"video": spec("video", 5.0), "action": spec("action", 4.0)})["together"]
+    assert (both_noisy["matters"], both_noisy["accepted"]) == (False, ["lcm", "linear"])
+    both_clean = schedule_analysis({"video": spec("video", 1.0), "action": spec("action", 0.5)})["together"]
+    assert (both_clean["matters"], both_clean["accepted"]) == (False, ["linear"])
+    assert schedule_analysis({"video": spec("video", 5.0)})["together"] is None
 
 
 def test_a_noisy_stream_may_keep_lcm():

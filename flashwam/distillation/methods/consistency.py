@@ -12,7 +12,8 @@ from torch import Tensor
 
 from flashwam.core.batch import Batch
 from flashwam.core.losses import flow_matching_loss, pseudo_huber
-from flashwam.core.noise import NoiseSchedule, append_dims
+from flashwam.core.noise import append_dims
+from flashwam.core.schedule import Schedule
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods.base import (
@@ -29,7 +30,7 @@ from flashwam.wam.guidance import guided_velocity
 __all__ = ["ConsistencyDistillation", "jump_levels"]
 
 
-def jump_levels(schedule: NoiseSchedule, start: Tensor, end: Tensor, substeps: int) -> Tensor:
+def jump_levels(schedule: Schedule, start: Tensor, end: Tensor, substeps: int) -> Tensor:
     """Levels the teacher visits from grid index `start` to `end`, evenly spaced in u.
 
     Evenly spaced in u means evenly spaced on the training grid, where the teacher was trained most densely.

@@ -5,7 +5,7 @@ Letters: B samples, F latent frames.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ __all__ = ["FlowMatching"]
 
 
 class FlowMatching(Method):
-    """E w(sigma) |v - (eps - x0)|^2 per stream, with w = `NoiseSchedule.training_weights`.
+    """E w(sigma) |v - (eps - x0)|^2 per stream.
 
     Args:
         streams: See `Method`; schedules and weights are used.
@@ -42,6 +42,10 @@ class FlowMatching(Method):
             u in (0, 0.5], one per frame), so that the model bears its own imperfect draws. One coin per step with
             `shared_levels`.
         synchronous: Streams that are drawn together stand at the same level, or else each at its own.
+        history_dropout: Stream name -> probability that a sample's clean slots of that stream are zeros, so that the
+            model also works without what it was shown.
+        weighting: Stream name -> w: "schedule" for `Schedule.training_weights` (LingBot-VA's bell with a shifted
+            schedule, the squared error of v with a variance-preserving one), "flat" for 1. "schedule" where not named.
         text_dropout: Probability that a sample's text is replaced by the empty prompt, for guidance.
         chunk_frames: (low, high), both included: the chunk length is drawn anew every step; None for the model's own.
         window_chunks: (low, high) of the attention window, likewise.
@@ -60,6 +64,8 @@ class FlowMatching(Method):
         shared_levels: bool = False,
         synchronous: bool = True,
         noisy_history: Mapping[str, float] | None = None,
+        history_dropout: Mapping[str, float] | None = None,
+        weighting: Mapping[str, Literal["schedule", "flat"]] | None = None,
         text_dropout: float = 0.1,
         chunk_frames: tuple[int, int] | None = None,
         window_chunks: tuple[int, int] | None = None,
@@ -67,20 +73,34 @@ class FlowMatching(Method):
         super().__init__(streams, student, teacher=teacher, keep_target=keep_target)
         if noisy_history is None:
             noisy_history = {next(iter(streams)): 0.5}
+        history_dropout, weighting = history_dropout or {}, weighting or {}
         unknown_streams("noisy_history", noisy_history, streams)
-        for key, value in {"text_dropout": text_dropout, **noisy_history}.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"{key} is a probability and must lie in [0, 1]; got {value}")
+        unknown_streams("history_dropout", history_dropout, streams)
+        unknown_streams("weighting", weighting, streams)
+        for option, chances in (
+            ("text_dropout", {"": text_dropout}),
+            ("noisy_history", noisy_history),
+            ("history_dropout", history_dropout),
+        ):
+            for name, value in chances.items():
+                if not 0 <= value <= 1:
+                    at = f"{option}.{name}" if name else option
+                    raise ValueError(f"{at} is a probability and must lie in [0, 1]; got {value}")
+        for name, value in weighting.items():
+            if value not in ("schedule", "flat"):
+                raise ValueError(f'weighting.{name} must be "schedule" or "flat"; got {value!r}')
         if all(spec.weight == 0 for spec in streams.values()):
             raise ValueError("every stream has weight 0: there is nothing to train")
         self.shared_levels, self.synchronous = shared_levels, synchronous
         self.noisy_history = dict(noisy_history)
+        self.history_dropout = dict(history_dropout)
         self.text_dropout = text_dropout
         self.ranges = {"chunk_frames": chunk_frames, "window_chunks": window_chunks}
-        self._tables = {
-            name: (spec.schedule.training_grid().float(), spec.schedule.training_weights().float())
-            for name, spec in streams.items()
-        }
+        self._tables = {}
+        for name, spec in streams.items():
+            grid, weights = spec.schedule.training_grid(), spec.schedule.training_weights()
+            flat = weighting.get(name) == "flat"
+            self._tables[name] = grid.float(), torch.ones_like(grid).float() if flat else weights.float()
 
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
         """See `Method.loss`."""
@@ -118,7 +138,7 @@ class FlowMatching(Method):
         return MethodOutput(loss=total, terms=terms)
 
     def _condition(self, batch: Batch, draws: Draws) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Clean slots and context, with noise in the history and empty prompts where the coins say so."""
+        """Clean slots and context, with noise or zeros in the history and empty prompts where the coins say so."""
         text = batch.text
         if self.text_dropout > 0:
             dropped = draws.uniform("text_dropout") < self.text_dropout
@@ -140,6 +160,13 @@ class FlowMatching(Method):
             levels[name] = level * (coin < probability)[:, None]
             noise = draws.normal(f"history_noise/{name}", history[name].shape[1:])
             history[name] = add_noise(history[name], noise, levels[name])
+        for name, probability in self.history_dropout.items():
+            if probability == 0:
+                continue
+            kept = draws.uniform(f"history_dropout/{name}") >= probability
+            history[name] = history[name] * kept.reshape(-1, *(1,) * (history[name].ndim - 1))
+            if name in levels:
+                levels[name] = levels[name] * kept[:, None]
         if levels:
             context["clean_sigma"] = levels
         for key, bounds in self.ranges.items():

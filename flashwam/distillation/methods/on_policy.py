@@ -14,7 +14,8 @@ from torch import Tensor
 
 from flashwam.core.batch import Batch
 from flashwam.core.losses import pseudo_huber
-from flashwam.core.noise import NoiseSchedule, append_dims
+from flashwam.core.noise import append_dims
+from flashwam.core.schedule import Schedule
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods.base import (
@@ -47,7 +48,7 @@ def _frames(batch: Batch, which: slice) -> Batch:
     )
 
 
-def path_levels(schedule: NoiseSchedule, offset: Tensor, steps: int) -> Tensor:
+def path_levels(schedule: Schedule, offset: Tensor, steps: int) -> Tensor:
     """Levels of a path from noise to data whose inner nodes move with `offset`, so that they cover every level.
 
     Args:
