@@ -67,7 +67,7 @@ class CogVideoXActionNetwork(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the parameters, and so of what goes in."""
-        return self.transformer.dtype
+        return self.transformer.proj_out.weight.dtype
 
     def forward(
         self,

@@ -49,10 +49,12 @@ def group_times(text: Tensor, spans: list[tuple[int, Tensor]]) -> Tensor | TimeG
 
     merged: list[tuple[int, int]] = []
     for tokens, time in spans:
+        if not tokens:
+            continue
         i = position(time)
         if merged and merged[-1][1] == i:
             merged[-1] = (merged[-1][0] + tokens, i)
-        elif tokens:
+        else:
             merged.append((tokens, i))
     groups = TimeGroups(times=(), text=position(text), spans=tuple(merged))
     return text if len(times) == 1 else groups._replace(times=tuple(times))

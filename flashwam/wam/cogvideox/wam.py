@@ -148,7 +148,7 @@ class CogVideoX(WorldActionModel):
             fitted |= table_size(config, full)
         transformer = CogVideoXTransformer3DModel(**{**full, **fitted, **given})
         if full["use_learned_positional_embeddings"]:
-            transformer.patch_embed.pos_embedding.zero_()
+            fresh_positions(transformer, {key: transformer.config[key] for key in fitted if key != "in_channels"})
         return cls(
             transformer,
             _fresh_action(transformer, config),
