@@ -255,6 +255,10 @@ def test_fresh_models_fit_their_chunk() -> None:
     assert wam.transformer.config.in_channels == 32
     # As the facts of VideoVLA have it, without the robots: 3.2 M for actions.
     assert sum(p.numel() for p in wam.action.parameters()) == pytest.approx(3.3e6, abs=1e5)
+    assert wam.config.snr_shift == 1.0
+    with torch.device("meta"):
+        assert CogVideoX.create(network="2b", **CHUNK).config.snr_shift == 3.0
+        assert CogVideoX.create(network="2b", **CHUNK, snr_shift=2.0).config.snr_shift == 2.0
     fresh = {key: value for key, value in TINY.items() if not key.startswith("sample")}
     learned = CogVideoX.create(**CHUNK, **(fresh | KINDS["5b-i2v"]))
     assert not learned.transformer.patch_embed.pos_embedding.any()

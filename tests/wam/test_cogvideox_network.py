@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from flashwam.wam.cogvideox import ActionModule, CogVideoXActionNetwork
-from flashwam.wam.cogvideox.checkpoint import expand_channels
+from flashwam.wam.cogvideox.fitting import expand_channels
 from flashwam.wam.cogvideox.presets import NETWORKS, network_name, network_options
 from flashwam.wam.cogvideox.rope import rotary_table
 from flashwam.wam.cogvideox.timegroups import TimeGroups, group_times, take_time_groups

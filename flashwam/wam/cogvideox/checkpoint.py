@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CogVideoX folders: found, read strictly, and fitted to a chunk of one's own."""
+"""Finds CogVideoX transformers in the folders they are published in, and reads modules strictly."""
 
 import inspect
 import json
@@ -11,27 +11,23 @@ from typing import Any, TypeVar
 import torch
 from diffusers import CogVideoXTransformer3DModel
 from diffusers.models.modeling_utils import ModelMixin
-from torch import nn
 
-from flashwam.wam.cogvideox.config import FILE_NAME, CogVideoXConfig
+from flashwam.wam.cogvideox.config import FILE_NAME
+from flashwam.wam.cogvideox.presets import SNR_SHIFTS, network_name
 from flashwam.wam.weights import key_problems, read_header, weight_files
 
 __all__ = [
     "PARTS",
-    "POSITIONS",
     "TransformerSource",
-    "expand_channels",
     "find_transformer",
-    "fresh_positions",
     "load_module",
     "network_config",
-    "table_size",
+    "place",
     "training_noise",
 ]
 
 PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
 """Folders of a complete checkpoint beside ``transformer/``."""
-POSITIONS = "patch_embed.pos_embedding"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
@@ -104,14 +100,17 @@ def network_config(origin: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def training_noise(source: TransformerSource) -> dict[str, float]:
-    """`CogVideoXConfig`'s fields of the noise, as ``scheduler/`` beside the transformer has them, if it is there.
+    """`CogVideoXConfig`'s fields of the noise that are known.
+
+    They are those of ``scheduler/`` beside the transformer; without it, the shift of the released network of that size.
 
     Raises:
         ValueError: It is no zero-terminal-SNR v-prediction.
     """
     path = source.root / "scheduler" / "scheduler_config.json"
     if not path.is_file():
-        return {}
+        size = network_name(network_config(source.origin))
+        return {} if size is None else {"snr_shift": SNR_SHIFTS[size]}
     content = _read(path)
     expected = {"beta_schedule": "scaled_linear", "prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
     wrong = {key: content.get(key) for key, value in expected.items() if content.get(key) != value}
@@ -166,55 +165,15 @@ def load_module(
     if dtype is None and len(dtypes) == 1:
         dtype = _DTYPES.get(dtypes.pop())
     module = kind.from_pretrained(folder, torch_dtype=dtype or torch.float32, use_safetensors=True, **changes)
+    # A copy: views of the file are not aligned as fresh tensors are, and products would differ in bits.
+    return place(module, device=device).eval()
+
+
+def place(module: _Module, *, device: torch.device | str, dtype: torch.dtype | None = None) -> _Module:
+    """Puts fresh copies of a module's tensors on a device; `ModelMixin.to` warns of every dtype it is given."""
     for value in (*module.parameters(), *module.buffers()):
-        # A copy: views of the file are not aligned as fresh tensors are, and products would differ in bits.
-        value.data = value.data.to(device, copy=True)
-    return module.eval()
-
-
-def table_size(config: CogVideoXConfig, network: Mapping[str, Any]) -> dict[str, int]:
-    """The transformer's keywords for a table of positions of just this chunk."""
-    rows, columns = config.latent_size
-    frames = (config.chunk_frames - 1) * network["temporal_compression_ratio"] + 1
-    return {"sample_height": rows, "sample_width": columns, "sample_frames": frames}
-
-
-def fresh_positions(transformer: CogVideoXTransformer3DModel, size: Mapping[str, int]) -> None:
-    """Gives a transformer a learned table of positions, zero to begin with.
-
-    Args:
-        transformer: Gets it, and says so in its configuration.
-        size: See `table_size`.
-    """
-    embed, config = transformer.patch_embed, transformer.config
-    for name, value in size.items():
-        setattr(embed, name, value)
-    embed.use_learned_positional_embeddings = True
-    frames = (size["sample_frames"] - 1) // config.temporal_compression_ratio + 1
-    patches = frames * (size["sample_height"] // config.patch_size) * (size["sample_width"] // config.patch_size)
-    weight = embed.text_proj.weight
-    zeros = weight.new_zeros(1, config.max_text_seq_length + patches, weight.shape[0])
-    if hasattr(embed, "pos_embedding"):
-        del embed.pos_embedding
-    embed.pos_embedding = nn.Parameter(zeros)
-    transformer.register_to_config(use_learned_positional_embeddings=True, **size)
-
-
-def expand_channels(transformer: CogVideoXTransformer3DModel, channels: int) -> None:
-    """Widens the input to `channels` with zero weights: what the new channels hold is not seen until they are trained.
-
-    Args:
-        transformer: Gets the wider layer, and says so in its configuration.
-        channels: At least as many as it has.
-    """
-    old = transformer.patch_embed.proj
-    if channels < old.in_channels:
-        raise ValueError(f"the input can only be widened: it has {old.in_channels} channels, asked for {channels}")
-    weight = old.weight.detach()
-    added = weight.new_zeros(old.out_channels, channels - old.in_channels, *old.kernel_size)
-    old.weight = nn.Parameter(torch.cat([weight, added], dim=1))
-    old.in_channels = channels
-    transformer.register_to_config(in_channels=channels)
+        value.data = value.data.to(device, dtype, copy=True)
+    return module
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from flashwam.wam.cogvideox.action import ActionModule
+from flashwam.wam.cogvideox.checkpoint import place
 from flashwam.wam.cogvideox.config import CogVideoXConfig
 from flashwam.wam.cogvideox.wam import CogVideoX
 
@@ -115,7 +116,7 @@ def convert_videovla(
     for module, renamed in ((transformer, _network(weights, layers)), (action, _action(weights))):
         _check_shapes(module, renamed, source)
         module.load_state_dict(renamed, strict=True, assign=True)
-        module.to(dtype)
+        place(module, device="cpu", dtype=dtype)
     CogVideoX(transformer, action, config).save_pretrained(target)
     return config
 

@@ -56,6 +56,7 @@ class CogVideoXSession(RolloutSession):
         self.guidance = guidance
         self._wam = wam
         self._text = text
+        # Without guidance it is not looked at.
         self._null_text = text[0] if null_text is None else null_text.to(text)
         self._observation: Tensor | None = None
         self._imagined: Tensor | None = None

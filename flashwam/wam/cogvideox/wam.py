@@ -17,29 +17,19 @@ import torch
 from diffusers import CogVideoXTransformer3DModel
 from torch import Tensor
 
-from flashwam.core.noise import flow_output_from_vp, vp_from_flow_sigma, vp_state_from_flow
+from flashwam.core.noise import flow_output_from_vp
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.cogvideox.action import ActionModule
-from flashwam.wam.cogvideox.checkpoint import (
-    POSITIONS,
-    expand_channels,
-    find_transformer,
-    fresh_positions,
-    load_module,
-    network_config,
-    table_size,
-    training_noise,
-)
+from flashwam.wam.cogvideox.checkpoint import find_transformer, load_module, network_config, place, training_noise
 from flashwam.wam.cogvideox.config import CogVideoXConfig
+from flashwam.wam.cogvideox.coordinates import network_state, shared_levels, velocity_from_data
+from flashwam.wam.cogvideox.fitting import fitted_transformer, fresh_positions, table_size
 from flashwam.wam.cogvideox.network import CogVideoXActionNetwork
 from flashwam.wam.cogvideox.noise import NetworkTime
-from flashwam.wam.cogvideox.presets import network_options
+from flashwam.wam.cogvideox.presets import SNR_SHIFTS, network_options
 from flashwam.wam.cogvideox.session import CogVideoXSession
 
 __all__ = ["CogVideoX"]
-
-# What `adopt` fits to the chunk instead of asking the checkpoint for it.
-_FITTED = ("in_channels", "sample_frames", "sample_height", "sample_width", "use_learned_positional_embeddings")
 
 
 class CogVideoX(WorldActionModel):
@@ -137,10 +127,11 @@ class CogVideoX(WorldActionModel):
             network: A released network's name, see `presets.NETWORKS`.
             gradient_checkpointing: See the class.
             options: Fields of `CogVideoXConfig`; further keywords are `CogVideoXTransformer3DModel`'s. Input channels
-                and the size of a table of positions follow the chunk where they are not given.
+                and the size of a table of positions follow the chunk where they are not given, and `snr_shift` the
+                released network.
         """
-        config, given = _split(options)
-        named = network_options(network) if network is not None else {}
+        named, noise = ({}, {}) if network is None else (network_options(network), {"snr_shift": SNR_SHIFTS[network]})
+        config, given = _split({**noise, **options})
         full = network_config({**named, **given})
         blocks = 2 if config.conditioning == "channel_concat" else 1
         fitted: dict[str, Any] = {"in_channels": blocks * full["out_channels"]}
@@ -173,7 +164,7 @@ class CogVideoX(WorldActionModel):
         is kept where it fits the chunk and left out where it does not, unless the settings say
         ``use_learned_positional_embeddings``: then one that does not fit is begun anew at zero. The action module is
         fresh unless the folder has one. What the settings leave open of the noise is read from ``scheduler/`` beside
-        the transformer, and everything they leave open from ``wam.json``.
+        the transformer, or is the released network's of that size; with ``wam.json`` there, it fills all gaps.
 
         Raises:
             FileNotFoundError: A file is missing.
@@ -185,41 +176,12 @@ class CogVideoX(WorldActionModel):
             saved = CogVideoXConfig.load(source.root)
             known = {name: getattr(saved, name) for name in CogVideoXConfig.__slots__}
         config, given = _split({**known, **settings})
-        given = {**(network_options(network) if network is not None else {}), **given}
-        own = network_config(source.origin)
-        wrong = {key: value for key, value in given.items() if key not in _FITTED and own.get(key) != value}
-        if wrong:
-            raise ValueError(
-                f"{source.folder} does not hold the network that was asked for: expected {wrong}, got "
-                f"{ ({key: own.get(key) for key in wrong}) }"
-            )
-        size = table_size(config, own)
-        changes: dict[str, Any] = {}
-        leave: tuple[str, ...] = ()
-        learned = own["use_learned_positional_embeddings"]
-        keep = learned and all(own[key] == value for key, value in size.items())
-        wanted = given.get("use_learned_positional_embeddings", keep)
-        if wanted and not (own["use_rotary_positional_embeddings"] and config.rope_mode == "integer"):
-            raise ValueError(
-                "a learned table of positions goes with a rotary network and rope_mode 'integer'; got "
-                f"use_rotary_positional_embeddings {own['use_rotary_positional_embeddings']}, {config.rope_mode!r}"
-            )
-        if learned and not (keep and wanted):
-            changes["use_learned_positional_embeddings"], leave = False, (POSITIONS,)
-        elif not own["use_rotary_positional_embeddings"]:
-            # The same sines, built once instead of in every pass.
-            changes |= size
-        transformer = load_module(
-            CogVideoXTransformer3DModel, source.folder, dtype=dtype, device=device, leave=leave, **changes
-        )
-        if wanted and not keep:
-            fresh_positions(transformer, size)
-        if config.conditioning == "channel_concat" and own["in_channels"] == own["out_channels"]:
-            expand_channels(transformer, 2 * own["out_channels"])
+        asked = {**(network_options(network) if network is not None else {}), **given}
+        transformer = fitted_transformer(source, config, asked=asked, dtype=dtype, device=device)
         if source.action is not None:
             action = load_module(ActionModule, source.action, dtype=dtype, device=device)
         else:
-            action = _fresh_action(transformer, config).to(device, transformer.dtype)
+            action = place(_fresh_action(transformer, config), device=device, dtype=transformer.proj_out.weight.dtype)
         return cls(transformer, action, config, gradient_checkpointing=gradient_checkpointing).eval()
 
     def velocity(
@@ -246,10 +208,10 @@ class CogVideoX(WorldActionModel):
             ValueError: A stream is missing, has another number of frames than a chunk, or levels that differ over it.
         """
         self._check(noisy, sigma, clean, context)
-        level, shared = _levels(sigma, self.streams)
+        level, shared = shared_levels(sigma, self.streams)
         observation = clean["video"][:, :, clean["video"].shape[2] - self.chunk_frames]
-        video, video_noise = _on_network_path(noisy["video"].transpose(1, 2), level["video"])
-        action, action_noise = _on_network_path(self._tokens(noisy["action"]), level["action"])
+        video, video_noise = network_state(noisy["video"].transpose(1, 2), level["video"])
+        action, action_noise = network_state(self._tokens(noisy["action"]), level["action"])
         observed = observation.to(video.dtype)[:, None]
         if self.config.conditioning == "prefix":
             seen = torch.cat([observed, video[:, 1:]], dim=1)
@@ -269,7 +231,7 @@ class CogVideoX(WorldActionModel):
         )
         video_flow = flow_output_from_vp(video_out.to(video.dtype), video, *video_noise).transpose(1, 2)
         if self.config.conditioning == "prefix":
-            first = _exact(noisy["video"][:, :, 0].to(video.dtype), observed[:, 0], level["video"])
+            first = velocity_from_data(noisy["video"][:, :, 0].to(video.dtype), observed[:, 0], level["video"])
             video_flow = torch.cat([first[:, :, None], video_flow[:, :, 1:]], dim=2)
         action_flow = flow_output_from_vp(action_out.to(action.dtype), action, *action_noise)
         return {"video": video_flow, "action": self._slots(action_flow)}
@@ -383,37 +345,3 @@ def _fresh_action(transformer: CogVideoXTransformer3DModel, config: CogVideoXCon
         time_dim=inner.time_embed_dim,
         robots=config.robots,
     )
-
-
-def _levels(sigma: Mapping[str, Tensor], streams: tuple[str, ...]) -> tuple[dict[str, Tensor], bool]:
-    """([B, F] -> [B] per stream, float32 or better; whether all streams have the same).
-
-    Raises:
-        ValueError: A level differs over the frames of a sample.
-    """
-    first = sigma[streams[0]][:, 0]
-    differs = [(sigma[name] != sigma[name][:, :1]).any() for name in streams]
-    differs += [(sigma[name][:, 0] != first).any() for name in streams]
-    # One wait for the device.
-    differs = torch.stack(differs).tolist()
-    uneven = [name for name, wrong in zip(streams, differs[: len(streams)], strict=True) if wrong]
-    if uneven:
-        raise ValueError(
-            f"sigma of {uneven} differs over the frames of a sample; this family has one level per stream and sample "
-            "(frame_levels is False)"
-        )
-    level = {name: sigma[name][:, 0].to(torch.promote_types(sigma[name].dtype, torch.float32)) for name in streams}
-    return level, not any(differs)
-
-
-def _on_network_path(x: Tensor, level: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """(x = alpha x0 + s eps, (alpha, s)) of a flow state [B, ...] at levels [B], in float32 or better."""
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    alpha, s = (value.reshape(-1, *(1,) * (x.ndim - 1)) for value in vp_from_flow_sigma(level.to(x.dtype)))
-    return vp_state_from_flow(x, alpha, s), (alpha, s)
-
-
-def _exact(x: Tensor, x0: Tensor, level: Tensor) -> Tensor:
-    """(x - x0) / sigma of [B, ...] at levels [B]; 0 where sigma is 0."""
-    level = level.to(x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
-    return torch.where(level > 0, (x - x0) / torch.where(level > 0, level, 1), 0)
