@@ -5,7 +5,6 @@ from functools import lru_cache
 
 import torch
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
-from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
 from torch import Tensor
 
 __all__ = ["rotary_table"]
@@ -32,6 +31,9 @@ def rotary_table(
     frames, rows, columns = grid
     crops = ((0, 0), (rows, columns))
     if base is not None:
+        # Brings the text encoders' package with it, which takes seconds and is needed for nothing else.
+        from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
+
         crops = get_resize_crop_region_for_grid((rows, columns), base[1], base[0])
     # A cached tensor made in inference mode could never take part in a gradient.
     with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
