@@ -176,10 +176,14 @@ def _rendering() -> dict[str, Any]:
 
 
 def _describe_model(folder: Path) -> dict[str, Any]:
+    from flashwam.wam.files import files_of
     from flashwam.wam.weights import summary
 
     own, wam = _json(folder / "flashwam.json"), _json(folder / "wam.json")
-    files = sorted((folder / "transformer").glob("*.safetensors")) or sorted(folder.rglob("*.safetensors"))
+    family = files_of(str(wam.get("family")))
+    parts = ("transformer",) if family is None else family.weights
+    files = [file for part in parts for file in sorted((folder / part).glob("*.safetensors"))]
+    files = files or sorted(folder.rglob("*.safetensors"))
     streams = own.get("streams", {})
     if isinstance(streams, list):
         streams = {stream["name"]: stream for stream in streams}

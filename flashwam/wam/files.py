@@ -17,7 +17,10 @@ from flashwam.wam.base import WorldActionModel
 
 __all__ = ["FAMILY_FILES", "FamilyFiles", "all_files", "files_for_preset", "files_of", "files_of_codec"]
 
-FAMILY_FILES = {"lingbot_va": "flashwam.wam.lingbot_va.files:LingBotFiles"}
+FAMILY_FILES = {
+    "cogvideox": "flashwam.wam.cogvideox.files:CogVideoXFiles",
+    "lingbot_va": "flashwam.wam.lingbot_va.files:LingBotFiles",
+}
 """Family -> import path of its `FamilyFiles`."""
 
 
@@ -26,9 +29,11 @@ class FamilyFiles(ABC):
 
     Attributes:
         presets: Names of settings for checkpoints that do not say how they are sampled.
+        weights: Folders of a saved model that hold its weights.
     """
 
     presets: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ("transformer",)
 
     @abstractmethod
     def describe(self, folder: Path) -> dict[str, Any]:

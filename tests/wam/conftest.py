@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from flashwam.wam.cogvideox import CogVideoX
 from flashwam.wam.lingbot_va import LingBotConfig, LingBotVA, WanTransformer3DModel
 
 
@@ -81,3 +82,39 @@ def draw() -> Callable[..., dict[str, Tensor]]:
         }
 
     return tensors
+
+
+@pytest.fixture
+def make_cogvideox() -> Callable[..., CogVideoX]:
+    """Builds a small model of the second family whose every parameter is random."""
+
+    def make(**changes: Any) -> CogVideoX:
+        options: dict[str, Any] = {
+            "latent_size": (4, 6),
+            "chunk_frames": 3,
+            "actions_per_frame": 2,
+            "action_dim": 5,
+            "num_attention_heads": 2,
+            "attention_head_dim": 16,
+            "out_channels": 4,
+            "time_embed_dim": 8,
+            "text_embed_dim": 12,
+            "num_layers": 2,
+            "max_text_seq_length": 6,
+            "use_rotary_positional_embeddings": True,
+        }
+        return randomised(CogVideoX.create(**(options | changes)))
+
+    return make
+
+
+def randomised(module: Any) -> Any:
+    """The same module with every parameter drawn anew, large enough for every term of the network to be seen."""
+    generator = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        for name, value in module.named_parameters():
+            scale = 0.3 if value.ndim < 2 else value[0].numel() ** -0.5
+            value.copy_(torch.randn(value.shape, generator=generator) * scale)
+            if "norm" in name and name.endswith("norm.weight"):
+                value.add_(1.0)
+    return module

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the adapter must know beside the networks' own configurations."""
+
+import json
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+
+__all__ = ["CONDITIONINGS", "FAMILY", "FILE_NAME", "ROPE_MODES", "CogVideoXConfig"]
+
+FAMILY = "cogvideox"
+FILE_NAME = "wam.json"
+CONDITIONINGS = ("channel_concat", "prefix")
+ROPE_MODES = ("integer", "resize_crop")
+PREDICTIONS = ("v",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CogVideoXConfig:
+    """Shape of a chunk and noise of the teacher; kept in ``wam.json`` beside ``transformer/`` and ``action/``.
+
+    Args:
+        latent_size: Rows and columns of the video latents (before patches).
+        chunk_frames: Latent frames F of a chunk, the observed frame 0 included.
+        actions_per_frame: Controls N between two latent frames.
+        action_dim: Channels A of one control.
+        action_tokens: Controls K that are drawn: the first K of the (F - 1) N slots; null for all of them.
+        execute_frames: New frames that are acted out before the next chunk is drawn; null for all F - 1.
+        conditioning: How the observation enters. "channel_concat": every frame is drawn, and the observation is a
+            second block of channels, zero beyond frame 0. "prefix": frame 0 is the observation, at the clean timestep.
+        rope_mode: Positions of the rotary embedding: "integer" counts patches, "resize_crop" stretches them over
+            the resolution the network was pre-trained at, as diffusers' pipelines do.
+        robots: Number of robots the network tells apart; 0 for no embedding.
+        robot: Which of them it drives where nothing else is said.
+        snr_shift: Divisor of the signal-to-noise ratio: 1 for CogVideoX-5b, 3 for 2b.
+        beta_start, beta_end: Ends of the scaled-linear betas.
+        prediction: What the network puts out; "v" is all that is defined at zero terminal SNR.
+        norm_out_eps: Epsilon of the last normalisation where it differs from the transformer's own (VideoVLA: 1e-6).
+
+    Raises:
+        ValueError: for a value outside its range, naming field and value.
+    """
+
+    latent_size: tuple[int, int]
+    chunk_frames: int
+    actions_per_frame: int
+    action_dim: int
+    action_tokens: int | None = None
+    execute_frames: int | None = None
+    conditioning: str = "channel_concat"
+    rope_mode: str = "integer"
+    robots: int = 0
+    robot: int = 0
+    snr_shift: float = 1.0
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    prediction: str = "v"
+    norm_out_eps: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "latent_size", tuple(self.latent_size))
+        if len(self.latent_size) != 2 or min(self.latent_size) < 1:
+            raise ValueError(f"latent_size must be two positive numbers (rows, columns), got {self.latent_size}")
+        self._check("chunk_frames", self.chunk_frames >= 2, "at least 2: the observed frame and a new one")
+        self._check("actions_per_frame", self.actions_per_frame >= 1, "at least 1")
+        self._check("action_dim", self.action_dim >= 1, "at least 1")
+        if self.action_tokens is None:
+            object.__setattr__(self, "action_tokens", self.action_slots)
+        if self.execute_frames is None:
+            object.__setattr__(self, "execute_frames", self.chunk_frames - 1)
+        slots = f"1..{self.action_slots}, (chunk_frames - 1) * actions_per_frame"
+        self._check("action_tokens", 1 <= self.action_tokens <= self.action_slots, slots)
+        new = f"1..{self.chunk_frames - 1}, the new frames of a chunk"
+        self._check("execute_frames", 1 <= self.execute_frames <= self.chunk_frames - 1, new)
+        self._check("conditioning", self.conditioning in CONDITIONINGS, f"one of {CONDITIONINGS}")
+        self._check("rope_mode", self.rope_mode in ROPE_MODES, f"one of {ROPE_MODES}")
+        self._check("prediction", self.prediction in PREDICTIONS, f"one of {PREDICTIONS}")
+        self._check("robots", self.robots >= 0, "at least 0")
+        self._check("robot", 0 <= self.robot < max(1, self.robots), f"0..{max(1, self.robots) - 1}")
+        self._check("snr_shift", 0 < self.snr_shift < float("inf"), "positive and finite")
+        betas = 0 < self.beta_start <= self.beta_end < 1
+        self._check("beta_end", betas, f"between beta_start = {self.beta_start} > 0 and 1")
+        self._check("norm_out_eps", self.norm_out_eps is None or self.norm_out_eps > 0, "null or positive")
+
+    def _check(self, name: str, valid: bool, expected: str) -> None:
+        if not valid:
+            raise ValueError(f"{name} must be {expected}; got {getattr(self, name)!r}")
+
+    @property
+    def action_slots(self) -> int:
+        """Controls between the first and the last frame of a chunk, (F - 1) N."""
+        return (self.chunk_frames - 1) * self.actions_per_frame
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``wam.json`` into a folder."""
+        text = json.dumps({"family": FAMILY, **asdict(self)}, indent=2, sort_keys=True)
+        (Path(folder) / FILE_NAME).write_text(text + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "CogVideoXConfig":
+        """Read ``wam.json`` from a folder.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it is another family's, or its fields are not these.
+        """
+        path = Path(folder) / FILE_NAME
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} is missing, so it is not known how {folder} is run: take a bare CogVideoX checkpoint on with "
+                "CogVideoX.adopt(folder, latent_size=..., chunk_frames=..., actions_per_frame=..., action_dim=...)"
+            )
+        content = json.loads(path.read_text())
+        family = content.pop("family", None)
+        if family != FAMILY:
+            raise ValueError(f"{path} must say family {FAMILY!r}, got {family!r}: load it with its own family")
+        required = {field.name for field in fields(cls) if field.default is MISSING}
+        unknown, missing = set(content) - set(cls.__slots__), required - set(content)
+        if unknown or missing:
+            raise ValueError(f"{path}: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}")
+        return cls(**content)

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between the flow path outside and the variance-preserving path of the network, one level per sample.
+
+Outside x = (1 - sigma) x0 + sigma eps; the network sees alpha x0 + s eps with alpha^2 + s^2 = 1.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from flashwam.core.noise import vp_from_flow_sigma, vp_state_from_flow
+
+__all__ = ["network_state", "shared_levels", "velocity_from_data"]
+
+
+def shared_levels(sigma: Mapping[str, Tensor], streams: tuple[str, ...]) -> tuple[dict[str, Tensor], bool]:
+    """([B, F] -> [B] per stream, float32 or better; whether all streams have the same).
+
+    Raises:
+        ValueError: A level differs over the frames of a sample.
+    """
+    first = sigma[streams[0]][:, 0]
+    differs = [(sigma[name] != sigma[name][:, :1]).any() for name in streams]
+    differs += [(sigma[name][:, 0] != first).any() for name in streams]
+    # One wait for the device.
+    differs = torch.stack(differs).tolist()
+    uneven = [name for name, wrong in zip(streams, differs[: len(streams)], strict=True) if wrong]
+    if uneven:
+        raise ValueError(
+            f"sigma of {uneven} differs over the frames of a sample; this family has one level per stream and sample "
+            "(frame_levels is False)"
+        )
+    level = {name: sigma[name][:, 0].to(torch.promote_types(sigma[name].dtype, torch.float32)) for name in streams}
+    return level, not any(differs)
+
+
+def network_state(x: Tensor, level: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """(x = alpha x0 + s eps, (alpha, s)) of a flow state [B, ...] at levels [B], in float32 or better."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    alpha, s = (value.reshape(-1, *(1,) * (x.ndim - 1)) for value in vp_from_flow_sigma(level.to(x.dtype)))
+    return vp_state_from_flow(x, alpha, s), (alpha, s)
+
+
+def velocity_from_data(x: Tensor, x0: Tensor, level: Tensor) -> Tensor:
+    """(x - x0) / sigma of [B, ...] at levels [B]; 0 where sigma is 0."""
+    level = level.to(x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
+    return torch.where(level > 0, (x - x0) / torch.where(level > 0, level, 1), 0)

@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CogVideoX with actions behind the contract of a world-action model.
+
+Shapes: B samples, C latent channels, F latent frames with the observed one, H, W latent size, A action channels, N
+actions per frame, K action tokens, L text tokens, D text width.
+
+Outside, everything is on the flow path: x = (1 - sigma) x0 + sigma eps and velocities eps - x0. Inside, the network
+sees x = alpha x0 + s eps with alpha^2 + s^2 = 1 and puts out alpha eps - s x0. The two are exchanged in float32.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from diffusers import CogVideoXTransformer3DModel
+from torch import Tensor
+
+from flashwam.core.noise import flow_output_from_vp
+from flashwam.wam.base import WorldActionModel
+from flashwam.wam.cogvideox.action import ActionModule
+from flashwam.wam.cogvideox.checkpoint import find_transformer, load_module, network_config, place, training_noise
+from flashwam.wam.cogvideox.config import CogVideoXConfig
+from flashwam.wam.cogvideox.coordinates import network_state, shared_levels, velocity_from_data
+from flashwam.wam.cogvideox.fitting import fitted_transformer, fresh_positions, table_size
+from flashwam.wam.cogvideox.network import CogVideoXActionNetwork
+from flashwam.wam.cogvideox.noise import NetworkTime
+from flashwam.wam.cogvideox.presets import SNR_SHIFTS, network_options
+from flashwam.wam.cogvideox.session import CogVideoXSession
+
+__all__ = ["CogVideoX"]
+
+
+class CogVideoX(WorldActionModel):
+    """A video-diffusion transformer that draws a chunk's video and actions together from its first frame.
+
+    Args:
+        transformer: The stock network.
+        action: Its companion for actions.
+        config: Shape of a chunk, and the network's noise.
+        gradient_checkpointing: Recompute blocks in the backward pass instead of keeping their activations.
+
+    Raises:
+        ValueError: The parts do not fit each other.
+    """
+
+    streams: ClassVar[tuple[str, ...]] = ("video", "action")
+    stages: ClassVar[tuple[tuple[str, ...], ...]] = (("video", "action"),)
+    """Streams that are drawn in the same passes."""
+    conditions_on_first: ClassVar[bool] = True
+    """Frame 0 of a chunk is the observation, which enters through `clean`."""
+    frame_levels: ClassVar[bool] = False
+    """Whether the frames of a stream may have levels of their own."""
+    # Every linear layer of the blocks; the embedders and heads around them stay the teacher's.
+    adapter_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
+    compute_options = ("gradient_checkpointing",)
+
+    def __init__(
+        self,
+        transformer: CogVideoXTransformer3DModel,
+        action: ActionModule,
+        config: CogVideoXConfig,
+        *,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        inner, patch = transformer.config, transformer.config.patch_size
+        if any(size % patch for size in config.latent_size):
+            raise ValueError(f"latent_size {config.latent_size} must be a multiple of the patch {patch}")
+        blocks = 2 if config.conditioning == "channel_concat" else 1
+        if inner.in_channels != blocks * inner.out_channels:
+            raise ValueError(
+                f"conditioning {config.conditioning!r} needs {blocks * inner.out_channels} input channels, "
+                f"{blocks} x {inner.out_channels}; the transformer has {inner.in_channels}"
+            )
+        expected = (config.action_dim, config.action_tokens, config.robots)
+        own = (action.config.action_dim, action.config.tokens, action.config.robots)
+        if own != expected:
+            raise ValueError(f"(action_dim, action_tokens, robots) must be {expected}; the action module has {own}")
+        if config.norm_out_eps is not None:
+            transformer.norm_out.norm.eps = config.norm_out_eps
+        self.config = config
+        self.network = CogVideoXActionNetwork(transformer, action, rope_mode=config.rope_mode)
+        self.time = NetworkTime(snr_shift=config.snr_shift, beta_start=config.beta_start, beta_end=config.beta_end)
+        if gradient_checkpointing:
+            transformer.enable_gradient_checkpointing()
+
+    @property
+    def transformer(self) -> CogVideoXTransformer3DModel:
+        """The stock network."""
+        return self.network.transformer
+
+    @property
+    def action(self) -> ActionModule:
+        """Its companion for actions."""
+        return self.network.action
+
+    @property
+    def chunk_frames(self) -> int:
+        """Latent frames F drawn at a time, the observed one included."""
+        return self.config.chunk_frames
+
+    @property
+    def execute_frames(self) -> int:
+        """New latent frames that are acted out before the next chunk is drawn."""
+        return self.config.execute_frames
+
+    @property
+    def actions_per_frame(self) -> int:
+        """Actions per latent frame N."""
+        return self.config.actions_per_frame
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int, int]]:
+        """Stream name -> (C, H, W) of its tensors."""
+        return {
+            "video": (self.transformer.config.out_channels, *self.config.latent_size),
+            "action": (self.config.action_dim, self.config.actions_per_frame, 1),
+        }
+
+    @classmethod
+    def create(cls, *, network: str | None = None, gradient_checkpointing: bool = False, **options: Any) -> "CogVideoX":
+        """A model with fresh weights.
+
+        Args:
+            network: A released network's name, see `presets.NETWORKS`.
+            gradient_checkpointing: See the class.
+            options: Fields of `CogVideoXConfig`; further keywords are `CogVideoXTransformer3DModel`'s. Input channels
+                and the size of a table of positions follow the chunk where they are not given, and `snr_shift` the
+                released network.
+        """
+        named, noise = ({}, {}) if network is None else (network_options(network), {"snr_shift": SNR_SHIFTS[network]})
+        config, given = _split({**noise, **options})
+        full = network_config({**named, **given})
+        blocks = 2 if config.conditioning == "channel_concat" else 1
+        fitted: dict[str, Any] = {"in_channels": blocks * full["out_channels"]}
+        if full["use_learned_positional_embeddings"] or not full["use_rotary_positional_embeddings"]:
+            fitted |= table_size(config, full)
+        transformer = CogVideoXTransformer3DModel(**{**full, **fitted, **given})
+        if full["use_learned_positional_embeddings"]:
+            fresh_positions(transformer, {key: transformer.config[key] for key in fitted if key != "in_channels"})
+        return cls(
+            transformer,
+            _fresh_action(transformer, config),
+            config,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+
+    @classmethod
+    def adopt(
+        cls,
+        folder: str | Path,
+        *,
+        network: str | None = None,
+        gradient_checkpointing: bool = False,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+        **settings: Any,
+    ) -> "CogVideoX":
+        """Another tool's CogVideoX under settings of one's own: `create`'s keywords, `find_transformer`'s files.
+
+        An input for video alone is widened with zeros where the conditioning needs it. A learned table of positions
+        is kept where it fits the chunk and left out where it does not, unless the settings say
+        ``use_learned_positional_embeddings``: then one that does not fit is begun anew at zero. The action module is
+        fresh unless the folder has one. What the settings leave open of the noise is read from ``scheduler/`` beside
+        the transformer, or is the released network's of that size; with ``wam.json`` there, it fills all gaps.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: Keys do not fit, or the network is not of the size the keywords say.
+        """
+        source = find_transformer(folder)
+        known = training_noise(source)
+        if source.layout == "flashwam":
+            saved = CogVideoXConfig.load(source.root)
+            known = {name: getattr(saved, name) for name in CogVideoXConfig.__slots__}
+        config, given = _split({**known, **settings})
+        asked = {**(network_options(network) if network is not None else {}), **given}
+        transformer = fitted_transformer(source, config, asked=asked, dtype=dtype, device=device)
+        if source.action is not None:
+            action = load_module(ActionModule, source.action, dtype=dtype, device=device)
+        else:
+            action = place(_fresh_action(transformer, config), device=device, dtype=transformer.proj_out.weight.dtype)
+        return cls(transformer, action, config, gradient_checkpointing=gradient_checkpointing).eval()
+
+    def velocity(
+        self,
+        noisy: Mapping[str, Tensor],
+        sigma: Mapping[str, Tensor],
+        clean: Mapping[str, Tensor],
+        context: Mapping[str, Any],
+    ) -> dict[str, Tensor]:
+        """See `WorldActionModel.velocity`; the past that counts is one frame.
+
+        Args:
+            noisy: "video" [B, C, F, H, W] and "action" [B, A, F, N, 1], where slot j holds the actions between the
+                latent frames j - 1 and j and slot 0 nothing.
+            sigma: Stream name -> [B, F], constant over F; the streams' levels may differ.
+            clean: "video" [B, C, F', H, W] with F' >= F; frame F' - F is the observation, encoded alone.
+            context: "text" [B, L, D]; optional "robot", ids [B].
+
+        Returns:
+            Stream name -> eps - x0, shaped like `noisy`, float32 or better; zero where no action is drawn. With
+            prefix conditioning frame 0 of the video is (x - x0) / sigma, and 0 at sigma 0.
+
+        Raises:
+            ValueError: A stream is missing, has another number of frames than a chunk, or levels that differ over it.
+        """
+        self._check(noisy, sigma, clean, context)
+        level, shared = shared_levels(sigma, self.streams)
+        observation = clean["video"][:, :, clean["video"].shape[2] - self.chunk_frames]
+        video, video_noise = network_state(noisy["video"].transpose(1, 2), level["video"])
+        action, action_noise = network_state(self._tokens(noisy["action"]), level["action"])
+        observed = observation.to(video.dtype)[:, None]
+        if self.config.conditioning == "prefix":
+            seen = torch.cat([observed, video[:, 1:]], dim=1)
+        else:
+            shown = torch.cat([observed, torch.zeros_like(video[:, 1:])], dim=1)
+            seen = torch.cat([video, shown], dim=2)
+
+        dtype, timestep = self.network.dtype, self.time.timestep(level["video"])
+        video_out, action_out = self.network(
+            seen.to(dtype),
+            action.to(dtype),
+            context["text"].to(dtype),
+            timestep,
+            first_timestep=torch.zeros_like(timestep) if self.config.conditioning == "prefix" else None,
+            action_timestep=None if shared else self.time.timestep(level["action"]),
+            robot=self._robot(context, timestep),
+        )
+        video_flow = flow_output_from_vp(video_out.to(video.dtype), video, *video_noise).transpose(1, 2)
+        if self.config.conditioning == "prefix":
+            first = velocity_from_data(noisy["video"][:, :, 0].to(video.dtype), observed[:, 0], level["video"])
+            video_flow = torch.cat([first[:, :, None], video_flow[:, :, 1:]], dim=2)
+        action_flow = flow_output_from_vp(action_out.to(action.dtype), action, *action_noise)
+        return {"video": video_flow, "action": self._slots(action_flow)}
+
+    def session(
+        self, text: Tensor, *, null_text: Tensor | None = None, guidance: Mapping[str, float] | None = None
+    ) -> CogVideoXSession:
+        """See `WorldActionModel.session`."""
+        return CogVideoXSession(self, text, null_text=null_text, guidance=guidance)
+
+    def pass_tokens(self, frames: int) -> int:
+        """See `WorldActionModel.pass_tokens`; a pass is one chunk, whatever `frames` came before it."""
+        patch = self.transformer.config.patch_size
+        rows, columns = self.config.latent_size
+        return self.chunk_frames * (rows // patch) * (columns // patch) + self.config.action_tokens
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``transformer/`` in diffusers' layout, ``action/`` and ``wam.json`` beside it."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.transformer.save_pretrained(folder / "transformer")
+        self.action.save_pretrained(folder / "action")
+        self.config.save(folder)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+        gradient_checkpointing: bool = False,
+    ) -> "CogVideoX":
+        """Load what `save_pretrained` wrote; keys that do not fit are a ValueError that lists them.
+
+        Args:
+            folder: The model's.
+            dtype: Dtype of the parameters; that of the files by default.
+            device: Where they go.
+            gradient_checkpointing: See the class.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: Keys do not fit.
+        """
+        source = find_transformer(folder)
+        config = CogVideoXConfig.load(source.root)
+        transformer = load_module(CogVideoXTransformer3DModel, source.folder, dtype=dtype, device=device)
+        action = load_module(ActionModule, source.root / "action", dtype=dtype, device=device)
+        return cls(transformer, action, config, gradient_checkpointing=gradient_checkpointing).eval()
+
+    def _tokens(self, action: Tensor) -> Tensor:
+        """[B, A, F, N, 1] -> [B, K, A]: the slots between the frames, in time order, as many as are drawn."""
+        return action[:, :, 1:].flatten(2)[:, :, : self.config.action_tokens].transpose(1, 2)
+
+    def _slots(self, tokens: Tensor) -> Tensor:
+        """Inverse of `_tokens`, zero where there is no token."""
+        config = self.config
+        empty = (config.actions_per_frame, config.action_slots - config.action_tokens)
+        slots = torch.nn.functional.pad(tokens.transpose(1, 2), empty)
+        return slots.unflatten(2, (config.chunk_frames, config.actions_per_frame))[..., None]
+
+    def _robot(self, context: Mapping[str, Any], like: Tensor) -> Tensor | None:
+        robot = context.get("robot")
+        if not self.config.robots:
+            if robot is not None:
+                raise ValueError("context names robots, but this model has no embedding for them (robots = 0)")
+            return None
+        if robot is None:
+            return torch.full(like.shape, self.config.robot, dtype=torch.long, device=like.device)
+        return robot.to(like.device)
+
+    def _check(
+        self,
+        noisy: Mapping[str, Tensor],
+        sigma: Mapping[str, Tensor],
+        clean: Mapping[str, Tensor],
+        context: Mapping[str, Any],
+    ) -> None:
+        if set(noisy) != set(self.streams):
+            raise ValueError(f"this family draws {self.streams} together; noisy has {tuple(noisy)}")
+        frames = context.get("chunk_frames") or self.chunk_frames
+        if frames != self.chunk_frames:
+            raise ValueError(f"this network's chunks have {self.chunk_frames} frames; asked for {frames}")
+        for name, x in noisy.items():
+            channels, *size = self.shapes[name]
+            if x.ndim != 5 or tuple(x.shape[1:]) != (channels, frames, *size):
+                expected = f"[B, {channels}, {frames}, {size[0]}, {size[1]}]"
+                raise ValueError(f"noisy {name} must be {expected}, one chunk; got {tuple(x.shape)}")
+            level = sigma[name]
+            if level.shape != (x.shape[0], frames):
+                raise ValueError(f"sigma of {name} must be {(x.shape[0], frames)}, got {tuple(level.shape)}")
+        video = clean["video"]
+        if video.shape[2] < frames or (video.shape[0], video.shape[1]) != tuple(noisy["video"].shape[:2]):
+            raise ValueError(f"clean video must have at least {frames} frames, got {tuple(video.shape)}")
+
+
+def _split(options: Mapping[str, Any]) -> tuple[CogVideoXConfig, dict[str, Any]]:
+    """The chunk's configuration, and the transformer's keywords."""
+    own = {field.name for field in fields(CogVideoXConfig)}
+    config = CogVideoXConfig(**{key: value for key, value in options.items() if key in own})
+    return config, {key: value for key, value in options.items() if key not in own}
+
+
+def _fresh_action(transformer: CogVideoXTransformer3DModel, config: CogVideoXConfig) -> ActionModule:
+    inner = transformer.config
+    return ActionModule(
+        action_dim=config.action_dim,
+        tokens=config.action_tokens,
+        width=inner.num_attention_heads * inner.attention_head_dim,
+        time_dim=inner.time_embed_dim,
+        robots=config.robots,
+    )
