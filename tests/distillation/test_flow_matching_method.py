@@ -11,7 +11,7 @@ from flashwam.core.noise import append_dims, vp_from_flow_sigma, vp_output_from_
 from flashwam.core.vp import VPSchedule
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods import FlowMatching
-from flashwam.distillation.methods.base import loss_mask, start_states, training_levels
+from flashwam.distillation.methods.base import start_states, training_levels
 
 
 class Spy(ToyWam):
@@ -122,7 +122,7 @@ def test_weighting_is_the_schedules_or_flat_stream_by_stream(specs, batch):
     sigma = {name: schedule.training_grid().float()[i] for name, i in index.items()}
     noisy, sigma, noise = start_states(batch, sigma, draws)
     velocity = student.velocity(noisy, sigma, batch.history, {"text": batch.text})
-    mask = loss_mask(batch, "action").expand_as(noise["action"])
+    mask = batch.loss_mask("action").expand_as(noise["action"])
     flow_error = velocity["action"] - (noise["action"] - batch.clean["action"])
     level = append_dims(sigma["action"], flow_error)
     alpha, s = vp_from_flow_sigma(level)
