@@ -18,18 +18,20 @@ from flashwam.config import load_recipe
 from flashwam.data.episodes import atomic_write
 from flashwam.evaluation import cross_table, evaluate, latency_table, load_policy
 from flashwam.jobs import Job, done_marker, run_jobs
-from flashwam.recipe import Recipe
+from flashwam.recipe import Recipe, WamConfig
 from flashwam.report.analyze import measured_gradients, schedule_sections
 from flashwam.report.compare import compare, format_table, gather
 from flashwam.report.compare_page import compare_sections
 from flashwam.report.page import write_page
 from flashwam.report.schedule import schedule_analysis
+from flashwam.wam.files import FAMILY_FILES, FamilyFiles, files_of
 
 __all__ = ["PRESETS", "Preset", "demo", "preset_jobs"]
 
 logger = logging.getLogger(__name__)
 
-SHIPPED_TEACHER = Path(__file__).resolve().parents[1] / "analysis" / "results" / "teacher"
+DEFAULT_FAMILY = WamConfig().family
+RESULTS = Path(__file__).resolve().parents[1] / "analysis" / "results"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +121,23 @@ class _Place:
 
     preset: Preset
     out: Path
+    family: str = DEFAULT_FAMILY
+
+    def __post_init__(self) -> None:
+        if self.files is None or self.files.miniature is None:
+            known = sorted(name for name in FAMILY_FILES if files_of(name).miniature is not None)
+            raise ValueError(f"there is no small model of family {self.family!r} to show; expected one of {known}")
+
+    @property
+    def files(self) -> FamilyFiles:
+        """What the family has for the simulator."""
+        return files_of(self.family)
+
+    @property
+    def shipped_teacher(self) -> Path | None:
+        """A trained teacher that the repository holds."""
+        name = self.files.miniature_teacher
+        return RESULTS / name if name is not None and (RESULTS / name / "flashwam.json").is_file() else None
 
     @property
     def teacher_run(self) -> Path:
@@ -151,14 +170,15 @@ class _Place:
                 overrides.append(f"distill.lr={json.loads(self.rate_file(method).read_text())['lr']:g}")
             if steps:
                 overrides += [f"distill.steps={steps}", f"name={method}_{steps}"]
-        return load_recipe(f"metaworld/{method}", overrides)
+        return load_recipe(f"{self.files.miniature}/{method}", overrides)
 
 
 def _train_teacher(place: _Place, from_scratch: bool) -> None:
-    if not from_scratch and (SHIPPED_TEACHER / "flashwam.json").is_file():
+    shipped = place.shipped_teacher
+    if not from_scratch and shipped is not None:
         beside = place.teacher.with_name("teacher.tmp")
         shutil.rmtree(beside, ignore_errors=True)
-        shutil.copytree(SHIPPED_TEACHER, beside)
+        shutil.copytree(shipped, beside)
         info = json.loads((beside / "flashwam.json").read_text())
         info["recipe"] = _data_of(place, info["recipe"])
         (beside / "flashwam.json").write_text(json.dumps(info, indent=2) + "\n")
@@ -227,8 +247,11 @@ def _evaluate(checkpoint: Path, nfe: Sequence[str], seed: int, **options: Any) -
 
 
 def _cross(place: _Place) -> None:
-    sources = {f"{method} 1v/1a": (load_policy(place.run(method, 0)), "1v/1a") for method in place.preset.cross}
     teacher = load_policy(place.teacher)
+    if any(len(stage) > 1 for stage in teacher.wam.stages):
+        logger.info("nothing to cross: the streams are drawn together, so a video has its own actions")
+        return
+    sources = {f"{method} 1v/1a": (load_policy(place.run(method, 0)), "1v/1a") for method in place.preset.cross}
     sources |= {f"teacher {nfe}": (teacher, nfe) for nfe in ("1v/1a", "full")}
     cross_table(sources, out=place.out / "comparison")
 
@@ -243,11 +266,11 @@ def _time(place: _Place) -> None:
     latency_table(sources, out=place.out / "comparison")
 
 
-def preset_jobs(preset: Preset, out: Path, *, from_scratch: bool = False) -> list[Job]:
+def preset_jobs(preset: Preset, out: Path, *, from_scratch: bool = False, family: str = DEFAULT_FAMILY) -> list[Job]:
     """The jobs of a preset, each after those it needs."""
-    place = _Place(preset=preset, out=out)
+    place = _Place(preset=preset, out=out, family=family)
     recipe = place.recipe("teacher")
-    shipped = not from_scratch and (SHIPPED_TEACHER / "flashwam.json").is_file()
+    shipped = not from_scratch and place.shipped_teacher is not None
     episodes = recipe.evaluate.episodes * len(recipe.data.tasks)
     driving = 5 + 0.25 * episodes
     jobs = [Job(name="collect", function=_collect, kwargs={"place": place}, weight=60, cores=2)]
@@ -332,7 +355,14 @@ def _method_jobs(place: _Place, method: str, seed: int, driving: float, drive: A
     return jobs
 
 
-def demo(*, preset: str = "quick", out: str | Path = "runs/demo", from_scratch: bool = False, workers: int = 2) -> Path:
+def demo(
+    *,
+    preset: str = "quick",
+    out: str | Path = "runs/demo",
+    from_scratch: bool = False,
+    workers: int = 2,
+    family: str = DEFAULT_FAMILY,
+) -> Path:
     """Runs a preset and keeps its page up to date.
 
     Args:
@@ -340,12 +370,13 @@ def demo(*, preset: str = "quick", out: str | Path = "runs/demo", from_scratch: 
         out: Folder of everything; an earlier demo in it is continued.
         from_scratch: Train the teacher even where one is shipped.
         workers: Processes at a time.
+        family: Of the model, see `flashwam.wam.files.FamilyFiles.miniature`.
 
     Returns:
         The page, `<out>/index.html`.
 
     Raises:
-        ValueError: unknown preset, or `out` holds a demo of another one.
+        ValueError: unknown preset or family, or `out` holds another demo.
     """
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {sorted(PRESETS)}; got {preset!r}")
@@ -355,15 +386,15 @@ def demo(*, preset: str = "quick", out: str | Path = "runs/demo", from_scratch: 
     out = Path(out)
     # The smoke demo trains its own teacher: what it checks is that everything works.
     from_scratch = from_scratch or preset == "smoke"
-    asked = {"preset": preset, "from_scratch": from_scratch}
+    place = _Place(preset=PRESETS[preset], out=out, family=family)
+    asked = {"preset": preset, "from_scratch": from_scratch, "family": place.family}
     kept = out / "demo.json"
-    if kept.is_file() and json.loads(kept.read_text()) != asked:
+    if kept.is_file() and {"family": DEFAULT_FAMILY, **json.loads(kept.read_text())} != asked:
         raise ValueError(f"{out} holds the demo {kept.read_text().strip()}, not {asked}; give another --out")
     atomic_write(kept, (json.dumps(asked) + "\n").encode())
-    place = _Place(preset=PRESETS[preset], out=out)
     page = _write_page(place, preset, [])
     print(f"schedule analysis: {page} (fills as results come)", flush=True)
-    jobs = preset_jobs(PRESETS[preset], out, from_scratch=from_scratch)
+    jobs = preset_jobs(PRESETS[preset], out, from_scratch=from_scratch, family=family)
     done: list[Job] = []
 
     def refresh(job: Job) -> None:
@@ -408,5 +439,5 @@ def _write_page(place: _Place, preset: str, jobs: Sequence[Job]) -> Path:
         "From many steps to one: what was done, what it kept, and why",
         sections,
         lead=lead,
-        footer=f"Made by `flashwam demo --preset {preset}`.",
+        footer=f"Made by `flashwam demo --preset {preset} --family {place.family}`.",
     )

@@ -44,9 +44,16 @@ def test_another_preset_in_the_same_folder_is_refused(smoke):
         demo(preset="quick", out=smoke)
 
 
+def test_a_family_without_a_small_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"expected one of .*cogvideox.*lingbot_va"):
+        demo(preset="smoke", out=tmp_path / "out", family="other")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("family", ["lingbot_va", "cogvideox"])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_is_a_runnable_list_of_jobs(preset, tmp_path):
-    jobs = preset_jobs(PRESETS[preset], tmp_path)
+def test_every_preset_is_a_runnable_list_of_jobs(preset, family, tmp_path):
+    jobs = preset_jobs(PRESETS[preset], tmp_path, family=family)
     names = [job.name for job in jobs]
     assert len(set(names)) == len(names)
     for k, job in enumerate(jobs):

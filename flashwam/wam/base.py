@@ -8,6 +8,7 @@ Letters: B samples, C channels, F latent frames, H and W the rest of a stream's 
 Stream tensors are [B, C, F, H, W]; actions are [B, A, F, N, 1] with N actions per latent frame.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,6 +87,15 @@ class WorldActionModel(nn.Module, ABC):
         model = cls(**settings)
         model.settings = settings
         return model
+
+    @classmethod
+    def keywords(cls) -> dict[str, bool]:
+        """Keywords of `create` -> whether it cannot do without; recipes are checked against them before any work."""
+        found = inspect.signature(cls.create).parameters
+        if any(p.kind is p.VAR_KEYWORD for p in found.values()):
+            found = {**found, **inspect.signature(cls).parameters}
+        named = (p for p in found.values() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD))
+        return {p.name: p.default is p.empty for p in named}
 
     @property
     def stages(self) -> tuple[tuple[str, ...], ...]:

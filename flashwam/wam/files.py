@@ -30,10 +30,14 @@ class FamilyFiles(ABC):
     Attributes:
         presets: Names of settings for checkpoints that do not say how they are sampled.
         weights: Folders of a saved model that hold its weights.
+        miniature: Folder of recipes for a small model in the simulator; None where there are none.
+        miniature_teacher: Folder of a trained one below `analysis/results`; None where it has to be trained.
     """
 
     presets: tuple[str, ...] = ()
     weights: tuple[str, ...] = ("transformer",)
+    miniature: str | None = None
+    miniature_teacher: str | None = None
 
     @abstractmethod
     def describe(self, folder: Path) -> dict[str, Any]:

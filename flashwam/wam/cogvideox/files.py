@@ -20,6 +20,7 @@ class CogVideoXFiles(FamilyFiles):
     """See `FamilyFiles`. A bare checkpoint has no actions, so none can be sampled and there are no presets."""
 
     weights = ("transformer", "action")
+    miniature = "videovla/metaworld"
 
     def describe(self, folder: Path) -> dict[str, Any]:
         """See `FamilyFiles.describe`."""

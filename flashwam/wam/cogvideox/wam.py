@@ -8,8 +8,9 @@ Outside, everything is on the flow path: x = (1 - sigma) x0 + sigma eps and velo
 sees x = alpha x0 + s eps with alpha^2 + s^2 = 1 and puts out alpha eps - s x0. The two are exchanged in float32.
 """
 
+import inspect
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -146,6 +147,13 @@ class CogVideoX(WorldActionModel):
             config,
             gradient_checkpointing=gradient_checkpointing,
         )
+
+    @classmethod
+    def keywords(cls) -> dict[str, bool]:
+        """See `WorldActionModel.keywords`."""
+        own = {field.name: field.default is MISSING for field in fields(CogVideoXConfig)}
+        network = inspect.signature(CogVideoXTransformer3DModel.__init__).parameters
+        return {"network": False, "gradient_checkpointing": False, **own} | {n: False for n in network if n != "self"}
 
     @classmethod
     def adopt(

@@ -30,6 +30,8 @@ class LingBotFiles(FamilyFiles):
     """See `FamilyFiles`."""
 
     presets = tuple(PRESETS)
+    miniature = "metaworld"
+    miniature_teacher = "teacher"
 
     def describe(self, folder: Path) -> dict[str, Any]:
         """See `FamilyFiles.describe`."""

@@ -5,6 +5,7 @@ Shapes: B samples, C latent channels, F latent frames, H, W latent size, A actio
 L text tokens, D text width.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -124,6 +125,14 @@ class LingBotVA(WorldActionModel):
             attention=attention,
             gradient_checkpointing=gradient_checkpointing,
         )
+
+    @classmethod
+    def keywords(cls) -> dict[str, bool]:
+        """See `WorldActionModel.keywords`."""
+        own = inspect.signature(cls.create).parameters.values()
+        network = inspect.signature(WanTransformer3DModel.__init__).parameters.values()
+        required = {p.name: p.default is p.empty for p in own if p.kind is p.KEYWORD_ONLY}
+        return required | {p.name: False for p in network if p.name != "self"}
 
     @classmethod
     def adopt(
