@@ -12,7 +12,20 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-__all__ = ["RolloutSession", "WorldActionModel"]
+__all__ = ["Kept", "RolloutSession", "WorldActionModel"]
+
+
+class Kept:
+    """What a model keeps of its clean tokens and context between calls of `velocity`; empty at first.
+
+    A class of its own, since wrappers of a model rebuild the containers that they are called with.
+
+    Attributes:
+        held: The family's own.
+    """
+
+    def __init__(self) -> None:
+        self.held: Any = None
 
 
 class RolloutSession(ABC):
@@ -72,13 +85,17 @@ class WorldActionModel(nn.Module, ABC):
     ) -> dict[str, Tensor]:
         """One joint, teacher-forced pass: the noisy tokens of a chunk see the clean tokens of their past.
 
+        No stream sees another one's noisy tokens, so its velocity is the same whichever others are asked for.
+
         Args:
             noisy: Stream name -> [B, C, F', H, W], the last F' <= F frames; a stream left out takes part with its
                 clean tokens alone.
             sigma: Stream name -> [B, F'] in [0, 1], one level per latent frame.
             clean: Stream name -> [B, C, F, H, W].
             context: "text" [B, L, D]; optional "clean_sigma" (stream name -> [B, F], the clean slots' own level),
-                "chunk_frames" and "window_chunks" (ints that replace the model's own).
+                "chunk_frames" and "window_chunks" (ints that replace the model's own), and "kept" (a `Kept`, the same
+                for calls without gradient that share weights, `clean` and the rest of the context: a family may keep
+                there what these alone determine, or ignore it).
 
         Returns:
             Stream name -> eps - x0, shaped like `noisy`.
