@@ -145,7 +145,8 @@ def _passes(recipe: Recipe, loop: LoopConfig) -> float | None:
         return 0.0
     if loop.method == "consistency":
         guided = 2 if any(spec.guidance for spec in specs) else 1
-        return 1.0 + guided * max(spec.teacher_substeps for spec in specs)
+        # After the first sub-step noisy tokens run alone: about half of a pass.
+        return 1.0 + guided * (1 + 0.5 * (max(spec.teacher_substeps for spec in specs) - 1))
     if loop.method == "on_policy":
         # One stream's chunk at a time: about a quarter of a joint pass.
         guided = sum(2 if spec.guidance else 1 for spec in specs if spec.weight > 0)
