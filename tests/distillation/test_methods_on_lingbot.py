@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from tiny_models import tiny_wam
 
 from flashwam.core.batch import Batch
 from flashwam.core.losses import pseudo_huber
@@ -29,24 +30,16 @@ STREAMS = {
 
 
 def make(seed: int = 0) -> LingBotVA:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return LingBotVA.create(
-            latent_size=(4, 4),
-            chunk_frames=2,
-            actions_per_frame=2,
-            window_chunks=6,
-            patch_size=(1, 2, 2),
-            num_attention_heads=2,
-            attention_head_dim=20,
-            in_channels=3,
-            out_channels=3,
-            action_dim=4,
-            text_dim=8,
-            freq_dim=16,
-            ffn_dim=64,
-            num_layers=2,
-        )
+    return tiny_wam(
+        seed=seed,
+        latent_size=(4, 4),
+        actions_per_frame=2,
+        window_chunks=6,
+        patch_size=(1, 2, 2),
+        text_dim=8,
+        ffn_dim=64,
+        num_layers=2,
+    )
 
 
 class Waves:

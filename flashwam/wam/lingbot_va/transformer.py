@@ -19,13 +19,12 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from flashwam.wam.base import Kept
-from flashwam.wam.lingbot_va.cache import BlockCache
+from flashwam.wam.lingbot_va.cache import RolloutCache
 from flashwam.wam.lingbot_va.layers import ConditionEmbedder, KeyValue, Linear, TransformerBlock, modulated_norm
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET, Layout, check_backend, teacher_forced_layout
 from flashwam.wam.lingbot_va.past import CleanPast
 from flashwam.wam.lingbot_va.patches import action_tokens, action_untokens, patchify, unpatchify
 from flashwam.wam.lingbot_va.rope import action_rotary, axis_dims, video_rotary
-from flashwam.wam.lingbot_va.static_cache import StaticCache
 
 __all__ = ["Segment", "WanTransformer3DModel"]
 
@@ -212,10 +211,10 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         segments: Sequence[Segment],
         *,
         text: Sequence[KeyValue],
-        cache: BlockCache | StaticCache,
+        cache: RolloutCache,
         velocity: bool = True,
     ) -> Tensor | None:
-        """One pass over blocks of a rollout under a cache that `BlockCache.open` has made ready for them.
+        """One pass over blocks of a rollout under a cache that `RolloutCache.open` has made ready for them.
 
         Every block sees the cache and the blocks before it, each within its own window, as in the masked pass.
 
@@ -342,7 +341,7 @@ def _cached_trunk(
     modulation: Tensor,
     rotary: Tensor,
     text: Sequence[KeyValue],
-    cache: BlockCache | StaticCache,
+    cache: RolloutCache,
     queries: int,
 ) -> Tensor:
     """All blocks; the last one for the leading `queries` tokens, or for keys and values alone."""
