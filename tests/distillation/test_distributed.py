@@ -2,6 +2,7 @@
 """Two processes do what one does."""
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -25,7 +26,7 @@ needs_deepspeed = pytest.mark.skipif(
 
 def launch(folder: Path, strategy: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    paths = os.pathsep.join([str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(HERE), str(HERE.parent), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     arguments = [str(HERE / "distributed_run.py"), str(folder), strategy]
     return subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=300)
@@ -40,7 +41,16 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    "strategy", ["ddp-lora", "fsdp-teacher", "fsdp-on_policy", zero("zero2"), zero("zero3-on_policy")]
+    "strategy",
+    [
+        "ddp-lora",
+        "fsdp-lingbot-teacher",
+        "fsdp-on_policy",
+        zero("zero2"),
+        zero("zero2-offload"),
+        zero("zero3-on_policy"),
+        zero("zero3-offload"),
+    ],
 )
 def test_two_processes_train_as_one_does(tmp_path, strategy):
     done = launch(tmp_path / "two", strategy)
@@ -49,10 +59,36 @@ def test_two_processes_train_as_one_does(tmp_path, strategy):
 
 
 def compare_with_one(folder: Path, strategy: str) -> None:
-    run(folder / "one", strategy.replace(strategy.partition("-")[0], "single").replace("-teacher", ""))
+    run(folder / "one", "-".join(["single", *(o for o in strategy.split("-")[1:] if o not in ("teacher", "offload"))]))
     two = weights(folder / "two")
     for name, value in weights(folder / "one").items():
         torch.testing.assert_close(value, two[name], rtol=0, atol=2e-6)
+
+
+@pytest.fixture(scope="module")
+def in_float32(tmp_path_factory) -> list[float]:
+    """Losses of one process in float32."""
+    folder = tmp_path_factory.mktemp("float32")
+    run(folder, "single-lingbot")
+    return losses(folder)
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    "strategy", ["fsdp-lingbot-bf16-teacher", zero("zero2-lingbot-bf16"), zero("zero3-lingbot-bf16-offload")]
+)
+def test_bfloat16_stays_near_float32(tmp_path, in_float32, strategy):
+    done = launch(tmp_path / "two", strategy)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rounded = losses(tmp_path / "two")
+    assert rounded == pytest.approx(in_float32, rel=0.05)
+    assert rounded != in_float32
+    assert rounded[-1] < 0.9 * rounded[0]
+    trained = weights(tmp_path / "two")
+    assert all(bool(torch.isfinite(value).all()) for value in trained.values())
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp-on_policy-teacher", zero("zero3")])
