@@ -2,7 +2,6 @@
 """Two processes do what one does."""
 
 import importlib.util
-import json
 import os
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed_run import run
+from distributed_run import lingbot_model, run
 
 from flashwam.student import load_wam
 
@@ -49,7 +48,6 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
         zero("zero2"),
         zero("zero2-offload"),
         zero("zero3-on_policy"),
-        zero("zero3-offload"),
     ],
 )
 def test_two_processes_train_as_one_does(tmp_path, strategy):
@@ -66,29 +64,24 @@ def compare_with_one(folder: Path, strategy: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def in_float32(tmp_path_factory) -> list[float]:
-    """Losses of one process in float32."""
+def in_float32(tmp_path_factory) -> dict[str, torch.Tensor]:
+    """Weights after the same training in one process, in float32."""
     folder = tmp_path_factory.mktemp("float32")
     run(folder, "single-lingbot")
-    return losses(folder)
-
-
-def losses(folder: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return weights(folder)
 
 
 @pytest.mark.parametrize(
     "strategy", ["fsdp-lingbot-bf16-teacher", zero("zero2-lingbot-bf16"), zero("zero3-lingbot-bf16-offload")]
 )
-def test_bfloat16_stays_near_float32(tmp_path, in_float32, strategy):
+def test_bfloat16_trains_as_float32_does(tmp_path, in_float32, strategy):
+    """The way the weights go: measured 4 % apart, 10 % where the weights themselves are rounded."""
     done = launch(tmp_path / "two", strategy)
     assert done.returncode == 0, done.stderr[-3000:]
-    rounded = losses(tmp_path / "two")
-    assert rounded == pytest.approx(in_float32, rel=0.05)
-    assert rounded != in_float32
-    assert rounded[-1] < 0.9 * rounded[0]
-    trained = weights(tmp_path / "two")
-    assert all(bool(torch.isfinite(value).all()) for value in trained.values())
+    start, two = lingbot_model(1).state_dict(), weights(tmp_path / "two")
+    way = torch.cat([(value - start[name]).flatten() for name, value in in_float32.items()])
+    other = torch.cat([(two[name].float() - start[name]).flatten() for name in in_float32])
+    assert 0.005 < float((other - way).norm() / way.norm()) < 0.2
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp-on_policy-teacher", zero("zero3")])
