@@ -43,7 +43,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     "strategy",
     [
         "ddp-lora",
-        "fsdp-lingbot-teacher",
+        "fsdp-teacher",
         "fsdp-on_policy",
         zero("zero2"),
         zero("zero2-offload"),

@@ -62,11 +62,11 @@ class CleanPast:
 
         return read
 
-    def text(self, block: int, embedded: Tensor) -> Callable[[Attention], KeyValue]:
-        """What gives a block the text's keys and values: made from embedded text [B, L, D] once, then kept."""
+    def text(self, block: int, embedded: Tensor | None) -> Callable[[Attention], KeyValue]:
+        """What gives a block the text's keys and values: made from embedded text [B, L, D] while filling, then kept."""
 
         def key_value(attention: Attention) -> KeyValue:
-            if block == len(self._text):
+            if embedded is not None:
                 self._text.append(attention.key_value(embedded))
             return self._text[block]
 

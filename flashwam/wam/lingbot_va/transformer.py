@@ -186,7 +186,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
             modulations.append(_per_group(modulation, x.shape[0], frames, repeats))
             rotaries.append(rotary)
         h, modulation, rotary = torch.cat(hidden, 1), torch.cat(modulations, 1), torch.cat(rotaries)
-        embedded_text = self.condition_embedder.text(text).to(h.dtype)
+        embedded_text = None if reading else self.condition_embedder.text(text).to(h.dtype)
 
         for index, block in enumerate(self.blocks):
             # Of the last block's clean tokens nothing but keys and values is seen.
