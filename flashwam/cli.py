@@ -211,7 +211,7 @@ def _convert(commands: Any) -> None:
     text = """\
 latents from raw LeRobot episodes, versions 2 and 3
 Encodes the pictures of every data set below RAW as the recipe's `data` section says (cameras, layout, camera_size,
-stride), with the autoencoder and text encoder of wam.pretrained, and writes the layout that LingBot-VA trains from
+stride), with the autoencoder and text encoder of wam.pretrained, and writes what `data.source: lerobot` reads
 below OUT, with the actions' quantiles. data.processes episodes are encoded at a time. A file that is there is never
 made again, so the same command goes on after an interruption."""
     examples = (
@@ -302,9 +302,9 @@ of its own. GET /healthz answers OK; GET /metrics gives sessions and latency per
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="folder of a teacher or student, or a run")
     parser.add_argument("--nfe", metavar="1v/1a", help="steps per chunk, or full (default: the checkpoint's own)")
     parser.add_argument(
-        "--preset", metavar="NAME", help="for another tool's LingBot-VA checkpoint: robotwin, libero, ..."
+        "--preset", metavar="NAME", help="for another tool's checkpoint, its family's settings: robotwin, libero, ..."
     )
-    parser.add_argument("--base", type=Path, metavar="DIR", help="LingBot-VA checkpoint with vae/ and text_encoder/")
+    parser.add_argument("--base", type=Path, metavar="DIR", help="checkpoint with vae/ and text_encoder/")
     parser.add_argument("--device", help="such as cuda:1 or cpu (default: cuda where there is one, or else cpu)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=29536, help="default: 29536; 0 takes a free one")
@@ -353,8 +353,8 @@ def _info(commands: Any) -> None:
     text = """\
 this installation, or what a folder holds
 Without a path: versions, device, rendering backend and what is missing, with the command that installs it.
-With a path: a run, a teacher, a student or a LingBot-VA checkpoint (as released, a fine-tune, a step of the Flash-WAM
-release, LeRobot's): family, size, streams, consistency functions, origin."""
+With a path: a run, a teacher, a student or another tool's checkpoint that a family knows (as released, a fine-tune, a
+step of the Flash-WAM release, LeRobot's): family, size, streams, consistency functions, origin."""
     examples = "  flashwam info\n  flashwam info runs/flash_wam/student\n  flashwam info checkpoints/lingbot-va-base"
     parser = _command(commands, "info", _run_info, text, examples)
     parser.add_argument("path", metavar="PATH", nargs="?", type=Path, help="a run, model or checkpoint folder")

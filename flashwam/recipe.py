@@ -210,6 +210,9 @@ class LoopConfig:
     """With fsdp: shard the teacher like the student instead of keeping it whole in every process."""
     offload: bool = False
     """With zero2 or zero3: keep the optimiser's state in the memory of the host."""
+    prefetch: int | None = None
+    """Steps whose samples are read ahead by a thread; 0 reads each where it is used. null: 2 for data that are read
+    from files at every draw (`data.source: lerobot`), 0 for those in memory. No number changes by it."""
     log_every: int = 10
     """Steps between log lines."""
     diagnose_every: int = 50
@@ -224,6 +227,7 @@ class LoopConfig:
         _check(self, positive, lambda value: value >= 1, "at least 1")
         _check(self, ("lr", "clip_norm"), lambda value: value > 0, "positive")
         _check(self, ("warmup_steps", "weight_decay", "diagnose_every"), lambda value: value >= 0, "at least 0")
+        _check(self, "prefetch", lambda value: value is None or value >= 0, "at least 0 or null")
         _check(self, "ema_decay", lambda value: 0 <= value < 1, "in [0, 1)")
         _check(self, "betas", lambda betas: len(betas) == 2 and all(0 <= b < 1 for b in betas), "two in [0, 1)")
         _check(self, "keep_steps", lambda kept: all(0 <= k <= self.steps for k in kept), f"in 0..{self.steps} (steps)")

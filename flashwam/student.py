@@ -94,8 +94,8 @@ def read_info(folder: Path | str) -> dict[str, Any]:
     path = Path(folder) / INFO_FILE
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is missing: expected a folder that flashwam saved. For a LingBot-VA checkpoint of another tool "
-            "name a preset, such as preset='robotwin'"
+            f"{path} is missing: expected a folder that flashwam saved. For a checkpoint of another tool name one of "
+            "its family's presets, such as preset='robotwin'"
         )
     try:
         return json.loads(path.read_text())
@@ -113,7 +113,7 @@ def model_folder(folder: Path | str) -> Path:
 
 
 def load_wam(folder: Path | str, *, preset: str | None = None, **options: Any) -> tuple[WorldActionModel, WamInfo]:
-    """Loads what `save_wam` wrote, or a LingBot-VA checkpoint of another tool.
+    """Loads what `save_wam` wrote, or another tool's checkpoint of a family that knows it.
 
     Args:
         folder: The model's folder.

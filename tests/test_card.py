@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import HfApi
+from tiny_models import tiny_wam
 
 from flashwam.card import model_card, write_card
 from flashwam.student import push_to_hub, save_wam
@@ -19,20 +20,7 @@ NAME = "diffusion_pytorch_model.safetensors"
 
 @pytest.fixture
 def model() -> LingBotVA:
-    return LingBotVA.create(
-        latent_size=(8, 16),
-        chunk_frames=4,
-        actions_per_frame=4,
-        window_chunks=29,
-        num_attention_heads=2,
-        attention_head_dim=20,
-        in_channels=6,
-        out_channels=6,
-        text_dim=12,
-        freq_dim=16,
-        ffn_dim=64,
-        num_layers=1,
-    )
+    return tiny_wam(latent_size=(8, 16), chunk_frames=4, window_chunks=29, patch_size=(1, 2, 2), action_dim=30)
 
 
 @pytest.fixture

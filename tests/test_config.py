@@ -8,6 +8,8 @@ from flashwam.core.consistency import LCM, Linear
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.vp import VPSchedule
 from flashwam.recipe import LoopConfig, LoraConfig
+from flashwam.wam.lingbot_va import LingBotConfig
+from flashwam.wam.lingbot_va.presets import preset
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 SHIPPED = sorted(RECIPES.rglob("*.yaml"))
@@ -58,6 +60,9 @@ def test_methods_are_those_of_the_paper(folder, regulariser):
 def test_recipes_at_full_size_have_the_published_values():
     for name, steps, teacher_steps in (("libero", 2000, 20), ("robotwin", 10000, 25)):
         recipe = load_recipe(f"{name}/flash_wam")
+        # Above all the reach of attention: a student's rollout shows it what the original's server would.
+        served = {key: value for key, value in recipe.wam.config.items() if key in LingBotConfig.__slots__}
+        assert LingBotConfig(**served) == preset(name).config
         loop, (video, action) = recipe.distill, recipe.streams.values()
         assert (loop.steps, loop.batch_size * loop.accumulation, loop.lr, loop.ema_decay) == (steps, 48, 5e-6, 0.995)
         assert (loop.betas, loop.weight_decay, loop.warmup_steps, loop.clip_norm) == ((0.9, 0.999), 0, 100, 2.0)

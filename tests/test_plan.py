@@ -193,9 +193,9 @@ def test_time_is_the_published_one_scaled():
     }
     assert hours["libero/flash_wam", 4] == pytest.approx(24)
     assert hours["libero/flash_wam", 2] == pytest.approx(48)
-    # Twelve passes a step in place of six: four guided teacher steps in place of one.
-    assert hours["libero/best", 4] == pytest.approx(48)
-    assert hours["robotwin/best", 4] == pytest.approx(48 * 4320 / 1136 * 10000 / 2000)
+    # Nine passes a step in place of six: of the three further sub-steps, half a pass with and without text each.
+    assert hours["libero/best", 4] == pytest.approx(36)
+    assert hours["robotwin/best", 4] == pytest.approx(36 * 4320 / 1136 * 10000 / 2000)
     teacher = plan_training(load_recipe("libero/flash_wam"), "train", gpus=4)
     assert (teacher.roles, teacher.time.seconds) == ((), pytest.approx(24 * 3600))
 

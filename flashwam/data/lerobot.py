@@ -81,10 +81,13 @@ class SegmentDataset(Dataset):
     Attributes:
         shapes: Stream name -> (C, H, W) of its tensors, and "text" -> (L, D).
         bad: What was skipped so far.
+        prefetch: Steps that a training reads ahead.
 
     Raises:
         FileNotFoundError, ValueError: Something is missing, damaged or foreign; the message names file and reason.
     """
+
+    prefetch = 2
 
     def __init__(
         self,

@@ -142,7 +142,10 @@ class FullyShardedStrategy(Strategy):
     def _shard(self, model: nn.Module, *, reshard_after_forward: bool | None = None) -> None:
         policy = MixedPrecisionPolicy()
         if self.loop.precision == "bf16":
-            policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+            # Inputs stay as they are: a noise level of 8 bits is another one than the loss' own.
+            policy = MixedPrecisionPolicy(
+                param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
+            )
         names = {name for module in model.modules() for name in getattr(module, "_no_split_modules", None) or ()}
         for module in model.modules():
             if type(module).__name__ in names:

@@ -29,9 +29,15 @@ def frozen_copy(model: WorldActionModel, name: str) -> WorldActionModel:
 
 @torch.no_grad()
 def ema_update(target: nn.Module, source: nn.Module, *, decay: float) -> None:
-    """target = decay target + (1 - decay) source for every parameter; buffers are copied."""
-    ours, theirs = list(target.parameters()), list(source.parameters())
-    torch._foreach_lerp_(ours, theirs, 1 - decay)
+    """target = decay target + (1 - decay) source for every parameter, in the target's dtype; buffers are copied."""
+    pairs = list(zip(target.parameters(), source.parameters(), strict=True))
+    alike = [pair for pair in pairs if pair[0].dtype == pair[1].dtype]
+    if alike:
+        torch._foreach_lerp_(*map(list, zip(*alike, strict=True)), 1 - decay)
+    for mine, other in pairs:
+        # DeepSpeed rounds the model that it trains to bfloat16. One at a time: a whole copy would not fit.
+        if mine.dtype != other.dtype:
+            mine.lerp_(other.to(mine.dtype), 1 - decay)
     for mine, other in zip(target.buffers(), source.buffers(), strict=True):
         mine.copy_(other)
 

@@ -3,8 +3,9 @@
 
 import logging
 import math
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from flashwam.distillation.draws import Draws
 from flashwam.distillation.files import clear_leftovers, only_writer, whole_folder
 from flashwam.distillation.methods.base import Method, MethodOutput, NonFiniteError
 from flashwam.distillation.metrics import MetricsLog, gradient_metrics, loss_metrics
+from flashwam.distillation.prefetch import read_ahead
 from flashwam.distillation.roles import relative_distance
 from flashwam.distillation.strategy import make_strategy
 from flashwam.recipe import LoopConfig
@@ -37,7 +39,8 @@ class Source(Protocol):
     def batch(self, indices: list[int]) -> Batch:
         """The samples of these draws; draw i must depend on nothing but i (and the source's own seed).
 
-        A source that has `describe(index) -> str` too gets its words into error messages.
+        A source that has `describe(index) -> str` too gets its words into error messages. One whose draws take time
+        says with `prefetch` how many steps ahead it is read, by a thread of its own, where the recipe does not say.
         """
 
 
@@ -114,6 +117,9 @@ class _Training:
         self.strategy = make_strategy(loop)
         self.accelerator = self.strategy.accelerator
         self.per_batch = self._share_of_batch()
+        # The source is asked from one thread at a time.
+        self.reading = threading.Lock()
+        self.ahead = getattr(source, "prefetch", 0) if loop.prefetch is None else loop.prefetch
         # DeepSpeed's hooks bear one backward pass per forward.
         self.diagnoses = loop.diagnose_every > 0 and loop.strategy in ("single", "ddp")
         if loop.diagnose_every > 0 and not self.diagnoses:
@@ -170,9 +176,13 @@ class _Training:
             self._keep(0)
         log = MetricsLog(self.run_dir, first) if main else None
         began = time.monotonic()
-        with tqdm(total=loop.steps, initial=first, disable=None if main else True, mininterval=1.0) as bar:
+        draws = (self._indices(step, part) for step in range(first, loop.steps) for part in range(loop.accumulation))
+        with (
+            read_ahead(self._read, draws, depth=self.ahead * loop.accumulation) as batches,
+            tqdm(total=loop.steps, initial=first, disable=None if main else True, mininterval=1.0) as bar,
+        ):
             for step in range(first, loop.steps):
-                values = self._step(step)
+                values = self._step(step, batches)
                 done = step + 1
                 if values is not None and log is not None:
                     rate = (done - first) / (time.monotonic() - began)
@@ -192,7 +202,7 @@ class _Training:
         self._export(result, loop.steps)
         return result
 
-    def _step(self, step: int) -> dict[str, float] | None:
+    def _step(self, step: int, batches: Iterator[Batch]) -> dict[str, float] | None:
         """One optimiser step; its numbers where they are due."""
         loop, accelerator = self.loop, self.accelerator
         done = step + 1
@@ -200,7 +210,8 @@ class _Training:
         diagnosed = self.diagnoses and (done % loop.diagnose_every == 0 or step == 0)
         values: dict[str, float] | None = None
         for part in range(loop.accumulation):
-            batch, draws = self._samples(step, part)
+            batch = next(batches).to(accelerator.device)
+            draws = Draws(seed=self.seed, step=step, positions=self._positions(part), device=accelerator.device)
             with accelerator.accumulate(self.method.roles.student):
                 output = self._loss(batch, draws)
                 self._check_loss(output, batch)
@@ -231,17 +242,22 @@ class _Training:
             describe = getattr(self.source, "describe", None)
             if describe is None or error.sample is None:
                 raise
-            raise NonFiniteError(f"{error} (sample {error.sample}: {describe(error.sample)})") from error
+            with self.reading:
+                described = describe(error.sample)
+            raise NonFiniteError(f"{error} (sample {error.sample}: {described})") from error
 
-    def _samples(self, step: int, part: int) -> tuple[Batch, Draws]:
-        """This process' samples of one accumulated batch; positions count over the whole optimiser step."""
-        loop = self.loop
-        start = part * loop.batch_size + self.accelerator.process_index * self.per_batch
-        positions = range(start, start + self.per_batch)
-        first = step * loop.batch_size * loop.accumulation
-        device = self.accelerator.device
-        batch = self.source.batch([first + position for position in positions]).to(device)
-        return batch, Draws(seed=self.seed, step=step, positions=positions, device=device)
+    def _positions(self, part: int) -> range:
+        """Places of this process' samples of one accumulated batch, counted over the whole optimiser step."""
+        start = part * self.loop.batch_size + self.accelerator.process_index * self.per_batch
+        return range(start, start + self.per_batch)
+
+    def _indices(self, step: int, part: int) -> list[int]:
+        first = step * self.loop.batch_size * self.loop.accumulation
+        return [first + position for position in self._positions(part)]
+
+    def _read(self, indices: list[int]) -> Batch:
+        with self.reading:
+            return self.source.batch(indices)
 
     def _check_loss(self, output: MethodOutput, batch: Batch) -> None:
         if not bool(torch.isfinite(output.loss.detach())):

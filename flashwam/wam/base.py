@@ -10,7 +10,7 @@ Stream tensors are [B, C, F, H, W]; actions are [B, A, F, N, 1] with N actions p
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
@@ -20,7 +20,20 @@ from torch import Tensor, nn
 
 from flashwam.wam.plain import load_weights, read_settings, save_plain
 
-__all__ = ["RolloutSession", "WorldActionModel"]
+__all__ = ["Kept", "RolloutSession", "WorldActionModel"]
+
+
+class Kept:
+    """What a model keeps of its clean tokens and context between calls of `velocity`; empty at first.
+
+    A class of its own, since wrappers of a model rebuild the containers that they are called with.
+
+    Attributes:
+        held: The family's own.
+    """
+
+    def __init__(self) -> None:
+        self.held: Any = None
 
 
 class RolloutSession(ABC):
@@ -103,6 +116,10 @@ class WorldActionModel(nn.Module, ABC):
         later stage is drawn given the earlier ones. One stream a stage unless a family says otherwise."""
         return tuple((name,) for name in self.streams)
 
+    def whole_stages(self, names: Collection[str]) -> set[str]:
+        """Some streams and those that are drawn together with them."""
+        return {name for stage in self.stages if not set(stage).isdisjoint(names) for name in stage}
+
     @property
     def execute_frames(self) -> int:
         """Latent frames of a chunk, beyond those observed already, that are executed before the next chunk is drawn."""
@@ -122,13 +139,17 @@ class WorldActionModel(nn.Module, ABC):
         clean tokens of their own chunk's earlier stages; nothing else, since nothing else is there when a chunk is
         drawn. An observed frame stands in its noisy slot at sigma 0 (or see `conditions_on_first`).
 
+        No stage sees another one's noisy tokens, so its velocities are the same whichever others are asked for.
+
         Args:
             noisy: Stream name -> [B, C, F', H, W], the last F' <= F frames; a stream of another stage may be left
                 out and takes part with its clean tokens alone.
             sigma: Stream name -> [B, F'] in [0, 1], one level per latent frame.
             clean: Stream name -> [B, C, F, H, W].
             context: "text" [B, L, D]; optional "clean_sigma" (stream name -> [B, F], the clean slots' own level),
-                "chunk_frames" and "window_chunks" (ints that replace the model's own).
+                "chunk_frames" and "window_chunks" (ints that replace the model's own), and "kept" (a `Kept`, the same
+                for calls without gradient that share weights, `clean` and the rest of the context: a family may keep
+                there what these alone determine, or ignore it).
 
         Returns:
             Stream name -> eps - x0, shaped like `noisy`.

@@ -62,6 +62,7 @@ class ReplaySession(RolloutSession):
             text=self._text,
             null_text=self._null_text,
             scales={name: self._guidance.get(name, 1.0) for name in noisy},
+            together_with=self._wam.whole_stages,
         )
 
     def append(self, stream: str, clean: Tensor, *, predicted: bool) -> None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A toy distillation for torchrun: `distributed_run.py FOLDER STRATEGY[-OPTION...]`.
 
-Options: lora (adapters), on_policy (the method), teacher (shard it too), killed (one process dies on the way, once).
+Options: lora (adapters), on_policy (the method), teacher (shard it too), killed (one process dies on the way, once),
+bf16 (precision), offload (the optimiser's state), lingbot (a real network, a teacher of the same kind in three steps).
 """
 
 import os
@@ -11,11 +12,14 @@ from pathlib import Path
 
 import torch
 from distill_toys import GaussianTeacher, ToySource, ToyWam
+from test_methods_on_lingbot import Waves
+from test_methods_on_lingbot import make as lingbot_model
 
 from flashwam.core.batch import Batch
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.methods import make_method
 from flashwam.distillation.trainer import train
+from flashwam.pipeline import set_precision
 from flashwam.recipe import LoopConfig, LoraConfig
 
 
@@ -33,33 +37,55 @@ class Dies(ToySource):
         return super().batch(indices)
 
 
+def _levels_are_exact(model: torch.nn.Module, inputs: tuple) -> None:
+    """Noise levels must reach a model as they were drawn, whatever its weights are rounded to."""
+    rounded = {name: level.dtype for name, level in inputs[1].items() if level.dtype != torch.float32}
+    if rounded:
+        raise TypeError(f"{type(model).__name__} was called with rounded noise levels: {rounded}")
+
+
 def run(folder: Path, asked: str) -> Path:
     """Six steps of two accumulated batches, one stream without a loss; checkpoints on the way."""
     strategy, *options = asked.split("-")
-    adapted, on_policy = "lora" in options, "on_policy" in options
+    adapted, on_policy, lingbot = "lora" in options, "on_policy" in options, "lingbot" in options
     streams = {
         "video": StreamSpec.from_config(
-            "video", {"shift": 5.0, "guidance": [2, 4], "weight": 0.0 if on_policy else 1.0}
+            "video",
+            {
+                "shift": 5.0,
+                "guidance": [2, 4],
+                "weight": 0.0 if on_policy else 1.0,
+                "teacher_substeps": 3 if lingbot else 1,
+            },
         ),
-        "action": StreamSpec.from_config("action", {"shift": 1.0, "weight": 1.0 if on_policy else 0.0}),
+        "action": StreamSpec.from_config("action", {"shift": 1.0, "weight": float(on_policy or lingbot)}),
     }
     loop = LoopConfig(
         method="on_policy" if on_policy else "consistency",
         strategy=strategy,
+        precision="bf16" if "bf16" in options else "no",
+        offload="offload" in options,
         shard_teacher="teacher" in options,
         lora=LoraConfig(rank=2, alpha=4, targets=("video", "action", "shared")) if adapted else None,
         steps=6,
         batch_size=8,
         accumulation=2,
-        lr=1e-2,
+        lr=1e-3 if lingbot else 1e-2,
+        log_every=1,
         warmup_steps=2,
         save_every=2,
         diagnose_every=3,
     )
-    student = ToyWam.create(seed=1)
-    method = make_method(loop, streams, student, teacher=student if adapted else GaussianTeacher())
+    if lingbot:
+        student, teacher = (lingbot_model(seed) for seed in (1, 2))
+        for model in (student, teacher):
+            model.register_forward_pre_hook(_levels_are_exact)
+    else:
+        student, teacher = ToyWam.create(seed=1), GaussianTeacher()
+    set_precision(loop, student, teacher)
+    method = make_method(loop, streams, student, teacher=student if adapted else teacher)
     dies = "killed" in options and os.environ.get("RANK") == "1"
-    source = Dies(folder.with_name("died")) if dies else ToySource()
+    source = Waves() if lingbot else Dies(folder.with_name("died")) if dies else ToySource()
     return train(method, source, loop, run_dir=folder, seed=0)
 
 

@@ -92,7 +92,7 @@ def test_guidance_formula_for_guided_streams_only(teacher, batch):
     guided = guided_velocity(
         teacher, *arguments, text=batch.text, null_text=batch.null_text, scales={"video": 3.0, "action": 1.0}
     )
-    assert teacher.calls == 1
+    assert teacher.calls == 2
     expected = unconditional["video"] + 3 * (conditional["video"] - unconditional["video"])
     torch.testing.assert_close(guided["video"], expected)
     assert not torch.allclose(guided["video"], conditional["video"])

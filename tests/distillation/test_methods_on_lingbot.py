@@ -5,14 +5,19 @@ import json
 
 import pytest
 import torch
+from tiny_models import tiny_wam
 
 from flashwam.core.batch import Batch
+from flashwam.core.losses import pseudo_huber
+from flashwam.core.noise import append_dims
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods import make_method
+from flashwam.distillation.methods.base import reduce_elements, start_states, training_levels
+from flashwam.distillation.methods.consistency import jump_levels
 from flashwam.distillation.roles import relative_distance
 from flashwam.distillation.trainer import train
-from flashwam.recipe import LoopConfig
+from flashwam.recipe import LoopConfig, LoraConfig
 from flashwam.sampling import Rollout, samplers_for
 from flashwam.student import load_wam
 from flashwam.wam.lingbot_va import LingBotVA
@@ -25,24 +30,16 @@ STREAMS = {
 
 
 def make(seed: int = 0) -> LingBotVA:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return LingBotVA.create(
-            latent_size=(4, 4),
-            chunk_frames=2,
-            actions_per_frame=2,
-            window_chunks=6,
-            patch_size=(1, 2, 2),
-            num_attention_heads=2,
-            attention_head_dim=20,
-            in_channels=3,
-            out_channels=3,
-            action_dim=4,
-            text_dim=8,
-            freq_dim=16,
-            ffn_dim=64,
-            num_layers=2,
-        )
+    return tiny_wam(
+        seed=seed,
+        latent_size=(4, 4),
+        actions_per_frame=2,
+        window_chunks=6,
+        patch_size=(1, 2, 2),
+        text_dim=8,
+        ffn_dim=64,
+        num_layers=2,
+    )
 
 
 class Waves:
@@ -141,6 +138,69 @@ def test_on_policy_chunks_are_a_rollouts(chunk):
     noise = {name: draws.normal(f"noise/{name}", end.shape[1:]) for name, end in ends.items()}
     expected = rollout(teacher, 1, True).predict(noise, replace={"video": drawn})["action"]
     torch.testing.assert_close(ends["action"], expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize("substeps", [{"video": 3, "action": 3}, {"video": 1, "action": 3}, {"video": 3, "action": 0}])
+def test_a_step_equals_one_of_whole_passes(adapted, substeps):
+    """Loss and gradients, against four sorts of pass over every token with nothing left out or kept.
+
+    Zero sub-steps stand for a stream without a loss.
+    """
+    streams = {
+        name: StreamSpec.from_config(
+            name,
+            {
+                **spec.config,
+                "teacher_substeps": max(1, substeps[name]),
+                "weight": float(substeps[name] > 0),
+                "regulariser": 0.0,
+            },
+        )
+        for name, spec in STREAMS.items()
+    }
+    student = make(seed=3)
+    config = loop("consistency", lora=LoraConfig(rank=2, alpha=4) if adapted else None)
+    method = make_method(config, streams, student, teacher=student if adapted else make(seed=4))
+    with torch.no_grad():
+        for number, parameter in enumerate(method.roles.model.parameters()):
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)) * 0.05)
+    batch, draws = Waves().batch([0, 1]), draws_at(1)
+    output = method.loss(batch, draws)
+    parameters = [p for p in method.roles.model.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(output.loss, parameters, allow_unused=True)
+
+    start = training_levels(streams, batch, draws)
+    path = {
+        name: jump_levels(s.schedule, start[name], s.schedule.jump(start[name], s.anchors), substeps[name])
+        for name, s in streams.items()
+    }
+    noisy, sigma, _ = start_states(batch, {name: levels[0] for name, levels in path.items()}, draws)
+    x, text, null = dict(noisy), {"text": batch.text}, {"text": batch.null_text.expand_as(batch.text)}
+    path = {name: levels.masked_fill(batch.given, 0.0) for name, levels in path.items()}
+    scale = 1 + 2 * draws.shared_uniform("guidance/video")
+    with torch.no_grad():
+        for k in range(3):
+            now, after = ({n: p[min(k + i, len(p) - 1)] for n, p in path.items()} for i in (0, 1))
+            velocity = method.roles.teacher(x, now, batch.history, text)
+            without = method.roles.teacher(x, now, batch.history, null)
+            velocity["video"] = without["video"] + scale * (velocity["video"] - without["video"])
+            x = {n: x[n] + append_dims(after[n] - now[n], x[n]) * velocity[n] for n in x}
+        aimed = method.roles.target(x, {n: p[-1] for n, p in path.items()}, batch.history, text)
+    own = method.roles.student(noisy, sigma, batch.history, text)
+    expected = torch.zeros(())
+    for name, spec in streams.items():
+        if spec.weight:
+            one = spec.consistency(noisy[name], sigma[name], own[name])
+            other = spec.consistency(x[name], path[name][-1], aimed[name])
+            elements = pseudo_huber(one, other, c=spec.huber_c)
+            expected = expected + reduce_elements(elements, batch.loss_mask(name))[0].mean()
+    torch.testing.assert_close(output.loss, expected, rtol=1e-5, atol=1e-6)
+    of_all = torch.autograd.grad(expected, parameters, allow_unused=True)
+    for mine, other in zip(gradients, of_all, strict=True):
+        assert (mine is None) <= (other is None or not other.any())
+        if mine is not None:
+            torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-6)
 
 
 def draws_at(step: int) -> Draws:

@@ -20,6 +20,20 @@ def test_moving_average_follows_its_formula(wam):
         torch.testing.assert_close(p, s + 1 - 0.9**2, rtol=0, atol=1e-6)
 
 
+def test_moving_average_keeps_its_digits_where_the_student_is_rounded(wam):
+    """As DeepSpeed rounds the model that it trains: whole, or in part."""
+    for rounded in (wam.shared, wam):
+        roles = Roles(wam, target=True)
+        before = {name: p.clone() for name, p in roles.target.named_parameters()}
+        rounded.to(torch.bfloat16)
+        roles.update_target(0.999)
+        for name, p in roles.target.named_parameters():
+            source = wam.get_parameter(name).float()
+            assert p.dtype == before[name].dtype
+            if p.dtype == torch.float32:
+                torch.testing.assert_close(p, torch.lerp(before[name], source, 0.001), rtol=0, atol=1e-8)
+
+
 def test_frozen_copies_take_no_gradient_and_share_no_memory(wam, teacher):
     roles = Roles(wam, teacher=teacher, target=True, reference=True)
     for frozen in (roles.teacher, roles.target, roles.reference):

@@ -8,15 +8,13 @@ import torch
 pytest.importorskip("websockets")
 pytest.importorskip("msgpack")
 
+from tiny_models import tiny_codec, tiny_wam
+
 from flashwam.core.streams import StreamSpec
-from flashwam.data.actions import ActionNorm
-from flashwam.data.autoencoder import FrameAutoencoder
-from flashwam.data.codec import Codec
 from flashwam.data.episodes import CAMERA
 from flashwam.serve.policy import load_served
 from flashwam.serve.server import ServerOptions, serving
 from flashwam.student import save_wam
-from flashwam.wam.lingbot_va import LingBotVA
 
 STREAMS = {
     "video": StreamSpec.from_config("video", {"shift": 5.0, "consistency": "lcm"}),
@@ -28,31 +26,14 @@ STREAMS = {
 def checkpoint(tmp_path_factory):
     """Folder of a student with its codec: chunks of 2 frames, 4 actions a frame, pictures of 64 pixels."""
     folder = tmp_path_factory.mktemp("run") / "student"
+    wam = tiny_wam()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        wam = LingBotVA.create(
-            latent_size=(8, 8),
-            chunk_frames=2,
-            actions_per_frame=4,
-            window_chunks=2,
-            patch_size=(1, 4, 4),
-            num_attention_heads=2,
-            attention_head_dim=20,
-            in_channels=3,
-            out_channels=3,
-            action_dim=4,
-            text_dim=32,
-            freq_dim=16,
-            ffn_dim=32,
-            num_layers=1,
-        )
         for parameter in wam.parameters():
             torch.nn.init.normal_(parameter, std=0.2)
-        autoencoder = FrameAutoencoder(latent_channels=3, width=16)
     recipe = {"data": {"tasks": ["faucet-turn"]}, "evaluate": {"episodes": 1}}
     save_wam(folder, wam, STREAMS, kind="student", info={"steps": 7, "name": "tiny", "recipe": recipe})
-    norm = ActionNorm(q01=(-0.9, -1.0, -0.5, -1.0), q99=(0.8, 1.0, 1.0, 1.0), used=(0, 1, 2, 3))
-    Codec(autoencoder=autoencoder, actions=norm).save(folder)
+    tiny_codec(q01=(-0.9, -1.0, -0.5, -1.0), q99=(0.8, 1.0, 1.0, 1.0)).save(folder)
     return folder
 
 

@@ -223,3 +223,19 @@ def test_given_frames_are_left_alone_by_other_families():
     assert not output.terms["video"].frame_mask[:, 0].any()
     assert (output.terms["video"].sigma[:, 0] == 0).all()
     assert replace(data, given=torch.zeros_like(data.given)).loss_mask("video").all()
+
+
+@pytest.mark.parametrize("substeps", [1, 3])
+def test_a_stream_without_loss_goes_along_with_its_stage(substeps):
+    """A stage is asked for whole, also where one stream is not distilled, takes fewer steps, or is guided alone."""
+    streams = specs()
+    streams["video"] = replace(streams["video"], teacher_substeps=substeps, guidance=(2.0, 2.0))
+    streams["action"] = replace(streams["action"], weight=0.0)
+    student, teacher = Joint(gain=0.9), Joint()
+    method = ConsistencyDistillation(streams, student, teacher=teacher)
+    output = method.loss(batch(), Draws(seed=0, step=0, positions=range(BATCH)))
+    assert set(output.terms) == {"video"}
+    assert torch.isfinite(output.loss)
+    assert len(teacher.calls) == 2 * substeps  # with and without text
+    for call in teacher.calls + student.calls:
+        assert set(call) == {"video", "action"}

@@ -89,7 +89,7 @@ def test_memory_stays_bounded() -> None:
                 cache.write(layer, *tokens(4, ROWS, block)[1:, layer])
             cache.close([(block, False)])
         cache.forget(2 * chunk + 2)
-        sizes.append(cache._buffer.shape[4])
+        sizes.append(cache.buffer.shape[4])
     assert sizes[-1] == sizes[10] <= 2 * 4 * (3 + 3)
 
 

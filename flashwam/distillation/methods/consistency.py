@@ -5,7 +5,7 @@
 Letters: B samples, C channels, F latent frames, H and W the rest of a stream's tokens.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from flashwam.distillation.methods.base import (
     start_states,
     training_levels,
 )
-from flashwam.wam.base import WorldActionModel
+from flashwam.wam.base import Kept, WorldActionModel
 from flashwam.wam.guidance import guided_velocity
 
 __all__ = ["ConsistencyDistillation", "jump_levels"]
@@ -55,7 +55,8 @@ class ConsistencyDistillation(Method):
     """|f_student(x_s, sigma_s) - f_target(x_e, sigma_e)| in pseudo-Huber distance, per stream.
 
     x_e is where the frozen teacher's (guided) Euler steps carry x_s; one joint forward of every role serves all
-    streams. A stream with weight 0 and regulariser 0 takes part in the forwards and gets no loss.
+    streams. Each forward has noisy tokens of those streams alone whose velocity a loss reads: one with weight 0 takes
+    part in the teacher's and the target's with its clean tokens, one without a regulariser either in the student's too.
 
     Args:
         streams: See `Method`.
@@ -92,16 +93,20 @@ class ConsistencyDistillation(Method):
         )
         path = {
             name: jump_levels(
-                spec.schedule, start[name], spec.schedule.jump(start[name], spec.anchors), self._steps(spec)
+                spec.schedule, start[name], spec.schedule.jump(start[name], spec.anchors), spec.teacher_substeps
             )
             for name, spec in self.streams.items()
         }
         noisy, sigma, noise = start_states(batch, {name: levels[0] for name, levels in path.items()}, draws)
         context = {"text": batch.text}
-        end, end_sigma = self._teacher_jump(noisy, path, batch, draws)
-        with torch.no_grad():
-            target_velocity = self.roles.target(end, end_sigma, batch.history, context)
-        velocity = self.roles.student(noisy, sigma, batch.history, context)
+        whole_stages = self.roles.model.whole_stages
+        jumping = whole_stages({name for name, spec in self.streams.items() if spec.weight > 0})
+        read = jumping | whole_stages({name for name, spec in self.streams.items() if spec.regulariser > 0})
+        if jumping:
+            end, end_sigma = self._teacher_jump(_of(noisy, jumping), _of(path, jumping), batch, draws)
+            with torch.no_grad():
+                target_velocity = self.roles.target(end, end_sigma, batch.history, context)
+        velocity = self.roles.student(_of(noisy, read), _of(sigma, read), batch.history, context)
 
         terms: dict[str, StreamTerm] = {}
         metrics: dict[str, Tensor] = {}
@@ -138,28 +143,40 @@ class ConsistencyDistillation(Method):
         self.check_finite(terms, batch)
         return MethodOutput(loss=total, terms=terms, metrics=metrics)
 
-    @staticmethod
-    def _steps(spec: StreamSpec) -> int:
-        """Teacher steps of a stream; the jump of one without a consistency loss is never looked at."""
-        return spec.teacher_substeps if spec.weight > 0 else 1
-
     @torch.no_grad()
     def _teacher_jump(
         self, noisy: Mapping[str, Tensor], path: Mapping[str, Tensor], batch: Batch, draws: Draws
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Every stream carried along its path in joint forwards; those with fewer steps wait at their end."""
+        """Streams carried along their paths in joint forwards; those with fewer steps stay at their end."""
         scales = {}
-        for name, spec in self.streams.items():
-            if spec.guidance is not None and spec.weight > 0:
+        for name in path:
+            spec = self.streams[name]
+            if spec.guidance is not None:
                 low, high = spec.guidance
                 scales[name] = low + (high - low) * draws.shared_uniform(f"guidance/{name}")
         path = {name: levels.masked_fill(batch.given, 0.0) for name, levels in path.items()}
+        steps = max(len(levels) - 1 for levels in path.values())
+        kept: dict[str, Kept] | None = {} if steps > 1 else None
         x = dict(noisy)
-        for k in range(max(len(levels) - 1 for levels in path.values())):
-            level = {name: levels[min(k, len(levels) - 1)] for name, levels in path.items()}
-            following = {name: levels[min(k + 1, len(levels) - 1)] for name, levels in path.items()}
+        for k in range(steps):
+            moving = [name for name, levels in path.items() if k + 1 < len(levels)]
+            needed = self.roles.model.whole_stages(moving)
             velocity = guided_velocity(
-                self.roles.teacher, x, level, batch.history, text=batch.text, null_text=batch.null_text, scales=scales
+                self.roles.teacher,
+                _of(x, needed),
+                {name: levels[min(k, len(levels) - 1)] for name, levels in path.items() if name in needed},
+                batch.history,
+                text=batch.text,
+                null_text=batch.null_text,
+                scales=scales,
+                together_with=self.roles.model.whole_stages,
+                kept=kept,
             )
-            x = {name: x[name] + append_dims(following[name] - level[name], x[name]) * velocity[name] for name in x}
+            for name in moving:
+                x[name] = x[name] + append_dims(path[name][k + 1] - path[name][k], x[name]) * velocity[name]
         return x, {name: levels[-1] for name, levels in path.items()}
+
+
+def _of(parts: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
+    """Some streams, in their order."""
+    return {name: part for name, part in parts.items() if name in names}

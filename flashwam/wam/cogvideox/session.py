@@ -81,7 +81,14 @@ class CogVideoXSession(RolloutSession):
         if "video" in clean:
             clean["video"][:, :, 0] = self._observation
         return guided_velocity(
-            self._wam, noisy, sigma, clean, text=self._text, null_text=self._null_text, scales=self.guidance
+            self._wam,
+            noisy,
+            sigma,
+            clean,
+            text=self._text,
+            null_text=self._null_text,
+            scales=self.guidance,
+            together_with=self._wam.whole_stages,
         )
 
     def append(self, stream: str, clean: Tensor, *, predicted: bool) -> None:

@@ -3,18 +3,21 @@
 
 Shapes: R rows (episodes; twice as many under guidance), S tokens of a pass, d head dimension.
 
-Blocks (one chunk's video, one chunk's actions) follow each other in one contiguous buffer, so attention reads a slice
-of it: the window moves the slice's start, forgetting predictions moves its end, and nothing is gathered.
+In a `BlockCache` blocks (one chunk's video, one chunk's actions) follow each other in one contiguous buffer, so
+attention reads a slice of it: the window moves the slice's start, forgetting predictions moves its end, and nothing is
+gathered.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Block", "BlockCache"]
+__all__ = ["Block", "BlockCache", "RolloutCache"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +34,8 @@ class Block:
     """Whether these tokens were imagined and may be dropped."""
 
 
-class BlockCache:
-    """Sliding buffer of keys and values of all layers.
+class RolloutCache(ABC):
+    """Keys and values of all layers; what a rollout asks of them, whatever their buffer.
 
     Args:
         layers: Number of layers.
@@ -40,8 +43,14 @@ class BlockCache:
         heads: Attention heads.
         head_dim: d.
         window: Reach of attention in blocks, as in the training mask: block q sees block k where q - k <= window.
+        capacity: Tokens that the buffer has room for at first.
         dtype: Dtype of keys and values.
         device: Their device.
+
+    Attributes:
+        blocks: What is held, ascending.
+        buffer: [2, layers, R, heads, capacity, d], keys and values.
+        rows: Rows of the opened pass.
     """
 
     def __init__(
@@ -52,6 +61,7 @@ class BlockCache:
         heads: int,
         head_dim: int,
         window: int,
+        capacity: int = 0,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -59,15 +69,11 @@ class BlockCache:
             raise ValueError(f"window must be at least 1 block, so that actions see their chunk's video, got {window}")
         self.window = window
         self.blocks: list[Block] = []
-        self._buffer = torch.empty(2, layers, rows, heads, 0, head_dim, dtype=dtype, device=device)
-        self._reach: list[tuple[int, int, int]] = []
-        self._rows = rows
+        # Zeros, since what is masked is still multiplied.
+        self.buffer = torch.zeros(2, layers, rows, heads, capacity, head_dim, dtype=dtype, device=device)
+        self.rows = rows
 
-    @property
-    def end(self) -> int:
-        """End of the last block in the buffer."""
-        return self.blocks[-1].end if self.blocks else 0
-
+    @abstractmethod
     def open(self, blocks: Sequence[tuple[int, int]], *, rows: int | None = None) -> None:
         """Make ready for a pass over some blocks; until `close` their tokens are temporary.
 
@@ -76,8 +82,47 @@ class BlockCache:
                 last layer can leave the others' queries out.
             rows: The pass runs the first so many rows; all by default.
         """
+
+    @abstractmethod
+    def attend(self, layer: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """Attention of the opened blocks, each over all in its reach; it writes their keys and values.
+
+        Queries may be given for the leading tokens alone.
+        """
+
+    @abstractmethod
+    def write(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """Write the opened blocks' keys and values, [R, heads, S, d] each."""
+
+    @abstractmethod
+    def close(self, blocks: Sequence[tuple[int, bool]]) -> None:
+        """Keep the first opened blocks of the pass just run: block id and whether it is predicted."""
+
+    def drop_predicted(self) -> None:
+        """Forget every predicted block; observed ones never follow them, so the rest stays contiguous."""
+        self.blocks = [block for block in self.blocks if not block.predicted]
+
+    def forget(self, index: int) -> None:
+        """Drop the blocks that no block from `index` on can reach."""
+        self.blocks = [block for block in self.blocks if block.index >= index - self.window]
+
+
+class BlockCache(RolloutCache):
+    """A sliding buffer that grows with what is in it; arguments are those of `RolloutCache`."""
+
+    def __init__(self, layers: int, rows: int, **options: Any) -> None:
+        super().__init__(layers, rows, **options)
+        self._reach: list[tuple[int, int, int]] = []
+
+    @property
+    def end(self) -> int:
+        """End of the last block in the buffer."""
+        return self.blocks[-1].end if self.blocks else 0
+
+    def open(self, blocks: Sequence[tuple[int, int]], *, rows: int | None = None) -> None:
+        """See `RolloutCache.open`."""
         tokens = sum(count for _, count in blocks)
-        if self.end + tokens > self._buffer.shape[4]:
+        if self.end + tokens > self.buffer.shape[4]:
             self._make_room(tokens)
         starts = [(block.index, block.begin) for block in self.blocks]
         self._reach = []
@@ -87,17 +132,14 @@ class BlockCache:
             begin = next(start for held, start in starts if held >= index - self.window)
             self._reach.append((begin, end, end + count))
             end += count
-        self._rows = self._buffer.shape[2] if rows is None else rows
+        self.rows = self.buffer.shape[2] if rows is None else rows
 
     def attend(self, layer: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-        """Attention of the opened blocks, each over all in its reach; it writes their keys and values.
-
-        Queries may be given for the leading tokens alone.
-        """
+        """See `RolloutCache.attend`."""
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             self.write(layer, k, v)
-            keys, values = self._buffer[:, layer, : self._rows]
+            keys, values = self.buffer[:, layer, : self.rows]
             attended, at = [], 0
             for begin, start, end in self._in_pass():
                 if at == q.shape[2]:
@@ -112,8 +154,8 @@ class BlockCache:
         return attend
 
     def write(self, layer: int, k: Tensor, v: Tensor) -> None:
-        """Write the opened blocks' keys and values, [R, heads, S, d] each."""
-        keys, values = self._buffer[:, layer, : self._rows]
+        """See `RolloutCache.write`."""
+        keys, values = self.buffer[:, layer, : self.rows]
         at = 0
         for _, start, end in self._in_pass():
             keys[:, :, start:end] = k[:, :, at : at + end - start]
@@ -121,7 +163,7 @@ class BlockCache:
             at += end - start
 
     def close(self, blocks: Sequence[tuple[int, bool]]) -> None:
-        """Keep the first opened blocks of the pass just run: block id and whether it is predicted."""
+        """See `RolloutCache.close`."""
         for (index, predicted), (_, start, end) in zip(blocks, self._reach, strict=False):
             self.blocks.append(Block(index=index, begin=start, end=end, predicted=predicted))
 
@@ -129,24 +171,16 @@ class BlockCache:
         """Reach, begin and end of the opened blocks in the order of the pass."""
         return [self._reach[-1], *self._reach[:-1]]
 
-    def drop_predicted(self) -> None:
-        """Forget every predicted block; observed ones never follow them, so the rest stays contiguous."""
-        self.blocks = [block for block in self.blocks if not block.predicted]
-
-    def forget(self, index: int) -> None:
-        """Drop the blocks that no block from `index` on can reach."""
-        self.blocks = [block for block in self.blocks if block.index >= index - self.window]
-
     def _make_room(self, tokens: int) -> None:
         """Move the blocks to the buffer's head, into a larger buffer if that alone does not do."""
         first = self.blocks[0].begin if self.blocks else 0
-        held = self._buffer[..., first : self.end, :]
-        capacity, needed = self._buffer.shape[4], self.end - first + tokens
+        held = self.buffer[..., first : self.end, :]
+        capacity, needed = self.buffer.shape[4], self.end - first + tokens
         if needed > capacity // 2:
-            shape = list(self._buffer.shape)
+            shape = list(self.buffer.shape)
             shape[4] = 2 * needed
-            self._buffer = self._buffer.new_empty(shape)
+            self.buffer = self.buffer.new_empty(shape)
         else:
             held = held.clone()
-        self._buffer[..., : self.end - first, :] = held
+        self.buffer[..., : self.end - first, :] = held
         self.blocks = [replace(block, begin=block.begin - first, end=block.end - first) for block in self.blocks]

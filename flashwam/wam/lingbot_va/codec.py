@@ -100,14 +100,15 @@ class LingBotCodec:
             device: Of the autoencoder.
             text_device: Of the text encoder, which runs once a prompt.
         """
-        checkpoint, settings = Path(checkpoint), find_preset(preset)
-        return cls(
-            vae=WanVae.from_pretrained(checkpoint / "vae", dtype=dtype, device=device),
-            cameras=settings.cameras,
-            actions=settings.actions(clip=clip),
-            prompts=PromptEncoder(
-                text_cache or checkpoint / TEXT_CACHE, checkpoint=checkpoint, dtype=dtype, device=text_device
-            ).encode,
+        settings = find_preset(preset)
+        return cls._around(
+            settings.cameras,
+            settings.actions(clip=clip),
+            checkpoint=Path(checkpoint),
+            text_cache=text_cache,
+            dtype=dtype,
+            device=device,
+            text_device=text_device,
         )
 
     def save(self, folder: str | Path, *, checkpoint: str | Path) -> None:
@@ -145,15 +146,34 @@ class LingBotCodec:
         content = json.loads(path.read_text())
         if content.get("family") != FAMILY:
             raise ValueError(f"{path} must say family {FAMILY!r}, got {content.get('family')!r}")
-        base = Path(checkpoint) if checkpoint is not None else base_checkpoint(folder)
-        return cls(
-            vae=WanVae.from_pretrained(base / "vae", dtype=dtype, device=device),
-            cameras=CameraLayout(**content["cameras"]),
-            actions=ActionNorm.from_dict(content["actions"]),
-            prompts=PromptEncoder(
-                text_cache or base / TEXT_CACHE, checkpoint=base, dtype=dtype, device=text_device
-            ).encode,
+        return cls._around(
+            CameraLayout(**content["cameras"]),
+            ActionNorm.from_dict(content["actions"]),
+            checkpoint=Path(checkpoint) if checkpoint is not None else base_checkpoint(folder),
+            text_cache=text_cache,
+            dtype=dtype,
+            device=device,
+            text_device=text_device,
         )
+
+    @classmethod
+    def _around(
+        cls,
+        cameras: CameraLayout,
+        actions: ActionNorm,
+        *,
+        checkpoint: Path,
+        text_cache: str | Path | None,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        text_device: torch.device | str,
+    ) -> "LingBotCodec":
+        """With a checkpoint's autoencoder and text encoder."""
+        prompts = PromptEncoder(
+            text_cache or checkpoint / TEXT_CACHE, checkpoint=checkpoint, dtype=dtype, device=text_device
+        )
+        vae = WanVae.from_pretrained(checkpoint / "vae", dtype=dtype, device=device)
+        return cls(vae=vae, cameras=cameras, actions=actions, prompts=prompts.encode)
 
 
 def write_codec(folder: str | Path, *, cameras: CameraLayout, actions: ActionNorm, checkpoint: str | Path) -> None:

@@ -23,8 +23,9 @@ class LingBotConfig:
         chunk_frames: Latent frames drawn at a time.
         actions_per_frame: Controls N per latent frame.
         window_chunks: Reach of attention, counted as the original's ``window_size`` is: in blocks, two to a chunk (its
-            video, its actions). Block q sees block k where abs(q - k) <= window_chunks. A cache of the original
-            sized by ``attn_window`` reaches ``attn_window - 1``.
+            video, its actions). Block q sees block k where abs(q - k) <= window_chunks. The original's cache has room
+            for ``attn_window`` blocks, the one in flight among them, so it reaches ``attn_window - 1``: what presets
+            and recipes say, see docs/lingbot_va.md.
         matmul_dtype: "bfloat16" rounds the blocks' linear products, see `layers.Linear`; null takes the parameters'
             own dtype.
         used_channels: Action channels a robot has; the others are zero wherever the network meets them, as they were

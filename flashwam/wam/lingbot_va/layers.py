@@ -156,7 +156,7 @@ class TransformerBlock(nn.Module):
         modulation: Tensor,
         *,
         rotary: Tensor,
-        text: Tensor | KeyValue,
+        text: Tensor | KeyValue | Callable[[Attention], KeyValue],
         attend: Callable[[Tensor, Tensor, Tensor], Tensor],
         queries: int | None = None,
     ) -> Tensor:
@@ -166,7 +166,8 @@ class TransformerBlock(nn.Module):
             x: Hidden states, [B, S, D].
             modulation: Time modulation per group, [B, G, 6, D].
             rotary: Rotations, complex64 [S, d / 2].
-            text: Embedded text [B, L, D], or its keys and values from ``attn2.key_value``.
+            text: Embedded text [B, L, D], or its keys and values from ``attn2.key_value``, or what asks ``attn2`` for
+                them: parameters of a sharded block are there in its forward alone.
             attend: Self-attention of queries over keys and values, [B, heads, S, d] each.
             queries: Update only the first so many tokens; the rest give keys and values alone. All by default.
 
@@ -183,7 +184,9 @@ class TransformerBlock(nn.Module):
             gate, shift_ff, scale_ff, gate_ff = (m[:, :groups] for m in (gate, shift_ff, scale_ff, gate_ff))
         x = _add_gated(x, self.attn1.out(attend(self.attn1.query(h, rotary), k, v)), gate)
 
-        text_k, text_v = self.attn2.key_value(text) if isinstance(text, Tensor) else text
+        if isinstance(text, Tensor):
+            text = self.attn2.key_value(text)
+        text_k, text_v = text(self.attn2) if callable(text) else text
         normed = self._norm2(x)
         seen = functional.scaled_dot_product_attention(self.attn2.query(normed), text_k, text_v)
         x = x + self.attn2.out(seen)

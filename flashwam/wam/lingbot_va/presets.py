@@ -54,7 +54,7 @@ class Preset:
 
     @property
     def config(self) -> LingBotConfig:
-        """The rollout's shape. The reach is what the original's cache leaves visible: `attn_window` less the own."""
+        """The rollout's shape; its reach is that of the original's cache, see `LingBotConfig`."""
         return LingBotConfig(
             latent_size=self.cameras.latent_size,
             chunk_frames=self.chunk_frames,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flashwam.wam.base import RolloutSession
-from flashwam.wam.lingbot_va.cache import BlockCache
+from flashwam.wam.lingbot_va.cache import BlockCache, RolloutCache
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET
 from flashwam.wam.lingbot_va.patches import keep_used
 from flashwam.wam.lingbot_va.static_cache import StaticCache
@@ -95,7 +95,7 @@ class LingBotSession(RolloutSession):
             "dtype": self._text[0][0].dtype,
             "device": self._text[0][0].device,
         }
-        self._cache: BlockCache | StaticCache
+        self._cache: RolloutCache
         if chunk_tokens is None:
             self._cache = BlockCache(config.num_layers, text.shape[0], **options)
         else:

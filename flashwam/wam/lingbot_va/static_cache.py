@@ -7,12 +7,13 @@ Shapes: R rows (episodes; twice as many under guidance), S tokens of a pass, T t
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flashwam.wam.lingbot_va.cache import Block
+from flashwam.wam.lingbot_va.cache import Block, RolloutCache
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET
 
 __all__ = ["StaticCache"]
@@ -20,52 +21,33 @@ __all__ = ["StaticCache"]
 _NOTHING = -(1 << 30)
 
 
-class StaticCache:
+class StaticCache(RolloutCache):
     """What `BlockCache` does, at fixed shapes.
 
     Args:
-        layers: Number of layers.
+        layers: See `RolloutCache`.
         rows: R.
-        heads: Attention heads.
-        head_dim: d.
-        window: Reach of attention in blocks, as in the training mask.
+        window: See `RolloutCache`.
         tokens: Stream name -> tokens of one chunk.
-        dtype: Dtype of keys and values.
-        device: Their device.
+        options: Further arguments of `RolloutCache`; the capacity follows from window and tokens.
     """
 
-    def __init__(
-        self,
-        layers: int,
-        rows: int,
-        *,
-        heads: int,
-        head_dim: int,
-        window: int,
-        tokens: Mapping[str, int],
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        if window < 1:
-            raise ValueError(f"window must be at least 1 block, so that actions see their chunk's video, got {window}")
-        self.window = window
-        self.blocks: list[Block] = []
+    def __init__(self, layers: int, rows: int, *, window: int, tokens: Mapping[str, int], **options: Any) -> None:
         self._sizes = [tokens[stream] for stream in sorted(STREAM_OFFSET, key=STREAM_OFFSET.__getitem__)]
         # A pass reaches from the current chunk's actions to the window of the last chunk's video.
         self._chunks = (window + 1) // 2 + 2
         places = self._chunks * sum(self._sizes)
-        # Zeros, since what is masked is still multiplied.
-        self.buffer = torch.zeros(2, layers, rows, heads, places, head_dim, dtype=dtype, device=device)
+        super().__init__(layers, rows, window=window, capacity=places, **options)
+        device = self.buffer.device
         self._held = torch.full((places,), _NOTHING, device=device)
         self._place = torch.arange(places, device=device)
         self._temporary: list[tuple[int, int]] = []
         self._opened: list[tuple[int, int, int]] = []
         self.where = self._place[:0]
         self.mask = torch.zeros(0, places, dtype=torch.bool, device=device)
-        self.rows = rows
 
     def open(self, blocks: Sequence[tuple[int, int]], *, rows: int | None = None) -> None:
-        """See `BlockCache.open`; a block must have the size of its stream's chunk and not be held already."""
+        """See `RolloutCache.open`; a block must have the size of its stream's chunk and not be held already."""
         for begin, end in self._temporary:
             self._held[begin:end] = _NOTHING
         held = {block.index for block in self.blocks}
@@ -86,7 +68,7 @@ class StaticCache:
         self.rows = self.buffer.shape[2] if rows is None else rows
 
     def attend(self, layer: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-        """See `BlockCache.attend`."""
+        """See `RolloutCache.attend`."""
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             self.write(layer, k, v)
@@ -96,26 +78,22 @@ class StaticCache:
         return attend
 
     def write(self, layer: int, k: Tensor, v: Tensor) -> None:
-        """See `BlockCache.write`."""
+        """See `RolloutCache.write`."""
         self.buffer[0, layer, : self.rows].index_copy_(2, self.where, k)
         self.buffer[1, layer, : self.rows].index_copy_(2, self.where, v)
 
     def close(self, blocks: Sequence[tuple[int, bool]]) -> None:
-        """See `BlockCache.close`."""
+        """See `RolloutCache.close`."""
         for (index, predicted), (_, begin, end) in zip(blocks, self._opened, strict=False):
             self.blocks.append(Block(index=index, begin=begin, end=end, predicted=predicted))
         self._temporary = self._temporary[len(blocks) :]
 
     def drop_predicted(self) -> None:
-        """See `BlockCache.drop_predicted`."""
+        """See `RolloutCache.drop_predicted`."""
         for block in self.blocks:
             if block.predicted:
                 self._held[block.begin : block.end] = _NOTHING
-        self.blocks = [block for block in self.blocks if not block.predicted]
-
-    def forget(self, index: int) -> None:
-        """See `BlockCache.forget`."""
-        self.blocks = [block for block in self.blocks if block.index >= index - self.window]
+        super().drop_predicted()
 
     def _of(self, index: int) -> tuple[int, int]:
         """Place and size of a block."""

@@ -18,12 +18,13 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from flashwam.wam.lingbot_va.cache import BlockCache
+from flashwam.wam.base import Kept
+from flashwam.wam.lingbot_va.cache import RolloutCache
 from flashwam.wam.lingbot_va.layers import ConditionEmbedder, KeyValue, Linear, TransformerBlock, modulated_norm
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET, Layout, check_backend, teacher_forced_layout
+from flashwam.wam.lingbot_va.past import CleanPast
 from flashwam.wam.lingbot_va.patches import action_tokens, action_untokens, patchify, unpatchify
 from flashwam.wam.lingbot_va.rope import action_rotary, axis_dims, video_rotary
-from flashwam.wam.lingbot_va.static_cache import StaticCache
 
 __all__ = ["Segment", "WanTransformer3DModel"]
 
@@ -131,6 +132,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         chunk_frames: int,
         window: int,
         clean_timestep: Mapping[str, Tensor] | None = None,
+        kept: Kept | None = None,
     ) -> dict[str, Tensor]:
         """Teacher-forced pass over noisy and clean tokens of both streams under the block-causal mask.
 
@@ -143,19 +145,35 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
             chunk_frames: Latent frames per chunk.
             window: Reach of attention in blocks, see `masks.allowed`.
             clean_timestep: 1000 sigma of the clean tokens, [B, F] per stream; 0 where absent.
+            kept: Keeps the clean tokens' and the text's keys and values for further passes that differ in noisy tokens
+                and their levels alone.
 
         Returns:
             Velocity of every noisy stream, shaped like its input, float32.
+
+        Raises:
+            RuntimeError: `kept` with gradients.
         """
+        if kept is not None and torch.is_grad_enabled():
+            raise RuntimeError("what is kept between passes carries no gradient: leave it out or use torch.no_grad()")
         layout = self._layout(noisy, clean, chunk_frames, window)
         hidden, embeddings, modulations, rotaries = [], [], [], []
         clean_timestep = clean_timestep or {}
+        clean_tokens = {
+            stream: frames * self.tokens_per_frame(stream, clean[stream])
+            for stream, frames in layout.clean_frames.items()
+            if frames
+        }
+        past, reading = None, False
+        if kept is not None:
+            reading = kept.held is not None and kept.held.covers(clean_tokens)
+            past = kept.held if reading else CleanPast(clean_tokens)
         begin = clean["video"].shape[2] - noisy[layout.noisy[0]].shape[2]
         parts = [(stream, noisy[stream], timestep[stream], begin) for stream in layout.noisy]
         parts += [
             (stream, clean[stream][:, :, :frames], clean_timestep.get(stream), 0)
             for stream, frames in layout.clean_frames.items()
-            if frames
+            if frames and not reading
         ]
         for stream, x, t, start in parts:
             frames = x.shape[2]
@@ -168,19 +186,19 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
             modulations.append(_per_group(modulation, x.shape[0], frames, repeats))
             rotaries.append(rotary)
         h, modulation, rotary = torch.cat(hidden, 1), torch.cat(modulations, 1), torch.cat(rotaries)
-        embedded_text = self.condition_embedder.text(text).to(h.dtype)
+        embedded_text = None if reading else self.condition_embedder.text(text).to(h.dtype)
 
-        for block in self.blocks[:-1]:
-            h = self._run(block, h, modulation, rotary=rotary, text=embedded_text, attend=layout.attend)
-        h = self._run(
-            self.blocks[-1],
-            h,
-            modulation,
-            rotary=rotary,
-            text=embedded_text,
-            attend=layout.attend_noisy,
-            queries=layout.noisy_tokens,
-        )
+        for index, block in enumerate(self.blocks):
+            # Of the last block's clean tokens nothing but keys and values is seen.
+            queries = layout.noisy_tokens if index == len(self.blocks) - 1 else None
+            attend = layout.attend if queries is None and not reading else layout.attend_noisy
+            seen = embedded_text
+            if past is not None:
+                attend = past.reading(index, attend, clean_tokens) if reading else past.filling(attend)
+                seen = past.text(index, embedded_text)
+            h = self._run(block, h, modulation, rotary=rotary, text=seen, attend=attend, queries=queries)
+        if kept is not None:
+            kept.held = past
         h = self._norm_out(h, torch.cat(embeddings[: len(layout.noisy)], 1))
         lengths = [noisy[stream].shape[2] * self.tokens_per_frame(stream, noisy[stream]) for stream in layout.noisy]
         outputs = h.split(lengths, dim=1)
@@ -193,10 +211,10 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         segments: Sequence[Segment],
         *,
         text: Sequence[KeyValue],
-        cache: BlockCache | StaticCache,
+        cache: RolloutCache,
         velocity: bool = True,
     ) -> Tensor | None:
-        """One pass over blocks of a rollout under a cache that `BlockCache.open` has made ready for them.
+        """One pass over blocks of a rollout under a cache that `RolloutCache.open` has made ready for them.
 
         Every block sees the cache and the blocks before it, each within its own window, as in the masked pass.
 
@@ -323,7 +341,7 @@ def _cached_trunk(
     modulation: Tensor,
     rotary: Tensor,
     text: Sequence[KeyValue],
-    cache: BlockCache | StaticCache,
+    cache: RolloutCache,
     queries: int,
 ) -> Tensor:
     """All blocks; the last one for the leading `queries` tokens, or for keys and values alone."""

@@ -171,7 +171,7 @@ class LingBotVA(WorldActionModel):
         clean: Mapping[str, Tensor],
         context: Mapping[str, Any],
     ) -> dict[str, Tensor]:
-        """See `WorldActionModel.velocity`; a stream absent from `noisy` takes part with its clean tokens alone."""
+        """See `WorldActionModel.velocity`."""
         clean_sigma = context.get("clean_sigma") or {}
         used = self.config.used_channels
         noisy = {stream: keep_used(stream, x, used) for stream, x in noisy.items()}
@@ -184,6 +184,7 @@ class LingBotVA(WorldActionModel):
             chunk_frames=context.get("chunk_frames") or self.chunk_frames,
             window=context.get("window_chunks") or self.window_chunks,
             clean_timestep={stream: TIMESTEPS * level for stream, level in clean_sigma.items()},
+            kept=context.get("kept"),
         )
 
     def session(
