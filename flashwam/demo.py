@@ -49,8 +49,8 @@ class Preset:
         rates: Learning rates tried for every method; its best by action error is used for every seed. Empty: the
             recipe's own.
         cross: Methods that are crossed with the teacher.
-        longer: Methods that are also distilled for more steps, as "method@steps", at the first seed; driven at the first
-            setting.
+        longer: Methods that are also distilled for more steps, as "method@steps", at the first seed; driven at the
+            first setting.
     """
 
     methods: tuple[str, ...]
