@@ -28,8 +28,9 @@ class MyWAM(WorldActionModel):
         for name, x in noisy.items():
             # A frame of the video sees the noisy one before it, a push sees the clean video on both its sides.
             told = x.roll(1, 2) if name == "video" else torch.cat([seen.roll(1, 2), seen], 1)[:, :, -x.shape[2] :]
-            features = torch.cat([x, sigma[name][:, None, :, None, None], told], 1)
-            out[name] = self.net[name](features.movedim(1, -1)).movedim(-1, 1)
+            level = sigma[name][:, None, :, None, None]
+            data = self.net[name](torch.cat([x, level, told], 1).movedim(1, -1)).movedim(-1, 1)
+            out[name] = (x - data) / level.clamp(min=0.05)
         return out
 
 

@@ -38,7 +38,8 @@ def to_batch(samples: dict[str, Tensor], null_text: Tensor) -> Batch:
     return Batch(
         clean={"video": samples["video"], "action": samples["action"]},
         history={"video": samples["video"], "action": samples["executed"]},
-        mask={"video": samples["video_mask"], "action": samples["action_mask"]},
+        # Nobody executed the observation's actions, whether or not the model predicts that frame.
+        mask={"video": samples["video_mask"], "action": samples["action_mask"] & ~given[:, None, :, None, None]},
         given=given,
         text=samples["text"],
         null_text=null_text,

@@ -101,7 +101,7 @@ def test_batch_takes_no_loss_on_the_observation(encoded):
     batch = data.batch(range(8))
     assert batch.given[:, 0].all()
     assert not batch.given[:, 1:].any()
-    assert not batch.mask["video"][:, :, 0].any()
+    assert not batch.loss_mask("video")[:, :, 0].any()
     assert not batch.mask["action"][:, :, 0].any()
     assert batch.mask["video"][:, :, 1].all()
     assert torch.equal(batch.history["action"], data.sample(range(8))["executed"])

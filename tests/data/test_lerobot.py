@@ -215,7 +215,7 @@ def test_batch_marks_frame_zero_as_given(roots, kind):
     assert batch.given[:, 0].all()
     assert not batch.given[:, 1:].any()
     assert not batch.mask["action"][:, :, 0].any()
-    assert not batch.mask["video"][:, :, 0].any()
+    assert not batch.loss_mask("video")[:, :, 0].any()
     assert batch.mask["action"][:, list(USED[kind]), 1].all()
     assert torch.equal(batch.history["action"], batch.clean["action"])
     assert torch.equal(batch.null_text, torch.full((5, 6), 0.25))
