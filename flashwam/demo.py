@@ -158,8 +158,9 @@ class _Place:
         return self.out / "runs" / (method if seed == 0 else f"{method}_seed{seed}")
 
     def recipe(self, method: str, *, seed: int = 0, rate: float | None = None) -> Recipe:
-        overrides = [*self.preset.overrides, f"data.root={self.out / 'data'}", f"seed={seed}"]
         method, _, steps = method.partition("@")
+        name = f"{method}_{steps}" if steps else method
+        overrides = [*self.preset.overrides, f"data.root={self.out / 'data'}", f"seed={seed}", f"name={name}"]
         if method != "teacher":
             overrides += [*self.preset.distill, f"wam.pretrained={self.teacher}"]
             # The budget's curve is read off one run; the others need no copies.
@@ -170,7 +171,7 @@ class _Place:
             elif self.rate_file(method).is_file():
                 overrides.append(f"distill.lr={json.loads(self.rate_file(method).read_text())['lr']:g}")
             if steps:
-                overrides += [f"distill.steps={steps}", f"name={method}_{steps}"]
+                overrides.append(f"distill.steps={steps}")
         return load_recipe(f"{self.files.miniature}/{method}", overrides)
 
 
@@ -261,7 +262,7 @@ def _time(place: _Place) -> None:
     """All models in turns, with nothing beside them."""
     teacher = load_policy(place.teacher)
     sources = [(teacher, nfe) for nfe in dict.fromkeys(("full", "1v/1a", *place.preset.nfe))]
-    for method in place.preset.methods:
+    for method in (*place.preset.methods, *place.preset.longer):
         policy = load_policy(place.run(method, 0))
         sources += [(policy, nfe) for nfe in place.preset.nfe]
     latency_table(sources, out=place.out / "comparison")
@@ -304,7 +305,7 @@ def preset_jobs(preset: Preset, out: Path, *, from_scratch: bool = False, family
         jobs.append(Job(name="cross", function=_cross, kwargs={"place": place}, after=after, weight=40))
     for method in preset.longer:
         jobs += _method_jobs(place, method, preset.seeds[0], driving, drive)
-    students = tuple(f"distill/{method}_0" for method in preset.methods)
+    students = tuple(f"distill/{method}_0".replace("@", "_") for method in (*preset.methods, *preset.longer))
     jobs.append(Job(name="latency", function=_time, kwargs={"place": place}, after=students, weight=20, cores=2))
     return jobs
 

@@ -118,7 +118,7 @@ def test_weighting_is_the_schedules_or_flat_stream_by_stream(specs, batch):
     for action in ("schedule", "flat"):
         output = FlowMatching(streams, student, weighting={"action": action}, **quiet).loss(batch, draws)
         terms[action] = output.terms
-    index = training_levels(streams, batch, draws)
+    index = training_levels(student, batch, draws, streams)
     sigma = {name: schedule.training_grid().float()[i] for name, i in index.items()}
     noisy, sigma, noise = start_states(batch, sigma, draws)
     velocity = student.velocity(noisy, sigma, batch.history, {"text": batch.text})

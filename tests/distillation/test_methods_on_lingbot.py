@@ -170,7 +170,7 @@ def test_a_step_equals_one_of_whole_passes(adapted, substeps):
     parameters = [p for p in method.roles.model.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(output.loss, parameters, allow_unused=True)
 
-    start = training_levels(streams, batch, draws)
+    start = training_levels(method.roles.model, batch, draws, streams)
     path = {
         name: jump_levels(s.schedule, start[name], s.schedule.jump(start[name], s.anchors), substeps[name])
         for name, s in streams.items()

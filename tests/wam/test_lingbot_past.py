@@ -72,7 +72,7 @@ def test_guidance_equals_a_session(given: tuple, guided: tuple[str, ...]) -> Non
         session.advance(length)
     last = slice(chunk * length, None)
     for name in wam.streams:
-        expected = session.velocity(name, noisy[name][:, :, last], sigma[name][:, last])
+        expected = session.velocity({name: noisy[name][:, :, last]}, {name: sigma[name][:, last]})[name]
         assert_close(got[name][:, :, last], expected, rtol=1e-5, atol=1e-5)
         session.append(name, clean[name][:, :, last], predicted=True)
 
