@@ -47,7 +47,8 @@ class Preset:
         rates: Learning rates tried for every method; its best by action error is used for every seed. Empty: the
             recipe's own.
         cross: Methods that are crossed with the teacher.
-        longer: Methods that are also distilled for more steps, as "method@steps"; driven at the first setting.
+        longer: Methods that are also distilled for more steps, as "method@steps", at the first seed; driven at the first
+            setting.
     """
 
     methods: tuple[str, ...]
@@ -279,8 +280,7 @@ def preset_jobs(preset: Preset, out: Path, *, from_scratch: bool = False) -> lis
         after = tuple(f"distill/{method}_0" for method in preset.cross)
         jobs.append(Job(name="cross", function=_cross, kwargs={"place": place}, after=after, weight=40))
     for method in preset.longer:
-        for seed in preset.seeds:
-            jobs += _method_jobs(place, method, seed, driving, drive)
+        jobs += _method_jobs(place, method, preset.seeds[0], driving, drive)
     students = tuple(f"distill/{method}_0" for method in preset.methods)
     jobs.append(Job(name="latency", function=_time, kwargs={"place": place}, after=students, weight=20, cores=2))
     return jobs
