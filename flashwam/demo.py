@@ -109,7 +109,7 @@ PRESETS = {
         curve=(0, 50, 150),
         rates=(1e-4, 3e-4, 1e-3, 3e-3),
         cross=("flash_wam", "best", "on_policy"),
-        longer=("on_policy@1500", "flash_wam@1500", "naive_lcm@1500"),
+        longer=("on_policy@1500",),
     ),
 }
 
