@@ -238,7 +238,7 @@ def _time(place: _Place) -> None:
     """All models in turns, with nothing beside them."""
     teacher = load_policy(place.teacher)
     sources = [(teacher, nfe) for nfe in dict.fromkeys(("full", "1v/1a", *place.preset.nfe))]
-    for method in place.preset.methods:
+    for method in (*place.preset.methods, *place.preset.longer):
         policy = load_policy(place.run(method, 0))
         sources += [(policy, nfe) for nfe in place.preset.nfe]
     latency_table(sources, out=place.out / "comparison")
@@ -281,7 +281,7 @@ def preset_jobs(preset: Preset, out: Path, *, from_scratch: bool = False) -> lis
         jobs.append(Job(name="cross", function=_cross, kwargs={"place": place}, after=after, weight=40))
     for method in preset.longer:
         jobs += _method_jobs(place, method, preset.seeds[0], driving, drive)
-    students = tuple(f"distill/{method}_0" for method in preset.methods)
+    students = tuple(f"distill/{method}_0".replace("@", "_") for method in (*preset.methods, *preset.longer))
     jobs.append(Job(name="latency", function=_time, kwargs={"place": place}, after=students, weight=20, cores=2))
     return jobs
 
