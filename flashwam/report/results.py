@@ -3,7 +3,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,7 @@ class Row:
         final: True for the run's last evaluated step.
         nfe: Stream name -> steps.
         sampler: "own" or "euler".
-        seed_rates: Success of each pooled evaluation; their spread shows what the pooled interval cannot.
-        tasks: Task -> share.
+        seeds: Of each pooled evaluation, its seed and task -> share.
         open_loop: Measure -> mean over the pooled evaluations.
         latency: Measure -> mean in milliseconds.
         strips: PNGs of decoded video.
@@ -70,11 +69,27 @@ class Row:
     final: bool
     nfe: Mapping[str, int]
     sampler: str
-    seed_rates: tuple[float, ...]
-    tasks: Mapping[str, Share]
+    seeds: tuple[tuple[int | None, Mapping[str, Share]], ...]
     open_loop: Mapping[str, float]
     latency: Mapping[str, float]
     strips: tuple[Path, ...] = ()
+
+    @property
+    def tasks(self) -> dict[str, Share]:
+        """Task -> share over all seeds."""
+        names = dict.fromkeys(name for _, tasks in self.seeds for name in tasks)
+        return {name: _pooled([tasks[name] for _, tasks in self.seeds if name in tasks]) for name in names}
+
+    @property
+    def seed_rates(self) -> tuple[float, ...]:
+        """Success of each pooled evaluation; their spread shows what the pooled interval cannot."""
+        return tuple(_pooled(list(tasks.values())).rate for _, tasks in self.seeds)
+
+    def beside(self, other: "Row") -> "Row":
+        """This row over the seeds that `other` has too, for a fair comparison; itself where they share none."""
+        common = {seed for seed, _ in other.seeds}
+        kept = tuple((seed, tasks) for seed, tasks in self.seeds if seed in common)
+        return replace(self, seeds=kept) if kept else self
 
     @property
     def steps_text(self) -> str:
@@ -101,16 +116,7 @@ class Row:
 
     def share(self, *, multimodal: bool | None = None) -> Share:
         """Over all tasks, or over those with several ways (True) or one (False)."""
-        chosen = [s for s in self.tasks.values() if multimodal is None or s.multimodal == multimodal]
-        committed = [s for s in chosen if s.commitment is not None and s.episodes]
-        weight = sum(s.episodes for s in committed)
-        commitment = sum(s.commitment * s.episodes for s in committed) / weight if weight else None
-        return Share(
-            successes=sum(s.successes for s in chosen),
-            episodes=sum(s.episodes for s in chosen),
-            commitment=commitment,
-            multimodal=any(s.multimodal for s in chosen),
-        )
+        return _pooled([s for s in self.tasks.values() if multimodal is None or s.multimodal == multimodal])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -171,22 +177,28 @@ def _mean(dicts: Sequence[Mapping[str, Any] | None]) -> dict[str, float]:
     return {key: sum(values) / len(values) for key, values in collected.items()}
 
 
-def _pool_tasks(results: Sequence[Mapping[str, Any]]) -> dict[str, Share]:
-    pooled: dict[str, list[Mapping[str, Any]]] = {}
-    for result in results:
-        for name, task in result["tasks"].items():
-            pooled.setdefault(name, []).append(task)
-    shares = {}
-    for name, parts in pooled.items():
-        committed = [p for p in parts if p.get("commitment") is not None and p["episodes"]]
-        weight = sum(p["episodes"] for p in committed)
-        shares[name] = Share(
-            successes=sum(p["success"] for p in parts),
-            episodes=sum(p["episodes"] for p in parts),
-            commitment=sum(p["commitment"] * p["episodes"] for p in committed) / weight if weight else None,
-            multimodal=any(p.get("multimodal", False) for p in parts),
+def _tasks(result: Mapping[str, Any]) -> dict[str, Share]:
+    return {
+        name: Share(
+            successes=task["success"],
+            episodes=task["episodes"],
+            commitment=task.get("commitment"),
+            multimodal=task.get("multimodal", False),
         )
-    return shares
+        for name, task in result["tasks"].items()
+    }
+
+
+def _pooled(shares: Sequence[Share]) -> Share:
+    """All their episodes together; commitment is that of those that have one."""
+    committed = [s for s in shares if s.commitment is not None and s.episodes]
+    weight = sum(s.episodes for s in committed)
+    return Share(
+        successes=sum(s.successes for s in shares),
+        episodes=sum(s.episodes for s in shares),
+        commitment=sum(s.commitment * s.episodes for s in committed) / weight if weight else None,
+        multimodal=any(s.multimodal for s in shares),
+    )
 
 
 def pool_evaluations(results: Sequence[Mapping[str, Any]]) -> list[Row]:
@@ -215,19 +227,13 @@ def pool_evaluations(results: Sequence[Mapping[str, Any]]) -> list[Row]:
             final=(step or 0) == last[run],
             nfe=dict(nfe),
             sampler=sampler,
-            seed_rates=tuple(_rate(part) for part in parts),
-            tasks=_pool_tasks(parts),
+            seeds=tuple((part.get("seed"), _tasks(part)) for part in parts),
             open_loop=_mean([p.get("open_loop") for p in parts]),
             latency=_mean([p.get("latency") for p in parts]),
             strips=tuple(path for p in parts if (path := _strip(p)) is not None),
         )
         for (run, nfe, sampler, step), parts in groups.items()
     ]
-
-
-def _rate(result: Mapping[str, Any]) -> float:
-    episodes = sum(task["episodes"] for task in result["tasks"].values())
-    return sum(task["success"] for task in result["tasks"].values()) / episodes if episodes else 0.0
 
 
 def _key(result: Mapping[str, Any], run: str) -> tuple[Any, ...]:

@@ -57,11 +57,19 @@ def _points(comparison: Mapping[str, Any]) -> str:
     return f"{_signed(comparison['difference'])} points (95 % interval {low} to {high})"
 
 
+def _fairly(row: Row, other: Row, *, multimodal: bool | None = None) -> tuple[Share, Share]:
+    """Both over the seeds that both have."""
+    return row.beside(other).share(multimodal=multimodal), other.beside(row).share(multimodal=multimodal)
+
+
 def _against_teacher(best: Row, teacher: Row) -> str:
-    comparison = compare_shares(best.share(), teacher.share())
-    kept = best.share().rate / teacher.share().rate if teacher.share().rate else float("nan")
-    text = f"**{best.label}** succeeds in {_percent(best.share())}; {teacher.label} in {_percent(teacher.share())}"
-    if teacher.share().rate:
+    ours, theirs = _fairly(best, teacher)
+    comparison = compare_shares(ours, theirs)
+    kept = ours.rate / theirs.rate if theirs.rate else float("nan")
+    text = f"**{best.label}** succeeds in {_percent(ours)}; {teacher.label} in {_percent(theirs)}"
+    if len(best.seeds) != len(teacher.seeds):
+        text += " of the same seeds"
+    if theirs.rate:
         text += f", so it keeps {kept:.2f} of its teacher's success"
     fast, slow = best.latency.get("chunk_ms"), teacher.latency.get("chunk_ms")
     if fast and slow:
@@ -75,9 +83,10 @@ def _among_students(students: Sequence[Row]) -> str:
     best = students[0]
     groups: dict[bool, list[str]] = {}
     for other in students[1:]:
-        comparison = compare_shares(best.share(), other.share())
+        ours, theirs = _fairly(best, other)
+        comparison = compare_shares(ours, theirs)
         points, low, high = (_signed(comparison[key]) for key in ("difference", "low", "high"))
-        text = f"{other.run} ({other.share().rate:.0%}; {points} points, {low} to {high})"
+        text = f"{other.run} ({theirs.rate:.0%}; {points} points, {low} to {high})"
         groups.setdefault(comparison["distinct"], []).append(text)
     parts = [
         f"{'surely' if sure else 'not surely'} ahead of {', '.join(groups[sure])}"
@@ -91,10 +100,9 @@ def _against_untrained(best: Row, rows: Sequence[Row]) -> str | None:
     control = next((r for r in rows if r.kind == "teacher" and dict(r.nfe) == dict(best.nfe)), None)
     if control is None:
         return None
-    comparison = compare_shares(best.share(), control.share())
-    text = (
-        f"The control, the teacher without any distillation at {control.steps_text}, reaches {control.share().rate:.0%}"
-    )
+    ours, theirs = _fairly(best, control)
+    comparison = compare_shares(ours, theirs)
+    text = f"The control, the teacher without any distillation at {control.steps_text}, reaches {theirs.rate:.0%}"
     if comparison["distinct"] and comparison["difference"] > 0:
         return f"{text}: distillation gains {_points(comparison)}."
     if comparison["distinct"]:
@@ -110,7 +118,7 @@ def _commitment(best: Row, teacher: Row | None, rows: Sequence[Row]) -> str | No
         f"On the tasks with several ways {best.label} commits to one in {several.commitment:.0%} of the "
         f"episodes and succeeds in {several.rate:.0%}"
     )
-    if teacher is not None and (goal := teacher.share(multimodal=True)).commitment is not None:
+    if teacher is not None and (goal := teacher.beside(best).share(multimodal=True)).commitment is not None:
         text += f"; the teacher in {goal.commitment:.0%} and {goal.rate:.0%}"
     others = [r for r in _students(rows)[1:] if r.share(multimodal=True).commitment is not None]
     if others:
@@ -126,7 +134,7 @@ def _euler_cost(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         match = own.get((row.run, row.steps_text))
         if row.kind == "student" and row.final and row.sampler == "euler" and match is not None:
-            comparison = compare_shares(row.share(), match.share())
+            comparison = compare_shares(*_fairly(row, match))
             sure = "" if comparison["distinct"] else ", within chance"
             found.append(f"{row.run} {row.steps_text}: {_points(comparison)}{sure}")
     return (
@@ -189,7 +197,7 @@ def _losing_stream(rows: Sequence[Row], teacher: Row | None, cross: Mapping[str,
     if sentences or teacher is None:
         return sentences
     for row in _students(rows):
-        comparison = compare_shares(row.share(), teacher.share())
+        comparison = compare_shares(*_fairly(row, teacher))
         if not (comparison["distinct"] and comparison["difference"] < 0):
             continue
         collapsed = [

@@ -70,6 +70,23 @@ def test_seeds_are_pooled_episode_by_episode(tmp_path):
     assert row.open_loop["action_error_teacher"] == pytest.approx(0.03)
 
 
+def test_models_are_compared_over_the_seeds_that_both_have(tmp_path):
+    """A student that was driven at the hard seed alone is not held against the teacher's easy one."""
+    rows = rows_of(
+        tmp_path,
+        evaluation("teacher", nfe=(10, 10), rates=0.8, seed=0),
+        evaluation("teacher", nfe=(10, 10), rates=1.0, seed=1),
+        evaluation("flash", rates=0.8, seed=0),
+    )
+    teacher, student = (next(row for row in rows if row.run == run) for run in ("teacher", "flash"))
+    assert teacher.share().rate == pytest.approx(0.9)
+    assert teacher.beside(student).share().rate == pytest.approx(0.8)
+    assert student.beside(teacher).share() == student.share()
+    sentence = verdict(rows)[0]
+    assert "keeps 1.00 of its teacher's success" in sentence
+    assert "of the same seeds" in sentence
+
+
 def test_equal_names_and_seeds_are_told_apart_by_their_folders(tmp_path):
     runs = [
         write(tmp_path / side / "flash", evaluation("flash", rates=rate)) for side, rate in (("a", 0.2), ("b", 0.9))
