@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A LingBot-VA of random weights that runs in milliseconds, and a frame codec that goes with it."""
+"""Models of random weights that run in milliseconds, one of each family, and a frame codec that goes with them."""
 
 from typing import Any
 
@@ -8,9 +8,10 @@ import torch
 from flashwam.data.actions import ActionNorm
 from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.codec import Codec
+from flashwam.wam.cogvideox import CogVideoX
 from flashwam.wam.lingbot_va import LingBotVA
 
-__all__ = ["TINY", "tiny_codec", "tiny_wam"]
+__all__ = ["TINY", "tiny_codec", "tiny_joint_wam", "tiny_wam"]
 
 TINY = {
     "latent_size": (8, 8),
@@ -36,6 +37,27 @@ def tiny_wam(*, seed: int = 0, **changes: Any) -> LingBotVA:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return LingBotVA.create(**{**TINY, **changes})
+
+
+def tiny_joint_wam(*, seed: int = 0) -> CogVideoX:
+    """Draws three frames and their actions together with the observed one, and acts out two of them."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return CogVideoX.create(
+            latent_size=(8, 8),
+            chunk_frames=4,
+            actions_per_frame=4,
+            action_dim=4,
+            execute_frames=2,
+            num_attention_heads=2,
+            attention_head_dim=16,
+            num_layers=1,
+            out_channels=3,
+            patch_size=4,
+            time_embed_dim=8,
+            text_embed_dim=32,
+            use_rotary_positional_embeddings=True,
+        )
 
 
 def tiny_codec(*, seed: int = 0, **norm: tuple[float, ...]) -> Codec:

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
+from tiny_models import tiny_joint_wam
 
 from flashwam.data.codec import Codec
 from flashwam.data.episodes import CAMERA
@@ -50,6 +53,34 @@ def test_chunks_are_those_of_the_closed_loop(model, checkpoint, episode):
 
     controls = codec.controls(rollout.predict()["action"])
     assert_array_equal(chunks[2].transpose(1, 2, 0).reshape(1, 8, 4), controls)
+
+
+def test_a_model_that_conditions_on_its_first_frame_is_served(model, checkpoint, episode):
+    """It replies with what it acts out alone, and every chunk begins at the latest picture."""
+    joint, codec = tiny_joint_wam().eval(), Codec.load(checkpoint)
+    served = replace(model, wam=joint)
+    prompt, observations = episode(0)
+    session = PolicySession(served)
+    session.reset(prompt, seed=5)
+    first = session.infer(observations[0])
+    assert first.shape == (4, 3, 4)  # padding, and two frames
+    session.refresh(observations[1:3], first)
+    second = session.infer(None)
+    assert second.shape == (4, 2, 4)
+    session.refresh(observations[3:5], second)
+
+    generator = torch.Generator().manual_seed(5)
+    for seen, reply in ((observations[0], first[:, 1:]), (observations[2], second)):
+        rollout = Rollout(
+            joint,
+            served.samplers,
+            text=codec.text(prompt)[None],
+            first={"video": codec.video(seen[CAMERA][None, None]), "action": torch.zeros(1, 4, 1, 4, 1)},
+            generator=generator,
+        )
+        controls = codec.controls(rollout.predict()["action"][:, :, 1:3])
+        # Pictures that are encoded together differ in the last digit from the same ones alone.
+        assert_allclose(reply.transpose(1, 2, 0).reshape(1, 8, 4), controls, atol=1e-5)
 
 
 def test_padding_of_the_first_chunk_does_not_matter_and_later_observations_are_ignored(model, episode):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import numpy as np
 import pytest
-from tiny_models import tiny_codec, tiny_wam
+from tiny_models import tiny_codec, tiny_joint_wam, tiny_wam
 
 from flashwam.core.consistency import make_consistency_function
 from flashwam.core.noise import NoiseSchedule
@@ -30,6 +30,15 @@ def test_a_run_is_a_function_of_its_seed(policy):
     assert first.ways == again.ways
     assert first.commitment == again.commitment
     assert first.chunks == other.chunks == 9
+
+
+def test_a_model_that_plans_further_than_it_acts_looks_again_sooner(policy):
+    _, samplers, codec = policy
+    joint = tiny_joint_wam().eval()
+    result = run_task(joint, samplers, codec, "faucet-turn", episodes=2)
+    assert result.steps == (64, 64)
+    assert result.chunks == 64 // (2 * 4)
+    assert set(result.seconds) == {"video+action"}
 
 
 def test_every_chunk_is_executed_to_the_last_step(policy, monkeypatch):
