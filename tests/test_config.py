@@ -234,7 +234,7 @@ def test_run_folder_is_resumed_by_the_same_recipe_and_refused_to_another(tmp_pat
     assert set(kept) == {"recipe.yaml", "provenance.json"}
     assert load_recipe(folder) == recipe
     prepare_run(recipe, tmp_path / "run")
-    with pytest.raises(ValueError, match=r"distill\.lr: 0\.0002 there, 0\.1 now"):
+    with pytest.raises(ValueError, match=r"distill\.lr: 0\.001 there, 0\.1 now"):
         prepare_run(load_recipe("metaworld/flash_wam", ["distill.lr=0.1"]), tmp_path / "run")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept
     (tmp_path / "other").mkdir()
