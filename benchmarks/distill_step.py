@@ -102,7 +102,7 @@ def published(wam: LingBotVA, samples: int, device: torch.device, half: bool, *,
 
     def step(number: int) -> None:
         draws = Draws(seed=0, step=number, positions=range(samples), device=device)
-        start = training_levels(specs, batch, draws, shared=True)
+        start = training_levels(student, batch, draws, specs, shared=True)
         path = {
             name: jump_levels(spec.schedule, start[name], spec.schedule.jump(start[name], spec.anchors), substeps)
             for name, spec in specs.items()
