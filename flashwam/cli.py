@@ -174,7 +174,9 @@ presets:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: runs/demo")
     parser.add_argument("--from-scratch", action="store_true", help="train the teacher even where one is shipped")
     parser.add_argument(
-        "--family", default="lingbot_va", metavar="NAME", help="of the small model: lingbot_va, cogvideox"
+        "--family",
+        metavar="NAME",
+        help="model family of the miniature; an unknown name lists them",
     )
 
 
@@ -382,9 +384,10 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _run_demo(arguments: argparse.Namespace) -> None:
-    from flashwam.demo import demo
+    from flashwam.demo import DEFAULT_FAMILY, demo
 
-    demo(preset=arguments.preset, out=arguments.out, from_scratch=arguments.from_scratch, family=arguments.family)
+    family = arguments.family or DEFAULT_FAMILY
+    demo(preset=arguments.preset, out=arguments.out, from_scratch=arguments.from_scratch, family=family)
 
 
 def _loaded(arguments: argparse.Namespace, command: str) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["digest", "key_problems", "read_header", "summary", "weight_files"]
+__all__ = ["digest", "key_problems", "read_config", "read_header", "summary", "weight_files"]
 
 _LISTED = 20
 _EDGE = 2**20
@@ -41,6 +41,28 @@ def weight_files(folder: Path, name: str) -> list[Path]:
     if absent:
         raise FileNotFoundError(f"weights are missing: {', '.join(absent)}")
     return files
+
+
+def read_config(path: Path, *, weights: str) -> dict[str, Any]:
+    """A checkpoint's JSON file of settings.
+
+    Args:
+        path: The file.
+        weights: Name of the file that belongs beside it, for the message.
+
+    Raises:
+        FileNotFoundError: It is missing.
+        ValueError: It is no JSON mapping.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: expected a folder with config.json and {weights}")
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a mapping, got {type(content).__name__}")
+    return content
 
 
 def read_header(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:

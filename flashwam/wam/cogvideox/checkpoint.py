@@ -2,7 +2,6 @@
 """Finds CogVideoX transformers in the folders they are published in, and reads modules strictly."""
 
 import inspect
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from diffusers.models.modeling_utils import ModelMixin
 
 from flashwam.wam.cogvideox.config import FILE_NAME
 from flashwam.wam.cogvideox.presets import SNR_SHIFTS, network_name
-from flashwam.wam.weights import key_problems, read_header, weight_files
+from flashwam.wam.weights import key_problems, read_config, read_header, weight_files
 
 __all__ = [
     "PARTS",
@@ -85,7 +84,7 @@ def find_transformer(path: str | Path) -> TransformerSource:
         complete = all((path / part).is_dir() for part in PARTS)
         layout = "flashwam" if (path / FILE_NAME).is_file() else "released" if complete else "fine-tune"
     file = folder / "config.json"
-    content = _read(file) if file.is_file() else {}
+    content = read_config(file, weights=WEIGHTS) if file.is_file() else {}
     expected = CogVideoXTransformer3DModel.__name__
     if content.get("_class_name") != expected:
         got = f"describes a {content.get('_class_name')}" if content else "is missing"
@@ -111,7 +110,7 @@ def training_noise(source: TransformerSource) -> dict[str, float]:
     if not path.is_file():
         size = network_name(network_config(source.origin))
         return {} if size is None else {"snr_shift": SNR_SHIFTS[size]}
-    content = _read(path)
+    content = read_config(path, weights=WEIGHTS)
     expected = {"beta_schedule": "scaled_linear", "prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
     wrong = {key: content.get(key) for key, value in expected.items() if content.get(key) != value}
     if wrong:
@@ -146,7 +145,7 @@ def load_module(
         FileNotFoundError: A file is absent.
         ValueError: Keys are missing, unexpected, misshapen or given twice; the message lists them.
     """
-    content = _read(folder / "config.json")
+    content = read_config(folder / "config.json", weights=WEIGHTS)
     with torch.device("meta"):
         skeleton = kind.from_config({**content, **changes})
     expected = {key: tuple(value.shape) for key, value in skeleton.state_dict().items()}
@@ -174,15 +173,3 @@ def place(module: _Module, *, device: torch.device | str, dtype: torch.dtype | N
     for value in (*module.parameters(), *module.buffers()):
         value.data = value.data.to(device, dtype, copy=True)
     return module
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: expected a folder with config.json and {WEIGHTS}")
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a mapping, got {type(content).__name__}")
-    return content

@@ -12,7 +12,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from flashwam.core.noise import TRAINING_POINTS, flow_sigma_from_vp
+from flashwam.core.schedule import TRAINING_POINTS
+from flashwam.core.vp import VPSchedule
 
 __all__ = ["NetworkTime"]
 
@@ -56,9 +57,6 @@ class NetworkTime:
 def _levels(time: NetworkTime, dtype: torch.dtype, device: torch.device) -> Tensor:
     # A cached tensor made in inference mode could never take part in a gradient.
     with torch.inference_mode(False), torch.no_grad():
-        roots = torch.linspace(time.beta_start**0.5, time.beta_end**0.5, TRAINING_POINTS, dtype=torch.float64)
-        power = torch.cumprod(1 - roots**2, 0)
-        alpha = (power / (time.snr_shift + (1 - time.snr_shift) * power)).sqrt()
-        alpha = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
-        sigma = flow_sigma_from_vp(alpha, torch.sqrt(1 - alpha**2))
+        schedule = VPSchedule(snr_shift=time.snr_shift, beta_start=time.beta_start, beta_end=time.beta_end)
+        sigma = schedule.training_grid().flip(0)
         return torch.cat([sigma.new_zeros(1), sigma]).to(device=device, dtype=dtype)

@@ -2,7 +2,6 @@
 """Finds a transformer in the folders it is published in, and reads it strictly: every key, no key more, every shape."""
 
 import inspect
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from flashwam.wam.lingbot_va.transformer import WanTransformer3DModel
-from flashwam.wam.weights import key_problems, read_header, weight_files
+from flashwam.wam.weights import key_problems, read_config, read_header, weight_files
 
 __all__ = ["PARTS", "ROLES", "TransformerSource", "find_transformer", "load_transformer", "network_config"]
 
@@ -97,7 +96,8 @@ def find_transformer(path: str | Path, *, role: str | None = None) -> Transforme
         complete = all((path / part).is_dir() for part in PARTS)
         return _diffusers(path, "released" if complete else "fine-tune")
     for folder in (path, path / "pretrained_model"):
-        if (folder / "config.json").is_file() and _read(folder / "config.json").get("type") is not None:
+        config = folder / "config.json"
+        if config.is_file() and read_config(config, weights=_WEIGHTS).get("type") is not None:
             return _lerobot(folder)
     if (path / "config.json").is_file():
         return _source(path, "transformer", root=path)
@@ -169,24 +169,12 @@ def _plain(key: str, prefix: str) -> str:
     return key.removeprefix(prefix) if key.startswith(prefix) else f"(no prefix {prefix!r}) {key}"
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: expected a folder with config.json and {_WEIGHTS}")
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a mapping, got {type(content).__name__}")
-    return content
-
-
 def _diffusers(root: Path, layout: str) -> TransformerSource:
     return _source(root / "transformer", layout, root=root)
 
 
 def _source(folder: Path, layout: str, *, root: Path) -> TransformerSource:
-    content = _read(folder / "config.json")
+    content = read_config(folder / "config.json", weights=_WEIGHTS)
     expected = WanTransformer3DModel.__name__
     if content.get("_class_name") != expected:
         raise ValueError(f"{folder / 'config.json'} must describe a {expected}, got {content.get('_class_name')!r}")
@@ -194,7 +182,7 @@ def _source(folder: Path, layout: str, *, root: Path) -> TransformerSource:
 
 
 def _lerobot(folder: Path) -> TransformerSource:
-    content = _read(folder / "config.json")
+    content = read_config(folder / "config.json", weights=_WEIGHTS)
     if content.get("type") != _LEROBOT_TYPE:
         raise ValueError(f"{folder / 'config.json'} must be of type {_LEROBOT_TYPE!r}, got {content.get('type')!r}")
     return TransformerSource(
