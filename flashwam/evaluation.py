@@ -3,6 +3,7 @@
 
 import json
 import logging
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -146,6 +147,7 @@ def _measure(
         driven.append(run_task(policy.wam, samplers, policy.codec, task, episodes=asked["episodes"], seed=seed))
         logger.info("%s %s: %s %d/%d", policy.name, nfe, task, sum(driven[-1].success), asked["episodes"])
     open_loop, strip = _open_loop(policy, samplers, folder / f"{stem}.png")
+    films = [result.film for result in driven if result.film is not None]
     # The teacher's own steps are what others are compared with; every other setting carries its steps in its label.
     suffix = " euler" if plain_euler else ""
     return {
@@ -155,13 +157,15 @@ def _measure(
         "step": policy.info.steps,
         "setting": nfe,
         "nfe": {name: sampler.steps for name, sampler in samplers.items()},
+        "stages": [list(stage) for stage in policy.wam.stages],
         "sampler": "euler" if plain_euler else "own",
         "asked": dict(asked),
-        "tasks": {result.task: task_numbers([result]) for result in driven},
+        "tasks": {result.task: task_numbers([result]) | _episode_numbers(result) for result in driven},
         "overall": task_numbers(driven) if driven else None,
         "open_loop": open_loop,
         "latency": _latency(policy, samplers),
         "strip": strip,
+        "film": _save_rows([row for film in films for row in film], 2, folder / f"{stem}_film.png") if films else None,
         "seed": seed,
         "provenance": provenance(),
     }
@@ -180,6 +184,14 @@ def task_numbers(results: Sequence[TaskResult]) -> dict[str, Any]:
         "multimodal": any(r.multimodal for r in results),
         "ways": {str(way): sum(w == way for r in results for w in r.ways) for way in (-1, 0, 1)},
         "steps": statistics.fmean(s for r in results for s in r.steps),
+    }
+
+
+def _episode_numbers(result: TaskResult) -> dict[str, Any]:
+    """Success and motion similarity of every episode, so that a comparison can relate the two."""
+    return {
+        "outcomes": [int(success) for success in result.success],
+        "motion": [None if math.isnan(alike) else round(alike, 4) for alike in result.motion],
     }
 
 
@@ -229,19 +241,29 @@ def _strip(
     codec: Codec, batch: Batch, reference: list[dict[str, Tensor]], drawn: list[dict[str, Tensor]], path: Path
 ) -> str:
     """Rows of pictures for three windows: what happened, what the teacher drew, what this model drew."""
-    import matplotlib.image
-
     rows = []
     for window in range(3):
         sources = [
             batch.clean["video"][window : window + 1],
             *(torch.cat([c["video"][window * DRAWS : window * DRAWS + 1] for c in s], 2) for s in (reference, drawn)),
         ]
-        rows.extend(np.concatenate(codec.pictures(source)[0], 1) for source in sources)
-        rows.append(np.full((4, rows[-1].shape[1], 3), 255, np.uint8))
-    picture = np.concatenate(rows[:-1])
+        rows.extend(codec.pictures(source)[0] for source in sources)
+    return _save_rows(rows, 3, path)
+
+
+def _save_rows(rows: Sequence[np.ndarray], together: int, path: Path) -> str:
+    """Writes rows of pictures, each [K, H, W, 3] of any K, with a gap after every `together`; returns the name."""
+    import matplotlib.image
+
+    longest = max(len(row) for row in rows)
+    lines = []
+    for i, row in enumerate(rows):
+        line = np.concatenate(row, 1)
+        lines.append(np.pad(line, ((0, 0), (0, (longest - len(row)) * row.shape[2]), (0, 0)), constant_values=255))
+        if (i + 1) % together == 0 and i + 1 < len(rows):
+            lines.append(np.full((4, lines[-1].shape[1], 3), 255, np.uint8))
     path.parent.mkdir(parents=True, exist_ok=True)
-    matplotlib.image.imsave(path, np.repeat(np.repeat(picture, 2, 0), 2, 1))
+    matplotlib.image.imsave(path, np.repeat(np.repeat(np.concatenate(lines), 2, 0), 2, 1))
     return path.name
 
 
