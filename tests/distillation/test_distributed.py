@@ -23,11 +23,12 @@ needs_deepspeed = pytest.mark.skipif(
 )
 
 
-def launch(folder: Path, strategy: str) -> subprocess.CompletedProcess[str]:
+def launch(*runs: Path | str) -> subprocess.CompletedProcess[str]:
+    """Two processes for (folder, strategy), and for further ones after it."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     paths = os.pathsep.join([str(HERE), str(HERE.parent), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    arguments = [str(HERE / "distributed_run.py"), str(folder), strategy]
+    arguments = [str(HERE / "distributed_run.py"), *map(str, runs)]
     return subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -43,7 +44,6 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     "strategy",
     [
         "ddp-lora",
-        "fsdp-teacher",
         "fsdp-on_policy",
         zero("zero2"),
         zero("zero2-offload"),
@@ -54,6 +54,15 @@ def test_two_processes_train_as_one_does(tmp_path, strategy):
     done = launch(tmp_path / "two", strategy)
     assert done.returncode == 0, done.stderr[-3000:]
     compare_with_one(tmp_path, strategy)
+
+
+def test_sharded_processes_train_every_family_as_one_does(tmp_path):
+    """The stock blocks of a video transformer are units; what a family added around them belongs to the root."""
+    strategies = ("fsdp-teacher", "fsdp-cogvideox-teacher")
+    done = launch(*(part for name in strategies for part in (tmp_path / name / "two", name)))
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in strategies:
+        compare_with_one(tmp_path / name, name)
 
 
 def compare_with_one(folder: Path, strategy: str) -> None:

@@ -45,7 +45,7 @@ def test_velocity_by_hand(make_cogvideox: Make, text: Tensor, conditioning: str,
     """Levels of table indices 999 and 250: state to the network's path, one call, outputs back to the flow's."""
     wam = make_cogvideox(conditioning=conditioning, snr_shift=snr_shift)
     timestep = torch.tensor([999.0, 250.0])
-    level = wam.time.levels()[timestep.long() + 1].float()
+    level = wam.schedule.levels()[timestep.long() + 1].float()
     noisy, clean = draw(wam), draw(wam, frames=5, seed=4)
     with torch.no_grad():
         velocity = wam.velocity(noisy, at(video=level, action=level), clean, {"text": text})
