@@ -61,15 +61,16 @@ def test_sharded_processes_train_every_family_as_one_does(tmp_path):
     strategies = ("fsdp-teacher", "fsdp-cogvideox-teacher")
     done = launch(*(part for name in strategies for part in (tmp_path / name / "two", name)))
     assert done.returncode == 0, done.stderr[-3000:]
-    for name in strategies:
-        compare_with_one(tmp_path / name, name)
+    compare_with_one(tmp_path / strategies[0], strategies[0])
+    # Two steps of up to 1e-3; a real network rounds more often than a toy.
+    compare_with_one(tmp_path / strategies[1], strategies[1], atol=1e-5)
 
 
-def compare_with_one(folder: Path, strategy: str) -> None:
+def compare_with_one(folder: Path, strategy: str, *, atol: float = 2e-6) -> None:
     run(folder / "one", "-".join(["single", *(o for o in strategy.split("-")[1:] if o not in ("teacher", "offload"))]))
     two = weights(folder / "two")
     for name, value in weights(folder / "one").items():
-        torch.testing.assert_close(value, two[name], rtol=0, atol=2e-6)
+        torch.testing.assert_close(value, two[name], rtol=0, atol=atol)
 
 
 @pytest.fixture(scope="module")
