@@ -13,12 +13,12 @@ from test_lingbot_text import checkpoint
 from torch.testing import assert_close
 
 from flashwam.data.actions import ActionNorm
+from flashwam.data.cameras import CameraLayout
 from flashwam.data.controls import ControlSpace
 from flashwam.data.conversion import ConversionPlan
 from flashwam.data.convert import convert
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.sources import find_encoders
-from flashwam.wam.lingbot_va.cameras import CameraLayout
 from flashwam.wam.lingbot_va.codec import LingBotCodec
 from flashwam.wam.lingbot_va.prompts import PromptEncoder
 from flashwam.wam.lingbot_va.vae import WanVae
