@@ -181,6 +181,12 @@ class WorldActionModel(nn.Module, ABC):
         return None
 
     @property
+    def predicted(self) -> Mapping[str, Tensor]:
+        """Stream name -> bool, broadcastable to [C, F, H, W] of a chunk: False where nothing is put out, so that no
+        loss is taken there. Streams that are put out whole are absent."""
+        return {}
+
+    @property
     def text_shape(self) -> tuple[int | None, int | None]:
         """(L, D) of the text embeddings it is made for; None where any will do or a family cannot say."""
         return None, None

@@ -250,6 +250,19 @@ class CogVideoX(WorldActionModel):
         return self.chunk_frames * (rows // patch) * (columns // patch) + self.config.action_tokens
 
     @property
+    def predicted(self) -> dict[str, Tensor]:
+        """See `WorldActionModel.predicted`: the actions that have a token, and no frame that is only a condition."""
+        config, masks = self.config, {}
+        if config.conditioning == "prefix":
+            masks["video"] = (torch.arange(config.chunk_frames) > 0)[None, :, None, None]
+        if config.action_tokens < config.action_slots:
+            drawn = (torch.arange(config.action_slots) < config.action_tokens).unflatten(
+                0, (-1, config.actions_per_frame)
+            )
+            masks["action"] = torch.cat([torch.zeros_like(drawn[:1]), drawn])[None, :, :, None]
+        return masks
+
+    @property
     def text_shape(self) -> tuple[int, int]:
         """See `WorldActionModel.text_shape`; prompts are padded to that length, and the padding is attended to."""
         return self.transformer.config.max_text_seq_length, self.transformer.config.text_embed_dim
