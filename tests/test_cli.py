@@ -16,6 +16,8 @@ PARAMETERS = {
     "videovla/metaworld": "1,283,940",
     "videovla/cogvideox_2b": "1,695,920,839",
     "videovla/cogvideox_5b": "5,573,702,215",
+    "videovla/robot/teacher": "5,573,708,359",
+    "videovla/robot": "5,584,927,303",
 }
 """How the names of recipes begin -> parameters of their model."""
 COMMANDS = [
@@ -23,6 +25,7 @@ COMMANDS = [
     "collect",
     "convert",
     "check",
+    "import",
     "plan",
     "train",
     "distill",
