@@ -96,3 +96,6 @@ def test_converted_latents_are_those_of_the_closed_loop(
     assert_close(sample.video, loop, atol=1e-2, rtol=1e-2)
     assert torch.equal(sample.text, prompts("open the drawer").float())
     assert torch.equal(data.null_text, prompts("").float())
+    # Whatever dtype a model is served in, its prompts are those that the conversion kept.
+    served = LingBotCodec.from_pretrained(checkpoint, "robotwin", dtype=torch.float32)
+    assert torch.equal(served.text("open the drawer").float(), sample.text)

@@ -252,14 +252,12 @@ class CogVideoX(WorldActionModel):
     @property
     def predicted(self) -> dict[str, Tensor]:
         """See `WorldActionModel.predicted`: the actions that have a token, and no frame that is only a condition."""
-        config, masks = self.config, {}
+        config = self.config
+        token = torch.arange(config.action_slots) < config.action_tokens
+        slots = torch.nn.functional.pad(token, (config.actions_per_frame, 0)).unflatten(0, (config.chunk_frames, -1))
+        masks = {"action": slots[None, :, :, None]}
         if config.conditioning == "prefix":
             masks["video"] = (torch.arange(config.chunk_frames) > 0)[None, :, None, None]
-        if config.action_tokens < config.action_slots:
-            drawn = (torch.arange(config.action_slots) < config.action_tokens).unflatten(
-                0, (-1, config.actions_per_frame)
-            )
-            masks["action"] = torch.cat([torch.zeros_like(drawn[:1]), drawn])[None, :, :, None]
         return masks
 
     @property
