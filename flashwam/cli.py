@@ -318,13 +318,16 @@ of its own. GET /healthz answers OK; GET /metrics gives sessions and latency per
         "  flashwam serve runs/flash_wam/student\n"
         "  flashwam serve runs/teacher/teacher --nfe 5v/10a --port 29056\n"
         "  flashwam serve runs/flash_wam/student --host 0.0.0.0 --token-file token.txt\n"
-        "  flashwam serve checkpoints/lingbot-va-posttrain-robotwin --preset robotwin"
+        "  flashwam serve checkpoints/lingbot-va-posttrain-robotwin --preset robotwin\n"
+        "  flashwam serve checkpoints/videovla --preset videovla --base checkpoints/CogVideoX-5b-I2V"
     )
     parser = _command(commands, "serve", _run_serve, text, examples)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="folder of a teacher or student, or a run")
     parser.add_argument("--nfe", metavar="1v/1a", help="steps per chunk, or full (default: the checkpoint's own)")
     parser.add_argument(
-        "--preset", metavar="NAME", help="for another tool's checkpoint, its family's settings: robotwin, libero, ..."
+        "--preset",
+        metavar="NAME",
+        help="for another tool's checkpoint, its family's settings: robotwin, libero, ...; an unknown name lists them",
     )
     parser.add_argument("--base", type=Path, metavar="DIR", help="checkpoint with vae/ and text_encoder/")
     parser.add_argument("--device", help="such as cuda:1 or cpu (default: cuda where there is one, or else cpu)")
