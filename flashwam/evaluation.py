@@ -26,6 +26,7 @@ from flashwam.sampling import Rollout, StreamSampler, parse_nfe, samplers_for
 from flashwam.sim.closed_loop import TaskResult, run_task
 from flashwam.student import WamInfo, load_wam, model_folder
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.files import files_of_codec
 
 __all__ = ["Policy", "cross_table", "evaluate", "latency_table", "load_policy", "task_numbers"]
 
@@ -43,7 +44,7 @@ class Policy:
         folder: Where it came from.
         wam: The model, in evaluation mode.
         info: What its `flashwam.json` says.
-        codec: Its codecs.
+        codec: Its codecs: a `Codec`, or what a family has in its place, see `FamilyFiles.frame_codec`.
     """
 
     folder: Path
@@ -78,10 +79,14 @@ def load_policy(folder: str | Path) -> Policy:
 
     Raises:
         FileNotFoundError: there is none.
+        ValueError: its pictures cannot be encoded one by one.
     """
     folder = model_folder(folder)
     wam, info = load_wam(folder)
-    return Policy(folder=folder, wam=wam.eval(), info=info, codec=Codec.load(folder))
+    files = files_of_codec(folder)
+    dtype = next(wam.parameters()).dtype
+    codec = Codec.load(folder) if files is None else files.frame_codec(folder, dtype=dtype, device="cpu")
+    return Policy(folder=folder, wam=wam.eval(), info=info, codec=codec)
 
 
 def evaluate(
@@ -200,6 +205,9 @@ def _held_out(policy: Policy) -> Batch | None:
     recipe = policy.info.extra.get("recipe") or {}
     data = recipe.get("data", {})
     count = recipe.get("evaluate", {}).get("open_loop_samples", 96)
+    if data.get("source") == "lerobot":
+        logger.warning("no open-loop measures: none of the data of %s is held out", policy.name)
+        return None
     try:
         windows = EpisodeDataset(
             data["root"],

@@ -17,8 +17,9 @@ from flashwam.student import load_wam, save_wam
 from flashwam.wam.lingbot_va import WanTransformer3DModel
 from flashwam.wam.lingbot_va.codec import LingBotCodec
 from flashwam.wam.lingbot_va.presets import preset
-from flashwam.wam.lingbot_va.prompts import TEXT_CACHE, PromptEncoder
+from flashwam.wam.lingbot_va.prompts import PromptEncoder
 from flashwam.wam.lingbot_va.vae import WAN22_CONFIG
+from flashwam.wam.prompts import TEXT_CACHE
 
 PROMPT = "put the cup on the stove"
 
