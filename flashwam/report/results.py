@@ -3,7 +3,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ class Row:
         motion: Per episode that has one: task, similarity of imagined and real motion, success.
         strips: PNGs of decoded video.
         films: PNGs of real pictures above imagined ones, in closed loop.
+        parameters: Part -> parameters that stay in the deployed model; empty where unknown.
     """
 
     run: str
@@ -79,6 +80,7 @@ class Row:
     motion: tuple[tuple[str, float, bool], ...] = ()
     strips: tuple[Path, ...] = ()
     films: tuple[Path, ...] = ()
+    parameters: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def tasks(self) -> dict[str, Share]:
@@ -109,6 +111,13 @@ class Row:
         if self.kind == "student" and self.sampler == "euler":
             text += " Euler"
         return text if self.final else f"{text} at {self.step}"
+
+    @property
+    def parameters_text(self) -> str:
+        """ "1.23 M", all parts together; "" where unknown."""
+        count = sum(self.parameters.values())
+        unit, name = next(((u, n) for u, n in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if count >= u), (1, ""))
+        return f"{count / unit:.3g} {name}".rstrip() if count else ""
 
     @property
     def driven(self) -> bool:
@@ -143,6 +152,7 @@ class Row:
             "tasks": {name: share.to_json() for name, share in self.tasks.items()},
             "open_loop": dict(self.open_loop),
             "latency": dict(self.latency),
+            "parameters": dict(self.parameters),
         }
 
 
@@ -242,6 +252,7 @@ def pool_evaluations(results: Sequence[Mapping[str, Any]]) -> list[Row]:
             motion=tuple(one for p in parts for one in _motion(p)),
             strips=tuple(path for p in parts if (path := _picture(p, "strip")) is not None),
             films=tuple(path for p in parts if (path := _picture(p, "film")) is not None),
+            parameters=next((p["parameters"] for p in parts if p.get("parameters")), {}),
         )
         for (run, nfe, sampler, step), parts in groups.items()
     ]

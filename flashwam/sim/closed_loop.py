@@ -105,6 +105,7 @@ class LocalPolicy:
         self.seconds: dict[str, float] = {}
         self._wam, self._samplers, self._codec = wam, samplers, codec
         self._first: Tensor | None = None
+        self._last: Tensor | None = None
 
     def reset(self, prompt: str, frames: np.ndarray, *, seed: int) -> None:
         """See `ChunkPolicy.reset`."""
@@ -125,12 +126,12 @@ class LocalPolicy:
         self.chunks += 1
         for name, seconds in self._rollout.seconds.items():
             self.seconds[name] = self.seconds.get(name, 0.0) + seconds - before[name]
-        self._last = drawn["video"][:, :, executed][:, :, -1:]
+        self._last = drawn["video"][:, :, executed][:, :, -1:] if "video" in drawn else None
         return self._codec.controls(drawn["action"][:, :, executed])
 
-    def foreseen(self) -> np.ndarray:
-        """See `ChunkPolicy.foreseen`."""
-        return self._codec.pictures(self._last)[:, 0]
+    def foreseen(self) -> np.ndarray | None:
+        """See `ChunkPolicy.foreseen`; None for a model that never draws the video."""
+        return None if self._last is None else self._codec.pictures(self._last)[:, 0]
 
     def observe(self, seen: np.ndarray, controls: np.ndarray) -> None:
         """See `ChunkPolicy.observe`."""
