@@ -195,9 +195,14 @@ def task_numbers(results: Sequence[TaskResult]) -> dict[str, Any]:
 
 def _episode_numbers(result: TaskResult) -> dict[str, Any]:
     """Success and motion similarity of every episode, so that a comparison can relate the two."""
+
+    def plain(values: Sequence[float]) -> list[float | None]:
+        return [None if math.isnan(alike) else round(alike, 4) for alike in values]
+
     return {
         "outcomes": [int(success) for success in result.success],
-        "motion": [None if math.isnan(alike) else round(alike, 4) for alike in result.motion],
+        "motion": plain(result.motion),
+        "first_motion": plain(result.first_motion),
     }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flashwam.report.compare_figures import run_colours
 from flashwam.report.figures import MUTED, new_figure, save_figure, tidy
-from flashwam.report.motion import MotionLink, motion_link
+from flashwam.report.motion import MotionLink, correlation_text, motion_link
 from flashwam.report.page import Figure, Section, Table
 from flashwam.report.results import Row
 
@@ -45,7 +45,9 @@ def motion_section(rows: Sequence[Row], folder: Path) -> Section | None:
         paragraphs=(
             "Motion similarity is the cosine between two motion fields (Lucas and Kanade's): from the picture a chunk "
             "begins with to the picture imagined for its end, and to the picture taken there; 1 is the same motion, 0 "
-            "none in common. r is its correlation with success over episodes, within tasks, with a 95 % interval. "
+            "none in common. r is its correlation with success over episodes, within tasks, with a 95 % interval. An "
+            "episode that has failed already, stuck at a wall, say, is one whose motion nobody foresaw; the first "
+            "chunk alone, before that, tells whether imagination foretells success. "
             "VideoVLA (arXiv 2512.06963) reports that imagined futures near the real ones go with success.",
         ),
         figures=(*numbers, *films),
@@ -67,7 +69,7 @@ def draw_motion(linked: Sequence[tuple[Row, MotionLink]], path: Path) -> Path:
             if link.succeeded is not None:
                 axes.plot(link.succeeded, y, "o", ms=6.5, color=colour, mec=colour)
             axes.annotate(
-                f"r {link.text}",
+                f"r {correlation_text(link.correlation)}",
                 (1, y),
                 xycoords=("axes fraction", "data"),
                 xytext=(8, 0),
@@ -99,10 +101,19 @@ def _table(linked: Sequence[tuple[Row, MotionLink]]) -> Table:
         return "" if value is None else f"{value:.2f}"
 
     return Table(
-        columns=("model", "episodes", "similarity", "of successes", "of failures", "r with success, within tasks"),
+        columns=("model", "episodes", "similarity", "of successes", "of failures", "r with success", "r, first chunk"),
         rows=[
-            [row.label, str(link.episodes), cell(link.similarity), cell(link.succeeded), cell(link.failed), link.text]
+            [
+                row.label,
+                str(link.episodes),
+                cell(link.similarity),
+                cell(link.succeeded),
+                cell(link.failed),
+                correlation_text(link.correlation),
+                correlation_text(link.foretold),
+            ]
             for row, link in linked
         ],
-        caption="Episodes that end within their first chunk have no picture after it and are not counted.",
+        caption="Both r within tasks. Episodes that end within their first chunk have no picture after it and are not "
+        "counted.",
     )

@@ -62,6 +62,7 @@ class Row:
         latency: Measure -> mean in milliseconds.
         stages: Streams drawn together by one pass of the network; each by itself where it is not known.
         motion: Per episode that has one: task, similarity of imagined and real motion, success.
+        first_motion: The same of an episode's first chunk.
         strips: PNGs of decoded video.
         films: PNGs of real pictures above imagined ones, in closed loop.
         parameters: Part -> parameters that stay in the deployed model; empty where unknown.
@@ -78,6 +79,7 @@ class Row:
     latency: Mapping[str, float]
     stages: tuple[tuple[str, ...], ...] = ()
     motion: tuple[tuple[str, float, bool], ...] = ()
+    first_motion: tuple[tuple[str, float, bool], ...] = ()
     strips: tuple[Path, ...] = ()
     films: tuple[Path, ...] = ()
     parameters: Mapping[str, int] = field(default_factory=dict)
@@ -249,7 +251,8 @@ def pool_evaluations(results: Sequence[Mapping[str, Any]]) -> list[Row]:
             open_loop=_mean([p.get("open_loop") for p in parts]),
             latency=_mean([p.get("latency") for p in parts]),
             stages=tuple(tuple(stage) for stage in parts[0].get("stages", ())),
-            motion=tuple(one for p in parts for one in _motion(p)),
+            motion=tuple(one for p in parts for one in _motion(p, "motion")),
+            first_motion=tuple(one for p in parts for one in _motion(p, "first_motion")),
             strips=tuple(path for p in parts if (path := _picture(p, "strip")) is not None),
             films=tuple(path for p in parts if (path := _picture(p, "film")) is not None),
             parameters=next((p["parameters"] for p in parts if p.get("parameters")), {}),
@@ -262,11 +265,11 @@ def _key(result: Mapping[str, Any], run: str) -> tuple[Any, ...]:
     return run, tuple(result["nfe"].items()), result.get("sampler", "own"), result.get("step")
 
 
-def _motion(result: Mapping[str, Any]) -> list[tuple[str, float, bool]]:
+def _motion(result: Mapping[str, Any], which: str) -> list[tuple[str, float, bool]]:
     return [
         (name, float(alike), bool(success))
         for name, task in result["tasks"].items()
-        for alike, success in zip(task.get("motion") or (), task.get("outcomes") or (), strict=False)
+        for alike, success in zip(task.get(which) or (), task.get("outcomes") or (), strict=False)
         if alike is not None
     ]
 

@@ -4,7 +4,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flashwam.report.motion import motion_link
+from flashwam.report.motion import correlation_text, motion_link
 from flashwam.report.results import Row, Share
 from flashwam.report.stats import difference_interval
 
@@ -152,7 +152,8 @@ def _imagination(best: Row | None, teacher: Row | None) -> list[str]:
             tie = "goes with" if low > 0 else "goes against" if high < 0 else "tells nothing of"
             found.append(
                 f"{row.label} foresees motion with similarity {link.similarity:.2f}, and within tasks that {tie} "
-                f"success (r {link.text})"
+                f"success (r {correlation_text(link.correlation)}"
+                + (f"; in the first chunk alone {correlation_text(link.foretold)})" if link.foretold else ")")
             )
     return ["; ".join(found) + "."] if found else []
 

@@ -42,6 +42,7 @@ class TaskResult:
         environment_seconds: Seconds of physics and pictures.
         motion: Per episode, how alike the imagined and the real motion were, in [-1, 1], mean over its chunks; NaN
             where nothing moved or nothing was imagined. Empty where the policy does not show what it imagines.
+        first_motion: The same of the first chunk alone, before anything can have gone wrong.
         film: Of the first episode, the picture after each chunk, real ones above imagined ones,
             uint8 [2, K, H, W, 3]; None like `motion`.
     """
@@ -56,6 +57,7 @@ class TaskResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     environment_seconds: float = 0.0
     motion: tuple[float, ...] = ()
+    first_motion: tuple[float, ...] = ()
     film: np.ndarray | None = None
 
 
@@ -236,6 +238,7 @@ def drive(policy: ChunkPolicy, task: TaskSpec | str, *, episodes: int, seed: int
         seconds={name: seconds - before.get(name, 0.0) for name, seconds in policy.seconds.items()},
         environment_seconds=environment_seconds,
         motion=tuple(float(value) for one in imagined for value in one.similarity()),
+        first_motion=tuple(float(value) for one in imagined for value in one.similarity(chunks=1)),
         film=imagined[0].film() if imagined else None,
     )
 
@@ -261,9 +264,9 @@ class _Imagined:
             self._pictures.append(np.stack([seen[0], foreseen[0]]))
         self._before = seen
 
-    def similarity(self) -> np.ndarray:
-        """[B], mean over the chunks that moved; NaN where none did."""
-        compared = np.stack([np.full(len(self._before), np.nan), *self._compared])
+    def similarity(self, *, chunks: int | None = None) -> np.ndarray:
+        """[B], mean over those of the first `chunks` (all if None) that moved; NaN where none did."""
+        compared = np.stack([np.full(len(self._before), np.nan), *self._compared[:chunks]])
         moved = np.isfinite(compared)
         total = np.where(moved, compared, 0).sum(0)
         return np.divide(total, moved.sum(0), out=np.full(len(total), np.nan), where=moved.any(0))

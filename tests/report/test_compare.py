@@ -54,6 +54,7 @@ def with_motion(result, alike):
         outcomes = [1] * task["success"] + [0] * (task["episodes"] - task["success"])
         noise = rng.uniform(-0.1, 0.1, len(outcomes))
         task |= {"outcomes": outcomes, "motion": [alike(o) + float(n) for o, n in zip(outcomes, noise, strict=True)]}
+        task["first_motion"] = [0.5 + 0.3 * (i % 7 == 0) for i in range(len(outcomes))]
     # An episode that ended within its first chunk.
     next(iter(result["tasks"].values()))["motion"][0] = None
     return result
@@ -71,6 +72,8 @@ def test_imagination_is_related_to_success_and_shown(tmp_path):
     assert links["teacher"].episodes == 5 * 50 - 1
     assert links["teacher"].succeeded - links["teacher"].failed == pytest.approx(0.3, abs=0.03)
     assert links["teacher"].correlation[1] > 0.8
+    _, low, high = links["teacher"].foretold
+    assert low < 0 < high
     r, low, high = links["flash_wam"].correlation
     assert low < 0 < high
     (sentence,) = [text for text in result["verdict"] if "foresees motion" in text]
