@@ -17,7 +17,7 @@ from raw_sets import CAMERAS, write_v2
 from flashwam import pipeline
 from flashwam.cli import main
 from flashwam.config import load_recipe
-from flashwam.evaluation import load_policy
+from flashwam.evaluation import evaluate, load_policy
 from flashwam.info import describe
 from flashwam.serve.policy import PolicySession, load_served
 from flashwam.sim.closed_loop import LocalPolicy
@@ -129,6 +129,13 @@ def test_a_student_is_driven_here_as_it_is_served(student: Path) -> None:
         local.observe(seen[step + 1][None, None], controls)
         session.refresh([{CAMERAS[0]: seen[step + 1]}], reply)
         reply = session.infer()
+
+
+def test_a_student_is_measured_by_its_recipes_tasks(student: Path, tmp_path: Path) -> None:
+    (result,) = evaluate(student, nfe=("1v/2a",), closed_loop=False, out=tmp_path)
+    assert result["asked"]["tasks"] == ["button-press"]
+    assert (result["nfe"], result["open_loop"]) == ({"video": 1, "action": 2}, None)
+    assert set(result["latency"]) == {"video+action_ms", "chunk_ms"}
 
 
 def test_whole_segments_are_refused(base: Path, data: Path, tmp_path: Path) -> None:

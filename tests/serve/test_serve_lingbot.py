@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from safetensors.torch import save_file
 
+from flashwam.evaluation import load_policy
 from flashwam.sampling import Rollout, samplers_for
 from flashwam.serve.policy import PolicySession, ServedModel, load_served
 from flashwam.student import load_wam, save_wam
@@ -99,6 +100,8 @@ def test_a_student_is_served_by_the_codec_beside_it(released: Path, tmp_path: Pa
     assert model.metadata["nfe"] == {"video": 1, "action": 1}
     assert model.metadata["streams"]["video"]["function"] == {"name": "lcm", "sigma_data": 0.5}
     replies = episode(model)
+    with pytest.raises(ValueError, match="one picture per latent frame"):
+        load_policy(student)
     moved = released.rename(released.parent / "moved")
     try:
         with pytest.raises(FileNotFoundError, match="vae"):

@@ -5,10 +5,12 @@ import json
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
-__all__ = ["CONDITIONINGS", "FAMILY", "FILE_NAME", "ROPE_MODES", "CogVideoXConfig"]
+__all__ = ["CONDITIONINGS", "FAMILY", "FILE_NAME", "PIXELS_PER_LATENT", "ROPE_MODES", "CogVideoXConfig"]
 
 FAMILY = "cogvideox"
 FILE_NAME = "wam.json"
+PIXELS_PER_LATENT = 8
+"""Rows and columns of pixels that a latent of the released autoencoder spans."""
 CONDITIONINGS = ("channel_concat", "prefix")
 ROPE_MODES = ("integer", "resize_crop")
 PREDICTIONS = ("v",)

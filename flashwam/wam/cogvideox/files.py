@@ -16,7 +16,7 @@ from flashwam.data.latents import ACTION_NORM
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.codec import CodecNote, base_checkpoint
 from flashwam.wam.cogvideox.codec import CogVideoXCodec
-from flashwam.wam.cogvideox.config import FAMILY, CogVideoXConfig
+from flashwam.wam.cogvideox.config import FAMILY, PIXELS_PER_LATENT, CogVideoXConfig
 from flashwam.wam.cogvideox.convert import convert_videovla
 from flashwam.wam.cogvideox.describe import describe_checkpoint
 from flashwam.wam.cogvideox.encoders import cogvideox_encoders
@@ -27,8 +27,6 @@ from flashwam.wam.files import FamilyFiles
 
 __all__ = ["CogVideoXFiles"]
 
-# Pixels per latent of the released autoencoder.
-_FACTOR = 8
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -133,13 +131,15 @@ class CogVideoXFiles(FamilyFiles):
         self, folder: Path, *, model: WorldActionModel, data: Any, actions: ActionNorm, pretrained: Path | None
     ) -> None:
         """See `FamilyFiles.note_codec`."""
-        if pretrained is None or data.source != "lerobot" or any(side % _FACTOR for side in data.camera_size):
+        # The T-shape's wrist cameras are seen at half size.
+        multiple = PIXELS_PER_LATENT * (2 if data.layout == "tshape" else 1)
+        if pretrained is None or data.source != "lerobot" or any(side % multiple for side in data.camera_size):
             return
         cameras = CameraLayout(
             cameras=data.cameras,
             image_size=data.camera_size,
             arrangement=data.layout,
-            factor=_FACTOR,
+            factor=PIXELS_PER_LATENT,
             resize=data.resize,
         )
         base = base_checkpoint(pretrained, family=FAMILY)

@@ -8,7 +8,7 @@ from flashwam.core.streams import StreamSpec
 from flashwam.core.vp import VPSchedule
 from flashwam.data.cameras import CameraLayout
 from flashwam.data.episodes import CAMERA
-from flashwam.wam.cogvideox.config import CogVideoXConfig
+from flashwam.wam.cogvideox.config import PIXELS_PER_LATENT, CogVideoXConfig
 
 __all__ = ["NETWORKS", "PRESETS", "SNR_SHIFTS", "Preset", "network_name", "network_options", "preset"]
 
@@ -58,13 +58,11 @@ class Preset:
         steps: Steps of both streams, which share their levels: "trailing" ones where they divide 1000.
         guidance: Scale of both streams' guidance. The authors' own scale jumps between 1 and 7 from step to step,
             which no student can learn; a constant takes its place.
-        factor: Pixels per latent row and column.
     """
 
     name: str
     steps: int
     guidance: float = 1.0
-    factor: int = 8
 
     def streams(self, config: CogVideoXConfig) -> dict[str, StreamSpec]:
         """The teacher's streams: plain velocity sampling, which is DDIM on a variance-preserving path."""
@@ -76,9 +74,8 @@ class Preset:
 
     def cameras(self, config: CogVideoXConfig) -> CameraLayout:
         """One camera, whose picture fills the model's."""
-        rows, columns = config.latent_size
-        size = (rows * self.factor, columns * self.factor)
-        return CameraLayout(cameras=(CAMERA,), image_size=size, factor=self.factor, resize="cover")
+        rows, columns = (side * PIXELS_PER_LATENT for side in config.latent_size)
+        return CameraLayout(cameras=(CAMERA,), image_size=(rows, columns), factor=PIXELS_PER_LATENT, resize="cover")
 
 
 PRESETS = {one.name: one for one in (Preset(name="videovla", steps=50), Preset(name="videovla_robot", steps=10))}

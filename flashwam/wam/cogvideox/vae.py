@@ -7,9 +7,7 @@ picture encoded alone. A model is shown the latter.
 Letters: B clips, T pictures, C latent channels, F latent frames, h, w latent size.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import AutoencoderKLCogVideoX
@@ -18,7 +16,7 @@ from torch import Tensor, nn
 from flashwam.data.encoders import to_pictures
 from flashwam.wam.autoencoders import load_autoencoder
 
-__all__ = ["PICTURES_PER_FRAME", "UNIT", "CogVideoXVae", "pixels_per_latent"]
+__all__ = ["PICTURES_PER_FRAME", "UNIT", "CogVideoXVae"]
 
 PICTURES_PER_FRAME = 4
 """Pictures that a latent frame spans; the very first one spans 1."""
@@ -26,11 +24,6 @@ UNIT = 8
 """Pictures that diffusers encodes at a time: a clip has 1 + 8 k of them, or it decodes to another number."""
 
 _TOGETHER = 16
-
-
-def pixels_per_latent(config: Mapping[str, Any]) -> int:
-    """Pixels per latent row and column, by the configuration of an autoencoder."""
-    return 2 ** (len(config["block_out_channels"]) - 1)
 
 
 class CogVideoXVae(nn.Module):
@@ -62,7 +55,7 @@ class CogVideoXVae(nn.Module):
     @property
     def factor(self) -> int:
         """Pixels per latent row and column."""
-        return pixels_per_latent(self.model.config)
+        return 2 ** (len(self.model.config.block_out_channels) - 1)
 
     @classmethod
     def from_pretrained(
