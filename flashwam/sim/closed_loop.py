@@ -257,6 +257,7 @@ class _Imagined:
 
     def compare(self, foreseen: np.ndarray, seen: np.ndarray, running: np.ndarray) -> None:
         """One chunk: pictures uint8 [B, H, W, 3] for its end, and which episodes [B] still run there."""
+        foreseen = _resized(foreseen, seen.shape[1:3])
         alike = np.full(len(seen), np.nan)
         alike[running] = motion_similarity(self._before[running], foreseen[running], seen[running])
         self._compared.append(alike)
@@ -274,6 +275,15 @@ class _Imagined:
     def film(self) -> np.ndarray | None:
         """[2, K, H, W, 3]."""
         return np.stack(self._pictures, 1) if self._pictures else None
+
+
+def _resized(pictures: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 [B, H, W, 3] at the simulator's size, for a codec that works at another."""
+    if pictures.shape[1:3] == size:
+        return pictures
+    values = torch.from_numpy(pictures).movedim(-1, 1).float()
+    values = torch.nn.functional.interpolate(values, size=size, mode="area")
+    return values.round().to(torch.uint8).movedim(1, -1).numpy()
 
 
 def _execute(envs: list[MetaWorldEnv], controls: np.ndarray, running: np.ndarray, per_frame: int) -> np.ndarray:

@@ -69,7 +69,8 @@ def test_a_film_that_comes_true_is_fully_alike(policy):
             return found
 
         def foreseen(self):
-            return self._ahead.render()[None]
+            # As a codec that works at another size than the simulator's would give it.
+            return self._ahead.render()[None].repeat(2, 1).repeat(2, 2)
 
     result = drive(Prophet(*policy), "faucet-turn", episodes=1)
     assert result.motion == result.first_motion == (pytest.approx(1.0),)
