@@ -153,7 +153,7 @@ def _imagination(best: Row | None, teacher: Row | None) -> list[str]:
             found.append(
                 f"{row.label} foresees motion with similarity {link.similarity:.2f}, and within tasks that {tie} "
                 f"success (r {correlation_text(link.correlation)}"
-                + (f"; in the first chunk alone {correlation_text(link.foretold)})" if link.foretold else ")")
+                + (f", in the first chunk alone {correlation_text(link.foretold)})" if link.foretold else ")")
             )
     return ["; ".join(found) + "."] if found else []
 
