@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a method is given: clean tensors, masks and text of B samples."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -55,6 +55,12 @@ class Batch:
     def without_given(self) -> "Batch":
         """The same samples for a model that is told the observation by `history` and predicts that frame too."""
         return replace(self, given=torch.zeros_like(self.given))
+
+    def rows(self, rows: Sequence[int]) -> "Batch":
+        """Some of the samples, in the order asked for."""
+        at = torch.as_tensor(list(rows), device=self.index.device)
+        chosen = {key: {name: t[at] for name, t in getattr(self, key).items()} for key in _BY_NAME}
+        return replace(self, **chosen, **{key: getattr(self, key)[at] for key in ("given", "text", "index")})
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with every tensor on `device`."""
