@@ -79,11 +79,18 @@ def write_card(folder: str | Path) -> Path:
 
 
 def _sentence(info: Mapping[str, Any]) -> str:
-    if info.get("kind") == "teacher":
+    if _role(info) == "teacher":
         return "A world-action model: a velocity network over video and actions, sampled in many steps."
     steps = ", ".join(f"{s.get('steps', 1)} for {name}" for name, s in info.get("streams", {}).items())
     teacher = _place(info["teacher"]) if info.get("teacher") else "an unnamed teacher"
+    if info.get("kind") == "teacher":
+        return f"A policy made from {teacher}: a velocity network, sampled in its own steps."
     return f"A world-action model distilled from {teacher} to few network evaluations per chunk: {steps}."
+
+
+def _role(info: Mapping[str, Any]) -> str:
+    """ "student" for what was made from another model."""
+    return "student" if info.get("teacher") else str(info.get("kind"))
 
 
 def _streams(kind: str, streams: Mapping[str, Mapping[str, Any]]) -> str:
@@ -116,7 +123,7 @@ def _function(stream: Mapping[str, Any]) -> str:
 
 def _training(info: Mapping[str, Any]) -> str:
     recipe = info.get("recipe") or {}
-    loop = recipe.get("train" if info.get("kind") == "teacher" else "distill") or {}
+    loop = recipe.get("train" if _role(info) == "teacher" else "distill") or {}
     facts = {
         "teacher": _place(info["teacher"]) if info.get("teacher") else None,
         "recipe": recipe.get("name") if isinstance(recipe, Mapping) else recipe,
@@ -181,7 +188,7 @@ def _evaluations(folder: Path, info: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = []
     for path in [*folder.glob("evaluations/*.json"), *run.glob("evaluations/*.json")]:
         result = _read(path)
-        if (result.get("kind"), result.get("step")) == (info.get("kind"), info.get("steps", 0)):
+        if (result.get("kind"), result.get("step")) == (_role(info), info.get("steps", 0)):
             found.append(result)
     return sorted(found, key=lambda one: (str(one.get("setting")), str(one.get("sampler")), one.get("seed", 0)))
 

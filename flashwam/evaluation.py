@@ -158,7 +158,7 @@ def _measure(
     return {
         "label": f"{policy.name} {nfe}{suffix}",
         "run": policy.name,
-        "kind": policy.info.kind,
+        "kind": policy.info.role,
         "step": policy.info.steps,
         "setting": nfe,
         "nfe": {name: sampler.steps for name, sampler in samplers.items()},
@@ -239,7 +239,7 @@ def _open_loop(
     if batch is None:
         return None, None
     teacher = policy
-    if policy.info.kind == "student" or policy.info.extra.get("teacher") is not None:
+    if policy.info.role == "student":
         source = Path(str(policy.info.extra.get("teacher")))
         if not source.is_dir():
             logger.warning("no open-loop measures: the teacher of %s is not at %s", policy.name, source)

@@ -18,6 +18,7 @@ from flashwam.data.episodes import atomic_write
 from flashwam.data.latents import ACTION_NORM, encode_latents
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.distillation.methods import find_method, make_method
+from flashwam.distillation.setup import Setup
 from flashwam.distillation.trainer import Source
 from flashwam.distillation.trainer import train as run_training
 from flashwam.evaluation import evaluate
@@ -128,15 +129,21 @@ def _run(
     if isinstance(source, SegmentDataset):
         _check_shapes(source, student)
     set_precision(loop, student, teacher)
+    method = make_method(loop, recipe.streams, student, teacher=teacher, seed=recipe.seed)
     return run_training(
-        make_method(loop, recipe.streams, student, teacher=teacher, seed=recipe.seed),
-        source,
+        method,
+        method.source(source, _setup(recipe, loop)),
         loop,
         run_dir=run_dir,
         seed=recipe.seed,
         info={"name": recipe.name, "recipe": plain(recipe), **info},
         beside=beside,
     )
+
+
+def _setup(recipe: Recipe, loop: LoopConfig) -> Setup:
+    teacher, init = (None if folder is None else Path(folder) for folder in (recipe.wam.pretrained, loop.init))
+    return Setup(data=Path(recipe.data.root), streams=recipe.streams, seed=recipe.seed, teacher=teacher, init=init)
 
 
 def set_precision(loop: LoopConfig, student: WorldActionModel, teacher: WorldActionModel | None) -> None:
@@ -233,18 +240,26 @@ def distill(recipe: Recipe, *, run_dir: str | Path | None = None, source: Source
             f"recipe {recipe.name!r} cannot be distilled: it needs a distill section and wam.pretrained, the folder of "
             "a trained teacher (flashwam train makes one)"
         )
-    if not find_method(recipe.distill.method).needs_teacher:
+    method = find_method(recipe.distill.method)
+    if not method.needs_teacher:
         raise ValueError(
             f"recipe {recipe.name!r}: distill.method {recipe.distill.method!r} learns from data alone and would ignore "
             "the teacher; set it to consistency or on_policy, or use flashwam train"
         )
     teacher_folder = Path(recipe.wam.pretrained)
     teacher = load_pretrained(teacher_folder, recipe.wam)
+    codec = prepare_data(recipe) if source is None else None
     if recipe.distill.lora is None:
-        student = load_pretrained(recipe.distill.init or teacher_folder, recipe.wam)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            student = method.make_student(
+                lambda: load_pretrained(recipe.distill.init or teacher_folder, recipe.wam),
+                teacher=teacher,
+                options=recipe.distill.options,
+                setup=_setup(recipe, recipe.distill),
+            )
     else:
         student = teacher
-    codec = prepare_data(recipe) if source is None else None
     folder = prepare_run(recipe, run_dir)
     info = {"teacher": str(teacher_folder), "init": recipe.distill.init}
     return _run(recipe, recipe.distill, student, codec, folder, teacher=teacher, source=source, info=info)

@@ -53,6 +53,11 @@ class WamInfo:
     steps: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def role(self) -> str:
+        """ "student" where it was made from another model, even one that is sampled as a velocity network."""
+        return "student" if self.extra.get("teacher") is not None else self.kind
+
 
 def save_wam(
     folder: Path | str,

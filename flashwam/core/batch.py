@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a method is given: clean tensors, masks and text of B samples."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -67,6 +67,12 @@ class Batch:
             times = -(-self.frames // chunk.shape[1])
             own[name] = own[name] & chunk.to(own[name].device).repeat(1, times, 1, 1)[:, : self.frames]
         return replace(self, mask=own)
+
+    def rows(self, rows: Sequence[int]) -> "Batch":
+        """Some of the samples, in the order asked for."""
+        at = torch.as_tensor(list(rows), device=self.index.device)
+        chosen = {key: {name: t[at] for name, t in getattr(self, key).items()} for key in _BY_NAME}
+        return replace(self, **chosen, **{key: getattr(self, key)[at] for key in ("given", "text", "index")})
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with every tensor on `device`."""

@@ -83,6 +83,11 @@ class AdaptedModel(WorldActionModel):
         """See `WorldActionModel.feature_width`."""
         return self.adapters.backbone.feature_width(blocks)
 
+    def feature_parameters(self, blocks: Sequence[int]) -> int:
+        """See `WorldActionModel.feature_parameters`: an adapter is merged before it is deployed."""
+        with self.adapters.merged(self.name) as model:
+            return model.feature_parameters(blocks)
+
     def features(
         self,
         noisy: Mapping[str, Tensor],

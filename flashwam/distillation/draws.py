@@ -6,7 +6,8 @@ step into accumulated batches changes a single number.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +61,14 @@ class Draws:
     def shared_integer(self, purpose: str, low: int, high: int) -> int:
         """One integer in low..high - 1 for the whole step."""
         return int(torch.randint(low, high, (), generator=self.shared(purpose)))
+
+    @contextmanager
+    def seeding_torch(self) -> Iterator[None]:
+        """A context in which torch's own generators, which dropout asks, depend on nothing else either."""
+        device = torch.device(self.device)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(keyed_seed(self.seed, self.step, self.positions[0], "torch"))
+            yield
 
     def _per_sample(self, purpose: str, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
         generator = torch.Generator()

@@ -170,9 +170,10 @@ class WorldActionModel(nn.Module, ABC):
                 out and takes part with its clean tokens alone.
             sigma: Stream name -> [B, F'] in [0, 1], one level per latent frame.
             clean: Stream name -> [B, C, F, H, W].
-            context: "text" [B, L, D]; for a model with `probes`, "noise" (every stream -> [B, C, F', H, W], what they
-                are looked at from); optional "clean_sigma" (stream name -> [B, F], the clean slots' own level),
-                "chunk_frames" and "window_chunks" (ints that replace the model's own), and "kept" (a `Kept`, the same
+            context: "text" [B, L, D]; for a model with `probes`, "noise" and "noise_sigma" (every stream ->
+                [B, C, F', H, W] and [B, F'], what they are looked at from, as in `RolloutSession.probe`); optional
+                "clean_sigma" (stream name -> [B, F], the clean slots' own level), "chunk_frames" and "window_chunks"
+                (ints that replace the model's own), and "kept" (a `Kept`, the same
                 for calls without gradient that share weights, `clean` and the rest of the context: a family may keep
                 there what these alone determine, or ignore it).
 
@@ -229,6 +230,10 @@ class WorldActionModel(nn.Module, ABC):
             f"{type(self).__name__} gives no hidden states: to be looked into, a family writes `feature_blocks`, "
             "`feature_width`, `features`, and `features` of its session"
         )
+
+    def feature_parameters(self, blocks: Sequence[int]) -> int:
+        """Parameters that `feature_session` runs for these blocks; all of the model's unless a family knows better."""
+        return sum(p.numel() for p in self.parameters())
 
     def feature_session(self, text: Tensor, *, blocks: Sequence[int]) -> RolloutSession:
         """A rollout that is asked for nothing but `features` of these blocks; a family may run no deeper ones."""

@@ -40,3 +40,17 @@ def test_numbers_are_unit_gaussian_over_samples_steps_and_purposes():
     drawn = torch.cat([Draws(seed=0, step=s, positions=range(64)).normal(p, (4,)) for s in range(20) for p in "ab"])
     assert abs(float(drawn.mean())) < 0.04
     assert abs(float(drawn.std()) - 1) < 0.03
+
+
+def test_dropout_is_a_function_of_seed_step_and_place_and_leaves_no_trace():
+    def dropped(**changes):
+        with Draws(**{"seed": 1, "step": 2, "positions": range(4), **changes}).seeding_torch():
+            return torch.nn.functional.dropout(torch.ones(64))
+
+    before = torch.random.get_rng_state()
+    first = dropped()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.rand(3)
+    assert torch.equal(dropped(), first)
+    for changes in ({"seed": 2}, {"step": 3}, {"positions": range(4, 8)}):
+        assert not torch.equal(dropped(**changes), first)

@@ -5,7 +5,7 @@ Letters: B samples, C channels, F latent frames, H and W the rest of a stream's 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from flashwam.core.noise import TRAINING_POINTS, add_noise
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.roles import Roles
+from flashwam.distillation.setup import Setup, Source
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Method", "MethodOutput", "NonFiniteError", "StreamTerm", "reduce_elements", "start_states"]
@@ -114,6 +115,29 @@ class Method(ABC):
             reference=self.needs_reference,
         )
 
+    @classmethod
+    def make_student(
+        cls,
+        load: Callable[[], WorldActionModel],
+        *,
+        teacher: WorldActionModel,
+        options: Mapping[str, Any],
+        setup: Setup,
+    ) -> WorldActionModel:
+        """The model to train, for a method whose student is not a copy of its teacher.
+
+        Args:
+            load: Loads the recipe's `distill.init`, or the teacher anew where there is none.
+            teacher: Loaded already.
+            options: The recipe's, as the method's own keywords.
+            setup: The run's surroundings.
+        """
+        return load()
+
+    def source(self, source: Source, setup: Setup) -> Source:
+        """Training samples, for a method that adds to those of the data; called once, before anything is placed."""
+        return source
+
     @property
     def trainable(self) -> nn.Module:
         """What receives gradients."""
@@ -140,7 +164,8 @@ class Method(ABC):
         """
         context: dict[str, Any] = {"text": batch.text}
         if self.roles.model.probes:
-            context["noise"] = {name: draws.normal(f"noise/{name}", x.shape[1:]) for name, x in batch.clean.items()}
+            pure = {name: x.new_ones(x.shape[0], x.shape[2]) for name, x in batch.clean.items()}
+            context["noise"], context["noise_sigma"], _ = start_states(batch, pure, draws)
         return context
 
     def after_step(self, decay: float) -> None:

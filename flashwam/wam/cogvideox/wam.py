@@ -227,6 +227,13 @@ class CogVideoX(WorldActionModel):
         inner = self.transformer.config
         return len(blocks) * inner.num_attention_heads * inner.attention_head_dim
 
+    def feature_parameters(self, blocks: Sequence[int]) -> int:
+        """See `WorldActionModel.feature_parameters`: neither deeper blocks nor heads are run."""
+        net, depth = self.transformer, FeatureTap(blocks, self.feature_blocks).depth
+        unused = [*net.transformer_blocks[depth:], net.norm_final, net.norm_out, net.proj_out]
+        unused += [self.action.norm_out, self.action.proj_out]
+        return sum(p.numel() for p in self.parameters()) - sum(p.numel() for m in unused for p in m.parameters())
+
     def features(
         self,
         noisy: Mapping[str, Tensor],

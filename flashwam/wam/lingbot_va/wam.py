@@ -185,6 +185,14 @@ class LingBotVA(WorldActionModel):
         inner = self.transformer.config
         return len(blocks) * inner.num_attention_heads * inner.attention_head_dim
 
+    def feature_parameters(self, blocks: Sequence[int]) -> int:
+        """See `WorldActionModel.feature_parameters`: neither deeper blocks nor heads are run."""
+        net, depth = self.transformer, FeatureTap(blocks, self.feature_blocks).depth
+        # The original's files carry a second text embedder that nothing uses.
+        unused = [*net.blocks[depth:], net.proj_out, net.action_proj_out, net.condition_embedder_action.text_embedder]
+        left = sum(p.numel() for module in unused for p in module.parameters()) + net.scale_shift_table.numel()
+        return sum(p.numel() for p in net.parameters()) - left
+
     def features(
         self,
         noisy: Mapping[str, Tensor],

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""S-VAM (arXiv 2603.16195): many steps of a video distilled into one look, in the space of vision models.
+
+Stage "decouplers": features of one look at a noise are drawn to what vision models see in the video that the teacher
+draws from that very noise in all its steps. Stage "expert": a small diffusion policy acts on the look, everything
+before it frozen. One run is one stage; the second starts from the first's result (`distill.init`).
+Letters: B samples, C channels, T channels of a vision model, F latent frames, h and w of the grid.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from flashwam.core.batch import Batch
+from flashwam.core.edm import EDMSchedule
+from flashwam.core.losses import flow_matching_loss
+from flashwam.core.noise import add_noise, append_dims
+from flashwam.core.streams import StreamSpec
+from flashwam.data.codec import CODEC_FILE, Codec
+from flashwam.distillation.draws import Draws
+from flashwam.distillation.methods.base import (
+    Method,
+    MethodOutput,
+    StreamTerm,
+    reduce_elements,
+    start_states,
+    training_levels,
+)
+from flashwam.distillation.setup import Setup, Source
+from flashwam.policies.foresight import ForesightPolicy
+from flashwam.sampling import StreamSampler, samplers_for
+from flashwam.student import INFO_FILE, read_info
+from flashwam.targets.pictures import FramePictures
+from flashwam.targets.providers import align_frames, find_provider
+from flashwam.targets.rollouts import Future, RolloutStore, TeacherFuture, TrueFuture
+from flashwam.targets.source import FutureSource, Target
+from flashwam.wam.base import WorldActionModel
+
+__all__ = ["Foresight"]
+
+_TARGETS = ("same_seed", "unpaired", "ground_truth")
+
+
+class Foresight(Method):
+    """Both stages of S-VAM after the world-action model itself is trained.
+
+    Args:
+        streams: See `Method`. The video is looked at and has no loss; of the actions, schedule and weight are used.
+        student: A `ForesightPolicy`; `make_student` builds it around the teacher.
+        teacher: The frozen world-action model.
+        keep_target: See `Method`.
+        stage: "decouplers" or "expert".
+        targets: "same_seed" for the teacher's draws from the noise that is looked at; "unpaired" for its draws from
+            another noise; "ground_truth" for the recorded future.
+        actions: "demonstrations", or "teacher" for the teacher's own, drawn from the noise that is looked at.
+        policy: Keywords of `ForesightPolicy`; in stage "expert" only what the decouplers leave open.
+        providers: Name -> provider's `name` (see `flashwam.targets.providers.PROVIDERS`) and options.
+        weights: Provider -> weight of its loss; 1 where absent.
+        align: Which picture of a latent frame counts where an autoencoder makes several: "last", or the "mean".
+        pool: Windows that rollouts are drawn for.
+        rollout_batch: Windows drawn at once.
+        teacher_streams: How the teacher is sampled (stream -> plain values of a `StreamSpec`), where its folder does
+            not say.
+
+    Raises:
+        ValueError: an option is out of range, or the student is no foresight policy.
+    """
+
+    result = "teacher"
+    trains_probes = True
+
+    def __init__(
+        self,
+        streams: Mapping[str, StreamSpec],
+        student: WorldActionModel,
+        *,
+        teacher: WorldActionModel | None = None,
+        keep_target: bool = False,
+        stage: Literal["decouplers", "expert"] = "decouplers",
+        targets: Literal["same_seed", "unpaired", "ground_truth"] = "same_seed",
+        actions: Literal["demonstrations", "teacher"] = "demonstrations",
+        policy: Mapping[str, Any] | None = None,
+        providers: Mapping[str, Mapping[str, Any]] | None = None,
+        weights: Mapping[str, float] | None = None,
+        align: Literal["last", "mean"] = "last",
+        pool: int = 512,
+        rollout_batch: int = 16,
+        teacher_streams: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        for key, value, known in (
+            ("stage", stage, ("decouplers", "expert")),
+            ("targets", targets, _TARGETS),
+            ("actions", actions, ("demonstrations", "teacher")),
+            ("align", align, ("last", "mean")),
+        ):
+            if value not in known:
+                raise ValueError(f"{key} must be one of {known}; got {value!r}")
+        if not isinstance(student, ForesightPolicy) or student.trained != stage:
+            raise ValueError(f"stage {stage!r} trains a foresight policy's {stage}; got {type(student).__name__}")
+        unknown = sorted(set(weights or {}) - set(student.providers))
+        if unknown:
+            raise ValueError(f"weights name {unknown}; the providers are {sorted(student.providers)}")
+        if actions == "teacher" and targets == "ground_truth":
+            raise ValueError("a recorded future has no actions of the teacher's: use targets same_seed or unpaired")
+        schedule, expert = streams["action"].schedule, student.expert
+        if isinstance(schedule, EDMSchedule) and schedule.sigma_data != expert.sigma_data:
+            raise ValueError(
+                f"the schedule's sigma_data is {schedule.sigma_data}, the expert's {expert.sigma_data}: give both the "
+                "same, as without policy.expert.sigma_data"
+            )
+        super().__init__(streams, student, teacher=teacher, keep_target=keep_target)
+        self.stage, self.targets, self.actions = stage, targets, actions
+        self.weights = {name: float((weights or {}).get(name, 1.0)) for name in student.providers}
+        self.align, self.pool, self.rollout_batch = align, pool, rollout_batch
+        self.teacher_streams = teacher_streams
+        self._levels = schedule.training_grid().float(), schedule.training_weights().float()
+
+    @classmethod
+    def make_student(
+        cls,
+        load: Callable[[], WorldActionModel],
+        *,
+        teacher: WorldActionModel,
+        options: Mapping[str, Any],
+        setup: Setup,
+    ) -> WorldActionModel:
+        """See `Method.make_student`: a fresh policy around the teacher itself, or decouplers that are there already."""
+        stage, policy = options.get("stage", "decouplers"), dict(options.get("policy") or {})
+        schedule = setup.streams["action"].schedule
+        if isinstance(schedule, EDMSchedule):
+            known = {"sigma_data": schedule.sigma_data, "s_range": [schedule.s_min, schedule.s_max]}
+            policy["expert"] = {**known, **(policy.get("expert") or {})}
+        if setup.init is not None:
+            made = load()
+            if not isinstance(made, ForesightPolicy):
+                raise ValueError(f"distill.init must be a foresight policy; {setup.init} holds a {type(made).__name__}")
+            return made.rebuilt(trained=stage, **policy)
+        if stage == "expert":
+            raise ValueError("stage expert needs distill.init: the result of a run with stage decouplers")
+        chosen = options.get("providers") or {}
+        if not chosen:
+            raise ValueError(
+                "providers is empty: name at least one, such as {semantic: {name: scene, labels: colours}}"
+            )
+        providers = {}
+        for name, given in chosen.items():
+            own = {key: value for key, value in given.items() if key != "name"}
+            providers[name] = find_provider(str(given.get("name"))).build(own, root=setup.data, seed=setup.seed)
+        codec = _codec(setup.teacher)
+        policy.setdefault("text_width", codec.text("").shape[-1])
+        return ForesightPolicy(teacher, providers, FramePictures(codec.autoencoder), trained=stage, **policy)
+
+    def source(self, source: Source, setup: Setup) -> Source:
+        """See `Method.source`: the teacher's rollouts, and in stage "decouplers" what vision models see in them."""
+        if self.stage == "expert" and self.actions == "demonstrations":
+            return source
+        model = self.roles.model
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model.to(device)
+        self.roles.teacher.to(device)
+        future: Future = TrueFuture()
+        if self.targets != "ground_truth":
+            future = TeacherFuture(self.roles.teacher, self._teacher_samplers(setup.teacher))
+        store = RolloutStore(setup.data / "rollouts", future, model.decoder, batch_size=self.rollout_batch)
+        made = FutureSource(
+            source,
+            store,
+            pool=self.pool,
+            seed=setup.seed,
+            targets={name: self._target(name) for name in self.weights} if self.stage == "decouplers" else {},
+            actions=self.actions == "teacher",
+        )
+        for name, (mean, std) in made.statistics.items():
+            for role in (model, self.roles.target):
+                if role is not None:
+                    role.decouplers[name].mean.copy_(mean)
+                    role.decouplers[name].std.copy_(std)
+        return made
+
+    def context(self, batch: Batch, draws: Draws) -> dict[str, Any]:
+        """See `Method.context`; what is looked at is what the rollout was drawn from, where there is one to match."""
+        context = super().context(batch, draws)
+        if self.targets == "same_seed" and "noise/video" in batch.extra:
+            context["noise"] = {
+                name: add_noise(x, batch.extra[f"noise/{name}"], context["noise_sigma"][name])
+                for name, x in batch.clean.items()
+            }
+        return context
+
+    def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
+        """See `Method.loss`."""
+        batch = self.seen_by_model(batch)
+        terms = self._foresight_terms(batch, draws) if self.stage == "decouplers" else self._action_term(batch, draws)
+        self.check_finite(terms, batch)
+        weights = self.weights if self.stage == "decouplers" else {name: self.streams[name].weight for name in terms}
+        total = torch.stack([weights[name] * term.loss.mean() for name, term in terms.items()]).sum()
+        return MethodOutput(loss=total, terms=terms)
+
+    def _foresight_terms(self, batch: Batch, draws: Draws) -> dict[str, StreamTerm]:
+        """Squared error of every standardised channel, by provider."""
+        model = self.roles.model
+        predicted = self.roles.student({}, {}, batch.history, self.context(batch, draws))
+        terms = {}
+        for name in self.weights:
+            target = model.decouplers[name].standardise(batch.extra[f"target/{name}"])
+            elements = (predicted[name].float() - target) ** 2
+            level = torch.ones(batch.size, batch.frames, device=elements.device)
+            terms[name] = _term(elements, batch.loss_mask("video"), level, level, predicted[name])
+        return terms
+
+    def _action_term(self, batch: Batch, draws: Draws) -> dict[str, StreamTerm]:
+        """Flow matching of the actions, weighted as their schedule says."""
+        context = self.context(batch, draws)
+        specs = {"action": self.streams["action"]}
+        model = self.roles.model
+        index = training_levels(model, batch, draws, self.streams)["action"]
+        grid, weight = (table.to(index.device)[index] for table in self._levels)
+        noisy, sigma, noise = start_states(batch, dict.fromkeys(batch.clean, grid), draws)
+        shown = {name: noisy[name] for name in specs}
+        velocity = self.roles.student(shown, {name: sigma[name] for name in specs}, batch.history, context)["action"]
+        elements = flow_matching_loss(velocity, batch.clean["action"], noise["action"])
+        elements = elements * append_dims(weight, elements)
+        return {"action": _term(elements, batch.loss_mask("action"), sigma["action"], weight, velocity)}
+
+    def _target(self, name: str) -> Target:
+        model = self.roles.model
+        grid = "x".join(map(str, model.grid))
+        return Target(
+            fingerprint=f"{model.providers[name].fingerprint()}_{grid}_{self.align}",
+            extract=lambda pictures, frames: align_frames(model.seen(name, pictures), frames, self.align),
+        )
+
+    def _teacher_samplers(self, folder: Path | None) -> dict[str, StreamSampler]:
+        configs, kind = self.teacher_streams, "teacher"
+        if configs is None:
+            if folder is None or not (folder / INFO_FILE).is_file():
+                raise ValueError(f"{folder} does not say how the teacher is sampled: give teacher_streams")
+            told = read_info(folder)
+            configs, kind = told["streams"], told["kind"]
+        specs = {name: StreamSpec.from_config(name, config) for name, config in configs.items()}
+        steps = None if kind == "teacher" else {name: spec.steps for name, spec in specs.items()}
+        return samplers_for(specs, steps=steps, teacher=kind == "teacher")
+
+
+def _codec(folder: Path | None) -> Codec:
+    if folder is None or not (folder / CODEC_FILE).is_file():
+        raise ValueError(
+            f"{folder} has no codec of single frames, which decodes what the teacher draws; expected a teacher that "
+            "flashwam train made from its own episodes"
+        )
+    return Codec.load(folder)
+
+
+def _term(elements: Tensor, mask: Tensor, sigma: Tensor, scale: Tensor, velocity: Tensor) -> StreamTerm:
+    per_sample, frame_loss, frame_mask = reduce_elements(elements, mask)
+    return StreamTerm(
+        loss=per_sample,
+        frame_loss=frame_loss,
+        frame_mask=frame_mask,
+        sigma=sigma,
+        gradient_scale=scale,
+        velocity=velocity,
+        mask=mask,
+    )

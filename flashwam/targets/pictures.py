@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From drawn latents to the pictures that vision models look at."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from flashwam.data.autoencoder import FrameAutoencoder
+
+__all__ = ["FramePictures", "PictureDecoder"]
+
+
+class PictureDecoder(nn.Module, ABC):
+    """Decodes a video stream's latents; frozen."""
+
+    @abstractmethod
+    def pictures(self, latents: Tensor) -> Tensor:
+        """Latents [n, C, F, H, W] -> uint8 [n, P, height, width, 3], P = F or 1 + r (F - 1)."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Writes a folder that `load` reads."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path) -> Self:
+        """Reads what `save` wrote."""
+
+    @property
+    @abstractmethod
+    def parameter_count(self) -> int:
+        """Parameters that decoding takes."""
+
+
+class FramePictures(PictureDecoder):
+    """The miniature's autoencoder: one picture is one latent frame.
+
+    Args:
+        autoencoder: Taken over and frozen.
+    """
+
+    def __init__(self, autoencoder: FrameAutoencoder) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder.requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def pictures(self, latents: Tensor) -> Tensor:
+        """See `PictureDecoder.pictures`."""
+        return self.autoencoder.decode(latents.transpose(1, 2))
+
+    def save(self, folder: Path) -> None:
+        """See `PictureDecoder.save`."""
+        self.autoencoder.save_pretrained(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """See `PictureDecoder.load`."""
+        return cls(FrameAutoencoder.from_pretrained(folder))
+
+    @property
+    def parameter_count(self) -> int:
+        """See `PictureDecoder.parameter_count`."""
+        return sum(p.numel() for p in self.autoencoder.vae.decoder.parameters())
