@@ -232,8 +232,12 @@ class MetaWorldEnv:
         """The way the hand has taken so far: an index into `task.ways`, or -1."""
         return way_of(self.hand_path[:, 0], self.reference_x) if self.task.multimodal else -1
 
-    def render(self) -> np.ndarray:
-        """The present picture, uint8 [H, W, 3]."""
+    def view(self) -> Any:
+        """The task's MuJoCo renderer, looking at the present scene; the next environment's picture moves it on."""
         renderer, camera = _renderer(self.task, self.env.model, self.size)
         renderer.update_scene(self.env.data, camera)
-        return renderer.render().copy()
+        return renderer
+
+    def render(self) -> np.ndarray:
+        """The present picture, uint8 [H, W, 3]."""
+        return self.view().render().copy()
