@@ -4,7 +4,7 @@
 import json
 import logging
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,6 +161,7 @@ def _measure(
         "overall": task_numbers(driven) if driven else None,
         "open_loop": open_loop,
         "latency": _latency(policy, samplers),
+        "parameters": policy.wam.deployed_parameters(),
         "strip": strip,
         "seed": seed,
         "provenance": provenance(),
@@ -207,12 +208,13 @@ def _held_out(policy: Policy) -> Batch | None:
 def _open_loop(
     policy: Policy, samplers: Mapping[str, StreamSampler], picture: Path
 ) -> tuple[dict[str, float] | None, str | None]:
-    """Measures and picture against the teacher's draws from the same noise; None where teacher or data are missing."""
+    """Measures and picture against the draws, from the same noise, of the model that it was distilled from, or of
+    itself; None where that or the data are missing."""
     batch = _held_out(policy)
     if batch is None:
         return None, None
     teacher = policy
-    if policy.info.kind == "student":
+    if policy.info.kind == "student" or policy.info.extra.get("teacher") is not None:
         source = Path(str(policy.info.extra.get("teacher")))
         if not source.is_dir():
             logger.warning("no open-loop measures: the teacher of %s is not at %s", policy.name, source)
@@ -222,20 +224,22 @@ def _open_loop(
     drawn = chunk_draws(policy.wam, samplers, batch, draws=DRAWS)
     decode = {"video": lambda z: torch.from_numpy(policy.codec.pictures(z)).float().movedim(-1, -3) / 255}
     measures = open_loop_measures(drawn, reference, batch, draws=DRAWS, decoders=decode)
-    return measures, _strip(policy.codec, batch, reference, drawn, picture)
+    return measures, _strip(policy.codec, batch, (reference, drawn), picture)
 
 
-def _strip(
-    codec: Codec, batch: Batch, reference: list[dict[str, Tensor]], drawn: list[dict[str, Tensor]], path: Path
-) -> str:
-    """Rows of pictures for three windows: what happened, what the teacher drew, what this model drew."""
+def _strip(codec: Codec, batch: Batch, models: Sequence[list[dict[str, Tensor]]], path: Path) -> str | None:
+    """Rows of pictures for three windows: what happened, what the teacher drew, what this model drew; None where
+    nobody drew a picture."""
     import matplotlib.image
 
+    models = [drawn for drawn in models if "video" in drawn[0]]
+    if not models:
+        return None
     rows = []
     for window in range(3):
         sources = [
             batch.clean["video"][window : window + 1],
-            *(torch.cat([c["video"][window * DRAWS : window * DRAWS + 1] for c in s], 2) for s in (reference, drawn)),
+            *(torch.cat([c["video"][window * DRAWS : window * DRAWS + 1] for c in drawn], 2) for drawn in models),
         ]
         rows.extend(np.concatenate(codec.pictures(source)[0], 1) for source in sources)
         rows.append(np.full((4, rows[-1].shape[1], 3), 255, np.uint8))
@@ -248,19 +252,25 @@ def _strip(
 def _latency(
     policy: Policy, samplers: Mapping[str, StreamSampler], *, chunks: int = _LATENCY_CHUNKS
 ) -> dict[str, float]:
-    """Milliseconds per stage and chunk at batch 1: medians, the first chunk left out as warm-up."""
+    """Milliseconds per stage and chunk at batch 1: medians, the first chunk left out as warm-up; beside them, as
+    "part/<name>_ms", those of the parts that a model tells apart."""
     first = {n: torch.zeros(1, c, 1, h, w) for n, (c, h, w) in policy.wam.shapes.items()}
+    unseen = {name: x.expand(-1, -1, policy.wam.chunk_frames, -1, -1) for name, x in first.items()}
     text = policy.codec.text("")
     rollout = Rollout(policy.wam, samplers, text=text[None], null_text=text, first=first)
-    spent: dict[str, list[float]] = {name: [] for name in rollout.seconds}
+    clocks: list[Callable[[], Mapping[str, float]]] = [lambda: rollout.seconds, lambda: rollout.session.part_seconds]
+    spent: list[dict[str, list[float]]] = [{}, {}]
     for _ in range(chunks):
-        before = dict(rollout.seconds)
+        before = [dict(clock()) for clock in clocks]
         drawn = rollout.predict()
-        rollout.observe(drawn)
-        for name in spent:
-            spent[name].append(1000 * (rollout.seconds[name] - before[name]))
-    latency = {f"{name}_ms": statistics.median(values[1:]) for name, values in spent.items()}
-    return {**latency, "chunk_ms": sum(latency.values())}
+        for clock, earlier, values in zip(clocks, before, spent, strict=True):
+            for name, seconds in clock().items():
+                values.setdefault(name, []).append(1000 * (seconds - earlier.get(name, 0.0)))
+        rollout.observe(unseen | drawn)
+    stages, parts = ({name: statistics.median(values[1:]) for name, values in group.items()} for group in spent)
+    latency = {f"{name}_ms": value for name, value in stages.items()}
+    split = {f"part/{name}_ms": value for name, value in parts.items()}
+    return {**latency, "chunk_ms": sum(latency.values()), **split}
 
 
 def latency_table(sources: Sequence[tuple[Policy, str]], *, out: str | Path, rounds: int = 9) -> dict[str, Any]:
@@ -307,6 +317,8 @@ def cross_table(
     policies = [policy for policy, _ in sources.values()]
     if any(len(stage) > 1 for policy in policies for stage in policy.wam.stages):
         raise ValueError("streams that are drawn together cannot be crossed: one model's video has its own actions")
+    if any(policy.wam.probes for policy in policies):
+        raise ValueError("a model that looks at its video and never draws it cannot be crossed")
     recipe = policies[0].info.extra["recipe"]["data"]
     several = [task for task in recipe["tasks"] if get_task(task).multimodal]
     if not several:

@@ -200,12 +200,17 @@ def _fidelity_table(rows: Sequence[Row]) -> Table | None:
     measures += [(key, name, "latency") for key, name in _LATENCY.items() if any(key in r.latency for r in rows)]
     if not measures:
         return None
+    parts = sorted({key for row in rows for key in row.latency if key.startswith("part/")})
+    measures += [(key, f"{key.removeprefix('part/').removesuffix('_ms')} ms", "latency") for key in parts]
+    sized = any(row.parameters for row in rows)
     body = []
     for row in rows:
         values = [getattr(row, place).get(key) for key, _, place in measures]
-        body.append([row.label, str(row.total_nfe), *("" if v is None else f"{v:.3g}" for v in values)])
+        numbers = ["" if v is None else f"{v:.3g}" for v in values]
+        body.append([row.label, str(row.total_nfe), *numbers, *([row.parameters_text] if sized else [])])
     return Table(
-        columns=("model", "NFE", *(name for _, name, _ in measures)),
+        columns=("model", "NFE", *(name for _, name, _ in measures), *(["parameters"] if sized else [])),
         rows=body,
-        caption="NFE: network evaluations a chunk. Milliseconds as measured on the machine that evaluated.",
+        caption="NFE: network evaluations a chunk. Milliseconds as measured on the machine that evaluated."
+        + (" Parameters: all that stay in the deployed model." if sized else ""),
     )

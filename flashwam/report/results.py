@@ -3,7 +3,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ class Row:
         open_loop: Measure -> mean over the pooled evaluations.
         latency: Measure -> mean in milliseconds.
         strips: PNGs of decoded video.
+        parameters: Part -> parameters that stay in the deployed model; empty where unknown.
     """
 
     run: str
@@ -73,6 +74,7 @@ class Row:
     open_loop: Mapping[str, float]
     latency: Mapping[str, float]
     strips: tuple[Path, ...] = ()
+    parameters: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def tasks(self) -> dict[str, Share]:
@@ -105,6 +107,13 @@ class Row:
         return text if self.final else f"{text} at {self.step}"
 
     @property
+    def parameters_text(self) -> str:
+        """ "1.23 M", all parts together; "" where unknown."""
+        count = sum(self.parameters.values())
+        unit, name = next(((u, n) for u, n in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if count >= u), (1, ""))
+        return f"{count / unit:.3g} {name}".rstrip() if count else ""
+
+    @property
     def driven(self) -> bool:
         """False for rows that were measured in the open loop alone."""
         return any(share.episodes for share in self.tasks.values())
@@ -135,6 +144,7 @@ class Row:
             "tasks": {name: share.to_json() for name, share in self.tasks.items()},
             "open_loop": dict(self.open_loop),
             "latency": dict(self.latency),
+            "parameters": dict(self.parameters),
         }
 
 
@@ -231,6 +241,7 @@ def pool_evaluations(results: Sequence[Mapping[str, Any]]) -> list[Row]:
             open_loop=_mean([p.get("open_loop") for p in parts]),
             latency=_mean([p.get("latency") for p in parts]),
             strips=tuple(path for p in parts if (path := _strip(p)) is not None),
+            parameters=next((p["parameters"] for p in parts if p.get("parameters")), {}),
         )
         for (run, nfe, sampler, step), parts in groups.items()
     ]

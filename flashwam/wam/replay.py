@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A rollout for models without a cache: every call is a whole teacher-forced pass over the past."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -41,6 +41,24 @@ class ReplaySession(RolloutSession):
     @torch.no_grad()
     def velocity(self, noisy: Mapping[str, Tensor], sigma: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `RolloutSession.velocity`."""
+        return guided_velocity(
+            self._wam,
+            noisy,
+            sigma,
+            self._clean(noisy),
+            text=self._text,
+            null_text=self._null_text,
+            scales={name: self._guidance.get(name, 1.0) for name in noisy},
+            together_with=self._wam.whole_stages,
+        )
+
+    @torch.no_grad()
+    def features(self, noisy: Mapping[str, Tensor], sigma: Mapping[str, Tensor], *, blocks: Sequence[int]) -> Tensor:
+        """See `RolloutSession.features`."""
+        return self._wam.features(noisy, sigma, self._clean(noisy), {"text": self._text}, blocks=blocks)
+
+    def _clean(self, noisy: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The past and what is known of the current chunk, every stream."""
         like = next(iter(noisy.values()))
         clean = {}
         for name, (channels, height, width) in self._wam.shapes.items():
@@ -54,16 +72,7 @@ class ReplaySession(RolloutSession):
             if name in self._chunk:
                 current = self._chunk[name][0]
             clean[name] = torch.cat([self._past[name], current], 2) if name in self._past else current
-        return guided_velocity(
-            self._wam,
-            noisy,
-            sigma,
-            clean,
-            text=self._text,
-            null_text=self._null_text,
-            scales={name: self._guidance.get(name, 1.0) for name in noisy},
-            together_with=self._wam.whole_stages,
-        )
+        return clean
 
     def append(self, stream: str, clean: Tensor, *, predicted: bool) -> None:
         """See `RolloutSession.append`."""

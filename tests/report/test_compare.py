@@ -166,3 +166,16 @@ def test_open_loop_rows_without_episodes_are_compared_too(tmp_path):
     assert page.endswith("compare.html")
     assert "action error to teacher" in text
     assert "What came out" not in text
+
+
+def test_parameters_of_the_deployed_model_are_shown_where_they_are_known(tmp_path):
+    runs = benchmark(tmp_path)
+    for path in (runs[-1] / "evaluations").glob("*.json"):
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({**content, "parameters": {"backbone": 1_200_000, "expert": 34_000}}))
+    result = compare(runs, out=tmp_path / "out")
+    head, *_ = result["table"].splitlines()
+    assert head.endswith("parameters")
+    assert sum(line.endswith("1.23 M") for line in result["table"].splitlines()) > 0
+    assert "1.23 M" in (tmp_path / "out" / "compare.html").read_text()
+    assert {"backbone": 1_200_000, "expert": 34_000} in [row["parameters"] for row in result["rows"]]

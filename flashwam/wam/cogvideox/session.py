@@ -4,7 +4,7 @@
 Shapes: B episodes, C channels, F latent frames, L text tokens, D text width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -74,22 +74,35 @@ class CogVideoXSession(RolloutSession):
         Raises:
             RuntimeError: Nothing was observed yet.
         """
+        return guided_velocity(
+            self._wam,
+            noisy,
+            sigma,
+            self._clean(noisy),
+            text=self._text,
+            null_text=self._null_text,
+            scales=self.guidance,
+            together_with=self._wam.whole_stages,
+        )
+
+    @torch.no_grad()
+    def features(self, noisy: Mapping[str, Tensor], sigma: Mapping[str, Tensor], *, blocks: Sequence[int]) -> Tensor:
+        """See `RolloutSession.features`; needs both streams.
+
+        Raises:
+            RuntimeError: Nothing was observed yet.
+        """
+        return self._wam.features(noisy, sigma, self._clean(noisy), {"text": self._text}, blocks=blocks)
+
+    def _clean(self, noisy: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The observation in the place of the chunk's first frame."""
         if self._observation is None:
             raise RuntimeError("nothing was observed: append('video', latent of the current frame, predicted=False)")
         self._renewed = False
         clean = {stream: torch.zeros_like(x) for stream, x in noisy.items()}
         if "video" in clean:
             clean["video"][:, :, 0] = self._observation
-        return guided_velocity(
-            self._wam,
-            noisy,
-            sigma,
-            clean,
-            text=self._text,
-            null_text=self._null_text,
-            scales=self.guidance,
-            together_with=self._wam.whole_stages,
-        )
+        return clean
 
     def append(self, stream: str, clean: Tensor, *, predicted: bool) -> None:
         """Takes tokens [B, C, F, H, W] of the current chunk; of video the last frame counts, of actions nothing.

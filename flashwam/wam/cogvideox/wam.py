@@ -9,7 +9,7 @@ sees x = alpha x0 + s eps with alpha^2 + s^2 = 1 and puts out alpha eps - s x0. 
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,6 +29,7 @@ from flashwam.wam.cogvideox.network import CogVideoXActionNetwork
 from flashwam.wam.cogvideox.noise import NetworkTime
 from flashwam.wam.cogvideox.presets import SNR_SHIFTS, network_options
 from flashwam.wam.cogvideox.session import CogVideoXSession
+from flashwam.wam.taps import FeatureTap
 
 __all__ = ["CogVideoX"]
 
@@ -215,6 +216,42 @@ class CogVideoX(WorldActionModel):
         Raises:
             ValueError: A stream is missing, has another number of frames than a chunk, or levels that differ over it.
         """
+        return self._pass(noisy, sigma, clean, context)
+
+    @property
+    def feature_blocks(self) -> int:
+        """See `WorldActionModel.feature_blocks`."""
+        return self.transformer.config.num_layers
+
+    def feature_width(self, blocks: Sequence[int]) -> int:
+        """See `WorldActionModel.feature_width`."""
+        inner = self.transformer.config
+        return len(blocks) * inner.num_attention_heads * inner.attention_head_dim
+
+    def features(
+        self,
+        noisy: Mapping[str, Tensor],
+        sigma: Mapping[str, Tensor],
+        clean: Mapping[str, Tensor],
+        context: Mapping[str, Any],
+        *,
+        blocks: Sequence[int],
+    ) -> Tensor:
+        """See `WorldActionModel.features`; needs both streams, which see each other."""
+        tap = FeatureTap(blocks, self.feature_blocks)
+        self._pass(noisy, sigma, clean, context, tap=tap)
+        return tap.maps(self.network.video_grid(noisy["video"].transpose(1, 2)))
+
+    def _pass(
+        self,
+        noisy: Mapping[str, Tensor],
+        sigma: Mapping[str, Tensor],
+        clean: Mapping[str, Tensor],
+        context: Mapping[str, Any],
+        *,
+        tap: FeatureTap | None = None,
+    ) -> dict[str, Tensor]:
+        """Velocities; nothing where a tap takes the hidden states."""
         self._check(noisy, sigma, clean, context)
         level, shared = shared_levels(sigma, self.streams)
         observation = clean["video"][:, :, clean["video"].shape[2] - self.chunk_frames]
@@ -228,7 +265,7 @@ class CogVideoX(WorldActionModel):
             seen = torch.cat([video, shown], dim=2)
 
         dtype, timestep = self.network.dtype, self.time.timestep(level["video"])
-        video_out, action_out = self.network(
+        out = self.network(
             seen.to(dtype),
             action.to(dtype),
             context["text"].to(dtype),
@@ -236,7 +273,11 @@ class CogVideoX(WorldActionModel):
             first_timestep=torch.zeros_like(timestep) if self.config.conditioning == "prefix" else None,
             action_timestep=None if shared else self.time.timestep(level["action"]),
             robot=self._robot(context, timestep),
+            tap=tap,
         )
+        if out is None:
+            return {}
+        video_out, action_out = out
         video_flow = flow_output_from_vp(video_out.to(video.dtype), video, *video_noise).transpose(1, 2)
         if self.config.conditioning == "prefix":
             first = velocity_from_data(noisy["video"][:, :, 0].to(video.dtype), observed[:, 0], level["video"])
