@@ -198,6 +198,7 @@ def _held_out(policy: Policy) -> Batch | None:
             norm=policy.codec.actions,
             balance=True,
             seed=1,
+            senses=tuple(policy.wam.senses),
         )
     except (FileNotFoundError, KeyError) as error:
         logger.warning("no open-loop measures: the data of %s are not here (%s)", policy.name, error)
@@ -254,7 +255,8 @@ def _latency(
 ) -> dict[str, float]:
     """Milliseconds per stage and chunk at batch 1: medians, the first chunk left out as warm-up; beside them, as
     "part/<name>_ms", those of the parts that a model tells apart."""
-    first = {n: torch.zeros(1, c, 1, h, w) for n, (c, h, w) in policy.wam.shapes.items()}
+    shapes = {**policy.wam.shapes, **{name: (size, 1, 1) for name, size in policy.wam.senses.items()}}
+    first = {n: torch.zeros(1, c, 1, h, w) for n, (c, h, w) in shapes.items()}
     unseen = {name: x.expand(-1, -1, policy.wam.chunk_frames, -1, -1) for name, x in first.items()}
     text = policy.codec.text("")
     rollout = Rollout(policy.wam, samplers, text=text[None], null_text=text, first=first)

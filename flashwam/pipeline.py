@@ -2,7 +2,7 @@
 """The verbs of the command line as functions: collect, convert, check, train, distill, evaluate."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,9 +95,12 @@ def prepare_data(recipe: Recipe) -> Codec | None:
     return Codec(autoencoder=autoencoder, actions=norm)
 
 
-def dataset(recipe: Recipe, *, codec: Codec | None) -> EpisodeDataset | SegmentDataset:
-    """The recipe's windows, normalised as `codec` says, or as the recipe's own `data` section where there is none."""
+def dataset(recipe: Recipe, *, codec: Codec | None, senses: Collection[str] = ()) -> EpisodeDataset | SegmentDataset:
+    """The recipe's windows, normalised as `codec` says, or as the recipe's own `data` section where there is none;
+    with the senses that a model is told."""
     if codec is None:
+        if senses:
+            raise ValueError(f"data of source 'lerobot' tell nothing of {list(senses)}; train a model without senses")
         return segment_dataset(recipe)
     return EpisodeDataset(
         recipe.data.root,
@@ -107,6 +110,7 @@ def dataset(recipe: Recipe, *, codec: Codec | None) -> EpisodeDataset | SegmentD
         norm=codec.actions,
         balance=True,
         first_share=recipe.data.first_share,
+        senses=tuple(senses),
     )
 
 
@@ -123,7 +127,7 @@ def _run(
 ) -> Path:
     beside = None
     if source is None:
-        source = dataset(recipe, codec=codec)
+        source = dataset(recipe, codec=codec, senses=student.senses)
         beside = _codec_writer(recipe, student) if codec is None else codec.save
     if isinstance(source, SegmentDataset):
         _check_shapes(source, student)

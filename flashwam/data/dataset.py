@@ -26,6 +26,8 @@ __all__ = ["EpisodeDataset", "to_batch"]
 
 logger = logging.getLogger(__name__)
 
+_SENSE = "sense/"
+
 
 def _side_by_side(views: list[Tensor]) -> Tensor:
     return torch.cat(views, dim=-1)
@@ -37,7 +39,11 @@ def to_batch(samples: dict[str, Tensor], null_text: Tensor) -> Batch:
     given[:, 0] = True
     return Batch(
         clean={"video": samples["video"], "action": samples["action"]},
-        history={"video": samples["video"], "action": samples["executed"]},
+        history={
+            "video": samples["video"],
+            "action": samples["executed"],
+            **{name.removeprefix(_SENSE): x for name, x in samples.items() if name.startswith(_SENSE)},
+        },
         # Nobody executed the observation's actions, whether or not the model predicts that frame.
         mask={"video": samples["video_mask"], "action": samples["action_mask"] & ~given[:, None, :, None, None]},
         given=given,
@@ -65,6 +71,7 @@ class EpisodeDataset(Dataset):
         cameras: Camera keys; None takes all there are.
         arrange: Puts the cameras' latents [C, F, h, w] together; side by side by default.
         limit: At most so many episodes per repo.
+        senses: What else is told of every latent frame: columns `observation.<name>` of the tables, unnormalised.
 
     Raises:
         FileNotFoundError, ValueError: Something is missing or damaged; the message names the file and the reason.
@@ -86,6 +93,7 @@ class EpisodeDataset(Dataset):
         cameras: Sequence[str] | None = None,
         arrange: Callable[[list[Tensor]], Tensor] = _side_by_side,
         limit: int | None = None,
+        senses: Sequence[str] = (),
     ) -> None:
         if window_frames < 2:
             raise ValueError(f"window_frames must be at least 2 (an observation and what follows), got {window_frames}")
@@ -94,13 +102,14 @@ class EpisodeDataset(Dataset):
         if split not in ("train", "val", "all"):
             raise ValueError(f"split: expected 'train', 'val' or 'all', got {split!r}")
         self.root, self.window_frames, self.seed = Path(root), window_frames, seed
-        self.balance, self.first_share = balance, first_share
+        self.balance, self.first_share, self.senses = balance, first_share, tuple(senses)
         repos = self._repos(tasks)
         self.norm = norm if norm is not None else self._read_norm()
         self.null_text = read_text(self.root / EMPTY_TEXT)
         self.tasks: list[str] = []
         self._texts: list[Tensor] = []
         video, label, executed = [], [], []
+        sensed: dict[str, list[Tensor]] = {name: [] for name in self.senses}
         episodes: list[tuple[int, int, int, int, int]] = []
         offset = 0
         for repo in repos:
@@ -112,10 +121,12 @@ class EpisodeDataset(Dataset):
             ]
             for episode in kept[:limit]:
                 for segment in episode["action_config"]:
-                    latents, text, actions, done = self._read_segment(repo, episode, segment, cameras, arrange)
+                    latents, text, actions, done, told = self._read_segment(repo, episode, segment, cameras, arrange)
                     video.append(latents)
                     label.append(actions)
                     executed.append(done)
+                    for name, rows in told.items():
+                        sensed[name].append(rows)
                     frames = latents.shape[0]
                     way = int(episode.get("way", -1))
                     key = (len(self.tasks) - 1, episode["episode_index"], way, offset, frames)
@@ -129,6 +140,7 @@ class EpisodeDataset(Dataset):
         self._video = torch.cat(video)
         self._label = torch.cat(label)
         self._executed = torch.cat(executed)
+        self._sensed = {name: torch.cat(rows) for name, rows in sensed.items()}
         self.episodes = torch.tensor(episodes)
         """[E, 6]: task, episode index, way, first frame in memory, frames, text."""
         self._index_windows()
@@ -161,8 +173,8 @@ class EpisodeDataset(Dataset):
         segment: dict[str, Any],
         cameras: Sequence[str] | None,
         arrange: Callable[[list[Tensor]], Tensor],
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Latents [F, C, h, w], text [L, D], labelled and executed actions [F, A, N]."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """Latents [F, C, h, w], text [L, D], labelled and executed actions [F, A, N], senses [F, S] by name."""
         index, start, end = episode["episode_index"], int(segment["start_frame"]), int(segment["end_frame"])
         folder = latent_path(repo, index, start, end).parents[1]
         keys = sorted(p.name for p in folder.glob("*") if p.is_dir()) if cameras is None else list(cameras)
@@ -171,9 +183,11 @@ class EpisodeDataset(Dataset):
         views: list[LatentSegment] = [read_latents(latent_path(repo, index, start, end, key)) for key in keys]
         first = views[0]
         path = episode_path(repo, index)
-        table = read_table(path, ["action", "executed_action"])
-        if "action" not in table:
-            raise ValueError(f"{path}: has no column 'action'")
+        columns = {name: f"observation.{name}" for name in self.senses}
+        table = read_table(path, ["action", "executed_action", *columns.values()])
+        for column in ("action", *columns.values()):
+            if column not in table:
+                raise ValueError(f"{path}: has no column {column!r}")
         latents = arrange([view.latents for view in views]).permute(1, 0, 2, 3).contiguous()
         count, per = latents.shape[0], first.actions_per_frame
         skip = start + (first.first_row - first.start)
@@ -187,7 +201,11 @@ class EpisodeDataset(Dataset):
             controls = torch.from_numpy(rows.reshape(count - 1, per, -1)).permute(2, 0, 1)
             actions = self.norm.normalise(controls)[..., 0].permute(1, 0, 2)
             out.append(torch.cat([torch.zeros_like(actions[:1]), actions]))
-        return latents, first.text, out[0], out[1]
+        told = {name: torch.from_numpy(table[column][skip::per][:count]) for name, column in columns.items()}
+        short = [name for name, rows in told.items() if len(rows) < count]
+        if short:
+            raise ValueError(f"{path}: {count} latent frames need as many rows of {short}, {per} control steps apart")
+        return latents, first.text, out[0], out[1], told
 
     def _index_windows(self) -> None:
         """Every (episode, first frame) with at least one frame to come, grouped by task."""
@@ -228,7 +246,8 @@ class EpisodeDataset(Dataset):
 
         Returns:
             `video` [B, C, F, h, w]; `action` (labels) and `executed` (what was done), [B, A, F, N, 1]; `action_mask`
-            bool, as `action`; `video_mask` bool [B, 1, F, 1, 1]; `text` [B, L, D]; `index` [B].
+            bool, as `action`; `video_mask` bool [B, 1, F, 1, 1]; `text` [B, L, D]; `index` [B];
+            `sense/<name>` [B, S, F, 1, 1].
         """
         indices = [int(i) for i in indices]
         chosen = torch.stack([self._draw(i) for i in indices])
@@ -261,6 +280,7 @@ class EpisodeDataset(Dataset):
             "video_mask": real[:, None, :, None, None],
             "text": torch.stack([self._texts[i] for i in info[:, 5].tolist()]),
             "index": index,
+            **{f"{_SENSE}{name}": rows[at].transpose(1, 2)[..., None, None] for name, rows in self._sensed.items()},
         }
 
     def batch(self, indices: Sequence[int] | Tensor) -> Batch:

@@ -66,15 +66,16 @@ class ChunkPolicy(Protocol):
     chunks: int
     seconds: Mapping[str, float]
 
-    def reset(self, prompt: str, frames: np.ndarray, *, seed: int) -> None:
-        """Begins B episodes: first pictures uint8 [B, H, W, 3], seed of the noise."""
+    def reset(self, prompt: str, frames: np.ndarray, *, seed: int, state: np.ndarray | None = None) -> None:
+        """Begins B episodes: first pictures uint8 [B, H, W, 3], seed of the noise, the robot's state [B, S]."""
 
     def controls(self) -> np.ndarray:
         """Controls to execute now, float32 [B, F' * N, U]: those of the F' frames that are executed before the next
         call, all of a chunk that are not observed yet or fewer."""
 
-    def observe(self, seen: np.ndarray, controls: np.ndarray) -> None:
-        """Pictures after every N controls, uint8 [B, F', H, W, 3], and what was executed, [B, F' * N, U]."""
+    def observe(self, seen: np.ndarray, controls: np.ndarray, *, state: np.ndarray | None = None) -> None:
+        """Pictures after every N controls, uint8 [B, F', H, W, 3], the robot's state then, [B, F', S], and what was
+        executed, [B, F' * N, U]."""
 
 
 class LocalPolicy:
@@ -84,26 +85,32 @@ class LocalPolicy:
         wam: The model.
         samplers: How its streams are drawn.
         codec: Between world and model.
+
+    Raises:
+        ValueError: The model is told more than pictures, actions and the robot's state.
     """
 
     batch = None
 
     def __init__(self, wam: WorldActionModel, samplers: Mapping[str, StreamSampler], codec: Codec) -> None:
+        if not set(wam.senses) <= {"state"}:
+            raise ValueError(f"the simulator tells the robot's state; the model is told {dict(wam.senses)}")
         self.per_frame = wam.shapes["action"][1]
         self.chunks = 0
         self.seconds: dict[str, float] = {}
         self._wam, self._samplers, self._codec = wam, samplers, codec
         self._first: Tensor | None = None
 
-    def reset(self, prompt: str, frames: np.ndarray, *, seed: int) -> None:
+    def reset(self, prompt: str, frames: np.ndarray, *, seed: int, state: np.ndarray | None = None) -> None:
         """See `ChunkPolicy.reset`."""
         self._first = self._codec.video(frames[:, None])
+        told = self._told(None if state is None else state[:, None])
         self._rollout = Rollout(
             self._wam,
             self._samplers,
             text=self._codec.text(prompt).expand(len(frames), -1, -1),
             null_text=self._codec.text(""),
-            first={"video": self._first, "action": self._padding(len(frames))},
+            first={"video": self._first, "action": self._padding(len(frames)), **told},
             generator=torch.Generator().manual_seed(seed),
         )
 
@@ -116,7 +123,7 @@ class LocalPolicy:
             self.seconds[name] = self.seconds.get(name, 0.0) + seconds - before[name]
         return self._codec.controls(drawn[:, :, executed])
 
-    def observe(self, seen: np.ndarray, controls: np.ndarray) -> None:
+    def observe(self, seen: np.ndarray, controls: np.ndarray, *, state: np.ndarray | None = None) -> None:
         """See `ChunkPolicy.observe`."""
         video = self._codec.video(seen)
         executed = self._codec.executed(controls, self.per_frame)
@@ -124,7 +131,16 @@ class LocalPolicy:
             video = torch.cat([self._first, video], 2)
             executed = torch.cat([self._padding(len(seen)), executed], 2)
             self._first = None
-        self._rollout.observe({"video": video, "action": executed})
+        self._rollout.observe({"video": video, "action": executed, **self._told(state)})
+
+    def _told(self, state: np.ndarray | None) -> dict[str, Tensor]:
+        """The robot's state [B, F, S] as the model's sense, where it has that."""
+        if not self._wam.senses or state is None:
+            return {}
+        size = self._wam.senses["state"]
+        if state.shape[-1] != size:
+            raise ValueError(f"the model is told {size} numbers of the robot's state; got {state.shape[-1]}")
+        return {"state": torch.from_numpy(state.astype(np.float32)).transpose(1, 2)[..., None, None]}
 
     def _padding(self, episodes: int) -> Tensor:
         channels, per_frame, _ = self._wam.shapes["action"]
@@ -182,18 +198,19 @@ def drive(policy: ChunkPolicy, task: TaskSpec | str, *, episodes: int, seed: int
         clock = time.perf_counter()
         frames = np.stack([env.reset(EVAL_SEED_BASE + 10_000 * seed + begin + i) for i, env in enumerate(envs)])
         environment_seconds += time.perf_counter() - clock
-        policy.reset(task.prompt, frames, seed=1_000_003 * seed + 17 + begin)
+        felt = np.stack([env.proprioception for env in envs])
+        policy.reset(task.prompt, frames, seed=1_000_003 * seed + 17 + begin, state=felt)
         running = np.ones(len(envs), dtype=bool)
         leading: list[np.ndarray] = []
         while True:
             controls = policy.controls()
             leading.append(controls)
             clock = time.perf_counter()
-            seen = _execute(envs, controls, running, policy.per_frame)
+            seen, felt = _execute(envs, controls, running, policy.per_frame)
             environment_seconds += time.perf_counter() - clock
             if not running.any():
                 break
-            policy.observe(seen, controls)
+            policy.observe(seen, controls, state=felt)
         success += [bool(env.success) for env in envs]
         ways += [env.way() for env in envs]
         steps += [env.steps for env in envs]
@@ -214,11 +231,15 @@ def drive(policy: ChunkPolicy, task: TaskSpec | str, *, episodes: int, seed: int
     )
 
 
-def _execute(envs: list[MetaWorldEnv], controls: np.ndarray, running: np.ndarray, per_frame: int) -> np.ndarray:
-    """Executes [B, F * N, U] and returns the picture after every N controls, [B, F, H, W, 3]; ended episodes rest."""
+def _execute(
+    envs: list[MetaWorldEnv], controls: np.ndarray, running: np.ndarray, per_frame: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Executes [B, F * N, U] and returns the picture after every N controls, [B, F, H, W, 3], and the robot's state
+    then, [B, F, S]; ended episodes rest."""
     frames = controls.shape[1] // per_frame
     size = envs[0].size
     seen = np.zeros((len(envs), frames, size, size, 3), dtype=np.uint8)
+    felt = np.zeros((len(envs), frames, len(envs[0].proprioception)))
     for i, env in enumerate(envs):
         for frame in range(frames):
             for n in range(per_frame):
@@ -226,5 +247,5 @@ def _execute(envs: list[MetaWorldEnv], controls: np.ndarray, running: np.ndarray
                     done, _, _ = env.step(controls[i, frame * per_frame + n])
                     running[i] = not done
             if running[i]:
-                seen[i, frame] = env.render()
-    return seen
+                seen[i, frame], felt[i, frame] = env.render(), env.proprioception
+    return seen, felt

@@ -224,6 +224,11 @@ class MetaWorldEnv:
         return len(self._hands) - 1
 
     @property
+    def proprioception(self) -> np.ndarray:
+        """What the robot feels of itself: position of the hand in metres, opening of the gripper, [4]."""
+        return self.state[:4].copy()
+
+    @property
     def hand_path(self) -> np.ndarray:
         """Positions of the hand since the reset, [T + 1, 3]."""
         return np.stack(self._hands)

@@ -10,7 +10,11 @@ from flashwam.wam.base import RolloutSession, WorldActionModel
 
 __all__ = ["FAMILIES", "RolloutSession", "WorldActionModel", "family", "load"]
 
-FAMILIES = {"cogvideox": "flashwam.wam.cogvideox:CogVideoX", "lingbot_va": "flashwam.wam.lingbot_va:LingBotVA"}
+FAMILIES = {
+    "cogvideox": "flashwam.wam.cogvideox:CogVideoX",
+    "fusion": "flashwam.policies.fusion:FusionPolicy",
+    "lingbot_va": "flashwam.wam.lingbot_va:LingBotVA",
+}
 """Family -> import path of its class; "package.module:Class" works as a family's name too."""
 
 

@@ -11,6 +11,7 @@ from flashwam.distillation.adapters import STUDENT, Adapters
 from flashwam.distillation.methods.base import Method, MethodOutput, NonFiniteError, StreamTerm
 from flashwam.distillation.methods.consistency import ConsistencyDistillation
 from flashwam.distillation.methods.flow_matching import FlowMatching
+from flashwam.distillation.methods.masked_reconstruction import MaskedReconstruction
 from flashwam.distillation.methods.on_policy import OnPolicy
 from flashwam.recipe import LoopConfig
 from flashwam.wam.base import WorldActionModel
@@ -19,6 +20,7 @@ __all__ = [
     "METHODS",
     "ConsistencyDistillation",
     "FlowMatching",
+    "MaskedReconstruction",
     "Method",
     "MethodOutput",
     "NonFiniteError",
@@ -32,6 +34,7 @@ METHODS: dict[str, type[Method]] = {
     "flow_matching": FlowMatching,
     "consistency": ConsistencyDistillation,
     "on_policy": OnPolicy,
+    "masked_reconstruction": MaskedReconstruction,
 }
 
 
