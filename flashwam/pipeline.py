@@ -125,16 +125,17 @@ def _run(
     source: Source | None = None,
     info: dict[str, Any],
 ) -> Path:
-    beside = None
-    if source is None:
+    beside, given = None, source is not None
+    if not given:
         source = dataset(recipe, codec=codec, senses=student.senses)
         beside = _codec_writer(recipe, student) if codec is None else codec.save
     if isinstance(source, SegmentDataset):
         _check_shapes(source, student)
     set_precision(loop, student, teacher)
+    method = make_method(loop, recipe.streams, student, teacher=teacher, seed=recipe.seed)
     return run_training(
-        make_method(loop, recipe.streams, student, teacher=teacher, seed=recipe.seed),
-        source,
+        method,
+        source if given else method.source(source, recipe),
         loop,
         run_dir=run_dir,
         seed=recipe.seed,

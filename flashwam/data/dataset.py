@@ -9,6 +9,7 @@ a window is its observation, so its actions are padding: zero and masked.
 import json
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,11 +23,28 @@ from flashwam.data.actions import ActionNorm
 from flashwam.data.episodes import episode_path, find_repos, read_episode_list, read_table
 from flashwam.data.latents import ACTION_NORM, EMPTY_TEXT, LatentSegment, latent_path, read_latents, read_text
 
-__all__ = ["EpisodeDataset", "to_batch"]
+__all__ = ["EpisodeDataset", "Window", "to_batch"]
 
 logger = logging.getLogger(__name__)
 
 _SENSE = "sense/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Where a window begins.
+
+    Attributes:
+        repo: Folder of its task.
+        episode: Episode number.
+        row: Control step of its first frame.
+        frame: Latent frame of the episode that this is.
+    """
+
+    repo: Path
+    episode: int
+    row: int
+    frame: int
 
 
 def _side_by_side(views: list[Tensor]) -> Tensor:
@@ -103,7 +121,8 @@ class EpisodeDataset(Dataset):
             raise ValueError(f"split: expected 'train', 'val' or 'all', got {split!r}")
         self.root, self.window_frames, self.seed = Path(root), window_frames, seed
         self.balance, self.first_share, self.senses = balance, first_share, tuple(senses)
-        repos = self._repos(tasks)
+        self._folders = repos = self._repos(tasks)
+        self._rows: list[tuple[int, int]] = []
         self.norm = norm if norm is not None else self._read_norm()
         self.null_text = read_text(self.root / EMPTY_TEXT)
         self.tasks: list[str] = []
@@ -191,6 +210,7 @@ class EpisodeDataset(Dataset):
         latents = arrange([view.latents for view in views]).permute(1, 0, 2, 3).contiguous()
         count, per = latents.shape[0], first.actions_per_frame
         skip = start + (first.first_row - first.start)
+        self._rows.append((skip, per))
         out = []
         for name in ("action", "executed_action"):
             rows = table.get(name, table["action"])[skip : skip + (count - 1) * per]
@@ -290,6 +310,18 @@ class EpisodeDataset(Dataset):
     def collate(self, samples: Sequence[dict[str, Tensor]]) -> Batch:
         """For a DataLoader: puts single samples together."""
         return to_batch({key: torch.stack([s[key] for s in samples]) for key in samples[0]}, self.null_text)
+
+    @property
+    def listed(self) -> list[tuple[Path, int]]:
+        """Folder and number of every episode here."""
+        return [(self._folders[task], episode) for task, episode in self.episodes[:, :2].unique(dim=0).tolist()]
+
+    def locate(self, index: int) -> Window:
+        """Where draw `index` begins."""
+        number, task, frame = self._draw(index).tolist()
+        first, each = self._rows[number]
+        row = first + frame * each
+        return Window(repo=self._folders[task], episode=int(self.episodes[number, 1]), row=row, frame=row // each)
 
     def describe(self, index: int) -> str:
         """Says which window draw `index` is, for error messages."""

@@ -30,6 +30,9 @@ from flashwam.distillation.methods.base import (
 from flashwam.policies.fusion import FusionPolicy
 from flashwam.policies.masking import MaskPolicy
 from flashwam.policies.privileged import AUXILIARY, PRIMARY, Modality, PrivilegedPolicy
+from flashwam.recipe import Recipe
+from flashwam.targets.provider import StreamingTokens
+from flashwam.targets.source import PrivilegedSource, Trajectories
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["MaskedReconstruction"]
@@ -51,6 +54,7 @@ class MaskedReconstruction(Method):
         teacher: Not used.
         keep_target: See `Method`.
         auxiliary: Sizes of the modality beside the 2D tokens, "tokens" and "channels"; None for none.
+        provider: Where a recipe's own windows get it from: keywords of `StreamingTokens`.
         fusion_tokens: How many; 0 for none.
         mask: Probabilities, by modality ("auxiliary", "primary"), that a sample lacks it; never both.
         reconstruct: Weight of the reconstruction, by modality; only samples that lack it count.
@@ -79,6 +83,7 @@ class MaskedReconstruction(Method):
         teacher: WorldActionModel | None = None,
         keep_target: bool = False,
         auxiliary: Mapping[str, int] | None = None,
+        provider: Mapping[str, Any] | None = None,
         fusion_tokens: int = 0,
         mask: Mapping[str, float] | None = None,
         reconstruct: Mapping[str, float] | None = None,
@@ -101,6 +106,7 @@ class MaskedReconstruction(Method):
         if weighting not in ("flat", "schedule"):
             raise ValueError(f'weighting must be "flat" or "schedule"; got {weighting!r}')
         self.masks = MaskPolicy(**(mask or {}))
+        self.provider = StreamingTokens(**(provider or {}))
         if auxiliary is None and self.masks.any:
             raise ValueError(
                 "mask hides one of two modalities, and there is one alone: name the auxiliary, or mask none"
@@ -132,6 +138,25 @@ class MaskedReconstruction(Method):
             schedule = streams[name].schedule
             grid, weights = schedule.training_grid(), schedule.training_weights()
             self._tables[name] = grid.float(), torch.ones_like(grid).float() if weighting == "flat" else weights.float()
+
+    def source(self, source: Any, recipe: Recipe) -> Any:
+        """See `Method.source`: with auxiliary tokens and trajectories, made where they are missing."""
+        model = self.roles.model
+        tokens = trajectories = None
+        if model.auxiliary is not None:
+            tokens = self.provider.prepare(recipe.data)
+            if (tokens.tokens, tokens.channels) != (model.auxiliary.tokens, model.auxiliary.channels):
+                raise ValueError(
+                    f"auxiliary must say what the provider gives, {{tokens: {tokens.tokens}, channels: "
+                    f"{tokens.channels}}}; got {model.auxiliary}"
+                )
+        if self.trajectory:
+            horizon = model.execute_frames * model.shapes[self._drawn[-1]][1]
+            trajectories = Trajectories(source, points=len(model.policy.fusion), horizon=horizon)
+        if tokens is None and trajectories is None:
+            return source
+        drawn = None if tokens is None else self.provider.capacities
+        return PrivilegedSource(source, tokens=tokens, trajectories=trajectories, seed=recipe.seed, capacities=drawn)
 
     @property
     def _drawn(self) -> list[str]:
