@@ -18,6 +18,7 @@ from flashwam.data.episodes import atomic_write
 from flashwam.data.latents import ACTION_NORM, encode_latents
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.distillation.methods import find_method, make_method
+from flashwam.distillation.setup import Setup
 from flashwam.distillation.trainer import Source
 from flashwam.distillation.trainer import train as run_training
 from flashwam.evaluation import evaluate
@@ -125,8 +126,8 @@ def _run(
     source: Source | None = None,
     info: dict[str, Any],
 ) -> Path:
-    beside, given = None, source is not None
-    if not given:
+    beside = None
+    if source is None:
         source = dataset(recipe, codec=codec, senses=student.senses)
         beside = _codec_writer(recipe, student) if codec is None else codec.save
     if isinstance(source, SegmentDataset):
@@ -135,13 +136,18 @@ def _run(
     method = make_method(loop, recipe.streams, student, teacher=teacher, seed=recipe.seed)
     return run_training(
         method,
-        source if given else method.source(source, recipe),
+        method.source(source, _setup(recipe, loop)),
         loop,
         run_dir=run_dir,
         seed=recipe.seed,
         info={"name": recipe.name, "recipe": plain(recipe), **info},
         beside=beside,
     )
+
+
+def _setup(recipe: Recipe, loop: LoopConfig) -> Setup:
+    teacher, init = (None if folder is None else Path(folder) for folder in (recipe.wam.pretrained, loop.init))
+    return Setup(data=Path(recipe.data.root), streams=recipe.streams, seed=recipe.seed, teacher=teacher, init=init)
 
 
 def set_precision(loop: LoopConfig, student: WorldActionModel, teacher: WorldActionModel | None) -> None:

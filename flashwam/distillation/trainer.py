@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from flashwam.distillation.methods.base import Method, MethodOutput, NonFiniteEr
 from flashwam.distillation.metrics import MetricsLog, gradient_metrics, loss_metrics
 from flashwam.distillation.prefetch import read_ahead
 from flashwam.distillation.roles import relative_distance
+from flashwam.distillation.setup import Source
 from flashwam.distillation.strategy import make_strategy
 from flashwam.recipe import LoopConfig
 from flashwam.student import read_info, save_wam
@@ -31,17 +32,6 @@ from flashwam.student import read_info, save_wam
 __all__ = ["Source", "learning_rate_factor", "train"]
 
 logger = logging.getLogger(__name__)
-
-
-class Source(Protocol):
-    """What gives samples: `flashwam.data.dataset.EpisodeDataset` is one."""
-
-    def batch(self, indices: list[int]) -> Batch:
-        """The samples of these draws; draw i must depend on nothing but i (and the source's own seed).
-
-        A source that has `describe(index) -> str` too gets its words into error messages. One whose draws take time
-        says with `prefetch` how many steps ahead it is read, by a thread of its own, where the recipe does not say.
-        """
 
 
 def learning_rate_factor(step: int, loop: LoopConfig) -> float:

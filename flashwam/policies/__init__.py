@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policies that draw actions alone: a look at the scene, a trunk over what was seen, an expert for the actions."""
+"""Action policies that see through a world-action model."""

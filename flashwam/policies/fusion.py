@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from flashwam.policies.action_expert import ActionExpert
+from flashwam.policies.fusion_session import FusionSession
 from flashwam.policies.primary import BACKBONE, PrimaryEncoder, make_encoder
-from flashwam.policies.session import FusionSession
 from flashwam.policies.trunk import Prefix, Segment, Trunk
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.plain import load_weights, read_settings, save_plain
@@ -65,6 +65,7 @@ class FusionPolicy(WorldActionModel):
             raise ValueError(f"chunk_frames must be at least 2, the observed one and one to act in; got {chunk_frames}")
         self.chunk_frames = chunk_frames
         self.shapes = {"video": tuple(latent), "action": (action_dim, actions_per_frame, 1)}
+        encoder.check(self.shapes, chunk_frames)
         self.encoder, self.trunk = encoder, trunk
         self.see = nn.Linear(encoder.width, trunk.width)
         self.place = nn.Parameter(0.02 * torch.randn(encoder.tokens, trunk.width))

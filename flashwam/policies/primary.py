@@ -57,6 +57,17 @@ class PrimaryEncoder(nn.Module, ABC):
         """D'."""
         return self.width
 
+    def check(self, shapes: Mapping[str, tuple[int, int, int]], chunk_frames: int) -> None:
+        """Refuses a policy whose streams it cannot look at.
+
+        Args:
+            shapes: The policy's streams -> (C, H, W).
+            chunk_frames: Frames of its chunk.
+
+        Raises:
+            ValueError: They do not fit.
+        """
+
     kept_apart: bool = False
     """Whether its weights are no part of the policy's file, but written by `save`."""
 
@@ -110,6 +121,15 @@ class WamEncoder(PrimaryEncoder):
         super().__init__()
         self.wam, self.blocks, self.side = wam, tuple(blocks), side
         self.tokens, self.width = wam.chunk_frames * side**2, wam.feature_width(self.blocks)
+
+    def check(self, shapes: Mapping[str, tuple[int, int, int]], chunk_frames: int) -> None:
+        """See `PrimaryEncoder.check`."""
+        own = {name: tuple(shape) for name, shape in self.wam.shapes.items()}
+        if own != dict(shapes) or chunk_frames < self.wam.chunk_frames:
+            raise ValueError(
+                f"the world-action model it looks through has streams {own} and chunks of {self.wam.chunk_frames} "
+                f"frames; the policy has {dict(shapes)} and {chunk_frames}: take the same streams, no shorter chunks"
+            )
 
     @classmethod
     def from_folder(cls, folder: str | Path, *, blocks: Sequence[int], side: int) -> "WamEncoder":

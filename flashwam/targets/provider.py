@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a recipe's data to the tokens of a streaming geometry transformer: makes whatever is missing on the way."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flashwam.recipe import DataConfig
+from flashwam.data.episodes import CAMERA, find_repos, read_info
 from flashwam.targets.geometry import GeometryConfig, GeometryTransformer
 from flashwam.targets.streaming import CAPACITIES, StreamingGeometry
 from flashwam.targets.tokens import TokenStore, encode_tokens
@@ -38,33 +39,33 @@ class StreamingTokens:
                 f"capacities must name sizes of a cache, such as {list(CAPACITIES)}; got {self.capacities}"
             )
 
-    def prepare(self, data: DataConfig) -> TokenStore:
-        """Tokens of every episode below the recipe's data root; what is there already is kept.
+    def prepare(self, root: Path, tasks: Sequence[str], *, seed: int = 0) -> TokenStore:
+        """Tokens of every episode; what is there already is kept.
 
-        Raises:
-            ValueError: The data are not the simulator's, and no trained network was named.
+        Args:
+            root: Folder of the repos.
+            tasks: Names of repo folders.
+            seed: Of the tiny network's training.
         """
-        root = Path(data.root)
         if self.pretrained is not None:
             model = GeometryTransformer.from_pretrained(self.pretrained)
-        elif data.source == "metaworld":
-            model = self._train(root, data)
         else:
-            raise ValueError("provider.pretrained must name a trained network: these data are not the simulator's")
+            model = self._train(root, tasks, seed)
         provider = StreamingGeometry(model, side=self.side)
         # Those of the usual sizes too, so that recipes that differ in them share the files.
         made = sorted({*CAPACITIES, *self.capacities})
-        return encode_tokens(root, provider, capacities=made, tasks=data.tasks)
+        return encode_tokens(root, provider, capacities=made, tasks=tasks)
 
-    def _train(self, root: Path, data: DataConfig) -> GeometryTransformer:
+    def _train(self, root: Path, tasks: Sequence[str], seed: int) -> GeometryTransformer:
         from flashwam.sim.privileged import replay_episodes
         from flashwam.targets.geometry_training import train_geometry
 
         folder = root / "geometry"
-        config = GeometryConfig(size=data.image_size, width=self.width)
+        repo = next(repo for repo in find_repos(root) if repo.name in tasks)
+        config = GeometryConfig(size=int(read_info(repo)["features"][CAMERA]["shape"][0]), width=self.width)
         if not (folder / "geometry.json").is_file():
-            replay_episodes(root, data.tasks, processes=data.processes)
-        model = train_geometry(root, folder, config=config, tasks=data.tasks, steps=self.steps, seed=data.seed)
+            replay_episodes(root, tasks)
+        model = train_geometry(root, folder, config=config, tasks=tasks, steps=self.steps, seed=seed)
         if model.config != config:
             raise ValueError(f"{folder} holds a network of {model.config}, the recipe asks for {config}; remove it")
         return model

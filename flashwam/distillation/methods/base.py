@@ -17,7 +17,7 @@ from flashwam.core.noise import TRAINING_POINTS, add_noise
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.roles import Roles
-from flashwam.recipe import Recipe
+from flashwam.distillation.setup import Setup, Source
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Method", "MethodOutput", "NonFiniteError", "StreamTerm", "reduce_elements", "start_states"]
@@ -115,6 +115,10 @@ class Method(ABC):
             reference=self.needs_reference,
         )
 
+    def source(self, source: Source, setup: Setup) -> Source:
+        """Training samples, for a method that adds to those of the data; called once, before anything is placed."""
+        return source
+
     @property
     def trainable(self) -> nn.Module:
         """What receives gradients."""
@@ -127,10 +131,6 @@ class Method(ABC):
         Raises:
             NonFiniteError: naming stream, sigma and sample.
         """
-
-    def source(self, source: Any, recipe: Recipe) -> Any:
-        """The samples to train on, given a recipe's windows: those, unless the method is told more than they hold."""
-        return source
 
     def seen_by_model(self, batch: Batch) -> Batch:
         """The batch as the model is told it: with a clean first slot, or with the first frame as a condition."""

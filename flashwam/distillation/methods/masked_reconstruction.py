@@ -18,6 +18,7 @@ from flashwam.core.batch import Batch
 from flashwam.core.losses import flow_matching_loss
 from flashwam.core.noise import append_dims
 from flashwam.core.streams import StreamSpec
+from flashwam.data.dataset import EpisodeDataset
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods.base import (
     Method,
@@ -27,12 +28,12 @@ from flashwam.distillation.methods.base import (
     start_states,
     training_levels,
 )
+from flashwam.distillation.setup import Setup, Source
 from flashwam.policies.fusion import FusionPolicy
 from flashwam.policies.masking import MaskPolicy
 from flashwam.policies.privileged import AUXILIARY, PRIMARY, Modality, PrivilegedPolicy
-from flashwam.recipe import Recipe
+from flashwam.targets.privileged_source import PrivilegedSource, Trajectories
 from flashwam.targets.provider import StreamingTokens
-from flashwam.targets.source import PrivilegedSource, Trajectories
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["MaskedReconstruction"]
@@ -139,12 +140,17 @@ class MaskedReconstruction(Method):
             grid, weights = schedule.training_grid(), schedule.training_weights()
             self._tables[name] = grid.float(), torch.ones_like(grid).float() if weighting == "flat" else weights.float()
 
-    def source(self, source: Any, recipe: Recipe) -> Any:
-        """See `Method.source`: with auxiliary tokens and trajectories, made where they are missing."""
+    def source(self, source: Source, setup: Setup) -> Source:
+        """See `Method.source`: a data set's windows with auxiliary tokens and trajectories, made where missing.
+
+        Another source has to give them itself.
+        """
+        if not isinstance(source, EpisodeDataset):
+            return source
         model = self.roles.model
         tokens = trajectories = None
         if model.auxiliary is not None:
-            tokens = self.provider.prepare(recipe.data)
+            tokens = self.provider.prepare(setup.data, source.tasks, seed=setup.seed)
             if (tokens.tokens, tokens.channels) != (model.auxiliary.tokens, model.auxiliary.channels):
                 raise ValueError(
                     f"auxiliary must say what the provider gives, {{tokens: {tokens.tokens}, channels: "
@@ -156,7 +162,7 @@ class MaskedReconstruction(Method):
         if tokens is None and trajectories is None:
             return source
         drawn = None if tokens is None else self.provider.capacities
-        return PrivilegedSource(source, tokens=tokens, trajectories=trajectories, seed=recipe.seed, capacities=drawn)
+        return PrivilegedSource(source, tokens=tokens, trajectories=trajectories, seed=setup.seed, capacities=drawn)
 
     @property
     def _drawn(self) -> list[str]:
@@ -254,6 +260,6 @@ class MaskedReconstruction(Method):
         if name not in batch.extra:
             raise ValueError(
                 f"the samples carry {sorted(batch.extra)} beside their streams, not {name!r}: train from a source that "
-                "adds it, see flashwam.targets.source"
+                "adds it, see flashwam.targets.privileged_source"
             )
         return batch.extra[name]

@@ -6,7 +6,7 @@ import torch
 
 from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.episodes import read_frames, video_path
-from flashwam.targets.source import PrivilegedSource, Trajectories
+from flashwam.targets.privileged_source import PrivilegedSource, Trajectories
 from flashwam.targets.streaming import StreamingGeometry
 from flashwam.targets.tokens import encode_tokens, token_path
 
