@@ -11,12 +11,13 @@ import torch
 
 from flashwam.config import prepare_run
 from flashwam.data.actions import ActionNorm
-from flashwam.data.autoencoder import FrameAutoencoder, train_autoencoder
+from flashwam.data.autoencoder import train_autoencoder
 from flashwam.data.codec import CODEC_FILE, Codec
 from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.episodes import atomic_write
 from flashwam.data.latents import ACTION_NORM, encode_latents
 from flashwam.data.lerobot import SegmentDataset
+from flashwam.data.pixels import PixelAutoencoder, load_autoencoder
 from flashwam.distillation.methods import find_method, make_method
 from flashwam.distillation.setup import Setup
 from flashwam.distillation.trainer import Source
@@ -79,7 +80,9 @@ def prepare_data(recipe: Recipe) -> Codec | None:
         encode_latents(root, codec.autoencoder)
         return codec
     if config.pretrained is not None:
-        autoencoder = FrameAutoencoder.from_pretrained(config.pretrained)
+        autoencoder = load_autoencoder(config.pretrained)
+    elif config.kind == "pixels":
+        autoencoder = PixelAutoencoder().eval()
     else:
         autoencoder = train_autoencoder(
             root,

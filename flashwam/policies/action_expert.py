@@ -47,7 +47,7 @@ class ActionExpert(nn.Module):
         self.inside = nn.Linear(channels, width)
         self.mix = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width))
         self.layers = nn.ModuleList(
-            _ExpertLayer(config, width, cross=index % 2 == 1) for index in range(config.num_hidden_layers)
+            _ExpertLayer(config, width, cross=index % 2 == 1) for index in range(len(trunk.layers))
         )
         self.norm = nn.RMSNorm(width, eps=config.rms_norm_eps)
         self.outside = nn.Linear(width, channels)

@@ -103,6 +103,12 @@ class FusionPolicy(WorldActionModel):
         sizes = {name: needed for name, needed in super().keywords().items() if name not in ("encoder", "sizes")}
         return {**sizes, "primary": True, "trunk": True}
 
+    @classmethod
+    def _rebuild(cls, settings: Mapping[str, Any], folder: Path) -> Self:
+        """The network of a saved policy, whose weights are still to come."""
+        sizes = {key: value for key, value in settings.items() if key not in ("primary", "trunk")}
+        return cls._create(settings["primary"], settings["trunk"], sizes, backbone=folder / BACKBONE)
+
     @property
     def senses(self) -> dict[str, int]:
         """See `WorldActionModel.senses`."""
@@ -219,8 +225,7 @@ class FusionPolicy(WorldActionModel):
         cls, folder: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
     ) -> Self:
         """See `WorldActionModel.from_pretrained`."""
-        folder, settings = Path(folder), read_settings(folder)
-        primary, trunk = settings.pop("primary"), settings.pop("trunk")
-        model = cls._create(primary, trunk, settings, backbone=folder / BACKBONE)
+        folder = Path(folder)
+        model = cls._rebuild(read_settings(folder), folder)
         load_weights(model, folder, device=device, skip="encoder." if model.encoder.kept_apart else None)
         return model.to(device=device, dtype=dtype)

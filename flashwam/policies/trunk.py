@@ -84,14 +84,20 @@ class Trunk(nn.Module):
     """The blocks of a Llama, without its vocabulary.
 
     Args:
-        config: Of the Llama, such as the text half of a SmolVLM.
+        whole: The Llama, such as the language model of a SmolVLM.
+        layers: How many of its blocks are kept, from the first; None for all.
+
+    Raises:
+        ValueError: It has fewer.
     """
 
-    def __init__(self, config: LlamaConfig) -> None:
+    def __init__(self, whole: LlamaModel, *, layers: int | None = None) -> None:
         super().__init__()
-        whole = LlamaModel(config)
+        count = len(whole.layers) if layers is None else layers
+        if not 1 <= count <= len(whole.layers):
+            raise ValueError(f"layers must be in 1..{len(whole.layers)}, those of the language model; got {layers}")
         self.config = whole.config
-        self.layers, self.norm, self.rotary = whole.layers, whole.norm, whole.rotary_emb
+        self.layers, self.norm, self.rotary = whole.layers[:count], whole.norm, whole.rotary_emb
 
     @classmethod
     def of_size(cls, *, width: int, layers: int, heads: int, key_heads: int | None = None) -> "Trunk":
@@ -113,7 +119,7 @@ class Trunk(nn.Module):
             bos_token_id=None,
             eos_token_id=None,
         )
-        return cls(config)
+        return cls(LlamaModel(config))
 
     @property
     def width(self) -> int:

@@ -14,6 +14,7 @@ FAMILIES = {
     "cogvideox": "flashwam.wam.cogvideox:CogVideoX",
     "fusion": "flashwam.policies.fusion:FusionPolicy",
     "lingbot_va": "flashwam.wam.lingbot_va:LingBotVA",
+    "smolvla": "flashwam.policies.smolvla:SmolVLA",
 }
 """Family -> import path of its class; "package.module:Class" works as a family's name too."""
 
