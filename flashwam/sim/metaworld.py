@@ -133,6 +133,8 @@ def _renderer(task: TaskSpec, model: Any, size: int) -> tuple[Any, Any]:
     if key not in _RENDERERS:
         model.vis.quality.offsamples = 0
         model.vis.quality.shadowsize = 0
+        buffer = model.vis.global_
+        buffer.offwidth, buffer.offheight = max(buffer.offwidth, size), max(buffer.offheight, size)
         renderer = mujoco.Renderer(model, size, size)
         if not _RENDERERS:
             # Exit handlers run backwards; MuJoCo's own, which ends the display, was registered by the line above.

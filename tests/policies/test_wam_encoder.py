@@ -5,12 +5,18 @@ import pytest
 import torch
 from tiny_models import tiny_joint_wam, tiny_wam
 
+from flashwam.core.batch import Batch
 from flashwam.core.consistency import Linear
 from flashwam.core.noise import NoiseSchedule
+from flashwam.core.streams import StreamSpec
+from flashwam.distillation.methods import make_method
+from flashwam.distillation.trainer import train
 from flashwam.policies.fusion import FusionPolicy
 from flashwam.policies.primary import WamEncoder, make_encoder
 from flashwam.policies.privileged import PRIMARY, Modality, PrivilegedPolicy
+from flashwam.recipe import LoopConfig
 from flashwam.sampling import Rollout, StreamSampler
+from flashwam.student import load_wam
 from flashwam.wam import load
 
 B, FRAMES = 2, 4
@@ -144,3 +150,57 @@ def test_settings_that_do_not_fit_are_refused(wam, tmp_path):
     primary = {"name": "wam", "pretrained": str(tmp_path), "blocks": [0], "side": 2}
     with pytest.raises(ValueError, match="the world-action model it looks through"):
         FusionPolicy.create(primary=primary, **{**SIZES, "action_dim": 5})
+
+
+def test_it_is_trained_and_distilled_as_any_policy(wam, tmp_path):
+    """The method, the loop and the student's folder know nothing of the family that it sees through."""
+    aux = {"tokens": 2, "channels": 3}
+    options = {"auxiliary": aux, "fusion_tokens": 2, "trajectory": 0.5, "head_width": 16}
+    options |= {"mask": {"auxiliary": 0.5, "primary": 0.25}, "reconstruct": {"auxiliary": 0.1, "primary": 0.1}}
+    loop = LoopConfig(method="masked_reconstruction", options=options, steps=2, batch_size=4, save_every=1)
+    student = make_policy(wam, tmp_path / "wam")
+    before = {key: x.clone() for key, x in student.encoder.state_dict().items()}
+    teacher = train(make_method(loop, specs(), student), Windows(aux), loop, run_dir=tmp_path / "a", seed=0)
+    trained, info = load_wam(teacher)
+    assert info.kind == "teacher"
+    assert all(torch.equal(x, before[key]) for key, x in trained.encoder.state_dict().items())
+    assert not torch.equal(trained.see.weight, make_policy(wam, tmp_path / "wam").see.weight)
+    one_step = LoopConfig(method="consistency", steps=1, batch_size=4)
+    method = make_method(one_step, specs(), load_wam(teacher)[0], teacher=trained)
+    result = train(method, Windows(aux), one_step, run_dir=tmp_path / "b", seed=0)
+    assert load_wam(result)[1].kind == "student"
+
+
+def specs():
+    video = StreamSpec(name="video", schedule=NoiseSchedule(1.0), weight=0.0, teacher_steps=1)
+    return {"video": video, "action": StreamSpec(name="action", schedule=NoiseSchedule(1.0))}
+
+
+class Windows:
+    """Noise in every place."""
+
+    def __init__(self, auxiliary):
+        self.auxiliary = auxiliary
+
+    def batch(self, indices):
+        count = len(indices)
+        generator = torch.Generator().manual_seed(indices[0])
+        shapes = {"video": (3, FRAMES, 8, 8), "action": (4, FRAMES, 4, 1)}
+        clean = {name: torch.randn(count, *shape, generator=generator) for name, shape in shapes.items()}
+        given = torch.zeros(count, FRAMES, dtype=torch.bool)
+        given[:, 0] = True
+        everywhere = torch.ones(count, 1, FRAMES, 1, 1, dtype=torch.bool)
+        return Batch(
+            clean=clean,
+            history=clean,
+            mask={"video": everywhere, "action": everywhere & ~given[:, None, :, None, None]},
+            given=given,
+            text=torch.randn(count, 8, 32, generator=generator),
+            null_text=torch.zeros(8, 32),
+            index=torch.tensor(indices),
+            extra={
+                "auxiliary": torch.randn(count, self.auxiliary["tokens"], self.auxiliary["channels"]),
+                "trajectory": torch.zeros(count, 2, 3),
+                "trajectory_mask": torch.ones(count, 2, dtype=torch.bool),
+            },
+        )

@@ -10,6 +10,7 @@ from flashwam import pipeline
 from flashwam.config import load_recipe
 from flashwam.evaluation import evaluate
 from flashwam.policies.fusion import FusionPolicy
+from flashwam.report.compare import compare
 from flashwam.sim.privileged import privileged_path
 from flashwam.student import load_wam
 from flashwam.targets.tokens import token_path
@@ -78,6 +79,11 @@ def test_it_is_distilled_and_served_as_any_model(trained, tmp_path):
     with serving(served) as server:
         (remote,) = evaluate_served(server.url, out=tmp_path / "served")
     assert remote["tasks"] == local["tasks"]
+    for folder in (teacher, student):
+        evaluate(folder, nfe=("1v/1a",), closed_loop=False, out=folder.parent / "evaluations")
+    table = compare([teacher.parent, student.parent], out=tmp_path / "compared")["table"]
+    assert "swift_full" in table
+    assert "swift_one_step" in table
 
 
 def test_a_second_stage_begins_with_the_first(trained, tmp_path):
