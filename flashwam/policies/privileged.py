@@ -8,7 +8,7 @@ Letters: B samples, m auxiliary tokens, C their channels, D width of the trunk, 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -91,6 +91,19 @@ class PrivilegedPolicy(WorldActionModel):
         )
         self.trajectory = TrajectoryHead(policy.trunk.width, trajectory) if trajectory else None
 
+    @classmethod
+    def from_options(cls, policy: FusionPolicy, options: Mapping[str, Any]) -> Self:
+        """What `MaskedReconstruction` trains under its options of a recipe."""
+        auxiliary = options.get("auxiliary")
+        weights = options.get("reconstruct") or {}
+        return cls(
+            policy,
+            auxiliary=None if auxiliary is None else Modality(**auxiliary),
+            trajectory=options.get("coordinates", 3) if options.get("trajectory") else 0,
+            reconstruct=tuple(name for name, weight in weights.items() if weight),
+            head_width=options.get("head_width", 128),
+        )
+
     @staticmethod
     def _known(auxiliary: Modality | None) -> list[str]:
         return [PRIMARY] if auxiliary is None else [PRIMARY, AUXILIARY]
@@ -133,12 +146,7 @@ class PrivilegedPolicy(WorldActionModel):
             compare the first with, detached) and "trajectory" [B, fusion tokens, coordinates].
         """
         looked = self.policy.look(clean, context)
-        segments = self.policy.segments(looked, clean, context)
-        if "auxiliary" in context:
-            segments = self._beside(segments, context["auxiliary"])
-        for name, valid in context.get("valid", {}).items():
-            if name in segments:
-                segments[name] = replace(segments[name], valid=segments[name].mask & valid[:, None])
+        segments = self.segments(looked, clean, context)
         prefix = self.policy.trunk(list(segments.values()))
         flow, latent = self.policy.act(prefix, noisy["action"], sigma["action"])
         out = {"action": flow}
@@ -150,6 +158,16 @@ class PrivilegedPolicy(WorldActionModel):
         if self.trajectory is not None:
             out["trajectory"] = self.trajectory(prefix.of(list(segments).index("fusion")))
         return out
+
+    def segments(self, looked: Tensor, clean: Mapping[str, Tensor], context: Mapping[str, Any]) -> dict[str, Segment]:
+        """As `FusionPolicy.segments`, with the auxiliary tokens and the absences that the context names."""
+        segments = self.policy.segments(looked, clean, context)
+        if AUXILIARY in context:
+            segments = self._beside(segments, context[AUXILIARY])
+        for name, valid in context.get("valid", {}).items():
+            if name in segments:
+                segments[name] = replace(segments[name], valid=segments[name].mask & valid[:, None])
+        return segments
 
     def _beside(self, segments: Mapping[str, Segment], auxiliary: Tensor) -> dict[str, Segment]:
         """The auxiliary tokens right after the 2D ones, in their block."""

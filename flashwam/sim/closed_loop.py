@@ -7,6 +7,7 @@ Letters: B episodes, F latent frames of a chunk, N actions per latent frame, U c
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +20,7 @@ from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv, pooled_envs
 from flashwam.sim.tasks import TaskSpec, commitment, get_task
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["ChunkPolicy", "TaskResult", "drive", "run_task"]
+__all__ = ["ChunkPolicy", "LocalPolicy", "Sensor", "TaskResult", "drive", "run_task"]
 
 _LEADING_CONTROLS = 8
 
@@ -78,6 +79,16 @@ class ChunkPolicy(Protocol):
         executed, [B, F' * N, U]."""
 
 
+class Sensor(Protocol):
+    """Makes one of a model's senses of the pictures."""
+
+    def reset(self) -> None:
+        """Episodes begin."""
+
+    def sense(self, pictures: np.ndarray) -> Tensor:
+        """uint8 [B, F', H, W, 3] -> [B, numbers, F', 1, 1]."""
+
+
 class LocalPolicy:
     """A model in this process.
 
@@ -85,26 +96,36 @@ class LocalPolicy:
         wam: The model.
         samplers: How its streams are drawn.
         codec: Between world and model.
+        sensors: Senses of the model beside the robot's state -> what makes them.
 
     Raises:
-        ValueError: The model is told more than pictures, actions and the robot's state.
+        ValueError: The model is told something that neither the simulator nor a sensor tells.
     """
 
     batch = None
 
-    def __init__(self, wam: WorldActionModel, samplers: Mapping[str, StreamSampler], codec: Codec) -> None:
-        if not set(wam.senses) <= {"state"}:
-            raise ValueError(f"the simulator tells the robot's state; the model is told {dict(wam.senses)}")
+    def __init__(
+        self,
+        wam: WorldActionModel,
+        samplers: Mapping[str, StreamSampler],
+        codec: Codec,
+        *,
+        sensors: Mapping[str, Sensor] = MappingProxyType({}),
+    ) -> None:
+        if not set(wam.senses) <= {"state", *sensors}:
+            raise ValueError(f"known are the robot's state and {list(sensors)}; the model is told {dict(wam.senses)}")
         self.per_frame = wam.shapes["action"][1]
         self.chunks = 0
         self.seconds: dict[str, float] = {}
-        self._wam, self._samplers, self._codec = wam, samplers, codec
+        self._wam, self._samplers, self._codec, self._sensors = wam, samplers, codec, sensors
         self._first: Tensor | None = None
 
     def reset(self, prompt: str, frames: np.ndarray, *, seed: int, state: np.ndarray | None = None) -> None:
         """See `ChunkPolicy.reset`."""
         self._first = self._codec.video(frames[:, None])
-        told = self._told(None if state is None else state[:, None])
+        for sensor in self._sensors.values():
+            sensor.reset()
+        told = self._told(frames[:, None], None if state is None else state[:, None])
         self._rollout = Rollout(
             self._wam,
             self._samplers,
@@ -131,16 +152,17 @@ class LocalPolicy:
             video = torch.cat([self._first, video], 2)
             executed = torch.cat([self._padding(len(seen)), executed], 2)
             self._first = None
-        self._rollout.observe({"video": video, "action": executed, **self._told(state)})
+        self._rollout.observe({"video": video, "action": executed, **self._told(seen, state)})
 
-    def _told(self, state: np.ndarray | None) -> dict[str, Tensor]:
-        """The robot's state [B, F, S] as the model's sense, where it has that."""
-        if not self._wam.senses or state is None:
-            return {}
+    def _told(self, pictures: np.ndarray, state: np.ndarray | None) -> dict[str, Tensor]:
+        """The model's senses, of pictures [B, F, H, W, 3] and the robot's state [B, F, S]."""
+        told = {name: sensor.sense(pictures) for name, sensor in self._sensors.items()}
+        if "state" not in self._wam.senses or state is None:
+            return told
         size = self._wam.senses["state"]
         if state.shape[-1] != size:
             raise ValueError(f"the model is told {size} numbers of the robot's state; got {state.shape[-1]}")
-        return {"state": torch.from_numpy(state.astype(np.float32)).transpose(1, 2)[..., None, None]}
+        return {**told, "state": torch.from_numpy(state.astype(np.float32)).transpose(1, 2)[..., None, None]}
 
     def _padding(self, episodes: int) -> Tensor:
         channels, per_frame, _ = self._wam.shapes["action"]

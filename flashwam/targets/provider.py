@@ -12,6 +12,8 @@ from flashwam.targets.tokens import TokenStore, encode_tokens
 
 __all__ = ["StreamingTokens"]
 
+_FOLDER = "geometry"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamingTokens:
@@ -56,11 +58,25 @@ class StreamingTokens:
         made = sorted({*CAPACITIES, *self.capacities})
         return encode_tokens(root, provider, capacities=made, tasks=tasks)
 
+    def found(self, root: Path, *, capacity: int) -> tuple[StreamingGeometry, TokenStore]:
+        """The network and the statistics of tokens that `prepare` made, for use at rollout.
+
+        Args:
+            root: Folder of the repos.
+            capacity: K.
+
+        Raises:
+            FileNotFoundError: One is not there.
+        """
+        model = GeometryTransformer.from_pretrained(self.pretrained or root / _FOLDER)
+        provider = StreamingGeometry(model, side=self.side, capacity=capacity)
+        return provider, TokenStore.load(root, provider.name)
+
     def _train(self, root: Path, tasks: Sequence[str], seed: int) -> GeometryTransformer:
         from flashwam.sim.privileged import replay_episodes
         from flashwam.targets.geometry_training import train_geometry
 
-        folder = root / "geometry"
+        folder = root / _FOLDER
         repo = next(repo for repo in find_repos(root) if repo.name in tasks)
         config = GeometryConfig(size=int(read_info(repo)["features"][CAMERA]["shape"][0]), width=self.width)
         if not (folder / "geometry.json").is_file():

@@ -74,7 +74,24 @@ class TokenStore:
                 row = file.get_slice(f"k{capacity}")[frame].float()
         except (SafetensorError, IndexError) as error:
             raise ValueError(f"{path} has no tokens of frame {frame} for a cache of {capacity} ({error})") from error
-        return (row - torch.tensor(self.mean)) / torch.tensor(self.std)
+        return self.standardise(row)
+
+    def standardise(self, tokens: Tensor) -> Tensor:
+        """Tokens [..., C] as a provider gives them -> about zero mean and unit variance per channel."""
+        return (tokens - tokens.new_tensor(self.mean)) / tokens.new_tensor(self.std)
+
+    @classmethod
+    def load(cls, root: Path | str, name: str) -> "TokenStore":
+        """What `encode_tokens` noted below `root`.
+
+        Raises:
+            FileNotFoundError: No tokens of that name were made there.
+        """
+        path = Path(root) / "targets" / f"{name}.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: encode the episodes' tokens first")
+        values = json.loads(path.read_text())
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
 def encode_tokens(

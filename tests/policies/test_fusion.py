@@ -5,6 +5,7 @@ from policy_toys import ACTIONS, AUX, EACH, FRAMES, PolicySource, policy, privil
 
 from flashwam.core.consistency import Linear
 from flashwam.core.noise import NoiseSchedule
+from flashwam.policies.accompanied import AccompaniedPolicy
 from flashwam.policies.fusion import FusionPolicy
 from flashwam.policies.primary import PatchEncoder, picture_cells
 from flashwam.policies.privileged import AUXILIARY, PRIMARY, PrivilegedPolicy
@@ -224,3 +225,20 @@ def test_what_does_not_fit_is_refused(asked):
         policy(primary={"name": "eyes"})
     with pytest.raises(RuntimeError, match="begins with the observation"):
         student.session(context["text"]).probe({}, {})
+
+
+def test_shown_the_modality_at_rollout_it_acts_as_in_the_pass(asked):
+    noisy, sigma, clean, context, auxiliary = asked
+    full = privileged(policy(fusion_tokens=2))
+    accompanied = AccompaniedPolicy(full)
+    assert accompanied.senses == {"state": 4, "auxiliary": AUX.tokens * AUX.channels}
+    session = accompanied.session(context["text"])
+    told = {**clean, "auxiliary": auxiliary.flatten(1)[:, :, None, None, None]}
+    for name, x in told.items():
+        session.append(name, x[:, :, :1], predicted=False)
+    session.advance(1)
+    session.probe({}, {})
+    expected = full.velocity(noisy, sigma, clean, {**context, "auxiliary": auxiliary})["action"]
+    torch.testing.assert_close(session.velocity(noisy, sigma)["action"], expected)
+    with pytest.raises(ValueError, match="nothing to show it"):
+        AccompaniedPolicy(privileged(policy(), auxiliary=None, reconstruct=()))

@@ -2,18 +2,21 @@
 """A policy by recipe, from nothing to a served one-step student; how well it acts does not matter here."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from flashwam import pipeline
+from flashwam.auxiliary_evaluation import evaluate_with_auxiliary, load_with_auxiliary
 from flashwam.config import load_recipe
+from flashwam.data.episodes import read_frames, video_path
 from flashwam.evaluation import evaluate
 from flashwam.policies.fusion import FusionPolicy
 from flashwam.report.compare import compare
 from flashwam.sim.privileged import privileged_path
 from flashwam.student import load_wam
-from flashwam.targets.tokens import token_path
+from flashwam.targets.tokens import TokenStore, token_path
 
 pytestmark = pytest.mark.usefixtures("simulator")
 TASK = "faucet-turn"
@@ -60,6 +63,24 @@ def test_a_stripped_policy_is_driven_by_what_it_sees_reads_and_feels(trained, tm
     assert result["open_loop"]["action_error_expert"] > 0
     assert set(result["parameters"]) == {"encoder", "trunk", "expert", "fusion tokens", "projections"}
     assert result["latency"]["video_ms"] > 0
+
+
+def test_unstripped_it_is_shown_what_its_training_was(trained, tmp_path):
+    _, teacher = trained
+    (result,) = evaluate_with_auxiliary(teacher, nfe=("1v/2a",), out=tmp_path, capacity=3)
+    assert result["run"] == "swift_full with auxiliary"
+    assert result["overall"]["episodes"] == 1
+    assert result["parameters"]["auxiliary projection"] > 0
+    policy, sense = load_with_auxiliary(teacher, capacity=3)
+    assert policy.wam.senses == {"state": 4, "auxiliary": 16 * 128}
+    repo = Path(policy.info.extra["recipe"]["data"]["root"]) / TASK
+    pictures = read_frames(video_path(repo, 0), range(0, 24, 4))
+    sense.reset()
+    told = sense.sense(pictures[None])
+    store = TokenStore.load(repo.parent, "geometry")
+    for frame in range(6):
+        expected = store.read(repo, 0, frame, 3).flatten()
+        torch.testing.assert_close(told[0, :, frame, 0, 0], expected, atol=2e-2, rtol=2e-2)
 
 
 def test_it_is_distilled_and_served_as_any_model(trained, tmp_path):

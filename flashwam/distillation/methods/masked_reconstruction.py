@@ -31,7 +31,7 @@ from flashwam.distillation.methods.base import (
 from flashwam.distillation.setup import Setup, Source
 from flashwam.policies.fusion import FusionPolicy
 from flashwam.policies.masking import MaskPolicy
-from flashwam.policies.privileged import AUXILIARY, PRIMARY, Modality, PrivilegedPolicy
+from flashwam.policies.privileged import AUXILIARY, PRIMARY, PrivilegedPolicy
 from flashwam.targets.privileged_source import PrivilegedSource, Trajectories
 from flashwam.targets.provider import StreamingTokens
 from flashwam.wam.base import WorldActionModel
@@ -119,13 +119,9 @@ class MaskedReconstruction(Method):
             torch.manual_seed(seed)
             if fusion_tokens and student.fusion is None:
                 student.add_fusion(fusion_tokens)
-            model = PrivilegedPolicy(
-                student,
-                auxiliary=None if auxiliary is None else Modality(**auxiliary),
-                trajectory=coordinates if trajectory else 0,
-                reconstruct=tuple(reconstruct),
-                head_width=head_width,
-            )
+            options = {"auxiliary": auxiliary, "trajectory": trajectory, "coordinates": coordinates}
+            options |= {"reconstruct": reconstruct, "head_width": head_width}
+            model = PrivilegedPolicy.from_options(student, options)
         held = 0 if student.fusion is None else len(student.fusion)
         if held != fusion_tokens:
             raise ValueError(f"fusion_tokens must be {held}, as many as the policy has; got {fusion_tokens}")
