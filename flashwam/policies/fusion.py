@@ -119,6 +119,18 @@ class FusionPolicy(WorldActionModel):
         """See `WorldActionModel.execute_frames`."""
         return self.chunk_frames - 1
 
+    @property
+    def predicted(self) -> dict[str, Tensor]:
+        """See `WorldActionModel.predicted`: no action belongs to the observed frame."""
+        drawn = torch.ones(1, self.chunk_frames, 1, 1, dtype=torch.bool)
+        drawn[:, 0] = False
+        return {"action": drawn}
+
+    @property
+    def text_shape(self) -> tuple[int | None, int | None]:
+        """See `WorldActionModel.text_shape`."""
+        return None, self.read.in_features
+
     def add_fusion(self, tokens: int) -> None:
         """Gives a policy without fusion tokens some of its own."""
         if self.fusion is not None:

@@ -118,6 +118,11 @@ class PrivilegedPolicy(WorldActionModel):
         """See `WorldActionModel.execute_frames`."""
         return self.policy.execute_frames
 
+    @property
+    def predicted(self) -> Mapping[str, Tensor]:
+        """See `WorldActionModel.predicted`."""
+        return self.policy.predicted
+
     def freeze(self) -> None:
         """Leaves the encoder alone where it asks for that, as `Roles` has unlocked everything."""
         if self.policy.encoder.frozen:
