@@ -38,16 +38,13 @@ from flashwam.wam.base import WorldActionModel
 
 __all__ = ["MaskedReconstruction"]
 
-TRAJECTORY = "trajectory"
-"""Keys of `Batch.extra`: "auxiliary" [B, m, C], "trajectory" [B, fusion tokens, coordinates], and "trajectory_mask",
-bool [B, fusion tokens], False beyond an episode's end."""
-
 
 class MaskedReconstruction(Method):
     """Flow matching on what the policy draws, a trajectory from its fusion tokens, reconstruction of what is masked.
 
     Every ablation is a choice of options: without `auxiliary` the policy sees its 2D tokens alone, without `mask` all
-    there is at every step.
+    there is at every step. It reads of `Batch.extra`: "auxiliary" [B, m, C], "trajectory" [B, fusion tokens,
+    coordinates] and "trajectory_mask", bool [B, fusion tokens], False beyond an episode's end.
 
     Args:
         streams: See `Method`; schedules and weights are used.
@@ -234,10 +231,10 @@ class MaskedReconstruction(Method):
             metrics[f"reconstruction/{name}"] = (error.detach() * masked).sum() / masked.sum().clamp(min=1)
         if self.trajectory:
             known = self._extra(batch, "trajectory_mask")
-            error = (out[TRAJECTORY] - self._extra(batch, TRAJECTORY)).float().square().mean(2)
+            error = (out["trajectory"] - self._extra(batch, "trajectory")).float().square().mean(2)
             per_sample = (error * known).sum(1) / known.sum(1).clamp(min=1)
             total = total + self.trajectory * per_sample.mean()
-            metrics[TRAJECTORY] = per_sample.detach().mean()
+            metrics["trajectory"] = per_sample.detach().mean()
         return total, metrics
 
     def _seen_metrics(self, terms: Mapping[str, StreamTerm], valid: Mapping[str, Tensor]) -> dict[str, Tensor]:
