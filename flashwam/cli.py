@@ -293,6 +293,7 @@ interval. "1v/2a" means one video step and two action steps per chunk; "full" th
         "  flashwam evaluate runs/flash_wam/student --episodes 50 --nfe 1v/1a --nfe 1v/2a\n"
         "  flashwam evaluate runs/teacher/teacher --nfe full --tasks reach-wall,faucet-turn\n"
         "  flashwam evaluate runs/naive_lcm/student --plain-euler          what the wrong sampler costs\n"
+        "  flashwam evaluate runs/swift_full --auxiliary --nfe full        with what its training was shown beside\n"
         "  flashwam evaluate --server ws://127.0.0.1:29536 --episodes 50   a model that flashwam serve runs"
     )
     parser = _command(commands, "evaluate", _run_evaluate, text, examples)
@@ -304,6 +305,7 @@ interval. "1v/2a" means one video step and two action steps per chunk; "full" th
     parser.add_argument("--nfe", action="append", metavar="1v/1a", help="steps per chunk; may be given several times")
     parser.add_argument("--tasks", type=_names, metavar="A,B", help="tasks (default: the recipe's)")
     parser.add_argument("--plain-euler", action="store_true", help="ignore the student's consistency functions")
+    parser.add_argument("--auxiliary", action="store_true", help="show the policy its training modality too")
     parser.add_argument("--seed", type=int, default=0, help="shifts the evaluation seeds (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: the checkpoint's)")
     _add_json(parser)
@@ -511,11 +513,19 @@ def _run_evaluate(arguments: argparse.Namespace) -> None:
         arguments.parser.error("give either CHECKPOINT or --server URL")
     common = {"episodes": arguments.episodes, "tasks": arguments.tasks, "seed": arguments.seed, "out": arguments.out}
     if arguments.server is not None:
-        if arguments.nfe or arguments.plain_euler:
-            arguments.parser.error("--nfe and --plain-euler are the server's to choose: see flashwam serve --help")
+        if arguments.nfe or arguments.plain_euler or arguments.auxiliary:
+            arguments.parser.error(
+                "--nfe, --plain-euler and --auxiliary are the server's to choose: see flashwam serve --help"
+            )
         from flashwam.served_evaluation import evaluate_served
 
         results = evaluate_served(arguments.server, token=_token(arguments.token_file), **common)
+    elif arguments.auxiliary:
+        if arguments.plain_euler:
+            arguments.parser.error("--plain-euler is for students; --auxiliary drives what was trained, unstripped")
+        from flashwam.auxiliary_evaluation import evaluate_with_auxiliary
+
+        results = evaluate_with_auxiliary(arguments.checkpoint, nfe=tuple(arguments.nfe or ("full",)), **common)
     else:
         from flashwam.pipeline import evaluate
 

@@ -28,7 +28,7 @@ from flashwam.student import WamInfo, load_wam, model_folder
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.files import files_of_codec
 
-__all__ = ["Policy", "cross_table", "evaluate", "latency_table", "load_policy", "task_numbers"]
+__all__ = ["Policy", "cross_table", "episode_numbers", "evaluate", "latency_table", "load_policy", "task_numbers"]
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ def _measure(
         "stages": [list(stage) for stage in policy.wam.stages],
         "sampler": "euler" if plain_euler else "own",
         "asked": dict(asked),
-        "tasks": {result.task: task_numbers([result]) | _episode_numbers(result) for result in driven},
+        "tasks": {result.task: task_numbers([result]) | episode_numbers(result) for result in driven},
         "overall": task_numbers(driven) if driven else None,
         "open_loop": open_loop,
         "latency": _latency(policy, samplers),
@@ -193,7 +193,7 @@ def task_numbers(results: Sequence[TaskResult]) -> dict[str, Any]:
     }
 
 
-def _episode_numbers(result: TaskResult) -> dict[str, Any]:
+def episode_numbers(result: TaskResult) -> dict[str, Any]:
     """Success and motion similarity of every episode, so that a comparison can relate the two."""
 
     def plain(values: Sequence[float]) -> list[float | None]:
@@ -223,6 +223,7 @@ def _held_out(policy: Policy) -> Batch | None:
             norm=policy.codec.actions,
             balance=True,
             seed=1,
+            senses=tuple(policy.wam.senses),
         )
     except (FileNotFoundError, KeyError) as error:
         logger.warning("no open-loop measures: the data of %s are not here (%s)", policy.name, error)
@@ -289,7 +290,8 @@ def _latency(
 ) -> dict[str, float]:
     """Milliseconds per stage and chunk at batch 1: medians, the first chunk left out as warm-up; beside them, as
     "part/<name>_ms", those of the parts that a model tells apart."""
-    first = {n: torch.zeros(1, c, 1, h, w) for n, (c, h, w) in policy.wam.shapes.items()}
+    shapes = {**policy.wam.shapes, **{name: (size, 1, 1) for name, size in policy.wam.senses.items()}}
+    first = {n: torch.zeros(1, c, 1, h, w) for n, (c, h, w) in shapes.items()}
     unseen = {name: x.expand(-1, -1, policy.wam.chunk_frames, -1, -1) for name, x in first.items()}
     text = policy.codec.text("")
     rollout = Rollout(policy.wam, samplers, text=text[None], null_text=text, first=first)

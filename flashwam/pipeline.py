@@ -2,7 +2,7 @@
 """The verbs of the command line as functions: collect, convert, check, train, distill, evaluate."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ import torch
 
 from flashwam.config import prepare_run
 from flashwam.data.actions import ActionNorm
-from flashwam.data.autoencoder import FrameAutoencoder, train_autoencoder
+from flashwam.data.autoencoder import train_autoencoder
 from flashwam.data.codec import CODEC_FILE, Codec
 from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.episodes import atomic_write
 from flashwam.data.latents import ACTION_NORM, encode_latents
 from flashwam.data.lerobot import SegmentDataset
+from flashwam.data.pixels import PixelAutoencoder, load_autoencoder
 from flashwam.distillation.methods import find_method, make_method
 from flashwam.distillation.setup import Setup
 from flashwam.distillation.trainer import Source
@@ -79,7 +80,9 @@ def prepare_data(recipe: Recipe) -> Codec | None:
         encode_latents(root, codec.autoencoder)
         return codec
     if config.pretrained is not None:
-        autoencoder = FrameAutoencoder.from_pretrained(config.pretrained)
+        autoencoder = load_autoencoder(config.pretrained)
+    elif config.kind == "pixels":
+        autoencoder = PixelAutoencoder().eval()
     else:
         autoencoder = train_autoencoder(
             root,
@@ -96,9 +99,12 @@ def prepare_data(recipe: Recipe) -> Codec | None:
     return Codec(autoencoder=autoencoder, actions=norm)
 
 
-def dataset(recipe: Recipe, *, codec: Codec | None) -> EpisodeDataset | SegmentDataset:
-    """The recipe's windows, normalised as `codec` says, or as the recipe's own `data` section where there is none."""
+def dataset(recipe: Recipe, *, codec: Codec | None, senses: Collection[str] = ()) -> EpisodeDataset | SegmentDataset:
+    """The recipe's windows, normalised as `codec` says, or as the recipe's own `data` section where there is none;
+    with the senses that a model is told."""
     if codec is None:
+        if senses:
+            raise ValueError(f"data of source 'lerobot' tell nothing of {list(senses)}; train a model without senses")
         return segment_dataset(recipe)
     return EpisodeDataset(
         recipe.data.root,
@@ -108,6 +114,7 @@ def dataset(recipe: Recipe, *, codec: Codec | None) -> EpisodeDataset | SegmentD
         norm=codec.actions,
         balance=True,
         first_share=recipe.data.first_share,
+        senses=tuple(senses),
     )
 
 
@@ -124,7 +131,7 @@ def _run(
 ) -> Path:
     beside = None
     if source is None:
-        source = dataset(recipe, codec=codec)
+        source = dataset(recipe, codec=codec, senses=student.senses)
         beside = _codec_writer(recipe, student) if codec is None else codec.save
     if isinstance(source, SegmentDataset):
         _check_shapes(source, student)

@@ -130,6 +130,8 @@ class DataConfig:
 class AutoencoderConfig:
     """The image autoencoder whose latents the video stream consists of."""
 
+    kind: Literal["trained", "pixels"] = "trained"
+    """"pixels": pictures are their own latents, for models with a vision tower, below a `data.root` of their own."""
     pretrained: str | None = None
     """Folder of a trained one; null trains it on the episodes."""
     latent_channels: int = 6

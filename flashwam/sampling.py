@@ -128,7 +128,8 @@ class Rollout:
         wam: The model.
         samplers: Stream name -> sampler, for every stream of the model; probes are looked at once, in 1 step.
         text: [B, L, D].
-        first: Stream name -> clean first latent frame, [B, C, 1, H, W]: the observation, and zeros for actions.
+        first: Stream name -> clean first latent frame, [B, C, 1, H, W]: the observation, and zeros for actions; the
+            model's senses too.
         null_text: [L, D]; needed where a sampler is guided.
         generator: Of the noise.
 
@@ -150,6 +151,7 @@ class Rollout:
         missing = [name for name in wam.streams if name not in samplers or name not in first]
         if missing:
             raise ValueError(f"every stream of {wam.streams} needs a sampler and a first frame; missing {missing}")
+        _check_senses(wam, first)
         often = [name for name in wam.probes if samplers[name].steps != 1]
         if often:
             raise ValueError(f"{often} are looked at once and never drawn: they take 1 step, such as '1v/4a'")
@@ -240,11 +242,18 @@ class Rollout:
 
     @torch.no_grad()
     def observe(self, observed: Mapping[str, Tensor]) -> None:
-        """Appends what really happened: stream name -> [B, C, F, H, W] (executed actions, seen frames).
+        """Appends what really happened: stream name -> [B, C, F, H, W] (executed actions, seen frames, senses).
 
         Without `conditions_on_first` that is a whole chunk, an episode's first frame included.
         """
-        for name in self.wam.streams:
+        _check_senses(self.wam, observed)
+        for name in (*self.wam.streams, *self.wam.senses):
             self.session.append(name, observed[name], predicted=False)
         self.session.advance(observed[self.wam.streams[0]].shape[2])
         self._first = None
+
+
+def _check_senses(wam: WorldActionModel, observed: Mapping[str, Tensor]) -> None:
+    missing = {name: size for name, size in wam.senses.items() if name not in observed}
+    if missing:
+        raise ValueError(f"the model is told {missing} numbers of every frame beside its streams; got {list(observed)}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.data.episodes import atomic_write
-from flashwam.evaluation import task_numbers
+from flashwam.evaluation import episode_numbers, task_numbers
 from flashwam.provenance import provenance
 from flashwam.serve.client import PolicyClient, RemotePolicy
 from flashwam.sim.closed_loop import drive
@@ -65,7 +65,7 @@ def evaluate_served(
         "nfe": dict(told["nfe"]),
         "sampler": "own",
         "asked": {"tasks": list(tasks), "episodes": episodes, "closed_loop": True},
-        "tasks": {one.task: task_numbers([one]) for one in driven},
+        "tasks": {one.task: task_numbers([one]) | episode_numbers(one) for one in driven},
         "overall": task_numbers(driven),
         "open_loop": None,
         "latency": {"chunk_ms": statistics.median(policy.chunk_ms)},

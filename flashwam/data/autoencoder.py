@@ -22,7 +22,7 @@ __all__ = ["FrameAutoencoder", "load_training_frames", "psnr", "train_autoencode
 
 logger = logging.getLogger(__name__)
 
-_STATS = "latent_stats.json"
+STATS = "latent_stats.json"
 _STATE = "training.pt"
 
 
@@ -125,7 +125,7 @@ class FrameAutoencoder(nn.Module):
             "std": self.std.tolist(),
             "psnr": self.psnr,
         }
-        atomic_write(Path(folder) / _STATS, json.dumps(stats, indent=2).encode())
+        atomic_write(Path(folder) / STATS, json.dumps(stats, indent=2).encode())
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "FrameAutoencoder":
@@ -136,7 +136,7 @@ class FrameAutoencoder(nn.Module):
         """
         from safetensors.torch import load_file
 
-        path = Path(folder) / _STATS
+        path = Path(folder) / STATS
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: {folder} holds no complete autoencoder; train it first")
         stats = json.loads(path.read_text())
@@ -213,7 +213,7 @@ def train_autoencoder(
     from tqdm import tqdm
 
     folder = Path(folder)
-    if (folder / _STATS).is_file():
+    if (folder / STATS).is_file():
         logger.info("autoencoder found in %s", folder)
         return FrameAutoencoder.from_pretrained(folder)
     repos = load_training_frames(root, per_repo=per_repo, progress=progress)

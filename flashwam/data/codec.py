@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flashwam.data.actions import ActionNorm
 from flashwam.data.autoencoder import FrameAutoencoder
+from flashwam.data.pixels import load_autoencoder
 from flashwam.data.text import encode_text
 
 __all__ = ["CODEC_FILE", "Codec"]
@@ -66,7 +67,7 @@ class Codec:
             raise FileNotFoundError(f"{path} is missing: {folder} cannot act without its codecs; export it again")
         values = json.loads(path.read_text())
         return cls(
-            autoencoder=FrameAutoencoder.from_pretrained(folder / "vae"),
+            autoencoder=load_autoencoder(folder / "vae"),
             actions=ActionNorm.from_dict(values["actions"]),
         )
 

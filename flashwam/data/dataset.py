@@ -9,6 +9,7 @@ a window is its observation, so its actions are padding: zero and masked.
 import json
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +23,28 @@ from flashwam.data.actions import ActionNorm
 from flashwam.data.episodes import episode_path, find_repos, read_episode_list, read_table
 from flashwam.data.latents import ACTION_NORM, EMPTY_TEXT, LatentSegment, latent_path, read_latents, read_text
 
-__all__ = ["EpisodeDataset", "to_batch"]
+__all__ = ["EpisodeDataset", "Window", "to_batch"]
 
 logger = logging.getLogger(__name__)
+
+_SENSE = "sense/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Where a window begins.
+
+    Attributes:
+        repo: Folder of its task.
+        episode: Episode number.
+        row: Control step of its first frame.
+        frame: Latent frame of the episode that this is.
+    """
+
+    repo: Path
+    episode: int
+    row: int
+    frame: int
 
 
 def _side_by_side(views: list[Tensor]) -> Tensor:
@@ -43,7 +63,11 @@ def to_batch(samples: dict[str, Tensor], null_text: Tensor) -> Batch:
     given[:, 0] = True
     return Batch(
         clean={"video": samples["video"], "action": samples["action"]},
-        history={"video": seen, "action": samples["executed"]},
+        history={
+            "video": seen,
+            "action": samples["executed"],
+            **{name.removeprefix(_SENSE): x for name, x in samples.items() if name.startswith(_SENSE)},
+        },
         # Nobody executed the observation's actions, whether or not the model predicts that frame.
         mask={"video": samples["video_mask"], "action": samples["action_mask"] & ~given[:, None, :, None, None]},
         given=given,
@@ -71,6 +95,7 @@ class EpisodeDataset(Dataset):
         cameras: Camera keys; None takes all there are.
         arrange: Puts the cameras' latents [C, F, h, w] together; side by side by default.
         limit: At most so many episodes per repo.
+        senses: What else is told of every latent frame: columns `observation.<name>` of the tables, unnormalised.
 
     Raises:
         FileNotFoundError, ValueError: Something is missing or damaged; the message names the file and the reason.
@@ -92,6 +117,7 @@ class EpisodeDataset(Dataset):
         cameras: Sequence[str] | None = None,
         arrange: Callable[[list[Tensor]], Tensor] = _side_by_side,
         limit: int | None = None,
+        senses: Sequence[str] = (),
     ) -> None:
         if window_frames < 2:
             raise ValueError(f"window_frames must be at least 2 (an observation and what follows), got {window_frames}")
@@ -100,13 +126,15 @@ class EpisodeDataset(Dataset):
         if split not in ("train", "val", "all"):
             raise ValueError(f"split: expected 'train', 'val' or 'all', got {split!r}")
         self.root, self.window_frames, self.seed = Path(root), window_frames, seed
-        self.balance, self.first_share = balance, first_share
-        repos = self._repos(tasks)
+        self.balance, self.first_share, self.senses = balance, first_share, tuple(senses)
+        self._folders = repos = self._repos(tasks)
+        self._rows: list[tuple[int, int]] = []
         self.norm = norm if norm is not None else self._read_norm()
         self.null_text = read_text(self.root / EMPTY_TEXT)
         self.tasks: list[str] = []
         self._texts: list[Tensor] = []
         video, label, executed = [], [], []
+        sensed: dict[str, list[Tensor]] = {name: [] for name in self.senses}
         episodes: list[tuple[int, int, int, int, int]] = []
         offset = 0
         for repo in repos:
@@ -118,10 +146,12 @@ class EpisodeDataset(Dataset):
             ]
             for episode in kept[:limit]:
                 for segment in episode["action_config"]:
-                    latents, text, actions, done = self._read_segment(repo, episode, segment, cameras, arrange)
+                    latents, text, actions, done, told = self._read_segment(repo, episode, segment, cameras, arrange)
                     video.append(latents)
                     label.append(actions)
                     executed.append(done)
+                    for name, rows in told.items():
+                        sensed[name].append(rows)
                     frames = latents.shape[0]
                     way = int(episode.get("way", -1))
                     key = (len(self.tasks) - 1, episode["episode_index"], way, offset, frames)
@@ -135,6 +165,7 @@ class EpisodeDataset(Dataset):
         self._video = torch.cat(video)
         self._label = torch.cat(label)
         self._executed = torch.cat(executed)
+        self._sensed = {name: torch.cat(rows) for name, rows in sensed.items()}
         self.episodes = torch.tensor(episodes)
         """[E, 6]: task, episode index, way, first frame in memory, frames, text."""
         self._index_windows()
@@ -167,8 +198,8 @@ class EpisodeDataset(Dataset):
         segment: dict[str, Any],
         cameras: Sequence[str] | None,
         arrange: Callable[[list[Tensor]], Tensor],
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Latents [F, C, h, w], text [L, D], labelled and executed actions [F, A, N]."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """Latents [F, C, h, w], text [L, D], labelled and executed actions [F, A, N], senses [F, S] by name."""
         index, start, end = episode["episode_index"], int(segment["start_frame"]), int(segment["end_frame"])
         folder = latent_path(repo, index, start, end).parents[1]
         keys = sorted(p.name for p in folder.glob("*") if p.is_dir()) if cameras is None else list(cameras)
@@ -177,12 +208,15 @@ class EpisodeDataset(Dataset):
         views: list[LatentSegment] = [read_latents(latent_path(repo, index, start, end, key)) for key in keys]
         first = views[0]
         path = episode_path(repo, index)
-        table = read_table(path, ["action", "executed_action"])
-        if "action" not in table:
-            raise ValueError(f"{path}: has no column 'action'")
+        columns = {name: f"observation.{name}" for name in self.senses}
+        table = read_table(path, ["action", "executed_action", *columns.values()])
+        for column in ("action", *columns.values()):
+            if column not in table:
+                raise ValueError(f"{path}: has no column {column!r}")
         latents = arrange([view.latents for view in views]).permute(1, 0, 2, 3).contiguous()
         count, per = latents.shape[0], first.actions_per_frame
         skip = start + (first.first_row - first.start)
+        self._rows.append((skip, per))
         out = []
         for name in ("action", "executed_action"):
             rows = table.get(name, table["action"])[skip : skip + (count - 1) * per]
@@ -193,7 +227,11 @@ class EpisodeDataset(Dataset):
             controls = torch.from_numpy(rows.reshape(count - 1, per, -1)).permute(2, 0, 1)
             actions = self.norm.normalise(controls)[..., 0].permute(1, 0, 2)
             out.append(torch.cat([torch.zeros_like(actions[:1]), actions]))
-        return latents, first.text, out[0], out[1]
+        told = {name: torch.from_numpy(table[column][skip::per][:count]) for name, column in columns.items()}
+        short = [name for name, rows in told.items() if len(rows) < count]
+        if short:
+            raise ValueError(f"{path}: {count} latent frames need as many rows of {short}, {per} control steps apart")
+        return latents, first.text, out[0], out[1], told
 
     def _index_windows(self) -> None:
         """Every (episode, first frame) with at least one frame to come, grouped by task."""
@@ -234,7 +272,8 @@ class EpisodeDataset(Dataset):
 
         Returns:
             `video` [B, C, F, h, w]; `action` (labels) and `executed` (what was done), [B, A, F, N, 1]; `action_mask`
-            bool, as `action`; `video_mask` bool [B, 1, F, 1, 1]; `text` [B, L, D]; `index` [B].
+            bool, as `action`; `video_mask` bool [B, 1, F, 1, 1]; `text` [B, L, D]; `index` [B];
+            `sense/<name>` [B, S, F, 1, 1].
         """
         indices = [int(i) for i in indices]
         chosen = torch.stack([self._draw(i) for i in indices])
@@ -267,6 +306,7 @@ class EpisodeDataset(Dataset):
             "video_mask": real[:, None, :, None, None],
             "text": torch.stack([self._texts[i] for i in info[:, 5].tolist()]),
             "index": index,
+            **{f"{_SENSE}{name}": rows[at].transpose(1, 2)[..., None, None] for name, rows in self._sensed.items()},
         }
 
     def batch(self, indices: Sequence[int] | Tensor) -> Batch:
@@ -276,6 +316,18 @@ class EpisodeDataset(Dataset):
     def collate(self, samples: Sequence[dict[str, Tensor]]) -> Batch:
         """For a DataLoader: puts single samples together."""
         return to_batch({key: torch.stack([s[key] for s in samples]) for key in samples[0]}, self.null_text)
+
+    @property
+    def listed(self) -> list[tuple[Path, int]]:
+        """Folder and number of every episode here."""
+        return [(self._folders[task], episode) for task, episode in self.episodes[:, :2].unique(dim=0).tolist()]
+
+    def locate(self, index: int) -> Window:
+        """Where draw `index` begins."""
+        number, task, frame = self._draw(index).tolist()
+        first, each = self._rows[number]
+        row = first + frame * each
+        return Window(repo=self._folders[task], episode=int(self.episodes[number, 1]), row=row, frame=row // each)
 
     def describe(self, index: int) -> str:
         """Says which window draw `index` is, for error messages."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flashwam.data.autoencoder import FrameAutoencoder
+from flashwam.data.pixels import load_autoencoder
 from flashwam.data.text import encode_text
 
 __all__ = ["Encoders", "Resize", "check_resize", "frame_encoders", "to_pictures", "to_pixels"]
@@ -111,7 +111,7 @@ def frame_encoders(folder: Path | str) -> Encoders:
     """
     from flashwam.data.latents import fingerprint
 
-    model = FrameAutoencoder.from_pretrained(folder)
+    model = load_autoencoder(folder)
 
     @torch.no_grad()
     def video(pixels: Tensor) -> Tensor:

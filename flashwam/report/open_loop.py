@@ -52,7 +52,11 @@ def chunk_draws(
         samplers,
         text=_repeat(batch.text, draws),
         null_text=batch.null_text,
-        first={name: _repeat(batch.clean[name][:, :, :1], draws) for name in wam.streams},
+        first={
+            name: _repeat(held[name][:, :, :1], draws)
+            for held, names in ((batch.clean, wam.streams), (batch.history, wam.senses))
+            for name in names
+        },
         generator=torch.Generator().manual_seed(seed),
     )
     drawn = []
@@ -61,7 +65,8 @@ def chunk_draws(
     for k in range(total):
         drawn.append(rollout.predict(replace=None if replace is None else replace[k]))
         past = slice(k * size + ahead, (k + 1) * size + ahead)
-        rollout.observe({name: _repeat(batch.history[name][:, :, past], draws) for name in wam.streams})
+        names = (*wam.streams, *wam.senses)
+        rollout.observe({name: _repeat(batch.history[name][:, :, past], draws) for name in names})
     return drawn
 
 

@@ -146,18 +146,19 @@ class RemotePolicy:
         self.chunk_ms: list[float] = []
         self._camera = cameras[0]
         self._client = client
-        self._first: np.ndarray | None = None
+        self._senses = dict(metadata.get("senses", {}))
+        self._first: dict[str, np.ndarray] | None = None
         self._state: np.ndarray | None = None
 
-    def reset(self, prompt: str, frames: np.ndarray, *, seed: int) -> None:
-        """Begins an episode: frames uint8 [1, H, W, 3]."""
+    def reset(self, prompt: str, frames: np.ndarray, *, seed: int, state: np.ndarray | None = None) -> None:
+        """Begins an episode: frames uint8 [1, H, W, 3], the robot's state [1, S]."""
         self._client.reset(prompt, seed=seed)
-        self._first = frames[0]
+        self._first = self._observation(frames[0], None if state is None else state[0])
 
     def controls(self) -> np.ndarray:
         """The controls to execute now, float32 [1, F' * N, U]; F' is F - 1 in the first chunk, then F."""
         start = time.perf_counter()
-        self._state = self._client.infer(None if self._first is None else {self._camera: self._first})
+        self._state = self._client.infer(self._first)
         self.chunk_ms.append(1000 * (time.perf_counter() - start))
         self.seconds["infer"] += self.chunk_ms[-1] / 1000
         self.chunks += 1
@@ -167,12 +168,19 @@ class RemotePolicy:
     def foreseen(self) -> None:
         """See `ChunkPolicy.foreseen`: the protocol carries actions alone."""
 
-    def observe(self, seen: np.ndarray, controls: np.ndarray) -> None:
-        """Tells what was seen, uint8 [1, F', H, W, 3], after each N of the executed controls [1, F' * N, U]."""
+    def observe(self, seen: np.ndarray, controls: np.ndarray, *, state: np.ndarray | None = None) -> None:
+        """Tells what was seen, uint8 [1, F', H, W, 3], and felt, [1, F', S], after each N of the executed controls
+        [1, F' * N, U]."""
         start = time.perf_counter()
-        state = self._state.copy()
-        held = state.shape[1] - seen.shape[1]
-        state[:, held:] = controls[0].reshape(seen.shape[1], self.per_frame, -1).transpose(2, 0, 1)
-        self._client.refresh([{self._camera: picture} for picture in seen[0]], state)
+        done = self._state.copy()
+        held = done.shape[1] - seen.shape[1]
+        done[:, held:] = controls[0].reshape(seen.shape[1], self.per_frame, -1).transpose(2, 0, 1)
+        felt = [None] * seen.shape[1] if state is None else state[0]
+        self._client.refresh([self._observation(*pair) for pair in zip(seen[0], felt, strict=True)], done)
         self.seconds["refresh"] += time.perf_counter() - start
         self._first = None
+
+    def _observation(self, picture: np.ndarray, state: np.ndarray | None) -> dict[str, np.ndarray]:
+        """What the server's model is told of one moment."""
+        told = {f"observation.{name}": state for name in self._senses if state is not None}
+        return {self._camera: picture, **{key: x.astype(np.float32) for key, x in told.items()}}

@@ -25,7 +25,8 @@ from flashwam.wam.files import files_for_preset, files_of_codec
 __all__ = ["FrameCodec", "ObservationCodec", "PolicySession", "ServedModel", "describe_sampling", "load_served"]
 
 Observation = Mapping[str, Any]
-"""Camera name -> uint8 [height, width, 3]; other keys are ignored."""
+"""Camera name -> uint8 [height, width, 3], and "observation.<name>", float [numbers], for each of the model's senses;
+other keys are ignored."""
 
 
 class ObservationCodec(Protocol):
@@ -178,6 +179,7 @@ def describe_sampling(wam: WorldActionModel, samplers: Mapping[str, StreamSample
     """How chunks are drawn, as plain values for `ServedModel.metadata`."""
     return {
         "chunk_frames": wam.chunk_frames,
+        "senses": dict(wam.senses),
         "actions_per_frame": wam.shapes["action"][1],
         "nfe": {name: sampler.steps for name, sampler in samplers.items()},
         "streams": {
@@ -212,6 +214,7 @@ class PolicySession:
         self._codec: ObservationCodec | None = None
         self._rollout: Rollout | None = None
         self._first: Tensor | None = None
+        self._first_senses: dict[str, Tensor] = {}
         self._frames = 0
         self._text: Tensor | None = None
         self._null_text: Tensor | None = None
@@ -302,11 +305,14 @@ class PolicySession:
             raise ValueError(
                 f"a chunk has {frames} latent frames; {len(observations)} observations{missing} make {video.shape[2]}"
             )
+        senses = self._senses(_observations(observations), frames - int(self._first is not None))
+        if self._first is not None:
+            senses = {name: torch.cat([self._first_senses[name], x], 2) for name, x in senses.items()}
         action = codec.executed(state).to(self._device)
         if self._first is not None:
             action = torch.cat([torch.zeros_like(action[:, :, :1]), action[:, :, 1:]], 2)
         with self._timed("cache"):
-            self._rollout.observe({"video": video, "action": action})
+            self._rollout.observe({"video": video, "action": action, **senses})
         self._first = None
 
     def _open(self, codec: ObservationCodec, observation: Observation | None) -> Rollout:
@@ -322,15 +328,34 @@ class PolicySession:
                 f"the first observation makes latents {list(first.shape)}; expected one of {height, width}"
             )
         actions, per_frame, _ = wam.shapes["action"]
-        self._first = first
+        self._first, self._first_senses = first, self._senses(observations, 1)
         return Rollout(
             wam,
             self._model.samplers,
             text=self._text,
             null_text=self._null_text,
-            first={"video": first, "action": first.new_zeros(1, actions, 1, per_frame, 1)},
+            first={
+                "video": first,
+                "action": first.new_zeros(1, actions, 1, per_frame, 1),
+                **self._first_senses,
+            },
             generator=self._generator,
         )
+
+    def _senses(self, observations: Sequence[Observation], frames: int) -> dict[str, Tensor]:
+        """What the model is told beside pictures, as it was at the end of each frame: name -> [1, S, F, 1, 1]."""
+        told = {}
+        for name, size in self._model.wam.senses.items():
+            key, each = f"observation.{name}", len(observations) // frames
+            rows = [observation.get(key) for observation in observations[each - 1 :: each]]
+            for row in rows:
+                if not isinstance(row, np.ndarray) or row.shape != (size,) or row.dtype.kind not in "fiu":
+                    raise ValueError(f"every observation needs {key!r}, float32 [{size}]; got {_shown(row)}")
+            values = np.stack(rows).astype(np.float32)
+            if not np.isfinite(values).all():
+                raise ValueError(f"{key!r} must be finite")
+            told[name] = torch.from_numpy(values.T.copy())[None, :, :, None, None].to(self._device)
+        return told
 
     def _state(self, state: Any) -> np.ndarray:
         shape = (self._frames, self._model.wam.shapes["action"][1])

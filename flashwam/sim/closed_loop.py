@@ -7,6 +7,7 @@ Letters: B episodes, F latent frames of a chunk, N actions per latent frame, U c
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +21,7 @@ from flashwam.sim.motion import motion_similarity
 from flashwam.sim.tasks import TaskSpec, commitment, get_task
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["ChunkPolicy", "LocalPolicy", "TaskResult", "drive", "run_task"]
+__all__ = ["ChunkPolicy", "LocalPolicy", "Sensor", "TaskResult", "drive", "run_task"]
 
 _LEADING_CONTROLS = 8
 _FILM_PICTURES = 12
@@ -76,8 +77,8 @@ class ChunkPolicy(Protocol):
     chunks: int
     seconds: Mapping[str, float]
 
-    def reset(self, prompt: str, frames: np.ndarray, *, seed: int) -> None:
-        """Begins B episodes: first pictures uint8 [B, H, W, 3], seed of the noise."""
+    def reset(self, prompt: str, frames: np.ndarray, *, seed: int, state: np.ndarray | None = None) -> None:
+        """Begins B episodes: first pictures uint8 [B, H, W, 3], seed of the noise, the robot's state [B, S]."""
 
     def controls(self) -> np.ndarray:
         """Controls to execute now, float32 [B, F' * N, U]: those of the F' frames that are executed before the next
@@ -86,8 +87,19 @@ class ChunkPolicy(Protocol):
     def foreseen(self) -> np.ndarray | None:
         """The picture imagined for the moment after these controls, uint8 [B, H, W, 3]; None where that is unknown."""
 
-    def observe(self, seen: np.ndarray, controls: np.ndarray) -> None:
-        """Pictures after every N controls, uint8 [B, F', H, W, 3], and what was executed, [B, F' * N, U]."""
+    def observe(self, seen: np.ndarray, controls: np.ndarray, *, state: np.ndarray | None = None) -> None:
+        """Pictures after every N controls, uint8 [B, F', H, W, 3], the robot's state then, [B, F', S], and what was
+        executed, [B, F' * N, U]."""
+
+
+class Sensor(Protocol):
+    """Makes one of a model's senses of the pictures."""
+
+    def reset(self) -> None:
+        """Episodes begin."""
+
+    def sense(self, pictures: np.ndarray) -> Tensor:
+        """uint8 [B, F', H, W, 3] -> [B, numbers, F', 1, 1]."""
 
 
 class LocalPolicy:
@@ -97,27 +109,43 @@ class LocalPolicy:
         wam: The model.
         samplers: How its streams are drawn.
         codec: Between world and model.
+        sensors: Senses of the model beside the robot's state -> what makes them.
+
+    Raises:
+        ValueError: The model is told something that neither the simulator nor a sensor tells.
     """
 
     batch = None
 
-    def __init__(self, wam: WorldActionModel, samplers: Mapping[str, StreamSampler], codec: Codec) -> None:
+    def __init__(
+        self,
+        wam: WorldActionModel,
+        samplers: Mapping[str, StreamSampler],
+        codec: Codec,
+        *,
+        sensors: Mapping[str, Sensor] = MappingProxyType({}),
+    ) -> None:
+        if not set(wam.senses) <= {"state", *sensors}:
+            raise ValueError(f"known are the robot's state and {list(sensors)}; the model is told {dict(wam.senses)}")
         self.per_frame = wam.shapes["action"][1]
         self.chunks = 0
         self.seconds: dict[str, float] = {}
-        self._wam, self._samplers, self._codec = wam, samplers, codec
+        self._wam, self._samplers, self._codec, self._sensors = wam, samplers, codec, sensors
         self._first: Tensor | None = None
         self._last: Tensor | None = None
 
-    def reset(self, prompt: str, frames: np.ndarray, *, seed: int) -> None:
+    def reset(self, prompt: str, frames: np.ndarray, *, seed: int, state: np.ndarray | None = None) -> None:
         """See `ChunkPolicy.reset`."""
         self._first = self._codec.video(frames[:, None])
+        for sensor in self._sensors.values():
+            sensor.reset()
+        told = self._told(frames[:, None], None if state is None else state[:, None])
         self._rollout = Rollout(
             self._wam,
             self._samplers,
             text=self._codec.text(prompt).expand(len(frames), -1, -1),
             null_text=self._codec.text(""),
-            first={"video": self._first, "action": self._padding(len(frames))},
+            first={"video": self._first, "action": self._padding(len(frames)), **told},
             generator=torch.Generator().manual_seed(seed),
         )
 
@@ -135,7 +163,7 @@ class LocalPolicy:
         """See `ChunkPolicy.foreseen`; None for a model that never draws the video."""
         return None if self._last is None else self._codec.pictures(self._last)[:, 0]
 
-    def observe(self, seen: np.ndarray, controls: np.ndarray) -> None:
+    def observe(self, seen: np.ndarray, controls: np.ndarray, *, state: np.ndarray | None = None) -> None:
         """See `ChunkPolicy.observe`."""
         video = self._codec.video(seen)
         executed = self._codec.executed(controls, self.per_frame)
@@ -143,7 +171,17 @@ class LocalPolicy:
             video = torch.cat([self._first, video], 2)
             executed = torch.cat([self._padding(len(seen)), executed], 2)
             self._first = None
-        self._rollout.observe({"video": video, "action": executed})
+        self._rollout.observe({"video": video, "action": executed, **self._told(seen, state)})
+
+    def _told(self, pictures: np.ndarray, state: np.ndarray | None) -> dict[str, Tensor]:
+        """The model's senses, of pictures [B, F, H, W, 3] and the robot's state [B, F, S]."""
+        told = {name: sensor.sense(pictures) for name, sensor in self._sensors.items()}
+        if "state" not in self._wam.senses or state is None:
+            return told
+        size = self._wam.senses["state"]
+        if state.shape[-1] != size:
+            raise ValueError(f"the model is told {size} numbers of the robot's state; got {state.shape[-1]}")
+        return {**told, "state": torch.from_numpy(state.astype(np.float32)).transpose(1, 2)[..., None, None]}
 
     def _padding(self, episodes: int) -> Tensor:
         channels, per_frame, _ = self._wam.shapes["action"]
@@ -202,7 +240,8 @@ def drive(policy: ChunkPolicy, task: TaskSpec | str, *, episodes: int, seed: int
         clock = time.perf_counter()
         frames = np.stack([env.reset(EVAL_SEED_BASE + 10_000 * seed + begin + i) for i, env in enumerate(envs)])
         environment_seconds += time.perf_counter() - clock
-        policy.reset(task.prompt, frames, seed=1_000_003 * seed + 17 + begin)
+        felt = np.stack([env.proprioception for env in envs])
+        policy.reset(task.prompt, frames, seed=1_000_003 * seed + 17 + begin, state=felt)
         running = np.ones(len(envs), dtype=bool)
         leading: list[np.ndarray] = []
         beside = _Imagined(frames)
@@ -211,13 +250,13 @@ def drive(policy: ChunkPolicy, task: TaskSpec | str, *, episodes: int, seed: int
             leading.append(controls)
             foreseen = policy.foreseen()
             clock = time.perf_counter()
-            seen = _execute(envs, controls, running, policy.per_frame)
+            seen, felt = _execute(envs, controls, running, policy.per_frame)
             environment_seconds += time.perf_counter() - clock
             if not running.any():
                 break
             if foreseen is not None:
                 beside.compare(foreseen, seen[:, -1], running)
-            policy.observe(seen, controls)
+            policy.observe(seen, controls, state=felt)
         if foreseen is not None:
             imagined.append(beside)
         success += [bool(env.success) for env in envs]
@@ -286,11 +325,15 @@ def _resized(pictures: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return values.round().to(torch.uint8).movedim(1, -1).numpy()
 
 
-def _execute(envs: list[MetaWorldEnv], controls: np.ndarray, running: np.ndarray, per_frame: int) -> np.ndarray:
-    """Executes [B, F * N, U] and returns the picture after every N controls, [B, F, H, W, 3]; ended episodes rest."""
+def _execute(
+    envs: list[MetaWorldEnv], controls: np.ndarray, running: np.ndarray, per_frame: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Executes [B, F * N, U] and returns the picture after every N controls, [B, F, H, W, 3], and the robot's state
+    then, [B, F, S]; ended episodes rest."""
     frames = controls.shape[1] // per_frame
     size = envs[0].size
     seen = np.zeros((len(envs), frames, size, size, 3), dtype=np.uint8)
+    felt = np.zeros((len(envs), frames, len(envs[0].proprioception)))
     for i, env in enumerate(envs):
         for frame in range(frames):
             for n in range(per_frame):
@@ -298,5 +341,5 @@ def _execute(envs: list[MetaWorldEnv], controls: np.ndarray, running: np.ndarray
                     done, _, _ = env.step(controls[i, frame * per_frame + n])
                     running[i] = not done
             if running[i]:
-                seen[i, frame] = env.render()
-    return seen
+                seen[i, frame], felt[i, frame] = env.render(), env.proprioception
+    return seen, felt

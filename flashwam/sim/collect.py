@@ -117,7 +117,7 @@ def record_episode(
             picture = env.render()
         action = expert(env.state)
         actions.append(action)
-        states.append(env.state[:4].copy())
+        states.append(env.proprioception)
         pictures.append(picture)
         done = np.clip(action + pushes[step], -1.0, 1.0) if end is None and step < task.max_steps else action
         executed.append(done)

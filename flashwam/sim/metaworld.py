@@ -133,6 +133,8 @@ def _renderer(task: TaskSpec, model: Any, size: int) -> tuple[Any, Any]:
     if key not in _RENDERERS:
         model.vis.quality.offsamples = 0
         model.vis.quality.shadowsize = 0
+        buffer = model.vis.global_
+        buffer.offwidth, buffer.offheight = max(buffer.offwidth, size), max(buffer.offheight, size)
         renderer = mujoco.Renderer(model, size, size)
         if not _RENDERERS:
             # Exit handlers run backwards; MuJoCo's own, which ends the display, was registered by the line above.
@@ -224,6 +226,11 @@ class MetaWorldEnv:
         return len(self._hands) - 1
 
     @property
+    def proprioception(self) -> np.ndarray:
+        """What the robot feels of itself: position of the hand in metres, opening of the gripper, [4]."""
+        return self.state[:4].copy()
+
+    @property
     def hand_path(self) -> np.ndarray:
         """Positions of the hand since the reset, [T + 1, 3]."""
         return np.stack(self._hands)
@@ -232,8 +239,12 @@ class MetaWorldEnv:
         """The way the hand has taken so far: an index into `task.ways`, or -1."""
         return way_of(self.hand_path[:, 0], self.reference_x) if self.task.multimodal else -1
 
-    def render(self) -> np.ndarray:
-        """The present picture, uint8 [H, W, 3]."""
+    def view(self) -> Any:
+        """The task's MuJoCo renderer, looking at the present scene; the next environment's picture moves it on."""
         renderer, camera = _renderer(self.task, self.env.model, self.size)
         renderer.update_scene(self.env.data, camera)
-        return renderer.render().copy()
+        return renderer
+
+    def render(self) -> np.ndarray:
+        """The present picture, uint8 [H, W, 3]."""
+        return self.view().render().copy()

@@ -103,11 +103,14 @@ class VisionModel(TargetProvider):
     @classmethod
     def from_folder(cls, folder: Path, settings: Mapping[str, Any]) -> Self:
         """See `TargetProvider.from_folder`."""
-        from transformers import AutoBackbone, AutoModel
+        from transformers import AutoBackbone, AutoConfig, AutoModel
 
-        settings = dict(settings)
-        kind = AutoBackbone if settings.pop("backbone") else AutoModel
-        return cls(kind.from_pretrained(str(folder / "model")), **settings)
+        settings, model = dict(settings), str(folder / "model")
+        kind = AutoModel
+        if settings.pop("backbone"):
+            # AutoBackbone itself loads from the hub alone.
+            kind = type(AutoBackbone.from_config(AutoConfig.from_pretrained(model)))
+        return cls(kind.from_pretrained(model), **settings)
 
 
 def _random(config: Mapping[str, Any]) -> nn.Module:

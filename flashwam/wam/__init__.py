@@ -13,7 +13,9 @@ __all__ = ["FAMILIES", "RolloutSession", "WorldActionModel", "family", "load"]
 FAMILIES = {
     "cogvideox": "flashwam.wam.cogvideox:CogVideoX",
     "foresight": "flashwam.policies.foresight:ForesightPolicy",
+    "fusion": "flashwam.policies.fusion:FusionPolicy",
     "lingbot_va": "flashwam.wam.lingbot_va:LingBotVA",
+    "smolvla": "flashwam.policies.smolvla:SmolVLA",
 }
 """Family -> import path of its class; "package.module:Class" works as a family's name too."""
 

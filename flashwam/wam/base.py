@@ -101,6 +101,8 @@ class WorldActionModel(nn.Module, ABC):
         frame_levels: Whether the frames of one stream may stand at different noise levels.
         probes: Streams that are looked at once, from pure noise, and never drawn; whole stages. `velocity` is not asked
             for them and needs `noise` in its context.
+        senses: What is observed beside the streams, such as the robot's "state": name -> numbers. It comes with the
+            clean tokens, of every frame, as [B, numbers, F, 1, 1]; for a model that `conditions_on_first`.
         feature_blocks: How many blocks `features` can be taken after; 0 for a family without `features`.
         settings: Keywords that `create` was given, for a family that saves as `save_plain` does.
         adapter_targets: Linear layers that low-rank adapters go to by default, by the ends of their names.
@@ -111,6 +113,7 @@ class WorldActionModel(nn.Module, ABC):
     conditions_on_first: bool = False
     frame_levels: bool = True
     probes: tuple[str, ...] = ()
+    senses: Mapping[str, int] = MappingProxyType({})
     adapter_targets: ClassVar[tuple[str, ...]] = ()
     compute_options: ClassVar[tuple[str, ...]] = ()
     streams: tuple[str, ...]

@@ -18,8 +18,14 @@ FILE_NAME = "wam.json"
 WEIGHTS = "model.safetensors"
 
 
-def save_plain(model: nn.Module, settings: Mapping[str, Any], folder: str | Path) -> None:
+def save_plain(model: nn.Module, settings: Mapping[str, Any], folder: str | Path, *, skip: str | None = None) -> None:
     """Writes `wam.json`, from which `flashwam.wam.load` finds the class again, and `model.safetensors`.
+
+    Args:
+        model: The weights.
+        settings: Keywords of `create`.
+        folder: Where to; created.
+        skip: Beginning of the keys of weights that are kept elsewhere.
 
     Raises:
         ValueError: The class cannot be found again, because it was defined in a script or a session, or `settings` are
@@ -37,7 +43,8 @@ def save_plain(model: nn.Module, settings: Mapping[str, Any], folder: str | Path
         raise ValueError(f"settings of {kind.__qualname__} must be plain values: {error}") from error
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({key: x.detach().contiguous().clone() for key, x in model.state_dict().items()}, folder / WEIGHTS)
+    kept = {key: x for key, x in model.state_dict().items() if skip is None or not key.startswith(skip)}
+    save_file({key: x.detach().contiguous().clone() for key, x in kept.items()}, folder / WEIGHTS)
     (folder / FILE_NAME).write_text(text + "\n")
 
 
@@ -56,8 +63,10 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} must hold the settings of a model; got {error!r}") from error
 
 
-def load_weights(model: nn.Module, folder: str | Path, *, device: torch.device | str = "cpu") -> None:
-    """Puts the weights of a folder that `save_plain` wrote into `model`, in place.
+def load_weights(
+    model: nn.Module, folder: str | Path, *, device: torch.device | str = "cpu", skip: str | None = None
+) -> None:
+    """Puts the weights of a folder that `save_plain` wrote into `model`, in place; those it skipped are left alone.
 
     Raises:
         FileNotFoundError: They are missing.
@@ -67,6 +76,7 @@ def load_weights(model: nn.Module, folder: str | Path, *, device: torch.device |
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing")
     found = load_file(path, device=str(device))
-    shapes = [{key: tuple(x.shape) for key, x in part.items()} for part in (model.state_dict(), found)]
+    own = {key: x for key, x in model.state_dict().items() if skip is None or not key.startswith(skip)}
+    shapes = [{key: tuple(x.shape) for key, x in part.items()} for part in (own, found)]
     key_problems(shapes[0], shapes[1], what=Path(folder))
-    model.load_state_dict(found, assign=True)
+    model.load_state_dict(found, assign=True, strict=skip is None)

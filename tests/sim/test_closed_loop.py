@@ -57,7 +57,7 @@ def test_a_film_that_comes_true_is_fully_alike(policy):
     class Prophet(LocalPolicy):
         """Foresees what it will see: a second scene is run ahead of it."""
 
-        def reset(self, prompt, frames, *, seed):
+        def reset(self, prompt, frames, *, seed, state):
             super().reset(prompt, frames, seed=seed)
             self._ahead = MetaWorldEnv(get_task("faucet-turn"), size=64)
             self._ahead.reset(EVAL_SEED_BASE)

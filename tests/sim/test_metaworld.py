@@ -109,3 +109,8 @@ def test_the_hand_starts_where_the_task_says(name):
     for seed in (0, 1):
         env.reset(seed, render=False)
         assert np.abs(env.state[:3] - env.task.hand).max() < 0.02
+
+
+def test_pictures_may_be_larger_than_the_scenes_own_buffer():
+    env = MetaWorldEnv("reach-wall", size=518)
+    assert env.reset(EVAL_SEED_BASE).shape == (518, 518, 3)

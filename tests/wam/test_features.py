@@ -187,7 +187,7 @@ def test_a_role_with_an_adapter_is_looked_into_with_it(case: Case) -> None:
     adapted = AdaptedModel(adapters, "student")
     assert_close(adapted.features(*case.parts, blocks=(0, 1)), plain, atol=1e-6, rtol=1e-6)
     for p in adapted.parameters():
-        p.normal_()
+        p.normal_(std=0.3)
     moved = adapted.features(*case.parts, blocks=(0, 1))
     assert (moved - plain).abs().max() > 1e-2
     session = adapted.feature_session(case.context["text"], blocks=(0, 1))

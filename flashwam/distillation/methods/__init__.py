@@ -12,6 +12,7 @@ from flashwam.distillation.methods.base import Method, MethodOutput, NonFiniteEr
 from flashwam.distillation.methods.consistency import ConsistencyDistillation
 from flashwam.distillation.methods.flow_matching import FlowMatching
 from flashwam.distillation.methods.foresight import Foresight
+from flashwam.distillation.methods.masked_reconstruction import MaskedReconstruction
 from flashwam.distillation.methods.on_policy import OnPolicy
 from flashwam.recipe import LoopConfig
 from flashwam.wam.base import WorldActionModel
@@ -21,6 +22,7 @@ __all__ = [
     "ConsistencyDistillation",
     "FlowMatching",
     "Foresight",
+    "MaskedReconstruction",
     "Method",
     "MethodOutput",
     "NonFiniteError",
@@ -35,6 +37,7 @@ METHODS: dict[str, type[Method]] = {
     "consistency": ConsistencyDistillation,
     "on_policy": OnPolicy,
     "foresight": Foresight,
+    "masked_reconstruction": MaskedReconstruction,
 }
 
 

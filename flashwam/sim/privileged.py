@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the simulator knew of recorded episodes: depth, classes of things, the hand's path, by playing them again.
+
+Physics is a function of the seed and the executed actions, so nothing of this has to be recorded with the episodes.
+Beside `latents/` of a repo: `privileged/chunk-000/episode_000000.npz`, arrays alone, no pickle.
+Letters: P pictures, H, W pixels, T control steps.
+"""
+
+import io
+import logging
+import multiprocessing as mp
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from flashwam.data.episodes import (
+    CAMERA,
+    CHUNK,
+    atomic_write,
+    episode_path,
+    find_repos,
+    read_episode_list,
+    read_frames,
+    read_info,
+    read_table,
+    video_path,
+)
+from flashwam.sim.metaworld import MetaWorldEnv
+from flashwam.sim.views import Camera, PrivilegedView
+
+__all__ = ["Privileged", "privileged_path", "read_privileged", "replay_episode", "replay_episodes"]
+
+logger = logging.getLogger(__name__)
+
+_STATE_ERROR = 1e-4
+_PICTURE_ERROR = 16.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Privileged:
+    """One episode's privileged record.
+
+    Attributes:
+        rows: Control step of each picture, int64 [P].
+        depth: Distance from the camera's plane in metres, float16 [P, H, W].
+        segmentation: Numbers into `flashwam.sim.views.CLASSES`, uint8 [P, H, W].
+        hand: Position of the hand at every control step, metres, float32 [T, 3].
+        hand_pixels: The same as (column, row) of the picture over its size, float32 [T, 2]; beyond [0, 1] outside it.
+        intrinsics: See `Camera`, float32 [3, 3].
+        pose: See `Camera`, float32 [4, 4].
+    """
+
+    rows: np.ndarray
+    depth: np.ndarray
+    segmentation: np.ndarray
+    hand: np.ndarray
+    hand_pixels: np.ndarray
+    intrinsics: np.ndarray
+    pose: np.ndarray
+
+    @property
+    def camera(self) -> Camera:
+        """The camera of every picture."""
+        return Camera(intrinsics=self.intrinsics.astype(np.float64), pose=self.pose.astype(np.float64))
+
+    def save(self, path: Path) -> None:
+        """Writes a file that appears whole or not at all."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **{each.name: getattr(self, each.name) for each in fields(self)})
+        atomic_write(path, buffer.getvalue())
+
+
+def privileged_path(repo: Path, index: int) -> Path:
+    """Path of an episode's privileged record."""
+    return Path(repo) / "privileged" / f"chunk-{index // CHUNK:03d}" / f"episode_{index:06d}.npz"
+
+
+def read_privileged(path: Path | str) -> Privileged:
+    """Reads what `Privileged.save` wrote.
+
+    Raises:
+        FileNotFoundError: There is no record; the message says how to make it.
+        ValueError: The file is damaged or holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: play the episodes again with flashwam.sim.privileged first")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return Privileged(**{each.name: file[each.name] for each in fields(Privileged)})
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: not a privileged record ({error}); delete it and play the episode again") from error
+
+
+def replay_episode(
+    env: MetaWorldEnv,
+    seed: int,
+    *,
+    executed: np.ndarray,
+    states: np.ndarray,
+    frames: np.ndarray,
+    every: int,
+) -> Privileged:
+    """Plays one recorded episode again.
+
+    Args:
+        env: An environment of its task.
+        seed: The episode's.
+        executed: What was done, [T, 4].
+        states: `observation.state` as recorded, hand first, [T, S]; the replay is compared with it at every step.
+        frames: The first and the last recorded picture, uint8 [2, H, W, 3], likewise.
+        every: Control steps between pictures.
+
+    Raises:
+        RuntimeError: The replay is not what was recorded.
+    """
+    env.reset(seed, render=False)
+    view = PrivilegedView(env)
+    rows = np.arange(0, len(executed), every)
+    depth, segmentation, hand = [], [], []
+    for step, action in enumerate(executed):
+        apart = float(np.abs(env.state[: states.shape[1]] - states[step]).max())
+        if not apart <= _STATE_ERROR:
+            raise RuntimeError(
+                f"{env.task.name}, seed {seed}: at step {step} the replay is {apart:.2g} away from what was recorded "
+                f"(at most {_STATE_ERROR:g}); was it recorded with another version of MetaWorld or MuJoCo?"
+            )
+        hand.append(env.state[:3].copy())
+        if step % every == 0:
+            depth.append(view.depth())
+            segmentation.append(view.segmentation())
+            if step in (rows[0], rows[-1]):
+                _check_picture(env, seed, step, frames[int(step != rows[0])])
+        env.step(action)
+    camera = view.camera()
+    return Privileged(
+        rows=rows,
+        depth=np.stack(depth).astype(np.float16),
+        segmentation=np.stack(segmentation),
+        hand=np.stack(hand).astype(np.float32),
+        hand_pixels=(camera.project(np.stack(hand)) / env.size).astype(np.float32),
+        intrinsics=camera.intrinsics.astype(np.float32),
+        pose=camera.pose.astype(np.float32),
+    )
+
+
+def _check_picture(env: MetaWorldEnv, seed: int, step: int, recorded: np.ndarray) -> None:
+    error = float(np.sqrt(np.mean((env.render().astype(np.float64) - recorded) ** 2)))
+    if error > _PICTURE_ERROR:
+        raise RuntimeError(
+            f"{env.task.name}, seed {seed}: the picture at step {step} differs from the recorded one by "
+            f"{error:.1f} levels (root mean square, at most {_PICTURE_ERROR:g}); was the task's camera changed since?"
+        )
+
+
+def replay_episodes(
+    root: Path | str, tasks: Sequence[str] | None = None, *, processes: int = 2, progress: bool = True
+) -> int:
+    """Makes the privileged record of every episode below `root` that has none; run again, it goes on.
+
+    Args:
+        root: Folder of the repos that `flashwam collect` made.
+        tasks: Names of repo folders; None for all.
+        processes: Worker processes.
+        progress: Show a progress bar with the time left.
+
+    Returns:
+        Records written.
+
+    Raises:
+        FileNotFoundError: There are no episodes, or none of a task.
+        RuntimeError: An episode cannot be played again.
+    """
+    from tqdm import tqdm
+
+    if processes < 1:
+        raise ValueError(f"processes must be at least 1, got {processes}")
+    repos = {repo.name: repo for repo in find_repos(Path(root))}
+    missing = [task for task in tasks or () if task not in repos]
+    if missing:
+        raise FileNotFoundError(f"no episodes of {missing} below {root}; there are {sorted(repos)}")
+    chosen = repos.values() if tasks is None else [repos[task] for task in tasks]
+    listed = [(str(repo), episode) for repo in chosen for episode in read_episode_list(repo)]
+    jobs = [job for job in listed if not privileged_path(Path(job[0]), job[1]["episode_index"]).exists()]
+    logger.info("playing %d episodes again (%d done already)", len(jobs), len(listed) - len(jobs))
+    processes = min(processes, max(1, len(jobs)))
+    with tqdm(
+        total=len(listed), initial=len(listed) - len(jobs), unit="episode", desc="replay", disable=not progress
+    ) as bar:
+        if processes == 1:
+            for job in jobs:
+                _replay_one(job)
+                bar.update()
+            return len(jobs)
+        with mp.get_context("spawn").Pool(processes) as pool:
+            for _ in pool.imap_unordered(_replay_one, jobs, chunksize=4):
+                bar.update()
+    return len(jobs)
+
+
+_ENVS: dict[tuple[str, int], MetaWorldEnv] = {}
+
+
+def _replay_one(job: tuple[str, dict]) -> None:
+    """Writes one record. Its content depends on the episode alone."""
+    repo, episode = Path(job[0]), job[1]
+    index, info = int(episode["episode_index"]), read_info(repo)
+    every, height = int(info.get("render_every", 1)), int(info["features"][CAMERA]["shape"][0])
+    task = str(info.get("task", repo.name))
+    if "seed" not in episode:
+        raise ValueError(f"{repo}, episode {index}: its record names no seed to play it again from")
+    if (task, height) not in _ENVS:
+        _ENVS[task, height] = MetaWorldEnv(task, size=height)
+    table = read_table(episode_path(repo, index), ["executed_action", "observation.state"])
+    last = (len(table["executed_action"]) - 1) // every * every
+    record = replay_episode(
+        _ENVS[task, height],
+        int(episode["seed"]),
+        executed=table["executed_action"],
+        states=table["observation.state"],
+        frames=read_frames(video_path(repo, index), sorted({0, last})),
+        every=every,
+    )
+    record.save(privileged_path(repo, index))
