@@ -59,7 +59,7 @@ def test_an_episode_through_a_server_is_the_local_one(model, checkpoint, execute
     assert np.ptp(here, axis=0).max() > 0.1
     for task in local["tasks"].values():
         # What a served model imagines is not told.
-        assert task.pop("motion") and task.pop("first_motion")
+        assert len(task.pop("motion")) == len(task.pop("first_motion")) == 1
     for task in remote["tasks"].values():
         assert task.pop("motion") == task.pop("first_motion") == []
     for key in ("tasks", "overall", "nfe", "kind", "step", "seed", "run", "setting", "asked"):
