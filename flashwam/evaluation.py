@@ -3,6 +3,7 @@
 
 import json
 import logging
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from flashwam.sampling import Rollout, StreamSampler, parse_nfe, samplers_for
 from flashwam.sim.closed_loop import TaskResult, run_task
 from flashwam.student import WamInfo, load_wam, model_folder
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.files import files_of_codec
 
 __all__ = ["Policy", "cross_table", "evaluate", "latency_table", "load_policy", "task_numbers"]
 
@@ -42,7 +44,7 @@ class Policy:
         folder: Where it came from.
         wam: The model, in evaluation mode.
         info: What its `flashwam.json` says.
-        codec: Its codecs.
+        codec: Its codecs: a `Codec`, or what a family has in its place, see `FamilyFiles.frame_codec`.
     """
 
     folder: Path
@@ -77,10 +79,14 @@ def load_policy(folder: str | Path) -> Policy:
 
     Raises:
         FileNotFoundError: there is none.
+        ValueError: its pictures cannot be encoded one by one.
     """
     folder = model_folder(folder)
     wam, info = load_wam(folder)
-    return Policy(folder=folder, wam=wam.eval(), info=info, codec=Codec.load(folder))
+    files = files_of_codec(folder)
+    dtype = next(wam.parameters()).dtype
+    codec = Codec.load(folder) if files is None else files.frame_codec(folder, dtype=dtype, device="cpu")
+    return Policy(folder=folder, wam=wam.eval(), info=info, codec=codec)
 
 
 def evaluate(
@@ -146,6 +152,7 @@ def _measure(
         driven.append(run_task(policy.wam, samplers, policy.codec, task, episodes=asked["episodes"], seed=seed))
         logger.info("%s %s: %s %d/%d", policy.name, nfe, task, sum(driven[-1].success), asked["episodes"])
     open_loop, strip = _open_loop(policy, samplers, folder / f"{stem}.png")
+    films = [result.film for result in driven if result.film is not None]
     # The teacher's own steps are what others are compared with; every other setting carries its steps in its label.
     suffix = " euler" if plain_euler else ""
     return {
@@ -155,14 +162,16 @@ def _measure(
         "step": policy.info.steps,
         "setting": nfe,
         "nfe": {name: sampler.steps for name, sampler in samplers.items()},
+        "stages": [list(stage) for stage in policy.wam.stages],
         "sampler": "euler" if plain_euler else "own",
         "asked": dict(asked),
-        "tasks": {result.task: task_numbers([result]) for result in driven},
+        "tasks": {result.task: task_numbers([result]) | _episode_numbers(result) for result in driven},
         "overall": task_numbers(driven) if driven else None,
         "open_loop": open_loop,
         "latency": _latency(policy, samplers),
         "parameters": policy.wam.deployed_parameters(),
         "strip": strip,
+        "film": _save_rows([row for film in films for row in film], 2, folder / f"{stem}_film.png") if films else None,
         "seed": seed,
         "provenance": provenance(),
     }
@@ -184,11 +193,27 @@ def task_numbers(results: Sequence[TaskResult]) -> dict[str, Any]:
     }
 
 
+def _episode_numbers(result: TaskResult) -> dict[str, Any]:
+    """Success and motion similarity of every episode, so that a comparison can relate the two."""
+
+    def plain(values: Sequence[float]) -> list[float | None]:
+        return [None if math.isnan(alike) else round(alike, 4) for alike in values]
+
+    return {
+        "outcomes": [int(success) for success in result.success],
+        "motion": plain(result.motion),
+        "first_motion": plain(result.first_motion),
+    }
+
+
 def _held_out(policy: Policy) -> Batch | None:
     """Held-out windows of the run's own data, or None where they are not here."""
     recipe = policy.info.extra.get("recipe") or {}
     data = recipe.get("data", {})
     count = recipe.get("evaluate", {}).get("open_loop_samples", 96)
+    if data.get("source") == "lerobot":
+        logger.warning("no open-loop measures: none of the data of %s is held out", policy.name)
+        return None
     try:
         windows = EpisodeDataset(
             data["root"],
@@ -230,8 +255,6 @@ def _open_loop(
 def _strip(codec: Codec, batch: Batch, models: Sequence[list[dict[str, Tensor]]], path: Path) -> str | None:
     """Rows of pictures for three windows: what happened, what the teacher drew, what this model drew; None where
     nobody drew a picture."""
-    import matplotlib.image
-
     models = [drawn for drawn in models if "video" in drawn[0]]
     if not models:
         return None
@@ -241,11 +264,23 @@ def _strip(codec: Codec, batch: Batch, models: Sequence[list[dict[str, Tensor]]]
             batch.clean["video"][window : window + 1],
             *(torch.cat([c["video"][window * DRAWS : window * DRAWS + 1] for c in drawn], 2) for drawn in models),
         ]
-        rows.extend(np.concatenate(codec.pictures(source)[0], 1) for source in sources)
-        rows.append(np.full((4, rows[-1].shape[1], 3), 255, np.uint8))
-    picture = np.concatenate(rows[:-1])
+        rows.extend(codec.pictures(source)[0] for source in sources)
+    return _save_rows(rows, 3, path)
+
+
+def _save_rows(rows: Sequence[np.ndarray], together: int, path: Path) -> str:
+    """Writes rows of pictures, each [K, H, W, 3] of any K, with a gap after every `together`; returns the name."""
+    import matplotlib.image
+
+    longest = max(len(row) for row in rows)
+    lines = []
+    for i, row in enumerate(rows):
+        line = np.concatenate(row, 1)
+        lines.append(np.pad(line, ((0, 0), (0, (longest - len(row)) * row.shape[2]), (0, 0)), constant_values=255))
+        if (i + 1) % together == 0 and i + 1 < len(rows):
+            lines.append(np.full((4, lines[-1].shape[1], 3), 255, np.uint8))
     path.parent.mkdir(parents=True, exist_ok=True)
-    matplotlib.image.imsave(path, np.repeat(np.repeat(picture, 2, 0), 2, 1))
+    matplotlib.image.imsave(path, np.repeat(np.repeat(np.concatenate(lines), 2, 0), 2, 1))
     return path.name
 
 

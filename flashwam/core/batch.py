@@ -62,6 +62,18 @@ class Batch:
         chosen = {key: {name: t[at] for name, t in getattr(self, key).items()} for key in _BY_NAME}
         return replace(self, **chosen, **{key: getattr(self, key)[at] for key in ("given", "text", "index")})
 
+    def restricted(self, masks: Mapping[str, Tensor]) -> "Batch":
+        """The same samples with losses where the masks of a chunk are True too, chunk after chunk.
+
+        Args:
+            masks: Stream name -> bool, broadcastable to [C, F', H, W] of a chunk of F' frames.
+        """
+        own = dict(self.mask)
+        for name, chunk in masks.items():
+            times = -(-self.frames // chunk.shape[1])
+            own[name] = own[name] & chunk.to(own[name].device).repeat(1, times, 1, 1)[:, : self.frames]
+        return replace(self, mask=own)
+
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with every tensor on `device`."""
         moved = {key: {name: t.to(device) for name, t in getattr(self, key).items()} for key in _BY_NAME}

@@ -51,6 +51,11 @@ class AdaptedModel(WorldActionModel):
         """See `WorldActionModel.execute_frames`."""
         return self.adapters.backbone.execute_frames
 
+    @property
+    def predicted(self) -> Mapping[str, Tensor]:
+        """See `WorldActionModel.predicted`."""
+        return self.adapters.backbone.predicted
+
     def frozen_copy(self, name: str) -> "AdaptedModel":
         """A further frozen role of the same backbone that starts as this one; without an adapter, this role again."""
         if self.name is None:

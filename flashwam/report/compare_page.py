@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.report.compare_figures import draw_budget, draw_cross, draw_forest, draw_latency, draw_training
+from flashwam.report.motion_page import motion_section
 from flashwam.report.page import Callout, Figure, Section, Table
 from flashwam.report.results import Row
 from flashwam.report.verdict import best_student, verdict
@@ -48,6 +49,7 @@ def compare_sections(
         _speed_and_fidelity(finals, folder),
         _budget(rows, metrics or {}, folder),
         _cross(cross, folder) if cross else None,
+        motion_section(finals, folder),
         _pictures(finals),
     ]
     return [section for section in found if section is not None]
@@ -143,7 +145,7 @@ def _pictures(finals: Sequence[Row]) -> Section | None:
     if not shown:
         return None
     return Section(
-        heading="What they imagine",
+        heading="What they draw from the same noise",
         paragraphs=(
             "Decoded video of held-out windows. Of each window, from above: what happened, what the teacher "
             "draws at full steps, what this model draws from the same noise.",

@@ -60,7 +60,11 @@ class Row:
         seeds: Of each pooled evaluation, its seed and task -> share.
         open_loop: Measure -> mean over the pooled evaluations.
         latency: Measure -> mean in milliseconds.
+        stages: Streams drawn together by one pass of the network; each by itself where it is not known.
+        motion: Per episode that has one: task, similarity of imagined and real motion, success.
+        first_motion: The same of an episode's first chunk.
         strips: PNGs of decoded video.
+        films: PNGs of real pictures above imagined ones, in closed loop.
         parameters: Part -> parameters that stay in the deployed model; empty where unknown.
     """
 
@@ -73,7 +77,11 @@ class Row:
     seeds: tuple[tuple[int | None, Mapping[str, Share]], ...]
     open_loop: Mapping[str, float]
     latency: Mapping[str, float]
+    stages: tuple[tuple[str, ...], ...] = ()
+    motion: tuple[tuple[str, float, bool], ...] = ()
+    first_motion: tuple[tuple[str, float, bool], ...] = ()
     strips: tuple[Path, ...] = ()
+    films: tuple[Path, ...] = ()
     parameters: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -120,8 +128,9 @@ class Row:
 
     @property
     def total_nfe(self) -> int:
-        """Network evaluations a chunk."""
-        return sum(self.nfe.values())
+        """Network evaluations a chunk; streams of one stage share theirs."""
+        together = self.stages or tuple((name,) for name in self.nfe)
+        return sum(max(self.nfe[name] for name in stage) for stage in together)
 
     def share(self, *, multimodal: bool | None = None) -> Share:
         """Over all tasks, or over those with several ways (True) or one (False)."""
@@ -138,6 +147,7 @@ class Row:
             "final": self.final,
             "nfe": dict(self.nfe),
             "sampler": self.sampler,
+            "network_evaluations": self.total_nfe,
             "seed_rates": list(self.seed_rates),
             "overall": self.share().to_json(),
             "several_ways": several.to_json() if several.episodes else None,
@@ -240,7 +250,11 @@ def pool_evaluations(results: Sequence[Mapping[str, Any]]) -> list[Row]:
             seeds=tuple((part.get("seed"), _tasks(part)) for part in parts),
             open_loop=_mean([p.get("open_loop") for p in parts]),
             latency=_mean([p.get("latency") for p in parts]),
-            strips=tuple(path for p in parts if (path := _strip(p)) is not None),
+            stages=tuple(tuple(stage) for stage in parts[0].get("stages", ())),
+            motion=tuple(one for p in parts for one in _motion(p, "motion")),
+            first_motion=tuple(one for p in parts for one in _motion(p, "first_motion")),
+            strips=tuple(path for p in parts if (path := _picture(p, "strip")) is not None),
+            films=tuple(path for p in parts if (path := _picture(p, "film")) is not None),
             parameters=next((p["parameters"] for p in parts if p.get("parameters")), {}),
         )
         for (run, nfe, sampler, step), parts in groups.items()
@@ -251,10 +265,19 @@ def _key(result: Mapping[str, Any], run: str) -> tuple[Any, ...]:
     return run, tuple(result["nfe"].items()), result.get("sampler", "own"), result.get("step")
 
 
-def _strip(result: Mapping[str, Any]) -> Path | None:
-    if not result.get("strip"):
+def _motion(result: Mapping[str, Any], which: str) -> list[tuple[str, float, bool]]:
+    return [
+        (name, float(alike), bool(success))
+        for name, task in result["tasks"].items()
+        for alike, success in zip(task.get(which) or (), task.get("outcomes") or (), strict=False)
+        if alike is not None
+    ]
+
+
+def _picture(result: Mapping[str, Any], kind: str) -> Path | None:
+    if not result.get(kind):
         return None
     for base in (result["folder"], Path(result["file"]).parent):
-        if (base / result["strip"]).is_file():
-            return base / result["strip"]
-    raise FileNotFoundError(f"{result['file']} names a strip {result['strip']!r} that is not there; evaluate again")
+        if (base / result[kind]).is_file():
+            return base / result[kind]
+    raise FileNotFoundError(f"{result['file']} names a {kind} {result[kind]!r} that is not there; evaluate again")

@@ -258,6 +258,17 @@ class WorldActionModel(nn.Module, ABC):
         """Tokens of one sample in `velocity` over F = `frames`, text aside; None if a family cannot say."""
         return None
 
+    @property
+    def predicted(self) -> Mapping[str, Tensor]:
+        """Stream name -> bool, broadcastable to [C, F, H, W] of a chunk: False where nothing is put out, so that no
+        loss is taken there. Streams that are put out whole are absent."""
+        return {}
+
+    @property
+    def text_shape(self) -> tuple[int | None, int | None]:
+        """(L, D) of the text embeddings it is made for; None where any will do or a family cannot say."""
+        return None, None
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the weights in the family's own layout, or as `flashwam.wam.plain` does."""
         save_plain(self, self.settings, folder)

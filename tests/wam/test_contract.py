@@ -181,6 +181,34 @@ def test_levels_of_streams_that_are_drawn_together(kind, synchronous):
     assert torch.equal(level["video"], level["action"]) is synchronous
 
 
+class Partial(Joint):
+    """Puts out no action in the last slot of a frame, and none in the last frame."""
+
+    @property
+    def predicted(self):
+        drawn = torch.ones(1, FRAMES, 2, 1, dtype=torch.bool)
+        drawn[:, :, 1] = drawn[:, -1] = False
+        return {"action": drawn}
+
+
+@pytest.mark.parametrize("kind", [FlowMatching, ConsistencyDistillation, OnPolicy])
+def test_no_loss_is_taken_where_a_model_puts_nothing_out(kind):
+    student = Partial(gain=0.5)
+    method = kind(specs(), student, teacher=Partial(gain=0.9))
+    output = method.loss(batch(), Draws(seed=0, step=0, positions=range(BATCH)))
+    # Nobody executed the first frame's actions either.
+    expected = torch.tensor([[False, False], [True, False], [False, False]])
+    assert torch.equal(output.terms["action"].mask.expand(BATCH, 3, -1, 2, 1)[0, 0, :, :, 0], expected)
+    assert output.terms["video"].mask.all()
+
+
+def test_what_is_put_out_is_said_of_every_chunk_of_a_window():
+    data = batch(2 * FRAMES + 1)
+    mask = data.restricted(Partial().predicted).mask["action"][0, 0, :, :, 0]
+    chunk = [[True, False], [True, False], [False, False]]
+    assert mask.tolist() == [[False, False], *chunk[1:], *chunk, chunk[0]]
+
+
 def test_the_first_frame_is_a_condition_and_has_a_loss():
     data = batch()
     student = Joint(gain=0.5)

@@ -15,11 +15,11 @@ from torch.testing import assert_close
 from flashwam.core.consistency import Linear
 from flashwam.core.noise import NoiseSchedule
 from flashwam.data.actions import ActionNorm
+from flashwam.data.cameras import CameraLayout
 from flashwam.data.encoders import to_pixels
 from flashwam.sampling import Rollout, StreamSampler, draw, samplers_for
 from flashwam.wam.cogvideox.files import CogVideoXFiles
 from flashwam.wam.lingbot_va import LingBotConfig, LingBotVA
-from flashwam.wam.lingbot_va.cameras import CameraLayout
 from flashwam.wam.lingbot_va.codec import LingBotCodec
 from flashwam.wam.lingbot_va.files import LingBotFiles
 from flashwam.wam.lingbot_va.pictures import WanPictures

@@ -154,8 +154,10 @@ class Method(ABC):
         """
 
     def seen_by_model(self, batch: Batch) -> Batch:
-        """The batch as the model is told it: with a clean first slot, or with the first frame as a condition."""
-        return batch.without_given() if self.roles.model.conditions_on_first else batch
+        """The batch as the model is told it: with a clean first slot, or with the first frame as a condition; and with
+        losses where the model puts something out."""
+        model = self.roles.model
+        return (batch.without_given() if model.conditions_on_first else batch).restricted(model.predicted)
 
     def context(self, batch: Batch, draws: Draws) -> dict[str, Any]:
         """What a model is told beside clean tokens: the text, and what its probes are looked at from.

@@ -276,6 +276,11 @@ class LingBotVA(WorldActionModel):
         last = max(int(ids[-1]) for ids in blocks.values())
         return sum(count * (frames + int((blocks[name] < last).sum())) for name, count in per_frame.items())
 
+    @property
+    def text_shape(self) -> tuple[None, int]:
+        """See `WorldActionModel.text_shape`."""
+        return None, self.transformer.config.text_dim
+
     def _chunk_tokens(self) -> dict[str, int]:
         rows, columns = self.transformer.config.patch_size[1:]
         height, width = self.config.latent_size
