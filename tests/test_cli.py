@@ -12,6 +12,7 @@ from flashwam.config import load_recipe, prepare_run
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 PARAMETERS = {
     "lingbot_va": "5,088,872,670",
+    "svam": "5,088,872,670",
     "metaworld": "1,376,868",
     "videovla/metaworld": "1,283,940",
     "videovla/cogvideox_2b": "1,695,920,839",

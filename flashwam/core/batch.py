@@ -56,6 +56,12 @@ class Batch:
         """The same samples for a model that is told the observation by `history` and predicts that frame too."""
         return replace(self, given=torch.zeros_like(self.given))
 
+    def rows(self, rows: Sequence[int]) -> "Batch":
+        """Some of the samples, in the order asked for."""
+        at = torch.as_tensor(list(rows), device=self.index.device)
+        chosen = {key: {name: t[at] for name, t in getattr(self, key).items()} for key in _BY_NAME}
+        return replace(self, **chosen, **{key: getattr(self, key)[at] for key in ("given", "text", "index")})
+
     def restricted(self, masks: Mapping[str, Tensor]) -> "Batch":
         """The same samples with losses where the masks of a chunk are True too, chunk after chunk.
 
@@ -67,12 +73,6 @@ class Batch:
             times = -(-self.frames // chunk.shape[1])
             own[name] = own[name] & chunk.to(own[name].device).repeat(1, times, 1, 1)[:, : self.frames]
         return replace(self, mask=own)
-
-    def rows(self, rows: Sequence[int]) -> "Batch":
-        """Some of the samples, in the order asked for."""
-        at = torch.as_tensor(list(rows), device=self.index.device)
-        chosen = {key: {name: t[at] for name, t in getattr(self, key).items()} for key in _BY_NAME}
-        return replace(self, **chosen, **{key: getattr(self, key)[at] for key in ("given", "text", "index")})
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with every tensor on `device`."""

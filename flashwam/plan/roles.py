@@ -4,7 +4,7 @@
 from copy import deepcopy
 from dataclasses import replace
 
-from flashwam.distillation.methods import make_method
+from flashwam.distillation.methods import find_method, make_method
 from flashwam.plan.sizes import adapter_parameters
 from flashwam.recipe import LoopConfig, Recipe
 from flashwam.wam.base import WorldActionModel
@@ -21,6 +21,10 @@ def roles_of(recipe: Recipe, loop: LoopConfig, model: WorldActionModel, command:
         model: The model, without memory or with.
         command: "train" or "distill".
     """
+    kind = find_method(loop.method)
+    if kind.builds_student:
+        kept = {"target": kind.needs_target or loop.save_weights == "target", "teacher": kind.needs_teacher}
+        return [name for name, there in kept.items() if there]
     # Adapters change how the roles are held, not which there are.
     whole = replace(loop, lora=None)
     teacher = deepcopy(model) if command == "distill" else None

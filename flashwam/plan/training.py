@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from flashwam.distillation.methods import find_method
 from flashwam.plan.commands import GIB
 from flashwam.plan.memory import STRATEGIES, Footprint, Strategy, footprint, strategy_for
 from flashwam.plan.names import check_names
@@ -190,6 +191,11 @@ def _offered() -> list[Strategy]:
 
 def _warnings(loop: LoopConfig, command: str, gpus: int, tokens: int | None) -> tuple[str, ...]:
     found = []
+    if find_method(loop.method).builds_student:
+        found.append(
+            f"method {loop.method!r} trains a model of its own on top of a frozen one: what is said of a trained copy "
+            "of the whole model is more than it needs"
+        )
     if loop.batch_size % gpus:
         total = loop.batch_size * loop.accumulation
         remedy = f"take a multiple of {gpus}"

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from flashwam.core.imports import find_class
+from flashwam.data.pictures import PictureDecoder
 from flashwam.policies.decoupler import Decoupler
 from flashwam.policies.expert import ActionExpert
 from flashwam.policies.frozen import Frozen
 from flashwam.policies.resampler import MeanPool, UniPerceiver
-from flashwam.targets.pictures import PictureDecoder
 from flashwam.targets.providers import TargetProvider, load_provider, to_grid
 from flashwam.wam import load
 from flashwam.wam.base import Kept, RolloutSession, WorldActionModel
@@ -47,7 +47,7 @@ class ForesightPolicy(WorldActionModel):
         use: Providers whose foresight the actions are drawn from; all if None.
         raw: Whether the actions are drawn from the backbone's features too.
         pooling: "perceiver" for `UniPerceiver`, "mean" for `MeanPool`.
-        resampler: Keywords of that.
+        resampler: Keywords of `UniPerceiver`; of `MeanPool` the width alone.
         expert: Keywords of `ActionExpert`.
         trained: "decouplers" or "expert" (with the resampler): the part that takes gradients and is ever in training
             mode.
@@ -109,8 +109,11 @@ class ForesightPolicy(WorldActionModel):
         channels = (width if raw else 0) + sum(providers[name].width for name in self.use)
         if not channels:
             raise ValueError("without features and without foresight there is nothing to draw actions from")
-        kind = UniPerceiver if pooling == "perceiver" else MeanPool
-        self.resampler = kind(channels, frames, **(resampler or {}))
+        sizes = dict(resampler or {})
+        if pooling == "perceiver":
+            self.resampler = UniPerceiver(channels, frames, **sizes)
+        else:
+            self.resampler = MeanPool(channels, frames, **{key: sizes[key] for key in ("width",) if key in sizes})
         actions, per_frame, _ = backbone.shapes["action"]
         tokens = self.resampler.norm_out.normalized_shape[0]
         self.expert = ActionExpert(actions, frames, per_frame, seen=tokens, text=text_width, **(expert or {}))
@@ -293,9 +296,12 @@ class ForesightPolicy(WorldActionModel):
         return ForesightSession(self, text)
 
     def deployed_parameters(self) -> dict[str, int]:
-        """See `WorldActionModel.deployed_parameters`; of the backbone, what runs down to the deepest block."""
+        """See `WorldActionModel.deployed_parameters`: of the backbone what runs down to the deepest block, and every
+        vision model by its description."""
         count = {f"backbone to block {self.blocks[-1]}": self.backbone.feature_parameters(self.blocks)}
-        count |= {f"vision model ({name})": provider.parameter_count for name, provider in self.providers.items()}
+        count |= {
+            f"{name}: {provider.describe()}": provider.parameter_count for name, provider in self.providers.items()
+        }
         count["picture decoder"] = self.decoder.parameter_count
         for name in ("decouplers", "resampler", "expert"):
             count[name] = sum(p.numel() for p in getattr(self, name).parameters())

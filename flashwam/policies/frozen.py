@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from flashwam.targets.pictures import PictureDecoder
+from flashwam.data.pictures import PictureDecoder
 from flashwam.targets.providers import TargetProvider
 from flashwam.wam.base import WorldActionModel
 

@@ -90,7 +90,7 @@ def _speed_and_fidelity(finals: Sequence[Row], folder: Path) -> Section | None:
             "sharpness ratio below 1 that the video is blurred.",
         ),
         figures=(Figure(path=speed, caption="Up and to the left is better. Squares: the teacher."),) if speed else (),
-        tables=(table,) if table else (),
+        tables=tuple(found for found in (table, _parts_table(finals)) if found is not None),
     )
 
 
@@ -195,6 +195,15 @@ def _success_table(rows: Sequence[Row]) -> Table:
         + (" * has several ways." if several else "")
         + " v: video steps a chunk, a: action steps.",
     )
+
+
+def _parts_table(rows: Sequence[Row]) -> Table | None:
+    """Parameters part by part, of the models that tell their parts apart."""
+    told = {row.run: row.parameters for row in rows if len(row.parameters) > 1}
+    if not told:
+        return None
+    body = [[run, part, f"{count:,}"] for run, parts in told.items() for part, count in parts.items()]
+    return Table(columns=("model", "part", "parameters"), rows=body, caption="What stays in the deployed model.")
 
 
 def _fidelity_table(rows: Sequence[Row]) -> Table | None:

@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from flashwam.core.batch import Batch
 from flashwam.data.episodes import atomic_write
+from flashwam.data.pictures import PictureDecoder
 from flashwam.sampling import Rollout, StreamSampler
-from flashwam.targets.pictures import PictureDecoder
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Future", "RolloutStore", "TeacherFuture", "TeacherRollout", "TrueFuture", "seeded_noise"]

@@ -13,6 +13,7 @@ from flashwam.core.imports import find_class
 from flashwam.core.streams import StreamSpec
 from flashwam.data.actions import ActionNorm
 from flashwam.data.codec import CODEC_FILE
+from flashwam.data.pictures import PictureDecoder
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["FAMILY_FILES", "FamilyFiles", "all_files", "files_for_preset", "files_of", "files_of_codec"]
@@ -75,6 +76,14 @@ class FamilyFiles(ABC):
     @abstractmethod
     def encoders(self, folder: Path, *, device: torch.device | str) -> dict[str, Any]:
         """Keywords of `flashwam.data.encoders.Encoders` for a checkpoint with ``vae/``."""
+
+    def picture_decoder(self, folder: Path) -> PictureDecoder:
+        """Decodes what a model draws into pictures, with ``vae/`` of a checkpoint.
+
+        Raises:
+            ValueError: the family has none.
+        """
+        raise ValueError(f"{type(self).__name__} has no decoder of single chunks into pictures for {folder}")
 
     @abstractmethod
     def codec(

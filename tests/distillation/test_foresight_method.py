@@ -16,6 +16,7 @@ from flashwam.core.batch import Batch
 from flashwam.core.edm import EDMSchedule
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.streams import StreamSpec
+from flashwam.data.pictures import FramePictures, PictureDecoder
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods import Foresight, make_method
 from flashwam.distillation.setup import Setup
@@ -24,7 +25,6 @@ from flashwam.policies.foresight import ForesightPolicy
 from flashwam.recipe import DataConfig, LoopConfig, Recipe, WamConfig
 from flashwam.sampling import Rollout, samplers_for
 from flashwam.student import load_wam, save_wam
-from flashwam.targets.pictures import FramePictures, PictureDecoder
 from flashwam.targets.providers import TargetProvider
 from flashwam.targets.scene import SceneEncoder
 from flashwam.wam import WorldActionModel

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny_models import tiny_codec, tiny_joint_wam, tiny_wam
 
+from flashwam.data.pictures import FramePictures
 from flashwam.policies.foresight import ForesightPolicy
-from flashwam.targets.pictures import FramePictures
 from flashwam.targets.scene import SceneEncoder
 
 SMALL: dict[str, Any] = {

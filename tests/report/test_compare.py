@@ -234,5 +234,7 @@ def test_parameters_of_the_deployed_model_are_shown_where_they_are_known(tmp_pat
     head, *_ = result["table"].splitlines()
     assert head.endswith("parameters")
     assert sum(line.endswith("1.23 M") for line in result["table"].splitlines()) > 0
-    assert "1.23 M" in (tmp_path / "out" / "compare.html").read_text()
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert "1.23 M" in page
+    assert "34,000" in page
     assert {"backbone": 1_200_000, "expert": 34_000} in [row["parameters"] for row in result["rows"]]

@@ -10,9 +10,9 @@ from tiny_models import tiny_codec
 from torch.testing import assert_close
 
 from flashwam.data.episodes import CHUNK
+from flashwam.data.pictures import FramePictures
 from flashwam.targets import labels as labels_module
 from flashwam.targets.labels import read_labels
-from flashwam.targets.pictures import FramePictures
 from flashwam.targets.providers import align_frames, find_provider, load_provider, to_grid
 from flashwam.targets.scene import SceneEncoder, train_scene
 from flashwam.targets.vision import VisionModel

@@ -11,8 +11,8 @@ from torch.testing import assert_close
 from flashwam.core.batch import Batch
 from flashwam.core.consistency import Linear
 from flashwam.core.noise import NoiseSchedule
+from flashwam.data.pictures import FramePictures
 from flashwam.sampling import Rollout, StreamSampler
-from flashwam.targets.pictures import FramePictures
 from flashwam.targets.rollouts import RolloutStore, TeacherFuture, TrueFuture, seeded_noise
 from flashwam.targets.source import FutureSource, Target
 

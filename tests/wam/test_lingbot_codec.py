@@ -2,6 +2,7 @@
 """Pictures, controls and the whole closed loop against the original server."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,11 @@ from flashwam.data.actions import ActionNorm
 from flashwam.data.cameras import CameraLayout
 from flashwam.data.encoders import to_pixels
 from flashwam.sampling import Rollout, StreamSampler, draw, samplers_for
+from flashwam.wam.cogvideox.files import CogVideoXFiles
 from flashwam.wam.lingbot_va import LingBotConfig, LingBotVA
 from flashwam.wam.lingbot_va.codec import LingBotCodec
+from flashwam.wam.lingbot_va.files import LingBotFiles
+from flashwam.wam.lingbot_va.pictures import WanPictures
 from flashwam.wam.lingbot_va.presets import PRESETS, preset
 from flashwam.wam.lingbot_va.vae import LATENTS_MEAN, LATENTS_STD, WAN22_CONFIG, WanVae
 
@@ -212,6 +216,20 @@ def test_the_released_autoencoders_sizes() -> None:
     first = stream.encode(torch.empty(1, 3, 1, 256, 320, device="meta"))
     later = stream.encode(torch.empty(1, 3, 8, 256, 320, device="meta"))
     assert (first.shape, later.shape) == ((1, 48, 1, 16, 20), (1, 48, 2, 16, 20))
+
+
+def test_drawn_chunks_become_pictures_clip_by_clip(vae: WanVae, tmp_path: Path) -> None:
+    decoder = WanPictures(vae)
+    latents = torch.randn(2, 48, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+    pictures = decoder.pictures(latents)
+    assert pictures.shape == (2, 9, 32, 32, 3)
+    assert torch.equal(pictures[1:], vae.decode(latents[1:]))
+    decoder.save(tmp_path)
+    again = LingBotFiles().picture_decoder(tmp_path)
+    assert torch.equal(again.pictures(latents[:1]), pictures[:1])
+    assert 0 < decoder.parameter_count < sum(p.numel() for p in decoder.parameters())
+    with pytest.raises(ValueError, match="no decoder of single chunks"):
+        CogVideoXFiles().picture_decoder(tmp_path)
 
 
 def test_decoding_undoes_the_statistics(vae: WanVae) -> None:

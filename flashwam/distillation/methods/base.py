@@ -85,6 +85,8 @@ class Method(ABC):
     needs_reference: bool = False
     trains_probes: bool = False
     """Whether a model with `WorldActionModel.probes` can be trained so."""
+    builds_student: bool = False
+    """Whether `make_student` gives another model than the recipe's."""
     result: str = "student"
     """Name of the folder the trained model is saved to, and its kind."""
 

@@ -7,6 +7,9 @@ before it frozen. One run is one stage; the second starts from the first's resul
 Letters: B samples, C channels, T channels of a vision model, F latent frames, h and w of the grid.
 """
 
+import json
+import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +23,7 @@ from flashwam.core.losses import flow_matching_loss
 from flashwam.core.noise import add_noise, append_dims
 from flashwam.core.streams import StreamSpec
 from flashwam.data.codec import CODEC_FILE, Codec
+from flashwam.data.pictures import FramePictures, PictureDecoder
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods.base import (
     Method,
@@ -33,13 +37,15 @@ from flashwam.distillation.setup import Setup, Source
 from flashwam.policies.foresight import ForesightPolicy
 from flashwam.sampling import StreamSampler, samplers_for
 from flashwam.student import INFO_FILE, read_info
-from flashwam.targets.pictures import FramePictures
 from flashwam.targets.providers import align_frames, find_provider
 from flashwam.targets.rollouts import Future, RolloutStore, TeacherFuture, TrueFuture
 from flashwam.targets.source import FutureSource, Target
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.files import all_files
 
 __all__ = ["Foresight"]
+
+logger = logging.getLogger(__name__)
 
 _TARGETS = ("same_seed", "unpaired", "ground_truth")
 
@@ -60,6 +66,7 @@ class Foresight(Method):
         providers: Name -> provider's `name` (see `flashwam.targets.providers.PROVIDERS`) and options.
         weights: Provider -> weight of its loss; 1 where absent.
         align: Which picture of a latent frame counts where an autoencoder makes several: "last", or the "mean".
+        pictures: Checkpoint whose ``vae/`` decodes what the teacher draws; the teacher's own folder if None.
         pool: Windows that rollouts are drawn for.
         rollout_batch: Windows drawn at once.
         teacher_streams: How the teacher is sampled (stream -> plain values of a `StreamSpec`), where its folder does
@@ -71,6 +78,7 @@ class Foresight(Method):
 
     result = "teacher"
     trains_probes = True
+    builds_student = True
 
     def __init__(
         self,
@@ -86,6 +94,7 @@ class Foresight(Method):
         providers: Mapping[str, Mapping[str, Any]] | None = None,
         weights: Mapping[str, float] | None = None,
         align: Literal["last", "mean"] = "last",
+        pictures: str | None = None,
         pool: int = 512,
         rollout_batch: int = 16,
         teacher_streams: Mapping[str, Mapping[str, Any]] | None = None,
@@ -149,16 +158,25 @@ class Foresight(Method):
         for name, given in chosen.items():
             own = {key: value for key, value in given.items() if key != "name"}
             providers[name] = find_provider(str(given.get("name"))).build(own, root=setup.data, seed=setup.seed)
-        codec = _codec(setup.teacher)
-        policy.setdefault("text_width", codec.text("").shape[-1])
-        return ForesightPolicy(teacher, providers, FramePictures(codec.autoencoder), trained=stage, **policy)
+        folder = setup.teacher if options.get("pictures") is None else Path(options["pictures"])
+        decoder, text_width = _pictures(folder)
+        if text_width is not None:
+            policy.setdefault("text_width", text_width)
+        elif "text_width" not in policy:
+            raise ValueError(
+                "policy.text_width is missing, and the teacher's folder does not tell it (4096 for T5-XXL)"
+            )
+        for name, provider in providers.items():
+            logger.info("%s is what %s sees", name, provider.describe())
+        return ForesightPolicy(teacher, providers, decoder, trained=stage, **policy)
 
     def source(self, source: Source, setup: Setup) -> Source:
         """See `Method.source`: the teacher's rollouts, and in stage "decouplers" what vision models see in them."""
         if self.stage == "expert" and self.actions == "demonstrations":
             return source
         model = self.roles.model
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        # Nothing is placed yet, and every process of a machine has a device of its own.
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
         model.to(device)
         self.roles.teacher.to(device)
         future: Future = TrueFuture()
@@ -245,13 +263,24 @@ class Foresight(Method):
         return samplers_for(specs, steps=steps, teacher=kind == "teacher")
 
 
-def _codec(folder: Path | None) -> Codec:
-    if folder is None or not (folder / CODEC_FILE).is_file():
-        raise ValueError(
-            f"{folder} has no codec of single frames, which decodes what the teacher draws; expected a teacher that "
-            "flashwam train made from its own episodes"
-        )
-    return Codec.load(folder)
+def _pictures(folder: Path | None) -> tuple[PictureDecoder, int | None]:
+    """What decodes a teacher's latents, and the width of its text embedding, where the folder tells.
+
+    Raises:
+        ValueError: there is no decoder, or nobody knows it.
+    """
+    path = None if folder is None else folder / CODEC_FILE
+    if path is not None and path.is_file() and "family" not in json.loads(path.read_text()):
+        codec = Codec.load(folder)
+        return FramePictures(codec.autoencoder), codec.text("").shape[-1]
+    config = None if folder is None else folder / "vae" / "config.json"
+    if config is None or not config.is_file():
+        raise ValueError(f"{folder} has no vae/ to decode what the teacher draws: give pictures, a folder that has one")
+    name = str(json.loads(config.read_text()).get("_class_name"))
+    for files in all_files():
+        if files.encodes(name):
+            return files.picture_decoder(folder), None
+    raise ValueError(f"no model family knows the autoencoder {name!r} of {folder}")
 
 
 def _term(elements: Tensor, mask: Tensor, sigma: Tensor, scale: Tensor, velocity: Tensor) -> StreamTerm:

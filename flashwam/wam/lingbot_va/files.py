@@ -18,6 +18,7 @@ from flashwam.wam.lingbot_va.codec import LingBotCodec
 from flashwam.wam.lingbot_va.config import FAMILY
 from flashwam.wam.lingbot_va.describe import describe_checkpoint
 from flashwam.wam.lingbot_va.encoders import wan_encoders
+from flashwam.wam.lingbot_va.pictures import WanPictures
 from flashwam.wam.lingbot_va.presets import PRESETS
 from flashwam.wam.lingbot_va.presets import preset as find_preset
 from flashwam.wam.lingbot_va.wam import LingBotVA
@@ -58,6 +59,10 @@ class LingBotFiles(FamilyFiles):
     def encodes(self, autoencoder: str) -> bool:
         """See `FamilyFiles.encodes`."""
         return autoencoder == "AutoencoderKLWan"
+
+    def picture_decoder(self, folder: Path) -> WanPictures:
+        """See `FamilyFiles.picture_decoder`."""
+        return WanPictures.load(folder)
 
     def codec(
         self, folder: Path, *, preset: str | None, base: Path | None, dtype: torch.dtype, device: str
