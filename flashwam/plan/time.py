@@ -149,7 +149,7 @@ def _measured(recipe: Recipe, loop: LoopConfig, text: tuple[int, int | None], gp
 def _passes(recipe: Recipe, loop: LoopConfig) -> float | None:
     """Forward passes without gradient per batch, beside the student's own; None for a method not known here."""
     specs = recipe.streams.values()
-    if loop.method == "flow_matching":
+    if loop.method in ("flow_matching", "masked_reconstruction"):
         return 0.0
     if loop.method == "consistency":
         guided = 2 if any(spec.guidance for spec in specs) else 1
@@ -172,10 +172,11 @@ def _measure(recipe: Recipe, loop: LoopConfig, text_shape: tuple[int, int]) -> t
         for name, (channels, height, width) in model.shapes.items()
     }
     sigma = {name: torch.full((rows, frames), 0.5, device=device) for name in clean}
-    text = torch.randn(rows, *text_shape, device=device)
+    told = clean | {name: torch.randn(rows, size, frames, 1, 1, device=device) for name, size in model.senses.items()}
+    context = {"text": torch.randn(rows, *text_shape, device=device), "noise": clean}
 
     def forward() -> Mapping[str, torch.Tensor]:
-        return model.velocity(clean, sigma, clean, {"text": text})
+        return model.velocity(clean, sigma, told, context)
 
     def step() -> None:
         sum(v.square().mean() for v in forward().values()).backward()

@@ -218,6 +218,11 @@ class FusionPolicy(WorldActionModel):
         """See `WorldActionModel.session`; the policy is not guided."""
         return FusionSession(self, text, guidance=guidance)
 
+    def pass_tokens(self, frames: int) -> int:
+        """See `WorldActionModel.pass_tokens`; a pass is one chunk, whatever `frames` came before it."""
+        known = self.encoder.tokens + len(self.senses) + (0 if self.fusion is None else len(self.fusion))
+        return known + self.execute_frames * self.shapes["action"][1]
+
     def deployed_parameters(self) -> dict[str, int]:
         """See `WorldActionModel.deployed_parameters`."""
         total = sum(p.numel() for p in self.parameters())

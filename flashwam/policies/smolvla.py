@@ -92,11 +92,16 @@ class SmolVLA(FusionPolicy):
             sizes: Keywords of `FusionPolicy`.
 
         Raises:
+            FileNotFoundError: There is no SmolVLM in `pretrained`.
             ValueError: Both or none of `pretrained` and `smolvlm` are given, or there are fewer layers.
         """
         if (pretrained is None) == (smolvlm is None):
             raise ValueError("give either pretrained, the folder of a SmolVLM, or smolvlm, the sizes of a fresh one")
         if pretrained is not None:
+            if not (Path(pretrained) / "config.json").is_file():
+                raise FileNotFoundError(
+                    f"{pretrained} is missing: expected the folder of a SmolVLM, such as SmolVLM2-500M"
+                )
             whole = SmolVLMModel.from_pretrained(pretrained, dtype=torch.float32)
         else:
             whole = SmolVLMModel(SmolVLMConfig(**smolvlm))
