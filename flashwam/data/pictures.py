@@ -3,14 +3,14 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from flashwam.data.autoencoder import FrameAutoencoder
 
-__all__ = ["FramePictures", "PictureDecoder"]
+__all__ = ["ClipPictures", "FramePictures", "PictureDecoder"]
 
 
 class PictureDecoder(nn.Module, ABC):
@@ -64,3 +64,41 @@ class FramePictures(PictureDecoder):
     def parameter_count(self) -> int:
         """See `PictureDecoder.parameter_count`."""
         return sum(p.numel() for p in self.autoencoder.vae.decoder.parameters())
+
+
+class ClipPictures(PictureDecoder):
+    """A video autoencoder: the chunk's first latent frame becomes one picture and every other one several, as if a clip
+    began with the chunk. The canvas of all cameras is one picture.
+
+    Args:
+        vae: Decodes [1, C, F, h, w] to uint8 pictures and holds diffusers' model as `model`; taken over and frozen.
+    """
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae = vae.requires_grad_(False).eval()
+
+    @classmethod
+    @abstractmethod
+    def read(cls, folder: Path) -> Any:
+        """The autoencoder of a folder."""
+
+    @torch.no_grad()
+    def pictures(self, latents: Tensor) -> Tensor:
+        """See `PictureDecoder.pictures`; clip after clip, since decoding takes much memory."""
+        return torch.cat([self.vae.decode(clip) for clip in latents.split(1)])
+
+    def save(self, folder: Path) -> None:
+        """See `PictureDecoder.save`."""
+        self.vae.model.save_pretrained(folder / "vae")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """See `PictureDecoder.load`."""
+        return cls(cls.read(folder / "vae"))
+
+    @property
+    def parameter_count(self) -> int:
+        """See `PictureDecoder.parameter_count`."""
+        parts = [self.vae.model.decoder, getattr(self.vae.model, "post_quant_conv", None)]
+        return sum(p.numel() for part in parts if part is not None for p in part.parameters())

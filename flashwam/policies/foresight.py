@@ -170,6 +170,16 @@ class ForesightPolicy(WorldActionModel):
         """See `WorldActionModel.execute_frames`."""
         return self.backbone.execute_frames
 
+    @property
+    def predicted(self) -> dict[str, Tensor]:
+        """See `WorldActionModel.predicted`."""
+        return dict(self.backbone.predicted)
+
+    @property
+    def text_shape(self) -> tuple[int | None, int | None]:
+        """See `WorldActionModel.text_shape`."""
+        return self.backbone.text_shape
+
     def rebuilt(self, **changes: Any) -> "ForesightPolicy":
         """The same backbone, vision models and decouplers with a fresh resampler and expert under changed settings."""
         fixed = ("text_width", "blocks", "grid", "decoupler")

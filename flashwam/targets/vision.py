@@ -38,10 +38,10 @@ class VisionModel(TargetProvider):
 
     def __init__(self, model: nn.Module, *, source: str, size: int = 224, stage: int | None = None) -> None:
         super().__init__()
-        config = getattr(model.config, "vision_config", model.config)
+        config = model.config
         if size % config.patch_size:
             raise ValueError(f"size must be a multiple of the patch {config.patch_size}; got {size}")
-        self.model = getattr(model, "vision_model", model)
+        self.model = model
         self.source, self.size, self.stage = source, size, stage
         self.grid = size // config.patch_size
         self.width = int(config.hidden_size)
@@ -94,7 +94,8 @@ class VisionModel(TargetProvider):
 
     def settings(self) -> dict[str, Any]:
         """See `TargetProvider.settings`."""
-        return {"source": self.source, "size": self.size, "stage": self.stage, "backbone": self._is_backbone}
+        named = {"source": self.source, "size": self.size, "stage": self.stage}
+        return {**named, "architecture": type(self.model).__name__}
 
     def save_weights(self, folder: Path) -> None:
         """See `TargetProvider.save_weights`."""
@@ -103,14 +104,13 @@ class VisionModel(TargetProvider):
     @classmethod
     def from_folder(cls, folder: Path, settings: Mapping[str, Any]) -> Self:
         """See `TargetProvider.from_folder`."""
-        from transformers import AutoBackbone, AutoConfig, AutoModel
+        import transformers
 
-        settings, model = dict(settings), str(folder / "model")
-        kind = AutoModel
-        if settings.pop("backbone"):
-            # AutoBackbone itself loads from the hub alone.
-            kind = type(AutoBackbone.from_config(AutoConfig.from_pretrained(model)))
-        return cls(kind.from_pretrained(model), **settings)
+        settings = dict(settings)
+        kind = getattr(transformers, settings.pop("architecture"), None)
+        if kind is None:
+            raise ValueError(f"transformers {transformers.__version__} does not know the model of {folder}")
+        return cls(kind.from_pretrained(folder / "model"), **settings)
 
 
 def _random(config: Mapping[str, Any]) -> nn.Module:
@@ -127,9 +127,11 @@ def _pretrained(source: str) -> nn.Module:
     from transformers import AutoConfig, AutoModel, AutoModelForDepthEstimation
 
     try:
-        if hasattr(AutoConfig.from_pretrained(source), "backbone_config"):
+        config = AutoConfig.from_pretrained(source)
+        if hasattr(config, "backbone_config"):
             return AutoModelForDepthEstimation.from_pretrained(source).backbone
-        return AutoModel.from_pretrained(source)
+        # Of a model of pictures and text, the half that sees.
+        return AutoModel.from_pretrained(source, config=getattr(config, "vision_config", config))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"the vision model {source!r} cannot be loaded ({str(error).splitlines()[0]}): give a folder with its "

@@ -77,13 +77,9 @@ class FamilyFiles(ABC):
     def encoders(self, folder: Path, *, device: torch.device | str) -> dict[str, Any]:
         """Keywords of `flashwam.data.encoders.Encoders` for a checkpoint with ``vae/``."""
 
+    @abstractmethod
     def picture_decoder(self, folder: Path) -> PictureDecoder:
-        """Decodes what a model draws into pictures, with ``vae/`` of a checkpoint.
-
-        Raises:
-            ValueError: the family has none.
-        """
-        raise ValueError(f"{type(self).__name__} has no decoder of single chunks into pictures for {folder}")
+        """Decodes what a model draws into pictures, with ``vae/`` of a checkpoint."""
 
     @abstractmethod
     def codec(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_models import tiny_codec
 from torch.testing import assert_close
+from transformers import AutoConfig, AutoModel
 
 from flashwam.data.episodes import CHUNK
 from flashwam.data.pictures import FramePictures
@@ -41,6 +42,19 @@ DEPTH = {
     "neck_hidden_sizes": [8, 8],
     "reassemble_hidden_size": 12,
     "fusion_hidden_size": 8,
+}
+
+SIGLIP = {
+    "model_type": "siglip",
+    "vision_config": {
+        "hidden_size": 12,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "patch_size": 14,
+        "image_size": 56,
+    },
+    "text_config": {"hidden_size": 12, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2},
 }
 
 
@@ -80,6 +94,21 @@ def test_dinos_tokens_are_those_after_class_and_registers(tmp_path):
         tokens = provider.model(pixel_values=x).last_hidden_state
     assert tokens.shape[1] == 1 + 4 + 16
     assert_close(provider.extract(frames)[0, :, 0], tokens[0, 5:].T.unflatten(1, (4, 4)))
+
+
+def test_a_folder_of_transformers_is_read_and_of_two_halves_the_one_that_sees(tmp_path):
+    for name, config in (("dino", DINO), ("siglip", SIGLIP)):
+        values = dict(config)
+        model = AutoModel.from_config(AutoConfig.for_model(values.pop("model_type"), **values))
+        model.save_pretrained(tmp_path / name)
+        provider = vision(str(tmp_path / name), tmp_path)
+        assert provider.extract(pictures()).shape == (2, 12, 3, 4, 4)
+        ours, theirs = provider.model.state_dict(), getattr(model, "vision_model", model).state_dict()
+        shared = [key for key in theirs if key in ours or f"vision_model.{key}" in ours]
+        assert len(shared) == len(theirs)
+        assert all(torch.equal(ours.get(key, ours.get(f"vision_model.{key}")), theirs[key]) for key in shared)
+        provider.save(tmp_path / "saved")
+        assert_close(load_provider(tmp_path / "saved").extract(pictures()), provider.extract(pictures()))
 
 
 def test_a_stage_of_a_backbone_can_be_chosen(tmp_path):

@@ -11,6 +11,8 @@ from tiny_models import tiny_video_autoencoder
 from torch import Tensor
 from torch.testing import assert_close
 
+from flashwam.wam.cogvideox.files import CogVideoXFiles
+from flashwam.wam.cogvideox.pictures import CogVideoXPictures
 from flashwam.wam.cogvideox.vae import CogVideoXVae
 
 
@@ -87,3 +89,15 @@ def test_folders_are_read_strictly(vae: CogVideoXVae, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "AutoencoderKLWan"}))
     with pytest.raises(ValueError, match="must hold an AutoencoderKLCogVideoX, got 'AutoencoderKLWan'"):
         CogVideoXVae.from_pretrained(tmp_path)
+
+
+def test_drawn_chunks_become_pictures_clip_by_clip(vae: CogVideoXVae, tmp_path: Path) -> None:
+    decoder = CogVideoXPictures(vae)
+    latents = torch.randn(2, vae.channels, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+    pictures = decoder.pictures(latents)
+    assert pictures.shape[:2] == (2, 9)
+    assert torch.equal(pictures[1:], vae.decode(latents[1:]))
+    assert decoder.pictures(latents[:, :, :1]).shape[1] == 1  # an observed frame alone
+    decoder.save(tmp_path)
+    assert torch.equal(CogVideoXFiles().picture_decoder(tmp_path).pictures(latents[:1]), pictures[:1])
+    assert 0 < decoder.parameter_count < sum(p.numel() for p in decoder.parameters())

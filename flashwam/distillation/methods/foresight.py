@@ -160,12 +160,9 @@ class Foresight(Method):
             providers[name] = find_provider(str(given.get("name"))).build(own, root=setup.data, seed=setup.seed)
         folder = setup.teacher if options.get("pictures") is None else Path(options["pictures"])
         decoder, text_width = _pictures(folder)
-        if text_width is not None:
-            policy.setdefault("text_width", text_width)
-        elif "text_width" not in policy:
-            raise ValueError(
-                "policy.text_width is missing, and the teacher's folder does not tell it (4096 for T5-XXL)"
-            )
+        policy.setdefault("text_width", text_width if text_width is not None else teacher.text_shape[1])
+        if policy["text_width"] is None:
+            raise ValueError("policy.text_width is missing, and the teacher does not tell it (4096 for T5-XXL)")
         for name, provider in providers.items():
             logger.info("%s is what %s sees", name, provider.describe())
         return ForesightPolicy(teacher, providers, decoder, trained=stage, **policy)

@@ -20,6 +20,7 @@ from flashwam.wam.cogvideox.config import FAMILY, PIXELS_PER_LATENT, CogVideoXCo
 from flashwam.wam.cogvideox.convert import convert_videovla
 from flashwam.wam.cogvideox.describe import describe_checkpoint
 from flashwam.wam.cogvideox.encoders import cogvideox_encoders
+from flashwam.wam.cogvideox.pictures import CogVideoXPictures
 from flashwam.wam.cogvideox.presets import PRESETS
 from flashwam.wam.cogvideox.presets import preset as find_preset
 from flashwam.wam.cogvideox.wam import CogVideoX
@@ -106,6 +107,10 @@ class CogVideoXFiles(FamilyFiles):
     def encoders(self, folder: Path, *, device: torch.device | str) -> dict[str, Any]:
         """See `FamilyFiles.encoders`."""
         return cogvideox_encoders(folder, device=device)
+
+    def picture_decoder(self, folder: Path) -> CogVideoXPictures:
+        """See `FamilyFiles.picture_decoder`."""
+        return CogVideoXPictures.load(folder)
 
     def encodes(self, autoencoder: str) -> bool:
         """See `FamilyFiles.encodes`."""
