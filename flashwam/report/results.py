@@ -2,6 +2,7 @@
 """Evaluation results of runs, read and pooled into the rows of a comparison."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from flashwam.report.stats import wilson
 
 __all__ = ["Row", "Share", "pool_evaluations", "read_evaluations"]
+
+logger = logging.getLogger(__name__)
 
 _REQUIRED = ("run", "nfe", "tasks")
 
@@ -204,8 +207,12 @@ def _pooled(shares: Sequence[Share]) -> Share:
 def pool_evaluations(results: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Pools evaluations of one run, step, NFE and sampler over seeds, in the order of their first appearance.
 
-    Two folders whose runs share a name and a seed are told apart by the folders above them.
+    Two folders whose runs share a name and a seed are told apart by the folders above them. Pictures that are named but
+    are not there any more, as in results that were kept without them, are counted in a warning and left out.
     """
+    gone = [result["file"] for result in results if result.get("strip") and _strip(result) is None]
+    if gone:
+        logger.warning("%d evaluations name pictures that are not there, %s first", len(gone), gone[0])
     clashes: dict[tuple[Any, ...], set[Path]] = {}
     for result in results:
         clashes.setdefault((*_key(result, str(result["run"])), result.get("seed")), set()).add(result["folder"])
@@ -243,7 +250,5 @@ def _key(result: Mapping[str, Any], run: str) -> tuple[Any, ...]:
 def _strip(result: Mapping[str, Any]) -> Path | None:
     if not result.get("strip"):
         return None
-    for base in (result["folder"], Path(result["file"]).parent):
-        if (base / result["strip"]).is_file():
-            return base / result["strip"]
-    raise FileNotFoundError(f"{result['file']} names a strip {result['strip']!r} that is not there; evaluate again")
+    places = (result["folder"] / result["strip"], Path(result["file"]).parent / result["strip"])
+    return next((path for path in places if path.is_file()), None)
