@@ -4,6 +4,7 @@
     python analysis/benchmark.py                      restore what is kept, run the rest (hours), keep the results
     python analysis/benchmark.py --keep-only          keep what there is so far
     python analysis/benchmark.py --preset pilot       one seed, one learning rate (an hour)
+    python analysis/benchmark.py --family cogvideox   the other family's small model (kept apart)
 
 What is kept: every measurement as JSON, the comparison's tables and figures, the chosen learning rates, training
 curves of the first seed, and which cells are done. Weights and pictures are not: a cell that is done needs none of its
@@ -17,9 +18,10 @@ from datetime import date
 from pathlib import Path
 
 from flashwam.data.episodes import atomic_write
-from flashwam.demo import PRESETS, Preset, demo, preset_jobs
+from flashwam.demo import DEFAULT_FAMILY, PRESETS, Preset, demo, preset_jobs
 from flashwam.jobs import done_marker
 from flashwam.provenance import provenance
+from flashwam.wam.files import FAMILY_FILES
 
 KEPT = (
     "runs/*/evaluations/*.json",
@@ -48,18 +50,18 @@ def copy(source: Path, target: Path, patterns: tuple[str, ...]) -> int:
     return len(files)
 
 
-def restore(results: Path, out: Path, preset: Preset) -> None:
+def restore(results: Path, out: Path, preset: Preset, family: str) -> None:
     """Puts kept measurements back, so that their cells are not run again."""
     if (out / "jobs").is_dir() or not results.is_dir():
         return
     print(f"{copy(results, out, KEPT)} files restored from {results}")
     # Pictures are not kept.
     for path in out.glob("runs/*/evaluations/*.json"):
-        result = json.loads(path.read_text()) | {"strip": None}
+        result = json.loads(path.read_text()) | {"strip": None, "film": None}
         atomic_write(path, (json.dumps(result, indent=1) + "\n").encode())
     # Nor are weights, so whatever a cell that is not done needs is made again, from the same seeds; of what cells
     # need, only a chosen learning rate is a file that is kept.
-    for job in reversed(preset_jobs(preset, out)):
+    for job in reversed(preset_jobs(preset, out, family=family)):
         if not done_marker(out / "jobs", job.name).is_file():
             for name in job.after:
                 if not name.startswith("choose/"):
@@ -79,14 +81,18 @@ def main() -> None:
     """Restore, run, keep."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", choices=("pilot", "full"), default="full")
+    parser.add_argument("--family", choices=sorted(FAMILY_FILES), default=DEFAULT_FAMILY)
     parser.add_argument("--keep-only", action="store_true", help="run nothing")
     arguments = parser.parse_args()
-    preset = arguments.preset
-    out, results = Path("runs") / preset, Path("analysis/results") / preset
+    preset, family = arguments.preset, arguments.family
+    name, command = preset, f"python analysis/benchmark.py --preset {preset}"
+    if family != DEFAULT_FAMILY:
+        name, command = f"{family}_{preset}", f"{command} --family {family}"
+    out, results = Path("runs") / name, Path("analysis/results") / name
     if not arguments.keep_only:
-        restore(results, out, PRESETS[preset])
-        demo(preset=preset, out=out)
-    keep(out, results, f"python analysis/benchmark.py --preset {preset}")
+        restore(results, out, PRESETS[preset], family)
+        demo(preset=preset, out=out, family=family)
+    keep(out, results, command)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 """What every benchmark says of the run that made its numbers."""
 
 import argparse
+import json
 import os
 import platform
 from datetime import date
@@ -12,7 +13,7 @@ import torch
 
 from flashwam.provenance import provenance
 
-__all__ = ["about"]
+__all__ = ["about", "keep"]
 
 
 def about(script: str, arguments: argparse.Namespace, *, device: str = "cpu") -> dict[str, Any]:
@@ -24,6 +25,23 @@ def about(script: str, arguments: argparse.Namespace, *, device: str = "cpu") ->
         "command": f"python benchmarks/{Path(script).name}",
         "arguments": {key: str(value) for key, value in vars(arguments).items()},
         "date": date.today().isoformat(),
-        "machine": torch.cuda.get_device_name(device) if cuda else platform.processor() or "CPU",
+        "machine": torch.cuda.get_device_name(device) if cuda else _processor(),
         "cores": os.cpu_count(),
     }
+
+
+def keep(folder: Path, stem: str, run: dict[str, Any], results: dict[str, Any], table: str) -> None:
+    """Writes what was measured as JSON, and as a table under a line that names machine, command and date."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{stem}.json").write_text(json.dumps({**run, **results}, indent=1) + "\n")
+    revision = str(run.get("git_revision") or "unknown")[:8]
+    head = f"`{run['command']}`, {run['cores']} cores of {run['machine']}, {run['date']}, revision {revision}."
+    (folder / f"{stem}.md").write_text(f"{head}\n\n{table}")
+
+
+def _processor() -> str:
+    """The processor's name, which `platform` often does not know."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

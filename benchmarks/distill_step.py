@@ -11,7 +11,6 @@ Time: all in turns in one process, medians. Memory: each alone in a process of i
 """
 
 import argparse
-import json
 import resource
 import statistics
 import subprocess
@@ -21,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from common import about
+from common import about, keep
 from torch import Tensor
 
 from flashwam.core.batch import Batch
@@ -254,8 +253,7 @@ def main() -> None:
     results = []
     for size in arguments.sizes:
         results.append(measure(arguments, size))
-        (arguments.out / f"{device.type}.json").write_text(json.dumps({**run, "results": results}, indent=1) + "\n")
-        (arguments.out / f"{device.type}.md").write_text(table(results))
+        keep(arguments.out, device.type, run, {"results": results}, table(results))
     print(table(results))
 
 

@@ -11,7 +11,6 @@ All contenders take turns, chunk by chunk, so that a busy machine slows them ali
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from common import about
+from common import about, keep
 from torch import Tensor
 
 from flashwam.core.consistency import Linear
@@ -324,7 +323,6 @@ def main() -> None:
     device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
     steps = dict(zip(STREAMS, arguments.steps, strict=True))
     run = about(__file__, arguments, device=arguments.device)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     stem = f"{device.type}_{arguments.rollout}"
     results = []
     for size in arguments.sizes:
@@ -346,8 +344,7 @@ def main() -> None:
             results.append(result)
             print(table([result]), flush=True)
             # After every setting, so that a run that is stopped has kept what it measured.
-            (arguments.out / f"{stem}.json").write_text(json.dumps({**run, "results": results}, indent=1) + "\n")
-            (arguments.out / f"{stem}.md").write_text(table(results))
+            keep(arguments.out, stem, run, {"results": results}, table(results))
 
 
 if __name__ == "__main__":

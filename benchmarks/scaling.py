@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import torch
-from common import about
+from common import about, keep
 from distill_step import sample, streams
 
 from flashwam.core.batch import Batch
@@ -177,9 +177,7 @@ def main() -> None:
         "processes": over_processes(arguments.steps, arguments.batch, scratch),
         "length": over_length(arguments.rounds),
     }
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "cpu.json").write_text(json.dumps({**about(__file__, arguments), **result}, indent=1) + "\n")
-    (arguments.out / "cpu.md").write_text(table(result))
+    keep(arguments.out, "cpu", about(__file__, arguments), result, table(result))
     print(table(result))
 
 

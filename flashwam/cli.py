@@ -95,6 +95,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         _collect,
         _convert,
         _check,
+        _import,
         _plan,
         _train,
         _distill,
@@ -238,6 +239,25 @@ not fit the others, with the reason. Exit status 1 if there is any; training ski
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help=_OVERRIDE_HELP)
 
 
+def _import(commands: Any) -> None:
+    text = """\
+another tool's weights to a model folder
+For weights in a layout that no model is loaded from, such as VideoVLA's single file: reads them without running code,
+renames every key, and refuses a checkpoint with keys that are missing or match nothing. Settings say what the weights
+do not say of themselves; an unknown one lists them. Everything else, such as a fine-tune in the released layout, is
+used as it is."""
+    examples = (
+        "  flashwam import pretrain_ckpt_light.pt checkpoints/videovla --family cogvideox\n"
+        "  flashwam import weights.pt checkpoints/mine --family cogvideox actions_per_frame=4 execute_frames=1 \\\n"
+        "      'q01=[-0.05,-0.05,-0.05,-0.2,-0.2,-0.2,-1]' 'q99=[0.05,0.05,0.05,0.2,0.2,0.2,1]'"
+    )
+    parser = _command(commands, "import", _run_import, text, examples)
+    parser.add_argument("source", metavar="CHECKPOINT", type=Path, help="what the other tool wrote")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder of the result")
+    parser.add_argument("--family", required=True, metavar="NAME", help="its model family; an unknown name lists them")
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="settings of the family, such as robot=1")
+
+
 def _train(commands: Any) -> None:
     text = """\
 the many-step teacher, by flow matching on every stream
@@ -298,13 +318,16 @@ of its own. GET /healthz answers OK; GET /metrics gives sessions and latency per
         "  flashwam serve runs/flash_wam/student\n"
         "  flashwam serve runs/teacher/teacher --nfe 5v/10a --port 29056\n"
         "  flashwam serve runs/flash_wam/student --host 0.0.0.0 --token-file token.txt\n"
-        "  flashwam serve checkpoints/lingbot-va-posttrain-robotwin --preset robotwin"
+        "  flashwam serve checkpoints/lingbot-va-posttrain-robotwin --preset robotwin\n"
+        "  flashwam serve checkpoints/videovla --preset videovla --base checkpoints/CogVideoX-5b-I2V"
     )
     parser = _command(commands, "serve", _run_serve, text, examples)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="folder of a teacher or student, or a run")
     parser.add_argument("--nfe", metavar="1v/1a", help="steps per chunk, or full (default: the checkpoint's own)")
     parser.add_argument(
-        "--preset", metavar="NAME", help="for another tool's checkpoint, its family's settings: robotwin, libero, ..."
+        "--preset",
+        metavar="NAME",
+        help="for another tool's checkpoint, its family's settings: robotwin, libero, ...; an unknown name lists them",
     )
     parser.add_argument("--base", type=Path, metavar="DIR", help="checkpoint with vae/ and text_encoder/")
     parser.add_argument("--device", help="such as cuda:1 or cpu (default: cuda where there is one, or else cpu)")
@@ -438,6 +461,17 @@ def _run_convert(arguments: argparse.Namespace) -> None:
     result = convert(recipe, arguments.raw, arguments.out)
     print(f"latents: {arguments.out} ({result.written} files written, {result.kept} kept, {result.episodes} episodes)")
     _print_bad(result.bad)
+
+
+def _run_import(arguments: argparse.Namespace) -> None:
+    from flashwam.config import read_overrides
+    from flashwam.info import describe, info_lines
+    from flashwam.student import import_weights
+
+    settings = read_overrides(arguments.overrides)
+    import_weights(arguments.source, arguments.out, family=arguments.family, **settings)
+    print(f"model: {arguments.out}")
+    print("\n".join(info_lines(describe(arguments.out))))
 
 
 def _run_check(arguments: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from flashwam.provenance import provenance
 from flashwam.recipe import Recipe
 from flashwam.schema import Origins, build_recipe, check_keys, plain
 
-__all__ = ["differences", "find_recipe", "load_recipe", "prepare_run", "run_folder", "to_yaml"]
+__all__ = ["differences", "find_recipe", "load_recipe", "prepare_run", "read_overrides", "run_folder", "to_yaml"]
 
 EXTENDS = "extends"
 RECIPE_FILE = "recipe.yaml"
@@ -182,6 +182,24 @@ def _override(merged: DictConfig, override: str, origins: Origins) -> DictConfig
         return _merge(merged, own)
     except OmegaConfBaseException as error:
         raise ValueError(f"{source}: {_first_line(error)}") from error
+
+
+def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Plain values of KEY=VALUE settings that belong to no recipe.
+
+    Raises:
+        ValueError: One has another form.
+    """
+    values: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or not key.strip():
+            raise ValueError(f"setting {override!r}: expected key=value, such as robot=1")
+        try:
+            values |= OmegaConf.to_container(OmegaConf.from_dotlist([override]))
+        except (yaml.YAMLError, OmegaConfBaseException) as error:
+            raise ValueError(f"setting {override!r}: {_first_line(error)}") from error
+    return values
 
 
 def _merge(below: DictConfig, above: DictConfig) -> DictConfig:

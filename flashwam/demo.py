@@ -43,7 +43,7 @@ class Preset:
         overrides: For every recipe.
         distill: Overrides of the distillation recipes alone.
         seeds: Of distillation and evaluation.
-        nfe: Settings every student is driven at.
+        nfe: Settings every student is driven at; those of the recipes (`evaluate.nfe`) where empty.
         euler: Methods also sampled with plain Euler.
         curve: Distillation steps at which a copy is driven too, at the first setting and the first seed.
         rates: Learning rates tried for every method; its best by action error is used for every seed. Empty: the
@@ -97,7 +97,7 @@ PRESETS = {
     "pilot": Preset(
         methods=ALL_METHODS,
         distill=("distill.steps=300", "distill.warmup_steps=25", "distill.lr=3e-4"),
-        nfe=("1v/1a", "1v/2a"),
+        nfe=(),
         euler=("naive_lcm", "flash_wam"),
         curve=(0, 50, 150),
         cross=("flash_wam", "best", "on_policy"),
@@ -106,7 +106,7 @@ PRESETS = {
         methods=ALL_METHODS,
         distill=("distill.steps=400", "distill.warmup_steps=25", "distill.lr_decay=cosine"),
         seeds=(0, 1, 2),
-        nfe=("1v/1a", "1v/2a"),
+        nfe=(),
         euler=("naive_lcm", "flash_wam"),
         curve=(0, 50, 150),
         rates=(1e-4, 3e-4, 1e-3, 3e-3),
@@ -139,6 +139,11 @@ class _Place:
         """A trained teacher that the repository holds."""
         name = self.files.miniature_teacher
         return RESULTS / name if name is not None and (RESULTS / name / "flashwam.json").is_file() else None
+
+    @property
+    def nfe(self) -> tuple[str, ...]:
+        """Settings every student is driven at."""
+        return self.preset.nfe or tuple(self.recipe(self.preset.methods[0]).evaluate.nfe)
 
     @property
     def teacher_run(self) -> Path:
@@ -261,10 +266,10 @@ def _cross(place: _Place) -> None:
 def _time(place: _Place) -> None:
     """All models in turns, with nothing beside them."""
     teacher = load_policy(place.teacher)
-    sources = [(teacher, nfe) for nfe in dict.fromkeys(("full", "1v/1a", *place.preset.nfe))]
+    sources = [(teacher, nfe) for nfe in dict.fromkeys(("full", "1v/1a", *place.nfe))]
     for method in (*place.preset.methods, *place.preset.longer):
         policy = load_policy(place.run(method, 0))
-        sources += [(policy, nfe) for nfe in place.preset.nfe]
+        sources += [(policy, nfe) for nfe in place.nfe]
     latency_table(sources, out=place.out / "comparison")
 
 
@@ -293,7 +298,7 @@ def preset_jobs(preset: Preset, out: Path, *, from_scratch: bool = False, family
         return Job(name=f"evaluate/{name}", function=_evaluate, kwargs=kwargs, after=(after,), weight=cost)
 
     for seed in preset.seeds:
-        for nfe in dict.fromkeys(("full", "1v/1a", *preset.nfe)):
+        for nfe in dict.fromkeys(("full", "1v/1a", *place.nfe)):
             cost = driving * (2.5 if nfe == "full" else 1)
             jobs.append(drive(f"teacher_{nfe.replace('/', '-')}_{seed}", place.teacher, nfe, seed, "latents", cost))
         for method in preset.methods:
@@ -305,6 +310,8 @@ def preset_jobs(preset: Preset, out: Path, *, from_scratch: bool = False, family
         jobs.append(Job(name="cross", function=_cross, kwargs={"place": place}, after=after, weight=40))
     for method in preset.longer:
         jobs += _method_jobs(place, method, preset.seeds[0], driving, drive)
+    for method in preset.methods:
+        jobs += _curve_jobs(place, method, driving, drive)
     students = tuple(f"distill/{method}_0".replace("@", "_") for method in (*preset.methods, *preset.longer))
     jobs.append(Job(name="latency", function=_time, kwargs={"place": place}, after=students, weight=20, cores=2))
     return jobs
@@ -344,16 +351,22 @@ def _method_jobs(place: _Place, method: str, seed: int, driving: float, drive: A
         )
     ]
     run, done = place.run(method, seed), f"distill/{name}"
-    for nfe in preset.nfe[: 1 if longer else None]:
+    for nfe in place.nfe[: 1 if longer else None]:
         stem = nfe.replace("/", "-")
         jobs.append(drive(f"{name}_{stem}", run, nfe, seed, done, driving))
         if method in preset.euler:
             jobs.append(drive(f"{name}_{stem}_euler", run, nfe, seed, done, driving, plain_euler=True))
-    if seed == 0 and not longer:
-        for step in preset.curve:
-            kept = run / "steps" / f"step_{step}"
-            jobs.append(drive(f"{name}_step{step}", kept, preset.nfe[0], seed, done, driving))
     return jobs
+
+
+def _curve_jobs(place: _Place, method: str, driving: float, drive: Any) -> list[Job]:
+    """The first seed's copies over the budget."""
+    name, steps = f"{method}_0", place.run(method, 0) / "steps"
+    nfe = place.nfe[0]
+    return [
+        drive(f"{name}_step{step}", steps / f"step_{step}", nfe, 0, f"distill/{name}", driving)
+        for step in place.preset.curve
+    ]
 
 
 def demo(

@@ -3,8 +3,9 @@
 
 import json
 import logging
+import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from flashwam.sampling import Rollout, StreamSampler, parse_nfe, samplers_for
 from flashwam.sim.closed_loop import TaskResult, run_task
 from flashwam.student import WamInfo, load_wam, model_folder
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.files import files_of_codec
 
 __all__ = ["Policy", "cross_table", "evaluate", "latency_table", "load_policy", "task_numbers"]
 
@@ -42,7 +44,7 @@ class Policy:
         folder: Where it came from.
         wam: The model, in evaluation mode.
         info: What its `flashwam.json` says.
-        codec: Its codecs.
+        codec: Its codecs: a `Codec`, or what a family has in its place, see `FamilyFiles.frame_codec`.
     """
 
     folder: Path
@@ -77,10 +79,14 @@ def load_policy(folder: str | Path) -> Policy:
 
     Raises:
         FileNotFoundError: there is none.
+        ValueError: its pictures cannot be encoded one by one.
     """
     folder = model_folder(folder)
     wam, info = load_wam(folder)
-    return Policy(folder=folder, wam=wam.eval(), info=info, codec=Codec.load(folder))
+    files = files_of_codec(folder)
+    dtype = next(wam.parameters()).dtype
+    codec = Codec.load(folder) if files is None else files.frame_codec(folder, dtype=dtype, device="cpu")
+    return Policy(folder=folder, wam=wam.eval(), info=info, codec=codec)
 
 
 def evaluate(
@@ -146,6 +152,7 @@ def _measure(
         driven.append(run_task(policy.wam, samplers, policy.codec, task, episodes=asked["episodes"], seed=seed))
         logger.info("%s %s: %s %d/%d", policy.name, nfe, task, sum(driven[-1].success), asked["episodes"])
     open_loop, strip = _open_loop(policy, samplers, folder / f"{stem}.png")
+    films = [result.film for result in driven if result.film is not None]
     # The teacher's own steps are what others are compared with; every other setting carries its steps in its label.
     suffix = " euler" if plain_euler else ""
     return {
@@ -155,13 +162,16 @@ def _measure(
         "step": policy.info.steps,
         "setting": nfe,
         "nfe": {name: sampler.steps for name, sampler in samplers.items()},
+        "stages": [list(stage) for stage in policy.wam.stages],
         "sampler": "euler" if plain_euler else "own",
         "asked": dict(asked),
-        "tasks": {result.task: task_numbers([result]) for result in driven},
+        "tasks": {result.task: task_numbers([result]) | _episode_numbers(result) for result in driven},
         "overall": task_numbers(driven) if driven else None,
         "open_loop": open_loop,
         "latency": _latency(policy, samplers),
+        "parameters": policy.wam.deployed_parameters(),
         "strip": strip,
+        "film": _save_rows([row for film in films for row in film], 2, folder / f"{stem}_film.png") if films else None,
         "seed": seed,
         "provenance": provenance(),
     }
@@ -183,11 +193,27 @@ def task_numbers(results: Sequence[TaskResult]) -> dict[str, Any]:
     }
 
 
+def _episode_numbers(result: TaskResult) -> dict[str, Any]:
+    """Success and motion similarity of every episode, so that a comparison can relate the two."""
+
+    def plain(values: Sequence[float]) -> list[float | None]:
+        return [None if math.isnan(alike) else round(alike, 4) for alike in values]
+
+    return {
+        "outcomes": [int(success) for success in result.success],
+        "motion": plain(result.motion),
+        "first_motion": plain(result.first_motion),
+    }
+
+
 def _held_out(policy: Policy) -> Batch | None:
     """Held-out windows of the run's own data, or None where they are not here."""
     recipe = policy.info.extra.get("recipe") or {}
     data = recipe.get("data", {})
     count = recipe.get("evaluate", {}).get("open_loop_samples", 96)
+    if data.get("source") == "lerobot":
+        logger.warning("no open-loop measures: none of the data of %s is held out", policy.name)
+        return None
     try:
         windows = EpisodeDataset(
             data["root"],
@@ -207,12 +233,13 @@ def _held_out(policy: Policy) -> Batch | None:
 def _open_loop(
     policy: Policy, samplers: Mapping[str, StreamSampler], picture: Path
 ) -> tuple[dict[str, float] | None, str | None]:
-    """Measures and picture against the teacher's draws from the same noise; None where teacher or data are missing."""
+    """Measures and picture against the draws, from the same noise, of the model that it was distilled from, or of
+    itself; None where that or the data are missing."""
     batch = _held_out(policy)
     if batch is None:
         return None, None
     teacher = policy
-    if policy.info.kind == "student":
+    if policy.info.kind == "student" or policy.info.extra.get("teacher") is not None:
         source = Path(str(policy.info.extra.get("teacher")))
         if not source.is_dir():
             logger.warning("no open-loop measures: the teacher of %s is not at %s", policy.name, source)
@@ -222,45 +249,63 @@ def _open_loop(
     drawn = chunk_draws(policy.wam, samplers, batch, draws=DRAWS)
     decode = {"video": lambda z: torch.from_numpy(policy.codec.pictures(z)).float().movedim(-1, -3) / 255}
     measures = open_loop_measures(drawn, reference, batch, draws=DRAWS, decoders=decode)
-    return measures, _strip(policy.codec, batch, reference, drawn, picture)
+    return measures, _strip(policy.codec, batch, (reference, drawn), picture)
 
 
-def _strip(
-    codec: Codec, batch: Batch, reference: list[dict[str, Tensor]], drawn: list[dict[str, Tensor]], path: Path
-) -> str:
-    """Rows of pictures for three windows: what happened, what the teacher drew, what this model drew."""
-    import matplotlib.image
-
+def _strip(codec: Codec, batch: Batch, models: Sequence[list[dict[str, Tensor]]], path: Path) -> str | None:
+    """Rows of pictures for three windows: what happened, what the teacher drew, what this model drew; None where
+    nobody drew a picture."""
+    models = [drawn for drawn in models if "video" in drawn[0]]
+    if not models:
+        return None
     rows = []
     for window in range(3):
         sources = [
             batch.clean["video"][window : window + 1],
-            *(torch.cat([c["video"][window * DRAWS : window * DRAWS + 1] for c in s], 2) for s in (reference, drawn)),
+            *(torch.cat([c["video"][window * DRAWS : window * DRAWS + 1] for c in drawn], 2) for drawn in models),
         ]
-        rows.extend(np.concatenate(codec.pictures(source)[0], 1) for source in sources)
-        rows.append(np.full((4, rows[-1].shape[1], 3), 255, np.uint8))
-    picture = np.concatenate(rows[:-1])
+        rows.extend(codec.pictures(source)[0] for source in sources)
+    return _save_rows(rows, 3, path)
+
+
+def _save_rows(rows: Sequence[np.ndarray], together: int, path: Path) -> str:
+    """Writes rows of pictures, each [K, H, W, 3] of any K, with a gap after every `together`; returns the name."""
+    import matplotlib.image
+
+    longest = max(len(row) for row in rows)
+    lines = []
+    for i, row in enumerate(rows):
+        line = np.concatenate(row, 1)
+        lines.append(np.pad(line, ((0, 0), (0, (longest - len(row)) * row.shape[2]), (0, 0)), constant_values=255))
+        if (i + 1) % together == 0 and i + 1 < len(rows):
+            lines.append(np.full((4, lines[-1].shape[1], 3), 255, np.uint8))
     path.parent.mkdir(parents=True, exist_ok=True)
-    matplotlib.image.imsave(path, np.repeat(np.repeat(picture, 2, 0), 2, 1))
+    matplotlib.image.imsave(path, np.repeat(np.repeat(np.concatenate(lines), 2, 0), 2, 1))
     return path.name
 
 
 def _latency(
     policy: Policy, samplers: Mapping[str, StreamSampler], *, chunks: int = _LATENCY_CHUNKS
 ) -> dict[str, float]:
-    """Milliseconds per stage and chunk at batch 1: medians, the first chunk left out as warm-up."""
+    """Milliseconds per stage and chunk at batch 1: medians, the first chunk left out as warm-up; beside them, as
+    "part/<name>_ms", those of the parts that a model tells apart."""
     first = {n: torch.zeros(1, c, 1, h, w) for n, (c, h, w) in policy.wam.shapes.items()}
+    unseen = {name: x.expand(-1, -1, policy.wam.chunk_frames, -1, -1) for name, x in first.items()}
     text = policy.codec.text("")
     rollout = Rollout(policy.wam, samplers, text=text[None], null_text=text, first=first)
-    spent: dict[str, list[float]] = {name: [] for name in rollout.seconds}
+    clocks: list[Callable[[], Mapping[str, float]]] = [lambda: rollout.seconds, lambda: rollout.session.part_seconds]
+    spent: list[dict[str, list[float]]] = [{}, {}]
     for _ in range(chunks):
-        before = dict(rollout.seconds)
+        before = [dict(clock()) for clock in clocks]
         drawn = rollout.predict()
-        rollout.observe(drawn)
-        for name in spent:
-            spent[name].append(1000 * (rollout.seconds[name] - before[name]))
-    latency = {f"{name}_ms": statistics.median(values[1:]) for name, values in spent.items()}
-    return {**latency, "chunk_ms": sum(latency.values())}
+        for clock, earlier, values in zip(clocks, before, spent, strict=True):
+            for name, seconds in clock().items():
+                values.setdefault(name, []).append(1000 * (seconds - earlier.get(name, 0.0)))
+        rollout.observe(unseen | drawn)
+    stages, parts = ({name: statistics.median(values[1:]) for name, values in group.items()} for group in spent)
+    latency = {f"{name}_ms": value for name, value in stages.items()}
+    split = {f"part/{name}_ms": value for name, value in parts.items()}
+    return {**latency, "chunk_ms": sum(latency.values()), **split}
 
 
 def latency_table(sources: Sequence[tuple[Policy, str]], *, out: str | Path, rounds: int = 9) -> dict[str, Any]:
@@ -307,6 +352,8 @@ def cross_table(
     policies = [policy for policy, _ in sources.values()]
     if any(len(stage) > 1 for policy in policies for stage in policy.wam.stages):
         raise ValueError("streams that are drawn together cannot be crossed: one model's video has its own actions")
+    if any(policy.wam.probes for policy in policies):
+        raise ValueError("a model that looks at its video and never draws it cannot be crossed")
     recipe = policies[0].info.extra["recipe"]["data"]
     several = [task for task in recipe["tasks"] if get_task(task).multimodal]
     if not several:

@@ -27,6 +27,7 @@ PACKAGES = (
 EXTRAS = {
     "sim": ("metaworld", "av"),
     "lingbot": ("ftfy",),
+    "cogvideox": ("sentencepiece",),
     "data": ("av",),
     "lora": ("peft",),
     "report": ("matplotlib",),
@@ -181,6 +182,8 @@ def _describe_model(folder: Path) -> dict[str, Any]:
 
     own, wam = _json(folder / "flashwam.json"), _json(folder / "wam.json")
     family = files_of(str(wam.get("family")))
+    presets = () if family is None else family.presets
+    named = f"one of the presets {', '.join(presets)}" if presets else "one that `flashwam train` makes"
     parts = ("transformer",) if family is None else family.weights
     files = [file for part in parts for file in sorted((folder / part).glob("*.safetensors"))]
     files = files or sorted(folder.rglob("*.safetensors"))
@@ -190,7 +193,7 @@ def _describe_model(folder: Path) -> dict[str, Any]:
     network = {k: v for k, v in _json(folder / "transformer" / "config.json").items() if not k.startswith("_")}
     return {
         "folder": str(folder),
-        "kind": own.get("kind", "model (no flashwam.json: not sampled by name of a consistency function)"),
+        "kind": own.get("kind", f"model (no flashwam.json that says how it is sampled; use {named})"),
         "family": wam.get("family"),
         "layout": "flashwam",
         **summary(files),

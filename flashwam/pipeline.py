@@ -162,6 +162,11 @@ def _check_shapes(source: SegmentDataset, model: WorldActionModel) -> None:
                 f"stream {name!r}: the data has (channels, rows, columns) {source.shapes[name]}, the model "
                 f"{tuple(shape)}; see data.cameras, data.layout and data.stride, and wam.config"
             )
+    if model.conditions_on_first and source.factor > 1 and "alone" not in source.shapes:
+        raise ValueError(
+            f"every chunk of this model begins with a picture that is encoded alone, but {source.root} has whole "
+            "segments: convert the raw data with this model's autoencoder, see `flashwam convert`"
+        )
 
 
 def _codec_writer(recipe: Recipe, model: WorldActionModel) -> Callable[[Path], None]:

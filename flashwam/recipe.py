@@ -70,14 +70,21 @@ class DataConfig:
     """"width": cameras side by side; "tshape": head camera below two wrist cameras of half its size."""
     camera_size: tuple[int, int] = (256, 256)
     """Rows and columns in pixels at which the first camera is encoded."""
+    resize: Literal["stretch", "cover"] = "stretch"
+    """How pictures become so large: "stretch" as LingBot-VA does, "cover" and the middle of it as VideoVLA does."""
     stride: int = 1
     """Control steps between encoded pictures; four pictures are a latent frame."""
+    clip_hop: int | None = None
+    """Where an autoencoder makes every sample a clip of its own: control steps from one clip's beginning to the next
+    one's; null: as many as a latent frame spans. Clips have `window_frames` latent frames."""
     relative_poses: bool = False
     """Actions are absolute poses [xyz, quaternion xyzw, gripper] per arm, given relative to the segment's first row."""
     action_channels: int = 30
     """Action channels of the model."""
     used_channels: tuple[int, ...] = ()
     """The model's channel of each control, in the data's order; empty: the first ones."""
+    unscaled_controls: tuple[int, ...] = ()
+    """Controls that a conversion leaves as they are, in the data's order, such as a gripper of 0 and 1."""
     q01: tuple[float, ...] | None = None
     """1 % quantile per model channel, 0 where unused; null: those in `action_norm.json` below `root`."""
     q99: tuple[float, ...] | None = None
@@ -98,6 +105,7 @@ class DataConfig:
         _check(self, ("action_noise", "seed"), lambda value: value >= 0, "at least 0")
         _check(self, ("first_share", "text_dropout"), lambda value: 0 <= value <= 1, "in [0, 1]")
         _check(self, "camera_size", lambda value: min(value) >= 1, "two positive numbers of pixels")
+        _check(self, "clip_hop", lambda value: value is None or value >= 1, "at least 1, or null")
         _check(self, "action_clip", lambda value: value is None or value > 0, "positive or null")
         self._check_channels()
         if self.source == "lerobot":
@@ -108,6 +116,9 @@ class DataConfig:
 
     def _check_channels(self) -> None:
         count = self.action_channels
+        controls = len(self.used_channels) or count
+        below = f"a list of different controls below {controls}"
+        _check(self, "unscaled_controls", lambda u: len(set(u)) == len(u) and all(0 <= c < controls for c in u), below)
         below = f"a list of different channels below {count} (action_channels)"
         _check(self, "used_channels", lambda u: len(set(u)) == len(u) and all(0 <= c < count for c in u), below)
         lists = f"a list of {count} numbers (action_channels), and the other quantile too"

@@ -126,7 +126,7 @@ class Rollout:
 
     Args:
         wam: The model.
-        samplers: Stream name -> sampler, for every stream of the model.
+        samplers: Stream name -> sampler, for every stream of the model; probes are looked at once, in 1 step.
         text: [B, L, D].
         first: Stream name -> clean first latent frame, [B, C, 1, H, W]: the observation, and zeros for actions.
         null_text: [L, D]; needed where a sampler is guided.
@@ -150,6 +150,9 @@ class Rollout:
         missing = [name for name in wam.streams if name not in samplers or name not in first]
         if missing:
             raise ValueError(f"every stream of {wam.streams} needs a sampler and a first frame; missing {missing}")
+        often = [name for name in wam.probes if samplers[name].steps != 1]
+        if often:
+            raise ValueError(f"{often} are looked at once and never drawn: they take 1 step, such as '1v/4a'")
         self.wam = wam
         self.samplers = samplers
         self.generator = generator
@@ -194,8 +197,8 @@ class Rollout:
                 another's actions.
 
         Returns:
-            Stream name -> [B, C, F, H, W]. In an episode's first chunk frame 0 is the given one, unless the model
-            conditions on it.
+            Stream name -> [B, C, F, H, W], without the model's probes. In an episode's first chunk frame 0 is the
+            given one, unless the model conditions on it.
         """
         if noise is None:
             noise = self.noise()
@@ -203,6 +206,10 @@ class Rollout:
         drawn: dict[str, Tensor] = {}
         for stage in self.wam.stages:
             start = time.perf_counter()
+            if not set(stage).isdisjoint(self.wam.probes):
+                self._probe(stage, noise, replace)
+                self.seconds["+".join(stage)] += time.perf_counter() - start
+                continue
             replaced = {name: replace[name] for name in stage if name in replace}
             if replaced and len(replaced) < len(stage):
                 raise ValueError(f"the streams {stage} are drawn together; replace all of them or none")
@@ -219,6 +226,17 @@ class Rollout:
         self.session.drop_predicted()
         self.chunks += 1
         return drawn
+
+    def _probe(self, stage: tuple[str, ...], noise: Mapping[str, Tensor], replace: Mapping[str, Tensor]) -> None:
+        """Lets the session look at a stage from pure noise, behind the given frames."""
+        if not set(stage).isdisjoint(replace):
+            raise ValueError(f"this model looks at {stage} and never draws it: there is nothing to replace")
+        sigma = {name: x.new_ones(x.shape[0], x.shape[2]) for name, x in noise.items()}
+        if self._first is not None:
+            noise = {name: _led_by(self._first[name], x) for name, x in noise.items()}
+            for name, frames in self._first.items():
+                sigma[name][:, : frames.shape[2]] = 0
+        self.session.probe(noise, sigma)
 
     @torch.no_grad()
     def observe(self, observed: Mapping[str, Tensor]) -> None:

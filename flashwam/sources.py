@@ -138,7 +138,15 @@ def convert_raw(
         if recipe.wam.pretrained is None:
             raise ValueError("nothing to encode with: set wam.pretrained to a checkpoint's folder with vae/")
         make_encoders = find_encoders(recipe.wam.pretrained)
-    plan = ConversionPlan(cameras=data.cameras, layout=data.layout, size=data.camera_size, stride=data.stride)
+    plan = ConversionPlan(
+        cameras=data.cameras,
+        layout=data.layout,
+        size=data.camera_size,
+        stride=data.stride,
+        resize=data.resize,
+        window=data.window_frames,
+        hop=data.clip_hop,
+    )
     result = convert(raw, out, plan, make_encoders, processes=data.processes, skip_bad=data.skip_bad, progress=progress)
     norm = fit_norm(
         out,
@@ -147,6 +155,7 @@ def convert_raw(
         channels=data.action_channels,
         used=data.used_channels or None,
         clip=data.action_clip,
+        unscaled=data.unscaled_controls,
     )
     atomic_write(Path(out) / ACTION_NORM, (json.dumps(norm.to_dict(), indent=2) + "\n").encode())
     return result

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model on disk: the family's own folder layout plus `flashwam.json`, which says how it must be sampled."""
 
+import inspect
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,17 +12,19 @@ from typing import Any
 import torch
 
 from flashwam.card import write_card
+from flashwam.core.imports import check_keywords
 from flashwam.core.streams import StreamSpec
 from flashwam.provenance import provenance
 from flashwam.recipe import WamConfig
 from flashwam.wam import family, load
 from flashwam.wam.base import WorldActionModel
-from flashwam.wam.files import files_for_preset
+from flashwam.wam.files import FAMILY_FILES, files_for_preset, files_of
 from flashwam.wam.hub import push_folder
 
 __all__ = [
     "INFO_FILE",
     "WamInfo",
+    "import_weights",
     "load_pretrained",
     "load_wam",
     "model_folder",
@@ -159,6 +163,36 @@ def load_pretrained(folder: Path | str, config: WamConfig) -> WorldActionModel:
         return load_wam(folder, **{key: config.config[key] for key in kind.compute_options if key in config.config})[0]
     # Training in the files' bfloat16 would lose most of its small updates to rounding.
     return adopt(folder, dtype=torch.float32, **config.config)
+
+
+def import_weights(source: Path | str, target: Path | str, *, family: str, **settings: Any) -> None:
+    """Writes another tool's weights as a model folder of a family; the folder appears whole or not at all.
+
+    Args:
+        source: What the tool wrote.
+        target: The folder; must not exist, or be empty.
+        family: Name of the family.
+        settings: What the weights do not say of themselves, see the family's `FamilyFiles.import_weights`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the family or a setting is unknown, the keys match nothing, or `target` is taken.
+    """
+    files, target = files_of(family), Path(target)
+    if files is None:
+        raise ValueError(f"unknown family {family!r}; expected one of {sorted(FAMILY_FILES)}")
+    takes = inspect.signature(files.import_weights).parameters.values()
+    check_keywords("import", settings, [p.name for p in takes if p.kind is p.KEYWORD_ONLY])
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{target} exists; models are never overwritten: give another folder")
+    partial = target.with_name(f".{target.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        files.import_weights(Path(source), partial, **settings)
+        partial.replace(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def push_to_hub(folder: Path | str, repo_id: str, **options: Any) -> Any:

@@ -19,8 +19,9 @@ from flashwam.config import load_recipe
 from flashwam.info import describe
 from flashwam.serve.policy import PolicySession, load_served
 from flashwam.wam.lingbot_va import WanTransformer3DModel
-from flashwam.wam.lingbot_va.prompts import TEXT_CACHE, PromptEncoder
+from flashwam.wam.lingbot_va.prompts import PromptEncoder
 from flashwam.wam.lingbot_va.vae import WAN22_CONFIG
+from flashwam.wam.prompts import TEXT_CACHE
 
 NETWORK = {
     "num_attention_heads": 2,

@@ -173,6 +173,22 @@ def test_a_small_model_is_shown_in_mebibytes():
     assert "measured here" in plan.time.how
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("videovla/cogvideox_5b", 226), ("videovla/cogvideox_2b", 226), ("libero/flash_wam", 512), ("teacher", 8)],
+)
+def test_text_is_as_long_as_the_model_is_made_for(name, text):
+    plan = plan_training(load_recipe(name, ["train.batch_size=1"]), "train", gpus=1)
+    assert plan_numbers(plan)["text_tokens_per_sample"] == plan.text_tokens == text
+
+
+def test_the_joint_miniature_is_timed():
+    plan = plan_training(load_recipe("videovla/metaworld/flash_wam", ["distill.batch_size=1"]), gpus=1)
+    # Five frames of 2 x 2 patches and sixteen actions, and the words of a prompt.
+    assert (plan.tokens, plan.text_tokens) == (5 * 4 + 16, 8)
+    assert "measured here" in plan.time.how
+
+
 @pytest.mark.parametrize("path", FULL_SIZE, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_recipe_at_full_size_is_planned(path):
     recipe = load_recipe(path)

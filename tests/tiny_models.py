@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models of random weights that run in milliseconds, one of each family, and a frame codec that goes with them."""
+"""Models of random weights that run in milliseconds, one of each family, and codecs that go with them."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from flashwam.data.actions import ActionNorm
 from flashwam.data.autoencoder import FrameAutoencoder
@@ -11,7 +14,16 @@ from flashwam.data.codec import Codec
 from flashwam.wam.cogvideox import CogVideoX
 from flashwam.wam.lingbot_va import LingBotVA
 
-__all__ = ["TINY", "tiny_codec", "tiny_joint_wam", "tiny_wam"]
+__all__ = [
+    "TINY",
+    "TINY_NETWORK",
+    "tiny_codec",
+    "tiny_cogvideox",
+    "tiny_joint_wam",
+    "tiny_tokenizer",
+    "tiny_video_autoencoder",
+    "tiny_wam",
+]
 
 TINY = {
     "latent_size": (8, 8),
@@ -67,3 +79,58 @@ def tiny_codec(*, seed: int = 0, **norm: tuple[float, ...]) -> Codec:
         autoencoder = FrameAutoencoder(latent_channels=TINY["in_channels"], width=16).eval()
     bounds = {"q01": (-1.0,) * TINY["action_dim"], "q99": (1.0,) * TINY["action_dim"], **norm}
     return Codec(autoencoder=autoencoder, actions=ActionNorm(**bounds, used=tuple(range(TINY["action_dim"]))))
+
+
+TINY_NETWORK = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "in_channels": 8,
+    "out_channels": 4,
+    "time_embed_dim": 8,
+    "text_embed_dim": 16,
+    "num_layers": 1,
+    "max_text_seq_length": 226,
+    "use_rotary_positional_embeddings": True,
+}
+"""A CogVideoX transformer for the latents and the text of `tiny_cogvideox`."""
+
+
+def tiny_video_autoencoder(**changes: Any) -> AutoencoderKLCogVideoX:
+    """Of the released kind: 8 pixels a latent, 4 pictures a latent frame."""
+    options = {"block_out_channels": (8, 8, 8, 8), "latent_channels": 4, "layers_per_block": 1, "norm_num_groups": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return AutoencoderKLCogVideoX(**{**options, "scaling_factor": 0.7, **changes}).eval()
+
+
+def tiny_tokenizer(words: tuple[str, ...]) -> Tokenizer:
+    """As T5's: padding 0, end mark 1, unknown 2, then a space, the words and all letters."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -8.0)]
+    pieces += [(f"\u2581{word}", -2.0) for word in words] + [(letter, -6.0) for letter in "abcdefghijklmnopqrstuvwxyz"]
+    made = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
+    made.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    made.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="always")
+    made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    # As some files are saved; neither may have any effect.
+    made.enable_padding(length=9)
+    made.enable_truncation(3)
+    return made
+
+
+def tiny_cogvideox(folder: Path, *, transformer: bool = True) -> Path:
+    """A checkpoint in the released layout: transformer, autoencoder, text encoder and tokenizer, with random weights."""
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(
+        vocab_size=64, d_model=16, d_kv=4, d_ff=24, num_layers=2, num_heads=3, feed_forward_proj="gated-gelu"
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        T5EncoderModel(config).save_pretrained(folder / "text_encoder")
+        if transformer:
+            network = {**TINY_NETWORK, "sample_height": 4, "sample_width": 4, "sample_frames": 9}
+            CogVideoXTransformer3DModel(**network).save_pretrained(folder / "transformer")
+    tiny_video_autoencoder().save_pretrained(folder / "vae")
+    (folder / "tokenizer").mkdir()
+    tiny_tokenizer(("fold", "open", "shut")).save(str(folder / "tokenizer" / "tokenizer.json"))
+    return folder

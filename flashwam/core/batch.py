@@ -2,12 +2,14 @@
 """What a method is given: clean tensors, masks and text of B samples."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 __all__ = ["Batch"]
+
+_BY_NAME = ("clean", "history", "mask", "extra")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +26,7 @@ class Batch:
         text: [B, L, D].
         null_text: Embedding of the empty prompt, [L, D].
         index: Sample ids, [B] int64; every random draw and every error message refers to them.
+        extra: Further tensors by name that a method's own source adds, first axis B.
     """
 
     clean: Mapping[str, Tensor]
@@ -33,6 +36,7 @@ class Batch:
     text: Tensor
     null_text: Tensor
     index: Tensor
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -52,10 +56,20 @@ class Batch:
         """The same samples for a model that is told the observation by `history` and predicts that frame too."""
         return replace(self, given=torch.zeros_like(self.given))
 
+    def restricted(self, masks: Mapping[str, Tensor]) -> "Batch":
+        """The same samples with losses where the masks of a chunk are True too, chunk after chunk.
+
+        Args:
+            masks: Stream name -> bool, broadcastable to [C, F', H, W] of a chunk of F' frames.
+        """
+        own = dict(self.mask)
+        for name, chunk in masks.items():
+            times = -(-self.frames // chunk.shape[1])
+            own[name] = own[name] & chunk.to(own[name].device).repeat(1, times, 1, 1)[:, : self.frames]
+        return replace(self, mask=own)
+
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with every tensor on `device`."""
-        moved = {
-            key: {name: t.to(device) for name, t in getattr(self, key).items()} for key in ("clean", "history", "mask")
-        }
+        moved = {key: {name: t.to(device) for name, t in getattr(self, key).items()} for key in _BY_NAME}
         rest = {key: getattr(self, key).to(device) for key in ("given", "text", "null_text", "index")}
         return replace(self, **moved, **rest)

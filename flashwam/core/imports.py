@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classes named in a recipe: a short name, or an import path "package.module:Class"."""
+"""Names that users give: classes by a short name or an import path "package.module:Class", and keywords."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 
-__all__ = ["find_class"]
+__all__ = ["check_keywords", "find_class"]
 
 
 def find_class(name: str, base: type, *, known: Mapping[str, type | str], what: str) -> type:
@@ -32,3 +33,21 @@ def find_class(name: str, base: type, *, known: Mapping[str, type | str], what: 
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ValueError(f"{what} {name!r} must be a subclass of {base.__module__}.{base.__name__}; got {found!r}")
     return found
+
+
+def check_keywords(at: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """Refuses keywords that are not known.
+
+    Args:
+        at: Where they were given, for the message.
+        given: Their names.
+        known: Names there are.
+
+    Raises:
+        ValueError: naming the nearest known one.
+    """
+    for key in given:
+        if key not in known:
+            near = get_close_matches(str(key), known, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{at}.{key}: unknown key{hint}; it takes {', '.join(known) or 'none'}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from flashwam.core.consistency import ConsistencyFunction, Linear, make_consistency_function
+from flashwam.core.edm import EDMSchedule
 from flashwam.core.imports import find_class
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.schedule import TRAINING_POINTS, Schedule
@@ -13,7 +14,7 @@ from flashwam.core.vp import VPSchedule
 
 __all__ = ["SCHEDULES", "StreamSpec", "make_schedule", "stream_schedule"]
 
-SCHEDULES: dict[str, type[Schedule]] = {"shift": NoiseSchedule, "vp": VPSchedule}
+SCHEDULES: dict[str, type[Schedule]] = {"edm": EDMSchedule, "shift": NoiseSchedule, "vp": VPSchedule}
 """Name in a recipe -> class; "package.module:Class" works as a schedule's name too."""
 
 

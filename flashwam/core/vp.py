@@ -74,12 +74,20 @@ class VPSchedule(Schedule):
     def label(self) -> str:
         return f"vp, SNR shift {self.snr_shift:g}"
 
+    def levels(self, *, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Tensor:
+        """The table: sigma at the indices -1, 0, ..., 999, increasing from 0 to 1, [1001]."""
+        return _levels(self, dtype, torch.device(device))
+
     def sigma(self, u: Tensor | float) -> Tensor | float:
         """u in [0, 1] -> sigma in [0, 1], through the table; also the quantile function. Differentiable in u."""
         if not isinstance(u, Tensor):
             return float(self.sigma(torch.tensor(u, dtype=torch.float64)))
-        levels = _levels(self, u.dtype, u.device)
+        levels = self.levels(dtype=u.dtype, device=u.device)
         position = u * TRAINING_POINTS
+        # A share such as 1 - 1 / 1000 is rounded, and must still name its table entry exactly.
+        away = position.detach().round() - position.detach()
+        rounding = 2 * TRAINING_POINTS * torch.finfo(position.dtype).eps
+        position = position + torch.where(away.abs() <= rounding, away, 0)
         below = position.detach().floor().long().clamp(0, TRAINING_POINTS - 1)
         return torch.lerp(levels[below], levels[below + 1], position - below)
 
@@ -87,19 +95,25 @@ class VPSchedule(Schedule):
         """Inverse of `sigma`, and so the cumulative distribution of sigma. Differentiable in sigma."""
         if not isinstance(sigma, Tensor):
             return float(self.u(torch.tensor(sigma, dtype=torch.float64)))
-        below, low, high = self._interval(sigma)
-        return (below + (sigma - low) / (high - low)) / TRAINING_POINTS
+        return (self.index(sigma) + 1) / TRAINING_POINTS
 
     def index(self, sigma: Tensor | float) -> Tensor | float:
-        """The table index at a level, a real number in [-1, 999]: what the teacher's network takes as its timestep."""
-        return TRAINING_POINTS * self.u(sigma) - 1
+        """The table index at a level, in [-1, 999] and linear in sigma between neighbours. Differentiable in sigma.
+
+        Exactly an integer at the table's levels, as `sigma`'s dtype rounds them. Half precision, which cannot tell the
+        noisiest levels apart, is taken as float32.
+        """
+        if not isinstance(sigma, Tensor):
+            return float(self.index(torch.tensor(sigma, dtype=torch.float64)))
+        below, share, _ = self._interval(sigma)
+        return (below - 1) + share
 
     def density(self, sigma: Tensor | float) -> Tensor | float:
         """p(sigma), constant between two table entries."""
         if not isinstance(sigma, Tensor):
             return float(self.density(torch.tensor(sigma, dtype=torch.float64)))
-        _, low, high = self._interval(sigma)
-        return 1 / (TRAINING_POINTS * (high - low))
+        _, _, width = self._interval(sigma)
+        return 1 / (TRAINING_POINTS * width)
 
     def training_weights(self, points: int = TRAINING_POINTS) -> Tensor:
         """1 / (alpha + s)^2, which makes the flow-matching loss the plain mean squared error of v: [points], float64.
@@ -110,16 +124,17 @@ class VPSchedule(Schedule):
         return (1 - sigma) ** 2 + sigma**2
 
     def _interval(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(position of the table entry at or below sigma, its level, the next level), each like sigma."""
-        levels = _levels(self, sigma.dtype, sigma.device)
+        """(position of the table entry at or below sigma, share of the way to the next one, the way's length)."""
+        sigma = sigma.to(torch.promote_types(sigma.dtype, torch.float32))
+        levels = self.levels(dtype=sigma.dtype, device=sigma.device)
         above = torch.searchsorted(levels, sigma.detach().contiguous(), right=True)
         below = (above - 1).clamp(0, TRAINING_POINTS - 1)
-        return below, levels[below], levels[below + 1]
+        low, width = levels[below], levels[below + 1] - levels[below]
+        return below, (sigma - low) / width, width
 
 
 @lru_cache(maxsize=32)
 def _levels(schedule: VPSchedule, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """sigma at the indices -1, 0, ..., 999: [1001]."""
     # A cached tensor made in inference mode could never take part in a gradient.
     with torch.inference_mode(False), torch.no_grad():
         power = signal_power(snr_shift=schedule.snr_shift, beta_start=schedule.beta_start, beta_end=schedule.beta_end)

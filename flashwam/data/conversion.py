@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flashwam.data.encoders import Encoders, to_pixels
+from flashwam.data.encoders import Encoders, Resize, check_resize, to_pixels
 from flashwam.data.episodes import CHUNK, atomic_write
-from flashwam.data.latents import save_tensors
+from flashwam.data.latents import save_tensors, save_text
 from flashwam.data.layouts import camera_sizes
 from flashwam.data.raw import RawEpisode, read_clip, read_rows
 from flashwam.data.segments import Segment
@@ -30,16 +30,25 @@ class ConversionPlan:
         layout: See `flashwam.data.layouts.arrange`.
         size: Rows and columns in pixels of the first camera's pictures.
         stride: Rows between pictures.
+        resize: See `flashwam.data.encoders.to_pixels`.
+        window: Latent frames of a clip, where every sample is one, see `Encoders.clips`.
+        hop: Rows from one clip's beginning to the next one's; as many as a latent frame spans if None.
     """
 
     cameras: tuple[str, ...]
     layout: str
     size: tuple[int, int]
     stride: int
+    resize: Resize = "stretch"
+    window: int | None = None
+    hop: int | None = None
 
     def __post_init__(self) -> None:
-        if self.stride < 1:
-            raise ValueError(f"stride must be at least 1, got {self.stride}")
+        for name in ("stride", "hop"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_resize(self.resize)
         camera_sizes(self.layout, self.size, count=len(self.cameras))
 
     @property
@@ -47,10 +56,30 @@ class ConversionPlan:
         """Camera -> rows and columns."""
         return dict(zip(self.cameras, camera_sizes(self.layout, self.size, count=len(self.cameras)), strict=True))
 
-    def pictures(self, start: int, end: int, per_frame: int) -> list[int]:
-        """Rows whose pictures are encoded: every `stride`-th, 1 modulo `per_frame` of them."""
+    def pictures(self, start: int, end: int, unit: int) -> list[int]:
+        """Rows whose pictures are encoded: every `stride`-th, 1 modulo `unit` of them."""
         rows = range(start, end, self.stride)
-        return list(rows[: (len(rows) - 1) // per_frame * per_frame + 1])
+        return list(rows[: (len(rows) - 1) // unit * unit + 1])
+
+    def samples(self, start: int, end: int, encoders: Encoders) -> list[tuple[int, int]]:
+        """First row and row after the last of every sample of a segment: itself, or the clips it is cut into.
+
+        Towards the segment's end clips are shorter than `window`; one too short for any is left whole, to be refused.
+
+        Raises:
+            ValueError: `window` is not set, or no clip of these encoders has so many frames.
+        """
+        if not encoders.clips:
+            return [(start, end)]
+        per_frame, unit = encoders.pictures_per_frame, encoders.unit
+        if self.window is None or self.window < 2 or (self.window - 1) * per_frame % unit:
+            raise ValueError(
+                f"this autoencoder encodes a picture and multiples of {unit}, so a clip has 1 and a multiple of "
+                f"{unit // per_frame} latent frames; got window_frames {self.window}"
+            )
+        span = (self.window - 1) * per_frame * self.stride + 1
+        begins = range(start, end - unit * self.stride, self.hop or per_frame * self.stride)
+        return [(begin, min(begin + span, end)) for begin in begins] or [(start, end)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +147,7 @@ class EpisodeConverter:
                     if path.is_file():
                         done.kept += 1
                         continue
-                    save_tensors(path, self._encode(episode, camera, start, end, text))
+                    save_tensors(path, self._encode(episode, camera, start, end, text, target=job.target))
                     done.written += 1
             except (ValueError, FileNotFoundError) as error:
                 done.bad[str(part)] = str(error)
@@ -132,20 +161,28 @@ class EpisodeConverter:
                 done.segments.clear()
         return done
 
-    def _encode(self, episode: RawEpisode, camera: str, start: int, end: int, text: str) -> dict[str, Any]:
-        plan, clip, per_frame = self.plan, episode.clips[camera], self.encoders.pictures_per_frame
-        frame_ids = plan.pictures(start, end, per_frame)
-        if len(frame_ids) <= per_frame:
+    def _encode(
+        self, episode: RawEpisode, camera: str, start: int, end: int, text: str, *, target: Path
+    ) -> dict[str, Any]:
+        plan, clip, unit = self.plan, episode.clips[camera], self.encoders.unit
+        frame_ids = plan.pictures(start, end, unit)
+        if len(frame_ids) <= unit:
             raise ValueError(
-                f"{clip.path}: rows {start} to {end} of episode {episode.index} hold {len(frame_ids)} pictures; two "
-                f"latent frames need {per_frame + 1}"
+                f"{clip.path}: rows {start} to {end} of episode {episode.index} hold {len(frame_ids)} pictures; a "
+                f"sample needs {unit + 1}"
             )
         pictures = read_clip(clip.path, [clip.first + row for row in frame_ids], fps=episode.fps)
-        latents = self.encoders.video(to_pixels(pictures, plan.sizes[camera])).float().cpu()
+        pixels = to_pixels(pictures, plan.sizes[camera], resize=plan.resize)
+        latents = self.encoders.video(pixels).float().cpu()
         if not torch.isfinite(latents).all():
             raise ValueError(f"{clip.path}: the latents of rows {start} to {end} are not all finite")
         channels, count, height, width = latents.shape
+        alone = {}
+        if self.encoders.clips:
+            alone["first_latent"] = self.encoders.video(pixels[:, :1])[:, 0].permute(1, 2, 0).reshape(-1, channels)
+            alone["first_latent"] = alone["first_latent"].to("cpu", torch.bfloat16)
         return {
+            **alone,
             "latent": latents.permute(1, 2, 3, 0).reshape(-1, channels).to(torch.bfloat16),
             "latent_num_frames": count,
             "latent_height": height,
@@ -153,7 +190,7 @@ class EpisodeConverter:
             "video_num_frames": len(frame_ids),
             "video_height": plan.sizes[camera][0],
             "video_width": plan.sizes[camera][1],
-            "text_emb": self._embedding(text),
+            **self._embedding(target, text),
             "text": text,
             "frame_ids": frame_ids,
             "start_frame": start,
@@ -162,11 +199,14 @@ class EpisodeConverter:
             "ori_fps": episode.fps,
         }
 
-    def _embedding(self, text: str) -> Tensor:
-        """Kept for the next camera and segment, which often have the same."""
+    def _embedding(self, target: Path, text: str) -> dict[str, Any]:
+        """Kept for the next camera and segment, which often have the same; clips, of which there are many, share a
+        file of it."""
         if self._text is None or self._text[0] != text:
             self._text = text, self.encoders.text(text).to(torch.bfloat16).cpu()
-        return self._text[1]
+        if not self.encoders.clips:
+            return {"text_emb": self._text[1]}
+        return {"text_file": save_text(target, text, self._text[1])}
 
 
 def _table_bytes(episode: RawEpisode) -> bytes:

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
@@ -96,7 +96,10 @@ def convert(
             continue
         repos[repo] = [EpisodeJob(episode=episode, target=target) for episode in episodes]
     encoders = make_encoders()
+    if not encoders.clips:
+        plan = replace(plan, window=None, hop=None)
     _keep_plan(out, plan, encoders)
+    repos = {repo: [_cut(job, plan, encoders) for job in group] for repo, group in repos.items()}
     jobs = [job for group in repos.values() for job in group]
     result, done = Conversion(), {}
     for one in _run(jobs, plan, encoders, make_encoders, processes, progress):
@@ -115,12 +118,20 @@ def convert(
     return result
 
 
+def _cut(job: EpisodeJob, plan: ConversionPlan, encoders: Encoders) -> EpisodeJob:
+    """The job with its episode's segments cut into samples."""
+    parts = [(*rows, text) for start, end, text in job.episode.segments for rows in plan.samples(start, end, encoders)]
+    return replace(job, episode=replace(job.episode, segments=tuple(parts)))
+
+
 def _keep_plan(out: Path, plan: ConversionPlan, encoders: Encoders) -> None:
     """Notes how this result is made, or refuses to go on with one made otherwise."""
     made = json.loads(json.dumps({**asdict(plan), "encoders": encoders.name, "per_frame": encoders.pictures_per_frame}))
     path = out / PLAN_FILE
     if path.is_file():
-        before = json.loads(path.read_bytes())
+        # Conversions from before a field was there were made with its default.
+        before = {f.name: f.default for f in fields(ConversionPlan) if f.default is not MISSING}
+        before |= json.loads(path.read_bytes())
         changed = [f"{key}: {before.get(key)!r} there, {value!r} now" for key, value in made.items()]
         changed = [text for text, (key, value) in zip(changed, made.items(), strict=True) if before.get(key) != value]
         if changed:

@@ -32,12 +32,18 @@ def _side_by_side(views: list[Tensor]) -> Tensor:
 
 
 def to_batch(samples: dict[str, Tensor], null_text: Tensor) -> Batch:
-    """Turns stacked samples into what a method is given: executed actions as history, frame 0 as the observation."""
+    """Turns stacked samples into what a method is given: executed actions as history, frame 0 as the observation.
+
+    Where a sample has its first picture encoded `alone`, that is what was observed, as at rollout.
+    """
+    seen = samples["video"]
+    if "alone" in samples:
+        seen = torch.cat([samples["alone"][:, :, None], seen[:, :, 1:]], dim=2)
     given = torch.zeros(samples["video"].shape[0], samples["video"].shape[2], dtype=torch.bool)
     given[:, 0] = True
     return Batch(
         clean={"video": samples["video"], "action": samples["action"]},
-        history={"video": samples["video"], "action": samples["executed"]},
+        history={"video": seen, "action": samples["executed"]},
         # Nobody executed the observation's actions, whether or not the model predicts that frame.
         mask={"video": samples["video_mask"], "action": samples["action_mask"] & ~given[:, None, :, None, None]},
         given=given,

@@ -4,10 +4,13 @@
     {latent: bf16 [f*h*w, C] in the order f, h, w, already normalised, latent_num_frames, latent_height, latent_width,
      video_num_frames, video_height, video_width, text_emb: bf16 [L, D], text, frame_ids, start_frame, end_frame, fps,
      ori_fps}
+Where every sample is a clip of its own, there also is first_latent, bf16 [h*w, C]: that of the first picture encoded
+alone, and the text is in a file that clips share: text_file names it, in `text/` of the repo.
 The temporal factor is not stored; it follows from the counts: as many latent frames as pictures means 1, a quarter
 (after the first) means 4, as with the Wan autoencoder.
 """
 
+import functools
 import hashlib
 import io
 import itertools
@@ -52,6 +55,7 @@ logger = logging.getLogger(__name__)
 
 EMPTY_TEXT = "empty_emb.pt"
 ACTION_NORM = "action_norm.json"
+_TEXTS = "text"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +71,7 @@ class LatentSegment:
         end: Row after the segment's last, where the file says it.
         stride: Rows between pictures.
         factor: Pictures per latent frame.
+        alone: float32 [C, h, w], the first picture encoded alone; None where the first of `latents` is just that.
     """
 
     latents: Tensor
@@ -77,6 +82,7 @@ class LatentSegment:
     end: int | None
     stride: int
     factor: int
+    alone: Tensor | None = None
 
     @property
     def actions_per_frame(self) -> int:
@@ -143,6 +149,8 @@ def read_latents(path: Path | str) -> LatentSegment:
     path = Path(path)
     raw = _load(path)
     needed = ("latent", "latent_num_frames", "latent_height", "latent_width", "text_emb", "frame_ids", "start_frame")
+    if isinstance(raw, dict) and "text_file" in raw:
+        raw["text_emb"] = _shared_text(path, raw["text_file"])
     if not isinstance(raw, dict) or any(key not in raw for key in needed):
         have = sorted(raw) if isinstance(raw, dict) else type(raw).__name__
         raise ValueError(f"{path}: expected a mapping with {', '.join(needed)}; got {have}")
@@ -161,13 +169,19 @@ def read_latents(path: Path | str) -> LatentSegment:
         raise ValueError(
             f"{path}: expected latent [{frames}*{height}*{width}, C] as its own counts say, got {tuple(latent.shape)}"
         )
+    alone = raw.get("first_latent")
+    if alone is not None:
+        if not isinstance(alone, Tensor) or tuple(alone.shape) != (height * width, latent.shape[1]):
+            raise ValueError(f"{path}: expected first_latent [{height}*{width}, {latent.shape[1]}], got {_kind(alone)}")
+        latent = torch.cat([latent, alone.to(latent.dtype)])
     if not torch.isfinite(latent).all() or not torch.isfinite(text).all():
         raise ValueError(f"{path}: the latents or the text are not all finite; encode this episode again")
     stride, factor = _temporal(path, frame_ids, frames)
     if frame_ids[0] < start or (end is not None and frame_ids[-1] >= end):
         raise ValueError(f"{path}: pictures {frame_ids[0]} to {frame_ids[-1]} lie outside rows {start} to {end}")
+    grid = latent.float().view(-1, height, width, latent.shape[1]).permute(3, 0, 1, 2)
     return LatentSegment(
-        latents=latent.float().view(frames, height, width, -1).permute(3, 0, 1, 2).contiguous(),
+        latents=grid[:, :frames].contiguous(),
         text=text.float(),
         prompt=str(raw.get("text", "")),
         start=start,
@@ -175,6 +189,7 @@ def read_latents(path: Path | str) -> LatentSegment:
         first_row=frame_ids[0],
         stride=stride,
         factor=factor,
+        alone=None if alone is None else grid[:, frames].contiguous(),
     )
 
 
@@ -196,6 +211,26 @@ def _is_current(path: Path, made_by: str) -> bool:
         return False
     raw = _load(path)
     return isinstance(raw, dict) and raw.get("autoencoder") == made_by
+
+
+def save_text(repo: Path, prompt: str, embedding: Tensor) -> str:
+    """Writes a prompt's embedding [L, D] where a repo's clips share it; returns the name of the file."""
+    name = f"{hashlib.sha256(prompt.encode()).hexdigest()[:32]}.pt"
+    if not (repo / _TEXTS / name).is_file():
+        save_tensors(repo / _TEXTS / name, embedding)
+    return name
+
+
+def _shared_text(path: Path, name: Any) -> Tensor:
+    """What `save_text` wrote beside the latent file at `path`."""
+    if not isinstance(name, str) or Path(name).name != name:
+        raise ValueError(f"{path}: expected text_file to be a file's name, got {name!r}")
+    return _read_once(path.absolute().parents[3] / _TEXTS / name)
+
+
+@functools.lru_cache(maxsize=64)
+def _read_once(path: Path) -> Tensor:
+    return read_text(path)
 
 
 def save_tensors(path: Path, value: Any) -> None:

@@ -42,6 +42,8 @@ class SegmentSample:
         mask: bool [A, F, N, 1], True in used channels, frame 0 included.
         text: [L, D].
         prompt: The instruction.
+        factor: Pictures per latent frame.
+        alone: [C, H, W], the first picture encoded alone; None where the first of `video` is just that.
     """
 
     video: Tensor
@@ -49,15 +51,18 @@ class SegmentSample:
     mask: Tensor
     text: Tensor
     prompt: str
+    factor: int
+    alone: Tensor | None = None
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Stream name -> (C, H, W), and "text" -> (L, D)."""
+        """Stream name -> (C, H, W), "text" -> (L, D), and "alone" -> (C, H, W) where there is one."""
         video, action = self.video.shape, self.action.shape
         return {
             "video": (video[0], *video[2:]),
             "action": (action[0], *action[2:]),
             "text": tuple(self.text.shape),
+            **({} if self.alone is None else {"alone": tuple(self.alone.shape)}),
         }
 
 
@@ -79,7 +84,9 @@ class SegmentDataset(Dataset):
         skip_bad: Skip files that cannot be read, and draw another segment instead; `bad` lists them.
 
     Attributes:
-        shapes: Stream name -> (C, H, W) of its tensors, and "text" -> (L, D).
+        shapes: Stream name -> (C, H, W) of its tensors, "text" -> (L, D), and "alone" -> (C, H, W) where every segment
+            is a clip whose first picture was encoded alone too; samples then begin where segments do.
+        factor: Pictures per latent frame.
         bad: What was skipped so far.
         prefetch: Steps that a training reads ahead.
 
@@ -119,11 +126,12 @@ class SegmentDataset(Dataset):
         self._stride = stride
         self._orders: dict[int, np.ndarray] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.factor = 1
         # The first readable file says what all must look like.
         for number in range(len(self.segments)):
             sample = self._try(number)
             if sample is not None:
-                self.shapes = sample.shapes
+                self.shapes, self.factor = sample.shapes, sample.factor
                 break
         else:
             raise ValueError(f"none of the {len(self.segments)} segments below {root} can be read: {self.reasons[0]}")
@@ -166,6 +174,10 @@ class SegmentDataset(Dataset):
         first = views[0]
         try:
             video = arrange(self.layout, [view.latents for view in views])
+            alone = [view.alone[:, None] for view in views if view.alone is not None]
+            if alone and len(alone) < len(views):
+                raise ValueError("some cameras have a first picture that was encoded alone, others have none")
+            first_alone = arrange(self.layout, alone)[:, 0] if alone else None
         except ValueError as error:
             raise ValueError(f"{segment.latents(self.cameras[0])}: {error}") from error
         table = read_table(segment.table, ["action"])
@@ -177,7 +189,15 @@ class SegmentDataset(Dataset):
         except ValueError as error:
             raise ValueError(f"{segment.table}: {error}") from error
         mask = self.space.norm.mask().expand_as(action)
-        sample = SegmentSample(video=video, action=action, mask=mask, text=first.text, prompt=first.prompt)
+        sample = SegmentSample(
+            video=video,
+            action=action,
+            mask=mask,
+            text=first.text,
+            prompt=first.prompt,
+            factor=first.factor,
+            alone=first_alone,
+        )
         if self.shapes and sample.shapes != self.shapes:
             path = segment.latents(self.cameras[0])
             raise ValueError(f"{path}: expected {self.shapes} like the first segment, got {sample.shapes}")
@@ -226,7 +246,8 @@ class SegmentDataset(Dataset):
             if sample is not None:
                 random = self._random(_START, index)
                 at_start, last = random.random() < self.first_share, sample.video.shape[1] - self.window_frames
-                return number, 0 if at_start or last <= 0 else int(random.integers(last + 1)), sample
+                at_start = at_start or last <= 0 or sample.alone is not None
+                return number, 0 if at_start else int(random.integers(last + 1)), sample
             number = int(others.integers(len(self.segments)))
         raise RuntimeError(
             f"draw {index}: none of {_ATTEMPTS} segments could be read, {len(self.bad.reasons)} are known to be bad; "
@@ -235,7 +256,7 @@ class SegmentDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """Draw `index`: `video` [C, F, H, W]; `action` and `executed` (the same) [A, F, N, 1]; `action_mask` bool, as
-        `action`; `video_mask` bool [1, F, 1, 1]; `text` [L, D]; `index`."""
+        `action`; `video_mask` bool [1, F, 1, 1]; `text` [L, D]; `index`; `alone` [C, H, W] where there is one."""
         index = int(index)
         _, start, sample = self._draw(index)
         frames, wanted = sample.video.shape[1], torch.arange(start, start + self.window_frames)
@@ -252,6 +273,7 @@ class SegmentDataset(Dataset):
             "video_mask": real,
             "text": self.null_text if dropped else sample.text,
             "index": torch.tensor(index),
+            **({} if sample.alone is None else {"alone": sample.alone}),
         }
 
     def sample(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:

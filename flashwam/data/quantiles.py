@@ -27,6 +27,7 @@ def fit_norm(
     relative: bool = False,
     used: Sequence[int] | None = None,
     clip: float | None = 1.5,
+    unscaled: Sequence[int] = (),
 ) -> ActionNorm:
     """Takes the 1 % and 99 % quantiles over all rows of all segments.
 
@@ -37,6 +38,7 @@ def fit_norm(
         relative: Rows are absolute poses, measured relative to their segment's first.
         used: Model channel of each control; None takes the first U.
         clip: See `ActionNorm`.
+        unscaled: Controls that are left as they are, such as a gripper of 0 and 1.
 
     Raises:
         FileNotFoundError, ValueError: A table is missing or damaged, or the controls do not fit the channels.
@@ -61,4 +63,8 @@ def fit_norm(
     places = tuple(used) if used is not None else fitted.used
     low, high = np.zeros(channels), np.zeros(channels)
     low[list(places)], high[list(places)] = fitted.q01, fitted.q99
+    if max(unscaled, default=-1) >= len(places):
+        raise ValueError(f"unscaled controls {tuple(unscaled)} must be below {len(places)}, as many as a row has")
+    kept = [places[control] for control in unscaled]
+    low[kept], high[kept] = -1.0, 1.0
     return ActionNorm(q01=tuple(low.tolist()), q99=tuple(high.tolist()), used=places, clip=clip)

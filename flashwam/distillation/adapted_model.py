@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A role that shares its backbone with others, as a model of its own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class AdaptedModel(WorldActionModel):
         backbone = adapters.backbone
         self.streams, self.shapes, self.chunk_frames = backbone.streams, backbone.shapes, backbone.chunk_frames
         self.conditions_on_first, self.frame_levels = backbone.conditions_on_first, backbone.frame_levels
+        self.probes = backbone.probes
         self.weights = _tree(adapters.base_parameters if name is None else adapters.parameters(name))
 
     @property
@@ -49,6 +50,11 @@ class AdaptedModel(WorldActionModel):
     def execute_frames(self) -> int:
         """See `WorldActionModel.execute_frames`."""
         return self.adapters.backbone.execute_frames
+
+    @property
+    def predicted(self) -> Mapping[str, Tensor]:
+        """See `WorldActionModel.predicted`."""
+        return self.adapters.backbone.predicted
 
     def frozen_copy(self, name: str) -> "AdaptedModel":
         """A further frozen role of the same backbone that starts as this one; without an adapter, this role again."""
@@ -67,6 +73,37 @@ class AdaptedModel(WorldActionModel):
         """See `WorldActionModel.velocity`."""
         with self.adapters.active(self.name):
             return self.adapters.backbone(noisy, sigma, clean, context)
+
+    @property
+    def feature_blocks(self) -> int:
+        """See `WorldActionModel.feature_blocks`."""
+        return self.adapters.backbone.feature_blocks
+
+    def feature_width(self, blocks: Sequence[int]) -> int:
+        """See `WorldActionModel.feature_width`."""
+        return self.adapters.backbone.feature_width(blocks)
+
+    def features(
+        self,
+        noisy: Mapping[str, Tensor],
+        sigma: Mapping[str, Tensor],
+        clean: Mapping[str, Tensor],
+        context: Mapping[str, Any],
+        *,
+        blocks: Sequence[int],
+    ) -> Tensor:
+        """See `WorldActionModel.features`."""
+        with self.adapters.active(self.name):
+            return self.adapters.backbone.features(noisy, sigma, clean, context, blocks=blocks)
+
+    def deployed_parameters(self) -> dict[str, int]:
+        """See `WorldActionModel.deployed_parameters`: an adapter is merged before it is deployed."""
+        with self.adapters.merged(self.name) as model:
+            return model.deployed_parameters()
+
+    def feature_session(self, text: Tensor, *, blocks: Sequence[int]) -> RolloutSession:
+        """See `WorldActionModel.feature_session`."""
+        return _AdaptedSession(self, lambda: self.adapters.backbone.feature_session(text, blocks=blocks))
 
     def session(
         self,
@@ -121,6 +158,16 @@ class _AdaptedSession(RolloutSession):
         """See `RolloutSession.velocity`."""
         with self._adapters.active(self._name):
             return self._session.velocity(noisy, sigma)
+
+    def features(self, noisy: Mapping[str, Tensor], sigma: Mapping[str, Tensor], *, blocks: Sequence[int]) -> Tensor:
+        """See `RolloutSession.features`."""
+        with self._adapters.active(self._name):
+            return self._session.features(noisy, sigma, blocks=blocks)
+
+    def probe(self, noise: Mapping[str, Tensor], sigma: Mapping[str, Tensor]) -> None:
+        """See `RolloutSession.probe`."""
+        with self._adapters.active(self._name):
+            self._session.probe(noise, sigma)
 
     def append(self, stream: str, clean: Tensor, *, predicted: bool) -> None:
         """See `RolloutSession.append`."""

@@ -10,7 +10,7 @@ from flashwam.config import run_folder
 from flashwam.plan.memory import footprint, strategy_for
 from flashwam.plan.names import check_names
 from flashwam.plan.roles import adapter_count, roles_of
-from flashwam.plan.sizes import meta_model, model_size
+from flashwam.plan.sizes import meta_model, model_size, text_shape
 from flashwam.plan.time import duration_text, run_time
 from flashwam.recipe import LoopConfig, Recipe
 from flashwam.wam.base import WorldActionModel
@@ -59,7 +59,8 @@ def make_plan(recipe: Recipe, command: str, *, run_dir: str | Path | None = None
         rows.append(("starts from", _folder(loop.init, "the teacher")))
     rows.append(("streams", "; ".join(_stream(spec) for spec in recipe.streams.values())))
     tokens = model.pass_tokens(recipe.data.window_frames)
-    time = run_time(recipe, loop, parameters=model_size(model).parameters, tokens=tokens, gpus=None)
+    size, text = model_size(model), text_shape(recipe, model)
+    time = run_time(recipe, loop, parameters=size.parameters, tokens=tokens, text=text, gpus=None)
     rows += [*_size(recipe, loop, model, command), *_budget(loop), ("time", str(time))]
     return Plan(command=command, rows=tuple(rows))
 

@@ -2,10 +2,10 @@
 """Names in a recipe that only other packages can check: families, methods and their keywords."""
 
 import inspect
-from collections.abc import Callable, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable
 from typing import Any
 
+from flashwam.core.imports import check_keywords
 from flashwam.distillation.methods import find_method
 from flashwam.recipe import Recipe
 from flashwam.wam import family
@@ -24,7 +24,7 @@ def check_names(recipe: Recipe, command: str) -> None:
     except ValueError as error:
         raise ValueError(f"wam.family: {error}") from error
     known = kind.keywords()
-    _check_keywords("wam.config", recipe.wam.config, list(known))
+    check_keywords("wam.config", recipe.wam.config, list(known))
     absent = [name for name, required in known.items() if required and name not in recipe.wam.config]
     if absent and recipe.wam.pretrained is None:
         raise ValueError(f"wam.config: {', '.join(absent)} missing; {recipe.wam.family} needs them (see recipes/)")
@@ -34,18 +34,10 @@ def check_names(recipe: Recipe, command: str) -> None:
                 method = find_method(loop.method)
             except ValueError as error:
                 raise ValueError(f"{section}.method: {error}") from error
-            _check_keywords(f"{section}.options", loop.options, _keywords(method.__init__))
+            check_keywords(f"{section}.options", loop.options, _keywords(method.__init__))
 
 
 def _keywords(function: Callable[..., Any]) -> list[str]:
     """A function's keyword-only parameters without those the pipeline fills in."""
     parameters = inspect.signature(function).parameters.values()
     return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("teacher", "keep_target")]
-
-
-def _check_keywords(at: str, given: Mapping[str, Any], known: list[str]) -> None:
-    for key in given:
-        if key not in known:
-            near = get_close_matches(str(key), known, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{at}.{key}: unknown key{hint}; it takes {', '.join(known) or 'none'}")

@@ -7,13 +7,23 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from flashwam.data.text import TEXT_LENGTH, TEXT_WIDTH
 from flashwam.recipe import Recipe
 from flashwam.wam import family, load
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["ACTIVATION_FORMULA", "ModelSize", "activation_bytes", "adapter_parameters", "meta_model", "model_size"]
+__all__ = [
+    "ACTIVATION_FORMULA",
+    "ModelSize",
+    "activation_bytes",
+    "adapter_parameters",
+    "meta_model",
+    "model_size",
+    "text_shape",
+]
 
-TEXT_TOKENS = {"metaworld": 8, "lerobot": 512}
+# Of the hashed words, and of the released data sets.
+_TEXT = {"metaworld": (TEXT_LENGTH, TEXT_WIDTH), "lerobot": (512, None)}
 # Bytes that one block keeps for its backward pass per token and unit of width, per token and unit of inner width, and
 # per text token and unit of width: read off the saved tensors of a block, once in float32, once under bf16 autocast,
 # where the residual stream's norms stay in float32.
@@ -67,6 +77,12 @@ def meta_model(recipe: Recipe) -> WorldActionModel:
     if recipe.wam.pretrained is None:
         raise ValueError("wam: needs `config` (the model's size) or `pretrained` (a folder)")
     return load(recipe.wam.pretrained)
+
+
+def text_shape(recipe: Recipe, model: WorldActionModel) -> tuple[int, int | None]:
+    """(L, D) of a sample's text: what the model is made for, and where it does not say, what the data have."""
+    length, width = _TEXT[recipe.data.source]
+    return model.text_shape[0] or length, model.text_shape[1] or width
 
 
 def model_size(model: nn.Module) -> ModelSize:

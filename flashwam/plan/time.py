@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 
-from flashwam.plan.sizes import TEXT_TOKENS
 from flashwam.recipe import LoopConfig, Recipe
 from flashwam.wam import family
 
@@ -74,7 +73,15 @@ class Duration:
         return f"unknown: {self.how}" if self.seconds is None else f"{duration_text(self.seconds)} ({self.how})"
 
 
-def run_time(recipe: Recipe, loop: LoopConfig, *, parameters: int, tokens: int | None, gpus: int | None) -> Duration:
+def run_time(
+    recipe: Recipe,
+    loop: LoopConfig,
+    *,
+    parameters: int,
+    tokens: int | None,
+    text: tuple[int, int | None],
+    gpus: int | None,
+) -> Duration:
     """Time of all steps.
 
     Args:
@@ -82,11 +89,12 @@ def run_time(recipe: Recipe, loop: LoopConfig, *, parameters: int, tokens: int |
         loop: Its section.
         parameters: Of the model.
         tokens: Of a sample's pass; None where the family does not say.
+        text: (L, D) of a sample's text; D is None where the family does not say.
         gpus: How many; None for as many as the stored throughput was measured with.
     """
     if parameters > MEASURABLE:
         return _stored(recipe, loop, parameters, tokens, gpus)
-    return _measured(recipe, loop, gpus or 1)
+    return _measured(recipe, loop, text, gpus or 1)
 
 
 def duration_text(seconds: float) -> str:
@@ -120,14 +128,14 @@ def _stored(recipe: Recipe, loop: LoopConfig, parameters: int, tokens: int | Non
     return Duration(seconds=known.gpu_seconds * size * work * samples / gpus, how=how)
 
 
-def _measured(recipe: Recipe, loop: LoopConfig, gpus: int) -> Duration:
+def _measured(recipe: Recipe, loop: LoopConfig, text: tuple[int, int | None], gpus: int) -> Duration:
     passes = _passes(recipe, loop)
-    width = recipe.wam.config.get("text_dim")
+    length, width = text
     if passes is None:
         return Duration(seconds=None, how=f"no cost is known for method {loop.method!r}")
     if width is None:
-        return Duration(seconds=None, how="no text_dim")
-    forward, step = _measure(recipe, loop, int(width))
+        return Duration(seconds=None, how=f"{recipe.wam.family} has no text_shape")
+    forward, step = _measure(recipe, loop, (length, width))
     seconds = loop.accumulation * (step + passes * forward)
     how = (
         f"measured here: {seconds * 1000:.0f} ms a step, of which the student's own pass takes {step * 1000:.0f} ms; "
@@ -154,7 +162,7 @@ def _passes(recipe: Recipe, loop: LoopConfig) -> float | None:
     return None
 
 
-def _measure(recipe: Recipe, loop: LoopConfig, text_width: int) -> tuple[float, float]:
+def _measure(recipe: Recipe, loop: LoopConfig, text_shape: tuple[int, int]) -> tuple[float, float]:
     """Seconds of a pass without and with gradient, on random weights and data of the run's shapes."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = family(recipe.wam.family).create(**recipe.wam.config).to(device)
@@ -164,7 +172,7 @@ def _measure(recipe: Recipe, loop: LoopConfig, text_width: int) -> tuple[float, 
         for name, (channels, height, width) in model.shapes.items()
     }
     sigma = {name: torch.full((rows, frames), 0.5, device=device) for name in clean}
-    text = torch.randn(rows, TEXT_TOKENS[recipe.data.source], text_width, device=device)
+    text = torch.randn(rows, *text_shape, device=device)
 
     def forward() -> Mapping[str, torch.Tensor]:
         return model.velocity(clean, sigma, clean, {"text": text})

@@ -9,13 +9,7 @@ from flashwam.plan.commands import GIB
 from flashwam.plan.memory import STRATEGIES, Footprint, Strategy, footprint, strategy_for
 from flashwam.plan.names import check_names
 from flashwam.plan.roles import adapter_count, roles_of
-from flashwam.plan.sizes import (
-    TEXT_TOKENS,
-    ModelSize,
-    activation_bytes,
-    meta_model,
-    model_size,
-)
+from flashwam.plan.sizes import ModelSize, activation_bytes, meta_model, model_size, text_shape
 from flashwam.plan.time import Duration, run_time
 from flashwam.recipe import LoopConfig, Recipe
 
@@ -132,13 +126,13 @@ def plan_training(
     adapters = adapter_count(model, loop, rank=rank)
     roles = tuple(roles_of(recipe, loop, model, command))
     checkpointing = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
-    tokens, text = model.pass_tokens(recipe.data.window_frames), TEXT_TOKENS[recipe.data.source]
+    tokens, text = model.pass_tokens(recipe.data.window_frames), text_shape(recipe, model)
     samples = -(-loop.batch_size // gpus)
     half = loop.precision == "bf16"
     kept = None
     if tokens is not None:
         kept = {
-            on: activation_bytes(size, tokens=tokens, text_tokens=text, samples=samples, half=half, checkpointing=on)
+            on: activation_bytes(size, tokens=tokens, text_tokens=text[0], samples=samples, half=half, checkpointing=on)
             for on in (True, False)
         }
 
@@ -177,14 +171,14 @@ def plan_training(
         adapters=adapters,
         rank=rank,
         tokens=tokens,
-        text_tokens=text,
+        text_tokens=text[0],
         samples_per_gpu=samples,
         checkpointing=checkpointing,
         activations=kept,
         options=options,
         steps=loop.steps,
         samples_per_step=loop.batch_size * loop.accumulation,
-        time=run_time(recipe, loop, parameters=size.parameters, tokens=tokens, gpus=gpus),
+        time=run_time(recipe, loop, parameters=size.parameters, tokens=tokens, text=text, gpus=gpus),
         warnings=_warnings(loop, command, gpus, tokens),
     )
 

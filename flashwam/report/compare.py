@@ -93,7 +93,9 @@ def _order(row: Row) -> tuple[Any, ...]:
 def format_table(rows: Sequence[Row], *, markdown: bool = False) -> str:
     """The comparison in a few lines, for a terminal or, with `markdown`, for a README."""
     teacher = full_teacher(rows)
+    sized = any(row.parameters for row in rows)
     head = ("model", "success", "95 % interval", "commitment", "ms a chunk", "speed-up")
+    head += ("parameters",) if sized else ()
     body = []
     for row in (r for r in rows if r.final):
         share, milliseconds = row.share(), row.latency.get("chunk_ms")
@@ -106,6 +108,7 @@ def format_table(rows: Sequence[Row], *, markdown: bool = False) -> str:
                 "-" if share.commitment is None else f"{share.commitment:.2f}",
                 "-" if milliseconds is None else f"{milliseconds:.3g}",
                 "-" if not (milliseconds and full) else f"{full / milliseconds:.1f}x",
+                *([row.parameters_text or "-"] if sized else []),
             )
         )
     if markdown:

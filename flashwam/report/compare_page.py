@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.report.compare_figures import draw_budget, draw_cross, draw_forest, draw_latency, draw_training
+from flashwam.report.motion_page import motion_section
 from flashwam.report.page import Callout, Figure, Section, Table
 from flashwam.report.results import Row
 from flashwam.report.verdict import best_student, verdict
@@ -48,6 +49,7 @@ def compare_sections(
         _speed_and_fidelity(finals, folder),
         _budget(rows, metrics or {}, folder),
         _cross(cross, folder) if cross else None,
+        motion_section(finals, folder),
         _pictures(finals),
     ]
     return [section for section in found if section is not None]
@@ -143,7 +145,7 @@ def _pictures(finals: Sequence[Row]) -> Section | None:
     if not shown:
         return None
     return Section(
-        heading="What they imagine",
+        heading="What they draw from the same noise",
         paragraphs=(
             "Decoded video of held-out windows. Of each window, from above: what happened, what the teacher "
             "draws at full steps, what this model draws from the same noise.",
@@ -200,12 +202,17 @@ def _fidelity_table(rows: Sequence[Row]) -> Table | None:
     measures += [(key, name, "latency") for key, name in _LATENCY.items() if any(key in r.latency for r in rows)]
     if not measures:
         return None
+    parts = sorted({key for row in rows for key in row.latency if key.startswith("part/")})
+    measures += [(key, f"{key.removeprefix('part/').removesuffix('_ms')} ms", "latency") for key in parts]
+    sized = any(row.parameters for row in rows)
     body = []
     for row in rows:
         values = [getattr(row, place).get(key) for key, _, place in measures]
-        body.append([row.label, str(row.total_nfe), *("" if v is None else f"{v:.3g}" for v in values)])
+        numbers = ["" if v is None else f"{v:.3g}" for v in values]
+        body.append([row.label, str(row.total_nfe), *numbers, *([row.parameters_text] if sized else [])])
     return Table(
-        columns=("model", "NFE", *(name for _, name, _ in measures)),
+        columns=("model", "NFE", *(name for _, name, _ in measures), *(["parameters"] if sized else [])),
         rows=body,
-        caption="NFE: network evaluations a chunk. Milliseconds as measured on the machine that evaluated.",
+        caption="NFE: network evaluations a chunk. Milliseconds as measured on the machine that evaluated."
+        + (" Parameters: all that stay in the deployed model." if sized else ""),
     )

@@ -73,7 +73,7 @@ def open_loop_measures(
     draws: int,
     decoders: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
 ) -> dict[str, float]:
-    """Errors, spread and sharpness of draws, keyed `<stream>_<measure>`.
+    """Errors, spread and sharpness of draws, keyed `<stream>_<measure>`, of the streams that both sides drew.
 
     `_error_teacher`: mean squared difference to `reference` (same noise). `_error_expert`: to the data.
     `_variance_ratio`: variance over the draws of one window, over the reference's; near 0 is collapse.
@@ -86,7 +86,7 @@ def open_loop_measures(
         decoders: Stream name -> latents [n, C, F, H, W] to images [n, F, 3, height, width].
     """
     measures = {}
-    for name in drawn[0]:
+    for name in (name for name in drawn[0] if name in reference[0]):
         error = expert = spread = reference_spread = count = 0.0
         for k, (ours, theirs) in enumerate(zip(drawn, reference, strict=True)):
             frames = ours[name].shape[2]

@@ -4,7 +4,7 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,12 @@ class Row:
         seeds: Of each pooled evaluation, its seed and task -> share.
         open_loop: Measure -> mean over the pooled evaluations.
         latency: Measure -> mean in milliseconds.
+        stages: Streams drawn together by one pass of the network; each by itself where it is not known.
+        motion: Per episode that has one: task, similarity of imagined and real motion, success.
+        first_motion: The same of an episode's first chunk.
         strips: PNGs of decoded video.
+        films: PNGs of real pictures above imagined ones, in closed loop.
+        parameters: Part -> parameters that stay in the deployed model; empty where unknown.
     """
 
     run: str
@@ -75,7 +80,12 @@ class Row:
     seeds: tuple[tuple[int | None, Mapping[str, Share]], ...]
     open_loop: Mapping[str, float]
     latency: Mapping[str, float]
+    stages: tuple[tuple[str, ...], ...] = ()
+    motion: tuple[tuple[str, float, bool], ...] = ()
+    first_motion: tuple[tuple[str, float, bool], ...] = ()
     strips: tuple[Path, ...] = ()
+    films: tuple[Path, ...] = ()
+    parameters: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def tasks(self) -> dict[str, Share]:
@@ -108,14 +118,22 @@ class Row:
         return text if self.final else f"{text} at {self.step}"
 
     @property
+    def parameters_text(self) -> str:
+        """ "1.23 M", all parts together; "" where unknown."""
+        count = sum(self.parameters.values())
+        unit, name = next(((u, n) for u, n in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if count >= u), (1, ""))
+        return f"{count / unit:.3g} {name}".rstrip() if count else ""
+
+    @property
     def driven(self) -> bool:
         """False for rows that were measured in the open loop alone."""
         return any(share.episodes for share in self.tasks.values())
 
     @property
     def total_nfe(self) -> int:
-        """Network evaluations a chunk."""
-        return sum(self.nfe.values())
+        """Network evaluations a chunk; streams of one stage share theirs."""
+        together = self.stages or tuple((name,) for name in self.nfe)
+        return sum(max(self.nfe[name] for name in stage) for stage in together)
 
     def share(self, *, multimodal: bool | None = None) -> Share:
         """Over all tasks, or over those with several ways (True) or one (False)."""
@@ -132,12 +150,14 @@ class Row:
             "final": self.final,
             "nfe": dict(self.nfe),
             "sampler": self.sampler,
+            "network_evaluations": self.total_nfe,
             "seed_rates": list(self.seed_rates),
             "overall": self.share().to_json(),
             "several_ways": several.to_json() if several.episodes else None,
             "tasks": {name: share.to_json() for name, share in self.tasks.items()},
             "open_loop": dict(self.open_loop),
             "latency": dict(self.latency),
+            "parameters": dict(self.parameters),
         }
 
 
@@ -210,7 +230,7 @@ def pool_evaluations(results: Sequence[Mapping[str, Any]]) -> list[Row]:
     Two folders whose runs share a name and a seed are told apart by the folders above them. Pictures that are named but
     are not there any more, as in results that were kept without them, are counted in a warning and left out.
     """
-    gone = [result["file"] for result in results if result.get("strip") and _strip(result) is None]
+    gone = [r["file"] for r in results if any(r.get(kind) and _picture(r, kind) is None for kind in ("strip", "film"))]
     if gone:
         logger.warning("%d evaluations name pictures that are not there, %s first", len(gone), gone[0])
     clashes: dict[tuple[Any, ...], set[Path]] = {}
@@ -237,7 +257,12 @@ def pool_evaluations(results: Sequence[Mapping[str, Any]]) -> list[Row]:
             seeds=tuple((part.get("seed"), _tasks(part)) for part in parts),
             open_loop=_mean([p.get("open_loop") for p in parts]),
             latency=_mean([p.get("latency") for p in parts]),
-            strips=tuple(path for p in parts if (path := _strip(p)) is not None),
+            stages=tuple(tuple(stage) for stage in parts[0].get("stages", ())),
+            motion=tuple(one for p in parts for one in _motion(p, "motion")),
+            first_motion=tuple(one for p in parts for one in _motion(p, "first_motion")),
+            strips=tuple(path for p in parts if (path := _picture(p, "strip")) is not None),
+            films=tuple(path for p in parts if (path := _picture(p, "film")) is not None),
+            parameters=next((p["parameters"] for p in parts if p.get("parameters")), {}),
         )
         for (run, nfe, sampler, step), parts in groups.items()
     ]
@@ -247,8 +272,17 @@ def _key(result: Mapping[str, Any], run: str) -> tuple[Any, ...]:
     return run, tuple(result["nfe"].items()), result.get("sampler", "own"), result.get("step")
 
 
-def _strip(result: Mapping[str, Any]) -> Path | None:
-    if not result.get("strip"):
+def _motion(result: Mapping[str, Any], which: str) -> list[tuple[str, float, bool]]:
+    return [
+        (name, float(alike), bool(success))
+        for name, task in result["tasks"].items()
+        for alike, success in zip(task.get(which) or (), task.get("outcomes") or (), strict=False)
+        if alike is not None
+    ]
+
+
+def _picture(result: Mapping[str, Any], kind: str) -> Path | None:
+    if not result.get(kind):
         return None
-    places = (result["folder"] / result["strip"], Path(result["file"]).parent / result["strip"])
+    places = (result["folder"] / result[kind], Path(result["file"]).parent / result[kind])
     return next((path for path in places if path.is_file()), None)

@@ -2,8 +2,11 @@
 """Intervals for shares of successes."""
 
 import math
+from collections.abc import Hashable, Sequence
 
-__all__ = ["difference_interval", "wilson"]
+import numpy as np
+
+__all__ = ["difference_interval", "within_correlation", "wilson"]
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -46,3 +49,39 @@ def difference_interval(
     low = p1 - p2 - math.hypot(p1 - low1, high2 - p2)
     high = p1 - p2 + math.hypot(high1 - p1, p2 - low2)
     return low, high
+
+
+def within_correlation(
+    first: Sequence[float], second: Sequence[float], groups: Sequence[Hashable], confidence: float = 0.95
+) -> tuple[float, float, float] | None:
+    """Pearson's r of two quantities after each group's own means are taken away, with Fisher's interval.
+
+    What only sets the groups apart, such as one task being harder and slower than another, is thereby left out.
+
+    Args:
+        first, second: n values each.
+        groups: Of each value.
+        confidence: Two-sided level.
+
+    Returns:
+        (r, low, high); None where the groups leave fewer than four degrees of freedom or one quantity never varies.
+    """
+    from scipy.stats import norm
+
+    kinds = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    member = np.array([kinds[group] for group in groups], dtype=int)
+    if len(member) - len(kinds) < 4:
+        return None
+    centred = []
+    for values in (first, second):
+        x = np.asarray(values, dtype=float)
+        centred.append(x - (np.bincount(member, x) / np.bincount(member))[member])
+    norms = np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum())
+    if norms < 1e-12:
+        return None
+    r = float(np.clip((centred[0] * centred[1]).sum() / norms, -1, 1))
+    if abs(r) > 1 - 1e-12:
+        return r, r, r
+    # A correlation of n pairs has n - 3 in Fisher's formula; every further mean that was taken away costs one more.
+    reach = norm.ppf(0.5 + confidence / 2) / math.sqrt(len(member) - len(kinds) - 2)
+    return r, math.tanh(math.atanh(r) - reach), math.tanh(math.atanh(r) + reach)

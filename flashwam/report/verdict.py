@@ -4,6 +4,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flashwam.report.motion import correlation_text, motion_link
 from flashwam.report.results import Row, Share
 from flashwam.report.stats import difference_interval
 
@@ -142,6 +143,21 @@ def _euler_cost(rows: Sequence[Row]) -> list[str]:
     )
 
 
+def _imagination(best: Row | None, teacher: Row | None) -> list[str]:
+    found = []
+    for row in (teacher, best):
+        link = motion_link(row) if row is not None else None
+        if link is not None and link.correlation is not None:
+            _, low, high = link.correlation
+            tie = "goes with" if low > 0 else "goes against" if high < 0 else "tells nothing of"
+            found.append(
+                f"{row.label} foresees motion with similarity {link.similarity:.2f}, and within tasks that {tie} "
+                f"success (r {correlation_text(link.correlation)}"
+                + (f", in the first chunk alone {correlation_text(link.foretold)})" if link.foretold else ")")
+            )
+    return ["; ".join(found) + "."] if found else []
+
+
 def cross_losses(cross: Mapping[str, Any]) -> list[dict[str, Any]]:
     """How much commitment each stream of each student loses, from the cross table.
 
@@ -244,4 +260,4 @@ def verdict(rows: Sequence[Row], cross: Mapping[str, Any] | None = None) -> list
         if len(_students(rows)) > 1:
             sentences.append(_among_students(_students(rows)))
         sentences += [text for text in (_against_untrained(best, rows), _commitment(best, teacher, rows)) if text]
-    return sentences + _euler_cost(rows) + _losing_stream(rows, teacher, cross)
+    return sentences + _imagination(best, teacher) + _euler_cost(rows) + _losing_stream(rows, teacher, cross)

@@ -164,6 +164,9 @@ class RemotePolicy:
         held = 0 if self._first is None else 1
         return self._state[:, held:].transpose(1, 2, 0).reshape(1, -1, self._state.shape[0])
 
+    def foreseen(self) -> None:
+        """See `ChunkPolicy.foreseen`: the protocol carries actions alone."""
+
     def observe(self, seen: np.ndarray, controls: np.ndarray) -> None:
         """Tells what was seen, uint8 [1, F', H, W, 3], after each N of the executed controls [1, F' * N, U]."""
         start = time.perf_counter()

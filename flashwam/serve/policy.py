@@ -112,12 +112,12 @@ def load_served(
     """Loads a checkpoint with its codec.
 
     Args:
-        folder: A teacher's or student's folder, or a run folder; with a preset, any LingBot-VA checkpoint.
+        folder: A teacher's or student's folder, or a run folder; with a preset, a checkpoint that its family knows.
         nfe: Steps such as "1v/2a", or "full"; what the checkpoint itself says if None.
         device: Where it runs.
         preset: For a checkpoint that flashwam did not write, see `load_wam`.
-        base: LingBot-VA's checkpoint with ``vae/``, ``text_encoder/`` and ``tokenizer/``; that of `folder` itself, or
-            the one noted in its ``codec.json``, if None.
+        base: Checkpoint with ``vae/``, ``text_encoder/`` and ``tokenizer/``; that of `folder` itself, or the one noted
+            in its ``codec.json``, if None.
 
     Raises:
         FileNotFoundError, ValueError: it cannot be loaded or sampled.

@@ -16,12 +16,14 @@ from torch import Tensor
 from flashwam.data.codec import Codec
 from flashwam.sampling import Rollout, StreamSampler
 from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv, pooled_envs
+from flashwam.sim.motion import motion_similarity
 from flashwam.sim.tasks import TaskSpec, commitment, get_task
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["ChunkPolicy", "TaskResult", "drive", "run_task"]
+__all__ = ["ChunkPolicy", "LocalPolicy", "TaskResult", "drive", "run_task"]
 
 _LEADING_CONTROLS = 8
+_FILM_PICTURES = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,11 @@ class TaskResult:
         chunks: Chunks drawn, all episodes in lock-step.
         seconds: Stage -> seconds spent on it, such as "video".
         environment_seconds: Seconds of physics and pictures.
+        motion: Per episode, how alike the imagined and the real motion were, in [-1, 1], mean over its chunks; NaN
+            where nothing moved or nothing was imagined. Empty where the policy does not show what it imagines.
+        first_motion: The same of the first chunk alone, before anything can have gone wrong.
+        film: Of the first episode, the picture after each chunk, real ones above imagined ones,
+            uint8 [2, K, H, W, 3]; None like `motion`.
     """
 
     task: str
@@ -49,6 +56,9 @@ class TaskResult:
     chunks: int
     seconds: Mapping[str, float] = field(default_factory=dict)
     environment_seconds: float = 0.0
+    motion: tuple[float, ...] = ()
+    first_motion: tuple[float, ...] = ()
+    film: np.ndarray | None = None
 
 
 class ChunkPolicy(Protocol):
@@ -73,6 +83,9 @@ class ChunkPolicy(Protocol):
         """Controls to execute now, float32 [B, F' * N, U]: those of the F' frames that are executed before the next
         call, all of a chunk that are not observed yet or fewer."""
 
+    def foreseen(self) -> np.ndarray | None:
+        """The picture imagined for the moment after these controls, uint8 [B, H, W, 3]; None where that is unknown."""
+
     def observe(self, seen: np.ndarray, controls: np.ndarray) -> None:
         """Pictures after every N controls, uint8 [B, F', H, W, 3], and what was executed, [B, F' * N, U]."""
 
@@ -94,6 +107,7 @@ class LocalPolicy:
         self.seconds: dict[str, float] = {}
         self._wam, self._samplers, self._codec = wam, samplers, codec
         self._first: Tensor | None = None
+        self._last: Tensor | None = None
 
     def reset(self, prompt: str, frames: np.ndarray, *, seed: int) -> None:
         """See `ChunkPolicy.reset`."""
@@ -110,11 +124,16 @@ class LocalPolicy:
     def controls(self) -> np.ndarray:
         """See `ChunkPolicy.controls`."""
         before, executed = dict(self._rollout.seconds), self._rollout.executed
-        drawn = self._rollout.predict()["action"]
+        drawn = self._rollout.predict()
         self.chunks += 1
         for name, seconds in self._rollout.seconds.items():
             self.seconds[name] = self.seconds.get(name, 0.0) + seconds - before[name]
-        return self._codec.controls(drawn[:, :, executed])
+        self._last = drawn["video"][:, :, executed][:, :, -1:] if "video" in drawn else None
+        return self._codec.controls(drawn["action"][:, :, executed])
+
+    def foreseen(self) -> np.ndarray | None:
+        """See `ChunkPolicy.foreseen`; None for a model that never draws the video."""
+        return None if self._last is None else self._codec.pictures(self._last)[:, 0]
 
     def observe(self, seen: np.ndarray, controls: np.ndarray) -> None:
         """See `ChunkPolicy.observe`."""
@@ -177,6 +196,7 @@ def drive(policy: ChunkPolicy, task: TaskSpec | str, *, episodes: int, seed: int
     steps: list[int] = []
     starts: list[np.ndarray] = []
     environment_seconds = 0.0
+    imagined: list[_Imagined] = []
     for begin in range(0, episodes, group):
         envs = pooled_envs(task, min(group, episodes - begin), size=size)
         clock = time.perf_counter()
@@ -185,15 +205,21 @@ def drive(policy: ChunkPolicy, task: TaskSpec | str, *, episodes: int, seed: int
         policy.reset(task.prompt, frames, seed=1_000_003 * seed + 17 + begin)
         running = np.ones(len(envs), dtype=bool)
         leading: list[np.ndarray] = []
+        beside = _Imagined(frames)
         while True:
             controls = policy.controls()
             leading.append(controls)
+            foreseen = policy.foreseen()
             clock = time.perf_counter()
             seen = _execute(envs, controls, running, policy.per_frame)
             environment_seconds += time.perf_counter() - clock
             if not running.any():
                 break
+            if foreseen is not None:
+                beside.compare(foreseen, seen[:, -1], running)
             policy.observe(seen, controls)
+        if foreseen is not None:
+            imagined.append(beside)
         success += [bool(env.success) for env in envs]
         ways += [env.way() for env in envs]
         steps += [env.steps for env in envs]
@@ -211,7 +237,53 @@ def drive(policy: ChunkPolicy, task: TaskSpec | str, *, episodes: int, seed: int
         chunks=policy.chunks - chunks,
         seconds={name: seconds - before.get(name, 0.0) for name, seconds in policy.seconds.items()},
         environment_seconds=environment_seconds,
+        motion=tuple(float(value) for one in imagined for value in one.similarity()),
+        first_motion=tuple(float(value) for one in imagined for value in one.similarity(chunks=1)),
+        film=imagined[0].film() if imagined else None,
     )
+
+
+class _Imagined:
+    """What a group of episodes foresaw beside what they saw.
+
+    Args:
+        frames: Their first pictures, uint8 [B, H, W, 3].
+    """
+
+    def __init__(self, frames: np.ndarray) -> None:
+        self._before = frames
+        self._compared: list[np.ndarray] = []
+        self._pictures: list[np.ndarray] = []
+
+    def compare(self, foreseen: np.ndarray, seen: np.ndarray, running: np.ndarray) -> None:
+        """One chunk: pictures uint8 [B, H, W, 3] for its end, and which episodes [B] still run there."""
+        foreseen = _resized(foreseen, seen.shape[1:3])
+        alike = np.full(len(seen), np.nan)
+        alike[running] = motion_similarity(self._before[running], foreseen[running], seen[running])
+        self._compared.append(alike)
+        if running[0] and len(self._pictures) < _FILM_PICTURES:
+            self._pictures.append(np.stack([seen[0], foreseen[0]]))
+        self._before = seen
+
+    def similarity(self, *, chunks: int | None = None) -> np.ndarray:
+        """[B], mean over those of the first `chunks` (all if None) that moved; NaN where none did."""
+        compared = np.stack([np.full(len(self._before), np.nan), *self._compared[:chunks]])
+        moved = np.isfinite(compared)
+        total = np.where(moved, compared, 0).sum(0)
+        return np.divide(total, moved.sum(0), out=np.full(len(total), np.nan), where=moved.any(0))
+
+    def film(self) -> np.ndarray | None:
+        """[2, K, H, W, 3]."""
+        return np.stack(self._pictures, 1) if self._pictures else None
+
+
+def _resized(pictures: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 [B, H, W, 3] at the simulator's size, for a codec that works at another."""
+    if pictures.shape[1:3] == size:
+        return pictures
+    values = torch.from_numpy(pictures).movedim(-1, 1).float()
+    values = torch.nn.functional.interpolate(values, size=size, mode="area")
+    return values.round().to(torch.uint8).movedim(1, -1).numpy()
 
 
 def _execute(envs: list[MetaWorldEnv], controls: np.ndarray, running: np.ndarray, per_frame: int) -> np.ndarray:

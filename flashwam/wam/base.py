@@ -10,7 +10,7 @@ Stream tensors are [B, C, F, H, W]; actions are [B, A, F, N, 1] with N actions p
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
@@ -41,6 +41,8 @@ class RolloutSession(ABC):
 
     frame_index: int
     """Absolute latent frame of the next chunk's first frame."""
+    part_seconds: Mapping[str, float] = MappingProxyType({})
+    """Part of the model -> seconds spent in it so far, where a family tells its parts apart."""
 
     @abstractmethod
     def velocity(self, noisy: Mapping[str, Tensor], sigma: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -50,6 +52,24 @@ class RolloutSession(ABC):
             noisy: The streams of one of the model's stages -> [B, C, F, H, W].
             sigma: The same streams -> [B, F].
         """
+
+    def features(self, noisy: Mapping[str, Tensor], sigma: Mapping[str, Tensor], *, blocks: Sequence[int]) -> Tensor:
+        """`WorldActionModel.features` of the current chunk under the cache, which these tokens never enter.
+
+        Args:
+            noisy, sigma: As in `velocity`, video among them; text is not guided.
+            blocks: As in `WorldActionModel.features`.
+        """
+        raise ValueError(f"{type(self).__name__} gives no features: the model's family has to write `features`")
+
+    def probe(self, noise: Mapping[str, Tensor], sigma: Mapping[str, Tensor]) -> None:
+        """Looks once at the current chunk's `WorldActionModel.probes`; later velocities of the chunk know what it saw.
+
+        Args:
+            noise: Every stream of the model -> the noise of its chunk, [B, C, F, H, W], behind frames that are given.
+            sigma: The same streams -> [B, F], 1, and 0 for frames that are given.
+        """
+        raise ValueError(f"{type(self).__name__} draws every stream: the model has no probes to look at")
 
     @abstractmethod
     def append(self, stream: str, clean: Tensor, *, predicted: bool) -> None:
@@ -79,6 +99,9 @@ class WorldActionModel(nn.Module, ABC):
             observation, given as a condition (`clean` of that frame); its noisy slot is noised and predicted like the
             others, and nothing older is known.
         frame_levels: Whether the frames of one stream may stand at different noise levels.
+        probes: Streams that are looked at once, from pure noise, and never drawn; whole stages. `velocity` is not asked
+            for them and needs `noise` in its context.
+        feature_blocks: How many blocks `features` can be taken after; 0 for a family without `features`.
         settings: Keywords that `create` was given, for a family that saves as `save_plain` does.
         adapter_targets: Linear layers that low-rank adapters go to by default, by the ends of their names.
         compute_options: Keywords of `create` that say how the network computes, not what it is; `from_pretrained`
@@ -87,6 +110,7 @@ class WorldActionModel(nn.Module, ABC):
 
     conditions_on_first: bool = False
     frame_levels: bool = True
+    probes: tuple[str, ...] = ()
     adapter_targets: ClassVar[tuple[str, ...]] = ()
     compute_options: ClassVar[tuple[str, ...]] = ()
     streams: tuple[str, ...]
@@ -146,7 +170,8 @@ class WorldActionModel(nn.Module, ABC):
                 out and takes part with its clean tokens alone.
             sigma: Stream name -> [B, F'] in [0, 1], one level per latent frame.
             clean: Stream name -> [B, C, F, H, W].
-            context: "text" [B, L, D]; optional "clean_sigma" (stream name -> [B, F], the clean slots' own level),
+            context: "text" [B, L, D]; for a model with `probes`, "noise" (every stream -> [B, C, F', H, W], what they
+                are looked at from); optional "clean_sigma" (stream name -> [B, F], the clean slots' own level),
                 "chunk_frames" and "window_chunks" (ints that replace the model's own), and "kept" (a `Kept`, the same
                 for calls without gradient that share weights, `clean` and the rest of the context: a family may keep
                 there what these alone determine, or ignore it).
@@ -165,6 +190,54 @@ class WorldActionModel(nn.Module, ABC):
         """`velocity`, for wrappers that hook the forward call."""
         return self.velocity(noisy, sigma, clean, context)
 
+    @property
+    def feature_blocks(self) -> int:
+        """How many blocks `features` can be taken after."""
+        return 0
+
+    def feature_width(self, blocks: Sequence[int]) -> int:
+        """Channels of `features` of these blocks."""
+        raise self._no_features()
+
+    def features(
+        self,
+        noisy: Mapping[str, Tensor],
+        sigma: Mapping[str, Tensor],
+        clean: Mapping[str, Tensor],
+        context: Mapping[str, Any],
+        *,
+        blocks: Sequence[int],
+    ) -> Tensor:
+        """Hidden states of the video's noisy tokens in the pass that `velocity` makes, which ends after the deepest.
+
+        Args:
+            noisy, sigma, clean, context: As in `velocity`; streams that are not drawn together with the video may be
+                left out.
+            blocks: After which blocks, from 0, ascending.
+
+        Returns:
+            [B, D, F', h, w] for tokens on a grid of h x w, float32 or better: of every block the hidden states,
+            normalised over channels without weights, one after the other.
+
+        Raises:
+            ValueError: the family gives no features, or lacks a block.
+        """
+        raise self._no_features()
+
+    def _no_features(self) -> ValueError:
+        return ValueError(
+            f"{type(self).__name__} gives no hidden states: to be looked into, a family writes `feature_blocks`, "
+            "`feature_width`, `features`, and `features` of its session"
+        )
+
+    def feature_session(self, text: Tensor, *, blocks: Sequence[int]) -> RolloutSession:
+        """A rollout that is asked for nothing but `features` of these blocks; a family may run no deeper ones."""
+        return self.session(text)
+
+    def deployed_parameters(self) -> dict[str, int]:
+        """Part -> parameters that are there when the model acts."""
+        return {"model": sum(p.numel() for p in self.parameters())}
+
     def session(
         self, text: Tensor, *, null_text: Tensor | None = None, guidance: Mapping[str, float] | None = None
     ) -> RolloutSession:
@@ -179,6 +252,17 @@ class WorldActionModel(nn.Module, ABC):
     def pass_tokens(self, frames: int) -> int | None:
         """Tokens of one sample in `velocity` over F = `frames`, text aside; None if a family cannot say."""
         return None
+
+    @property
+    def predicted(self) -> Mapping[str, Tensor]:
+        """Stream name -> bool, broadcastable to [C, F, H, W] of a chunk: False where nothing is put out, so that no
+        loss is taken there. Streams that are put out whole are absent."""
+        return {}
+
+    @property
+    def text_shape(self) -> tuple[int | None, int | None]:
+        """(L, D) of the text embeddings it is made for; None where any will do or a family cannot say."""
+        return None, None
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the weights in the family's own layout, or as `flashwam.wam.plain` does."""

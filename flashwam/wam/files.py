@@ -54,6 +54,20 @@ class FamilyFiles(ABC):
     ) -> tuple[WorldActionModel, str, Mapping[str, StreamSpec], dict[str, Any]]:
         """A checkpoint of another tool under a preset: model, kind, streams, and what else is known."""
 
+    def import_weights(self, source: Path, target: Path) -> None:
+        """Writes another tool's weights, in a layout that no model is loaded from, as a model folder.
+
+        Further keywords are the family's own settings: whatever the weights do not say of themselves.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: its keys match nothing; or the family knows no such layout.
+        """
+        raise ValueError(
+            f"{source}: this family loads every layout it knows as it is, so there is nothing to import; name one of "
+            f"its presets where it is used: {', '.join(self.presets) or 'none'}"
+        )
+
     @abstractmethod
     def encodes(self, autoencoder: str) -> bool:
         """Whether `encoders` can use a checkpoint whose autoencoder is of this class."""
@@ -67,6 +81,18 @@ class FamilyFiles(ABC):
         self, folder: Path, *, preset: str | None, base: Path | None, dtype: torch.dtype, device: str
     ) -> tuple[Callable[[], Any], dict[str, Any]]:
         """What opens an episode's codec, and what a client must know of it."""
+
+    def frame_codec(
+        self, folder: Path, *, preset: str | None = None, base: Path | None = None, dtype: torch.dtype, device: str
+    ) -> Any:
+        """The codec of episodes in lock-step, a picture per latent frame, with what `flashwam.data.codec.Codec` has.
+
+        Raises:
+            ValueError: the family's autoencoder needs several pictures per latent frame.
+        """
+        raise ValueError(
+            f"{folder}: the simulator shows one picture per latent frame, and the autoencoder of this model needs more"
+        )
 
     @abstractmethod
     def note_codec(

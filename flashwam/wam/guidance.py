@@ -2,6 +2,8 @@
 """Classifier-free guidance of some streams."""
 
 from collections.abc import Callable, Collection, Mapping, MutableMapping
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,7 @@ def guided_velocity(
     together_with: Callable[[Collection[str]], Collection[str]] = set,
     kept: MutableMapping[str, Kept] | None = None,
     together: bool | None = None,
+    context: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Tensor]:
     """v_u + w (v_c - v_u) for the streams in `scales`, v_c for the others.
 
@@ -41,17 +44,18 @@ def guided_velocity(
         kept: The same mapping, empty at first, for calls without gradient that differ in `noisy` and `sigma` alone:
             what the model keeps between them, by prompt.
         together: Both prompts in one forward of 2B rows; None for the faster of the two.
+        context: What else the model is told, beside text; with it prompts go through forwards of their own.
     """
     guided = {name: scale for name, scale in scales.items() if name in noisy and scale != 1}
 
     def run(prompt: str, *parts: Mapping[str, Tensor], text: Tensor) -> dict[str, Tensor]:
-        context: dict[str, object] = {"text": text}
+        told: dict[str, Any] = {**context, "text": text}
         if kept is not None:
-            context["kept"] = kept.setdefault(prompt, Kept())
-        return model(*parts, context)
+            told["kept"] = kept.setdefault(prompt, Kept())
+        return model(*parts, told)
 
     if together is None:
-        together = len(guided) == len(noisy) and text.device.type != "cpu"
+        together = len(guided) == len(noisy) and text.device.type != "cpu" and not context
     if guided and together:
         twice = ({name: torch.cat([x, x]) for name, x in part.items()} for part in (noisy, sigma, clean))
         both = run("both", *twice, text=torch.cat([text, null_text.expand_as(text)]))

@@ -78,7 +78,6 @@ def test_the_ends_are_exact_and_the_grid_holds_the_table_from_noise_to_data(shif
     torch.testing.assert_close(grid.flip(0), table, rtol=0, atol=1e-14)
     assert grid[0] == 1
     assert bool((grid.diff() < 0).all())
-    torch.testing.assert_close(schedule.index(grid), torch.arange(999, -1, -1).double(), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("shift", SHIFTS)
@@ -118,6 +117,38 @@ def test_single_precision_and_scalars_follow_double_precision():
     assert isinstance(schedule.sigma(0.3), float)
     assert schedule.sigma(0.3) == float(schedule.sigma(u[600]))
     assert schedule.sigma(torch.tensor(0.3, dtype=torch.float64)).shape == ()
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_index_is_an_exact_integer_at_the_tables_levels(shift, dtype):
+    schedule = VPSchedule(snr_shift=shift)
+    levels = schedule.levels(dtype=dtype)
+    assert torch.equal(schedule.index(levels), torch.arange(-1, 1000, dtype=dtype))
+    # However a share of draws was computed, it names its entry exactly.
+    shares = torch.arange(1001, dtype=torch.float64) / 1000
+    for u in (shares, (1 - shares).flip(0), torch.linspace(1, 0, 1001, dtype=torch.float64).flip(0)):
+        assert torch.equal(schedule.sigma(u), schedule.levels())
+    assert torch.equal(schedule.index(schedule.training_grid().to(dtype)), torch.arange(999, -1, -1, dtype=dtype))
+
+
+def test_between_levels_the_index_is_linear_in_sigma():
+    schedule = VPSchedule(snr_shift=3.0)
+    levels = schedule.levels()
+    for share in (0.25, 0.5, 0.9):
+        between = torch.lerp(levels[:-1], levels[1:], share)
+        expected = torch.arange(-1, 999, dtype=torch.float64) + share
+        torch.testing.assert_close(schedule.index(between), expected, atol=1e-9, rtol=0)
+    sigma = torch.tensor([0.3, float(levels[400])], dtype=torch.float64, requires_grad=True)
+    schedule.index(sigma).sum().backward()
+    below = schedule.index(sigma.detach()).floor().long() + 1
+    assert sigma.grad.tolist() == pytest.approx((1 / (levels[below + 1] - levels[below])).tolist())
+
+
+def test_half_precision_levels_are_taken_as_float32():
+    schedule, sigma = VPSchedule(), torch.tensor([0.0, 0.5, 1.0], dtype=torch.bfloat16)
+    assert torch.equal(schedule.index(sigma), schedule.index(sigma.float()))
+    assert schedule.index(sigma).dtype == torch.float32
 
 
 def test_levels_first_seen_in_inference_mode_still_carry_gradients():

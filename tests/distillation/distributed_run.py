@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A toy distillation for torchrun: `distributed_run.py FOLDER STRATEGY[-OPTION...]`.
+"""Toy distillations for torchrun, one after the other: `distributed_run.py (FOLDER STRATEGY[-OPTION...])...`.
 
 Options: lora (adapters), on_policy (the method), teacher (shard it too), killed (one process dies on the way, once),
-bf16 (precision), offload (the optimiser's state), lingbot (a real network, a teacher of the same kind in three steps).
+bf16 (precision), offload (the optimiser's state), lingbot and cogvideox (real networks with a teacher of the same kind;
+lingbot's jumps in three steps, cogvideox's training has two).
 """
 
 import os
@@ -21,6 +22,7 @@ from flashwam.distillation.methods import make_method
 from flashwam.distillation.trainer import train
 from flashwam.pipeline import set_precision
 from flashwam.recipe import LoopConfig, LoraConfig
+from flashwam.wam.cogvideox import CogVideoX
 
 
 class Dies(ToySource):
@@ -37,6 +39,31 @@ class Dies(ToySource):
         return super().batch(indices)
 
 
+def cogvideox_model(seed: int) -> CogVideoX:
+    """Of the size of the waves, with a learned table of positions; action head and table are not left at zero."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = CogVideoX.create(
+            latent_size=(4, 4),
+            chunk_frames=4,
+            actions_per_frame=2,
+            action_dim=4,
+            num_attention_heads=2,
+            attention_head_dim=16,
+            num_layers=1,
+            out_channels=3,
+            time_embed_dim=8,
+            text_embed_dim=8,
+            max_text_seq_length=2,
+            use_rotary_positional_embeddings=True,
+            use_learned_positional_embeddings=True,
+        )
+        with torch.no_grad():
+            for value in model.parameters():
+                value.add_(torch.randn_like(value) * 0.1)
+    return model
+
+
 def _levels_are_exact(model: torch.nn.Module, inputs: tuple) -> None:
     """Noise levels must reach a model as they were drawn, whatever its weights are rounded to."""
     rounded = {name: level.dtype for name, level in inputs[1].items() if level.dtype != torch.float32}
@@ -48,6 +75,8 @@ def run(folder: Path, asked: str) -> Path:
     """Six steps of two accumulated batches, one stream without a loss; checkpoints on the way."""
     strategy, *options = asked.split("-")
     adapted, on_policy, lingbot = "lora" in options, "on_policy" in options, "lingbot" in options
+    joint = "cogvideox" in options
+    make = lingbot_model if lingbot else cogvideox_model if joint else None
     streams = {
         "video": StreamSpec.from_config(
             "video",
@@ -58,8 +87,11 @@ def run(folder: Path, asked: str) -> Path:
                 "teacher_substeps": 3 if lingbot else 1,
             },
         ),
-        "action": StreamSpec.from_config("action", {"shift": 1.0, "weight": float(on_policy or lingbot)}),
+        "action": StreamSpec.from_config("action", {"shift": 1.0, "weight": float(on_policy or make is not None)}),
     }
+    if joint:
+        vp = {"schedule": {"name": "vp", "snr_shift": 1.0}}
+        streams = {name: StreamSpec.from_config(name, vp) for name in streams}
     loop = LoopConfig(
         method="on_policy" if on_policy else "consistency",
         strategy=strategy,
@@ -67,17 +99,17 @@ def run(folder: Path, asked: str) -> Path:
         offload="offload" in options,
         shard_teacher="teacher" in options,
         lora=LoraConfig(rank=2, alpha=4, targets=("video", "action", "shared")) if adapted else None,
-        steps=6,
+        steps=2 if joint else 6,
         batch_size=8,
         accumulation=2,
-        lr=1e-3 if lingbot else 1e-2,
+        lr=1e-2 if make is None else 1e-3,
         log_every=1,
         warmup_steps=2,
         save_every=2,
         diagnose_every=3,
     )
-    if lingbot:
-        student, teacher = (lingbot_model(seed) for seed in (1, 2))
+    if make is not None:
+        student, teacher = (make(seed) for seed in (1, 2))
         for model in (student, teacher):
             model.register_forward_pre_hook(_levels_are_exact)
     else:
@@ -85,11 +117,12 @@ def run(folder: Path, asked: str) -> Path:
     set_precision(loop, student, teacher)
     method = make_method(loop, streams, student, teacher=student if adapted else teacher)
     dies = "killed" in options and os.environ.get("RANK") == "1"
-    source = Waves() if lingbot else Dies(folder.with_name("died")) if dies else ToySource()
+    source = Waves() if make is not None else Dies(folder.with_name("died")) if dies else ToySource()
     return train(method, source, loop, run_dir=folder, seed=0)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    run(Path(sys.argv[1]), sys.argv[2])
+    for folder, asked in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        run(Path(folder), asked)
     torch.distributed.destroy_process_group()

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 
+import numpy as np
 import pytest
-from synthetic import CROSS, benchmark, evaluation, open_loop, write
+from synthetic import CROSS, benchmark, evaluation, open_loop, strip, write
 
 from flashwam.report.compare import compare, gather
+from flashwam.report.motion import motion_link
+from flashwam.report.motion_page import motion_section
 from flashwam.report.results import pool_evaluations, read_evaluations
 from flashwam.report.stats import difference_interval, wilson
 from flashwam.report.verdict import cross_losses, verdict
@@ -33,6 +36,60 @@ def test_the_page_of_a_whole_benchmark_is_self_contained_and_holds_the_numbers(t
     assert {"success.png", "latency.png", "budget.png", "training.png", "cross.png"} <= names
     assert result["table"].splitlines()[2].startswith("teacher 10v/20a")
     assert "| on_policy 1v/1a | 0.92 | 0.88 to 0.95 | 0.91 | 16 | 10.0x |" in (out / "compare.md").read_text()
+
+
+def test_streams_drawn_by_one_pass_count_once(tmp_path):
+    apart, together = rows_of(
+        tmp_path,
+        evaluation("teacher_apart", nfe=(10, 20)),
+        evaluation("teacher_joint", nfe=(10, 20), stages=[["video", "action"]]),
+    )
+    assert {apart.run: apart.total_nfe, together.run: together.total_nfe} == {"teacher_apart": 30, "teacher_joint": 20}
+
+
+def with_motion(result, alike):
+    """`result` with the similarity of every episode, a function of its success."""
+    rng = np.random.default_rng(3)
+    for task in result["tasks"].values():
+        outcomes = [1] * task["success"] + [0] * (task["episodes"] - task["success"])
+        noise = rng.uniform(-0.1, 0.1, len(outcomes))
+        task |= {"outcomes": outcomes, "motion": [alike(o) + float(n) for o, n in zip(outcomes, noise, strict=True)]}
+        task["first_motion"] = [0.5 + 0.3 * (i % 7 == 0) for i in range(len(outcomes))]
+    # An episode that ended within its first chunk.
+    next(iter(result["tasks"].values()))["motion"][0] = None
+    return result
+
+
+def test_imagination_is_related_to_success_and_shown(tmp_path):
+    told = with_motion(evaluation("teacher", nfe=(10, 10), rates=0.8), lambda success: 0.4 + 0.3 * success)
+    untold = with_motion(evaluation("flash_wam", rates=0.5), lambda success: 0.3)
+    runs = [write(tmp_path / result["run"], result | {"film": "film.png"}) for result in (told, untold)]
+    for run in runs:
+        strip(run / "film.png")
+    result = compare(runs, out=tmp_path / "out")
+    rows, *_ = gather(runs, tmp_path / "out")
+    links = {row.run: motion_link(row) for row in rows}
+    assert links["teacher"].episodes == 5 * 50 - 1
+    assert links["teacher"].succeeded - links["teacher"].failed == pytest.approx(0.3, abs=0.03)
+    assert links["teacher"].correlation[1] > 0.8
+    _, low, high = links["teacher"].foretold
+    assert low < 0 < high
+    r, low, high = links["flash_wam"].correlation
+    assert low < 0 < high
+    (sentence,) = [text for text in result["verdict"] if "foresees motion" in text]
+    assert "teacher 10v/10a foresees motion" in sentence
+    assert "goes with success" in sentence.split(";")[0]
+    assert "tells nothing of success" in sentence.split(";")[1]
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert (tmp_path / "out" / "motion.png").is_file()
+    assert f"{r:+.2f} ({low:+.2f} to {high:+.2f})" in page
+    assert "What they imagined, and what happened" in page
+
+
+def test_without_motion_there_is_no_such_section(tmp_path):
+    rows = rows_of(tmp_path, evaluation("teacher", nfe=(10, 10)), evaluation("flash_wam"))
+    assert motion_section(rows, tmp_path) is None
+    assert [motion_link(row) for row in rows] == [None, None]
 
 
 def test_a_run_without_evaluations_is_refused_with_the_command_that_helps(tmp_path):
@@ -179,3 +236,16 @@ def test_open_loop_rows_without_episodes_are_compared_too(tmp_path):
     assert page.endswith("compare.html")
     assert "action error to teacher" in text
     assert "What came out" not in text
+
+
+def test_parameters_of_the_deployed_model_are_shown_where_they_are_known(tmp_path):
+    runs = benchmark(tmp_path)
+    for path in (runs[-1] / "evaluations").glob("*.json"):
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({**content, "parameters": {"backbone": 1_200_000, "expert": 34_000}}))
+    result = compare(runs, out=tmp_path / "out")
+    head, *_ = result["table"].splitlines()
+    assert head.endswith("parameters")
+    assert sum(line.endswith("1.23 M") for line in result["table"].splitlines()) > 0
+    assert "1.23 M" in (tmp_path / "out" / "compare.html").read_text()
+    assert {"backbone": 1_200_000, "expert": 34_000} in [row["parameters"] for row in result["rows"]]

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 import math
 
+import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, pearsonr
 
-from flashwam.report.stats import difference_interval, wilson
+from flashwam.report.stats import difference_interval, wilson, within_correlation
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 12), (12, 12), (7, 30), (1, 1), (50, 250)])
@@ -41,3 +42,29 @@ def test_impossible_counts_are_refused():
         wilson(5, 4)
     with pytest.raises(ValueError, match="confidence"):
         wilson(1, 4, 1.0)
+
+
+def test_one_group_is_pearsons_correlation_with_fishers_interval():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(40)
+    y = (x + rng.standard_normal(40) > 0).astype(float)
+    reference = pearsonr(x, y)
+    interval = reference.confidence_interval(0.9)
+    assert within_correlation(x, y, [0] * 40, 0.9) == pytest.approx((reference.statistic, *interval), abs=1e-12)
+
+
+def test_what_only_tells_groups_apart_is_no_correlation():
+    rng = np.random.default_rng(1)
+    group = np.repeat([0, 1], 200)
+    x, y = (3 * group + rng.standard_normal(400) for _ in range(2))
+    assert pearsonr(x, y).statistic > 0.6
+    r, low, high = within_correlation(x, y, group.tolist())
+    assert low < 0 < high
+    assert abs(r) < 0.1
+
+
+def test_a_correlation_that_cannot_be_told_is_none():
+    assert within_correlation([1, 2, 3, 4], [1, 0, 1, 0], ["a", "a", "b", "b"]) is None
+    assert within_correlation([1, 2, 3, 4, 5, 6], [1, 1, 1, 1, 1, 1], "a" * 6) is None
+    assert within_correlation([], [], []) is None
+    assert within_correlation([1, 2, 3, 4, 5, 6], [2, 4, 6, 8, 10, 12], "a" * 6) == pytest.approx((1, 1, 1))

@@ -11,14 +11,16 @@ import torch
 from diffusers import AutoencoderKLWan
 from safetensors.torch import save_file
 
+from flashwam.evaluation import load_policy
 from flashwam.sampling import Rollout, samplers_for
 from flashwam.serve.policy import PolicySession, ServedModel, load_served
 from flashwam.student import load_wam, save_wam
 from flashwam.wam.lingbot_va import WanTransformer3DModel
 from flashwam.wam.lingbot_va.codec import LingBotCodec
 from flashwam.wam.lingbot_va.presets import preset
-from flashwam.wam.lingbot_va.prompts import TEXT_CACHE, PromptEncoder
+from flashwam.wam.lingbot_va.prompts import PromptEncoder
 from flashwam.wam.lingbot_va.vae import WAN22_CONFIG
+from flashwam.wam.prompts import TEXT_CACHE
 
 PROMPT = "put the cup on the stove"
 
@@ -98,6 +100,8 @@ def test_a_student_is_served_by_the_codec_beside_it(released: Path, tmp_path: Pa
     assert model.metadata["nfe"] == {"video": 1, "action": 1}
     assert model.metadata["streams"]["video"]["function"] == {"name": "lcm", "sigma_data": 0.5}
     replies = episode(model)
+    with pytest.raises(ValueError, match="one picture per latent frame"):
+        load_policy(student)
     moved = released.rename(released.parent / "moved")
     try:
         with pytest.raises(FileNotFoundError, match="vae"):

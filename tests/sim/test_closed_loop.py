@@ -6,8 +6,9 @@ from tiny_models import tiny_codec, tiny_joint_wam, tiny_wam
 from flashwam.core.consistency import make_consistency_function
 from flashwam.core.noise import NoiseSchedule
 from flashwam.sampling import StreamSampler
-from flashwam.sim.closed_loop import run_task
+from flashwam.sim.closed_loop import LocalPolicy, drive, run_task
 from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv
+from flashwam.sim.tasks import get_task
 
 pytestmark = pytest.mark.usefixtures("simulator")
 
@@ -39,6 +40,41 @@ def test_a_model_that_plans_further_than_it_acts_looks_again_sooner(policy):
     assert result.steps == (64, 64)
     assert result.chunks == 64 // (2 * 4)
     assert set(result.seconds) == {"video+action"}
+
+
+def test_what_is_imagined_is_compared_with_what_happens(policy):
+    result = run_task(*policy, "faucet-turn", episodes=2)
+    assert len(result.motion) == 2
+    assert all(np.isnan(alike) or -1 <= alike <= 1 for alike in result.motion)
+    # The first episode runs its 64 steps, so there is a picture after every chunk but the last.
+    assert result.film.shape == (2, result.chunks - 1, 64, 64, 3)
+    assert result.film.dtype == np.uint8
+    real, imagined = result.film
+    assert not np.array_equal(real, imagined)
+
+
+def test_a_film_that_comes_true_is_fully_alike(policy):
+    class Prophet(LocalPolicy):
+        """Foresees what it will see: a second scene is run ahead of it."""
+
+        def reset(self, prompt, frames, *, seed):
+            super().reset(prompt, frames, seed=seed)
+            self._ahead = MetaWorldEnv(get_task("faucet-turn"), size=64)
+            self._ahead.reset(EVAL_SEED_BASE)
+
+        def controls(self):
+            found = np.full_like(super().controls(), 0.8)
+            for control in found[0]:
+                self._ahead.step(control)
+            return found
+
+        def foreseen(self):
+            # As a codec that works at another size than the simulator's would give it.
+            return self._ahead.render()[None].repeat(2, 1).repeat(2, 2)
+
+    result = drive(Prophet(*policy), "faucet-turn", episodes=1)
+    assert result.motion == result.first_motion == (pytest.approx(1.0),)
+    assert np.array_equal(*result.film)
 
 
 def test_every_chunk_is_executed_to_the_last_step(policy, monkeypatch):

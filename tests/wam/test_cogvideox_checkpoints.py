@@ -16,7 +16,6 @@ from torch.testing import assert_close
 from flashwam.info import describe
 from flashwam.wam import load
 from flashwam.wam.cogvideox import CogVideoX, CogVideoXConfig
-from flashwam.wam.cogvideox.files import CogVideoXFiles
 
 Make = Callable[..., CogVideoX]
 CHUNK = {"latent_size": (4, 6), "chunk_frames": 3, "actions_per_frame": 2, "action_dim": 5}
@@ -285,14 +284,3 @@ def test_folders_are_described(make_cogvideox: Make, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(ValueError, match="cut off"):
         describe(tmp_path / "bare")
-
-
-def test_the_family_has_no_files_of_its_own(tmp_path: Path) -> None:
-    files = CogVideoXFiles()
-    assert not files.encodes("AutoencoderKLCogVideoX")
-    with pytest.raises(ValueError, match="no presets of its own"):
-        files.load(tmp_path, preset="libero")
-    with pytest.raises(ValueError, match="no encoders of its own"):
-        files.encoders(tmp_path, device="cpu")
-    with pytest.raises(ValueError, match="no codec of its own"):
-        files.codec(tmp_path, preset=None, base=None, dtype=torch.float32, device="cpu")

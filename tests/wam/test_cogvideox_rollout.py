@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from flashwam.wam import RolloutSession
 from flashwam.wam.cogvideox import CogVideoX
 
 Make = Callable[..., CogVideoX]
@@ -22,6 +23,12 @@ def draw(wam: CogVideoX, frames: int, seed: int) -> dict[str, Tensor]:
     return {name: torch.randn(2, c, frames, *size, generator=generator) for name, (c, *size) in wam.shapes.items()}
 
 
+def observe(session: RolloutSession, episode: dict[str, Tensor], frames: slice) -> None:
+    for name, x in episode.items():
+        session.append(name, x[:, :, frames], predicted=False)
+    session.advance(frames.stop - frames.start)
+
+
 def levels() -> dict[str, Tensor]:
     return {name: torch.tensor([[0.5], [0.9]]).repeat(1, 3) for name in ("video", "action")}
 
@@ -30,10 +37,9 @@ def test_chunks_are_drawn_from_the_last_frame_that_was_seen(make_cogvideox: Make
     wam = make_cogvideox()
     episode, noisy = draw(wam, 6, 1), draw(wam, 3, 2)
     session = wam.session(text)
-    with pytest.raises(RuntimeError, match="nothing was observed"):
+    with pytest.raises(RuntimeError, match="begins with the observation"):
         session.velocity(noisy, levels())
-    session.append("video", episode["video"][:, :, :1], predicted=False)
-    session.append("action", episode["action"][:, :, :1], predicted=False)
+    observe(session, episode, slice(0, 1))
     for start, frames in ((0, 2), (2, 1), (3, 2)):
         assert session.frame_index == start
         clean = {name: x[:, :, start : start + 3] for name, x in episode.items()}
@@ -43,9 +49,7 @@ def test_chunks_are_drawn_from_the_last_frame_that_was_seen(make_cogvideox: Make
         for _ in range(2):
             got = session.velocity(noisy, levels())
             assert all(torch.equal(got[name], expected[name]) for name in wam.streams)
-        for name in wam.streams:
-            session.append(name, episode[name][:, :, start + 1 : start + 1 + frames], predicted=False)
-        session.advance(frames)
+        observe(session, episode, slice(start + 1, start + 1 + frames))
 
 
 @pytest.mark.parametrize("scales", [{"video": 3.0, "action": 1.5}, {"video": 3.0}])
@@ -54,7 +58,7 @@ def test_guidance_of_every_stream(make_cogvideox: Make, text: Tensor, scales: di
     null = torch.zeros(6, 12)
     first, noisy = draw(wam, 3, 1), draw(wam, 3, 2)
     session = wam.session(text, null_text=null, guidance=scales)
-    session.append("video", first["video"][:, :, :1], predicted=False)
+    observe(session, first, slice(0, 1))
     got = session.velocity(noisy, levels())
     with torch.no_grad():
         with_text, without = (wam.velocity(noisy, levels(), first, {"text": t}) for t in (text, null.expand_as(text)))
@@ -63,30 +67,18 @@ def test_guidance_of_every_stream(make_cogvideox: Make, text: Tensor, scales: di
         torch.testing.assert_close(got[name], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_predicted_video_leads_on_only_where_nothing_was_seen(make_cogvideox: Make, text: Tensor) -> None:
+def test_what_was_predicted_is_forgotten(make_cogvideox: Make, text: Tensor) -> None:
     wam = make_cogvideox()
-    first, imagined, seen, noisy = (draw(wam, 3, seed) for seed in range(4))
-
-    def after(*, predicted: bool, dropped: bool, observed: bool) -> Tensor:
-        session = wam.session(text)
-        session.append("video", first["video"][:, :, :1], predicted=False)
-        session.velocity(noisy, levels())
-        if predicted:
-            session.append("video", imagined["video"], predicted=True)
-        if dropped:
-            session.drop_predicted()
-        if observed:
-            session.append("video", seen["video"], predicted=False)
-        session.advance(2)
-        return session.velocity(noisy, levels())["video"]
-
-    true = after(predicted=False, dropped=False, observed=True)
-    assert torch.equal(after(predicted=True, dropped=True, observed=True), true)
-    assert torch.equal(after(predicted=True, dropped=False, observed=True), true)
-    dreamt = after(predicted=True, dropped=False, observed=False)
-    assert not torch.equal(dreamt, true)
-    with pytest.raises(ValueError, match="needs video of this chunk"):
-        after(predicted=True, dropped=True, observed=False)
+    first, imagined, noisy = (draw(wam, 3, seed) for seed in range(3))
+    session = wam.session(text)
+    observe(session, first, slice(0, 1))
+    before = session.velocity(noisy, levels())["video"]
+    for name in wam.streams:
+        session.append(name, imagined[name], predicted=True)
+    session.drop_predicted()
+    assert torch.equal(session.velocity(noisy, levels())["video"], before)
+    observe(session, imagined, slice(1, 3))
+    assert not torch.equal(session.velocity(noisy, levels())["video"], before)
 
 
 def test_what_does_not_fit_is_refused(make_cogvideox: Make, text: Tensor) -> None:

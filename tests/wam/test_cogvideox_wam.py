@@ -45,7 +45,7 @@ def test_velocity_by_hand(make_cogvideox: Make, text: Tensor, conditioning: str,
     """Levels of table indices 999 and 250: state to the network's path, one call, outputs back to the flow's."""
     wam = make_cogvideox(conditioning=conditioning, snr_shift=snr_shift)
     timestep = torch.tensor([999.0, 250.0])
-    level = wam.time.levels()[timestep.long() + 1].float()
+    level = wam.schedule.levels()[timestep.long() + 1].float()
     noisy, clean = draw(wam), draw(wam, frames=5, seed=4)
     with torch.no_grad():
         velocity = wam.velocity(noisy, at(video=level, action=level), clean, {"text": text})
@@ -265,3 +265,20 @@ def test_parts_must_fit_each_other(make_cogvideox: Make) -> None:
     config = CogVideoXConfig(latent_size=(4, 6), chunk_frames=4, actions_per_frame=2, action_dim=5)
     with pytest.raises(ValueError, match=r"must be \(5, 6, 0\).* has \(5, 4, 0\)"):
         CogVideoX(wam.transformer, wam.action, config)
+
+
+def test_what_is_put_out(make_cogvideox: Make) -> None:
+    """Five of eight slots and not the observation's; under prefix not the observed frame either."""
+    assert make_cogvideox().predicted["action"][0, :, :, 0].tolist() == [[False] * 2, [True] * 2, [True] * 2]
+    masks = make_cogvideox(chunk_frames=5, action_tokens=5).predicted
+    assert set(masks) == {"action"}
+    assert masks["action"][0, :, :, 0].tolist() == [[False] * 2, [True] * 2, [True] * 2, [True, False], [False] * 2]
+    assert make_cogvideox(conditioning="prefix").predicted["video"].flatten().tolist() == [False, True, True]
+
+
+def test_only_actions_that_are_drawn_are_acted_out() -> None:
+    shape = {"latent_size": (4, 4), "chunk_frames": 5, "actions_per_frame": 2, "action_dim": 5}
+    assert CogVideoXConfig(**shape).execute_frames == 4
+    assert CogVideoXConfig(**shape, action_tokens=5).execute_frames == 2
+    with pytest.raises(ValueError, match=r"execute_frames must be 1\.\.2, the new frames whose every action is drawn"):
+        CogVideoXConfig(**shape, action_tokens=5, execute_frames=3)

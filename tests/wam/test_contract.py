@@ -18,6 +18,7 @@ from flashwam.distillation.methods.on_policy import OnPolicy
 from flashwam.report.open_loop import chunk_draws
 from flashwam.sampling import Rollout, StreamSampler
 from flashwam.wam import WorldActionModel, load
+from flashwam.wam.replay import ReplaySession
 
 FRAMES, BATCH = 3, 2
 SHAPES = {"video": (2, 2, 2), "action": (3, 2, 1)}
@@ -180,6 +181,34 @@ def test_levels_of_streams_that_are_drawn_together(kind, synchronous):
     assert torch.equal(level["video"], level["action"]) is synchronous
 
 
+class Partial(Joint):
+    """Puts out no action in the last slot of a frame, and none in the last frame."""
+
+    @property
+    def predicted(self):
+        drawn = torch.ones(1, FRAMES, 2, 1, dtype=torch.bool)
+        drawn[:, :, 1] = drawn[:, -1] = False
+        return {"action": drawn}
+
+
+@pytest.mark.parametrize("kind", [FlowMatching, ConsistencyDistillation, OnPolicy])
+def test_no_loss_is_taken_where_a_model_puts_nothing_out(kind):
+    student = Partial(gain=0.5)
+    method = kind(specs(), student, teacher=Partial(gain=0.9))
+    output = method.loss(batch(), Draws(seed=0, step=0, positions=range(BATCH)))
+    # Nobody executed the first frame's actions either.
+    expected = torch.tensor([[False, False], [True, False], [False, False]])
+    assert torch.equal(output.terms["action"].mask.expand(BATCH, 3, -1, 2, 1)[0, 0, :, :, 0], expected)
+    assert output.terms["video"].mask.all()
+
+
+def test_what_is_put_out_is_said_of_every_chunk_of_a_window():
+    data = batch(2 * FRAMES + 1)
+    mask = data.restricted(Partial().predicted).mask["action"][0, 0, :, :, 0]
+    chunk = [[True, False], [True, False], [False, False]]
+    assert mask.tolist() == [[False, False], *chunk[1:], *chunk, chunk[0]]
+
+
 def test_the_first_frame_is_a_condition_and_has_a_loss():
     data = batch()
     student = Joint(gain=0.5)
@@ -239,3 +268,103 @@ def test_a_stream_without_loss_goes_along_with_its_stage(substeps):
     assert len(teacher.calls) == 2 * substeps  # with and without text
     for call in teacher.calls + student.calls:
         assert set(call) == {"video", "action"}
+
+
+class Seer(Minimal):
+    """Looks at its video and draws actions that are the mean of the noise it looked at."""
+
+    probes = ("video",)
+
+    def velocity(self, noisy, sigma, clean, context):
+        self.noisy = noisy
+        return {"action": self.gain * (noisy["action"] - context["noise"]["video"].mean())}
+
+    def session(self, text, *, null_text=None, guidance=None):
+        return SeerSession(self, text)
+
+
+class SeerSession(ReplaySession):
+    def probe(self, noise, sigma):
+        self.seen, self.level = noise, sigma
+
+    def velocity(self, noisy, sigma):
+        return self._wam.velocity(noisy, sigma, {}, {"text": self._text, "noise": self.seen})
+
+
+def test_a_probe_is_looked_at_once_and_not_drawn():
+    model = Seer()
+    first = {name: frame(4, name) for name in SHAPES}
+    samplers = {"video": sampler(1), "action": sampler(3)}
+    generator = torch.Generator().manual_seed(0)
+    rollout = Rollout(model, samplers, text=torch.zeros(BATCH, 1, 3), first=first, generator=generator)
+    noise = rollout.noise()
+    drawn = rollout.predict(noise)
+    session = rollout.session
+    assert set(drawn) == {"action"}
+    assert set(model.noisy) == {"action"}
+    assert set(session.seen) == set(SHAPES)
+    for name in SHAPES:
+        assert torch.equal(session.seen[name][:, :, :1], first[name])
+        assert torch.equal(session.seen[name][:, :, 1:], noise[name][:, :, 1:])
+        assert session.level[name].tolist() == [[0, 1, 1]] * BATCH
+    rollout.observe({name: frame(1, name).expand(-1, -1, FRAMES, -1, -1) for name in SHAPES})
+    rollout.predict(noise)
+    assert torch.equal(session.seen["video"], noise["video"])
+    assert (session.level["video"] == 1).all()
+    assert set(rollout.seconds) == {"video", "action"}
+
+
+def test_a_probe_takes_one_step_and_cannot_be_replaced():
+    first = {name: frame(0, name) for name in SHAPES}
+    with pytest.raises(ValueError, match="take 1 step, such as '1v/4a'"):
+        Rollout(Seer(), {n: sampler(2) for n in SHAPES}, text=torch.zeros(BATCH, 1, 3), first=first)
+    rollout = Rollout(Seer(), {n: sampler(1) for n in SHAPES}, text=torch.zeros(BATCH, 1, 3), first=first)
+    with pytest.raises(ValueError, match="nothing to replace"):
+        rollout.predict(replace={"video": frame(0, "video")})
+
+
+def test_what_a_probe_is_looked_at_from_is_one_draw_for_every_role():
+    streams = specs()
+    streams["video"] = replace(streams["video"], weight=0.0)
+    streams["action"] = replace(streams["action"], guidance=(2.0, 2.0), teacher_substeps=2)
+    seen = []
+
+    class Noting(Seer):
+        def velocity(self, noisy, sigma, clean, context):
+            seen.append(context["noise"])
+            return super().velocity(noisy, sigma, clean, context)
+
+    method = ConsistencyDistillation(streams, Noting(0.9), teacher=Noting())
+    output = method.loss(batch(), Draws(seed=0, step=0, positions=range(BATCH)))
+    assert set(output.terms) == {"action"}
+    assert len(seen) == 6  # student, target, and twice two of the teacher
+    for noise in seen[1:]:
+        assert all(torch.equal(noise[name], seen[0][name]) for name in SHAPES)
+
+
+def test_methods_that_draw_every_stream_refuse_a_probe():
+    with pytest.raises(ValueError, match=r"never draws \['video'\]"):
+        FlowMatching(specs(), Seer())
+    with pytest.raises(ValueError, match=r"never draws \['video'\]"):
+        OnPolicy(specs(), Seer(), teacher=Seer())
+    with pytest.raises(ValueError, match="set their weight and regulariser to 0"):
+        ConsistencyDistillation(specs(), Seer(), teacher=Seer())
+
+
+def test_a_family_that_shows_nothing_says_what_to_write():
+    model = Minimal()
+    assert model.feature_blocks == 0
+    with pytest.raises(ValueError, match="a family writes `feature_blocks`"):
+        model.features({}, {}, {}, {}, blocks=(0,))
+    with pytest.raises(ValueError, match="Minimal gives no hidden states"):
+        model.session(torch.zeros(BATCH, 1, 3)).features(batch().clean, {}, blocks=(0,))
+    with pytest.raises(ValueError, match="no probes"):
+        model.session(torch.zeros(BATCH, 1, 3)).probe({}, {})
+    assert model.deployed_parameters() == {"model": 1}
+
+
+def test_further_tensors_of_a_batch_move_with_it():
+    data = replace(batch(), extra={"target/depth": torch.zeros(BATCH, 1)})
+    assert set(data.to("cpu").extra) == {"target/depth"}
+    assert data.to("meta").extra["target/depth"].device.type == "meta"
+    assert batch().extra == {}

@@ -14,10 +14,10 @@ from torch.testing import assert_close
 from flashwam.core.consistency import Linear
 from flashwam.core.noise import NoiseSchedule
 from flashwam.data.actions import ActionNorm
+from flashwam.data.cameras import CameraLayout
 from flashwam.data.encoders import to_pixels
 from flashwam.sampling import Rollout, StreamSampler, draw, samplers_for
 from flashwam.wam.lingbot_va import LingBotConfig, LingBotVA
-from flashwam.wam.lingbot_va.cameras import CameraLayout
 from flashwam.wam.lingbot_va.codec import LingBotCodec
 from flashwam.wam.lingbot_va.presets import PRESETS, preset
 from flashwam.wam.lingbot_va.vae import LATENTS_MEAN, LATENTS_STD, WAN22_CONFIG, WanVae

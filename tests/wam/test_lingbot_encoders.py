@@ -13,12 +13,12 @@ from test_lingbot_text import checkpoint
 from torch.testing import assert_close
 
 from flashwam.data.actions import ActionNorm
+from flashwam.data.cameras import CameraLayout
 from flashwam.data.controls import ControlSpace
 from flashwam.data.conversion import ConversionPlan
 from flashwam.data.convert import convert
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.sources import find_encoders
-from flashwam.wam.lingbot_va.cameras import CameraLayout
 from flashwam.wam.lingbot_va.codec import LingBotCodec
 from flashwam.wam.lingbot_va.prompts import PromptEncoder
 from flashwam.wam.lingbot_va.vae import WanVae
@@ -96,3 +96,6 @@ def test_converted_latents_are_those_of_the_closed_loop(
     assert_close(sample.video, loop, atol=1e-2, rtol=1e-2)
     assert torch.equal(sample.text, prompts("open the drawer").float())
     assert torch.equal(data.null_text, prompts("").float())
+    # Whatever dtype a model is served in, its prompts are those that the conversion kept.
+    served = LingBotCodec.from_pretrained(checkpoint, "robotwin", dtype=torch.float32)
+    assert torch.equal(served.text("open the drawer").float(), sample.text)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tiny_models import tiny_tokenizer
+from tokenizers import processors
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -46,7 +47,7 @@ CONFIG = {
     "tokenizer_class": "T5Tokenizer",
     "transformers_version": "4.51.0",
 }
-WORDS = ["put", "the", "cup", "on", "stove", "open", "drawer"]
+WORDS = ("put", "the", "cup", "on", "stove", "open", "drawer")
 
 
 def encoder_weights() -> dict[str, Tensor]:
@@ -67,19 +68,6 @@ def encoder_weights() -> dict[str, Tensor]:
     return {key: torch.randn(shape, generator=generator) * 0.5 for key, shape in shapes.items()}
 
 
-def tokenizer() -> Tokenizer:
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -8.0)]
-    pieces += [(f"\u2581{word}", -2.0) for word in WORDS] + [(letter, -6.0) for letter in "abcdefghijklmnopqrstuvwxyz"]
-    made = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
-    made.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    made.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="always")
-    made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    # As some files are saved; neither may have any effect.
-    made.enable_padding(length=9)
-    made.enable_truncation(3)
-    return made
-
-
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     folder = tmp_path / "base"
@@ -87,7 +75,7 @@ def checkpoint(tmp_path: Path) -> Path:
         (folder / part).mkdir(parents=True)
     (folder / "text_encoder" / "config.json").write_text(json.dumps(CONFIG))
     save_file(encoder_weights(), folder / "text_encoder" / "model.safetensors")
-    tokenizer().save(str(folder / "tokenizer" / "tokenizer.json"))
+    tiny_tokenizer(WORDS).save(str(folder / "tokenizer" / "tokenizer.json"))
     return folder
 
 
@@ -221,12 +209,12 @@ def test_wrong_parts_are_refused(checkpoint: Path) -> None:
     with pytest.raises(ValueError, match="float16"):
         Umt5(checkpoint, dtype=torch.float16)
     file = checkpoint / "tokenizer" / "tokenizer.json"
-    made = tokenizer()
+    made = tiny_tokenizer(WORDS)
     made.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
     made.save(str(file))
     with pytest.raises(ValueError, match="end mark"):
         Umt5(checkpoint)
-    made = tokenizer()
+    made = tiny_tokenizer(WORDS)
     made.add_tokens([f"more{i}" for i in range(40)])
     made.save(str(file))
     with pytest.raises(ValueError, match="77 tokens"):

@@ -82,6 +82,8 @@ class Method(ABC):
     needs_teacher: bool = True
     needs_target: bool = False
     needs_reference: bool = False
+    trains_probes: bool = False
+    """Whether a model with `WorldActionModel.probes` can be trained so."""
     result: str = "student"
     """Name of the folder the trained model is saved to, and its kind."""
 
@@ -96,6 +98,11 @@ class Method(ABC):
         if tuple(streams) != tuple(student.streams):
             raise ValueError(
                 f"the recipe's streams must be the model's, in its order {tuple(student.streams)}; got {tuple(streams)}"
+            )
+        if student.probes and not self.trains_probes:
+            raise ValueError(
+                f"{type(self).__name__} asks for the velocity of every stream, and this model never draws "
+                f"{list(student.probes)}: use consistency, or train the world-action model it was made from"
             )
         if self.needs_teacher and teacher is None:
             raise ValueError(f"{type(self).__name__} needs a teacher; give the folder of a trained one")
@@ -121,8 +128,20 @@ class Method(ABC):
         """
 
     def seen_by_model(self, batch: Batch) -> Batch:
-        """The batch as the model is told it: with a clean first slot, or with the first frame as a condition."""
-        return batch.without_given() if self.roles.model.conditions_on_first else batch
+        """The batch as the model is told it: with a clean first slot, or with the first frame as a condition; and with
+        losses where the model puts something out."""
+        model = self.roles.model
+        return (batch.without_given() if model.conditions_on_first else batch).restricted(model.predicted)
+
+    def context(self, batch: Batch, draws: Draws) -> dict[str, Any]:
+        """What a model is told beside clean tokens: the text, and what its probes are looked at from.
+
+        The noise is that of `start_states`, as one draw serves both at rollout.
+        """
+        context: dict[str, Any] = {"text": batch.text}
+        if self.roles.model.probes:
+            context["noise"] = {name: draws.normal(f"noise/{name}", x.shape[1:]) for name, x in batch.clean.items()}
+        return context
 
     def after_step(self, decay: float) -> None:
         """Called after every optimiser step; moves the target."""

@@ -69,6 +69,7 @@ class ConsistencyDistillation(Method):
     """
 
     needs_target = True
+    trains_probes = True
 
     def __init__(
         self,
@@ -83,6 +84,9 @@ class ConsistencyDistillation(Method):
         super().__init__(streams, student, teacher=teacher, keep_target=keep_target)
         if all(spec.weight == 0 and spec.regulariser == 0 for spec in streams.values()):
             raise ValueError("every stream has weight 0 and regulariser 0: there is nothing to train")
+        asked = [n for n in student.probes if streams[n].weight > 0 or streams[n].regulariser > 0]
+        if asked:
+            raise ValueError(f"{asked} are looked at and never drawn: set their weight and regulariser to 0")
         self.shared_levels, self.synchronous = shared_levels, synchronous
 
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
@@ -98,7 +102,7 @@ class ConsistencyDistillation(Method):
             for name, spec in self.streams.items()
         }
         noisy, sigma, noise = start_states(batch, {name: levels[0] for name, levels in path.items()}, draws)
-        context = {"text": batch.text}
+        context = self.context(batch, draws)
         whole_stages = self.roles.model.whole_stages
         jumping = whole_stages({name for name, spec in self.streams.items() if spec.weight > 0})
         read = jumping | whole_stages({name for name, spec in self.streams.items() if spec.regulariser > 0})
@@ -157,6 +161,7 @@ class ConsistencyDistillation(Method):
         path = {name: levels.masked_fill(batch.given, 0.0) for name, levels in path.items()}
         steps = max(len(levels) - 1 for levels in path.values())
         kept: dict[str, Kept] | None = {} if steps > 1 else None
+        context = {key: value for key, value in self.context(batch, draws).items() if key != "text"}
         x = dict(noisy)
         for k in range(steps):
             moving = [name for name, levels in path.items() if k + 1 < len(levels)]
@@ -171,6 +176,7 @@ class ConsistencyDistillation(Method):
                 scales=scales,
                 together_with=self.roles.model.whole_stages,
                 kept=kept,
+                context=context,
             )
             for name in moving:
                 x[name] = x[name] + append_dims(path[name][k + 1] - path[name][k], x[name]) * velocity[name]

@@ -4,8 +4,6 @@
 from flashwam.wam.cogvideox.action import ActionModule
 from flashwam.wam.cogvideox.config import CogVideoXConfig
 from flashwam.wam.cogvideox.network import CogVideoXActionNetwork
-from flashwam.wam.cogvideox.noise import NetworkTime
-from flashwam.wam.cogvideox.session import CogVideoXSession
 from flashwam.wam.cogvideox.wam import CogVideoX
 
 __all__ = [
@@ -13,6 +11,4 @@ __all__ = [
     "CogVideoX",
     "CogVideoXActionNetwork",
     "CogVideoXConfig",
-    "CogVideoXSession",
-    "NetworkTime",
 ]

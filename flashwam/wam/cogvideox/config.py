@@ -5,10 +5,12 @@ import json
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
-__all__ = ["CONDITIONINGS", "FAMILY", "FILE_NAME", "ROPE_MODES", "CogVideoXConfig"]
+__all__ = ["CONDITIONINGS", "FAMILY", "FILE_NAME", "PIXELS_PER_LATENT", "ROPE_MODES", "CogVideoXConfig"]
 
 FAMILY = "cogvideox"
 FILE_NAME = "wam.json"
+PIXELS_PER_LATENT = 8
+"""Rows and columns of pixels that a latent of the released autoencoder spans."""
 CONDITIONINGS = ("channel_concat", "prefix")
 ROPE_MODES = ("integer", "resize_crop")
 PREDICTIONS = ("v",)
@@ -24,7 +26,8 @@ class CogVideoXConfig:
         actions_per_frame: Controls N between two latent frames.
         action_dim: Channels A of one control.
         action_tokens: Controls K that are drawn: the first K of the (F - 1) N slots; null for all of them.
-        execute_frames: New frames that are acted out before the next chunk is drawn; null for all F - 1.
+        execute_frames: New frames that are acted out before the next chunk is drawn; null for all whose every action is
+            drawn.
         conditioning: How the observation enters. "channel_concat": every frame is drawn, and the observation is a
             second block of channels, zero beyond frame 0. "prefix": frame 0 is the observation, at the clean timestep.
         rope_mode: Positions of the rotary embedding: "integer" counts patches, "resize_crop" stretches them over
@@ -65,12 +68,13 @@ class CogVideoXConfig:
         self._check("action_dim", self.action_dim >= 1, "at least 1")
         if self.action_tokens is None:
             object.__setattr__(self, "action_tokens", self.action_slots)
-        if self.execute_frames is None:
-            object.__setattr__(self, "execute_frames", self.chunk_frames - 1)
         slots = f"1..{self.action_slots}, (chunk_frames - 1) * actions_per_frame"
         self._check("action_tokens", 1 <= self.action_tokens <= self.action_slots, slots)
-        new = f"1..{self.chunk_frames - 1}, the new frames of a chunk"
-        self._check("execute_frames", 1 <= self.execute_frames <= self.chunk_frames - 1, new)
+        most = self.action_tokens // self.actions_per_frame
+        if self.execute_frames is None:
+            object.__setattr__(self, "execute_frames", most)
+        new = f"1..{most}, the new frames whose every action is drawn (action_tokens // actions_per_frame)"
+        self._check("execute_frames", 1 <= self.execute_frames <= most, new)
         self._check("conditioning", self.conditioning in CONDITIONINGS, f"one of {CONDITIONINGS}")
         self._check("rope_mode", self.rope_mode in ROPE_MODES, f"one of {ROPE_MODES}")
         self._check("prediction", self.prediction in PREDICTIONS, f"one of {PREDICTIONS}")

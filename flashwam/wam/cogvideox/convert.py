@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Released VideoVLA weights, in the key names of SwissArmyTransformer, to a model folder of this package."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ from diffusers import CogVideoXTransformer3DModel
 from safetensors.torch import load_file
 from torch import Tensor
 
+from flashwam.data.actions import ActionNorm
+from flashwam.data.latents import ACTION_NORM
 from flashwam.wam.cogvideox.action import ActionModule
 from flashwam.wam.cogvideox.checkpoint import place
 from flashwam.wam.cogvideox.config import CogVideoXConfig
@@ -68,6 +71,7 @@ def convert_videovla(
     execute_frames: int | None = 3,
     robot: int = 1,
     dtype: torch.dtype | None = None,
+    actions: ActionNorm | None = None,
 ) -> CogVideoXConfig:
     """Writes a VideoVLA checkpoint as a folder that `CogVideoX.from_pretrained` reads.
 
@@ -83,6 +87,7 @@ def convert_videovla(
         execute_frames: See `CogVideoXConfig`.
         robot: See `CogVideoXConfig`.
         dtype: Of the parameters written; the file's own if None.
+        actions: How the robot's controls were normalised, which no file of the release says; kept beside the model.
 
     Returns:
         What was written to ``wam.json``.
@@ -104,6 +109,8 @@ def convert_videovla(
         norm_out_eps=1e-6,
         **config,
     )
+    if actions is not None and actions.channels != config.action_dim:
+        raise ValueError(f"{source} has {config.action_dim} action channels; got quantiles of {actions.channels}")
     with torch.device("meta"):
         transformer = CogVideoXTransformer3DModel(**options)
         action = ActionModule(
@@ -118,6 +125,8 @@ def convert_videovla(
         module.load_state_dict(renamed, strict=True, assign=True)
         place(module, device="cpu", dtype=dtype)
     CogVideoX(transformer, action, config).save_pretrained(target)
+    if actions is not None:
+        (Path(target) / ACTION_NORM).write_text(json.dumps(actions.to_dict(), indent=2) + "\n")
     return config
 
 

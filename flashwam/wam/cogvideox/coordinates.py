@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Between the flow path outside and the variance-preserving path of the network, one level per sample.
 
-Outside x = (1 - sigma) x0 + sigma eps; the network sees alpha x0 + s eps with alpha^2 + s^2 = 1.
+Outside x = (1 - sigma) x0 + sigma eps; the network sees alpha x0 + s eps with alpha^2 + s^2 = 1, and for a timestep the
+index of that noise in the table of its pre-training.
 """
 
 from collections.abc import Mapping
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 
 from flashwam.core.noise import vp_from_flow_sigma, vp_state_from_flow
+from flashwam.core.vp import VPSchedule
 
-__all__ = ["network_state", "shared_levels", "velocity_from_data"]
+__all__ = ["network_state", "network_timestep", "shared_levels", "velocity_from_data"]
 
 
 def shared_levels(sigma: Mapping[str, Tensor], streams: tuple[str, ...]) -> tuple[dict[str, Tensor], bool]:
@@ -40,6 +42,11 @@ def network_state(x: Tensor, level: Tensor) -> tuple[Tensor, tuple[Tensor, Tenso
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     alpha, s = (value.reshape(-1, *(1,) * (x.ndim - 1)) for value in vp_from_flow_sigma(level.to(x.dtype)))
     return vp_state_from_flow(x, alpha, s), (alpha, s)
+
+
+def network_timestep(schedule: VPSchedule, level: Tensor) -> Tensor:
+    """The table index at flow levels; clean data, which lies below index 0, is fed as 0, the least noise it knows."""
+    return schedule.index(level).clamp(min=0)
 
 
 def velocity_from_data(x: Tensor, x0: Tensor, level: Tensor) -> Tensor:

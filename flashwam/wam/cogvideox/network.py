@@ -13,6 +13,7 @@ from flashwam.wam.cogvideox.action import ActionModule
 from flashwam.wam.cogvideox.config import ROPE_MODES
 from flashwam.wam.cogvideox.rope import rotary_table
 from flashwam.wam.cogvideox.timegroups import group_times, take_time_groups
+from flashwam.wam.taps import FeatureTap
 
 __all__ = ["CogVideoXActionNetwork"]
 
@@ -80,7 +81,8 @@ class CogVideoXActionNetwork(nn.Module):
         first_timestep: Tensor | None = None,
         action_timestep: Tensor | None = None,
         robot: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+        tap: FeatureTap | None = None,
+    ) -> tuple[Tensor, Tensor] | None:
         """Outputs for video and actions, in the parametrisation the network was trained in.
 
         Args:
@@ -92,9 +94,10 @@ class CogVideoXActionNetwork(nn.Module):
             first_timestep: Of the first frame; the video's if None.
             action_timestep: Of the actions; the video's if None.
             robot: Ids [B], where the action module has an embedding for them.
+            tap: Takes the hidden states of the video; the pass ends after its deepest block.
 
         Returns:
-            ([B, F, C, H, W], [B, k, A]).
+            ([B, F, C, H, W], [B, k, A]); None with a tap.
 
         Raises:
             ValueError: The text's length or the video's size is not what the table of positions is made for.
@@ -103,7 +106,7 @@ class CogVideoXActionNetwork(nn.Module):
         self._check(video, text)
         batch, frames, _, height, width = video.shape
         patch = net.config.patch_size
-        grid = (frames, height // patch, width // patch)
+        grid = self.video_grid(video)
         hidden = net.embedding_dropout(net.patch_embed(text, video))
         encoded, hidden = hidden[:, : text.shape[1]], hidden[:, text.shape[1] :]
         video_tokens, first_tokens = hidden.shape[1], grid[1] * grid[2]
@@ -117,11 +120,16 @@ class CogVideoXActionNetwork(nn.Module):
         video_spans = [(first_tokens, first_time), (video_tokens - first_tokens, time)]
         times = group_times(text_time, [*video_spans, (actions.shape[1], action_time)])
         rotary = self._rotary(grid, actions.shape[1], hidden.device)
-        for block in net.transformer_blocks:
+        depth = len(net.transformer_blocks) if tap is None else tap.depth
+        for index, block in zip(range(depth), net.transformer_blocks, strict=False):
             if torch.is_grad_enabled() and net.gradient_checkpointing:
                 hidden, encoded = net._gradient_checkpointing_func(block, hidden, encoded, times, rotary)
             else:
                 hidden, encoded = block(hidden, encoded, times, rotary)
+            if tap is not None:
+                tap.take(index, hidden[:, :video_tokens])
+        if tap is not None:
+            return None
 
         hidden = net.norm_final(hidden)
         seen, acted = hidden[:, :video_tokens], hidden[:, video_tokens:]
@@ -134,6 +142,11 @@ class CogVideoXActionNetwork(nn.Module):
         # [B, F, h, w, C, p, p] to [B, F, C, h p, w p].
         pixels = pixels.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, frames, -1, height, width)
         return pixels, self.action.read(acted, action_time)
+
+    def video_grid(self, video: Tensor) -> tuple[int, int, int]:
+        """Frames, rows and columns of the tokens of video [B, F, C_in, H, W]."""
+        patch = self.transformer.config.patch_size
+        return video.shape[1], video.shape[3] // patch, video.shape[4] // patch
 
     def _time(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
         net = self.transformer

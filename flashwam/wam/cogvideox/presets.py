@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The networks that CogVideoX was released in."""
+"""The networks that CogVideoX was released in, and how VideoVLA's authors run theirs."""
 
+from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["NETWORKS", "SNR_SHIFTS", "network_name", "network_options"]
+from flashwam.core.streams import StreamSpec
+from flashwam.core.vp import VPSchedule
+from flashwam.data.cameras import CameraLayout
+from flashwam.data.episodes import CAMERA
+from flashwam.wam.cogvideox.config import PIXELS_PER_LATENT, CogVideoXConfig
+
+__all__ = ["NETWORKS", "PRESETS", "SNR_SHIFTS", "Preset", "network_name", "network_options", "preset"]
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "2b": {"num_attention_heads": 30, "num_layers": 30},
@@ -40,3 +47,47 @@ def network_name(options: dict[str, Any]) -> str | None:
     if size == (48, 42, 64):
         return "5b-i2v" if options["in_channels"] == 32 else "5b"
     return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """How a VideoVLA checkpoint is sampled. Chunk, robot and noise are the model's own, see `CogVideoXConfig`.
+
+    Args:
+        name: Its name.
+        steps: Steps of both streams, which share their levels: "trailing" ones where they divide 1000.
+        guidance: Scale of both streams' guidance. The authors' own scale jumps between 1 and 7 from step to step,
+            which no student can learn; a constant takes its place.
+    """
+
+    name: str
+    steps: int
+    guidance: float = 1.0
+
+    def streams(self, config: CogVideoXConfig) -> dict[str, StreamSpec]:
+        """The teacher's streams: plain velocity sampling, which is DDIM on a variance-preserving path."""
+        schedule = VPSchedule(snr_shift=config.snr_shift, beta_start=config.beta_start, beta_end=config.beta_end)
+        return {
+            name: StreamSpec(name=name, schedule=schedule, teacher_steps=self.steps, guidance_scale=self.guidance)
+            for name in ("video", "action")
+        }
+
+    def cameras(self, config: CogVideoXConfig) -> CameraLayout:
+        """One camera, whose picture fills the model's."""
+        rows, columns = (side * PIXELS_PER_LATENT for side in config.latent_size)
+        return CameraLayout(cameras=(CAMERA,), image_size=(rows, columns), factor=PIXELS_PER_LATENT, resize="cover")
+
+
+PRESETS = {one.name: one for one in (Preset(name="videovla", steps=50), Preset(name="videovla_robot", steps=10))}
+"""Name -> settings: in simulation, and on the robot."""
+
+
+def preset(name: str) -> Preset:
+    """The settings of that name.
+
+    Raises:
+        ValueError: There are none.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; expected one of {sorted(PRESETS)}")
+    return PRESETS[name]

@@ -9,7 +9,7 @@ sees x = alpha x0 + s eps with alpha^2 + s^2 = 1 and puts out alpha eps - s x0. 
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,16 +19,16 @@ from diffusers import CogVideoXTransformer3DModel
 from torch import Tensor
 
 from flashwam.core.noise import flow_output_from_vp
+from flashwam.core.vp import VPSchedule
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.cogvideox.action import ActionModule
 from flashwam.wam.cogvideox.checkpoint import find_transformer, load_module, network_config, place, training_noise
 from flashwam.wam.cogvideox.config import CogVideoXConfig
-from flashwam.wam.cogvideox.coordinates import network_state, shared_levels, velocity_from_data
+from flashwam.wam.cogvideox.coordinates import network_state, network_timestep, shared_levels, velocity_from_data
 from flashwam.wam.cogvideox.fitting import fitted_transformer, fresh_positions, table_size
 from flashwam.wam.cogvideox.network import CogVideoXActionNetwork
-from flashwam.wam.cogvideox.noise import NetworkTime
 from flashwam.wam.cogvideox.presets import SNR_SHIFTS, network_options
-from flashwam.wam.cogvideox.session import CogVideoXSession
+from flashwam.wam.taps import FeatureTap
 
 __all__ = ["CogVideoX"]
 
@@ -83,7 +83,7 @@ class CogVideoX(WorldActionModel):
             transformer.norm_out.norm.eps = config.norm_out_eps
         self.config = config
         self.network = CogVideoXActionNetwork(transformer, action, rope_mode=config.rope_mode)
-        self.time = NetworkTime(snr_shift=config.snr_shift, beta_start=config.beta_start, beta_end=config.beta_end)
+        self.schedule = VPSchedule(snr_shift=config.snr_shift, beta_start=config.beta_start, beta_end=config.beta_end)
         if gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
 
@@ -215,6 +215,42 @@ class CogVideoX(WorldActionModel):
         Raises:
             ValueError: A stream is missing, has another number of frames than a chunk, or levels that differ over it.
         """
+        return self._pass(noisy, sigma, clean, context)
+
+    @property
+    def feature_blocks(self) -> int:
+        """See `WorldActionModel.feature_blocks`."""
+        return self.transformer.config.num_layers
+
+    def feature_width(self, blocks: Sequence[int]) -> int:
+        """See `WorldActionModel.feature_width`."""
+        inner = self.transformer.config
+        return len(blocks) * inner.num_attention_heads * inner.attention_head_dim
+
+    def features(
+        self,
+        noisy: Mapping[str, Tensor],
+        sigma: Mapping[str, Tensor],
+        clean: Mapping[str, Tensor],
+        context: Mapping[str, Any],
+        *,
+        blocks: Sequence[int],
+    ) -> Tensor:
+        """See `WorldActionModel.features`; needs both streams, which see each other."""
+        tap = FeatureTap(blocks, self.feature_blocks)
+        self._pass(noisy, sigma, clean, context, tap=tap)
+        return tap.maps(self.network.video_grid(noisy["video"].transpose(1, 2)))
+
+    def _pass(
+        self,
+        noisy: Mapping[str, Tensor],
+        sigma: Mapping[str, Tensor],
+        clean: Mapping[str, Tensor],
+        context: Mapping[str, Any],
+        *,
+        tap: FeatureTap | None = None,
+    ) -> dict[str, Tensor]:
+        """Velocities; nothing where a tap takes the hidden states."""
         self._check(noisy, sigma, clean, context)
         level, shared = shared_levels(sigma, self.streams)
         observation = clean["video"][:, :, clean["video"].shape[2] - self.chunk_frames]
@@ -227,16 +263,20 @@ class CogVideoX(WorldActionModel):
             shown = torch.cat([observed, torch.zeros_like(video[:, 1:])], dim=1)
             seen = torch.cat([video, shown], dim=2)
 
-        dtype, timestep = self.network.dtype, self.time.timestep(level["video"])
-        video_out, action_out = self.network(
+        dtype, timestep = self.network.dtype, network_timestep(self.schedule, level["video"])
+        out = self.network(
             seen.to(dtype),
             action.to(dtype),
             context["text"].to(dtype),
             timestep,
             first_timestep=torch.zeros_like(timestep) if self.config.conditioning == "prefix" else None,
-            action_timestep=None if shared else self.time.timestep(level["action"]),
+            action_timestep=None if shared else network_timestep(self.schedule, level["action"]),
             robot=self._robot(context, timestep),
+            tap=tap,
         )
+        if out is None:
+            return {}
+        video_out, action_out = out
         video_flow = flow_output_from_vp(video_out.to(video.dtype), video, *video_noise).transpose(1, 2)
         if self.config.conditioning == "prefix":
             first = velocity_from_data(noisy["video"][:, :, 0].to(video.dtype), observed[:, 0], level["video"])
@@ -244,17 +284,27 @@ class CogVideoX(WorldActionModel):
         action_flow = flow_output_from_vp(action_out.to(action.dtype), action, *action_noise)
         return {"video": video_flow, "action": self._slots(action_flow)}
 
-    def session(
-        self, text: Tensor, *, null_text: Tensor | None = None, guidance: Mapping[str, float] | None = None
-    ) -> CogVideoXSession:
-        """See `WorldActionModel.session`."""
-        return CogVideoXSession(self, text, null_text=null_text, guidance=guidance)
-
     def pass_tokens(self, frames: int) -> int:
         """See `WorldActionModel.pass_tokens`; a pass is one chunk, whatever `frames` came before it."""
         patch = self.transformer.config.patch_size
         rows, columns = self.config.latent_size
         return self.chunk_frames * (rows // patch) * (columns // patch) + self.config.action_tokens
+
+    @property
+    def predicted(self) -> dict[str, Tensor]:
+        """See `WorldActionModel.predicted`: the actions that have a token, and no frame that is only a condition."""
+        config = self.config
+        token = torch.arange(config.action_slots) < config.action_tokens
+        slots = torch.nn.functional.pad(token, (config.actions_per_frame, 0)).unflatten(0, (config.chunk_frames, -1))
+        masks = {"action": slots[None, :, :, None]}
+        if config.conditioning == "prefix":
+            masks["video"] = (torch.arange(config.chunk_frames) > 0)[None, :, None, None]
+        return masks
+
+    @property
+    def text_shape(self) -> tuple[int, int]:
+        """See `WorldActionModel.text_shape`; prompts are padded to that length, and the padding is attended to."""
+        return self.transformer.config.max_text_seq_length, self.transformer.config.text_embed_dim
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``transformer/`` in diffusers' layout, ``action/`` and ``wam.json`` beside it."""

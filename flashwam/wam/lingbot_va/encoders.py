@@ -4,15 +4,15 @@
 Letters: T pictures, C latent channels, F latent frames, h, w latent size, L text tokens, D text width.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flashwam.wam.lingbot_va.prompts import TEXT_CACHE, PromptEncoder
+from flashwam.wam.lingbot_va.prompts import PromptEncoder
 from flashwam.wam.lingbot_va.vae import PICTURES_PER_FRAME, WanVae
+from flashwam.wam.prompts import TEXT_CACHE
 from flashwam.wam.weights import digest
 
 __all__ = ["wan_encoders"]
@@ -45,16 +45,11 @@ def wan_encoders(
     def video(pixels: Tensor) -> Tensor:
         return vae.encode(pixels[None])[0].float().cpu()
 
-    def prepare(texts: Sequence[str]) -> None:
-        for text in texts:
-            prompts.encode(text)
-        prompts.release()
-
     weights = digest(checkpoint / "vae", "diffusion_pytorch_model.safetensors")
     return {
         "video": video,
         "text": prompts.encode,
         "pictures_per_frame": PICTURES_PER_FRAME,
         "name": f"Wan autoencoder {weights[:16]} in {dtype}",
-        "prepare": prepare,
+        "prepare": prompts.prepare,
     }

@@ -9,11 +9,13 @@ import torch
 
 from flashwam.core.streams import StreamSpec
 from flashwam.data.actions import ActionNorm
+from flashwam.data.cameras import CameraLayout
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.codec import CodecNote, base_checkpoint
 from flashwam.wam.files import FamilyFiles
-from flashwam.wam.lingbot_va.cameras import CameraLayout
 from flashwam.wam.lingbot_va.checkpoint import find_transformer
-from flashwam.wam.lingbot_va.codec import LingBotCodec, base_checkpoint, write_codec
+from flashwam.wam.lingbot_va.codec import LingBotCodec
+from flashwam.wam.lingbot_va.config import FAMILY
 from flashwam.wam.lingbot_va.describe import describe_checkpoint
 from flashwam.wam.lingbot_va.encoders import wan_encoders
 from flashwam.wam.lingbot_va.presets import PRESETS
@@ -77,5 +79,8 @@ class LingBotFiles(FamilyFiles):
         multiple = _FACTOR * (2 if data.layout == "tshape" else 1)
         fits = model.shapes["video"][0] == _CHANNELS and not (rows % multiple or columns % multiple)
         if fits and pretrained is not None:
-            cameras = CameraLayout(cameras=data.cameras, image_size=data.camera_size, arrangement=data.layout)
-            write_codec(folder, cameras=cameras, actions=actions, checkpoint=base_checkpoint(pretrained))
+            base = base_checkpoint(pretrained, family=FAMILY)
+            cameras = CameraLayout(
+                cameras=data.cameras, image_size=data.camera_size, arrangement=data.layout, resize=data.resize
+            )
+            CodecNote(family=FAMILY, checkpoint=base, cameras=cameras, actions=actions).write(folder)

@@ -7,7 +7,7 @@ from flashwam.core.consistency import make_consistency_function
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.streams import StreamSpec
 from flashwam.data.actions import ActionNorm
-from flashwam.wam.lingbot_va.cameras import CameraLayout
+from flashwam.data.cameras import CameraLayout
 from flashwam.wam.lingbot_va.config import LingBotConfig
 
 __all__ = ["ACTION_CHANNELS", "PRESETS", "Preset", "preset"]

@@ -1,45 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Embedded prompts on disk, so that the text encoder is needed only for new ones."""
+"""Prompts embedded by UMT5, kept on disk."""
 
-import hashlib
-import json
-import os
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
-from flashwam.wam.lingbot_va.text import LENGTH, Umt5, clean_prompt, tokenizer_file
-from flashwam.wam.weights import digest
+from flashwam.wam.lingbot_va.text import LENGTH, TOKENIZER, Umt5, clean_prompt
+from flashwam.wam.prompts import PromptCache
 
-__all__ = ["TEXT_CACHE", "PromptEncoder", "fingerprint"]
-
-TEXT_CACHE = "text_cache"
-"""Folder of a checkpoint that holds embedded prompts."""
-_OWNER = "encoder.json"
-_WEIGHTS = "model.safetensors"
+__all__ = ["PromptEncoder"]
 
 
-class PromptEncoder:
-    """Embeds prompts and keeps them; the encoder is loaded only for a prompt that is new.
+class PromptEncoder(PromptCache):
+    """See `PromptCache`; the encoder is a `Umt5`."""
 
-    A folder belongs to one encoder: its fingerprint is noted there and is part of every file's name, so that an
-    embedding of another encoder, tokenizer or dtype can never be taken for one of these.
-
-    Args:
-        folder: Of the embedded prompts; created when the first is written.
-        checkpoint: Holds ``text_encoder/`` and ``tokenizer/``; None, or a folder without them, where every prompt is
-            already there.
-        dtype: See `Umt5`.
-        device: See `Umt5`.
-        length: See `Umt5`.
-
-    Raises:
-        ValueError: The folder belongs to another encoder.
-    """
+    tokenizers = TOKENIZER
 
     def __init__(
         self,
@@ -50,81 +25,13 @@ class PromptEncoder:
         device: torch.device | str = "cpu",
         length: int = LENGTH,
     ) -> None:
-        self._folder = Path(folder)
-        self._checkpoint = Path(checkpoint) if checkpoint is not None else None
-        if self._checkpoint is not None and not (self._checkpoint / "text_encoder").is_dir():
-            self._checkpoint = None
-        self._options: dict[str, Any] = {"dtype": dtype, "device": device, "length": length}
-        self._umt5: Umt5 | None = None
-        owner = self._folder / _OWNER
-        noted = json.loads(owner.read_text())["fingerprint"] if owner.is_file() else None
-        own = None if self._checkpoint is None else fingerprint(self._checkpoint, dtype=dtype, length=length)
-        if noted is not None and own is not None and noted != own:
-            raise ValueError(
-                f"{self._folder} holds prompts of another text encoder, tokenizer, dtype or length than {checkpoint}; "
-                "give another folder"
-            )
-        self._fingerprint = own or noted
+        super().__init__(folder, checkpoint=checkpoint, dtype=dtype, device=device, length=length)
 
-    def path(self, prompt: str) -> Path:
-        """File of a prompt.
+    @staticmethod
+    def clean(prompt: str) -> str:
+        """See `PromptCache.clean`."""
+        return clean_prompt(prompt)
 
-        Raises:
-            FileNotFoundError: There is neither an encoder nor a folder of prompts.
-        """
-        if self._fingerprint is None:
-            raise FileNotFoundError(
-                f"no text encoder was given and {self._folder} holds no prompts: give a checkpoint with text_encoder/ "
-                "and tokenizer/, or the folder of prompts that were embedded with one"
-            )
-        key = hashlib.sha256(f"{self._fingerprint}\n{clean_prompt(prompt)}".encode()).hexdigest()
-        return self._folder / f"{key}.safetensors"
-
-    def encode(self, prompt: str) -> Tensor:
-        """prompt -> [L, D]; "" gives what guidance needs.
-
-        Raises:
-            FileNotFoundError: The prompt is new and there is no encoder.
-            ValueError: The prompt's file is damaged.
-        """
-        path = self.path(prompt)
-        if path.is_file():
-            try:
-                return load_file(path)["embedding"]
-            except (SafetensorError, KeyError) as error:
-                raise ValueError(f"{path} is damaged ({error}); remove it and embed the prompt again") from error
-        if self._checkpoint is None:
-            raise FileNotFoundError(
-                f"prompt {clean_prompt(prompt)!r} is not among those in {self._folder}, and there is no text encoder "
-                "here: embed it where text_encoder/ and tokenizer/ are"
-            )
-        if self._umt5 is None:
-            self._umt5 = Umt5(self._checkpoint, **self._options)
-        embedding = self._umt5.encode(clean_prompt(prompt))
-        self._folder.mkdir(parents=True, exist_ok=True)
-        _write(self._folder / _OWNER, json.dumps({"fingerprint": self._fingerprint}).encode())
-        partial = path.with_suffix(f".{os.getpid()}.part")
-        save_file({"embedding": embedding.contiguous()}, partial, metadata={"prompt": clean_prompt(prompt)})
-        partial.replace(path)
-        return embedding
-
-    def release(self) -> None:
-        """Frees the encoder; the next new prompt loads it again."""
-        self._umt5 = None
-
-
-def fingerprint(checkpoint: Path, *, dtype: torch.dtype, length: int) -> str:
-    """What an embedding depends on: configuration, weights, tokenizer, dtype and length."""
-    config = json.loads((checkpoint / "text_encoder" / "config.json").read_text())
-    own = {key: value for key, value in config.items() if key not in ("transformers_version", "_name_or_path")}
-    parts = (str(dtype), str(length), json.dumps(own, sort_keys=True), digest(checkpoint / "text_encoder", _WEIGHTS))
-    made = hashlib.sha256("\n".join(parts).encode())
-    made.update(tokenizer_file(checkpoint / "tokenizer").read_bytes())
-    return made.hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    if not path.is_file():
-        partial = path.with_suffix(f".{os.getpid()}.part")
-        partial.write_bytes(content)
-        partial.replace(path)
+    def load(self, checkpoint: Path, *, dtype: torch.dtype, device: torch.device | str, length: int) -> Umt5:
+        """See `PromptCache.load`."""
+        return Umt5(checkpoint, dtype=dtype, device=device, length=length)

@@ -4,7 +4,7 @@
 Shapes: B episodes, C channels, F latent frames, H, W the rest of a stream's tokens, L text tokens, D text width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from flashwam.wam.lingbot_va.masks import STREAM_OFFSET
 from flashwam.wam.lingbot_va.patches import keep_used
 from flashwam.wam.lingbot_va.static_cache import StaticCache
 from flashwam.wam.lingbot_va.transformer import Segment, WanTransformer3DModel
+from flashwam.wam.taps import FeatureTap
 
 __all__ = ["LingBotSession"]
 
@@ -49,6 +50,7 @@ class LingBotSession(RolloutSession):
         chunk_tokens: Stream name -> tokens of one chunk, for a cache of fixed shapes (`StaticCache`); None for one that
             grows with what is in it, which is faster where shapes may change.
         used_channels: See `LingBotConfig`.
+        depth: Blocks to run and keep; fewer than all for a rollout that is asked for `features` alone.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class LingBotSession(RolloutSession):
         fused: bool = True,
         chunk_tokens: Mapping[str, int] | None = None,
         used_channels: tuple[int, ...] | None = None,
+        depth: int | None = None,
     ) -> None:
         guidance = dict(guidance or {})
         unknown = set(guidance) - set(STREAM_OFFSET)
@@ -86,7 +89,7 @@ class LingBotSession(RolloutSession):
         with torch.no_grad():
             if guided:
                 text = torch.cat([text, null_text.to(text).expand(self._batch, -1, -1)])
-            self._text = transformer.text_key_value(text)
+            self._text = transformer.text_key_value(text, depth=depth)
         config = transformer.config
         options = {
             "heads": config.num_attention_heads,
@@ -97,9 +100,14 @@ class LingBotSession(RolloutSession):
         }
         self._cache: RolloutCache
         if chunk_tokens is None:
-            self._cache = BlockCache(config.num_layers, text.shape[0], **options)
+            self._cache = BlockCache(self.depth, text.shape[0], **options)
         else:
-            self._cache = StaticCache(config.num_layers, text.shape[0], tokens=chunk_tokens, **options)
+            self._cache = StaticCache(self.depth, text.shape[0], tokens=chunk_tokens, **options)
+
+    @property
+    def depth(self) -> int:
+        """Blocks that are run and kept."""
+        return len(self._text)
 
     @property
     def blocks(self) -> tuple[tuple[int, int, bool], ...]:
@@ -113,15 +121,31 @@ class LingBotSession(RolloutSession):
         """See `RolloutSession.velocity`."""
         if len(noisy) != 1:
             raise ValueError(f"one stream is drawn at a time; got {sorted(noisy)}")
+        if self.depth < len(self._transformer.blocks):
+            raise RuntimeError(f"this session runs {self.depth} blocks, for features alone: open one with session()")
         ((stream, x),) = noisy.items()
         self._check(stream, x)
         x, level = keep_used(stream, x, self._used_channels), sigma[stream]
         scale = self.guidance[stream]
         if scale == 1.0:
-            return {stream: self._velocity(stream, x, level, rows=self._batch)}
-        both = self._velocity(stream, _twice(x), _twice(level), rows=2 * self._batch)
+            return {stream: self._pass(stream, x, level, rows=self._batch)}
+        both = self._pass(stream, _twice(x), _twice(level), rows=2 * self._batch)
         with_text, without = both.chunk(2)
         return {stream: torch.lerp(without, with_text, scale)}
+
+    @torch.no_grad()
+    def features(self, noisy: Mapping[str, Tensor], sigma: Mapping[str, Tensor], *, blocks: Sequence[int]) -> Tensor:
+        """See `RolloutSession.features`; needs the video alone."""
+        if "video" not in noisy:
+            raise ValueError(f"features are of noisy video; got {sorted(noisy)}")
+        tap = FeatureTap(blocks, self.depth)
+        x = noisy["video"]
+        self._check("video", x)
+        if tap.depth < self.depth:
+            # What waits must be kept of every block.
+            self._write_waiting()
+        self._pass("video", x, sigma["video"], rows=self._batch, tap=tap)
+        return tap.maps(self._transformer.video_grid(x))
 
     @torch.no_grad()
     def append(self, stream: str, clean: Tensor, *, predicted: bool, sigma: Tensor | None = None) -> None:
@@ -163,7 +187,10 @@ class LingBotSession(RolloutSession):
         """Rows of the cache: B, or 2B where some stream is guided."""
         return self._text[0][0].shape[0]
 
-    def _velocity(self, stream: str, noisy: Tensor, sigma: Tensor, *, rows: int) -> Tensor:
+    def _pass(
+        self, stream: str, noisy: Tensor, sigma: Tensor, *, rows: int, tap: FeatureTap | None = None
+    ) -> Tensor | None:
+        """Velocity of noisy tokens; None where a tap takes their hidden states."""
         if self._imagined and rows > self._imagined_rows:
             # Written for the rows that an unguided stream needed; a guided one wants its other half too.
             self._cache.drop_predicted()
@@ -179,13 +206,13 @@ class LingBotSession(RolloutSession):
             start=self.frame_index,
             predicted=True,
         )
-        return self._run([*self._waiting, current], rows=rows, velocity=True)
+        return self._run([*self._waiting, current], rows=rows, velocity=True, tap=tap)
 
     def _write_waiting(self) -> None:
         if self._waiting:
             self._run(self._waiting, rows=self._rows, velocity=False)
 
-    def _run(self, parts: list[_Clean], *, rows: int, velocity: bool) -> Tensor | None:
+    def _run(self, parts: list[_Clean], *, rows: int, velocity: bool, tap: FeatureTap | None = None) -> Tensor | None:
         """One pass; the waiting tokens in it stay in the cache, a velocity's do not."""
         # This chunk's video may still come, or come again as it really was.
         self._cache.forget(min(parts[0].index, 2 * self._chunk))
@@ -197,7 +224,7 @@ class LingBotSession(RolloutSession):
             Segment(part.stream, _rows_of(part.x, rows), 1000.0 * _rows_of(part.sigma, rows), part.start)
             for part in parts
         ]
-        out = self._transformer.cached_pass(segments, text=text, cache=self._cache, velocity=velocity)
+        out = self._transformer.cached_pass(segments, text=text, cache=self._cache, velocity=velocity, tap=tap)
         self._cache.close([(part.index, part.predicted) for part in self._waiting])
         imagined = [part for part in self._waiting if part.predicted]
         if imagined:

@@ -25,6 +25,7 @@ from flashwam.wam.lingbot_va.masks import STREAM_OFFSET, Layout, check_backend, 
 from flashwam.wam.lingbot_va.past import CleanPast
 from flashwam.wam.lingbot_va.patches import action_tokens, action_untokens, patchify, unpatchify
 from flashwam.wam.lingbot_va.rope import action_rotary, axis_dims, video_rotary
+from flashwam.wam.taps import FeatureTap
 
 __all__ = ["Segment", "WanTransformer3DModel"]
 
@@ -133,6 +134,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         window: int,
         clean_timestep: Mapping[str, Tensor] | None = None,
         kept: Kept | None = None,
+        tap: FeatureTap | None = None,
     ) -> dict[str, Tensor]:
         """Teacher-forced pass over noisy and clean tokens of both streams under the block-causal mask.
 
@@ -147,13 +149,17 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
             clean_timestep: 1000 sigma of the clean tokens, [B, F] per stream; 0 where absent.
             kept: Keeps the clean tokens' and the text's keys and values for further passes that differ in noisy tokens
                 and their levels alone.
+            tap: Takes the hidden states of the noisy video; the pass ends after its deepest block.
 
         Returns:
-            Velocity of every noisy stream, shaped like its input, float32.
+            Velocity of every noisy stream, shaped like its input, float32; nothing with a tap.
 
         Raises:
             RuntimeError: `kept` with gradients.
+            ValueError: a tap without noisy video, or beside `kept`.
         """
+        if tap is not None and ("video" not in noisy or kept is not None):
+            raise ValueError(f"features are of noisy video, and nothing is kept; got noisy {sorted(noisy)}")
         if kept is not None and torch.is_grad_enabled():
             raise RuntimeError("what is kept between passes carries no gradient: leave it out or use torch.no_grad()")
         layout = self._layout(noisy, clean, chunk_frames, window)
@@ -188,19 +194,24 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         h, modulation, rotary = torch.cat(hidden, 1), torch.cat(modulations, 1), torch.cat(rotaries)
         embedded_text = None if reading else self.condition_embedder.text(text).to(h.dtype)
 
-        for index, block in enumerate(self.blocks):
+        lengths = [noisy[stream].shape[2] * self.tokens_per_frame(stream, noisy[stream]) for stream in layout.noisy]
+        depth = len(self.blocks) if tap is None else tap.depth
+        for index, block in zip(range(depth), self.blocks, strict=False):
             # Of the last block's clean tokens nothing but keys and values is seen.
-            queries = layout.noisy_tokens if index == len(self.blocks) - 1 else None
+            queries = layout.noisy_tokens if index == depth - 1 else None
             attend = layout.attend if queries is None and not reading else layout.attend_noisy
             seen = embedded_text
             if past is not None:
                 attend = past.reading(index, attend, clean_tokens) if reading else past.filling(attend)
                 seen = past.text(index, embedded_text)
             h = self._run(block, h, modulation, rotary=rotary, text=seen, attend=attend, queries=queries)
+            if tap is not None:
+                tap.take(index, h[:, : lengths[0]])
+        if tap is not None:
+            return {}
         if kept is not None:
             kept.held = past
         h = self._norm_out(h, torch.cat(embeddings[: len(layout.noisy)], 1))
-        lengths = [noisy[stream].shape[2] * self.tokens_per_frame(stream, noisy[stream]) for stream in layout.noisy]
         outputs = h.split(lengths, dim=1)
         return {
             stream: self._head(stream, part, noisy[stream]) for stream, part in zip(layout.noisy, outputs, strict=True)
@@ -213,6 +224,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         text: Sequence[KeyValue],
         cache: RolloutCache,
         velocity: bool = True,
+        tap: FeatureTap | None = None,
     ) -> Tensor | None:
         """One pass over blocks of a rollout under a cache that `RolloutCache.open` has made ready for them.
 
@@ -220,9 +232,10 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
 
         Args:
             segments: The opened blocks, in the cache's order.
-            text: Keys and values of the text for every block, from `text_key_value`.
+            text: Keys and values of the text for every block that is run, from `text_key_value`.
             cache: The cache; it holds these tokens' keys and values until it is closed or reopened.
             velocity: Whether the last segment's velocity is wanted; otherwise keys and values are all that is made.
+            tap: Takes the last segment's hidden states instead; the pass ends after its deepest block.
 
         Returns:
             Velocity shaped like the last segment's tensor, float32; None if not wanted.
@@ -241,6 +254,9 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
                 embedding = _per_group(embedded, *embedded.shape[:2], count // group)
         h, modulation, rotary = _joined(hidden, 1), _joined(modulations, 1), _joined(rotaries, 0)
         queries = hidden[0].shape[1] if velocity else 0
+        if tap is not None:
+            _cached_taps(self, h, modulation, rotary, text, cache, hidden[0].shape[1], tap)
+            return None
         h = self._trunk(self, h, modulation, rotary, text, cache, queries)
         return self._head(segments[-1].stream, self._norm_out(h, embedding), segments[-1].x) if velocity else None
 
@@ -252,17 +268,22 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         """
         self._trunk = torch.compile(_cached_trunk, dynamic=False, fullgraph=True, **options)
 
-    def text_key_value(self, text: Tensor) -> list[KeyValue]:
-        """Every block's cross-attention keys and values of text [B, L, text_dim]."""
+    def text_key_value(self, text: Tensor, *, depth: int | None = None) -> list[KeyValue]:
+        """The first `depth` blocks' cross-attention keys and values of text [B, L, text_dim]; every block's if None."""
         embedded = self.condition_embedder.text(text).to(self.patch_embedding_mlp.weight.dtype)
-        return [block.attn2.key_value(embedded) for block in self.blocks]
+        return [block.attn2.key_value(embedded) for block in self.blocks[:depth]]
+
+    def video_grid(self, x: Tensor) -> tuple[int, int, int]:
+        """Frames, rows and columns of the tokens of video [B, C, F, H, W]."""
+        _, rows, columns = self.config.patch_size
+        return x.shape[2], x.shape[3] // rows, x.shape[4] // columns
 
     def tokens_per_frame(self, stream: str, x: Tensor) -> int:
         """Tokens that one latent frame of a stream tensor takes."""
         if stream == "action":
             return x.shape[3]
-        _, rows, columns = self.config.patch_size
-        return (x.shape[3] // rows) * (x.shape[4] // columns)
+        _, rows, columns = self.video_grid(x)
+        return rows * columns
 
     def _layout(
         self, noisy: Mapping[str, Tensor], clean: Mapping[str, Tensor], chunk_frames: int, window: int
@@ -318,8 +339,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         if stream == "action":
             return action_untokens(self.action_proj_out(h).float(), like.shape[2])
         _, rows, columns = self.config.patch_size
-        size = (like.shape[2], like.shape[3] // rows, like.shape[4] // columns)
-        return unpatchify(self.proj_out(h).float(), size, (rows, columns))
+        return unpatchify(self.proj_out(h).float(), self.video_grid(like), (rows, columns))
 
     @torch.no_grad()
     def _initialise(self) -> None:
@@ -344,14 +364,32 @@ def _cached_trunk(
     cache: RolloutCache,
     queries: int,
 ) -> Tensor:
-    """All blocks; the last one for the leading `queries` tokens, or for keys and values alone."""
-    for index, block in enumerate(model.blocks[:-1]):
+    """The blocks that have text; the last one for the leading `queries` tokens, or for keys and values alone."""
+    last = len(text) - 1
+    for index, block in enumerate(model.blocks[:last]):
         h = block(h, modulation, rotary=rotary, text=text[index], attend=cache.attend(index))
-    last = len(model.blocks) - 1
+    block = model.blocks[last]
     if not queries:
-        cache.write(last, *model.blocks[-1].key_value(h, modulation, rotary=rotary))
+        cache.write(last, *block.key_value(h, modulation, rotary=rotary))
         return h
-    return model.blocks[-1](h, modulation, rotary=rotary, text=text[last], attend=cache.attend(last), queries=queries)
+    return block(h, modulation, rotary=rotary, text=text[last], attend=cache.attend(last), queries=queries)
+
+
+def _cached_taps(
+    model: WanTransformer3DModel,
+    h: Tensor,
+    modulation: Tensor,
+    rotary: Tensor,
+    text: Sequence[KeyValue],
+    cache: RolloutCache,
+    queries: int,
+    tap: FeatureTap,
+) -> None:
+    """The blocks down to the tap's deepest, which takes of each the leading `queries` tokens."""
+    for index, block in enumerate(model.blocks[: tap.depth]):
+        wanted = queries if index == tap.depth - 1 else None
+        h = block(h, modulation, rotary=rotary, text=text[index], attend=cache.attend(index), queries=wanted)
+        tap.take(index, h[:, :queries])
 
 
 def _per_group(x: Tensor, batch: int, frames: int, repeats: int) -> Tensor:

@@ -4,13 +4,15 @@
 Letters: B cameras, T pictures, C latent channels, F latent frames, h, w latent size (a sixteenth of the pictures').
 """
 
-import json
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, patchify
 from torch import Tensor, nn
+
+from flashwam.data.encoders import to_pictures
+from flashwam.wam.autoencoders import load_autoencoder
 
 __all__ = ["LATENTS_MEAN", "LATENTS_STD", "PICTURES_PER_FRAME", "WAN22_CONFIG", "VaeStream", "WanVae"]
 
@@ -93,34 +95,8 @@ class WanVae(nn.Module):
     def from_pretrained(
         cls, folder: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
     ) -> "WanVae":
-        """Loads ``vae/`` of a checkpoint.
-
-        Args:
-            folder: Holds config.json and safetensors files, as released.
-            dtype: Of the parameters; that of the files by default.
-            device: Where they go.
-
-        Raises:
-            FileNotFoundError: There is no such folder.
-            ValueError: It holds another model, or keys do not fit.
-        """
-        folder = Path(folder)
-        if not (folder / "config.json").is_file():
-            raise FileNotFoundError(
-                f"{folder / 'config.json'} is missing: expected vae/ of a released checkpoint. A fine-tune that ships "
-                "only transformer/ needs the base checkpoint's"
-            )
-        name = json.loads((folder / "config.json").read_text()).get("_class_name")
-        if name != AutoencoderKLWan.__name__:
-            raise ValueError(f"{folder} must hold an {AutoencoderKLWan.__name__}, got {name!r}")
-        options = {} if dtype is None else {"torch_dtype": dtype}
-        model, problems = AutoencoderKLWan.from_pretrained(
-            folder, output_loading_info=True, local_files_only=True, use_safetensors=True, **options
-        )
-        wrong = {what: keys for what, keys in problems.items() if keys}
-        if wrong:
-            raise ValueError(f"the weights of {folder} do not fit its config.json: {wrong}")
-        return cls(model.to(device))
+        """Loads ``vae/`` of a checkpoint, see `load_autoencoder`."""
+        return cls(load_autoencoder(AutoencoderKLWan, folder, dtype=dtype, device=device))
 
     def open(self) -> "VaeStream":
         """A new past for pictures that come one after the other."""
@@ -135,8 +111,7 @@ class WanVae(nn.Module):
         """Latents [B, C, F, h, w] from the first frame on -> uint8 pictures [B, 4 F - 3, rows, columns, 3]."""
         weight = next(self.model.parameters())
         raw = latents.float().cpu() * self._std + self._mean
-        pixels = self.model.decode(raw.to(weight), return_dict=False)[0].float().cpu()
-        return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 4, 1)
+        return to_pictures(self.model.decode(raw.to(weight), return_dict=False)[0])
 
     def normalised(self, mean: Tensor) -> Tensor:
         """The encoder's mean [B, C, F, h, w], scaled to the statistics in float32, in the dtype it came."""

@@ -24,6 +24,7 @@ from flashwam.wam.lingbot_va.patches import keep_used
 from flashwam.wam.lingbot_va.presets import preset as find_preset
 from flashwam.wam.lingbot_va.session import LingBotSession
 from flashwam.wam.lingbot_va.transformer import WanTransformer3DModel
+from flashwam.wam.taps import FeatureTap
 
 __all__ = ["LingBotVA"]
 
@@ -172,6 +173,40 @@ class LingBotVA(WorldActionModel):
         context: Mapping[str, Any],
     ) -> dict[str, Tensor]:
         """See `WorldActionModel.velocity`."""
+        return self._pass(noisy, sigma, clean, context, kept=context.get("kept"))
+
+    @property
+    def feature_blocks(self) -> int:
+        """See `WorldActionModel.feature_blocks`."""
+        return self.transformer.config.num_layers
+
+    def feature_width(self, blocks: Sequence[int]) -> int:
+        """See `WorldActionModel.feature_width`."""
+        inner = self.transformer.config
+        return len(blocks) * inner.num_attention_heads * inner.attention_head_dim
+
+    def features(
+        self,
+        noisy: Mapping[str, Tensor],
+        sigma: Mapping[str, Tensor],
+        clean: Mapping[str, Tensor],
+        context: Mapping[str, Any],
+        *,
+        blocks: Sequence[int],
+    ) -> Tensor:
+        """See `WorldActionModel.features`."""
+        tap = FeatureTap(blocks, self.feature_blocks)
+        self._pass(noisy, sigma, clean, context, tap=tap)
+        return tap.maps(self.transformer.video_grid(noisy["video"]))
+
+    def _pass(
+        self,
+        noisy: Mapping[str, Tensor],
+        sigma: Mapping[str, Tensor],
+        clean: Mapping[str, Tensor],
+        context: Mapping[str, Any],
+        **options: Any,
+    ) -> dict[str, Tensor]:
         clean_sigma = context.get("clean_sigma") or {}
         used = self.config.used_channels
         noisy = {stream: keep_used(stream, x, used) for stream, x in noisy.items()}
@@ -184,7 +219,7 @@ class LingBotVA(WorldActionModel):
             chunk_frames=context.get("chunk_frames") or self.chunk_frames,
             window=context.get("window_chunks") or self.window_chunks,
             clean_timestep={stream: TIMESTEPS * level for stream, level in clean_sigma.items()},
-            kept=context.get("kept"),
+            **options,
         )
 
     def session(
@@ -196,6 +231,7 @@ class LingBotVA(WorldActionModel):
         window_chunks: int | None = None,
         fused: bool = True,
         static: bool | None = None,
+        depth: int | None = None,
     ) -> LingBotSession:
         """See `WorldActionModel.session`.
 
@@ -206,6 +242,7 @@ class LingBotVA(WorldActionModel):
             window_chunks: Replaces the model's own.
             fused: As in `LingBotSession`.
             static: A cache of fixed shapes; the model's own choice if None.
+            depth: As in `LingBotSession`.
         """
         static = self.config.rollout != "dynamic" if static is None else static
         return LingBotSession(
@@ -217,7 +254,12 @@ class LingBotVA(WorldActionModel):
             fused=fused,
             chunk_tokens=self._chunk_tokens() if static else None,
             used_channels=self.config.used_channels,
+            depth=depth,
         )
+
+    def feature_session(self, text: Tensor, *, blocks: Sequence[int]) -> LingBotSession:
+        """See `WorldActionModel.feature_session`; no deeper block is run or kept."""
+        return self.session(text, depth=FeatureTap(blocks, self.feature_blocks).depth)
 
     def pass_tokens(self, frames: int) -> int:
         """See `WorldActionModel.pass_tokens`: every noisy token, and the clean ones that some noisy token may see."""
@@ -225,6 +267,11 @@ class LingBotVA(WorldActionModel):
         blocks = {stream: block_ids(stream, frames, self.chunk_frames) for stream in per_frame}
         last = max(int(ids[-1]) for ids in blocks.values())
         return sum(count * (frames + int((blocks[name] < last).sum())) for name, count in per_frame.items())
+
+    @property
+    def text_shape(self) -> tuple[None, int]:
+        """See `WorldActionModel.text_shape`."""
+        return None, self.transformer.config.text_dim
 
     def _chunk_tokens(self) -> dict[str, int]:
         rows, columns = self.transformer.config.patch_size[1:]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How several cameras become one picture of latents, as the original server arranges them.
+"""How several cameras become one picture of latents, as LingBot-VA's server arranges them.
 
 Letters: K cameras, T pictures, C latent channels, F latent frames, H, W size of the joined latents.
 """
@@ -11,12 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flashwam.data.encoders import to_pixels
+from flashwam.data.encoders import Resize, check_resize, to_pixels
 from flashwam.data.layouts import LAYOUTS, arrange
 
 __all__ = ["CameraLayout"]
-
-PIXELS_PER_LATENT = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +26,15 @@ class CameraLayout:
         image_size: Rows and columns a full picture is resized to.
         arrangement: "width" puts the cameras side by side, all at full size. "tshape" (RoboTwin) takes a head camera
             at full size and two wrist cameras at half of it; the wrists lie side by side above the head.
+        factor: Pixels per latent row and column.
+        resize: See `flashwam.data.encoders.to_pixels`.
     """
 
     cameras: tuple[str, ...]
     image_size: tuple[int, int]
     arrangement: str = "width"
+    factor: int = 16
+    resize: Resize = "stretch"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cameras", tuple(self.cameras))
@@ -43,7 +45,8 @@ class CameraLayout:
             raise ValueError(f"cameras must be distinct and at least one, got {self.cameras}")
         if self.arrangement == "tshape" and len(self.cameras) != 3:
             raise ValueError(f"tshape takes (head, left wrist, right wrist), got {self.cameras}")
-        multiple = PIXELS_PER_LATENT * (2 if self.arrangement == "tshape" else 1)
+        check_resize(self.resize)
+        multiple = self.factor * (2 if self.arrangement == "tshape" else 1)
         if len(self.image_size) != 2 or any(side < 1 or side % multiple for side in self.image_size):
             raise ValueError(f"image_size must be (rows, columns), multiples of {multiple}, got {self.image_size}")
 
@@ -58,7 +61,7 @@ class CameraLayout:
     @property
     def latent_size(self) -> tuple[int, int]:
         """(H, W) of the joined latents."""
-        rows, columns = (side // PIXELS_PER_LATENT for side in self.image_size)
+        rows, columns = (side // self.factor for side in self.image_size)
         return (rows, columns * len(self.cameras)) if self.arrangement == "width" else (rows + rows // 2, columns)
 
     def stack(self, observations: Sequence[Mapping[str, np.ndarray]]) -> list[np.ndarray]:
@@ -95,7 +98,10 @@ class CameraLayout:
     def pixels(self, observations: Sequence[Mapping[str, np.ndarray]]) -> list[Tensor]:
         """Per group: [K, 3, T, rows, columns] in [-1, 1], float32."""
         by_camera = dict(zip(self.cameras, self.stack(observations), strict=True))
-        return [torch.stack([to_pixels(by_camera[key], size) for key in keys]) for keys, size in self.groups]
+        return [
+            torch.stack([to_pixels(by_camera[key], size, resize=self.resize) for key in keys])
+            for keys, size in self.groups
+        ]
 
     def join(self, latents: Sequence[Tensor]) -> Tensor:
         """Per group [K, C, F, h, w] -> [1, C, F, H, W]."""
@@ -107,7 +113,7 @@ class CameraLayout:
             raise ValueError(f"expected latents [1, C, F, {self.latent_size}], got {tuple(latents.shape)}")
         bands, top = [], 0
         for keys, (rows, _) in reversed(self.groups):
-            band = latents[0, ..., top : top + rows // PIXELS_PER_LATENT, :]
+            band = latents[0, ..., top : top + rows // self.factor, :]
             bands.append(torch.stack(band.chunk(len(keys), -1)))
-            top += rows // PIXELS_PER_LATENT
+            top += rows // self.factor
         return bands[::-1]

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Video autoencoders of released checkpoints, loaded strictly by diffusers' own classes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["load_autoencoder"]
+
+
+def load_autoencoder(
+    kind: Any, folder: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> Any:
+    """Loads ``vae/`` of a checkpoint.
+
+    Args:
+        kind: diffusers' class.
+        folder: Holds config.json and safetensors files, as released.
+        dtype: Of the parameters; that of the files if None.
+        device: Where they go.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: It holds another model, or keys do not fit.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{folder / 'config.json'} is missing: expected vae/ of a released checkpoint. A fine-tune that ships "
+            "only transformer/ needs the base checkpoint's"
+        )
+    name = json.loads((folder / "config.json").read_text()).get("_class_name")
+    if name != kind.__name__:
+        raise ValueError(f"{folder} must hold an {kind.__name__}, got {name!r}")
+    options = {} if dtype is None else {"torch_dtype": dtype}
+    model, problems = kind.from_pretrained(
+        folder, output_loading_info=True, local_files_only=True, use_safetensors=True, **options
+    )
+    wrong = {what: keys for what, keys in problems.items() if keys}
+    if wrong:
+        raise ValueError(f"the weights of {folder} do not fit its config.json: {wrong}")
+    return model.to(device)

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between a robot and a model: what the families' codecs share, and the note of it beside a model.
+
+Letters: C latent channels, F latent frames, H, W latent size, A action channels, N actions per frame, U controls,
+L text tokens, D text width.
+"""
+
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flashwam.data.actions import ActionNorm
+from flashwam.data.cameras import CameraLayout
+from flashwam.data.codec import CODEC_FILE
+
+__all__ = ["CodecNote", "CodecSession", "RobotCodec", "base_checkpoint"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RobotCodec(ABC):
+    """What every session shares.
+
+    Args:
+        cameras: Which pictures, at which size, and where their latents go.
+        actions: Normalisation of the controls.
+        prompts: prompt -> embedding [L, D], such as `PromptCache.encode`.
+    """
+
+    cameras: CameraLayout
+    actions: ActionNorm
+    prompts: Callable[[str], Tensor]
+
+    keyframes_per_frame: ClassVar[int]
+    """Pictures that a client sends per latent frame."""
+
+    @abstractmethod
+    def open(self) -> "CodecSession":
+        """A codec for one episode."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a client must know, as plain values."""
+        return {
+            "cameras": list(self.cameras.cameras),
+            "picture_size": list(self.cameras.image_size),
+            "controls": len(self.actions.used),
+            "keyframes_per_frame": self.keyframes_per_frame,
+        }
+
+    def text(self, prompt: str) -> Tensor:
+        """[L, D]; the empty prompt gives what guidance needs."""
+        return self.prompts(prompt)
+
+
+class CodecSession(ABC):
+    """One episode's codec.
+
+    Args:
+        codec: What is shared.
+    """
+
+    def __init__(self, codec: RobotCodec) -> None:
+        self._codec = codec
+
+    @abstractmethod
+    def encode(self, observations: Sequence[Mapping[str, Any]]) -> Tensor:
+        """Pictures seen since the last call -> latents [1, C, F, H, W], float32.
+
+        Args:
+            observations: camera -> uint8 [rows, columns, 3] of any size; 1 in the first call. Other keys are ignored.
+
+        Raises:
+            ValueError: A camera is missing, a picture is not uint8 RGB, or the number does not fit. The past is then
+                as it was.
+        """
+
+    def actions(self, actions: Tensor) -> np.ndarray:
+        """Model actions [1, A, F, N, 1] -> controls in raw units, float32 [U, F, N]."""
+        if actions.ndim != 5 or actions.shape[0] != 1:
+            raise ValueError(f"expected [1, A, F, N, 1], got {tuple(actions.shape)}")
+        return self._codec.actions.denormalise(actions[0].detach().float().cpu()).numpy()
+
+    def executed(self, state: np.ndarray) -> Tensor:
+        """Executed controls [U, F, N] in raw units -> model actions [1, A, F, N, 1], unused channels zero."""
+        raw = np.asarray(state)
+        if raw.ndim != 3 or raw.dtype.kind not in "fiu":
+            raise ValueError(f"expected numbers [{len(self._codec.actions.used)}, F, N], got {raw.dtype} {raw.shape}")
+        if not np.isfinite(raw).all():
+            raise ValueError("executed controls must be finite")
+        return self._codec.actions.normalise(torch.from_numpy(np.array(raw, dtype=np.float32)))[None]
+
+    def text(self, prompt: str) -> Tensor:
+        """[1, L, D]; the empty prompt gives what guidance needs."""
+        return self._codec.text(prompt)[None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecNote:
+    """What ``codec.json`` beside a model says; nothing is loaded to write it.
+
+    Args:
+        family: Whose codec it is.
+        checkpoint: Where ``vae/``, ``text_encoder/`` and ``tokenizer/`` stay; noted relative to the model's folder.
+        cameras: As the model was trained.
+        actions: As the model was trained.
+    """
+
+    family: str
+    checkpoint: Path
+    cameras: CameraLayout
+    actions: ActionNorm
+
+    def write(self, folder: str | Path) -> None:
+        """Writes ``codec.json``."""
+        content = {
+            "family": self.family,
+            "checkpoint": os.path.relpath(self.checkpoint.resolve(), Path(folder).resolve()),
+            "cameras": asdict(self.cameras),
+            "actions": self.actions.to_dict(),
+        }
+        (Path(folder) / CODEC_FILE).write_text(json.dumps(content, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, folder: str | Path, *, family: str) -> "CodecNote":
+        """Reads what `write` wrote.
+
+        Raises:
+            FileNotFoundError: There is none.
+            ValueError: It is another family's.
+        """
+        path = Path(folder) / CODEC_FILE
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: it is written beside a trained model; else name a preset")
+        content = json.loads(path.read_text())
+        if content.get("family") != family:
+            raise ValueError(f"{path} must say family {family!r}, got {content.get('family')!r}")
+        return cls(
+            family=family,
+            checkpoint=(Path(folder) / content["checkpoint"]).resolve(),
+            cameras=CameraLayout(**content["cameras"]),
+            actions=ActionNorm.from_dict(content["actions"]),
+        )
+
+
+def base_checkpoint(folder: str | Path, *, family: str) -> Path:
+    """Where a model's autoencoder and text encoder are: as its ``codec.json`` notes, or in its own folder."""
+    path = Path(folder) / CODEC_FILE
+    noted = json.loads(path.read_text()) if path.is_file() else {}
+    return (Path(folder) / noted["checkpoint"]).resolve() if noted.get("family") == family else Path(folder)

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The video autoencoder of CogVideoX, with latents scaled as its transformers were trained on.
+
+Its normalisations see all pictures that are encoded at once, so the first latent of a clip is not the latent of that
+picture encoded alone. A model is shown the latter.
+
+Letters: B clips, T pictures, C latent channels, F latent frames, h, w latent size.
+"""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLCogVideoX
+from torch import Tensor, nn
+
+from flashwam.data.encoders import to_pictures
+from flashwam.wam.autoencoders import load_autoencoder
+
+__all__ = ["PICTURES_PER_FRAME", "UNIT", "CogVideoXVae"]
+
+PICTURES_PER_FRAME = 4
+"""Pictures that a latent frame spans; the very first one spans 1."""
+UNIT = 8
+"""Pictures that diffusers encodes at a time: a clip has 1 + 8 k of them, or it decodes to another number."""
+
+_TOGETHER = 16
+
+
+class CogVideoXVae(nn.Module):
+    """diffusers' autoencoder with scaled latents [B, C, F, h, w], float32 outside.
+
+    Args:
+        model: Its configuration carries the scale.
+
+    Raises:
+        ValueError: It is that of another version.
+    """
+
+    def __init__(self, model: AutoencoderKLCogVideoX) -> None:
+        super().__init__()
+        config = model.config
+        if config.invert_scale_latents or config.temporal_compression_ratio != PICTURES_PER_FRAME:
+            raise ValueError(
+                f"expected the autoencoder of CogVideoX-2b, -5b or -5b-I2V with {PICTURES_PER_FRAME} pictures a latent "
+                f"frame; got invert_scale_latents {config.invert_scale_latents} (version 1.5), "
+                f"temporal_compression_ratio {config.temporal_compression_ratio}"
+            )
+        self.model = model.eval().requires_grad_(False)
+
+    @property
+    def channels(self) -> int:
+        """Latent channels C."""
+        return int(self.model.config.latent_channels)
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent row and column."""
+        return 2 ** (len(self.model.config.block_out_channels) - 1)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+    ) -> "CogVideoXVae":
+        """Loads ``vae/`` of a checkpoint, see `load_autoencoder`."""
+        return cls(load_autoencoder(AutoencoderKLCogVideoX, folder, dtype=dtype, device=device))
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Whole clips to latents: the means of their posteriors, so that the same pictures give the same latents.
+
+        Args:
+            pixels: [B, 3, 1 + 8 k, rows, columns] in [-1, 1], rows and columns multiples of `factor`.
+
+        Returns:
+            [B, C, 1 + 2 k, h, w], float32.
+
+        Raises:
+            ValueError: For another number of pictures, or another size.
+        """
+        count, *size = pixels.shape[2:]
+        if count < 1 or (count - 1) % UNIT:
+            raise ValueError(f"a clip has 1 and a multiple of {UNIT} pictures, which decode to as many; got {count}")
+        if any(side % self.factor for side in size):
+            raise ValueError(f"rows and columns must be multiples of {self.factor}, got {tuple(size)}")
+        posterior = self.model.encode(pixels.to(next(self.model.parameters()))).latent_dist
+        return posterior.mode().float() * self.model.config.scaling_factor
+
+    def encode_alone(self, pictures: Tensor) -> Tensor:
+        """Every picture as a clip of its own: [B, 3, T, rows, columns] in [-1, 1] -> [B, C, T, h, w], float32."""
+        batch, count = pictures.shape[0], pictures.shape[2]
+        alone = pictures.transpose(1, 2).flatten(0, 1)[:, :, None]
+        # Many episodes at once would take as much memory each.
+        latents = torch.cat([self.encode(part)[:, :, 0] for part in alone.split(_TOGETHER)])
+        return latents.unflatten(0, (batch, count)).transpose(1, 2).contiguous()
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents [B, C, 1 + 2 k, h, w] from the first frame on -> uint8 pictures [B, 1 + 8 k, rows, columns, 3]."""
+        if not latents.shape[2] % 2:
+            raise ValueError(f"a clip has an odd number of latent frames, got {latents.shape[2]}")
+        raw = latents.float() / self.model.config.scaling_factor
+        return to_pictures(self.model.decode(raw.to(next(self.model.parameters()))).sample)

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hidden states on their way through a stack of blocks.
+
+Letters: B samples, S tokens, D width of a block, F latent frames, h and w tokens of a frame.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["FeatureTap"]
+
+
+class FeatureTap:
+    """Collects the hidden states that chosen blocks put out, each normalised over its channels without weights.
+
+    Args:
+        blocks: Which, from 0, ascending.
+        count: How many blocks there are.
+
+    Attributes:
+        depth: Blocks that have to run.
+
+    Raises:
+        ValueError: a block does not exist, is named twice or out of order, or none is named.
+    """
+
+    def __init__(self, blocks: Sequence[int], count: int) -> None:
+        blocks = tuple(blocks)
+        if not blocks or list(blocks) != sorted(set(blocks)) or blocks[0] < 0 or blocks[-1] >= count:
+            raise ValueError(f"blocks must be some of 0..{count - 1}, ascending; got {list(blocks)}")
+        self.depth = blocks[-1] + 1
+        self._blocks = blocks
+        self._taken: list[Tensor] = []
+
+    def take(self, block: int, hidden: Tensor) -> None:
+        """Notes what a block put out, [B, S, D], if it is one of those asked for."""
+        if block in self._blocks:
+            hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+            self._taken.append(functional.layer_norm(hidden, hidden.shape[-1:]))
+
+    def maps(self, grid: tuple[int, int, int]) -> Tensor:
+        """Everything taken, in the blocks' order: [B, D * blocks, F, h, w], float32 or better.
+
+        Args:
+            grid: (F, h, w) of the tokens, which lie frame after frame, row after row.
+        """
+        return torch.cat(self._taken, -1).transpose(1, 2).unflatten(2, grid)
