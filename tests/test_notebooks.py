@@ -40,7 +40,7 @@ def test_notebook_runs_and_prints_what_was_committed(path, monkeypatch):
         if cell.cell_type == "code":
             cell.outputs = []
     nbclient.NotebookClient(
-        fresh, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+        fresh, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
     ).execute()
     assert printed(fresh) == printed(committed)
     assert pictures(fresh) == pictures(committed)

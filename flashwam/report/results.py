@@ -2,6 +2,7 @@
 """Evaluation results of runs, read and pooled into the rows of a comparison."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from flashwam.report.stats import wilson
 
 __all__ = ["Row", "Share", "pool_evaluations", "read_evaluations"]
+
+logger = logging.getLogger(__name__)
 
 _REQUIRED = ("run", "nfe", "tasks")
 
@@ -224,8 +227,12 @@ def _pooled(shares: Sequence[Share]) -> Share:
 def pool_evaluations(results: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Pools evaluations of one run, step, NFE and sampler over seeds, in the order of their first appearance.
 
-    Two folders whose runs share a name and a seed are told apart by the folders above them.
+    Two folders whose runs share a name and a seed are told apart by the folders above them. Pictures that are named but
+    are not there any more, as in results that were kept without them, are counted in a warning and left out.
     """
+    gone = [r["file"] for r in results if any(r.get(kind) and _picture(r, kind) is None for kind in ("strip", "film"))]
+    if gone:
+        logger.warning("%d evaluations name pictures that are not there, %s first", len(gone), gone[0])
     clashes: dict[tuple[Any, ...], set[Path]] = {}
     for result in results:
         clashes.setdefault((*_key(result, str(result["run"])), result.get("seed")), set()).add(result["folder"])
@@ -277,7 +284,5 @@ def _motion(result: Mapping[str, Any], which: str) -> list[tuple[str, float, boo
 def _picture(result: Mapping[str, Any], kind: str) -> Path | None:
     if not result.get(kind):
         return None
-    for base in (result["folder"], Path(result["file"]).parent):
-        if (base / result[kind]).is_file():
-            return base / result[kind]
-    raise FileNotFoundError(f"{result['file']} names a {kind} {result[kind]!r} that is not there; evaluate again")
+    places = (result["folder"] / result[kind], Path(result["file"]).parent / result[kind])
+    return next((path for path in places if path.is_file()), None)

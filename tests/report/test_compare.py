@@ -127,6 +127,19 @@ def test_seeds_are_pooled_episode_by_episode(tmp_path):
     assert row.open_loop["action_error_teacher"] == pytest.approx(0.03)
 
 
+def test_results_kept_without_their_pictures_are_compared_all_the_same(tmp_path, caplog):
+    runs = benchmark(tmp_path)
+    rows, _, _ = gather(runs, tmp_path / "out")
+    assert sum(len(row.strips) for row in rows) == 5
+    assert not caplog.records
+    for picture in tmp_path.glob("*/strip.png"):
+        picture.unlink()
+    without, _, _ = gather(runs, tmp_path / "out")
+    assert not any(row.strips for row in without)
+    assert [row.to_json() for row in without] == [row.to_json() for row in rows]
+    assert "5 evaluations name pictures that are not there" in caplog.text
+
+
 def test_models_are_compared_over_the_seeds_that_both_have(tmp_path):
     """A student that was driven at the hard seed alone is not held against the teacher's easy one."""
     rows = rows_of(
