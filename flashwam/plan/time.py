@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from flashwam.distillation.methods import find_method
 from flashwam.recipe import LoopConfig, Recipe
 from flashwam.wam import family
 
@@ -141,6 +142,8 @@ def _measured(recipe: Recipe, loop: LoopConfig, text: tuple[int, int | None], gp
         f"measured here: {seconds * 1000:.0f} ms a step, of which the student's own pass takes {step * 1000:.0f} ms; "
         f"{torch.get_num_threads()} thread"
     )
+    if find_method(loop.method).builds_student:
+        how += "; an upper bound, and what the teacher draws before training comes on top"
     if gpus > 1:
         how += f"; divided by {gpus} as if nothing were lost"
     return Duration(seconds=seconds * loop.steps / gpus, how=how)
@@ -150,6 +153,9 @@ def _passes(recipe: Recipe, loop: LoopConfig) -> float | None:
     """Forward passes without gradient per batch, beside the student's own; None for a method not known here."""
     specs = recipe.streams.values()
     if loop.method in ("flow_matching", "masked_reconstruction"):
+        return 0.0
+    if loop.method == "foresight":
+        # One look without gradient and small networks with: together no more than the model's own training pass.
         return 0.0
     if loop.method == "consistency":
         guided = 2 if any(spec.guidance for spec in specs) else 1
