@@ -37,7 +37,14 @@ KEPT = (
     "comparison/cross.json",
     "comparison/latency.json",
 )
-SHOWN = ("comparison/*.md", "comparison/*.json", "comparison/*.png")
+SHOWN = (
+    "comparison/*.md",
+    "comparison/*.json",
+    "comparison/*.png",
+    # The teacher as it is driven, and the best student: what they imagined beside what happened.
+    "runs/teacher/evaluations/*_full_own_seed0_film.png",
+    "runs/on_policy/evaluations/*_1v-1a_own_seed0_film.png",
+)
 
 
 def copy(source: Path, target: Path, patterns: tuple[str, ...]) -> int:
