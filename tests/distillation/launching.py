@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts trainings of two processes, and compares what comes out with one."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from distributed_run import run
+
+from flashwam.student import load_wam
+
+HERE = Path(__file__).parent
+
+
+needs_deepspeed = pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None or shutil.which("c++") is None,
+    reason="deepspeed, or the compiler that it builds a helper with, is missing",
+)
+
+
+def launch(*runs: Path | str) -> subprocess.CompletedProcess[str]:
+    """Two processes for (folder, strategy), and for further ones after it."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    paths = os.pathsep.join([str(HERE), str(HERE.parent), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    arguments = [str(HERE / "distributed_run.py"), *map(str, runs)]
+    return subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=300)
+
+
+def zero(strategy: str) -> object:
+    return pytest.param(strategy, marks=needs_deepspeed)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_wam(folder / "student")[0].state_dict()
+
+
+def compare_with_one(folder: Path, strategy: str, *, atol: float = 2e-6) -> None:
+    run(folder / "one", "-".join(["single", *(o for o in strategy.split("-")[1:] if o not in ("teacher", "offload"))]))
+    two = weights(folder / "two")
+    for name, value in weights(folder / "one").items():
+        torch.testing.assert_close(value, two[name], rtol=0, atol=atol)
