@@ -14,8 +14,8 @@ from flashwam.policies.accompanied import AccompaniedPolicy
 from flashwam.policies.privileged import PrivilegedPolicy
 from flashwam.provenance import provenance
 from flashwam.sim.closed_loop import LocalPolicy, drive
-from flashwam.targets.provider import StreamingTokens
 from flashwam.targets.sense import StreamedSense
+from flashwam.targets.streaming_tokens import StreamingTokens
 
 __all__ = ["evaluate_with_auxiliary", "load_with_auxiliary"]
 

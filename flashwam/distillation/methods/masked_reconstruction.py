@@ -33,7 +33,7 @@ from flashwam.policies.fusion import FusionPolicy
 from flashwam.policies.masking import MaskPolicy
 from flashwam.policies.privileged import AUXILIARY, PRIMARY, PrivilegedPolicy
 from flashwam.targets.privileged_source import PrivilegedSource, Trajectories
-from flashwam.targets.provider import StreamingTokens
+from flashwam.targets.streaming_tokens import StreamingTokens
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["MaskedReconstruction"]
