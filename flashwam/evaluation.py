@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 DRAWS = 4
 _LATENCY_CHUNKS = 7
+_FILM_COLUMNS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +172,7 @@ def _measure(
         "latency": _latency(policy, samplers),
         "parameters": policy.wam.deployed_parameters(),
         "strip": strip,
-        "film": _save_rows([row for film in films for row in film], 2, folder / f"{stem}_film.png") if films else None,
+        "film": _save_film(films, folder / f"{stem}_film.png") if films else None,
         "seed": seed,
         "provenance": provenance(),
     }
@@ -269,11 +270,16 @@ def _strip(codec: Codec, batch: Batch, models: Sequence[list[dict[str, Tensor]]]
     return _save_rows(rows, 3, path)
 
 
-def _save_rows(rows: Sequence[np.ndarray], together: int, path: Path) -> str:
+def _save_film(films: Sequence[np.ndarray], path: Path) -> str:
+    """Writes films [2, K, H, W, 3] below each other, pictures of one size however short they are."""
+    return _save_rows([row for film in films for row in film], 2, path, columns=_FILM_COLUMNS)
+
+
+def _save_rows(rows: Sequence[np.ndarray], together: int, path: Path, *, columns: int = 0) -> str:
     """Writes rows of pictures, each [K, H, W, 3] of any K, with a gap after every `together`; returns the name."""
     import matplotlib.image
 
-    longest = max(len(row) for row in rows)
+    longest = max(columns, *(len(row) for row in rows))
     lines = []
     for i, row in enumerate(rows):
         line = np.concatenate(row, 1)
