@@ -57,6 +57,22 @@ class StreamTerm:
     velocity: Tensor
     mask: Tensor
 
+    @classmethod
+    def of(
+        cls, elements: Tensor, mask: Tensor, *, sigma: Tensor, gradient_scale: Tensor, velocity: Tensor
+    ) -> "StreamTerm":
+        """From element-wise losses [B, C, F, H, W] where `mask` is True; the rest are the term's own fields."""
+        per_sample, frame_loss, frame_mask = reduce_elements(elements, mask)
+        return cls(
+            loss=per_sample,
+            frame_loss=frame_loss,
+            frame_mask=frame_mask,
+            sigma=sigma,
+            gradient_scale=gradient_scale,
+            velocity=velocity,
+            mask=mask,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodOutput:

@@ -133,17 +133,10 @@ class ConsistencyDistillation(Method):
                     elements, scale, weight = matching, torch.ones_like(sigma[name]), spec.regulariser
             if spec.weight == 0 and spec.regulariser == 0:
                 continue
-            per_sample, frame_loss, frame_mask = reduce_elements(elements, mask)
-            terms[name] = StreamTerm(
-                loss=per_sample,
-                frame_loss=frame_loss,
-                frame_mask=frame_mask,
-                sigma=sigma[name],
-                gradient_scale=scale,
-                velocity=velocity[name],
-                mask=mask,
+            terms[name] = StreamTerm.of(
+                elements, mask, sigma=sigma[name], gradient_scale=scale, velocity=velocity[name]
             )
-            total = total + weight * per_sample.mean()
+            total = total + weight * terms[name].loss.mean()
         self.check_finite(terms, batch)
         return MethodOutput(loss=total, terms=terms, metrics=metrics)
 

@@ -19,7 +19,6 @@ from flashwam.distillation.methods.base import (
     Method,
     MethodOutput,
     StreamTerm,
-    reduce_elements,
     start_states,
     training_levels,
     unknown_streams,
@@ -123,17 +122,10 @@ class FlowMatching(Method):
             mask = batch.loss_mask(name)
             elements = flow_matching_loss(velocity[name], batch.clean[name], noise[name])
             elements = elements * append_dims(weight[name], elements)
-            per_sample, frame_loss, frame_mask = reduce_elements(elements, mask)
-            terms[name] = StreamTerm(
-                loss=per_sample,
-                frame_loss=frame_loss,
-                frame_mask=frame_mask,
-                sigma=sigma[name],
-                gradient_scale=weight[name],
-                velocity=velocity[name],
-                mask=mask,
+            terms[name] = StreamTerm.of(
+                elements, mask, sigma=sigma[name], gradient_scale=weight[name], velocity=velocity[name]
             )
-            total = total + spec.weight * per_sample.mean()
+            total = total + spec.weight * terms[name].loss.mean()
         self.check_finite(terms, batch)
         return MethodOutput(loss=total, terms=terms)
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from flashwam.core.batch import Batch
 from flashwam.core.edm import EDMSchedule
@@ -29,7 +28,6 @@ from flashwam.distillation.methods.base import (
     Method,
     MethodOutput,
     StreamTerm,
-    reduce_elements,
     start_states,
     training_levels,
 )
@@ -223,7 +221,9 @@ class Foresight(Method):
             target = model.decouplers[name].standardise(batch.extra[f"target/{name}"])
             elements = (predicted[name].float() - target) ** 2
             level = torch.ones(batch.size, batch.frames, device=elements.device)
-            terms[name] = _term(elements, batch.loss_mask("video"), level, level, predicted[name])
+            terms[name] = StreamTerm.of(
+                elements, batch.loss_mask("video"), sigma=level, gradient_scale=level, velocity=predicted[name]
+            )
         return terms
 
     def _action_term(self, batch: Batch, draws: Draws) -> dict[str, StreamTerm]:
@@ -238,7 +238,11 @@ class Foresight(Method):
         velocity = self.roles.student(shown, {name: sigma[name] for name in specs}, batch.history, context)["action"]
         elements = flow_matching_loss(velocity, batch.clean["action"], noise["action"])
         elements = elements * append_dims(weight, elements)
-        return {"action": _term(elements, batch.loss_mask("action"), sigma["action"], weight, velocity)}
+        return {
+            "action": StreamTerm.of(
+                elements, batch.loss_mask("action"), sigma=sigma["action"], gradient_scale=weight, velocity=velocity
+            )
+        }
 
     def _target(self, name: str) -> Target:
         model = self.roles.model
@@ -278,16 +282,3 @@ def _pictures(folder: Path | None) -> tuple[PictureDecoder, int | None]:
         if files.encodes(name):
             return files.picture_decoder(folder), None
     raise ValueError(f"no model family knows the autoencoder {name!r} of {folder}")
-
-
-def _term(elements: Tensor, mask: Tensor, sigma: Tensor, scale: Tensor, velocity: Tensor) -> StreamTerm:
-    per_sample, frame_loss, frame_mask = reduce_elements(elements, mask)
-    return StreamTerm(
-        loss=per_sample,
-        frame_loss=frame_loss,
-        frame_mask=frame_mask,
-        sigma=sigma,
-        gradient_scale=scale,
-        velocity=velocity,
-        mask=mask,
-    )

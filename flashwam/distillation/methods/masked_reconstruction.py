@@ -24,7 +24,6 @@ from flashwam.distillation.methods.base import (
     Method,
     MethodOutput,
     StreamTerm,
-    reduce_elements,
     start_states,
     training_levels,
 )
@@ -183,17 +182,11 @@ class MaskedReconstruction(Method):
         for name in self._drawn:
             mask = batch.loss_mask(name)
             elements = flow_matching_loss(out[name], batch.clean[name], noise[name])
-            per_sample, frame_loss, frame_mask = reduce_elements(elements * append_dims(weight[name], elements), mask)
-            terms[name] = StreamTerm(
-                loss=per_sample,
-                frame_loss=frame_loss,
-                frame_mask=frame_mask,
-                sigma=sigma[name],
-                gradient_scale=weight[name],
-                velocity=out[name],
-                mask=mask,
+            elements = elements * append_dims(weight[name], elements)
+            terms[name] = StreamTerm.of(
+                elements, mask, sigma=sigma[name], gradient_scale=weight[name], velocity=out[name]
             )
-            total = total + self.streams[name].weight * per_sample.mean()
+            total = total + self.streams[name].weight * terms[name].loss.mean()
         self.check_finite(terms, batch)
         metrics = self._seen_metrics(terms, valid)
         if draws.step >= self.start_step:

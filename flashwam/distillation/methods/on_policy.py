@@ -22,7 +22,6 @@ from flashwam.distillation.methods.base import (
     Method,
     MethodOutput,
     StreamTerm,
-    reduce_elements,
     start_states,
 )
 from flashwam.sampling import draw, samplers_for
@@ -133,7 +132,9 @@ class OnPolicy(Method):
             clean = spec.consistency(noisy[name], sigma[name], velocity[name])
             elements = pseudo_huber(clean, end[name], c=spec.huber_c)
             scale = spec.consistency.gradient_scale(sigma[name])
-            terms[name] = _term(elements, chunk.loss_mask(name), sigma[name], scale, velocity[name])
+            terms[name] = StreamTerm.of(
+                elements, chunk.loss_mask(name), sigma=sigma[name], gradient_scale=scale, velocity=velocity[name]
+            )
             total = total + spec.weight * terms[name].loss.mean()
         if self.held:
             with torch.no_grad():
@@ -141,7 +142,9 @@ class OnPolicy(Method):
             for name in self.held:
                 elements = (velocity[name] - reference[name]).float() ** 2
                 scale = torch.ones_like(sigma[name])
-                terms[name] = _term(elements, chunk.loss_mask(name), sigma[name], scale, velocity[name])
+                terms[name] = StreamTerm.of(
+                    elements, chunk.loss_mask(name), sigma=sigma[name], gradient_scale=scale, velocity=velocity[name]
+                )
                 total = total + self.hold_weight * terms[name].loss.mean()
         terms = {name: terms[name] for name in self.streams if name in terms}
         self.check_finite(terms, chunk)
@@ -275,16 +278,3 @@ class OnPolicy(Method):
         held = replace(chunk, clean={name: chunk.clean[name] for name in self.held})
         noisy, sigma, _ = start_states(held, sigma, draws)
         return noisy, sigma
-
-
-def _term(elements: Tensor, mask: Tensor, sigma: Tensor, scale: Tensor, velocity: Tensor) -> StreamTerm:
-    per_sample, frame_loss, frame_mask = reduce_elements(elements, mask)
-    return StreamTerm(
-        loss=per_sample,
-        frame_loss=frame_loss,
-        frame_mask=frame_mask,
-        sigma=sigma,
-        gradient_scale=scale,
-        velocity=velocity,
-        mask=mask,
-    )
