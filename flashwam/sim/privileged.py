@@ -2,24 +2,19 @@
 """What the simulator knew of recorded episodes: depth, classes of things, the hand's path, by playing them again.
 
 Physics is a function of the seed and the executed actions, so nothing of this has to be recorded with the episodes.
-Beside `latents/` of a repo: `privileged/chunk-000/episode_000000.npz`, arrays alone, no pickle.
+See `flashwam.data.privileged` for what is written.
 Letters: P pictures, H, W pixels, T control steps.
 """
 
-import io
 import logging
 import multiprocessing as mp
-import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from flashwam.data.episodes import (
     CAMERA,
-    CHUNK,
-    atomic_write,
     episode_path,
     find_repos,
     read_episode_list,
@@ -28,71 +23,16 @@ from flashwam.data.episodes import (
     read_table,
     video_path,
 )
+from flashwam.data.privileged import Privileged, privileged_path
 from flashwam.sim.metaworld import MetaWorldEnv
-from flashwam.sim.views import Camera, PrivilegedView
+from flashwam.sim.views import PrivilegedView
 
-__all__ = ["Privileged", "privileged_path", "read_privileged", "replay_episode", "replay_episodes"]
+__all__ = ["replay_episode", "replay_episodes"]
 
 logger = logging.getLogger(__name__)
 
 _STATE_ERROR = 1e-4
 _PICTURE_ERROR = 16.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Privileged:
-    """One episode's privileged record.
-
-    Attributes:
-        rows: Control step of each picture, int64 [P].
-        depth: Distance from the camera's plane in metres, float16 [P, H, W].
-        segmentation: Numbers into `flashwam.sim.views.CLASSES`, uint8 [P, H, W].
-        hand: Position of the hand at every control step, metres, float32 [T, 3].
-        hand_pixels: The same as (column, row) of the picture over its size, float32 [T, 2]; beyond [0, 1] outside it.
-        intrinsics: See `Camera`, float32 [3, 3].
-        pose: See `Camera`, float32 [4, 4].
-    """
-
-    rows: np.ndarray
-    depth: np.ndarray
-    segmentation: np.ndarray
-    hand: np.ndarray
-    hand_pixels: np.ndarray
-    intrinsics: np.ndarray
-    pose: np.ndarray
-
-    @property
-    def camera(self) -> Camera:
-        """The camera of every picture."""
-        return Camera(intrinsics=self.intrinsics.astype(np.float64), pose=self.pose.astype(np.float64))
-
-    def save(self, path: Path) -> None:
-        """Writes a file that appears whole or not at all."""
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **{each.name: getattr(self, each.name) for each in fields(self)})
-        atomic_write(path, buffer.getvalue())
-
-
-def privileged_path(repo: Path, index: int) -> Path:
-    """Path of an episode's privileged record."""
-    return Path(repo) / "privileged" / f"chunk-{index // CHUNK:03d}" / f"episode_{index:06d}.npz"
-
-
-def read_privileged(path: Path | str) -> Privileged:
-    """Reads what `Privileged.save` wrote.
-
-    Raises:
-        FileNotFoundError: There is no record; the message says how to make it.
-        ValueError: The file is damaged or holds something else.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: play the episodes again with flashwam.sim.privileged first")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return Privileged(**{each.name: file[each.name] for each in fields(Privileged)})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a privileged record ({error}); delete it and play the episode again") from error
 
 
 def replay_episode(

@@ -4,44 +4,17 @@
 Letters: H, W pixels, P pictures, T points.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from flashwam.data.privileged import Camera
 from flashwam.sim.metaworld import MetaWorldEnv
 from flashwam.sim.tasks import below
 
-__all__ = ["CLASSES", "Camera", "PrivilegedView"]
+__all__ = ["CLASSES", "PrivilegedView"]
 
 CLASSES = ("background", "arm", "hand", "object", "obstacle", "goal")
 """Meaning of the numbers in a segmentation."""
 _STAGE = ("world", "tablelink", "RetainingWall", "mocap")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Camera:
-    """A pinhole camera; x goes right, y down, z away from it.
-
-    Attributes:
-        intrinsics: Camera coordinates to homogeneous pixels, [3, 3]; pixel (0, 0) is the upper left corner.
-        pose: Camera coordinates to the world's, metres, [4, 4].
-    """
-
-    intrinsics: np.ndarray
-    pose: np.ndarray
-
-    def project(self, points: np.ndarray) -> np.ndarray:
-        """Points of the world [T, 3] -> pixels (column, row) [T, 2]; not a number behind the camera."""
-        inside = (points - self.pose[:3, 3]) @ self.pose[:3, :3]
-        pixels = inside @ self.intrinsics.T
-        depth = np.where(inside[:, 2:] > 0, inside[:, 2:], np.nan)
-        return pixels[:, :2] / depth
-
-    def unproject(self, depth: np.ndarray) -> np.ndarray:
-        """Depth along z [..., H, W] -> points of the world at the pixels' middles, [..., H, W, 3]."""
-        rows, columns = np.indices(depth.shape[-2:]) + 0.5
-        rays = np.stack([columns, rows, np.ones_like(rows)], -1) @ np.linalg.inv(self.intrinsics).T
-        return (rays * depth[..., None].astype(np.float64)) @ self.pose[:3, :3].T + self.pose[:3, 3]
 
 
 class PrivilegedView:

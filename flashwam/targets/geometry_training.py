@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flashwam.data.episodes import find_repos, read_episode_list, read_frames, video_path
-from flashwam.sim.privileged import privileged_path, read_privileged
+from flashwam.data.privileged import privileged_path, read_privileged
 from flashwam.targets.geometry import GeometryConfig, GeometryTransformer
 
 __all__ = ["GeometryReader", "train_geometry"]

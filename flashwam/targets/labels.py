@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from flashwam.data.episodes import CHUNK, find_repos, read_episode_list, read_frames, read_info, video_path
+from flashwam.data.episodes import find_repos, read_episode_list, read_frames, read_info, video_path
+from flashwam.data.privileged import privileged_path, read_privileged
 
 __all__ = ["LABELS", "read_labels"]
 
@@ -71,16 +72,16 @@ def _recorded(key: str) -> Callable[[Path, dict[str, Any]], tuple[np.ndarray, np
 
     def read(repo: Path, episode: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         index = episode["episode_index"]
-        path = repo / "privileged" / f"chunk-{index // CHUNK:03d}" / f"episode_{index:06d}.npz"
+        path = privileged_path(repo, index)
         if not path.is_file():
             raise FileNotFoundError(
                 f"{path} is missing: play the episodes again for {key}, or use labels that pictures have themselves, "
                 "colours and motion"
             )
-        with np.load(path, allow_pickle=False) as file:
-            rows, known = file["rows"], file[key]
+        record = read_privileged(path)
+        known = getattr(record, key)
         kind = np.int64 if known.dtype.kind in "ui" else np.float32
-        return read_frames(video_path(repo, index), rows.tolist()), known.astype(kind)
+        return read_frames(video_path(repo, index), record.rows.tolist()), known.astype(kind)
 
     return read
 

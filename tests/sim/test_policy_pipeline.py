@@ -11,9 +11,9 @@ from flashwam import pipeline
 from flashwam.auxiliary_evaluation import evaluate_with_auxiliary, load_with_auxiliary
 from flashwam.config import load_recipe
 from flashwam.data.episodes import read_frames, video_path
+from flashwam.data.privileged import privileged_path
 from flashwam.evaluation import evaluate
 from flashwam.policies.fusion import FusionPolicy
-from flashwam.sim.privileged import privileged_path
 from flashwam.student import load_wam
 from flashwam.targets.tokens import TokenStore, token_path
 

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from flashwam.data.episodes import episode_path, read_episode_list, read_frames, read_table, video_path, write_episode
+from flashwam.data.privileged import Camera, privileged_path, read_privileged
 from flashwam.sim.collect import collect
 from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv
-from flashwam.sim.privileged import privileged_path, read_privileged, replay_episodes
-from flashwam.sim.views import CLASSES, Camera, PrivilegedView
+from flashwam.sim.privileged import replay_episodes
+from flashwam.sim.views import CLASSES, PrivilegedView
 
 pytestmark = pytest.mark.usefixtures("simulator")
 TASKS = ["reach-wall", "button-press"]

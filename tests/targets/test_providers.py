@@ -10,8 +10,8 @@ from tiny_models import tiny_codec
 from torch.testing import assert_close
 from transformers import AutoConfig, AutoModel
 
-from flashwam.data.episodes import CHUNK
 from flashwam.data.pictures import FramePictures
+from flashwam.data.privileged import Privileged, privileged_path
 from flashwam.targets import labels as labels_module
 from flashwam.targets.labels import read_labels
 from flashwam.targets.providers import align_frames, find_provider, load_provider, to_grid
@@ -203,9 +203,16 @@ def test_the_simulators_labels_are_read_where_they_are(episodes):
     rows = np.array([0, 2, 4])
     depth = np.random.default_rng(0).random((2, 3, 64, 64)).astype(np.float16)
     for index in range(2):
-        path = repo / "privileged" / f"chunk-{index // CHUNK:03d}" / f"episode_{index:06d}.npz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, rows=rows, depth=depth[index], segmentation=(depth[index] > 0.5).astype(np.uint8))
+        record = Privileged(
+            rows=rows,
+            depth=depth[index],
+            segmentation=(depth[index] > 0.5).astype(np.uint8),
+            hand=np.zeros((6, 3), np.float32),
+            hand_pixels=np.zeros((6, 2), np.float32),
+            intrinsics=np.eye(3, dtype=np.float32),
+            pose=np.eye(4, dtype=np.float32),
+        )
+        record.save(privileged_path(repo, index))
     frames, known = read_labels(root, "depth")
     assert np.array_equal(frames, held[:, ::2].reshape(6, 64, 64, 3))
     assert np.array_equal(known, depth.reshape(6, 64, 64).astype(np.float32))
