@@ -3,16 +3,21 @@
 
 import json
 import logging
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from flashwam.data.episodes import atomic_write
-from flashwam.evaluation import Policy, load_policy, task_numbers
+from flashwam.evaluation import Policy, chunk_latency, episode_numbers, load_policy, task_numbers
 from flashwam.policies.accompanied import AccompaniedPolicy
 from flashwam.policies.privileged import PrivilegedPolicy
 from flashwam.provenance import provenance
+from flashwam.sampling import StreamSampler
 from flashwam.sim.closed_loop import LocalPolicy, drive
 from flashwam.targets.sense import StreamedSense
 from flashwam.targets.streaming_tokens import StreamingTokens
@@ -78,17 +83,18 @@ def evaluate_with_auxiliary(
         result = {
             "label": f"{name} {steps}",
             "run": name,
-            "kind": policy.info.kind,
+            "kind": policy.info.role,
             "step": policy.info.steps,
             "setting": steps,
             "nfe": {stream: sampler.steps for stream, sampler in samplers.items()},
+            "stages": [list(stage) for stage in policy.wam.stages],
             "sampler": "own",
             "asked": {"tasks": list(tasks), "episodes": episodes, "closed_loop": True},
-            "tasks": {one.task: task_numbers([one]) for one in driven},
+            "tasks": {one.task: task_numbers([one]) | episode_numbers(one) for one in driven},
             "overall": task_numbers(driven),
             "open_loop": None,
-            "latency": None,
-            "parameters": policy.wam.deployed_parameters(),
+            "latency": _latency(policy, sense, samplers),
+            "parameters": {**policy.wam.deployed_parameters(), "auxiliary network": sense.parameter_count},
             "strip": None,
             "seed": seed,
             "cache": capacity,
@@ -98,3 +104,22 @@ def evaluate_with_auxiliary(
         atomic_write(path, (json.dumps(result, indent=1) + "\n").encode())
         results.append(result)
     return results
+
+
+def _latency(policy: Policy, sense: StreamedSense, samplers: Mapping[str, StreamSampler]) -> dict[str, float]:
+    """`chunk_latency`, and the milliseconds of sensing the pictures of a chunk with a full cache."""
+    acting = chunk_latency(policy, samplers)
+    still = np.zeros((1, policy.wam.execute_frames, *policy.codec.pictures(_nothing(policy)).shape[2:]), np.uint8)
+    sense.reset()
+    spent = []
+    for _ in range(5):
+        before = sense.seconds
+        sense.sense(still)
+        spent.append(1000 * (sense.seconds - before))
+    sensing = statistics.median(spent[2:])
+    return {**acting, "chunk_ms": acting["chunk_ms"] + sensing, "part/sense_ms": sensing}
+
+
+def _nothing(policy: Policy) -> torch.Tensor:
+    channels, rows, columns = policy.wam.shapes["video"]
+    return torch.zeros(1, channels, 1, rows, columns)

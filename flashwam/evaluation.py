@@ -28,7 +28,16 @@ from flashwam.student import WamInfo, load_wam, model_folder
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.files import files_of_codec
 
-__all__ = ["Policy", "cross_table", "episode_numbers", "evaluate", "latency_table", "load_policy", "task_numbers"]
+__all__ = [
+    "Policy",
+    "chunk_latency",
+    "cross_table",
+    "episode_numbers",
+    "evaluate",
+    "latency_table",
+    "load_policy",
+    "task_numbers",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +178,7 @@ def _measure(
         "tasks": {result.task: task_numbers([result]) | episode_numbers(result) for result in driven},
         "overall": task_numbers(driven) if driven else None,
         "open_loop": open_loop,
-        "latency": _latency(policy, samplers),
+        "latency": chunk_latency(policy, samplers),
         "parameters": policy.wam.deployed_parameters(),
         "strip": strip,
         "film": _save_film(films, folder / f"{stem}_film.png") if films else None,
@@ -291,7 +300,7 @@ def _save_rows(rows: Sequence[np.ndarray], together: int, path: Path, *, columns
     return path.name
 
 
-def _latency(
+def chunk_latency(
     policy: Policy, samplers: Mapping[str, StreamSampler], *, chunks: int = _LATENCY_CHUNKS
 ) -> dict[str, float]:
     """Milliseconds per stage and chunk at batch 1: medians, the first chunk left out as warm-up; beside them, as
@@ -332,7 +341,7 @@ def latency_table(sources: Sequence[tuple[Policy, str]], *, out: str | Path, rou
         for policy, nfe in sources:
             samplers = policy.samplers(nfe)
             label = f"{policy.name} " + "/".join(f"{s.steps}{name[0]}" for name, s in samplers.items())
-            timed.setdefault(label, []).append(_latency(policy, samplers, chunks=3))
+            timed.setdefault(label, []).append(chunk_latency(policy, samplers, chunks=3))
     table = {
         label: {key: statistics.median(one[key] for one in turns) for key in turns[0]} for label, turns in timed.items()
     }

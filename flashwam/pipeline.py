@@ -65,15 +65,24 @@ def collect(recipe: Recipe) -> Path:
     return Path(data.root)
 
 
-def prepare_data(recipe: Recipe) -> Codec | None:
+def prepare_data(recipe: Recipe, loop: LoopConfig | None = None) -> Codec | None:
     """Episodes, autoencoder, latents: makes what is missing and returns the codec that the model will use.
 
     A recipe that starts from a trained model keeps that model's codec, whatever data it is given. Data whose latents
     lie there already (`data.source: lerobot`) needs none: None.
+
+    Args:
+        recipe: Says which.
+        loop: What is about to run; where its method asks for it, the episodes are played again for what the simulator
+            knew.
     """
     if recipe.data.source == "lerobot":
         return None
     root = collect(recipe)
+    if loop is not None and find_method(loop.method).needs_records(loop.options):
+        from flashwam.sim.privileged import replay_episodes
+
+        replay_episodes(root, recipe.data.tasks, processes=recipe.data.processes)
     config, given = recipe.autoencoder, recipe.wam.pretrained
     if given is not None and (Path(given) / CODEC_FILE).is_file():
         codec = Codec.load(Path(given))
@@ -218,7 +227,7 @@ def train(recipe: Recipe, *, run_dir: str | Path | None = None, source: Source |
             f"recipe {recipe.name!r}: train.lora adapts a trained model; set wam.pretrained to its folder, or "
             "train.lora to null"
         )
-    codec = prepare_data(recipe) if source is None else None
+    codec = prepare_data(recipe, recipe.train) if source is None else None
     folder = prepare_run(recipe, run_dir)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -255,7 +264,7 @@ def distill(recipe: Recipe, *, run_dir: str | Path | None = None, source: Source
         )
     teacher_folder = Path(recipe.wam.pretrained)
     teacher = load_pretrained(teacher_folder, recipe.wam)
-    codec = prepare_data(recipe) if source is None else None
+    codec = prepare_data(recipe, recipe.distill) if source is None else None
     if recipe.distill.lora is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)

@@ -6,9 +6,9 @@ step into accumulated batches changes a single number.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,8 +35,12 @@ class Draws:
 
     seed: int
     step: int
-    positions: Sequence[int]
+    positions: Sequence[Hashable]
     device: torch.device | str = "cpu"
+
+    def again(self, time: int) -> "Draws":
+        """Other numbers for the same samples, as often as one step needs them; these ones at time 0."""
+        return replace(self, positions=[(position, time) for position in self.positions]) if time else self
 
     def normal(self, purpose: str, shape: Sequence[int]) -> Tensor:
         """Unit Gaussian noise per sample: [B, *shape], float32."""

@@ -4,7 +4,8 @@
 Its video is never drawn. One truncated pass of the frozen backbone at pure noise gives features; decouplers turn them
 into what vision models would see in the video that this noise leads to; a resampler and a small diffusion expert turn
 all of it into actions.
-Letters: B samples, C channels, F latent frames, K chunks, T channels of a vision model, h and w of the grid.
+Letters: B samples, R states of each, C channels, F latent frames, K chunks, T channels of a vision model, h and w of
+the grid.
 """
 
 import json
@@ -258,8 +259,8 @@ class ForesightPolicy(WorldActionModel):
         """See `WorldActionModel.velocity`; every chunk is looked at under its own past and drawn alone.
 
         Args:
-            noisy: "action" [B, A, F', N, 1], whole chunks.
-            sigma: "action" [B, F'].
+            noisy: "action" [R B, A, F', N, 1], whole chunks; R states of every sample, all first ones first.
+            sigma: "action" [R B, F'].
             clean: Every stream -> [B, C, F, H, W].
             context: "text", "noise" and "noise_sigma"; optional "kept".
         """
@@ -275,6 +276,7 @@ class ForesightPolicy(WorldActionModel):
             if kept is not None:
                 kept.held = seen
         x, count = noisy["action"], noisy["action"].shape[2] // self.chunk_frames
+        seen = seen.repeat(len(x) * count // len(seen), 1, 1)
         out = self.expert(_split(x, count), sigma["action"].unflatten(1, (count, -1)).flatten(0, 1), seen)
         return {"action": out.unflatten(0, (-1, count)).transpose(1, 2).flatten(2, 3)}
 

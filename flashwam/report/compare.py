@@ -25,7 +25,7 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
 
     Args:
         runs: Run folders with `evaluations/*.json`; the teacher's too, for the controls. `metrics.jsonl` is read where
-            a run has one, and `out/cross.json` and `out/latency.json` where they were made.
+            a run has one, and `cross.json`, `latency.json` and `costs.json` in `out` where they were made.
         out: Folder to write into; made if absent.
 
     Returns:
@@ -69,6 +69,9 @@ def gather(
     if (out / "latency.json").is_file():
         timed = json.loads((out / "latency.json").read_text())
         rows = [replace(row, latency=timed.get(f"{row.run} {row.steps_text}", row.latency)) for row in rows]
+    if (out / "costs.json").is_file():
+        costs = json.loads((out / "costs.json").read_text())
+        rows = [_with_cost(row, costs[row.run]) if row.run in costs else row for row in rows]
     students = {row.run for row in rows if row.kind == "student"}
     metrics: dict[str, list[list[dict[str, Any]]]] = {}
     for run in map(Path, runs):
@@ -78,6 +81,11 @@ def gather(
             metrics.setdefault(name, []).append(read_metrics(run / "metrics.jsonl"))
     cross = json.loads((out / "cross.json").read_text()) if (out / "cross.json").is_file() else None
     return sorted(rows, key=_order), metrics, cross
+
+
+def _with_cost(row: Row, told: dict[str, Any]) -> Row:
+    cost = {"training": told["training"], **told["before"]}
+    return replace(row, cost=cost, parameters=row.parameters or told.get("parameters", {}))
 
 
 def _order(row: Row) -> tuple[Any, ...]:
@@ -96,6 +104,8 @@ def format_table(rows: Sequence[Row], *, markdown: bool = False) -> str:
     sized = any(row.parameters for row in rows)
     head = ("model", "success", "95 % interval", "commitment", "ms a chunk", "speed-up")
     head += ("parameters",) if sized else ()
+    paid = any(row.cost for row in rows)
+    head += ("training, min",) if paid else ()
     body = []
     for row in (r for r in rows if r.final):
         share, milliseconds = row.share(), row.latency.get("chunk_ms")
@@ -109,6 +119,7 @@ def format_table(rows: Sequence[Row], *, markdown: bool = False) -> str:
                 "-" if milliseconds is None else f"{milliseconds:.3g}",
                 "-" if not (milliseconds and full) else f"{full / milliseconds:.1f}x",
                 *([row.parameters_text or "-"] if sized else []),
+                *([row.cost_text or "-"] if paid else []),
             )
         )
     if markdown:

@@ -69,6 +69,7 @@ class Row:
         strips: PNGs of decoded video.
         films: PNGs of real pictures above imagined ones, in closed loop.
         parameters: Part -> parameters that stay in the deployed model; empty where unknown.
+        cost: Seconds that making it took: "training" its own, whatever came before by name; empty where unknown.
     """
 
     run: str
@@ -86,6 +87,7 @@ class Row:
     strips: tuple[Path, ...] = ()
     films: tuple[Path, ...] = ()
     parameters: Mapping[str, int] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def tasks(self) -> dict[str, Share]:
@@ -125,6 +127,14 @@ class Row:
         return f"{count / unit:.3g} {name}".rstrip() if count else ""
 
     @property
+    def cost_text(self) -> str:
+        """ "3.1 + 22" minutes, its own and those before it; "" where unknown."""
+        if not self.cost:
+            return ""
+        before = sum(seconds for name, seconds in self.cost.items() if name != "training")
+        return f"{self.cost['training'] / 60:.1f}" + (f" + {before / 60:.0f}" if before else "")
+
+    @property
     def driven(self) -> bool:
         """False for rows that were measured in the open loop alone."""
         return any(share.episodes for share in self.tasks.values())
@@ -158,6 +168,7 @@ class Row:
             "open_loop": dict(self.open_loop),
             "latency": dict(self.latency),
             "parameters": dict(self.parameters),
+            "cost": dict(self.cost),
         }
 
 

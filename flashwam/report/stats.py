@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-__all__ = ["difference_interval", "within_correlation", "wilson"]
+__all__ = ["difference_interval", "paired_difference", "wilson", "within_correlation"]
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -85,3 +85,34 @@ def within_correlation(
     # A correlation of n pairs has n - 3 in Fisher's formula; every further mean that was taken away costs one more.
     reach = norm.ppf(0.5 + confidence / 2) / math.sqrt(len(member) - len(kinds) - 2)
     return r, math.tanh(math.atanh(r) - reach), math.tanh(math.atanh(r) + reach)
+
+
+def paired_difference(
+    first: Sequence[bool], second: Sequence[bool], confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Difference of two shares of successes over the same n episodes, with its interval.
+
+    The normal approximation of McNemar's setting: only episodes that one of the two won alone tell them apart. With
+    one such episode added on either side, as an interval of no width would claim to know everything.
+
+    Args:
+        first, second: Success of each episode, in the same order.
+        confidence: Two-sided level.
+
+    Returns:
+        (first - second, low, high).
+
+    Raises:
+        ValueError: There is not one outcome of each for every episode, or no episode.
+    """
+    from scipy.stats import norm
+
+    if len(first) != len(second) or not len(first):
+        raise ValueError(f"expected outcomes of the same episodes; got {len(first)} and {len(second)}")
+    n = len(first)
+    won = sum(bool(a) and not b for a, b in zip(first, second, strict=True))
+    lost = sum(bool(b) and not a for a, b in zip(first, second, strict=True))
+    difference = (won - lost) / n
+    spread = math.sqrt((won + lost + 2) / n - difference**2) / math.sqrt(n)
+    reach = norm.ppf(0.5 + confidence / 2) * spread
+    return difference, max(-1.0, difference - reach), min(1.0, difference + reach)

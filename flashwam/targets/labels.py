@@ -13,7 +13,7 @@ import numpy as np
 from flashwam.data.episodes import find_repos, read_episode_list, read_frames, read_info, video_path
 from flashwam.data.privileged import privileged_path, read_privileged
 
-__all__ = ["LABELS", "read_labels"]
+__all__ = ["LABELS", "RECORDED", "read_labels"]
 
 
 def read_labels(root: Path | str, labels: str, *, per_repo: int = 40) -> tuple[np.ndarray, np.ndarray]:
@@ -86,10 +86,12 @@ def _recorded(key: str) -> Callable[[Path, dict[str, Any]], tuple[np.ndarray, np
     return read
 
 
+RECORDED = ("depth", "segmentation")
+"""Names of what the simulator tells, not the pictures."""
+
 LABELS: dict[str, Callable[[Path, dict[str, Any]], tuple[np.ndarray, np.ndarray]]] = {
     "colours": _colours,
     "motion": _motion,
-    "depth": _recorded("depth"),
-    "segmentation": _recorded("segmentation"),
+    **{key: _recorded(key) for key in RECORDED},
 }
 """Name -> (repo, episode) -> pictures and labels."""

@@ -87,6 +87,11 @@ class TargetProvider(nn.Module, ABC):
         """Builds what `save` wrote."""
 
     @classmethod
+    def needs_records(cls, options: Mapping[str, Any]) -> bool:
+        """Whether `build` reads what the simulator knew of the episodes, see `flashwam.data.privileged`."""
+        return False
+
+    @classmethod
     @abstractmethod
     def build(cls, options: Mapping[str, Any], *, root: Path, seed: int) -> Self:
         """What a recipe's options ask for.

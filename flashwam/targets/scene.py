@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flashwam.targets.labels import read_labels
+from flashwam.targets.labels import RECORDED, read_labels
 from flashwam.targets.providers import TargetProvider, load_provider
 
 __all__ = ["SceneEncoder", "train_scene"]
@@ -70,6 +70,11 @@ class SceneEncoder(TargetProvider):
         provider = cls(**settings)
         provider.load_state_dict(load_file(folder / _WEIGHTS))
         return provider
+
+    @classmethod
+    def needs_records(cls, options: Mapping[str, Any]) -> bool:
+        """See `TargetProvider.needs_records`."""
+        return options.get("labels") in RECORDED
 
     @classmethod
     def build(cls, options: Mapping[str, Any], *, root: Path, seed: int) -> Self:

@@ -39,6 +39,11 @@ class StreamedSense:
         self.seconds = 0.0
         self._provider, self._store = provider, store
 
+    @property
+    def parameter_count(self) -> int:
+        """Of the network."""
+        return sum(p.numel() for p in self._provider.model.parameters())
+
     def reset(self) -> None:
         """An episode begins."""
         self._provider.reset()

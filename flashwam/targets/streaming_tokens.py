@@ -26,7 +26,6 @@ class StreamingTokens:
         steps: Training steps of the tiny one.
         side: Tokens on a side.
         capacities: Entries of the cache; each sample draws one of them.
-        processes: That play episodes again for what the tiny one learns from.
     """
 
     pretrained: str | None = None
@@ -34,7 +33,6 @@ class StreamingTokens:
     steps: int = 800
     side: int = 4
     capacities: tuple[int, ...] = CAPACITIES
-    processes: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "capacities", tuple(self.capacities))
@@ -75,14 +73,11 @@ class StreamingTokens:
         return provider, TokenStore.load(root, provider.name)
 
     def _train(self, root: Path, tasks: Sequence[str], seed: int) -> GeometryTransformer:
-        from flashwam.sim.privileged import replay_episodes
         from flashwam.targets.geometry_training import train_geometry
 
         folder = root / _FOLDER
         repo = next(repo for repo in find_repos(root) if repo.name in tasks)
         config = GeometryConfig(size=int(read_info(repo)["features"][CAMERA]["shape"][0]), width=self.width)
-        if not (folder / "geometry.json").is_file():
-            replay_episodes(root, tasks, processes=self.processes)
         model = train_geometry(root, folder, config=config, tasks=tasks, steps=self.steps, seed=seed)
         if model.config != config:
             raise ValueError(f"{folder} holds a network of {model.config}, the recipe asks for {config}; remove it")

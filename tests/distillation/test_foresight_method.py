@@ -237,6 +237,7 @@ def test_options_that_make_no_sense_are_refused() -> None:
         ({"targets": "random"}, "targets must be one of"),
         ({"actions": "human"}, "actions must be one of"),
         ({"stage": "expert"}, "trains a foresight policy's expert"),
+        ({"draws": 0}, "draws must be at least 1"),
         ({"weights": {"depth": 1}}, r"weights name \['depth'\]"),
         ({"targets": "ground_truth", "actions": "teacher"}, "no actions of the teacher's"),
     ):
@@ -250,6 +251,22 @@ def test_options_that_make_no_sense_are_refused() -> None:
         Foresight(other, policy, teacher=teacher)
     with pytest.raises(ValueError, match="give teacher_streams"):
         method().source(Observations(), Setup(data=Path("nowhere"), streams=streams(), seed=0))
+
+
+def test_several_draws_from_one_look_are_the_mean_of_as_many_steps() -> None:
+    teacher = World()
+    policy = ForesightPolicy(teacher, {"colour": Colour()}, Dye(), trained="expert", **SMALL)
+    batch, draws = Observations().batch([0, 1, 2]), Draws(seed=0, step=5, positions=range(3))
+    one, three = (Foresight(streams(), policy, teacher=teacher, stage="expert", draws=n) for n in (1, 3))
+    together = three.loss(batch, draws)
+    context = one.context(batch, draws)
+    one.context = lambda batch, draws: context
+    alone = [one.loss(batch, draws.again(time)) for time in range(3)]
+    assert len({output.loss.item() for output in alone}) == 3
+    assert torch.equal(one.loss(batch, draws).loss, alone[0].loss)
+    torch.testing.assert_close(together.loss, torch.stack([output.loss for output in alone]).mean())
+    each = torch.cat([output.terms["action"].loss for output in alone])
+    torch.testing.assert_close(together.terms["action"].loss, each)
 
 
 def test_the_second_stage_needs_the_first(tmp_path: Path) -> None:
@@ -312,7 +329,7 @@ def test_from_a_teacher_to_a_one_step_policy(world: tuple, tmp_path: Path) -> No
     assert made.decouplers["semantic"].std.min() > 0
     tiny_codec().save(first)
 
-    second_options = {"stage": "expert", "policy": {"raw": False}, "actions": "teacher", "pool": 4}
+    second_options = {"stage": "expert", "policy": {"raw": False}, "actions": "teacher", "pool": 4, "draws": 2}
     second = distill(recipe(folder, tmp_path, second_options, init=first), run_dir=tmp_path / "two", source=windows)
     policy, info = load_wam(second)
     assert (policy.trained, policy.raw) == ("expert", False)

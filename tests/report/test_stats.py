@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, pearsonr
 
-from flashwam.report.stats import difference_interval, wilson, within_correlation
+from flashwam.report.stats import difference_interval, paired_difference, wilson, within_correlation
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 12), (12, 12), (7, 30), (1, 1), (50, 250)])
@@ -68,3 +68,35 @@ def test_a_correlation_that_cannot_be_told_is_none():
     assert within_correlation([1, 2, 3, 4, 5, 6], [1, 1, 1, 1, 1, 1], "a" * 6) is None
     assert within_correlation([], [], []) is None
     assert within_correlation([1, 2, 3, 4, 5, 6], [2, 4, 6, 8, 10, 12], "a" * 6) == pytest.approx((1, 1, 1))
+
+
+def test_a_paired_difference_looks_at_the_episodes_that_one_of_two_won_alone():
+    first, second = [1, 1, 1, 0, 0, 0, 0, 0], [1, 0, 0, 1, 0, 0, 0, 0]
+    difference, low, high = paired_difference(first, second)
+    assert difference == pytest.approx((2 - 1) / 8)
+    assert low < difference < high
+    assert high - difference == pytest.approx(difference - low)
+    # Episodes that both win or both lose add nothing but their number.
+    assert paired_difference([*first, *([1] * 8)], [*second, *([1] * 8)])[0] == pytest.approx(difference / 2)
+    assert paired_difference(second, first) == pytest.approx((-difference, -high, -low))
+    same = paired_difference([1] * 100, [1] * 100)
+    assert same[0] == 0
+    assert same[1] < 0 < same[2]
+
+
+def test_a_paired_interval_covers_the_truth():
+    """0.95 of the intervals of correlated pairs, which an unpaired interval would cover far too often."""
+    rng = np.random.default_rng(0)
+    inside = []
+    for _ in range(1500):
+        episode = rng.uniform(size=120)
+        first, second = episode < 0.7, np.where(rng.uniform(size=120) < 0.2, rng.uniform(size=120), episode) < 0.6
+        _, low, high = paired_difference(first, second)
+        inside.append(low < 0.1 < high)
+    assert 0.94 < np.mean(inside) < 0.985
+
+
+@pytest.mark.parametrize(("first", "second"), [([], []), ([True], [True, False])])
+def test_a_pair_needs_the_same_episodes(first, second):
+    with pytest.raises(ValueError, match="same episodes"):
+        paired_difference(first, second)

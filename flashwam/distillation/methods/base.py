@@ -134,6 +134,15 @@ class Method(ABC):
         )
 
     @classmethod
+    def needs_records(cls, options: Mapping[str, Any]) -> bool:
+        """Whether it learns from what the simulator knew of the episodes, see `flashwam.data.privileged`.
+
+        Args:
+            options: The recipe's.
+        """
+        return False
+
+    @classmethod
     def make_student(
         cls,
         load: Callable[[], WorldActionModel],
@@ -191,7 +200,7 @@ class Method(ABC):
         self.roles.update_target(decay)
 
     def check_finite(self, terms: Mapping[str, StreamTerm], batch: Batch) -> None:
-        """Raises NonFiniteError where a sample's loss is not finite."""
+        """Raises NonFiniteError where a sample's loss is not finite; a term may have the samples several times over."""
         for name, term in terms.items():
             finite = torch.isfinite(term.loss.detach()) & torch.isfinite(term.frame_loss).all(1)
             if bool(finite.all()):
@@ -199,11 +208,12 @@ class Method(ABC):
             row = int((~finite).nonzero()[0])
             levels = ", ".join(f"{level:.4f}" for level in term.sigma[row].tolist())
             values = ", ".join(f"{value:.4g}" for value in term.frame_loss[row].tolist())
+            sample = int(batch.index[row % batch.size])
             raise NonFiniteError(
-                f"stream {name!r}: loss {float(term.loss[row].detach()):g} of sample {int(batch.index[row])} is not "
+                f"stream {name!r}: loss {float(term.loss[row].detach()):g} of sample {sample} is not "
                 f"finite; sigma per frame [{levels}], loss per frame [{values}]. Look at the sample or lower lr; "
                 "nothing was saved after the last checkpoint",
-                sample=int(batch.index[row]),
+                sample=sample,
             )
 
 

@@ -65,6 +65,7 @@ class Foresight(Method):
         weights: Provider -> weight of its loss; 1 where absent.
         align: Which picture of a latent frame counts where an autoencoder makes several: "last", or the "mean".
         pictures: Checkpoint whose ``vae/`` decodes what the teacher draws; the teacher's own folder if None.
+        draws: Noises and levels of the actions that are learnt from one look, which costs more than the expert does.
         pool: Windows that rollouts are drawn for.
         rollout_batch: Windows drawn at once.
         teacher_streams: How the teacher is sampled (stream -> plain values of a `StreamSpec`), where its folder does
@@ -93,6 +94,7 @@ class Foresight(Method):
         weights: Mapping[str, float] | None = None,
         align: Literal["last", "mean"] = "last",
         pictures: str | None = None,
+        draws: int = 1,
         pool: int = 512,
         rollout_batch: int = 16,
         teacher_streams: Mapping[str, Mapping[str, Any]] | None = None,
@@ -110,6 +112,8 @@ class Foresight(Method):
         unknown = sorted(set(weights or {}) - set(student.providers))
         if unknown:
             raise ValueError(f"weights name {unknown}; the providers are {sorted(student.providers)}")
+        if draws < 1:
+            raise ValueError(f"draws must be at least 1, the noises learnt from one look; got {draws}")
         if actions == "teacher" and targets == "ground_truth":
             raise ValueError("a recorded future has no actions of the teacher's: use targets same_seed or unpaired")
         schedule, expert = streams["action"].schedule, student.expert
@@ -121,9 +125,16 @@ class Foresight(Method):
         super().__init__(streams, student, teacher=teacher, keep_target=keep_target)
         self.stage, self.targets, self.actions = stage, targets, actions
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in student.providers}
+        self.draws = draws
         self.align, self.pool, self.rollout_batch = align, pool, rollout_batch
         self.teacher_streams = teacher_streams
         self._levels = schedule.training_grid().float(), schedule.training_weights().float()
+
+    @classmethod
+    def needs_records(cls, options: Mapping[str, Any]) -> bool:
+        """See `Method.needs_records`: as its vision models do."""
+        providers = (options.get("providers") or {}).values()
+        return any(find_provider(str(given.get("name"))).needs_records(given) for given in providers)
 
     @classmethod
     def make_student(
@@ -229,20 +240,24 @@ class Foresight(Method):
     def _action_term(self, batch: Batch, draws: Draws) -> dict[str, StreamTerm]:
         """Flow matching of the actions, weighted as their schedule says."""
         context = self.context(batch, draws)
-        specs = {"action": self.streams["action"]}
-        model = self.roles.model
-        index = training_levels(model, batch, draws, self.streams)["action"]
-        grid, weight = (table.to(index.device)[index] for table in self._levels)
-        noisy, sigma, noise = start_states(batch, dict.fromkeys(batch.clean, grid), draws)
-        shown = {name: noisy[name] for name in specs}
-        velocity = self.roles.student(shown, {name: sigma[name] for name in specs}, batch.history, context)["action"]
-        elements = flow_matching_loss(velocity, batch.clean["action"], noise["action"])
-        elements = elements * append_dims(weight, elements)
-        return {
-            "action": StreamTerm.of(
-                elements, batch.loss_mask("action"), sigma=sigma["action"], gradient_scale=weight, velocity=velocity
-            )
-        }
+        states, levels, weights, targets = [], [], [], []
+        for time in range(self.draws):
+            own = draws.again(time)
+            index = training_levels(self.roles.model, batch, own, self.streams)["action"]
+            grid, weight = (table.to(index.device)[index] for table in self._levels)
+            noisy, sigma, noise = start_states(batch, dict.fromkeys(batch.clean, grid), own)
+            states.append(noisy["action"])
+            levels.append(sigma["action"])
+            weights.append(weight)
+            targets.append(noise["action"])
+        sigma, weight = torch.cat(levels), torch.cat(weights)
+        velocity = self.roles.student({"action": torch.cat(states)}, {"action": sigma}, batch.history, context)[
+            "action"
+        ]
+        clean, mask = (torch.cat([x] * self.draws) for x in (batch.clean["action"], batch.loss_mask("action")))
+        elements = flow_matching_loss(velocity, clean, torch.cat(targets)) * append_dims(weight, velocity)
+        term = StreamTerm.of(elements, mask, sigma=sigma, gradient_scale=weight, velocity=velocity)
+        return {"action": term}
 
     def _target(self, name: str) -> Target:
         model = self.roles.model

@@ -1,0 +1,409 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every way to a cheap student, on one teacher, the same data and the same episodes: one table, one figure.
+
+    python analysis/benchmark.py           first: data, teacher and the consistency students, in runs/full
+    python analysis/students.py            the rest of the students (hours), then the comparison
+    python analysis/students.py --seeds 0  one seed of each
+    python analysis/students.py --compare  the comparison of what there is so far
+
+Results go to analysis/results/students: every measurement as JSON, table, figure, and which of the orders that the
+papers report hold here. A run that was killed goes on where it was.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from benchmark import copy
+
+from flashwam import pipeline
+from flashwam.auxiliary_evaluation import evaluate_with_auxiliary
+from flashwam.config import load_recipe
+from flashwam.data.episodes import atomic_write
+from flashwam.demo import PRESETS
+from flashwam.evaluation import evaluate, latency_table, load_policy
+from flashwam.jobs import Job, done_marker, run_jobs
+from flashwam.provenance import provenance
+from flashwam.recipe import Recipe
+from flashwam.report.metrics import read_metrics, series
+from flashwam.report.routes import Order, write_routes
+from flashwam.sim.privileged import replay_episodes
+from flashwam.targets.streaming_tokens import StreamingTokens
+
+RESULTS = Path("analysis/results/students")
+TEACHER = "teacher"
+MODALITY = " with auxiliary"
+CONSISTENCY = ("flash_wam", "naive_lcm", "best", "on_policy")
+TIMED_STEPS = 13
+INIT, PRETRAINED, EYES = "distill.init", "wam.pretrained", "wam.config.primary.pretrained"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Student:
+    """One cell of the comparison.
+
+    Args:
+        recipe: Its recipe.
+        start: The cell, or the teacher, that it is made from; None for data alone.
+        field: The recipe's field that names that folder.
+        nfe: Settings it is driven at; none for a stage that is not driven.
+        auxiliary: Whether it is also driven with the modality of its training.
+        overrides: Of the recipe.
+    """
+
+    recipe: str
+    start: str | None = None
+    field: str = INIT
+    nfe: tuple[str, ...] = ()
+    auxiliary: bool = False
+    overrides: tuple[str, ...] = ()
+
+
+def _foresight(suffix: str = "", decouplers: str = "") -> Student:
+    return Student(recipe=f"metaworld/foresight{suffix}", start=f"foresight_decouplers{decouplers}", nfe=("1v/4a",))
+
+
+def _swift(name: str, *, auxiliary: bool = True) -> Student:
+    return Student(recipe=f"swiftvla/metaworld/{name}", nfe=("full",), auxiliary=auxiliary)
+
+
+STUDENTS = {
+    "foresight_decouplers": Student(recipe="metaworld/foresight_decouplers"),
+    "foresight": _foresight(),
+    "foresight_teacher_actions": _foresight("_teacher_actions"),
+    "swift_2d": _swift("2d", auxiliary=False),
+    "swift_full": _swift("full"),
+    "swift_fusion": _swift("fusion"),
+    "foresight_one_step": Student(
+        recipe="metaworld/foresight_one_step", start="foresight", field=PRETRAINED, nfe=("1v/1a",)
+    ),
+    "swift_one_step": Student(
+        recipe="swiftvla/metaworld/one_step", start="swift_full", field=PRETRAINED, nfe=("1v/1a",)
+    ),
+    "swift_auxiliary": _swift("auxiliary"),
+    "swift_mask_auxiliary": _swift("mask_auxiliary"),
+    "swift_masks": _swift("masks"),
+    "swift_mask_auxiliary_reconstruct": _swift("mask_auxiliary_reconstruct"),
+    "swift_mask_primary": _swift("mask_primary"),
+    "foresight_no_raw": _foresight("_no_raw"),
+    "foresight_no_semantic": _foresight("_no_semantic"),
+    "foresight_no_geometric": _foresight("_no_geometric"),
+    "foresight_mean_pool": _foresight("_mean_pool"),
+    "foresight_decouplers_ground_truth": Student(recipe="metaworld/foresight_decouplers_ground_truth"),
+    "foresight_ground_truth": _foresight("_ground_truth", "_ground_truth"),
+    "foresight_decouplers_unpaired": Student(recipe="metaworld/foresight_decouplers_unpaired"),
+    "foresight_unpaired": _foresight("_unpaired", "_unpaired"),
+    "swift_two_stages": _swift("two_stages"),
+    "swift_cache_3": _swift("cache_3"),
+    "swift_cache_6": _swift("cache_6"),
+    "masked_reconstruction": Student(
+        recipe="metaworld/masked_reconstruction", start=TEACHER, field=EYES, nfe=("full",), auxiliary=True
+    ),
+    "masked_reconstruction_2d": Student(
+        recipe="metaworld/masked_reconstruction_2d", start=TEACHER, field=EYES, nfe=("full",)
+    ),
+}
+"""In the order in which they are made: what matters most first."""
+
+ROUTES = {
+    "teacher": (TEACHER,),
+    "consistency distillation": ("on_policy", "best", "flash_wam", "naive_lcm"),
+    "foresight": ("foresight", *(name for name in STUDENTS if name.startswith("foresight_"))),
+    "modality in training alone": (
+        "swift_full",
+        *(name for name in STUDENTS if name.startswith(("swift_", "masked_")) and name != "swift_full"),
+    ),
+    "modality there too": tuple(name + MODALITY for name, cell in STUDENTS.items() if cell.auxiliary),
+}
+
+ORDERS = (
+    *(
+        Order(better="foresight", worse=worse, claim=f"S-VAM: {claim}", published=f"4.16, {published} (CALVIN)")
+        for worse, claim, published in (
+            ("foresight_no_geometric", "geometric foresight helps", "4.01"),
+            ("foresight_no_semantic", "semantic foresight helps", "3.99"),
+            ("foresight_no_raw", "the features themselves help", "3.93"),
+            ("foresight_ground_truth", "the teacher's futures are better targets than true ones", "3.82"),
+            ("foresight_mean_pool", "the resampler beats pooling", "3.72"),
+        )
+    ),
+    Order(better="foresight", worse="foresight_unpaired", claim="S-VAM: same noise for look and target", published="-"),
+    *(
+        Order(better=better, worse=worse, claim=f"SwiftVLA: {claim}", published=f"{published} (RoboTwin)")
+        for better, worse, claim, published in (
+            ("swift_auxiliary" + MODALITY, "swift_2d", "the modality helps where it is there", ".40, .36"),
+            (
+                "swift_fusion" + MODALITY,
+                "swift_auxiliary" + MODALITY,
+                "fusion tokens and trajectory help more",
+                ".50, .40",
+            ),
+            ("swift_fusion" + MODALITY, "swift_fusion", "never masked, it collapses without the modality", ".50, .02"),
+            ("swift_mask_auxiliary", "swift_fusion", "masking the modality prevents that", ".40, .02"),
+            ("swift_masks", "swift_mask_auxiliary", "masking the 2D tokens too helps", ".50, .40 (row uncertain)"),
+            (
+                "swift_mask_auxiliary_reconstruct",
+                "swift_mask_auxiliary",
+                "reconstruction helps",
+                ".50, .40 (row uncertain)",
+            ),
+            ("swift_full", "swift_mask_auxiliary_reconstruct", "masking and reconstructing both is best", ".53, .50"),
+            ("swift_full", "swift_2d", "the student beats its recipe without the modality", ".53, .36"),
+            ("swift_full" + MODALITY, "swift_full", "the modality is hardly missed", ".55, .53"),
+            ("swift_full", "swift_cache_6", "a cache of random size beats 6", ".53, .52"),
+            ("swift_cache_6", "swift_cache_3", "a cache of 6 beats 3", ".52, .47"),
+        )
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Folders of everything.
+
+    Args:
+        out: Of the runs made here.
+        benchmark: Of the benchmark whose data, teacher and consistency students are used.
+        overrides: For every recipe.
+    """
+
+    out: Path
+    benchmark: Path
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def teacher(self) -> Path:
+        return self.benchmark / "runs" / TEACHER / TEACHER
+
+    def run(self, name: str, seed: int) -> Path:
+        return self.out / "runs" / (name if seed == 0 else f"{name}_seed{seed}")
+
+    def recipe(self, name: str, seed: int, more: Sequence[str] = ()) -> Recipe:
+        cell = STUDENTS[name]
+        settings = [f"data.root={self.benchmark / 'data'}", f"seed={seed}", f"name={name}"]
+        if name.startswith(("foresight", "swift_one")):
+            settings.append(f"wam.pretrained={self.teacher}")
+        else:
+            settings.append(f"autoencoder.pretrained={self.teacher / 'vae'}")
+        if cell.start is not None:
+            start = self.teacher if cell.start == TEACHER else self.run(cell.start, seed) / TEACHER
+            settings.append(f"{cell.field}={start}")
+        return load_recipe(cell.recipe, [*settings, *self.overrides, *cell.overrides, *more])
+
+
+def _make(place: Place, name: str, seed: int) -> None:
+    recipe = place.recipe(name, seed)
+    verb = pipeline.train if recipe.distill is None else pipeline.distill
+    verb(recipe, run_dir=place.run(name, seed))
+
+
+def _replay(place: Place) -> None:
+    recipe = place.recipe("swift_full", 0)
+    replay_episodes(place.benchmark / "data", recipe.data.tasks, processes=recipe.data.processes)
+
+
+def _tokens(place: Place) -> None:
+    recipe = place.recipe("swift_full", 0)
+    StreamingTokens(**recipe.train.options["provider"]).prepare(place.benchmark / "data", recipe.data.tasks, seed=0)
+
+
+def _futures(place: Place, name: str, seed: int) -> None:
+    """What decouplers learn from, by a run of one step that leaves it beside the data."""
+    recipe = place.recipe(name, seed, ["distill.steps=1", "distill.warmup_steps=0"])
+    pipeline.distill(recipe, run_dir=place.out / "futures" / f"{name}_{seed}")
+
+
+def _drive(place: Place, name: str, seed: int, modality: bool) -> None:
+    run, nfe = place.run(name, seed), STUDENTS[name].nfe
+    if modality:
+        evaluate_with_auxiliary(run, nfe=nfe, seed=seed)
+    else:
+        evaluate(run, nfe=nfe, seed=seed)
+
+
+def student_jobs(place: Place, names: Sequence[str], seeds: Sequence[int]) -> list[Job]:
+    """Every student's making and driving, what matters most first."""
+    kwargs = {"place": place}
+    jobs = [
+        Job(name="replay", function=_replay, kwargs=kwargs, weight=300, cores=2),
+        Job(name="tokens", function=_tokens, kwargs=kwargs, after=("replay",), weight=400),
+    ]
+    for name in names:
+        cell = STUDENTS[name]
+        for seed in seeds:
+            about = {**kwargs, "name": name, "seed": seed}
+            after = ["tokens" if cell.recipe.startswith("swift") or cell.auxiliary else "replay"]
+            if cell.start not in (None, TEACHER):
+                after.append(f"make/{cell.start}_{seed}")
+            elif "decouplers" in name:
+                jobs.append(
+                    Job(name=f"futures/{name}_{seed}", function=_futures, kwargs=about, after=("replay",), weight=60)
+                )
+                after.append(f"futures/{name}_{seed}")
+            make = f"make/{name}_{seed}"
+            jobs.append(Job(name=make, function=_make, kwargs=about, after=tuple(after), weight=300))
+            for modality in (False, True)[: 0 if not cell.nfe else 1 + cell.auxiliary]:
+                jobs.append(
+                    Job(
+                        name=f"drive/{name}_{seed}{'_auxiliary' * modality}",
+                        function=_drive,
+                        kwargs={**about, "modality": modality},
+                        after=(make,),
+                        weight=80,
+                    )
+                )
+    return jobs
+
+
+def _benchmark_run(place: Place, name: str, seed: int) -> Path:
+    return place.benchmark / "runs" / (name if seed == 0 or name == TEACHER else f"{name}_seed{seed}")
+
+
+def made(place: Place) -> Iterator[tuple[str, int]]:
+    """Students, with their seeds, that have an evaluation."""
+    for name, cell in STUDENTS.items():
+        for seed in range(10):
+            if cell.nfe and any((place.run(name, seed) / "evaluations").glob("*.json")):
+                yield name, seed
+
+
+def time_latencies(place: Place) -> None:
+    """All models in turns, with nothing beside them."""
+    teacher = load_policy(place.teacher)
+    sources = [(teacher, "full"), (teacher, "1v/1a")]
+    sources += [(load_policy(_benchmark_run(place, name, 0)), "1v/1a") for name in CONSISTENCY]
+    sources += [
+        (load_policy(place.run(name, 0)), nfe) for name, seed in made(place) if seed == 0 for nfe in STUDENTS[name].nfe
+    ]
+    table = latency_table(sources, out=place.out / "comparison")
+    print(f"latency of {len(table)} models measured in turns")
+
+
+def time_training(place: Place) -> None:
+    """Seconds a training step of every recipe, in turns, with nothing beside them, and what the whole took."""
+    full = PRETRAINED, str(place.teacher)
+    recipes = {TEACHER: load_recipe("metaworld/teacher", [f"data.root={place.benchmark / 'data'}"])}
+    for name in CONSISTENCY:
+        settings = [*PRESETS["full"].distill, f"data.root={place.benchmark / 'data'}", "=".join(full)]
+        recipes[name] = load_recipe(f"metaworld/{name}", settings)
+    cells = {name for name, seed in made(place) if seed == 0}
+    cells |= {STUDENTS[name].start for name in cells} - {None, TEACHER}
+    recipes |= {name: place.recipe(name, 0) for name in STUDENTS if name in cells}
+    spent: dict[str, list[float]] = {}
+    for turn in range(2):
+        for name, recipe in recipes.items():
+            run = place.out / "timed" / f"{name}_{turn}"
+            if not (run / "metrics.jsonl").is_file():
+                section = "train" if recipe.distill is None else "distill"
+                few = [f"{section}.{key}" for key in (f"steps={TIMED_STEPS}", "log_every=1", "warmup_steps=0")]
+                few = load_recipe(_written(place, name, recipe), few)
+                (pipeline.train if recipe.distill is None else pipeline.distill)(few, run_dir=run)
+            rates = series(read_metrics(run / "metrics.jsonl"), "steps_per_second")[1]
+            spent.setdefault(name, []).append(1 / statistics.median(rates[3:]))
+    own = {name: min(spent[name]) * _steps(recipe) for name, recipe in recipes.items()}
+    once = {job: _seconds(place, job) for job in ("replay", "tokens")}
+    costs = {name: {"training": own[name], "before": _before(place, name, own, once)} for name in recipes}
+    costs |= {name + MODALITY: costs[name] for name in costs if name in STUDENTS and STUDENTS[name].auxiliary}
+    for name in (TEACHER, *CONSISTENCY):
+        folder = place.teacher if name == TEACHER else _benchmark_run(place, name, 0)
+        costs[name]["parameters"] = load_policy(folder).wam.deployed_parameters()
+    for name, cost in costs.items():
+        cost["seconds_a_step"] = min(spent[name.removesuffix(MODALITY)])
+    atomic_write(place.out / "comparison" / "costs.json", (json.dumps(costs, indent=1) + "\n").encode())
+
+
+def _written(place: Place, name: str, recipe: Recipe) -> Path:
+    from omegaconf import OmegaConf
+
+    from flashwam.schema import plain
+
+    path = place.out / "timed" / f"{name}.yaml"
+    atomic_write(path, OmegaConf.to_yaml(OmegaConf.create(plain(recipe))).encode())
+    return path
+
+
+def _steps(recipe: Recipe) -> int:
+    return (recipe.train if recipe.distill is None else recipe.distill).steps
+
+
+def _seconds(place: Place, job: str) -> float:
+    return json.loads(done_marker(place.out / "jobs", job).read_text())["seconds"]
+
+
+def _before(place: Place, name: str, own: dict[str, float], once: dict[str, float]) -> dict[str, float]:
+    """What had to be made first -> seconds of one core."""
+    if name == TEACHER:
+        return {}
+    if name in CONSISTENCY:
+        return {TEACHER: own[TEACHER]}
+    cell = STUDENTS[name]
+    before = {}
+    if name.startswith("foresight"):
+        # Playing the episodes again kept both cores busy.
+        before = {TEACHER: own[TEACHER], "records": 2 * once["replay"]}
+    if "decouplers" in name:
+        before["futures"] = _seconds(place, f"futures/{name}_0")
+    if "2d" not in name and not name.startswith("foresight"):
+        before = {"records": 2 * once["replay"], "geometry and tokens": once["tokens"]}
+    if cell.start is not None:
+        start = cell.start
+        before = {**before, **({} if start == TEACHER else _before(place, start, own, once)), start: own[start]}
+    return before
+
+
+def _measured_before(place: Place) -> Iterator[Path]:
+    """The benchmark's own evaluations at the settings that are compared, copied beside the others."""
+    for name in (TEACHER, *CONSISTENCY):
+        for seed in range(1 if name == TEACHER else 3):
+            run = _benchmark_run(place, name, seed)
+            settings = ("full", "1v-1a") if name == TEACHER else ("1v-1a",)
+            wanted = tuple(f"evaluations/*_{nfe}_own_seed?.json" for nfe in settings)
+            copy(run, place.out / "benchmark" / run.name, wanted)
+            yield place.out / "benchmark" / run.name
+
+
+def report(place: Place) -> None:
+    """Table, figure and orders of what there is, beside the measurements."""
+    out = place.out / "comparison"
+    runs = list(_measured_before(place))
+    for name, seed in made(place):
+        run = place.run(name, seed)
+        runs.append(run)
+        if any((run / "with_auxiliary" / "evaluations").glob("*.json")):
+            runs.append(run / "with_auxiliary")
+    write_routes(runs, out=out, routes=ROUTES, orders=ORDERS)
+    count = copy(place.out, RESULTS, ("runs/**/evaluations/*.json", "runs/*/metrics.jsonl", "runs/*/recipe.yaml"))
+    count += copy(place.out, RESULTS, ("comparison/*.json", "comparison/*.md", "comparison/*.png", "jobs/*.done"))
+    about = {"command": "python analysis/students.py", "date": date.today().isoformat(), **provenance()}
+    atomic_write(RESULTS / "about.json", (json.dumps(about, indent=1) + "\n").encode())
+    print(f"{count} files kept in {RESULTS}")
+
+
+def main() -> None:
+    """Make, drive, compare."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/students"))
+    parser.add_argument("--benchmark", type=Path, default=Path("runs/full"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", choices=list(STUDENTS), default=list(STUDENTS))
+    parser.add_argument("--compare", action="store_true", help="make nothing, compare what there is")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of every recipe")
+    arguments = parser.parse_args()
+    place = Place(out=arguments.out, benchmark=arguments.benchmark, overrides=tuple(arguments.set))
+    if not (place.teacher / "flashwam.json").is_file():
+        raise SystemExit(
+            f"{place.teacher} is missing: run analysis/benchmark.py first, or name its folder: --benchmark"
+        )
+    if not arguments.compare:
+        run_jobs(student_jobs(place, arguments.only, arguments.seeds), place.out / "jobs")
+        time_latencies(place)
+        time_training(place)
+    report(place)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Different ways to a cheap student side by side: success over latency by route, and whether published orders hold."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flashwam.report.compare import format_table, gather
+from flashwam.report.figures import (
+    INK,
+    MUTED,
+    PALETTE,
+    label_points,
+    new_figure,
+    save_figure,
+    tidy,
+    write_whole,
+)
+from flashwam.report.results import Row, read_evaluations
+from flashwam.report.stats import paired_difference
+
+__all__ = ["Order", "best_at_each_latency", "check_orders", "draw_routes", "order_lines", "write_routes"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A paper's claim that one run succeeds more often than another.
+
+    Args:
+        better, worse: Names of runs.
+        claim: What the paper says, in a few words.
+        published: Its two numbers, as text.
+    """
+
+    better: str
+    worse: str
+    claim: str
+    published: str
+
+
+def check_orders(orders: Sequence[Order], results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Compares runs episode by episode, over the seeds that both have.
+
+    An order holds, or is reversed, where the paired interval leaves out 0 and every seed's difference has its sign;
+    else it is open.
+
+    Args:
+        orders: What papers report.
+        results: Evaluations as `read_evaluations` gives them, one setting a run.
+
+    Returns:
+        Per order with seeds in common: its fields, "difference", "low", "high", "by_seed", "episodes" and "verdict",
+        which is "holds", "reversed" or "open".
+    """
+    outcomes: dict[str, dict[int, list[bool]]] = {}
+    for result in results:
+        episodes = [bool(o) for task in sorted(result["tasks"]) for o in result["tasks"][task].get("outcomes", ())]
+        if episodes:
+            outcomes.setdefault(str(result["run"]), {})[result["seed"]] = episodes
+    checked = []
+    for order in orders:
+        first, second = outcomes.get(order.better, {}), outcomes.get(order.worse, {})
+        seeds = sorted(set(first) & set(second))
+        if not seeds:
+            continue
+        together = [[o for seed in seeds for o in run[seed]] for run in (first, second)]
+        difference, low, high = paired_difference(*together)
+        by_seed = [paired_difference(first[seed], second[seed])[0] for seed in seeds]
+        verdict = "open"
+        if low > 0 and min(by_seed) > 0:
+            verdict = "holds"
+        elif high < 0 and max(by_seed) < 0:
+            verdict = "reversed"
+        checked.append(
+            {
+                "better": order.better,
+                "worse": order.worse,
+                "claim": order.claim,
+                "published": order.published,
+                "difference": difference,
+                "low": low,
+                "high": high,
+                "by_seed": by_seed,
+                "episodes": len(together[0]),
+                "verdict": verdict,
+            }
+        )
+    return checked
+
+
+def order_lines(checked: Sequence[Mapping[str, Any]]) -> str:
+    """A Markdown table of `check_orders`."""
+    lines = ["| claim | published | here, points | by seed | |", "|---|---|---:|---:|---|"]
+    for one in checked:
+        here = f"{100 * one['difference']:+.0f} ({100 * one['low']:+.0f} to {100 * one['high']:+.0f})"
+        seeds = ", ".join(f"{100 * d:+.0f}" for d in one["by_seed"])
+        lines.append(f"| {one['claim']} | {one['published']} | {here} | {seeds} | {one['verdict']} |")
+    return "\n".join(lines)
+
+
+def best_at_each_latency(rows: Sequence[Row]) -> list[Row]:
+    """Rows that no other is at least as fast and more successful than, fastest first."""
+    front: list[Row] = []
+    for row in sorted(rows, key=lambda r: (r.latency["chunk_ms"], -r.share().rate)):
+        if not front or row.share().rate > front[-1].share().rate:
+            front.append(row)
+    return front
+
+
+def draw_routes(rows: Sequence[Row], routes: Mapping[str, Sequence[str]], path: Path) -> Path:
+    """Success against milliseconds a chunk, one colour a route; a line through what is worth deploying.
+
+    Args:
+        rows: Driven rows with "chunk_ms".
+        routes: Route -> its runs, in the order of the legend; its first run is drawn large and, like every run on the
+            line, by name. Rows of other runs are left out.
+        path: The PNG.
+
+    Raises:
+        ValueError: No row has a latency and a route.
+    """
+    route_of = {run: route for route, runs in routes.items() for run in runs}
+    shown = [row for row in rows if row.run in route_of and row.latency.get("chunk_ms")]
+    if not shown:
+        raise ValueError(f"no evaluated run with a latency belongs to a route; the routes are {dict(routes)}")
+    colours = {route: INK if i == 0 else PALETTE[i - 1] for i, route in enumerate(routes)}
+    front = best_at_each_latency(shown)
+    with new_figure(8.4, 5.0) as figure:
+        axes = figure.subplots()
+        times = [row.latency["chunk_ms"] for row in shown]
+        rates = [row.share().rate for row in shown]
+        axes.set(xscale="log", xlim=(min(times) / 1.6, max(times) * 2.2))
+        axes.set_ylim(max(-0.02, min(rates) - 0.06), min(1.04, max(rates) + 0.07))
+        ticks = [m * 10.0**e for e in range(-2, 6) for m in (1, 2, 5)]
+        ticks = [t for t in ticks if min(times) / 1.6 <= t <= max(times) * 2.2]
+        axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+        axes.minorticks_off()
+        axes.set(xlabel="milliseconds a chunk (logarithmic; left is better)", ylabel="success, all tasks")
+        steps_x = [row.latency["chunk_ms"] for row in front]
+        axes.step(
+            [*steps_x, max(times) * 2.2],
+            [*[row.share().rate for row in front], front[-1].share().rate],
+            where="post",
+            color=MUTED,
+            lw=1.2,
+            ls=(0, (3, 2)),
+            zorder=1,
+        )
+        heads = {runs[0] for runs in routes.values() if runs}
+        labels = []
+        for row in shown:
+            route, main = route_of[row.run], row.run in heads or row in front
+            at = (row.latency["chunk_ms"], row.share().rate)
+            low, high = row.share().interval
+            if main:
+                axes.plot([at[0]] * 2, [low, high], color=colours[route], lw=1.4, alpha=0.5, zorder=2)
+            axes.plot(
+                *at,
+                "o",
+                ms=9 if main else 5.5,
+                color=colours[route],
+                alpha=1 if main else 0.55,
+                mec="white",
+                mew=0.9,
+                zorder=3,
+            )
+            if main:
+                labels.append((*at, row.label, colours[route]))
+        for route, colour in colours.items():
+            axes.plot([], [], "o", ms=7, color=colour, label=route)
+        axes.legend(frameon=False, loc="lower right", fontsize=9)
+        axes.set_title("Success against latency, by the way the student was made")
+        tidy(axes, grid="both")
+        label_points(axes, labels)
+        return save_figure(figure, path)
+
+
+def write_routes(
+    runs: Sequence[Path | str], *, out: Path, routes: Mapping[str, Sequence[str]], orders: Sequence[Order]
+) -> dict[str, Any]:
+    """Writes `students.json`, `students.md` (a table a route, then the published orders) and `routes.png`.
+
+    Args:
+        runs: See `flashwam.report.compare.compare`.
+        out: Folder to write into; `latency.json` and `costs.json` there are read.
+        routes: See `draw_routes`; they order the table too.
+        orders: What papers report.
+
+    Returns:
+        What `students.json` holds: "rows" and "orders".
+    """
+    rows, _, _ = gather(runs, out)
+    rows = [row for row in rows if row.final and row.sampler == "own" and row.driven]
+    checked = check_orders(orders, [result for run in runs for result in read_evaluations(run)])
+    grouped = {route: [r for name in names for r in rows if r.run == name] for route, names in routes.items()}
+    parts = [f"**{route}**\n\n{format_table(some, markdown=True)}" for route, some in grouped.items() if some]
+    write_whole(out / "students.md", "\n\n".join([*parts, order_lines(checked)]) + "\n")
+    draw_routes(rows, routes, out / "routes.png")
+    result = {"rows": [row.to_json() for some in grouped.values() for row in some], "orders": checked}
+    write_whole(out / "students.json", json.dumps(result, indent=1) + "\n")
+    return result

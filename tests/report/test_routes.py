@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ways to a cheap student side by side: orders of the papers, the table, the figure."""
+
+import json
+
+import pytest
+from synthetic import evaluation, latency, write
+
+from flashwam.report.compare import format_table, gather
+from flashwam.report.routes import Order, best_at_each_latency, check_orders, draw_routes, write_routes
+
+CLAIM = {"claim": "it helps", "published": ".5, .4"}
+
+
+def driven(run, rate, *, seed=0, ms=(1, 1), reverse=False):
+    """An evaluation whose first episodes succeed, or its last ones."""
+    result = evaluation(run, rates=rate, seed=seed, latency=latency(*ms))
+    for task in result["tasks"].values():
+        outcomes = [1] * task["success"] + [0] * (task["episodes"] - task["success"])
+        task["outcomes"] = outcomes[::-1] if reverse else outcomes
+    return result
+
+
+def test_an_order_holds_where_the_interval_and_every_seed_say_so():
+    results = [driven("good", 0.8, seed=s) for s in (0, 1)] + [driven("bad", 0.6, seed=s) for s in (0, 1)]
+    order = Order(better="good", worse="bad", **CLAIM)
+    (holds,) = check_orders([order], results)
+    assert holds["verdict"] == "holds"
+    assert holds["difference"] == pytest.approx(0.2)
+    assert holds["by_seed"] == pytest.approx([0.2, 0.2])
+    assert holds["episodes"] == 500
+    (turned,) = check_orders([Order(better="bad", worse="good", **CLAIM)], results)
+    assert turned["verdict"] == "reversed"
+    assert turned["low"] == pytest.approx(-holds["high"])
+
+
+def test_an_order_is_open_where_a_seed_disagrees_or_chance_would_do():
+    clear = [driven("a", 0.9, seed=0), driven("b", 0.5, seed=0), driven("a", 0.5, seed=1), driven("b", 0.52, seed=1)]
+    order = Order(better="a", worse="b", **CLAIM)
+    (one,) = check_orders([order], clear)
+    assert one["low"] > 0
+    assert one["verdict"] == "open"
+    (chance,) = check_orders([order], [driven("a", 0.5), driven("b", 0.5, reverse=True)])
+    assert chance["difference"] == 0
+    assert chance["verdict"] == "open"
+
+
+def test_orders_compare_the_seeds_that_both_have_and_leave_out_what_is_missing():
+    results = [driven("a", 0.5, seed=s) for s in (0, 1)] + [driven("b", 0.4, seed=1), evaluation("silent")]
+    orders = [Order(better="a", worse=worse, **CLAIM) for worse in ("b", "silent", "nobody")]
+    (only,) = check_orders(orders, results)
+    assert (only["worse"], only["episodes"]) == ("b", 250)
+
+
+def test_only_what_is_slower_and_worse_is_left_behind(tmp_path):
+    for run, rate, steps in (("slow", 0.9, 10), ("fast", 0.5, 1), ("dull", 0.4, 2), ("middle", 0.7, 3)):
+        write(tmp_path / run, driven(run, rate, ms=(steps, steps)))
+    rows, _, _ = gather([tmp_path / run for run in ("slow", "fast", "dull", "middle")], tmp_path)
+    assert [row.run for row in best_at_each_latency(rows)] == ["fast", "middle", "slow"]
+
+
+def test_table_figure_and_orders_are_written_together(tmp_path):
+    runs = [write(tmp_path / run, driven(run, rate)) for run, rate in (("teacher", 0.9), ("good", 0.8), ("bad", 0.6))]
+    out = tmp_path / "out"
+    out.mkdir()
+    costs = {"good": {"training": 90.0, "before": {"teacher": 600.0, "records": 30.0}, "parameters": {"model": 2500}}}
+    (out / "costs.json").write_text(json.dumps(costs))
+    routes = {"teacher": ("teacher",), "a way": ("good", "bad", "not run"), "another": ("not run either",)}
+    result = write_routes(runs, out=out, routes=routes, orders=[Order(better="good", worse="bad", **CLAIM)])
+    table = (out / "students.md").read_text()
+    assert "| good 1v/1a | 0.80 | 0.75 to 0.84 | 0.70 | 16 | - | 2.5 k | 1.5 + 10 |" in table
+    assert "| it helps | .5, .4 | +20 (+15 to +25) | +20 | holds |" in table
+    assert "another" not in table
+    assert json.loads((out / "students.json").read_text()) == result
+    assert (out / "routes.png").stat().st_size > 10_000
+
+
+def test_costs_and_sizes_are_shown_where_they_are_known(tmp_path):
+    write(tmp_path / "a", driven("a", 0.5))
+    rows, _, _ = gather([tmp_path / "a"], tmp_path)
+    assert "training" not in format_table(rows)
+    (tmp_path / "costs.json").write_text(json.dumps({"a": {"training": 30.0, "before": {}}}))
+    rows, _, _ = gather([tmp_path / "a"], tmp_path)
+    assert format_table(rows).splitlines()[-1].split()[-1] == "0.5"
+
+
+def test_a_figure_needs_a_row_with_a_route(tmp_path):
+    write(tmp_path / "a", driven("a", 0.5))
+    rows, _, _ = gather([tmp_path / "a"], tmp_path)
+    with pytest.raises(ValueError, match="belongs to a route"):
+        draw_routes(rows, {"way": ("b",)}, tmp_path / "x.png")
