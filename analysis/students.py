@@ -64,7 +64,7 @@ class Student:
 
 
 def _foresight(suffix: str = "", decouplers: str = "") -> Student:
-    return Student(recipe=f"metaworld/foresight{suffix}", start=f"foresight_decouplers{decouplers}", nfe=("1v/4a",))
+    return Student(recipe=f"metaworld/foresight{suffix}", start=f"foresight_decouplers{decouplers}", nfe=("1v/10a",))
 
 
 def _swift(name: str, *, auxiliary: bool = True) -> Student:

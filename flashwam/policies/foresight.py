@@ -31,6 +31,7 @@ __all__ = ["ForesightPolicy"]
 
 _DECODER = "decoder.json"
 _POOLINGS = ("perceiver", "mean")
+_FEATURES = "features"
 
 
 class ForesightPolicy(WorldActionModel):
@@ -75,6 +76,8 @@ class ForesightPolicy(WorldActionModel):
         trained: Literal["decouplers", "expert"] = "expert",
     ) -> None:
         super().__init__()
+        if _FEATURES in providers:
+            raise ValueError(f"a provider cannot be called {_FEATURES!r}, which is the backbone's own")
         unknown = sorted(set(use or ()) - set(providers))
         if unknown:
             raise ValueError(f"use names {unknown}; the providers are {sorted(providers)}")
@@ -244,10 +247,8 @@ class ForesightPolicy(WorldActionModel):
         """`velocity`; asked for no stream at all, what it foresees: name -> [B, T, F', h, w], standardised."""
         if noisy:
             return self.velocity(noisy, sigma, clean, context)
-        features, reference, _ = self._chunks(clean, context)
-        count = context["noise"]["video"].shape[2] // self.chunk_frames
-        foresight = self.foresee(features, reference)
-        return {name: x.unflatten(0, (-1, count)).transpose(1, 2).flatten(2, 3) for name, x in foresight.items()}
+        looked = self.looked(clean, context)
+        return {name: x.transpose(1, 2).flatten(2, 3) for name, x in looked.items() if name != _FEATURES}
 
     def velocity(
         self,
@@ -262,40 +263,47 @@ class ForesightPolicy(WorldActionModel):
             noisy: "action" [R B, A, F', N, 1], whole chunks; R states of every sample, all first ones first.
             sigma: "action" [R B, F'].
             clean: Every stream -> [B, C, F, H, W].
-            context: "text", "noise" and "noise_sigma"; optional "kept".
+            context: "text"; "noise" and "noise_sigma", or "looked", what `looked` gave for them; optional "kept".
         """
         if set(noisy) != {"action"}:
             raise ValueError(f"this policy looks at its video and draws actions alone; got noisy {sorted(noisy)}")
+        x, count = noisy["action"], noisy["action"].shape[2] // self.chunk_frames
         kept: Kept | None = context.get("kept")
         seen = None if kept is None else kept.held
         if seen is None:
-            features, reference, text = self._chunks(clean, context)
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self.trained == "decouplers"):
-                foresight = self.foresee(features, reference)
-            seen = self.tokens(features, foresight, text)
+            looked = {
+                name: x.flatten(0, 1) for name, x in (context.get("looked") or self.looked(clean, context)).items()
+            }
+            features = looked.pop(_FEATURES)
+            seen = self.tokens(features, looked, context["text"].repeat_interleave(count, 0))
             if kept is not None:
                 kept.held = seen
-        x, count = noisy["action"], noisy["action"].shape[2] // self.chunk_frames
         seen = seen.repeat(len(x) * count // len(seen), 1, 1)
         out = self.expert(_split(x, count), sigma["action"].unflatten(1, (count, -1)).flatten(0, 1), seen)
         return {"action": out.unflatten(0, (-1, count)).transpose(1, 2).flatten(2, 3)}
 
-    def _chunks(
-        self, clean: Mapping[str, Tensor], context: Mapping[str, Any]
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Features [B K, C, F, h, w], references [B K, T, h, w] and text [B K, L, D] of all K chunks."""
-        noise, text = context["noise"], context["text"]
+    def looked(self, clean: Mapping[str, Tensor], context: Mapping[str, Any]) -> dict[str, Tensor]:
+        """One look at every of K chunks under its own past: "features" [B, K, C, F, h, w], and what they foresee, by
+        provider, [B, K, T, F, h, w] standardised.
+
+        Args:
+            clean: As in `velocity`.
+            context: "text", "noise" and "noise_sigma".
+        """
+        noise = context["noise"]
         frames, size = noise["video"].shape[2], self.chunk_frames
         if frames % size or (self.conditions_on_first and frames != size):
             whole = f"one chunk of {size}" if self.conditions_on_first else f"whole chunks of {size}"
             raise ValueError(f"this policy needs {whole} latent frames; got {frames}: see data.window_frames")
         count, begin = frames // size, clean["video"].shape[2] - frames
-        features = self.look(noise, context["noise_sigma"], clean, text)
+        features = _split(self.look(noise, context["noise_sigma"], clean, context["text"]), count)
         starts = [begin + k * size for k in range(count)]
         # A chunk is drawn from the last frame that was seen before it, or from its own first one.
         at = [start if self.conditions_on_first or start == 0 else start - 1 for start in starts]
         latents = clean["video"][:, :, at].transpose(1, 2).flatten(0, 1)
-        return _split(features, count), self.see(latents), text.repeat_interleave(count, 0)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trained == "decouplers"):
+            foresight = self.foresee(features, self.see(latents))
+        return {name: x.unflatten(0, (-1, count)) for name, x in {_FEATURES: features, **foresight}.items()}
 
     def session(
         self, text: Tensor, *, null_text: Tensor | None = None, guidance: Mapping[str, float] | None = None

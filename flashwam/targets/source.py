@@ -24,7 +24,7 @@ from flashwam.core.batch import Batch
 from flashwam.data.episodes import atomic_write
 from flashwam.targets.rollouts import RolloutStore, seeded_noise
 
-__all__ = ["FutureSource", "Target", "Windows"]
+__all__ = ["FutureSource", "Target", "Windows", "pool_number"]
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class FutureSource:
 
     def batch(self, indices: list[int]) -> Batch:
         """See `flashwam.distillation.trainer.Source`."""
-        numbers = [self._number(i) for i in indices]
+        numbers = [pool_number(self._seed, i, len(self._seeds)) for i in indices]
         batch = self._source.batch(numbers)
         rollouts = [self._store.read(self._keys[number]) for number in numbers]
         noise = [seeded_noise(r.seed, {name: x[0] for name, x in batch.clean.items()}) for r in rollouts]
@@ -117,10 +117,6 @@ class FutureSource:
         """Says which window a draw of the underlying source is, for error messages."""
         told: Any = getattr(self._source, "describe", str)
         return str(told(index))
-
-    def _number(self, index: int) -> int:
-        rng = np.random.Generator(np.random.Philox(key=[self._seed, index]))
-        return int(rng.integers(len(self._seeds)))
 
     def _target(self, name: str, key: str) -> Tensor:
         return load_file(self._folders[name] / f"{key}.safetensors")["seen"].float()
@@ -147,6 +143,11 @@ class FutureSource:
         mean = total / count
         std = (square / count - mean**2).clamp(min=_LEAST_STD**2).sqrt()
         return {"mean": mean.float(), "std": std.float()}
+
+
+def pool_number(seed: int, index: int, pool: int) -> int:
+    """Which window of a pool a draw takes."""
+    return int(np.random.Generator(np.random.Philox(key=[seed, index])).integers(pool))
 
 
 def _seed_of(seed: int, number: int) -> int:

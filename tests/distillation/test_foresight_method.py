@@ -27,6 +27,7 @@ from flashwam.sampling import Rollout, samplers_for
 from flashwam.student import load_wam, save_wam
 from flashwam.targets.providers import TargetProvider
 from flashwam.targets.scene import SceneEncoder
+from flashwam.targets.source import pool_number
 from flashwam.wam import WorldActionModel
 
 SPREAD = {"observation": 0.6, "noise": 0.8}
@@ -237,6 +238,7 @@ def test_options_that_make_no_sense_are_refused() -> None:
         ({"targets": "random"}, "targets must be one of"),
         ({"actions": "human"}, "actions must be one of"),
         ({"stage": "expert"}, "trains a foresight policy's expert"),
+        ({"looks": 4}, "in stage expert"),
         ({"draws": 0}, "draws must be at least 1"),
         ({"weights": {"depth": 1}}, r"weights name \['depth'\]"),
         ({"targets": "ground_truth", "actions": "teacher"}, "no actions of the teacher's"),
@@ -267,6 +269,32 @@ def test_several_draws_from_one_look_are_the_mean_of_as_many_steps() -> None:
     torch.testing.assert_close(together.loss, torch.stack([output.loss for output in alone]).mean())
     each = torch.cat([output.terms["action"].loss for output in alone])
     torch.testing.assert_close(together.terms["action"].loss, each)
+
+
+def test_looks_made_once_are_those_of_their_windows_and_noises(tmp_path: Path) -> None:
+    teacher, pool = World(), 20
+    policy = ForesightPolicy(teacher, {"colour": Colour()}, Dye(), trained="expert", **SMALL)
+    method = Foresight(streams(), policy, teacher=teacher, stage="expert", looks=pool)
+    setup = Setup(data=tmp_path, streams=streams(), seed=3)
+    source, windows = method.source(Observations(), setup), Observations()
+    numbers = [pool_number(3, i, pool) for i in range(8)]
+    assert len(set(numbers)) > 4
+    batch, draws = source.batch(list(range(8))), Draws(seed=3, step=7, positions=range(8))
+    assert torch.equal(batch.clean["video"], windows.batch(numbers).clean["video"])
+    repeated = method.source(Observations(), setup).batch(list(range(8)))
+    for name, x in batch.extra.items():
+        assert torch.equal(x, repeated.extra[name])
+    context = method.context(batch, draws)
+    again = Draws(seed=3, step=0, positions=[("look", n) for n in numbers])
+    fresh = method.context(windows.batch(numbers), again)
+    seen = policy.looked(batch.history, fresh)
+    assert set(seen) == {"features", "colour"}
+    for name, x in seen.items():
+        torch.testing.assert_close(context["looked"][name], x, atol=2e-3, rtol=2e-3)
+    # What is learnt is the same as with the looks taken then and there.
+    given = method.loss(batch, draws).loss
+    method.context = lambda batch, draws: {**context, "looked": seen}
+    torch.testing.assert_close(given, method.loss(batch, draws).loss, atol=1e-3, rtol=1e-3)
 
 
 def test_the_second_stage_needs_the_first(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ Letters: B samples, C channels, T channels of a vision model, F latent frames, h
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ from flashwam.distillation.setup import Setup, Source
 from flashwam.policies.foresight import ForesightPolicy
 from flashwam.sampling import StreamSampler, samplers_for
 from flashwam.student import INFO_FILE, read_info
+from flashwam.targets.looks import LOOK, LookSource
 from flashwam.targets.providers import align_frames, find_provider
 from flashwam.targets.rollouts import Future, RolloutStore, TeacherFuture, TrueFuture
 from flashwam.targets.source import FutureSource, Target
@@ -66,6 +67,8 @@ class Foresight(Method):
         align: Which picture of a latent frame counts where an autoencoder makes several: "last", or the "mean".
         pictures: Checkpoint whose ``vae/`` decodes what the teacher draws; the teacher's own folder if None.
         draws: Noises and levels of the actions that are learnt from one look, which costs more than the expert does.
+        looks: Windows that are looked at once, before stage "expert" begins, each at one noise, and learnt from again
+            and again; None for a fresh look at every step.
         pool: Windows that rollouts are drawn for.
         rollout_batch: Windows drawn at once.
         teacher_streams: How the teacher is sampled (stream -> plain values of a `StreamSpec`), where its folder does
@@ -95,6 +98,7 @@ class Foresight(Method):
         align: Literal["last", "mean"] = "last",
         pictures: str | None = None,
         draws: int = 1,
+        looks: int | None = None,
         pool: int = 512,
         rollout_batch: int = 16,
         teacher_streams: Mapping[str, Mapping[str, Any]] | None = None,
@@ -112,6 +116,8 @@ class Foresight(Method):
         unknown = sorted(set(weights or {}) - set(student.providers))
         if unknown:
             raise ValueError(f"weights name {unknown}; the providers are {sorted(student.providers)}")
+        if looks is not None and (looks < 1 or stage != "expert"):
+            raise ValueError(f"looks must be at least 1, in stage expert; got {looks} in stage {stage}")
         if draws < 1:
             raise ValueError(f"draws must be at least 1, the noises learnt from one look; got {draws}")
         if actions == "teacher" and targets == "ground_truth":
@@ -125,7 +131,7 @@ class Foresight(Method):
         super().__init__(streams, student, teacher=teacher, keep_target=keep_target)
         self.stage, self.targets, self.actions = stage, targets, actions
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in student.providers}
-        self.draws = draws
+        self.draws, self.looks = draws, looks
         self.align, self.pool, self.rollout_batch = align, pool, rollout_batch
         self.teacher_streams = teacher_streams
         self._levels = schedule.training_grid().float(), schedule.training_weights().float()
@@ -178,12 +184,24 @@ class Foresight(Method):
 
     def source(self, source: Source, setup: Setup) -> Source:
         """See `Method.source`: the teacher's rollouts, and in stage "decouplers" what vision models see in them."""
-        if self.stage == "expert" and self.actions == "demonstrations":
-            return source
-        model = self.roles.model
         # Nothing is placed yet, and every process of a machine has a device of its own.
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-        model.to(device)
+        if self.stage == "decouplers" or self.actions == "teacher":
+            source = self._with_futures(source, setup, device)
+        if self.looks is None:
+            return source
+        model = self.roles.model.to(device)
+
+        @torch.no_grad()
+        def look(batch: Batch, numbers: Sequence[int]) -> dict[str, torch.Tensor]:
+            batch = self.seen_by_model(batch.to(device))
+            draws = Draws(seed=setup.seed, step=0, positions=[("look", n) for n in numbers], device=device)
+            return model.looked(batch.history, self.context(batch, draws))
+
+        return LookSource(source, look, pool=self.looks, seed=setup.seed)
+
+    def _with_futures(self, source: Source, setup: Setup, device: str) -> Source:
+        model = self.roles.model.to(device)
         self.roles.teacher.to(device)
         future: Future = TrueFuture()
         if self.targets != "ground_truth":
@@ -212,7 +230,8 @@ class Foresight(Method):
                 name: add_noise(x, batch.extra[f"noise/{name}"], context["noise_sigma"][name])
                 for name, x in batch.clean.items()
             }
-        return context
+        looked = {name.removeprefix(LOOK): x for name, x in batch.extra.items() if name.startswith(LOOK)}
+        return {**context, "looked": looked} if looked else context
 
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
         """See `Method.loss`."""
