@@ -12,11 +12,15 @@ papers report hold here. A run that was killed goes on where it was.
 
 import argparse
 import json
+import shutil
 import statistics
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmark import copy
 
@@ -26,19 +30,24 @@ from flashwam.config import load_recipe
 from flashwam.data.episodes import atomic_write
 from flashwam.demo import PRESETS
 from flashwam.evaluation import evaluate, latency_table, load_policy
-from flashwam.jobs import Job, done_marker, run_jobs
+from flashwam.jobs import Job, run_jobs
 from flashwam.provenance import provenance
 from flashwam.recipe import Recipe
 from flashwam.report.metrics import read_metrics, series
 from flashwam.report.routes import Order, write_routes
 from flashwam.sim.privileged import replay_episodes
+from flashwam.targets.geometry import GeometryTransformer
+from flashwam.targets.geometry_training import train_geometry
+from flashwam.targets.streaming import StreamingGeometry
 from flashwam.targets.streaming_tokens import StreamingTokens
+from flashwam.targets.tokens import encode_tokens
 
 RESULTS = Path("analysis/results/students")
 TEACHER = "teacher"
 MODALITY = " with auxiliary"
 CONSISTENCY = ("flash_wam", "naive_lcm", "best", "on_policy")
 TIMED_STEPS = 13
+_FEW_EPISODES = 4
 INIT, PRETRAINED, EYES = "distill.init", "wam.pretrained", "wam.config.primary.pretrained"
 
 
@@ -211,9 +220,9 @@ def _tokens(place: Place) -> None:
     StreamingTokens(**recipe.train.options["provider"]).prepare(place.benchmark / "data", recipe.data.tasks, seed=0)
 
 
-def _futures(place: Place, name: str, seed: int) -> None:
+def _futures(place: Place, name: str, seed: int, more: Sequence[str] = ()) -> None:
     """What decouplers learn from, by a run of one step that leaves it beside the data."""
-    recipe = place.recipe(name, seed, ["distill.steps=1", "distill.warmup_steps=0"])
+    recipe = place.recipe(name, seed, ["distill.steps=1", "distill.warmup_steps=0", *more])
     pipeline.distill(recipe, run_dir=place.out / "futures" / f"{name}_{seed}")
 
 
@@ -305,7 +314,7 @@ def time_training(place: Place) -> None:
             rates = series(read_metrics(run / "metrics.jsonl"), "steps_per_second")[1]
             spent.setdefault(name, []).append(1 / statistics.median(rates[3:]))
     own = {name: min(spent[name]) * _steps(recipe) for name, recipe in recipes.items()}
-    once = {job: _seconds(place, job) for job in ("replay", "tokens")}
+    once = time_preparation(place)
     costs = {name: {"training": own[name], "before": _before(place, name, own, once)} for name in recipes}
     costs |= {name + MODALITY: costs[name] for name in costs if name in STUDENTS and STUDENTS[name].auxiliary}
     for name in (TEACHER, *CONSISTENCY):
@@ -330,8 +339,49 @@ def _steps(recipe: Recipe) -> int:
     return (recipe.train if recipe.distill is None else recipe.distill).steps
 
 
-def _seconds(place: Place, job: str) -> float:
-    return json.loads(done_marker(place.out / "jobs", job).read_text())["seconds"]
+def time_preparation(place: Place) -> dict[str, float]:
+    """Core seconds of what comes before training, from a few episodes of each task or a few windows of the pool."""
+    kept = place.out / "timed" / "preparation.json"
+    if kept.is_file():
+        return json.loads(kept.read_text())
+    recipe = place.recipe("swift_full", 0)
+    tasks, provider = recipe.data.tasks, StreamingTokens(**recipe.train.options["provider"])
+    root, few = place.benchmark / "data", place.out / "timed" / "data"
+    shutil.rmtree(few, ignore_errors=True)
+    every = [len(_take(root / task, few / task, _FEW_EPISODES)) for task in tasks]
+    share = sum(every) / (_FEW_EPISODES * len(tasks))
+
+    def clock(call: Callable[[], Any]) -> float:
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+
+    records = share * clock(partial(replay_episodes, few, tasks, processes=1, progress=False))
+    trained = GeometryTransformer.from_pretrained(root / "geometry")
+    learn = partial(train_geometry, few, config=trained.config, progress=False)
+    start, more = (clock(partial(learn, folder=few / f"geometry_{steps}", steps=steps)) for steps in (20, 60))
+    stream = StreamingGeometry(trained, side=provider.side)
+    encode = clock(partial(encode_tokens, few, stream, capacities=provider.capacities, progress=False))
+    spent = {"records": records, "geometry and tokens": (more - start) / 40 * provider.steps + share * encode}
+    for name in (n for n in STUDENTS if "decouplers" in n):
+        pool = place.recipe(name, 0).distill.options["pool"]
+        start, more = (
+            clock(partial(_futures, place, name, seed, [f"distill.options.pool={size}"]))
+            for seed, size in ((100, 32), (101, 96))
+        )
+        spent[name] = start + (pool - 32) / 64 * (more - start)
+    atomic_write(kept, (json.dumps(spent, indent=1) + "\n").encode())
+    return spent
+
+
+def _take(repo: Path, few: Path, count: int) -> list[str]:
+    """The first episodes of a repo as one of their own; returns all there are."""
+    shutil.copytree(repo / "meta", few / "meta")
+    listed = (repo / "meta" / "episodes.jsonl").read_text().splitlines()
+    (few / "meta" / "episodes.jsonl").write_text("\n".join(listed[:count]) + "\n")
+    for name in ("data", "videos"):
+        (few / name).symlink_to((repo / name).resolve())
+    return listed
 
 
 def _before(place: Place, name: str, own: dict[str, float], once: dict[str, float]) -> dict[str, float]:
@@ -343,12 +393,11 @@ def _before(place: Place, name: str, own: dict[str, float], once: dict[str, floa
     cell = STUDENTS[name]
     before = {}
     if name.startswith("foresight"):
-        # Playing the episodes again kept both cores busy.
-        before = {TEACHER: own[TEACHER], "records": 2 * once["replay"]}
+        before = {TEACHER: own[TEACHER], "records": once["records"]}
     if "decouplers" in name:
-        before["futures"] = _seconds(place, f"futures/{name}_0")
+        before["futures"] = once[name]
     if "2d" not in name and not name.startswith("foresight"):
-        before = {"records": 2 * once["replay"], "geometry and tokens": once["tokens"]}
+        before = {key: once[key] for key in ("records", "geometry and tokens")}
     if cell.start is not None:
         start = cell.start
         before = {**before, **({} if start == TEACHER else _before(place, start, own, once)), start: own[start]}
