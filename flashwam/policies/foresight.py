@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from flashwam.core.imports import find_class
 from flashwam.data.pictures import PictureDecoder
 from flashwam.policies.decoupler import Decoupler
-from flashwam.policies.expert import ActionExpert
+from flashwam.policies.diffusion_expert import DiffusionExpert
 from flashwam.policies.frozen import Frozen
 from flashwam.policies.resampler import MeanPool, UniPerceiver
 from flashwam.targets.providers import TargetProvider, load_provider, to_grid
@@ -50,7 +50,7 @@ class ForesightPolicy(WorldActionModel):
         raw: Whether the actions are drawn from the backbone's features too.
         pooling: "perceiver" for `UniPerceiver`, "mean" for `MeanPool`.
         resampler: Keywords of `UniPerceiver`; of `MeanPool` the width alone.
-        expert: Keywords of `ActionExpert`.
+        expert: Keywords of `DiffusionExpert`.
         trained: "decouplers" or "expert" (with the resampler): the part that takes gradients and is ever in training
             mode.
 
@@ -120,7 +120,7 @@ class ForesightPolicy(WorldActionModel):
             self.resampler = MeanPool(channels, frames, **{key: sizes[key] for key in ("width",) if key in sizes})
         actions, per_frame, _ = backbone.shapes["action"]
         tokens = self.resampler.norm_out.normalized_shape[0]
-        self.expert = ActionExpert(actions, frames, per_frame, seen=tokens, text=text_width, **(expert or {}))
+        self.expert = DiffusionExpert(actions, frames, per_frame, seen=tokens, text=text_width, **(expert or {}))
         self.requires_grad_(True).train()
 
     probes = ("video",)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from flashwam.policies.action_expert import ActionExpert
+from flashwam.policies.flow_expert import FlowExpert
 from flashwam.policies.fusion_session import FusionSession
 from flashwam.policies.primary import BACKBONE, PrimaryEncoder, make_encoder
 from flashwam.policies.trunk import Prefix, Segment, Trunk
@@ -72,7 +72,7 @@ class FusionPolicy(WorldActionModel):
         self.read = nn.Linear(text_dim, trunk.width)
         self.feel = nn.Linear(state_dim, trunk.width) if state_dim else None
         self.fusion: nn.Parameter | None = None
-        self.expert = ActionExpert(trunk, channels=action_dim, width=expert_width)
+        self.expert = FlowExpert(trunk, channels=action_dim, width=expert_width)
         if fusion_tokens:
             self.add_fusion(fusion_tokens)
 

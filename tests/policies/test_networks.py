@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from flashwam.core.edm import edm_velocity
 from flashwam.policies.decoupler import Decoupler
-from flashwam.policies.expert import ActionExpert
+from flashwam.policies.diffusion_expert import DiffusionExpert
 from flashwam.policies.layers import Attention
 from flashwam.policies.resampler import MeanPool, UniPerceiver
 
@@ -102,8 +102,8 @@ def test_queries_look_at_their_own_frame_and_across_frames_in_every_slot():
     assert not reach[1].any()
 
 
-def expert(**options) -> ActionExpert:
-    return ActionExpert(4, F, 2, seen=8, text=5, width=16, encoder=1, decoder=2, heads=2, dropout=0.0, **options)
+def expert(**options) -> DiffusionExpert:
+    return DiffusionExpert(4, F, 2, seen=8, text=5, width=16, encoder=1, decoder=2, heads=2, dropout=0.0, **options)
 
 
 def test_an_untrained_expert_is_the_best_guess_for_data_of_that_spread():

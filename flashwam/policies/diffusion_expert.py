@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from flashwam.core.edm import edm_input_scale, edm_noise_input, edm_velocity
 from flashwam.policies.layers import Attention, feed_forward, initialise
 
-__all__ = ["ActionExpert"]
+__all__ = ["DiffusionExpert"]
 
 
 class EncoderBlock(nn.Module):
@@ -51,7 +51,7 @@ class DecoderBlock(nn.Module):
         return x + gate_feed * self.feed_forward(self.norms[2](x) * (1 + scale_feed) + shift_feed)
 
 
-class ActionExpert(nn.Module):
+class DiffusionExpert(nn.Module):
     """Velocities of a chunk's noisy actions.
 
     Unlike the published network, every action sees all of the encoder's tokens and has a place in the chunk.

@@ -16,7 +16,7 @@ from transformers.models.llama.modeling_llama import rotate_half
 
 from flashwam.policies.trunk import Prefix, Trunk
 
-__all__ = ["ActionExpert", "time_embedding"]
+__all__ = ["FlowExpert", "time_embedding"]
 
 _PERIODS = (4e-3, 4.0)
 
@@ -29,7 +29,7 @@ def time_embedding(sigma: Tensor, width: int) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], -1)
 
 
-class ActionExpert(nn.Module):
+class FlowExpert(nn.Module):
     """Velocity of noisy actions, given a prefix.
 
     Args:
