@@ -15,7 +15,7 @@ import json
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -311,11 +311,10 @@ def time_training(place: Place) -> None:
                 few = [f"{section}.{key}" for key in (f"steps={TIMED_STEPS}", "log_every=1", "warmup_steps=0")]
                 few = load_recipe(_written(place, name, recipe), few)
                 (pipeline.train if recipe.distill is None else pipeline.distill)(few, run_dir=run)
-            rates = series(read_metrics(run / "metrics.jsonl"), "steps_per_second")[1]
-            spent.setdefault(name, []).append(1 / statistics.median(rates[3:]))
+            spent.setdefault(name, []).append(seconds_a_step(read_metrics(run / "metrics.jsonl")))
     own = {name: min(spent[name]) * _steps(recipe) for name, recipe in recipes.items()}
     once = time_preparation(place)
-    costs = {name: {"training": own[name], "before": _before(place, name, own, once)} for name in recipes}
+    costs = {name: {"training": own[name], "before": before(name, own, once)} for name in recipes}
     costs |= {name + MODALITY: costs[name] for name in costs if name in STUDENTS and STUDENTS[name].auxiliary}
     for name in (TEACHER, *CONSISTENCY):
         folder = place.teacher if name == TEACHER else _benchmark_run(place, name, 0)
@@ -323,6 +322,11 @@ def time_training(place: Place) -> None:
     for name, cost in costs.items():
         cost["seconds_a_step"] = min(spent[name.removesuffix(MODALITY)])
     atomic_write(place.out / "comparison" / "costs.json", (json.dumps(costs, indent=1) + "\n").encode())
+
+
+def seconds_a_step(metrics: Sequence[Mapping[str, Any]]) -> float:
+    """Median over a run's logged steps but the first three."""
+    return statistics.median(1 / rate for rate in series(metrics, "steps_per_second")[1][3:])
 
 
 def _written(place: Place, name: str, recipe: Recipe) -> Path:
@@ -384,24 +388,24 @@ def _take(repo: Path, few: Path, count: int) -> list[str]:
     return listed
 
 
-def _before(place: Place, name: str, own: dict[str, float], once: dict[str, float]) -> dict[str, float]:
+def before(name: str, own: dict[str, float], once: dict[str, float]) -> dict[str, float]:
     """What had to be made first -> seconds of one core."""
     if name == TEACHER:
         return {}
     if name in CONSISTENCY:
         return {TEACHER: own[TEACHER]}
     cell = STUDENTS[name]
-    before = {}
+    spent = {}
     if name.startswith("foresight"):
-        before = {TEACHER: own[TEACHER], "records": once["records"]}
+        spent = {TEACHER: own[TEACHER], "records": once["records"]}
     if "decouplers" in name:
-        before["futures"] = once[name]
+        spent["futures"] = once[name]
     if "2d" not in name and not name.startswith("foresight"):
-        before = {key: once[key] for key in ("records", "geometry and tokens")}
+        spent = {key: once[key] for key in ("records", "geometry and tokens")}
     if cell.start is not None:
         start = cell.start
-        before = {**before, **({} if start == TEACHER else _before(place, start, own, once)), start: own[start]}
-    return before
+        spent |= {**({} if start == TEACHER else before(start, own, once)), start: own[start]}
+    return spent
 
 
 def _measured_before(place: Place) -> Iterator[Path]:

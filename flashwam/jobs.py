@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-__all__ = ["Job", "JobFailed", "done_marker", "run_jobs"]
+__all__ = ["Job", "JobFailed", "check_jobs", "done_marker", "run_jobs"]
 
 _BAR = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed} < {remaining}"
 
@@ -90,7 +90,8 @@ def _call(job: Job, log: Path, marker: Path, caller: Connection) -> None:
         os._exit(0)
 
 
-def _check(jobs: Sequence[Job]) -> None:
+def check_jobs(jobs: Sequence[Job]) -> None:
+    """Raises ValueError where two jobs share a name or one stands before what it needs."""
     names = [job.name for job in jobs]
     if len(set(names)) != len(names):
         raise ValueError(f"job names must be unique; got {sorted(n for n in names if names.count(n) > 1)}")
@@ -118,7 +119,7 @@ def run_jobs(
     Raises:
         JobFailed: as soon as one fails; the others are stopped and resume with the next call.
     """
-    _check(jobs)
+    check_jobs(jobs)
     folder.mkdir(parents=True, exist_ok=True)
     marker = {job.name: done_marker(folder, job.name) for job in jobs}
     log = {job.name: _file(folder, job.name, "log") for job in jobs}

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The comparison of all ways to a student: its cells, jobs and orders fit each other."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from flashwam.jobs import check_jobs
+from flashwam.report.metrics import read_metrics
+
+ANALYSIS = Path(__file__).resolve().parents[1] / "analysis"
+
+
+@pytest.fixture(scope="module")
+def students():
+    sys.path.insert(0, str(ANALYSIS))
+    try:
+        spec = importlib.util.spec_from_file_location("students", ANALYSIS / "students.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["students"] = module
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        sys.path.remove(str(ANALYSIS))
+        sys.modules.pop("students", None)
+
+
+@pytest.fixture
+def place(students, tmp_path):
+    return students.Place(out=tmp_path / "out", benchmark=tmp_path / "full")
+
+
+def test_every_cell_has_a_recipe_that_starts_where_it_says(students, place):
+    for name, cell in students.STUDENTS.items():
+        recipe = place.recipe(name, 2)
+        assert (recipe.name, recipe.seed) == (name, 2)
+        assert recipe.data.root == str(place.benchmark / "data")
+        started = {recipe.wam.pretrained, recipe.wam.config.get("primary", {}).get("pretrained")}
+        if recipe.distill is not None:
+            started.add(recipe.distill.init)
+        folder = place.teacher if cell.start in (None, students.TEACHER) else place.run(cell.start, 2) / "teacher"
+        if cell.start is not None or recipe.distill is not None:
+            assert str(folder) in started, name
+
+
+def test_what_differs_between_ablations_is_what_they_are_about(students, place):
+    """Same budget, batch, rate and data within a group, so that a difference is the ablation's."""
+    for group in ("swift_", "foresight_decouplers", "foresight"):
+        names = [n for n in students.STUDENTS if n.startswith(group) and "one_step" not in n]
+        names = [n for n in names if group != "foresight" or "decouplers" not in n]
+        loops = []
+        for name in names:
+            recipe = place.recipe(name, 0)
+            loop = recipe.train if recipe.distill is None else recipe.distill
+            loops.append((loop.steps, loop.batch_size, loop.lr, loop.ema_decay, recipe.data, recipe.streams))
+        assert all(one == loops[0] for one in loops), group
+
+
+def test_jobs_come_after_what_they_need_and_cover_every_seed(students, place):
+    jobs = students.student_jobs(place, list(students.STUDENTS), [0, 1])
+    check_jobs(jobs)
+    driven = [job for job in jobs if job.name.startswith("drive/")]
+    cells = students.STUDENTS.values()
+    assert len(driven) == 2 * sum(len(cell.nfe) * (1 + cell.auxiliary) for cell in cells)
+    named = {job.name for job in jobs}
+    for name, cell in students.STUDENTS.items():
+        if cell.start not in (None, students.TEACHER):
+            (job,) = (job for job in jobs if job.name == f"make/{name}_1")
+            assert f"make/{cell.start}_1" in job.after
+            assert f"make/{cell.start}_1" in named
+
+
+def test_routes_and_orders_name_cells_that_there_are(students):
+    known = {students.TEACHER, *students.CONSISTENCY}
+    for name, cell in students.STUDENTS.items():
+        known |= {name} if cell.nfe else set()
+        known |= {name + students.MODALITY} if cell.auxiliary else set()
+    shown = {run for runs in students.ROUTES.values() for run in runs}
+    assert known <= shown
+    for order in students.ORDERS:
+        assert {order.better, order.worse} <= known, order
+
+
+def test_costs_count_what_came_before_once(students, place):
+    own = dict.fromkeys([students.TEACHER, *students.CONSISTENCY, *students.STUDENTS], 100.0)
+    once = dict.fromkeys(["records", "geometry and tokens", *students.STUDENTS], 10.0)
+    before = {name: students.before(name, own, once) for name in own}
+    assert before[students.TEACHER] == {}
+    assert before["on_policy"] == {"teacher": 100.0}
+    assert before["swift_2d"] == {}
+    assert set(before["swift_one_step"]) == {"records", "geometry and tokens", "swift_full"}
+    assert set(before["foresight_one_step"]) == {
+        "teacher",
+        "records",
+        "futures",
+        "foresight_decouplers",
+        "foresight",
+    }
+    assert set(before["masked_reconstruction_2d"]) == {"teacher"}
+
+
+def test_logs_give_seconds_a_step(students, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f'{{"step": {i}, "steps_per_second": {rate}}}\n' for i, rate in enumerate((9, 9, 9, 2, 4))))
+    assert students.seconds_a_step(read_metrics(path)) == pytest.approx((0.5 + 0.25) / 2)
