@@ -116,7 +116,9 @@ STUDENTS = {
         recipe="metaworld/masked_reconstruction_2d", start=TEACHER, field=EYES, nfe=("full",)
     ),
 }
-"""In the order in which they are made: what matters most first."""
+"""In the order in which they are made."""
+ABLATIONS_FROM = "swift_auxiliary"
+"""Where the ablations begin; every seed of what stands before is made before the first of them."""
 
 ROUTES = {
     "teacher": (TEACHER,),
@@ -234,6 +236,21 @@ def _drive(place: Place, name: str, seed: int, modality: bool) -> None:
         evaluate(run, nfe=nfe, seed=seed)
 
 
+def _cell_jobs(place: Place, name: str, seed: int) -> Iterator[Job]:
+    cell, about = STUDENTS[name], {"place": place, "name": name, "seed": seed}
+    after = ["tokens" if cell.recipe.startswith("swift") or cell.auxiliary else "replay"]
+    if cell.start not in (None, TEACHER):
+        after.append(f"make/{cell.start}_{seed}")
+    elif "decouplers" in name:
+        after.append(f"futures/{name}_{seed}")
+        yield Job(name=after[-1], function=_futures, kwargs=about, after=("replay",), weight=60)
+    make = f"make/{name}_{seed}"
+    yield Job(name=make, function=_make, kwargs=about, after=tuple(after), weight=300)
+    for modality in (False, True)[: 0 if not cell.nfe else 1 + cell.auxiliary]:
+        drive = f"drive/{name}_{seed}{'_auxiliary' * modality}"
+        yield Job(name=drive, function=_drive, kwargs={**about, "modality": modality}, after=(make,), weight=80)
+
+
 def student_jobs(place: Place, names: Sequence[str], seeds: Sequence[int]) -> list[Job]:
     """Every student's making and driving, what matters most first."""
     kwargs = {"place": place}
@@ -241,30 +258,10 @@ def student_jobs(place: Place, names: Sequence[str], seeds: Sequence[int]) -> li
         Job(name="replay", function=_replay, kwargs=kwargs, weight=300, cores=2),
         Job(name="tokens", function=_tokens, kwargs=kwargs, after=("replay",), weight=400),
     ]
-    for name in names:
-        cell = STUDENTS[name]
+    begin = list(STUDENTS).index(ABLATIONS_FROM)
+    for tier in (list(STUDENTS)[:begin], list(STUDENTS)[begin:]):
         for seed in seeds:
-            about = {**kwargs, "name": name, "seed": seed}
-            after = ["tokens" if cell.recipe.startswith("swift") or cell.auxiliary else "replay"]
-            if cell.start not in (None, TEACHER):
-                after.append(f"make/{cell.start}_{seed}")
-            elif "decouplers" in name:
-                jobs.append(
-                    Job(name=f"futures/{name}_{seed}", function=_futures, kwargs=about, after=("replay",), weight=60)
-                )
-                after.append(f"futures/{name}_{seed}")
-            make = f"make/{name}_{seed}"
-            jobs.append(Job(name=make, function=_make, kwargs=about, after=tuple(after), weight=300))
-            for modality in (False, True)[: 0 if not cell.nfe else 1 + cell.auxiliary]:
-                jobs.append(
-                    Job(
-                        name=f"drive/{name}_{seed}{'_auxiliary' * modality}",
-                        function=_drive,
-                        kwargs={**about, "modality": modality},
-                        after=(make,),
-                        weight=80,
-                    )
-                )
+            jobs += [job for name in tier if name in names for job in _cell_jobs(place, name, seed)]
     return jobs
 
 
