@@ -5,6 +5,7 @@
     python analysis/students.py            the rest of the students (hours), then the comparison
     python analysis/students.py --seeds 0  one seed of each
     python analysis/students.py --compare  the comparison of what there is so far
+    python analysis/students.py --family cogvideox   the other family's teacher (kept apart)
 
 Results go to analysis/results/students: every measurement as JSON, table, figure, and which of the orders that the
 papers report hold here. A run that was killed goes on where it was.
@@ -26,9 +27,9 @@ from benchmark import copy
 
 from flashwam import pipeline
 from flashwam.auxiliary_evaluation import evaluate_with_auxiliary
-from flashwam.config import load_recipe
+from flashwam.config import find_recipe, load_recipe
 from flashwam.data.episodes import atomic_write
-from flashwam.demo import PRESETS
+from flashwam.demo import DEFAULT_FAMILY, PRESETS
 from flashwam.evaluation import evaluate, latency_table, load_policy
 from flashwam.jobs import Job, run_jobs
 from flashwam.provenance import provenance
@@ -41,8 +42,8 @@ from flashwam.targets.geometry_training import train_geometry
 from flashwam.targets.streaming import StreamingGeometry
 from flashwam.targets.streaming_tokens import StreamingTokens
 from flashwam.targets.tokens import encode_tokens
+from flashwam.wam.files import FAMILY_FILES, files_of
 
-RESULTS = Path("analysis/results/students")
 TEACHER = "teacher"
 MODALITY = " with auxiliary"
 CONSISTENCY = ("flash_wam", "naive_lcm", "best", "on_policy")
@@ -178,12 +179,16 @@ class Place:
 
     Args:
         out: Of the runs made here.
+        results: What is kept of them.
         benchmark: Of the benchmark whose data, teacher and consistency students are used.
+        family: The teacher's; a cell of the other family's recipes stands for the one of the same name.
         overrides: For every recipe.
     """
 
     out: Path
+    results: Path
     benchmark: Path
+    family: str = DEFAULT_FAMILY
     overrides: tuple[str, ...] = ()
 
     @property
@@ -192,6 +197,19 @@ class Place:
 
     def run(self, name: str, seed: int) -> Path:
         return self.out / "runs" / (name if seed == 0 else f"{name}_seed{seed}")
+
+    def path(self, recipe: str) -> str:
+        """The recipe for this family's small model."""
+        folder, _, name = recipe.partition("/")
+        return f"{files_of(self.family).miniature}/{name}" if folder == "metaworld" else recipe
+
+    def has(self, name: str) -> bool:
+        """Whether there is a recipe of this cell for the family."""
+        try:
+            find_recipe(self.path(STUDENTS[name].recipe))
+        except FileNotFoundError:
+            return False
+        return True
 
     def recipe(self, name: str, seed: int, more: Sequence[str] = ()) -> Recipe:
         cell = STUDENTS[name]
@@ -203,7 +221,7 @@ class Place:
         if cell.start is not None:
             start = self.teacher if cell.start == TEACHER else self.run(cell.start, seed) / TEACHER
             settings.append(f"{cell.field}={start}")
-        return load_recipe(cell.recipe, [*settings, *self.overrides, *cell.overrides, *more])
+        return load_recipe(self.path(cell.recipe), [*settings, *self.overrides, *cell.overrides, *more])
 
 
 def _make(place: Place, name: str, seed: int) -> None:
@@ -292,10 +310,10 @@ def time_latencies(place: Place) -> None:
 def time_training(place: Place) -> None:
     """Seconds a training step of every recipe, in turns, with nothing beside them, and what the whole took."""
     full = PRETRAINED, str(place.teacher)
-    recipes = {TEACHER: load_recipe("metaworld/teacher", [f"data.root={place.benchmark / 'data'}"])}
+    recipes = {TEACHER: load_recipe(place.path("metaworld/teacher"), [f"data.root={place.benchmark / 'data'}"])}
     for name in CONSISTENCY:
         settings = [*PRESETS["full"].distill, f"data.root={place.benchmark / 'data'}", "=".join(full)]
-        recipes[name] = load_recipe(f"metaworld/{name}", settings)
+        recipes[name] = load_recipe(place.path(f"metaworld/{name}"), settings)
     cells = {name for name, seed in made(place) if seed == 0}
     cells |= {STUDENTS[name].start for name in cells} - {None, TEACHER}
     recipes |= {name: place.recipe(name, 0) for name in STUDENTS if name in cells}
@@ -426,30 +444,36 @@ def report(place: Place) -> None:
         if any((run / "with_auxiliary" / "evaluations").glob("*.json")):
             runs.append(run / "with_auxiliary")
     write_routes(runs, out=out, routes=ROUTES, orders=ORDERS)
-    count = copy(place.out, RESULTS, ("runs/**/evaluations/*.json", "runs/*/metrics.jsonl", "runs/*/recipe.yaml"))
-    count += copy(place.out, RESULTS, ("comparison/*.json", "comparison/*.md", "comparison/*.png", "jobs/*.done"))
-    about = {"command": "python analysis/students.py", "date": date.today().isoformat(), **provenance()}
-    atomic_write(RESULTS / "about.json", (json.dumps(about, indent=1) + "\n").encode())
-    print(f"{count} files kept in {RESULTS}")
+    count = copy(place.out, place.results, ("runs/**/evaluations/*.json", "runs/*/metrics.jsonl", "runs/*/recipe.yaml"))
+    count += copy(place.out, place.results, ("comparison/*.json", "comparison/*.md", "comparison/*.png", "jobs/*.done"))
+    family = "" if place.family == DEFAULT_FAMILY else f" --family {place.family}"
+    about = {"command": f"python analysis/students.py{family}", "date": date.today().isoformat(), **provenance()}
+    atomic_write(place.results / "about.json", (json.dumps(about, indent=1) + "\n").encode())
+    print(f"{count} files kept in {place.results}")
 
 
 def main() -> None:
     """Make, drive, compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/students"))
-    parser.add_argument("--benchmark", type=Path, default=Path("runs/full"))
+    parser.add_argument("--family", choices=sorted(FAMILY_FILES), default=DEFAULT_FAMILY)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", choices=list(STUDENTS), default=list(STUDENTS))
+    parser.add_argument("--only", nargs="+", choices=list(STUDENTS), default=list(STUDENTS), metavar="STUDENT")
     parser.add_argument("--compare", action="store_true", help="make nothing, compare what there is")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of every recipe")
     arguments = parser.parse_args()
-    place = Place(out=arguments.out, benchmark=arguments.benchmark, overrides=tuple(arguments.set))
+    prefix = "" if arguments.family == DEFAULT_FAMILY else f"{arguments.family}_"
+    place = Place(
+        out=Path("runs") / f"{prefix}students",
+        results=Path("analysis/results") / f"{prefix}students",
+        benchmark=Path("runs") / f"{prefix}full",
+        family=arguments.family,
+        overrides=tuple(arguments.set),
+    )
     if not (place.teacher / "flashwam.json").is_file():
-        raise SystemExit(
-            f"{place.teacher} is missing: run analysis/benchmark.py first, or name its folder: --benchmark"
-        )
+        raise SystemExit(f"{place.teacher} is missing: run analysis/benchmark.py --family {place.family} first")
     if not arguments.compare:
-        run_jobs(student_jobs(place, arguments.only, arguments.seeds), place.out / "jobs")
+        names = [name for name in arguments.only if place.has(name)]
+        run_jobs(student_jobs(place, names, arguments.seeds), place.out / "jobs")
         time_latencies(place)
         time_training(place)
     report(place)

@@ -3,6 +3,7 @@
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def students():
 
 @pytest.fixture
 def place(students, tmp_path):
-    return students.Place(out=tmp_path / "out", benchmark=tmp_path / "full")
+    return students.Place(out=tmp_path / "out", results=tmp_path / "results", benchmark=tmp_path / "full")
 
 
 def test_every_cell_has_a_recipe_that_starts_where_it_says(students, place):
@@ -105,3 +106,13 @@ def test_logs_give_seconds_a_step(students, tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(f'{{"step": {i}, "steps_per_second": {rate}}}\n' for i, rate in enumerate((9, 9, 9, 2, 4))))
     assert students.seconds_a_step(read_metrics(path)) == pytest.approx((0.5 + 0.25) / 2)
+
+
+def test_the_other_family_has_the_main_cells(students, place):
+    other = replace(place, family="cogvideox")
+    assert other.recipe("foresight", 0).name == "foresight"
+    assert other.path("metaworld/foresight") == "videovla/metaworld/foresight"
+    there = {name for name in students.STUDENTS if other.has(name)}
+    assert {"foresight_decouplers", "foresight", "foresight_one_step", "swift_full", "masked_reconstruction"} <= there
+    assert "foresight_mean_pool" not in there
+    assert all(place.has(name) for name in students.STUDENTS)
