@@ -49,6 +49,7 @@ MODALITY = " with auxiliary"
 CONSISTENCY = ("flash_wam", "naive_lcm", "best", "on_policy")
 TIMED_STEPS = 13
 _FEW_EPISODES = 4
+_KEPT = ("runs/**/evaluations/*.json", "benchmark/*/evaluations/*.json", "runs/*/metrics.jsonl", "runs/*/recipe.yaml")
 INIT, PRETRAINED, EYES = "distill.init", "wam.pretrained", "wam.config.primary.pretrained"
 
 
@@ -444,7 +445,7 @@ def report(place: Place) -> None:
         if any((run / "with_auxiliary" / "evaluations").glob("*.json")):
             runs.append(run / "with_auxiliary")
     write_routes(runs, out=out, routes=ROUTES, orders=ORDERS)
-    count = copy(place.out, place.results, ("runs/**/evaluations/*.json", "runs/*/metrics.jsonl", "runs/*/recipe.yaml"))
+    count = copy(place.out, place.results, _KEPT)
     count += copy(place.out, place.results, ("comparison/*.json", "comparison/*.md", "comparison/*.png", "jobs/*.done"))
     family = "" if place.family == DEFAULT_FAMILY else f" --family {place.family}"
     about = {"command": f"python analysis/students.py{family}", "date": date.today().isoformat(), **provenance()}
