@@ -14,12 +14,13 @@ own, and data and students of the other cells are made again from the same seeds
 import argparse
 import json
 import shutil
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
 from flashwam.data.episodes import atomic_write
-from flashwam.demo import DEFAULT_FAMILY, PRESETS, Preset, demo, preset_jobs
-from flashwam.jobs import done_marker
+from flashwam.demo import DEFAULT_FAMILY, PRESETS, demo, preset_jobs
+from flashwam.jobs import Job, done_marker
 from flashwam.provenance import provenance
 from flashwam.wam.files import FAMILY_FILES
 
@@ -57,18 +58,18 @@ def copy(source: Path, target: Path, patterns: tuple[str, ...]) -> int:
     return len(files)
 
 
-def restore(results: Path, out: Path, preset: Preset, family: str) -> None:
+def restore(results: Path, out: Path, jobs: Sequence[Job], patterns: tuple[str, ...]) -> None:
     """Puts kept measurements back, so that their cells are not run again."""
     if (out / "jobs").is_dir() or not results.is_dir():
         return
-    print(f"{copy(results, out, KEPT)} files restored from {results}")
+    print(f"{copy(results, out, patterns)} files restored from {results}")
     # Pictures are not kept.
-    for path in out.glob("runs/*/evaluations/*.json"):
+    for path in out.glob("runs/**/evaluations/*.json"):
         result = json.loads(path.read_text()) | {"strip": None, "film": None}
         atomic_write(path, (json.dumps(result, indent=1) + "\n").encode())
     # Nor are weights, so whatever a cell that is not done needs is made again, from the same seeds; of what cells
     # need, only a chosen learning rate is a file that is kept.
-    for job in reversed(preset_jobs(preset, out, family=family)):
+    for job in reversed(jobs):
         if not done_marker(out / "jobs", job.name).is_file():
             for name in job.after:
                 if not name.startswith("choose/"):
@@ -97,7 +98,7 @@ def main() -> None:
         name, command = f"{family}_{preset}", f"{command} --family {family}"
     out, results = Path("runs") / name, Path("analysis/results") / name
     if not arguments.keep_only:
-        restore(results, out, PRESETS[preset], family)
+        restore(results, out, preset_jobs(PRESETS[preset], out, family=family), KEPT)
         demo(preset=preset, out=out, family=family)
     keep(out, results, command)
 

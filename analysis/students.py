@@ -8,7 +8,7 @@
     python analysis/students.py --family cogvideox   the other family's teacher (kept apart)
 
 Results go to analysis/results/students: every measurement as JSON, table, figure, and which of the orders that the
-papers report hold here. A run that was killed goes on where it was.
+papers report hold here. A run that was killed goes on where it was, on another machine from what was kept.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmark import copy
+from benchmark import copy, restore
 
 from flashwam import pipeline
 from flashwam.auxiliary_evaluation import evaluate_with_auxiliary
@@ -296,15 +296,22 @@ def made(place: Place) -> Iterator[tuple[str, int]]:
                 yield name, seed
 
 
+def _here(place: Place) -> list[str]:
+    """Students whose weights of the first seed are here, which those that were restored from their measurements lack."""
+    names = {name for name, seed in made(place) if seed == 0}
+    return [name for name in STUDENTS if name in names and any(place.run(name, 0).glob("*/flashwam.json"))]
+
+
 def time_latencies(place: Place) -> None:
-    """All models in turns, with nothing beside them."""
+    """All models in turns, with nothing beside them; of those without weights here the earlier times stay."""
+    path = place.out / "comparison" / "latency.json"
+    earlier = json.loads(path.read_text()) if path.is_file() else {}
     teacher = load_policy(place.teacher)
     sources = [(teacher, "full"), (teacher, "1v/1a")]
     sources += [(load_policy(_benchmark_run(place, name, 0)), "1v/1a") for name in CONSISTENCY]
-    sources += [
-        (load_policy(place.run(name, 0)), nfe) for name, seed in made(place) if seed == 0 for nfe in STUDENTS[name].nfe
-    ]
-    table = latency_table(sources, out=place.out / "comparison")
+    sources += [(load_policy(place.run(name, 0)), nfe) for name in _here(place) for nfe in STUDENTS[name].nfe]
+    table = latency_table(sources, out=path.parent)
+    atomic_write(path, (json.dumps(earlier | table, indent=1) + "\n").encode())
     print(f"latency of {len(table)} models measured in turns")
 
 
@@ -315,7 +322,7 @@ def time_training(place: Place) -> None:
     for name in CONSISTENCY:
         settings = [*PRESETS["full"].distill, f"data.root={place.benchmark / 'data'}", "=".join(full)]
         recipes[name] = load_recipe(place.path(f"metaworld/{name}"), settings)
-    cells = {name for name, seed in made(place) if seed == 0}
+    cells = set(_here(place))
     cells |= {STUDENTS[name].start for name in cells} - {None, TEACHER}
     recipes |= {name: place.recipe(name, 0) for name in STUDENTS if name in cells}
     spent: dict[str, list[float]] = {}
@@ -337,7 +344,9 @@ def time_training(place: Place) -> None:
         costs[name]["parameters"] = load_policy(folder).wam.deployed_parameters()
     for name, cost in costs.items():
         cost["seconds_a_step"] = min(spent[name.removesuffix(MODALITY)])
-    atomic_write(place.out / "comparison" / "costs.json", (json.dumps(costs, indent=1) + "\n").encode())
+    path = place.out / "comparison" / "costs.json"
+    earlier = json.loads(path.read_text()) if path.is_file() else {}
+    atomic_write(path, (json.dumps(earlier | costs, indent=1) + "\n").encode())
 
 
 def seconds_a_step(metrics: Sequence[Mapping[str, Any]]) -> float:
@@ -474,7 +483,9 @@ def main() -> None:
         raise SystemExit(f"{place.teacher} is missing: run analysis/benchmark.py --family {place.family} first")
     if not arguments.compare:
         names = [name for name in arguments.only if place.has(name)]
-        run_jobs(student_jobs(place, names, arguments.seeds), place.out / "jobs")
+        jobs = student_jobs(place, names, arguments.seeds)
+        restore(place.results, place.out, jobs, (*_KEPT, "jobs/*.done", "comparison/*.json"))
+        run_jobs(jobs, place.out / "jobs")
         time_latencies(place)
         time_training(place)
     report(place)
