@@ -48,6 +48,7 @@ TEACHER = "teacher"
 MODALITY = " with auxiliary"
 CONSISTENCY = ("flash_wam", "naive_lcm", "best", "on_policy")
 TIMED_STEPS = 13
+_LOOKING = "looking anew"
 _FEW_EPISODES = 4
 _KEPT = ("runs/**/evaluations/*.json", "benchmark/*/evaluations/*.json", "runs/*/metrics.jsonl", "runs/*/recipe.yaml")
 INIT, PRETRAINED, EYES = "distill.init", "wam.pretrained", "wam.config.primary.pretrained"
@@ -297,7 +298,7 @@ def made(place: Place) -> Iterator[tuple[str, int]]:
 
 
 def _here(place: Place) -> list[str]:
-    """Students whose weights of the first seed are here, which those that were restored from their measurements lack."""
+    """Students whose weights of the first seed are here; those that were restored from measurements have none."""
     names = {name for name, seed in made(place) if seed == 0}
     return [name for name in STUDENTS if name in names and any(place.run(name, 0).glob("*/flashwam.json"))]
 
@@ -326,16 +327,25 @@ def time_training(place: Place) -> None:
     cells |= {STUDENTS[name].start for name in cells} - {None, TEACHER}
     recipes |= {name: place.recipe(name, 0) for name in STUDENTS if name in cells}
     spent: dict[str, list[float]] = {}
+    # Looks are made before the first step: what one takes is what a step that looks anew takes longer.
+    pooled = {name: recipe for name, recipe in recipes.items() if _option(recipe, "looks")}
+    if pooled:
+        recipes[_LOOKING] = place.recipe(next(iter(pooled)), 0, ["distill.options.looks=null"])
     for turn in range(2):
         for name, recipe in recipes.items():
             run = place.out / "timed" / f"{name}_{turn}"
             if not (run / "metrics.jsonl").is_file():
                 section = "train" if recipe.distill is None else "distill"
                 few = [f"{section}.{key}" for key in (f"steps={TIMED_STEPS}", "log_every=1", "warmup_steps=0")]
+                few += ["distill.options.looks=32"] * (name in pooled)
                 few = load_recipe(_written(place, name, recipe), few)
                 (pipeline.train if recipe.distill is None else pipeline.distill)(few, run_dir=run)
             spent.setdefault(name, []).append(seconds_a_step(read_metrics(run / "metrics.jsonl")))
     own = {name: min(spent[name]) * _steps(recipe) for name, recipe in recipes.items()}
+    for name, recipe in pooled.items():
+        look = (min(spent[_LOOKING]) - min(spent[next(iter(pooled))])) / recipe.distill.batch_size
+        own[name] += _option(recipe, "looks") * look
+    recipes.pop(_LOOKING, None)
     once = time_preparation(place)
     costs = {name: {"training": own[name], "before": before(name, own, once)} for name in recipes}
     costs |= {name + MODALITY: costs[name] for name in costs if name in STUDENTS and STUDENTS[name].auxiliary}
@@ -362,6 +372,10 @@ def _written(place: Place, name: str, recipe: Recipe) -> Path:
     path = place.out / "timed" / f"{name}.yaml"
     atomic_write(path, OmegaConf.to_yaml(OmegaConf.create(plain(recipe))).encode())
     return path
+
+
+def _option(recipe: Recipe, key: str) -> Any:
+    return None if recipe.distill is None else recipe.distill.options.get(key)
 
 
 def _steps(recipe: Recipe) -> int:
@@ -392,13 +406,20 @@ def time_preparation(place: Place) -> dict[str, float]:
     stream = StreamingGeometry(trained, side=provider.side)
     encode = clock(partial(encode_tokens, few, stream, capacities=provider.capacities, progress=False))
     spent = {"records": records, "geometry and tokens": (more - start) / 40 * provider.steps + share * encode}
-    for name in (n for n in STUDENTS if "decouplers" in n):
+    for name in (n for n in STUDENTS if "decouplers" in n and place.has(n)):
         pool = place.recipe(name, 0).distill.options["pool"]
         start, more = (
             clock(partial(_futures, place, name, seed, [f"distill.options.pool={size}"]))
             for seed, size in ((100, 32), (101, 96))
         )
         spent[name] = start + (pool - 32) / 64 * (more - start)
+    # Of the teacher's draws, and the looks of vision models at them.
+    each = (more - start) / 64
+    spent |= {
+        name: each * _option(place.recipe(name, 0), "pool")
+        for name in STUDENTS
+        if place.has(name) and _option(place.recipe(name, 0), "actions") == "teacher"
+    }
     atomic_write(kept, (json.dumps(spent, indent=1) + "\n").encode())
     return spent
 
@@ -423,13 +444,15 @@ def before(name: str, own: dict[str, float], once: dict[str, float]) -> dict[str
     spent = {}
     if name.startswith("foresight"):
         spent = {TEACHER: own[TEACHER], "records": once["records"]}
-    if "decouplers" in name:
+    if name in once:
         spent["futures"] = once[name]
     if "2d" not in name and not name.startswith("foresight"):
         spent = {key: once[key] for key in ("records", "geometry and tokens")}
     if cell.start is not None:
         start = cell.start
-        spent |= {**({} if start == TEACHER else before(start, own, once)), start: own[start]}
+        earlier = {} if start == TEACHER else before(start, own, once)
+        futures = spent.get("futures", 0) + earlier.get("futures", 0)
+        spent |= {**earlier, start: own[start], **({"futures": futures} if futures else {})}
     return spent
 
 

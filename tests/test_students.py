@@ -86,7 +86,8 @@ def test_routes_and_orders_name_cells_that_there_are(students):
 
 def test_costs_count_what_came_before_once(students, place):
     own = dict.fromkeys([students.TEACHER, *students.CONSISTENCY, *students.STUDENTS], 100.0)
-    once = dict.fromkeys(["records", "geometry and tokens", *students.STUDENTS], 10.0)
+    made_of = ["foresight_decouplers", "foresight_teacher_actions"]
+    once = dict.fromkeys(["records", "geometry and tokens", *made_of], 10.0)
     before = {name: students.before(name, own, once) for name in own}
     assert before[students.TEACHER] == {}
     assert before["on_policy"] == {"teacher": 100.0}
@@ -99,6 +100,8 @@ def test_costs_count_what_came_before_once(students, place):
         "foresight_decouplers",
         "foresight",
     }
+    assert before["foresight"]["futures"] == 10
+    assert before["foresight_teacher_actions"]["futures"] == 20
     assert set(before["masked_reconstruction_2d"]) == {"teacher"}
 
 
