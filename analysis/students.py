@@ -121,7 +121,7 @@ STUDENTS = {
 }
 """In the order in which they are made."""
 ABLATIONS_FROM = "swift_auxiliary"
-"""Where the ablations begin; every seed of what stands before is made before the first of them."""
+"""Where the ablations begin. The first seed of all comes first, then the others of what stands before, then the rest."""
 
 ROUTES = {
     "teacher": (TEACHER,),
@@ -279,8 +279,9 @@ def student_jobs(place: Place, names: Sequence[str], seeds: Sequence[int]) -> li
         Job(name="tokens", function=_tokens, kwargs=kwargs, after=("replay",), weight=400),
     ]
     begin = list(STUDENTS).index(ABLATIONS_FROM)
-    for tier in (list(STUDENTS)[:begin], list(STUDENTS)[begin:]):
-        for seed in seeds:
+    main, ablations = list(STUDENTS)[:begin], list(STUDENTS)[begin:]
+    for tier, some in ((main + ablations, seeds[:1]), (main, seeds[1:]), (ablations, seeds[1:])):
+        for seed in some:
             jobs += [job for name in tier if name in names for job in _cell_jobs(place, name, seed)]
     return jobs
 
