@@ -121,7 +121,8 @@ STUDENTS = {
 }
 """In the order in which they are made."""
 ABLATIONS_FROM = "swift_auxiliary"
-"""Where the ablations begin. The first seed of all comes first, then the others of what stands before, then the rest."""
+"""Where the ablations begin. The first seed of all comes first, then the others of what stands before, then the
+others of these."""
 
 ROUTES = {
     "teacher": (TEACHER,),
