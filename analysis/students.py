@@ -120,9 +120,9 @@ STUDENTS = {
     ),
 }
 """In the order in which they are made."""
-ABLATIONS_FROM = "swift_auxiliary"
-"""Where the ablations begin. The first seed of all comes first, then the others of what stands before, then the
-others of these."""
+ABLATIONS_FROM, FURTHER_FROM = "swift_auxiliary", "swift_two_stages"
+"""Where the ablations begin, and what goes beyond the papers' tables. The first seed of the main students and of the
+ablations comes first, then the other seeds of the main ones, those of the ablations, and the rest."""
 
 ROUTES = {
     "teacher": (TEACHER,),
@@ -279,9 +279,11 @@ def student_jobs(place: Place, names: Sequence[str], seeds: Sequence[int]) -> li
         Job(name="replay", function=_replay, kwargs=kwargs, weight=300, cores=2),
         Job(name="tokens", function=_tokens, kwargs=kwargs, after=("replay",), weight=400),
     ]
-    begin = list(STUDENTS).index(ABLATIONS_FROM)
-    main, ablations = list(STUDENTS)[:begin], list(STUDENTS)[begin:]
-    for tier, some in ((main + ablations, seeds[:1]), (main, seeds[1:]), (ablations, seeds[1:])):
+    order = list(STUDENTS)
+    begin, end = order.index(ABLATIONS_FROM), order.index(FURTHER_FROM)
+    main, ablations, further = order[:begin], order[begin:end], order[end:]
+    first, others = seeds[:1], seeds[1:]
+    for tier, some in ((main + ablations, first), (main, others), (ablations, others), (further, seeds)):
         for seed in some:
             jobs += [job for name in tier if name in names for job in _cell_jobs(place, name, seed)]
     return jobs
