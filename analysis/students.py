@@ -47,7 +47,7 @@ from flashwam.wam.files import FAMILY_FILES, files_of
 TEACHER = "teacher"
 MODALITY = " with auxiliary"
 CONSISTENCY = ("flash_wam", "naive_lcm", "best", "on_policy")
-TIMED_STEPS = 13
+TIMED_STEPS = 9
 _LOOKING = "looking anew"
 _FEW_EPISODES = 4
 _KEPT = ("runs/**/evaluations/*.json", "benchmark/*/evaluations/*.json", "runs/*/metrics.jsonl", "runs/*/recipe.yaml")
