@@ -102,19 +102,20 @@ def format_table(rows: Sequence[Row], *, markdown: bool = False) -> str:
     """The comparison in a few lines, for a terminal or, with `markdown`, for a README."""
     teacher = full_teacher(rows)
     sized = any(row.parameters for row in rows)
-    head = ("model", "success", "95 % interval", "commitment", "ms a chunk", "speed-up")
+    head = ("model", "success", "95 % interval", "several ways", "commitment", "ms a chunk", "speed-up")
     head += ("parameters",) if sized else ()
     paid = any(row.cost for row in rows)
     head += ("training, min",) if paid else ()
     body = []
     for row in (r for r in rows if r.final):
-        share, milliseconds = row.share(), row.latency.get("chunk_ms")
+        share, several, milliseconds = row.share(), row.share(multimodal=True), row.latency.get("chunk_ms")
         full = teacher.latency.get("chunk_ms") if teacher is not None else None
         body.append(
             (
                 row.label,
                 f"{share.rate:.2f}",
                 f"{share.interval[0]:.2f} to {share.interval[1]:.2f}",
+                f"{several.rate:.2f}" if several.episodes else "-",
                 "-" if share.commitment is None else f"{share.commitment:.2f}",
                 "-" if milliseconds is None else f"{milliseconds:.3g}",
                 "-" if not (milliseconds and full) else f"{full / milliseconds:.1f}x",
