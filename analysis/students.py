@@ -98,6 +98,9 @@ STUDENTS = {
     ),
     "swift_auxiliary": _swift("auxiliary"),
     "swift_mask_auxiliary": _swift("mask_auxiliary"),
+    "swift_mask_auxiliary_one_step": Student(
+        recipe="swiftvla/metaworld/one_step", start="swift_mask_auxiliary", field=PRETRAINED, nfe=("1v/1a",)
+    ),
     "swift_masks": _swift("masks"),
     "swift_mask_auxiliary_reconstruct": _swift("mask_auxiliary_reconstruct"),
     "swift_mask_primary": _swift("mask_primary"),
@@ -217,7 +220,7 @@ class Place:
     def recipe(self, name: str, seed: int, more: Sequence[str] = ()) -> Recipe:
         cell = STUDENTS[name]
         settings = [f"data.root={self.benchmark / 'data'}", f"seed={seed}", f"name={name}"]
-        if name.startswith(("foresight", "swift_one")):
+        if name.startswith("foresight") or cell.field == PRETRAINED:
             settings.append(f"wam.pretrained={self.teacher}")
         else:
             settings.append(f"autoencoder.pretrained={self.teacher / 'vae'}")
