@@ -98,9 +98,15 @@ def _order(row: Row) -> tuple[Any, ...]:
     )
 
 
-def format_table(rows: Sequence[Row], *, markdown: bool = False) -> str:
-    """The comparison in a few lines, for a terminal or, with `markdown`, for a README."""
-    teacher = full_teacher(rows)
+def format_table(rows: Sequence[Row], *, markdown: bool = False, teacher: Row | None = None) -> str:
+    """The comparison in a few lines, for a terminal or, with `markdown`, for a README.
+
+    Args:
+        rows: In order.
+        markdown: For a README.
+        teacher: What speed-ups are against; the slowest teacher of the rows if None.
+    """
+    teacher = full_teacher(rows) if teacher is None else teacher
     sized = any(row.parameters for row in rows)
     head = ("model", "success", "95 % interval", "several ways", "commitment", "ms a chunk", "speed-up")
     head += ("parameters",) if sized else ()

@@ -20,6 +20,7 @@ from flashwam.report.figures import (
 )
 from flashwam.report.results import Row, read_evaluations
 from flashwam.report.stats import paired_difference
+from flashwam.report.verdict import full_teacher
 
 __all__ = ["Order", "best_at_each_latency", "check_orders", "draw_routes", "order_lines", "write_routes"]
 
@@ -185,7 +186,7 @@ def write_routes(
     Args:
         runs: See `flashwam.report.compare.compare`.
         out: Folder to write into; `latency.json` and `costs.json` there are read.
-        routes: See `draw_routes`; they order the table too.
+        routes: See `draw_routes`; they order the table too. Speed-ups are against the teacher of the first.
         orders: What papers report.
 
     Returns:
@@ -195,7 +196,12 @@ def write_routes(
     rows = [row for row in rows if row.final and row.sampler == "own" and row.driven]
     checked = check_orders(orders, [result for run in runs for result in read_evaluations(run)])
     grouped = {route: [r for name in names for r in rows if r.run == name] for route, names in routes.items()}
-    parts = [f"**{route}**\n\n{format_table(some, markdown=True)}" for route, some in grouped.items() if some]
+    teacher = full_teacher(next(iter(grouped.values())))
+    parts = [
+        f"**{route}**\n\n{format_table(some, markdown=True, teacher=teacher)}"
+        for route, some in grouped.items()
+        if some
+    ]
     write_whole(out / "students.md", "\n\n".join([*parts, order_lines(checked)]) + "\n")
     draw_routes(rows, routes, out / "routes.png")
     result = {"rows": [row.to_json() for some in grouped.values() for row in some], "orders": checked}
