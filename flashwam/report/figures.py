@@ -104,6 +104,8 @@ def label_points(axes: "Axes", points: Sequence[tuple[float, float, str, str]], 
         points: (x, y, text, colour) in data coordinates.
         size: Font size.
     """
+    from matplotlib.patheffects import withStroke
+
     figure = axes.figure
     figure.draw_without_rendering()
     box = axes.get_window_extent()
@@ -144,6 +146,7 @@ def label_points(axes: "Axes", points: Sequence[tuple[float, float, str, str]], 
             arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 4}
             if away
             else None,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )
 
 
