@@ -85,9 +85,13 @@ def _swift(name: str, *, auxiliary: bool = True) -> Student:
 
 STUDENTS = {
     "foresight_decouplers": Student(recipe="metaworld/foresight_decouplers"),
+    "swift_2d": _swift("2d", auxiliary=False),
+    "swift_mask_auxiliary": _swift("mask_auxiliary"),
+    "swift_mask_auxiliary_one_step": Student(
+        recipe="swiftvla/metaworld/one_step", start="swift_mask_auxiliary", field=PRETRAINED, nfe=("1v/1a",)
+    ),
     "foresight": _foresight(),
     "foresight_teacher_actions": _foresight("_teacher_actions"),
-    "swift_2d": _swift("2d", auxiliary=False),
     "swift_full": _swift("full"),
     "swift_fusion": _swift("fusion"),
     "foresight_one_step": Student(
@@ -97,10 +101,6 @@ STUDENTS = {
         recipe="swiftvla/metaworld/one_step", start="swift_full", field=PRETRAINED, nfe=("1v/1a",)
     ),
     "swift_auxiliary": _swift("auxiliary"),
-    "swift_mask_auxiliary": _swift("mask_auxiliary"),
-    "swift_mask_auxiliary_one_step": Student(
-        recipe="swiftvla/metaworld/one_step", start="swift_mask_auxiliary", field=PRETRAINED, nfe=("1v/1a",)
-    ),
     "swift_masks": _swift("masks"),
     "swift_mask_auxiliary_reconstruct": _swift("mask_auxiliary_reconstruct"),
     "swift_mask_primary": _swift("mask_primary"),
