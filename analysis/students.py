@@ -132,8 +132,12 @@ ROUTES = {
     "consistency distillation": ("on_policy", "best", "flash_wam", "naive_lcm"),
     "foresight": ("foresight", *(name for name in STUDENTS if name.startswith("foresight_"))),
     "modality in training alone": (
-        "swift_full",
-        *(name for name in STUDENTS if name.startswith(("swift_", "masked_")) and name != "swift_full"),
+        "swift_mask_auxiliary_one_step",
+        *(
+            name
+            for name in STUDENTS
+            if name.startswith(("swift_", "masked_")) and name != "swift_mask_auxiliary_one_step"
+        ),
     ),
     "modality there too": tuple(name + MODALITY for name, cell in STUDENTS.items() if cell.auxiliary),
 }
