@@ -26,7 +26,7 @@ from typing import Any
 from benchmark import copy, restore
 
 from flashwam import pipeline
-from flashwam.auxiliary_evaluation import evaluate_with_auxiliary
+from flashwam.auxiliary_evaluation import evaluate_with_auxiliary, latency_with_auxiliary, load_with_auxiliary
 from flashwam.config import find_recipe, load_recipe
 from flashwam.data.episodes import atomic_write
 from flashwam.demo import DEFAULT_FAMILY, PRESETS
@@ -323,6 +323,11 @@ def time_latencies(place: Place) -> None:
     sources += [(load_policy(_benchmark_run(place, name, 0)), "1v/1a") for name in CONSISTENCY]
     sources += [(load_policy(place.run(name, 0)), nfe) for name in _here(place) for nfe in STUDENTS[name].nfe]
     table = latency_table(sources, out=path.parent)
+    for name in (n for n in _here(place) if STUDENTS[n].auxiliary):
+        policy, sense = load_with_auxiliary(place.run(name, 0))
+        samplers = policy.samplers("full")
+        steps = "/".join(f"{s.steps}{stream[0]}" for stream, s in samplers.items())
+        table[f"{name}{MODALITY} {steps}"] = latency_with_auxiliary(policy, sense, samplers)
     atomic_write(path, (json.dumps(earlier | table, indent=1) + "\n").encode())
     print(f"latency of {len(table)} models measured in turns")
 

@@ -22,7 +22,7 @@ from flashwam.sim.closed_loop import LocalPolicy, drive
 from flashwam.targets.sense import StreamedSense
 from flashwam.targets.streaming_tokens import StreamingTokens
 
-__all__ = ["evaluate_with_auxiliary", "load_with_auxiliary"]
+__all__ = ["evaluate_with_auxiliary", "latency_with_auxiliary", "load_with_auxiliary"]
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def evaluate_with_auxiliary(
             "tasks": {one.task: task_numbers([one]) | episode_numbers(one) for one in driven},
             "overall": task_numbers(driven),
             "open_loop": None,
-            "latency": _latency(policy, sense, samplers),
+            "latency": latency_with_auxiliary(policy, sense, samplers),
             "parameters": {**policy.wam.deployed_parameters(), "auxiliary network": sense.parameter_count},
             "strip": None,
             "seed": seed,
@@ -106,7 +106,9 @@ def evaluate_with_auxiliary(
     return results
 
 
-def _latency(policy: Policy, sense: StreamedSense, samplers: Mapping[str, StreamSampler]) -> dict[str, float]:
+def latency_with_auxiliary(
+    policy: Policy, sense: StreamedSense, samplers: Mapping[str, StreamSampler]
+) -> dict[str, float]:
     """`chunk_latency`, and the milliseconds of sensing the pictures of a chunk with a full cache."""
     acting = chunk_latency(policy, samplers)
     still = np.zeros((1, policy.wam.execute_frames, *policy.codec.pictures(_nothing(policy)).shape[2:]), np.uint8)
