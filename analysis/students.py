@@ -166,6 +166,13 @@ ORDERS = (
             ),
             ("swift_fusion" + MODALITY, "swift_fusion", "never masked, it collapses without the modality", ".50, .02"),
             ("swift_mask_auxiliary", "swift_fusion", "masking the modality prevents that", ".40, .02"),
+            ("swift_mask_auxiliary", "swift_2d", "so masked, it beats its recipe without the modality", ".40, .36"),
+            (
+                "swift_mask_auxiliary" + MODALITY,
+                "swift_mask_auxiliary",
+                "the modality is still worth something",
+                ".48, .40",
+            ),
             ("swift_masks", "swift_mask_auxiliary", "masking the 2D tokens too helps", ".50, .40 (row uncertain)"),
             (
                 "swift_mask_auxiliary_reconstruct",

@@ -109,7 +109,12 @@ def evaluate_with_auxiliary(
 def latency_with_auxiliary(
     policy: Policy, sense: StreamedSense, samplers: Mapping[str, StreamSampler]
 ) -> dict[str, float]:
-    """`chunk_latency`, and the milliseconds of sensing the pictures of a chunk with a full cache."""
+    """`chunk_latency`, and the milliseconds of sensing the pictures of a chunk with a full cache.
+
+    Args:
+        policy, sense: From `load_with_auxiliary`.
+        samplers: The policy's.
+    """
     acting = chunk_latency(policy, samplers)
     still = np.zeros((1, policy.wam.execute_frames, *policy.codec.pictures(_nothing(policy)).shape[2:]), np.uint8)
     sense.reset()
