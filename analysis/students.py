@@ -16,7 +16,7 @@ import json
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -286,7 +286,15 @@ def _cell_jobs(place: Place, name: str, seed: int) -> Iterator[Job]:
         yield Job(name=drive, function=_drive, kwargs={**about, "modality": modality}, after=(make,), weight=80)
 
 
-def student_jobs(place: Place, names: Sequence[str], seeds: Sequence[int]) -> list[Job]:
+def with_starts(names: Iterable[str]) -> set[str]:
+    """The cells, and those that they are made from."""
+    wanted = set(names)
+    while more := {STUDENTS[name].start for name in wanted} - wanted - {None, TEACHER}:
+        wanted |= more
+    return wanted
+
+
+def student_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) -> list[Job]:
     """Every student's making and driving, what matters most first."""
     kwargs = {"place": place}
     jobs = [
@@ -528,7 +536,7 @@ def main() -> None:
     if not (place.teacher / "flashwam.json").is_file():
         raise SystemExit(f"{place.teacher} is missing: run analysis/benchmark.py --family {place.family} first")
     if not arguments.compare:
-        names = [name for name in arguments.only if place.has(name)]
+        names = with_starts(name for name in arguments.only if place.has(name))
         jobs = student_jobs(place, names, arguments.seeds)
         restore(place.results, place.out, jobs, (*_KEPT, "jobs/*.done", "comparison/*.json"))
         run_jobs(jobs, place.out / "jobs")

@@ -73,6 +73,12 @@ def test_jobs_come_after_what_they_need_and_cover_every_seed(students, place):
             assert f"make/{cell.start}_1" in named
 
 
+def test_a_cell_brings_those_that_it_is_made_from(students, place):
+    names = students.with_starts(["foresight_one_step"])
+    assert names == {"foresight_one_step", "foresight", "foresight_decouplers"}
+    check_jobs(students.student_jobs(place, names, [0, 1]))
+
+
 def test_routes_and_orders_name_cells_that_there_are(students):
     known = {students.TEACHER, *students.CONSISTENCY}
     for name, cell in students.STUDENTS.items():

@@ -30,7 +30,6 @@ SMALL = [
     "train.steps=2",
     "train.batch_size=4",
     "train.options.provider.steps=2",
-    "train.options.provider.processes=1",
     "evaluate.episodes=1",
     "evaluate.open_loop_samples=8",
 ]

@@ -71,7 +71,7 @@ def test_made_tokens_are_kept_and_others_are_made_anew(told, provider, store, ge
     assert path.stat().st_mtime_ns == before
     path.write_bytes(path.read_bytes()[:100])
     assert encode_tokens(told, provider, capacities=CAPACITIES, progress=False) == store
-    geometry.camera_token.data += 1
+    geometry.camera_token.data.neg_()
     changed = encode_tokens(told, provider, capacities=CAPACITIES, progress=False)
     assert changed.fingerprint != store.fingerprint
     assert changed.mean != store.mean
