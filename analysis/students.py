@@ -350,9 +350,12 @@ def time_latencies(place: Place) -> None:
 def time_training(place: Place) -> None:
     """Seconds a training step of every recipe, in turns, with nothing beside them, and what the whole took."""
     full = PRETRAINED, str(place.teacher)
-    recipes = {TEACHER: load_recipe(place.path("metaworld/teacher"), [f"data.root={place.benchmark / 'data'}"])}
+    data = f"data.root={place.benchmark / 'data'}"
+    # Its own autoencoder would take the place of that of the data's latents.
+    known = f"autoencoder.pretrained={place.teacher / 'vae'}"
+    recipes = {TEACHER: load_recipe(place.path("metaworld/teacher"), [data, known])}
     for name in CONSISTENCY:
-        settings = [*PRESETS["full"].distill, f"data.root={place.benchmark / 'data'}", "=".join(full)]
+        settings = [*PRESETS["full"].distill, data, "=".join(full)]
         recipes[name] = load_recipe(place.path(f"metaworld/{name}"), settings)
     cells = set(_here(place))
     cells |= {STUDENTS[name].start for name in cells} - {None, TEACHER}
