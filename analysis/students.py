@@ -347,7 +347,7 @@ def time_latencies(place: Place) -> None:
     print(f"latency of {len(table)} models measured in turns")
 
 
-def time_training(place: Place) -> None:
+def time_training(place: Place, *, turns: int = 2) -> None:
     """Seconds a training step of every recipe, in turns, with nothing beside them, and what the whole took."""
     full = PRETRAINED, str(place.teacher)
     data = f"data.root={place.benchmark / 'data'}"
@@ -365,7 +365,7 @@ def time_training(place: Place) -> None:
     pooled = {name: recipe for name, recipe in recipes.items() if _option(recipe, "looks")}
     if pooled:
         recipes[_LOOKING] = place.recipe(next(iter(pooled)), 0, ["distill.options.looks=null"])
-    for turn in range(2):
+    for turn in range(turns):
         for name, recipe in recipes.items():
             run = place.out / "timed" / f"{name}_{turn}"
             if not (run / "metrics.jsonl").is_file():
