@@ -95,10 +95,14 @@ def order_lines(checked: Sequence[Mapping[str, Any]]) -> str:
     """A Markdown table of `check_orders`."""
     lines = ["| claim | published | here, points | by seed | |", "|---|---|---:|---:|---|"]
     for one in checked:
-        here = f"{100 * one['difference']:+.0f} ({100 * one['low']:+.0f} to {100 * one['high']:+.0f})"
-        seeds = ", ".join(f"{100 * d:+.0f}" for d in one["by_seed"])
+        here = f"{_points(one['difference'])} ({_points(one['low'])} to {_points(one['high'])})"
+        seeds = ", ".join(map(_points, one["by_seed"]))
         lines.append(f"| {one['claim']} | {one['published']} | {here} | {seeds} | {one['verdict']} |")
     return "\n".join(lines)
+
+
+def _points(share: float) -> str:
+    return f"{round(100 * share):+d}"
 
 
 def best_at_each_latency(rows: Sequence[Row]) -> list[Row]:
