@@ -17,7 +17,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ from flashwam.provenance import provenance
 from flashwam.recipe import Recipe
 from flashwam.report.metrics import read_metrics, series
 from flashwam.report.routes import Order, write_routes
+from flashwam.sampling import nfe_text
 from flashwam.sim.privileged import replay_episodes
 from flashwam.targets.geometry import GeometryTransformer
 from flashwam.targets.geometry_training import train_geometry
@@ -46,7 +47,7 @@ from flashwam.wam.files import FAMILY_FILES, files_of
 
 TEACHER = "teacher"
 MODALITY = " with auxiliary"
-CONSISTENCY = ("flash_wam", "naive_lcm", "best", "on_policy")
+CONSISTENCY = ("on_policy", "best", "flash_wam", "naive_lcm")
 TIMED_STEPS = 9
 _LOOKING = "looking anew"
 _FEW_EPISODES = 4
@@ -64,7 +65,6 @@ class Student:
         field: The recipe's field that names that folder.
         nfe: Settings it is driven at; none for a stage that is not driven.
         auxiliary: Whether it is also driven with the modality of its training.
-        overrides: Of the recipe.
     """
 
     recipe: str
@@ -72,7 +72,6 @@ class Student:
     field: str = INIT
     nfe: tuple[str, ...] = ()
     auxiliary: bool = False
-    overrides: tuple[str, ...] = ()
 
 
 def _foresight(suffix: str = "", decouplers: str = "") -> Student:
@@ -129,7 +128,7 @@ ablations comes first, then the other seeds of the main ones, those of the ablat
 
 ROUTES = {
     "teacher": (TEACHER,),
-    "consistency distillation": ("on_policy", "best", "flash_wam", "naive_lcm"),
+    "consistency distillation": CONSISTENCY,
     "foresight": ("foresight", *(name for name in STUDENTS if name.startswith("foresight_"))),
     "modality in training alone": (
         "swift_mask_auxiliary_one_step",
@@ -199,14 +198,12 @@ class Place:
         results: What is kept of them.
         benchmark: Of the benchmark whose data, teacher and consistency students are used.
         family: The teacher's; a cell of the other family's recipes stands for the one of the same name.
-        overrides: For every recipe.
     """
 
     out: Path
     results: Path
     benchmark: Path
     family: str = DEFAULT_FAMILY
-    overrides: tuple[str, ...] = ()
 
     @property
     def teacher(self) -> Path:
@@ -238,13 +235,19 @@ class Place:
         if cell.start is not None:
             start = self.teacher if cell.start == TEACHER else self.run(cell.start, seed) / TEACHER
             settings.append(f"{cell.field}={start}")
-        return load_recipe(self.path(cell.recipe), [*settings, *self.overrides, *cell.overrides, *more])
+        return load_recipe(self.path(cell.recipe), [*settings, *more])
+
+
+def _section(recipe: Recipe) -> str:
+    return "train" if recipe.distill is None else "distill"
+
+
+def _run(recipe: Recipe, run_dir: Path) -> None:
+    (pipeline.train if recipe.distill is None else pipeline.distill)(recipe, run_dir=run_dir)
 
 
 def _make(place: Place, name: str, seed: int) -> None:
-    recipe = place.recipe(name, seed)
-    verb = pipeline.train if recipe.distill is None else pipeline.distill
-    verb(recipe, run_dir=place.run(name, seed))
+    _run(place.recipe(name, seed), place.run(name, seed))
 
 
 def _replay(place: Place) -> None:
@@ -255,12 +258,6 @@ def _replay(place: Place) -> None:
 def _tokens(place: Place) -> None:
     recipe = place.recipe("swift_full", 0)
     StreamingTokens(**recipe.train.options["provider"]).prepare(place.benchmark / "data", recipe.data.tasks, seed=0)
-
-
-def _futures(place: Place, name: str, seed: int, more: Sequence[str] = ()) -> None:
-    """What decouplers learn from, by a run of one step that leaves it beside the data."""
-    recipe = place.recipe(name, seed, ["distill.steps=1", "distill.warmup_steps=0", *more])
-    pipeline.distill(recipe, run_dir=place.out / "futures" / f"{name}_{seed}")
 
 
 def _drive(place: Place, name: str, seed: int, modality: bool) -> None:
@@ -276,9 +273,6 @@ def _cell_jobs(place: Place, name: str, seed: int) -> Iterator[Job]:
     after = ["tokens" if cell.recipe.startswith("swift") or cell.auxiliary else "replay"]
     if cell.start not in (None, TEACHER):
         after.append(f"make/{cell.start}_{seed}")
-    elif "decouplers" in name:
-        after.append(f"futures/{name}_{seed}")
-        yield Job(name=after[-1], function=_futures, kwargs=about, after=("replay",), weight=60)
     make = f"make/{name}_{seed}"
     yield Job(name=make, function=_make, kwargs=about, after=tuple(after), weight=300)
     for modality in (False, True)[: 0 if not cell.nfe else 1 + cell.auxiliary]:
@@ -341,21 +335,20 @@ def time_latencies(place: Place) -> None:
     for name in (n for n in _here(place) if STUDENTS[n].auxiliary):
         policy, sense = load_with_auxiliary(place.run(name, 0))
         samplers = policy.samplers("full")
-        steps = "/".join(f"{s.steps}{stream[0]}" for stream, s in samplers.items())
-        table[f"{name}{MODALITY} {steps}"] = latency_with_auxiliary(policy, sense, samplers)
+        steps = {stream: sampler.steps for stream, sampler in samplers.items()}
+        table[f"{name}{MODALITY} {nfe_text(steps)}"] = latency_with_auxiliary(policy, sense, samplers)
     atomic_write(path, (json.dumps(earlier | table, indent=1) + "\n").encode())
     print(f"latency of {len(table)} models measured in turns")
 
 
 def time_training(place: Place, *, turns: int = 2) -> None:
     """Seconds a training step of every recipe, in turns, with nothing beside them, and what the whole took."""
-    full = PRETRAINED, str(place.teacher)
     data = f"data.root={place.benchmark / 'data'}"
     # Its own autoencoder would take the place of that of the data's latents.
     known = f"autoencoder.pretrained={place.teacher / 'vae'}"
     recipes = {TEACHER: load_recipe(place.path("metaworld/teacher"), [data, known])}
     for name in CONSISTENCY:
-        settings = [*PRESETS["full"].distill, data, "=".join(full)]
+        settings = [*PRESETS["full"].distill, data, f"{PRETRAINED}={place.teacher}"]
         recipes[name] = load_recipe(place.path(f"metaworld/{name}"), settings)
     cells = set(_here(place))
     cells |= {STUDENTS[name].start for name in cells} - {None, TEACHER}
@@ -369,11 +362,7 @@ def time_training(place: Place, *, turns: int = 2) -> None:
         for name, recipe in recipes.items():
             run = place.out / "timed" / f"{name}_{turn}"
             if not (run / "metrics.jsonl").is_file():
-                section = "train" if recipe.distill is None else "distill"
-                few = [f"{section}.{key}" for key in (f"steps={TIMED_STEPS}", "log_every=1", "warmup_steps=0")]
-                few += ["distill.options.looks=32"] * (name in pooled)
-                few = load_recipe(_written(place, name, recipe), few)
-                (pipeline.train if recipe.distill is None else pipeline.distill)(few, run_dir=run)
+                _run(_shortened(recipe, {"looks": 32} if name in pooled else {}), run)
             spent.setdefault(name, []).append(seconds_a_step(read_metrics(run / "metrics.jsonl")))
     own = {name: min(spent[name]) * _steps(recipe) for name, recipe in recipes.items()}
     for name, recipe in pooled.items():
@@ -398,14 +387,10 @@ def seconds_a_step(metrics: Sequence[Mapping[str, Any]]) -> float:
     return statistics.median(1 / rate for rate in series(metrics, "steps_per_second")[1][3:])
 
 
-def _written(place: Place, name: str, recipe: Recipe) -> Path:
-    from omegaconf import OmegaConf
-
-    from flashwam.schema import plain
-
-    path = place.out / "timed" / f"{name}.yaml"
-    atomic_write(path, OmegaConf.to_yaml(OmegaConf.create(plain(recipe))).encode())
-    return path
+def _shortened(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    loop = getattr(recipe, _section(recipe))
+    few = replace(loop, steps=TIMED_STEPS, log_every=1, warmup_steps=0, options={**loop.options, **options})
+    return replace(recipe, **{_section(recipe): few})
 
 
 def _option(recipe: Recipe, key: str) -> Any:
@@ -413,7 +398,7 @@ def _option(recipe: Recipe, key: str) -> Any:
 
 
 def _steps(recipe: Recipe) -> int:
-    return (recipe.train if recipe.distill is None else recipe.distill).steps
+    return getattr(recipe, _section(recipe)).steps
 
 
 def time_preparation(place: Place) -> dict[str, float]:
@@ -442,13 +427,21 @@ def time_preparation(place: Place) -> dict[str, float]:
     spent = {"records": records, "geometry and tokens": (more - start) / 40 * provider.steps + share * encode}
     for name in (n for n in STUDENTS if "decouplers" in n and place.has(n)):
         pool = place.recipe(name, 0).distill.options["pool"]
+        # One step leaves what decouplers learn from beside the data; other seeds than those of the cells make it anew.
+        short = ["distill.steps=1", "distill.warmup_steps=0"]
         start, more = (
-            clock(partial(_futures, place, name, seed, [f"distill.options.pool={size}"]))
+            clock(
+                partial(
+                    pipeline.distill,
+                    place.recipe(name, seed, [*short, f"distill.options.pool={size}"]),
+                    run_dir=place.out / "futures" / f"{name}_{seed}",
+                )
+            )
             for seed, size in ((100, 32), (101, 96))
         )
-        spent[name] = start + (pool - 32) / 64 * (more - start)
-    # Of the teacher's draws, and the looks of vision models at them.
-    each = (more - start) / 64
+        # Of the teacher's draws, and the looks of vision models at them.
+        each = (more - start) / 64
+        spent[name] = start + (pool - 32) * each
     spent |= {
         name: each * _option(place.recipe(name, 0), "pool")
         for name in STUDENTS
@@ -526,7 +519,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=list(STUDENTS), default=list(STUDENTS), metavar="STUDENT")
     parser.add_argument("--compare", action="store_true", help="make nothing, compare what there is")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of every recipe")
     arguments = parser.parse_args()
     prefix = "" if arguments.family == DEFAULT_FAMILY else f"{arguments.family}_"
     place = Place(
@@ -534,7 +526,6 @@ def main() -> None:
         results=Path("analysis/results") / f"{prefix}students",
         benchmark=Path("runs") / f"{prefix}full",
         family=arguments.family,
-        overrides=tuple(arguments.set),
     )
     if not (place.teacher / "flashwam.json").is_file():
         raise SystemExit(f"{place.teacher} is missing: run analysis/benchmark.py --family {place.family} first")

@@ -22,7 +22,7 @@ from flashwam.data.episodes import atomic_write
 from flashwam.provenance import provenance
 from flashwam.report.open_loop import chunk_draws, open_loop_measures
 from flashwam.report.stats import wilson
-from flashwam.sampling import Rollout, StreamSampler, parse_nfe, samplers_for
+from flashwam.sampling import Rollout, StreamSampler, nfe_text, parse_nfe, samplers_for
 from flashwam.sim.closed_loop import TaskResult, run_task
 from flashwam.student import WamInfo, load_wam, model_folder
 from flashwam.wam.base import WorldActionModel
@@ -304,7 +304,13 @@ def chunk_latency(
     policy: Policy, samplers: Mapping[str, StreamSampler], *, chunks: int = _LATENCY_CHUNKS
 ) -> dict[str, float]:
     """Milliseconds per stage and chunk at batch 1: medians, the first chunk left out as warm-up; beside them, as
-    "part/<name>_ms", those of the parts that a model tells apart."""
+    "part/<name>_ms", those of the parts that a model tells apart.
+
+    Args:
+        policy: What is timed.
+        samplers: How its streams are drawn.
+        chunks: Chunks in a row, at least 2.
+    """
     shapes = {**policy.wam.shapes, **{name: (size, 1, 1) for name, size in policy.wam.senses.items()}}
     first = {n: torch.zeros(1, c, 1, h, w) for n, (c, h, w) in shapes.items()}
     unseen = {name: x.expand(-1, -1, policy.wam.chunk_frames, -1, -1) for name, x in first.items()}
@@ -340,7 +346,7 @@ def latency_table(sources: Sequence[tuple[Policy, str]], *, out: str | Path, rou
     for _ in range(rounds):
         for policy, nfe in sources:
             samplers = policy.samplers(nfe)
-            label = f"{policy.name} " + "/".join(f"{s.steps}{name[0]}" for name, s in samplers.items())
+            label = f"{policy.name} {nfe_text({name: sampler.steps for name, sampler in samplers.items()})}"
             timed.setdefault(label, []).append(chunk_latency(policy, samplers, chunks=3))
     table = {
         label: {key: statistics.median(one[key] for one in turns) for key in turns[0]} for label, turns in timed.items()

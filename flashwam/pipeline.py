@@ -79,7 +79,7 @@ def prepare_data(recipe: Recipe, loop: LoopConfig | None = None) -> Codec | None
     if recipe.data.source == "lerobot":
         return None
     root = collect(recipe)
-    if loop is not None and find_method(loop.method).needs_records(loop.options):
+    if loop is not None and find_method(loop.method).needs_records(loop.options, root):
         from flashwam.sim.privileged import replay_episodes
 
         replay_episodes(root, recipe.data.tasks, processes=recipe.data.processes)

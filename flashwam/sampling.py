@@ -16,7 +16,7 @@ from flashwam.core.schedule import Schedule
 from flashwam.core.streams import StreamSpec
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["Rollout", "StreamSampler", "draw", "parse_nfe", "samplers_for"]
+__all__ = ["Rollout", "StreamSampler", "draw", "nfe_text", "parse_nfe", "samplers_for"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +80,11 @@ def draw(
 def _led_by(frames: Tensor, x: Tensor) -> Tensor:
     """`x` with its leading frames replaced."""
     return torch.cat([frames, x[:, :, frames.shape[2] :]], 2)
+
+
+def nfe_text(nfe: Mapping[str, int]) -> str:
+    """Stream name -> steps as `parse_nfe` reads them: "1v/2a"."""
+    return "/".join(f"{steps}{name[0]}" for name, steps in nfe.items())
 
 
 def parse_nfe(text: str, streams: tuple[str, ...] = ("video", "action")) -> dict[str, int] | None:

@@ -11,6 +11,7 @@ from typing import Any
 from flashwam.data.episodes import atomic_write
 from flashwam.evaluation import episode_numbers, task_numbers
 from flashwam.provenance import provenance
+from flashwam.sampling import nfe_text
 from flashwam.serve.client import PolicyClient, RemotePolicy
 from flashwam.sim.closed_loop import drive
 
@@ -47,7 +48,7 @@ def evaluate_served(
     with PolicyClient(url, token) as client:
         told = client.metadata
         policy = RemotePolicy(client)
-        name, nfe = str(told["name"]), "/".join(f"{steps}{stream[0]}" for stream, steps in told["nfe"].items())
+        name, nfe = str(told["name"]), nfe_text(told["nfe"])
         tasks = tuple(tasks or told.get("tasks") or ())
         episodes = episodes or told.get("episodes") or 50
         if not tasks:

@@ -3,7 +3,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from flashwam.report.page import write_page
 from flashwam.report.results import Row, pool_evaluations, read_evaluations
 from flashwam.report.verdict import cross_losses, full_teacher, verdict
 
-__all__ = ["compare", "format_table", "gather"]
+__all__ = ["compare", "format_table", "gather", "measured_rows"]
 
 logger = logging.getLogger(__name__)
 
@@ -65,13 +65,7 @@ def gather(
     if not runs:
         raise ValueError("nothing to compare; give at least one run folder")
     results = [result for run in runs for result in read_evaluations(run)]
-    rows = pool_evaluations(results)
-    if (out / "latency.json").is_file():
-        timed = json.loads((out / "latency.json").read_text())
-        rows = [replace(row, latency=timed.get(f"{row.run} {row.steps_text}", row.latency)) for row in rows]
-    if (out / "costs.json").is_file():
-        costs = json.loads((out / "costs.json").read_text())
-        rows = [_with_cost(row, costs[row.run]) if row.run in costs else row for row in rows]
+    rows = measured_rows(results, out)
     students = {row.run for row in rows if row.kind == "student"}
     metrics: dict[str, list[list[dict[str, Any]]]] = {}
     for run in map(Path, runs):
@@ -80,7 +74,20 @@ def gather(
         if name in students and (run / "metrics.jsonl").is_file():
             metrics.setdefault(name, []).append(read_metrics(run / "metrics.jsonl"))
     cross = json.loads((out / "cross.json").read_text()) if (out / "cross.json").is_file() else None
-    return sorted(rows, key=_order), metrics, cross
+    return rows, metrics, cross
+
+
+def measured_rows(results: Sequence[Mapping[str, Any]], out: Path) -> list[Row]:
+    """Evaluations pooled, with `latency.json` and `costs.json` of `out` where they were made, in the order they are
+    shown."""
+    rows = pool_evaluations(results)
+    if (out / "latency.json").is_file():
+        timed = json.loads((out / "latency.json").read_text())
+        rows = [replace(row, latency=timed.get(f"{row.run} {row.steps_text}", row.latency)) for row in rows]
+    if (out / "costs.json").is_file():
+        costs = json.loads((out / "costs.json").read_text())
+        rows = [_with_cost(row, costs[row.run]) if row.run in costs else row for row in rows]
+    return sorted(rows, key=_order)
 
 
 def _with_cost(row: Row, told: dict[str, Any]) -> Row:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flashwam.report.figures import INK, MUTED, PALETTE, label_ends, label_points, new_figure, save_figure, tidy
+from flashwam.report.figures import (
+    INK,
+    MUTED,
+    PALETTE,
+    label_ends,
+    label_points,
+    new_figure,
+    plain_ticks,
+    save_figure,
+    tidy,
+)
 from flashwam.report.metrics import series
 from flashwam.report.results import Row, Share
 from flashwam.report.verdict import full_teacher
@@ -99,7 +109,7 @@ def draw_latency(rows: Sequence[Row], path: Path) -> Path | None:
         margin = 0.12 * (max(rates) - min(rates)) + 0.05
         axes.set_ylim(max(-0.02, min(rates) - margin), min(1.06, max(rates) + margin))
         axes.set(xlabel="milliseconds a chunk (logarithmic; left is better)", ylabel="success, all tasks")
-        axes.set_xticks(*_plain_ticks(low, high))
+        axes.set_xticks(*plain_ticks(low, high))
         axes.set_title("Success against latency")
         for row in timed:
             marker = "s" if row.kind == "teacher" else "o"
@@ -109,11 +119,6 @@ def draw_latency(rows: Sequence[Row], path: Path) -> Path | None:
         tidy(axes, grid="both")
         label_points(axes, [(r.latency["chunk_ms"], r.share().rate, r.label, colours[r.run]) for r in timed])
         return save_figure(figure, path)
-
-
-def _plain_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
-    ticks = [m * 10.0**e for e in range(-3, 7) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
-    return ticks, [f"{tick:g}" for tick in ticks]
 
 
 def draw_budget(rows: Sequence[Row], path: Path) -> Path | None:

@@ -18,6 +18,7 @@ __all__ = [
     "PALETTE",
     "label_points",
     "new_figure",
+    "plain_ticks",
     "save_figure",
     "stream_colour",
     "tidy",
@@ -78,6 +79,12 @@ def tidy(axes: "Axes", *, grid: str = "y") -> None:
     axes.tick_params(which="both", length=0)
     if grid:
         axes.grid(True, axis=grid)
+
+
+def plain_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
+    """Ticks 1, 2, 5, 10, ... of a logarithmic axis, and their labels."""
+    ticks = [m * 10.0**e for e in range(-3, 7) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
+    return ticks, [f"{tick:g}" for tick in ticks]
 
 
 def write_whole(path: Path, content: bytes | str) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.report.stats import wilson
+from flashwam.sampling import nfe_text
 
 __all__ = ["Row", "Share", "pool_evaluations", "read_evaluations"]
 
@@ -109,7 +110,7 @@ class Row:
     @property
     def steps_text(self) -> str:
         """ "1v/2a"."""
-        return "/".join(f"{n}{name[0]}" for name, n in self.nfe.items())
+        return nfe_text(self.nfe)
 
     @property
     def label(self) -> str:

@@ -3,17 +3,18 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flashwam.report.compare import format_table, gather
+from flashwam.report.compare import format_table, measured_rows
 from flashwam.report.figures import (
     INK,
     MUTED,
     PALETTE,
     label_points,
     new_figure,
+    plain_ticks,
     save_figure,
     tidy,
     write_whole,
@@ -76,10 +77,7 @@ def check_orders(orders: Sequence[Order], results: Sequence[Mapping[str, Any]]) 
             verdict = "reversed"
         checked.append(
             {
-                "better": order.better,
-                "worse": order.worse,
-                "claim": order.claim,
-                "published": order.published,
+                **asdict(order),
                 "difference": difference,
                 "low": low,
                 "high": high,
@@ -136,16 +134,14 @@ def draw_routes(rows: Sequence[Row], routes: Mapping[str, Sequence[str]], path: 
         axes = figure.subplots()
         times = [row.latency["chunk_ms"] for row in shown]
         rates = [row.share().rate for row in shown]
-        axes.set(xscale="log", xlim=(min(times) / 1.6, max(times) * 2.2))
+        low, high = min(times) / 1.6, max(times) * 2.2
+        axes.set(xscale="log", xlim=(low, high))
         axes.set_ylim(max(-0.02, min(rates) - 0.06), min(1.04, max(rates) + 0.07))
-        ticks = [m * 10.0**e for e in range(-2, 6) for m in (1, 2, 5)]
-        ticks = [t for t in ticks if min(times) / 1.6 <= t <= max(times) * 2.2]
-        axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+        axes.set_xticks(*plain_ticks(low, high))
         axes.minorticks_off()
         axes.set(xlabel="milliseconds a chunk (logarithmic; left is better)", ylabel="success, all tasks")
-        steps_x = [row.latency["chunk_ms"] for row in front]
         axes.step(
-            [*steps_x, max(times) * 2.2],
+            [*[row.latency["chunk_ms"] for row in front], high],
             [*[row.share().rate for row in front], front[-1].share().rate],
             where="post",
             color=MUTED,
@@ -158,9 +154,8 @@ def draw_routes(rows: Sequence[Row], routes: Mapping[str, Sequence[str]], path: 
         for row in shown:
             route, main = route_of[row.run], row.run in heads or row in front
             at = (row.latency["chunk_ms"], row.share().rate)
-            low, high = row.share().interval
             if main:
-                axes.plot([at[0]] * 2, [low, high], color=colours[route], lw=1.4, alpha=0.5, zorder=2)
+                axes.plot([at[0]] * 2, row.share().interval, color=colours[route], lw=1.4, alpha=0.5, zorder=2)
             axes.plot(
                 *at,
                 "o",
@@ -196,9 +191,9 @@ def write_routes(
     Returns:
         What `students.json` holds: "rows" and "orders".
     """
-    rows, _, _ = gather(runs, out)
-    rows = [row for row in rows if row.final and row.sampler == "own" and row.driven]
-    checked = check_orders(orders, [result for run in runs for result in read_evaluations(run)])
+    results = [result for run in runs for result in read_evaluations(run)]
+    rows = [row for row in measured_rows(results, out) if row.final and row.sampler == "own" and row.driven]
+    checked = check_orders(orders, results)
     grouped = {route: [r for name in names for r in rows if r.run == name] for route, names in routes.items()}
     teacher = full_teacher(next(iter(grouped.values())))
     parts = [

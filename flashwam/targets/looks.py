@@ -46,6 +46,7 @@ class LookSource:
         progress: bool = True,
     ) -> None:
         self._source, self._pool, self._seed = source, pool, seed
+        self.prefetch = getattr(source, "prefetch", 0)
         parts: dict[str, list[Tensor]] = {}
         with tqdm(total=pool, desc="looks", unit="window", disable=not progress) as bar:
             for begin in range(0, pool, batch_size):

@@ -41,6 +41,14 @@ class StreamingTokens:
                 f"capacities must name sizes of a cache, such as {list(CAPACITIES)}; got {self.capacities}"
             )
 
+    def needs_records(self, root: Path) -> bool:
+        """Whether `prepare` trains a network, which learns depth and the hand's place from what the simulator knew.
+
+        Args:
+            root: Folder of the repos.
+        """
+        return self.pretrained is None and not (root / _FOLDER / "geometry.json").is_file()
+
     def prepare(self, root: Path, tasks: Sequence[str], *, seed: int = 0) -> TokenStore:
         """Tokens of every episode; what is there already is kept.
 

@@ -7,6 +7,7 @@ Letters: B samples, C channels, F latent frames, H and W the rest of a stream's 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -134,11 +135,12 @@ class Method(ABC):
         )
 
     @classmethod
-    def needs_records(cls, options: Mapping[str, Any]) -> bool:
+    def needs_records(cls, options: Mapping[str, Any], data: Path) -> bool:
         """Whether it learns from what the simulator knew of the episodes, see `flashwam.data.privileged`.
 
         Args:
             options: The recipe's.
+            data: Folder of the recipe's data, and of what was made from them before.
         """
         return False
 

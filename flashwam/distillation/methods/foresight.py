@@ -137,8 +137,10 @@ class Foresight(Method):
         self._levels = schedule.training_grid().float(), schedule.training_weights().float()
 
     @classmethod
-    def needs_records(cls, options: Mapping[str, Any]) -> bool:
-        """See `Method.needs_records`: as its vision models do."""
+    def needs_records(cls, options: Mapping[str, Any], data: Path) -> bool:
+        """See `Method.needs_records`: as its vision models do, which stage "decouplers" builds."""
+        if options.get("stage", "decouplers") != "decouplers":
+            return False
         providers = (options.get("providers") or {}).values()
         return any(find_provider(str(given.get("name"))).needs_records(given) for given in providers)
 
@@ -223,15 +225,18 @@ class Foresight(Method):
         return made
 
     def context(self, batch: Batch, draws: Draws) -> dict[str, Any]:
-        """See `Method.context`; what is looked at is what the rollout was drawn from, where there is one to match."""
+        """See `Method.context`; what is looked at is what the rollout was drawn from, where there is one to match, and
+        nothing is looked at anew where a look was made before."""
+        looked = {name.removeprefix(LOOK): x for name, x in batch.extra.items() if name.startswith(LOOK)}
+        if looked:
+            return {"text": batch.text, "looked": looked}
         context = super().context(batch, draws)
         if self.targets == "same_seed" and "noise/video" in batch.extra:
             context["noise"] = {
                 name: add_noise(x, batch.extra[f"noise/{name}"], context["noise_sigma"][name])
                 for name, x in batch.clean.items()
             }
-        looked = {name.removeprefix(LOOK): x for name, x in batch.extra.items() if name.startswith(LOOK)}
-        return {**context, "looked": looked} if looked else context
+        return context
 
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
         """See `Method.loss`."""

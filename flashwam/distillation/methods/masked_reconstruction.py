@@ -133,9 +133,9 @@ class MaskedReconstruction(Method):
             self._tables[name] = grid.float(), torch.ones_like(grid).float() if weighting == "flat" else weights.float()
 
     @classmethod
-    def needs_records(cls, options: Mapping[str, Any]) -> bool:
-        """See `Method.needs_records`: a network of the recipe's own learns depth and the hand's place from them."""
-        return bool(options.get("auxiliary")) and StreamingTokens(**(options.get("provider") or {})).pretrained is None
+    def needs_records(cls, options: Mapping[str, Any], data: Path) -> bool:
+        """See `Method.needs_records`: as the modality's network does, see `StreamingTokens.needs_records`."""
+        return bool(options.get("auxiliary")) and StreamingTokens(**(options.get("provider") or {})).needs_records(data)
 
     def source(self, source: Source, setup: Setup) -> Source:
         """See `Method.source`: a data set's windows with auxiliary tokens and trajectories, made where missing.
