@@ -115,7 +115,7 @@ def format_table(rows: Sequence[Row], *, markdown: bool = False, teacher: Row | 
     """
     teacher = full_teacher(rows) if teacher is None else teacher
     sized = any(row.parameters for row in rows)
-    head = ("model", "success", "95 % interval", "several ways", "commitment", "ms a chunk", "speed-up")
+    head = ("model", "episodes", "success", "95 % interval", "several ways", "commitment", "ms a chunk", "speed-up")
     head += ("parameters",) if sized else ()
     paid = any(row.cost for row in rows)
     head += ("training, min",) if paid else ()
@@ -126,6 +126,7 @@ def format_table(rows: Sequence[Row], *, markdown: bool = False, teacher: Row | 
         body.append(
             (
                 row.label,
+                f"{share.episodes:,}",
                 f"{share.rate:.2f}",
                 f"{share.interval[0]:.2f} to {share.interval[1]:.2f}",
                 f"{several.rate:.2f}" if several.episodes else "-",

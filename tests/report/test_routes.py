@@ -68,7 +68,7 @@ def test_table_figure_and_orders_are_written_together(tmp_path):
     routes = {"teacher": ("teacher",), "a way": ("good", "bad", "not run"), "another": ("not run either",)}
     result = write_routes(runs, out=out, routes=routes, orders=[Order(better="good", worse="bad", **CLAIM)])
     table = (out / "students.md").read_text()
-    assert "| good 1v/1a | 0.80 | 0.75 to 0.84 | 0.80 | 0.70 | 16 | 1.0x | 2.5 k | 1.5 + 10 |" in table
+    assert "| good 1v/1a | 250 | 0.80 | 0.75 to 0.84 | 0.80 | 0.70 | 16 | 1.0x | 2.5 k | 1.5 + 10 |" in table
     assert "| it helps | .5, .4 | +20 (+15 to +25) | +20 | holds |" in table
     assert "another" not in table
     assert json.loads((out / "students.json").read_text()) == result
