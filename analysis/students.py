@@ -65,6 +65,7 @@ class Student:
         field: The recipe's field that names that folder.
         nfe: Settings it is driven at; none for a stage that is not driven.
         auxiliary: Whether it is also driven with the modality of its training.
+        settings: What differs from the recipe.
     """
 
     recipe: str
@@ -72,14 +73,16 @@ class Student:
     field: str = INIT
     nfe: tuple[str, ...] = ()
     auxiliary: bool = False
+    settings: tuple[str, ...] = ()
 
 
-def _foresight(suffix: str = "", decouplers: str = "") -> Student:
-    return Student(recipe=f"metaworld/foresight{suffix}", start=f"foresight_decouplers{decouplers}", nfe=("1v/10a",))
+def _foresight(suffix: str = "", decouplers: str = "", settings: tuple[str, ...] = ()) -> Student:
+    start = f"foresight_decouplers{decouplers}"
+    return Student(recipe=f"metaworld/foresight{suffix}", start=start, nfe=("1v/10a",), settings=settings)
 
 
-def _swift(name: str, *, auxiliary: bool = True) -> Student:
-    return Student(recipe=f"swiftvla/metaworld/{name}", nfe=("full",), auxiliary=auxiliary)
+def _swift(name: str, *, auxiliary: bool = True, settings: tuple[str, ...] = ()) -> Student:
+    return Student(recipe=f"swiftvla/metaworld/{name}", nfe=("full",), auxiliary=auxiliary, settings=settings)
 
 
 STUDENTS = {
@@ -111,6 +114,12 @@ STUDENTS = {
     "foresight_ground_truth": _foresight("_ground_truth", "_ground_truth"),
     "foresight_decouplers_unpaired": Student(recipe="metaworld/foresight_decouplers_unpaired"),
     "foresight_unpaired": _foresight("_unpaired", "_unpaired"),
+    "swift_2d_lr_3e-4": _swift("2d", auxiliary=False, settings=("train.lr=3e-4",)),
+    "swift_2d_lr_3e-3": _swift("2d", auxiliary=False, settings=("train.lr=3e-3",)),
+    "swift_mask_auxiliary_lr_3e-4": _swift("mask_auxiliary", auxiliary=False, settings=("train.lr=3e-4",)),
+    "swift_mask_auxiliary_lr_3e-3": _swift("mask_auxiliary", auxiliary=False, settings=("train.lr=3e-3",)),
+    "foresight_lr_3e-4": _foresight(settings=("distill.lr=3e-4",)),
+    "foresight_lr_3e-3": _foresight(settings=("distill.lr=3e-3",)),
     "swift_two_stages": _swift("two_stages"),
     "swift_cache_3": _swift("cache_3"),
     "swift_cache_6": _swift("cache_6"),
@@ -122,9 +131,10 @@ STUDENTS = {
     ),
 }
 """In the order in which they are made."""
-ABLATIONS_FROM, FURTHER_FROM = "swift_auxiliary", "swift_two_stages"
-"""Where the ablations begin, and what goes beyond the papers' tables. The first seed of the main students and of the
-ablations comes first, then the other seeds of the main ones, those of the ablations, and the rest."""
+ABLATIONS_FROM, RATES_FROM, FURTHER_FROM = "swift_auxiliary", "swift_2d_lr_3e-4", "swift_two_stages"
+"""Where the ablations begin, the other learning rates, and what goes beyond the papers' tables. The first seed of the
+main students and of the ablations comes first, then the other seeds of the main ones, those of the ablations, other
+rates with the first seed alone, and the rest."""
 
 ROUTES = {
     "teacher": (TEACHER,),
@@ -235,7 +245,7 @@ class Place:
         if cell.start is not None:
             start = self.teacher if cell.start == TEACHER else self.run(cell.start, seed) / TEACHER
             settings.append(f"{cell.field}={start}")
-        return load_recipe(self.path(cell.recipe), [*settings, *more])
+        return load_recipe(self.path(cell.recipe), [*settings, *cell.settings, *more])
 
 
 def _section(recipe: Recipe) -> str:
@@ -296,10 +306,11 @@ def student_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) -> 
         Job(name="tokens", function=_tokens, kwargs=kwargs, after=("replay",), weight=400),
     ]
     order = list(STUDENTS)
-    begin, end = order.index(ABLATIONS_FROM), order.index(FURTHER_FROM)
-    main, ablations, further = order[:begin], order[begin:end], order[end:]
+    begin, tried, end = (order.index(name) for name in (ABLATIONS_FROM, RATES_FROM, FURTHER_FROM))
+    main, ablations, rates, further = order[:begin], order[begin:tried], order[tried:end], order[end:]
     first, others = seeds[:1], seeds[1:]
-    for tier, some in ((main + ablations, first), (main, others), (ablations, others), (further, seeds)):
+    tiers = ((main + ablations, first), (main, others), (ablations, others), (rates, first), (further, seeds))
+    for tier, some in tiers:
         for seed in some:
             jobs += [job for name in tier if name in names for job in _cell_jobs(place, name, seed)]
     return jobs

@@ -47,7 +47,7 @@ def test_every_cell_has_a_recipe_that_starts_where_it_says(students, place):
 
 
 def test_what_differs_between_ablations_is_what_they_are_about(students, place):
-    """Same budget, batch, rate and data within a group, so that a difference is the ablation's."""
+    """Same budget, batch, rate and data within a group, so that a difference is the ablation's, or the rate's."""
     for group in ("swift_", "foresight_decouplers", "foresight"):
         names = [n for n in students.STUDENTS if n.startswith(group) and "one_step" not in n]
         names = [n for n in names if group != "foresight" or "decouplers" not in n]
@@ -55,7 +55,9 @@ def test_what_differs_between_ablations_is_what_they_are_about(students, place):
         for name in names:
             recipe = place.recipe(name, 0)
             loop = recipe.train if recipe.distill is None else recipe.distill
-            loops.append((loop.steps, loop.batch_size, loop.lr, loop.ema_decay, recipe.data, recipe.streams))
+            rate = 1e-3 if "_lr_" in name else loop.lr
+            assert rate == loop.lr or name.endswith(f"_lr_{loop.lr:.0e}".replace("e-0", "e-"))
+            loops.append((loop.steps, loop.batch_size, rate, loop.ema_decay, recipe.data, recipe.streams))
         assert all(one == loops[0] for one in loops), group
 
 
@@ -63,11 +65,12 @@ def test_jobs_come_after_what_they_need_and_cover_every_seed(students, place):
     jobs = students.student_jobs(place, list(students.STUDENTS), [0, 1])
     check_jobs(jobs)
     driven = [job for job in jobs if job.name.startswith("drive/")]
-    cells = students.STUDENTS.values()
-    assert len(driven) == 2 * sum(len(cell.nfe) * (1 + cell.auxiliary) for cell in cells)
+    seeds = {name: 1 if "_lr_" in name else 2 for name in students.STUDENTS}
+    cells = students.STUDENTS.items()
+    assert len(driven) == sum(seeds[name] * len(cell.nfe) * (1 + cell.auxiliary) for name, cell in cells)
     named = {job.name for job in jobs}
     for name, cell in students.STUDENTS.items():
-        if cell.start not in (None, students.TEACHER):
+        if cell.start not in (None, students.TEACHER) and seeds[name] > 1:
             (job,) = (job for job in jobs if job.name == f"make/{name}_1")
             assert f"make/{cell.start}_1" in job.after
             assert f"make/{cell.start}_1" in named
