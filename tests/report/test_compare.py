@@ -35,7 +35,9 @@ def test_the_page_of_a_whole_benchmark_is_self_contained_and_holds_the_numbers(t
     names = {p.name for p in out.iterdir()}
     assert {"success.png", "latency.png", "budget.png", "training.png", "cross.png"} <= names
     assert result["table"].splitlines()[2].startswith("teacher 10v/20a")
-    assert "| on_policy 1v/1a | 0.92 | 0.88 to 0.95 | 0.92 | 0.91 | 16 | 10.0x |" in (out / "compare.md").read_text()
+    assert (
+        "| on_policy 1v/1a | 250 | 0.92 | 0.88 to 0.95 | 0.92 | 0.91 | 16 | 10.0x |" in (out / "compare.md").read_text()
+    )
 
 
 def test_streams_drawn_by_one_pass_count_once(tmp_path):
