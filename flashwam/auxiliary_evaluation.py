@@ -1,30 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Drives a policy of masked reconstruction unstripped, with the modality that its training had beside the pictures."""
 
-import json
-import logging
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from flashwam.data.episodes import atomic_write
-from flashwam.evaluation import Policy, chunk_latency, episode_numbers, load_policy, task_numbers
+from flashwam.evaluation import Policy, chunk_latency, described, load_policy
+from flashwam.measurement import drive_tasks, measure_once, measurement
 from flashwam.policies.accompanied import AccompaniedPolicy
 from flashwam.policies.privileged import PrivilegedPolicy
-from flashwam.provenance import provenance
 from flashwam.sampling import StreamSampler
 from flashwam.sim.closed_loop import LocalPolicy, drive
 from flashwam.targets.sense import StreamedSense
 from flashwam.targets.streaming_tokens import StreamingTokens
 
 __all__ = ["evaluate_with_auxiliary", "latency_with_auxiliary", "load_with_auxiliary"]
-
-logger = logging.getLogger(__name__)
 
 
 def load_with_auxiliary(folder: str | Path, *, capacity: int = 6) -> tuple[Policy, StreamedSense]:
@@ -61,6 +57,7 @@ def evaluate_with_auxiliary(
     capacity: int = 6,
 ) -> list[dict[str, Any]]:
     """As `flashwam.evaluation.evaluate` with the modality there, in closed loop alone; a run of its own in comparisons.
+    A setting that was measured before is read, not run again.
 
     Args:
         checkpoint, episodes, nfe, tasks, seed, out: See `evaluate`.
@@ -72,38 +69,28 @@ def evaluate_with_auxiliary(
     tasks = tuple(tasks or settings.get("tasks") or recipe["data"]["tasks"])
     episodes = episodes or settings.get("episodes", 50)
     folder = Path(out) if out is not None else policy.run / "with_auxiliary" / "evaluations"
-    name, results = f"{policy.name} with auxiliary", []
+    results = []
     for steps in nfe:
-        samplers = policy.samplers(steps)
-        driver = LocalPolicy(policy.wam, samplers, policy.codec, sensors={"auxiliary": sense})
-        driven = []
-        for task in tasks:
-            driven.append(drive(driver, task, episodes=episodes, seed=seed))
-            logger.info("%s %s: %s %d/%d", name, steps, task, sum(driven[-1].success), episodes)
-        result = {
-            "label": f"{name} {steps}",
-            "run": name,
-            "kind": policy.info.role,
-            "step": policy.info.steps,
-            "setting": steps,
-            "nfe": {stream: sampler.steps for stream, sampler in samplers.items()},
-            "stages": [list(stage) for stage in policy.wam.stages],
-            "sampler": "own",
-            "asked": {"tasks": list(tasks), "episodes": episodes, "closed_loop": True},
-            "tasks": {one.task: task_numbers([one]) | episode_numbers(one) for one in driven},
-            "overall": task_numbers(driven),
-            "open_loop": None,
-            "latency": latency_with_auxiliary(policy, sense, samplers),
-            "parameters": {**policy.wam.deployed_parameters(), "auxiliary network": sense.parameter_count},
-            "strip": None,
-            "seed": seed,
-            "cache": capacity,
-            "provenance": provenance(),
-        }
         path = folder / f"step{policy.info.steps}_{steps.replace('/', '-')}_auxiliary_seed{seed}.json"
-        atomic_write(path, (json.dumps(result, indent=1) + "\n").encode())
-        results.append(result)
+        asked = {"tasks": list(tasks), "episodes": episodes, "closed_loop": True, "cache": capacity}
+        results.append(measure_once(path, asked, partial(_measure, policy, sense, steps, asked, seed)))
     return results
+
+
+def _measure(policy: Policy, sense: StreamedSense, nfe: str, asked: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    name, samplers = f"{policy.name} with auxiliary", policy.samplers(nfe)
+    driver = LocalPolicy(policy.wam, samplers, policy.codec, sensors={"auxiliary": sense})
+    driven = drive_tasks(partial(drive, driver, episodes=asked["episodes"], seed=seed), asked["tasks"], f"{name} {nfe}")
+    return measurement(
+        name,
+        nfe,
+        driven,
+        **described(policy, samplers),
+        asked=asked,
+        latency=latency_with_auxiliary(policy, sense, samplers),
+        parameters={**policy.wam.deployed_parameters(), "auxiliary network": sense.parameter_count},
+        seed=seed,
+    )
 
 
 def latency_with_auxiliary(

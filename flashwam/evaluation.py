@@ -3,10 +3,10 @@
 
 import json
 import logging
-import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,10 @@ from flashwam.core.streams import StreamSpec
 from flashwam.data.codec import Codec
 from flashwam.data.dataset import EpisodeDataset, to_batch
 from flashwam.data.episodes import atomic_write
-from flashwam.provenance import provenance
+from flashwam.measurement import drive_tasks, measure_once, measurement
 from flashwam.report.open_loop import chunk_draws, open_loop_measures
-from flashwam.report.stats import wilson
 from flashwam.sampling import Rollout, StreamSampler, nfe_text, parse_nfe, samplers_for
-from flashwam.sim.closed_loop import TaskResult, run_task
+from flashwam.sim.closed_loop import run_task
 from flashwam.student import WamInfo, load_wam, model_folder
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.files import files_of_codec
@@ -32,11 +31,10 @@ __all__ = [
     "Policy",
     "chunk_latency",
     "cross_table",
-    "episode_numbers",
+    "described",
     "evaluate",
     "latency_table",
     "load_policy",
-    "task_numbers",
 ]
 
 logger = logging.getLogger(__name__)
@@ -137,82 +135,48 @@ def evaluate(
     for steps in nfe:
         sampler = "euler" if plain_euler else "own"
         stem = f"step{policy.info.steps}_{steps.replace('/', '-')}_{sampler}_seed{seed}"
-        path = folder / f"{stem}.json"
         asked = {"tasks": list(tasks), "episodes": episodes, "closed_loop": closed_loop}
-        if path.is_file():
-            result = json.loads(path.read_text())
-            if result["asked"] != asked:
-                raise ValueError(
-                    f"{path} holds a measurement of {result['asked']}, not of {asked}; give another out= folder"
-                )
-            logger.info("%s was measured before", path)
-        else:
-            result = _measure(policy, steps, asked, seed=seed, plain_euler=plain_euler, folder=folder, stem=stem)
-            atomic_write(path, (json.dumps(result, indent=1) + "\n").encode())
-        results.append(result)
+        measure = partial(_measure, policy, steps, asked, seed=seed, plain_euler=plain_euler, picture=folder / stem)
+        results.append(measure_once(folder / f"{stem}.json", asked, measure))
     return results
 
 
 def _measure(
-    policy: Policy, nfe: str, asked: Mapping[str, Any], *, seed: int, plain_euler: bool, folder: Path, stem: str
+    policy: Policy, nfe: str, asked: Mapping[str, Any], *, seed: int, plain_euler: bool, picture: Path
 ) -> dict[str, Any]:
     samplers = policy.samplers(nfe, plain_euler=plain_euler)
-    driven = []
-    for task in asked["tasks"] if asked["closed_loop"] else []:
-        driven.append(run_task(policy.wam, samplers, policy.codec, task, episodes=asked["episodes"], seed=seed))
-        logger.info("%s %s: %s %d/%d", policy.name, nfe, task, sum(driven[-1].success), asked["episodes"])
-    open_loop, strip = _open_loop(policy, samplers, folder / f"{stem}.png")
+    tasks = asked["tasks"] if asked["closed_loop"] else []
+    drive_one = partial(run_task, policy.wam, samplers, policy.codec, episodes=asked["episodes"], seed=seed)
+    driven = drive_tasks(drive_one, tasks, f"{policy.name} {nfe}")
+    open_loop, strip = _open_loop(policy, samplers, picture.with_name(f"{picture.name}.png"))
     films = [result.film for result in driven if result.film is not None]
+    film = _save_film(films, picture.with_name(f"{picture.name}_film.png")) if films else None
     # The teacher's own steps are what others are compared with; every other setting carries its steps in its label.
     suffix = " euler" if plain_euler else ""
+    return measurement(
+        policy.name,
+        nfe,
+        driven,
+        label=f"{policy.name} {nfe}{suffix}",
+        **described(policy, samplers),
+        sampler="euler" if plain_euler else "own",
+        asked=asked,
+        open_loop=open_loop,
+        latency=chunk_latency(policy, samplers),
+        parameters=policy.wam.deployed_parameters(),
+        strip=strip,
+        film=film,
+        seed=seed,
+    )
+
+
+def described(policy: Policy, samplers: Mapping[str, StreamSampler]) -> dict[str, Any]:
+    """What an evaluation says of its model."""
     return {
-        "label": f"{policy.name} {nfe}{suffix}",
-        "run": policy.name,
         "kind": policy.info.role,
         "step": policy.info.steps,
-        "setting": nfe,
         "nfe": {name: sampler.steps for name, sampler in samplers.items()},
         "stages": [list(stage) for stage in policy.wam.stages],
-        "sampler": "euler" if plain_euler else "own",
-        "asked": dict(asked),
-        "tasks": {result.task: task_numbers([result]) | episode_numbers(result) for result in driven},
-        "overall": task_numbers(driven) if driven else None,
-        "open_loop": open_loop,
-        "latency": chunk_latency(policy, samplers),
-        "parameters": policy.wam.deployed_parameters(),
-        "strip": strip,
-        "film": _save_film(films, folder / f"{stem}_film.png") if films else None,
-        "seed": seed,
-        "provenance": provenance(),
-    }
-
-
-def task_numbers(results: Sequence[TaskResult]) -> dict[str, Any]:
-    """Success with its interval, commitment, ways and length of the episodes of one or several tasks."""
-    success = [s for result in results for s in result.success]
-    committed = [r.commitment for r in results if r.commitment is not None]
-    low, high = wilson(sum(success), len(success))
-    return {
-        "episodes": len(success),
-        "success": sum(success),
-        "wilson": [low, high],
-        "commitment": statistics.fmean(committed) if committed else None,
-        "multimodal": any(r.multimodal for r in results),
-        "ways": {str(way): sum(w == way for r in results for w in r.ways) for way in (-1, 0, 1)},
-        "steps": statistics.fmean(s for r in results for s in r.steps),
-    }
-
-
-def episode_numbers(result: TaskResult) -> dict[str, Any]:
-    """Success and motion similarity of every episode, so that a comparison can relate the two."""
-
-    def plain(values: Sequence[float]) -> list[float | None]:
-        return [None if math.isnan(alike) else round(alike, 4) for alike in values]
-
-    return {
-        "outcomes": [int(success) for success in result.success],
-        "motion": plain(result.motion),
-        "first_motion": plain(result.first_motion),
     }
 
 

@@ -1,23 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluates a model behind a policy server: the same tasks, scenes and table as `flashwam.evaluation`."""
 
-import json
-import logging
 import statistics
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flashwam.data.episodes import atomic_write
-from flashwam.evaluation import episode_numbers, task_numbers
-from flashwam.provenance import provenance
+from flashwam.measurement import drive_tasks, measurement, write_measurement
 from flashwam.sampling import nfe_text
 from flashwam.serve.client import PolicyClient, RemotePolicy
 from flashwam.sim.closed_loop import drive
 
 __all__ = ["evaluate_served"]
-
-logger = logging.getLogger(__name__)
 
 
 def evaluate_served(
@@ -44,6 +39,10 @@ def evaluate_served(
 
     Returns:
         One result, as written: like those of `evaluate`, without an open loop; latency is a round trip's.
+
+    Raises:
+        FileExistsError: There is a measurement of this name and step in `out`.
+        ValueError: The model names no tasks, and none are given.
     """
     with PolicyClient(url, token) as client:
         told = client.metadata
@@ -53,29 +52,28 @@ def evaluate_served(
         episodes = episodes or told.get("episodes") or 50
         if not tasks:
             raise ValueError(f"the model at {url} names no tasks; give --tasks, such as reach-wall")
-        driven = []
-        for task in tasks:
-            driven.append(drive(policy, task, episodes=episodes, seed=seed, size=policy.size))
-            logger.info("%s %s at %s: %s %d/%d", name, nfe, url, task, sum(driven[-1].success), episodes)
-    result = {
-        "label": f"{name} {nfe} served",
-        "run": name,
-        "kind": told["kind"],
-        "step": told["step"],
-        "setting": nfe,
-        "nfe": dict(told["nfe"]),
-        "sampler": "own",
-        "asked": {"tasks": list(tasks), "episodes": episodes, "closed_loop": True},
-        "tasks": {one.task: task_numbers([one]) | episode_numbers(one) for one in driven},
-        "overall": task_numbers(driven),
-        "open_loop": None,
-        "latency": {"chunk_ms": statistics.median(policy.chunk_ms)},
-        "strip": None,
-        "seed": seed,
-        "server": {"url": url, "model": told},
-        "provenance": provenance(),
-    }
-    folder = Path(out) if out is not None else Path("runs") / "served" / name / "evaluations"
-    path = folder / f"step{told['step']}_{nfe.replace('/', '-')}_served_seed{seed}.json"
-    atomic_write(path, (json.dumps(result, indent=1) + "\n").encode())
+        folder = Path(out) if out is not None else Path("runs") / "served" / name / "evaluations"
+        path = folder / f"step{told['step']}_{nfe.replace('/', '-')}_served_seed{seed}.json"
+        if path.exists():
+            raise FileExistsError(
+                f"{path} holds an earlier measurement, and a server does not say whether its weights are still the "
+                "same: give another out= folder (--out), or move the file away"
+            )
+        asked = {"tasks": list(tasks), "episodes": episodes, "closed_loop": True}
+        drive_one = partial(drive, policy, episodes=episodes, seed=seed, size=policy.size)
+        driven = drive_tasks(drive_one, tasks, f"{name} {nfe} at {url}")
+    result = measurement(
+        name,
+        nfe,
+        driven,
+        label=f"{name} {nfe} served",
+        kind=told["kind"],
+        step=told["step"],
+        nfe=dict(told["nfe"]),
+        asked=asked,
+        latency={"chunk_ms": statistics.median(policy.chunk_ms)},
+        seed=seed,
+        server={"url": url, "model": told},
+    )
+    write_measurement(path, result)
     return [result]

@@ -52,6 +52,8 @@ def test_an_episode_through_a_server_is_the_local_one(model, checkpoint, execute
     (local,) = evaluate(checkpoint, nfe=("1v/2a",), seed=2, out=tmp_path / "local")
     with serving(model) as server:
         (remote,) = evaluate_served(server.url, seed=2, out=tmp_path / "served")
+        with pytest.raises(FileExistsError, match="earlier measurement"):
+            evaluate_served(server.url, seed=2, out=tmp_path / "served")
     (seed, here), (same, there) = executed
     assert seed == same == EVAL_SEED_BASE + 20_000
     assert len(here) == 64

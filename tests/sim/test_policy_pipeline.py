@@ -70,6 +70,9 @@ def test_unstripped_it_is_shown_what_its_training_was(trained, tmp_path):
     assert result["run"] == "swift_full with auxiliary"
     assert result["overall"]["episodes"] == 1
     assert result["parameters"]["auxiliary projection"] > 0
+    assert evaluate_with_auxiliary(teacher, nfe=("1v/2a",), out=tmp_path, capacity=3) == [result]
+    with pytest.raises(ValueError, match="holds a measurement of"):
+        evaluate_with_auxiliary(teacher, nfe=("1v/2a",), out=tmp_path, capacity=4)
     policy, sense = load_with_auxiliary(teacher, capacity=3)
     assert policy.wam.senses == {"state": 4, "auxiliary": 16 * 128}
     repo = Path(policy.info.extra["recipe"]["data"]["root"]) / TASK
