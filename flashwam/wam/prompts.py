@@ -46,7 +46,7 @@ class PromptCache(ABC):
             already there.
         dtype: Of the encoder.
         device: Of the encoder.
-        length: L.
+        length: L; the class's `rows` if None.
 
     Raises:
         ValueError: The folder belongs to another encoder.
@@ -54,16 +54,19 @@ class PromptCache(ABC):
 
     tokenizers: tuple[str, ...]
     """Names of the tokenizer's file."""
+    rows: int
+    """L of the released model."""
 
     def __init__(
         self,
         folder: str | Path,
         *,
-        checkpoint: str | Path | None,
-        dtype: torch.dtype,
-        device: torch.device | str,
-        length: int,
+        checkpoint: str | Path | None = None,
+        dtype: torch.dtype = torch.bfloat16,
+        device: torch.device | str = "cpu",
+        length: int | None = None,
     ) -> None:
+        length = self.rows if length is None else length
         self._folder = Path(folder)
         self._checkpoint = Path(checkpoint) if checkpoint is not None else None
         if self._checkpoint is not None and not (self._checkpoint / "text_encoder").is_dir():

@@ -75,17 +75,7 @@ class T5Prompts(PromptCache):
     """See `PromptCache`; the encoder is a `T5`."""
 
     tokenizers = ("tokenizer.json", "spiece.model")
-
-    def __init__(
-        self,
-        folder: str | Path,
-        *,
-        checkpoint: str | Path | None = None,
-        dtype: torch.dtype = torch.bfloat16,
-        device: torch.device | str = "cpu",
-        length: int = LENGTH,
-    ) -> None:
-        super().__init__(folder, checkpoint=checkpoint, dtype=dtype, device=device, length=length)
+    rows = LENGTH
 
     @staticmethod
     def clean(prompt: str) -> str:
