@@ -7,8 +7,9 @@
     python analysis/students.py --compare  the comparison of what there is so far
     python analysis/students.py --family cogvideox   the other family's teacher (kept apart)
 
-Results go to analysis/results/students: every measurement as JSON, table, figure, and which of the orders that the
-papers report hold here. A run that was killed goes on where it was, on another machine from what was kept.
+Results go to analysis/results/students: every measurement as JSON, table, figure, which of the orders that the papers
+report hold here, and what other learning rates come to. A run that was killed goes on where it was, on another machine
+from what was kept.
 """
 
 import argparse
@@ -34,7 +35,10 @@ from flashwam.evaluation import evaluate, latency_table, load_policy
 from flashwam.jobs import Job, run_jobs
 from flashwam.provenance import provenance
 from flashwam.recipe import Recipe
+from flashwam.report.compare import format_table, measured_rows
+from flashwam.report.figures import write_whole
 from flashwam.report.metrics import read_metrics, series
+from flashwam.report.results import read_evaluations
 from flashwam.report.routes import Order, write_routes
 from flashwam.sampling import nfe_text
 from flashwam.sim.privileged import replay_episodes
@@ -47,6 +51,8 @@ from flashwam.wam.files import FAMILY_FILES, files_of
 
 TEACHER = "teacher"
 MODALITY = " with auxiliary"
+RATE = "_lr_"
+"""In the names of cells that differ from another in their learning rate alone."""
 CONSISTENCY = ("on_policy", "best", "flash_wam", "naive_lcm")
 TIMED_STEPS = 9
 _LOOKING = "looking anew"
@@ -139,13 +145,13 @@ rates with the first seed alone, and the rest."""
 ROUTES = {
     "teacher": (TEACHER,),
     "consistency distillation": CONSISTENCY,
-    "foresight": ("foresight", *(name for name in STUDENTS if name.startswith("foresight_"))),
+    "foresight": ("foresight", *(name for name in STUDENTS if name.startswith("foresight_") and RATE not in name)),
     "modality in training alone": (
         "swift_mask_auxiliary_one_step",
         *(
             name
             for name in STUDENTS
-            if name.startswith(("swift_", "masked_")) and name != "swift_mask_auxiliary_one_step"
+            if name.startswith(("swift_", "masked_")) and name != "swift_mask_auxiliary_one_step" and RATE not in name
         ),
     ),
     "modality there too": tuple(name + MODALITY for name, cell in STUDENTS.items() if cell.auxiliary),
@@ -329,8 +335,8 @@ def made(place: Place) -> Iterator[tuple[str, int]]:
 
 
 def _here(place: Place) -> list[str]:
-    """Students whose weights of the first seed are here; those that were restored from measurements have none."""
-    names = {name for name, seed in made(place) if seed == 0}
+    """Students to be timed, whose weights of the first seed are here: what was restored from measurements has none."""
+    names = {name for name, seed in made(place) if seed == 0 and RATE not in name}
     return [name for name in STUDENTS if name in names and any(place.run(name, 0).glob("*/flashwam.json"))]
 
 
@@ -505,6 +511,16 @@ def _measured_before(place: Place) -> Iterator[Path]:
             yield place.out / "benchmark" / run.name
 
 
+def write_rates(place: Place) -> None:
+    """Writes `rates.md`: the first seed of what was tried at several learning rates."""
+    there = {name for name, seed in made(place) if seed == 0}
+    bases = dict.fromkeys(name.partition(RATE)[0] for name in STUDENTS if RATE in name)
+    names = [name for base in bases for name in STUDENTS if name.partition(RATE)[0] == base]
+    results = [result for name in names if name in there for result in read_evaluations(place.run(name, 0))]
+    rows = sorted(measured_rows(results, place.out / "comparison"), key=lambda row: names.index(row.run))
+    write_whole(place.out / "comparison" / "rates.md", format_table(rows, markdown=True) + "\n")
+
+
 def report(place: Place) -> None:
     """Table, figure and orders of what there is, beside the measurements."""
     out = place.out / "comparison"
@@ -515,6 +531,7 @@ def report(place: Place) -> None:
         if any((run / "with_auxiliary" / "evaluations").glob("*.json")):
             runs.append(run / "with_auxiliary")
     write_routes(runs, out=out, routes=ROUTES, orders=ORDERS)
+    write_rates(place)
     count = copy(place.out, place.results, _KEPT)
     count += copy(place.out, place.results, ("comparison/*.json", "comparison/*.md", "comparison/*.png", "jobs/*.done"))
     family = "" if place.family == DEFAULT_FAMILY else f" --family {place.family}"

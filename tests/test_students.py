@@ -2,6 +2,7 @@
 """The comparison of all ways to a student: its cells, jobs and orders fit each other."""
 
 import importlib.util
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -55,8 +56,8 @@ def test_what_differs_between_ablations_is_what_they_are_about(students, place):
         for name in names:
             recipe = place.recipe(name, 0)
             loop = recipe.train if recipe.distill is None else recipe.distill
-            rate = 1e-3 if "_lr_" in name else loop.lr
-            assert rate == loop.lr or name.endswith(f"_lr_{loop.lr:.0e}".replace("e-0", "e-"))
+            rate = 1e-3 if students.RATE in name else loop.lr
+            assert rate == loop.lr or name.endswith(f"{students.RATE}{loop.lr:.0e}".replace("e-0", "e-"))
             loops.append((loop.steps, loop.batch_size, rate, loop.ema_decay, recipe.data, recipe.streams))
         assert all(one == loops[0] for one in loops), group
 
@@ -65,7 +66,7 @@ def test_jobs_come_after_what_they_need_and_cover_every_seed(students, place):
     jobs = students.student_jobs(place, list(students.STUDENTS), [0, 1])
     check_jobs(jobs)
     driven = [job for job in jobs if job.name.startswith("drive/")]
-    seeds = {name: 1 if "_lr_" in name else 2 for name in students.STUDENTS}
+    seeds = {name: 1 if students.RATE in name else 2 for name in students.STUDENTS}
     cells = students.STUDENTS.items()
     assert len(driven) == sum(seeds[name] * len(cell.nfe) * (1 + cell.auxiliary) for name, cell in cells)
     named = {job.name for job in jobs}
@@ -85,7 +86,7 @@ def test_a_cell_brings_those_that_it_is_made_from(students, place):
 def test_routes_and_orders_name_cells_that_there_are(students):
     known = {students.TEACHER, *students.CONSISTENCY}
     for name, cell in students.STUDENTS.items():
-        known |= {name} if cell.nfe else set()
+        known |= {name} if cell.nfe and students.RATE not in name else set()
         known |= {name + students.MODALITY} if cell.auxiliary else set()
     shown = {run for runs in students.ROUTES.values() for run in runs}
     assert known <= shown
@@ -112,6 +113,34 @@ def test_costs_count_what_came_before_once(students, place):
     assert before["foresight"]["futures"] == 10
     assert before["foresight_teacher_actions"]["futures"] == 20
     assert set(before["masked_reconstruction_2d"]) == {"teacher"}
+
+
+def test_other_learning_rates_stand_beside_their_recipe_and_nowhere_else(students, place):
+    for name, seed, success in (
+        ("swift_2d", 0, 40),
+        ("swift_2d", 1, 1),
+        ("swift_2d_lr_3e-4", 0, 30),
+        ("swift_full", 0, 2),
+    ):
+        task = {"episodes": 50, "success": success, "wilson": [0, 1], "commitment": None, "multimodal": False}
+        result = {
+            "run": name,
+            "nfe": {"action": 10},
+            "sampler": "own",
+            "step": 9,
+            "seed": seed,
+            "tasks": {"reach": task},
+        }
+        path = place.run(name, seed) / "evaluations" / "one.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"label": name, "kind": "student", "latency": {}, "open_loop": None, **result}))
+    (place.out / "comparison").mkdir()
+    students.write_rates(place)
+    lines = (place.out / "comparison" / "rates.md").read_text().splitlines()
+    assert [line.split(" | ")[:3] for line in lines[2:]] == [
+        ["| swift_2d 10a", "50", "0.80"],
+        ["| swift_2d_lr_3e-4 10a", "50", "0.60"],
+    ]
 
 
 def test_logs_give_seconds_a_step(students, tmp_path):
