@@ -45,8 +45,9 @@ class Order:
 def check_orders(orders: Sequence[Order], results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Compares runs episode by episode, over the seeds that both have.
 
-    An order holds, or is reversed, where the paired interval leaves out 0 and every seed's difference has its sign;
-    else it is open.
+    An order holds, or is reversed, where the paired interval leaves out 0, whichever seed is left out of it, and every
+    seed's difference has its sign; else it is open. Episodes tell trained models apart; that a recipe is better
+    than another must not rest on a single training.
 
     Args:
         orders: What papers report.
@@ -67,13 +68,14 @@ def check_orders(orders: Sequence[Order], results: Sequence[Mapping[str, Any]]) 
         seeds = sorted(set(first) & set(second))
         if not seeds:
             continue
-        together = [[o for seed in seeds for o in run[seed]] for run in (first, second)]
-        difference, low, high = paired_difference(*together)
+        difference, low, high = _over(first, second, seeds)
         by_seed = [paired_difference(first[seed], second[seed])[0] for seed in seeds]
+        fewer = [[seed for seed in seeds if seed != left] for left in seeds] if len(seeds) > 1 else []
+        intervals = [(low, high), *(_over(first, second, some)[1:] for some in fewer)]
         verdict = "open"
-        if low > 0 and min(by_seed) > 0:
+        if min(by_seed) > 0 and all(lowest > 0 for lowest, _ in intervals):
             verdict = "holds"
-        elif high < 0 and max(by_seed) < 0:
+        elif max(by_seed) < 0 and all(highest < 0 for _, highest in intervals):
             verdict = "reversed"
         checked.append(
             {
@@ -82,11 +84,17 @@ def check_orders(orders: Sequence[Order], results: Sequence[Mapping[str, Any]]) 
                 "low": low,
                 "high": high,
                 "by_seed": by_seed,
-                "episodes": len(together[0]),
+                "episodes": sum(len(first[seed]) for seed in seeds),
                 "verdict": verdict,
             }
         )
     return checked
+
+
+def _over(
+    first: Mapping[int, Sequence[bool]], second: Mapping[int, Sequence[bool]], seeds: Sequence[int]
+) -> tuple[float, float, float]:
+    return paired_difference(*([won for seed in seeds for won in run[seed]] for run in (first, second)))
 
 
 def order_lines(checked: Sequence[Mapping[str, Any]]) -> str:
