@@ -35,10 +35,10 @@ from flashwam.evaluation import evaluate, latency_table, load_policy
 from flashwam.jobs import Job, run_jobs
 from flashwam.provenance import provenance
 from flashwam.recipe import Recipe
-from flashwam.report.compare import format_table, measured_rows
+from flashwam.report.compare import format_table
 from flashwam.report.figures import write_whole
 from flashwam.report.metrics import read_metrics, series
-from flashwam.report.results import read_evaluations
+from flashwam.report.results import pool_evaluations, read_evaluations
 from flashwam.report.routes import Order, write_routes
 from flashwam.sampling import nfe_text
 from flashwam.sim.privileged import replay_episodes
@@ -523,7 +523,9 @@ def write_rates(place: Place) -> None:
     bases = dict.fromkeys(name.partition(RATE)[0] for name in STUDENTS if RATE in name)
     names = [name for base in bases for name in STUDENTS if name.partition(RATE)[0] == base]
     results = [result for name in names if name in there for result in read_evaluations(place.run(name, 0))]
-    rows = sorted(measured_rows(results, place.out / "comparison"), key=lambda row: names.index(row.run))
+    rows = sorted(pool_evaluations(results), key=lambda row: names.index(row.run))
+    # Nothing else differs, and each was timed beside other jobs.
+    rows = [replace(row, latency={}, parameters={}) for row in rows]
     write_whole(place.out / "comparison" / "rates.md", format_table(rows, markdown=True) + "\n")
 
 

@@ -137,6 +137,7 @@ def test_other_learning_rates_stand_beside_their_recipe_and_nowhere_else(student
     (place.out / "comparison").mkdir()
     students.write_rates(place)
     lines = (place.out / "comparison" / "rates.md").read_text().splitlines()
+    assert "ms a chunk" not in lines[0]
     assert [line.split(" | ")[:3] for line in lines[2:]] == [
         ["| swift_2d 10a", "50", "0.80"],
         ["| swift_2d_lr_3e-4 10a", "50", "0.60"],

@@ -19,6 +19,9 @@ __all__ = ["compare", "format_table", "gather", "measured_rows"]
 
 logger = logging.getLogger(__name__)
 
+_ALWAYS = ("model", "episodes", "success", "95 % interval", "several ways", "commitment")
+_WHERE_KNOWN = ("ms a chunk", "speed-up", "parameters", "training, min")
+
 
 def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
     """Compares evaluated runs: writes `compare.json`, `compare.md`, PNG figures and `compare.html` into `out`.
@@ -114,37 +117,35 @@ def format_table(rows: Sequence[Row], *, markdown: bool = False, teacher: Row | 
         teacher: What speed-ups are against; the slowest teacher of the rows if None.
     """
     teacher = full_teacher(rows) if teacher is None else teacher
-    sized = any(row.parameters for row in rows)
-    head = ("model", "episodes", "success", "95 % interval", "several ways", "commitment", "ms a chunk", "speed-up")
-    head += ("parameters",) if sized else ()
-    paid = any(row.cost for row in rows)
-    head += ("training, min",) if paid else ()
-    body = []
+    full = None if teacher is None else teacher.latency.get("chunk_ms")
+    lines = []
     for row in (r for r in rows if r.final):
         share, several, milliseconds = row.share(), row.share(multimodal=True), row.latency.get("chunk_ms")
-        full = teacher.latency.get("chunk_ms") if teacher is not None else None
-        body.append(
-            (
-                row.label,
-                f"{share.episodes:,}",
-                f"{share.rate:.2f}",
-                f"{share.interval[0]:.2f} to {share.interval[1]:.2f}",
-                f"{several.rate:.2f}" if several.episodes else "-",
-                "-" if share.commitment is None else f"{share.commitment:.2f}",
-                "-" if milliseconds is None else f"{milliseconds:.3g}",
-                "-" if not (milliseconds and full) else f"{full / milliseconds:.1f}x",
-                *([row.parameters_text or "-"] if sized else []),
-                *([row.cost_text or "-"] if paid else []),
-            )
+        lines.append(
+            {
+                "model": row.label,
+                "episodes": f"{share.episodes:,}",
+                "success": f"{share.rate:.2f}",
+                "95 % interval": f"{share.interval[0]:.2f} to {share.interval[1]:.2f}",
+                "several ways": f"{several.rate:.2f}" if several.episodes else "-",
+                "commitment": "-" if share.commitment is None else f"{share.commitment:.2f}",
+                "ms a chunk": f"{milliseconds:.3g}" if milliseconds else "-",
+                "speed-up": f"{full / milliseconds:.1f}x" if full and milliseconds else "-",
+                "parameters": row.parameters_text or "-",
+                "training, min": row.cost_text or "-",
+            }
         )
+    known = {name for line in lines for name, cell in line.items() if cell != "-"}
+    head = [*_ALWAYS, *(name for name in _WHERE_KNOWN if name in known)]
+    body = [[line[name] for name in head] for line in lines]
     if markdown:
         rule = "|---" + "|---:" * (len(head) - 1) + "|"
         return "\n".join(["| " + " | ".join(head) + " |", rule, *("| " + " | ".join(cells) + " |" for cells in body)])
-    widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
-    lines = [
+    widths = [max(len(cells[i]) for cells in (head, *body)) for i in range(len(head))]
+    text = [
         "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, widths, strict=True))
         )
-        for line in (head, *body)
+        for cells in (head, ["-" * w for w in widths], *body)
     ]
-    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+    return "\n".join(text)
