@@ -11,8 +11,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PRESET ?= quick
 OUT ?= runs/demo
-# Test files side by side, one process a core.
-PYTEST_ARGS ?= -n auto --dist loadfile
+# Test files side by side, one process a core, in the order of their names: the slow ones are not the last.
+PYTEST_ARGS ?= -n auto --dist loadfile --no-loadscope-reorder
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # One thread per process: two OpenMP teams on two cores slow each other down many times over.
