@@ -31,7 +31,7 @@ from flashwam.auxiliary_evaluation import evaluate_with_auxiliary, latency_with_
 from flashwam.config import find_recipe, load_recipe
 from flashwam.data.episodes import atomic_write
 from flashwam.demo import DEFAULT_FAMILY, PRESETS
-from flashwam.evaluation import evaluate, latency_table, load_policy
+from flashwam.evaluation import chunk_latency, evaluate, latency_label, load_policy, time_in_turns
 from flashwam.jobs import Job, run_jobs
 from flashwam.provenance import provenance
 from flashwam.recipe import Recipe
@@ -40,7 +40,6 @@ from flashwam.report.figures import write_whole
 from flashwam.report.metrics import read_metrics, series
 from flashwam.report.results import pool_evaluations, read_evaluations
 from flashwam.report.routes import Order, write_routes
-from flashwam.sampling import nfe_text
 from flashwam.sim.privileged import replay_episodes
 from flashwam.targets.geometry import GeometryTransformer
 from flashwam.targets.geometry_training import train_geometry
@@ -354,12 +353,16 @@ def time_latencies(place: Place) -> None:
     sources = [(teacher, "full"), (teacher, "1v/1a")]
     sources += [(load_policy(_benchmark_run(place, name, 0)), "1v/1a") for name in CONSISTENCY]
     sources += [(load_policy(place.run(name, 0)), nfe) for name in _here(place) for nfe in STUDENTS[name].nfe]
-    table = latency_table(sources, out=path.parent)
+    timers: dict[str, Callable[[], dict[str, float]]] = {}
+    for policy, nfe in sources:
+        samplers = policy.samplers(nfe)
+        timers[latency_label(policy, samplers)] = partial(chunk_latency, policy, samplers, chunks=3)
     for name in (n for n in _here(place) if STUDENTS[n].auxiliary):
         policy, sense = load_with_auxiliary(place.run(name, 0))
         samplers = policy.samplers("full")
-        steps = {stream: sampler.steps for stream, sampler in samplers.items()}
-        table[f"{name}{MODALITY} {nfe_text(steps)}"] = latency_with_auxiliary(policy, sense, samplers)
+        label = latency_label(policy, samplers).replace(name, name + MODALITY)
+        timers[label] = partial(latency_with_auxiliary, policy, sense, samplers, chunks=3)
+    table = time_in_turns(timers)
     atomic_write(path, (json.dumps(earlier | table, indent=1) + "\n").encode())
     print(f"latency of {len(table)} models measured in turns")
 

@@ -94,15 +94,16 @@ def _measure(policy: Policy, sense: StreamedSense, nfe: str, asked: Mapping[str,
 
 
 def latency_with_auxiliary(
-    policy: Policy, sense: StreamedSense, samplers: Mapping[str, StreamSampler]
+    policy: Policy, sense: StreamedSense, samplers: Mapping[str, StreamSampler], *, chunks: int = 7
 ) -> dict[str, float]:
     """`chunk_latency`, and the milliseconds of sensing the pictures of a chunk with a full cache.
 
     Args:
         policy, sense: From `load_with_auxiliary`.
         samplers: The policy's.
+        chunks: See `chunk_latency`.
     """
-    acting = chunk_latency(policy, samplers)
+    acting = chunk_latency(policy, samplers, chunks=chunks)
     still = np.zeros((1, policy.wam.execute_frames, *policy.codec.pictures(_nothing(policy)).shape[2:]), np.uint8)
     sense.reset()
     spent = []

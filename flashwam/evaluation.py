@@ -33,8 +33,10 @@ __all__ = [
     "cross_table",
     "described",
     "evaluate",
+    "latency_label",
     "latency_table",
     "load_policy",
+    "time_in_turns",
 ]
 
 logger = logging.getLogger(__name__)
@@ -306,17 +308,27 @@ def latency_table(sources: Sequence[tuple[Policy, str]], *, out: str | Path, rou
     Returns:
         Label such as "flash_wam 1v/1a" -> milliseconds per stream and chunk at batch 1.
     """
-    timed: dict[str, list[dict[str, float]]] = {}
-    for _ in range(rounds):
-        for policy, nfe in sources:
-            samplers = policy.samplers(nfe)
-            label = f"{policy.name} {nfe_text({name: sampler.steps for name, sampler in samplers.items()})}"
-            timed.setdefault(label, []).append(chunk_latency(policy, samplers, chunks=3))
-    table = {
-        label: {key: statistics.median(one[key] for one in turns) for key in turns[0]} for label, turns in timed.items()
-    }
+    timers = {}
+    for policy, nfe in sources:
+        samplers = policy.samplers(nfe)
+        timers[latency_label(policy, samplers)] = partial(chunk_latency, policy, samplers, chunks=3)
+    table = time_in_turns(timers, rounds=rounds)
     atomic_write(Path(out) / "latency.json", (json.dumps(table, indent=1) + "\n").encode())
     return table
+
+
+def latency_label(policy: Policy, samplers: Mapping[str, StreamSampler]) -> str:
+    """What a model's line of `latency.json` is called, such as "flash_wam 1v/1a"."""
+    return f"{policy.name} {nfe_text({name: sampler.steps for name, sampler in samplers.items()})}"
+
+
+def time_in_turns(timers: Mapping[str, Callable[[], dict[str, float]]], *, rounds: int = 9) -> dict[str, Any]:
+    """Medians of what each timer measures, label -> name -> value; every round asks all of them, one after another."""
+    timed = [{label: measure() for label, measure in timers.items()} for _ in range(rounds)]
+    return {
+        label: {name: statistics.median(turn[label][name] for turn in timed) for name in timed[0][label]}
+        for label in timers
+    }
 
 
 def cross_table(

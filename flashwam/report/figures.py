@@ -153,7 +153,7 @@ def label_points(axes: "Axes", points: Sequence[tuple[float, float, str, str]], 
             arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 4}
             if away
             else None,
-            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            path_effects=[withStroke(linewidth=4, foreground="white")],
         )
 
 
