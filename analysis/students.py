@@ -362,7 +362,7 @@ def time_latencies(place: Place) -> None:
         samplers = policy.samplers("full")
         label = latency_label(policy, samplers).replace(name, name + MODALITY)
         timers[label] = partial(latency_with_auxiliary, policy, sense, samplers, chunks=3)
-    table = time_in_turns(timers)
+    table = time_in_turns(timers, rounds=21)
     atomic_write(path, (json.dumps(earlier | table, indent=1) + "\n").encode())
     print(f"latency of {len(table)} models measured in turns")
 
