@@ -31,7 +31,7 @@ from flashwam.auxiliary_evaluation import evaluate_with_auxiliary, latency_with_
 from flashwam.config import find_recipe, load_recipe
 from flashwam.data.episodes import atomic_write
 from flashwam.demo import DEFAULT_FAMILY, PRESETS
-from flashwam.evaluation import chunk_latency, evaluate, latency_label, load_policy, time_in_turns
+from flashwam.evaluation import evaluate, latency_label, latency_timers, load_policy, time_in_turns
 from flashwam.jobs import Job, run_jobs
 from flashwam.provenance import provenance
 from flashwam.recipe import Recipe
@@ -353,10 +353,7 @@ def time_latencies(place: Place) -> None:
     sources = [(teacher, "full"), (teacher, "1v/1a")]
     sources += [(load_policy(_benchmark_run(place, name, 0)), "1v/1a") for name in CONSISTENCY]
     sources += [(load_policy(place.run(name, 0)), nfe) for name in _here(place) for nfe in STUDENTS[name].nfe]
-    timers: dict[str, Callable[[], dict[str, float]]] = {}
-    for policy, nfe in sources:
-        samplers = policy.samplers(nfe)
-        timers[latency_label(policy, samplers)] = partial(chunk_latency, policy, samplers, chunks=3)
+    timers = latency_timers(sources)
     for name in (n for n in _here(place) if STUDENTS[n].auxiliary):
         policy, sense = load_with_auxiliary(place.run(name, 0))
         samplers = policy.samplers("full")

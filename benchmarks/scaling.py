@@ -25,6 +25,7 @@ from flashwam.core.batch import Batch
 from flashwam.distillation.methods import make_method
 from flashwam.distillation.roles import frozen_copy
 from flashwam.distillation.trainer import train
+from flashwam.processes import end_process
 from flashwam.recipe import LoopConfig
 from flashwam.wam.lingbot_va import LingBotVA
 
@@ -93,8 +94,6 @@ def worker(strategy: str, steps: int, batch: int, folder: Path) -> None:
         seconds = [b - a for a, b in zip(source.began[2:], source.began[3:], strict=False)]
         peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         (folder / "result.json").write_text(json.dumps({"seconds": statistics.median(seconds), "peak_bytes": peak}))
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def over_processes(steps: int, batch: int, scratch: Path) -> list[dict[str, object]]:
@@ -171,7 +170,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.worker:
         worker(arguments.worker, arguments.steps, arguments.batch, arguments.scratch)
-        return
+        end_process(0)
     scratch = arguments.scratch / str(int(time.time()))
     result = {
         "processes": over_processes(arguments.steps, arguments.batch, scratch),

@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m flashwam` is the `flashwam` command."""
 
-import sys
+from typing import NoReturn
 
 from flashwam.cli import main
+from flashwam.processes import end_process
+
+
+def command() -> NoReturn:
+    """Runs the command line and ends the process with its status."""
+    end_process(main())
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

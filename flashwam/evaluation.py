@@ -35,6 +35,7 @@ __all__ = [
     "evaluate",
     "latency_label",
     "latency_table",
+    "latency_timers",
     "load_policy",
     "time_in_turns",
 ]
@@ -308,13 +309,18 @@ def latency_table(sources: Sequence[tuple[Policy, str]], *, out: str | Path, rou
     Returns:
         Label such as "flash_wam 1v/1a" -> milliseconds per stream and chunk at batch 1.
     """
-    timers = {}
-    for policy, nfe in sources:
-        samplers = policy.samplers(nfe)
-        timers[latency_label(policy, samplers)] = partial(chunk_latency, policy, samplers, chunks=3)
-    table = time_in_turns(timers, rounds=rounds)
+    table = time_in_turns(latency_timers(sources), rounds=rounds)
     atomic_write(Path(out) / "latency.json", (json.dumps(table, indent=1) + "\n").encode())
     return table
+
+
+def latency_timers(sources: Sequence[tuple[Policy, str]]) -> dict[str, Callable[[], dict[str, float]]]:
+    """What `time_in_turns` asks of each (policy, steps such as "1v/1a"), by the label of its line."""
+    drawn = [(policy, policy.samplers(nfe)) for policy, nfe in sources]
+    return {
+        latency_label(policy, samplers): partial(chunk_latency, policy, samplers, chunks=3)
+        for policy, samplers in drawn
+    }
 
 
 def latency_label(policy: Policy, samplers: Mapping[str, StreamSampler]) -> str:

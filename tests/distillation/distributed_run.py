@@ -21,6 +21,7 @@ from flashwam.core.streams import StreamSpec
 from flashwam.distillation.methods import make_method
 from flashwam.distillation.trainer import train
 from flashwam.pipeline import set_precision
+from flashwam.processes import end_process
 from flashwam.recipe import LoopConfig, LoraConfig
 from flashwam.wam.cogvideox import CogVideoX
 
@@ -125,4 +126,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     for folder, asked in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
         run(Path(folder), asked)
-    torch.distributed.destroy_process_group()
+    end_process(0)
