@@ -110,6 +110,12 @@ STUDENTS = {
     "swift_auxiliary": _swift("auxiliary"),
     "swift_masks": _swift("masks"),
     "swift_mask_auxiliary_reconstruct": _swift("mask_auxiliary_reconstruct"),
+    "swift_mask_auxiliary_reconstruct_one_step": Student(
+        recipe="swiftvla/metaworld/one_step",
+        start="swift_mask_auxiliary_reconstruct",
+        field=PRETRAINED,
+        nfe=("1v/1a",),
+    ),
     "swift_mask_primary": _swift("mask_primary"),
     "foresight_no_raw": _foresight("_no_raw"),
     "foresight_no_semantic": _foresight("_no_semantic"),
