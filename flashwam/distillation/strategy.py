@@ -119,10 +119,13 @@ def make_strategy(loop: LoopConfig) -> Strategy:
 
 def _deepspeed_plugin(loop: LoopConfig) -> Any:
     try:
-        import deepspeed  # noqa: F401
+        import deepspeed
         from accelerate.utils import DeepSpeedPlugin
     except ImportError as error:
         raise ImportError(f"strategy {loop.strategy!r} needs deepspeed: pip install deepspeed") from error
+    if not torch.cuda.is_available():
+        # On CPU it would first compile an all-reduce of its own, for a minute or two, where gloo has one.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     offload = {"device": "cpu"} if loop.offload else {"device": "none"}
     return DeepSpeedPlugin(
         # The models are built before they are sharded.

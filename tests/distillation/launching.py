@@ -3,7 +3,6 @@
 
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,10 +16,7 @@ from flashwam.student import load_wam
 HERE = Path(__file__).parent
 
 
-needs_deepspeed = pytest.mark.skipif(
-    importlib.util.find_spec("deepspeed") is None or shutil.which("c++") is None,
-    reason="deepspeed, or the compiler that it builds a helper with, is missing",
-)
+needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is missing")
 
 
 def launch(*runs: Path | str) -> subprocess.CompletedProcess[str]:
