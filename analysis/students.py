@@ -208,6 +208,12 @@ ORDERS = (
                 "so it does where the modality alone is masked and reconstructed",
                 ".50, .36 (row uncertain)",
             ),
+            (
+                "masked_reconstruction",
+                "masked_reconstruction_2d",
+                "and so it does through the eyes of a world-action model",
+                "-",
+            ),
             ("swift_full" + MODALITY, "swift_full", "the modality is hardly missed", ".55, .53"),
             ("swift_full", "swift_cache_6", "a cache of random size beats 6", ".53, .52"),
             ("swift_cache_6", "swift_cache_3", "a cache of 6 beats 3", ".52, .47"),
@@ -524,15 +530,27 @@ def _measured_before(place: Place) -> Iterator[Path]:
 
 
 def write_rates(place: Place) -> None:
-    """Writes `rates.md`: the first seed of what was tried at several learning rates."""
+    """Writes `rates.md`, the first seed of what was tried at several learning rates, if anything was."""
     there = {name for name, seed in made(place) if seed == 0}
-    bases = dict.fromkeys(name.partition(RATE)[0] for name in STUDENTS if RATE in name)
+    bases = dict.fromkeys(name.partition(RATE)[0] for name in STUDENTS if RATE in name and name in there)
+    if not bases:
+        return
     names = [name for base in bases for name in STUDENTS if name.partition(RATE)[0] == base]
     results = [result for name in names if name in there for result in read_evaluations(place.run(name, 0))]
     rows = sorted(pool_evaluations(results), key=lambda row: names.index(row.run))
     # Nothing else differs, and each was timed beside other jobs.
     rows = [replace(row, latency={}, parameters={}) for row in rows]
     write_whole(place.out / "comparison" / "rates.md", format_table(rows, markdown=True) + "\n")
+
+
+def command(place: Place) -> str:
+    """The call that makes what there is."""
+    family = "" if place.family == DEFAULT_FAMILY else f" --family {place.family}"
+    done = list(made(place))
+    names, seeds = {name for name, _ in done}, sorted({seed for _, seed in done})
+    missing = {name for name, cell in STUDENTS.items() if cell.nfe and place.has(name)} - names
+    only = f" --only {' '.join(name for name in STUDENTS if name in names)}" if missing else ""
+    return f"python analysis/students.py{family} --seeds {' '.join(map(str, seeds))}{only}"
 
 
 def report(place: Place) -> None:
@@ -548,8 +566,7 @@ def report(place: Place) -> None:
     write_rates(place)
     count = copy(place.out, place.results, _KEPT)
     count += copy(place.out, place.results, ("comparison/*.json", "comparison/*.md", "comparison/*.png", "jobs/*.done"))
-    family = "" if place.family == DEFAULT_FAMILY else f" --family {place.family}"
-    about = {**provenance(), "command": f"python analysis/students.py{family}", "date": date.today().isoformat()}
+    about = {**provenance(), "command": command(place), "date": date.today().isoformat()}
     atomic_write(place.results / "about.json", (json.dumps(about, indent=1) + "\n").encode())
     print(f"{count} files kept in {place.results}")
 

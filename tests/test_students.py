@@ -136,12 +136,33 @@ def test_other_learning_rates_stand_beside_their_recipe_and_nowhere_else(student
         path.write_text(json.dumps({"label": name, "kind": "student", "latency": {}, "open_loop": None, **result}))
     (place.out / "comparison").mkdir()
     students.write_rates(place)
+    done = "swift_2d swift_full swift_2d_lr_3e-4"
+    assert students.command(place) == f"python analysis/students.py --seeds 0 1 --only {done}"
     lines = (place.out / "comparison" / "rates.md").read_text().splitlines()
     assert "ms a chunk" not in lines[0]
     assert [line.split(" | ")[:3] for line in lines[2:]] == [
         ["| swift_2d 10a", "50", "0.80"],
         ["| swift_2d_lr_3e-4 10a", "50", "0.60"],
     ]
+
+
+def test_without_other_learning_rates_there_is_no_table_of_them(students, place):
+    path = place.run("swift_2d", 0) / "evaluations" / "one.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    students.write_rates(place)
+    assert not (place.out / "comparison").exists()
+
+
+def test_the_whole_comparison_is_one_short_command(students, place):
+    for name in students.STUDENTS:
+        for seed in (0, 2):
+            path = place.run(name, seed) / "evaluations" / "one.json"
+            path.parent.mkdir(parents=True)
+            path.touch()
+    assert students.command(place) == "python analysis/students.py --seeds 0 2"
+    other = replace(place, family="cogvideox")
+    assert students.command(other) == "python analysis/students.py --family cogvideox --seeds 0 2"
 
 
 def test_logs_give_seconds_a_step(students, tmp_path):

@@ -125,8 +125,8 @@ def draw_routes(rows: Sequence[Row], routes: Mapping[str, Sequence[str]], path: 
 
     Args:
         rows: Driven rows with "chunk_ms".
-        routes: Route -> its runs, in the order of the legend; its first run is drawn large and, like every run on the
-            line, by name. Rows of other runs are left out.
+        routes: Route -> its runs, in the order of the legend; the first of them that has a row is drawn large and,
+            like every run on the line, by name. Rows of other runs are left out.
         path: The PNG.
 
     Raises:
@@ -157,7 +157,8 @@ def draw_routes(rows: Sequence[Row], routes: Mapping[str, Sequence[str]], path: 
             ls=(0, (3, 2)),
             zorder=1,
         )
-        heads = {runs[0] for runs in routes.values() if runs}
+        measured = {row.run for row in shown}
+        heads = {next((run for run in runs if run in measured), None) for runs in routes.values()}
         labels = []
         for row in shown:
             route, main = route_of[row.run], row.run in heads or row in front
@@ -209,7 +210,9 @@ def write_routes(
         for route, some in grouped.items()
         if some
     ]
-    write_whole(out / "students.md", "\n\n".join([*parts, order_lines(checked)]) + "\n")
+    if checked:
+        parts.append(order_lines(checked))
+    write_whole(out / "students.md", "\n\n".join(parts) + "\n")
     draw_routes(rows, routes, out / "routes.png")
     result = {"rows": [row.to_json() for some in grouped.values() for row in some], "orders": checked}
     write_whole(out / "students.json", json.dumps(result, indent=1) + "\n")

@@ -89,6 +89,17 @@ def test_table_figure_and_orders_are_written_together(tmp_path):
     assert (out / "routes.png").stat().st_size > 10_000
 
 
+def test_the_first_run_of_a_way_that_was_driven_is_named(tmp_path, monkeypatch):
+    named = []
+    monkeypatch.setattr("flashwam.report.routes.label_points", lambda axes, labels: named.extend(labels))
+    for run, rate, steps in (("teacher", 0.9, 10), ("slow", 0.5, 12), ("slower", 0.4, 14)):
+        write(tmp_path / run, driven(run, rate, ms=(steps, steps)))
+    runs = [tmp_path / run for run in ("teacher", "slow", "slower")]
+    write_routes(runs, out=tmp_path, routes={"teacher": ("teacher",), "way": ("none", "slow", "slower")}, orders=[])
+    assert [label for _, _, label, _ in named] == ["teacher 1v/1a", "slow 1v/1a"]
+    assert "claim" not in (tmp_path / "students.md").read_text()
+
+
 def test_costs_and_sizes_are_shown_where_they_are_known(tmp_path):
     write(tmp_path / "a", driven("a", 0.5))
     rows, _, _ = gather([tmp_path / "a"], tmp_path)
