@@ -28,6 +28,7 @@ UNPLANNED = (
     "metaworld/masked_reconstruction_2d",
     "swiftvla/smolvla_500m",
     "videovla/metaworld/masked_reconstruction",
+    "videovla/metaworld/masked_reconstruction_2d",
 )
 """Recipes of models with another trained model inside."""
 SHIPPED = {str(path.relative_to(RECIPES).with_suffix("")): path for path in sorted(RECIPES.rglob("*.yaml"))}
