@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from flashwam.data.episodes import atomic_write
 from flashwam.demo import DEFAULT_FAMILY, PRESETS, demo, preset_jobs
@@ -80,9 +81,14 @@ def keep(out: Path, results: Path, command: str) -> None:
     """Writes the results, and the command and date that made them."""
     count = copy(out, results, (*KEPT, *SHOWN))
     done = sorted(path.name.removesuffix(".done") for path in (out / "jobs").glob("*.done"))
-    about = {"command": command, "date": date.today().isoformat(), **provenance(), "cells_done": done}
-    atomic_write(results / "about.json", (json.dumps(about, indent=1) + "\n").encode())
+    write_about(results, command, cells_done=done)
     print(f"{count} files kept in {results}")
+
+
+def write_about(results: Path, command: str, **more: Any) -> None:
+    """Writes `about.json`: versions, date, and the command that makes the results, whatever this process was asked."""
+    about = {**provenance(), "command": command, "date": date.today().isoformat(), **more}
+    atomic_write(results / "about.json", (json.dumps(about, indent=1) + "\n").encode())
 
 
 def main() -> None:

@@ -19,12 +19,11 @@ import statistics
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmark import copy, restore
+from benchmark import copy, restore, write_about
 
 from flashwam import pipeline
 from flashwam.auxiliary_evaluation import evaluate_with_auxiliary, latency_with_auxiliary, load_with_auxiliary
@@ -33,7 +32,6 @@ from flashwam.data.episodes import atomic_write
 from flashwam.demo import DEFAULT_FAMILY, PRESETS
 from flashwam.evaluation import evaluate, latency_label, latency_timers, load_policy, time_in_turns
 from flashwam.jobs import Job, run_jobs
-from flashwam.provenance import provenance
 from flashwam.recipe import Recipe
 from flashwam.report.compare import format_table
 from flashwam.report.figures import write_whole
@@ -566,8 +564,7 @@ def report(place: Place) -> None:
     write_rates(place)
     count = copy(place.out, place.results, _KEPT)
     count += copy(place.out, place.results, ("comparison/*.json", "comparison/*.md", "comparison/*.png", "jobs/*.done"))
-    about = {**provenance(), "command": command(place), "date": date.today().isoformat()}
-    atomic_write(place.results / "about.json", (json.dumps(about, indent=1) + "\n").encode())
+    write_about(place.results, command(place))
     print(f"{count} files kept in {place.results}")
 
 

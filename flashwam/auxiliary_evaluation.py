@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from flashwam.evaluation import Policy, chunk_latency, described, load_policy
+from flashwam.evaluation import LATENCY_CHUNKS, Policy, chunk_latency, described, load_policy
 from flashwam.measurement import drive_tasks, measure_once, measurement
 from flashwam.policies.accompanied import AccompaniedPolicy
 from flashwam.policies.privileged import PrivilegedPolicy
@@ -94,7 +94,7 @@ def _measure(policy: Policy, sense: StreamedSense, nfe: str, asked: Mapping[str,
 
 
 def latency_with_auxiliary(
-    policy: Policy, sense: StreamedSense, samplers: Mapping[str, StreamSampler], *, chunks: int = 7
+    policy: Policy, sense: StreamedSense, samplers: Mapping[str, StreamSampler], *, chunks: int = LATENCY_CHUNKS
 ) -> dict[str, float]:
     """`chunk_latency`, and the milliseconds of sensing the pictures of a chunk with a full cache.
 

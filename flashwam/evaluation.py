@@ -43,7 +43,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 DRAWS = 4
-_LATENCY_CHUNKS = 7
+LATENCY_CHUNKS = 7
 _FILM_COLUMNS = 8
 
 
@@ -268,7 +268,7 @@ def _save_rows(rows: Sequence[np.ndarray], together: int, path: Path, *, columns
 
 
 def chunk_latency(
-    policy: Policy, samplers: Mapping[str, StreamSampler], *, chunks: int = _LATENCY_CHUNKS
+    policy: Policy, samplers: Mapping[str, StreamSampler], *, chunks: int = LATENCY_CHUNKS
 ) -> dict[str, float]:
     """Milliseconds per stage and chunk at batch 1: medians, the first chunk left out as warm-up; beside them, as
     "part/<name>_ms", those of the parts that a model tells apart.

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from flashwam.processes import end_process
+
 # Two ranks in one process: a thread of the first is still busy with a finished collective when the script ends.
 BUSY = """
 import atexit, sys, time
@@ -36,8 +38,6 @@ def test_a_busy_thread_does_not_turn_an_end_into_an_abort(status):
 
 
 def test_a_process_alone_ends_as_any_other():
-    from flashwam.processes import end_process
-
     with pytest.raises(SystemExit) as raised:
         end_process(130)
     assert raised.value.code == 130

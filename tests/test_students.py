@@ -165,6 +165,13 @@ def test_the_whole_comparison_is_one_short_command(students, place):
     assert students.command(other) == "python analysis/students.py --family cogvideox --seeds 0 2"
 
 
+def test_results_name_the_command_that_makes_them_not_the_one_that_kept_them(students, tmp_path):
+    students.write_about(tmp_path, "python analysis/students.py --seeds 0", cells_done=["a"])
+    about = json.loads((tmp_path / "about.json").read_text())
+    assert (about["command"], about["cells_done"]) == ("python analysis/students.py --seeds 0", ["a"])
+    assert about["packages"]["torch"]
+
+
 def test_logs_give_seconds_a_step(students, tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(f'{{"step": {i}, "steps_per_second": {rate}}}\n' for i, rate in enumerate((9, 9, 9, 2, 4))))
