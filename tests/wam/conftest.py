@@ -23,6 +23,13 @@ def golden(golden_dir: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
+def golden_full_window(golden_dir: Path) -> dict[str, Any]:
+    """The cache's protocol once more, in a cache that is full after two chunks."""
+    numbers: dict[str, Any] = dict(load_file(golden_dir / "lingbot_va_full_window.safetensors"))
+    return numbers | json.loads((golden_dir / "lingbot_va_full_window.json").read_text())
+
+
+@pytest.fixture(scope="session")
 def golden_wam(golden: dict[str, Any]) -> LingBotVA:
     """The original's tiny network with its weights, loaded strictly; chunks of 2 frames, a cache of 4 blocks."""
     config = {

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from original_cache import OriginalCache, with_original_cache
 from torch import Tensor
 from torch.testing import assert_close
 
-from flashwam.wam.lingbot_va import LingBotVA
+from flashwam.wam.lingbot_va import LingBotSession, LingBotVA
 from flashwam.wam.lingbot_va.masks import allowed, block_ids
 from flashwam.wam.lingbot_va.patches import unpatchify
 from flashwam.wam.lingbot_va.rope import action_grid, action_rotary, video_grid, video_rotary
@@ -55,10 +56,9 @@ def test_single_stream_without_history(golden: Golden, golden_wam: LingBotVA, st
     assert_close(original_tokens(stream, velocity), golden[f"nocache/{stream}_out"], atol=1e-5, rtol=1e-5)
 
 
-def test_cached_rollout(golden: Golden, golden_wam: LingBotVA) -> None:
+def play_protocol(golden: Golden, session: LingBotSession) -> None:
     """Every call of the original's protocol: output, and which tokens are held, in what order, imagined or not."""
     count = 1 + max(int(key.split("/")[2]) for key in golden if key.startswith("kv_protocol/calls/"))
-    session = None
     for i in range(count):
         call = f"kv_protocol/calls/{i}"
         kind = golden[f"{call}/kind"]
@@ -67,8 +67,6 @@ def test_cached_rollout(golden: Golden, golden_wam: LingBotVA) -> None:
             continue
         x = golden[f"{call}/inp/noisy_latents"]
         sigma = golden[f"{call}/inp/timesteps"] / 1000
-        if session is None:
-            session = golden_wam.session(golden[f"{call}/inp/text_emb"])
         start = int(golden[f"{call}/inp/grid_id"][0, 0, 0])
         if start > session.frame_index:
             session.advance(start - session.frame_index)
@@ -78,8 +76,15 @@ def test_cached_rollout(golden: Golden, golden_wam: LingBotVA) -> None:
         keep = golden[f"{call}/update_cache"]
         if keep:
             session.append(stream, x, predicted=keep == 1, sigma=sigma)
-        held = [(index, predicted) for index, tokens, predicted in session.blocks for _ in range(tokens)]
-        assert held == original_tokens_held(golden, call)
+        assert held_by(session) == original_tokens_held(golden, call)
+
+
+def held_by(session: LingBotSession) -> list[tuple[int, bool]]:
+    """(id, predicted) of every token that is held."""
+    if isinstance(session._cache, OriginalCache):
+        cache = session._cache
+        return sorted(zip(cache.id[cache.mask].tolist(), cache.is_pred[cache.mask].tolist(), strict=True))
+    return [(index, predicted) for index, tokens, predicted in session.blocks for _ in range(tokens)]
 
 
 def original_tokens_held(golden: Golden, call: str) -> list[tuple[int, bool]]:
@@ -87,6 +92,26 @@ def original_tokens_held(golden: Golden, call: str) -> list[tuple[int, bool]]:
     valid = golden[f"{call}/mask"]
     ids, predicted = golden[f"{call}/id"][valid].tolist(), golden[f"{call}/is_pred"][valid].tolist()
     return sorted(zip(ids, predicted, strict=True))
+
+
+@pytest.fixture(params=["young", "full"])
+def protocol(request: pytest.FixtureRequest, golden: Golden, golden_full_window: Golden) -> Golden:
+    """Calls of the original's protocol, in a cache with room to spare and in one that is full after two chunks."""
+    return golden if request.param == "young" else golden_full_window
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("static", [True, False])
+def test_cached_rollout(protocol: Golden, golden_wam: LingBotVA, static: bool, fused: bool) -> None:
+    text = protocol["kv_protocol/calls/0/inp/text_emb"]
+    session = golden_wam.session(text, eviction="permanent", static=static, fused=fused)
+    play_protocol(protocol, session)
+
+
+def test_the_copy_of_the_original_cache_is_one(protocol: Golden, golden_wam: LingBotVA) -> None:
+    """What the closed loops of test_lingbot_full_window are held against."""
+    session = golden_wam.session(protocol["kv_protocol/calls/0/inp/text_emb"], fused=False)
+    play_protocol(protocol, with_original_cache(session, chunk_tokens=12 + 8, chunks=2))
 
 
 @pytest.mark.parametrize("case", ["train/0", "train/1"])

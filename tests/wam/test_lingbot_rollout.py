@@ -39,7 +39,7 @@ def test_masked_pass_equals_cached_rollout(inputs: tuple, size: int, window: int
     context = {"text": text, "window_chunks": window, "chunk_frames": size}
     with torch.no_grad():
         masked = wam.velocity(noisy, sigma, clean, context)
-    session = wam.session(text, window_chunks=window)
+    session = wam.session(text, window_chunks=window, eviction="mask")
     for start in range(0, CHUNKS * CHUNK, size):
         at = slice(start, start + size)
         assert session.frame_index == start

@@ -99,7 +99,7 @@ class Server:
 
 def test_three_chunks_in_closed_loop(golden: Golden, golden_wam: LingBotVA) -> None:
     reach = golden["server_concat/job_config/attn_window"] - 1
-    session = golden_wam.session(golden["server_prompt/prompt_embeds"], window_chunks=reach)
+    session = golden_wam.session(golden["server_prompt/prompt_embeds"], window_chunks=reach, eviction="permanent")
     server = Server(golden, session)
     low, high = (
         torch.tensor(golden[f"server_concat/job_config/norm_stat/{q}"])[:7, None, None] for q in ("q01", "q99")

@@ -42,7 +42,8 @@ class RolloutCache(ABC):
         rows: R.
         heads: Attention heads.
         head_dim: d.
-        window: Reach of attention in blocks, as in the training mask: block q sees block k where q - k <= window.
+        window: Farthest reach of attention in blocks, as in the training mask: block q sees block k where
+            q - k <= window.
         capacity: Tokens that the buffer has room for at first.
         dtype: Dtype of keys and values.
         device: Their device.
@@ -74,12 +75,15 @@ class RolloutCache(ABC):
         self.rows = rows
 
     @abstractmethod
-    def open(self, blocks: Sequence[tuple[int, int]], *, rows: int | None = None) -> None:
+    def open(
+        self, blocks: Sequence[tuple[int, int]], *, first: Sequence[int] | None = None, rows: int | None = None
+    ) -> None:
         """Make ready for a pass over some blocks; until `close` their tokens are temporary.
 
         Args:
             blocks: Block id and tokens of each, ascending. In the pass itself the last one comes first, so that the
                 last layer can leave the others' queries out.
+            first: Lowest block id that each of them sees, at most `window` before its own; by default just that.
             rows: The pass runs the first so many rows; all by default.
         """
 
@@ -102,6 +106,9 @@ class RolloutCache(ABC):
         """Forget every predicted block; observed ones never follow them, so the rest stays contiguous."""
         self.blocks = [block for block in self.blocks if not block.predicted]
 
+    def _first(self, blocks: Sequence[tuple[int, int]], first: Sequence[int] | None) -> Sequence[int]:
+        return [index - self.window for index, _ in blocks] if first is None else first
+
     def forget(self, index: int) -> None:
         """Drop the blocks that no block from `index` on can reach."""
         self.blocks = [block for block in self.blocks if block.index >= index - self.window]
@@ -119,7 +126,9 @@ class BlockCache(RolloutCache):
         """End of the last block in the buffer."""
         return self.blocks[-1].end if self.blocks else 0
 
-    def open(self, blocks: Sequence[tuple[int, int]], *, rows: int | None = None) -> None:
+    def open(
+        self, blocks: Sequence[tuple[int, int]], *, first: Sequence[int] | None = None, rows: int | None = None
+    ) -> None:
         """See `RolloutCache.open`."""
         tokens = sum(count for _, count in blocks)
         if self.end + tokens > self.buffer.shape[4]:
@@ -127,9 +136,9 @@ class BlockCache(RolloutCache):
         starts = [(block.index, block.begin) for block in self.blocks]
         self._reach = []
         end = self.end
-        for index, count in blocks:
+        for (index, count), lowest in zip(blocks, self._first(blocks, first), strict=True):
             starts.append((index, end))
-            begin = next(start for held, start in starts if held >= index - self.window)
+            begin = next(start for held, start in starts if held >= lowest)
             self._reach.append((begin, end, end + count))
             end += count
         self.rows = self.buffer.shape[2] if rows is None else rows

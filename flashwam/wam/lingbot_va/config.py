@@ -9,9 +9,17 @@ __all__ = ["LingBotConfig"]
 
 FAMILY = "lingbot_va"
 FILE_NAME = "wam.json"
-_OPTIONAL = {"matmul_dtype", "rollout", "used_channels"}
+_OPTIONAL = {"eviction", "matmul_dtype", "rollout", "used_channels"}
 ROLLOUTS = ("dynamic", "static", "compiled", "graphed")
 MATMUL_DTYPES = (None, "float32", "bfloat16")
+EVICTIONS = ("mask", "permanent")
+
+
+def check_eviction(name: str) -> str:
+    """Returns `name`, or says which there are."""
+    if name not in EVICTIONS:
+        raise ValueError(f"eviction must be one of {', '.join(EVICTIONS)}; got {name!r}")
+    return name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +34,11 @@ class LingBotConfig:
             video, its actions). Block q sees block k where abs(q - k) <= window_chunks. The original's cache has room
             for ``attn_window`` blocks, the one in flight among them, so it reaches ``attn_window - 1``: what presets
             and recipes say, see docs/lingbot_va.md.
+        eviction: What a block still sees once the window is full. "mask": whatever is in its reach, which is what the
+            training mask shows. "permanent": what the original's cache holds, where the block that some pass had to
+            push out stays out. Drawing a chunk's actions pushes out the last block in its video's reach, so the real
+            video that then replaces the imagined one reaches window_chunks - 1 blocks. Released checkpoints and their
+            students run so.
         matmul_dtype: "bfloat16" rounds the blocks' linear products, see `layers.Linear`; null takes the parameters'
             own dtype.
         used_channels: Action channels a robot has; the others are zero wherever the network meets them, as they were
@@ -36,6 +49,7 @@ class LingBotConfig:
     chunk_frames: int
     actions_per_frame: int
     window_chunks: int
+    eviction: str = "mask"
     matmul_dtype: str | None = None
     rollout: str = "dynamic"
     used_channels: tuple[int, ...] | None = None
@@ -47,7 +61,7 @@ class LingBotConfig:
         for name in ("chunk_frames", "actions_per_frame", "window_chunks"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-
+        check_eviction(self.eviction)
         if self.matmul_dtype not in MATMUL_DTYPES:
             raise ValueError(f"matmul_dtype must be one of {MATMUL_DTYPES}, got {self.matmul_dtype!r}")
         if self.used_channels is not None:
@@ -71,7 +85,7 @@ class LingBotConfig:
             raise FileNotFoundError(
                 f"{path} is missing, so it is not known how {folder} is run: name a preset, such as "
                 "preset='robotwin', or write the file with LingBotConfig(latent_size=..., chunk_frames=..., "
-                "actions_per_frame=..., window_chunks=...).save(folder)"
+                "actions_per_frame=..., window_chunks=..., eviction='permanent').save(folder)"
             )
         fields = json.loads(path.read_text())
         family = fields.pop("family", None)

@@ -60,6 +60,7 @@ class Preset:
             chunk_frames=self.chunk_frames,
             actions_per_frame=self.actions_per_frame,
             window_chunks=self.attn_window - 1,
+            eviction="permanent",
             used_channels=self.used,
         )
 

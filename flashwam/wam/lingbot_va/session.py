@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flashwam.wam.base import RolloutSession
 from flashwam.wam.lingbot_va.cache import BlockCache, RolloutCache
+from flashwam.wam.lingbot_va.config import check_eviction
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET
 from flashwam.wam.lingbot_va.patches import keep_used
 from flashwam.wam.lingbot_va.static_cache import StaticCache
@@ -31,6 +32,8 @@ class _Clean:
     sigma: Tensor
     start: int
     predicted: bool
+    first: int
+    """Lowest block that these tokens see."""
 
 
 class LingBotSession(RolloutSession):
@@ -46,6 +49,7 @@ class LingBotSession(RolloutSession):
         null_text: Embedding of the empty prompt, [L, D]; needed where a guidance scale is not 1.
         guidance: Stream name -> scale w of v = v_null + w (v_text - v_null); 1 where absent.
         window: Reach of attention in blocks, as in the training mask.
+        eviction: What of a full window a token still sees, see `LingBotConfig`.
         fused: False runs a pass of its own for appended tokens, which is what fusion is measured against.
         chunk_tokens: Stream name -> tokens of one chunk, for a cache of fixed shapes (`StaticCache`); None for one that
             grows with what is in it, which is faster where shapes may change.
@@ -61,6 +65,7 @@ class LingBotSession(RolloutSession):
         null_text: Tensor | None = None,
         guidance: Mapping[str, float] | None = None,
         window: int,
+        eviction: str = "mask",
         fused: bool = True,
         chunk_tokens: Mapping[str, int] | None = None,
         used_channels: tuple[int, ...] | None = None,
@@ -78,6 +83,8 @@ class LingBotSession(RolloutSession):
             raise ValueError(f"null_text must be {tuple(text.shape[1:])} as text is, got {tuple(null_text.shape)}")
         self.frame_index = 0
         self.fused = fused
+        self._permanent = check_eviction(eviction) == "permanent"
+        self._evicted = 0
         self._transformer = transformer
         self._used_channels = used_channels
         self._batch = text.shape[0]
@@ -114,7 +121,8 @@ class LingBotSession(RolloutSession):
         """(block id, tokens, predicted) of everything that the current chunk can see, oldest first."""
         held = [(block.index, block.end - block.begin, block.predicted) for block in self._cache.blocks]
         held += [(part.index, self._tokens(part), part.predicted) for part in self._waiting]
-        return tuple(block for block in held if block[0] >= 2 * self._chunk - self._cache.window)
+        first = self._evicted if self._permanent else 2 * self._chunk - self._cache.window
+        return tuple(block for block in held if block[0] >= first)
 
     @torch.no_grad()
     def velocity(self, noisy: Mapping[str, Tensor], sigma: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -160,7 +168,15 @@ class LingBotSession(RolloutSession):
             sigma = clean.new_zeros(self._batch, clean.shape[2], dtype=torch.float32)
         index = 2 * self._chunk + STREAM_OFFSET[stream]
         self._waiting.append(
-            _Clean(index=index, stream=stream, x=clean, sigma=sigma, start=self.frame_index, predicted=predicted)
+            _Clean(
+                index=index,
+                stream=stream,
+                x=clean,
+                sigma=sigma,
+                start=self.frame_index,
+                predicted=predicted,
+                first=self._first(index),
+            )
         )
         if not predicted:
             self._observed[stream] = clean.shape[2]
@@ -198,15 +214,24 @@ class LingBotSession(RolloutSession):
             self._imagined = []
         if rows < self._rows and any(not part.predicted for part in self._waiting):
             self._write_waiting()
+        index = 2 * self._chunk + STREAM_OFFSET[stream]
         current = _Clean(
-            index=2 * self._chunk + STREAM_OFFSET[stream],
+            index=index,
             stream=stream,
             x=noisy,
             sigma=sigma,
             start=self.frame_index,
             predicted=True,
+            first=self._first(index),
         )
         return self._run([*self._waiting, current], rows=rows, velocity=True, tap=tap)
+
+    def _first(self, index: int) -> int:
+        """Lowest block that tokens of block `index` see, if they come now."""
+        first = index - self._cache.window
+        if self._permanent:
+            first = self._evicted = max(self._evicted, first)
+        return first
 
     def _write_waiting(self) -> None:
         if self._waiting:
@@ -216,7 +241,9 @@ class LingBotSession(RolloutSession):
         """One pass; the waiting tokens in it stay in the cache, a velocity's do not."""
         # This chunk's video may still come, or come again as it really was.
         self._cache.forget(min(parts[0].index, 2 * self._chunk))
-        self._cache.open([(part.index, self._tokens(part)) for part in parts], rows=rows)
+        self._cache.open(
+            [(part.index, self._tokens(part)) for part in parts], first=[part.first for part in parts], rows=rows
+        )
         text = self._text
         if rows < self._rows:
             text = [(k[:rows], v[:rows]) for k, v in text]

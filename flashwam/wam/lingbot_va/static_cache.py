@@ -46,13 +46,16 @@ class StaticCache(RolloutCache):
         self.where = self._place[:0]
         self.mask = torch.zeros(0, places, dtype=torch.bool, device=device)
 
-    def open(self, blocks: Sequence[tuple[int, int]], *, rows: int | None = None) -> None:
+    def open(
+        self, blocks: Sequence[tuple[int, int]], *, first: Sequence[int] | None = None, rows: int | None = None
+    ) -> None:
         """See `RolloutCache.open`; a block must have the size of its stream's chunk and not be held already."""
         for begin, end in self._temporary:
             self._held[begin:end] = _NOTHING
         held = {block.index for block in self.blocks}
         self._opened = []
-        for index, count in blocks:
+        lowest = self._place.new_empty(len(self._place))
+        for (index, count), seen_from in zip(blocks, self._first(blocks, first), strict=True):
             begin, size = self._of(index)
             if count > size:
                 raise ValueError(f"a block of {count} tokens does not fit a chunk of {size}: give whole chunks")
@@ -60,11 +63,12 @@ class StaticCache(RolloutCache):
                 raise RuntimeError(f"block {index} is in the cache already: call drop_predicted() first")
             self._opened.append((index, begin, begin + count))
             self._held[begin : begin + count] = index
+            lowest[begin : begin + count] = seen_from
         self._temporary = [(begin, end) for _, begin, end in self._opened]
         in_pass = [self._opened[-1], *self._opened[:-1]]
         self.where = torch.cat([self._place[begin:end] for _, begin, end in in_pass])
         own = self._held[self.where][:, None]
-        self.mask = (self._held <= own) & (self._held >= own - self.window)
+        self.mask = (self._held <= own) & (self._held >= lowest[self.where][:, None])
         self.rows = self.buffer.shape[2] if rows is None else rows
 
     def attend(self, layer: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

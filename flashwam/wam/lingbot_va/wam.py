@@ -103,6 +103,7 @@ class LingBotVA(WorldActionModel):
         chunk_frames: int,
         actions_per_frame: int,
         window_chunks: int,
+        eviction: str = "mask",
         attention: str = "sdpa",
         gradient_checkpointing: bool = False,
         matmul_dtype: str | None = None,
@@ -116,6 +117,7 @@ class LingBotVA(WorldActionModel):
             chunk_frames=chunk_frames,
             actions_per_frame=actions_per_frame,
             window_chunks=window_chunks,
+            eviction=eviction,
             matmul_dtype=matmul_dtype,
             rollout=rollout,
             used_channels=None if used_channels is None else tuple(used_channels),
@@ -237,6 +239,7 @@ class LingBotVA(WorldActionModel):
         null_text: Tensor | None = None,
         guidance: Mapping[str, float] | None = None,
         window_chunks: int | None = None,
+        eviction: str | None = None,
         fused: bool = True,
         static: bool | None = None,
         depth: int | None = None,
@@ -248,6 +251,7 @@ class LingBotVA(WorldActionModel):
             null_text: [L, D].
             guidance: Stream name -> scale.
             window_chunks: Replaces the model's own.
+            eviction: Replaces the model's own, see `LingBotConfig`.
             fused: As in `LingBotSession`.
             static: A cache of fixed shapes; the model's own choice if None.
             depth: As in `LingBotSession`.
@@ -259,6 +263,7 @@ class LingBotVA(WorldActionModel):
             null_text=null_text,
             guidance=guidance,
             window=window_chunks or self.window_chunks,
+            eviction=eviction or self.config.eviction,
             fused=fused,
             chunk_tokens=self._chunk_tokens() if static else None,
             used_channels=self.config.used_channels,
