@@ -2,17 +2,14 @@
 """From a released checkpoint and a released data set to a served student, in their own layouts at a tiny size."""
 
 import json
-import sys
 from pathlib import Path
 
+import lerobot_sets
 import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
 from safetensors.torch import load_file, save_file
-
-sys.path.insert(0, str(Path(__file__).parent / "data"))
-import lerobot_sets
 
 from flashwam import pipeline
 from flashwam.config import load_recipe

@@ -2,14 +2,10 @@
 """A model on disk says how it must be sampled, and is refused where that is not known."""
 
 import json
-import sys
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent / "distillation"))
 from distill_toys import ToyWam
 
 from flashwam.core.streams import StreamSpec

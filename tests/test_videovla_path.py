@@ -2,7 +2,6 @@
 """From a released CogVideoX checkpoint and a robot's raw episodes to a served student, in their layouts at a tiny size."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 from tiny_models import TINY_NETWORK, tiny_cogvideox
 
 pytest.importorskip("av")
-sys.path.insert(0, str(Path(__file__).parent / "data"))
 from raw_sets import CAMERAS, write_v2
 
 from flashwam import pipeline

@@ -1,13 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real distillation's gradients, logged by the loop, lie on the theory's |b|."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "distill"))
-
 from distill_toys import GaussianTeacher, ToySource, ToyWam
 
 from flashwam.core.streams import StreamSpec

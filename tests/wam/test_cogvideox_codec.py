@@ -2,7 +2,6 @@
 """What a robot's raw episodes are converted to, and what the closed loop sees of the same pictures and actions."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from tiny_models import tiny_cogvideox
 from torch.testing import assert_close
 
 pytest.importorskip("av")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
 from raw_sets import CAMERAS, actions, write_v2
 
 from flashwam.data.actions import ActionNorm
