@@ -18,7 +18,7 @@ from flashwam.provenance import provenance
 from flashwam.recipe import WamConfig
 from flashwam.wam import family, load
 from flashwam.wam.base import WorldActionModel
-from flashwam.wam.files import FAMILY_FILES, files_for_preset, files_of
+from flashwam.wam.files import FAMILY_FILES, files_for_preset, files_of, files_that_say_how
 from flashwam.wam.hub import push_folder
 
 __all__ = [
@@ -126,7 +126,8 @@ def load_wam(folder: Path | str, *, preset: str | None = None, **options: Any) -
 
     Args:
         folder: The model's folder.
-        preset: For a checkpoint without `flashwam.json`: a family's name for its settings, see `FamilyFiles`.
+        preset: For a checkpoint without `flashwam.json`: a family's name for its settings, see `FamilyFiles`. One
+            that says itself how it is run, such as a LeRobot policy, needs none.
         options: For the family's `from_pretrained`, such as device or dtype.
 
     Raises:
@@ -138,6 +139,10 @@ def load_wam(folder: Path | str, *, preset: str | None = None, **options: Any) -
         if (Path(folder) / INFO_FILE).is_file():
             raise ValueError(f"{Path(folder) / INFO_FILE} says how {folder} is sampled; leave preset {preset!r} out")
         model, kind, streams, extra = files_for_preset(preset).load(Path(folder), preset=preset, **options)
+        return model, WamInfo(kind=kind, streams=streams, extra=extra)
+    own = None if (Path(folder) / INFO_FILE).is_file() else files_that_say_how(Path(folder))
+    if own is not None:
+        model, kind, streams, extra = own.load(Path(folder), preset=None, **options)
         return model, WamInfo(kind=kind, streams=streams, extra=extra)
     content = read_info(folder)
     kind, configs = content.pop("kind", None), content.pop("streams", None)

@@ -20,7 +20,7 @@ from flashwam.data.episodes import CAMERA
 from flashwam.sampling import Rollout, StreamSampler, parse_nfe, samplers_for
 from flashwam.student import load_wam, model_folder
 from flashwam.wam.base import WorldActionModel
-from flashwam.wam.files import files_for_preset, files_of_codec
+from flashwam.wam.files import files_for_preset, files_of_codec, files_that_say_how
 
 __all__ = ["FrameCodec", "ObservationCodec", "PolicySession", "ServedModel", "describe_sampling", "load_served"]
 
@@ -151,7 +151,10 @@ def _codec(
     folder: Path, wam: WorldActionModel, device: str, *, preset: str | None, base: str | Path | None
 ) -> tuple[Callable[[], ObservationCodec], dict[str, Any]]:
     """What makes an episode's codec, and what a client must know of it."""
-    files = files_of_codec(folder) if preset is None else files_for_preset(preset)
+    if preset is None:
+        files = files_of_codec(folder) or files_that_say_how(folder)
+    else:
+        files = files_for_preset(preset)
     if files is None:
         if base is not None:
             raise ValueError(f"{folder} has codecs of its own; a base checkpoint is for models that lack them")

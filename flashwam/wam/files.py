@@ -16,7 +16,15 @@ from flashwam.data.codec import CODEC_FILE
 from flashwam.data.pictures import PictureDecoder
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["FAMILY_FILES", "FamilyFiles", "all_files", "files_for_preset", "files_of", "files_of_codec"]
+__all__ = [
+    "FAMILY_FILES",
+    "FamilyFiles",
+    "all_files",
+    "files_for_preset",
+    "files_of",
+    "files_of_codec",
+    "files_that_say_how",
+]
 
 FAMILY_FILES = {
     "cogvideox": "flashwam.wam.cogvideox.files:CogVideoXFiles",
@@ -49,11 +57,21 @@ class FamilyFiles(ABC):
             ValueError: it is damaged.
         """
 
+    def says_how(self, folder: Path) -> bool:
+        """Whether another tool's checkpoint says itself how it is run, so that it needs no preset."""
+        return False
+
     @abstractmethod
     def load(
-        self, folder: Path, *, preset: str, **options: Any
+        self, folder: Path, *, preset: str | None, **options: Any
     ) -> tuple[WorldActionModel, str, Mapping[str, StreamSpec], dict[str, Any]]:
-        """A checkpoint of another tool under a preset: model, kind, streams, and what else is known."""
+        """A checkpoint of another tool: model, kind, streams, and what else is known.
+
+        Args:
+            folder: The checkpoint.
+            preset: Whose settings; None for a checkpoint that `says_how`.
+            options: For the family's `from_pretrained`.
+        """
 
     def import_weights(self, source: Path, target: Path) -> None:
         """Writes another tool's weights, in a layout that no model is loaded from, as a model folder.
@@ -128,6 +146,11 @@ def files_for_preset(preset: str) -> FamilyFiles:
             return files
     known = sorted(name for files in all_files() for name in files.presets)
     raise ValueError(f"unknown preset {preset!r}; expected one of {known}")
+
+
+def files_that_say_how(folder: Path) -> FamilyFiles | None:
+    """Of the family whose checkpoint this is, where it says itself how it is run; None for any other folder."""
+    return next((files for files in all_files() if files.says_how(folder)), None)
 
 
 def files_of_codec(folder: Path) -> FamilyFiles | None:

@@ -43,7 +43,7 @@ class CogVideoXFiles(FamilyFiles):
         return describe_checkpoint(folder)
 
     def load(
-        self, folder: Path, *, preset: str, **options: Any
+        self, folder: Path, *, preset: str | None, **options: Any
     ) -> tuple[WorldActionModel, str, Mapping[str, StreamSpec], dict[str, Any]]:
         """See `FamilyFiles.load`; the folder is what `import_weights` wrote."""
         settings = find_preset(preset)

@@ -18,6 +18,7 @@ from flashwam.data.actions import ActionNorm
 from flashwam.data.cameras import CameraLayout
 from flashwam.wam.codec import CodecNote, CodecSession, RobotCodec
 from flashwam.wam.lingbot_va.config import FAMILY
+from flashwam.wam.lingbot_va.presets import Preset
 from flashwam.wam.lingbot_va.presets import preset as find_preset
 from flashwam.wam.lingbot_va.prompts import PromptEncoder
 from flashwam.wam.lingbot_va.vae import PICTURES_PER_FRAME, WanVae
@@ -61,7 +62,7 @@ class LingBotCodec(RobotCodec):
     def from_pretrained(
         cls,
         checkpoint: str | Path,
-        preset: str,
+        preset: str | Preset,
         *,
         clip: float | None = None,
         text_cache: str | Path | None = None,
@@ -74,14 +75,14 @@ class LingBotCodec(RobotCodec):
         Args:
             checkpoint: Holds ``vae/`` and, unless every prompt is cached, ``text_encoder/`` and ``tokenizer/``. For a
                 fine-tune that ships only ``transformer/``, the base checkpoint.
-            preset: Name in `presets.PRESETS`.
+            preset: Name in `presets.PRESETS`, or the settings themselves.
             clip: See `ActionNorm`.
             text_cache: Folder of prompts that were embedded before; ``text_cache/`` of the checkpoint if None.
             dtype: Of the autoencoder. Prompts are embedded in bfloat16, as those of the data are.
             device: Of the autoencoder.
             text_device: Of the text encoder, which runs once a prompt.
         """
-        settings = find_preset(preset)
+        settings = find_preset(preset) if isinstance(preset, str) else preset
         return cls._around(
             settings.cameras,
             settings.actions(clip=clip),

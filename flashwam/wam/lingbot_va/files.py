@@ -18,9 +18,11 @@ from flashwam.wam.lingbot_va.codec import LingBotCodec
 from flashwam.wam.lingbot_va.config import FAMILY
 from flashwam.wam.lingbot_va.describe import describe_checkpoint
 from flashwam.wam.lingbot_va.encoders import wan_encoders
+from flashwam.wam.lingbot_va.lerobot import frozen_parts, lerobot_preset
 from flashwam.wam.lingbot_va.pictures import WanPictures
 from flashwam.wam.lingbot_va.presets import PRESETS
 from flashwam.wam.lingbot_va.presets import preset as find_preset
+from flashwam.wam.lingbot_va.settings import says_how
 from flashwam.wam.lingbot_va.wam import LingBotVA
 
 __all__ = ["LingBotFiles"]
@@ -40,15 +42,22 @@ class LingBotFiles(FamilyFiles):
         """See `FamilyFiles.describe`."""
         return describe_checkpoint(folder)
 
+    def says_how(self, folder: Path) -> bool:
+        """See `FamilyFiles.says_how`."""
+        try:
+            return says_how(find_transformer(folder))
+        except (FileNotFoundError, ValueError):
+            return False
+
     def load(
-        self, folder: Path, *, preset: str, **options: Any
+        self, folder: Path, *, preset: str | None, **options: Any
     ) -> tuple[WorldActionModel, str, Mapping[str, StreamSpec], dict[str, Any]]:
         """See `FamilyFiles.load`; a step of the Flash-WAM release is a student, all else a teacher."""
-        settings = find_preset(preset)
-        layout = find_transformer(folder, role=options.get("role")).layout
-        student = layout == "flash-wam"
+        source = find_transformer(folder, role=options.get("role"))
         model = LingBotVA.from_pretrained(folder, preset=preset, **options)
-        extra = {"name": folder.resolve().name, "preset": preset, "layout": layout}
+        settings = lerobot_preset(source) if preset is None else find_preset(preset)
+        student = source.layout == "flash-wam"
+        extra = {"name": folder.resolve().name, "preset": settings.name, "layout": source.layout}
         streams = settings.released_student if student else settings.streams
         return model, "student" if student else "teacher", streams, extra
 
@@ -69,10 +78,14 @@ class LingBotFiles(FamilyFiles):
     ) -> tuple[Callable[[], Any], dict[str, Any]]:
         """See `FamilyFiles.codec`."""
         options = {"dtype": dtype, "device": device, "text_device": "cpu"}
-        if preset is None:
-            codec = LingBotCodec.load(folder, checkpoint=base, **options)
-        else:
+        if preset is not None:
             codec = LingBotCodec.from_pretrained(base or folder, preset, **options)
+        elif self.says_how(folder):
+            source = find_transformer(folder)
+            checkpoint = base or frozen_parts(source)
+            codec = LingBotCodec.from_pretrained(checkpoint, lerobot_preset(source), **options)
+        else:
+            codec = LingBotCodec.load(folder, checkpoint=base, **options)
         return codec.open, codec.facts
 
     def note_codec(

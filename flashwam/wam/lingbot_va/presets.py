@@ -25,12 +25,12 @@ class Preset:
         cameras: Keys, order, sizes and arrangement.
         chunk_frames: Latent frames drawn at a time.
         actions_per_frame: Controls per latent frame.
-        attn_window: Blocks the original's cache has room for, the one in flight included.
+        attn_window: Blocks the original's cache has room for, the one in flight included; it keeps whole chunks.
         video_steps: Steps of the video stream.
         action_steps: Steps of the action stream.
         action_shift: Shift of the action stream; the video stream's is 5 everywhere.
         used: Model channel of every control, in the client's order.
-        q01: 1 % quantile of the model channels, by channel; 0 where absent.
+        q01: 1 % quantile of the model channels, by channel; 0 where absent. None where nobody says.
         q99: 99 % quantile, likewise.
         video_shift: Shift of the video stream.
         guidance: Scale of the video stream's guidance.
@@ -46,8 +46,8 @@ class Preset:
     action_steps: int
     action_shift: float
     used: tuple[int, ...]
-    q01: tuple[float, ...]
-    q99: tuple[float, ...]
+    q01: tuple[float, ...] | None
+    q99: tuple[float, ...] | None
     video_shift: float = 5.0
     guidance: float = 5.0
     action_guidance: float = 1.0
@@ -59,7 +59,7 @@ class Preset:
             latent_size=self.cameras.latent_size,
             chunk_frames=self.chunk_frames,
             actions_per_frame=self.actions_per_frame,
-            window_chunks=self.attn_window - 1,
+            window_chunks=2 * (self.attn_window // 2) - 1,
             eviction="permanent",
             used_channels=self.used,
         )
@@ -93,7 +93,16 @@ class Preset:
         }
 
     def actions(self, *, clip: float | None = None) -> ActionNorm:
-        """Normalisation of the controls; the first release did not clip, later ones do at 1.5."""
+        """Normalisation of the controls; the first release did not clip, later ones do at 1.5.
+
+        Raises:
+            ValueError: The quantiles are not known.
+        """
+        if self.q01 is None or self.q99 is None:
+            raise ValueError(
+                f"settings {self.name!r} know no quantiles of the actions: put LeRobot's policy_postprocessor.json and "
+                f"its state file beside config.json, or name one of the presets {', '.join(PRESETS)}"
+            )
         return ActionNorm(q01=self.q01, q99=self.q99, used=self.used, clip=clip)
 
 

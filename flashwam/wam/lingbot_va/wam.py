@@ -19,10 +19,11 @@ from flashwam.wam.base import WorldActionModel
 from flashwam.wam.hub import push_folder
 from flashwam.wam.lingbot_va.checkpoint import find_transformer, load_transformer, network_config
 from flashwam.wam.lingbot_va.config import FILE_NAME, LingBotConfig
+from flashwam.wam.lingbot_va.lerobot import say_recipe_differences
 from flashwam.wam.lingbot_va.masks import block_ids
 from flashwam.wam.lingbot_va.patches import keep_used
-from flashwam.wam.lingbot_va.presets import preset as find_preset
 from flashwam.wam.lingbot_va.session import LingBotSession
+from flashwam.wam.lingbot_va.settings import says_how, settings_of
 from flashwam.wam.lingbot_va.transformer import WanTransformer3DModel
 from flashwam.wam.taps import FeatureTap
 
@@ -164,6 +165,8 @@ class LingBotVA(WorldActionModel):
                 f"{source.folder} does not hold the network that was asked for: expected {wrong}, got "
                 f"{ ({k: own.get(k) for k in wrong}) }"
             )
+        if says_how(source):
+            say_recipe_differences(config, source)
         network = load_transformer(folder, role=role, dtype=dtype, device=device)
         return cls(network, config, attention=attention, gradient_checkpointing=gradient_checkpointing)
 
@@ -326,7 +329,8 @@ class LingBotVA(WorldActionModel):
 
         Args:
             folder: What `save_pretrained` wrote, or another tool's checkpoint.
-            preset: Name in `presets.PRESETS`, for a checkpoint without ``wam.json``.
+            preset: Name in `presets.PRESETS`, for a checkpoint without ``wam.json``; a LeRobot policy says itself
+                what a preset would, and what a named one changes of that is logged.
             role: Which student of the Flash-WAM release, see `find_transformer`.
             dtype: Dtype of the parameters; that of the files by default.
             device: Where they go.
@@ -339,12 +343,13 @@ class LingBotVA(WorldActionModel):
             ValueError: Keys do not fit, or it is not clear how a rollout is shaped.
         """
         source = find_transformer(folder, role=role)
-        if preset is None:
-            config = LingBotConfig.load(source.root)
-        elif (source.root / FILE_NAME).is_file():
+        noted = (source.root / FILE_NAME).is_file()
+        if noted and preset is not None:
             raise ValueError(f"{source.root / FILE_NAME} says how {folder} is run; leave preset {preset!r} out")
+        if preset is None and (noted or not says_how(source)):
+            config = LingBotConfig.load(source.root)
         else:
-            config = find_preset(preset).config
+            config = settings_of(source, preset).config
         if rollout is not None:
             config = replace(config, rollout=rollout)
         transformer = load_transformer(folder, role=role, dtype=dtype, device=device)
