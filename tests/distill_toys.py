@@ -45,7 +45,7 @@ class ToyWam(WorldActionModel):
         frames = next(iter(noisy.values())).shape[2]
         chunk = context.get("chunk_frames") or self.chunk_frames
         clean_sigma = context.get("clean_sigma") or {}
-        level = sum((s.mean(1) for s in clean_sigma.values()), torch.zeros(batch))
+        level = sum((s.mean(1) for s in clean_sigma.values()), context["text"].new_zeros(batch))
         text = context["text"].mean(1)[:, None].expand(-1, frames, -1)
         out = {}
         for position, name in enumerate(n for n in self.streams):

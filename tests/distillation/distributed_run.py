@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 from distill_toys import GaussianTeacher, ToySource, ToyWam
-from test_methods_on_lingbot import Waves
-from test_methods_on_lingbot import make as lingbot_model
+from waves import Waves
+from waves import make as lingbot_model
 
 from flashwam.core.batch import Batch
 from flashwam.core.streams import StreamSpec

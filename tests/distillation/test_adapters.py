@@ -6,8 +6,8 @@ import copy
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_methods_on_lingbot import STREAMS, Waves, loop, make
 from torch.testing import assert_close
+from waves import STREAMS, Waves, loop, make
 
 import flashwam
 from flashwam.core.streams import StreamSpec

@@ -4,19 +4,18 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pytest
 import torch
+from foresight_toys import SPREAD, Colour, Dye, Observations, World
 from tiny_models import tiny_codec, tiny_joint_wam, tiny_wam
-from torch import Tensor
 
 from flashwam.core.batch import Batch
 from flashwam.core.edm import EDMSchedule
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.streams import StreamSpec
-from flashwam.data.pictures import FramePictures, PictureDecoder
+from flashwam.data.pictures import FramePictures
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods import Foresight, make_method
 from flashwam.distillation.setup import Setup
@@ -25,120 +24,8 @@ from flashwam.policies.foresight import ForesightPolicy
 from flashwam.recipe import DataConfig, LoopConfig, Recipe, WamConfig
 from flashwam.sampling import Rollout, samplers_for
 from flashwam.student import load_wam, save_wam
-from flashwam.targets.providers import TargetProvider
 from flashwam.targets.scene import SceneEncoder
 from flashwam.targets.source import pool_number
-from flashwam.wam import WorldActionModel
-
-SPREAD = {"observation": 0.6, "noise": 0.8}
-
-
-class World(WorldActionModel):
-    """The coming video is 0.6 o + 0.8 z: o is observed, z is the noise it is drawn from; a look shows z."""
-
-    streams = ("video", "action")
-    chunk_frames = 2
-    shapes = MappingProxyType({"video": (3, 1, 1), "action": (2, 1, 1)})
-    feature_blocks = 1
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.unused = torch.nn.Parameter(torch.zeros(1))
-
-    def velocity(self, noisy, sigma, clean, context):
-        out = {}
-        for name, x in noisy.items():
-            level = sigma[name][:, None, :, None, None].clamp(min=1e-6)
-            if name == "action":
-                out[name] = x / level
-                continue
-            seen = SPREAD["observation"] * x[:, :, :1]
-            # x = (1 - s) (m + 0.8 z) + s z says which z it came from.
-            z = (x - (1 - level) * seen) / ((1 - level) * SPREAD["noise"] + level)
-            out[name] = z - (seen + SPREAD["noise"] * z)
-        return out
-
-    def feature_width(self, blocks):
-        return 48
-
-    def features(self, noisy, sigma, clean, context, *, blocks):
-        mix = torch.randn(48, 3, generator=torch.Generator().manual_seed(0))
-        shift = torch.linspace(-1, 1, 48)[:, None, None, None]
-        return torch.tanh(0.5 * torch.einsum("oc,bcfhw->bofhw", mix, noisy["video"]) + shift)
-
-
-class Colour(TargetProvider):
-    """A picture's mean colour, a vision model of one place."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = torch.nn.Parameter(torch.ones(1))
-        self.width = 3
-
-    def describe(self) -> str:
-        return "mean colour"
-
-    def look(self, pictures: Tensor) -> Tensor:
-        return self.scale * (pictures.float().mean((1, 2)) - 128)[..., None, None] / 25
-
-    def settings(self) -> dict[str, Any]:
-        return {}
-
-    def save_weights(self, folder: Path) -> None:
-        """Nothing to write."""
-
-    @classmethod
-    def from_folder(cls, folder: Path, settings: Mapping[str, Any]) -> "Colour":
-        return cls()
-
-    @classmethod
-    def build(cls, options: Mapping[str, Any], *, root: Path, seed: int) -> "Colour":
-        return cls()
-
-
-class Dye(PictureDecoder):
-    """Latents of three channels as the colour of one pixel."""
-
-    def pictures(self, latents: Tensor) -> Tensor:
-        return (latents * 25 + 128).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 4, 1)
-
-    def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
-
-    @classmethod
-    def load(cls, folder: Path) -> "Dye":
-        return cls()
-
-    @property
-    def parameter_count(self) -> int:
-        return 0
-
-
-class Observations:
-    """Windows of one chunk: the observation is unit Gaussian, the future that was recorded another draw."""
-
-    def __init__(self, shapes=World.shapes, text: int = 4, frames: int = 2) -> None:
-        self.shapes, self.text, self.frames = shapes, text, frames
-
-    def batch(self, indices: list[int]) -> Batch:
-        clean: dict[str, list[Tensor]] = {name: [] for name in self.shapes}
-        for i in indices:
-            generator = torch.Generator().manual_seed(1000 + i)
-            for name, (c, h, w) in self.shapes.items():
-                clean[name].append(torch.randn(c, self.frames, h, w, generator=generator))
-        data = {name: torch.stack(parts) for name, parts in clean.items()}
-        given = torch.zeros(len(indices), self.frames, dtype=torch.bool)
-        given[:, 0] = True
-        mask = {name: torch.ones(len(indices), 1, self.frames, 1, 1, dtype=torch.bool) for name in data}
-        return Batch(
-            clean=data,
-            history=data,
-            mask=mask,
-            given=given,
-            text=torch.zeros(len(indices), 2, self.text),
-            null_text=torch.zeros(2, self.text),
-            index=torch.tensor(indices),
-        )
 
 
 def streams(**action: Any) -> dict[str, StreamSpec]:
