@@ -101,6 +101,10 @@ class Linear(ConsistencyFunction):
 class LCM(ConsistencyFunction):
     """Karras boundary scalings on the flow path ("variance preserving" in Flash-WAM).
 
+    Named as Flash-WAM names it: the boundary function of Karras et al. (arXiv 2206.00364) and of consistency models,
+    with `sigma_data`. It is not what diffusers' `LCMScheduler` computes: that one takes a scaled timestep for sigma and
+    draws fresh noise between steps, so a student of the one is not to be sampled by the other.
+
     c_skip = d^2 / (sigma^2 + d^2), c_out = sigma d / sqrt(sigma^2 + d^2), a = c_skip + c_out, b = -c_out sigma.
 
     Args:

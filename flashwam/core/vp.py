@@ -39,7 +39,7 @@ class VPSchedule(Schedule):
 
     u = 1 is index 999, pure noise; u = 0 is the virtual index -1, clean data, since index 0 still carries noise.
     Between entries sigma(u) is linear. `sampling_grid(N)` visits the indices 999, 999 - 1000 / N, ... ("trailing"
-    spacing) where N divides 1000.
+    spacing), rounded as diffusers' schedulers round them where N does not divide 1000.
 
     Args:
         snr_shift: Divisor of the signal-to-noise ratio before the rescaling: 3 for CogVideoX-2b, 1 for 5b.
@@ -114,6 +114,21 @@ class VPSchedule(Schedule):
             return float(self.density(torch.tensor(sigma, dtype=torch.float64)))
         _, _, width = self._interval(sigma)
         return 1 / (TRAINING_POINTS * width)
+
+    def sampling_grid(self, steps: int) -> Tensor:
+        """Levels of the table that a sampler of `steps` steps visits, with the final 0: [steps + 1], float64.
+
+        Raises:
+            ValueError: for fewer than 1 or more than 1000 steps.
+        """
+        import numpy as np
+
+        if not 1 <= steps <= TRAINING_POINTS:
+            raise ValueError(f"a sampler on a table of {TRAINING_POINTS} entries needs 1 to as many steps; got {steps}")
+        # numpy's own arithmetic and rounding, so that halves fall to the side that they fall to in diffusers.
+        above = np.round(np.arange(TRAINING_POINTS, 0, -TRAINING_POINTS / steps))[:steps].astype(np.int64)
+        levels = self.levels()
+        return torch.cat([levels[torch.from_numpy(above)], levels[:1]])
 
     def training_weights(self, points: int = TRAINING_POINTS) -> Tensor:
         """1 / (alpha + s)^2, which makes the flow-matching loss the plain mean squared error of v: [points], float64.

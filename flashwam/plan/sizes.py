@@ -2,7 +2,9 @@
 """How large a model is, without memory for its weights, and what a training pass keeps for its backward pass."""
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from flashwam.data.text import TEXT_LENGTH, TEXT_WIDTH
 from flashwam.recipe import Recipe
 from flashwam.wam import family, load
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.files import files_of
 
 __all__ = [
     "ACTIVATION_FORMULA",
@@ -69,8 +72,13 @@ def meta_model(recipe: Recipe) -> WorldActionModel:
     """The recipe's model on the meta device; one that only a folder describes is loaded.
 
     Raises:
-        ValueError: the recipe has neither a config nor a folder.
+        ValueError: the recipe has neither a config nor a folder, or the folder is there and its family refuses it.
     """
+    files, folder = files_of(recipe.wam.family), recipe.wam.pretrained
+    if files is not None and folder is not None and Path(folder).is_dir():
+        # Planning needs no weights; those of another tool that are there already must be usable.
+        with suppress(FileNotFoundError):
+            files.describe(Path(folder))
     if recipe.wam.config:
         with torch.device("meta"):
             return family(recipe.wam.family).create(**recipe.wam.config)

@@ -241,6 +241,12 @@ def test_sampling_visits_trailing_indices_and_ends_clean(steps):
     assert expected == known.get(steps, expected)
 
 
+@pytest.mark.parametrize("steps", [0, -3, 1001])
+def test_more_steps_than_the_table_has_are_refused(steps):
+    with pytest.raises(ValueError, match=rf"1 to as many steps; got {steps}"):
+        VPSchedule().sampling_grid(steps)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"snr_shift": 0}, "snr_shift must be"), ({"snr_shift": float("nan")}, "snr_shift must be"),

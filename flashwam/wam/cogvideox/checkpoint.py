@@ -12,7 +12,7 @@ from diffusers import CogVideoXTransformer3DModel
 from diffusers.models.modeling_utils import ModelMixin
 
 from flashwam.wam.cogvideox.config import FILE_NAME
-from flashwam.wam.cogvideox.presets import SNR_SHIFTS, network_name
+from flashwam.wam.cogvideox.presets import SNR_SHIFTS, check_version, network_name
 from flashwam.wam.weights import key_problems, read_config, read_header, weight_files
 
 __all__ = [
@@ -70,7 +70,7 @@ def find_transformer(path: str | Path) -> TransformerSource:
 
     Raises:
         FileNotFoundError: There is no such folder, or no CogVideoX transformer in it.
-        ValueError: The configuration is no JSON.
+        ValueError: The configuration is no JSON, or CogVideoX 1.5's.
     """
     path = Path(path)
     if not path.is_dir():
@@ -89,6 +89,10 @@ def find_transformer(path: str | Path) -> TransformerSource:
     if content.get("_class_name") != expected:
         got = f"describes a {content.get('_class_name')}" if content else "is missing"
         raise FileNotFoundError(f"{path} holds no {expected}: {file} {got}")
+    try:
+        check_version(content)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
     return TransformerSource(layout=layout, root=path, folder=folder, origin=content)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from flashwam.wam.cogvideox.action import ActionModule
 from flashwam.wam.cogvideox.config import ROPE_MODES
+from flashwam.wam.cogvideox.presets import check_version
 from flashwam.wam.cogvideox.rope import rotary_table
 from flashwam.wam.cogvideox.timegroups import group_times, take_time_groups
 from flashwam.wam.taps import FeatureTap
@@ -39,11 +40,7 @@ class CogVideoXActionNetwork(nn.Module):
     ) -> None:
         super().__init__()
         config = transformer.config
-        if config.patch_size_t is not None or config.ofs_embed_dim is not None:
-            raise ValueError(
-                "CogVideoX 1.5 (patch_size_t, ofs_embed_dim) is not supported; expected CogVideoX-2b, -5b or -5b-I2V, "
-                f"got patch_size_t {config.patch_size_t}, ofs_embed_dim {config.ofs_embed_dim}"
-            )
+        check_version(config)
         own = (config.num_attention_heads * config.attention_head_dim, config.time_embed_dim)
         if own != (action.config.width, action.config.time_dim):
             raise ValueError(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The networks that CogVideoX was released in, and how VideoVLA's authors run theirs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,16 @@ from flashwam.data.cameras import CameraLayout
 from flashwam.data.episodes import CAMERA
 from flashwam.wam.cogvideox.config import PIXELS_PER_LATENT, CogVideoXConfig
 
-__all__ = ["NETWORKS", "PRESETS", "SNR_SHIFTS", "Preset", "network_name", "network_options", "preset"]
+__all__ = [
+    "NETWORKS",
+    "PRESETS",
+    "SNR_SHIFTS",
+    "Preset",
+    "check_version",
+    "network_name",
+    "network_options",
+    "preset",
+]
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "2b": {"num_attention_heads": 30, "num_layers": 30},
@@ -37,6 +47,20 @@ def network_options(name: str) -> dict[str, Any]:
     if name not in NETWORKS:
         raise ValueError(f"unknown network {name!r}; expected one of {sorted(NETWORKS)}")
     return dict(NETWORKS[name])
+
+
+def check_version(options: Mapping[str, Any]) -> None:
+    """Refuses a transformer of CogVideoX 1.5, by the keywords that only it has.
+
+    Raises:
+        ValueError: It is one.
+    """
+    newer = {name: options.get(name) for name in ("patch_size_t", "ofs_embed_dim")}
+    if any(value is not None for value in newer.values()):
+        raise ValueError(
+            "CogVideoX 1.5 (patch_size_t, ofs_embed_dim) is not supported; expected CogVideoX-2b, -5b or -5b-I2V, got "
+            + ", ".join(f"{name} {value}" for name, value in newer.items())
+        )
 
 
 def network_name(options: dict[str, Any]) -> str | None:

@@ -27,7 +27,7 @@ from flashwam.wam.cogvideox.config import CogVideoXConfig
 from flashwam.wam.cogvideox.coordinates import network_state, network_timestep, shared_levels, velocity_from_data
 from flashwam.wam.cogvideox.fitting import fitted_transformer, fresh_positions, table_size
 from flashwam.wam.cogvideox.network import CogVideoXActionNetwork
-from flashwam.wam.cogvideox.presets import SNR_SHIFTS, network_options
+from flashwam.wam.cogvideox.presets import SNR_SHIFTS, check_version, network_options
 from flashwam.wam.taps import FeatureTap
 
 __all__ = ["CogVideoX"]
@@ -134,6 +134,7 @@ class CogVideoX(WorldActionModel):
         named, noise = ({}, {}) if network is None else (network_options(network), {"snr_shift": SNR_SHIFTS[network]})
         config, given = _split({**noise, **options})
         full = network_config({**named, **given})
+        check_version(full)
         blocks = 2 if config.conditioning == "channel_concat" else 1
         fitted: dict[str, Any] = {"in_channels": blocks * full["out_channels"]}
         if full["use_learned_positional_embeddings"] or not full["use_rotary_positional_embeddings"]:
