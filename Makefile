@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Needs make and Python 3.11 or newer; everything else is installed into .venv.
 #   make demo    from nothing to a one-step student and its report (PRESET=smoke|quick|full)
-#   make test    the tests
+#   make test    the tests, on the CPU
+#   make test-gpu  a minute of tests that compare a GPU with the CPU
 #   make lint    ruff; make format rewrites
 
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3; do \
@@ -23,7 +24,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo test test-gpu lint format clean
 
 help:
 	@sed -n 's/^#   \(make .*\)/  \1/p' Makefile
@@ -51,6 +52,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-gpu: $(STAMP)
+	FLASHWAM_TEST_DEVICE=$${FLASHWAM_TEST_DEVICE:-cuda} $(BIN)/python -m pytest tests/gpu
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
