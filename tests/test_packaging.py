@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an installed package brings along is what the repository holds."""
+
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARE = "share/flashwam"
+SOURCES = ("flashwam", "tests", "analysis", "benchmarks")
+
+
+@pytest.fixture(scope="module")
+def setup() -> ConfigParser:
+    parser = ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    return parser
+
+
+def test_every_recipe_is_installed_where_it_is_looked_for(setup):
+    """`extends` and short names follow folders, so every folder has to be named, and under its own name."""
+    installed = {}
+    for target, patterns in setup["options.data_files"].items():
+        for pattern in patterns.split():
+            found = list(ROOT.glob(pattern))
+            assert found, f"{pattern} names nothing"
+            installed |= {path: f"{target}/{path.name}" for path in found}
+    recipes = {path: f"{SHARE}/{path.relative_to(ROOT)}" for path in (ROOT / "recipes").rglob("*.yaml")}
+    assert installed == recipes
+
+
+def test_the_license_that_sources_name_is_there(setup):
+    assert setup["metadata"]["license"] == "Apache-2.0"
+    assert "Apache License\n                           Version 2.0" in (ROOT / "LICENSE").read_text()
+    assert set(setup["metadata"]["license_files"].split()) == {"LICENSE", "NOTICE"}
+    assert (ROOT / "NOTICE").is_file()
+    sources = [path for folder in SOURCES for path in (ROOT / folder).rglob("*.py")]
+    assert len(sources) > 300
+    assert not [str(path) for path in sources if "SPDX-License-Identifier: Apache-2.0" not in path.open().readline()]
