@@ -4,23 +4,25 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from flashwam.core.paths import user_path
 from flashwam.data.episodes import atomic_write
+from flashwam.layers import layer_of, merge, read_override, read_yaml, resolve
 from flashwam.provenance import provenance
 from flashwam.recipe import Recipe
-from flashwam.schema import Origins, build_recipe, check_keys, plain
+from flashwam.schema import Origins, build_recipe, check_free, check_keys, default_value, plain
 
 __all__ = ["differences", "find_recipe", "load_recipe", "prepare_run", "read_overrides", "run_folder", "to_yaml"]
 
 EXTENDS = "extends"
 RECIPE_FILE = "recipe.yaml"
 PROVENANCE_FILE = "provenance.json"
+_SHOWN = 200
 _SHIPPED = (Path(__file__).resolve().parents[1] / "recipes", Path(sys.prefix) / "share" / "flashwam" / "recipes")
 
 
@@ -36,12 +38,12 @@ _Dumper.add_representer(
 def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Reads a recipe.
 
-    A file may name others in `extends` (one, or a list; relative to itself), which are merged first. Mappings merge,
-    lists and values replace. `name` (by default the file's own) and `run_dir` are not inherited.
+    A file may name others in `extends` (one, or a list; relative to itself, or a short name), which are merged first.
+    Mappings merge, lists and values replace. `name` (by default the file's own) and `run_dir` are not inherited.
 
     Args:
         path_or_name: A YAML file, a run folder, or a short name such as "flash_wam" or "metaworld/flash_wam".
-        overrides: Dotted, such as "distill.steps=500" or "streams.video.consistency=linear".
+        overrides: Dotted, such as "distill.steps=500", "streams.video.anchors=4" or "data.tasks[0]=reach-wall".
 
     Raises:
         FileNotFoundError: There is no such recipe; the message lists those there are.
@@ -51,10 +53,7 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Reci
     merged, origins = _read(path, ())
     for override in overrides:
         merged = _override(merged, override, origins)
-    try:
-        values = OmegaConf.to_container(merged, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ValueError(f"{path}: {_first_line(error)}") from error
+    values = resolve(merged, origins.of)
     values.setdefault("name", path.stem)
     return build_recipe(values, origins=origins)
 
@@ -65,25 +64,48 @@ def find_recipe(path_or_name: str | Path) -> Path:
     Of several that a name fits the one in the fewest folders is meant: "flash_wam" is metaworld/flash_wam, while
     lingbot_va/libero/flash_wam needs its folder too ("libero/flash_wam").
     """
-    path = Path(path_or_name)
+    path = user_path(path_or_name)
     if path.is_file():
         return path
     if (path / RECIPE_FILE).is_file():
         return path / RECIPE_FILE
+    try:
+        return _by_name(str(path))
+    except FileNotFoundError:
+        if path.is_dir():
+            raise FileNotFoundError(
+                f"{path} is a folder without {RECIPE_FILE}, so it is no run; expected a YAML file, a run folder or a "
+                "short name"
+            ) from None
+        raise
+
+
+def _by_name(text: str) -> Path:
+    name = Path(text)
+    name = name.with_suffix("") if name.suffix in (".yaml", ".yml") else name
     roots = [root for root in (Path("recipes"), *_SHIPPED) if root.is_dir()]
-    name = path.with_suffix("") if path.suffix in (".yaml", ".yml") else path
-    for root in roots:
-        found = sorted(root.glob(f"**/{name}.yaml")) if not path.is_absolute() else []
-        depth = min((len(f.parts) for f in found), default=0)
-        found = [f for f in found if len(f.parts) == depth]
-        if len(found) > 1:
-            names = ", ".join(str(f.relative_to(root).with_suffix("")) for f in found)
-            raise ValueError(f"recipe name {str(path_or_name)!r} fits several recipes; choose one of: {names}")
-        if found:
-            return found[0]
-    shipped = sorted({str(f.relative_to(root).with_suffix("")) for root in roots for f in root.rglob("*.yaml")})
-    known = ", ".join(shipped) or "none below ./recipes"
-    raise FileNotFoundError(f"no recipe {str(path_or_name)!r}: expected a YAML file, a run folder or one of: {known}")
+    known = {root: sorted(file.relative_to(root).with_suffix("") for file in root.rglob("*.yaml")) for root in roots}
+    for root, files in known.items():
+        fits = [file for file in files if name.parts and file.parts[-len(name.parts) :] == name.parts]
+        depth = min((len(file.parts) for file in fits), default=0)
+        fits = [file for file in fits if len(file.parts) == depth]
+        if len(fits) > 1:
+            raise ValueError(f"recipe name {text!r} fits several recipes; choose one of: {', '.join(map(str, fits))}")
+        if fits:
+            return root / fits[0].with_name(f"{fits[0].name}.yaml")
+    names = sorted({str(file) for files in known.values() for file in files})
+    raise FileNotFoundError(f"no recipe {text!r}: expected a YAML file, a run folder or {_some_of(names, text)}")
+
+
+def _some_of(names: Sequence[str], text: str) -> str:
+    """The recipes nearest to a name, or all."""
+    # As short as it is still found: libero/flash_wam for lingbot_va/libero/flash_wam.
+    ends = {"/".join(Path(name).parts[-count:]): name for name in names for count in (1, 2, 3)}
+    near = list(dict.fromkeys(ends[end] for end in get_close_matches(text.lower(), list(ends), n=3, cutoff=0.7)))
+    if near:
+        short = ["/".join(Path(name).parts[-2:]) for name in near]
+        return f"a short name; did you mean {' or '.join(short)}?"
+    return f"one of: {', '.join(names) or 'none below ./recipes'}"
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -100,7 +122,7 @@ def differences(one: Recipe, other: Recipe, *, ignore: Sequence[str] = ()) -> di
 
 def run_folder(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
     """Where a recipe's run lives: `run_dir`, else the recipe's own, else runs/<name>."""
-    return Path(run_dir or recipe.run_dir or Path("runs") / recipe.name)
+    return user_path(run_dir or recipe.run_dir or Path("runs") / recipe.name)
 
 
 def prepare_run(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
@@ -136,52 +158,59 @@ def prepare_run(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
     return folder
 
 
-def _read(path: Path, above: tuple[Path, ...]) -> tuple[DictConfig, Origins]:
+def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], Origins]:
     """One file with everything it extends, and where each value came from."""
     path = path.resolve()
     if path in above:
         raise ValueError(f"{path}: extends itself by way of {' -> '.join(p.name for p in (*above, path))}")
-    try:
-        own = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(own, DictConfig):
-        raise ValueError(f"{path}: a recipe is a mapping of sections; got {type(OmegaConf.to_container(own)).__name__}")
-    parents = own.pop(EXTENDS, None)
-    if isinstance(parents, str):
-        parents = [parents]
-    merged, origins = OmegaConf.create({}), Origins(default=_shown(path))
-    for parent in parents or []:
-        file = path.parent / str(parent)
-        if not file.is_file():
-            raise FileNotFoundError(f"{_shown(path)}: extends {str(parent)!r}, but there is no {file}")
-        below, from_below = _read(file, (*above, path))
+    source = _shown(path)
+    own = read_yaml(path.read_bytes(), str(path))
+    own = {} if own is None else own
+    if not isinstance(own, dict):
+        raise ValueError(f"{path}: a recipe is a mapping of sections; got {type(own).__name__}")
+    merged: dict[str, Any] = {}
+    origins = Origins(default=source)
+    for parent in _parents(own.pop(EXTENDS, None), source):
+        below, from_below = _read(_extended(parent, path), (*above, path))
         for key in ("name", "run_dir"):
             below.pop(key, None)
         merged = _merge(merged, below)
         origins.update(from_below)
-    content = OmegaConf.to_container(own, resolve=False)
-    check_keys(content, source=_shown(path))
-    origins.record(content, _shown(path))
+    check_keys(own, source=source)
+    origins.record(own, source)
     return _merge(merged, own), origins
 
 
-def _override(merged: DictConfig, override: str, origins: Origins) -> DictConfig:
-    key, equals, _ = override.partition("=")
-    source = f"override {override!r}"
-    if not equals or not key.strip():
-        raise ValueError(f"{source}: expected key=value, such as distill.steps=500")
+def _parents(extends: Any, source: str) -> list[str]:
+    parents = [] if extends is None else extends if isinstance(extends, list) else [extends]
+    if not all(isinstance(parent, str) and parent.strip() for parent in parents):
+        raise ValueError(
+            f"{source}: extends: expected a recipe's file or short name, or a list of them; got {extends!r}"
+        )
+    return parents
+
+
+def _extended(parent: str, path: Path) -> Path:
+    """The file that a recipe extends: relative to its own, else by its short name."""
+    file = path.parent / user_path(parent)
+    if file.is_file():
+        return file
     try:
-        own = OmegaConf.from_dotlist([override])
-        content = OmegaConf.to_container(own, resolve=False)
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"{source}: {_first_line(error)}") from error
-    check_keys(content, source=source)
-    origins.record(content, source)
+        return _by_name(parent)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"{_shown(path)}: extends {parent!r}, but there is no {file}, and {error}") from error
+
+
+def _override(merged: dict[str, Any], override: str, origins: Origins) -> dict[str, Any]:
+    source = f"override {_cut(override)!r}"
+    keys, value = read_override(override, source, "distill.steps=500")
     try:
-        return _merge(merged, own)
-    except OmegaConfBaseException as error:
-        raise ValueError(f"{source}: {_first_line(error)}") from error
+        own = layer_of(keys, value, merged, default=default_value)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    check_keys(own, source=source)
+    origins.record(own, source)
+    return _merge(merged, own)
 
 
 def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
@@ -192,32 +221,40 @@ def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     for override in overrides:
-        key, equals, _ = override.partition("=")
-        if not equals or not key.strip():
-            raise ValueError(f"setting {override!r}: expected key=value, such as robot=1")
+        source = f"setting {_cut(override)!r}"
+        keys, value = read_override(override, source, "robot=1")
         try:
-            values |= OmegaConf.to_container(OmegaConf.from_dotlist([override]))
-        except (yaml.YAMLError, OmegaConfBaseException) as error:
-            raise ValueError(f"setting {override!r}: {_first_line(error)}") from error
+            values = merge(values, layer_of(keys, value, values))
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
+    values = resolve(values, lambda key: f"setting {key}")
+    for key, value in values.items():
+        check_free(key, value, Origins(default="setting"))
     return values
 
 
-def _merge(below: DictConfig, above: DictConfig) -> DictConfig:
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Merges two layers; a consistency function or schedule named anew keeps no parameter of what it replaces."""
+    streams = dict(below.get("streams") or {})
     for name, stream in (above.get("streams") or {}).items():
-        held = OmegaConf.select(below, f"streams.{name}")
-        if not (isinstance(stream, DictConfig) and isinstance(held, DictConfig)):
+        held = streams.get(name)
+        if not (isinstance(stream, Mapping) and isinstance(held, Mapping)):
             continue
         named = {key for key in ("consistency", "schedule") if _is_named(stream.get(key))}
         # `shift` is a schedule in short, so either takes the other's place.
         replaced = named | ({"shift"} if "schedule" in named else {"schedule"} if "shift" in stream else set())
-        for key in replaced & set(held):
-            del held[key]
-    return OmegaConf.merge(below, above)
+        # A name alone is short for a mapping with it, to which parameters may be added.
+        full = {key: {"name": value} if _is_short(key, value) else value for key, value in held.items()}
+        streams[name] = {key: value for key, value in full.items() if key not in replaced}
+    return merge({**below, "streams": streams} if streams else below, above)
 
 
 def _is_named(value: Any) -> bool:
-    return value is not None and (not isinstance(value, DictConfig) or "name" in value)
+    return value is not None and (not isinstance(value, Mapping) or "name" in value)
+
+
+def _is_short(key: str, value: Any) -> bool:
+    return key in ("consistency", "schedule") and isinstance(value, str)
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -238,5 +275,5 @@ def _shown(path: Path) -> str:
         return str(path)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -3,9 +3,10 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
+from flashwam.core.paths import user_path
 from flashwam.core.streams import StreamSpec
 from flashwam.sampling import parse_nfe
 
@@ -16,9 +17,17 @@ __all__ = [
     "FieldError",
     "LoopConfig",
     "LoraConfig",
+    "PathText",
     "Recipe",
+    "Unlimited",
     "WamConfig",
 ]
+
+
+PathText = Annotated[str, "path"]
+"""A text that names a file or folder; a `Recipe` replaces a leading ~ by the home folder."""
+Unlimited = Annotated[float, "unlimited"]
+"""A number that may be infinite: no limit. All others are finite."""
 
 
 class FieldError(ValueError):
@@ -43,7 +52,7 @@ class DataConfig:
 
     source: Literal["metaworld", "lerobot"] = "metaworld"
     """"metaworld": `flashwam collect` makes them; "lerobot": they lie below `root` already."""
-    root: str = "data/demo"
+    root: PathText = "data/demo"
     """Folder with one LeRobot repository per task, at any depth."""
     tasks: tuple[str, ...] = ("button-press", "drawer-open", "reach-wall")
     """Task names of `flashwam.sim.tasks`; for another source, names of folders on the way to the repositories, `*` and
@@ -132,7 +141,7 @@ class AutoencoderConfig:
 
     kind: Literal["trained", "pixels"] = "trained"
     """"pixels": pictures are their own latents, for models with a vision tower, below a `data.root` of their own."""
-    pretrained: str | None = None
+    pretrained: PathText | None = None
     """Folder of a trained one; null trains it on the episodes."""
     latent_channels: int = 6
     """Channels of a latent frame."""
@@ -156,7 +165,7 @@ class WamConfig:
 
     family: str = "lingbot_va"
     """Folder of `flashwam.wam` that holds the family."""
-    pretrained: str | None = None
+    pretrained: PathText | None = None
     """Folder of a trained teacher; null starts from the config below."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the family's model."""
@@ -188,7 +197,7 @@ class LoopConfig:
     """Name in `flashwam.distillation.methods`, or an import path "package.module:Class"."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the method."""
-    init: str | None = None
+    init: PathText | None = None
     """Folder of the weights the trained model starts from; null: the teacher's (or fresh ones for a teacher). With
     `lora`, a student that was trained with it from the same teacher."""
     lora: LoraConfig | None = None
@@ -209,8 +218,8 @@ class LoopConfig:
     """AdamW betas."""
     weight_decay: float = 0.0
     """AdamW weight decay."""
-    clip_norm: float = 2.0
-    """Gradient norm above which gradients are scaled down."""
+    clip_norm: Unlimited = 2.0
+    """Gradient norm above which gradients are scaled down; .inf for never."""
     ema_decay: float = 0.995
     """Decay of the target's exponential moving average."""
     save_weights: Literal["student", "target"] = "student"
@@ -280,7 +289,7 @@ class Recipe:
 
     name: str
     """Name of the run; its folder is `run_dir`."""
-    run_dir: str | None = None
+    run_dir: PathText | None = None
     """Where the run is kept; null: runs/<name>."""
     seed: int = 0
     """Seed of every draw of training and distillation."""
@@ -294,9 +303,28 @@ class Recipe:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            object.__setattr__(self, each.name, _at_home(self, each.name))
         fits = re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name) is not None
         _check(self, "name", lambda _: fits, "letters, digits, '_', '-' and '.', since it names the run's folder")
+        _check(self, "name", lambda name: name.lower() not in ("none", "null"), "a name")
         _check(self, "seed", lambda value: value >= 0, "at least 0")
         _check(self, "streams", lambda streams: len(streams) > 0, "a mapping of at least one stream")
         for text in self.evaluate.nfe:
             parse_nfe(text, tuple(self.streams))
+
+
+def _at_home(owner: Any, name: str, above: str = "") -> Any:
+    """A field's value, with the home folder in the place of a leading ~ in every path in it."""
+    value, key = getattr(owner, name), f"{above}{name}"
+    if is_dataclass(value):
+        held = {each.name: _at_home(value, each.name, f"{key}.") for each in fields(value)}
+        changed = {inner: new for inner, new in held.items() if new is not getattr(value, inner)}
+        return replace(value, **changed) if changed else value
+    kind = get_type_hints(type(owner), include_extras=True)[name]
+    if isinstance(value, str) and value.startswith("~") and PathText in (kind, *get_args(kind)):
+        try:
+            return str(user_path(value))
+        except ValueError as error:
+            raise FieldError(key, value, "below a home folder that is known here") from error
+    return value

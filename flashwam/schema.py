@@ -1,17 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plain values <-> a recipe's frozen sections, by their annotations; every complaint says where a value came from."""
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from flashwam.core.consistency import LCM, Linear, make_consistency_function
 from flashwam.core.streams import SCHEDULES, StreamSpec, make_schedule
-from flashwam.recipe import AutoencoderConfig, DataConfig, EvaluateConfig, FieldError, LoopConfig, Recipe, WamConfig
+from flashwam.recipe import (
+    AutoencoderConfig,
+    DataConfig,
+    EvaluateConfig,
+    FieldError,
+    LoopConfig,
+    PathText,
+    Recipe,
+    Unlimited,
+    WamConfig,
+)
 
-__all__ = ["Origins", "build_recipe", "check_keys", "plain"]
+__all__ = ["Origins", "build_recipe", "check_free", "check_keys", "default_value", "plain"]
 
 SECTIONS: dict[str, type] = {
     "data": DataConfig,
@@ -21,7 +33,7 @@ SECTIONS: dict[str, type] = {
     "distill": LoopConfig,
     "evaluate": EvaluateConfig,
 }
-_SCALARS = {"name": str, "run_dir": str | None, "seed": int}
+_SCALARS = {"name": str, "run_dir": PathText | None, "seed": int}
 _STREAM: dict[str, Any] = {"shift": float, **get_type_hints(StreamSpec)}
 for _key in ("name", "schedule", "consistency"):
     del _STREAM[_key]
@@ -31,6 +43,10 @@ _BUILT: dict[str, tuple[Callable[[Any], Any], Mapping[str, type]]] = {
 }
 """Key of a stream -> what builds it from a name or mapping, and the classes it knows by name."""
 _STREAM_KEYS = [*_STREAM, *_BUILT]
+_NULLS = ("none", "null", "nil", "~")
+_LARGEST = 2**63 - 1
+_MOST = sys.float_info.max
+_SHOWN = 200
 
 
 @dataclass(slots=True)
@@ -99,6 +115,20 @@ def build_recipe(values: Mapping[str, Any], *, origins: Origins) -> Recipe:
     return recipe
 
 
+def default_value(keys: Sequence[str]) -> Any:
+    """What a field is where no layer says, by the parts of its key; None where there is no such field."""
+    kind: Any = SECTIONS.get(keys[0]) if keys else None
+    for place, key in enumerate(keys[1:], 2):
+        known = {} if kind is None else {each.name: each for each in fields(kind)}
+        if key not in known:
+            return None
+        if place == len(keys):
+            return plain(getattr(kind(), key))
+        hint = get_type_hints(kind)[key]
+        kind = next((each for each in (hint, *get_args(hint)) if is_dataclass(each)), None)
+    return None
+
+
 def plain(value: Any) -> Any:
     """A recipe or section as plain values: dictionaries, lists, strings, numbers, booleans, None."""
     if isinstance(value, StreamSpec):
@@ -122,7 +152,7 @@ def _plain_stream(spec: StreamSpec) -> dict[str, Any]:
 
 
 def _build_section(section: str, values: Any, kind: type, origins: Origins) -> Any:
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     values = _mapping(section, values, origins.of(section))
     converted = {key: _convert(f"{section}.{key}", held, hints[key], origins) for key, held in values.items()}
     try:
@@ -194,11 +224,15 @@ def _convert(key: str, value: Any, kind: Any, origins: Origins) -> Any:
     if origin in (Union, UnionType):
         if value is None and NoneType in arguments:
             return None
+        if NoneType in arguments and _is_null(value):
+            raise _no_null(key, value, origins)
         return _convert(key, value, next(a for a in arguments if a is not NoneType), origins)
+    if kind == PathText and isinstance(value, str) and (_is_null(value) or not value.strip()):
+        raise ValueError(f"{origins.of(key)}: {key}: expected {_describe(kind)}; got {value!r}")
     if origin is Literal:
         # YAML reads a bare no as false.
         value = "no" if value is False and "no" in arguments else value
-        if value in arguments:
+        if any(value == a and type(value) is type(a) for a in arguments):
             return value
         hint = _nearest(str(value), [str(a) for a in arguments])
         choices = ", ".join(map(str, arguments))
@@ -209,19 +243,61 @@ def _convert(key: str, value: Any, kind: Any, origins: Origins) -> Any:
         if len(arguments) == len(value):
             return tuple(_convert(key, held, each, origins) for held, each in zip(value, arguments, strict=True))
     if (origin or kind) is Mapping and isinstance(value, Mapping):
+        check_free(key, value, origins)
         return dict(value)
+    bare = arguments[0] if origin is Annotated else kind
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind is float and number:
-        return float(value)
-    if kind is int and number and float(value).is_integer():
-        return int(value)
-    if kind in (str, bool) and isinstance(value, kind):
+    if number and bare in (int, float):
+        fits = _number(value, kind)
+        if fits is not None:
+            return fits
+    if bare in (str, bool) and isinstance(value, bare):
         return value
-    raise ValueError(f"{origins.of(key)}: {key}: expected {_describe(kind)}; got {value!r} ({type(value).__name__})")
+    expected = _describe(kind)
+    if number and bare in (int, float):
+        expected = "a whole number below 2^63" if bare is int else "a finite number" if kind is float else expected
+    raise ValueError(f"{origins.of(key)}: {key}: expected {expected}; got {_short(value)} ({_type(value)})")
+
+
+def _number(value: float, kind: Any) -> float | None:
+    """A number as an annotation wants it; None where it cannot be."""
+    if kind == Unlimited:
+        return None if math.isnan(value) else float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if kind is float:
+        return float(value) if abs(value) <= _MOST else None
+    return int(value) if value == int(value) and abs(value) <= _LARGEST else None
+
+
+def check_free(key: str, value: Any, origins: Origins) -> None:
+    """Refuses what can mean nothing in values that a model or a method reads: the text None, a number without end."""
+    if isinstance(value, Mapping):
+        for name, held in value.items():
+            check_free(f"{key}.{name}", held, origins)
+    elif isinstance(value, (list, tuple)):
+        for held in value:
+            check_free(key, held, origins)
+    elif value == "None":
+        raise _no_null(key, value, origins)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{origins.of(key)}: {key}: expected a finite number; got {value!r}")
+
+
+def _is_null(value: Any) -> bool:
+    return isinstance(value, str) and value.strip().lower() in _NULLS
+
+
+def _no_null(key: str, value: str, origins: Origins) -> ValueError:
+    return ValueError(f"{origins.of(key)}: {key}: got the text {value!r}; did you mean null?")
 
 
 def _describe(kind: Any) -> str:
     arguments = get_args(kind)
+    if kind == PathText:
+        return "a path, such as ./data (the home folder is ~/)"
+    if kind == Unlimited:
+        return "a number, or .inf"
     if get_origin(kind) is tuple:
         if arguments[-1] is Ellipsis:
             return f"a list, each {_describe(arguments[0])}"
@@ -230,9 +306,24 @@ def _describe(kind: Any) -> str:
     return words.get(kind, "a mapping")
 
 
+def _short(value: Any) -> str:
+    """A value as it is shown in a message."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _type(value: Any) -> str:
+    words = {list: "list", tuple: "list", dict: "mapping", str: "text", NoneType: "null"}
+    return words.get(type(value), type(value).__name__)
+
+
 def _mapping(key: str, value: Any, source: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise ValueError(f"{source}: {key}: expected a section of keys and values; got {value!r}")
+        hint = "; did you mean null?" if _is_null(value) else ""
+        raise ValueError(f"{source}: {key}: expected a section of keys and values; got {_short(value)}{hint}")
     return value
 
 
@@ -258,5 +349,5 @@ def _known_fields(section: str, values: Mapping[str, Any], kind: type, source: s
 
 def _nearest(name: str, choices: list[str]) -> str:
     near = get_close_matches(name, choices, n=1, cutoff=0.5)
-    near = near or [choice for choice in choices if name in choice or choice in name][:1]
+    near = near or [choice for choice in choices if len(name) > 2 and (name in choice or choice in name)][:1]
     return f"; did you mean {near[0]!r}?" if near else ""

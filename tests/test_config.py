@@ -1,19 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
+import re
+from dataclasses import is_dataclass
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
-from flashwam.config import differences, find_recipe, load_recipe, prepare_run, run_folder, to_yaml
+from flashwam.config import differences, find_recipe, load_recipe, prepare_run, read_overrides, run_folder, to_yaml
 from flashwam.core.consistency import LCM, Linear
 from flashwam.core.noise import NoiseSchedule
+from flashwam.core.streams import StreamSpec
 from flashwam.core.vp import VPSchedule
-from flashwam.recipe import LoopConfig, LoraConfig
+from flashwam.recipe import DataConfig, LoopConfig, LoraConfig, PathText, Recipe
 from flashwam.wam.lingbot_va import LingBotConfig
 from flashwam.wam.lingbot_va.presets import preset
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 SHIPPED = sorted(RECIPES.rglob("*.yaml"))
 COMMON = ["metaworld/distill", "lingbot_va/libero/base", "lingbot_va/robotwin/base"]
+LAUGHS = "a: &a [1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 8)}]\n" for old, new in zip("abcdefg", "bcdefgh", strict=True)
+)
 METHODS = ["flash_wam", "naive_lcm", "video_only", "video_only_reg", "linear_both", "best"]
 
 
@@ -120,7 +127,36 @@ def test_runs_of_different_recipes_have_different_folders():
         ("distill.lora=5", ["distill.lora", "section"]),
         ("distill.steps", ["key=value"]),
         ("distill.steps=[", ["distill.steps=["]),
-        ("distill.steps=${nowhere}", ["nowhere"]),
+        ("distill.steps=${nowhere}", ["distill.steps", "nowhere"]),
+        ("data.root=${data.root}", ["data.root", "Recursive"]),
+        ("data.root=???", ["data.root", "Missing"]),
+        ("data.root=!!python/object/apply:os.getcwd []", ["data.root", "python/object"]),
+        ("wam.config={a: 1, a: 2}", ["'a' is given twice"]),
+        ("wam.config={on: 1}", ["'on'", "quote it"]),
+        ("data.tasks[9]=x", ["data.tasks is a list of 5", "data.tasks=[button-press"]),
+        ("data.tasks.append=x", ["data.tasks is a list of 5"]),
+        ("evaluate.tasks[0]=x", ["evaluate.tasks=[...]"]),
+        ("seed[0]=1", ["seed=[...]"]),
+        ("seed.x=1", ["seed", "whole number"]),
+        ("data.tasks={a: 1}", ["data.tasks", "a list"]),
+        ("data=[1]", ["data: expected a section"]),
+        ("wam.config=[1]", ["wam.config", "a mapping"]),
+        ("a..b=1", ["'a..b' is no key"]),
+        ("[0]=x", ["'[0]' is no key"]),
+        ("=x", ["key=value"]),
+        ("", ["key=value"]),
+        ("seed=" + "9" * 5000, ["seed"]),
+        ("seed=1e30", ["seed", "below 2^63"]),
+        ("data.root=", ["data.root", "a path"]),
+        ("data.root=None", ["data.root", "a path"]),
+        ("name=None", ["name"]),
+        ("distill=None", ["distill", "did you mean null?"]),
+        ("distill.options.x=None", ["distill.options.x", "did you mean null?"]),
+        ("distill.options.x=[1, {y: .nan}]", ["distill.options.x.y", "finite"]),
+        ("wam.config.x=1e999", ["wam.config.x", "finite"]),
+        ("distill.clip_norm=.nan", ["distill.clip_norm", "a number, or .inf"]),
+        ("streams.video.guidance=[1, .inf]", ["streams.video.guidance", "finite"]),
+        ("streams.video.consistency={name: lcm, sigma_data: .inf}", ["streams.video.consistency"]),
     ],
 )
 def test_wrong_override_is_refused_with_its_remedy(override, told):
@@ -128,6 +164,70 @@ def test_wrong_override_is_refused_with_its_remedy(override, told):
         load_recipe("metaworld/flash_wam", [override])
     for part in told:
         assert part in str(caught.value)
+
+
+def fields_of(kind, wanted, above=""):
+    """Dotted keys of a recipe's fields whose annotation is wanted."""
+    for key, hint in get_type_hints(kind, include_extras=True).items():
+        inner = next((each for each in (hint, *get_args(hint)) if is_dataclass(each)), None)
+        if inner is not None:
+            yield from fields_of(inner, wanted, f"{above}{key}." + ("video." if inner is StreamSpec else ""))
+        elif wanted(hint):
+            yield f"{above}{key}"
+
+
+@pytest.mark.parametrize("text", ["None", "none", "NONE", "' none '"])
+def test_the_text_none_is_refused_wherever_null_may_stand(text):
+    nullable = list(fields_of(Recipe, lambda hint: type(None) in get_args(hint)))
+    assert {"run_dir", "wam.pretrained", "distill.init", "autoencoder.pretrained", "data.clip_hop"} <= set(nullable)
+    for key in nullable:
+        with pytest.raises(ValueError, match=rf"{re.escape(key)}: got the text .*; did you mean null\?"):
+            load_recipe("metaworld/flash_wam", [f"{key}={text}"])
+
+
+def test_numbers_are_finite_but_where_infinity_means_no_limit():
+    numbers = list(fields_of(Recipe, lambda hint: float in (hint, *get_args(hint))))
+    assert len(numbers) > 10
+    for key in numbers:
+        unlimited = key.endswith("clip_norm")
+        for text in (".nan", ".inf") if unlimited else (".nan", "1e999"):
+            if unlimited and text == ".inf":
+                assert load_recipe("metaworld/flash_wam", [f"{key}={text}"]).distill.clip_norm > 1
+                continue
+            with pytest.raises(ValueError, match=re.escape(key)):
+                load_recipe("metaworld/flash_wam", [f"{key}={text}"])
+
+
+def test_one_element_of_a_list_can_be_replaced():
+    before = load_recipe("metaworld/flash_wam")
+    for key in ("data.tasks[1]", "data.tasks.1", "data[tasks][1]"):
+        tasks = load_recipe("metaworld/flash_wam", [f"{key}=faucet-turn"]).data.tasks
+        assert tasks == (before.data.tasks[0], "faucet-turn", *before.data.tasks[2:])
+    assert load_recipe("metaworld/flash_wam", ["data.camera_size.0=64"]).data.camera_size == (64, 256), "of the default"
+    both = load_recipe("metaworld/flash_wam", ["wam.config.x=[1, {a: 2, b: 3}]", "wam.config.x[1].b=4"])
+    assert both.wam.config["x"] == [1, {"a": 2, "b": 4}]
+    assert read_overrides(["q01=[1, 2]", "q01[0]=3"]) == {"q01": [3, 2]}
+
+
+def test_paths_begin_in_the_home_folder_where_they_say_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    paths = list(fields_of(Recipe, lambda hint: PathText in (hint, *get_args(hint))))
+    named = {"run_dir", "data.root", "wam.pretrained", "train.init", "distill.init", "autoencoder.pretrained"}
+    assert named <= set(paths)
+    for key in paths:
+        value = load_recipe("metaworld/flash_wam", [f"{key}=~/some/place"])
+        for part in key.split("."):
+            value = getattr(value, part)
+        assert value == str(tmp_path / "some" / "place")
+        with pytest.raises(ValueError, match=rf"{re.escape(key)} must be below a home folder"):
+            load_recipe("metaworld/flash_wam", [f"{key}=~no_such_user/x"])
+    made = Recipe(name="x", streams=load_recipe("metaworld/flash_wam").streams, data=DataConfig(root="~/data"))
+    assert made.data.root == str(tmp_path / "data")
+    assert run_folder(made, "~/run") == tmp_path / "run"
+    assert load_recipe("metaworld/flash_wam", ["data.root=a/~/b"]).data.root == "a/~/b"
+    (tmp_path / "mine.yaml").write_text("extends: ~/other.yaml\nrun_dir: ~/run\n")
+    (tmp_path / "other.yaml").write_text("extends: flash_wam\n")
+    assert load_recipe("~/mine.yaml").run_dir == str(tmp_path / "run")
 
 
 def test_complaint_names_the_file_that_set_the_value(tmp_path):
@@ -200,10 +300,28 @@ def test_broken_files_are_told_apart(tmp_path):
         "list.yaml": ("[1, 2]\n", ValueError, "mapping of sections"),
         "syntax.yaml": ("a: [1\n", ValueError, "not valid YAML"),
         "empty.yaml": ("name: x\n", ValueError, "streams: missing"),
+        "nothing.yaml": ("", ValueError, "streams: missing"),
+        "tab.yaml": ("a:\n\tb: 1\n", ValueError, "line 2"),
+        "twice.yaml": ("seed: 1\nseed: 2\n", ValueError, "'seed' is given twice"),
+        "object.yaml": ("data: {root: !!python/object/apply:os.getcwd []}\n", ValueError, "python/object"),
+        "itself.yaml": ("data: &a {b: *a}\n", ValueError, "holds itself"),
+        "anchors.yaml": (LAUGHS, ValueError, "more than 100,000 values"),
+        "deep.yaml": ("[" * 2_000, ValueError, "too deeply"),
+        "latin.yaml": (b"name: \xe9\n", ValueError, "UTF-8"),
+        "two.yaml": ("a: 1\n---\na: 2\n", ValueError, "single document"),
+        "number.yaml": ("extends: 5\n", ValueError, "number.yaml: extends: expected"),
+        "folder.yaml": ("extends: .\n", FileNotFoundError, "folder.yaml: extends"),
+        "near.yaml": ("extends: libero/flashwam\n", FileNotFoundError, "did you mean libero/flash_wam"),
+        "maplist.yaml": (
+            "extends: flash_wam\ndata: {tasks: {a: x}}\n",
+            ValueError,
+            "maplist.yaml: data.tasks: .* list",
+        ),
+        "listmap.yaml": ("extends: flash_wam\nstreams: {video: [1]}\n", ValueError, "listmap.yaml: streams.video: "),
         "noshift.yaml": ("streams: {video: {anchors: 2}}\n", ValueError, "shift: missing"),
     }
     for name, (text, error, told) in cases.items():
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
         with pytest.raises(error, match=told):
             load_recipe(tmp_path / name)
 
@@ -223,8 +341,11 @@ def test_short_names_find_recipes_and_ambiguity_is_an_error(tmp_path, monkeypatc
     assert find_recipe("deep/mine").parent.name == "deep"
     (tmp_path / "recipes" / "one" / "mine.yaml").unlink()
     assert find_recipe("mine").parent.name == "two", "the one in the fewest folders is meant"
-    with pytest.raises(FileNotFoundError, match="metaworld/flash_wam"):
-        find_recipe("flash_wm")
+    for name, near in (("flash_wm", "metaworld/flash_wam"), ("libero/Flash_Wam", "libero/flash_wam"), ("**", "one of")):
+        with pytest.raises(FileNotFoundError, match=near):
+            find_recipe(name)
+    with pytest.raises(FileNotFoundError, match="is a folder without"):
+        find_recipe(tmp_path / "recipes")
 
 
 def test_run_folder_is_resumed_by_the_same_recipe_and_refused_to_another(tmp_path):
