@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["clear_leftovers", "only_writer", "remove_folder", "whole_folder"]
+__all__ = ["beside", "clear_leftovers", "only_writer", "remove_folder", "whole_folder"]
 
 _BESIDE = ".beside-"
 _LEAVING = ".leaving-"
@@ -22,6 +22,11 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def beside(path: Path) -> Path:
+    """Where `whole_folder` builds what will be `path`."""
+    return path.with_name(_BESIDE + path.name)
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Gives a folder beside `path` to write to; on success it is synced to disk and renamed to `path`.
@@ -29,16 +34,16 @@ def whole_folder(path: Path) -> Iterator[Path]:
     An existing `path` is replaced. A reader never sees a part of the new content under the name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(_BESIDE + path.name)
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    yield beside
-    for folder, _, files in os.walk(beside):
+    building = beside(path)
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir()
+    yield building
+    for folder, _, files in os.walk(building):
         for name in files:
             _sync(Path(folder) / name)
         _sync(Path(folder))
     remove_folder(path)
-    beside.rename(path)
+    building.rename(path)
     _sync(path.parent)
 
 

@@ -2,27 +2,16 @@
 """Fully sharded training with torch's `fully_shard` (FSDP2): student, target, optimiser, and if asked the teacher."""
 
 import copy
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as sharded_checkpoint
 from torch import Tensor, nn
-from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
-from torch.distributed.checkpoint.state_dict import (
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from flashwam.distillation.strategy import MakeOptimizer, Strategy
 from flashwam.recipe import LoopConfig
@@ -63,6 +52,7 @@ class FullyShardedStrategy(Strategy):
         self._plain = copy.deepcopy(model).to("meta")
         self._shard(model)
         bare = optimizer(p for p in model.parameters() if p.requires_grad)
+        self.bare = bare
         return model, self.accelerator.prepare_optimizer(bare, device_placement=False), bare
 
     def place_copy(self, model: nn.Module, *, follows_student: bool) -> None:
@@ -101,43 +91,25 @@ class FullyShardedStrategy(Strategy):
         total = torch.nn.utils.clip_grad_norm_(parameters, norm)
         return float(total.full_tensor() if isinstance(total, DTensor) else total)
 
-    def watch(self, optimizer: Optimizer, scheduler: LRScheduler) -> None:
-        """See `Strategy.watch`."""
-        self._optimizer, self._scheduler = optimizer, scheduler
+    def whole_value(self, value: Tensor) -> Tensor:
+        """See `Strategy.whole_value`."""
+        return value.full_tensor() if isinstance(value, DTensor) else value
 
-    def save(self, folder: Path, student: nn.Module, target: nn.Module | None) -> None:
-        """See `Strategy.save`: every process writes its shards."""
-        sharded_checkpoint.save(self._state(student, target), checkpoint_id=folder)
-        if self.accelerator.is_main_process:
-            (folder / "scheduler.json").write_text(json.dumps({"steps": self._scheduler.last_epoch}) + "\n")
+    def put_value(self, value: Tensor, whole: Tensor) -> None:
+        """See `Strategy.put_value`."""
+        super().put_value(value, _laid_out_as(value, whole))
 
-    def restore(self, folder: Path, student: nn.Module, target: nn.Module | None) -> None:
-        """See `Strategy.restore`."""
-        kept = sharded_checkpoint.FileSystemReader(folder).read_metadata().state_dict_metadata
-        lost = [name for name, _ in student.named_parameters() if f"student.{name}" not in kept]
-        if lost:
-            raise ValueError(
-                f"{folder} lacks {len(lost)} parameters of the student, first {lost[:3]}: another model's?"
-            )
-        # Asking for the state of an optimiser that has not stepped yet makes one for every parameter.
-        state = self._state(student, target)
-        sharded_checkpoint.load(state, checkpoint_id=folder, planner=DefaultLoadPlanner(allow_partial_load=True))
-        set_model_state_dict(student, state["student"])
-        set_optimizer_state_dict(student, self._optimizer, state["optimizer"])
-        for name, parameter in student.named_parameters():
-            if not any(key.startswith(f"optimizer.state.{name}.") for key in kept):
-                self._optimizer.state.pop(parameter, None)
-        if target is not None:
-            set_model_state_dict(target, state["target"])
-        steps = json.loads((folder / "scheduler.json").read_text())["steps"]
-        self._scheduler.load_state_dict({**self._scheduler.state_dict(), "last_epoch": steps})
+    def optimizer_values(self, parameter: Tensor) -> dict[str, Tensor]:
+        """See `Strategy.optimizer_values`."""
+        return {kind: self.whole_value(number) for kind, number in super().optimizer_values(parameter).items()}
 
-    def _state(self, student: nn.Module, target: nn.Module | None) -> dict[str, Any]:
-        state = {
-            "student": get_model_state_dict(student),
-            "optimizer": get_optimizer_state_dict(student, self._optimizer),
+    def put_optimizer_values(self, parameter: Tensor, values: Mapping[str, Tensor]) -> None:
+        """See `Strategy.put_optimizer_values`."""
+        shaped = {
+            kind: _laid_out_as(parameter, number) if number.shape == parameter.shape and kind != "step" else number
+            for kind, number in values.items()
         }
-        return state if target is None else state | {"target": get_model_state_dict(target)}
+        super().put_optimizer_values(parameter, shaped)
 
     def _shard(self, model: nn.Module, *, reshard_after_forward: bool | None = None) -> None:
         policy = MixedPrecisionPolicy()
@@ -151,3 +123,11 @@ class FullyShardedStrategy(Strategy):
             if type(module).__name__ in names:
                 fully_shard(module, mesh=self.mesh, mp_policy=policy)
         fully_shard(model, mesh=self.mesh, mp_policy=policy, reshard_after_forward=reshard_after_forward)
+
+
+def _laid_out_as(value: Tensor, whole: Tensor) -> Tensor:
+    """This process' share of a tensor that every process has whole."""
+    if not isinstance(value, DTensor):
+        return whole
+    whole = whole.to(value.device)
+    return distribute_tensor(whole, value.device_mesh, value.placements, src_data_rank=None)

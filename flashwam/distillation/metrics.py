@@ -2,6 +2,8 @@
 """One set of names and numbers for `metrics.jsonl` and TensorBoard."""
 
 import json
+import logging
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +14,8 @@ from torch import Tensor
 from flashwam.distillation.methods.base import MethodOutput, StreamTerm
 
 __all__ = ["SIGMA_BINS", "MetricsLog", "bin_means", "gradient_metrics", "loss_metrics"]
+
+logger = logging.getLogger(__name__)
 
 SIGMA_BINS = 10
 
@@ -93,7 +97,8 @@ def _shared_cosine(first: list[Tensor | None], second: list[Tensor | None]) -> f
 class MetricsLog:
     """`<run>/metrics.jsonl` and `<run>/tensorboard`, continued after `step`.
 
-    Lines of later steps, which a killed run may have written after its last checkpoint, are dropped.
+    Lines of later steps, which a killed run may have written after its last checkpoint, are dropped; so are damaged
+    ones, which is said. Numbers that are not finite are left out, because JSON has none.
     """
 
     def __init__(self, run_dir: Path, step: int) -> None:
@@ -101,16 +106,22 @@ class MetricsLog:
 
         self.path = run_dir / "metrics.jsonl"
         if self.path.exists():
-            kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
+            # What follows the last line's end is a line that a killed run could not finish.
+            lines = self.path.read_bytes().split(b"\n")[:-1]
+            steps = [_step_of(line) for line in lines]
+            if damaged := steps.count(None):
+                logger.warning("%s: %d damaged lines are left out", self.path, damaged)
+            kept = [line for line, at in zip(lines, steps, strict=True) if at is not None and at <= step]
             beside = self.path.with_suffix(".tmp")
-            beside.write_text("".join(line + "\n" for line in kept))
+            beside.write_bytes(b"".join(line + b"\n" for line in kept))
             os.replace(beside, self.path)
         self._file = self.path.open("a")
         self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds the numbers after `step` optimiser steps."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        values = {name: value for name, value in values.items() if math.isfinite(value)}
+        self._file.write(json.dumps({"step": step, **values}, allow_nan=False) + "\n")
         self._file.flush()
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
@@ -121,8 +132,10 @@ class MetricsLog:
         self._writer.close()
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: bytes) -> int | None:
+    """Step of a line; None for what is no line of numbers."""
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError):
-        return float("inf")
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return None
+    return step if type(step) is int else None

@@ -1,20 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How processes share a training: what accelerate and DeepSpeed do, behind one interface."""
+"""How processes share a training, behind one interface; here what accelerate does in one process or several."""
 
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
-from safetensors.torch import load_file, save_file
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from flashwam.recipe import LoopConfig
 
@@ -24,13 +20,12 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 class Strategy:
-    """One process, DDP, ZeRO-2 or ZeRO-3: accelerate prepares the student; frozen copies are whole in every process.
+    """One process or DDP: accelerate prepares the student; frozen copies are whole in every process.
 
     Args:
         loop: Gives strategy, precision and accumulation; processes come from torchrun or accelerate launch.
 
     Raises:
-        ImportError: a ZeRO strategy without deepspeed.
         ValueError: several processes with the strategy "single".
     """
 
@@ -48,6 +43,7 @@ class Strategy:
         """The student as losses call it, its optimiser as the loop steps it, and the bare optimiser beneath."""
         bare = optimizer(p for p in model.parameters() if p.requires_grad)
         wrapped, prepared = self.accelerator.prepare(model, bare)
+        self.bare = bare
         return wrapped, prepared, bare
 
     def place_copy(self, model: nn.Module, *, follows_student: bool) -> None:
@@ -55,17 +51,12 @@ class Strategy:
 
     def gathered(self, model: nn.Module) -> AbstractContextManager[Any]:
         """A context in which every process can compute with all parameters of a model."""
-        if self.loop.strategy != "zero3":
-            return nullcontext()
-        import deepspeed
-
-        sharded = [p for p in model.parameters() if hasattr(p, "ds_id")]
-        return deepspeed.zero.GatheredParameters(sharded) if sharded else nullcontext()
+        return nullcontext()
 
     @property
     def average_in_place(self) -> bool:
         """Whether student and target lie alike, so that the average needs no gathering."""
-        return self.loop.strategy != "zero3"
+        return True
 
     @contextmanager
     def whole(self, model: nn.Module) -> Iterator[nn.Module]:
@@ -77,35 +68,80 @@ class Strategy:
         """Scales gradients down to a norm; returns what it was."""
         return float(self.accelerator.clip_grad_norm_(parameters, norm))
 
-    def watch(self, optimizer: Optimizer, scheduler: LRScheduler) -> None:
-        """Names what `save` has to keep beside the models."""
-        self.accelerator.register_for_checkpointing(scheduler)
+    def close(self) -> None:
+        """Called once the training ends, however it ends."""
 
-    def save(self, folder: Path, student: nn.Module, target: nn.Module | None) -> None:
-        """Writes this process' share of a checkpoint."""
-        self.accelerator.save_state(str(folder), safe_serialization=True)
-        if target is not None and self.accelerator.is_main_process:
-            save_file(target.state_dict(), folder / "target.safetensors")
+    def state(self, student: nn.Module, target: nn.Module | None) -> Iterator[tuple[str, Tensor]]:
+        """Everything that a checkpoint keeps of the models and the optimiser, whole, by name; one tensor at a time.
 
-    def restore(self, folder: Path, student: nn.Module, target: nn.Module | None) -> None:
-        """Reads what `save` wrote."""
-        if target is not None:
-            target.load_state_dict(load_file(folder / "target.safetensors"))
-        self.accelerator.load_state(str(folder))
+        Every process must take all of it; the main process alone need get values of use.
+        """
+        for name, value in _named(student).items():
+            yield f"student.{name}", self.whole_value(value)
+            for kind, number in self.optimizer_values(value).items():
+                yield f"optimizer.{kind}.{name}", number
+        for name, value in _named(target).items() if target is not None else ():
+            yield f"target.{name}", self.whole_value(value)
+
+    def restore(self, state: Mapping[str, Tensor], student: nn.Module, target: nn.Module | None) -> None:
+        """Takes back what `state` gave, in any number of processes.
+
+        Raises:
+            ValueError: `state` is another model's.
+        """
+        optimizer: dict[str, dict[str, str]] = {}
+        for key in state:
+            section, _, rest = key.partition(".")
+            if section == "optimizer":
+                kind, _, name = rest.partition(".")
+                optimizer.setdefault(name, {})[kind] = key
+        for role, model in (("student", student), ("target", target)):
+            for name, value in _named(model).items() if model is not None else ():
+                kept = state.get(f"{role}.{name}")
+                shape = self.whole_shape(value)
+                if kept is None or kept.shape != shape:
+                    found = "is missing" if kept is None else f"has shape {tuple(kept.shape)}"
+                    raise ValueError(
+                        f"the checkpoint is another model's: {role}.{name} {found}, expected shape {tuple(shape)}"
+                    )
+                self.put_value(value, kept)
+                if role == "student":
+                    self.put_optimizer_values(value, {k: state[key] for k, key in optimizer.get(name, {}).items()})
+        self.restored()
+
+    def whole_shape(self, value: Tensor) -> torch.Size:
+        """Shape of a parameter or buffer as it is without sharding."""
+        return value.shape
+
+    def whole_value(self, value: Tensor) -> Tensor:
+        """A parameter or buffer as it is without sharding; all processes ask together."""
+        return value
+
+    def put_value(self, value: Tensor, whole: Tensor) -> None:
+        """Sets a parameter or buffer from what `whole_value` gave."""
+        with torch.no_grad():
+            value.copy_(whole)
+
+    def optimizer_values(self, parameter: Tensor) -> dict[str, Tensor]:
+        """What the optimiser knows of a parameter, whole; empty before its first step. All processes ask together."""
+        return dict(self.bare.state.get(parameter, {}))
+
+    def put_optimizer_values(self, parameter: Tensor, values: Mapping[str, Tensor]) -> None:
+        """Sets what the optimiser knows of a parameter from what `optimizer_values` gave."""
+        self.bare.state.pop(parameter, None)
+        if values:
+            self.bare.state[parameter] = {kind: number.to(parameter.device) for kind, number in values.items()}
+
+    def restored(self) -> None:
+        """Called once all values are set."""
 
     def _make_accelerator(self) -> Accelerator:
-        loop, gpu = self.loop, torch.cuda.is_available()
-        common: dict[str, Any] = {"gradient_accumulation_steps": loop.accumulation, "mixed_precision": loop.precision}
-        if loop.strategy in ("zero2", "zero3"):
-            return Accelerator(
-                deepspeed_plugin=_deepspeed_plugin(loop),
-                # On CPU every process would take itself for the only one without this.
-                kwargs_handlers=[] if gpu else [InitProcessGroupKwargs(backend="gloo")],
-                **common,
-            )
         # A stream without a loss leaves its head without a gradient.
         handlers = [DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)]
-        return Accelerator(cpu=not gpu, kwargs_handlers=handlers, **common)
+        return Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=handlers, **self._common())
+
+    def _common(self) -> dict[str, Any]:
+        return {"gradient_accumulation_steps": self.loop.accumulation, "mixed_precision": self.loop.precision}
 
 
 def make_strategy(loop: LoopConfig) -> Strategy:
@@ -114,29 +150,15 @@ def make_strategy(loop: LoopConfig) -> Strategy:
         from flashwam.distillation.fsdp import FullyShardedStrategy
 
         return FullyShardedStrategy(loop)
+    if loop.strategy in ("zero2", "zero3"):
+        from flashwam.distillation.zero import ZeroStrategy
+
+        return ZeroStrategy(loop)
     return Strategy(loop)
 
 
-def _deepspeed_plugin(loop: LoopConfig) -> Any:
-    try:
-        import deepspeed
-        from accelerate.utils import DeepSpeedPlugin
-    except ImportError as error:
-        raise ImportError(f"strategy {loop.strategy!r} needs deepspeed: pip install deepspeed") from error
-    if not torch.cuda.is_available():
-        # On CPU it would first compile an all-reduce of its own, for a minute or two, where gloo has one.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    offload = {"device": "cpu"} if loop.offload else {"device": "none"}
-    return DeepSpeedPlugin(
-        # The models are built before they are sharded.
-        zero3_init_flag=False,
-        hf_ds_config={
-            "train_micro_batch_size_per_gpu": loop.batch_size // int(os.environ.get("WORLD_SIZE", "1")),
-            "gradient_accumulation_steps": loop.accumulation,
-            "gradient_clipping": loop.clip_norm,
-            "bf16": {"enabled": loop.precision == "bf16"},
-            "zero_optimization": {"stage": int(loop.strategy[-1]), "offload_optimizer": offload},
-            "zero_allow_untested_optimizer": True,
-            "zero_force_ds_cpu_optimizer": False,
-        },
-    )
+def _named(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers of a model's state dict, the very objects; one that has several names under the first."""
+    seen: dict[int, str] = {}
+    entries = model.state_dict(keep_vars=True)
+    return {name: value for name, value in entries.items() if seen.setdefault(id(value), name) == name}

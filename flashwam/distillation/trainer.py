@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from flashwam.core.batch import Batch
@@ -114,11 +113,9 @@ class _Training:
         self.diagnoses = loop.diagnose_every > 0 and loop.strategy in ("single", "ddp")
         if loop.diagnose_every > 0 and not self.diagnoses:
             logger.warning("diagnose_every does nothing with strategy %s: no gradient diagnostics", loop.strategy)
-        bare: Optimizer
 
         def wrap(model: torch.nn.Module) -> torch.nn.Module:
-            nonlocal bare
-            wrapped, self.optimizer, bare = self.strategy.prepare(model, self._make_optimizer)
+            wrapped, self.optimizer, self.bare = self.strategy.prepare(model, self._make_optimizer)
             return wrapped
 
         method.roles.place(
@@ -128,8 +125,6 @@ class _Training:
             gathered=self.strategy.gathered,
             average_in_place=self.strategy.average_in_place,
         )
-        self.scheduler = LambdaLR(bare, lambda step: learning_rate_factor(step, loop))
-        self.strategy.watch(bare, self.scheduler)
         self.checkpoints = Checkpoints(run_dir, self.strategy, method.roles)
 
     def _make_optimizer(self, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
@@ -151,8 +146,11 @@ class _Training:
 
     def run(self) -> Path:
         """All remaining steps, then the result."""
-        with only_writer(self.run_dir) if self.accelerator.is_main_process else nullcontext():
-            return self._run()
+        try:
+            with only_writer(self.run_dir) if self.accelerator.is_main_process else nullcontext():
+                return self._run()
+        finally:
+            self.strategy.close()
 
     def _run(self) -> Path:
         loop, main = self.loop, self.accelerator.is_main_process
@@ -199,6 +197,9 @@ class _Training:
         due = done % loop.log_every == 0 or step == 0 or done == loop.steps
         diagnosed = self.diagnoses and (done % loop.diagnose_every == 0 or step == 0)
         values: dict[str, float] | None = None
+        lr = loop.lr * learning_rate_factor(step, loop)
+        for group in self.bare.param_groups:
+            group["lr"] = lr
         for part in range(loop.accumulation):
             batch = next(batches).to(accelerator.device)
             draws = Draws(seed=self.seed, step=step, positions=self._positions(part), device=accelerator.device)
@@ -215,8 +216,6 @@ class _Training:
                     self._check_gradient(norm, step, batch)
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
-        lr = self.scheduler.get_last_lr()[0]
-        self.scheduler.step()
         self.method.after_step(loop.ema_decay)
         if values is not None:
             values |= {"lr": lr, "grad_norm": norm}

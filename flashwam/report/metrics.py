@@ -32,16 +32,20 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: for a broken line that is not the last.
     """
-    lines = path.read_text().split("\n")
+    lines = path.read_text(errors="replace").split("\n")
     rows = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
             if number < len(lines):
                 raise ValueError(f"{path}, line {number}: not JSON ({error}); expected one object per line") from error
+            continue
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            raise ValueError(f'{path}, line {number}: expected an object with a "step"; got {line[:60]}')
+        rows.append(row)
     return rows
 
 

@@ -19,9 +19,11 @@ HERE = Path(__file__).parent
 needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is missing")
 
 
-def launch(*runs: Path | str) -> subprocess.CompletedProcess[str]:
-    """Two processes for (folder, strategy), and for further ones after it."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+def launch(*runs: Path | str, processes: int | None = 2) -> subprocess.CompletedProcess[str]:
+    """Two processes for (folder, strategy), and for further ones after it; or None for one without torchrun."""
+    command = [sys.executable]
+    if processes is not None:
+        command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     paths = os.pathsep.join([str(HERE), str(HERE.parent), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     arguments = [str(HERE / "distributed_run.py"), *map(str, runs)]

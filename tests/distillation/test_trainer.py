@@ -2,6 +2,7 @@
 """The loop: same bits after any interruption, same step however it is split, loud about numbers that are not finite."""
 
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -18,6 +19,7 @@ from flashwam.core.streams import StreamSpec
 from flashwam.distillation import files
 from flashwam.distillation.files import only_writer
 from flashwam.distillation.methods import NonFiniteError, make_method
+from flashwam.distillation.metrics import MetricsLog
 from flashwam.distillation.roles import relative_distance
 from flashwam.distillation.trainer import learning_rate_factor, train
 from flashwam.recipe import LoopConfig
@@ -227,6 +229,27 @@ def test_non_finite_loss_says_what_the_source_knows_of_the_sample(tmp_path):
 
     with pytest.raises(NonFiniteError, match="sample 46: drawer-open/episode_46"):
         run(tmp_path, loop(), source=Describes(poison=46))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [b"[1,2]", b"null", b"\xff\xfe", b'{"step": "4"}', b'{"step": NaN}', b"7", b"", b"[" * 100_000, b'{"step"'],
+)
+def test_a_broken_line_among_the_metrics_is_left_out_and_said(tmp_path, broken, caplog):
+    with pytest.raises(Interrupted):
+        run(tmp_path, loop(steps=8, log_every=1), source=StopsAt(6 * 4))
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(broken + b"\n" + path.read_bytes())
+    run(tmp_path, loop(steps=8, log_every=1))
+    assert [step for step, _, _ in losses(tmp_path)] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert "1 damaged lines are left out" in caplog.text
+
+
+def test_numbers_that_json_does_not_have_are_left_out(tmp_path):
+    log = MetricsLog(tmp_path, 0)
+    log.write(1, {"loss": 0.5, "action/gradient_scale": math.nan, "lr": math.inf})
+    log.close()
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": 0.5}\n'
 
 
 def test_non_finite_gradient_stops_the_run(tmp_path):
