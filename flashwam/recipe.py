@@ -75,6 +75,10 @@ class DataConfig:
     """Seed of resets, coins and noise."""
     cameras: tuple[str, ...] = ()
     """For "lerobot", like all below: camera keys, in the layout's order."""
+    depth_as_grey: bool = False
+    """Cameras may be depth maps, which a conversion takes as grey pictures; false refuses them."""
+    action_key: str = "action"
+    """Column of the actions in raw data; a conversion calls it `action`."""
     layout: Literal["width", "tshape"] = "width"
     """"width": cameras side by side; "tshape": head camera below two wrist cameras of half its size."""
     camera_size: tuple[int, int] = (256, 256)
@@ -115,6 +119,7 @@ class DataConfig:
         _check(self, ("first_share", "text_dropout"), lambda value: 0 <= value <= 1, "in [0, 1]")
         _check(self, "camera_size", lambda value: min(value) >= 1, "two positive numbers of pixels")
         _check(self, "clip_hop", lambda value: value is None or value >= 1, "at least 1, or null")
+        _check(self, "action_key", lambda value: value.strip() != "", "the name of a column")
         _check(self, "action_clip", lambda value: value is None or value > 0, "positive or null")
         self._check_channels()
         if self.source == "lerobot":

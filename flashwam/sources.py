@@ -17,6 +17,7 @@ from flashwam.data.encoders import Encoders, frame_encoders
 from flashwam.data.episodes import atomic_write
 from flashwam.data.latents import ACTION_NORM
 from flashwam.data.lerobot import SegmentDataset
+from flashwam.data.preflight import ActionRules
 from flashwam.data.quantiles import fit_norm
 from flashwam.recipe import DataConfig, Recipe
 from flashwam.wam.files import FamilyFiles, all_files
@@ -146,8 +147,25 @@ def convert_raw(
         resize=data.resize,
         window=data.window_frames,
         hop=data.clip_hop,
+        action_key=data.action_key,
     )
-    result = convert(raw, out, plan, make_encoders, processes=data.processes, skip_bad=data.skip_bad, progress=progress)
+    rules = ActionRules(
+        key=data.action_key,
+        width=len(data.used_channels) or None,
+        most=data.action_channels,
+        relative=data.relative_poses,
+    )
+    result = convert(
+        raw,
+        out,
+        plan,
+        make_encoders,
+        processes=data.processes,
+        skip_bad=data.skip_bad,
+        progress=progress,
+        rules=rules,
+        depth=data.depth_as_grey,
+    )
     norm = fit_norm(
         out,
         cameras=data.cameras,

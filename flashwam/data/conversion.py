@@ -4,6 +4,7 @@
 Letters: T pictures, C latent channels, F latent frames, h and w latent rows and columns.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from flashwam.data.encoders import Encoders, Resize, check_resize, to_pixels
 from flashwam.data.episodes import CHUNK, atomic_write
 from flashwam.data.latents import save_tensors, save_text
 from flashwam.data.layouts import camera_sizes
-from flashwam.data.raw import RawEpisode, read_clip, read_rows
+from flashwam.data.raw import RawEpisode, read_rows
 from flashwam.data.segments import Segment
 
-__all__ = ["ConversionPlan", "EpisodeConverter", "EpisodeJob", "EpisodeResult"]
+__all__ = ["ConversionPlan", "EpisodeConverter", "EpisodeJob", "EpisodeResult", "result_names"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class ConversionPlan:
         resize: See `flashwam.data.encoders.to_pixels`.
         window: Latent frames of a clip, where every sample is one, see `Encoders.clips`.
         hop: Rows from one clip's beginning to the next one's; as many as a latent frame spans if None.
+        action_key: Column of the actions; in the result it is `action`.
     """
 
     cameras: tuple[str, ...]
@@ -42,6 +44,7 @@ class ConversionPlan:
     resize: Resize = "stretch"
     window: int | None = None
     hop: int | None = None
+    action_key: str = "action"
 
     def __post_init__(self) -> None:
         for name in ("stride", "hop"):
@@ -60,6 +63,12 @@ class ConversionPlan:
         """Rows whose pictures are encoded: every `stride`-th, 1 modulo `unit` of them."""
         rows = range(start, end, self.stride)
         return list(rows[: (len(rows) - 1) // unit * unit + 1])
+
+    def check_length(self, start: int, end: int, unit: int) -> None:
+        """Raises a ValueError where a sample's rows are too few for two latent frames."""
+        count = len(self.pictures(start, end, unit))
+        if count <= unit:
+            raise ValueError(f"hold {count} pictures; a sample needs {unit + 1}")
 
     def samples(self, start: int, end: int, encoders: Encoders) -> list[tuple[int, int]]:
         """First row and row after the last of every sample of a segment: itself, or the clips it is cut into.
@@ -84,10 +93,11 @@ class ConversionPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpisodeJob:
-    """One episode, and the repo that receives it."""
+    """One episode, and the repo that receives it; `pictures` are the columns of its table that hold such."""
 
     episode: RawEpisode
     target: Path
+    pictures: tuple[str, ...] = ()
 
     def segment(self, start: int, end: int) -> Segment:
         """Where the files of these rows go."""
@@ -155,7 +165,7 @@ class EpisodeConverter:
             done.segments.append((start, end, text))
         if done.segments and not job.table.is_file():
             try:
-                atomic_write(job.table, _table_bytes(episode))
+                atomic_write(job.table, _table_bytes(episode, self.plan.action_key, job.pictures))
             except (ValueError, FileNotFoundError) as error:
                 done.bad[str(job.segment(0, episode.length))] = str(error)
                 done.segments.clear()
@@ -164,14 +174,9 @@ class EpisodeConverter:
     def _encode(
         self, episode: RawEpisode, camera: str, start: int, end: int, text: str, *, target: Path
     ) -> dict[str, Any]:
-        plan, clip, unit = self.plan, episode.clips[camera], self.encoders.unit
-        frame_ids = plan.pictures(start, end, unit)
-        if len(frame_ids) <= unit:
-            raise ValueError(
-                f"{clip.path}: rows {start} to {end} of episode {episode.index} hold {len(frame_ids)} pictures; a "
-                f"sample needs {unit + 1}"
-            )
-        pictures = read_clip(clip.path, [clip.first + row for row in frame_ids], fps=episode.fps)
+        plan, clip = self.plan, episode.clips[camera]
+        frame_ids = plan.pictures(start, end, self.encoders.unit)
+        pictures = clip.read(frame_ids, fps=episode.fps)
         pixels = to_pixels(pictures, plan.sizes[camera], resize=plan.resize)
         latents = self.encoders.video(pixels).float().cpu()
         if not torch.isfinite(latents).all():
@@ -209,10 +214,19 @@ class EpisodeConverter:
         return {"text_file": save_text(target, text, self._text[1])}
 
 
-def _table_bytes(episode: RawEpisode) -> bytes:
+def result_names(action_key: str) -> dict[str, str]:
+    """Column of the raw data -> its name in the result, where that is another: a column that is called `action` and
+    is not meant keeps its content under another name."""
+    return {} if action_key == "action" else {"action": "other_action", action_key: "action"}
+
+
+def _table_bytes(episode: RawEpisode, action_key: str, pictures: Collection[str]) -> bytes:
+    """The rows without the columns `pictures`, and with the actions where every reader looks for them."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    table, names = read_rows(episode, without=pictures), result_names(action_key)
+    table = table.rename_columns([names.get(name, name) for name in table.column_names])
     sink = pa.BufferOutputStream()
-    pq.write_table(read_rows(episode), sink, compression="zstd", write_page_checksum=True)
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue().to_pybytes()

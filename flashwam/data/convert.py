@@ -20,18 +20,21 @@ from pathlib import Path
 
 import torch
 
-from flashwam.data.conversion import ConversionPlan, EpisodeConverter, EpisodeJob, EpisodeResult
+from flashwam.data.bad import BadFiles
+from flashwam.data.conversion import ConversionPlan, EpisodeConverter, EpisodeJob, EpisodeResult, result_names
 from flashwam.data.encoders import Encoders
 from flashwam.data.episodes import CHUNK, atomic_write, read_info
 from flashwam.data.latents import EMPTY_TEXT, save_tensors
-from flashwam.data.raw import list_episodes
-from flashwam.data.segments import BadFiles, select_repos
+from flashwam.data.preflight import ActionRules, inspect
+from flashwam.data.raw import RawEpisode, list_episodes
+from flashwam.data.segments import select_repos
 
 __all__ = ["Conversion", "ConversionPlan", "convert"]
 
 logger = logging.getLogger(__name__)
 
 PLAN_FILE = "conversion.json"
+_PICTURES = ("video", "image")
 
 
 @dataclass(slots=True)
@@ -60,6 +63,8 @@ def convert(
     processes: int = 1,
     skip_bad: bool = False,
     progress: bool = True,
+    rules: ActionRules | None = None,
+    depth: bool = False,
 ) -> Conversion:
     """Converts every data set below `raw` into one of the same relative path below `out`.
 
@@ -71,6 +76,8 @@ def convert(
         processes: Episodes at a time; 1 works in this process.
         skip_bad: Leave out what cannot be read, and list it, instead of stopping.
         progress: Show a progress bar with the time left.
+        rules: What the actions must be; None: what most episodes have.
+        depth: Cameras of depth maps are meant, and taken as grey pictures.
 
     Returns:
         Counts, and what was skipped.
@@ -86,20 +93,21 @@ def convert(
     if out.resolve().is_relative_to(raw.resolve()) or raw.resolve().is_relative_to(out.resolve()):
         raise ValueError(f"the result {out} and the raw data {raw} must not lie in each other")
     bad = BadFiles(skip=skip_bad)
-    repos: dict[Path, list[EpisodeJob]] = {}
+    rules = replace(rules or ActionRules(), key=plan.action_key)
+    episodes: dict[Path, list[RawEpisode]] = {}
     for repo in select_repos(raw):
-        target = out / repo.relative_to(raw) if repo != raw else out / repo.resolve().name
         try:
-            episodes = list_episodes(repo, cameras=plan.cameras)
+            episodes[repo] = list_episodes(repo, cameras=plan.cameras, depth=depth, bad=bad)
         except (ValueError, FileNotFoundError) as error:
             bad.add(str(repo), error)
-            continue
-        repos[repo] = [EpisodeJob(episode=episode, target=target) for episode in episodes]
+    episodes = inspect(episodes, rules, bad)
+    _refuse_nothing(raw, any(episodes.values()), bad)
     encoders = make_encoders()
     if not encoders.clips:
         plan = replace(plan, window=None, hop=None)
+    repos = {repo: _jobs(repo, _target(raw, out, repo), group, plan, encoders, bad) for repo, group in episodes.items()}
+    _refuse_nothing(raw, any(repos.values()), bad)
     _keep_plan(out, plan, encoders)
-    repos = {repo: [_cut(job, plan, encoders) for job in group] for repo, group in repos.items()}
     jobs = [job for group in repos.values() for job in group]
     result, done = Conversion(), {}
     for one in _run(jobs, plan, encoders, make_encoders, processes, progress):
@@ -109,7 +117,8 @@ def convert(
         result.kept += one.kept
         done[one.job.table] = one
     for repo, group in repos.items():
-        result.episodes += _write_meta(repo, [done[job.table] for job in group])
+        result.episodes += _write_meta(repo, [done[job.table] for job in group], plan.action_key)
+    _refuse_nothing(raw, result.episodes > 0, bad)
     result.bad = dict(bad.reasons)
     logger.info(
         "%d latent files written, %d kept, %d episodes below %s, %d things skipped",
@@ -118,10 +127,43 @@ def convert(
     return result
 
 
-def _cut(job: EpisodeJob, plan: ConversionPlan, encoders: Encoders) -> EpisodeJob:
-    """The job with its episode's segments cut into samples."""
-    parts = [(*rows, text) for start, end, text in job.episode.segments for rows in plan.samples(start, end, encoders)]
-    return replace(job, episode=replace(job.episode, segments=tuple(parts)))
+def _refuse_nothing(raw: Path, some: bool, bad: BadFiles) -> None:
+    """Where nothing is left, says why."""
+    if not some:
+        why = next(iter(bad.reasons.values()), "there are no episodes")
+        more = f" ({len(bad.reasons)} things were left out)" if len(bad.reasons) > 1 else ""
+        raise ValueError(f"nothing below {raw} could be converted: {why}{more}")
+
+
+def _target(raw: Path, out: Path, repo: Path) -> Path:
+    """Where a data set's result goes."""
+    return out / repo.relative_to(raw) if repo != raw else out / repo.resolve().name
+
+
+def _jobs(
+    repo: Path, target: Path, episodes: list[RawEpisode], plan: ConversionPlan, encoders: Encoders, bad: BadFiles
+) -> list[EpisodeJob]:
+    """The episodes with their segments cut into samples; what is too short for any is left out."""
+    features = read_info(repo)["features"].items()
+    pictures = tuple(
+        key for key, feature in features if isinstance(feature, dict) and feature.get("dtype") in _PICTURES
+    )
+    jobs = []
+    for episode in episodes:
+        parts = []
+        job = EpisodeJob(episode=episode, target=target, pictures=pictures)
+        for first, last, text in episode.segments:
+            for start, end in plan.samples(first, last, encoders):
+                try:
+                    plan.check_length(start, end, encoders.unit)
+                except ValueError as error:
+                    told = f"{episode.table}: rows {start} to {end} of episode {episode.index} {error}"
+                    bad.add(str(job.segment(start, end)), ValueError(told))
+                else:
+                    parts.append((start, end, text))
+        if parts:
+            jobs.append(replace(job, episode=replace(episode, segments=tuple(parts))))
+    return jobs
 
 
 def _keep_plan(out: Path, plan: ConversionPlan, encoders: Encoders) -> None:
@@ -232,7 +274,7 @@ def _convert(job: EpisodeJob) -> EpisodeResult:
     return _converter.convert(job)
 
 
-def _write_meta(source: Path, done: list[EpisodeResult]) -> int:
+def _write_meta(source: Path, done: list[EpisodeResult], action_key: str) -> int:
     """Writes a repo's `meta/` for the episodes with at least one segment; returns how many there are."""
     kept = [one for one in done if one.segments]
     if not kept:
@@ -247,7 +289,8 @@ def _write_meta(source: Path, done: list[EpisodeResult]) -> int:
         config = [{"start_frame": start, "end_frame": end, "action_text": text} for start, end, text in one.segments]
         record = {"episode_index": episode.index, "tasks": list(episode.tasks), "length": episode.length}
         lines.append(record | {"action_config": config})
-    features = {key: value for key, value in info["features"].items() if value.get("dtype") not in ("video", "image")}
+    names, pictures = result_names(action_key), kept[0].job.pictures
+    features = {names.get(key, key): value for key, value in info["features"].items() if key not in pictures}
     info = {
         "codebase_version": "v2.1",
         "robot_type": info.get("robot_type"),

@@ -202,7 +202,7 @@ class EpisodeDataset(Dataset):
         """Latents [F, C, h, w], text [L, D], labelled and executed actions [F, A, N], senses [F, S] by name."""
         index, start, end = episode["episode_index"], int(segment["start_frame"]), int(segment["end_frame"])
         folder = latent_path(repo, index, start, end).parents[1]
-        keys = sorted(p.name for p in folder.glob("*") if p.is_dir()) if cameras is None else list(cameras)
+        keys = sorted(p.name for p in folder.glob("[!.]*") if p.is_dir()) if cameras is None else list(cameras)
         if not keys:
             raise FileNotFoundError(f"{folder} holds no latents: encode the episodes first")
         views: list[LatentSegment] = [read_latents(latent_path(repo, index, start, end, key)) for key in keys]

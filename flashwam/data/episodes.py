@@ -18,6 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from flashwam.data.bad import BadFiles
+from flashwam.data.records import json_lines, visible
+from flashwam.data.tables import is_list, list_rows, read_columns
+
 __all__ = [
     "CAMERA",
     "atomic_write",
@@ -65,7 +69,8 @@ def find_repos(root: Path) -> list[Path]:
     Raises:
         FileNotFoundError: There is none.
     """
-    repos = sorted(path.parent.parent for path in Path(root).rglob("meta/info.json"))
+    found = (path for path in Path(root).rglob("meta/info.json") if visible(path, Path(root)))
+    repos = sorted(path.parent.parent for path in found)
     if not repos:
         raise FileNotFoundError(
             f"no episodes below {root} (expected <task>/meta/info.json): run `flashwam collect` first"
@@ -205,53 +210,43 @@ def read_table(path: Path, names: Iterable[str] | None = None) -> dict[str, np.n
     Raises:
         ValueError: The file is damaged.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            wanted = file.schema_arrow.names if names is None else [n for n in names if n in file.schema_arrow.names]
-            table = file.read(columns=wanted)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing") from None
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: not a readable parquet file ({error})") from error
-    out = {}
-    for name in wanted:
+    table, out = read_columns(path, names if names is None else list(names)), {}
+    for name in table.column_names:
         column = table.column(name)
         try:
-            if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
-                out[name] = np.stack(column.to_numpy()).astype(np.float32)
-            else:
-                out[name] = column.to_numpy()
+            out[name] = list_rows(column).astype(np.float32) if is_list(column.type) else column.to_numpy()
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: column {name!r} is not a table of numbers ({error})") from error
     return out
 
 
 def read_episode_list(repo: Path) -> list[dict[str, Any]]:
-    """Reads `meta/episodes.jsonl`.
+    """Reads `meta/episodes.jsonl`; empty lines are passed over.
 
     Raises:
         FileNotFoundError: The file is missing.
-        ValueError: A line is not JSON or lacks a field that is needed.
+        ValueError: A line is not JSON, lacks a field that is needed, or has an episode that another has.
     """
     path = Path(repo) / "meta" / "episodes.jsonl"
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: the collection did not finish; run it again to complete it")
-    episodes = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    episodes: dict[int, tuple[str, dict[str, Any]]] = {}
+    for where, episode in json_lines(path, BadFiles()):
         try:
-            episode = json.loads(line)
-            _ = int(episode["episode_index"]), int(episode["length"])
-            _ = [(int(part["start_frame"]), int(part["end_frame"])) for part in episode["action_config"]]
-        except (ValueError, KeyError, TypeError) as error:
+            index, length = int(episode["episode_index"]), int(episode["length"])
+            parts = [(int(part["start_frame"]), int(part["end_frame"])) for part in episode["action_config"]]
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise ValueError(
-                f"{path}, line {number}: expected episode_index, length and action_config, a list of start_frame and "
-                f"end_frame ({error!r})"
+                f"{where}: expected episode_index, length and action_config, a list of start_frame and end_frame "
+                f"({error!r})"
             ) from error
-        episodes.append(episode)
-    return episodes
+        for start, end in parts:
+            if not 0 <= start < end <= length:
+                raise ValueError(f"{where}: episode {index} of {length} rows has a segment from {start} to {end}")
+        if index in episodes:
+            raise ValueError(f"{where}: episode {index} was at {episodes[index][0]} already; remove one of the two")
+        episodes[index] = where, episode
+    return [episode for _, episode in episodes.values()]
 
 
 def read_info(repo: Path) -> dict[str, Any]:

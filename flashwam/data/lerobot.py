@@ -17,12 +17,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from flashwam.core.batch import Batch
+from flashwam.data.bad import BadFiles
 from flashwam.data.controls import ControlSpace
 from flashwam.data.dataset import to_batch
-from flashwam.data.episodes import read_table
 from flashwam.data.latents import EMPTY_TEXT, read_latents, read_text
 from flashwam.data.layouts import arrange, check_cameras
-from flashwam.data.segments import BadFiles, find_segments
+from flashwam.data.segments import find_segments
+from flashwam.data.tables import read_actions
 
 __all__ = ["SegmentDataset", "SegmentSample"]
 
@@ -180,11 +181,9 @@ class SegmentDataset(Dataset):
             first_alone = arrange(self.layout, alone)[:, 0] if alone else None
         except ValueError as error:
             raise ValueError(f"{segment.latents(self.cameras[0])}: {error}") from error
-        table = read_table(segment.table, ["action"])
-        if "action" not in table:
-            raise ValueError(f"{segment.table}: has no column 'action'")
+        rows = read_actions(segment.table)
         try:
-            rows = table["action"][first.first_row : segment.end]
+            rows = rows[first.first_row : segment.end]
             action = self.space.actions(rows, frames=video.shape[1], per_frame=first.actions_per_frame)
         except ValueError as error:
             raise ValueError(f"{segment.table}: {error}") from error

@@ -10,13 +10,89 @@ from pathlib import Path
 import numpy as np
 
 from flashwam.data.actions import ActionNorm
-from flashwam.data.episodes import read_table
 from flashwam.data.poses import relative_poses
 from flashwam.data.segments import find_segments
+from flashwam.data.tables import finite_actions, read_actions
 
-__all__ = ["fit_norm"]
+__all__ = ["control_rows", "fit_norm", "norm_of"]
 
 _LEAST_RANGE = 1e-3
+
+
+def control_rows(
+    root: Path | str,
+    *,
+    cameras: Sequence[str],
+    relative: bool = False,
+    tasks: Sequence[str] | None = None,
+    most: int | None = None,
+) -> np.ndarray:
+    """The controls of all segments, one after another, float32 [T, U].
+
+    Args:
+        root: Folder above the repos.
+        cameras: Keys whose latents a segment must have.
+        relative: Rows are absolute poses, measured relative to their segment's first.
+        tasks: See `flashwam.data.segments.select_repos`.
+        most: Read at most so many segments, evenly spread; None for all.
+
+    Raises:
+        FileNotFoundError, ValueError: A table is missing or damaged, or segments have different numbers of controls.
+    """
+    segments = find_segments(root, cameras=cameras, tasks=tasks)
+    if most is not None and len(segments) > most:
+        segments = [segments[number * len(segments) // most] for number in range(most)]
+    parts: list[np.ndarray] = []
+    table: tuple[Path, np.ndarray] | None = None
+    for segment in segments:
+        # Clips of one episode follow each other.
+        if table is None or table[0] != segment.table:
+            table = segment.table, read_actions(segment.table)
+        try:
+            rows = finite_actions(table[1][segment.start : segment.end], first_row=segment.start)
+            rows = relative_poses(rows).astype(np.float32) if relative else rows
+        except ValueError as error:
+            raise ValueError(f"{segment.table}: {error}") from error
+        if parts and rows.shape[1] != parts[0].shape[1]:
+            raise ValueError(f"{segment.table}: has {rows.shape[1]} controls, the others have {parts[0].shape[1]}")
+        parts.append(rows)
+    return np.concatenate(parts)
+
+
+def norm_of(
+    rows: np.ndarray,
+    *,
+    channels: int,
+    used: Sequence[int] | None = None,
+    clip: float | None = 1.5,
+    unscaled: Sequence[int] = (),
+) -> ActionNorm:
+    """Takes the 1 % and 99 % quantiles of controls.
+
+    Args:
+        rows: [T, U].
+        channels: A.
+        used: Model channel of each control; None takes the first U.
+        clip: See `ActionNorm`.
+        unscaled: Controls that are left as they are, such as a gripper of 0 and 1.
+
+    Raises:
+        ValueError: The controls do not fit the channels.
+    """
+    width = rows.shape[1] if used is None else len(used)
+    if rows.shape[1] != width or width > channels:
+        raise ValueError(
+            f"expected {min(width, channels)} controls a row for the model's channels, got {rows.shape[1]}"
+        )
+    fitted = ActionNorm.fit(rows, clip=clip, least_range=_LEAST_RANGE)
+    places = tuple(used) if used is not None else fitted.used
+    low, high = np.zeros(channels), np.zeros(channels)
+    low[list(places)], high[list(places)] = fitted.q01, fitted.q99
+    if max(unscaled, default=-1) >= len(places):
+        raise ValueError(f"unscaled controls {tuple(unscaled)} must be below {len(places)}, as many as a row has")
+    kept = [places[control] for control in unscaled]
+    low[kept], high[kept] = -1.0, 1.0
+    return ActionNorm(q01=tuple(low.tolist()), q99=tuple(high.tolist()), used=places, clip=clip)
 
 
 def fit_norm(
@@ -29,42 +105,6 @@ def fit_norm(
     clip: float | None = 1.5,
     unscaled: Sequence[int] = (),
 ) -> ActionNorm:
-    """Takes the 1 % and 99 % quantiles over all rows of all segments.
-
-    Args:
-        root: Folder above the repos.
-        cameras: Keys whose latents a segment must have.
-        channels: A.
-        relative: Rows are absolute poses, measured relative to their segment's first.
-        used: Model channel of each control; None takes the first U.
-        clip: See `ActionNorm`.
-        unscaled: Controls that are left as they are, such as a gripper of 0 and 1.
-
-    Raises:
-        FileNotFoundError, ValueError: A table is missing or damaged, or the controls do not fit the channels.
-    """
-    parts = []
-    for segment in find_segments(root, cameras=cameras):
-        table = read_table(segment.table, ["action"])
-        if "action" not in table or table["action"].ndim != 2:
-            raise ValueError(f"{segment.table}: has no column 'action' of lists of numbers")
-        rows = table["action"][segment.start : segment.end]
-        width = rows.shape[1] if used is None else len(used)
-        if rows.shape[1] != width or width > channels or not np.isfinite(rows).all():
-            raise ValueError(
-                f"{segment.table}: expected {min(width, channels)} finite controls a row for the model's channels, got "
-                f"{rows.shape[1]}"
-            )
-        try:
-            parts.append(relative_poses(rows).astype(np.float32) if relative else rows)
-        except ValueError as error:
-            raise ValueError(f"{segment.table}: {error}") from error
-    fitted = ActionNorm.fit(np.concatenate(parts), clip=clip, least_range=_LEAST_RANGE)
-    places = tuple(used) if used is not None else fitted.used
-    low, high = np.zeros(channels), np.zeros(channels)
-    low[list(places)], high[list(places)] = fitted.q01, fitted.q99
-    if max(unscaled, default=-1) >= len(places):
-        raise ValueError(f"unscaled controls {tuple(unscaled)} must be below {len(places)}, as many as a row has")
-    kept = [places[control] for control in unscaled]
-    low[kept], high[kept] = -1.0, 1.0
-    return ActionNorm(q01=tuple(low.tolist()), q99=tuple(high.tolist()), used=places, clip=clip)
+    """`norm_of` all rows of a data set, see `control_rows`."""
+    rows = control_rows(root, cameras=cameras, relative=relative)
+    return norm_of(rows, channels=channels, used=used, clip=clip, unscaled=unscaled)

@@ -5,30 +5,24 @@ Version 2 has a table and a video per episode; version 3 packs many episodes int
 `meta/episodes/` where each begins.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from flashwam.data.bad import BadFiles
+from flashwam.data.clips import Clip, TableClip, inside, read_clip
+from flashwam.data.depth import check_camera
 from flashwam.data.episodes import CHUNK, read_info
+from flashwam.data.records import json_lines, number, parquet_rows, text, texts, whole_number
+from flashwam.data.tables import read_schema
 
-__all__ = ["Clip", "RawEpisode", "list_episodes", "read_clip", "read_rows"]
+__all__ = ["RawEpisode", "list_episodes", "read_clip", "read_rows"]
 
 _V2_DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 _V2_VIDEO = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 _V3_DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 _V3_VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clip:
-    """An episode's pictures: `first` is the number of its first picture in the video at `path`."""
-
-    path: Path
-    first: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,132 +37,155 @@ class RawEpisode:
         clips: Camera key -> its pictures.
         segments: (first row, row after the last, instruction).
         tasks: Instructions of the whole episode.
+        divided: `meta/` itself says which rows have which instruction.
     """
 
     index: int
     length: int
     fps: float
     table: Path
-    clips: Mapping[str, Clip]
+    clips: Mapping[str, Clip | TableClip]
     segments: tuple[tuple[int, int, str], ...]
     tasks: tuple[str, ...]
+    divided: bool = True
 
 
-def list_episodes(repo: Path | str, *, cameras: Sequence[str]) -> list[RawEpisode]:
+def list_episodes(
+    repo: Path | str, *, cameras: Sequence[str], depth: bool = False, bad: BadFiles | None = None
+) -> list[RawEpisode]:
     """Reads a repo's `meta/`.
 
     Args:
         repo: Folder of a LeRobot data set.
         cameras: Keys of the cameras wanted.
+        depth: Cameras of depth maps are meant, and taken as grey pictures.
+        bad: Receives records that are no good; None raises.
 
     Returns:
-        Its episodes, by number. Without `action_config` an episode is one segment with its first task's text.
+        Its episodes, by number. Without `action_config` an episode is one segment with its first task's text: where it
+        has several, `flashwam.data.preflight` divides it.
 
     Raises:
         FileNotFoundError: A file of `meta/` is missing.
         ValueError: `meta/` is damaged, of an unknown version, or has no such camera; the message names the file.
     """
-    repo = Path(repo)
+    repo, bad = Path(repo), bad or BadFiles()
     info, path = read_info(repo), repo / "meta" / "info.json"
     version = str(info.get("codebase_version"))
     features = info.get("features")
     if not isinstance(features, dict):
         raise ValueError(f"{path}: has no features, so it says nothing of its columns and cameras")
-    videos = sorted(k for k, f in features.items() if isinstance(f, dict) and f.get("dtype") == "video")
-    missing = [camera for camera in cameras if camera not in videos]
-    if missing:
-        raise ValueError(f"{path}: has no video {', '.join(missing)}; it has {', '.join(videos) or 'none'}")
+    kinds = {key: check_camera(path, key, features, depth=depth) for key in cameras}
     if version.startswith("v2."):
-        records, build = _records_v2(repo), _episode_v2
+        records, place = json_lines(repo / "meta" / "episodes.jsonl", bad), _place_v2
     elif version.startswith("v3."):
-        records, build = _records_v3(repo), _episode_v3
+        records, place = parquet_rows(repo / "meta" / "episodes", bad), _place_v3
     else:
         raise ValueError(f"{path}: codebase_version {version} is not known; expected v2.x or v3.x")
-    episodes = []
+    episodes: dict[int, tuple[str, RawEpisode]] = {}
     for where, record in records:
         try:
-            episodes.append(build(repo, info, record, cameras))
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise ValueError(f"{where}: not an episode's record ({error!r})") from error
-    return sorted(episodes, key=lambda episode: episode.index)
-
-
-def _records_v2(repo: Path) -> list[tuple[str, dict[str, Any]]]:
-    path = repo / "meta" / "episodes.jsonl"
-    try:
-        lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing") from None
-    out = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            out.append((f"{path}, line {number}", json.loads(line)))
+            episode = _episode(place(repo, info, record), record, kinds, depth)
+            if episode.index in episodes:
+                raise ValueError(f"episode {episode.index} was at {episodes[episode.index][0]} already")
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
-    return out
+            bad.add(where, ValueError(f"{where}: not an episode's record ({error})"))
+            continue
+        episodes[episode.index] = where, episode
+    return [episodes[index][1] for index in sorted(episodes)]
 
 
-def _records_v3(repo: Path) -> list[tuple[str, dict[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where an episode's files lie, by its version's rules.
 
-    paths = sorted((repo / "meta" / "episodes").rglob("*.parquet"))
-    if not paths:
-        raise FileNotFoundError(f"{repo / 'meta' / 'episodes'} holds no parquet file")
-    out = []
-    for path in paths:
-        try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                wanted = [n for n in file.schema_arrow.names if not n.startswith("stats/")]
-                table = file.read(columns=wanted)
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{path}: not a readable parquet file ({error})") from error
-        out += [(f"{path}, row {number}", record) for number, record in enumerate(table.to_pylist())]
-    return out
+    Attributes:
+        repo: Folder of the data set.
+        fps: Rows per second.
+        table: File of its rows.
+        video: Camera -> file, and number of the episode's first picture in it.
+    """
+
+    repo: Path
+    fps: float
+    table: Path
+    video: Callable[[str], tuple[Path, int]]
 
 
-def _segments(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What both versions say in the same words."""
-    length, tasks = int(record["length"]), tuple(map(str, record["tasks"]))
-    parts = record.get("action_config") or [{"start_frame": 0, "end_frame": length, "action_text": tasks[0]}]
-    segments = tuple((int(p["start_frame"]), int(p["end_frame"]), str(p["action_text"])) for p in parts)
-    for start, end, _ in segments:
-        if not 0 <= start < end <= length:
-            raise ValueError(f"a segment from row {start} to {end} of {length}")
-    return {"index": int(record["episode_index"]), "length": length, "segments": segments, "tasks": tasks}
-
-
-def _episode_v2(repo: Path, info: dict[str, Any], record: dict[str, Any], cameras: Sequence[str]) -> RawEpisode:
-    common = _segments(record)
-    names = {
-        "episode_index": common["index"],
-        "episode_chunk": common["index"] // int(info.get("chunks_size", CHUNK)),
-    }
-    video = info.get("video_path") or _V2_VIDEO
+def _episode(places: _Places, record: Mapping[str, Any], kinds: Mapping[str, str], depth: bool) -> RawEpisode:
+    index, length, tasks = whole_number(record, "episode_index"), whole_number(record, "length"), texts(record, "tasks")
+    if length == 0:
+        raise ValueError(f"episode {index} has no rows")
+    clips: dict[str, Clip | TableClip] = {}
+    for key, kind in kinds.items():
+        if kind == "video":
+            path, first = places.video(key)
+            clips[key] = Clip(path=path, first=first, depth=depth)
+        else:
+            clips[key] = TableClip(path=places.table, column=key, episode=index, repo=places.repo, depth=depth)
+    segments = _segments(record, length)
     return RawEpisode(
-        fps=info["fps"],
-        table=repo / (info.get("data_path") or _V2_DATA).format(**names),
-        clips={key: Clip(path=repo / video.format(video_key=key, **names), first=0) for key in cameras},
-        **common,
+        index=index,
+        length=length,
+        fps=places.fps,
+        table=places.table,
+        clips=clips,
+        segments=segments or ((0, length, tasks[0]),),
+        tasks=tasks,
+        divided=bool(segments),
     )
 
 
-def _episode_v3(repo: Path, info: dict[str, Any], record: dict[str, Any], cameras: Sequence[str]) -> RawEpisode:
-    def place(at: str) -> dict[str, int]:
-        return {key: int(record[f"{at}/{key}"]) for key in ("chunk_index", "file_index")}
+def _segments(record: Mapping[str, Any], length: int) -> tuple[tuple[int, int, str], ...]:
+    """What `action_config` says; nothing where it is not there."""
+    parts = record.get("action_config") or []
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        raise ValueError(f"action_config is {parts!r}, expected a list of start_frame, end_frame and action_text")
+    out = []
+    for part in parts:
+        start, end = whole_number(part, "start_frame"), whole_number(part, "end_frame")
+        if not start < end <= length:
+            raise ValueError(f"a segment from row {start} to {end} of {length}")
+        out.append((start, end, text(part, "action_text")))
+    return tuple(out)
 
-    video = info.get("video_path") or _V3_VIDEO
-    clips = {}
-    for key in cameras:
-        at = f"videos/{key}"
-        first = round(float(record[f"{at}/from_timestamp"]) * info["fps"])
-        clips[key] = Clip(path=repo / video.format(video_key=key, **place(at)), first=first)
-    data = repo / (info.get("data_path") or _V3_DATA).format(**place("data"))
-    return RawEpisode(fps=info["fps"], table=data, clips=clips, **_segments(record))
+
+def _place_v2(repo: Path, info: dict[str, Any], record: dict[str, Any]) -> _Places:
+    index = whole_number(record, "episode_index")
+    chunk = index // (whole_number(info, "chunks_size") if info.get("chunks_size") else CHUNK)
+    names = {"episode_index": index, "episode_chunk": chunk}
+
+    def video(key: str) -> tuple[Path, int]:
+        return _file(repo, info, "video_path", _V2_VIDEO, video_key=key, **names), 0
+
+    return _Places(repo, info["fps"], _file(repo, info, "data_path", _V2_DATA, **names), video)
 
 
-def read_rows(episode: RawEpisode) -> Any:
-    """An episode's rows, every column, as a pyarrow table in the order of the rows.
+def _place_v3(repo: Path, info: dict[str, Any], record: dict[str, Any]) -> _Places:
+    def names(at: str, of: str) -> dict[str, int]:
+        return {key: whole_number(record, f"{at}/{key}", f"{key}{of}") for key in ("chunk_index", "file_index")}
+
+    def video(key: str) -> tuple[Path, int]:
+        at, of = f"videos/{key}", f" for camera {key}"
+        begin = number(record, f"{at}/from_timestamp", f"from_timestamp{of}")
+        if begin < 0:
+            raise ValueError(f"from_timestamp{of} is {begin}, expected at least 0")
+        return _file(repo, info, "video_path", _V3_VIDEO, video_key=key, **names(at, of)), round(begin * info["fps"])
+
+    return _Places(repo, info["fps"], _file(repo, info, "data_path", _V3_DATA, **names("data", " for the rows")), video)
+
+
+def _file(repo: Path, info: dict[str, Any], key: str, default: str, **names: Any) -> Path:
+    """The path that `meta/info.json` gives as a pattern."""
+    pattern = info.get(key) or default
+    try:
+        return inside(repo, pattern.format(**names))
+    except (KeyError, IndexError, AttributeError, ValueError) as error:
+        raise ValueError(f"{key} {pattern!r} of meta/info.json names no file of the data set ({error!r})") from error
+
+
+def read_rows(episode: RawEpisode, *, without: Collection[str] = ()) -> Any:
+    """An episode's rows as a pyarrow table in their order, every column but those `without`.
 
     Raises:
         FileNotFoundError: The file is missing.
@@ -177,58 +194,12 @@ def read_rows(episode: RawEpisode) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = episode.table
+    path, chosen = episode.table, [("episode_index", "=", episode.index)]
+    wanted = [name for name in read_schema(path).names if name not in without]
     try:
-        table = pq.read_table(path, filters=[("episode_index", "=", episode.index)], page_checksum_verification=True)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing") from None
+        table = pq.read_table(path, columns=wanted, filters=chosen, page_checksum_verification=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"{path}: not a readable table of episodes ({error})") from error
     if table.num_rows != episode.length:
         raise ValueError(f"{path}: episode {episode.index} has {table.num_rows} rows, meta/ says {episode.length}")
-    if "action" not in table.column_names:
-        raise ValueError(f"{path}: has no column 'action'")
     return table
-
-
-def read_clip(path: Path, numbers: Sequence[int], *, fps: float) -> np.ndarray:
-    """Decodes pictures from anywhere in a video, beginning at the key frame before the first.
-
-    Args:
-        path: A video.
-        numbers: Ascending picture numbers; picture n is shown at n / fps seconds.
-        fps: Pictures per second.
-
-    Returns:
-        uint8 [T, H, W, 3].
-
-    Raises:
-        FileNotFoundError: The file is missing.
-        ValueError: It is damaged, or a picture is not there.
-    """
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError("reading videos needs PyAV: pip install 'flashwam[data]'") from error
-    found: dict[int, np.ndarray] = {}
-    wanted = set(numbers)
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.thread_count = 1
-            begin, base = stream.start_time or 0, stream.time_base
-            container.seek(begin + int(numbers[0] / fps / base), stream=stream)
-            for frame in container.decode(stream):
-                number = round((frame.pts - begin) * base * fps)
-                if number in wanted:
-                    found[number] = frame.to_ndarray(format="rgb24")
-                if number >= numbers[-1]:
-                    break
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing") from None
-    except (av.FFmpegError, IndexError, TypeError) as error:
-        raise ValueError(f"{path}: not a readable video ({error})") from error
-    absent = sorted(wanted - set(found))
-    if absent:
-        raise ValueError(f"{path}: has no picture at {absent[0] / fps:.3f} s ({len(absent)} of {len(wanted)} missing)")
-    return np.stack([found[number] for number in numbers])

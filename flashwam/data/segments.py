@@ -3,36 +3,16 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from flashwam.data.bad import BadFiles
 from flashwam.data.episodes import CHUNK, find_repos, read_episode_list, read_info
 
 __all__ = ["BadFiles", "Segment", "find_segments", "select_repos"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class BadFiles:
-    """What could not be read: an error at once, or skipped, counted and listed.
-
-    Attributes:
-        skip: Skip instead of raising.
-        reasons: What was skipped -> why; the reason names the file.
-    """
-
-    skip: bool = False
-    reasons: dict[str, str] = field(default_factory=dict)
-
-    def add(self, what: str, error: Exception) -> None:
-        """Notes that something is left out, or raises `error`."""
-        if not self.skip:
-            raise error
-        if what not in self.reasons:
-            self.reasons[what] = str(error)
-            logger.warning("skipped %s (%d so far): %s", what, len(self.reasons), error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,10 +127,5 @@ def _segments(repo: Path) -> list[Segment]:
         index = int(episode["episode_index"])
         for part in episode["action_config"]:
             start, end = int(part["start_frame"]), int(part["end_frame"])
-            if not 0 <= start < end <= int(episode["length"]):
-                raise ValueError(
-                    f"{repo / 'meta' / 'episodes.jsonl'}: episode {index} of {episode['length']} rows has a segment "
-                    f"from {start} to {end}"
-                )
             out.append(Segment(repo=repo, episode=index, start=start, end=end, chunk=index // size))
     return out

@@ -393,3 +393,18 @@ def test_nothing_readable_is_an_error_even_when_skipping(roots, tmp_path):
     (tmp_path / "copy" / "empty_emb.pt").unlink()
     with pytest.raises(FileNotFoundError, match=r"empty_emb\.pt is missing"):
         reader(tmp_path / "copy", "libero", skip_bad=True)
+
+
+def test_empty_lines_are_passed_over_and_an_episode_listed_twice_is_refused(roots, tmp_path):
+    shutil.copytree(roots / "robotwin", tmp_path / "copy")
+    lines = tmp_path / "copy" / "aug_500" / "click_bell" / "meta" / "episodes.jsonl"
+    good = lines.read_bytes()
+    lines.write_bytes(b"\n" + good.replace(b"\n", b"\r\n \n") + b"\n\n")
+    (lines.parent / "._episodes.jsonl").write_bytes(b"\0\5\26\7")
+    hidden = tmp_path / "copy" / ".trash" / "old" / "meta" / "info.json"
+    hidden.parent.mkdir(parents=True)
+    hidden.write_bytes(b"{")
+    assert len(reader(tmp_path / "copy", "robotwin")) == 4
+    lines.write_bytes(good + b"\n" + good)
+    with pytest.raises(ValueError, match=r"line 3: episode 0 was at .*line 1 already"):
+        reader(tmp_path / "copy", "robotwin")

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which cameras a data set has, and which of them are depth maps: by its own account, or by the pictures' format."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["check_camera", "is_depth_format", "refuse_depth"]
+
+_REMEDY = "leave it out of data.cameras, or set data.depth_as_grey=true"
+
+
+def check_camera(info: Path, camera: str, features: Mapping[str, Any], *, depth: bool) -> str:
+    """Where a camera's pictures lie, "video" or "image" (in the table), as `meta/info.json` says.
+
+    Args:
+        info: That file, for the message.
+        camera: Key.
+        features: Of the data set.
+        depth: See `Clip`.
+
+    Raises:
+        ValueError: There is no such camera, or it is one of depth maps.
+    """
+    kinds = {key: feature.get("dtype") for key, feature in features.items() if isinstance(feature, dict)}
+    there = sorted(key for key, kind in kinds.items() if kind in ("video", "image"))
+    if camera not in there:
+        raise ValueError(f"{info}: has no video {camera}; it has {', '.join(there) or 'none'}")
+    sign = None if depth else _depth_sign(features[camera])
+    if sign is not None:
+        raise ValueError(
+            f"{info}: camera {camera} is a depth map ({sign}); latents of pictures in colour are meant; {_REMEDY}"
+        )
+    return kinds[camera]
+
+
+def _depth_sign(values: Mapping[str, Any]) -> str | None:
+    """What of a feature says that it is a depth map, at any depth and in any version's spelling."""
+    for key, value in values.items():
+        last = str(key).rpartition(".")[2].lower()
+        if isinstance(value, Mapping):
+            sign = _depth_sign(value)
+            if sign is not None:
+                return sign
+        elif last == "is_depth_map" and str(value).lower() in ("true", "1", "1.0", "yes"):
+            return f"{key} is {value!r}"
+        elif last == "pix_fmt" and is_depth_format(str(value)):
+            return f"{key} is {value!r}, grey of more than 8 bits"
+    return None
+
+
+def is_depth_format(name: str | None) -> bool:
+    """Whether pictures of this FFmpeg pixel format are grey with more than 8 bits, as depth maps are and colour
+    pictures never."""
+    import av
+
+    try:
+        kind = av.VideoFormat(name) if name else None
+    except ValueError:
+        return False
+    return kind is not None and not kind.is_rgb and _is_grey(kind) and max(c.bits for c in kind.components) > 8
+
+
+def _is_grey(kind: Any) -> bool:
+    return not any(component.is_chroma for component in kind.components)
+
+
+def refuse_depth(pixel_format: str | None, where: Path | str, *, depth: bool) -> None:
+    """Refuses pictures whose format is one of depth maps, unless `depth` says that they are meant."""
+    if not depth and is_depth_format(pixel_format):
+        raise ValueError(
+            f"{where}: is a depth map by its pixel format {pixel_format} (grey, more than 8 bits); pictures in "
+            f"colour are meant; {_REMEDY}"
+        )

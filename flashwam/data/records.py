@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The records of a data set's `meta/`, each with where it stands; a record that is no good costs itself alone."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flashwam.data.bad import BadFiles
+from flashwam.data.tables import read_columns, read_schema
+
+__all__ = ["Place", "json_lines", "number", "parquet_rows", "read_tasks", "text", "texts", "visible", "whole_number"]
+
+Place = tuple[str, dict[str, Any]]
+"""Where a record stands, and its values."""
+
+
+def visible(path: Path, root: Path) -> bool:
+    """Whether neither a file nor a folder between it and `root` is hidden: macOS, editors and download tools leave
+    such beside the real ones."""
+    return not any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def json_lines(path: Path, bad: BadFiles) -> list[Place]:
+    """The records of a `.jsonl` file; empty lines are passed over.
+
+    Args:
+        path: The file.
+        bad: Receives lines that are no records.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing") from None
+    out = []
+    for count, line in enumerate(lines, start=1):
+        where = f"{path}, line {count}"
+        if not line.strip(b" \t\r\n\0\x0b\x0c"):
+            continue
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            bad.add(where, ValueError(f"{where}: not JSON ({error})"))
+            continue
+        if isinstance(values, dict):
+            out.append((where, values))
+        else:
+            bad.add(where, ValueError(f"{where}: expected an object with named values, got {type(values).__name__}"))
+    return out
+
+
+def parquet_rows(folder: Path, bad: BadFiles) -> list[Place]:
+    """The rows of all parquet files below a folder, without LeRobot's statistics.
+
+    Args:
+        folder: The folder.
+        bad: Receives files that cannot be read.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    paths = [path for path in sorted(folder.rglob("*.parquet")) if visible(path, folder)]
+    if not paths:
+        raise FileNotFoundError(f"{folder} holds no parquet file")
+    out: list[Place] = []
+    for path in paths:
+        try:
+            # Named before anything is read: the statistics are most of the file.
+            names = [name for name in read_schema(path).names if not name.startswith("stats/")]
+            rows = read_columns(path, names).to_pylist()
+        except (ValueError, FileNotFoundError) as error:
+            bad.add(str(path), error)
+            continue
+        out += [(f"{path}, row {count}", row) for count, row in enumerate(rows)]
+    return out
+
+
+def whole_number(record: Mapping[str, Any], key: str, said: str | None = None) -> int:
+    """A field that counts or numbers something.
+
+    Args:
+        record: Has it.
+        key: The field.
+        said: How a complaint names it, the key if None.
+
+    Raises:
+        ValueError: It is not there, null, or no whole number of at least 0.
+    """
+    value = number(record, key, said)
+    if value < 0 or not value.is_integer():
+        raise ValueError(f"{said or key} is {record[key]!r}, expected a whole number of at least 0")
+    return int(value)
+
+
+def number(record: Mapping[str, Any], key: str, said: str | None = None) -> float:
+    """As `whole_number`, for any finite number."""
+    value = record.get(key)
+    if value is None:
+        raise ValueError(f"no {said or key}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{said or key} is {value!r}, expected a number")
+    return float(value)
+
+
+def text(record: Mapping[str, Any], key: str) -> str:
+    """A field that is a text; raises like `whole_number`."""
+    value = record.get(key)
+    if value is None:
+        raise ValueError(f"no {key}")
+    if not isinstance(value, str):
+        raise ValueError(f"{key} is {value!r}, expected a text")
+    return value
+
+
+def texts(record: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """A field that is a list of texts; one text counts as a list of it.
+
+    Raises:
+        ValueError: It is not there, null or empty, or one of it is no text.
+    """
+    value = record.get(key)
+    if value is None:
+        raise ValueError(f"no {key}")
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list) or not value or not all(isinstance(one, str) for one in value):
+        raise ValueError(f"{key} is {value!r}, expected a list of at least one text")
+    return tuple(value)
+
+
+def read_tasks(repo: Path) -> dict[int, str]:
+    """The text of every task number, from `meta/tasks.jsonl` or `meta/tasks.parquet`.
+
+    Raises:
+        FileNotFoundError: There is neither.
+        ValueError: The file is damaged, or a number has two texts.
+    """
+    lines, table = repo / "meta" / "tasks.jsonl", repo / "meta" / "tasks.parquet"
+    strict = BadFiles()
+    if lines.is_file():
+        places = json_lines(lines, strict)
+    elif table.is_file():
+        places = _task_rows(table)
+    else:
+        raise FileNotFoundError(f"neither {lines} nor {table.name} is there, which say what task numbers mean")
+    out: dict[int, str] = {}
+    for where, record in places:
+        try:
+            index, task = whole_number(record, "task_index"), text(record, "task")
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        if out.setdefault(index, task) != task:
+            raise ValueError(f"{where}: task {index} is {task!r} here and {out[index]!r} before")
+    return out
+
+
+def _task_rows(path: Path) -> list[Place]:
+    """LeRobot keeps the texts in the index of a pandas frame, whose column has whatever name that index has."""
+    import pyarrow as pa
+
+    table = read_columns(path)
+    named = [f.name for f in table.schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+    column = "task" if "task" in named else named[0] if len(named) == 1 else None
+    if column is None or "task_index" not in table.column_names:
+        raise ValueError(f"{path}: expected task_index and one column of texts, got {', '.join(table.column_names)}")
+    rows = zip(table["task_index"].to_pylist(), table[column].to_pylist(), strict=True)
+    return [(f"{path}, row {count}", {"task_index": index, "task": task}) for count, (index, task) in enumerate(rows)]
