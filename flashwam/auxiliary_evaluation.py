@@ -23,18 +23,19 @@ from flashwam.targets.streaming_tokens import StreamingTokens
 __all__ = ["evaluate_with_auxiliary", "latency_with_auxiliary", "load_with_auxiliary"]
 
 
-def load_with_auxiliary(folder: str | Path, *, capacity: int = 6) -> tuple[Policy, StreamedSense]:
+def load_with_auxiliary(folder: str | Path, *, capacity: int = 6, trust: bool = False) -> tuple[Policy, StreamedSense]:
     """A policy that `masked_reconstruction` trained, with its modality, and what senses that.
 
     Args:
         folder: The policy's or its run's.
         capacity: Entries of the cache.
+        trust: Import the classes that its files name beside ours, and run their code.
 
     Raises:
         ValueError: It was trained without a modality, or the tokens of its data are another network's.
         FileNotFoundError: The network or the tokens' statistics are not where its recipe says.
     """
-    policy = load_policy(folder)
+    policy = load_policy(folder, trust=trust)
     recipe = policy.info.extra.get("recipe") or {}
     options = recipe.get("train", {}).get("options", {})
     if not options.get("auxiliary"):
@@ -55,15 +56,16 @@ def evaluate_with_auxiliary(
     seed: int = 0,
     out: str | Path | None = None,
     capacity: int = 6,
+    trust: bool = False,
 ) -> list[dict[str, Any]]:
     """As `flashwam.evaluation.evaluate` with the modality there, in closed loop alone; a run of its own in comparisons.
     A setting that was measured before is read, not run again.
 
     Args:
-        checkpoint, episodes, nfe, tasks, seed, out: See `evaluate`.
+        checkpoint, episodes, nfe, tasks, seed, out, trust: See `evaluate`.
         capacity: Entries of the cache.
     """
-    policy, sense = load_with_auxiliary(checkpoint, capacity=capacity)
+    policy, sense = load_with_auxiliary(checkpoint, capacity=capacity, trust=trust)
     recipe = policy.info.extra["recipe"]
     settings = recipe.get("evaluate", {})
     tasks = tuple(tasks or settings.get("tasks") or recipe["data"]["tasks"])

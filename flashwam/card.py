@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model card of a folder: what the weights are, how they must be sampled, what was measured and what was not."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flashwam.core.consistency import make_consistency_function
+from flashwam.core.imports import reading, trusting
 from flashwam.core.streams import stream_schedule
+from flashwam.json_file import built_from, read_mapping
 
 __all__ = ["CARD_FILE", "model_card", "write_card"]
 
@@ -39,18 +40,27 @@ _LAYOUT = """\
 """
 
 
-def model_card(folder: str | Path) -> str:
+def model_card(folder: str | Path, *, trust: bool = False) -> str:
     """The card of a model folder, from its `flashwam.json` and the evaluations of these weights.
 
     Evaluations are looked for in the folder and in the run it belongs to; only those of the same kind and training
     step count.
 
+    Args:
+        folder: The model's.
+        trust: Import the classes that its files name beside ours, and run their code.
+
     Raises:
         FileNotFoundError: There is no `flashwam.json`.
-        ValueError: It is not readable.
+        ValueError: It is not readable, or names a class that would have to be imported without `trust`.
     """
-    folder = Path(folder)
-    info = _read(folder / "flashwam.json")
+    path = Path(folder) / "flashwam.json"
+    info = _read(path)
+    with trusting(trust), reading(path):
+        return built_from(path, lambda: _card(Path(folder), info))
+
+
+def _card(folder: Path, info: Mapping[str, Any]) -> str:
     name = str(info.get("name") or folder.resolve().name)
     kind = str(info.get("kind"))
     streams = info.get("streams", {})
@@ -71,10 +81,10 @@ def model_card(folder: str | Path) -> str:
     return _HEADER.format(kind=kind) + "\n" + "\n".join(sections) + layout
 
 
-def write_card(folder: str | Path) -> Path:
-    """Writes `README.md`; call it again when there are new evaluations."""
+def write_card(folder: str | Path, *, trust: bool = False) -> Path:
+    """Writes `README.md`, see `model_card`; call it again when there are new evaluations."""
     path = Path(folder) / CARD_FILE
-    path.write_text(model_card(folder))
+    path.write_text(model_card(folder, trust=trust))
     return path
 
 
@@ -187,7 +197,7 @@ def _evaluations(folder: Path, info: Mapping[str, Any]) -> list[dict[str, Any]]:
         run = run.parent
     found = []
     for path in [*folder.glob("evaluations/*.json"), *run.glob("evaluations/*.json")]:
-        result = _read(path)
+        result = read_mapping(path, finite=False)
         if (result.get("kind"), result.get("step")) == (_role(info), info.get("steps", 0)):
             found.append(result)
     return sorted(found, key=lambda one: (str(one.get("setting")), str(one.get("sampler")), one.get("seed", 0)))
@@ -199,9 +209,4 @@ def _place(path: str) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: a card needs a folder that flashwam saved")
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    return read_mapping(path, missing="a card needs a folder that flashwam saved")

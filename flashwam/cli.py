@@ -146,8 +146,23 @@ def _add_recipe(parser: argparse.ArgumentParser, *, run_dir: bool = True) -> Non
     parser.add_argument("recipe", metavar="RECIPE", help=_RECIPE_HELP)
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help=_OVERRIDE_HELP)
     parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and a plan, and do nothing")
+    _add_trust(parser)
     if run_dir:
         parser.add_argument("--run-dir", type=Path, metavar="DIR", help="folder of the run (default: runs/<name>)")
+
+
+def _add_trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="import the classes that saved models and run folders name beside flashwam's own, and run their code; "
+        "for files of your own or of somebody you trust",
+    )
+
+
+def _trust(arguments: argparse.Namespace) -> dict[str, bool]:
+    """What `--trust` adds to a call."""
+    return {"trust": True} if arguments.trust else {}
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
@@ -207,6 +222,7 @@ optimiser, target, teacher and activations take on one GPU, what fits and by how
     parser.add_argument("--memory", type=_gib, metavar="GIB", help="of one GPU; without it nothing is said to fit")
     parser.add_argument("--stage", choices=("train", "distill"), help="default: distill, where the recipe has it")
     parser.add_argument("--rank", type=_positive, metavar="R", help="of LoRA adapters (default: the recipe's, or 32)")
+    _add_trust(parser)
     _add_json(parser)
 
 
@@ -226,6 +242,7 @@ made again, so the same command goes on after an interruption."""
     parser.add_argument("out", metavar="OUT", type=Path, help="folder of the result")
     parser.add_argument("--recipe", required=True, metavar="RECIPE", help=_RECIPE_HELP)
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help=_OVERRIDE_HELP)
+    _add_trust(parser)
 
 
 def _check(commands: Any) -> None:
@@ -237,6 +254,7 @@ not fit the others, with the reason. Exit status 1 if there is any; training ski
     parser = _command(commands, "check", _run_check, text, examples)
     parser.add_argument("recipe", metavar="RECIPE", help=_RECIPE_HELP)
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help=_OVERRIDE_HELP)
+    _add_trust(parser)
 
 
 def _import(commands: Any) -> None:
@@ -308,6 +326,7 @@ interval. "1v/2a" means one video step and two action steps per chunk; "full" th
     parser.add_argument("--auxiliary", action="store_true", help="show the policy its training modality too")
     parser.add_argument("--seed", type=int, default=0, help="shifts the evaluation seeds (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: the checkpoint's)")
+    _add_trust(parser)
     _add_json(parser)
 
 
@@ -343,6 +362,7 @@ of its own. GET /healthz answers OK; GET /metrics gives sessions and latency per
     parser.add_argument(
         "--idle-seconds", type=_positive, default=600, metavar="N", help="ends silent sessions (default: 600)"
     )
+    _add_trust(parser)
 
 
 def _analyze(commands: Any) -> None:
@@ -361,6 +381,7 @@ one page."""
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help=_OVERRIDE_HELP)
     parser.add_argument("--checkpoint", type=Path, metavar="RUN", help="a run whose measured gradients are shown too")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder (default: runs/analysis/<name>)")
+    _add_trust(parser)
     _add_json(parser)
 
 
@@ -385,6 +406,7 @@ step of the Flash-WAM release, LeRobot's): family, size, streams, consistency fu
     examples = "  flashwam info\n  flashwam info runs/flash_wam/student\n  flashwam info checkpoints/lingbot-va-base"
     parser = _command(commands, "info", _run_info, text, examples)
     parser.add_argument("path", metavar="PATH", nargs="?", type=Path, help="a run, model or checkpoint folder")
+    _add_trust(parser)
     _add_json(parser)
 
 
@@ -419,13 +441,13 @@ def _loaded(arguments: argparse.Namespace, command: str) -> Any:
     """The recipe of a command's arguments; None where a dry run has said everything."""
     from flashwam.config import load_recipe, to_yaml
 
-    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    recipe = load_recipe(arguments.recipe, arguments.overrides, **_trust(arguments))
     from flashwam.plan import check_names, make_plan
 
     if not arguments.dry_run:
         check_names(recipe, command)
         return recipe
-    plan = make_plan(recipe, command, run_dir=getattr(arguments, "run_dir", None))
+    plan = make_plan(recipe, command, run_dir=getattr(arguments, "run_dir", None), **_trust(arguments))
     # The plan is a comment, so that the output is a recipe itself.
     print(to_yaml(recipe), end="")
     print("\n".join(f"# {line}".rstrip() for line in plan.lines()))
@@ -447,9 +469,9 @@ def _run_plan(arguments: argparse.Namespace) -> None:
     from flashwam.config import load_recipe
     from flashwam.plan import plan_lines, plan_numbers, plan_training
 
-    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    recipe = load_recipe(arguments.recipe, arguments.overrides, **_trust(arguments))
     chosen = {"gpus": arguments.gpus, "memory_gib": arguments.memory, "rank": arguments.rank}
-    plan = plan_training(recipe, arguments.stage, **chosen)
+    plan = plan_training(recipe, arguments.stage, **chosen, **_trust(arguments))
     _write_json(arguments.json, plan_numbers(plan))
     if arguments.json != "-":
         print("\n".join(plan_lines(plan)))
@@ -459,7 +481,7 @@ def _run_convert(arguments: argparse.Namespace) -> None:
     from flashwam.config import load_recipe
     from flashwam.pipeline import convert
 
-    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    recipe = load_recipe(arguments.recipe, arguments.overrides, **_trust(arguments))
     result = convert(recipe, arguments.raw, arguments.out)
     print(f"latents: {arguments.out} ({result.written} files written, {result.kept} kept, {result.episodes} episodes)")
     _print_bad(result.bad)
@@ -480,7 +502,7 @@ def _run_check(arguments: argparse.Namespace) -> int:
     from flashwam.config import load_recipe
     from flashwam.pipeline import check
 
-    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    recipe = load_recipe(arguments.recipe, arguments.overrides, **_trust(arguments))
     if recipe.data.source != "lerobot":
         raise ValueError(f"nothing to check: data.source is {recipe.data.source!r}, expected 'lerobot'")
     count, bad = check(recipe)
@@ -498,14 +520,14 @@ def _run_train(arguments: argparse.Namespace) -> None:
     if recipe := _loaded(arguments, "train"):
         from flashwam.pipeline import train
 
-        print(f"teacher: {train(recipe, run_dir=arguments.run_dir)}")
+        print(f"teacher: {train(recipe, run_dir=arguments.run_dir, **_trust(arguments))}")
 
 
 def _run_distill(arguments: argparse.Namespace) -> None:
     if recipe := _loaded(arguments, "distill"):
         from flashwam.pipeline import distill
 
-        print(f"student: {distill(recipe, run_dir=arguments.run_dir)}")
+        print(f"student: {distill(recipe, run_dir=arguments.run_dir, **_trust(arguments))}")
 
 
 def _run_evaluate(arguments: argparse.Namespace) -> None:
@@ -525,12 +547,15 @@ def _run_evaluate(arguments: argparse.Namespace) -> None:
             arguments.parser.error("--plain-euler is for students; --auxiliary drives what was trained, unstripped")
         from flashwam.auxiliary_evaluation import evaluate_with_auxiliary
 
-        results = evaluate_with_auxiliary(arguments.checkpoint, nfe=tuple(arguments.nfe or ("full",)), **common)
+        results = evaluate_with_auxiliary(
+            arguments.checkpoint, nfe=tuple(arguments.nfe or ("full",)), **common, **_trust(arguments)
+        )
     else:
         from flashwam.pipeline import evaluate
 
         nfe = tuple(arguments.nfe or ("1v/1a",))
-        results = evaluate(arguments.checkpoint, nfe=nfe, plain_euler=arguments.plain_euler, **common)
+        common["plain_euler"] = arguments.plain_euler
+        results = evaluate(arguments.checkpoint, nfe=nfe, **common, **_trust(arguments))
     _write_json(arguments.json, results)
     if arguments.json != "-":
         from flashwam.info import evaluation_lines
@@ -554,7 +579,12 @@ def _run_serve(arguments: argparse.Namespace) -> None:
     )
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = load_served(
-        arguments.checkpoint, nfe=arguments.nfe, device=device, preset=arguments.preset, base=arguments.base
+        arguments.checkpoint,
+        nfe=arguments.nfe,
+        device=device,
+        preset=arguments.preset,
+        base=arguments.base,
+        **_trust(arguments),
     )
     serve(model, options)
 
@@ -567,7 +597,7 @@ def _run_analyze(arguments: argparse.Namespace) -> None:
     from flashwam.config import load_recipe
     from flashwam.report.analyze import analyze
 
-    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    recipe = load_recipe(arguments.recipe, arguments.overrides, **_trust(arguments))
     out = arguments.out or Path("runs") / "analysis" / recipe.name
     results = analyze(recipe, out=out, checkpoint=arguments.checkpoint)
     _write_json(arguments.json, results)
@@ -590,7 +620,7 @@ def _run_compare(arguments: argparse.Namespace) -> None:
 def _run_info(arguments: argparse.Namespace) -> None:
     from flashwam.info import describe, info_lines, installation
 
-    facts = installation() if arguments.path is None else describe(arguments.path)
+    facts = installation() if arguments.path is None else describe(arguments.path, **_trust(arguments))
     _write_json(arguments.json, facts)
     if arguments.json != "-":
         print("\n".join(info_lines(facts)))

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from flashwam.core.imports import foreign_paths, refuse_foreign, trusting
 from flashwam.core.paths import user_path
 from flashwam.data.episodes import atomic_write
 from flashwam.layers import layer_of, merge, read_override, read_yaml, resolve
@@ -35,7 +36,7 @@ _Dumper.add_representer(
 )
 
 
-def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), *, trust: bool = False) -> Recipe:
     """Reads a recipe.
 
     A file may name others in `extends` (one, or a list; relative to itself, or a short name), which are merged first.
@@ -44,6 +45,8 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Reci
     Args:
         path_or_name: A YAML file, a run folder, or a short name such as "flash_wam" or "metaworld/flash_wam".
         overrides: Dotted, such as "distill.steps=500", "streams.video.anchors=4" or "data.tasks[0]=reach-wall".
+        trust: Import what the recipe of a run folder names beside our classes. A file or a name is the user's own
+            choice, and so are overrides: what they name is imported as it is needed.
 
     Raises:
         FileNotFoundError: There is no such recipe; the message lists those there are.
@@ -51,6 +54,10 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Reci
     """
     path = find_recipe(path_or_name)
     merged, origins = _read(path, ())
+    if path == user_path(path_or_name) / RECIPE_FILE:
+        # The folder may be anybody's, and nobody has looked into it.
+        with trusting(trust):
+            refuse_foreign(path, _named_classes(merged, origins))
     for override in overrides:
         merged = _override(merged, override, origins)
     values = resolve(merged, origins.of)
@@ -141,6 +148,13 @@ def prepare_run(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
     folder = run_folder(recipe, run_dir)
     kept = folder / RECIPE_FILE
     if kept.is_file():
+        # What the recipe at hand names too, its user has named.
+        foreign = _named_classes(*_read(kept, ())).keys() - foreign_paths(plain(recipe)).keys()
+        if foreign:
+            raise ValueError(
+                f"{folder} holds a run of another recipe, and runs are never overwritten; it names "
+                f"{', '.join(sorted(foreign))}. Give another --run-dir or name=..., or delete the folder."
+            )
         # A run may be moved, so where it lies is no difference.
         changed = differences(load_recipe(kept), recipe, ignore=("run_dir",))
         if changed:
@@ -179,6 +193,12 @@ def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], Origins]
     check_keys(own, source=source)
     origins.record(own, source)
     return _merge(merged, own), origins
+
+
+def _named_classes(merged: dict[str, Any], origins: Origins) -> dict[str, str]:
+    """Import paths of other packages' classes in the sections that name any -> the dotted key."""
+    content = resolve(merged, origins.of)
+    return foreign_paths({key: content.get(key) for key in ("streams", "wam", "train", "distill")})
 
 
 def _parents(extends: Any, source: str) -> list[str]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from flashwam.core.batch import Batch
+from flashwam.core.imports import trusting
 from flashwam.core.streams import StreamSpec
 from flashwam.data.codec import Codec
 from flashwam.data.dataset import EpisodeDataset, to_batch
@@ -85,16 +86,21 @@ class Policy:
         return samplers_for(self.specs, steps=steps, teacher=teacher, plain_euler=plain_euler)
 
 
-def load_policy(folder: str | Path) -> Policy:
+def load_policy(folder: str | Path, *, trust: bool = False) -> Policy:
     """Loads a checkpoint folder, or the result of a run folder.
+
+    Args:
+        folder: The checkpoint's or the run's.
+        trust: Import the classes that its files name beside ours, and run their code.
 
     Raises:
         FileNotFoundError: there is none.
         ValueError: its pictures cannot be encoded one by one.
     """
     folder = model_folder(folder)
-    wam, info = load_wam(folder)
-    files = files_of_codec(folder)
+    wam, info = load_wam(folder, trust=trust)
+    with trusting(trust):
+        files = files_of_codec(folder)
     dtype = next(wam.parameters()).dtype
     codec = Codec.load(folder) if files is None else files.frame_codec(folder, dtype=dtype, device="cpu")
     return Policy(folder=folder, wam=wam.eval(), info=info, codec=codec)
@@ -110,6 +116,7 @@ def evaluate(
     closed_loop: bool = True,
     seed: int = 0,
     out: str | Path | None = None,
+    trust: bool = False,
 ) -> list[dict[str, Any]]:
     """Measures a checkpoint; a setting that was measured before is read, not run again.
 
@@ -122,11 +129,13 @@ def evaluate(
         closed_loop: Drive the tasks; False measures the open loop alone.
         seed: Of episodes and noise.
         out: Folder for the results; `<run>/evaluations` if None.
+        trust: Import the classes that its files, and those of the teacher they name, name beside ours, and run their
+            code.
 
     Returns:
         One result per entry of `nfe`, as written.
     """
-    policy = load_policy(checkpoint)
+    policy = load_policy(checkpoint, trust=trust)
     recipe = policy.info.extra.get("recipe") or {}
     settings = recipe.get("evaluate", {})
     tasks = tuple(tasks or settings.get("tasks") or recipe.get("data", {}).get("tasks", ()))
@@ -140,7 +149,8 @@ def evaluate(
         stem = f"step{policy.info.steps}_{steps.replace('/', '-')}_{sampler}_seed{seed}"
         asked = {"tasks": list(tasks), "episodes": episodes, "closed_loop": closed_loop}
         measure = partial(_measure, policy, steps, asked, seed=seed, plain_euler=plain_euler, picture=folder / stem)
-        results.append(measure_once(folder / f"{stem}.json", asked, measure))
+        with trusting(trust):
+            results.append(measure_once(folder / f"{stem}.json", asked, measure))
     return results
 
 

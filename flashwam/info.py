@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is installed here, and what a folder holds."""
 
-import json
 import os
 import platform
 from collections.abc import Mapping
@@ -9,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from flashwam.core.imports import reading, trusting
+from flashwam.json_file import built_from, read_mapping, shown
 from flashwam.provenance import git_revision, package_version
 
 __all__ = ["analysis_lines", "describe", "evaluation_lines", "info_lines", "installation"]
@@ -56,23 +57,27 @@ def installation() -> dict[str, Any]:
     return facts
 
 
-def describe(path: str | Path) -> dict[str, Any]:
+def describe(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
     """What a run, teacher, student or checkpoint folder holds.
 
     Args:
         path: A folder that flashwam wrote, or a checkpoint of another tool in a layout that some family knows.
+        trust: Import the classes that its files name beside ours, and run their code.
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: The folder is none of these, or damaged.
+        ValueError: The folder is none of these, damaged, or names a class that would have to be imported without
+            `trust`.
     """
     folder = Path(path)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected a run, a teacher or a student")
     if (folder / "flashwam.json").is_file() or (folder / "wam.json").is_file():
-        return _describe_model(folder)
+        with trusting(trust):
+            return _describe_model(folder)
     if (folder / "recipe.yaml").is_file():
-        return _describe_run(folder)
+        with trusting(trust):
+            return _describe_run(folder, trust)
     from flashwam.wam.files import all_files
 
     reasons = []
@@ -188,8 +193,14 @@ def _describe_model(folder: Path) -> dict[str, Any]:
     files = [file for part in parts for file in sorted((folder / part).glob("*.safetensors"))]
     files = files or sorted(folder.rglob("*.safetensors"))
     streams = own.get("streams", {})
-    if isinstance(streams, list):
-        streams = {stream["name"]: stream for stream in streams}
+    if not isinstance(streams, dict) or not all(isinstance(stream, dict) for stream in streams.values()):
+        raise ValueError(f"{folder / 'flashwam.json'}: streams must be a mapping of mappings; got {shown(streams)}")
+    with reading(folder / "flashwam.json"):
+        kind = own.get("kind")
+        described = built_from(
+            folder / "flashwam.json",
+            lambda: {name: _describe_stream(stream, kind) for name, stream in streams.items()},
+        )
     network = {k: v for k, v in _json(folder / "transformer" / "config.json").items() if not k.startswith("_")}
     return {
         "folder": str(folder),
@@ -199,7 +210,7 @@ def _describe_model(folder: Path) -> dict[str, Any]:
         **summary(files),
         "steps": own.get("steps"),
         "teacher": own.get("teacher"),
-        "streams": {name: _describe_stream(stream, own.get("kind")) for name, stream in streams.items()},
+        "streams": described,
         "rollout": {k: v for k, v in wam.items() if k != "family"},
         "network": network,
         "git_revision": own.get("git_revision"),
@@ -223,10 +234,10 @@ def _describe_stream(stream: Mapping[str, Any], kind: str | None) -> str:
     return f"{named}, {schedule}, {stream.get('steps')} step(s)"
 
 
-def _describe_run(folder: Path) -> dict[str, Any]:
+def _describe_run(folder: Path, trust: bool) -> dict[str, Any]:
     from flashwam.config import load_recipe
 
-    recipe = load_recipe(folder / "recipe.yaml")
+    recipe = load_recipe(folder, trust=trust)
     checkpoints = sorted(p.name for p in (folder / "checkpoints").glob("step_*"))
     results = [name for name in ("teacher", "student") if (folder / name / "flashwam.json").is_file()]
     state = f"finished: {', '.join(results)}" if results else f"at {checkpoints[-1]}" if checkpoints else "not begun"
@@ -243,9 +254,4 @@ def _describe_run(folder: Path) -> dict[str, Any]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    return read_mapping(path) if path.exists() else {}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from flashwam.config import prepare_run
+from flashwam.core.imports import trusting
 from flashwam.data.actions import ActionNorm
 from flashwam.data.autoencoder import train_autoencoder
 from flashwam.data.codec import CODEC_FILE, Codec
@@ -207,7 +208,9 @@ def _codec_writer(recipe: Recipe, model: WorldActionModel) -> Callable[[Path], N
     return write
 
 
-def train(recipe: Recipe, *, run_dir: str | Path | None = None, source: Source | None = None) -> Path:
+def train(
+    recipe: Recipe, *, run_dir: str | Path | None = None, source: Source | None = None, trust: bool = False
+) -> Path:
     """Trains a teacher, from data on; continues where an earlier call was stopped.
 
     Args:
@@ -215,6 +218,8 @@ def train(recipe: Recipe, *, run_dir: str | Path | None = None, source: Source |
         run_dir: The run's folder; `runs/<name>` if None.
         source: Samples from elsewhere instead of the recipe's `data`; what they are encoded with is then not saved
             beside the model.
+        trust: Import the classes that the files of models it begins from name beside ours, and run their code. What
+            the recipe names is imported either way.
 
     Returns:
         Folder of the teacher, `<run_dir>/teacher`.
@@ -227,23 +232,26 @@ def train(recipe: Recipe, *, run_dir: str | Path | None = None, source: Source |
             f"recipe {recipe.name!r}: train.lora adapts a trained model; set wam.pretrained to its folder, or "
             "train.lora to null"
         )
-    codec = prepare_data(recipe, recipe.train) if source is None else None
-    folder = prepare_run(recipe, run_dir)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        if recipe.wam.pretrained is None:
-            model = family(recipe.wam.family).create(**recipe.wam.config)
-        else:
-            model = load_pretrained(recipe.wam.pretrained, recipe.wam)
-    return _run(recipe, recipe.train, model, codec, folder, source=source, info={"teacher": None})
+    with trusting(trust):
+        codec = prepare_data(recipe, recipe.train) if source is None else None
+        folder = prepare_run(recipe, run_dir)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            if recipe.wam.pretrained is None:
+                model = family(recipe.wam.family).create(**recipe.wam.config)
+            else:
+                model = load_pretrained(recipe.wam.pretrained, recipe.wam, trust=trust)
+        return _run(recipe, recipe.train, model, codec, folder, source=source, info={"teacher": None})
 
 
-def distill(recipe: Recipe, *, run_dir: str | Path | None = None, source: Source | None = None) -> Path:
+def distill(
+    recipe: Recipe, *, run_dir: str | Path | None = None, source: Source | None = None, trust: bool = False
+) -> Path:
     """Distils the recipe's teacher; continues where an earlier call was stopped.
 
     Args:
         recipe: What to distil, and how.
-        run_dir, source: As for `train`.
+        run_dir, source, trust: As for `train`.
 
     Returns:
         Folder of the student, `<run_dir>/student`.
@@ -256,26 +264,27 @@ def distill(recipe: Recipe, *, run_dir: str | Path | None = None, source: Source
             f"recipe {recipe.name!r} cannot be distilled: it needs a distill section and wam.pretrained, the folder of "
             "a trained teacher (flashwam train makes one)"
         )
-    method = find_method(recipe.distill.method)
-    if not method.needs_teacher:
-        raise ValueError(
-            f"recipe {recipe.name!r}: distill.method {recipe.distill.method!r} learns from data alone and would ignore "
-            "the teacher; set it to consistency or on_policy, or use flashwam train"
-        )
-    teacher_folder = Path(recipe.wam.pretrained)
-    teacher = load_pretrained(teacher_folder, recipe.wam)
-    codec = prepare_data(recipe, recipe.distill) if source is None else None
-    if recipe.distill.lora is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
-            student = method.make_student(
-                lambda: load_pretrained(recipe.distill.init or teacher_folder, recipe.wam),
-                teacher=teacher,
-                options=recipe.distill.options,
-                setup=_setup(recipe, recipe.distill),
+    with trusting(trust):
+        method = find_method(recipe.distill.method)
+        if not method.needs_teacher:
+            raise ValueError(
+                f"recipe {recipe.name!r}: distill.method {recipe.distill.method!r} learns from data alone and would "
+                "ignore the teacher; set it to consistency or on_policy, or use flashwam train"
             )
-    else:
-        student = teacher
-    folder = prepare_run(recipe, run_dir)
-    info = {"teacher": str(teacher_folder), "init": recipe.distill.init}
-    return _run(recipe, recipe.distill, student, codec, folder, teacher=teacher, source=source, info=info)
+        teacher_folder = Path(recipe.wam.pretrained)
+        teacher = load_pretrained(teacher_folder, recipe.wam, trust=trust)
+        codec = prepare_data(recipe, recipe.distill) if source is None else None
+        if recipe.distill.lora is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(recipe.seed)
+                student = method.make_student(
+                    lambda: load_pretrained(recipe.distill.init or teacher_folder, recipe.wam, trust=trust),
+                    teacher=teacher,
+                    options=recipe.distill.options,
+                    setup=_setup(recipe, recipe.distill),
+                )
+        else:
+            student = teacher
+        folder = prepare_run(recipe, run_dir)
+        info = {"teacher": str(teacher_folder), "init": recipe.distill.init}
+        return _run(recipe, recipe.distill, student, codec, folder, teacher=teacher, source=source, info=info)

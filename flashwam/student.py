@@ -6,14 +6,16 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from flashwam.card import write_card
-from flashwam.core.imports import check_keywords
+from flashwam.core.imports import check_keywords, reading, trusting
 from flashwam.core.streams import StreamSpec
+from flashwam.json_file import built_from, read_mapping, shown, whole_number
 from flashwam.provenance import provenance
 from flashwam.recipe import WamConfig
 from flashwam.wam import family, load
@@ -30,6 +32,7 @@ __all__ = [
     "model_folder",
     "push_to_hub",
     "read_info",
+    "read_streams",
     "save_wam",
 ]
 
@@ -91,7 +94,8 @@ def save_wam(
     made["versions"] = made.pop("packages")
     content = {"kind": kind, "streams": configs, **(info or {}), **made}
     (folder / INFO_FILE).write_text(json.dumps(content, indent=2) + "\n")
-    write_card(folder)
+    # What it names are the classes of objects that are here.
+    write_card(folder, trust=True)
 
 
 def read_info(folder: Path | str) -> dict[str, Any]:
@@ -100,16 +104,11 @@ def read_info(folder: Path | str) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: it is missing or not readable.
     """
-    path = Path(folder) / INFO_FILE
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing: expected a folder that flashwam saved. For a checkpoint of another tool name one of "
-            "its family's presets, such as preset='robotwin'"
-        )
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    missing = (
+        "expected a folder that flashwam saved. For a checkpoint of another tool name one of its family's presets, "
+        "such as preset='robotwin'"
+    )
+    return read_mapping(Path(folder) / INFO_FILE, missing=missing)
 
 
 def model_folder(folder: Path | str) -> Path:
@@ -121,19 +120,22 @@ def model_folder(folder: Path | str) -> Path:
     return folder
 
 
-def load_wam(folder: Path | str, *, preset: str | None = None, **options: Any) -> tuple[WorldActionModel, WamInfo]:
+def load_wam(
+    folder: Path | str, *, preset: str | None = None, trust: bool = False, **options: Any
+) -> tuple[WorldActionModel, WamInfo]:
     """Loads what `save_wam` wrote, or another tool's checkpoint of a family that knows it.
 
     Args:
         folder: The model's folder.
         preset: For a checkpoint without `flashwam.json`: a family's name for its settings, see `FamilyFiles`. One
             that says itself how it is run, such as a LeRobot policy, needs none.
+        trust: Import the classes that its files name beside ours, and run their code.
         options: For the family's `from_pretrained`, such as device or dtype.
 
     Raises:
         FileNotFoundError: no such folder or a file of it is missing.
-        ValueError: the consistency function, a stream or a key is not known, or both the folder and a preset say how
-            the model is sampled.
+        ValueError: the consistency function, a stream or a key is not known, a file is damaged or names a class that
+            would have to be imported without `trust`, or both the folder and a preset say how the model is sampled.
     """
     if preset is not None:
         if (Path(folder) / INFO_FILE).is_file():
@@ -144,24 +146,48 @@ def load_wam(folder: Path | str, *, preset: str | None = None, **options: Any) -
     if own is not None:
         model, kind, streams, extra = own.load(Path(folder), preset=None, **options)
         return model, WamInfo(kind=kind, streams=streams, extra=extra)
-    content = read_info(folder)
+    content, path = read_info(folder), Path(folder) / INFO_FILE
     kind, configs = content.pop("kind", None), content.pop("streams", None)
     if kind not in _KINDS or not isinstance(configs, dict):
-        raise ValueError(f"{Path(folder) / INFO_FILE} must say kind {_KINDS} and its streams; got kind {kind!r}")
-    streams = {}
-    for name, config in configs.items():
-        try:
-            streams[name] = StreamSpec.from_config(name, config)
-        except ValueError as error:
-            raise ValueError(f"{folder} cannot be sampled: {error}") from error
-    model = load(folder, **options)
+        raise ValueError(f"{path} must say kind {_KINDS} and its streams; got kind {shown(kind)}, {shown(configs)}")
+    steps = whole_number(content.pop("steps", 0), f"{path}: steps", most=2**63 - 1)
+    with trusting(trust):
+        streams = read_streams(configs, path)
+        model = load(folder, **options)
     if tuple(streams) != tuple(model.streams):
         raise ValueError(f"{folder}: its streams {tuple(streams)} are not the model's {tuple(model.streams)}")
-    return model, WamInfo(kind=kind, streams=streams, steps=int(content.pop("steps", 0)), extra=content)
+    return model, WamInfo(kind=kind, streams=streams, steps=steps, extra=content)
 
 
-def load_pretrained(folder: Path | str, config: WamConfig) -> WorldActionModel:
+def read_streams(configs: Mapping[str, Any], path: Path) -> dict[str, StreamSpec]:
+    """The streams that a file says a model has.
+
+    Args:
+        configs: Name -> plain values, as the file holds them.
+        path: The file.
+
+    Raises:
+        ValueError: The file says something that no stream can be, or names a class that would have to be imported.
+    """
+    streams = {}
+    for name, config in configs.items():
+        if not isinstance(config, dict):
+            raise ValueError(f"{path}: stream {name!r} must be a mapping; got {shown(config)}")
+        try:
+            with reading(path):
+                streams[name] = built_from(path, partial(StreamSpec.from_config, name, config))
+        except ValueError as error:
+            raise ValueError(f"{path.parent} cannot be sampled: {error}") from error
+    return streams
+
+
+def load_pretrained(folder: Path | str, config: WamConfig, *, trust: bool = False) -> WorldActionModel:
     """A model that flashwam saved, or another tool's weights under a recipe's `wam` section, in float32.
+
+    Args:
+        folder: The model's.
+        config: The recipe's section.
+        trust: Import the classes that its files name beside ours, and run their code.
 
     Raises:
         FileNotFoundError, ValueError: as `load_wam`, or the weights are not of the network that the recipe describes.
@@ -170,7 +196,8 @@ def load_pretrained(folder: Path | str, config: WamConfig) -> WorldActionModel:
     adopt = getattr(kind, "adopt", None)
     if adopt is None or not config.config or (Path(folder) / INFO_FILE).is_file():
         # What the network is, the folder says; how it computes, the recipe.
-        return load_wam(folder, **{key: config.config[key] for key in kind.compute_options if key in config.config})[0]
+        computes = {key: config.config[key] for key in kind.compute_options if key in config.config}
+        return load_wam(folder, trust=trust, **computes)[0]
     # Training in the files' bfloat16 would lose most of its small updates to rounding.
     return adopt(folder, dtype=torch.float32, **config.config)
 
@@ -205,16 +232,17 @@ def import_weights(source: Path | str, target: Path | str, *, family: str, **set
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def push_to_hub(folder: Path | str, repo_id: str, **options: Any) -> Any:
+def push_to_hub(folder: Path | str, repo_id: str, *, trust: bool = False, **options: Any) -> Any:
     """Writes the card of a saved model anew, with the evaluations there are by now, and uploads the folder.
 
     Args:
         folder: What `save_wam` wrote.
         repo_id: "owner/name" on the Hugging Face Hub.
+        trust: Import the classes that its files name beside ours, and run their code.
         options: See `flashwam.wam.hub.push_folder`.
 
     Raises:
         FileNotFoundError, ValueError: the folder is no saved model, or `repo_id` has another form.
     """
-    write_card(folder)
+    write_card(folder, trust=trust)
     return push_folder(folder, repo_id, **options)

@@ -32,7 +32,7 @@ def edit(folder, change):
 
 
 def test_round_trip(saved):
-    model, info = load_wam(saved)
+    model, info = load_wam(saved, trust=True)
     assert dict(info.streams) == STREAMS
     assert list(info.streams) == ["video", "action"]
     assert (info.kind, info.steps, info.extra["teacher"]) == ("student", 7, "t")
@@ -44,25 +44,25 @@ def test_round_trip(saved):
 def test_unknown_consistency_function_is_refused(saved):
     edit(saved, lambda c: c["streams"]["video"]["consistency"].update(name="mystery"))
     with pytest.raises(ValueError, match=r"cannot be sampled.*mystery"):
-        load_wam(saved)
+        load_wam(saved, trust=True)
 
 
 def test_broken_contents_are_named(saved):
     edit(saved, lambda c: c.update(kind="pupil"))
     with pytest.raises(ValueError, match="pupil"):
-        load_wam(saved)
+        load_wam(saved, trust=True)
     (saved / "flashwam.json").write_text("{")
     with pytest.raises(ValueError, match="not JSON"):
-        load_wam(saved)
+        load_wam(saved, trust=True)
     (saved / "flashwam.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"flashwam\.json"):
-        load_wam(saved)
+        load_wam(saved, trust=True)
 
 
 def test_streams_must_be_the_models(saved, tmp_path):
     edit(saved, lambda c: c["streams"].pop("action"))
     with pytest.raises(ValueError, match="not the model's"):
-        load_wam(saved)
+        load_wam(saved, trust=True)
     with pytest.raises(ValueError, match="model's"):
         save_wam(tmp_path, ToyWam.create(seed=2), {"video": STREAMS["video"]}, kind="student")
     with pytest.raises(ValueError, match="kind"):

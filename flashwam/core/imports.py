@@ -1,11 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names that users give: classes by a short name or an import path "package.module:Class", and keywords."""
+"""Names of classes: short ones, or import paths "package.module:Class"; and keywords.
+
+Who names a class decides what may be imported for it. A user who writes a path, in a recipe or in Python, has it
+imported. A file that may be anybody's names known classes alone, unless its reader trusts it; readers say so with
+`reading`, and `trusting` lets through what they come to.
+"""
 
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
+from pathlib import Path
 
-__all__ = ["check_keywords", "find_class"]
+__all__ = ["check_keywords", "class_name", "find_class", "foreign_paths", "reading", "refuse_foreign", "trusting"]
+
+OLD_PATHS = {
+    "flashwam.data.pictures:FramePictures": "frames",
+    "flashwam.policies.foresight:ForesightPolicy": "foresight",
+    "flashwam.policies.fusion:FusionPolicy": "fusion",
+    "flashwam.policies.smolvla:SmolVLA": "smolvla",
+    "flashwam.targets.scene:SceneEncoder": "scene",
+    "flashwam.targets.vision:VisionModel": "vision",
+    "flashwam.wam.cogvideox.pictures:CogVideoXPictures": "cogvideox",
+    "flashwam.wam.cogvideox:CogVideoX": "cogvideox",
+    "flashwam.wam.lingbot_va.pictures:WanPictures": "lingbot_va",
+    "flashwam.wam.lingbot_va:LingBotVA": "lingbot_va",
+}
+"""Import path of ours that a file may hold -> the name it has now. A class that moves keeps its line."""
+
+_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*")
+
+_file: ContextVar[Path | None] = ContextVar("flashwam_file", default=None)
+_trust: ContextVar[bool] = ContextVar("flashwam_trust", default=False)
+
+
+@contextmanager
+def trusting(trust: bool) -> Iterator[None]:
+    """Within it, files that are read may name classes of other packages, if `trust` is set here or around."""
+    token = _trust.set(_trust.get() or trust)
+    try:
+        yield
+    finally:
+        _trust.reset(token)
+
+
+@contextmanager
+def reading(file: Path | str) -> Iterator[None]:
+    """Within it, every name that is looked up is that file's, not the user's."""
+    token = _file.set(Path(file))
+    try:
+        yield
+    finally:
+        _file.reset(token)
 
 
 def find_class(name: str, base: type, *, known: Mapping[str, type | str], what: str) -> type:
@@ -18,21 +67,79 @@ def find_class(name: str, base: type, *, known: Mapping[str, type | str], what: 
         what: What it is, for error messages, such as "method".
 
     Raises:
-        ValueError: for an unknown name, an import that fails, or something that is no subclass of `base`.
+        ValueError: for an unknown name, an import that fails, something that is no subclass of `base`, or a path that
+            stands in a file which the caller does not trust, see `reading`.
     """
-    found = known.get(name, name)
+    if not isinstance(name, str):
+        raise ValueError(
+            f"{_at()}{what} must be a name, one of {sorted(known)} or 'package.module:Class'; got {name!r}"
+        )
+    short = OLD_PATHS.get(name, name)
+    if short not in known and name in known.values():
+        short = next(key for key, held in known.items() if held == name)
+    found = known.get(short, name)
     if isinstance(found, type):
         return found
-    module, colon, attribute = found.partition(":")
-    if not colon:
-        raise ValueError(f"unknown {what} {name!r}; expected one of {sorted(known)} or 'package.module:Class'")
+    module, _, attribute = found.partition(":")
+    if not _PATH.fullmatch(found):
+        raise ValueError(f"{_at()}unknown {what} {name!r}; expected one of {sorted(known)} or 'package.module:Class'")
+    file = _file.get()
+    if short not in known and file is not None:
+        refuse_foreign(file, {name: what})
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+        found = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{what} {name!r} could not be imported: {error}") from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ValueError(f"{what} {name!r} must be a subclass of {base.__module__}.{base.__name__}; got {found!r}")
     return found
+
+
+def class_name(kind: type, known: Mapping[str, type | str]) -> str:
+    """What a file calls a class by, so that `find_class` finds it again: its short name, or its import path."""
+    for name, held in known.items():
+        module, _, attribute = held.partition(":") if isinstance(held, str) else ("", "", "")
+        if kind is (held if isinstance(held, type) else getattr(sys.modules.get(module), attribute, None)):
+            return name
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def foreign_paths(content: object, at: str = "") -> dict[str, str]:
+    """Import paths that stand anywhere in plain values and are none of ours -> the dotted key they stand at."""
+    if isinstance(content, str):
+        return {content: at} if _PATH.fullmatch(content) and content not in OLD_PATHS else {}
+    parts: Iterable[tuple[object, object]] = ()
+    if isinstance(content, Mapping):
+        parts = content.items()
+    elif isinstance(content, (list, tuple)):
+        parts = enumerate(content)
+    return {path: key for name, held in parts for path, key in foreign_paths(held, f"{at}.{name}".strip(".")).items()}
+
+
+def refuse_foreign(file: Path, named: Mapping[str, str]) -> None:
+    """Refuses what a file would have imported, unless it is trusted.
+
+    Args:
+        file: The file, for the message.
+        named: Import path -> what the file names it as.
+
+    Raises:
+        ValueError: naming the first of them, and how to allow it.
+    """
+    if _trust.get():
+        return
+    for path, what in named.items():
+        raise ValueError(
+            f"{file} names the {what} {path!r}: loading it would import {path.partition(':')[0]!r} and run its code. "
+            "If you know where the file comes from, allow it for this call with --trust, in Python with trust=True"
+        )
+
+
+def _at() -> str:
+    file = _file.get()
+    return "" if file is None else f"{file}: "
 
 
 def check_keywords(at: str, given: Iterable[str], known: Sequence[str]) -> None:

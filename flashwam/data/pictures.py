@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from flashwam.data.autoencoder import FrameAutoencoder
 
-__all__ = ["ClipPictures", "FramePictures", "PictureDecoder"]
+__all__ = ["DECODERS", "ClipPictures", "FramePictures", "PictureDecoder"]
+
+DECODERS: dict[str, str] = {
+    "cogvideox": "flashwam.wam.cogvideox.pictures:CogVideoXPictures",
+    "frames": "flashwam.data.pictures:FramePictures",
+    "lingbot_va": "flashwam.wam.lingbot_va.pictures:WanPictures",
+}
+"""Name in a saved policy -> import path of its `PictureDecoder`."""
 
 
 class PictureDecoder(nn.Module, ABC):

@@ -37,13 +37,14 @@ class Plan:
         return [f"plan of `flashwam {self.command}`", *(f"  {what:<{width}}  {much}" for what, much in self.rows)]
 
 
-def make_plan(recipe: Recipe, command: str, *, run_dir: str | Path | None = None) -> Plan:
+def make_plan(recipe: Recipe, command: str, *, run_dir: str | Path | None = None, trust: bool = False) -> Plan:
     """Plans `flashwam collect`, `train` or `distill`.
 
     Args:
         recipe: The recipe.
         command: Name of the command.
         run_dir: As given on the command line.
+        trust: See `load_wam`, of a model that only a folder describes.
     """
     if command == "collect":
         return Plan(command=command, rows=tuple(_collection(recipe)))
@@ -52,7 +53,7 @@ def make_plan(recipe: Recipe, command: str, *, run_dir: str | Path | None = None
     if loop is None:
         raise ValueError(f"recipe {recipe.name!r} has no distill section; try `flashwam distill flash_wam --dry-run`")
     folder = run_folder(recipe, run_dir)
-    model = meta_model(recipe)
+    model = meta_model(recipe, trust=trust)
     rows = [("run folder", f"{folder} ({'resumed if its recipe is the same' if folder.exists() else 'new'})")]
     if command == "distill":
         rows.append(("teacher", _folder(recipe.wam.pretrained, "missing: set wam.pretrained to a teacher's folder")))

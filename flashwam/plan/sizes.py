@@ -68,8 +68,12 @@ class ModelSize:
         return max(self.block, self.parameters - self.blocks)
 
 
-def meta_model(recipe: Recipe) -> WorldActionModel:
+def meta_model(recipe: Recipe, *, trust: bool = False) -> WorldActionModel:
     """The recipe's model on the meta device; one that only a folder describes is loaded.
+
+    Args:
+        recipe: The recipe.
+        trust: Import the classes that its files name beside ours, and run their code.
 
     Raises:
         ValueError: the recipe has neither a config nor a folder, or the folder is there and its family refuses it.
@@ -84,7 +88,7 @@ def meta_model(recipe: Recipe) -> WorldActionModel:
             return family(recipe.wam.family).create(**recipe.wam.config)
     if recipe.wam.pretrained is None:
         raise ValueError("wam: needs `config` (the model's size) or `pretrained` (a folder)")
-    return load(recipe.wam.pretrained)
+    return load(recipe.wam.pretrained, trust=trust)
 
 
 def text_shape(recipe: Recipe, model: WorldActionModel) -> tuple[int, int | None]:

@@ -97,6 +97,7 @@ def plan_training(
     gpus: int = 1,
     memory_gib: float | None = None,
     rank: int | None = None,
+    trust: bool = False,
 ) -> TrainingPlan:
     """Plans a recipe's training or distillation.
 
@@ -106,6 +107,7 @@ def plan_training(
         gpus: How many share the work.
         memory_gib: GiB of one GPU, to tell what fits.
         rank: Of the LoRA adapters; the recipe's own by default, else 32.
+        trust: See `load_wam`, of a model that only a folder describes.
 
     Raises:
         ValueError: for a number out of range, or a section that is not there.
@@ -121,7 +123,7 @@ def plan_training(
     if loop is None:
         raise ValueError(f"recipe {recipe.name!r} has no distill section to plan; plan its train section")
     check_names(recipe, command)
-    model = meta_model(recipe)
+    model = meta_model(recipe, trust=trust)
     size, lora = model_size(model), loop.lora
     rank = lora.rank if lora is not None else rank or DEFAULT_RANK
     adapters = adapter_count(model, loop, rank=rank)

@@ -16,8 +16,9 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from flashwam.core.imports import find_class
-from flashwam.data.pictures import PictureDecoder
+from flashwam.core.imports import class_name, find_class, reading
+from flashwam.data.pictures import DECODERS, PictureDecoder
+from flashwam.json_file import built_from, read_mapping, shown
 from flashwam.policies.decoupler import Decoupler
 from flashwam.policies.diffusion_expert import DiffusionExpert
 from flashwam.policies.frozen import Frozen
@@ -25,7 +26,7 @@ from flashwam.policies.resampler import MeanPool, UniPerceiver
 from flashwam.targets.providers import TargetProvider, load_provider, to_grid
 from flashwam.wam import load
 from flashwam.wam.base import Kept, RolloutSession, WorldActionModel
-from flashwam.wam.plain import load_weights, read_settings, save_plain
+from flashwam.wam.plain import FILE_NAME, load_weights, read_settings, save_plain
 
 __all__ = ["ForesightPolicy"]
 
@@ -355,8 +356,7 @@ class ForesightPolicy(WorldActionModel):
         for name, provider in self.providers.items():
             provider.save(folder / "providers" / name)
         self.decoder.save(folder / "decoder")
-        kind = type(self.decoder)
-        named = {"decoder": f"{kind.__module__}:{kind.__qualname__}", "providers": list(self.providers)}
+        named = {"decoder": class_name(type(self.decoder), DECODERS), "providers": list(self.providers)}
         (folder / _DECODER).write_text(json.dumps(named) + "\n")
 
     @classmethod
@@ -380,10 +380,16 @@ class ForesightPolicy(WorldActionModel):
             FileNotFoundError, ValueError: A file is missing, or keys do not fit.
         """
         folder = Path(folder)
-        settings, named = read_settings(folder), json.loads((folder / _DECODER).read_text())
-        decoder = find_class(named["decoder"], PictureDecoder, known={}, what="picture decoder")
-        providers = {name: load_provider(folder / "providers" / name) for name in named["providers"]}
-        policy = cls(load(folder / "backbone", **options), providers, decoder.load(folder / "decoder"), **settings)
+        settings, path = read_settings(folder), folder / _DECODER
+        named = read_mapping(path)
+        names = named.get("providers")
+        if not isinstance(names, list) or any(not isinstance(n, str) or Path(n).name != n for n in names):
+            raise ValueError(f"{path} must list the names of the folders in {folder / 'providers'}; got {shown(names)}")
+        with reading(path):
+            kind = find_class(named.get("decoder"), PictureDecoder, known=DECODERS, what="picture decoder")
+        providers = {name: load_provider(folder / "providers" / name) for name in names}
+        decoder, backbone = kind.load(folder / "decoder"), load(folder / "backbone", **options)
+        policy = built_from(folder / FILE_NAME, lambda: cls(backbone, providers, decoder, **settings))
         load_weights(policy, folder, device=device)
         return policy.requires_grad_(True).to(device=device, dtype=dtype)
 

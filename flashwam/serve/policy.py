@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flashwam.core.imports import trusting
 from flashwam.data.codec import Codec
 from flashwam.data.episodes import CAMERA
 from flashwam.sampling import Rollout, StreamSampler, parse_nfe, samplers_for
@@ -109,6 +110,7 @@ def load_served(
     device: str = "cpu",
     preset: str | None = None,
     base: str | Path | None = None,
+    trust: bool = False,
 ) -> ServedModel:
     """Loads a checkpoint with its codec.
 
@@ -119,19 +121,21 @@ def load_served(
         preset: For a checkpoint that flashwam did not write, see `load_wam`.
         base: Checkpoint with ``vae/``, ``text_encoder/`` and ``tokenizer/``; that of `folder` itself, or the one noted
             in its ``codec.json``, if None.
+        trust: Import the classes that its files name beside ours, and run their code.
 
     Raises:
         FileNotFoundError, ValueError: it cannot be loaded or sampled.
     """
     folder = model_folder(folder)
-    wam, info = load_wam(folder, preset=preset)
+    wam, info = load_wam(folder, preset=preset, trust=trust)
     wam.to(device).eval()
     teacher = info.kind == "teacher"
     steps = parse_nfe(nfe, tuple(wam.streams)) if nfe is not None else None
     if nfe is None and not teacher:
         steps = {name: spec.steps for name, spec in info.streams.items()}
     samplers = samplers_for(info.streams, steps=steps, teacher=teacher)
-    codec, facts = _codec(folder, wam, device, preset=preset, base=base)
+    with trusting(trust):
+        codec, facts = _codec(folder, wam, device, preset=preset, base=base)
     recipe = info.extra.get("recipe") or {}
     tasks = recipe.get("evaluate", {}).get("tasks") or recipe.get("data", {}).get("tasks")
     metadata = {

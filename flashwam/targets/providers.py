@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flashwam.core.imports import find_class
+from flashwam.core.imports import class_name, find_class, reading, trusting
+from flashwam.json_file import built_from, read_mapping, shown
 
 __all__ = ["PROVIDERS", "TargetProvider", "align_frames", "find_provider", "load_provider", "to_grid"]
 
@@ -107,7 +108,7 @@ class TargetProvider(nn.Module, ABC):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.save_weights(folder)
-        named = f"{type(self).__module__}:{type(self).__qualname__}"
+        named = class_name(type(self), PROVIDERS)
         (folder / _FILE).write_text(json.dumps({"provider": named, "settings": self.settings()}, indent=1) + "\n")
 
     def fingerprint(self) -> str:
@@ -133,18 +134,25 @@ def find_provider(name: str) -> type[TargetProvider]:
     return find_class(name, TargetProvider, known=PROVIDERS, what="target provider")
 
 
-def load_provider(folder: Path | str) -> TargetProvider:
+def load_provider(folder: Path | str, *, trust: bool = False) -> TargetProvider:
     """Reads what `TargetProvider.save` wrote, frozen.
+
+    Args:
+        folder: The provider's.
+        trust: Import the class that its file names, where it is none of `PROVIDERS`, and run its code.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: the provider is unknown.
+        ValueError: the provider is unknown, would have to be imported without `trust`, or does not fit its settings.
     """
     path = Path(folder) / _FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: expected a target provider that flashwam saved")
-    content = json.loads(path.read_text())
-    provider = find_provider(content["provider"]).from_folder(Path(folder), content["settings"])
+    content = read_mapping(path, missing="expected a target provider that flashwam saved")
+    settings = content.get("settings")
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} must hold the settings of a target provider, a mapping; got {shown(settings)}")
+    with trusting(trust), reading(path):
+        kind = find_provider(content.get("provider"))
+        provider = built_from(path, lambda: kind.from_folder(Path(folder), settings))
     return provider.requires_grad_(False).eval()
 
 

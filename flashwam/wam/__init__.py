@@ -1,23 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """World-action model families behind one contract."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from flashwam.core.imports import find_class
+from flashwam.core.imports import find_class, reading, trusting
+from flashwam.json_file import read_mapping
 from flashwam.wam.base import RolloutSession, WorldActionModel
+from flashwam.wam.families import FAMILIES
 
 __all__ = ["FAMILIES", "RolloutSession", "WorldActionModel", "family", "load"]
-
-FAMILIES = {
-    "cogvideox": "flashwam.wam.cogvideox:CogVideoX",
-    "foresight": "flashwam.policies.foresight:ForesightPolicy",
-    "fusion": "flashwam.policies.fusion:FusionPolicy",
-    "lingbot_va": "flashwam.wam.lingbot_va:LingBotVA",
-    "smolvla": "flashwam.policies.smolvla:SmolVLA",
-}
-"""Family -> import path of its class; "package.module:Class" works as a family's name too."""
 
 
 def family(name: str) -> type[WorldActionModel]:
@@ -29,18 +21,19 @@ def family(name: str) -> type[WorldActionModel]:
     return find_class(name, WorldActionModel, known=FAMILIES, what="model family")
 
 
-def load(folder: Path | str, **options: Any) -> WorldActionModel:
+def load(folder: Path | str, *, trust: bool = False, **options: Any) -> WorldActionModel:
     """Loads a model folder of any family; `wam.json` in it names the family.
 
     Args:
         folder: What `save_pretrained` wrote.
+        trust: Import what the folder's files name beside the families of `FAMILIES`, and run its code.
         options: For the family's `from_pretrained`, such as device or dtype.
 
     Raises:
         FileNotFoundError: there is no `wam.json`.
-        ValueError: the family is unknown or the weights do not fit.
+        ValueError: the family is unknown, or would have to be imported without `trust`; the weights do not fit.
     """
     path = Path(folder) / "wam.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: expected a model folder that flashwam saved")
-    return family(str(json.loads(path.read_text()).get("family"))).from_pretrained(folder, **options)
+    named = read_mapping(path, missing="expected a model folder that flashwam saved").get("family")
+    with trusting(trust), reading(path):
+        return family(named).from_pretrained(folder, **options)

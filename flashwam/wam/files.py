@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a family knows of files beside its weights: other tools' checkpoints, encoders, what a model is driven with."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -9,11 +8,12 @@ from typing import Any
 
 import torch
 
-from flashwam.core.imports import find_class
+from flashwam.core.imports import find_class, reading
 from flashwam.core.streams import StreamSpec
 from flashwam.data.actions import ActionNorm
 from flashwam.data.codec import CODEC_FILE
 from flashwam.data.pictures import PictureDecoder
+from flashwam.json_file import read_mapping
 from flashwam.wam.base import WorldActionModel
 
 __all__ = [
@@ -156,5 +156,8 @@ def files_that_say_how(folder: Path) -> FamilyFiles | None:
 def files_of_codec(folder: Path) -> FamilyFiles | None:
     """Of the family that ``codec.json`` in a folder names; None where it names none."""
     path = folder / CODEC_FILE
-    name = json.loads(path.read_text()).get("family") if path.is_file() else None
-    return None if name is None else find_class(name, FamilyFiles, known=FAMILY_FILES, what="codec family")()
+    name = read_mapping(path).get("family") if path.exists() else None
+    if name is None:
+        return None
+    with reading(path):
+        return find_class(name, FamilyFiles, known=FAMILY_FILES, what="codec family")()

@@ -10,6 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from flashwam.core.imports import class_name
+from flashwam.json_file import read_mapping, shown
+from flashwam.wam.families import FAMILIES
 from flashwam.wam.weights import key_problems
 
 __all__ = ["FILE_NAME", "load_weights", "read_settings", "save_plain"]
@@ -38,7 +41,7 @@ def save_plain(model: nn.Module, settings: Mapping[str, Any], folder: str | Path
             "module that can be imported"
         )
     try:
-        text = json.dumps({"family": f"{kind.__module__}:{kind.__qualname__}", "settings": dict(settings)}, indent=2)
+        text = json.dumps({"family": class_name(kind, FAMILIES), "settings": dict(settings)}, indent=2)
     except TypeError as error:
         raise ValueError(f"settings of {kind.__qualname__} must be plain values: {error}") from error
     folder = Path(folder)
@@ -55,12 +58,10 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
         FileNotFoundError, ValueError: The file is missing or holds something else.
     """
     path = Path(folder) / FILE_NAME
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: expected a model folder that flashwam saved")
-    try:
-        return dict(json.loads(path.read_text())["settings"])
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} must hold the settings of a model; got {error!r}") from error
+    settings = read_mapping(path, missing="expected a model folder that flashwam saved").get("settings")
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} must hold the settings of a model, a mapping; got {shown(settings)}")
+    return settings
 
 
 def load_weights(

@@ -96,7 +96,7 @@ def specs():
 def test_a_minimal_family_is_saved_and_found_again(tmp_path):
     model = Minimal.create(gain=3.0)
     model.save_pretrained(tmp_path)
-    again = load(tmp_path)
+    again = load(tmp_path, trust=True)
     assert type(again) is Minimal
     assert again.settings == {"gain": 3.0}
     assert torch.equal(again.gain, model.gain)
@@ -106,7 +106,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
     Minimal.create().save_pretrained(tmp_path)
     (tmp_path / "wam.json").write_text((tmp_path / "wam.json").read_text().replace("Minimal", "Wider"))
     with pytest.raises(ValueError, match="missing extra"):
-        load(tmp_path)
+        load(tmp_path, trust=True)
 
 
 class Wider(Minimal):

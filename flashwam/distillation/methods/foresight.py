@@ -7,7 +7,6 @@ before it frozen. One run is one stage; the second starts from the first's resul
 Letters: B samples, C channels, T channels of a vision model, F latent frames, h and w of the grid.
 """
 
-import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -32,9 +31,10 @@ from flashwam.distillation.methods.base import (
     training_levels,
 )
 from flashwam.distillation.setup import Setup, Source
+from flashwam.json_file import read_mapping
 from flashwam.policies.foresight import ForesightPolicy
 from flashwam.sampling import StreamSampler, samplers_for
-from flashwam.student import INFO_FILE, read_info
+from flashwam.student import INFO_FILE, read_info, read_streams
 from flashwam.targets.looks import LOOK, LookSource
 from flashwam.targets.providers import align_frames, find_provider
 from flashwam.targets.rollouts import Future, RolloutStore, TeacherFuture, TrueFuture
@@ -296,9 +296,11 @@ class Foresight(Method):
         if configs is None:
             if folder is None or not (folder / INFO_FILE).is_file():
                 raise ValueError(f"{folder} does not say how the teacher is sampled: give teacher_streams")
-            told = read_info(folder)
-            configs, kind = told["streams"], told["kind"]
-        specs = {name: StreamSpec.from_config(name, config) for name, config in configs.items()}
+            told, path = read_info(folder), folder / INFO_FILE
+            kind = told.get("kind")
+            specs = read_streams(told.get("streams") or {}, path)
+        else:
+            specs = {name: StreamSpec.from_config(name, config) for name, config in configs.items()}
         steps = None if kind == "teacher" else {name: spec.steps for name, spec in specs.items()}
         return samplers_for(specs, steps=steps, teacher=kind == "teacher")
 
@@ -310,13 +312,13 @@ def _pictures(folder: Path | None) -> tuple[PictureDecoder, int | None]:
         ValueError: there is no decoder, or nobody knows it.
     """
     path = None if folder is None else folder / CODEC_FILE
-    if path is not None and path.is_file() and "family" not in json.loads(path.read_text()):
+    if path is not None and path.is_file() and "family" not in read_mapping(path):
         codec = Codec.load(folder)
         return FramePictures(codec.autoencoder), codec.text("").shape[-1]
     config = None if folder is None else folder / "vae" / "config.json"
     if config is None or not config.is_file():
         raise ValueError(f"{folder} has no vae/ to decode what the teacher draws: give pictures, a folder that has one")
-    name = str(json.loads(config.read_text()).get("_class_name"))
+    name = str(read_mapping(config).get("_class_name"))
     for files in all_files():
         if files.encodes(name):
             return files.picture_decoder(folder), None

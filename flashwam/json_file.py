@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JSON files that anybody may have written: whatever is wrong with one is one sentence that names it."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+__all__ = ["built_from", "parse_json", "read_json", "read_mapping", "shown", "whole_number"]
+
+_LARGEST = 2**26
+_DEEPEST = 64
+_SHOWN = 80
+
+T = TypeVar("T")
+
+
+def read_json(path: Path | str, *, missing: str = "", finite: bool = True) -> Any:
+    """What a JSON file holds: plain values, no key twice, nothing nested deeper than 64.
+
+    Args:
+        path: The file.
+        missing: What to say of a file that is not there, such as which command writes it.
+        finite: Refuse NaN and infinity; a measurement may hold them, settings may not.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is anything but such a file; the message names it.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing" + (f": {missing}" if missing else ""))
+    if not path.is_file():
+        raise ValueError(f"{path} must be a JSON file; it is a folder or a device")
+    size = path.stat().st_size
+    if size > _LARGEST:
+        raise ValueError(f"{path} holds {size:,} bytes: no JSON file of a model or run is larger than {_LARGEST:,}")
+    return parse_json(path.read_bytes(), str(path), finite=finite)
+
+
+def read_mapping(path: Path | str, *, missing: str = "", finite: bool = True) -> dict[str, Any]:
+    """`read_json` of a file that must hold a mapping.
+
+    Raises:
+        FileNotFoundError, ValueError: As `read_json`, or it holds something else.
+    """
+    content = read_json(path, missing=missing, finite=finite)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a mapping; got a {type(content).__name__}: {shown(content)}")
+    return content
+
+
+def parse_json(data: bytes, what: str, *, finite: bool = True) -> Any:
+    """Plain values from JSON in UTF-8, as strictly as `read_json`.
+
+    Args:
+        data: The text.
+        what: What it is, for messages: a file, or a line of one.
+        finite: See `read_json`.
+
+    Raises:
+        ValueError: It is no JSON, or not in UTF-8; a number is not finite, a key stands twice, or it is nested deeper
+            than 64.
+    """
+    if not data.strip():
+        raise ValueError(f"{what} is empty")
+    try:
+        number = _finite if finite else float
+        content = json.loads(data.decode(), parse_float=number, parse_constant=number, object_pairs_hook=_once)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{what} is not JSON: not UTF-8 ({error.reason} at byte {error.start})") from error
+    except RecursionError as error:
+        raise ValueError(f"{what} is nested deeper than {_DEEPEST}") from error
+    except ValueError as error:
+        raise ValueError(f"{what} is not JSON: {error}") from error
+    level, depth = [content], 0
+    while level := [held for one in level if isinstance(one, (dict, list)) for held in _parts(one)]:
+        depth += 1
+        if depth > _DEEPEST:
+            raise ValueError(f"{what} is nested deeper than {_DEEPEST}")
+    return content
+
+
+def built_from(path: Path | str, build: Callable[[], T]) -> T:
+    """What `build` makes of a file's content.
+
+    Raises:
+        ValueError: It meets a value of another type, a key that is missing, or one that it refuses; the message names
+            the file.
+    """
+    try:
+        return build()
+    except KeyError as error:
+        raise ValueError(f"{path} lacks {error}") from error
+    except (TypeError, AttributeError, ValueError, IndexError, OverflowError, ZeroDivisionError) as error:
+        text = str(error)
+        raise ValueError(text if str(path) in text else f"{path}: {text}") from error
+
+
+def whole_number(value: Any, what: str, *, least: int = 0, most: int = 2**31 - 1) -> int:
+    """`value`, where it is a whole number in a range: neither 1.5 nor true nor "1".
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{what} must be a whole number from {least} to {most:,}; got {shown(value)}")
+    return value
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it, cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:_SHOWN]} is no finite number")
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    held = dict(pairs)
+    if len(held) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"key {twice!r} stands twice")
+    return held
+
+
+def _parts(value: Mapping[str, Any] | list[Any]) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else list(value)
