@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from flashwam.core.paths import user_path
 from flashwam.evaluation import LATENCY_CHUNKS, Policy, chunk_latency, described, load_policy
 from flashwam.measurement import drive_tasks, measure_once, measurement
 from flashwam.policies.accompanied import AccompaniedPolicy
@@ -43,7 +44,7 @@ def load_with_auxiliary(folder: str | Path, *, capacity: int = 6, trust: bool = 
     full = PrivilegedPolicy.from_options(policy.wam, options)
     full.load_training(policy.folder)
     tokens = StreamingTokens(**options.get("provider", {}))
-    sense = StreamedSense(*tokens.found(Path(recipe["data"]["root"]), capacity=capacity))
+    sense = StreamedSense(*tokens.found(user_path(recipe["data"]["root"]), capacity=capacity))
     return replace(policy, wam=AccompaniedPolicy(full).eval()), sense
 
 
@@ -70,7 +71,7 @@ def evaluate_with_auxiliary(
     settings = recipe.get("evaluate", {})
     tasks = tuple(tasks or settings.get("tasks") or recipe["data"]["tasks"])
     episodes = episodes or settings.get("episodes", 50)
-    folder = Path(out) if out is not None else policy.run / "with_auxiliary" / "evaluations"
+    folder = user_path(out) if out is not None else policy.run / "with_auxiliary" / "evaluations"
     results = []
     for steps in nfe:
         path = folder / f"step{policy.info.steps}_{steps.replace('/', '-')}_auxiliary_seed{seed}.json"

@@ -7,6 +7,7 @@ from typing import Any
 
 from flashwam.core.consistency import make_consistency_function
 from flashwam.core.imports import reading, trusting
+from flashwam.core.paths import user_path
 from flashwam.core.streams import stream_schedule
 from flashwam.json_file import built_from, read_mapping
 
@@ -54,10 +55,10 @@ def model_card(folder: str | Path, *, trust: bool = False) -> str:
         FileNotFoundError: There is no `flashwam.json`.
         ValueError: It is not readable, or names a class that would have to be imported without `trust`.
     """
-    path = Path(folder) / "flashwam.json"
+    path = user_path(folder) / "flashwam.json"
     info = _read(path)
     with trusting(trust), reading(path):
-        return built_from(path, lambda: _card(Path(folder), info))
+        return built_from(path, lambda: _card(user_path(folder), info))
 
 
 def _card(folder: Path, info: Mapping[str, Any]) -> str:
@@ -83,7 +84,7 @@ def _card(folder: Path, info: Mapping[str, Any]) -> str:
 
 def write_card(folder: str | Path, *, trust: bool = False) -> Path:
     """Writes `README.md`, see `model_card`; call it again when there are new evaluations."""
-    path = Path(folder) / CARD_FILE
+    path = user_path(folder) / CARD_FILE
     path.write_text(model_card(folder, trust=trust))
     return path
 

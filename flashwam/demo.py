@@ -15,6 +15,7 @@ from typing import Any
 
 from flashwam import pipeline
 from flashwam.config import load_recipe
+from flashwam.core.paths import user_path
 from flashwam.data.episodes import atomic_write
 from flashwam.evaluation import cross_table, evaluate, latency_table, load_policy
 from flashwam.jobs import Job, done_marker, run_jobs
@@ -397,7 +398,7 @@ def demo(
     from flashwam.sim.gl import ensure_gl
 
     ensure_gl()
-    out = Path(out)
+    out = user_path(out)
     # The smoke demo trains its own teacher: what it checks is that everything works.
     from_scratch = from_scratch or preset == "smoke"
     place = _Place(preset=PRESETS[preset], out=out, family=family)

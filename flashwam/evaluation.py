@@ -16,6 +16,7 @@ from torch import Tensor
 
 from flashwam.core.batch import Batch
 from flashwam.core.imports import trusting
+from flashwam.core.paths import user_path
 from flashwam.core.streams import StreamSpec
 from flashwam.data.codec import Codec
 from flashwam.data.dataset import EpisodeDataset, to_batch
@@ -140,7 +141,7 @@ def evaluate(
     settings = recipe.get("evaluate", {})
     tasks = tuple(tasks or settings.get("tasks") or recipe.get("data", {}).get("tasks", ()))
     episodes = episodes or settings.get("episodes", 50)
-    folder = Path(out) if out is not None else policy.run / "evaluations"
+    folder = user_path(out) if out is not None else policy.run / "evaluations"
     if not tasks:
         raise ValueError(f"{checkpoint} names no tasks; give --tasks, such as reach-wall")
     results = []
@@ -320,7 +321,7 @@ def latency_table(sources: Sequence[tuple[Policy, str]], *, out: str | Path, rou
         Label such as "flash_wam 1v/1a" -> milliseconds per stream and chunk at batch 1.
     """
     table = time_in_turns(latency_timers(sources), rounds=rounds)
-    atomic_write(Path(out) / "latency.json", (json.dumps(table, indent=1) + "\n").encode())
+    atomic_write(user_path(out) / "latency.json", (json.dumps(table, indent=1) + "\n").encode())
     return table
 
 
@@ -402,5 +403,5 @@ def cross_table(
         table["commitment"].append(committed)
         table["action_error"].append(errors)
     result = {"rows": labels, "columns": labels, **table, "draws": len(chosen) * draws, "tasks": several}
-    atomic_write(Path(out) / "cross.json", (json.dumps(result, indent=1) + "\n").encode())
+    atomic_write(user_path(out) / "cross.json", (json.dumps(result, indent=1) + "\n").encode())
     return result

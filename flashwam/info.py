@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.core.imports import reading, trusting
+from flashwam.core.paths import user_path
 from flashwam.json_file import built_from, read_mapping, shown
 from flashwam.provenance import git_revision, package_version
 
@@ -69,7 +70,7 @@ def describe(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
         ValueError: The folder is none of these, damaged, or names a class that would have to be imported without
             `trust`.
     """
-    folder = Path(path)
+    folder = user_path(path)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected a run, a teacher or a student")
     if (folder / "flashwam.json").is_file() or (folder / "wam.json").is_file():

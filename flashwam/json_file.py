@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from flashwam.core.paths import user_path
+
 __all__ = ["built_from", "parse_json", "read_json", "read_mapping", "shown", "whole_number"]
 
 _LARGEST = 2**26
@@ -28,7 +30,7 @@ def read_json(path: Path | str, *, missing: str = "", finite: bool = True) -> An
         FileNotFoundError: There is none.
         ValueError: It is anything but such a file; the message names it.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing" + (f": {missing}" if missing else ""))
     if not path.is_file():

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from flashwam.core.paths import user_path
 from flashwam.measurement import drive_tasks, measurement, write_measurement
 from flashwam.sampling import nfe_text
 from flashwam.serve.client import PolicyClient, RemotePolicy
@@ -52,7 +53,7 @@ def evaluate_served(
         episodes = episodes or told.get("episodes") or 50
         if not tasks:
             raise ValueError(f"the model at {url} names no tasks; give --tasks, such as reach-wall")
-        folder = Path(out) if out is not None else Path("runs") / "served" / name / "evaluations"
+        folder = user_path(out) if out is not None else Path("runs") / "served" / name / "evaluations"
         path = folder / f"step{told['step']}_{nfe.replace('/', '-')}_served_seed{seed}.json"
         if path.exists():
             raise FileExistsError(

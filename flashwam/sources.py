@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from flashwam.core.paths import user_path
 from flashwam.data.actions import ActionNorm
 from flashwam.data.controls import ControlSpace
 from flashwam.data.conversion import ConversionPlan
@@ -101,7 +102,7 @@ def find_encoders(folder: str | Path) -> Callable[[], Encoders]:
         FileNotFoundError: It does not.
         ValueError: Nothing here can use that autoencoder.
     """
-    vae = Path(folder) / "vae"
+    vae = user_path(folder) / "vae"
     if (vae / "latent_stats.json").is_file():
         return functools.partial(frame_encoders, vae)
     if not (vae / "config.json").is_file():
@@ -109,7 +110,7 @@ def find_encoders(folder: str | Path) -> Callable[[], Encoders]:
     kind = json.loads((vae / "config.json").read_bytes()).get("_class_name")
     for files in all_files():
         if files.encodes(kind):
-            return functools.partial(_encoders, files, Path(folder))
+            return functools.partial(_encoders, files, user_path(folder))
     raise ValueError(f"{vae}: no model family here encodes with a {kind!r}")
 
 
@@ -175,5 +176,5 @@ def convert_raw(
         clip=data.action_clip,
         unscaled=data.unscaled_controls,
     )
-    atomic_write(Path(out) / ACTION_NORM, (json.dumps(norm.to_dict(), indent=2) + "\n").encode())
+    atomic_write(user_path(out) / ACTION_NORM, (json.dumps(norm.to_dict(), indent=2) + "\n").encode())
     return result

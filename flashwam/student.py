@@ -14,6 +14,7 @@ import torch
 
 from flashwam.card import write_card
 from flashwam.core.imports import check_keywords, reading, trusting
+from flashwam.core.paths import user_path
 from flashwam.core.streams import StreamSpec
 from flashwam.json_file import built_from, read_mapping, shown, whole_number
 from flashwam.provenance import provenance
@@ -86,7 +87,7 @@ def save_wam(
         raise ValueError(f"kind must be one of {_KINDS}; got {kind!r}")
     if tuple(streams) != tuple(model.streams):
         raise ValueError(f"streams must be the model's {tuple(model.streams)}; got {tuple(streams)}")
-    folder = Path(folder)
+    folder = user_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     configs = {name: spec.config for name, spec in streams.items()}
@@ -108,12 +109,12 @@ def read_info(folder: Path | str) -> dict[str, Any]:
         "expected a folder that flashwam saved. For a checkpoint of another tool name one of its family's presets, "
         "such as preset='robotwin'"
     )
-    return read_mapping(Path(folder) / INFO_FILE, missing=missing)
+    return read_mapping(user_path(folder) / INFO_FILE, missing=missing)
 
 
 def model_folder(folder: Path | str) -> Path:
     """The folder of a model, given itself or its run's folder."""
-    folder = Path(folder)
+    folder = user_path(folder)
     for result in _KINDS:
         if not (folder / INFO_FILE).is_file() and (folder / result / INFO_FILE).is_file():
             return folder / result
@@ -138,15 +139,17 @@ def load_wam(
             would have to be imported without `trust`, or both the folder and a preset say how the model is sampled.
     """
     if preset is not None:
-        if (Path(folder) / INFO_FILE).is_file():
-            raise ValueError(f"{Path(folder) / INFO_FILE} says how {folder} is sampled; leave preset {preset!r} out")
-        model, kind, streams, extra = files_for_preset(preset).load(Path(folder), preset=preset, **options)
+        if (user_path(folder) / INFO_FILE).is_file():
+            raise ValueError(
+                f"{user_path(folder) / INFO_FILE} says how {folder} is sampled; leave preset {preset!r} out"
+            )
+        model, kind, streams, extra = files_for_preset(preset).load(user_path(folder), preset=preset, **options)
         return model, WamInfo(kind=kind, streams=streams, extra=extra)
-    own = None if (Path(folder) / INFO_FILE).is_file() else files_that_say_how(Path(folder))
+    own = None if (user_path(folder) / INFO_FILE).is_file() else files_that_say_how(user_path(folder))
     if own is not None:
-        model, kind, streams, extra = own.load(Path(folder), preset=None, **options)
+        model, kind, streams, extra = own.load(user_path(folder), preset=None, **options)
         return model, WamInfo(kind=kind, streams=streams, extra=extra)
-    content, path = read_info(folder), Path(folder) / INFO_FILE
+    content, path = read_info(folder), user_path(folder) / INFO_FILE
     kind, configs = content.pop("kind", None), content.pop("streams", None)
     if kind not in _KINDS or not isinstance(configs, dict):
         raise ValueError(f"{path} must say kind {_KINDS} and its streams; got kind {shown(kind)}, {shown(configs)}")
@@ -194,7 +197,7 @@ def load_pretrained(folder: Path | str, config: WamConfig, *, trust: bool = Fals
     """
     kind = family(config.family)
     adopt = getattr(kind, "adopt", None)
-    if adopt is None or not config.config or (Path(folder) / INFO_FILE).is_file():
+    if adopt is None or not config.config or (user_path(folder) / INFO_FILE).is_file():
         # What the network is, the folder says; how it computes, the recipe.
         computes = {key: config.config[key] for key in kind.compute_options if key in config.config}
         return load_wam(folder, trust=trust, **computes)[0]
@@ -215,7 +218,7 @@ def import_weights(source: Path | str, target: Path | str, *, family: str, **set
         FileNotFoundError: there is no such file.
         ValueError: the family or a setting is unknown, the keys match nothing, or `target` is taken.
     """
-    files, target = files_of(family), Path(target)
+    files, target = files_of(family), user_path(target)
     if files is None:
         raise ValueError(f"unknown family {family!r}; expected one of {sorted(FAMILY_FILES)}")
     takes = inspect.signature(files.import_weights).parameters.values()
@@ -226,7 +229,7 @@ def import_weights(source: Path | str, target: Path | str, *, family: str, **set
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        files.import_weights(Path(source), partial, **settings)
+        files.import_weights(user_path(source), partial, **settings)
         partial.replace(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -15,6 +15,8 @@ from contextvars import ContextVar
 from difflib import get_close_matches
 from pathlib import Path
 
+from flashwam.core.paths import user_path
+
 __all__ = ["check_keywords", "class_name", "find_class", "foreign_paths", "reading", "refuse_foreign", "trusting"]
 
 OLD_PATHS = {
@@ -50,7 +52,7 @@ def trusting(trust: bool) -> Iterator[None]:
 @contextmanager
 def reading(file: Path | str) -> Iterator[None]:
     """Within it, every name that is looked up is that file's, not the user's."""
-    token = _file.set(Path(file))
+    token = _file.set(user_path(file))
     try:
         yield
     finally:

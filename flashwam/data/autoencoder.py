@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flashwam.core.paths import user_path
 from flashwam.data.episodes import atomic_write, find_repos, read_episode_list, read_frames, video_path
 
 __all__ = ["FrameAutoencoder", "load_training_frames", "psnr", "train_autoencoder"]
@@ -125,7 +126,7 @@ class FrameAutoencoder(nn.Module):
             "std": self.std.tolist(),
             "psnr": self.psnr,
         }
-        atomic_write(Path(folder) / STATS, json.dumps(stats, indent=2).encode())
+        atomic_write(user_path(folder) / STATS, json.dumps(stats, indent=2).encode())
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "FrameAutoencoder":
@@ -136,12 +137,12 @@ class FrameAutoencoder(nn.Module):
         """
         from safetensors.torch import load_file
 
-        path = Path(folder) / STATS
+        path = user_path(folder) / STATS
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: {folder} holds no complete autoencoder; train it first")
         stats = json.loads(path.read_text())
         out = cls(**stats["config"])
-        out.vae.load_state_dict(load_file(Path(folder) / "diffusion_pytorch_model.safetensors"))
+        out.vae.load_state_dict(load_file(user_path(folder) / "diffusion_pytorch_model.safetensors"))
         out.mean.copy_(torch.tensor(stats["mean"]))
         out.std.copy_(torch.tensor(stats["std"]))
         out.psnr = stats["psnr"]
@@ -162,7 +163,7 @@ def load_training_frames(root: Path | str, *, per_repo: int | None = None, progr
     from tqdm import tqdm
 
     out = []
-    for repo in tqdm(find_repos(Path(root)), desc="pictures", unit="task", disable=not progress):
+    for repo in tqdm(find_repos(user_path(root)), desc="pictures", unit="task", disable=not progress):
         every = json.loads((repo / "meta" / "info.json").read_text()).get("render_every", 1)
         episodes = read_episode_list(repo)
         if per_repo is not None and len(episodes) > per_repo:
@@ -212,7 +213,7 @@ def train_autoencoder(
     """
     from tqdm import tqdm
 
-    folder = Path(folder)
+    folder = user_path(folder)
     if (folder / STATS).is_file():
         logger.info("autoencoder found in %s", folder)
         return FrameAutoencoder.from_pretrained(folder)

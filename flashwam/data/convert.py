@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from flashwam.core.paths import user_path
 from flashwam.data.bad import BadFiles
 from flashwam.data.conversion import ConversionPlan, EpisodeConverter, EpisodeJob, EpisodeResult, result_names
 from flashwam.data.encoders import Encoders
@@ -87,7 +88,7 @@ def convert(
             holds a conversion made otherwise, or lies inside `raw`.
         RuntimeError: A process died.
     """
-    raw, out = Path(raw), Path(out)
+    raw, out = user_path(raw), user_path(out)
     if processes < 1:
         raise ValueError(f"processes must be at least 1, got {processes}")
     if out.resolve().is_relative_to(raw.resolve()) or raw.resolve().is_relative_to(out.resolve()):

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from flashwam.core.batch import Batch
+from flashwam.core.paths import user_path
 from flashwam.data.actions import ActionNorm
 from flashwam.data.episodes import episode_path, find_repos, read_episode_list, read_table
 from flashwam.data.latents import ACTION_NORM, EMPTY_TEXT, LatentSegment, latent_path, read_latents, read_text
@@ -125,7 +126,7 @@ class EpisodeDataset(Dataset):
             raise ValueError(f"first_share must be a share in [0, 1], got {first_share}")
         if split not in ("train", "val", "all"):
             raise ValueError(f"split: expected 'train', 'val' or 'all', got {split!r}")
-        self.root, self.window_frames, self.seed = Path(root), window_frames, seed
+        self.root, self.window_frames, self.seed = user_path(root), window_frames, seed
         self.balance, self.first_share, self.senses = balance, first_share, tuple(senses)
         self._folders = repos = self._repos(tasks)
         self._rows: list[tuple[int, int]] = []

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from flashwam.core.paths import user_path
 from flashwam.data.bad import BadFiles
 from flashwam.data.records import json_lines, visible
 from flashwam.data.tables import is_list, list_rows, read_columns
@@ -69,7 +70,9 @@ def find_repos(root: Path) -> list[Path]:
     Raises:
         FileNotFoundError: There is none.
     """
-    found = (path for path in Path(root).rglob("meta/info.json") if visible(path, Path(root)))
+    root = user_path(root)
+    root = user_path(root)
+    found = (path for path in root.rglob("meta/info.json") if visible(path, root))
     repos = sorted(path.parent.parent for path in found)
     if not repos:
         raise FileNotFoundError(

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flashwam.core.paths import user_path
 from flashwam.data.actions import ActionNorm
 from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.episodes import (
@@ -118,7 +119,7 @@ def _load(path: Path) -> Any:
 
 def read_text(path: Path) -> Tensor:
     """Reads a text embedding such as `empty_emb.pt`, float32 [L, D]."""
-    value = _load(Path(path))
+    value = _load(user_path(path))
     if not isinstance(value, Tensor) or value.ndim != 2:
         raise ValueError(f"{path}: expected one tensor [L, D], got {type(value).__name__}")
     return value.float()
@@ -146,7 +147,7 @@ def read_latents(path: Path | str) -> LatentSegment:
         FileNotFoundError: The file is missing.
         ValueError: The file is damaged, not a latent file, or inconsistent; the message says which.
     """
-    path = Path(path)
+    path = user_path(path)
     raw = _load(path)
     needed = ("latent", "latent_num_frames", "latent_height", "latent_width", "text_emb", "frame_ids", "start_frame")
     if isinstance(raw, dict) and "text_file" in raw:
@@ -254,7 +255,7 @@ def encode_latents(root: Path | str, autoencoder: FrameAutoencoder, *, progress:
     """
     from tqdm import tqdm
 
-    root = Path(root)
+    root = user_path(root)
     made_by = fingerprint(autoencoder)
     jobs = []
     for repo in find_repos(root):

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from flashwam.core.batch import Batch
+from flashwam.core.paths import user_path
 from flashwam.data.bad import BadFiles
 from flashwam.data.controls import ControlSpace
 from flashwam.data.dataset import to_batch
@@ -118,7 +119,7 @@ class SegmentDataset(Dataset):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {share}")
         check_cameras(layout, len(cameras))
-        self.root, self.cameras, self.layout, self.space = Path(root), tuple(cameras), layout, space
+        self.root, self.cameras, self.layout, self.space = user_path(root), tuple(cameras), layout, space
         self.window_frames, self.seed = window_frames, seed
         self.first_share, self.text_dropout = first_share, text_dropout
         self.bad = BadFiles(skip=skip_bad)

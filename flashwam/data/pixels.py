@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from flashwam.core.paths import user_path
 from flashwam.data.autoencoder import STATS, FrameAutoencoder
 from flashwam.data.episodes import atomic_write
 
@@ -45,7 +46,7 @@ class PixelAutoencoder(FrameAutoencoder):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Writes what `load_autoencoder` knows it by."""
-        atomic_write(Path(folder) / STATS, json.dumps({"kind": _KIND}).encode())
+        atomic_write(user_path(folder) / STATS, json.dumps({"kind": _KIND}).encode())
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "PixelAutoencoder":
@@ -66,7 +67,7 @@ def load_autoencoder(folder: Path | str) -> FrameAutoencoder:
     Raises:
         FileNotFoundError: The folder holds no complete one.
     """
-    path = Path(folder) / STATS
+    path = user_path(folder) / STATS
     if path.is_file() and json.loads(path.read_text()).get("kind") == _KIND:
         return PixelAutoencoder().eval()
     return FrameAutoencoder.from_pretrained(folder)

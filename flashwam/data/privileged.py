@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flashwam.core.paths import user_path
 from flashwam.data.episodes import CHUNK, atomic_write
 
 __all__ = ["Camera", "Privileged", "privileged_path", "read_privileged"]
@@ -89,7 +90,7 @@ def read_privileged(path: Path | str) -> Privileged:
         FileNotFoundError: There is no record; the message says how to make it.
         ValueError: The file is damaged or holds something else.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: play the episodes again with flashwam.sim.privileged first")
     try:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flashwam.core.paths import user_path
 from flashwam.data.bad import BadFiles
 from flashwam.data.clips import Clip, TableClip, inside, read_clip
 from flashwam.data.depth import check_camera
@@ -69,7 +70,7 @@ def list_episodes(
         FileNotFoundError: A file of `meta/` is missing.
         ValueError: `meta/` is damaged, of an unknown version, or has no such camera; the message names the file.
     """
-    repo, bad = Path(repo), bad or BadFiles()
+    repo, bad = user_path(repo), bad or BadFiles()
     info, path = read_info(repo), repo / "meta" / "info.json"
     version = str(info.get("codebase_version"))
     features = info.get("features")

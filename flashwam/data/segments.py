@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from flashwam.core.paths import user_path
 from flashwam.data.bad import BadFiles
 from flashwam.data.episodes import CHUNK, find_repos, read_episode_list, read_info
 
@@ -58,7 +59,7 @@ def select_repos(root: Path | str, tasks: Sequence[str] | None = None) -> list[P
     Raises:
         FileNotFoundError: There is no repo, or a name fits none.
     """
-    root = Path(root)
+    root = user_path(root)
     try:
         repos = find_repos(root)
     except FileNotFoundError:

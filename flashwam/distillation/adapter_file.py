@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from flashwam.core.paths import user_path
 from flashwam.recipe import LoraConfig
 
 __all__ = ["ADAPTER_FILE", "fingerprint", "load_adapter", "save_adapter"]
@@ -40,7 +41,7 @@ def save_adapter(folder: Path | str, parameters: Mapping[str, Tensor], lora: Lor
     """
     told = {"rank": str(lora.rank), "alpha": repr(float(lora.alpha)), "backbone": backbone}
     held = {name: value.detach().cpu().contiguous() for name, value in parameters.items()}
-    save_file(held, Path(folder) / ADAPTER_FILE, metadata=told)
+    save_file(held, user_path(folder) / ADAPTER_FILE, metadata=told)
 
 
 @torch.no_grad()
@@ -57,7 +58,7 @@ def load_adapter(folder: Path | str, parameters: Mapping[str, Tensor], lora: Lor
         FileNotFoundError: the folder holds no adapter.
         ValueError: it is one of another backbone, rank, scale or other layers.
     """
-    path = Path(folder) / ADAPTER_FILE
+    path = user_path(folder) / ADAPTER_FILE
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing: with lora, init must be a student that was trained with lora from the same teacher; "

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from flashwam.core.batch import Batch
+from flashwam.core.paths import user_path
 from flashwam.distillation.checkpoint import Checkpoints
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.files import clear_leftovers, only_writer, whole_folder
@@ -72,7 +73,7 @@ def train(
         NonFiniteError: a loss or gradient is not finite; nothing is saved after it.
         RuntimeError: another process is training in `run_dir`.
     """
-    run_dir = Path(run_dir)
+    run_dir = user_path(run_dir)
     result = run_dir / method.result
     if (result / "flashwam.json").is_file():
         done = int(read_info(result).get("steps", 0))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from flashwam.core.imports import class_name, find_class, reading
+from flashwam.core.paths import user_path
 from flashwam.data.pictures import DECODERS, PictureDecoder
 from flashwam.json_file import built_from, read_mapping, shown
 from flashwam.policies.decoupler import Decoupler
@@ -350,7 +351,7 @@ class ForesightPolicy(WorldActionModel):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes what acting takes: the policy's own weights, `backbone/`, `providers/<name>/` and `decoder/`."""
-        folder = Path(folder)
+        folder = user_path(folder)
         save_plain(self, self.settings, folder)
         self.backbone.save_pretrained(folder / "backbone")
         for name, provider in self.providers.items():
@@ -379,7 +380,7 @@ class ForesightPolicy(WorldActionModel):
         Raises:
             FileNotFoundError, ValueError: A file is missing, or keys do not fit.
         """
-        folder = Path(folder)
+        folder = user_path(folder)
         settings, path = read_settings(folder), folder / _DECODER
         named = read_mapping(path)
         names = named.get("providers")

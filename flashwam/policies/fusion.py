@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from flashwam.core.paths import user_path
 from flashwam.policies.flow_expert import FlowExpert
 from flashwam.policies.fusion_session import FusionSession
 from flashwam.policies.primary import BACKBONE, PrimaryEncoder, make_encoder
@@ -233,7 +234,7 @@ class FusionPolicy(WorldActionModel):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """See `WorldActionModel.save_pretrained`; a world-action model it looks through goes into a folder within."""
-        folder = Path(folder)
+        folder = user_path(folder)
         save_plain(self, self.settings, folder, skip="encoder." if self.encoder.kept_apart else None)
         self.encoder.save(folder)
 
@@ -242,7 +243,7 @@ class FusionPolicy(WorldActionModel):
         cls, folder: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
     ) -> Self:
         """See `WorldActionModel.from_pretrained`."""
-        folder = Path(folder)
+        folder = user_path(folder)
         model = cls._rebuild(read_settings(folder), folder)
         load_weights(model, folder, device=device, skip="encoder." if model.encoder.kept_apart else None)
         return model.to(device=device, dtype=dtype)

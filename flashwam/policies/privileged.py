@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from flashwam.core.paths import user_path
 from flashwam.policies.fusion import FusionPolicy
 from flashwam.policies.heads import ReconstructionHead, TrajectoryHead
 from flashwam.policies.trunk import Segment
@@ -196,7 +197,7 @@ class PrivilegedPolicy(WorldActionModel):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the stripped policy, which is what any tool loads from here, and what training needs beside."""
-        folder = Path(folder)
+        folder = user_path(folder)
         self.policy.save_pretrained(folder)
         own = {key: x.detach().contiguous().clone() for key, x in self._of_training().items()}
         if own:
@@ -211,7 +212,7 @@ class PrivilegedPolicy(WorldActionModel):
         Raises:
             ValueError: The folder holds parts that this model lacks, or of another size.
         """
-        path, own = Path(folder) / _TRAINING, self._of_training()
+        path, own = user_path(folder) / _TRAINING, self._of_training()
         found = load_file(path) if path.is_file() else {}
         wrong = sorted(key for key, x in found.items() if key not in own or own[key].shape != x.shape)
         if wrong:

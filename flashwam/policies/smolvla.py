@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import SmolVLMConfig, SmolVLMModel
 
+from flashwam.core.paths import user_path
 from flashwam.policies.fusion import FusionPolicy
 from flashwam.policies.primary import PrimaryEncoder
 from flashwam.policies.trunk import Trunk
@@ -98,7 +99,8 @@ class SmolVLA(FusionPolicy):
         if (pretrained is None) == (smolvlm is None):
             raise ValueError("give either pretrained, the folder of a SmolVLM, or smolvlm, the sizes of a fresh one")
         if pretrained is not None:
-            if not (Path(pretrained) / "config.json").is_file():
+            pretrained = user_path(pretrained)
+            if not (pretrained / "config.json").is_file():
                 raise FileNotFoundError(
                     f"{pretrained} is missing: expected the folder of a SmolVLM, such as SmolVLM2-500M"
                 )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from flashwam.core.consistency import ConsistencyFunction, make_consistency_function
+from flashwam.core.paths import user_path
 from flashwam.core.schedule import Schedule
 from flashwam.core.streams import make_schedule
 from flashwam.recipe import Recipe
@@ -41,7 +42,7 @@ def analyze(recipe: Recipe, *, out: Path | str, checkpoint: Path | str | None = 
         FileNotFoundError: where `checkpoint` belongs to no run with metrics.
         ValueError: where those metrics hold no gradients per sigma bin.
     """
-    out = Path(out)
+    out = user_path(out)
     analysis: dict[str, Any] = {"recipe": recipe.name, **schedule_analysis(recipe.streams)}
     if checkpoint is not None:
         analysis["measured"] = measured_gradients(analysis, find_metrics(checkpoint))

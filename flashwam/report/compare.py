@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from flashwam.core.paths import user_path
 from flashwam.report.compare_page import compare_sections
 from flashwam.report.figures import write_whole
 from flashwam.report.metrics import read_metrics
@@ -38,7 +39,7 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
         FileNotFoundError: for a run that does not exist or was never evaluated.
         ValueError: without runs, or for a file that is not an evaluation.
     """
-    out = Path(out)
+    out = user_path(out)
     rows, metrics, cross = gather(runs, out)
     result = {
         "rows": [row.to_json() for row in rows],
@@ -71,7 +72,7 @@ def gather(
     rows = measured_rows(results, out)
     students = {row.run for row in rows if row.kind == "student"}
     metrics: dict[str, list[list[dict[str, Any]]]] = {}
-    for run in map(Path, runs):
+    for run in map(user_path, runs):
         name = str(next(r["run"] for r in results if r["folder"] == run))
         name = name if name in students else f"{run.resolve().parent.name}/{name}"
         if name in students and (run / "metrics.jsonl").is_file():

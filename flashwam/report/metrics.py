@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flashwam.core.paths import user_path
+
 __all__ = ["find_metrics", "gradient_bins", "read_metrics", "series"]
 
 
@@ -17,7 +19,7 @@ def find_metrics(path: Path | str) -> Path:
     Raises:
         FileNotFoundError: where there is none.
     """
-    start = Path(path)
+    start = user_path(path)
     for folder in (start, *list(start.resolve().parents)[:3]):
         if (folder / "metrics.jsonl").is_file():
             return folder / "metrics.jsonl"

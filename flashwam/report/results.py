@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from flashwam.core.paths import user_path
 from flashwam.report.stats import wilson
 from flashwam.sampling import nfe_text
 
@@ -180,7 +181,7 @@ def read_evaluations(run: Path | str) -> list[dict[str, Any]]:
         FileNotFoundError: where the folder or its evaluations are missing.
         ValueError: for a file that is not an evaluation.
     """
-    folder = Path(run)
+    folder = user_path(run)
     if not folder.is_dir():
         raise FileNotFoundError(f"no run folder {folder}; expected one made by `flashwam train` or `flashwam distill`")
     files = sorted((folder / "evaluations").glob("*.json"))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from flashwam.core.imports import trusting
+from flashwam.core.paths import user_path
 from flashwam.data.codec import Codec
 from flashwam.data.episodes import CAMERA
 from flashwam.sampling import Rollout, StreamSampler, parse_nfe, samplers_for
@@ -163,7 +164,7 @@ def _codec(
         if base is not None:
             raise ValueError(f"{folder} has codecs of its own; a base checkpoint is for models that lack them")
         return _frame_codec(folder, wam, device)
-    base = None if base is None else Path(base)
+    base = None if base is None else user_path(base)
     return files.codec(folder, preset=preset, base=base, dtype=next(wam.parameters()).dtype, device=device)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from flashwam.core.paths import user_path
 from flashwam.data.episodes import CAMERA, episode_path, write_episode, write_meta
 from flashwam.sim.experts import make_expert
 from flashwam.sim.gl import ensure_gl
@@ -214,7 +215,7 @@ def collect(
     Returns:
         Counts per task.
     """
-    root, noise = Path(root), noise or NoiseBursts()
+    root, noise = user_path(root), noise or NoiseBursts()
     counts = {get_task(t).name: episodes if isinstance(episodes, int) else episodes.get(t, 0) for t in tasks}
     bad = [t for t, n in counts.items() if not 1 <= n <= _EPISODES]
     if bad:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flashwam.core.paths import user_path
 from flashwam.data.episodes import (
     CAMERA,
     episode_path,
@@ -118,7 +119,7 @@ def replay_episodes(
 
     if processes < 1:
         raise ValueError(f"processes must be at least 1, got {processes}")
-    repos = {repo.name: repo for repo in find_repos(Path(root))}
+    repos = {repo.name: repo for repo in find_repos(user_path(root))}
     missing = [task for task in tasks or () if task not in repos]
     if missing:
         raise FileNotFoundError(f"no episodes of {missing} below {root}; there are {sorted(repos)}")

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flashwam.core.paths import user_path
 from flashwam.targets.attention import Block, LayerCache, grid_rotations
 from flashwam.wam.weights import key_problems
 
@@ -210,7 +211,7 @@ class GeometryTransformer(nn.Module):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Writes sizes and weights."""
-        folder = Path(folder)
+        folder = user_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_file({key: x.detach().contiguous().clone() for key, x in self.state_dict().items()}, folder / _WEIGHTS)
         (folder / _CONFIG).write_text(json.dumps(asdict(self.config), indent=2) + "\n")
@@ -223,7 +224,7 @@ class GeometryTransformer(nn.Module):
             FileNotFoundError: There is no such file.
             ValueError: The weights are of another network; the message says which keys do not fit.
         """
-        path = Path(path)
+        path = user_path(path)
         if path.is_dir():
             if not (path / _CONFIG).is_file():
                 raise FileNotFoundError(f"{path / _CONFIG} is missing: train a geometry transformer there first")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flashwam.core.paths import user_path
 from flashwam.data.episodes import find_repos, read_episode_list, read_frames, video_path
 from flashwam.data.privileged import privileged_path, read_privileged
 from flashwam.targets.geometry import GeometryConfig, GeometryTransformer
@@ -118,11 +119,11 @@ def train_geometry(
     """
     from tqdm import tqdm
 
-    folder, config = Path(folder), config or GeometryConfig()
+    folder, config = user_path(folder), config or GeometryConfig()
     if (folder / "geometry.json").is_file():
         logger.info("geometry transformer found in %s", folder)
         return GeometryTransformer.from_pretrained(folder)
-    episodes = _Episodes(Path(root), tasks, per_repo)
+    episodes = _Episodes(user_path(root), tasks, per_repo)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         reader = GeometryReader(config)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from flashwam.core.paths import user_path
 from flashwam.data.episodes import find_repos, read_episode_list, read_frames, read_info, video_path
 from flashwam.data.privileged import privileged_path, read_privileged
 
@@ -33,7 +34,7 @@ def read_labels(root: Path | str, labels: str, *, per_repo: int = 40) -> tuple[n
     """
     if labels not in LABELS:
         raise ValueError(f"labels must be one of {sorted(LABELS)}; got {labels!r}")
-    parts = [LABELS[labels](repo, episode) for repo, episode in _episodes(Path(root), per_repo)]
+    parts = [LABELS[labels](repo, episode) for repo, episode in _episodes(user_path(root), per_repo)]
     if not parts:
         raise FileNotFoundError(f"there are no episodes below {root}: collect some first")
     pictures, known = (np.concatenate(part) for part in zip(*parts, strict=True))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flashwam.core.imports import class_name, find_class, reading, trusting
+from flashwam.core.paths import user_path
 from flashwam.json_file import built_from, read_mapping, shown
 
 __all__ = ["PROVIDERS", "TargetProvider", "align_frames", "find_provider", "load_provider", "to_grid"]
@@ -105,7 +106,7 @@ class TargetProvider(nn.Module, ABC):
 
     def save(self, folder: Path | str) -> None:
         """Writes a folder that `load_provider` reads."""
-        folder = Path(folder)
+        folder = user_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.save_weights(folder)
         named = class_name(type(self), PROVIDERS)
@@ -145,14 +146,14 @@ def load_provider(folder: Path | str, *, trust: bool = False) -> TargetProvider:
         FileNotFoundError: a file is missing.
         ValueError: the provider is unknown, would have to be imported without `trust`, or does not fit its settings.
     """
-    path = Path(folder) / _FILE
+    path = user_path(folder) / _FILE
     content = read_mapping(path, missing="expected a target provider that flashwam saved")
     settings = content.get("settings")
     if not isinstance(settings, dict):
         raise ValueError(f"{path} must hold the settings of a target provider, a mapping; got {shown(settings)}")
     with trusting(trust), reading(path):
         kind = find_provider(content.get("provider"))
-        provider = built_from(path, lambda: kind.from_folder(Path(folder), settings))
+        provider = built_from(path, lambda: kind.from_folder(user_path(folder), settings))
     return provider.requires_grad_(False).eval()
 
 

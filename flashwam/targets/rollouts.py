@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from flashwam.core.batch import Batch
+from flashwam.core.paths import user_path
 from flashwam.data.episodes import atomic_write
 from flashwam.data.pictures import PictureDecoder
 from flashwam.sampling import Rollout, StreamSampler
@@ -158,7 +159,7 @@ class RolloutStore:
         self._future, self._decoder, self.batch_size = future, decoder, batch_size
         settings = json.dumps(future.settings(), sort_keys=True)
         self.settings = hashlib.sha256(settings.encode()).hexdigest()[:16]
-        self.folder = Path(folder) / self.settings
+        self.folder = user_path(folder) / self.settings
         if not (self.folder / "settings.json").is_file():
             atomic_write(self.folder / "settings.json", settings.encode())
 

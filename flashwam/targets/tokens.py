@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from flashwam.core.paths import user_path
 from flashwam.data.episodes import (
     CHUNK,
     atomic_write,
@@ -87,7 +88,7 @@ class TokenStore:
         Raises:
             FileNotFoundError: No tokens of that name were made there.
         """
-        path = Path(root) / "targets" / f"{name}.json"
+        path = user_path(root) / "targets" / f"{name}.json"
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: encode the episodes' tokens first")
         values = json.loads(path.read_text())
@@ -113,7 +114,7 @@ def encode_tokens(
     """
     from tqdm import tqdm
 
-    root, made_by = Path(root), f"{provider.fingerprint} {sorted(capacities)}"
+    root, made_by = user_path(root), f"{provider.fingerprint} {sorted(capacities)}"
     repos = [repo for repo in find_repos(root) if tasks is None or repo.name in tasks]
     jobs = [(repo, episode) for repo in repos for episode in read_episode_list(repo)]
     total, squares, count = torch.zeros(provider.channels), torch.zeros(provider.channels), 0

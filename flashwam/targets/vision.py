@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from flashwam.core.paths import user_path
 from flashwam.targets.providers import TargetProvider
 
 __all__ = ["VisionModel"]
@@ -127,6 +128,8 @@ def _pretrained(source: str) -> nn.Module:
     from transformers import AutoConfig, AutoModel, AutoModelForDepthEstimation
 
     try:
+        # A hub's id is no path, and begins with no ~.
+        source = str(user_path(source))
         config = AutoConfig.from_pretrained(source)
         if hasattr(config, "backbone_config"):
             return AutoModelForDepthEstimation.from_pretrained(source).backbone

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.core.imports import find_class, reading, trusting
+from flashwam.core.paths import user_path
 from flashwam.json_file import read_mapping
 from flashwam.wam.base import RolloutSession, WorldActionModel
 from flashwam.wam.families import FAMILIES
@@ -33,7 +34,7 @@ def load(folder: Path | str, *, trust: bool = False, **options: Any) -> WorldAct
         FileNotFoundError: there is no `wam.json`.
         ValueError: the family is unknown, or would have to be imported without `trust`; the weights do not fit.
     """
-    path = Path(folder) / "wam.json"
+    path = user_path(folder) / "wam.json"
     named = read_mapping(path, missing="expected a model folder that flashwam saved").get("family")
     with trusting(trust), reading(path):
         return family(named).from_pretrained(folder, **options)

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from flashwam.core.paths import user_path
+
 __all__ = ["load_autoencoder"]
 
 
@@ -25,7 +27,7 @@ def load_autoencoder(
         FileNotFoundError: There is no such folder.
         ValueError: It holds another model, or keys do not fit.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
             f"{folder / 'config.json'} is missing: expected vae/ of a released checkpoint. A fine-tune that ships "

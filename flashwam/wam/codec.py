@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flashwam.core.paths import user_path
 from flashwam.data.actions import ActionNorm
 from flashwam.data.cameras import CameraLayout
 from flashwam.data.codec import CODEC_FILE
@@ -122,11 +123,11 @@ class CodecNote:
         """Writes ``codec.json``."""
         content = {
             "family": self.family,
-            "checkpoint": os.path.relpath(self.checkpoint.resolve(), Path(folder).resolve()),
+            "checkpoint": os.path.relpath(self.checkpoint.resolve(), user_path(folder).resolve()),
             "cameras": asdict(self.cameras),
             "actions": self.actions.to_dict(),
         }
-        (Path(folder) / CODEC_FILE).write_text(json.dumps(content, indent=1) + "\n")
+        (user_path(folder) / CODEC_FILE).write_text(json.dumps(content, indent=1) + "\n")
 
     @classmethod
     def read(cls, folder: str | Path, *, family: str) -> "CodecNote":
@@ -136,7 +137,7 @@ class CodecNote:
             FileNotFoundError: There is none.
             ValueError: It is another family's.
         """
-        path = Path(folder) / CODEC_FILE
+        path = user_path(folder) / CODEC_FILE
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: it is written beside a trained model; else name a preset")
         content = json.loads(path.read_text())
@@ -144,7 +145,7 @@ class CodecNote:
             raise ValueError(f"{path} must say family {family!r}, got {content.get('family')!r}")
         return cls(
             family=family,
-            checkpoint=(Path(folder) / content["checkpoint"]).resolve(),
+            checkpoint=(user_path(folder) / content["checkpoint"]).resolve(),
             cameras=CameraLayout(**content["cameras"]),
             actions=ActionNorm.from_dict(content["actions"]),
         )
@@ -152,6 +153,6 @@ class CodecNote:
 
 def base_checkpoint(folder: str | Path, *, family: str) -> Path:
     """Where a model's autoencoder and text encoder are: as its ``codec.json`` notes, or in its own folder."""
-    path = Path(folder) / CODEC_FILE
+    path = user_path(folder) / CODEC_FILE
     noted = json.loads(path.read_text()) if path.is_file() else {}
-    return (Path(folder) / noted["checkpoint"]).resolve() if noted.get("family") == family else Path(folder)
+    return (user_path(folder) / noted["checkpoint"]).resolve() if noted.get("family") == family else user_path(folder)

@@ -4,6 +4,8 @@
 from pathlib import Path
 from typing import Any, Protocol
 
+from flashwam.core.paths import user_path
+
 __all__ = ["HubApi", "push_folder"]
 
 _LEFT_OUT = ("*.part", "*.partial", "text_cache/*", "checkpoints/*", "training_state*")
@@ -49,7 +51,7 @@ def push_folder(
         FileNotFoundError: The folder holds no ``transformer/config.json``.
         ValueError: `repo_id` has another form.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     if not (folder / "transformer" / "config.json").is_file():
         raise FileNotFoundError(f"{folder / 'transformer' / 'config.json'} is missing: expected a saved model's folder")
     if len([part for part in repo_id.split("/") if part]) != 2 or repo_id.count("/") != 1:

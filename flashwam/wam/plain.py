@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from flashwam.core.imports import class_name
+from flashwam.core.paths import user_path
 from flashwam.json_file import read_mapping, shown
 from flashwam.wam.families import FAMILIES
 from flashwam.wam.weights import key_problems
@@ -44,7 +45,7 @@ def save_plain(model: nn.Module, settings: Mapping[str, Any], folder: str | Path
         text = json.dumps({"family": class_name(kind, FAMILIES), "settings": dict(settings)}, indent=2)
     except TypeError as error:
         raise ValueError(f"settings of {kind.__qualname__} must be plain values: {error}") from error
-    folder = Path(folder)
+    folder = user_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     kept = {key: x for key, x in model.state_dict().items() if skip is None or not key.startswith(skip)}
     save_file({key: x.detach().contiguous().clone() for key, x in kept.items()}, folder / WEIGHTS)
@@ -57,7 +58,7 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: The file is missing or holds something else.
     """
-    path = Path(folder) / FILE_NAME
+    path = user_path(folder) / FILE_NAME
     settings = read_mapping(path, missing="expected a model folder that flashwam saved").get("settings")
     if not isinstance(settings, dict):
         raise ValueError(f"{path} must hold the settings of a model, a mapping; got {shown(settings)}")
@@ -73,11 +74,11 @@ def load_weights(
         FileNotFoundError: They are missing.
         ValueError: Keys are missing, unexpected or misshapen; the message lists them.
     """
-    path = Path(folder) / WEIGHTS
+    path = user_path(folder) / WEIGHTS
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing")
     found = load_file(path, device=str(device))
     own = {key: x for key, x in model.state_dict().items() if skip is None or not key.startswith(skip)}
     shapes = [{key: tuple(x.shape) for key, x in part.items()} for part in (own, found)]
-    key_problems(shapes[0], shapes[1], what=Path(folder))
+    key_problems(shapes[0], shapes[1], what=user_path(folder))
     model.load_state_dict(found, assign=True, strict=skip is None)

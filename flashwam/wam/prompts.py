@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from flashwam.core.paths import user_path
 from flashwam.wam.t5 import WEIGHTS, tokenizer_file
 from flashwam.wam.weights import digest
 
@@ -67,8 +68,8 @@ class PromptCache(ABC):
         length: int | None = None,
     ) -> None:
         length = self.rows if length is None else length
-        self._folder = Path(folder)
-        self._checkpoint = Path(checkpoint) if checkpoint is not None else None
+        self._folder = user_path(folder)
+        self._checkpoint = user_path(checkpoint) if checkpoint is not None else None
         if self._checkpoint is not None and not (self._checkpoint / "text_encoder").is_dir():
             self._checkpoint = None
         self._dtype, self._device, self._length = dtype, device, length

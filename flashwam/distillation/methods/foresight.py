@@ -19,6 +19,7 @@ from flashwam.core.batch import Batch
 from flashwam.core.edm import EDMSchedule
 from flashwam.core.losses import flow_matching_loss
 from flashwam.core.noise import add_noise, append_dims
+from flashwam.core.paths import user_path
 from flashwam.core.streams import StreamSpec
 from flashwam.data.codec import CODEC_FILE, Codec
 from flashwam.data.pictures import FramePictures, PictureDecoder
@@ -175,7 +176,7 @@ class Foresight(Method):
         for name, given in chosen.items():
             own = {key: value for key, value in given.items() if key != "name"}
             providers[name] = find_provider(str(given.get("name"))).build(own, root=setup.data, seed=setup.seed)
-        folder = setup.teacher if options.get("pictures") is None else Path(options["pictures"])
+        folder = setup.teacher if options.get("pictures") is None else user_path(options["pictures"])
         decoder, text_width = _pictures(folder)
         policy.setdefault("text_width", text_width if text_width is not None else teacher.text_shape[1])
         if policy["text_width"] is None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from flashwam.core.batch import Batch
 from flashwam.core.losses import flow_matching_loss
 from flashwam.core.noise import append_dims
+from flashwam.core.paths import user_path
 from flashwam.core.streams import StreamSpec
 from flashwam.data.dataset import EpisodeDataset
 from flashwam.distillation.draws import Draws
@@ -122,7 +123,7 @@ class MaskedReconstruction(Method):
         if held != fusion_tokens:
             raise ValueError(f"fusion_tokens must be {held}, as many as the policy has; got {fusion_tokens}")
         if parts is not None:
-            model.load_training(Path(parts))
+            model.load_training(user_path(parts))
         super().__init__(streams, model, keep_target=keep_target)
         model.freeze()
         self.reconstruct, self.trajectory, self.start_step = reconstruct, trajectory, start_step

@@ -11,6 +11,7 @@ import torch
 from diffusers import CogVideoXTransformer3DModel
 from diffusers.models.modeling_utils import ModelMixin
 
+from flashwam.core.paths import user_path
 from flashwam.wam.cogvideox.config import FILE_NAME
 from flashwam.wam.cogvideox.presets import SNR_SHIFTS, check_version, network_name
 from flashwam.wam.weights import key_problems, read_config, read_header, weight_files
@@ -72,7 +73,7 @@ def find_transformer(path: str | Path) -> TransformerSource:
         FileNotFoundError: There is no such folder, or no CogVideoX transformer in it.
         ValueError: The configuration is no JSON, or CogVideoX 1.5's.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_dir():
         raise FileNotFoundError(
             f"{path}: no such folder. A checkpoint of a hub is downloaded first: "

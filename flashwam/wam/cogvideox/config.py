@@ -5,6 +5,8 @@ import json
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
+from flashwam.core.paths import user_path
+
 __all__ = ["CONDITIONINGS", "FAMILY", "FILE_NAME", "PIXELS_PER_LATENT", "ROPE_MODES", "CogVideoXConfig"]
 
 FAMILY = "cogvideox"
@@ -97,7 +99,7 @@ class CogVideoXConfig:
     def save(self, folder: str | Path) -> None:
         """Write ``wam.json`` into a folder."""
         text = json.dumps({"family": FAMILY, **asdict(self)}, indent=2, sort_keys=True)
-        (Path(folder) / FILE_NAME).write_text(text + "\n")
+        (user_path(folder) / FILE_NAME).write_text(text + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> "CogVideoXConfig":
@@ -107,7 +109,7 @@ class CogVideoXConfig:
             FileNotFoundError: there is none.
             ValueError: it is another family's, or its fields are not these.
         """
-        path = Path(folder) / FILE_NAME
+        path = user_path(folder) / FILE_NAME
         if not path.is_file():
             raise FileNotFoundError(
                 f"{path} is missing, so it is not known how {folder} is run: take a bare CogVideoX checkpoint on with "

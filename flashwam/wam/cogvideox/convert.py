@@ -12,6 +12,7 @@ from diffusers import CogVideoXTransformer3DModel
 from safetensors.torch import load_file
 from torch import Tensor
 
+from flashwam.core.paths import user_path
 from flashwam.data.actions import ActionNorm
 from flashwam.data.latents import ACTION_NORM
 from flashwam.wam.cogvideox.action import ActionModule
@@ -97,7 +98,7 @@ def convert_videovla(
         ValueError: Keys match nothing, are missing or misshapen, listed; or the sizes do not fit the table of
             positions.
     """
-    weights = _read(Path(source))
+    weights = _read(user_path(source))
     layers = _check_keys(weights, source)
     config, options = _sizes(weights, layers, latent_size=latent_size, chunk_frames=chunk_frames)
     config = CogVideoXConfig(
@@ -126,7 +127,7 @@ def convert_videovla(
         place(module, device="cpu", dtype=dtype)
     CogVideoX(transformer, action, config).save_pretrained(target)
     if actions is not None:
-        (Path(target) / ACTION_NORM).write_text(json.dumps(actions.to_dict(), indent=2) + "\n")
+        (user_path(target) / ACTION_NORM).write_text(json.dumps(actions.to_dict(), indent=2) + "\n")
     return config
 
 

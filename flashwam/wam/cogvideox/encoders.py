@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flashwam.core.paths import user_path
 from flashwam.wam.cogvideox.text import T5Prompts
 from flashwam.wam.cogvideox.vae import PICTURES_PER_FRAME, UNIT, CogVideoXVae
 from flashwam.wam.prompts import TEXT_CACHE
@@ -38,7 +39,7 @@ def cogvideox_encoders(
         "text": prompt -> [L, D]. "pictures_per_frame", "unit" and "clips": how clips are cut. "name": tells these
         weights from others. "prepare": embeds many prompts and frees the text encoder.
     """
-    checkpoint = Path(checkpoint)
+    checkpoint = user_path(checkpoint)
     vae = CogVideoXVae.from_pretrained(checkpoint / "vae", dtype=dtype, device=device)
     prompts = T5Prompts(text_cache or checkpoint / TEXT_CACHE, checkpoint=checkpoint, dtype=dtype, device=device)
 

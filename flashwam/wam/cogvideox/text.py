@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flashwam.core.paths import user_path
 from flashwam.wam import t5
 from flashwam.wam.prompts import PromptCache
 
@@ -44,7 +45,7 @@ class T5:
     ) -> None:
         t5.check_dtype(dtype)
         self.length = length
-        self._folder, self._dtype, self._device = Path(checkpoint), dtype, device
+        self._folder, self._dtype, self._device = user_path(checkpoint), dtype, device
         self._width = int(t5.read_text_config(self._folder / "text_encoder", kind="t5")["d_model"])
 
     @cached_property

@@ -19,6 +19,7 @@ from diffusers import CogVideoXTransformer3DModel
 from torch import Tensor
 
 from flashwam.core.noise import flow_output_from_vp
+from flashwam.core.paths import user_path
 from flashwam.core.vp import VPSchedule
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.cogvideox.action import ActionModule
@@ -316,7 +317,7 @@ class CogVideoX(WorldActionModel):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``transformer/`` in diffusers' layout, ``action/`` and ``wam.json`` beside it."""
-        folder = Path(folder)
+        folder = user_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.transformer.save_pretrained(folder / "transformer")
         self.action.save_pretrained(folder / "action")

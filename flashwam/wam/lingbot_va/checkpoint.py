@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from flashwam.core.paths import user_path
 from flashwam.wam.lingbot_va.transformer import WanTransformer3DModel
 from flashwam.wam.weights import key_problems, read_config, read_header, weight_files
 
@@ -72,7 +73,7 @@ def find_transformer(path: str | Path, *, role: str | None = None) -> Transforme
         FileNotFoundError: There is no such folder, or no transformer in it.
         ValueError: The configuration is another model's.
     """
-    path = Path(path)
+    path = user_path(path)
     if role is not None and role not in ROLES:
         raise ValueError(f"role must be one of {ROLES}, got {role!r}")
     if not path.is_dir():

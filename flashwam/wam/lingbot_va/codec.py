@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flashwam.core.paths import user_path
 from flashwam.data.actions import ActionNorm
 from flashwam.data.cameras import CameraLayout
 from flashwam.wam.codec import CodecNote, CodecSession, RobotCodec
@@ -86,7 +87,7 @@ class LingBotCodec(RobotCodec):
         return cls._around(
             settings.cameras,
             settings.actions(clip=clip),
-            checkpoint=Path(checkpoint),
+            checkpoint=user_path(checkpoint),
             text_cache=text_cache,
             dtype=dtype,
             device=device,
@@ -95,7 +96,7 @@ class LingBotCodec(RobotCodec):
 
     def save(self, folder: str | Path, *, checkpoint: str | Path) -> None:
         """Writes ``codec.json`` beside a student, see `CodecNote`."""
-        note = CodecNote(family=FAMILY, checkpoint=Path(checkpoint), cameras=self.cameras, actions=self.actions)
+        note = CodecNote(family=FAMILY, checkpoint=user_path(checkpoint), cameras=self.cameras, actions=self.actions)
         note.write(folder)
 
     @classmethod
@@ -127,7 +128,7 @@ class LingBotCodec(RobotCodec):
         return cls._around(
             note.cameras,
             note.actions,
-            checkpoint=note.checkpoint if checkpoint is None else Path(checkpoint),
+            checkpoint=note.checkpoint if checkpoint is None else user_path(checkpoint),
             text_cache=text_cache,
             dtype=dtype,
             device=device,

@@ -5,6 +5,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from flashwam.core.paths import user_path
+
 __all__ = ["LingBotConfig"]
 
 FAMILY = "lingbot_va"
@@ -75,12 +77,12 @@ class LingBotConfig:
     def save(self, folder: str | Path) -> None:
         """Write ``wam.json`` into a folder."""
         text = json.dumps({"family": FAMILY, **asdict(self)}, indent=2, sort_keys=True)
-        (Path(folder) / FILE_NAME).write_text(text + "\n")
+        (user_path(folder) / FILE_NAME).write_text(text + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> "LingBotConfig":
         """Read ``wam.json`` from a folder."""
-        path = Path(folder) / FILE_NAME
+        path = user_path(folder) / FILE_NAME
         if not path.is_file():
             raise FileNotFoundError(
                 f"{path} is missing, so it is not known how {folder} is run: name a preset, such as "

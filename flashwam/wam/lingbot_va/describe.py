@@ -4,6 +4,7 @@
 from pathlib import Path
 from typing import Any
 
+from flashwam.core.paths import user_path
 from flashwam.wam.lingbot_va.checkpoint import PARTS, ROLES, TransformerSource, find_transformer
 from flashwam.wam.weights import read_header, summary
 
@@ -40,7 +41,7 @@ def describe_checkpoint(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: It holds no LingBot-VA transformer, or a file is missing.
         ValueError: A file is damaged or another model's.
     """
-    path = Path(path)
+    path = user_path(path)
     roles = [role for role in ROLES if (path / role / "transformer").is_dir()]
     if len(roles) > 1:
         both = {role: _describe(find_transformer(path, role=role)) for role in roles}

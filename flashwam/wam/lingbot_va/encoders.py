@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flashwam.core.paths import user_path
 from flashwam.wam.lingbot_va.prompts import PromptEncoder
 from flashwam.wam.lingbot_va.vae import PICTURES_PER_FRAME, WanVae
 from flashwam.wam.prompts import TEXT_CACHE
@@ -38,7 +39,7 @@ def wan_encoders(
         CPU. "text": prompt -> [L, D]. "pictures_per_frame": 4. "name": tells these weights from others. "prepare":
         embeds many prompts and frees the text encoder.
     """
-    checkpoint = Path(checkpoint)
+    checkpoint = user_path(checkpoint)
     vae = WanVae.from_pretrained(checkpoint / "vae", dtype=dtype, device=device)
     prompts = PromptEncoder(text_cache or checkpoint / TEXT_CACHE, checkpoint=checkpoint, dtype=dtype, device=device)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from flashwam.core.paths import user_path
 from flashwam.wam import t5
 
 __all__ = ["LENGTH", "TOKENIZER", "Umt5", "clean_prompt"]
@@ -54,7 +55,7 @@ class Umt5:
         length: int = LENGTH,
     ) -> None:
         t5.check_dtype(dtype)
-        checkpoint = Path(checkpoint)
+        checkpoint = user_path(checkpoint)
         self.length = length
         self.model = t5.load_encoder(checkpoint / "text_encoder", kind="umt5", dtype=dtype, device=device)
         path = t5.tokenizer_file(checkpoint / "tokenizer", TOKENIZER)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flashwam.core.paths import user_path
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.hub import push_folder
 from flashwam.wam.lingbot_va.checkpoint import find_transformer, load_transformer, network_config
@@ -297,7 +298,7 @@ class LingBotVA(WorldActionModel):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``transformer/`` in the original's layout and ``wam.json`` beside it."""
-        folder = Path(folder)
+        folder = user_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.transformer.save_pretrained(folder / "transformer")
         self.config.save(folder)

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+import ast
+from pathlib import Path
+
+import pytest
+
+import flashwam
+from flashwam.core.paths import user_path
+
+SOURCES = sorted(Path(flashwam.__file__).parent.rglob("*.py"))
+
+
+def test_a_leading_tilde_is_the_home_folder_and_any_other_is_a_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given in ("~/a/b", Path("~/a/b")):
+        assert user_path(given) == tmp_path / "a" / "b"
+    assert user_path("~") == tmp_path
+    for given in ("a/~/b", "./~", "a~", "/~/a"):
+        assert user_path(given) == Path(given)
+    with pytest.raises(ValueError, match=r"~no_such_user/x: no home folder of no_such_user .* \./~no_such_user/x"):
+        user_path("~no_such_user/x")
+
+
+def test_no_path_that_a_user_may_give_as_text_is_taken_letter_by_letter():
+    """A parameter annotated `str | Path` becomes a path by `user_path` alone."""
+    wrong = []
+    for source in SOURCES:
+        for function in ast.walk(ast.parse(source.read_text())):
+            if source.name == "paths.py" or not isinstance(function, ast.FunctionDef):
+                continue
+            given = [*function.args.args, *function.args.kwonlyargs]
+            hints = {each.arg: ast.unparse(each.annotation) for each in given if each.annotation}
+            texts = {name for name, hint in hints.items() if "str" in hint and "Path" in hint}
+            for call in ast.walk(function):
+                if isinstance(call, ast.Call) and ast.unparse(call.func) in ("Path", "pathlib.Path"):
+                    wrong += [f"{source.name}:{call.lineno}" for each in call.args if ast.unparse(each) in texts]
+    assert not wrong, f"use flashwam.core.paths.user_path: {wrong}"
