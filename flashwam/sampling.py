@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flashwam.core.checks import check_drawn
 from flashwam.core.consistency import ConsistencyFunction, Linear
 from flashwam.core.schedule import Schedule
 from flashwam.core.streams import StreamSpec
@@ -206,6 +207,9 @@ class Rollout:
         Returns:
             Stream name -> [B, C, F, H, W], without the model's probes. In an episode's first chunk frame 0 is the
             given one, unless the model conditions on it.
+
+        Raises:
+            UnsoundError: something that was drawn is not finite; the episode has to begin anew.
         """
         if noise is None:
             noise = self.noise()
@@ -220,12 +224,15 @@ class Rollout:
             replaced = {name: replace[name] for name in stage if name in replace}
             if replaced and len(replaced) < len(stage):
                 raise ValueError(f"the streams {stage} are drawn together; replace all of them or none")
-            drawn |= replaced or draw(
+            made = replaced or draw(
                 self.session.velocity,
                 {name: noise[name] for name in stage},
                 self.samplers,
                 given=None if self._first is None else {name: self._first[name] for name in stage},
             )
+            for name, x in made.items():
+                check_drawn(x, name, chunk=self.chunks + 1)
+            drawn |= made
             if stage != self.wam.stages[-1]:
                 for name in stage:
                     self.session.append(name, drawn[name], predicted=True)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flashwam.core.checks import check_number
 from flashwam.core.imports import find_class
 from flashwam.core.noise import append_dims
 from flashwam.core.schedule import Schedule
@@ -108,14 +109,13 @@ class LCM(ConsistencyFunction):
     c_skip = d^2 / (sigma^2 + d^2), c_out = sigma d / sqrt(sigma^2 + d^2), a = c_skip + c_out, b = -c_out sigma.
 
     Args:
-        sigma_data: d > 0, the published 0.5.
+        sigma_data: d, from 1e-3 to 1e3; the published 0.5.
     """
 
     sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
-        if not self.sigma_data > 0:
-            raise ValueError(f"sigma_data must be positive (0.5 published); got {self.sigma_data}")
+        check_number("sigma_data", self.sigma_data, low=1e-3, high=1e3, hint="0.5 published")
         super().__post_init__()
 
     @property

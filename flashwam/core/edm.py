@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flashwam.core.checks import check_number
 from flashwam.core.schedule import TRAINING_POINTS, Schedule
 
 __all__ = ["EDMSchedule", "edm_input_scale", "edm_noise_input", "edm_velocity"]
@@ -57,7 +58,7 @@ class EDMSchedule(Schedule):
         s_end: Noise at the last evaluation of a sampler with two steps or more.
 
     Raises:
-        ValueError: a value is not positive, or the range is empty.
+        ValueError: a value is beyond what can be meant, or the range is empty.
     """
 
     sigma_data: float = 0.5
@@ -69,12 +70,13 @@ class EDMSchedule(Schedule):
 
     def __post_init__(self) -> None:
         for key in ("sigma_data", "scale"):
-            if not (0 < getattr(self, key) < math.inf):
-                raise ValueError(f"{key} must be positive and finite; got {getattr(self, key)}")
-        if not (0 < self.s_min < self.s_max < math.inf and 0 < self.s_end < self.s_max):
+            check_number(key, getattr(self, key), low=1e-3, high=1e3)
+        for key in ("s_min", "s_max", "s_end"):
+            check_number(key, getattr(self, key), low=1e-9, high=1e9)
+        check_number("loc", self.loc, low=math.log(1e-9), high=math.log(1e9))
+        if not (self.s_min < self.s_max and self.s_end < self.s_max):
             raise ValueError(
-                "s_min and s_end must lie between 0 and s_max, which is finite; got "
-                f"s_min {self.s_min}, s_end {self.s_end}, s_max {self.s_max}"
+                f"s_min and s_end must lie below s_max; got s_min {self.s_min}, s_end {self.s_end}, s_max {self.s_max}"
             )
 
     @property

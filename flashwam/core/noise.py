@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flashwam.core.checks import check_number
 from flashwam.core.schedule import TRAINING_POINTS, Schedule
 
 __all__ = [
@@ -44,18 +45,17 @@ class NoiseSchedule(Schedule):
     """SNR-shifted uniform noise: sigma = s u / (1 + (s - 1) u) with u uniform on [0, 1].
 
     Args:
-        shift: s > 0. 5 for LingBot-VA's video, 1 for its actions, 0.05 for its LIBERO actions; s < 1 leans
-            towards the data.
+        shift: s, from 1e-3 to 1e3. 5 for LingBot-VA's video, 1 for its actions, 0.05 for its LIBERO actions; s < 1
+            leans towards the data.
 
     Raises:
-        ValueError: if `shift` is not positive and finite.
+        ValueError: if `shift` lies outside, where one end of the levels would be all there is.
     """
 
     shift: float
 
     def __post_init__(self) -> None:
-        if not (0 < self.shift < float("inf")):
-            raise ValueError(f"shift must be a positive finite number (5.0 video, 1.0 actions); got {self.shift}")
+        check_number("shift", self.shift, low=1e-3, high=1e3, hint="5.0 video, 1.0 actions")
 
     @property
     def name(self) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from flashwam.core.checks import check_number
 from flashwam.core.consistency import ConsistencyFunction, Linear, make_consistency_function
 from flashwam.core.edm import EDMSchedule
 from flashwam.core.imports import find_class
@@ -16,6 +17,8 @@ __all__ = ["SCHEDULES", "StreamSpec", "make_schedule", "stream_schedule"]
 
 SCHEDULES: dict[str, type[Schedule]] = {"edm": EDMSchedule, "shift": NoiseSchedule, "vp": VPSchedule}
 """Name in a recipe -> class; "package.module:Class" works as a schedule's name too."""
+MOST_GUIDANCE = 1000
+"""Scales beyond it say nothing but a slip of the pen; published ones lie below 20."""
 
 
 def make_schedule(config: str | Mapping[str, Any] | Schedule) -> Schedule:
@@ -92,17 +95,19 @@ class StreamSpec:
     guidance_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        self._check("anchors", 1 <= self.anchors <= TRAINING_POINTS, f"1..{TRAINING_POINTS}")
-        self._check("teacher_substeps", self.teacher_substeps >= 1, "at least 1")
-        self._check("huber_c", self.huber_c > 0, "positive")
-        self._check("weight", self.weight >= 0, "at least 0")
-        self._check("regulariser", self.regulariser >= 0, "at least 0")
-        self._check("steps", self.steps >= 1, "at least 1")
-        self._check("teacher_steps", self.teacher_steps >= 1, "at least 1")
-        self._check("guidance_scale", self.guidance_scale >= 0, "at least 0")
+        for key in ("anchors", "teacher_substeps", "steps", "teacher_steps"):
+            count = getattr(self, key)
+            self._check(key, type(count) is int and 1 <= count <= TRAINING_POINTS, f"whole, 1..{TRAINING_POINTS}")
+        for key, low, high in (
+            ("huber_c", 1e-12, 1e6),
+            ("weight", 0, 1e6),
+            ("regulariser", 0, 1e6),
+            ("guidance_scale", 0, MOST_GUIDANCE),
+        ):
+            check_number(f"stream {self.name!r}: {key}", getattr(self, key), low=low, high=high)
         if self.guidance is not None:
-            ordered = len(self.guidance) == 2 and 0 <= self.guidance[0] <= self.guidance[1]
-            self._check("guidance", ordered, "null or [low, high] with 0 <= low <= high")
+            ordered = len(self.guidance) == 2 and 0 <= self.guidance[0] <= self.guidance[1] <= MOST_GUIDANCE
+            self._check("guidance", ordered, f"null or [low, high] with 0 <= low <= high <= {MOST_GUIDANCE}")
 
     def _check(self, key: str, valid: bool, expected: str) -> None:
         if not valid:

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from flashwam.core.checks import check_number
 from flashwam.core.noise import flow_sigma_from_vp
 from flashwam.core.schedule import TRAINING_POINTS, Schedule
 
@@ -46,7 +47,7 @@ class VPSchedule(Schedule):
         beta_start, beta_end: Ends of the scaled-linear betas.
 
     Raises:
-        ValueError: if `snr_shift` is not positive and finite, or the betas do not satisfy 0 < start <= end < 1.
+        ValueError: if `snr_shift` does not lie between 1e-3 and 1e3, or the betas do not satisfy 0 < start <= end < 1.
     """
 
     snr_shift: float = 1.0
@@ -56,10 +57,7 @@ class VPSchedule(Schedule):
     pieces: ClassVar[int] = TRAINING_POINTS
 
     def __post_init__(self) -> None:
-        if not (0 < self.snr_shift < float("inf")):
-            raise ValueError(
-                f"snr_shift must be a positive finite number (3.0 CogVideoX-2b, 1.0 CogVideoX-5b); got {self.snr_shift}"
-            )
+        check_number("snr_shift", self.snr_shift, low=1e-3, high=1e3, hint="3.0 CogVideoX-2b, 1.0 CogVideoX-5b")
         if not (0 < self.beta_start <= self.beta_end < 1):
             raise ValueError(
                 "beta_start and beta_end must satisfy 0 < beta_start <= beta_end < 1 (0.00085 and 0.012); "

@@ -5,15 +5,20 @@ Letters: U controls of the robot, A action channels of the model, F latent frame
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from flashwam.core.checks import check_number
+
 __all__ = ["ActionNorm"]
 
 _EPS = 1e-6
+_MOST = 1e9
+_FARTHEST = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +30,10 @@ class ActionNorm:
         q99: 99 % quantile per model channel, length A; 0 for unused channels.
         used: Model channel of each control, in the robot's order, length U.
         clip: Normalised actions are clipped to [-clip, clip]; None leaves them (the first release did).
+
+    Raises:
+        ValueError: A quantile is not finite or absurd, a channel that is used has no range, or the rest does not fit;
+            it names field and channel.
     """
 
     q01: tuple[float, ...]
@@ -37,8 +46,19 @@ class ActionNorm:
             raise ValueError(f"q01 and q99 must have one entry per channel, got {len(self.q01)} and {len(self.q99)}")
         if len(set(self.used)) != len(self.used) or not all(0 <= u < len(self.q01) for u in self.used):
             raise ValueError(f"used: expected distinct channels below {len(self.q01)}, got {self.used}")
-        if self.clip is not None and self.clip <= 0:
-            raise ValueError(f"clip must be positive or None, got {self.clip}")
+        if self.clip is not None:
+            check_number("clip", self.clip, low=1e-3, high=1e3, hint="or null for none")
+        for name, values in (("q01", self.q01), ("q99", self.q99)):
+            for channel, value in enumerate(values):
+                check_number(f"{name} of channel {channel}", value, low=-_MOST, high=_MOST)
+        for channel in self.used:
+            low, high = self.q01[channel], self.q99[channel]
+            # As the controls are computed with.
+            if not (high - low >= _EPS and np.float32(high) > np.float32(low)):
+                raise ValueError(
+                    f"q99 of channel {channel} must lie above its q01 by {_EPS:g} or more, for a control uses it; got "
+                    f"q01 {low!r} and q99 {high!r}"
+                )
 
     @classmethod
     def fit(cls, actions: np.ndarray, *, clip: float | None = 1.5, least_range: float = 0.2) -> "ActionNorm":
@@ -61,6 +81,16 @@ class ActionNorm:
     def channels(self) -> int:
         """A."""
         return len(self.q01)
+
+    @property
+    def limit(self) -> float:
+        """The greatest normalised action that a model can mean by a control: 10, or the clip if it lies beyond.
+
+        Unclipped controls lie far outside of their quantiles where they are rare (a full turn in LIBERO at 7), and a
+        one-step student may overshoot the clip of its data. Nothing that was measured or learned lies at 10, five times
+        the range between the quantiles.
+        """
+        return _FARTHEST if self.clip is None else max(_FARTHEST, self.clip)
 
     def _ranges(self, like: Tensor) -> tuple[Tensor, Tensor]:
         shape = (-1, 1, 1, 1)
@@ -113,14 +143,33 @@ class ActionNorm:
         return {"q01": list(self.q01), "q99": list(self.q99), "used": list(self.used), "clip": self.clip}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "ActionNorm":
-        """Reads what `to_dict` gave."""
+    def from_dict(cls, values: dict[str, Any], *, path: Path | None = None) -> "ActionNorm":
+        """Reads what `to_dict` gave.
+
+        Args:
+            values: What it gave.
+            path: The file it comes from, for messages.
+
+        Raises:
+            ValueError: It is something else, or makes no sense.
+        """
         try:
             return cls(
                 q01=tuple(float(x) for x in values["q01"]),
                 q99=tuple(float(x) for x in values["q99"]),
-                used=tuple(int(x) for x in values["used"]),
+                used=tuple(_whole(x) for x in values["used"]),
                 clip=None if values["clip"] is None else float(values["clip"]),
             )
         except (KeyError, TypeError) as error:
-            raise ValueError(f"expected q01, q99, used and clip, got {values!r} ({error})") from error
+            where = "" if path is None else f"{path}: "
+            raise ValueError(f"{where}expected q01, q99, used and clip, got {str(values)[:200]} ({error})") from error
+        except ValueError as error:
+            if path is None:
+                raise
+            raise ValueError(f"{path}: {error}") from error
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"used must be whole numbers, got {value!r}")
+    return value

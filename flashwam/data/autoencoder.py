@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flashwam.core.checks import check_statistics
 from flashwam.core.paths import user_path
 from flashwam.data.episodes import atomic_write, find_repos, read_episode_list, read_frames, video_path
 
@@ -134,6 +135,7 @@ class FrameAutoencoder(nn.Module):
 
         Raises:
             FileNotFoundError: The folder holds no complete autoencoder.
+            ValueError: Its statistics make no sense.
         """
         from safetensors.torch import load_file
 
@@ -143,6 +145,10 @@ class FrameAutoencoder(nn.Module):
         stats = json.loads(path.read_text())
         out = cls(**stats["config"])
         out.vae.load_state_dict(load_file(user_path(folder) / "diffusion_pytorch_model.safetensors"))
+        try:
+            check_statistics(stats["mean"], stats["std"], channels=out.latent_channels)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} holds no statistics to scale latents by: {error}") from error
         out.mean.copy_(torch.tensor(stats["mean"]))
         out.std.copy_(torch.tensor(stats["std"]))
         out.psnr = stats["psnr"]

@@ -68,7 +68,7 @@ class Codec:
         values = json.loads(path.read_text())
         return cls(
             autoencoder=load_autoencoder(folder / "vae"),
-            actions=ActionNorm.from_dict(values["actions"]),
+            actions=ActionNorm.from_dict(values["actions"], path=path),
         )
 
     @staticmethod

@@ -61,6 +61,8 @@ class PolicyClient:
         except OSError as error:
             raise ConnectionError(f"no policy server answers at {url} ({error}); start one: flashwam serve") from error
         self.metadata: dict[str, Any] = self._receive()
+        if not isinstance(self.metadata, dict):
+            raise RuntimeError(f"{url} must greet with a map; got {type(self.metadata).__name__}")
 
     def reset(self, prompt: str, *, seed: int | None = None) -> None:
         """Begins an episode; `seed` fixes the server's noise."""
@@ -74,8 +76,33 @@ class PolicyClient:
 
         Returns:
             Controls, float32 [U, F, N]; in the first chunk, frame 0 is padding.
+
+        Raises:
+            RuntimeError: the server has none that a robot may execute, or sends something else. Where it has drawn
+                nonsense the session stands and can be reset; otherwise it is over.
         """
-        return self._ask({} if observation is None else {"obs": dict(observation)})["action"]
+        return self._controls(self._ask({} if observation is None else {"obs": dict(observation)}).get("action"))
+
+    def _controls(self, action: Any) -> np.ndarray:
+        """What came in the place of controls, if it is such."""
+        told = [self.metadata.get(key) for key in ("controls", "chunk_frames", "actions_per_frame")]
+        expected = f"float32 [{', '.join(str(n) if n is not None else '*' for n in told)}]"
+        fits = isinstance(action, np.ndarray) and action.dtype == np.float32 and action.ndim == 3 and action.size > 0
+        if fits:
+            controls, frames, per_frame = action.shape
+            # A model may execute fewer frames than it draws.
+            fits = told[0] in (None, controls) and told[2] in (None, per_frame) and frames <= (told[1] or frames)
+        if not fits:
+            got = f"{action.dtype} {list(action.shape)}" if isinstance(action, np.ndarray) else type(action).__name__
+            raise RuntimeError(f"{self._url} must send controls, {expected}; got {got}: nothing of it may be executed")
+        bad = np.argwhere(~np.isfinite(action))
+        if len(bad):
+            control, frame, step = bad[0].tolist()
+            raise RuntimeError(
+                f"{self._url} sent a control that is not finite: control {control}, frame {frame}, step {step} is "
+                f"{action[control, frame, step]}; nothing of the chunk may be executed"
+            )
+        return action
 
     def refresh(self, observations: Sequence[Observation], state: np.ndarray) -> None:
         """Tells what happened.
@@ -103,6 +130,8 @@ class PolicyClient:
         with contextlib.suppress(self._closed):
             self._connection.send(packed)
         reply = self._receive()
+        if not isinstance(reply, dict):
+            raise RuntimeError(f"{self._url} must answer with a map; got {type(reply).__name__}")
         self.timing = reply.get("server_timing", {})
         return reply
 

@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flashwam.core.checks import UnsoundError, check_drawn
 from flashwam.core.imports import trusting
 from flashwam.core.paths import user_path
+from flashwam.data.actions import ActionNorm
 from flashwam.data.codec import Codec
 from flashwam.data.episodes import CAMERA
 from flashwam.sampling import Rollout, StreamSampler, parse_nfe, samplers_for
@@ -35,6 +37,9 @@ class ObservationCodec(Protocol):
     """Between one episode and the model; a new one is made at every reset, so it may keep state, such as a video
     encoder's. Actions it is given are float32 on the CPU; what it returns may be on any device. What a client sent
     wrongly is a ValueError or TypeError."""
+
+    norm: ActionNorm
+    """Of the controls; its limit says which actions are never sent."""
 
     def encode(self, observations: Sequence[Observation]) -> Tensor:
         """Pictures that follow on those of earlier calls -> latents [1, C, F, h, w]; the first call has one."""
@@ -62,6 +67,11 @@ class FrameCodec:
         self._codec = codec
         self._size = size
         self._camera = camera
+
+    @property
+    def norm(self) -> ActionNorm:
+        """See `ObservationCodec`."""
+        return self._codec.actions
 
     def encode(self, observations: Sequence[Observation]) -> Tensor:
         """See `ObservationCodec.encode`."""
@@ -255,9 +265,9 @@ class PolicySession:
             prompt: The instruction.
             seed: Of the noise, 0 to 2**63 - 1; drawn anew if None.
         """
+        self._forget()
         if not isinstance(prompt, str):
             raise ValueError(f"reset needs a prompt; got {type(prompt).__name__}")
-        self._codec = self._rollout = self._first = None
         self._generator = torch.Generator()
         if seed is None:
             self._generator.seed()
@@ -280,17 +290,37 @@ class PolicySession:
 
         Returns:
             Controls of the frames to execute, float32 [U, F', N]; all F of the chunk for most models.
+
+        Raises:
+            UnsoundError: what was drawn is not finite, or beyond `ActionNorm.limit`; the episode is over.
+            ValueError: the request is out of order, or the observation is not what the model is shown.
         """
         codec = self._begun()
         if self._rollout is None:
             self._rollout = self._open(codec, observation)
-        before, executed = dict(self._rollout.seconds), self._rollout.executed
-        drawn = self._rollout.predict()
-        for name, seconds in self._rollout.seconds.items():
+        try:
+            return self._drawn(codec, self._rollout)
+        except UnsoundError:
+            self._forget()
+            raise
+
+    def _drawn(self, codec: ObservationCodec, rollout: Rollout) -> np.ndarray:
+        before, executed = dict(rollout.seconds), rollout.executed
+        drawn = rollout.predict()
+        for name, seconds in rollout.seconds.items():
             self.stages[name] = 1000 * (seconds - before[name])
         told = slice(0 if self._first is not None else executed.start, executed.stop)
         self._frames = told.stop - told.start
-        return np.ascontiguousarray(codec.actions(drawn["action"][:, :, told].float().cpu()), dtype=np.float32)
+        actions = drawn["action"][:, :, told].float().cpu()
+        check_drawn(actions, "action", chunk=rollout.chunks, limit=codec.norm.limit, channels=codec.norm.used)
+        controls = np.ascontiguousarray(codec.actions(actions), dtype=np.float32)
+        # The last look: whatever a codec made of sound actions.
+        check_drawn(torch.from_numpy(controls)[None], "action", chunk=rollout.chunks)
+        return controls
+
+    def _forget(self) -> None:
+        """Ends the episode."""
+        self._codec = self._rollout = self._first = None
 
     def refresh(self, observations: Sequence[Observation], state: np.ndarray) -> None:
         """Puts what happened in the place of what was drawn, and moves on to the next chunk.

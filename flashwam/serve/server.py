@@ -2,7 +2,8 @@
 """The policy server: one session per connection, weights shared, one request computed at a time.
 
 A request that cannot be answered gets a text frame that names the error, then close code 1011; other sessions notice
-nothing. Inference runs in a single worker thread, so that the event loop stays free for health checks and time-outs.
+nothing. Where the model drew what no robot may do, the text frame comes alone, and the session can be reset. Inference
+runs in a single worker thread, so that the event loop stays free for health checks and time-outs.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
+from flashwam.core.checks import UnsoundError
 from flashwam.serve.latency import LatencyLog
 from flashwam.serve.policy import PolicySession, ServedModel
 from flashwam.serve.protocol import pack, unpack
@@ -83,6 +85,7 @@ class PolicyServer:
         self._open = 0
         self._served = 0
         self._failed = 0
+        self._unsound = 0
         self._worker: ThreadPoolExecutor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
@@ -143,8 +146,12 @@ class PolicyServer:
 
     def metrics(self) -> dict[str, Any]:
         """Sessions and latency so far, as GET /metrics answers them."""
-        sessions = {"open": self._open, "served": self._served, "failed": self._failed}
-        return {"sessions": sessions, "latency": self.latency.summary(), "model": dict(self.model.metadata)}
+        return {
+            "sessions": {"open": self._open, "served": self._served, "failed": self._failed},
+            "unsound_chunks": self._unsound,
+            "latency": self.latency.summary(),
+            "model": dict(self.model.metadata),
+        }
 
     def _http(self, connection: Any, request: Any) -> Any:
         """Answers plain GETs and turns unauthorised clients away; None lets the websocket open."""
@@ -206,8 +213,11 @@ class PolicyServer:
                 )
             except Exception as error:
                 self._failed += 1
+                self._unsound += isinstance(error, UnsoundError)
                 _log_failure(name, error)
                 await self._send(connection, _told(error))
+                if isinstance(error, UnsoundError):
+                    continue
                 await connection.close(_INTERNAL_ERROR, "the request failed")
                 return
             await self._send(connection, reply)
@@ -290,7 +300,9 @@ def _told(error: Exception) -> str:
 
 
 def _log_failure(name: str, error: Exception) -> None:
-    if isinstance(error, (ValueError, TypeError)):
+    if isinstance(error, UnsoundError):
+        logger.error("%s: nothing was sent: %s", name, error)
+    elif isinstance(error, (ValueError, TypeError)):
         logger.info("%s failed: %s", name, error)
         logger.debug("%s failed", name, exc_info=error)
     else:

@@ -83,6 +83,11 @@ class CodecSession(ABC):
                 as it was.
         """
 
+    @property
+    def norm(self) -> ActionNorm:
+        """Of the controls."""
+        return self._codec.actions
+
     def actions(self, actions: Tensor) -> np.ndarray:
         """Model actions [1, A, F, N, 1] -> controls in raw units, float32 [U, F, N]."""
         if actions.ndim != 5 or actions.shape[0] != 1:
@@ -135,7 +140,7 @@ class CodecNote:
 
         Raises:
             FileNotFoundError: There is none.
-            ValueError: It is another family's.
+            ValueError: It is another family's, or what it says makes no sense.
         """
         path = user_path(folder) / CODEC_FILE
         if not path.is_file():
@@ -147,7 +152,7 @@ class CodecNote:
             family=family,
             checkpoint=(user_path(folder) / content["checkpoint"]).resolve(),
             cameras=CameraLayout(**content["cameras"]),
-            actions=ActionNorm.from_dict(content["actions"]),
+            actions=ActionNorm.from_dict(content["actions"], path=path),
         )
 
 

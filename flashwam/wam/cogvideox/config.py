@@ -5,6 +5,7 @@ import json
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
+from flashwam.core.checks import check_number
 from flashwam.core.paths import user_path
 
 __all__ = ["CONDITIONINGS", "FAMILY", "FILE_NAME", "PIXELS_PER_LATENT", "ROPE_MODES", "CogVideoXConfig"]
@@ -82,7 +83,7 @@ class CogVideoXConfig:
         self._check("prediction", self.prediction in PREDICTIONS, f"one of {PREDICTIONS}")
         self._check("robots", self.robots >= 0, "at least 0")
         self._check("robot", 0 <= self.robot < max(1, self.robots), f"0..{max(1, self.robots) - 1}")
-        self._check("snr_shift", 0 < self.snr_shift < float("inf"), "positive and finite")
+        check_number("snr_shift", self.snr_shift, low=1e-3, high=1e3)
         betas = 0 < self.beta_start <= self.beta_end < 1
         self._check("beta_end", betas, f"between beta_start = {self.beta_start} > 0 and 1")
         self._check("norm_out_eps", self.norm_out_eps is None or self.norm_out_eps > 0, "null or positive")

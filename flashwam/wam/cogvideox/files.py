@@ -170,5 +170,5 @@ def _preset_note(folder: Path, name: str) -> CodecNote:
         family=FAMILY,
         checkpoint=folder,
         cameras=find_preset(name).cameras(CogVideoXConfig.load(folder)),
-        actions=ActionNorm.from_dict(json.loads(path.read_text())),
+        actions=ActionNorm.from_dict(json.loads(path.read_text()), path=path),
     )

@@ -13,6 +13,8 @@ import torch
 from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor, nn
 
+from flashwam.core.checks import check_number
+from flashwam.core.paths import user_path
 from flashwam.data.encoders import to_pictures
 from flashwam.wam.autoencoders import load_autoencoder
 
@@ -33,7 +35,7 @@ class CogVideoXVae(nn.Module):
         model: Its configuration carries the scale.
 
     Raises:
-        ValueError: It is that of another version.
+        ValueError: It is that of another version, or the scale makes no sense.
     """
 
     def __init__(self, model: AutoencoderKLCogVideoX) -> None:
@@ -45,6 +47,7 @@ class CogVideoXVae(nn.Module):
                 f"frame; got invert_scale_latents {config.invert_scale_latents} (version 1.5), "
                 f"temporal_compression_ratio {config.temporal_compression_ratio}"
             )
+        check_number("scaling_factor", config.scaling_factor, low=1e-4, high=1e4, hint="1.15258426 released with 2b")
         self.model = model.eval().requires_grad_(False)
 
     @property
@@ -62,7 +65,11 @@ class CogVideoXVae(nn.Module):
         cls, folder: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
     ) -> "CogVideoXVae":
         """Loads ``vae/`` of a checkpoint, see `load_autoencoder`."""
-        return cls(load_autoencoder(AutoencoderKLCogVideoX, folder, dtype=dtype, device=device))
+        model = load_autoencoder(AutoencoderKLCogVideoX, folder, dtype=dtype, device=device)
+        try:
+            return cls(model)
+        except ValueError as error:
+            raise ValueError(f"{user_path(folder) / 'config.json'}: {error}") from error
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, patchify
 from torch import Tensor, nn
 
+from flashwam.core.checks import check_statistics
+from flashwam.core.paths import user_path
 from flashwam.data.encoders import to_pictures
 from flashwam.wam.autoencoders import load_autoencoder
 
@@ -75,6 +77,7 @@ class WanVae(nn.Module):
                 f"the autoencoder has {config.z_dim} latent channels but statistics for {len(mean)} and {len(std)}: "
                 "its config.json must carry latents_mean and latents_std, see WAN22_CONFIG"
             )
+        check_statistics(mean, std, channels=len(mean), what="latents_")
         published = all(config[key] == WAN22_CONFIG[key] for key in ("base_dim", "z_dim"))
         for name, own, known in (("mean", mean, LATENTS_MEAN), ("std", std, LATENTS_STD)):
             if published and max(abs(a - b) for a, b in zip(own, known, strict=True)) > 1e-4:
@@ -96,7 +99,11 @@ class WanVae(nn.Module):
         cls, folder: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
     ) -> "WanVae":
         """Loads ``vae/`` of a checkpoint, see `load_autoencoder`."""
-        return cls(load_autoencoder(AutoencoderKLWan, folder, dtype=dtype, device=device))
+        model = load_autoencoder(AutoencoderKLWan, folder, dtype=dtype, device=device)
+        try:
+            return cls(model)
+        except ValueError as error:
+            raise ValueError(f"{user_path(folder) / 'config.json'}: {error}") from error
 
     def open(self) -> "VaeStream":
         """A new past for pictures that come one after the other."""
