@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small repo of made-up episodes whose actions count the rows, so that every window can be checked exactly."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -51,3 +53,22 @@ def encoded(made_up, autoencoder):
     """The same root with latents."""
     assert encode_latents(made_up, autoencoder, progress=False) == 6
     return made_up
+
+
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory):
+    """The same raw episodes as a data set of version 2 and one of version 3."""
+    pytest.importorskip("av")
+    from raw_sets import write_v2, write_v3
+
+    root = tmp_path_factory.mktemp("raw")
+    write_v2(root / "v2" / "towels")
+    write_v3(root / "v3" / "towels")
+    return root
+
+
+@pytest.fixture(params=["v2", "v3"])
+def repo(raw, request, tmp_path):
+    """A raw data set of its own, of either version."""
+    shutil.copytree(raw / request.param, tmp_path / "raw")
+    return tmp_path / "raw" / "towels"

@@ -15,7 +15,7 @@ pytest.importorskip("av")
 
 import av
 import pyarrow.parquet as pq
-from raw_sets import CAMERAS, LENGTHS, actions, shade, wan, write_v2, write_v3
+from raw_sets import CAMERAS, LENGTHS, actions, shade, wan
 
 from flashwam.data.actions import ActionNorm
 from flashwam.data.controls import ControlSpace
@@ -27,14 +27,6 @@ from flashwam.data.text import encode_text
 
 PLAN = ConversionPlan(cameras=CAMERAS, layout="width", size=(32, 48), stride=2)
 SEGMENTS = [(0, 0, 26, "fold"), (1, 0, 13, "open"), (1, 13, 30, "shut"), (2, 0, 21, "fold")]
-
-
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory):
-    root = tmp_path_factory.mktemp("raw")
-    write_v2(root / "v2" / "towels")
-    write_v3(root / "v3" / "towels")
-    return root
 
 
 @pytest.fixture(scope="module")

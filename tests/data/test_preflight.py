@@ -2,8 +2,6 @@
 """Faults that are found in all episodes before the first picture is encoded."""
 
 import dataclasses
-import json
-import shutil
 
 import numpy as np
 import pytest
@@ -12,76 +10,14 @@ pytest.importorskip("av")
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from raw_sets import CAMERAS, actions, write_v2, write_v3
+from raw_edits import encoders, episodes, rewrite, run, table_of
+from raw_sets import actions
 
-from flashwam.data.conversion import ConversionPlan
-from flashwam.data.convert import convert
-from flashwam.data.encoders import Encoders
 from flashwam.data.preflight import ActionRules
-from flashwam.data.text import encode_text
-
-PLAN = ConversionPlan(cameras=CAMERAS, layout="width", size=(16, 16), stride=2)
-
-
-def encoders():
-    """Keeps every picture's mean."""
-    return Encoders(
-        video=lambda pixels: pixels.mean((2, 3), keepdim=True)[:, ::4],
-        text=encode_text,
-        pictures_per_frame=4,
-        name="means",
-    )
 
 
 def never(pixels):
     raise AssertionError("a picture was encoded")
-
-
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory):
-    root = tmp_path_factory.mktemp("raw")
-    write_v2(root / "v2" / "towels")
-    write_v3(root / "v3" / "towels")
-    return root
-
-
-@pytest.fixture(params=["v2", "v3"])
-def repo(raw, request, tmp_path):
-    """A data set of its own, of either version."""
-    shutil.copytree(raw / request.param, tmp_path / "raw")
-    return tmp_path / "raw" / "towels"
-
-
-def table_of(repo, episode):
-    """The file that holds an episode."""
-    for path in sorted((repo / "data").rglob("*.parquet")):
-        if episode in pq.read_table(path)["episode_index"].to_pylist():
-            return path
-    raise AssertionError
-
-
-def rewrite(repo, episode, change, *, column="action", kind=None):
-    """Puts `change(rows)` in the place of an episode's values; `kind` is the column's new type."""
-    path = table_of(repo, episode)
-    table = pq.read_table(path)
-    values = table[column].to_pylist()
-    mine = [row for row, owner in enumerate(table["episode_index"].to_pylist()) if owner == episode]
-    values[mine[0] : mine[-1] + 1] = change(values[mine[0] : mine[-1] + 1])
-    place = table.column_names.index(column)
-    if kind is None and column == "action":
-        kind = pa.list_(pa.float32())
-    pq.write_table(table.set_column(place, column, pa.array(values, type=kind)), path)
-    return path
-
-
-def run(repo, *, plan=PLAN, make=encoders, out="out", **options):
-    return convert(repo.parent, repo.parent.parent / out, plan, make, progress=False, **options)
-
-
-def episodes(repo, out="out"):
-    """What `meta/` of the result lists."""
-    path = repo.parent.parent / out / repo.name / "meta" / "episodes.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def put(row, control, value):
