@@ -148,7 +148,7 @@ def _add_recipe(parser: argparse.ArgumentParser, *, run_dir: bool = True) -> Non
     parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and a plan, and do nothing")
     _add_trust(parser)
     if run_dir:
-        parser.add_argument("--run-dir", type=Path, metavar="DIR", help="folder of the run (default: runs/<name>)")
+        parser.add_argument("--run-dir", type=_path, metavar="DIR", help="folder of the run (default: runs/<name>)")
 
 
 def _add_trust(parser: argparse.ArgumentParser) -> None:
@@ -166,7 +166,12 @@ def _trust(arguments: argparse.Namespace) -> dict[str, bool]:
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", metavar="FILE", help="write the numbers as JSON; '-' prints them instead of the text")
+    parser.add_argument(
+        "--json",
+        type=_json_target,
+        metavar="FILE",
+        help="write the numbers as JSON; '-' prints them instead of the text",
+    )
 
 
 def _demo(commands: Any) -> None:
@@ -187,7 +192,7 @@ presets:
     parser.add_argument(
         "--preset", choices=("smoke", "quick", "pilot", "full"), default="quick", help="size (default: quick)"
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: runs/demo")
+    parser.add_argument("--out", type=_path, default="runs/demo", metavar="DIR", help="default: runs/demo")
     parser.add_argument("--from-scratch", action="store_true", help="train the teacher even where one is shipped")
     parser.add_argument(
         "--family",
@@ -238,8 +243,8 @@ made again, so the same command goes on after an interruption."""
         "  flashwam convert raw data --recipe libero/flash_wam data.processes=8 data.skip_bad=true"
     )
     parser = _command(commands, "convert", _run_convert, text, examples)
-    parser.add_argument("raw", metavar="RAW", type=Path, help="folder above the raw data sets")
-    parser.add_argument("out", metavar="OUT", type=Path, help="folder of the result")
+    parser.add_argument("raw", metavar="RAW", type=_path, help="folder above the raw data sets")
+    parser.add_argument("out", metavar="OUT", type=_path, help="folder of the result")
     parser.add_argument("--recipe", required=True, metavar="RECIPE", help=_RECIPE_HELP)
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help=_OVERRIDE_HELP)
     _add_trust(parser)
@@ -270,8 +275,8 @@ used as it is."""
         "      'q01=[-0.05,-0.05,-0.05,-0.2,-0.2,-0.2,-1]' 'q99=[0.05,0.05,0.05,0.2,0.2,0.2,1]'"
     )
     parser = _command(commands, "import", _run_import, text, examples)
-    parser.add_argument("source", metavar="CHECKPOINT", type=Path, help="what the other tool wrote")
-    parser.add_argument("out", metavar="OUT", type=Path, help="folder of the result")
+    parser.add_argument("source", metavar="CHECKPOINT", type=_path, help="what the other tool wrote")
+    parser.add_argument("out", metavar="OUT", type=_path, help="folder of the result")
     parser.add_argument("--family", required=True, metavar="NAME", help="its model family; an unknown name lists them")
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="settings of the family, such as robot=1")
 
@@ -316,16 +321,16 @@ interval. "1v/2a" means one video step and two action steps per chunk; "full" th
     )
     parser = _command(commands, "evaluate", _run_evaluate, text, examples)
     checkpoint_help = "folder of a teacher or student, or a run"
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, nargs="?", help=checkpoint_help)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=_path, nargs="?", help=checkpoint_help)
     parser.add_argument("--server", metavar="URL", help="drive a served model instead; its server fixes the steps")
-    parser.add_argument("--token-file", type=Path, metavar="FILE", help=f"{_TOKEN_HELP}, for --server")
+    parser.add_argument("--token-file", type=_path, metavar="FILE", help=f"{_TOKEN_HELP}, for --server")
     parser.add_argument("--episodes", type=_positive, metavar="N", help="episodes per task (default: the recipe's)")
     parser.add_argument("--nfe", action="append", metavar="1v/1a", help="steps per chunk; may be given several times")
     parser.add_argument("--tasks", type=_names, metavar="A,B", help="tasks (default: the recipe's)")
     parser.add_argument("--plain-euler", action="store_true", help="ignore the student's consistency functions")
     parser.add_argument("--auxiliary", action="store_true", help="show the policy its training modality too")
     parser.add_argument("--seed", type=int, default=0, help="shifts the evaluation seeds (default: 0)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: the checkpoint's)")
+    parser.add_argument("--out", type=_path, metavar="DIR", help="folder of the results (default: the checkpoint's)")
     _add_trust(parser)
     _add_json(parser)
 
@@ -343,18 +348,18 @@ of its own. GET /healthz answers OK; GET /metrics gives sessions and latency per
         "  flashwam serve checkpoints/videovla --preset videovla --base checkpoints/CogVideoX-5b-I2V"
     )
     parser = _command(commands, "serve", _run_serve, text, examples)
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="folder of a teacher or student, or a run")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=_path, help="folder of a teacher or student, or a run")
     parser.add_argument("--nfe", metavar="1v/1a", help="steps per chunk, or full (default: the checkpoint's own)")
     parser.add_argument(
         "--preset",
         metavar="NAME",
         help="for another tool's checkpoint, its family's settings: robotwin, libero, ...; an unknown name lists them",
     )
-    parser.add_argument("--base", type=Path, metavar="DIR", help="checkpoint with vae/ and text_encoder/")
+    parser.add_argument("--base", type=_path, metavar="DIR", help="checkpoint with vae/ and text_encoder/")
     parser.add_argument("--device", help="such as cuda:1 or cpu (default: cuda where there is one, or else cpu)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=29536, help="default: 29536; 0 takes a free one")
-    parser.add_argument("--token-file", type=Path, metavar="FILE", help=_TOKEN_HELP)
+    parser.add_argument("--token-file", type=_path, metavar="FILE", help=_TOKEN_HELP)
     parser.add_argument("--max-sessions", type=_positive, default=16, metavar="N", help="default: 16")
     parser.add_argument(
         "--max-message-mib", type=_positive, default=128, metavar="N", help="longest message (default: 128)"
@@ -379,8 +384,8 @@ one page."""
     parser = _command(commands, "analyze", _run_analyze, text, examples)
     parser.add_argument("recipe", metavar="RECIPE", help=_RECIPE_HELP)
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help=_OVERRIDE_HELP)
-    parser.add_argument("--checkpoint", type=Path, metavar="RUN", help="a run whose measured gradients are shown too")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder (default: runs/analysis/<name>)")
+    parser.add_argument("--checkpoint", type=_path, metavar="RUN", help="a run whose measured gradients are shown too")
+    parser.add_argument("--out", type=_path, metavar="DIR", help="folder (default: runs/analysis/<name>)")
     _add_trust(parser)
     _add_json(parser)
 
@@ -392,8 +397,8 @@ Success with intervals, mode commitment, errors, latency, training curves and de
 verdict that says which differences are outside the intervals."""
     examples = "  flashwam compare runs/teacher runs/naive_lcm runs/flash_wam --out runs/comparison"
     parser = _command(commands, "compare", _run_compare, text, examples)
-    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="run folders with evaluations")
-    parser.add_argument("--out", type=Path, default="runs/comparison", metavar="DIR", help="default: runs/comparison")
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=_path, help="run folders with evaluations")
+    parser.add_argument("--out", type=_path, default="runs/comparison", metavar="DIR", help="default: runs/comparison")
     _add_json(parser)
 
 
@@ -405,9 +410,22 @@ With a path: a run, a teacher, a student or another tool's checkpoint that a fam
 step of the Flash-WAM release, LeRobot's): family, size, streams, consistency functions, origin."""
     examples = "  flashwam info\n  flashwam info runs/flash_wam/student\n  flashwam info checkpoints/lingbot-va-base"
     parser = _command(commands, "info", _run_info, text, examples)
-    parser.add_argument("path", metavar="PATH", nargs="?", type=Path, help="a run, model or checkpoint folder")
+    parser.add_argument("path", metavar="PATH", nargs="?", type=_path, help="a run, model or checkpoint folder")
     _add_trust(parser)
     _add_json(parser)
+
+
+def _path(text: str) -> Path:
+    from flashwam.core.paths import user_path
+
+    try:
+        return user_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _json_target(text: str) -> str:
+    return text if text == "-" else str(_path(text))
 
 
 def _positive(text: str) -> int:

@@ -138,18 +138,17 @@ def load_wam(
         ValueError: the consistency function, a stream or a key is not known, a file is damaged or names a class that
             would have to be imported without `trust`, or both the folder and a preset say how the model is sampled.
     """
+    folder = user_path(folder)
     if preset is not None:
-        if (user_path(folder) / INFO_FILE).is_file():
-            raise ValueError(
-                f"{user_path(folder) / INFO_FILE} says how {folder} is sampled; leave preset {preset!r} out"
-            )
-        model, kind, streams, extra = files_for_preset(preset).load(user_path(folder), preset=preset, **options)
+        if (folder / INFO_FILE).is_file():
+            raise ValueError(f"{folder / INFO_FILE} says how {folder} is sampled; leave preset {preset!r} out")
+        model, kind, streams, extra = files_for_preset(preset).load(folder, preset=preset, **options)
         return model, WamInfo(kind=kind, streams=streams, extra=extra)
-    own = None if (user_path(folder) / INFO_FILE).is_file() else files_that_say_how(user_path(folder))
+    own = None if (folder / INFO_FILE).is_file() else files_that_say_how(folder)
     if own is not None:
-        model, kind, streams, extra = own.load(user_path(folder), preset=None, **options)
+        model, kind, streams, extra = own.load(folder, preset=None, **options)
         return model, WamInfo(kind=kind, streams=streams, extra=extra)
-    content, path = read_info(folder), user_path(folder) / INFO_FILE
+    content, path = read_info(folder), folder / INFO_FILE
     kind, configs = content.pop("kind", None), content.pop("streams", None)
     if kind not in _KINDS or not isinstance(configs, dict):
         raise ValueError(f"{path} must say kind {_KINDS} and its streams; got kind {shown(kind)}, {shown(configs)}")

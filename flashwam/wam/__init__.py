@@ -34,7 +34,8 @@ def load(folder: Path | str, *, trust: bool = False, **options: Any) -> WorldAct
         FileNotFoundError: there is no `wam.json`.
         ValueError: the family is unknown, or would have to be imported without `trust`; the weights do not fit.
     """
-    path = user_path(folder) / "wam.json"
+    folder = user_path(folder)
+    path = folder / "wam.json"
     named = read_mapping(path, missing="expected a model folder that flashwam saved").get("family")
     with trusting(trust), reading(path):
         return family(named).from_pretrained(folder, **options)
