@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths as users write them."""
+"""Paths as users write them, and the one folder of this package that is nobody's data."""
 
 import os
+import sys
 from pathlib import Path
 
-__all__ = ["user_path"]
+__all__ = ["cache_folder", "user_path"]
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
@@ -27,3 +28,26 @@ def user_path(path: str | os.PathLike[str]) -> Path:
             f"./{text} for a folder whose name begins with ~"
         )
     return Path(expanded)
+
+
+def cache_folder() -> Path | None:
+    """Where what can be made again is kept: ``$FLASHWAM_CACHE``, else ``flashwam`` in the user's cache directory.
+
+    That directory is ``$XDG_CACHE_HOME``, or the platform's: ``~/.cache``, ``~/Library/Caches``, ``%LOCALAPPDATA%``.
+    Nothing is made here. None where the user has no home folder.
+
+    Raises:
+        ValueError: ``$FLASHWAM_CACHE`` begins with the name of an unknown user.
+    """
+    if own := os.environ.get("FLASHWAM_CACHE"):
+        return user_path(own).absolute()
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if given.is_absolute():
+        return given / "flashwam"
+    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
+        return Path(local) / "flashwam" / "cache"
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "flashwam"

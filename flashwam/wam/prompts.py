@@ -6,26 +6,31 @@ Letters: L rows, D width.
 
 import hashlib
 import json
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from threading import get_ident
 from typing import Protocol
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from flashwam.core.paths import user_path
+from flashwam.core.paths import cache_folder, user_path
 from flashwam.wam.t5 import WEIGHTS, tokenizer_file
-from flashwam.wam.weights import digest
+from flashwam.wam.weights import digest, samples
 
 __all__ = ["TEXT_CACHE", "PromptCache", "TextEncoder", "fingerprint"]
 
 TEXT_CACHE = "text_cache"
-"""Folder of a checkpoint that holds embedded prompts."""
+"""Folder of a checkpoint that holds embedded prompts; it is read, never written."""
 _OWNER = "encoder.json"
+_MOST_HELD = 64
+
+logger = logging.getLogger(__name__)
 
 
 class TextEncoder(Protocol):
@@ -39,10 +44,12 @@ class PromptCache(ABC):
     """Embeds prompts and keeps them; the encoder is loaded only for a prompt that is new.
 
     A folder belongs to one encoder: its fingerprint is noted there and is part of every file's name, so that an
-    embedding of another encoder, tokenizer or dtype can never be taken for one of these.
+    embedding of another encoder, tokenizer or dtype can never be taken for one of these. Without a folder, prompts are
+    kept in this package's own (see `cache_folder`), and those in ``text_cache/`` of the checkpoint are read as well: a
+    checkpoint is never written to. Where nothing can be kept they are held in memory.
 
     Args:
-        folder: Of the embedded prompts; created when the first is written.
+        folder: Of the embedded prompts; created when the first is written. None: see above.
         checkpoint: Holds ``text_encoder/`` and ``tokenizer/``; None, or a folder without them, where every prompt is
             already there.
         dtype: Of the encoder.
@@ -60,7 +67,7 @@ class PromptCache(ABC):
 
     def __init__(
         self,
-        folder: str | Path,
+        folder: str | Path | None = None,
         *,
         checkpoint: str | Path | None = None,
         dtype: torch.dtype = torch.bfloat16,
@@ -68,24 +75,30 @@ class PromptCache(ABC):
         length: int | None = None,
     ) -> None:
         length = self.rows if length is None else length
-        self._folder = user_path(folder)
-        self._checkpoint = user_path(checkpoint) if checkpoint is not None else None
-        if self._checkpoint is not None and not (self._checkpoint / "text_encoder").is_dir():
-            self._checkpoint = None
+        root = user_path(checkpoint) if checkpoint is not None else None
+        self._checkpoint = root if root is not None and (root / "text_encoder").is_dir() else None
         self._dtype, self._device, self._length = dtype, device, length
         self._encoder: TextEncoder | None = None
-        owner = self._folder / _OWNER
-        noted = json.loads(owner.read_text())["fingerprint"] if owner.is_file() else None
+        self._held: dict[str, Tensor] = {}
+        given = user_path(folder) if folder is not None else None if root is None else root / TEXT_CACHE
+        noted = None if given is None else _noted(given)
         own = None
         if self._checkpoint is not None:
             file = tokenizer_file(self._checkpoint / "tokenizer", self.tokenizers)
             own = fingerprint(self._checkpoint, tokenizer=file, dtype=dtype, length=length)
-        if noted is not None and own is not None and noted != own:
+        if folder is not None and noted is not None and own is not None and noted != own:
             raise ValueError(
-                f"{self._folder} holds prompts of another text encoder, tokenizer, dtype or length than {checkpoint}; "
+                f"{given} holds prompts of another text encoder, tokenizer, dtype or length than {checkpoint}; "
                 "give another folder"
             )
         self._fingerprint = own or noted
+        kept = given if folder is not None else None if own is None else _own_folder(own, self._checkpoint)
+        self._kept = kept
+        """Where new prompts are written; None keeps them in memory."""
+        self._own = folder is None
+        """Whether that is this package's own folder, where nothing is lost by making a file again."""
+        of_checkpoint = given if folder is None and noted is not None and noted == self._fingerprint else None
+        self._read = [place for place in (kept, of_checkpoint) if place is not None] or [given or Path(TEXT_CACHE)]
 
     @staticmethod
     @abstractmethod
@@ -97,18 +110,13 @@ class PromptCache(ABC):
         """The encoder of a checkpoint."""
 
     def path(self, prompt: str) -> Path:
-        """File of a prompt.
+        """File of a prompt: where it is, or where it would be written.
 
         Raises:
             FileNotFoundError: There is neither an encoder nor a folder of prompts.
         """
-        if self._fingerprint is None:
-            raise FileNotFoundError(
-                f"no text encoder was given and {self._folder} holds no prompts: give a checkpoint with text_encoder/ "
-                "and tokenizer/, or the folder of prompts that were embedded with one"
-            )
-        key = hashlib.sha256(f"{self._fingerprint}\n{self.clean(prompt)}".encode()).hexdigest()
-        return self._folder / f"{key}.safetensors"
+        name = self._name(prompt)
+        return next((place / name for place in self._read if _is_file(place / name)), self._read[0] / name)
 
     def encode(self, prompt: str) -> Tensor:
         """prompt -> [L, D]; "" gives what guidance needs.
@@ -117,25 +125,28 @@ class PromptCache(ABC):
             FileNotFoundError: The prompt is new and there is no encoder.
             ValueError: The prompt's file is damaged.
         """
+        name = self._name(prompt)
+        if (held := self._held.get(name)) is not None:
+            return held
         path = self.path(prompt)
-        if path.is_file():
+        if _is_file(path):
             try:
                 return load_file(path)["embedding"]
-            except (SafetensorError, KeyError) as error:
-                raise ValueError(f"{path} is damaged ({error}); remove it and embed the prompt again") from error
+            except (SafetensorError, KeyError, OSError) as error:
+                if not self._own or self._checkpoint is None:
+                    raise ValueError(f"{path} is damaged ({error}); remove it and embed the prompt again") from error
         if self._checkpoint is None:
             raise FileNotFoundError(
-                f"prompt {self.clean(prompt)!r} is not among those in {self._folder}, and there is no text encoder "
+                f"prompt {self.clean(prompt)!r} is not among those in {self._read[0]}, and there is no text encoder "
                 "here: embed it where text_encoder/ and tokenizer/ are"
             )
         if self._encoder is None:
             self._encoder = self.load(self._checkpoint, dtype=self._dtype, device=self._device, length=self._length)
-        embedding = self._encoder.encode(self.clean(prompt))
-        self._folder.mkdir(parents=True, exist_ok=True)
-        _write(self._folder / _OWNER, json.dumps({"fingerprint": self._fingerprint}).encode())
-        partial = path.with_suffix(f".{os.getpid()}.part")
-        save_file({"embedding": embedding.contiguous()}, partial, metadata={"prompt": self.clean(prompt)})
-        partial.replace(path)
+        embedding = self._encoder.encode(self.clean(prompt)).contiguous()
+        if not self._keep(name, embedding, prompt):
+            for oldest in list(self._held)[: max(0, len(self._held) - _MOST_HELD + 1)]:
+                self._held.pop(oldest, None)
+            self._held[name] = embedding
         return embedding
 
     def prepare(self, prompts: Sequence[str]) -> None:
@@ -147,6 +158,67 @@ class PromptCache(ABC):
     def release(self) -> None:
         """Frees the encoder; the next new prompt loads it again."""
         self._encoder = None
+
+    def _name(self, prompt: str) -> str:
+        if self._fingerprint is None:
+            raise FileNotFoundError(
+                f"no text encoder was given and {self._read[0]} holds no prompts: give a checkpoint with text_encoder/ "
+                "and tokenizer/, or the folder of prompts that were embedded with one"
+            )
+        key = hashlib.sha256(f"{self._fingerprint}\n{self.clean(prompt)}".encode()).hexdigest()
+        return f"{key}.safetensors"
+
+    def _keep(self, name: str, embedding: Tensor, prompt: str) -> bool:
+        """Writes an embedding; whether it could be. A folder that the user named must be writable."""
+        if self._kept is None:
+            return False
+        try:
+            self._kept.mkdir(parents=True, exist_ok=True)
+            if not (self._kept / _OWNER).is_file():
+                _write(self._kept / _OWNER, json.dumps({"fingerprint": self._fingerprint}).encode())
+            _write(self._kept / name, save({"embedding": embedding}, metadata={"prompt": self.clean(prompt)}))
+        except OSError as error:
+            if not self._own:
+                raise
+            self._kept = None
+            logger.warning(
+                "embedded prompts cannot be kept (%s) and are held in memory: set FLASHWAM_CACHE to a folder that can "
+                "be written to",
+                error,
+            )
+            return False
+        return True
+
+
+def _own_folder(own: str, checkpoint: Path) -> Path | None:
+    """This package's folder for an encoder; its weights are looked at more closely than by the fingerprint."""
+    root = cache_folder()
+    if root is None:
+        return None
+    name = hashlib.sha256(f"{own}\n{samples(checkpoint / 'text_encoder', WEIGHTS)}".encode()).hexdigest()
+    return root / "prompts" / name[:32]
+
+
+def _noted(folder: Path) -> str | None:
+    """Fingerprint of the encoder that a folder of prompts belongs to.
+
+    Raises:
+        ValueError: The note is damaged.
+    """
+    path = folder / _OWNER
+    if not _is_file(path):
+        return None
+    try:
+        return str(json.loads(path.read_bytes())["fingerprint"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} does not say which text encoder the prompts beside it are of: {error!r}") from error
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def fingerprint(checkpoint: Path, *, tokenizer: Path, dtype: torch.dtype, length: int) -> str:
@@ -160,7 +232,11 @@ def fingerprint(checkpoint: Path, *, tokenizer: Path, dtype: torch.dtype, length
 
 
 def _write(path: Path, content: bytes) -> None:
-    if not path.is_file():
-        partial = path.with_suffix(f".{os.getpid()}.part")
+    """Writes a file that appears whole; several processes and threads may write the same one."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.{get_ident()}.part")
+    try:
         partial.write_bytes(content)
         partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import ast
+import sys
 from pathlib import Path
 
 import pytest
 
 import flashwam
-from flashwam.core.paths import user_path
+from flashwam.core.paths import cache_folder, user_path
 
 SOURCES = sorted(Path(flashwam.__file__).parent.rglob("*.py"))
 
@@ -21,11 +22,27 @@ def test_a_leading_tilde_is_the_home_folder_and_any_other_is_a_name(tmp_path, mo
         user_path("~no_such_user/x")
 
 
+def test_the_cache_is_where_the_user_says_and_else_in_the_users_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    for given, expected in (("~/mine", "mine"), ("", "xdg/flashwam")):
+        monkeypatch.setenv("FLASHWAM_CACHE", given)
+        assert cache_folder() == tmp_path / expected
+    for relative in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", relative)
+        assert cache_folder() == tmp_path / ".cache" / "flashwam"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert cache_folder() == tmp_path / "Library" / "Caches" / "flashwam"
+    assert not list(tmp_path.iterdir()), "nothing is made by asking"
+
+
 def test_no_path_that_a_user_may_give_as_text_is_taken_letter_by_letter():
     """A parameter annotated `str | Path` becomes a path by `user_path` alone."""
     wrong = []
     for source in SOURCES:
-        for function in ast.walk(ast.parse(source.read_text())):
+        text = source.read_text()
+        for function in ast.walk(ast.parse(text)) if "str | Path" in text or "Path | str" in text else ():
             if source.name == "paths.py" or not isinstance(function, ast.FunctionDef):
                 continue
             given = [*function.args.args, *function.args.kwonlyargs]

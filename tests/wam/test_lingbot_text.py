@@ -3,9 +3,11 @@
 
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
@@ -15,6 +17,7 @@ from tokenizers import processors
 from torch import Tensor
 from torch.testing import assert_close
 
+from flashwam.wam import weights
 from flashwam.wam.lingbot_va import prompts
 from flashwam.wam.lingbot_va.encoders import wan_encoders
 from flashwam.wam.lingbot_va.prompts import PromptEncoder
@@ -262,6 +265,58 @@ def test_a_folder_of_prompts_belongs_to_one_encoder(checkpoint: Path, tmp_path: 
     save_file(weights, checkpoint / "text_encoder" / "model.safetensors")
     with pytest.raises(ValueError, match="another text encoder"):
         PromptEncoder(cache, checkpoint=checkpoint, length=ROWS)
+
+
+def test_prompts_are_kept_in_the_packages_own_folder_and_the_checkpoint_is_only_read(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("FLASHWAM_CACHE", str(cache))
+    listed = sorted(checkpoint.rglob("*"))
+    first = PromptEncoder(checkpoint=checkpoint, length=ROWS).encode("cup")
+    assert sorted(checkpoint.rglob("*")) == listed
+    (file,) = cache.glob("prompts/*/*.safetensors")
+    with monkeypatch.context() as patch:
+        patch.setattr(prompts, "Umt5", lambda *_, **__: pytest.fail("the encoder was loaded"))
+        assert torch.equal(PromptEncoder(checkpoint=checkpoint, length=ROWS).encode("cup"), first)
+    file.write_bytes(file.read_bytes()[:-1])
+    assert torch.equal(PromptEncoder(checkpoint=checkpoint, length=ROWS).encode("cup"), first), "damage is mended"
+    assert load_file(file)
+    # Carried to a machine without the encoder.
+    shutil.copytree(file.parent, tmp_path / "elsewhere" / "text_cache")
+    assert torch.equal(PromptEncoder(checkpoint=tmp_path / "elsewhere").encode("cup"), first)
+    assert len(list(cache.rglob("*.safetensors"))) == 1
+
+
+def test_other_weights_never_give_the_embeddings_of_the_ones_before(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLASHWAM_CACHE", str(tmp_path / "cache"))
+    # Both ends of the file stay as they were, which are all that the fingerprint reads of a large one.
+    monkeypatch.setattr(weights, "_EDGE", 8)
+    first = PromptEncoder(checkpoint=checkpoint, length=ROWS).encode("cup")
+    path = checkpoint / "text_encoder" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    header = 8 + int.from_bytes(content[:8], "little")
+    middle = np.frombuffer(content, np.uint8)[header + 64 : -64]
+    middle[1::2] ^= 0x80
+    path.write_bytes(content)
+    second = PromptEncoder(checkpoint=checkpoint, length=ROWS).encode("cup")
+    assert not torch.equal(first, second)
+
+
+def test_without_a_writable_folder_prompts_are_held_in_memory_and_it_is_said_once(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FLASHWAM_CACHE", str(tmp_path / "file"))
+    encoder = PromptEncoder(checkpoint=checkpoint, length=ROWS)
+    first = encoder.encode("cup"), encoder.encode("open")
+    encoder.release()
+    monkeypatch.setattr(prompts, "Umt5", lambda *_, **__: pytest.fail("the encoder was loaded again"))
+    assert all(torch.equal(a, b) for a, b in zip(first, (encoder.encode("cup"), encoder.encode("open")), strict=True))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "FLASHWAM_CACHE" in caplog.text
 
 
 def test_encoders_of_a_checkpoint(checkpoint: Path, tmp_path: Path) -> None:

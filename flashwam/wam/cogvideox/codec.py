@@ -20,7 +20,6 @@ from flashwam.data.encoders import to_pixels
 from flashwam.wam.codec import CodecNote, CodecSession, RobotCodec
 from flashwam.wam.cogvideox.text import T5Prompts
 from flashwam.wam.cogvideox.vae import CogVideoXVae
-from flashwam.wam.prompts import TEXT_CACHE
 
 __all__ = ["CogVideoXCodec", "CogVideoXCodecSession"]
 
@@ -87,7 +86,7 @@ class CogVideoXCodec(RobotCodec):
 
         Args:
             note: What a model was trained with.
-            text_cache: Folder of prompts that were embedded before; ``text_cache/`` of the checkpoint if None.
+            text_cache: Folder of embedded prompts, read and written; see `PromptCache` for None.
             dtype: Of the autoencoder. Prompts are embedded in bfloat16, as those of the data are.
             device: Of the autoencoder.
             text_device: Of the text encoder, which runs once a prompt.
@@ -97,7 +96,7 @@ class CogVideoXCodec(RobotCodec):
             ValueError: It holds another autoencoder.
         """
         checkpoint = note.checkpoint
-        prompts = T5Prompts(text_cache or checkpoint / TEXT_CACHE, checkpoint=checkpoint, device=text_device)
+        prompts = T5Prompts(text_cache, checkpoint=checkpoint, device=text_device)
         vae = CogVideoXVae.from_pretrained(checkpoint / "vae", dtype=dtype, device=device)
         return cls(vae=vae, cameras=note.cameras, actions=note.actions, prompts=prompts.encode)
 

@@ -23,7 +23,6 @@ from flashwam.wam.lingbot_va.presets import Preset
 from flashwam.wam.lingbot_va.presets import preset as find_preset
 from flashwam.wam.lingbot_va.prompts import PromptEncoder
 from flashwam.wam.lingbot_va.vae import PICTURES_PER_FRAME, WanVae
-from flashwam.wam.prompts import TEXT_CACHE
 
 __all__ = ["LingBotCodec", "LingBotCodecSession"]
 
@@ -78,7 +77,7 @@ class LingBotCodec(RobotCodec):
                 fine-tune that ships only ``transformer/``, the base checkpoint.
             preset: Name in `presets.PRESETS`, or the settings themselves.
             clip: See `ActionNorm`.
-            text_cache: Folder of prompts that were embedded before; ``text_cache/`` of the checkpoint if None.
+            text_cache: Folder of embedded prompts, read and written; see `PromptCache` for None.
             dtype: Of the autoencoder. Prompts are embedded in bfloat16, as those of the data are.
             device: Of the autoencoder.
             text_device: Of the text encoder, which runs once a prompt.
@@ -148,7 +147,7 @@ class LingBotCodec(RobotCodec):
         text_device: torch.device | str,
     ) -> "LingBotCodec":
         """With a checkpoint's autoencoder and text encoder."""
-        prompts = PromptEncoder(text_cache or checkpoint / TEXT_CACHE, checkpoint=checkpoint, device=text_device)
+        prompts = PromptEncoder(text_cache, checkpoint=checkpoint, device=text_device)
         vae = WanVae.from_pretrained(checkpoint / "vae", dtype=dtype, device=device)
         return cls(vae=vae, cameras=cameras, actions=actions, prompts=prompts.encode)
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from flashwam.core.paths import user_path
 from flashwam.wam.lingbot_va.prompts import PromptEncoder
 from flashwam.wam.lingbot_va.vae import PICTURES_PER_FRAME, WanVae
-from flashwam.wam.prompts import TEXT_CACHE
 from flashwam.wam.weights import digest
 
 __all__ = ["wan_encoders"]
@@ -30,7 +29,7 @@ def wan_encoders(
 
     Args:
         checkpoint: Holds ``vae/``, ``text_encoder/`` and ``tokenizer/``; the last two only for prompts that are new.
-        text_cache: Folder of embedded prompts; ``text_cache/`` of the checkpoint if None.
+        text_cache: Folder of embedded prompts, read and written; see `PromptCache` for None.
         dtype: Of the autoencoder and the text encoder.
         device: Of both.
 
@@ -41,7 +40,7 @@ def wan_encoders(
     """
     checkpoint = user_path(checkpoint)
     vae = WanVae.from_pretrained(checkpoint / "vae", dtype=dtype, device=device)
-    prompts = PromptEncoder(text_cache or checkpoint / TEXT_CACHE, checkpoint=checkpoint, dtype=dtype, device=device)
+    prompts = PromptEncoder(text_cache, checkpoint=checkpoint, dtype=dtype, device=device)
 
     def video(pixels: Tensor) -> Tensor:
         return vae.encode(pixels[None])[0].float().cpu()
