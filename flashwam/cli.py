@@ -17,6 +17,7 @@ __all__ = ["main"]
 USER_ERROR = 2
 INTERRUPTED = 130
 
+_STOPPED = "stopped; what is done is kept, and the same command resumes it"
 _RECIPE_HELP = "a YAML file, a run folder, or a short name such as flash_wam (see recipes/)"
 _TOKEN_HELP = "file with the token that clients send; FLASHWAM_TOKEN in the environment does the same"
 _OVERRIDE_HELP = "values that replace the recipe's, such as distill.steps=500 streams.video.consistency=linear"
@@ -40,13 +41,14 @@ in order:
   flashwam compare runs/flash_wam runs/naive_lcm
   flashwam serve runs/flash_wam/student
 
-`flashwam COMMAND --help` explains a command. Every run stops cleanly on Ctrl-C and resumes with the same command.
+`flashwam COMMAND --help` explains a command. Every run stops cleanly on Ctrl-C and resumes with the same command;
+a training first saves a checkpoint, on SIGTERM too. A second Ctrl-C ends at once.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0, 1 where `check` found something, 2 for a user's error, 130 after
-    Ctrl-C."""
+    Ctrl-C, 143 after a training that SIGTERM stopped."""
     # Set before torch is imported: two OpenMP teams on the same cores slow each other down many times over.
     for key, value in (("OMP_NUM_THREADS", "1"), ("MKL_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")):
         os.environ.setdefault(key, value)
@@ -60,9 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Only now would a full disk or a closed pipe show.
         sys.stdout.flush()
         return status or 0
-    except KeyboardInterrupt:
-        print("\nstopped; what is done is kept, and the same command resumes it", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"\n{stop or _STOPPED}", file=sys.stderr)
+        # A training that stopped of itself says by which signal.
+        return getattr(stop, "status", INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -148,7 +148,7 @@ def _table_bytes(columns: dict[str, np.ndarray], record: dict[str, Any]) -> byte
             arrays[name] = pa.array(values)
     table = pa.table(arrays).replace_schema_metadata({_RECORD: json.dumps(record, sort_keys=True).encode()})
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue().to_pybytes()
 
 

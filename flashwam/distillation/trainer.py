@@ -25,6 +25,7 @@ from flashwam.distillation.metrics import MetricsLog, gradient_metrics, loss_met
 from flashwam.distillation.prefetch import read_ahead
 from flashwam.distillation.roles import relative_distance
 from flashwam.distillation.setup import Source
+from flashwam.distillation.stopping import Stopped, StopSignals
 from flashwam.distillation.strategy import make_strategy
 from flashwam.recipe import LoopConfig
 from flashwam.student import read_info, save_wam
@@ -72,6 +73,9 @@ def train(
     Raises:
         NonFiniteError: a loss or gradient is not finite; nothing is saved after it.
         RuntimeError: another process is training in `run_dir`.
+        OSError: a checkpoint or the result could not be written.
+        ValueError: no checkpoint is whole, or a whole one is another model's.
+        Stopped: SIGINT or SIGTERM came, in any process; it is a KeyboardInterrupt, and a checkpoint is saved.
     """
     run_dir = user_path(run_dir)
     result = run_dir / method.result
@@ -148,12 +152,15 @@ class _Training:
     def run(self) -> Path:
         """All remaining steps, then the result."""
         try:
-            with only_writer(self.run_dir) if self.accelerator.is_main_process else nullcontext():
-                return self._run()
+            with (
+                only_writer(self.run_dir) if self.accelerator.is_main_process else nullcontext(),
+                StopSignals() as stop,
+            ):
+                return self._run(stop)
         finally:
             self.strategy.close()
 
-    def _run(self) -> Path:
+    def _run(self, signals: StopSignals) -> Path:
         loop, main = self.loop, self.accelerator.is_main_process
         if main:
             clear_leftovers(self.run_dir)
@@ -183,12 +190,19 @@ class _Training:
                     )
                 bar.update()
                 self._keep(done)
-                if done % loop.save_every == 0 and done < loop.steps:
+                # After the last step the result itself is what is kept.
+                stop = signals.agreed(self.accelerator) if done < loop.steps else 0
+                if stop or (done % loop.save_every == 0 and done < loop.steps):
                     self.checkpoints.save(done)
+                if stop:
+                    kept = self.checkpoints.path(done)
+                    raise Stopped(f"stopped after step {done}: {kept} is saved, and the same command goes on", stop)
         if log is not None:
             log.close()
         result = self.run_dir / self.method.result
         self._export(result, loop.steps)
+        if stop := signals.agreed(self.accelerator):
+            raise Stopped(f"stopped after the last step: the result is in {result}", stop)
         return result
 
     def _step(self, step: int, batches: Iterator[Batch]) -> dict[str, float] | None:

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import random
 import shutil
+from contextlib import suppress
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -162,6 +165,23 @@ def test_published_layout_with_a_temporal_factor_of_four(tmp_path):
     assert torch.allclose(controls[0, 1:].flatten(), torch.arange(3.0, 35.0), atol=1e-4)
     assert window["action"].shape == (1, 3, 5, 8, 1)
     assert not window["action_mask"][:, 2].any()
+
+
+def test_no_flipped_bit_of_the_actions_passes(encoded, tmp_path):
+    source = episode_path(encoded / "alpha", 1)
+    content, expected = source.read_bytes(), read_table(source, ["action"])["action"]
+    column = pq.ParquetFile(source).metadata.row_group(0).column(0)
+    assert column.path_in_schema.startswith("action")
+    draws, unchanged = random.Random(0), 0
+    for _ in range(150):
+        flipped = bytearray(content)
+        flipped[4 + draws.randrange(column.total_compressed_size)] ^= 1 << draws.randrange(8)
+        path = tmp_path / "flipped.parquet"
+        path.write_bytes(flipped)
+        with suppress(ValueError):
+            assert np.array_equal(read_table(path, ["action"])["action"], expected)
+            unchanged += 1
+    assert unchanged < 50
 
 
 def test_missing_and_damaged_things_are_named(encoded, tmp_path):

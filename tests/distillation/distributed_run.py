@@ -2,6 +2,7 @@
 """Toy distillations for torchrun, one after the other: `distributed_run.py (FOLDER STRATEGY[-OPTION...])...`.
 
 Options: lora (adapters), on_policy (the method), teacher (shard it too), killed (one process dies on the way, once),
+stopped (one process is asked to stop on the way, once; both then begin again),
 bf16 (precision), offload (the optimiser's state), lingbot and cogvideox (real networks with a teacher of the same kind;
 lingbot's jumps in three steps, cogvideox's training has two).
 """
@@ -19,6 +20,7 @@ from waves import make as lingbot_model
 from flashwam.core.batch import Batch
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.methods import make_method
+from flashwam.distillation.stopping import Stopped
 from flashwam.distillation.trainer import train
 from flashwam.pipeline import set_precision
 from flashwam.processes import end_process
@@ -26,17 +28,17 @@ from flashwam.recipe import LoopConfig, LoraConfig
 from flashwam.wam.cogvideox import CogVideoX
 
 
-class Dies(ToySource):
-    """Kills its process in the fourth step, the first time."""
+class Signalled(ToySource):
+    """Sends its own process a signal in a step, counted from 0, the first time."""
 
-    def __init__(self, marker: Path) -> None:
+    def __init__(self, marker: Path, number: int, step: int) -> None:
         super().__init__()
-        self.marker = marker
+        self.marker, self.number, self.step = marker, number, step
 
     def batch(self, indices: list[int]) -> Batch:
-        if indices[0] >= 3 * 16 and not self.marker.exists():
+        if indices[0] >= self.step * 16 and not self.marker.exists():
             self.marker.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.number)
         return super().batch(indices)
 
 
@@ -117,13 +119,20 @@ def run(folder: Path, asked: str) -> Path:
         student, teacher = ToyWam.create(seed=1), GaussianTeacher()
     set_precision(loop, student, teacher)
     method = make_method(loop, streams, student, teacher=student if adapted else teacher)
-    dies = "killed" in options and os.environ.get("RANK") == "1"
-    source = Waves() if make is not None else Dies(folder.with_name("died")) if dies else ToySource()
+    source = Waves() if make is not None else ToySource()
+    if os.environ.get("RANK") == "1":
+        if "killed" in options:
+            source = Signalled(folder.with_name("signalled"), signal.SIGKILL, 3)
+        elif "stopped" in options:
+            source = Signalled(folder.with_name("signalled"), signal.SIGTERM, 2)
     return train(method, source, loop, run_dir=folder, seed=0)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for folder, asked in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
-        run(Path(folder), asked)
+        try:
+            run(Path(folder), asked)
+        except Stopped:
+            run(Path(folder), asked)
     end_process(0)

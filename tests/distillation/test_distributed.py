@@ -10,7 +10,7 @@ from launching import compare_with_one, launch, weights, zero
 @pytest.mark.parametrize(
     "strategy",
     [
-        "ddp-lora",
+        "ddp-lora-stopped",
         "fsdp-on_policy",
         zero("zero2-offload"),
         zero("zero3-on_policy"),
@@ -20,6 +20,9 @@ def test_two_processes_train_as_one_does(tmp_path, strategy):
     done = launch(tmp_path / "two", strategy)
     assert done.returncode == 0, done.stderr[-3000:]
     compare_with_one(tmp_path, strategy)
+    # One of them was asked to stop in the third step, and both saved it.
+    kept = ["step_000003", "step_000004"] if strategy.endswith("-stopped") else ["step_000002", "step_000004"]
+    assert sorted(path.name for path in (tmp_path / "two/checkpoints").iterdir()) == kept
 
 
 def test_sharded_processes_train_every_family_as_one_does(tmp_path):
