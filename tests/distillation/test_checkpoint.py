@@ -58,7 +58,7 @@ def stopped(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory) -> dict[str, torch.Tensor]:
-    return load_wam(run(tmp_path_factory.mktemp("whole")))[0].state_dict()
+    return load_wam(run(tmp_path_factory.mktemp("whole")), trust=True)[0].state_dict()
 
 
 def copied(stopped: Path, tmp_path: Path) -> Path:
@@ -66,7 +66,7 @@ def copied(stopped: Path, tmp_path: Path) -> Path:
 
 
 def ends_alike(folder: Path, expected: dict[str, torch.Tensor]) -> bool:
-    found = load_wam(run(folder))[0].state_dict()
+    found = load_wam(run(folder), trust=True)[0].state_dict()
     return all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
