@@ -224,21 +224,21 @@ class Rollout:
             replaced = {name: replace[name] for name in stage if name in replace}
             if replaced and len(replaced) < len(stage):
                 raise ValueError(f"the streams {stage} are drawn together; replace all of them or none")
-            made = replaced or draw(
+            drawn |= replaced or draw(
                 self.session.velocity,
                 {name: noise[name] for name in stage},
                 self.samplers,
                 given=None if self._first is None else {name: self._first[name] for name in stage},
             )
-            for name, x in made.items():
-                check_drawn(x, name, chunk=self.chunks + 1)
-            drawn |= made
             if stage != self.wam.stages[-1]:
                 for name in stage:
                     self.session.append(name, drawn[name], predicted=True)
             self.seconds["+".join(stage)] += time.perf_counter() - start
         self.session.drop_predicted()
         self.chunks += 1
+        # At the end, since a look at what a GPU computes waits for it.
+        for name, x in drawn.items():
+            check_drawn(x, name, chunk=self.chunks)
         return drawn
 
     def _probe(self, stage: tuple[str, ...], noise: Mapping[str, Tensor], replace: Mapping[str, Tensor]) -> None:
