@@ -262,12 +262,13 @@ class PolicySession:
         """Begins an episode.
 
         Args:
-            prompt: The instruction.
+            prompt: The instruction. As at the original's server, a reset without one is answered, and the chunk that is
+                then asked for is not.
             seed: Of the noise, 0 to 2**63 - 1; drawn anew if None.
         """
         self._forget()
-        if not isinstance(prompt, str):
-            raise ValueError(f"reset needs a prompt; got {type(prompt).__name__}")
+        if prompt is not None and not isinstance(prompt, str):
+            raise ValueError(f"reset needs a prompt, which is text; got {type(prompt).__name__}")
         self._generator = torch.Generator()
         if seed is None:
             self._generator.seed()
@@ -275,6 +276,8 @@ class PolicySession:
             self._generator.manual_seed(int(seed))
         else:
             raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1; got {type(seed).__name__}")
+        if prompt is None:
+            return
         codec = self._model.codec()
         guided = any(sampler.guidance_scale != 1 for sampler in self._model.samplers.values())
         with self._timed("text"):
@@ -407,7 +410,7 @@ class PolicySession:
 
     def _begun(self) -> ObservationCodec:
         if self._codec is None:
-            raise ValueError("no episode has begun: send reset with a prompt first")
+            raise ValueError("no episode has begun, or none with a prompt: send reset with a prompt first")
         return self._codec
 
     @contextmanager

@@ -11,8 +11,10 @@ import hmac
 import http
 import json
 import logging
+import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -34,6 +36,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_PORT = 29536
 """LingBot-VA's own."""
 
+_SCHEMES = ("Bearer", "Api-Key")
+_GRACE = 5.0
 _INTERNAL_ERROR, _GOING_AWAY, _POLICY_VIOLATION, _TRY_LATER = 1011, 1001, 1008, 1013
 _PATH = re.compile(r"(?<!\w)(?:[A-Za-z]:)?[\\/](?:[^\s'\"\\/:]+[\\/])*[^\s'\"\\/:]+")
 
@@ -45,7 +49,8 @@ class ServerOptions:
     Args:
         host: Address; only this machine reaches the default.
         port: 0 takes a free one.
-        token: What a client must send as "Authorization: Bearer <token>"; None admits everyone who connects.
+        token: What a client must send as "Authorization: Bearer <token>", or "Api-Key <token>" as LingBot-VA's and
+            openpi's clients do; None admits everyone who connects.
         max_message_bytes: Longer messages end their session.
         idle_seconds: A session that sends nothing for so long is ended.
         max_sessions: Further connections are turned away.
@@ -89,6 +94,8 @@ class PolicyServer:
         self._worker: ThreadPoolExecutor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
+        self._opening: set[asyncio.Transport] = set()
+        self._asked = False
 
     @property
     def url(self) -> str:
@@ -97,7 +104,9 @@ class PolicyServer:
         return f"ws://{host}:{self.port}"
 
     def stop(self) -> None:
-        """Ends `run` from any thread: sessions are closed with code 1001, a request in work is finished first."""
+        """Ends `run` from any thread: nobody is let in any more, and sessions are closed with code 1001; one whose
+        request has arrived is answered first."""
+        self._asked = True
         if self._loop is not None and self._stopping is not None:
             # A loop that is closed has stopped.
             with suppress(RuntimeError):
@@ -112,9 +121,11 @@ class PolicyServer:
         Raises:
             OSError: the address cannot be had.
         """
-        listen = _websockets_serve()
+        listen, connection_class = _websockets_serve(), _connection_class(self)
         options = self.options
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        if self._asked:
+            self._stopping.set()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="inference")
         try:
             async with listen(
@@ -122,6 +133,7 @@ class PolicyServer:
                 options.host,
                 options.port,
                 process_request=self._http,
+                create_connection=connection_class,
                 # A page in a browser names its origin; robots and simulators do not.
                 origins=[None],
                 compression=None,
@@ -139,6 +151,11 @@ class PolicyServer:
                     started.set()
                 await self._stopping.wait()
                 logger.info("stopping: %d session(s) open", self._open)
+                # Every session closes itself between two requests; who has not opened one has nothing to wait for.
+                listening.close(close_connections=False)
+                for transport in tuple(self._opening):
+                    transport.abort()
+                await listening.wait_closed()
         finally:
             self._worker.shutdown(wait=True)
         for line in self.latency.lines():
@@ -172,13 +189,14 @@ class PolicyServer:
     def _authorised(self, headers: list[str]) -> bool:
         if self.options.token is None:
             return True
-        expected = f"Bearer {self.options.token}".encode()
         given = headers[0].encode("utf-8", "replace") if len(headers) == 1 else b""
-        return hmac.compare_digest(given, expected)
+        known = [hmac.compare_digest(given, f"{scheme} {self.options.token}".encode()) for scheme in _SCHEMES]
+        return any(known)
 
     async def _connection(self, connection: Any) -> None:
         from websockets.exceptions import ConnectionClosed
 
+        self._opening.discard(connection.transport)
         if self._open >= self.options.max_sessions:
             await connection.close(_TRY_LATER, f"all {self.options.max_sessions} sessions are taken")
             return
@@ -204,8 +222,7 @@ class PolicyServer:
         session = PolicySession(self.model)
         loop = asyncio.get_running_loop()
         previous: float | None = None
-        while True:
-            message = await asyncio.wait_for(connection.recv(), self.options.idle_seconds)
+        while (message := await self._receive(connection)) is not None:
             arrived = time.perf_counter()
             try:
                 kind, reply, stages = await loop.run_in_executor(
@@ -225,29 +242,89 @@ class PolicyServer:
             stages["total"] = previous
             own.add(kind, stages)
             self.latency.add(kind, stages)
+        await connection.close(_GOING_AWAY, "the server stops")
+
+    async def _receive(self, connection: Any) -> bytes | str | None:
+        """The next message; None once the server stops.
+
+        Raises:
+            TimeoutError: the session is idle for too long.
+        """
+        if self._stopping.is_set():
+            return None
+        coming = asyncio.ensure_future(connection.recv())
+        try:
+            await self._wait(coming)
+            if coming.done():
+                return coming.result()
+            if self._stopping.is_set():
+                return None
+            raise TimeoutError
+        finally:
+            coming.cancel()
 
     async def _send(self, connection: Any, message: bytes | str) -> None:
-        await asyncio.wait_for(connection.send(message), self.options.idle_seconds)
+        """Sends; once the server stops, a client that does not read is waited for only a moment.
+
+        Raises:
+            TimeoutError: it does not read.
+        """
+        sending = asyncio.ensure_future(connection.send(message))
+        try:
+            await self._wait(sending)
+            if not sending.done() and self._stopping.is_set():
+                await asyncio.wait((sending,), timeout=_GRACE)
+            if not sending.done():
+                raise TimeoutError
+            sending.result()
+        finally:
+            sending.cancel()
+
+    async def _wait(self, task: asyncio.Future[Any]) -> None:
+        """Until a task is done, the session has been idle for too long, or the server stops."""
+        stopped = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((task, stopped), timeout=self.options.idle_seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+
+    def _accepted(self, transport: asyncio.Transport) -> None:
+        """A connection that has not shaken hands yet."""
+        self._opening.add(transport)
+        if self._stopping.is_set():
+            transport.abort()
 
 
 def serve(model: ServedModel, options: ServerOptions | None = None) -> None:
-    """Serves until SIGINT or SIGTERM; a second signal ends the process at once."""
+    """Serves until SIGINT or SIGTERM, see `PolicyServer.stop`; a second signal ends the process at once, whatever it is
+    computing."""
     server = PolicyServer(model, options)
+    asked = False
 
-    async def until_signalled() -> None:
-        loop = asyncio.get_running_loop()
-        signals = (signal.SIGINT, signal.SIGTERM)
+    def stop(number: int, _: Any) -> None:
+        nonlocal asked
+        if asked:
+            _end_at_once(number)
+        asked = True
+        server.stop()
 
-        def stop() -> None:
-            for number in signals:
-                loop.remove_signal_handler(number)
-            server.stop()
+    # Not the loop's own handlers, which would wait for what the loop waits for.
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        asyncio.run(server.run())
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
-        for number in signals:
-            loop.add_signal_handler(number, stop)
-        await server.run()
 
-    asyncio.run(until_signalled())
+def _end_at_once(number: int) -> None:
+    """Ends this process by a signal, as one that has no handler for it."""
+    for stream in (sys.stdout, sys.stderr):
+        # It may be closed, or in the middle of a write.
+        with suppress(Exception):
+            stream.flush()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 @contextmanager
@@ -319,6 +396,22 @@ def _is_loopback(host: str) -> bool:
 def _address(connection: Any) -> str:
     peer = connection.remote_address
     return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) and len(peer) >= 2 else "a client"
+
+
+def _connection_class(server: PolicyServer) -> Any:
+    """Connections that the server knows of before they have shaken hands."""
+    from websockets.asyncio.server import ServerConnection
+
+    class Connection(ServerConnection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            server._accepted(self.transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            server._opening.discard(self.transport)
+            super().connection_lost(exc)
+
+    return Connection
 
 
 def _websockets_serve() -> Any:

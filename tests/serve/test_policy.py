@@ -114,6 +114,17 @@ def test_a_reset_forgets_everything(model, episode):
     assert_array_equal(again, three_chunks(PolicySession(model), *episode(4), seed=2))
 
 
+def test_a_reset_without_a_prompt_is_answered_and_ends_the_episode_as_the_originals_does(model, episode):
+    session = PolicySession(model)
+    expected = three_chunks(session, *episode(3), seed=1)
+    for request in ({"reset": True}, {"reset": True, "prompt": None}):
+        assert session.handle(request) == ("reset", {})
+        for later in ({"obs": episode(3)[1][0], "prompt": episode(3)[0]}, {"compute_kv_cache": True}):
+            with pytest.raises(ValueError, match="send reset with a prompt first"):
+                session.handle(later)
+    assert_array_equal(three_chunks(session, *episode(3), seed=1), expected)
+
+
 def test_without_a_seed_chunks_differ(model, episode):
     session = PolicySession(model)
     prompt, observations = episode(0)
@@ -164,7 +175,7 @@ STATE = np.zeros((4, 2, 4), np.float32)
     [
         ([[]], "a map"),
         ([{}], "reset with a prompt"),
-        ([{"reset": True}], "needs a prompt"),
+        ([{"reset": True}, {"obs": {CAMERA: PICTURE}}], "none with a prompt"),
         ([{"reset": "yes", "prompt": ""}], "true or false"),
         ([{"reset": True, "prompt": 3}], "needs a prompt"),
         ([{"reset": True, "prompt": "", "seed": -1}], "seed"),
