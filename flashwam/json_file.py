@@ -4,16 +4,19 @@
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from flashwam.core.paths import user_path
 
-__all__ = ["built_from", "parse_json", "read_json", "read_mapping", "shown", "whole_number"]
+__all__ = ["build", "built_from", "parse_json", "read_json", "read_mapping", "shown", "whole_number"]
 
 _LARGEST = 2**26
 _DEEPEST = 64
 _SHOWN = 80
+_LARGEST_NUMBER = 2**62
 
 T = TypeVar("T")
 
@@ -95,9 +98,30 @@ def built_from(path: Path | str, build: Callable[[], T]) -> T:
         return build()
     except KeyError as error:
         raise ValueError(f"{path} lacks {error}") from error
-    except (TypeError, AttributeError, ValueError, IndexError, OverflowError, ZeroDivisionError) as error:
-        text = str(error)
+    except (ArithmeticError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        text = str(error) or type(error).__name__
+        if isinstance(error, RuntimeError):
+            # Torch writes its own trace below the first line.
+            text = text.strip().splitlines()[0]
         raise ValueError(text if str(path) in text else f"{path}: {text}") from error
+
+
+def build(path: Path | str, kind: type[T], content: Mapping[str, Any]) -> T:
+    """A dataclass from a file's values, each of the type that its field has; a list stands for a tuple.
+
+    Raises:
+        ValueError: A key is unknown or missing, or a value has another type or is refused; the message names the file.
+    """
+    known = {field.name: field.default is MISSING and field.default_factory is MISSING for field in fields(kind)}
+    unknown = sorted(set(content) - set(known))
+    missing = [name for name, needed in known.items() if needed and name not in content]
+    if unknown or missing:
+        raise ValueError(f"{path}: unknown fields {unknown}, missing fields {missing}")
+    hints = get_type_hints(kind)
+    for name, value in content.items():
+        if not _is_a(value, hints[name]):
+            raise ValueError(f"{path}: {name} must be {_described(hints[name])}; got {shown(value)}")
+    return built_from(path, lambda: kind(**{name: _tuples(value) for name, value in content.items()}))
 
 
 def whole_number(value: Any, what: str, *, least: int = 0, most: int = 2**31 - 1) -> int:
@@ -118,6 +142,43 @@ def shown(value: Any) -> str:
     except (ValueError, RecursionError):
         text = f"a {type(value).__name__}"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(_is_a(value, each) for each in arguments)
+    if origin is Literal:
+        return value in arguments
+    if (origin or hint) is tuple:
+        if not isinstance(value, (list, tuple)):
+            return False
+        each = arguments[:1] * len(value) if arguments[-1:] == (Ellipsis,) else arguments
+        return len(each) == len(value) and all(map(_is_a, value, each))
+    if hint is float:
+        return type(value) in (int, float) and abs(value) < _LARGEST_NUMBER
+    if hint is int:
+        return type(value) is int and abs(value) < _LARGEST_NUMBER
+    return isinstance(value, origin or hint)
+
+
+def _described(hint: Any) -> str:
+    arguments = get_args(hint)
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(_described(each) for each in arguments)
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if (get_origin(hint) or hint) is tuple:
+        count = "a list of" if arguments[-1:] == (Ellipsis,) else f"a list of {len(arguments)}, each"
+        return f"{count} {_described(arguments[0])}"
+    words = {int: "a whole number", float: "a finite number", str: "a text", bool: "true or false", NoneType: "null"}
+    return words.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(held) for held in value) if isinstance(value, list) else value
 
 
 def _finite(text: str) -> float:

@@ -3,8 +3,10 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +16,20 @@ from flashwam.data.actions import ActionNorm
 from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.pixels import load_autoencoder
 from flashwam.data.text import encode_text
+from flashwam.json_file import built_from, read_mapping
 
-__all__ = ["CODEC_FILE", "Codec"]
+__all__ = ["CODEC_FILE", "Codec", "read_actions"]
 
 CODEC_FILE = "codec.json"
+
+
+def read_actions(path: Path, content: Mapping[str, Any]) -> ActionNorm:
+    """The normalisation of actions that a codec's file notes.
+
+    Raises:
+        ValueError: It notes none, or one that cannot be.
+    """
+    return built_from(path, lambda: ActionNorm.from_dict(content["actions"]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +75,10 @@ class Codec:
     def load(cls, folder: Path) -> "Codec":
         """Reads what `save` wrote."""
         path = folder / CODEC_FILE
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: {folder} cannot act without its codecs; export it again")
-        values = json.loads(path.read_text())
+        values = read_mapping(path, missing=f"{folder} cannot act without its codecs; export it again")
         return cls(
             autoencoder=load_autoencoder(folder / "vae"),
-            actions=ActionNorm.from_dict(values["actions"], path=path),
+            actions=read_actions(path, values),
         )
 
     @staticmethod

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from flashwam.core.imports import class_name, find_class, reading
 from flashwam.core.paths import user_path
 from flashwam.data.pictures import DECODERS, PictureDecoder
-from flashwam.json_file import built_from, read_mapping, shown
+from flashwam.json_file import read_mapping, shown
 from flashwam.policies.decoupler import Decoupler
 from flashwam.policies.diffusion_expert import DiffusionExpert
 from flashwam.policies.frozen import Frozen
@@ -27,7 +27,7 @@ from flashwam.policies.resampler import MeanPool, UniPerceiver
 from flashwam.targets.providers import TargetProvider, load_provider, to_grid
 from flashwam.wam import load
 from flashwam.wam.base import Kept, RolloutSession, WorldActionModel
-from flashwam.wam.plain import FILE_NAME, load_weights, read_settings, save_plain
+from flashwam.wam.plain import build_plain, load_weights, save_plain
 
 __all__ = ["ForesightPolicy"]
 
@@ -381,7 +381,7 @@ class ForesightPolicy(WorldActionModel):
             FileNotFoundError, ValueError: A file is missing, or keys do not fit.
         """
         folder = user_path(folder)
-        settings, path = read_settings(folder), folder / _DECODER
+        path = folder / _DECODER
         named = read_mapping(path)
         names = named.get("providers")
         if not isinstance(names, list) or any(not isinstance(n, str) or Path(n).name != n for n in names):
@@ -390,7 +390,7 @@ class ForesightPolicy(WorldActionModel):
             kind = find_class(named.get("decoder"), PictureDecoder, known=DECODERS, what="picture decoder")
         providers = {name: load_provider(folder / "providers" / name) for name in names}
         decoder, backbone = kind.load(folder / "decoder"), load(folder / "backbone", **options)
-        policy = built_from(folder / FILE_NAME, lambda: cls(backbone, providers, decoder, **settings))
+        policy = build_plain(folder, lambda settings: cls(backbone, providers, decoder, **settings))
         load_weights(policy, folder, device=device)
         return policy.requires_grad_(True).to(device=device, dtype=dtype)
 

@@ -20,7 +20,7 @@ from flashwam.policies.fusion_session import FusionSession
 from flashwam.policies.primary import BACKBONE, PrimaryEncoder, make_encoder
 from flashwam.policies.trunk import Prefix, Segment, Trunk
 from flashwam.wam.base import WorldActionModel
-from flashwam.wam.plain import load_weights, read_settings, save_plain
+from flashwam.wam.plain import build_plain, load_weights, save_plain
 
 __all__ = ["FusionPolicy"]
 
@@ -244,6 +244,6 @@ class FusionPolicy(WorldActionModel):
     ) -> Self:
         """See `WorldActionModel.from_pretrained`."""
         folder = user_path(folder)
-        model = cls._rebuild(read_settings(folder), folder)
+        model = build_plain(folder, lambda settings: cls._rebuild(settings, folder))
         load_weights(model, folder, device=device, skip="encoder." if model.encoder.kept_apart else None)
         return model.to(device=device, dtype=dtype)

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Video autoencoders of released checkpoints, loaded strictly by diffusers' own classes."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from flashwam.core.paths import user_path
+from flashwam.json_file import built_from, read_mapping
+from flashwam.tensor_file import fitting
 
 __all__ = ["load_autoencoder"]
 
@@ -33,13 +34,13 @@ def load_autoencoder(
             f"{folder / 'config.json'} is missing: expected vae/ of a released checkpoint. A fine-tune that ships "
             "only transformer/ needs the base checkpoint's"
         )
-    name = json.loads((folder / "config.json").read_text()).get("_class_name")
+    name = read_mapping(folder / "config.json").get("_class_name")
     if name != kind.__name__:
         raise ValueError(f"{folder} must hold an {kind.__name__}, got {name!r}")
-    options = {} if dtype is None else {"torch_dtype": dtype}
-    model, problems = kind.from_pretrained(
-        folder, output_loading_info=True, local_files_only=True, use_safetensors=True, **options
-    )
+    options: dict[str, Any] = {} if dtype is None else {"torch_dtype": dtype}
+    options |= {"output_loading_info": True, "local_files_only": True, "use_safetensors": True}
+    with fitting(folder):
+        model, problems = built_from(folder / "config.json", lambda: kind.from_pretrained(folder, **options))
     wrong = {what: keys for what, keys in problems.items() if keys}
     if wrong:
         raise ValueError(f"the weights of {folder} do not fit its config.json: {wrong}")

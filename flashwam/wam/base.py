@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from flashwam.wam.plain import load_weights, read_settings, save_plain
+from flashwam.wam.plain import build_plain, load_weights, save_plain
 
 __all__ = ["Kept", "RolloutSession", "WorldActionModel"]
 
@@ -281,6 +281,6 @@ class WorldActionModel(nn.Module, ABC):
         cls, folder: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
     ) -> Self:
         """Loads what `save_pretrained` wrote; missing, unexpected or misshapen keys are an error that lists them."""
-        model = cls.create(**read_settings(folder))
+        model = build_plain(folder, lambda settings: cls.create(**settings))
         load_weights(model, folder, device=device)
         return model.to(device=device, dtype=dtype)

@@ -20,7 +20,8 @@ from torch import Tensor
 from flashwam.core.paths import user_path
 from flashwam.data.actions import ActionNorm
 from flashwam.data.cameras import CameraLayout
-from flashwam.data.codec import CODEC_FILE
+from flashwam.data.codec import CODEC_FILE, read_actions
+from flashwam.json_file import build, read_mapping, shown
 
 __all__ = ["CodecNote", "CodecSession", "RobotCodec", "base_checkpoint"]
 
@@ -143,21 +144,29 @@ class CodecNote:
             ValueError: It is another family's, or what it says makes no sense.
         """
         path = user_path(folder) / CODEC_FILE
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: it is written beside a trained model; else name a preset")
-        content = json.loads(path.read_text())
+        content = read_mapping(path, missing="it is written beside a trained model; else name a preset")
         if content.get("family") != family:
-            raise ValueError(f"{path} must say family {family!r}, got {content.get('family')!r}")
+            raise ValueError(f"{path} must say family {family!r}, got {shown(content.get('family'))}")
+        cameras = content.get("cameras")
+        if not isinstance(cameras, dict):
+            raise ValueError(f"{path}: cameras must be a mapping; got {shown(cameras)}")
         return cls(
             family=family,
-            checkpoint=(user_path(folder) / content["checkpoint"]).resolve(),
-            cameras=CameraLayout(**content["cameras"]),
-            actions=ActionNorm.from_dict(content["actions"], path=path),
+            checkpoint=_noted(path, content),
+            cameras=build(path, CameraLayout, cameras),
+            actions=read_actions(path, content),
         )
 
 
 def base_checkpoint(folder: str | Path, *, family: str) -> Path:
     """Where a model's autoencoder and text encoder are: as its ``codec.json`` notes, or in its own folder."""
     path = user_path(folder) / CODEC_FILE
-    noted = json.loads(path.read_text()) if path.is_file() else {}
-    return (user_path(folder) / noted["checkpoint"]).resolve() if noted.get("family") == family else user_path(folder)
+    noted = read_mapping(path) if path.exists() else {}
+    return _noted(path, noted) if noted.get("family") == family else user_path(folder)
+
+
+def _noted(path: Path, content: Mapping[str, Any]) -> Path:
+    checkpoint = content.get("checkpoint")
+    if not isinstance(checkpoint, str) or "\0" in checkpoint:
+        raise ValueError(f"{path}: checkpoint must be a folder, relative to its own; got {shown(checkpoint)}")
+    return (path.parent / checkpoint).resolve()

@@ -2,24 +2,27 @@
 """The files of a model whose family has no layout of its own: settings as JSON, weights as safetensors."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from flashwam.core.imports import class_name
 from flashwam.core.paths import user_path
-from flashwam.json_file import read_mapping, shown
+from flashwam.json_file import built_from, read_mapping, shown
+from flashwam.tensor_file import fitting, load_tensors
 from flashwam.wam.families import FAMILIES
 from flashwam.wam.weights import key_problems
 
-__all__ = ["FILE_NAME", "load_weights", "read_settings", "save_plain"]
+__all__ = ["FILE_NAME", "build_plain", "load_weights", "read_settings", "save_plain"]
 
 FILE_NAME = "wam.json"
 WEIGHTS = "model.safetensors"
+
+T = TypeVar("T")
 
 
 def save_plain(model: nn.Module, settings: Mapping[str, Any], folder: str | Path, *, skip: str | None = None) -> None:
@@ -65,6 +68,17 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
     return settings
 
 
+def build_plain(folder: str | Path, build: Callable[[dict[str, Any]], T]) -> T:
+    """What `build` makes of the settings in a folder, no larger than the weights below it.
+
+    Raises:
+        FileNotFoundError, ValueError: As `read_settings`, or the settings describe no such model.
+    """
+    settings = read_settings(folder)
+    with fitting(user_path(folder)):
+        return built_from(user_path(folder) / FILE_NAME, lambda: build(settings))
+
+
 def load_weights(
     model: nn.Module, folder: str | Path, *, device: torch.device | str = "cpu", skip: str | None = None
 ) -> None:
@@ -74,10 +88,7 @@ def load_weights(
         FileNotFoundError: They are missing.
         ValueError: Keys are missing, unexpected or misshapen; the message lists them.
     """
-    path = user_path(folder) / WEIGHTS
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing")
-    found = load_file(path, device=str(device))
+    found = load_tensors(user_path(folder) / WEIGHTS, device=device)
     own = {key: x for key, x in model.state_dict().items() if skip is None or not key.startswith(skip)}
     shapes = [{key: tuple(x.shape) for key, x in part.items()} for part in (own, found)]
     key_problems(shapes[0], shapes[1], what=user_path(folder))

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from flashwam.core.paths import cache_folder, user_path
+from flashwam.json_file import read_mapping
 from flashwam.wam.t5 import WEIGHTS, tokenizer_file
 from flashwam.wam.weights import digest, samples
 
@@ -223,7 +224,7 @@ def _is_file(path: Path) -> bool:
 
 def fingerprint(checkpoint: Path, *, tokenizer: Path, dtype: torch.dtype, length: int) -> str:
     """What an embedding depends on: configuration, weights, tokenizer, dtype and length."""
-    config = json.loads((checkpoint / "text_encoder" / "config.json").read_text())
+    config = read_mapping(checkpoint / "text_encoder" / "config.json")
     own = {key: value for key, value in config.items() if key not in ("transformers_version", "_name_or_path")}
     parts = (str(dtype), str(length), json.dumps(own, sort_keys=True), digest(checkpoint / "text_encoder", WEIGHTS))
     made = hashlib.sha256("\n".join(parts).encode())

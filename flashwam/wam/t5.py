@@ -7,7 +7,6 @@ hence without weights, where the configuration says ``tie_word_embeddings: false
 tokenizer is read from its file, the weights are placed key by key, and the input embedding is tied here.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from flashwam.json_file import built_from, read_mapping
+from flashwam.tensor_file import fitting
 from flashwam.wam.weights import key_problems, read_header, weight_files
 
 __all__ = ["WEIGHTS", "check_dtype", "load_encoder", "load_tokenizer", "read_text_config", "tokenizer_file"]
@@ -45,7 +46,7 @@ def read_text_config(folder: Path, *, kind: str) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: expected text_encoder/ of a released checkpoint")
-    values = json.loads(path.read_text())
+    values = read_mapping(path)
     gated = values.get("feed_forward_proj", "gated-gelu" if kind == "umt5" else "relu") == "gated-gelu"
     if values.get("model_type") != kind or not gated:
         raise ValueError(
@@ -71,18 +72,20 @@ def load_encoder(folder: Path, *, kind: str, dtype: torch.dtype, device: torch.d
     import transformers
 
     config_class, model_class = (getattr(transformers, name) for name in _KINDS[kind])
-    config = config_class.from_dict(read_text_config(folder, kind=kind))
+    given = read_text_config(folder, kind=kind)
+    config = built_from(folder / "config.json", lambda: config_class.from_dict(given))
     if (config.dense_act_fn, config.is_gated_act) != ("gelu_new", True):
         raise RuntimeError(
             f"this transformers reads gated-gelu as {config.dense_act_fn}, not as the tanh-approximated GELU "
             f"{kind.upper()} was trained with; install another version"
         )
-    with torch.device("meta"):
-        model = model_class(config)
+    files = weight_files(folder, WEIGHTS)
+    with fitting(files), torch.device("meta"):
+        model = built_from(folder / "config.json", lambda: model_class(config))
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     found: dict[str, tuple[int, ...]] = {}
     weights: dict[str, Tensor] = {}
-    for file_path in weight_files(folder, WEIGHTS):
+    for file_path in files:
         header, _ = read_header(file_path)
         with safe_open(file_path, framework="pt", device=str(device)) as file:
             for key, entry in header.items():

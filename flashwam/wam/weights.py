@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flashwam.json_file import read_mapping
+from flashwam.tensor_file import read_header
+
 __all__ = ["digest", "key_problems", "read_config", "read_header", "samples", "summary", "weight_files"]
 
 _LISTED = 20
 _EDGE = 2**20
 _PIECES, _PIECE = 256, 4096
-_LARGEST_HEADER = 100_000_000
 
 
 def weight_files(folder: Path, name: str) -> list[Path]:
@@ -30,10 +32,10 @@ def weight_files(folder: Path, name: str) -> list[Path]:
     single, index = folder / name, folder / f"{name}.index.json"
     files = [single]
     if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{index} is no index of safetensors files: {error!r}") from error
+        held = read_mapping(index).get("weight_map")
+        if not isinstance(held, dict) or not all(isinstance(one, str) for one in held.values()):
+            raise ValueError(f"{index} is no index of safetensors files: weight_map must name one for every key")
+        names = sorted(set(held.values()))
         outside = [one for one in names if Path(one).name != one]
         if outside:
             raise ValueError(f"{index} names files outside its folder: {outside}")
@@ -55,40 +57,7 @@ def read_config(path: Path, *, weights: str) -> dict[str, Any]:
         FileNotFoundError: It is missing.
         ValueError: It is no JSON mapping.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: expected a folder with config.json and {weights}")
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a mapping, got {type(content).__name__}")
-    return content
-
-
-def read_header(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Header of a safetensors file, without its tensors.
-
-    Returns:
-        (key -> dtype, shape and data_offsets; metadata).
-
-    Raises:
-        ValueError: The file is no safetensors file, or shorter than its header says.
-    """
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        if not 2 <= size <= min(_LARGEST_HEADER, path.stat().st_size - 8):
-            raise ValueError(f"{path} is no safetensors file, or cut off")
-        text = file.read(size)
-    try:
-        header = json.loads(text)
-        metadata = header.pop("__metadata__", {})
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(f"{path} is no safetensors file: {error!r}") from error
-    if path.stat().st_size != 8 + size + end:
-        raise ValueError(f"{path} is cut off: expected {8 + size + end:,} bytes, got {path.stat().st_size:,}")
-    return header, metadata
+    return read_mapping(path, missing=f"expected a folder with config.json and {weights}")
 
 
 def summary(files: Sequence[Path], *, prefix: str = "") -> dict[str, Any]:

@@ -12,6 +12,8 @@ from diffusers import CogVideoXTransformer3DModel
 from diffusers.models.modeling_utils import ModelMixin
 
 from flashwam.core.paths import user_path
+from flashwam.json_file import built_from
+from flashwam.tensor_file import fitting
 from flashwam.wam.cogvideox.config import FILE_NAME
 from flashwam.wam.cogvideox.presets import SNR_SHIFTS, check_version, network_name
 from flashwam.wam.weights import key_problems, read_config, read_header, weight_files
@@ -151,13 +153,14 @@ def load_module(
         ValueError: Keys are missing, unexpected, misshapen or given twice; the message lists them.
     """
     content = read_config(folder / "config.json", weights=WEIGHTS)
-    with torch.device("meta"):
-        skeleton = kind.from_config({**content, **changes})
+    files = weight_files(folder, WEIGHTS)
+    with fitting(files), torch.device("meta"):
+        skeleton = built_from(folder / "config.json", lambda: kind.from_config({**content, **changes}))
     expected = {key: tuple(value.shape) for key, value in skeleton.state_dict().items()}
     found: dict[str, tuple[int, ...]] = {}
     dtypes: set[str] = set()
     twice: list[str] = []
-    for file in weight_files(folder, WEIGHTS):
+    for file in files:
         for key, entry in read_header(file)[0].items():
             if key in leave:
                 continue

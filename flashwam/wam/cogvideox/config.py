@@ -2,11 +2,12 @@
 """What the adapter must know beside the networks' own configurations."""
 
 import json
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flashwam.core.checks import check_number
 from flashwam.core.paths import user_path
+from flashwam.json_file import build, read_mapping, shown
 
 __all__ = ["CONDITIONINGS", "FAMILY", "FILE_NAME", "PIXELS_PER_LATENT", "ROPE_MODES", "CogVideoXConfig"]
 
@@ -111,17 +112,12 @@ class CogVideoXConfig:
             ValueError: it is another family's, or its fields are not these.
         """
         path = user_path(folder) / FILE_NAME
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path} is missing, so it is not known how {folder} is run: take a bare CogVideoX checkpoint on with "
-                "CogVideoX.adopt(folder, latent_size=..., chunk_frames=..., actions_per_frame=..., action_dim=...)"
-            )
-        content = json.loads(path.read_text())
+        missing = (
+            f"it is not known how {folder} is run: take a bare CogVideoX checkpoint on with "
+            "CogVideoX.adopt(folder, latent_size=..., chunk_frames=..., actions_per_frame=..., action_dim=...)"
+        )
+        content = read_mapping(path, missing=missing)
         family = content.pop("family", None)
         if family != FAMILY:
-            raise ValueError(f"{path} must say family {FAMILY!r}, got {family!r}: load it with its own family")
-        required = {field.name for field in fields(cls) if field.default is MISSING}
-        unknown, missing = set(content) - set(cls.__slots__), required - set(content)
-        if unknown or missing:
-            raise ValueError(f"{path}: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}")
-        return cls(**content)
+            raise ValueError(f"{path} must say family {FAMILY!r}, got {shown(family)}: load it with its own family")
+        return build(path, cls, content)

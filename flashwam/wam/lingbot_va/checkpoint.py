@@ -13,6 +13,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from flashwam.core.paths import user_path
+from flashwam.json_file import built_from
+from flashwam.tensor_file import fitting
 from flashwam.wam.lingbot_va.transformer import WanTransformer3DModel
 from flashwam.wam.weights import key_problems, read_config, read_header, weight_files
 
@@ -140,13 +142,14 @@ def load_transformer(
         ValueError: Keys are missing, unexpected or misshapen; the message lists them.
     """
     source = find_transformer(path, role=role)
-    with torch.device("meta"):
-        model = WanTransformer3DModel(**source.config)
+    files = source.files
+    with fitting(files), torch.device("meta"):
+        model = built_from(source.folder / "config.json", lambda: WanTransformer3DModel(**source.config))
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     found: dict[str, tuple[int, ...]] = {}
     twice: list[str] = []
     weights: dict[str, Tensor] = {}
-    for file_path in source.files:
+    for file_path in files:
         header, _ = read_header(file_path)
         with safe_open(file_path, framework="pt", device=str(device)) as file:
             for stored, entry in sorted(header.items()):

@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flashwam.core.paths import user_path
+from flashwam.json_file import build, read_mapping, shown
 
 __all__ = ["LingBotConfig"]
 
 FAMILY = "lingbot_va"
 FILE_NAME = "wam.json"
-_OPTIONAL = {"eviction", "matmul_dtype", "rollout", "used_channels"}
 ROLLOUTS = ("dynamic", "static", "compiled", "graphed")
 MATMUL_DTYPES = (None, "float32", "bfloat16")
 EVICTIONS = ("mask", "permanent")
@@ -83,17 +83,13 @@ class LingBotConfig:
     def load(cls, folder: str | Path) -> "LingBotConfig":
         """Read ``wam.json`` from a folder."""
         path = user_path(folder) / FILE_NAME
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path} is missing, so it is not known how {folder} is run: name a preset, such as "
-                "preset='robotwin', or write the file with LingBotConfig(latent_size=..., chunk_frames=..., "
-                "actions_per_frame=..., window_chunks=..., eviction='permanent').save(folder)"
-            )
-        fields = json.loads(path.read_text())
-        family = fields.pop("family", None)
+        missing = (
+            f"it is not known how {folder} is run: name a preset, such as "
+            "preset='robotwin', or write the file with LingBotConfig(latent_size=..., chunk_frames=..., "
+            "actions_per_frame=..., window_chunks=..., eviction='permanent').save(folder)"
+        )
+        content = read_mapping(path, missing=missing)
+        family = content.pop("family", None)
         if family != FAMILY:
-            raise ValueError(f"{path} must say family {FAMILY!r}, got {family!r}: load it with its own family")
-        unknown, missing = set(fields) - set(cls.__slots__), set(cls.__slots__) - set(fields) - _OPTIONAL
-        if unknown or missing:
-            raise ValueError(f"{path}: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}")
-        return cls(**fields)
+            raise ValueError(f"{path} must say family {FAMILY!r}, got {shown(family)}: load it with its own family")
+        return build(path, cls, content)

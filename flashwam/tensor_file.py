@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Safetensors files that anybody may have written: their headers are checked before a byte of memory is taken."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from flashwam.json_file import parse_json, shown
+
+__all__ = ["fitting", "load_tensors", "read_header"]
+
+_BITS = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
+    **dict.fromkeys(("U32", "I32", "F32"), 32),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
+    **{"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6},
+}
+_LARGEST_HEADER = 2**25
+_FREE_PARAMETERS, _FREE_ELEMENTS = 2**12, 2**24
+
+
+def read_header(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Header of a safetensors file, without its tensors.
+
+    Returns:
+        (key -> dtype, shape and data_offsets; metadata).
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no safetensors file, is shorter or longer than its header says, or its header says what
+            cannot be.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} must be a safetensors file; it is a folder or a device")
+    held = path.stat().st_size - 8
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if not 2 <= size <= min(_LARGEST_HEADER, held):
+            raise ValueError(f"{path} is no safetensors file, or cut off: a header of {size:,} bytes in {held + 8:,}")
+        text = file.read(size)
+    try:
+        header = parse_json(text, "the header")
+    except ValueError as error:
+        raise ValueError(f"{path} is no safetensors file: {error}") from error
+    if not isinstance(header, dict):
+        raise ValueError(f"{path} is no safetensors file: its header is a {type(header).__name__}")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError(f"{path}: __metadata__ must hold texts; got {shown(metadata)}")
+    ends = sorted(_place(path, key, entry) for key, entry in header.items())
+    at = 0
+    for begin, end, key in ends:
+        if begin != at:
+            what = "overlaps the tensor before it" if begin < at else "leaves bytes before it that nothing owns"
+            raise ValueError(f"{path}: {key!r} {what}: it begins at byte {begin:,}, expected {at:,}")
+        at = end
+    if at != held - size:
+        raise ValueError(f"{path} is cut off or too long: expected {8 + size + at:,} bytes, got {held + 8:,}")
+    return header, metadata
+
+
+def load_tensors(path: Path | str, *, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """Every tensor of a safetensors file whose header holds.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged; the message names it.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing")
+    read_header(path)
+    try:
+        return load_file(path, device=str(device))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file: {error}") from error
+
+
+@contextmanager
+def fitting(files: Path | Iterable[Path]) -> Iterator[None]:
+    """Within it a module may be built whose size a file of settings tells, no larger than its weights can fill.
+
+    Without it, a line such as `num_layers: 100000` takes minutes and all memory before any key is compared. What is
+    built from the weights of `files` has as many parameters as those hold; twice that, and a little for the smallest,
+    is let through, so that one which merely does not fit is told by its keys.
+
+    Args:
+        files: Safetensors files, or a folder below which all are meant.
+
+    Raises:
+        ValueError: More is built, or a file is damaged.
+    """
+    found = sorted(files.rglob("*.safetensors")) if isinstance(files, Path) else list(files)
+    shapes = [entry["shape"] for path in found for entry in read_header(path)[0].values()]
+    allowed = _Allowed(
+        what=str(files if isinstance(files, Path) else next(iter(found), "no file")),
+        parameters=2 * len(shapes) + _FREE_PARAMETERS,
+        elements=2 * sum(map(math.prod, shapes)) + _FREE_ELEMENTS,
+    )
+    token = _allowed.set(allowed)
+    handle = register_module_parameter_registration_hook(_count)
+    try:
+        with allowed:
+            yield
+    except (MemoryError, OverflowError) as error:
+        raise ValueError(f"{allowed.what}: its settings describe what fits into no memory ({error})") from error
+    finally:
+        handle.remove()
+        _allowed.reset(token)
+
+
+class _Allowed(TorchDispatchMode):
+    """What may still be built; refuses a tensor before its memory is taken."""
+
+    def __init__(self, *, what: str, parameters: int, elements: int) -> None:
+        super().__init__()
+        self.what, self.parameters, self.elements = what, parameters, elements
+        self._left, self._room = parameters, elements
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        size = args[0] if args else None
+        if isinstance(size, (list, tuple)) and size and all(isinstance(side, int) for side in size):
+            self._check(math.prod(size) <= self.elements, f"a tensor {shown(tuple(size))}")
+        return function(*args, **(kwargs or {}))
+
+    def count(self, parameter: nn.Parameter) -> None:
+        """Takes one parameter of a module into account."""
+        self._left -= 1
+        self._room -= parameter.numel()
+        self._check(self._left >= 0, f"more than {self.parameters:,} tensors")
+        self._check(self._room >= 0, f"more than {self.elements:,} numbers")
+
+    def _check(self, fits: bool, made: str) -> None:
+        if not fits:
+            raise ValueError(f"{self.what}: its settings describe a network of {made}, which its weights cannot fill")
+
+
+_allowed: ContextVar[_Allowed | None] = ContextVar("flashwam_allowed", default=None)
+
+
+def _count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+    allowed = _allowed.get()
+    if allowed is not None and parameter is not None:
+        allowed.count(parameter)
+
+
+def _place(path: Path, key: str, entry: Any) -> tuple[int, int, str]:
+    """(first byte, byte after the last, key) of one tensor, whose size fits its shape and dtype."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"{path}: {key!r} must have dtype, shape and data_offsets; got {shown(entry)}")
+    dtype, shape, offsets = (entry.get(name) for name in ("dtype", "shape", "data_offsets"))
+    if not isinstance(dtype, str) or dtype not in _BITS:
+        raise ValueError(f"{path}: {key!r} has dtype {shown(dtype)}; expected one of {', '.join(_BITS)}")
+    for name, value in (("shape", shape), ("data_offsets", offsets)):
+        if not isinstance(value, list) or not all(type(x) is int and 0 <= x < 2**63 for x in value):
+            raise ValueError(f"{path}: {key!r} has {name} {shown(value)}; expected whole numbers of at least 0")
+    if len(shape) > 32 or len(offsets) != 2:
+        raise ValueError(f"{path}: {key!r} has shape {shown(shape)} and data_offsets {shown(offsets)}")
+    bytes_, odd = divmod(math.prod(shape) * _BITS[dtype], 8)
+    if odd or offsets[1] - offsets[0] != bytes_:
+        raise ValueError(
+            f"{path}: {key!r} is {dtype} {shown(tuple(shape))}, {bytes_:,} bytes, but its data_offsets are {offsets}"
+        )
+    return offsets[0], offsets[1], key
