@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from flashwam.config import prepare_run
-from flashwam.core.imports import trusting
-from flashwam.data.actions import ActionNorm
+from flashwam.core.imports import foreign_paths, trusting
+from flashwam.data.actions import read_norm
 from flashwam.data.autoencoder import train_autoencoder
 from flashwam.data.codec import CODEC_FILE, Codec
 from flashwam.data.dataset import EpisodeDataset
@@ -105,7 +105,7 @@ def prepare_data(recipe: Recipe, loop: LoopConfig | None = None) -> Codec | None
             width=config.width,
         )
     encode_latents(root, autoencoder)
-    norm = ActionNorm.from_dict(json.loads((root / ACTION_NORM).read_text()))
+    norm = read_norm(root / ACTION_NORM)
     return Codec(autoencoder=autoencoder, actions=norm)
 
 
@@ -219,7 +219,7 @@ def train(
         source: Samples from elsewhere instead of the recipe's `data`; what they are encoded with is then not saved
             beside the model.
         trust: Import the classes that the files of models it begins from name beside ours, and run their code. What
-            the recipe names is imported either way.
+            the recipe names itself is imported either way.
 
     Returns:
         Folder of the teacher, `<run_dir>/teacher`.
@@ -232,7 +232,7 @@ def train(
             f"recipe {recipe.name!r}: train.lora adapts a trained model; set wam.pretrained to its folder, or "
             "train.lora to null"
         )
-    with trusting(trust):
+    with trusting(trust, named=foreign_paths(plain(recipe))):
         codec = prepare_data(recipe, recipe.train) if source is None else None
         folder = prepare_run(recipe, run_dir)
         with torch.random.fork_rng(devices=[]):
@@ -264,7 +264,7 @@ def distill(
             f"recipe {recipe.name!r} cannot be distilled: it needs a distill section and wam.pretrained, the folder of "
             "a trained teacher (flashwam train makes one)"
         )
-    with trusting(trust):
+    with trusting(trust, named=foreign_paths(plain(recipe))):
         method = find_method(recipe.distill.method)
         if not method.needs_teacher:
             raise ValueError(

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from flashwam.core.paths import user_path
-from flashwam.data.actions import ActionNorm
+from flashwam.data.actions import ActionNorm, read_norm
 from flashwam.data.controls import ControlSpace
 from flashwam.data.conversion import ConversionPlan
 from flashwam.data.convert import Conversion, convert
@@ -20,6 +20,7 @@ from flashwam.data.latents import ACTION_NORM
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.data.preflight import ActionRules
 from flashwam.data.quantiles import fit_norm
+from flashwam.json_file import read_mapping
 from flashwam.recipe import DataConfig, Recipe
 from flashwam.wam.files import FamilyFiles, all_files
 
@@ -64,7 +65,7 @@ def _of_recipe(data: DataConfig) -> ActionNorm:
 
 def _read_norm(path: Path) -> ActionNorm:
     try:
-        return ActionNorm.from_dict(json.loads(path.read_bytes()))
+        return read_norm(path)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{path} is missing: set data.q01 and data.q99, or convert the raw data again"
@@ -107,7 +108,7 @@ def find_encoders(folder: str | Path) -> Callable[[], Encoders]:
         return functools.partial(frame_encoders, vae)
     if not (vae / "config.json").is_file():
         raise FileNotFoundError(f"{vae / 'config.json'} is missing: expected a checkpoint's folder with vae/")
-    kind = json.loads((vae / "config.json").read_bytes()).get("_class_name")
+    kind = read_mapping(vae / "config.json").get("_class_name")
     for files in all_files():
         if files.encodes(kind):
             return functools.partial(_encoders, files, user_path(folder))

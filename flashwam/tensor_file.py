@@ -70,14 +70,13 @@ def read_header(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     return header, metadata
 
 
-def load_tensors(path: Path | str, *, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+def load_tensors(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """Every tensor of a safetensors file whose header holds.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is damaged; the message names it.
     """
-    path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing")
     read_header(path)

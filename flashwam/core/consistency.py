@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flashwam.core.checks import check_number
-from flashwam.core.imports import find_class
+from flashwam.core.imports import find_class, named_parameters
 from flashwam.core.noise import append_dims
 from flashwam.core.schedule import Schedule
 
@@ -151,8 +151,8 @@ def make_consistency_function(config: str | Mapping[str, Any] | ConsistencyFunct
     """
     if isinstance(config, ConsistencyFunction):
         return config
-    parameters = {"name": config} if isinstance(config, str) else dict(config)
-    name = str(parameters.pop("name", ""))
+    parameters = named_parameters(config, "consistency function")
+    name = parameters.pop("name", "")
     kind: Any = find_class(name, ConsistencyFunction, known=_KNOWN, what="consistency function")
     try:
         return kind(**parameters)

@@ -17,7 +17,16 @@ from pathlib import Path
 
 from flashwam.core.paths import user_path
 
-__all__ = ["check_keywords", "class_name", "find_class", "foreign_paths", "reading", "refuse_foreign", "trusting"]
+__all__ = [
+    "check_keywords",
+    "class_name",
+    "find_class",
+    "foreign_paths",
+    "named_parameters",
+    "reading",
+    "refuse_foreign",
+    "trusting",
+]
 
 OLD_PATHS = {
     "flashwam.data.pictures:FramePictures": "frames",
@@ -37,16 +46,23 @@ _PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*")
 
 _file: ContextVar[Path | None] = ContextVar("flashwam_file", default=None)
 _trust: ContextVar[bool] = ContextVar("flashwam_trust", default=False)
+_named: ContextVar[frozenset[str]] = ContextVar("flashwam_named", default=frozenset())
 
 
 @contextmanager
-def trusting(trust: bool) -> Iterator[None]:
-    """Within it, files that are read may name classes of other packages, if `trust` is set here or around."""
-    token = _trust.set(_trust.get() or trust)
+def trusting(trust: bool, *, named: Iterable[str] = ()) -> Iterator[None]:
+    """Within it, files that are read may name classes of other packages, if `trust` is set here or around.
+
+    Args:
+        trust: Any class.
+        named: Import paths that the user has named himself, such as his recipe's; files may name these too.
+    """
+    tokens = _trust.set(_trust.get() or trust), _named.set(_named.get() | frozenset(named))
     try:
         yield
     finally:
-        _trust.reset(token)
+        _trust.reset(tokens[0])
+        _named.reset(tokens[1])
 
 
 @contextmanager
@@ -99,6 +115,19 @@ def find_class(name: str, base: type, *, known: Mapping[str, type | str], what: 
     return found
 
 
+def named_parameters(config: str | Mapping[str, object], what: str) -> dict[str, object]:
+    """{"name": ..., and its parameters} from a name alone or a mapping with one.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if isinstance(config, str):
+        return {"name": config}
+    if not isinstance(config, Mapping) or not all(isinstance(key, str) for key in config):
+        raise ValueError(f"{_at()}{what} must be a name, or a mapping with one; got {config!r}")
+    return dict(config)
+
+
 def class_name(kind: type, known: Mapping[str, type | str]) -> str:
     """What a file calls a class by, so that `find_class` finds it again: its short name, or its import path."""
     for name, held in known.items():
@@ -133,6 +162,8 @@ def refuse_foreign(file: Path, named: Mapping[str, str]) -> None:
     if _trust.get():
         return
     for path, what in named.items():
+        if path in _named.get():
+            continue
         raise ValueError(
             f"{file} names the {what} {path!r}: loading it would import {path.partition(':')[0]!r} and run its code. "
             "If you know where the file comes from, allow it for this call with --trust, in Python with trust=True"

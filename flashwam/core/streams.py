@@ -8,7 +8,7 @@ from typing import Any
 from flashwam.core.checks import check_number
 from flashwam.core.consistency import ConsistencyFunction, Linear, make_consistency_function
 from flashwam.core.edm import EDMSchedule
-from flashwam.core.imports import find_class
+from flashwam.core.imports import find_class, named_parameters
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.schedule import TRAINING_POINTS, Schedule
 from flashwam.core.vp import VPSchedule
@@ -33,8 +33,8 @@ def make_schedule(config: str | Mapping[str, Any] | Schedule) -> Schedule:
     """
     if isinstance(config, Schedule):
         return config
-    parameters = {"name": config} if isinstance(config, str) else dict(config)
-    name = str(parameters.pop("name", ""))
+    parameters = named_parameters(config, "schedule")
+    name = parameters.pop("name", "")
     kind: Any = find_class(name, Schedule, known=SCHEDULES, what="schedule")
     try:
         return kind(**parameters)
@@ -55,7 +55,15 @@ def stream_schedule(config: Mapping[str, Any]) -> Schedule:
             "schedule must be given once, as shift: 5.0 or as schedule: {name: vp, snr_shift: 1.0}; got "
             + (" and ".join(given) or "neither")
         )
-    return NoiseSchedule(float(config["shift"])) if given == ["shift"] else make_schedule(config["schedule"])
+    if given == ["schedule"]:
+        return make_schedule(config["schedule"])
+    if not _is_number(config["shift"]):
+        raise ValueError(f"shift must be a finite number; got {config['shift']!r}")
+    return NoiseSchedule(float(config["shift"]))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +104,8 @@ class StreamSpec:
 
     def __post_init__(self) -> None:
         for key in ("anchors", "teacher_substeps", "steps", "teacher_steps"):
+        for key, kind in (("schedule", Schedule), ("consistency", ConsistencyFunction)):
+            self._check(key, isinstance(getattr(self, key), kind), f"a {kind.__name__}")
             count = getattr(self, key)
             self._check(key, type(count) is int and 1 <= count <= TRAINING_POINTS, f"whole, 1..{TRAINING_POINTS}")
         for key, low, high in (
@@ -106,12 +116,13 @@ class StreamSpec:
         ):
             check_number(f"stream {self.name!r}: {key}", getattr(self, key), low=low, high=high)
         if self.guidance is not None:
-            ordered = len(self.guidance) == 2 and 0 <= self.guidance[0] <= self.guidance[1] <= MOST_GUIDANCE
+            pair = isinstance(self.guidance, tuple) and len(self.guidance) == 2 and all(map(_is_number, self.guidance))
+            ordered = pair and 0 <= self.guidance[0] <= self.guidance[1] <= MOST_GUIDANCE
             self._check("guidance", ordered, f"null or [low, high] with 0 <= low <= high <= {MOST_GUIDANCE}")
 
     def _check(self, key: str, valid: bool, expected: str) -> None:
         if not valid:
-            raise ValueError(f"stream {self.name!r}: {key} must be {expected}; got {getattr(self, key)}")
+            raise ValueError(f"stream {self.name!r}: {key} must be {expected}; got {getattr(self, key)!r}")
 
     @classmethod
     def from_config(cls, name: str, config: Mapping[str, Any]) -> "StreamSpec":
@@ -129,7 +140,9 @@ class StreamSpec:
         if "consistency" in values:
             values["consistency"] = make_consistency_function(values["consistency"])
         if values.get("guidance") is not None:
-            values["guidance"] = tuple(float(w) for w in values["guidance"])
+            given = values["guidance"]
+            numbers = isinstance(given, (list, tuple)) and all(map(_is_number, given))
+            values["guidance"] = tuple(float(w) for w in given) if numbers else given
         return cls(name=name, schedule=schedule, **values)
 
     @property

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from flashwam.core.checks import check_number
+from flashwam.json_file import read_mapping
 
-__all__ = ["ActionNorm"]
+__all__ = ["ActionNorm", "read_norm"]
 
 _EPS = 1e-6
 _MOST = 1e9
@@ -155,10 +156,10 @@ class ActionNorm:
         """
         try:
             return cls(
-                q01=tuple(float(x) for x in values["q01"]),
-                q99=tuple(float(x) for x in values["q99"]),
+                q01=tuple(_number(x) for x in values["q01"]),
+                q99=tuple(_number(x) for x in values["q99"]),
                 used=tuple(_whole(x) for x in values["used"]),
-                clip=None if values["clip"] is None else float(values["clip"]),
+                clip=None if values["clip"] is None else _number(values["clip"]),
             )
         except (KeyError, TypeError) as error:
             where = "" if path is None else f"{path}: "
@@ -167,6 +168,21 @@ class ActionNorm:
             if path is None:
                 raise
             raise ValueError(f"{path}: {error}") from error
+
+
+def read_norm(path: Path) -> ActionNorm:
+    """The normalisation of actions that a JSON file holds.
+
+    Raises:
+        FileNotFoundError, ValueError: There is none, or it holds something else; the message names the file.
+    """
+    return ActionNorm.from_dict(read_mapping(path), path=path)
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)
 
 
 def _whole(value: Any) -> int:

@@ -19,6 +19,8 @@ from torch.nn import functional as F
 from flashwam.core.checks import check_statistics
 from flashwam.core.paths import user_path
 from flashwam.data.episodes import atomic_write, find_repos, read_episode_list, read_frames, video_path
+from flashwam.json_file import built_from, read_mapping
+from flashwam.tensor_file import fitting, load_tensors
 
 __all__ = ["FrameAutoencoder", "load_training_frames", "psnr", "train_autoencoder"]
 
@@ -135,24 +137,23 @@ class FrameAutoencoder(nn.Module):
 
         Raises:
             FileNotFoundError: The folder holds no complete autoencoder.
-            ValueError: Its statistics make no sense.
+            ValueError: A file is damaged, they do not fit each other, or the statistics make no sense.
         """
-        from safetensors.torch import load_file
+        folder = user_path(folder)
+        path = folder / STATS
+        stats = read_mapping(path, missing=f"{folder} holds no complete autoencoder; train it first")
 
-        path = user_path(folder) / STATS
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: {folder} holds no complete autoencoder; train it first")
-        stats = json.loads(path.read_text())
-        out = cls(**stats["config"])
-        out.vae.load_state_dict(load_file(user_path(folder) / "diffusion_pytorch_model.safetensors"))
-        try:
+        def built() -> "FrameAutoencoder":
+            out = cls(**stats["config"])
+            out.vae.load_state_dict(load_tensors(folder / "diffusion_pytorch_model.safetensors"))
             check_statistics(stats["mean"], stats["std"], channels=out.latent_channels)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} holds no statistics to scale latents by: {error}") from error
-        out.mean.copy_(torch.tensor(stats["mean"]))
-        out.std.copy_(torch.tensor(stats["std"]))
-        out.psnr = stats["psnr"]
-        return out.eval()
+            out.mean.copy_(torch.tensor(stats["mean"]))
+            out.std.copy_(torch.tensor(stats["std"]))
+            out.psnr = stats["psnr"]
+            return out.eval()
+
+        with fitting(folder):
+            return built_from(path, built)
 
 
 def load_training_frames(root: Path | str, *, per_repo: int | None = None, progress: bool = True) -> list[np.ndarray]:

@@ -29,7 +29,7 @@ def read_actions(path: Path, content: Mapping[str, Any]) -> ActionNorm:
     Raises:
         ValueError: It notes none, or one that cannot be.
     """
-    return built_from(path, lambda: ActionNorm.from_dict(content["actions"]))
+    return built_from(path, lambda: ActionNorm.from_dict(content["actions"], path=path))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ L text tokens, D text width. Action frame j holds the N controls executed betwee
 a window is its observation, so its actions are padding: zero and masked.
 """
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from torch.utils.data import Dataset
 
 from flashwam.core.batch import Batch
 from flashwam.core.paths import user_path
-from flashwam.data.actions import ActionNorm
+from flashwam.data.actions import ActionNorm, read_norm
 from flashwam.data.episodes import episode_path, find_repos, read_episode_list, read_table
 from flashwam.data.latents import ACTION_NORM, EMPTY_TEXT, LatentSegment, latent_path, read_latents, read_text
 
@@ -176,7 +175,7 @@ class EpisodeDataset(Dataset):
         path = self.root / ACTION_NORM
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: encode the episodes first, or give norm=")
-        return ActionNorm.from_dict(json.loads(path.read_text()))
+        return read_norm(path)
 
     def _repos(self, tasks: Sequence[str] | None) -> list[Path]:
         repos = {repo.name: repo for repo in find_repos(self.root)}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from flashwam.core.paths import user_path
 from flashwam.data.autoencoder import STATS, FrameAutoencoder
 from flashwam.data.episodes import atomic_write
+from flashwam.json_file import read_mapping
 
 __all__ = ["PixelAutoencoder", "load_autoencoder"]
 
@@ -68,6 +69,6 @@ def load_autoencoder(folder: Path | str) -> FrameAutoencoder:
         FileNotFoundError: The folder holds no complete one.
     """
     path = user_path(folder) / STATS
-    if path.is_file() and json.loads(path.read_text()).get("kind") == _KIND:
+    if path.exists() and read_mapping(path).get("kind") == _KIND:
         return PixelAutoencoder().eval()
     return FrameAutoencoder.from_pretrained(folder)

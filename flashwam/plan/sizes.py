@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from flashwam.core.imports import trusting
 from flashwam.data.text import TEXT_LENGTH, TEXT_WIDTH
 from flashwam.recipe import Recipe
 from flashwam.wam import family, load
@@ -88,7 +89,8 @@ def meta_model(recipe: Recipe, *, trust: bool = False) -> WorldActionModel:
             return family(recipe.wam.family).create(**recipe.wam.config)
     if recipe.wam.pretrained is None:
         raise ValueError("wam: needs `config` (the model's size) or `pretrained` (a folder)")
-    return load(recipe.wam.pretrained, trust=trust)
+    with trusting(trust, named=[recipe.wam.family]):
+        return load(recipe.wam.pretrained)
 
 
 def text_shape(recipe: Recipe, model: WorldActionModel) -> tuple[int, int | None]:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from flashwam.core.paths import user_path
 from flashwam.policies.fusion import FusionPolicy
 from flashwam.policies.heads import ReconstructionHead, TrajectoryHead
 from flashwam.policies.trunk import Segment
+from flashwam.tensor_file import load_tensors
 from flashwam.wam.base import RolloutSession, WorldActionModel
 
 __all__ = ["AUXILIARY", "PRIMARY", "Modality", "PrivilegedPolicy"]
@@ -213,7 +214,7 @@ class PrivilegedPolicy(WorldActionModel):
             ValueError: The folder holds parts that this model lacks, or of another size.
         """
         path, own = user_path(folder) / _TRAINING, self._of_training()
-        found = load_file(path) if path.is_file() else {}
+        found = load_tensors(path) if path.exists() else {}
         wrong = sorted(key for key, x in found.items() if key not in own or own[key].shape != x.shape)
         if wrong:
             raise ValueError(f"{path} holds parts that do not fit: {wrong[:4]}; give it the same modality and heads")

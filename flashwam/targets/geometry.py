@@ -11,12 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flashwam.core.paths import user_path
+from flashwam.json_file import build, read_mapping
 from flashwam.targets.attention import Block, LayerCache, grid_rotations
+from flashwam.tensor_file import fitting, load_tensors
 from flashwam.wam.weights import key_problems
 
 __all__ = ["GeometryCache", "GeometryConfig", "GeometryTransformer", "pool_patches"]
@@ -228,12 +230,14 @@ class GeometryTransformer(nn.Module):
         if path.is_dir():
             if not (path / _CONFIG).is_file():
                 raise FileNotFoundError(f"{path / _CONFIG} is missing: train a geometry transformer there first")
-            config = GeometryConfig(**json.loads((path / _CONFIG).read_text()))
-            return cls._with(config, load_file(path / _WEIGHTS), path)
+            config = build(path / _CONFIG, GeometryConfig, read_mapping(path / _CONFIG))
+            weights = load_tensors(path / _WEIGHTS)
+            with fitting([path / _WEIGHTS]):
+                return cls._with(config, weights, path)
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: expected a folder of ours or StreamVGGT's checkpoint file")
         if path.suffix == ".safetensors":
-            found = load_file(path)
+            found = load_tensors(path)
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
         weights = {key.removeprefix(_PREFIX): x for key, x in found.items() if key.startswith(_PREFIX)}

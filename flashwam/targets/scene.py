@@ -11,12 +11,13 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from flashwam.targets.labels import RECORDED, read_labels
 from flashwam.targets.providers import TargetProvider, load_provider
+from flashwam.tensor_file import fitting, load_tensors
 
 __all__ = ["SceneEncoder", "train_scene"]
 
@@ -67,8 +68,9 @@ class SceneEncoder(TargetProvider):
     @classmethod
     def from_folder(cls, folder: Path, settings: Mapping[str, Any]) -> Self:
         """See `TargetProvider.from_folder`."""
-        provider = cls(**settings)
-        provider.load_state_dict(load_file(folder / _WEIGHTS))
+        with fitting([folder / _WEIGHTS]):
+            provider = cls(**settings)
+        provider.load_state_dict(load_tensors(folder / _WEIGHTS))
         return provider
 
     @classmethod

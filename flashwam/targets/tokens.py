@@ -27,6 +27,7 @@ from flashwam.data.episodes import (
     read_info,
     video_path,
 )
+from flashwam.json_file import build, read_mapping
 from flashwam.targets.streaming import StreamingGeometry
 
 __all__ = ["TokenStore", "encode_tokens", "token_path"]
@@ -91,8 +92,7 @@ class TokenStore:
         path = user_path(root) / "targets" / f"{name}.json"
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: encode the episodes' tokens first")
-        values = json.loads(path.read_text())
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        return build(path, cls, read_mapping(path))
 
 
 def encode_tokens(

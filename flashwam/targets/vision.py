@@ -14,9 +14,12 @@ from torch.nn import functional
 
 from flashwam.core.paths import user_path
 from flashwam.targets.providers import TargetProvider
+from flashwam.tensor_file import fitting
 
 __all__ = ["VisionModel"]
 
+_PLAIN = {"use_safetensors": True, "trust_remote_code": False}
+"""No pickles, and no code that comes with the weights."""
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -108,10 +111,13 @@ class VisionModel(TargetProvider):
         import transformers
 
         settings = dict(settings)
-        kind = getattr(transformers, settings.pop("architecture"), None)
-        if kind is None:
-            raise ValueError(f"transformers {transformers.__version__} does not know the model of {folder}")
-        return cls(kind.from_pretrained(folder / "model"), **settings)
+        name = settings.pop("architecture", None)
+        kind = getattr(transformers, name, None) if isinstance(name, str) else None
+        if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
+            raise ValueError(f"transformers {transformers.__version__} does not know the model {name!r} of {folder}")
+        with fitting(folder / "model"):
+            model = kind.from_pretrained(folder / "model", **_PLAIN, local_files_only=True)
+        return cls(model, **settings)
 
 
 def _random(config: Mapping[str, Any]) -> nn.Module:
@@ -130,11 +136,11 @@ def _pretrained(source: str) -> nn.Module:
     try:
         # A hub's id is no path, and begins with no ~.
         source = str(user_path(source))
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         if hasattr(config, "backbone_config"):
-            return AutoModelForDepthEstimation.from_pretrained(source).backbone
+            return AutoModelForDepthEstimation.from_pretrained(source, **_PLAIN).backbone
         # Of a model of pictures and text, the half that sees.
-        return AutoModel.from_pretrained(source, config=getattr(config, "vision_config", config))
+        return AutoModel.from_pretrained(source, config=getattr(config, "vision_config", config), **_PLAIN)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"the vision model {source!r} cannot be loaded ({str(error).splitlines()[0]}): give a folder with its "

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flashwam.json_file import read_mapping
+from flashwam.json_file import read_json, read_mapping
 from flashwam.tensor_file import read_header
 
 __all__ = ["digest", "key_problems", "read_config", "read_header", "samples", "summary", "weight_files"]
@@ -32,7 +32,8 @@ def weight_files(folder: Path, name: str) -> list[Path]:
     single, index = folder / name, folder / f"{name}.index.json"
     files = [single]
     if index.is_file():
-        held = read_mapping(index).get("weight_map")
+        content = read_json(index)
+        held = content.get("weight_map") if isinstance(content, dict) else None
         if not isinstance(held, dict) or not all(isinstance(one, str) for one in held.values()):
             raise ValueError(f"{index} is no index of safetensors files: weight_map must name one for every key")
         names = sorted(set(held.values()))

@@ -168,3 +168,11 @@ def test_a_path_beside_the_short_names_is_refused_with_the_file_that_names_it(tm
 
     with pytest.raises(ValueError, match=r"wam.json names the model family 'evil:Model'.*import 'evil'"):
         load(tmp_path)
+
+
+def test_what_a_user_names_himself_may_stand_in_the_files_he_reads(module, tmp_path):
+    name = f"{module}:Mine"
+    with trusting(False, named=[name]), reading(tmp_path / "a.json"):
+        make_consistency_function(name)
+        with pytest.raises(ValueError, match="--trust"):
+            make_consistency_function(f"{module}:Other")

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """CogVideoX's checkpoints, encoders and codec for the rest of the package."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 
 from flashwam.core.streams import StreamSpec
-from flashwam.data.actions import ActionNorm
+from flashwam.data.actions import ActionNorm, read_norm
 from flashwam.data.cameras import CameraLayout
 from flashwam.data.latents import ACTION_NORM
 from flashwam.wam.base import WorldActionModel
@@ -170,5 +169,5 @@ def _preset_note(folder: Path, name: str) -> CodecNote:
         family=FAMILY,
         checkpoint=folder,
         cameras=find_preset(name).cameras(CogVideoXConfig.load(folder)),
-        actions=ActionNorm.from_dict(json.loads(path.read_text()), path=path),
+        actions=read_norm(path),
     )
