@@ -103,9 +103,9 @@ class StreamSpec:
     guidance_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        for key in ("anchors", "teacher_substeps", "steps", "teacher_steps"):
         for key, kind in (("schedule", Schedule), ("consistency", ConsistencyFunction)):
             self._check(key, isinstance(getattr(self, key), kind), f"a {kind.__name__}")
+        for key in ("anchors", "teacher_substeps", "steps", "teacher_steps"):
             count = getattr(self, key)
             self._check(key, type(count) is int and 1 <= count <= TRAINING_POINTS, f"whole, 1..{TRAINING_POINTS}")
         for key, low, high in (
