@@ -5,6 +5,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from flashwam.student import load_wam
 HERE = Path(__file__).parent
 
 
-needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is missing")
+HAS_DEEPSPEED = importlib.util.find_spec("deepspeed") is not None
+needs_deepspeed = pytest.mark.skipif(not HAS_DEEPSPEED, reason="deepspeed is missing")
 
 
 def launch(*runs: Path | str, processes: int | None = 2) -> subprocess.CompletedProcess[str]:
@@ -28,6 +30,25 @@ def launch(*runs: Path | str, processes: int | None = 2) -> subprocess.Completed
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     arguments = [str(HERE / "distributed_run.py"), *map(str, runs)]
     return subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=300)
+
+
+def launch_groups(runs: dict[str, list[tuple[Path, str]]]) -> Callable[[str], None]:
+    """Makes sure that a strategy's trainings are done; those of a group share two processes, which take seconds to
+    start.
+
+    Args:
+        runs: Strategy -> (folder, strategy) of its trainings, in their order. DeepSpeed's are a group of their own.
+    """
+    done: dict[bool, subprocess.CompletedProcess[str]] = {}
+
+    def ready(strategy: str) -> None:
+        zero = strategy.startswith("zero")
+        if zero not in done:
+            group = [run for name, several in runs.items() if name.startswith("zero") == zero for run in several]
+            done[zero] = launch(*(part for run in group for part in run))
+        assert done[zero].returncode == 0, done[zero].stderr[-3000:]
+
+    return ready
 
 
 def zero(strategy: str) -> object:
