@@ -501,12 +501,13 @@ def _run_plan(arguments: argparse.Namespace) -> None:
 
 def _run_convert(arguments: argparse.Namespace) -> None:
     from flashwam.config import load_recipe
+    from flashwam.data.summary import summary_lines
     from flashwam.pipeline import convert
 
     recipe = load_recipe(arguments.recipe, arguments.overrides, **_trust(arguments))
     result = convert(recipe, arguments.raw, arguments.out)
     print(f"latents: {arguments.out} ({result.written} files written, {result.kept} kept, {result.episodes} episodes)")
-    _print_bad(result.bad)
+    print("\n".join(summary_lines(result)))
 
 
 def _run_import(arguments: argparse.Namespace) -> None:

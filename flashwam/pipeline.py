@@ -24,10 +24,11 @@ from flashwam.distillation.setup import Setup
 from flashwam.distillation.trainer import Source
 from flashwam.distillation.trainer import train as run_training
 from flashwam.evaluation import evaluate
+from flashwam.norms import action_norm, refuse_other_norm, say_norm
 from flashwam.recipe import LoopConfig, Recipe
 from flashwam.schema import plain
-from flashwam.sources import action_norm, segment_dataset
 from flashwam.sources import convert_raw as convert
+from flashwam.sources import segment_dataset
 from flashwam.student import load_pretrained
 from flashwam.wam import family
 from flashwam.wam.base import WorldActionModel
@@ -42,7 +43,9 @@ def check(recipe: Recipe) -> tuple[int, dict[str, str]]:
     Returns:
         How many there are, and what cannot be read -> why.
     """
-    source = segment_dataset(replace(recipe, data=replace(recipe.data, skip_bad=True)))
+    recipe = replace(recipe, data=replace(recipe.data, skip_bad=True))
+    source = segment_dataset(recipe)
+    say_norm(recipe, every=True)
     return len(source), source.check()
 
 
@@ -225,7 +228,8 @@ def train(
         Folder of the teacher, `<run_dir>/teacher`.
 
     Raises:
-        ValueError: the recipe adapts a model (`train.lora`) but names none.
+        ValueError: the recipe adapts a model (`train.lora`) but names none, or its normalisation is not of such data
+            and `data.norm` does not choose it.
     """
     if recipe.train.lora is not None and recipe.wam.pretrained is None:
         raise ValueError(
@@ -234,6 +238,8 @@ def train(
         )
     with trusting(trust, named=foreign_paths(plain(recipe))):
         codec = prepare_data(recipe, recipe.train) if source is None else None
+        if source is None and recipe.data.source == "lerobot":
+            say_norm(recipe, choose=True)
         folder = prepare_run(recipe, run_dir)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
@@ -274,6 +280,9 @@ def distill(
         teacher_folder = Path(recipe.wam.pretrained)
         teacher = load_pretrained(teacher_folder, recipe.wam, trust=trust)
         codec = prepare_data(recipe, recipe.distill) if source is None else None
+        if source is None and recipe.data.source == "lerobot":
+            refuse_other_norm(recipe)
+            say_norm(recipe)
         if recipe.distill.lora is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(recipe.seed)

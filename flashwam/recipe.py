@@ -102,6 +102,10 @@ class DataConfig:
     """1 % quantile per model channel, 0 where unused; null: those in `action_norm.json` below `root`."""
     q99: tuple[float, ...] | None = None
     """99 % quantile per model channel, likewise."""
+    norm: Literal["teacher", "data"] | None = None
+    """Whose quantiles normalise the actions: "teacher", those of the model that it starts from or else `q01` and `q99`;
+    "data", those that `flashwam convert` measured, whatever else is said. null: the teacher's where there are any, but
+    `flashwam train` refuses such as do not fit the data."""
     action_clip: float | None = 1.5
     """Normalised actions are clipped to so much on either side; null leaves them."""
     first_actions: Literal["raw_zero", "zero"] = "raw_zero"

@@ -3,6 +3,7 @@
 
 import functools
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,68 +11,25 @@ from pathlib import Path
 import torch
 
 from flashwam.core.paths import user_path
-from flashwam.data.actions import ActionNorm, read_norm
 from flashwam.data.controls import ControlSpace
 from flashwam.data.conversion import ConversionPlan
 from flashwam.data.convert import Conversion, convert
+from flashwam.data.coverage import coverage
 from flashwam.data.encoders import Encoders, frame_encoders
 from flashwam.data.episodes import atomic_write
 from flashwam.data.latents import ACTION_NORM
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.data.preflight import ActionRules
-from flashwam.data.quantiles import fit_norm
+from flashwam.data.quantiles import control_rows, norm_of
+from flashwam.data.summary import SUMMARY_FILE, summary
 from flashwam.json_file import read_mapping
-from flashwam.recipe import DataConfig, Recipe
+from flashwam.norms import action_norm, choose_norm
+from flashwam.recipe import Recipe
 from flashwam.wam.files import FamilyFiles, all_files
 
 __all__ = ["action_norm", "convert_raw", "find_encoders", "segment_dataset"]
 
-
-def action_norm(recipe: Recipe) -> ActionNorm:
-    """How the recipe's actions are normalised.
-
-    A recipe that starts from a model trained here keeps that model's normalisation. Otherwise it is what the `data`
-    section says, or where that is silent, what a conversion measured.
-
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError: A file is damaged, or does not agree with the recipe.
-    """
-    data, given = recipe.data, recipe.wam.pretrained
-    of_model = None if given is None else Path(given) / ACTION_NORM
-    if of_model is not None and of_model.is_file():
-        norm = _read_norm(of_model)
-        if data.q01 is not None and _of_recipe(data) != norm:
-            raise ValueError(
-                f"{of_model}: the model was trained with another normalisation than data.q01, data.q99 say"
-            )
-        return norm
-    if data.q01 is not None:
-        return _of_recipe(data)
-    path = Path(data.root) / ACTION_NORM
-    norm = replace(_read_norm(path), clip=data.action_clip)
-    if norm.channels != data.action_channels or (data.used_channels and norm.used != data.used_channels):
-        raise ValueError(
-            f"{path}: maps onto channels {norm.used} of {norm.channels}, the recipe onto {data.used_channels} of "
-            f"{data.action_channels}"
-        )
-    return norm
-
-
-def _of_recipe(data: DataConfig) -> ActionNorm:
-    used = data.used_channels or tuple(range(data.action_channels))
-    return ActionNorm(q01=data.q01 or (), q99=data.q99 or (), used=used, clip=data.action_clip)
-
-
-def _read_norm(path: Path) -> ActionNorm:
-    try:
-        return read_norm(path)
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{path} is missing: set data.q01 and data.q99, or convert the raw data again"
-        ) from None
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: no action normalisation ({error})") from error
+logger = logging.getLogger(__name__)
 
 
 def segment_dataset(recipe: Recipe) -> SegmentDataset:
@@ -168,14 +126,23 @@ def convert_raw(
         rules=rules,
         depth=data.depth_as_grey,
     )
-    norm = fit_norm(
-        out,
-        cameras=data.cameras,
-        relative=data.relative_poses,
+    root = user_path(out)
+    rows = control_rows(root, cameras=data.cameras, relative=data.relative_poses)
+    norm = norm_of(
+        rows,
         channels=data.action_channels,
         used=data.used_channels or None,
         clip=data.action_clip,
         unscaled=data.unscaled_controls,
     )
-    atomic_write(user_path(out) / ACTION_NORM, (json.dumps(norm.to_dict(), indent=2) + "\n").encode())
+    atomic_write(root / ACTION_NORM, (json.dumps(norm.to_dict(), indent=2) + "\n").encode())
+    result.controls = coverage(rows, norm)
+    try:
+        choice = choose_norm(replace(recipe, data=replace(data, root=str(root))))
+        if not choice.measured:
+            result.given, result.given_controls = choice.origin, coverage(rows, choice.norm)
+    except (ValueError, FileNotFoundError) as error:
+        # The data are whole; a training will refuse the recipe in the same words.
+        logger.warning("this recipe's own normalisation cannot be used: %s", error)
+    atomic_write(root / SUMMARY_FILE, (json.dumps(summary(result), indent=2) + "\n").encode())
     return result

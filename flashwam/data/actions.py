@@ -15,11 +15,27 @@ from torch import Tensor
 from flashwam.core.checks import check_number
 from flashwam.json_file import read_mapping
 
-__all__ = ["ActionNorm", "read_norm"]
+__all__ = ["ActionNorm", "rare", "read_norm"]
 
 _EPS = 1e-6
+_RARE = 0.05
 _MOST = 1e9
 _FARTHEST = 10.0
+
+
+def rare(low: np.ndarray, high: np.ndarray, least: np.ndarray, most: np.ndarray) -> np.ndarray:
+    """Which controls lie at one value but for rows too few for the quantiles to see: a rare turn, an arm that is seldom
+    used, a gripper that closes once. Bool [U].
+
+    Clipped at 1.5, a normalised control keeps 1.5 times the distance of its quantiles. Where that distance is less than
+    a twentieth of the whole range, more than nine tenths of the range would be cut off. Taking minimum and maximum
+    instead costs resolution within that twentieth alone.
+
+    Args:
+        low, high: 1 % and 99 % quantile, [U].
+        least, most: Minimum and maximum, [U].
+    """
+    return high - low < _RARE * (most - least)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +79,8 @@ class ActionNorm:
 
     @classmethod
     def fit(cls, actions: np.ndarray, *, clip: float | None = 1.5, least_range: float = 0.2) -> "ActionNorm":
-        """Takes the quantiles of controls, one model channel per control.
+        """Takes the quantiles of controls, one model channel per control; minimum and maximum of a control that is
+        `rare`, since between its quantiles next to nothing lies.
 
         Args:
             actions: [T, U].
@@ -71,9 +88,15 @@ class ActionNorm:
             least_range: Channels that hardly vary are given this range about their middle, so that a constant is not
                 blown up to noise.
         """
-        low, high = np.quantile(np.asarray(actions, dtype=np.float64), [0.01, 0.99], axis=0)
+        values = np.asarray(actions, dtype=np.float64)
+        low, high = np.quantile(values, [0.01, 0.99], axis=0)
+        least, most = values.min(axis=0), values.max(axis=0)
+        # A clip below 1 would cut the ends of the range off again.
+        more = (most - least) * (1 / min(clip or 1.0, 1.0) - 1) / 2
+        seldom = rare(low, high, least, most)
+        low, high = np.where(seldom, least - more, low), np.where(seldom, most + more, high)
         short = np.maximum(0.0, least_range - (high - low)) / 2
-        count = actions.shape[1]
+        count = values.shape[1]
         return cls(
             q01=tuple((low - short).tolist()), q99=tuple((high + short).tolist()), used=tuple(range(count)), clip=clip
         )

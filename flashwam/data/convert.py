@@ -23,6 +23,7 @@ import torch
 from flashwam.core.paths import user_path
 from flashwam.data.bad import BadFiles
 from flashwam.data.conversion import ConversionPlan, EpisodeConverter, EpisodeJob, EpisodeResult, result_names
+from flashwam.data.coverage import ControlFit
 from flashwam.data.encoders import Encoders
 from flashwam.data.episodes import CHUNK, atomic_write, read_info
 from flashwam.data.latents import EMPTY_TEXT, save_tensors
@@ -47,12 +48,18 @@ class Conversion:
         kept: Latent files that were there.
         episodes: Episodes in the result.
         bad: What was skipped -> why.
+        controls: How the quantiles that were measured fit the data, where they were.
+        given: Where a training takes its quantiles from, if not from the data.
+        given_controls: How those fit the data.
     """
 
     written: int = 0
     kept: int = 0
     episodes: int = 0
     bad: dict[str, str] = field(default_factory=dict)
+    controls: list[ControlFit] = field(default_factory=list)
+    given: str | None = None
+    given_controls: list[ControlFit] = field(default_factory=list)
 
 
 def convert(

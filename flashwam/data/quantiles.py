@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from flashwam.data.actions import ActionNorm
+from flashwam.data.bad import BadFiles
 from flashwam.data.poses import relative_poses
-from flashwam.data.segments import find_segments
+from flashwam.data.segments import Segment, find_segments
 from flashwam.data.tables import finite_actions, read_actions
 
 __all__ = ["control_rows", "fit_norm", "norm_of"]
@@ -26,6 +27,7 @@ def control_rows(
     relative: bool = False,
     tasks: Sequence[str] | None = None,
     most: int | None = None,
+    bad: BadFiles | None = None,
 ) -> np.ndarray:
     """The controls of all segments, one after another, float32 [T, U].
 
@@ -35,28 +37,42 @@ def control_rows(
         relative: Rows are absolute poses, measured relative to their segment's first.
         tasks: See `flashwam.data.segments.select_repos`.
         most: Read at most so many segments, evenly spread; None for all.
+        bad: Receives what cannot be read; None raises.
 
     Raises:
         FileNotFoundError, ValueError: A table is missing or damaged, or segments have different numbers of controls.
     """
-    segments = find_segments(root, cameras=cameras, tasks=tasks)
+    bad = bad or BadFiles()
+    segments = find_segments(root, cameras=cameras, tasks=tasks, bad=bad)
     if most is not None and len(segments) > most:
         segments = [segments[number * len(segments) // most] for number in range(most)]
     parts: list[np.ndarray] = []
     table: tuple[Path, np.ndarray] | None = None
     for segment in segments:
-        # Clips of one episode follow each other.
-        if table is None or table[0] != segment.table:
-            table = segment.table, read_actions(segment.table)
         try:
-            rows = finite_actions(table[1][segment.start : segment.end], first_row=segment.start)
-            rows = relative_poses(rows).astype(np.float32) if relative else rows
-        except ValueError as error:
-            raise ValueError(f"{segment.table}: {error}") from error
-        if parts and rows.shape[1] != parts[0].shape[1]:
-            raise ValueError(f"{segment.table}: has {rows.shape[1]} controls, the others have {parts[0].shape[1]}")
+            # Clips of one episode follow each other.
+            if table is None or table[0] != segment.table:
+                table = segment.table, read_actions(segment.table)
+            rows = _segment_rows(table[1], segment, relative=relative)
+            if parts and rows.shape[1] != parts[0].shape[1]:
+                raise ValueError(f"{segment.table}: has {rows.shape[1]} controls, the others have {parts[0].shape[1]}")
+        except (ValueError, FileNotFoundError) as error:
+            bad.add(str(segment), error)
+            continue
         parts.append(rows)
+    if not parts:
+        raise ValueError(f"no actions below {root} can be read: {next(iter(bad.reasons.values()), 'no segments')}")
     return np.concatenate(parts)
+
+
+def _segment_rows(rows: np.ndarray, segment: Segment, *, relative: bool) -> np.ndarray:
+    try:
+        rows = finite_actions(rows[segment.start : segment.end], first_row=segment.start)
+        if not len(rows):
+            raise ValueError(f"has no row {segment.start}")
+        return relative_poses(rows).astype(np.float32) if relative else rows
+    except ValueError as error:
+        raise ValueError(f"{segment.table}: {error}") from error
 
 
 def norm_of(

@@ -74,3 +74,46 @@ def test_refuses_wrong_shapes_and_channels():
         norm.normalise(torch.zeros(2, 3, 4))
     with pytest.raises(ValueError, match="expected"):
         norm.denormalise(torch.zeros(2, 3, 4, 1))
+
+
+def taught(rows, norm):
+    """What becomes of controls [T, U] on their way through the model's range."""
+    controls = torch.from_numpy(rows.astype(np.float32)).T[:, :, None]
+    return norm.denormalise(norm.normalise(controls))[..., 0].T.numpy()
+
+
+@pytest.mark.parametrize("clip", [None, 0.5, 1.0, 1.5])
+@pytest.mark.parametrize(
+    ("rest", "rare", "count"),
+    [
+        (0.0, 0.25, 6),
+        (1.0, -1.0, 9),
+        (0.0, -3.0, 1),
+        (500.0, 900.0, 9),
+        (0.0, 0.004, 5),
+        (0.25, (0.5, -0.75), 4),
+    ],
+)
+def test_a_control_that_seldom_leaves_one_value_is_taught_as_it_is(clip, rest, rare, count):
+    """Less than 1 % of 1000 rows on either side, exactly at rest otherwise or trembling a little."""
+    random = np.random.default_rng(0)
+    for tremble in (0.0, 0.002):
+        rows = np.stack([random.normal(size=1000), np.full(1000, rest)], 1)
+        size = np.max(np.abs(np.atleast_1d(rare) - rest))
+        rows[:, 1] += random.uniform(-1, 1, 1000) * tremble * size
+        for number, value in enumerate(np.atleast_1d(rare)):
+            rows[100 * number : 100 * number + count, 1] = value
+        norm = ActionNorm.fit(rows, clip=clip, least_range=1e-3)
+        error = np.abs(taught(rows, norm)[:, 1] - rows[:, 1]).max()
+        assert error < 0.01 * np.ptp(rows[:, 1])
+        low, high = np.quantile(rows[:, 0], [0.01, 0.99])
+        assert np.allclose((norm.q01[0], norm.q99[0]), (low, high))
+
+
+def test_a_constant_control_keeps_its_small_range_and_tails_do_not_widen_another():
+    random = np.random.default_rng(1)
+    rows = np.stack([np.full(5000, 0.3), random.laplace(size=5000), random.standard_t(4, size=5000)], 1)
+    norm = ActionNorm.fit(rows, least_range=1e-3)
+    assert (norm.q99[0] - norm.q01[0]) == pytest.approx(1e-3)
+    for control in (1, 2):
+        assert norm.q99[control] == pytest.approx(np.quantile(rows[:, control], 0.99))
