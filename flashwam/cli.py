@@ -47,8 +47,8 @@ a training first saves a checkpoint, on SIGTERM too. A second Ctrl-C ends at onc
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 1 where `check` found something, 2 for a user's error, 130 after
-    Ctrl-C, 143 after a training that SIGTERM stopped."""
+    """Runs one command; returns the exit status: 0, 1 where `check` or `info` found something wrong, 2 for a user's
+    error, 130 after Ctrl-C, 143 after a training that SIGTERM stopped."""
     # Set before torch is imported: two OpenMP teams on the same cores slow each other down many times over.
     for key, value in (("OMP_NUM_THREADS", "1"), ("MKL_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")):
         os.environ.setdefault(key, value)
@@ -411,7 +411,8 @@ def _info(commands: Any) -> None:
 this installation, or what a folder holds
 Without a path: versions, device, rendering backend and what is missing, with the command that installs it.
 With a path: a run, a teacher, a student or another tool's checkpoint that a family knows (as released, a fine-tune, a
-step of the Flash-WAM release, LeRobot's): family, size, streams, consistency functions, origin."""
+step of the Flash-WAM release, LeRobot's): family, size, streams, consistency functions, origin. Exit status 1 where its
+weights do not fit its configuration, are not whole or hold NaN; each fault is listed."""
     examples = "  flashwam info\n  flashwam info runs/flash_wam/student\n  flashwam info checkpoints/lingbot-va-base"
     parser = _command(commands, "info", _run_info, text, examples)
     parser.add_argument("path", metavar="PATH", nargs="?", type=_path, help="a run, model or checkpoint folder")
@@ -640,13 +641,14 @@ def _run_compare(arguments: argparse.Namespace) -> None:
         print(results["table"], *results["verdict"], f"page: {results['page']}", sep="\n")
 
 
-def _run_info(arguments: argparse.Namespace) -> None:
-    from flashwam.info import describe, info_lines, installation
+def _run_info(arguments: argparse.Namespace) -> int:
+    from flashwam.info import describe, has_problems, info_lines, installation
 
     facts = installation() if arguments.path is None else describe(arguments.path, **_trust(arguments))
     _write_json(arguments.json, facts)
     if arguments.json != "-":
         print("\n".join(info_lines(facts)))
+    return 1 if has_problems(facts) else 0
 
 
 def _write_json(target: str | None, results: Any) -> None:

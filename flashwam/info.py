@@ -37,6 +37,8 @@ EXTRAS = {
     "dev": ("pytest", "ruff", "nbclient", "nbformat", "ipykernel"),
 }
 """Extra of setup.cfg -> packages that it brings."""
+PROBLEMS = "problems"
+"""Key of what is wrong with a model's weights, a line each."""
 
 
 def installation() -> dict[str, Any]:
@@ -94,6 +96,11 @@ def describe(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
     )
 
 
+def has_problems(facts: Any) -> bool:
+    """Whether anything described cannot be loaded, or holds what is no number."""
+    return isinstance(facts, Mapping) and (bool(facts.get(PROBLEMS)) or any(map(has_problems, facts.values())))
+
+
 def info_lines(facts: Mapping[str, Any], indent: str = "") -> list[str]:
     """Nested facts as aligned text."""
     shown = {key: value for key, value in facts.items() if value not in (None, {}, [])}
@@ -102,6 +109,8 @@ def info_lines(facts: Mapping[str, Any], indent: str = "") -> list[str]:
     for key, value in shown.items():
         if isinstance(value, Mapping):
             lines += [f"{indent}{key}", *info_lines(value, indent + "  ")]
+        elif key == PROBLEMS:
+            lines += [f"{indent}{key}", *(f"{indent}  {line}" for line in value)]
         else:
             text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
             text = f"{value:,}" if type(value) is int else text
@@ -184,7 +193,8 @@ def _rendering() -> dict[str, Any]:
 
 def _describe_model(folder: Path) -> dict[str, Any]:
     from flashwam.wam.files import files_of
-    from flashwam.wam.weights import summary
+    from flashwam.wam.soundness import nonfinite
+    from flashwam.wam.weights import some_of, summary
 
     own, wam = _json(folder / "flashwam.json"), _json(folder / "wam.json")
     family = files_of(str(wam.get("family")))
@@ -217,6 +227,7 @@ def _describe_model(folder: Path) -> dict[str, Any]:
         "git_revision": own.get("git_revision"),
         "versions": own.get("versions"),
         "results": own.get("results"),
+        "problems": some_of(nonfinite(files) if family is None else family.problems(folder)),
     }
 
 

@@ -16,6 +16,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flashwam.json_file import parse_json, shown
+from flashwam.lfs import refuse_pointer
 
 __all__ = ["fitting", "load_tensors", "read_header"]
 
@@ -43,6 +44,7 @@ def read_header(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} must be a safetensors file; it is a folder or a device")
+    refuse_pointer(path)
     held = path.stat().st_size - 8
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")

@@ -9,6 +9,9 @@ import torch
 from flashwam.core.paths import user_path
 from flashwam.json_file import built_from, read_mapping
 from flashwam.tensor_file import fitting
+from flashwam.wam.keys import match_keys
+from flashwam.wam.soundness import PART_WEIGHTS
+from flashwam.wam.weights import weight_files
 
 __all__ = ["load_autoencoder"]
 
@@ -37,10 +40,18 @@ def load_autoencoder(
     name = read_mapping(folder / "config.json").get("_class_name")
     if name != kind.__name__:
         raise ValueError(f"{folder} must hold an {kind.__name__}, got {name!r}")
+    # diffusers says neither that a file is a pointer nor from inside of what the weights were saved.
+    path, files = folder / "config.json", weight_files(folder, PART_WEIGHTS["vae"])
+    content = read_mapping(path)
+    with fitting(files), torch.device("meta"):
+        skeleton = built_from(path, lambda: kind.from_config(content))
+    keys = match_keys({key: tuple(value.shape) for key, value in skeleton.state_dict().items()}, files)
+    keys.check(folder)
+    if keys.wrapped:
+        return keys.fill(kind.from_config(content)).to(device, dtype).eval()
     options: dict[str, Any] = {} if dtype is None else {"torch_dtype": dtype}
     options |= {"output_loading_info": True, "local_files_only": True, "use_safetensors": True}
-    with fitting(folder):
-        model, problems = built_from(folder / "config.json", lambda: kind.from_pretrained(folder, **options))
+    model, problems = built_from(path, lambda: kind.from_pretrained(folder, **options))
     wrong = {what: keys for what, keys in problems.items() if keys}
     if wrong:
         raise ValueError(f"the weights of {folder} do not fit its config.json: {wrong}")

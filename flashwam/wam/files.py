@@ -61,6 +61,14 @@ class FamilyFiles(ABC):
         """Whether another tool's checkpoint says itself how it is run, so that it needs no preset."""
         return False
 
+    def problems(self, folder: Path) -> list[str]:
+        """What of a saved model's weights does not fit its configurations, or is not finite.
+
+        Raises:
+            FileNotFoundError, ValueError: a file is missing or damaged.
+        """
+        return []
+
     @abstractmethod
     def load(
         self, folder: Path, *, preset: str | None, **options: Any

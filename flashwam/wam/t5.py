@@ -15,6 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from flashwam.json_file import built_from, read_mapping
+from flashwam.lfs import refuse_pointer
 from flashwam.tensor_file import fitting
 from flashwam.wam.weights import key_problems, read_header, weight_files
 
@@ -117,6 +118,7 @@ def tokenizer_file(folder: Path, names: tuple[str, ...] = _TOKENIZERS) -> Path:
     """
     for name in names:
         if (folder / name).is_file():
+            refuse_pointer(folder / name)
             return folder / name
     raise FileNotFoundError(
         f"{folder / names[0]} is missing{'' if len(names) == 1 else f', and so is {names[1]}'}: expected the tokenizer "

@@ -9,9 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.json_file import read_json, read_mapping
+from flashwam.lfs import refuse_pointer
 from flashwam.tensor_file import read_header
 
-__all__ = ["digest", "key_problems", "read_config", "read_header", "samples", "summary", "weight_files"]
+__all__ = [
+    "digest",
+    "key_problems",
+    "misfits",
+    "read_config",
+    "read_header",
+    "refuse_misfits",
+    "samples",
+    "some_of",
+    "summary",
+    "weight_files",
+]
 
 _LISTED = 20
 _EDGE = 2**20
@@ -44,6 +56,8 @@ def weight_files(folder: Path, name: str) -> list[Path]:
     absent = [str(path) for path in files if not path.is_file()]
     if absent:
         raise FileNotFoundError(f"weights are missing: {', '.join(absent)}")
+    for file in files:
+        refuse_pointer(file)
     return files
 
 
@@ -117,23 +131,15 @@ def samples(folder: Path, name: str) -> str:
     return made.hexdigest()
 
 
-def key_problems(
-    expected: Mapping[str, tuple[int, ...]],
-    found: Mapping[str, tuple[int, ...]],
-    *,
-    what: Path,
-    twice: Sequence[str] = (),
-) -> None:
-    """Refuses weights that do not fit a configuration.
+def misfits(
+    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], *, twice: Sequence[str] = ()
+) -> list[str]:
+    """What of some weights does not fit a configuration, a line for each key.
 
     Args:
         expected: Key -> shape by the configuration.
         found: Key -> shape in the files.
-        what: The folder, for the message.
         twice: Keys that are in more than one file.
-
-    Raises:
-        ValueError: Keys are missing, unexpected, misshapen or given twice; the message lists them.
     """
     problems = [f"unexpected {key} {shape}" for key, shape in sorted(found.items()) if key not in expected]
     problems += [
@@ -142,11 +148,40 @@ def key_problems(
         if key in expected and shape != expected[key]
     ]
     problems += [f"missing {key} {shape}" for key, shape in expected.items() if key not in found]
-    problems += [f"in two files: {key}" for key in twice]
+    problems += [f"given twice, such as in two files: {key}" for key in twice]
+    return problems
+
+
+def some_of(problems: Sequence[str]) -> list[str]:
+    """The first of many lines, and how many more there are."""
+    rest = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
+    return [*problems[:_LISTED], *rest]
+
+
+def refuse_misfits(problems: Sequence[str], *, what: Path) -> None:
+    """Refuses weights that do not fit a configuration.
+
+    Args:
+        problems: See `misfits`.
+        what: The folder, for the message.
+
+    Raises:
+        ValueError: There are any; the message lists them.
+    """
     if problems:
-        listed = "\n  ".join(problems[:_LISTED])
-        rest = f"\n  and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+        listed = "\n  ".join(some_of(problems))
         raise ValueError(
-            f"{what} does not fit its config.json ({len(problems)} keys):\n  {listed}{rest}\n"
+            f"{what} does not fit its config.json ({len(problems)} keys):\n  {listed}\n"
             "Take the config.json and the weights from the same checkpoint."
         )
+
+
+def key_problems(
+    expected: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[int, ...]],
+    *,
+    what: Path,
+    twice: Sequence[str] = (),
+) -> None:
+    """Refuses weights that do not fit a configuration; see `misfits` and `refuse_misfits`."""
+    refuse_misfits(misfits(expected, found, twice=twice), what=what)

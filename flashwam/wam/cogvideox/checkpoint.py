@@ -16,13 +16,15 @@ from flashwam.json_file import built_from
 from flashwam.tensor_file import fitting
 from flashwam.wam.cogvideox.config import FILE_NAME
 from flashwam.wam.cogvideox.presets import SNR_SHIFTS, check_version, network_name
-from flashwam.wam.weights import key_problems, read_config, read_header, weight_files
+from flashwam.wam.keys import Keys, match_keys
+from flashwam.wam.weights import read_config, weight_files
 
 __all__ = [
     "PARTS",
     "TransformerSource",
     "find_transformer",
     "load_module",
+    "module_keys",
     "network_config",
     "place",
     "training_noise",
@@ -152,28 +154,37 @@ def load_module(
         FileNotFoundError: A file is absent.
         ValueError: Keys are missing, unexpected, misshapen or given twice; the message lists them.
     """
-    content = read_config(folder / "config.json", weights=WEIGHTS)
-    files = weight_files(folder, WEIGHTS)
-    with fitting(files), torch.device("meta"):
-        skeleton = built_from(folder / "config.json", lambda: kind.from_config({**content, **changes}))
-    expected = {key: tuple(value.shape) for key, value in skeleton.state_dict().items()}
-    found: dict[str, tuple[int, ...]] = {}
-    dtypes: set[str] = set()
-    twice: list[str] = []
-    for file in files:
-        for key, entry in read_header(file)[0].items():
-            if key in leave:
-                continue
-            if key in found:
-                twice.append(key)
-            found[key] = tuple(entry["shape"])
-            dtypes.add(entry["dtype"])
-    key_problems(expected, found, what=folder, twice=twice)
-    if dtype is None and len(dtypes) == 1:
-        dtype = _DTYPES.get(dtypes.pop())
-    module = kind.from_pretrained(folder, torch_dtype=dtype or torch.float32, use_safetensors=True, **changes)
+    keys, settings = _matched(kind, folder, leave, changes)
+    keys.check(folder)
+    if dtype is None and len(keys.dtypes) == 1:
+        dtype = _DTYPES.get(next(iter(keys.dtypes)))
+    if keys.wrapped:
+        module = place(keys.fill(kind.from_config(settings)), device="cpu", dtype=dtype)
+    else:
+        module = kind.from_pretrained(folder, torch_dtype=dtype or torch.float32, use_safetensors=True, **changes)
     # A copy: views of the file are not aligned as fresh tensors are, and products would differ in bits.
     return place(module, device=device).eval()
+
+
+def module_keys(kind: type[ModelMixin], folder: Path, *, leave: Sequence[str] = ()) -> Keys:
+    """What a module's files hold of what its configuration asks for, by their headers.
+
+    Raises:
+        FileNotFoundError: A file is absent.
+        ValueError: One is damaged.
+    """
+    return _matched(kind, folder, leave, {})[0]
+
+
+def _matched(
+    kind: type[ModelMixin], folder: Path, leave: Sequence[str], changes: Mapping[str, Any]
+) -> tuple[Keys, dict[str, Any]]:
+    settings = {**read_config(folder / "config.json", weights=WEIGHTS), **changes}
+    files = weight_files(folder, WEIGHTS)
+    with fitting(files), torch.device("meta"):
+        skeleton = built_from(folder / "config.json", lambda: kind.from_config(settings))
+    expected = {key: tuple(value.shape) for key, value in skeleton.state_dict().items()}
+    return match_keys(expected, files, ignored=lambda key: key in leave), settings
 
 
 def place(module: _Module, *, device: torch.device | str, dtype: torch.dtype | None = None) -> _Module:

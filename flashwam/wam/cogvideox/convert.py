@@ -15,6 +15,7 @@ from torch import Tensor
 from flashwam.core.paths import user_path
 from flashwam.data.actions import ActionNorm
 from flashwam.data.latents import ACTION_NORM
+from flashwam.lfs import refuse_pointer
 from flashwam.wam.cogvideox.action import ActionModule
 from flashwam.wam.cogvideox.checkpoint import place
 from flashwam.wam.cogvideox.config import CogVideoXConfig
@@ -135,6 +136,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     """The network's tensors by their keys without the prefix."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected VideoVLA's checkpoint, a .pt or .safetensors file")
+    refuse_pointer(path)
     if path.suffix == ".safetensors":
         content: Any = load_file(path)
     else:

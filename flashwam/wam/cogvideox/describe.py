@@ -4,10 +4,13 @@
 from pathlib import Path
 from typing import Any
 
-from flashwam.wam.cogvideox.checkpoint import PARTS, find_transformer, network_config, training_noise
+from diffusers import CogVideoXTransformer3DModel
+
+from flashwam.wam.cogvideox.checkpoint import PARTS, find_transformer, module_keys, network_config, training_noise
 from flashwam.wam.cogvideox.config import FAMILY
 from flashwam.wam.cogvideox.presets import network_name
-from flashwam.wam.weights import read_header, summary
+from flashwam.wam.soundness import nonfinite, part_problems
+from flashwam.wam.weights import read_header, some_of, summary
 
 __all__ = ["describe_checkpoint"]
 
@@ -23,6 +26,7 @@ def describe_checkpoint(path: str | Path) -> dict[str, Any]:
         ValueError: A file is damaged.
     """
     source = find_transformer(path)
+    keys = module_keys(CogVideoXTransformer3DModel, source.folder)
     network = network_config(source.origin)
     metadata: dict[str, str] = {}
     for file in source.files:
@@ -35,6 +39,7 @@ def describe_checkpoint(path: str | Path) -> dict[str, Any]:
         "layout": source.layout,
         "size": network_name(network),
         **summary(source.files),
+        "keys": keys.wrapped,
         "parts": ["transformer", *(part for part, here in parts.items() if here)],
         "missing parts": [part for part, here in parts.items() if not here],
         "streams": {
@@ -46,4 +51,5 @@ def describe_checkpoint(path: str | Path) -> dict[str, Any]:
         "network": network,
         "diffusers": source.origin.get("_diffusers_version"),
         "metadata": {key: value for key, value in metadata.items() if key != "format"},
+        "problems": some_of([*keys.problems, *nonfinite(source.files), *part_problems(source.root, PARTS)]),
     }

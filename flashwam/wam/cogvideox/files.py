@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import CogVideoXTransformer3DModel
 
 from flashwam.core.streams import StreamSpec
 from flashwam.data.actions import ActionNorm, read_norm
@@ -14,6 +15,8 @@ from flashwam.data.cameras import CameraLayout
 from flashwam.data.latents import ACTION_NORM
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.codec import CodecNote, base_checkpoint
+from flashwam.wam.cogvideox.action import ActionModule
+from flashwam.wam.cogvideox.checkpoint import WEIGHTS, module_keys
 from flashwam.wam.cogvideox.codec import CogVideoXCodec
 from flashwam.wam.cogvideox.config import FAMILY, PIXELS_PER_LATENT, CogVideoXConfig
 from flashwam.wam.cogvideox.convert import convert_videovla
@@ -24,6 +27,8 @@ from flashwam.wam.cogvideox.presets import PRESETS
 from flashwam.wam.cogvideox.presets import preset as find_preset
 from flashwam.wam.cogvideox.wam import CogVideoX
 from flashwam.wam.files import FamilyFiles
+from flashwam.wam.soundness import nonfinite
+from flashwam.wam.weights import weight_files
 
 __all__ = ["CogVideoXFiles"]
 
@@ -40,6 +45,15 @@ class CogVideoXFiles(FamilyFiles):
     def describe(self, folder: Path) -> dict[str, Any]:
         """See `FamilyFiles.describe`."""
         return describe_checkpoint(folder)
+
+    def problems(self, folder: Path) -> list[str]:
+        """See `FamilyFiles.problems`."""
+        kinds = {"transformer": CogVideoXTransformer3DModel, "action": ActionModule}
+        found = []
+        for part, kind in kinds.items():
+            found += [f"{part}: {line}" for line in module_keys(kind, folder / part).problems]
+            found += [f"{part}: {line}" for line in nonfinite(weight_files(folder / part, WEIGHTS))]
+        return found
 
     def load(
         self, folder: Path, *, preset: str | None, **options: Any

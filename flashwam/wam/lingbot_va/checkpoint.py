@@ -2,7 +2,6 @@
 """Finds a transformer in the folders it is published in, and reads it strictly: every key, no key more, every shape."""
 
 import inspect
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,19 @@ from torch import Tensor
 from flashwam.core.paths import user_path
 from flashwam.json_file import built_from
 from flashwam.tensor_file import fitting
+from flashwam.wam.keys import Keys, match_keys
 from flashwam.wam.lingbot_va.transformer import WanTransformer3DModel
-from flashwam.wam.weights import key_problems, read_config, read_header, weight_files
+from flashwam.wam.weights import read_config, weight_files
 
-__all__ = ["PARTS", "ROLES", "TransformerSource", "find_transformer", "load_transformer", "network_config"]
+__all__ = [
+    "PARTS",
+    "ROLES",
+    "TransformerSource",
+    "find_transformer",
+    "load_transformer",
+    "network_config",
+    "transformer_keys",
+]
 
 PARTS = ("vae", "text_encoder", "tokenizer")
 """Folders of a complete checkpoint beside ``transformer/``."""
@@ -28,8 +36,6 @@ ROLES = ("online_student", "target_student")
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _LEROBOT_WEIGHTS, _LEROBOT_TYPE, _LEROBOT_PREFIX = "model.safetensors", "lingbot_va", "transformer."
 _IGNORED = tuple(WanTransformer3DModel._keys_to_ignore_on_load_unexpected)
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,35 +148,35 @@ def load_transformer(
         ValueError: Keys are missing, unexpected or misshapen; the message lists them.
     """
     source = find_transformer(path, role=role)
-    files = source.files
-    with fitting(files), torch.device("meta"):
-        model = built_from(source.folder / "config.json", lambda: WanTransformer3DModel(**source.config))
-    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    found: dict[str, tuple[int, ...]] = {}
-    twice: list[str] = []
+    model, keys = _matched(source)
+    keys.check(source.folder)
     weights: dict[str, Tensor] = {}
-    for file_path in files:
-        header, _ = read_header(file_path)
+    for file_path, held in keys.files():
         with safe_open(file_path, framework="pt", device=str(device)) as file:
-            for stored, entry in sorted(header.items()):
-                key, shape = _plain(stored, source.prefix), tuple(entry["shape"])
-                if key not in expected and any(part in key for part in _IGNORED):
-                    logger.info("ignored %s of %s", stored, file_path)
-                    continue
-                if key in found:
-                    twice.append(key)
-                found[key] = shape
-                if expected.get(key) == shape:
-                    # A copy: views of the file are not aligned as fresh tensors are, and products would differ in bits.
-                    weights[key] = file.get_tensor(stored).to(dtype, copy=True)
-    key_problems(expected, found, what=source.folder, twice=twice)
+            for key, stored in held:
+                # A copy: views of the file are not aligned as fresh tensors are, and products would differ in bits.
+                weights[key] = file.get_tensor(stored).to(dtype, copy=True)
     model.load_state_dict(weights, strict=True, assign=True)
     return model.eval()
 
 
-def _plain(key: str, prefix: str) -> str:
-    """A key without its prefix; one that lacks it can be no key of the transformer and keeps its name."""
-    return key.removeprefix(prefix) if key.startswith(prefix) else f"(no prefix {prefix!r}) {key}"
+def transformer_keys(source: TransformerSource) -> Keys:
+    """What a transformer's files hold of what its configuration asks for, by their headers.
+
+    Raises:
+        FileNotFoundError: A file is absent.
+        ValueError: One is damaged.
+    """
+    return _matched(source)[1]
+
+
+def _matched(source: TransformerSource) -> tuple[WanTransformer3DModel, Keys]:
+    files = source.files
+    with fitting(files), torch.device("meta"):
+        model = built_from(source.folder / "config.json", lambda: WanTransformer3DModel(**source.config))
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    keys = match_keys(expected, files, prefix=source.prefix, ignored=lambda key: any(part in key for part in _IGNORED))
+    return model, keys
 
 
 def _diffusers(root: Path, layout: str) -> TransformerSource:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.core.paths import user_path
-from flashwam.wam.lingbot_va.checkpoint import PARTS, ROLES, TransformerSource, find_transformer
-from flashwam.wam.weights import read_header, summary
+from flashwam.wam.lingbot_va.checkpoint import PARTS, ROLES, TransformerSource, find_transformer, transformer_keys
+from flashwam.wam.soundness import nonfinite, part_problems
+from flashwam.wam.weights import read_header, some_of, summary
 
 __all__ = ["describe_checkpoint"]
 
@@ -50,7 +51,7 @@ def describe_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _describe(source: TransformerSource) -> dict[str, Any]:
-    files = source.files
+    files, keys = source.files, transformer_keys(source)
     student = source.layout == "flash-wam"
     sizes = {key: source.config.get(key) for key in ("in_channels", "action_dim")}
     known = _STUDENT if student else dict.fromkeys(_STUDENT, "velocity, the teacher's own steps")
@@ -68,7 +69,8 @@ def _describe(source: TransformerSource) -> dict[str, Any]:
         "kind": f"{'student' if student else 'teacher'} ({source.layout} layout)",
         "family": "lingbot_va",
         "layout": source.layout,
-        **summary(files, prefix=source.prefix),
+        **summary(files),
+        "keys": keys.wrapped,
         "parts": ["transformer", *(part for part, here in parts.items() if here)],
         "missing parts": [part for part, here in parts.items() if not here],
         "streams": streams,
@@ -76,4 +78,5 @@ def _describe(source: TransformerSource) -> dict[str, Any]:
         "network": {key: value for key, value in source.config.items() if key != "attn_mode"},
         "diffusers": source.origin.get("_diffusers_version"),
         "metadata": {key: value for key, value in metadata.items() if key != "format"},
+        "problems": some_of([*keys.problems, *nonfinite(files), *part_problems(source.root, PARTS)]),
     }

@@ -13,7 +13,7 @@ from flashwam.data.cameras import CameraLayout
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.codec import CodecNote, base_checkpoint
 from flashwam.wam.files import FamilyFiles
-from flashwam.wam.lingbot_va.checkpoint import find_transformer
+from flashwam.wam.lingbot_va.checkpoint import find_transformer, transformer_keys
 from flashwam.wam.lingbot_va.codec import LingBotCodec
 from flashwam.wam.lingbot_va.config import FAMILY
 from flashwam.wam.lingbot_va.describe import describe_checkpoint
@@ -24,6 +24,7 @@ from flashwam.wam.lingbot_va.presets import PRESETS
 from flashwam.wam.lingbot_va.presets import preset as find_preset
 from flashwam.wam.lingbot_va.settings import says_how
 from flashwam.wam.lingbot_va.wam import LingBotVA
+from flashwam.wam.soundness import nonfinite
 
 __all__ = ["LingBotFiles"]
 
@@ -41,6 +42,11 @@ class LingBotFiles(FamilyFiles):
     def describe(self, folder: Path) -> dict[str, Any]:
         """See `FamilyFiles.describe`."""
         return describe_checkpoint(folder)
+
+    def problems(self, folder: Path) -> list[str]:
+        """See `FamilyFiles.problems`."""
+        source = find_transformer(folder)
+        return [*transformer_keys(source).problems, *nonfinite(source.files)]
 
     def says_how(self, folder: Path) -> bool:
         """See `FamilyFiles.says_how`."""

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is wrong with the weights of a folder, found without making a model of them."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from flashwam.wam.weights import read_header, weight_files
+
+__all__ = ["PART_WEIGHTS", "nonfinite", "part_problems"]
+
+PART_WEIGHTS = {"vae": "diffusion_pytorch_model.safetensors", "text_encoder": "model.safetensors"}
+"""Folder of a checkpoint -> name of the weights in it."""
+
+# Bits of a number -> those of its exponent, which are all set in what is not finite.
+_EXPONENTS: Mapping[str, tuple[str, int]] = {
+    "BF16": ("<u2", 0x7F80),
+    "F16": ("<u2", 0x7C00),
+    "F32": ("<u4", 0x7F800000),
+    "F64": ("<u8", 0x7FF0000000000000),
+}
+_WHOLE = 4 * 2**30
+_PIECE = 2**22
+
+
+def part_problems(root: Path, parts: Sequence[str]) -> list[str]:
+    """Of the parts of a checkpoint beside its network: what is missing, damaged, a pointer or not finite.
+
+    Args:
+        root: The checkpoint.
+        parts: Their folders; those that hold no weights are passed over.
+    """
+    problems = []
+    for part in parts:
+        folder, name = root / part, PART_WEIGHTS.get(part)
+        if name is None or not folder.is_dir():
+            continue
+        try:
+            files = weight_files(folder, name)
+            problems += [f"{part}: {each}" for each in _of_index(folder / f"{name}.index.json", files)]
+            problems += [f"{part}: {each}" for each in nonfinite(files)]
+        except (ValueError, OSError) as error:
+            problems.append(f"{part}: {error}")
+    return problems
+
+
+def nonfinite(files: Sequence[Path]) -> list[str]:
+    """A line for every tensor with NaN or infinite values; of more than 4 GiB only the head of each is read."""
+    whole = sum(file.stat().st_size for file in files) <= _WHOLE
+    return [line for file in files for line in _nonfinite(file, whole)]
+
+
+def _nonfinite(file: Path, whole: bool) -> Iterator[str]:
+    header, _ = read_header(file)
+    with file.open("rb") as stream:
+        begin = 8 + int.from_bytes(stream.read(8), "little")
+        for key, entry in header.items():
+            kind, exponent = _EXPONENTS.get(entry["dtype"], (None, 0))
+            if kind is None:
+                continue
+            at, end = (begin + offset for offset in entry["data_offsets"])
+            stream.seek(at)
+            count = 0
+            for _ in range(at, end if whole else min(end, at + _PIECE), _PIECE):
+                bits = np.frombuffer(stream.read(min(_PIECE, end - stream.tell())), kind)
+                count += int(((bits & exponent) == exponent).sum())
+            if count:
+                yield f"{key} in {file.name} has {count:,} value(s) that are NaN or infinite"
+
+
+def _of_index(index: Path, files: Sequence[Path]) -> list[str]:
+    """What an index says of its files and they do not hold."""
+    if not index.is_file():
+        return []
+    told = json.loads(index.read_text())["weight_map"]
+    held = {file.name: read_header(file)[0] for file in files}
+    return [f"{name} lacks {key}, which its index names" for key, name in told.items() if key not in held[name]]
