@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status or 0
     except KeyboardInterrupt as stop:
         if os.environ.get("RANK", "0") == "0":
-            print(f"\n{stop or _STOPPED}", file=sys.stderr)
+            print(f"\n{str(stop) or _STOPPED}", file=sys.stderr)
         # A training that stopped of itself says by which signal.
         return getattr(stop, "status", INTERRUPTED)
     except BrokenPipeError:
