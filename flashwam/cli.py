@@ -369,6 +369,9 @@ of its own. GET /healthz answers OK; GET /metrics gives sessions and latency per
         "--max-message-mib", type=_positive, default=128, metavar="N", help="longest message (default: 128)"
     )
     parser.add_argument(
+        "--max-prompt-characters", type=_positive, default=8192, metavar="N", help="longest prompt (default: 8192)"
+    )
+    parser.add_argument(
         "--idle-seconds", type=_positive, default=600, metavar="N", help="ends silent sessions (default: 600)"
     )
     _add_trust(parser)
@@ -598,6 +601,7 @@ def _run_serve(arguments: argparse.Namespace) -> None:
         port=arguments.port,
         token=_token(arguments.token_file),
         max_message_bytes=arguments.max_message_mib * 2**20,
+        max_prompt_characters=arguments.max_prompt_characters,
         idle_seconds=arguments.idle_seconds,
         max_sessions=arguments.max_sessions,
     )

@@ -30,6 +30,7 @@ from flashwam.data.latents import EMPTY_TEXT, save_tensors
 from flashwam.data.preflight import ActionRules, inspect
 from flashwam.data.raw import RawEpisode, list_episodes
 from flashwam.data.segments import select_repos
+from flashwam.data.text import say_cut
 
 __all__ = ["Conversion", "ConversionPlan", "convert"]
 
@@ -265,6 +266,8 @@ def _start(plan: ConversionPlan, make_encoders: Callable[[], Encoders]) -> None:
     global _converter
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    # What there is to say of prompts, the caller said when it prepared them.
+    logging.getLogger(say_cut.__module__).setLevel(logging.ERROR)
     threading.Thread(target=_end_with_caller, daemon=True).start()
     _converter = EpisodeConverter(plan, make_encoders())
 

@@ -118,4 +118,14 @@ def frame_encoders(folder: Path | str) -> Encoders:
         latents = model.raw_encode(pixels.transpose(0, 1))
         return ((latents - model.mean[:, None, None]) / model.std[:, None, None]).transpose(0, 1)
 
-    return Encoders(video=video, text=encode_text, pictures_per_frame=1, name=f"frame autoencoder {fingerprint(model)}")
+    def prepare(prompts: Sequence[str]) -> None:
+        for prompt in prompts:
+            encode_text(prompt)
+
+    return Encoders(
+        video=video,
+        text=encode_text,
+        pictures_per_frame=1,
+        name=f"frame autoencoder {fingerprint(model)}",
+        prepare=prepare,
+    )

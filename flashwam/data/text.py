@@ -6,16 +6,50 @@ the last, zero rows after that, so that a UMT5 embedding can take its place. The
 """
 
 import hashlib
+import logging
 import re
+from itertools import islice
 
 import torch
 from torch import Tensor
 
-__all__ = ["TEXT_LENGTH", "TEXT_WIDTH", "encode_text"]
+__all__ = ["TEXT_LENGTH", "TEXT_WIDTH", "encode_text", "say_cut"]
+
+logger = logging.getLogger(__name__)
 
 TEXT_LENGTH = 8
 TEXT_WIDTH = 32
 _END = "</s>"
+_WORD = re.compile(r"[a-z0-9]+")
+_MOST_SAID = 10_000
+_said: set[bytes] = set()
+
+
+def say_cut(prompt: str, *, has: int, used: int, what: str = "tokens") -> None:
+    """Warns, once per prompt and process, that a text encoder takes no more than the beginning of a prompt.
+
+    Args:
+        prompt: As it was given.
+        has: Its tokens.
+        used: How many of them are encoded; nothing is said where that is all.
+        what: What is counted.
+    """
+    if has <= used:
+        return
+    key = hashlib.sha256(f"{has} {used} {prompt}".encode("utf-8", "replace")).digest()
+    if key in _said:
+        return
+    if len(_said) >= _MOST_SAID:
+        _said.clear()
+    _said.add(key)
+    logger.warning(
+        "a prompt has %d %s and the text encoder takes %d: the rest is cut off, and prompts that differ only there are "
+        "one to the model (%r)",
+        has,
+        what,
+        used,
+        prompt if len(prompt) <= 60 else f"{prompt[:60]}...",
+    )
 
 
 def _word_vector(word: str, width: int) -> list[float]:
@@ -28,7 +62,7 @@ def _word_vector(word: str, width: int) -> list[float]:
 
 
 def encode_text(prompt: str, *, length: int = TEXT_LENGTH, width: int = TEXT_WIDTH) -> Tensor:
-    """Embeds a prompt: case and punctuation do not matter, words beyond `length` - 1 are cut off.
+    """Embeds a prompt: case and punctuation do not matter, words beyond `length` - 1 are cut off, which is said.
 
     Args:
         prompt: The instruction; "" gives the null embedding that guidance uses.
@@ -38,7 +72,10 @@ def encode_text(prompt: str, *, length: int = TEXT_LENGTH, width: int = TEXT_WID
     Returns:
         float32 [length, width] of -1, 1, and zero rows after the end mark.
     """
-    words = [*re.findall(r"[a-z0-9]+", prompt.lower())[: length - 1], _END]
+    found = (match[0] for match in _WORD.finditer(prompt.lower()))
+    words = list(islice(found, length - 1))
+    say_cut(prompt, has=len(words) + sum(1 for _ in found), used=length - 1, what="words")
+    words.append(_END)
     out = torch.zeros(length, width)
     out[: len(words)] = torch.tensor([_word_vector(word, width) for word in words])
     return out

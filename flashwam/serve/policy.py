@@ -26,11 +26,27 @@ from flashwam.student import load_wam, model_folder
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.files import files_for_preset, files_of_codec, files_that_say_how
 
-__all__ = ["FrameCodec", "ObservationCodec", "PolicySession", "ServedModel", "describe_sampling", "load_served"]
+__all__ = [
+    "MOST_PROMPT",
+    "FrameCodec",
+    "LongPromptError",
+    "ObservationCodec",
+    "PolicySession",
+    "ServedModel",
+    "describe_sampling",
+    "load_served",
+]
+
+MOST_PROMPT = 8192
+"""Characters of a prompt; released text encoders take 226 or 512 tokens."""
 
 Observation = Mapping[str, Any]
 """Camera name -> uint8 [height, width, 3], and "observation.<name>", float [numbers], for each of the model's senses;
 other keys are ignored."""
+
+
+class LongPromptError(ValueError):
+    """A prompt is longer than a session takes."""
 
 
 class ObservationCodec(Protocol):
@@ -220,12 +236,14 @@ class PolicySession:
 
     Args:
         model: Shared with other sessions; nothing of it is changed.
+        most_prompt: Characters of a prompt.
 
     Attributes:
         stages: Stage -> milliseconds spent on it by the latest request.
     """
 
-    def __init__(self, model: ServedModel) -> None:
+    def __init__(self, model: ServedModel, *, most_prompt: int = MOST_PROMPT) -> None:
+        self._most_prompt = most_prompt
         self.stages: dict[str, float] = {}
         self._model = model
         self._device = next(model.wam.parameters()).device
@@ -265,10 +283,18 @@ class PolicySession:
             prompt: The instruction. As at the original's server, a reset without one is answered, and the chunk that is
                 then asked for is not.
             seed: Of the noise, 0 to 2**63 - 1; drawn anew if None.
+
+        Raises:
+            LongPromptError: the prompt is too long; the episode before is over, and the next may begin.
+            ValueError: it is no text, or the seed none.
         """
         self._forget()
         if prompt is not None and not isinstance(prompt, str):
             raise ValueError(f"reset needs a prompt, which is text; got {type(prompt).__name__}")
+        if prompt is not None and len(prompt) > self._most_prompt:
+            raise LongPromptError(
+                f"a prompt may have {self._most_prompt} characters, this one has {len(prompt)}: reset with fewer"
+            )
         self._generator = torch.Generator()
         if seed is None:
             self._generator.seed()

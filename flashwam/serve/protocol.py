@@ -152,5 +152,6 @@ def _check(message: Any) -> None:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    # Only as much of a long one is looked at as is shown.
+    text = repr(value[:61] if isinstance(value, (str, bytes, list)) else value)
     return text if len(text) <= 60 else f"{text[:60]}..."

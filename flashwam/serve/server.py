@@ -2,8 +2,9 @@
 """The policy server: one session per connection, weights shared, one request computed at a time.
 
 A request that cannot be answered gets a text frame that names the error, then close code 1011; other sessions notice
-nothing. Where the model drew what no robot may do, the text frame comes alone, and the session can be reset. Inference
-runs in a single worker thread, so that the event loop stays free for health checks and time-outs.
+nothing. Where the model drew what no robot may do, or a prompt is too long, the text frame comes alone, and the session
+can be reset. Inference runs in a single worker thread, so that the event loop stays free for health checks and
+time-outs.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from typing import Any
 
 from flashwam.core.checks import UnsoundError
 from flashwam.serve.latency import LatencyLog
-from flashwam.serve.policy import PolicySession, ServedModel
+from flashwam.serve.policy import MOST_PROMPT, LongPromptError, PolicySession, ServedModel
 from flashwam.serve.protocol import pack, unpack
 
 __all__ = ["PolicyServer", "ServerOptions", "serve", "serving"]
@@ -38,6 +39,7 @@ DEFAULT_PORT = 29536
 
 _SCHEMES = ("Bearer", "Api-Key")
 _GRACE = 5.0
+_LONGEST_TEXT = 1000
 _INTERNAL_ERROR, _GOING_AWAY, _POLICY_VIOLATION, _TRY_LATER = 1011, 1001, 1008, 1013
 _PATH = re.compile(r"(?<!\w)(?:[A-Za-z]:)?[\\/](?:[^\s'\"\\/:]+[\\/])*[^\s'\"\\/:]+")
 
@@ -52,6 +54,7 @@ class ServerOptions:
         token: What a client must send as "Authorization: Bearer <token>", or "Api-Key <token>" as LingBot-VA's and
             openpi's clients do; None admits everyone who connects.
         max_message_bytes: Longer messages end their session.
+        max_prompt_characters: Longer prompts are refused; their session can be reset with a shorter one.
         idle_seconds: A session that sends nothing for so long is ended.
         max_sessions: Further connections are turned away.
     """
@@ -60,13 +63,14 @@ class ServerOptions:
     port: int = DEFAULT_PORT
     token: str | None = None
     max_message_bytes: int = 128 * 2**20
+    max_prompt_characters: int = MOST_PROMPT
     idle_seconds: float = 600.0
     max_sessions: int = 16
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
             raise ValueError(f"port must be 0 to 65535; got {self.port}")
-        for key in ("max_message_bytes", "idle_seconds", "max_sessions"):
+        for key in ("max_message_bytes", "max_prompt_characters", "idle_seconds", "max_sessions"):
             if getattr(self, key) <= 0:
                 raise ValueError(f"{key} must be positive; got {getattr(self, key)}")
         if self.token is not None and (not self.token.isascii() or not self.token or " " in self.token):
@@ -219,7 +223,7 @@ class PolicyServer:
                 logger.info("%s  %s", name, line)
 
     async def _requests(self, connection: Any, name: str, own: LatencyLog) -> None:
-        session = PolicySession(self.model)
+        session = PolicySession(self.model, most_prompt=self.options.max_prompt_characters)
         loop = asyncio.get_running_loop()
         previous: float | None = None
         while (message := await self._receive(connection)) is not None:
@@ -233,7 +237,7 @@ class PolicyServer:
                 self._unsound += isinstance(error, UnsoundError)
                 _log_failure(name, error)
                 await self._send(connection, _told(error))
-                if isinstance(error, UnsoundError):
+                if isinstance(error, (UnsoundError, LongPromptError)):
                     continue
                 await connection.close(_INTERNAL_ERROR, "the request failed")
                 return
@@ -372,7 +376,8 @@ def _answer(
 def _told(error: Exception) -> str:
     """What a client may know of an error: the sender's own mistakes, without this machine's paths."""
     if isinstance(error, (ValueError, TypeError)):
-        return f"{type(error).__name__}: {_PATH.sub('<path>', str(error))}"
+        # What a client sent may be quoted at any length.
+        return f"{type(error).__name__}: {_PATH.sub('<path>', str(error)[:_LONGEST_TEXT])}"
     return f"{type(error).__name__}: the server failed; its log says why"
 
 
@@ -380,7 +385,7 @@ def _log_failure(name: str, error: Exception) -> None:
     if isinstance(error, UnsoundError):
         logger.error("%s: nothing was sent: %s", name, error)
     elif isinstance(error, (ValueError, TypeError)):
-        logger.info("%s failed: %s", name, error)
+        logger.info("%s failed: %s", name, str(error)[:_LONGEST_TEXT])
         logger.debug("%s failed", name, exc_info=error)
     else:
         logger.error("%s failed", name, exc_info=error)

@@ -15,11 +15,12 @@ from threading import get_ident
 from typing import Protocol
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from flashwam.core.paths import cache_folder, user_path
+from flashwam.data.text import say_cut
 from flashwam.json_file import read_mapping
 from flashwam.wam.t5 import WEIGHTS, tokenizer_file
 from flashwam.wam.weights import digest, samples
@@ -39,6 +40,9 @@ class TextEncoder(Protocol):
 
     def encode(self, prompt: str) -> Tensor:
         """A cleaned prompt -> [L, D], on the CPU."""
+
+    def count(self, prompt: str) -> int:
+        """Tokens of a cleaned prompt, those beyond L too."""
 
 
 class PromptCache(ABC):
@@ -132,7 +136,7 @@ class PromptCache(ABC):
         path = self.path(prompt)
         if _is_file(path):
             try:
-                return load_file(path)["embedding"]
+                return self._load(path, prompt)
             except (SafetensorError, KeyError, OSError) as error:
                 if not self._own or self._checkpoint is None:
                     raise ValueError(f"{path} is damaged ({error}); remove it and embed the prompt again") from error
@@ -169,6 +173,15 @@ class PromptCache(ABC):
         key = hashlib.sha256(f"{self._fingerprint}\n{self.clean(prompt)}".encode()).hexdigest()
         return f"{key}.safetensors"
 
+    def _load(self, path: Path, prompt: str) -> Tensor:
+        """An embedding from its file, which also says how long its prompt was."""
+        with safe_open(path, framework="pt") as file:
+            tokens = (file.metadata() or {}).get("tokens", "")
+            embedding = file.get_tensor("embedding")
+        if tokens.isdecimal() and len(tokens) < 10:
+            say_cut(self.clean(prompt), has=int(tokens), used=self._length)
+        return embedding
+
     def _keep(self, name: str, embedding: Tensor, prompt: str) -> bool:
         """Writes an embedding; whether it could be. A folder that the user named must be writable."""
         if self._kept is None:
@@ -177,7 +190,9 @@ class PromptCache(ABC):
             self._kept.mkdir(parents=True, exist_ok=True)
             if not (self._kept / _OWNER).is_file():
                 _write(self._kept / _OWNER, json.dumps({"fingerprint": self._fingerprint}).encode())
-            _write(self._kept / name, save({"embedding": embedding}, metadata={"prompt": self.clean(prompt)}))
+            clean = self.clean(prompt)
+            about = {"prompt": clean, "tokens": str(self._encoder.count(clean))}
+            _write(self._kept / name, save({"embedding": embedding}, metadata=about))
         except OSError as error:
             if not self._own:
                 raise

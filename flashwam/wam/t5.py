@@ -14,12 +14,21 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from flashwam.data.text import say_cut
 from flashwam.json_file import built_from, read_mapping
 from flashwam.lfs import refuse_pointer
 from flashwam.tensor_file import fitting
 from flashwam.wam.weights import key_problems, read_header, weight_files
 
-__all__ = ["WEIGHTS", "check_dtype", "load_encoder", "load_tokenizer", "read_text_config", "tokenizer_file"]
+__all__ = [
+    "WEIGHTS",
+    "check_dtype",
+    "load_encoder",
+    "load_tokenizer",
+    "read_text_config",
+    "token_ids",
+    "tokenizer_file",
+]
 
 WEIGHTS = "model.safetensors"
 _NAMES = ("shared.weight", "encoder.embed_tokens.weight")
@@ -126,13 +135,19 @@ def tokenizer_file(folder: Path, names: tuple[str, ...] = _TOKENIZERS) -> Path:
     )
 
 
-def load_tokenizer(path: Path, config: Any, *, length: int) -> Any:
-    """A `tokenizers.Tokenizer` that ends every prompt with the end mark, cuts at `length` and does not pad.
+def token_ids(tokenizer: Any, prompt: str, *, length: int) -> list[int]:
+    """Token ids of a prompt, the end mark last; what lies beyond `length` is cut off, and said."""
+    ids = tokenizer.encode(prompt).ids
+    say_cut(prompt, has=len(ids), used=length)
+    return ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]
+
+
+def load_tokenizer(path: Path, config: Any) -> Any:
+    """A `tokenizers.Tokenizer` that ends every prompt with the end mark, and neither cuts nor pads.
 
     Args:
         path: ``tokenizer.json``, or SentencePiece's ``spiece.model``, which transformers reads.
         config: Of the encoder it belongs to.
-        length: Most tokens, the end mark included.
 
     Raises:
         ImportError: SentencePiece's file cannot be read without its package.
@@ -145,7 +160,7 @@ def load_tokenizer(path: Path, config: Any, *, length: int) -> Any:
     else:
         tokenizer = _from_sentencepiece(path)
     tokenizer.no_padding()
-    tokenizer.enable_truncation(length)
+    tokenizer.no_truncation()
     end = config.eos_token_id
     if tokenizer.encode("").ids != [end]:
         raise ValueError(

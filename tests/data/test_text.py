@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+import logging
+
+import pytest
 import torch
 
-from flashwam.data.text import encode_text
+from flashwam.data.text import encode_text, say_cut
 
 
 def test_rows_are_words_and_an_end_mark():
@@ -25,3 +28,23 @@ def test_embedding_never_changes():
 
 def test_long_prompts_keep_the_end_mark():
     assert torch.equal(encode_text("a b c d e f g h i j")[7], encode_text("")[0])
+
+
+def test_what_is_cut_off_is_said_once_a_prompt_with_both_counts(caplog):
+    caplog.set_level(logging.WARNING)
+    for _ in range(3):
+        encode_text("one two three four five six seven")
+        encode_text("once one two three four five six seven, eight!")
+        encode_text("twice one two three four five six seven, eight! " * 1000)
+    said = [record.getMessage() for record in caplog.records]
+    assert [text.partition(":")[0] for text in said] == [
+        "a prompt has 9 words and the text encoder takes 7",
+        "a prompt has 9000 words and the text encoder takes 7",
+    ]
+    assert max(map(len, said)) < 300
+
+
+@pytest.mark.parametrize(("has", "used"), [(3, 4), (4, 4)])
+def test_a_prompt_that_fits_is_not_spoken_of(caplog, has, used):
+    say_cut(f"fits {has}", has=has, used=used)
+    assert not caplog.records

@@ -316,6 +316,47 @@ def test_an_oversize_message_ends_its_session_alone(server):
         other.reset("")
 
 
+def test_a_prompt_that_is_too_long_is_refused_and_its_session_goes_on(model, episode, monkeypatch):
+    encoded = []
+    monkeypatch.setattr(
+        FrameCodec, "text", lambda self, prompt: encoded.append(prompt) or self._codec.text(prompt)[None]
+    )
+    prompt, observations = episode(5)
+    options = ServerOptions(port=0, max_prompt_characters=40)
+    with serving(model, options) as server, PolicyClient(server.url) as client, PolicyClient(server.url) as other:
+        other.reset(prompt, seed=5)
+        client.reset(prompt, seed=5)
+        expected = client.infer(observations[0])
+        for long in ("x" * 41, "\u00e9" * 10**6, "word " * 10**6):
+            with pytest.raises(RuntimeError, match=f"a prompt may have 40 characters, this one has {len(long)}"):
+                client.reset(long)
+        client.reset(prompt.ljust(40), seed=5)
+        for session in (client, other):
+            assert_array_equal(session.infer(observations[0]), expected)
+        assert server.metrics()["sessions"] == {"open": 2, "served": 2, "failed": 3}
+        with pytest.raises(RuntimeError, match="40 characters"):
+            client.reset("x" * 41)
+        # The episode before is over: what comes next must not act out another instruction.
+        with pytest.raises(RuntimeError, match="send reset with a prompt first"):
+            client.infer(observations[0])
+    assert max(map(len, encoded)) == 40
+
+
+def test_errors_are_told_in_brief(server):
+    for request in (
+        {"reset": True, "prompt": {b"__ndarray__": True, b"dtype": "<" * 10**5}},
+        {"reset": True, "prompt": "", "seed": {"x" * 10**5: 1}},
+        {"reset": [1] * 4000},
+        {"obs": "y" * 10**5},
+    ):
+        with connect(server.url) as connection:
+            connection.recv()
+            connection.send(msgpack.packb(request))
+            (text,), code, _ = closing(connection)
+        assert len(text) < 1100
+        assert code == 1011
+
+
 def test_a_silent_session_is_ended(model):
     with serving(model, ServerOptions(port=0, idle_seconds=0.3)) as server:
         with connect(server.url) as connection:

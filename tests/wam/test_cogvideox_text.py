@@ -108,3 +108,13 @@ def test_the_released_tokenizers_own_format(tmp_path: Path) -> None:
     reference = sentencepiece.SentencePieceProcessor(str(path))
     for prompt in ("open the drawer", "Put  the CUP, on the stove!", ""):
         assert tokenizer.encode(prompt).ids == [*reference.encode(prompt), 1]
+
+
+def test_tokens_that_are_cut_off_are_said_once(checkpoint, caplog):
+    encoder = T5(checkpoint, dtype=torch.float32, length=8)
+    for _ in range(2):
+        encoder.encode("open " * 5 + "shut")
+        encoder.encode("shut " * 30 + "open")
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "a prompt has 32 tokens and the text encoder takes 8"
+    ]

@@ -17,6 +17,7 @@ from tokenizers import processors
 from torch import Tensor
 from torch.testing import assert_close
 
+from flashwam.data import text
 from flashwam.wam import weights
 from flashwam.wam.lingbot_va import prompts
 from flashwam.wam.lingbot_va.encoders import wan_encoders
@@ -335,3 +336,25 @@ def test_encoders_of_a_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
     AutoencoderKLWan(**small).save_pretrained(checkpoint / "vae")
     (tmp_path / "away").rename(checkpoint / "text_encoder" / "model.safetensors")
     assert wan_encoders(checkpoint, dtype=torch.float32)["name"] != encoders["name"]
+
+
+def test_a_prompt_that_is_cut_says_so_when_it_is_embedded_and_when_it_is_read_again(
+    checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = "put the cup on the stove " * 7
+
+    def said() -> list[str]:
+        text._said.clear()
+        caplog.clear()
+        cache = PromptEncoder(tmp_path / "kept", checkpoint=checkpoint, dtype=torch.float32, length=ROWS)
+        for _ in range(2):
+            assert torch.equal(cache.encode(long + "open the drawer"), cache.encode(long))
+            cache.encode("open the drawer")
+        return [record.getMessage().partition(":")[0] for record in caplog.records]
+
+    counts = [
+        "a prompt has 46 tokens and the text encoder takes 24",
+        "a prompt has 43 tokens and the text encoder takes 24",
+    ]
+    assert said() == counts
+    assert said() == counts

@@ -56,12 +56,16 @@ class T5:
     @cached_property
     def _tokenizer(self) -> Any:
         path = t5.tokenizer_file(self._folder / "tokenizer")
-        return t5.load_tokenizer(path, self.model.config, length=self.length)
+        return t5.load_tokenizer(path, self.model.config)
 
     def tokens(self, prompt: str) -> list[int]:
         """Token ids of a prompt, the end mark and the padding behind them: as many as `length`."""
-        ids = self._tokenizer.encode(prompt).ids
+        ids = t5.token_ids(self._tokenizer, prompt, length=self.length)
         return ids + [self.model.config.pad_token_id] * (self.length - len(ids))
+
+    def count(self, prompt: str) -> int:
+        """Tokens of a prompt, the end mark among them, before it is cut."""
+        return len(self._tokenizer.encode(prompt).ids)
 
     @torch.no_grad()
     def encode(self, prompt: str) -> Tensor:

@@ -59,11 +59,15 @@ class Umt5:
         self.length = length
         self.model = t5.load_encoder(checkpoint / "text_encoder", kind="umt5", dtype=dtype, device=device)
         path = t5.tokenizer_file(checkpoint / "tokenizer", TOKENIZER)
-        self._tokenizer = t5.load_tokenizer(path, self.model.config, length=length)
+        self._tokenizer = t5.load_tokenizer(path, self.model.config)
 
     def tokens(self, prompt: str) -> list[int]:
         """Token ids of a cleaned prompt, the end mark last, at most `length`."""
-        return self._tokenizer.encode(prompt).ids
+        return t5.token_ids(self._tokenizer, prompt, length=self.length)
+
+    def count(self, prompt: str) -> int:
+        """Tokens of a prompt, the end mark among them, before it is cut."""
+        return len(self._tokenizer.encode(prompt).ids)
 
     @torch.no_grad()
     def encode(self, prompt: str) -> Tensor:
