@@ -153,6 +153,15 @@ def _add_recipe(parser: argparse.ArgumentParser, *, run_dir: bool = True) -> Non
     _add_trust(parser)
     if run_dir:
         parser.add_argument("--run-dir", type=_path, metavar="DIR", help="folder of the run (default: runs/<name>)")
+        parser.add_argument(
+            "--accept-changed-inputs",
+            action="store_true",
+            help="go on with a run although its data, teacher or autoencoder are not those that it began with",
+        )
+
+
+def _accept(arguments: argparse.Namespace) -> dict[str, bool]:
+    return {"accept_changed_inputs": arguments.accept_changed_inputs}
 
 
 def _add_trust(parser: argparse.ArgumentParser) -> None:
@@ -547,14 +556,14 @@ def _run_train(arguments: argparse.Namespace) -> None:
     if recipe := _loaded(arguments, "train"):
         from flashwam.pipeline import train
 
-        print(f"teacher: {train(recipe, run_dir=arguments.run_dir, **_trust(arguments))}")
+        print(f"teacher: {train(recipe, run_dir=arguments.run_dir, **_accept(arguments), **_trust(arguments))}")
 
 
 def _run_distill(arguments: argparse.Namespace) -> None:
     if recipe := _loaded(arguments, "distill"):
         from flashwam.pipeline import distill
 
-        print(f"student: {distill(recipe, run_dir=arguments.run_dir, **_trust(arguments))}")
+        print(f"student: {distill(recipe, run_dir=arguments.run_dir, **_accept(arguments), **_trust(arguments))}")
 
 
 def _run_evaluate(arguments: argparse.Namespace) -> None:

@@ -23,6 +23,8 @@ __all__ = ["differences", "find_recipe", "load_recipe", "prepare_run", "read_ove
 EXTENDS = "extends"
 RECIPE_FILE = "recipe.yaml"
 PROVENANCE_FILE = "provenance.json"
+INPUTS_FILE = "inputs.json"
+_MOVABLE = ("data.root", "wam.pretrained", "autoencoder.pretrained", "train.init", "distill.init")
 _SHOWN = 200
 _SHIPPED = (Path(__file__).resolve().parents[1] / "recipes", Path(sys.prefix) / "share" / "flashwam" / "recipes")
 
@@ -155,8 +157,11 @@ def prepare_run(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
                 f"{folder} holds a run of another recipe, and runs are never overwritten; it names "
                 f"{', '.join(sorted(foreign))}. Give another --run-dir or name=..., or delete the folder."
             )
-        # A run may be moved, so where it lies is no difference.
+        # A run may be moved, so where it lies is no difference; nor is where its inputs lie, once their content is
+        # noted there.
         changed = differences(load_recipe(kept), recipe, ignore=("run_dir",))
+        if (folder / INPUTS_FILE).is_file():
+            changed = {k: pair for k, pair in changed.items() if k not in _MOVABLE or None in pair}
         if changed:
             listed = "".join(f"\n  {key}: {old!r} there, {new!r} now" for key, (old, new) in changed.items())
             raise ValueError(

@@ -2,6 +2,7 @@
 """The verbs of the command line as functions: collect, convert, check, train, distill, evaluate."""
 
 import json
+import os
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from flashwam.data.autoencoder import train_autoencoder
 from flashwam.data.codec import CODEC_FILE, Codec
 from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.episodes import atomic_write
+from flashwam.data.fingerprint import files_fingerprint, tensors_fingerprint
 from flashwam.data.latents import ACTION_NORM, encode_latents
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.data.pixels import PixelAutoencoder, load_autoencoder
@@ -24,6 +26,7 @@ from flashwam.distillation.setup import Setup
 from flashwam.distillation.trainer import Source
 from flashwam.distillation.trainer import train as run_training
 from flashwam.evaluation import evaluate
+from flashwam.inputs import check_inputs
 from flashwam.norms import action_norm, refuse_other_norm, say_norm
 from flashwam.recipe import LoopConfig, Recipe
 from flashwam.schema import plain
@@ -35,6 +38,8 @@ from flashwam.wam.base import WorldActionModel
 from flashwam.wam.files import files_of
 
 __all__ = ["check", "collect", "convert", "dataset", "distill", "evaluate", "prepare_data", "train"]
+
+_AUTOENCODER_FILES = (".json", ".safetensors", ".bin", ".pt", ".pth")
 
 
 def check(recipe: Recipe) -> tuple[int, dict[str, str]]:
@@ -140,6 +145,7 @@ def _run(
     *,
     teacher: WorldActionModel | None = None,
     source: Source | None = None,
+    accept_changed_inputs: bool,
     info: dict[str, Any],
 ) -> Path:
     beside = None
@@ -148,6 +154,10 @@ def _run(
         beside = _codec_writer(recipe, student) if codec is None else codec.save
     if isinstance(source, SegmentDataset):
         _check_shapes(source, student)
+    accepted: list[dict[str, Any]] = []
+    if os.environ.get("RANK", "0") == "0" and not (run_dir / find_method(loop.method).result).exists():
+        inputs = _inputs(recipe, loop, source, codec, teacher=teacher, student=student)
+        accepted = check_inputs(run_dir, inputs, accept=accept_changed_inputs)
     set_precision(loop, student, teacher)
     method = make_method(loop, recipe.streams, student, teacher=teacher, seed=recipe.seed)
     return run_training(
@@ -156,9 +166,41 @@ def _run(
         loop,
         run_dir=run_dir,
         seed=recipe.seed,
-        info={"name": recipe.name, "recipe": plain(recipe), **info},
+        info={
+            "name": recipe.name,
+            "recipe": plain(recipe),
+            **info,
+            **({"accepted_changes": accepted} if accepted else {}),
+        },
         beside=beside,
     )
+
+
+def _inputs(
+    recipe: Recipe,
+    loop: LoopConfig,
+    source: Source,
+    codec: Codec | None,
+    *,
+    teacher: WorldActionModel | None,
+    student: WorldActionModel,
+) -> dict[str, str]:
+    """What a run learns from, as it is now -> its fingerprint. Weights that are drawn anew are no input."""
+    found: dict[str, str] = {}
+    if (fingerprint := getattr(source, "fingerprint", None)) is not None:
+        found["data (data.root)"] = fingerprint()
+    if teacher is not None:
+        found["teacher (wam.pretrained)"] = tensors_fingerprint(teacher.state_dict())
+    elif recipe.wam.pretrained is not None:
+        found["model (wam.pretrained)"] = tensors_fingerprint(student.state_dict())
+    if loop.init is not None and student is not teacher:
+        found["initial weights (init)"] = tensors_fingerprint(student.state_dict())
+    if codec is not None:
+        found["autoencoder"] = tensors_fingerprint(codec.autoencoder.state_dict())
+    elif recipe.wam.pretrained is not None and (vae := Path(recipe.wam.pretrained) / "vae").is_dir():
+        files = [path for path in vae.rglob("*") if path.suffix in _AUTOENCODER_FILES and path.is_file()]
+        found["autoencoder (vae/ of wam.pretrained)"] = files_fingerprint(files, base=vae)
+    return found
 
 
 def _setup(recipe: Recipe, loop: LoopConfig) -> Setup:
@@ -212,7 +254,12 @@ def _codec_writer(recipe: Recipe, model: WorldActionModel) -> Callable[[Path], N
 
 
 def train(
-    recipe: Recipe, *, run_dir: str | Path | None = None, source: Source | None = None, trust: bool = False
+    recipe: Recipe,
+    *,
+    run_dir: str | Path | None = None,
+    source: Source | None = None,
+    trust: bool = False,
+    accept_changed_inputs: bool = False,
 ) -> Path:
     """Trains a teacher, from data on; continues where an earlier call was stopped.
 
@@ -223,13 +270,15 @@ def train(
             beside the model.
         trust: Import the classes that the files of models it begins from name beside ours, and run their code. What
             the recipe names itself is imported either way.
+        accept_changed_inputs: Go on with an interrupted run although data, model or autoencoder are not those that it
+            began with; the run's `inputs.json`, `provenance.json` and result say so.
 
     Returns:
         Folder of the teacher, `<run_dir>/teacher`.
 
     Raises:
         ValueError: the recipe adapts a model (`train.lora`) but names none, or its normalisation is not of such data
-            and `data.norm` does not choose it.
+            and `data.norm` does not choose it; or the run began with other inputs.
     """
     if recipe.train.lora is not None and recipe.wam.pretrained is None:
         raise ValueError(
@@ -247,23 +296,37 @@ def train(
                 model = family(recipe.wam.family).create(**recipe.wam.config)
             else:
                 model = load_pretrained(recipe.wam.pretrained, recipe.wam, trust=trust)
-        return _run(recipe, recipe.train, model, codec, folder, source=source, info={"teacher": None})
+        return _run(
+            recipe,
+            recipe.train,
+            model,
+            codec,
+            folder,
+            source=source,
+            accept_changed_inputs=accept_changed_inputs,
+            info={"teacher": None},
+        )
 
 
 def distill(
-    recipe: Recipe, *, run_dir: str | Path | None = None, source: Source | None = None, trust: bool = False
+    recipe: Recipe,
+    *,
+    run_dir: str | Path | None = None,
+    source: Source | None = None,
+    trust: bool = False,
+    accept_changed_inputs: bool = False,
 ) -> Path:
     """Distils the recipe's teacher; continues where an earlier call was stopped.
 
     Args:
         recipe: What to distil, and how.
-        run_dir, source, trust: As for `train`.
+        run_dir, source, trust, accept_changed_inputs: As for `train`.
 
     Returns:
         Folder of the student, `<run_dir>/student`.
 
     Raises:
-        ValueError: the recipe has no `distill` section or names no teacher.
+        ValueError: the recipe has no `distill` section or names no teacher; or the run began with other inputs.
     """
     if recipe.distill is None or recipe.wam.pretrained is None:
         raise ValueError(
@@ -296,4 +359,14 @@ def distill(
             student = teacher
         folder = prepare_run(recipe, run_dir)
         info = {"teacher": str(teacher_folder), "init": recipe.distill.init}
-        return _run(recipe, recipe.distill, student, codec, folder, teacher=teacher, source=source, info=info)
+        return _run(
+            recipe,
+            recipe.distill,
+            student,
+            codec,
+            folder,
+            teacher=teacher,
+            source=source,
+            accept_changed_inputs=accept_changed_inputs,
+            info=info,
+        )

@@ -2,10 +2,17 @@
 """From a released checkpoint and a released data set to a served student, in their own layouts at a tiny size."""
 
 import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import lerobot_sets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
@@ -13,7 +20,11 @@ from safetensors.torch import load_file, save_file
 
 from flashwam import pipeline
 from flashwam.config import load_recipe
+from flashwam.core.batch import Batch
+from flashwam.data.lerobot import SegmentDataset
+from flashwam.distillation.stopping import Stopped
 from flashwam.info import describe
+from flashwam.recipe import Recipe
 from flashwam.serve.policy import PolicySession, load_served
 from flashwam.wam.lingbot_va import WanTransformer3DModel
 from flashwam.wam.lingbot_va.prompts import PromptEncoder
@@ -29,6 +40,7 @@ NETWORK = {
     "num_layers": 1,
 }
 PROMPT = "open the drawer"
+WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture
@@ -55,7 +67,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "set"
 
 
-def test_released_weights_and_data_become_a_served_student(base: Path, data: Path, tmp_path: Path) -> None:
+def recipe_of(base: Path, data: Path) -> Recipe:
     settings = {
         "data.root": data,
         "data.tasks": "[clean]",
@@ -71,8 +83,11 @@ def test_released_weights_and_data_become_a_served_student(base: Path, data: Pat
         "distill.strategy": "single",
         **{f"wam.config.{key}": value for key, value in NETWORK.items()},
     }
-    recipe = load_recipe("robotwin/flash_wam", [f"{key}={value}" for key, value in settings.items()])
-    student = pipeline.distill(recipe, run_dir=tmp_path / "run")
+    return load_recipe("robotwin/flash_wam", [f"{key}={value}" for key, value in settings.items()])
+
+
+def test_released_weights_and_data_become_a_served_student(base: Path, data: Path, tmp_path: Path) -> None:
+    student = pipeline.distill(recipe_of(base, data), run_dir=tmp_path / "run")
 
     facts = describe(student)
     assert (facts["kind"], facts["dtype"], facts["teacher"]) == ("student", "F32", str(base))
@@ -99,3 +114,63 @@ def test_released_weights_and_data_become_a_served_student(base: Path, data: Pat
         assert (controls.shape, controls.dtype) == ((16, 2, 16), np.float32)
         assert np.isfinite(controls).all()
         session.refresh(seen(count), controls)
+
+
+def _scaled(path: Path) -> None:
+    save_file({name: value * 1.3 for name, value in load_file(path).items()}, path)
+
+
+def _negated(path: Path) -> None:
+    table = pq.read_table(path)
+    rows = pa.array([[-x for x in row] for row in table["action"].to_pylist()], type=table["action"].type)
+    pq.write_table(table.set_column(table.schema.get_field_index("action"), "action", rows), path)
+
+
+def _encoded_anew(path: Path) -> None:
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, "latent": content["latent"] + 1}, path)
+
+
+CHANGES: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "teacher": ("transformer/diffusion_pytorch_model.safetensors", _scaled),
+    "autoencoder": ("vae/diffusion_pytorch_model.safetensors", _scaled),
+    "data": ("clean/a/data/chunk-000/episode_000001.parquet", _negated),
+    "data ": ("clean/a/latents/chunk-000/observation.images.cam_high/episode_000002_0_130.pth", _encoded_anew),
+}
+
+
+def test_a_run_goes_on_with_what_it_began_with_alone(
+    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    whole = load_file(pipeline.distill(recipe_of(base, data), run_dir=tmp_path / "whole") / WEIGHTS)
+    read, asked = SegmentDataset.batch, []
+
+    def signalled(*arguments: Any) -> Batch:
+        if not asked:
+            os.kill(os.getpid(), signal.SIGTERM)
+        asked.append(arguments)
+        return read(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentDataset, "batch", signalled)
+        with pytest.raises(Stopped, match="stopped after step 1"):
+            pipeline.distill(recipe_of(base, data), run_dir=run)
+    for what, (name, change) in CHANGES.items():
+        path = next(folder / name for folder in (base, data) if (folder / name).is_file())
+        kept = path.read_bytes()
+        change(path)
+        with pytest.raises(ValueError, match=rf"begun with other inputs.* changed since: {what.strip()} \("):
+            pipeline.distill(recipe_of(base, data), run_dir=run)
+        path.write_bytes(kept)
+    # The same content elsewhere is the same.
+    base, data = (Path(shutil.move(folder, folder.with_name("moved_" + folder.name))) for folder in (base, data))
+    shutil.copytree(run, tmp_path / "other")
+    student = load_file(pipeline.distill(recipe_of(base, data), run_dir=run) / WEIGHTS)
+    assert all(torch.equal(value, student[name]) for name, value in whole.items())
+
+    _scaled(base / WEIGHTS)
+    accepted = pipeline.distill(recipe_of(base, data), run_dir=tmp_path / "other", accept_changed_inputs=True)
+    for path in (accepted / "flashwam.json", tmp_path / "other/provenance.json"):
+        (change,) = json.loads(path.read_text())["accepted_changes"]
+        assert change["changed"] == ["teacher (wam.pretrained)"]

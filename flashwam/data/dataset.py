@@ -6,6 +6,8 @@ L text tokens, D text width. Action frame j holds the N controls executed betwee
 a window is its observation, so its actions are padding: zero and masked.
 """
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -170,6 +172,17 @@ class EpisodeDataset(Dataset):
         """[E, 6]: task, episode index, way, first frame in memory, frames, text."""
         self._index_windows()
         self.draws = len(self._windows) if draws is None else draws
+
+    def fingerprint(self) -> str:
+        """Tells these samples from others: every number that is held, and how actions are normalised."""
+        tensors = {"video": self._video, "label": self._label, "executed": self._executed, "null": self.null_text}
+        tensors |= {f"text {number}": text for number, text in enumerate(self._texts)}
+        tensors |= {f"sense {name}": rows for name, rows in self._sensed.items()}
+        digest = hashlib.sha256(json.dumps(self.norm.to_dict(), sort_keys=True).encode())
+        for name, value in {**tensors, "episodes": self.episodes}.items():
+            digest.update(f"{name} {tuple(value.shape)}\n".encode())
+            digest.update(value.contiguous().view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     def _read_norm(self) -> ActionNorm:
         path = self.root / ACTION_NORM

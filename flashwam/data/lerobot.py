@@ -6,6 +6,7 @@ L text tokens, D text width. Action frame j holds the N controls executed betwee
 padding. Nothing is held in memory but the list of segments: a draw opens the files of one segment.
 """
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from flashwam.core.paths import user_path
 from flashwam.data.bad import BadFiles
 from flashwam.data.controls import ControlSpace
 from flashwam.data.dataset import to_batch
+from flashwam.data.fingerprint import files_fingerprint
 from flashwam.data.latents import EMPTY_TEXT, read_latents, read_text
 from flashwam.data.layouts import arrange, check_cameras
 from flashwam.data.segments import find_segments
@@ -142,6 +144,14 @@ class SegmentDataset(Dataset):
                 f"{self.root / EMPTY_TEXT}: expected {self.shapes['text']} like the segments' text, got "
                 f"{tuple(self.null_text.shape)}"
             )
+
+    def fingerprint(self) -> str:
+        """Tells these samples from others; see `flashwam.data.fingerprint` for what it can miss."""
+        files = [self.root / EMPTY_TEXT]
+        for segment in self.segments:
+            files += [segment.table, *(segment.latents(camera) for camera in self.cameras)]
+        norm = json.dumps(self.space.norm.to_dict(), sort_keys=True)
+        return files_fingerprint([path for path in files if path.is_file()], base=self.root, extra=norm)
 
     @property
     def reasons(self) -> list[str]:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from flashwam.core.batch import Batch
 from flashwam.core.paths import user_path
+from flashwam.distillation.beginning import EmptyMasks, check_weights
 from flashwam.distillation.checkpoint import Checkpoints
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.files import clear_leftovers, only_writer, whole_folder
@@ -71,7 +72,7 @@ def train(
         Folder of the result, `<run_dir>/student` or `<run_dir>/teacher`. A finished run returns at once.
 
     Raises:
-        NonFiniteError: a loss or gradient is not finite; nothing is saved after it.
+        NonFiniteError: a loss or gradient is not finite, or a weight before the first step; nothing is saved after it.
         RuntimeError: another process is training in `run_dir`.
         OSError: a checkpoint or the result could not be written.
         ValueError: no checkpoint is whole, or a whole one is another model's.
@@ -108,6 +109,10 @@ class _Training:
     ) -> None:
         self.method, self.source, self.loop = method, source, loop
         self.run_dir, self.seed, self.info, self.beside = run_dir, seed, info, beside
+        for role, model in (("teacher", method.roles.teacher), ("student", method.roles.model)):
+            if model is not None:
+                check_weights(model, role)
+        self.empty_masks = EmptyMasks(steps=min(10, loop.steps))
         self.strategy = make_strategy(loop)
         self.accelerator = self.strategy.accelerator
         self.per_batch = self._share_of_batch()
@@ -221,6 +226,7 @@ class _Training:
             with accelerator.accumulate(self.method.roles.student):
                 output = self._loss(batch, draws)
                 self._check_loss(output, batch)
+                self.empty_masks.look(output.terms, step)
                 if part == loop.accumulation - 1 and (due or diagnosed):
                     values = loss_metrics(output)
                     if diagnosed:

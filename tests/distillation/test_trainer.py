@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from distill_toys import GaussianTeacher, ToySource, ToyWam
 
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation import files
+from flashwam.distillation.beginning import check_weights
 from flashwam.distillation.files import only_writer
 from flashwam.distillation.methods import NonFiniteError, make_method
 from flashwam.distillation.metrics import MetricsLog
@@ -250,6 +252,54 @@ def test_numbers_that_json_does_not_have_are_left_out(tmp_path):
     log.write(1, {"loss": 0.5, "action/gradient_scale": math.nan, "lr": math.inf})
     log.close()
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": 0.5}\n'
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+@pytest.mark.parametrize(("value", "words"), [(math.nan, "holds 1 NaN"), (-math.inf, "holds 1 infinite")])
+def test_a_weight_that_is_bad_before_the_first_step_is_named_as_such(tmp_path, role, value, words):
+    models = {"student": ToyWam.create(seed=1), "teacher": GaussianTeacher()}
+    with torch.no_grad():
+        models[role].inside["video"].weight[1, 2] = value
+    method = make_method(loop(), STREAMS, models["student"], teacher=models["teacher"])
+    with pytest.raises(NonFiniteError, match=rf"{role}'s weights are bad .*'inside\.video\.weight' {words}"):
+        train(method, ToySource(), loop(), run_dir=tmp_path, seed=0)
+
+
+def test_weights_whose_sum_is_too_large_are_not_bad():
+    layer = torch.nn.Linear(2, 2)
+    layer.weight.data.fill_(2e38)
+    check_weights(layer, "student")
+
+
+class Masked(ToySource):
+    """Nothing of these streams has a loss."""
+
+    def __init__(self, *streams):
+        super().__init__()
+        self.streams = streams
+
+    def batch(self, indices):
+        batch = super().batch(indices)
+        empty = {name: torch.zeros_like(batch.mask[name]) for name in self.streams}
+        return replace(batch, mask={**batch.mask, **empty})
+
+
+@pytest.mark.parametrize("stream", ["video", "action"])
+def test_a_stream_that_is_never_learned_is_said_once(tmp_path, stream, caplog):
+    run(tmp_path, loop(log_every=1), source=Masked(stream))
+    said = [record.message for record in caplog.records if "learns nothing" in record.message]
+    assert len(said) == 1
+    assert f"'{stream}'" in said[0]
+    lines = (tmp_path / "metrics.jsonl").read_text()
+    assert "NaN" not in lines
+    assert f'"{stream}/gradient_scale"' not in lines
+
+
+@pytest.mark.parametrize("steps", [4, 24])
+def test_a_training_of_nothing_stops(tmp_path, steps):
+    with pytest.raises(ValueError, match="masks of 'video', 'action' were empty in every sample"):
+        run(tmp_path, loop(steps=steps), source=Masked("video", "action"))
+    assert not (tmp_path / "student").exists()
 
 
 def test_non_finite_gradient_stops_the_run(tmp_path):

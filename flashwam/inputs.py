@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run learns from: noted when it begins, held against what is there when it goes on."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flashwam.config import INPUTS_FILE, PROVENANCE_FILE
+from flashwam.data.episodes import atomic_write
+
+__all__ = ["check_inputs"]
+
+
+def check_inputs(run_dir: Path, inputs: Mapping[str, str], *, accept: bool = False) -> list[dict[str, Any]]:
+    """Holds what a run is about to go on with to what it began with, or notes that at its begin.
+
+    Args:
+        run_dir: The run's folder; gets `inputs.json`, and its `provenance.json` the changes that are accepted.
+        inputs: What -> its fingerprint.
+        accept: Go on with what has changed.
+
+    Returns:
+        The changes that were accepted so far: when, and what.
+
+    Raises:
+        ValueError: something has changed and is not accepted; the message names it.
+    """
+    path = run_dir / INPUTS_FILE
+    kept: dict[str, Any] = {"inputs": dict(inputs), "accepted": []}
+    if path.is_file():
+        try:
+            kept = json.loads(path.read_bytes())
+            before, accepted = dict(kept["inputs"]), list(kept["accepted"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            if not accept:
+                raise ValueError(
+                    f"{path} is damaged, so that nobody can tell whether this run would go on with what it began with; "
+                    "go on nevertheless with --accept-changed-inputs"
+                ) from error
+            before, accepted = {}, []
+        changed = sorted(name for name in {*before, *inputs} if before.get(name) != inputs.get(name))
+        if not changed:
+            return accepted
+        if not accept:
+            raise ValueError(
+                f"{run_dir} was begun with other inputs, and a run goes on only as what it was; changed since: "
+                f"{', '.join(changed)}. Put back what it began with, use another run folder, or go on nevertheless "
+                "with --accept-changed-inputs"
+            )
+        accepted.append({"time": datetime.now(UTC).isoformat(timespec="seconds"), "changed": changed})
+        kept = {"inputs": dict(inputs), "accepted": accepted}
+        _note(run_dir / PROVENANCE_FILE, accepted)
+    atomic_write(path, (json.dumps(kept, indent=2) + "\n").encode())
+    return list(kept["accepted"])
+
+
+def _note(path: Path, accepted: Sequence[Mapping[str, Any]]) -> None:
+    """Adds accepted changes to a run's provenance."""
+    try:
+        values = dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        values = {}
+    atomic_write(path, (json.dumps({**values, "accepted_changes": accepted}, indent=2) + "\n").encode())
