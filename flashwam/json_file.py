@@ -16,6 +16,7 @@ __all__ = ["build", "built_from", "parse_json", "read_json", "read_mapping", "sh
 _LARGEST = 2**26
 _DEEPEST = 64
 _SHOWN = 80
+_LONGEST = 600
 _LARGEST_NUMBER = 2**62
 
 T = TypeVar("T")
@@ -98,11 +99,12 @@ def built_from(path: Path | str, build: Callable[[], T]) -> T:
         return build()
     except KeyError as error:
         raise ValueError(f"{path} lacks {error}") from error
-    except (ArithmeticError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        text = str(error) or type(error).__name__
-        if isinstance(error, RuntimeError):
-            # Torch writes its own trace below the first line.
-            text = text.strip().splitlines()[0]
+    except (OSError, ImportError):
+        raise
+    except Exception as error:
+        # A library may raise any kind for a value it did not expect, over several lines.
+        text = " ".join(str(error).split()) or type(error).__name__
+        text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
         raise ValueError(text if str(path) in text else f"{path}: {text}") from error
 
 

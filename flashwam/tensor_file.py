@@ -28,7 +28,7 @@ _BITS = {
     **{"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6},
 }
 _LARGEST_HEADER = 2**25
-_FREE_PARAMETERS, _FREE_ELEMENTS = 2**12, 2**24
+_FREE_PARAMETERS, _FREE_ELEMENTS = 2**9, 2**24
 
 
 def read_header(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
