@@ -84,6 +84,12 @@ class CameraLayout:
                         f"observation {index} has no camera {camera!r}; expected {self.cameras}, got "
                         f"{sorted(map(str, observation))}"
                     )
+                if isinstance(observation[camera], Mapping):
+                    keys = sorted(map(str, observation[camera]))[:9]
+                    raise ValueError(
+                        f"{camera}: expected uint8 [rows, columns, 3], got a map of {keys}: arrays are packed as "
+                        "openpi's msgpack_numpy or the package msgpack-numpy packs them"
+                    )
                 picture = np.asarray(observation[camera])
                 if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
                     raise ValueError(

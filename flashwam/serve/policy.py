@@ -22,6 +22,7 @@ from flashwam.data.actions import ActionNorm
 from flashwam.data.codec import Codec
 from flashwam.data.episodes import CAMERA
 from flashwam.sampling import Rollout, StreamSampler, parse_nfe, samplers_for
+from flashwam.serve.protocol import Dialect
 from flashwam.student import load_wam, model_folder
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.files import files_for_preset, files_of_codec, files_that_say_how
@@ -240,9 +241,11 @@ class PolicySession:
 
     Attributes:
         stages: Stage -> milliseconds spent on it by the latest request.
+        dialect: How the client packs arrays.
     """
 
     def __init__(self, model: ServedModel, *, most_prompt: int = MOST_PROMPT) -> None:
+        self.dialect = Dialect()
         self._most_prompt = most_prompt
         self.stages: dict[str, float] = {}
         self._model = model

@@ -4,34 +4,62 @@
     array   {b"__ndarray__": True, b"data": C-order bytes, b"dtype": "<f4", b"shape": [2, 3]}
     scalar  {b"__npgeneric__": True, b"data": 1.5, b"dtype": "<f4"}
 
+That is how openpi's `msgpack_numpy` packs. The package msgpack-numpy of the same name packs in another way, which is
+read too, as are both with keys of text; a client is answered in the dialect that it writes.
+
+    array   {b"nd": True, b"type": "<f4", b"kind": b"", b"shape": [2, 3], b"data": C-order bytes}
+    scalar  {b"nd": False, b"type": "<f4", b"data": its bytes}
+
 What comes from the network is only ever turned into plain values and arrays. A small message cannot become a large
 object: depth, list lengths and the number of items are bounded, and an array's bytes must be exactly its own.
 """
 
 import math
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-__all__ = ["pack", "unpack"]
+__all__ = ["Dialect", "pack", "read", "unpack"]
 
 _DTYPE = re.compile(r"[<>|=][biufSU][0-9]{1,6}")
 _MAX_DEPTH = 16
 _MAX_LENGTH = 4096
 _MAX_ITEMS = 65_536
 _MAX_DIMENSIONS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """How arrays are packed.
+
+    Args:
+        text: Keys are text, not bytes.
+        foreign: As the package msgpack-numpy does, not as openpi.
+    """
+
+    text: bool = False
+    foreign: bool = False
+
+
+_OPENPI = Dialect()
 _PLAIN = (type(None), bool, int, float, str, bytes, np.ndarray, np.generic)
 
 
-def pack(message: Any) -> bytes:
+def pack(message: Any, *, dialect: Dialect = _OPENPI) -> bytes:
     """Packs plain values, arrays and numpy scalars.
+
+    Args:
+        message: What is packed.
+        dialect: How arrays and numpy scalars are.
 
     Raises:
         ValueError: an array is of objects, records or complex numbers.
         TypeError: something else that the format does not have.
     """
-    return _msgpack().packb(message, default=_encode)
+    return _msgpack().packb(message, default=lambda value: _encode(value, dialect))
 
 
 def unpack(data: bytes) -> Any:
@@ -40,7 +68,13 @@ def unpack(data: bytes) -> Any:
     Raises:
         ValueError: `data` is no complete message of this format, or exceeds its bounds.
     """
+    return read(data)[0]
+
+
+def read(data: bytes) -> tuple[Any, Dialect | None]:
+    """`unpack`, and the dialect of the arrays; None where there are none."""
     items = 0
+    dialect: Dialect | None = None
 
     def count(container: Any) -> Any:
         nonlocal items
@@ -49,11 +83,17 @@ def unpack(data: bytes) -> Any:
             raise ValueError(f"a message holds at most {_MAX_ITEMS} items besides the contents of arrays")
         return container
 
+    def decode(values: dict[Any, Any]) -> Any:
+        nonlocal dialect
+        value, found = _decode(count(values))
+        dialect = found or dialect
+        return value
+
     msgpack = _msgpack()
     try:
         message = msgpack.unpackb(
             data,
-            object_hook=lambda values: _decode(count(values)),
+            object_hook=decode,
             list_hook=count,
             ext_hook=_refuse_extension,
             max_array_len=_MAX_LENGTH,
@@ -65,7 +105,7 @@ def unpack(data: bytes) -> Any:
         # The library has exceptions of its own for some broken input, not all with a text; a caller has one to catch.
         raise ValueError(f"this is no msgpack message: {type(error).__name__} {error}".rstrip()) from error
     _check(message)
-    return message
+    return message, dialect
 
 
 def _msgpack() -> Any:
@@ -76,26 +116,51 @@ def _msgpack() -> Any:
     return msgpack
 
 
-def _encode(value: Any) -> Any:
+def _encode(value: Any, dialect: Dialect) -> Any:
     if not isinstance(value, (np.ndarray, np.generic)):
         raise TypeError(f"a message holds plain values and numpy arrays; got {type(value).__name__}")
     if value.dtype.kind in "OVc":
         raise ValueError(f"arrays of dtype {value.dtype} cannot be sent; expected numbers, booleans or text")
-    if isinstance(value, np.generic):
-        return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
-    return {b"__ndarray__": True, b"data": value.tobytes(), b"dtype": value.dtype.str, b"shape": value.shape}
+    fields: dict[str, Any]
+    if dialect.foreign:
+        fields = {"nd": isinstance(value, np.ndarray), "type": value.dtype.str, "data": value.tobytes()}
+        if fields["nd"]:
+            fields |= {"kind": b"", "shape": value.shape}
+    elif isinstance(value, np.generic):
+        fields = {"__npgeneric__": True, "data": value.item(), "dtype": value.dtype.str}
+    else:
+        fields = {"__ndarray__": True, "data": value.tobytes(), "dtype": value.dtype.str, "shape": value.shape}
+    return fields if dialect.text else {key.encode(): held for key, held in fields.items()}
 
 
-def _decode(values: dict[Any, Any]) -> Any:
-    if b"__ndarray__" in values:
-        return _array(values)
-    if b"__npgeneric__" in values:
-        return _scalar(values)
-    return values
+def _decode(values: dict[Any, Any]) -> tuple[Any, Dialect | None]:
+    """What a map stands for, and in which dialect; itself where it is none of them."""
+    for text in (False, True):
+
+        def get(key: str, text: bool = text) -> Any:
+            return values.get(key if text else key.encode())
+
+        if get("__ndarray__") is not None:
+            return _array(get("dtype"), get("data"), get("shape")), Dialect(text=text)
+        if get("__npgeneric__") is not None:
+            return _scalar(get("dtype"), get("data")), Dialect(text=text)
+        if type(get("nd")) is bool and get("type") is not None and get("data") is not None:
+            return _foreign(get), Dialect(text=text, foreign=True)
+    return values, None
 
 
-def _array(values: dict[Any, Any]) -> np.ndarray:
-    dtype, data, shape = _dtype(values), values.get(b"data"), values.get(b"shape")
+def _foreign(get: Callable[[str], Any]) -> np.ndarray | np.generic:
+    """An array or scalar as msgpack-numpy packs it."""
+    kind = get("kind")
+    if kind not in (None, "", b""):
+        raise ValueError(f"arrays are of numbers, booleans or text; got one of msgpack-numpy's kind {_shown(kind)}")
+    if get("nd"):
+        return _array(get("type"), get("data"), get("shape"))
+    return _array(get("type"), get("data"), [1])[0]
+
+
+def _array(dtype: Any, data: Any, shape: Any) -> np.ndarray:
+    dtype = _dtype(dtype)
     if not isinstance(data, bytes):
         raise ValueError(f"an array's data must be bytes; got {type(data).__name__}")
     sides = isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS and all(type(n) is int and n >= 0 for n in shape)
@@ -109,8 +174,8 @@ def _array(values: dict[Any, Any]) -> np.ndarray:
         raise ValueError(f"no array of shape {_shown(shape)} and dtype {dtype.str} can be: {error}") from error
 
 
-def _scalar(values: dict[Any, Any]) -> np.generic:
-    dtype, data = _dtype(values), values.get(b"data")
+def _scalar(dtype: Any, data: Any) -> np.generic:
+    dtype = _dtype(dtype)
     expected = {"b": (bool,), "i": (int,), "u": (int,), "f": (int, float), "S": (bytes,), "U": (str,)}[dtype.kind]
     if type(data) not in expected:
         raise ValueError(f"a scalar of dtype {dtype.str} cannot be a {type(data).__name__}")
@@ -120,8 +185,7 @@ def _scalar(values: dict[Any, Any]) -> np.generic:
         raise ValueError(f"no scalar of dtype {dtype.str} can be {_shown(data)}: {error}") from error
 
 
-def _dtype(values: dict[Any, Any]) -> np.dtype:
-    name = values.get(b"dtype")
+def _dtype(name: Any) -> np.dtype:
     if not isinstance(name, str) or not _DTYPE.fullmatch(name):
         raise ValueError(f"dtype must read like '<f4' and be numbers, booleans or text; got {_shown(name)}")
     try:

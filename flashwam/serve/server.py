@@ -28,7 +28,7 @@ from typing import Any
 from flashwam.core.checks import UnsoundError
 from flashwam.serve.latency import LatencyLog
 from flashwam.serve.policy import MOST_PROMPT, LongPromptError, PolicySession, ServedModel
-from flashwam.serve.protocol import pack, unpack
+from flashwam.serve.protocol import pack, read
 
 __all__ = ["PolicyServer", "ServerOptions", "serve", "serving"]
 
@@ -363,14 +363,15 @@ def _answer(
     start = time.perf_counter()
     if isinstance(message, str):
         raise ValueError("requests are binary msgpack messages; got a text frame")
-    request = unpack(message)
+    request, dialect = read(message)
+    session.dialect = dialect or session.dialect
     decoded = time.perf_counter()
     kind, reply = session.handle(request)
     timing = {"infer_ms": 1000 * (time.perf_counter() - decoded)}
     if previous is not None:
         timing["prev_total_ms"] = previous
     stages = {"decode": 1000 * (decoded - start), "wait": 1000 * (start - arrived), **session.stages}
-    return kind, pack({**reply, "server_timing": timing}), stages
+    return kind, pack({**reply, "server_timing": timing}, dialect=session.dialect), stages
 
 
 def _told(error: Exception) -> str:

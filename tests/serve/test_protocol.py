@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from safetensors.numpy import load_file
 
-from flashwam.serve.protocol import pack, unpack
+from flashwam.serve.protocol import Dialect, pack, read, unpack
 
 
 def array(data=b"\x00\x01\x02\x03", dtype="|u1", shape=(2, 2), **more):
@@ -161,3 +161,84 @@ def test_every_cut_of_a_message_is_refused(golden_message):
     for end in range(len(wire)):
         with pytest.raises(ValueError):
             unpack(wire[:end])
+
+
+DIALECTS = [Dialect(text=text, foreign=foreign) for text in (False, True) for foreign in (False, True)]
+
+
+def foreign(data=b"\x00\x01\x02\x03", kind=b"", shape=(2, 2), *, text=False, **more):
+    """As the package msgpack-numpy packs an array."""
+    fields = {"nd": True, "type": "|u1", "kind": kind, "shape": shape, "data": data, **more}
+    return fields if text else {key.encode(): value for key, value in fields.items()}
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_arrays_of_the_other_dialect_are_read(text):
+    message, dialect = read(msgpack.packb({"x": foreign(text=text), "y": [foreign(text=text, kind="", shape=(4,))]}))
+    assert_array_equal(message["x"], np.arange(4, dtype=np.uint8).reshape(2, 2), strict=True)
+    assert_array_equal(message["y"][0], np.arange(4, dtype=np.uint8), strict=True)
+    assert dialect == Dialect(text=text, foreign=True)
+    scalar = {"nd": False, "type": "<f4", "data": np.float32(1.5).tobytes()}
+    read_back = unpack(msgpack.packb(scalar if text else {key.encode(): x for key, x in scalar.items()}))
+    assert (type(read_back), read_back) == (np.float32, 1.5)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(
+    "value", [np.arange(6, dtype=">i2").reshape(2, 3).T, np.zeros((0, 3)), np.array(2.5), np.int8(-3), np.bool_(True)]
+)
+def test_every_dialect_comes_back_and_says_which_it_is(dialect, value):
+    message, found = read(pack({"x": value}, dialect=dialect))
+    assert type(message["x"]) is type(value)
+    assert_array_equal(message["x"], value, strict=True)
+    assert found == dialect
+    assert read(pack({"x": 1, "nd": True})) == ({"x": 1, "nd": True}, None)
+
+
+@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": b"O", "type": "|O", "data": pickle.dumps(Bomb())},
+        {"kind": "O", "data": pickle.dumps(Bomb())},
+        {"kind": b"V", "type": [["a", "<f4"]]},
+        {"kind": 1},
+        {"type": "|O"},
+        {"type": "|V4", "shape": (1,)},
+        {"type": "<c8", "data": bytes(8), "shape": (1,)},
+        {"type": b"|u1"},
+        {"type": [["a", "<f4"]]},
+        {"shape": (2, 3)},
+        {"shape": (-2, -2)},
+        {"shape": (2**40, 2**40)},
+        {"shape": (2**62, 2**62, 0), "data": b""},
+        {"shape": [1] * 33 + [4]},
+        {"shape": (True, 4)},
+        {"shape": 4},
+        {"shape": None},
+        {"data": "abcd"},
+        {"data": [0, 1, 2, 3]},
+        {"nd": False},
+        {"nd": False, "type": "|O", "data": bytes(8)},
+        {"nd": False, "type": "<f8", "data": bytes(4)},
+    ],
+    ids=lambda change: str(change)[:40],
+)
+def test_what_the_other_dialect_must_not_bring_is_refused(change, text):
+    with pytest.raises(ValueError):
+        unpack(msgpack.packb({"x": foreign(text=text, **change)}))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        array(dtype="|O"),
+        array(shape=(2, 3)),
+        array(shape=(2**40, 2**40), data=b""),
+        scalar(256, "|u1"),
+        scalar({}, "|O"),
+    ],
+)
+def test_keys_of_text_are_held_to_the_same(message):
+    with pytest.raises(ValueError):
+        unpack(msgpack.packb({key.decode(): value for key, value in message.items()}))

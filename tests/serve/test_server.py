@@ -23,6 +23,7 @@ from flashwam.cli import main
 from flashwam.data.episodes import CAMERA
 from flashwam.serve.client import PolicyClient
 from flashwam.serve.policy import FrameCodec, PolicySession
+from flashwam.serve.protocol import Dialect, pack, read
 from flashwam.serve.server import PolicyServer, ServerOptions, serving
 
 SPANS = ((1, 2), (2, 4), (0, 0))
@@ -104,6 +105,27 @@ def test_a_client_written_from_the_protocol_alone_completes_a_closed_loop(server
             session.refresh(observations[seen:until], action)
             seen = until
     assert executed == 4 + 8 + 8
+
+
+@pytest.mark.parametrize("dialect", [Dialect(text=t, foreign=f) for t in (False, True) for f in (False, True)])
+def test_a_client_is_answered_in_the_dialect_it_writes(server, model, episode, dialect):
+    prompt, observations = episode(4)
+    expected = three_chunks(PolicySession(model), prompt, observations, seed=4)
+    with connect(server.url, compression=None) as connection:
+        connection.recv()
+
+        def ask(**request):
+            connection.send(pack(request, dialect=dialect))
+            reply, found = read(connection.recv())
+            return reply.get("action"), found
+
+        assert ask(reset=True, prompt=prompt, seed=4) == (None, None)
+        for (begin, end), chunk in zip(SPANS, expected, strict=True):
+            action, found = ask(obs=observations[0])
+            assert_array_equal(action, chunk, strict=True)
+            assert found == dialect
+            if end:
+                assert ask(obs=observations[begin:end], compute_kv_cache=True, state=action) == (None, None)
 
 
 def test_several_clients_at_once_get_what_each_gets_alone(server, model, episode):
