@@ -18,7 +18,16 @@ from flashwam.provenance import provenance
 from flashwam.recipe import Recipe
 from flashwam.schema import Origins, build_recipe, check_free, check_keys, default_value, plain
 
-__all__ = ["differences", "find_recipe", "load_recipe", "prepare_run", "read_overrides", "run_folder", "to_yaml"]
+__all__ = [
+    "check_run",
+    "differences",
+    "find_recipe",
+    "load_recipe",
+    "prepare_run",
+    "read_overrides",
+    "run_folder",
+    "to_yaml",
+]
 
 EXTENDS = "extends"
 RECIPE_FILE = "recipe.yaml"
@@ -102,6 +111,8 @@ def _by_name(text: str) -> Path:
             raise ValueError(f"recipe name {text!r} fits several recipes; choose one of: {', '.join(map(str, fits))}")
         if fits:
             return root / fits[0].with_name(f"{fits[0].name}.yaml")
+    if name.is_absolute() or text.startswith("."):
+        raise FileNotFoundError(f"no recipe {text!r}: there is no such file or run folder")
     names = sorted({str(file) for files in known.values() for file in files})
     raise FileNotFoundError(f"no recipe {text!r}: expected a YAML file, a run folder or {_some_of(names, text)}")
 
@@ -147,6 +158,22 @@ def prepare_run(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
     Raises:
         ValueError: The folder holds a run of another recipe, or something that is no run.
     """
+    folder = check_run(recipe, run_dir)
+    kept = folder / RECIPE_FILE
+    if kept.is_file():
+        return folder
+    atomic_write(folder / PROVENANCE_FILE, (json.dumps(provenance(), indent=2) + "\n").encode())
+    # The recipe is written last: a folder with one is complete.
+    atomic_write(kept, to_yaml(recipe).encode())
+    return folder
+
+
+def check_run(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
+    """The folder that `prepare_run` would make or accept; nothing is written.
+
+    Raises:
+        ValueError: It would refuse.
+    """
     folder = run_folder(recipe, run_dir)
     kept = folder / RECIPE_FILE
     if kept.is_file():
@@ -171,9 +198,6 @@ def prepare_run(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
         return folder
     if folder.exists() and (not folder.is_dir() or any(p.name != PROVENANCE_FILE for p in folder.iterdir())):
         raise ValueError(f"{folder} exists but is no run folder (no {RECIPE_FILE}); give another --run-dir")
-    atomic_write(folder / PROVENANCE_FILE, (json.dumps(provenance(), indent=2) + "\n").encode())
-    # The recipe is written last: a folder with one is complete.
-    atomic_write(kept, to_yaml(recipe).encode())
     return folder
 
 

@@ -74,7 +74,10 @@ def describe(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
     """
     folder = user_path(path)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; expected a run, a teacher or a student")
+        told = "is a file; give the folder it is in" if folder.exists() else "no such folder"
+        raise FileNotFoundError(f"{folder}: {told}; expected a run, a teacher or a student")
+    if (folder / "meta" / "info.json").is_file():
+        raise ValueError(f"{folder} is a data set, not a model; flashwam check reads one through a recipe")
     if (folder / "flashwam.json").is_file() or (folder / "wam.json").is_file():
         with trusting(trust):
             return _describe_model(folder)

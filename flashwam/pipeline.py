@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from flashwam.config import prepare_run
+from flashwam.config import check_run, prepare_run
 from flashwam.core.imports import foreign_paths, trusting
 from flashwam.data.actions import read_norm
 from flashwam.data.autoencoder import train_autoencoder
@@ -253,6 +253,22 @@ def _codec_writer(recipe: Recipe, model: WorldActionModel) -> Callable[[Path], N
     return write
 
 
+def _check_folders(recipe: Recipe, loop: LoopConfig) -> None:
+    """Refuses a recipe that names folders which are not there, before anything is made from it."""
+    needed = {"wam.pretrained": recipe.wam.pretrained}
+    needed[f"{'distill' if loop is recipe.distill else 'train'}.init"] = loop.init
+    if recipe.data.source == "metaworld" and recipe.wam.pretrained is None:
+        needed["autoencoder.pretrained"] = recipe.autoencoder.pretrained
+    for key, folder in needed.items():
+        if folder is None or Path(folder).is_dir():
+            continue
+        told = "is a file, not a model's folder" if Path(folder).exists() else "no such folder"
+        raise FileNotFoundError(
+            f"{key}: {folder}: {told}. Train it first (flashwam train), or download it: "
+            "hf download OWNER/NAME --local-dir FOLDER"
+        )
+
+
 def train(
     recipe: Recipe,
     *,
@@ -286,6 +302,8 @@ def train(
             "train.lora to null"
         )
     with trusting(trust, named=foreign_paths(plain(recipe))):
+        _check_folders(recipe, recipe.train)
+        check_run(recipe, run_dir)
         codec = prepare_data(recipe, recipe.train) if source is None else None
         if source is None and recipe.data.source == "lerobot":
             say_norm(recipe, choose=True)
@@ -328,10 +346,15 @@ def distill(
     Raises:
         ValueError: the recipe has no `distill` section or names no teacher; or the run began with other inputs.
     """
-    if recipe.distill is None or recipe.wam.pretrained is None:
+    if recipe.distill is None:
         raise ValueError(
-            f"recipe {recipe.name!r} cannot be distilled: it needs a distill section and wam.pretrained, the folder of "
-            "a trained teacher (flashwam train makes one)"
+            f"recipe {recipe.name!r} cannot be distilled: it has no distill section, so it trains a teacher (flashwam "
+            "train); name a student's recipe, such as flash_wam"
+        )
+    if recipe.wam.pretrained is None:
+        raise ValueError(
+            f"recipe {recipe.name!r} cannot be distilled: wam.pretrained names no teacher; set it to the folder of one "
+            "(flashwam train makes one)"
         )
     with trusting(trust, named=foreign_paths(plain(recipe))):
         method = find_method(recipe.distill.method)
@@ -340,6 +363,8 @@ def distill(
                 f"recipe {recipe.name!r}: distill.method {recipe.distill.method!r} learns from data alone and would "
                 "ignore the teacher; set it to consistency or on_policy, or use flashwam train"
             )
+        _check_folders(recipe, recipe.distill)
+        check_run(recipe, run_dir)
         teacher_folder = Path(recipe.wam.pretrained)
         teacher = load_pretrained(teacher_folder, recipe.wam, trust=trust)
         codec = prepare_data(recipe, recipe.distill) if source is None else None

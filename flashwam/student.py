@@ -16,6 +16,7 @@ from flashwam.card import write_card
 from flashwam.core.imports import check_keywords, reading, trusting
 from flashwam.core.paths import user_path
 from flashwam.core.streams import StreamSpec
+from flashwam.holdings import instead_of_a_model
 from flashwam.json_file import built_from, read_mapping, shown, whole_number
 from flashwam.provenance import provenance
 from flashwam.recipe import WamConfig
@@ -105,11 +106,11 @@ def read_info(folder: Path | str) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: it is missing or not readable.
     """
-    missing = (
-        "expected a folder that flashwam saved. For a checkpoint of another tool name one of its family's presets, "
-        "such as preset='robotwin'"
-    )
-    return read_mapping(user_path(folder) / INFO_FILE, missing=missing)
+    folder = user_path(folder)
+    path = folder / INFO_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path if folder.is_dir() else folder} is missing: {instead_of_a_model(folder)}")
+    return read_mapping(path)
 
 
 def model_folder(folder: Path | str) -> Path:

@@ -155,6 +155,48 @@ def test_users_errors_are_one_line_and_exit_2(capsys, arguments, told):
         assert part in last
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("evaluate /nope/x", "there is no such folder; expected a teacher, a student or their run"),
+        ("evaluate file", "it is a file"),
+        ("evaluate data/towel", "it is a data set, not a model"),
+        ("evaluate begun", "a run that has no result yet"),
+        ("evaluate empty", "it holds nothing"),
+        ("serve data", "it is a data set, not a model"),
+        ("serve other", "--preset robotwin"),
+        ("info file", "is a file; give the folder it is in"),
+        ("info data/towel", "is a data set"),
+        ("compare empty", "is no run folder"),
+        ("train /nope/x.yaml", "there is no such file or run folder"),
+        ("train empty", "is a folder without recipe.yaml"),
+        ("train libero/flash_wm", "did you mean libero/flash_wam"),
+        ("distill teacher", "it has no distill section"),
+        ("distill flash_wam", "wam.pretrained: runs/teacher/teacher: no such folder. Train it first"),
+        ("distill flash_wam wam.pretrained=null", "wam.pretrained names no teacher"),
+        ("distill flash_wam wam.pretrained=file", "is a file, not a model's folder"),
+        ("distill flash_wam wam.pretrained=empty distill.init=nope", "distill.init: nope: no such folder"),
+        ("train teacher wam.pretrained=nope", "wam.pretrained: nope: no such folder"),
+        ("train teacher autoencoder.pretrained=nope", "autoencoder.pretrained: nope: no such folder"),
+        ("train teacher --run-dir data", "exists but is no run folder"),
+        ("import empty out --family cogvideox", "is a folder"),
+        ("import file out --family cogvideox", "no checkpoint that torch reads"),
+    ],
+)
+def test_an_error_points_to_the_remedy_before_anything_is_made(capsys, tmp_path, monkeypatch, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x")
+    for name in ("data/towel/meta/info.json", "begun/recipe.yaml", "other/transformer/config.json"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    status, _, err = run(capsys, *arguments.split())
+    assert status == 2, err
+    assert told in err.strip().splitlines()[-1]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_wrong_arguments_exit_2_and_name_them(capsys):
     for arguments, told in (
         (["distil", "x"], "invalid choice"),

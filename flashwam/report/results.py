@@ -186,6 +186,11 @@ def read_evaluations(run: Path | str) -> list[dict[str, Any]]:
         raise FileNotFoundError(f"no run folder {folder}; expected one made by `flashwam train` or `flashwam distill`")
     files = sorted((folder / "evaluations").glob("*.json"))
     if not files:
+        if not any((folder / name).exists() for name in ("recipe.yaml", "flashwam.json", "student", "teacher")):
+            raise FileNotFoundError(
+                f"{folder} is no run folder: it has neither a recipe.yaml nor evaluations; expected one made by "
+                "`flashwam train` or `flashwam distill`"
+            )
         raise FileNotFoundError(f"{folder} has no evaluations; make one first: flashwam evaluate {folder}")
     found = []
     for file in files:

@@ -95,7 +95,11 @@ def test_without_motion_there_is_no_such_section(tmp_path):
 
 
 def test_a_run_without_evaluations_is_refused_with_the_command_that_helps(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="empty is no run folder"):
+        compare([tmp_path / "empty"], out=tmp_path / "out")
     (tmp_path / "naive").mkdir()
+    (tmp_path / "naive" / "recipe.yaml").touch()
     with pytest.raises(FileNotFoundError, match="naive has no evaluations; make one first: flashwam evaluate"):
         compare([tmp_path / "naive"], out=tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="no run folder"):

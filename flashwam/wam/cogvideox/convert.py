@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -135,12 +136,17 @@ def convert_videovla(
 def _read(path: Path) -> dict[str, Tensor]:
     """The network's tensors by their keys without the prefix."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected VideoVLA's checkpoint, a .pt or .safetensors file")
+        told = "is a folder" if path.is_dir() else "no such file"
+        raise FileNotFoundError(f"{path}: {told}; expected VideoVLA's checkpoint, a .pt or .safetensors file")
     refuse_pointer(path)
     if path.suffix == ".safetensors":
         content: Any = load_file(path)
     else:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except (RuntimeError, ValueError, EOFError, KeyError, UnpicklingError) as error:
+            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+            raise ValueError(f"{path} is no checkpoint that torch reads without running code: {reason}") from error
     for wrapper in ("module", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
