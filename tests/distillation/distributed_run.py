@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Toy distillations for torchrun, one after the other: `distributed_run.py (FOLDER STRATEGY[-OPTION...])...`.
+"""Toy distillations for torchrun, one after the other: `distributed_run.py [--fork] (FOLDER STRATEGY[-OPTION...])...`.
+
+With --fork every training has two processes of its own without torchrun, and their exit statuses are printed.
 
 Options: lora (adapters), on_policy (the method), teacher (shard it too), killed (one process dies on the way, once),
 stopped (one process is asked to stop on the way, once; both then begin again),
@@ -7,9 +9,12 @@ bf16 (precision), offload (the optimiser's state), lingbot and cogvideox (real n
 lingbot's jumps in three steps, cogvideox's training has two).
 """
 
+import json
 import os
 import signal
+import socket
 import sys
+import traceback
 from pathlib import Path
 
 import torch
@@ -128,11 +133,52 @@ def run(folder: Path, asked: str) -> Path:
     return train(method, source, loop, run_dir=folder, seed=0)
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    for folder, asked in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+def run_all(arguments: list[str]) -> None:
+    """Trainings of (folder, strategy) one after the other; one that was asked to stop is begun again."""
+    for folder, asked in zip(arguments[::2], arguments[1::2], strict=True):
         try:
             run(Path(folder), asked)
         except Stopped:
             run(Path(folder), asked)
-    end_process(0)
+
+
+def fork_all(arguments: list[str], *, processes: int = 2) -> list[list[int]]:
+    """The exit statuses of every training's processes: forks of this one, which need not import anything.
+
+    As torchrun's they find each other through the environment; that a dead one ends the others is up to them.
+    """
+    if "zero" in "".join(arguments[1::2]):
+        # What its first training imports, once for all forks.
+        import deepspeed  # noqa: F401
+        import torch._inductor.compile_fx
+        import torch.utils.tensorboard  # noqa: F401
+    statuses = []
+    for folder, asked in zip(arguments[::2], arguments[1::2], strict=True):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        children = [_fork([folder, asked], rank, processes, meeting) for rank in range(processes)]
+        statuses.append([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+    return statuses
+
+
+def _fork(arguments: list[str], rank: int, processes: int, meeting: dict[str, str]) -> int:
+    child = os.fork()
+    if child:
+        return child
+    os.environ |= {**meeting, "WORLD_SIZE": str(processes), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    try:
+        run_all(arguments)
+        end_process(0)
+    except BaseException:
+        traceback.print_exc()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    if sys.argv[1] == "--fork":
+        print(json.dumps(fork_all(sys.argv[2:])))
+    else:
+        run_all(sys.argv[1:])
+        end_process(0)

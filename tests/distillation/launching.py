@@ -2,6 +2,7 @@
 """Starts trainings of two processes, and compares what comes out with one."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -23,13 +24,23 @@ needs_deepspeed = pytest.mark.skipif(not HAS_DEEPSPEED, reason="deepspeed is mis
 
 def launch(*runs: Path | str, processes: int | None = 2) -> subprocess.CompletedProcess[str]:
     """Two processes for (folder, strategy), and for further ones after it; or None for one without torchrun."""
-    command = [sys.executable]
-    if processes is not None:
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    return _start([] if processes is None else torchrun, *runs)
+
+
+def fork(*runs: tuple[Path, str]) -> tuple[list[list[int]], str]:
+    """For every (folder, strategy) the exit statuses of two processes, forked from one that has all imported; and what
+    they wrote to stderr. For many short trainings, some of which end badly."""
+    done = _start([], "--fork", *(part for run in runs for part in run))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+def _start(before: list[str], *after: Path | str) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join([str(HERE), str(HERE.parent), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    arguments = [str(HERE / "distributed_run.py"), *map(str, runs)]
-    return subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, *before, str(HERE / "distributed_run.py"), *map(str, after)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def launch_groups(runs: dict[str, list[tuple[Path, str]]]) -> Callable[[str], None]:

@@ -3,50 +3,40 @@
 
 import json
 import shutil
-from collections.abc import Callable
+import signal
 from pathlib import Path
 
 import pytest
 import torch
-from launching import HAS_DEEPSPEED, compare_with_one, launch, launch_groups, weights, zero
+from launching import HAS_DEEPSPEED, compare_with_one, fork, launch, weights, zero
 
 STRATEGIES = ("ddp", "fsdp-on_policy-teacher", "zero2", "zero3")
 
 
 @pytest.fixture(scope="module")
-def continued(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Strategy -> folder: in `again` a training of two processes one of which was killed, continued; in `two` one that
-    was not disturbed; in `alone` what was there after the kill."""
+def continued(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a folder for each strategy: in `again` a training of two processes one of which was killed, continued;
+    in `two` one that was not disturbed; in `alone` what was there after the kill."""
     folder = tmp_path_factory.mktemp("killed")
-    runs = {}
-    for name in STRATEGIES:
-        again = folder / name / "again"
-        if HAS_DEEPSPEED or not name.startswith("zero"):
-            _kill_one_of_two(again, name)
-            shutil.copytree(again, folder / name / "alone")
-            runs[name] = [(again, name + "-killed"), (folder / name / "two", name)]
-    ready = launch_groups(runs)
-
-    def of(strategy: str) -> Path:
-        ready(strategy)
-        return folder / strategy
-
-    return of
-
-
-def _kill_one_of_two(folder: Path, strategy: str) -> None:
-    broken = launch(folder, strategy + "-killed")
-    assert broken.returncode != 0
-    assert [p.name for p in (folder / "checkpoints").glob("step_*")] == ["step_000002"]
-    assert not (folder / "student").exists()
-    kept = folder / "checkpoints/step_000002"
-    assert {path.suffix for path in kept.rglob("*") if path.is_file()} == {".safetensors", ".json"}
+    names = [name for name in STRATEGIES if HAS_DEEPSPEED or not name.startswith("zero")]
+    broken = [(folder / name / "again", name + "-killed") for name in names]
+    statuses, _ = fork(*broken)
+    assert [(first > 0, second) for first, second in statuses] == [(True, -signal.SIGKILL)] * len(names)
+    for again, _ in broken:
+        assert [p.name for p in (again / "checkpoints").glob("step_*")] == ["step_000002"]
+        assert not (again / "student").exists()
+        kept = again / "checkpoints/step_000002"
+        assert {path.suffix for path in kept.rglob("*") if path.is_file()} == {".safetensors", ".json"}
+        shutil.copytree(again, again.with_name("alone"))
+    statuses, errors = fork(*broken, *((folder / name / "two", name) for name in names))
+    assert statuses == [[0, 0]] * 2 * len(names), errors[-3000:]
+    return folder
 
 
 @pytest.mark.parametrize("strategy", [zero(name) if name.startswith("zero") else name for name in STRATEGIES])
 def test_a_process_that_is_killed_costs_nothing_but_time(continued, strategy):
     """Started again, both end with the very bits of an uninterrupted training."""
-    folder = continued(strategy)
+    folder = continued / strategy
     assert sorted(p.name for p in (folder / "two/checkpoints").iterdir()) == ["step_000002", "step_000004"]
     two, resumed = weights(folder / "two"), weights(folder / "again")
     assert all(torch.equal(value, resumed[name]) for name, value in two.items())
