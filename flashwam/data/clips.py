@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from flashwam.data.depth import refuse_depth
+from flashwam.data.depth import is_deep_h264, refuse_depth
 
 __all__ = ["Clip", "TableClip", "inside", "read_clip"]
 
@@ -165,7 +165,9 @@ def _video(path: Path, *, depth: bool) -> Iterator[tuple[Any, Any]]:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             stream.thread_count = 1
-            refuse_depth(stream.codec_context.pix_fmt, path, depth=depth)
+            codec = stream.codec_context
+            is_deep = codec.name == "h264" and is_deep_h264(codec.extradata)
+            refuse_depth("gray10le" if is_deep else codec.pix_fmt, path, depth=depth)
             yield container, stream
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing") from None

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_camera", "is_depth_format", "refuse_depth"]
+__all__ = ["check_camera", "is_deep_h264", "is_depth_format", "refuse_depth"]
 
 _REMEDY = "leave it out of data.cameras, or set data.depth_as_grey=true"
 
@@ -72,3 +72,26 @@ def refuse_depth(pixel_format: str | None, where: Path | str, *, depth: bool) ->
             f"{where}: is a depth map by its pixel format {pixel_format} (grey, more than 8 bits); pictures in "
             f"colour are meant; {_REMEDY}"
         )
+
+
+def is_deep_h264(header: bytes | None) -> bool:
+    """Whether an H.264 stream's header says grey of more than 8 bits, whose pictures FFmpeg's decoder calls colour.
+
+    Args:
+        header: The codec's extradata: an `avcC` record, or NAL units with start codes.
+    """
+    if not header:
+        return False
+    begin = 8 if header[0] == 1 else header.find(b"\0\0\1\x67") + 3
+    parameters = header[begin : begin + 16]
+    # Profiles below these have neither.
+    if begin < 3 or len(parameters) < 5 or parameters[1] not in (44, 100, 110, 122, 244):
+        return False
+    bits = iter("".join(f"{byte:08b}" for byte in parameters[4:]))
+
+    def unsigned() -> int:
+        zeros = next((count for count, bit in enumerate(bits) if bit == "1"), 0)
+        return 2**zeros - 1 + int("0" + "".join(next(bits, "0") for _ in range(zeros)), 2)
+
+    unsigned()
+    return unsigned() == 0 and unsigned() > 0
