@@ -15,12 +15,31 @@ from torch import Tensor
 from flashwam.core.checks import check_number
 from flashwam.json_file import read_mapping
 
-__all__ = ["ActionNorm", "rare", "read_norm"]
+__all__ = ["ActionNorm", "quantiles", "rare", "read_norm"]
 
 _EPS = 1e-6
 _RARE = 0.05
+_GAP = 0.4
 _MOST = 1e9
 _FARTHEST = 10.0
+
+
+def quantiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The 1 % and 99 % quantile of controls, each [U].
+
+    Between neighbours they are interpolated, but not over a gap of two fifths of the whole range, as a gripper
+    of -1 and 1 has: there the outer neighbour is taken, since nothing lies between.
+
+    Args:
+        values: [T, U].
+    """
+    low, high = np.quantile(values, [0.01, 0.99], axis=0)
+    gap = _GAP * (values.max(axis=0) - values.min(axis=0))
+    ends = []
+    for share, middle in ((0.01, low), (0.99, high)):
+        below, above = (np.quantile(values, share, axis=0, method=method) for method in ("lower", "higher"))
+        ends.append(np.where(above - below > gap, below if share < 0.5 else above, middle))
+    return ends[0], ends[1]
 
 
 def rare(low: np.ndarray, high: np.ndarray, least: np.ndarray, most: np.ndarray) -> np.ndarray:
@@ -89,7 +108,7 @@ class ActionNorm:
                 blown up to noise.
         """
         values = np.asarray(actions, dtype=np.float64)
-        low, high = np.quantile(values, [0.01, 0.99], axis=0)
+        low, high = quantiles(values)
         least, most = values.min(axis=0), values.max(axis=0)
         # A clip below 1 would cut the ends of the range off again.
         more = (most - least) * (1 / min(clip or 1.0, 1.0) - 1) / 2

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flashwam.data.actions import ActionNorm, rare
+from flashwam.data.actions import ActionNorm, quantiles, rare
 
 __all__ = ["ControlFit", "coverage", "coverage_lines", "worst"]
 
@@ -84,7 +84,7 @@ def coverage(rows: np.ndarray, norm: ActionNorm) -> list[ControlFit]:
     if rows.shape[1] != len(norm.used):
         raise ValueError(f"the data have {rows.shape[1]} controls a row, the normalisation {len(norm.used)}")
     values = np.asarray(rows, np.float64)
-    q01, q99 = np.quantile(values, [0.01, 0.99], axis=0)
+    q01, q99 = quantiles(values)
     least, most = values.min(axis=0), values.max(axis=0)
     places = list(norm.used)
     low, high = np.array(norm.q01)[places], np.array(norm.q99)[places]

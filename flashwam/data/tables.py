@@ -24,7 +24,12 @@ def read_columns(path: Path, names: list[str] | None = None) -> Any:
     """
     with _opened(path) as file:
         there = file.schema_arrow.names
-        return file.read(columns=there if names is None else [name for name in names if name in there])
+        wanted = there if names is None else [name for name in names if name in there]
+        table = file.read(columns=wanted)
+        # Some damage to a page's header ends the column early instead of failing.
+        if wanted and table.num_rows != file.metadata.num_rows:
+            raise ValueError(f"{path}: has {table.num_rows} rows, its own record says {file.metadata.num_rows}")
+        return table
 
 
 def read_schema(path: Path) -> Any:
@@ -93,7 +98,7 @@ def list_rows(column: Any) -> np.ndarray:
         raise ValueError(f"row {_first_null(column)} is null, expected a list of numbers")
     lengths = np.concatenate([np.zeros(0, np.int64), *map(pc.list_value_length, column.chunks)])
     if not len(lengths):
-        return np.zeros((0, 0))
+        raise ValueError("has no rows")
     sizes, counts = np.unique(lengths, return_counts=True)
     width = int(sizes[counts.argmax()])
     if len(sizes) > 1:

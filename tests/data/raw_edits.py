@@ -86,3 +86,13 @@ def write_tasks(repo, texts, *, column="__index_level_0__"):
     else:
         table = pa.table({"task_index": list(range(len(texts))), column: list(texts)})
         pq.write_table(table, repo / "meta" / "tasks.parquet")
+
+
+def put(row, control, value):
+    """A change that puts a value in a control of a row."""
+
+    def change(rows):
+        rows[row] = [*rows[row][:control], value, *rows[row][control + 1 :]]
+        return rows
+
+    return change

@@ -117,3 +117,14 @@ def test_a_constant_control_keeps_its_small_range_and_tails_do_not_widen_another
     assert (norm.q99[0] - norm.q01[0]) == pytest.approx(1e-3)
     for control in (1, 2):
         assert norm.q99[control] == pytest.approx(np.quantile(rows[:, control], 0.99))
+
+
+@pytest.mark.parametrize("count", range(1, 30, 4))
+@pytest.mark.parametrize("total", [60, 1151, 2000])
+def test_a_gripper_that_closes_about_as_seldom_as_the_quantile_is_taught_as_it_is(count, total):
+    """Where the quantile's rank lies between open and closed, it is no value between them."""
+    rows = np.ones((total, 2))
+    rows[:count, 0] = -1
+    rows[-count:, 1] = 5
+    norm = ActionNorm.fit(rows, least_range=1e-3)
+    assert np.abs(taught(rows, norm) - rows).max() < 0.01

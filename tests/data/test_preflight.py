@@ -10,7 +10,7 @@ pytest.importorskip("av")
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from raw_edits import encoders, episodes, rewrite, run, table_of
+from raw_edits import encoders, episodes, put, rewrite, run, table_of
 from raw_sets import actions
 
 from flashwam.data.preflight import ActionRules
@@ -18,14 +18,6 @@ from flashwam.data.preflight import ActionRules
 
 def never(pixels):
     raise AssertionError("a picture was encoded")
-
-
-def put(row, control, value):
-    def change(rows):
-        rows[row] = [*rows[row][:control], value, *rows[row][control + 1 :]]
-        return rows
-
-    return change
 
 
 def null_row(rows):
