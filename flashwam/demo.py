@@ -19,6 +19,7 @@ from flashwam.core.paths import user_path
 from flashwam.data.episodes import atomic_write
 from flashwam.evaluation import cross_table, evaluate, latency_table, load_policy
 from flashwam.jobs import Job, done_marker, run_jobs
+from flashwam.json_file import read_mapping
 from flashwam.recipe import Recipe, WamConfig
 from flashwam.report.analyze import measured_gradients, schedule_sections
 from flashwam.report.compare import compare, format_table, gather
@@ -175,7 +176,7 @@ class _Place:
             if rate is not None:
                 overrides.append(f"distill.lr={rate:g}")
             elif self.rate_file(method).is_file():
-                overrides.append(f"distill.lr={json.loads(self.rate_file(method).read_text())['lr']:g}")
+                overrides.append(f"distill.lr={read_mapping(self.rate_file(method))['lr']:g}")
             if steps:
                 overrides.append(f"distill.steps={steps}")
         return load_recipe(f"{self.files.miniature}/{method}", overrides)
@@ -187,7 +188,7 @@ def _train_teacher(place: _Place, from_scratch: bool) -> None:
         beside = place.teacher.with_name("teacher.tmp")
         shutil.rmtree(beside, ignore_errors=True)
         shutil.copytree(shipped, beside)
-        info = json.loads((beside / "flashwam.json").read_text())
+        info = read_mapping(beside / "flashwam.json")
         info["recipe"] = _data_of(place, info["recipe"])
         (beside / "flashwam.json").write_text(json.dumps(info, indent=2) + "\n")
         shutil.rmtree(place.teacher, ignore_errors=True)
@@ -224,7 +225,7 @@ def _distill(place: _Place, method: str, seed: int, rate: float | None = None) -
 
 def _take_chosen(place: _Place, method: str) -> None:
     """The first seed's run is the one that won the search."""
-    chosen = json.loads(place.rate_file(method).read_text())["lr"]
+    chosen = read_mapping(place.rate_file(method))["lr"]
     run = place.run(method, 0)
     if not (place.run(method, 0, chosen) / "student").is_dir():
         # A benchmark restored from its measurements has no weights of the search.
@@ -404,7 +405,7 @@ def demo(
     place = _Place(preset=PRESETS[preset], out=out, family=family)
     asked = {"preset": preset, "from_scratch": from_scratch, "family": place.family}
     kept = out / "demo.json"
-    if kept.is_file() and {"family": DEFAULT_FAMILY, **json.loads(kept.read_text())} != asked:
+    if kept.is_file() and {"family": DEFAULT_FAMILY, **read_mapping(kept)} != asked:
         raise ValueError(f"{out} holds the demo {kept.read_text().strip()}, not {asked}; give another --out")
     atomic_write(kept, (json.dumps(asked) + "\n").encode())
     page = _write_page(place, preset, [])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.data.episodes import atomic_write
+from flashwam.json_file import read_mapping
 from flashwam.provenance import provenance
 from flashwam.report.stats import wilson
 from flashwam.sim.closed_loop import TaskResult
@@ -31,10 +32,10 @@ def measure_once(path: Path, asked: Mapping[str, Any], measure: Callable[[], dic
         ValueError: The file holds a measurement of something else, which is not overwritten.
     """
     if path.is_file():
-        result = json.loads(path.read_text())
-        if result["asked"] != asked:
+        result = read_mapping(path, finite=False)
+        if result.get("asked") != asked:
             raise ValueError(
-                f"{path} holds a measurement of {result['asked']}, not of {asked}; give another out= folder"
+                f"{path} holds a measurement of {result.get('asked')}, not of {asked}; give another out= folder"
             )
         logger.info("%s was measured before", path)
         return result

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from flashwam.core.paths import user_path
 from flashwam.recipe import LoraConfig
+from flashwam.tensor_file import read_header
 
 __all__ = ["ADAPTER_FILE", "fingerprint", "load_adapter", "save_adapter"]
 
@@ -64,6 +65,7 @@ def load_adapter(folder: Path | str, parameters: Mapping[str, Tensor], lora: Lor
             f"{path} is missing: with lora, init must be a student that was trained with lora from the same teacher; "
             "set lora to null to go on with a whole model"
         )
+    read_header(path)
     with safe_open(path, framework="pt") as file:
         told = file.metadata() or {}
         if not {"rank", "alpha", "backbone"} <= set(told):

@@ -104,7 +104,9 @@ class SmolVLA(FusionPolicy):
                 raise FileNotFoundError(
                     f"{pretrained} is missing: expected the folder of a SmolVLM, such as SmolVLM2-500M"
                 )
-            whole = SmolVLMModel.from_pretrained(pretrained, dtype=torch.float32)
+            whole = SmolVLMModel.from_pretrained(
+                pretrained, dtype=torch.float32, local_files_only=True, use_safetensors=True
+            )
         else:
             whole = SmolVLMModel(SmolVLMConfig(**smolvlm))
         known = whole.config.to_diff_dict()
@@ -131,4 +133,6 @@ class SmolVLA(FusionPolicy):
 
     @classmethod
     def _rebuild(cls, settings: Mapping[str, Any], folder: Path) -> Self:
+        if "pretrained" in settings:
+            raise ValueError("pretrained: a saved policy holds its own weights and names no other folder")
         return cls.create(**settings)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.core.paths import user_path
+from flashwam.json_file import read_mapping
 from flashwam.report.compare_page import compare_sections
 from flashwam.report.figures import write_whole
 from flashwam.report.metrics import read_metrics
@@ -77,7 +78,7 @@ def gather(
         name = name if name in students else f"{run.resolve().parent.name}/{name}"
         if name in students and (run / "metrics.jsonl").is_file():
             metrics.setdefault(name, []).append(read_metrics(run / "metrics.jsonl"))
-    cross = json.loads((out / "cross.json").read_text()) if (out / "cross.json").is_file() else None
+    cross = read_mapping(out / "cross.json", finite=False) if (out / "cross.json").is_file() else None
     return rows, metrics, cross
 
 
@@ -86,10 +87,10 @@ def measured_rows(results: Sequence[Mapping[str, Any]], out: Path) -> list[Row]:
     shown."""
     rows = pool_evaluations(results)
     if (out / "latency.json").is_file():
-        timed = json.loads((out / "latency.json").read_text())
+        timed = read_mapping(out / "latency.json", finite=False)
         rows = [replace(row, latency=timed.get(f"{row.run} {row.steps_text}", row.latency)) for row in rows]
     if (out / "costs.json").is_file():
-        costs = json.loads((out / "costs.json").read_text())
+        costs = read_mapping(out / "costs.json", finite=False)
         rows = [_with_cost(row, costs[row.run]) if row.run in costs else row for row in rows]
     return sorted(rows, key=_order)
 

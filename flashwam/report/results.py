@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation results of runs, read and pooled into the rows of a comparison."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.core.paths import user_path
+from flashwam.json_file import read_json
 from flashwam.report.stats import wilson
 from flashwam.sampling import nfe_text
 
@@ -195,9 +195,9 @@ def read_evaluations(run: Path | str) -> list[dict[str, Any]]:
     found = []
     for file in files:
         try:
-            result = json.loads(file.read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file} is not JSON: {error}; delete it and evaluate again") from error
+            result = read_json(file, finite=False)
+        except ValueError as error:
+            raise ValueError(f"{error}; delete it and evaluate again") from error
         missing = [key for key in _REQUIRED if not isinstance(result, dict) or key not in result]
         if missing:
             raise ValueError(f"{file} is not an evaluation: it lacks {missing}")

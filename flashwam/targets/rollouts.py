@@ -24,6 +24,7 @@ from flashwam.core.paths import user_path
 from flashwam.data.episodes import atomic_write
 from flashwam.data.pictures import PictureDecoder
 from flashwam.sampling import Rollout, StreamSampler
+from flashwam.tensor_file import read_header
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Future", "RolloutStore", "TeacherFuture", "TeacherRollout", "TrueFuture", "seeded_noise"]
@@ -185,8 +186,9 @@ class RolloutStore:
         path = self.path(key)
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: complete the rollouts first")
+        read_header(path)
         with safe_open(path, framework="pt") as file:
-            told = file.metadata()
+            told = file.metadata() or {}
             if told.get("settings") != self.settings:
                 raise ValueError(f"{path} was drawn under settings {told.get('settings')}, expected {self.settings}")
             held = {name: file.get_tensor(name) for name in file.keys()}

@@ -16,13 +16,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
 from flashwam.core.batch import Batch
 from flashwam.data.episodes import atomic_write
 from flashwam.targets.rollouts import RolloutStore, seeded_noise
+from flashwam.tensor_file import load_tensors
 
 __all__ = ["FutureSource", "Target", "Windows", "pool_number"]
 
@@ -119,7 +120,7 @@ class FutureSource:
         return str(told(index))
 
     def _target(self, name: str, key: str) -> Tensor:
-        return load_file(self._folders[name] / f"{key}.safetensors")["seen"].float()
+        return load_tensors(self._folders[name] / f"{key}.safetensors")["seen"].float()
 
     def _complete(self, name: str, target: Target, counted: Tensor, *, progress: bool) -> tuple[Tensor, Tensor]:
         """Makes the missing targets; mean and standard deviation over all, which are kept beside them."""
@@ -132,7 +133,7 @@ class FutureSource:
         path = folder / f"statistics_{_pool_hash(self._keys)}.safetensors"
         if not path.is_file():
             atomic_write(path, save(self._measure(name, counted)))
-        held = load_file(path)
+        held = load_tensors(path)
         return held["mean"], held["std"]
 
     def _measure(self, name: str, counted: Tensor) -> dict[str, Tensor]:

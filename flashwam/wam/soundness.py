@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is wrong with the weights of a folder, found without making a model of them."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from flashwam.json_file import read_mapping
 from flashwam.wam.weights import read_header, weight_files
 
 __all__ = ["PART_WEIGHTS", "nonfinite", "part_problems"]
@@ -74,6 +74,6 @@ def _of_index(index: Path, files: Sequence[Path]) -> list[str]:
     """What an index says of its files and they do not hold."""
     if not index.is_file():
         return []
-    told = json.loads(index.read_text())["weight_map"]
+    told = read_mapping(index).get("weight_map", {})
     held = {file.name: read_header(file)[0] for file in files}
     return [f"{name} lacks {key}, which its index names" for key, name in told.items() if key not in held[name]]

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from diffusers import CogVideoXTransformer3DModel
-from safetensors.torch import load_file
 from torch import Tensor
 
 from flashwam.core.paths import user_path
 from flashwam.data.actions import ActionNorm
 from flashwam.data.latents import ACTION_NORM
 from flashwam.lfs import refuse_pointer
+from flashwam.tensor_file import load_tensors
 from flashwam.wam.cogvideox.action import ActionModule
 from flashwam.wam.cogvideox.checkpoint import place
 from flashwam.wam.cogvideox.config import CogVideoXConfig
@@ -140,7 +140,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"{path}: {told}; expected VideoVLA's checkpoint, a .pt or .safetensors file")
     refuse_pointer(path)
     if path.suffix == ".safetensors":
-        content: Any = load_file(path)
+        content: Any = load_tensors(path)
     else:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
