@@ -78,6 +78,8 @@ def parse_json(data: bytes, what: str, *, finite: bool = True) -> Any:
         raise ValueError(f"{what} is not JSON: not UTF-8 ({error.reason} at byte {error.start})") from error
     except RecursionError as error:
         raise ValueError(f"{what} is nested deeper than {_DEEPEST}") from error
+    except _NotFiniteError as error:
+        raise ValueError(f"{what} is not JSON: {error}{_place(data)}") from error
     except ValueError as error:
         raise ValueError(f"{what} is not JSON: {error}") from error
     level, depth = [content], 0
@@ -183,11 +185,34 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(held) for held in value) if isinstance(value, list) else value
 
 
+class _NotFiniteError(ValueError):
+    """A number of a file is NaN or infinite."""
+
+
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text[:_SHOWN]} is no finite number")
+        raise _NotFiniteError(f"{text[:_SHOWN]} is no finite number")
     return value
+
+
+def _place(data: bytes) -> str:
+    """Where the first number that is not finite stands, such as ", at actions.q01[2]"."""
+    try:
+        level = [("", json.loads(data))]
+    except (ValueError, RecursionError):
+        return ""
+    while level:
+        deeper = []
+        for place, value in level:
+            if isinstance(value, float) and not math.isfinite(value):
+                return f", at {place[:_SHOWN]}" if place else ""
+            if isinstance(value, dict):
+                deeper += [(f"{place}.{key}" if place else key, held) for key, held in value.items()]
+            elif isinstance(value, list):
+                deeper += [(f"{place}[{number}]", held) for number, held in enumerate(value)]
+        level = deeper
+    return ""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

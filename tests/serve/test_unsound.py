@@ -193,7 +193,8 @@ def test_a_model_with_quantiles_that_make_no_sense_is_not_loaded(checkpoint, tmp
         values["actions"][key][2] = value
 
     with pytest.raises(
-        ValueError, match=rf"{CODEC_FILE}: (.*{key} of channel 2 must|expected q01|could not)|no finite number"
+        ValueError,
+        match=rf"{CODEC_FILE}: (.*{key} of channel 2 must|expected q01|could not)|no finite number, at actions.{key}.2.",
     ):
         load_served(edited(checkpoint, tmp_path / "m", CODEC_FILE, edit))
 
@@ -221,7 +222,9 @@ def test_latent_statistics_that_make_no_sense_are_refused_by_file_and_channel(ch
 
     folder = edited(checkpoint, tmp_path / "m", "vae/latent_stats.json", edit)
     for load in (load_served, lambda folder: FrameAutoencoder.from_pretrained(folder / "vae")):
-        with pytest.raises(ValueError, match=rf"latent_stats.json .*{key} of channel 1 must be|no finite number"):
+        with pytest.raises(
+            ValueError, match=rf"latent_stats.json.*({key} of channel 1 must be|no finite number, at {key}.1.)"
+        ):
             load(folder)
 
 
@@ -232,7 +235,9 @@ def test_noise_that_makes_no_sense_is_refused_by_file_stream_and_field(checkpoin
     def edit(values):
         values["streams"]["action"][key] = value
 
-    with pytest.raises(ValueError, match=rf"{INFO_FILE}.*(stream 'action'.*{key} must be|no finite number)"):
+    with pytest.raises(
+        ValueError, match=rf"{INFO_FILE}.*(stream 'action'.*{key} must be|no finite number, at streams.action.{key})"
+    ):
         load_served(edited(checkpoint, tmp_path / "m", INFO_FILE, edit))
 
 
