@@ -3,11 +3,16 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from tqdm import tqdm
 
 from flashwam.jobs import Job, JobFailed, run_jobs
+
+HERE = Path(__file__).resolve().parent
+PATHS = os.pathsep.join([str(HERE), str(HERE.parent)])
+"""Where a script of its own finds this file, and the package, installed or not."""
 
 
 def append(path, word, wait=0.0):
@@ -61,9 +66,7 @@ def test_jobs_end_when_the_one_who_started_them_is_killed(tmp_path):
     )
     script = tmp_path / "main.py"
     script.write_text(code)
-    process = subprocess.Popen(
-        [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
-    )
+    process = subprocess.Popen([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": PATHS})
     deadline = time.monotonic() + 60
     while not out.is_file() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -82,7 +85,7 @@ def test_jobs_leave_nothing_behind_that_python_complains_about(tmp_path):
         "from pathlib import Path; from flashwam.jobs import Job, run_jobs; from test_jobs import bar\n"
         f"if __name__ == '__main__': run_jobs([Job(name='x', function=bar)], Path({str(tmp_path)!r}) / 'jobs')"
     )
-    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    environment = {**os.environ, "PYTHONPATH": PATHS}
     done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0
     assert "leaked" not in done.stderr
