@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flashwam.cli import main
 from flashwam.config import differences, load_recipe, prepare_run
 from flashwam.core.consistency import ConsistencyFunction, Linear, make_consistency_function
 from flashwam.core.imports import OLD_PATHS, class_name, find_class, foreign_paths, reading, trusting
@@ -176,3 +177,16 @@ def test_what_a_user_names_himself_may_stand_in_the_files_he_reads(module, tmp_p
         make_consistency_function(name)
         with pytest.raises(ValueError, match="--trust"):
             make_consistency_function(f"{module}:Other")
+
+
+def test_trust_on_the_command_line_holds_for_that_call(module, tmp_path, capsys):
+    folder = run_of(tmp_path / "run", module)
+    for marker in tmp_path.glob("*.ran"):
+        marker.unlink()
+    sys.modules.pop(module, None)
+    assert main(["info", str(folder)]) == 2
+    assert f"would import '{module}'" in capsys.readouterr().err
+    assert not ran(tmp_path)
+    assert main(["info", str(folder), "--trust"]) == 0
+    assert ran(tmp_path)
+    assert main(["info", str(folder)]) == 2
