@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.optim import Optimizer
 from tqdm import tqdm
@@ -301,14 +302,20 @@ class _Training:
         self.accelerator.wait_for_everyone()
         with self.strategy.whole(roles.target if use_target else roles.model) as model:
             if self.accelerator.is_main_process:
-                with whole_folder(path) as folder:
-                    save_wam(
-                        folder,
-                        model,
-                        self.method.streams,
-                        kind=self.method.result,
-                        info={**self.info, "steps": step, "weights": "target" if use_target else "student"},
-                    )
-                    if self.beside is not None:
-                        self.beside(folder)
+                try:
+                    with whole_folder(path) as folder:
+                        save_wam(
+                            folder,
+                            model,
+                            self.method.streams,
+                            kind=self.method.result,
+                            info={**self.info, "steps": step, "weights": "target" if use_target else "student"},
+                        )
+                        if self.beside is not None:
+                            self.beside(folder)
+                except SafetensorError as error:
+                    raise OSError(
+                        f"{path} could not be written ({error}); make room there and give the same command again: it "
+                        "goes on from the last checkpoint"
+                    ) from error
         self.accelerator.wait_for_everyone()
