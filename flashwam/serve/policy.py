@@ -279,6 +279,14 @@ class PolicySession:
             return "refresh", {}
         return "infer", {"action": self.infer(request.get("obs"))}
 
+    @staticmethod
+    def begins(request: Any) -> bool:
+        """Whether an unpacked request begins an episode, for which its prompt is embedded."""
+        try:
+            return isinstance(request, dict) and _flag(request, "reset")
+        except ValueError:
+            return False
+
     def reset(self, prompt: str | None, *, seed: int | None = None) -> None:
         """Begins an episode.
 

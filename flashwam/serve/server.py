@@ -4,7 +4,7 @@
 A request that cannot be answered gets a text frame that names the error, then close code 1011; other sessions notice
 nothing. Where the model drew what no robot may do, or a prompt is too long, the text frame comes alone, and the session
 can be reset. Inference runs in a single worker thread, so that the event loop stays free for health checks and
-time-outs.
+time-outs; prompts are embedded in another, so that a slow text encoder holds up no other session's chunks.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -96,6 +96,7 @@ class PolicyServer:
         self._failed = 0
         self._unsound = 0
         self._worker: ThreadPoolExecutor | None = None
+        self._reader: ThreadPoolExecutor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._opening: set[asyncio.Transport] = set()
@@ -131,6 +132,7 @@ class PolicyServer:
         if self._asked:
             self._stopping.set()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="inference")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="prompts")
         try:
             async with listen(
                 self._connection,
@@ -161,6 +163,7 @@ class PolicyServer:
                     transport.abort()
                 await listening.wait_closed()
         finally:
+            self._reader.shutdown(wait=True)
             self._worker.shutdown(wait=True)
         for line in self.latency.lines():
             logger.info("all sessions  %s", line)
@@ -229,9 +232,10 @@ class PolicyServer:
         while (message := await self._receive(connection)) is not None:
             arrived = time.perf_counter()
             try:
-                kind, reply, stages = await loop.run_in_executor(
-                    self._worker, _answer, session, message, arrived, previous
-                )
+                answer = await loop.run_in_executor(self._worker, _answer, session, message, arrived, previous)
+                if callable(answer):
+                    answer = await loop.run_in_executor(self._reader, answer)
+                kind, reply, stages = answer
             except Exception as error:
                 self._failed += 1
                 self._unsound += isinstance(error, UnsoundError)
@@ -356,22 +360,31 @@ def serving(model: ServedModel, options: ServerOptions | None = None) -> Iterato
         thread.join()
 
 
+_Answer = tuple[str, bytes, dict[str, float]]
+
+
 def _answer(
     session: PolicySession, message: bytes | str, arrived: float, previous: float | None
-) -> tuple[str, bytes, dict[str, float]]:
-    """Runs in the worker: one message to one reply."""
+) -> _Answer | Callable[[], _Answer]:
+    """Runs in the worker: one message to one reply, or to what makes it where a prompt has to be embedded first."""
     start = time.perf_counter()
     if isinstance(message, str):
         raise ValueError("requests are binary msgpack messages; got a text frame")
     request, dialect = read(message)
     session.dialect = dialect or session.dialect
     decoded = time.perf_counter()
-    kind, reply = session.handle(request)
-    timing = {"infer_ms": 1000 * (time.perf_counter() - decoded)}
-    if previous is not None:
-        timing["prev_total_ms"] = previous
-    stages = {"decode": 1000 * (decoded - start), "wait": 1000 * (start - arrived), **session.stages}
-    return kind, pack({**reply, "server_timing": timing}, dialect=session.dialect), stages
+
+    def handled() -> _Answer:
+        begun = time.perf_counter()
+        kind, reply = session.handle(request)
+        timing = {"infer_ms": 1000 * (time.perf_counter() - begun)}
+        if previous is not None:
+            timing["prev_total_ms"] = previous
+        waited = start - arrived + begun - decoded
+        stages = {"decode": 1000 * (decoded - start), "wait": 1000 * waited, **session.stages}
+        return kind, pack({**reply, "server_timing": timing}, dialect=session.dialect), stages
+
+    return handled if session.begins(request) else handled()
 
 
 def _told(error: Exception) -> str:

@@ -255,6 +255,38 @@ def test_health_answers_while_a_chunk_is_drawn(slow, model, episode):
         assert_array_equal(answer.result(10), three_chunks(PolicySession(model), prompt, observations, seed=2)[0])
 
 
+def test_chunks_are_drawn_while_another_sessions_prompt_is_embedded(model, episode):
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Reads(FrameCodec):
+        def text(self, prompt):
+            if prompt == "take your time":
+                entered.set()
+                assert go_on.wait(20)
+            return super().text(prompt)
+
+    codec = model.codec()._codec
+    reads = replace(model, codec=lambda: Reads(codec, size=(64, 64)))
+    prompt, observations = episode(2)
+    with (
+        serving(reads) as server,
+        PolicyClient(server.url) as patient,
+        PolicyClient(server.url) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        client.reset(prompt, seed=2)
+        answer = pool.submit(patient.reset, "take your time", seed=3)
+        assert entered.wait(10)
+        drawn = client.infer(observations[0])
+        assert not answer.done()
+        go_on.set()
+        answer.result(10)
+        assert_array_equal(drawn, three_chunks(PolicySession(model), prompt, observations, seed=2)[0])
+        alone = PolicySession(model)
+        alone.reset("take your time", seed=3)
+        assert_array_equal(patient.infer(observations[0]), alone.infer(observations[0]))
+
+
 def test_a_client_that_leaves_in_the_middle_harms_nobody(slow, model, episode):
     slow_model, entered, go_on = slow
     prompt, observations = episode(2)
@@ -287,7 +319,7 @@ def test_stopping_waits_for_the_chunk_that_is_drawn(slow, episode):
             go_on.set()
             assert answer.result(10).shape == (4, 2, 4)
         assert server.metrics()["sessions"]["open"] == 0
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("inference")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("inference", "prompts"))]
 
 
 def test_only_the_token_opens(model):
