@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A policy that LeRobot saved says itself how it is run: chunk, window, shifts, guidance, cameras and channels."""
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -9,19 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKLWan
-from safetensors.torch import save_file
+from released import NETWORK, lerobot_weights, write_lerobot, write_parts
 
 from flashwam.config import load_recipe
 from flashwam.info import describe
 from flashwam.serve.policy import load_served
 from flashwam.student import load_pretrained, load_wam, save_wam
-from flashwam.wam.lingbot_va import WanTransformer3DModel
 from flashwam.wam.lingbot_va.files import LingBotFiles
-from flashwam.wam.lingbot_va.vae import WAN22_CONFIG
 
-NETWORK = {"num_attention_heads": 2, "attention_head_dim": 20, "text_dim": 16, "freq_dim": 16, "ffn_dim": 64}
-NETWORK |= {"num_layers": 1}
 OWN = {
     "obs_cam_keys": ["front", "wrist"],
     "camera_layout": "width_concat",
@@ -48,29 +42,15 @@ Make = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, torch.Tensor]:
-    torch.manual_seed(0)
-    return {f"transformer.{key}": value for key, value in WanTransformer3DModel(**NETWORK).state_dict().items()}
+    return lerobot_weights()
 
 
 @pytest.fixture
 def make(tmp_path: Path, weights: dict[str, torch.Tensor]) -> Make:
     """Writes a policy's folder; changes replace fields, and None takes one out."""
 
-    def write(*, quantiles: bool = True, name: str = "policy", **changes: Any) -> Path:
-        folder = tmp_path / name
-        folder.mkdir()
-        config = {"type": "lingbot_va", **NETWORK, **OWN, **changes}
-        (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
-        save_file(weights, folder / "model.safetensors")
-        if quantiles:
-            state = "policy_postprocessor_step_0_unnormalizer_processor.safetensors"
-            save_file(
-                {"action.q01": torch.tensor([-1.0, -2, 0]), "action.q99": torch.tensor([1.0, 3, 0.5])}, folder / state
-            )
-            step = {"registry_name": "unnormalizer_processor", "config": {"norm_map": {"ACTION": "QUANTILES"}}}
-            step["state_file"] = state
-            (folder / "policy_postprocessor.json").write_text(json.dumps({"name": "post", "steps": [step]}))
-        return folder
+    def write(*, name: str = "policy", **changes: Any) -> Path:
+        return write_lerobot(tmp_path / name, weights, **{**OWN, **changes})
 
     return write
 
@@ -95,19 +75,18 @@ def test_what_the_file_leaves_out_is_lerobots_default(make: Make) -> None:
     assert [spec.schedule.shift for spec in info.streams.values()] == [5.0, 0.05]
 
 
-def test_it_is_served_with_its_cameras_and_quantiles(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_served_with_its_cameras_and_quantiles(make: Make) -> None:
     folder = make()
-    small = {**WAN22_CONFIG, "base_dim": 8, "decoder_base_dim": 8, "num_res_blocks": 1, "dim_mult": [1, 1, 1, 1]}
     with pytest.raises(FileNotFoundError, match="owner/base"):
         load_served(folder)
-    AutoencoderKLWan(**small).save_pretrained(folder / "vae")
+    write_parts(folder)
     served = load_served(folder, nfe="1v/1a")
     assert served.metadata["cameras"] == ["front", "wrist"]
     norm = served.codec()._codec.actions
     assert norm.used == (5, 0, 28)
     assert [(norm.q01[c], norm.q99[c]) for c in norm.used] == [(-1, 1), (-2, 3), (0, 0.5)]
     bare = make(quantiles=False, name="bare")
-    AutoencoderKLWan(**small).save_pretrained(bare / "vae")
+    write_parts(bare)
     with pytest.raises(ValueError, match=r"policy_postprocessor\.json"):
         load_served(bare)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
+from released import CONFIG, WORDS, encoder_weights, write_text_encoder
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_tokenizer
 from tokenizers import processors
@@ -27,60 +28,11 @@ from flashwam.wam.lingbot_va.vae import WAN22_CONFIG, WanVae
 
 ROWS = 24
 NAMES = ("shared.weight", "encoder.embed_tokens.weight")
-CONFIG = {
-    "architectures": ["UMT5EncoderModel"],
-    "model_type": "umt5",
-    "vocab_size": 64,
-    "d_model": 16,
-    "d_kv": 4,
-    "d_ff": 24,
-    "num_layers": 2,
-    "num_heads": 3,
-    "relative_attention_num_buckets": 8,
-    "relative_attention_max_distance": 12,
-    "layer_norm_epsilon": 1e-6,
-    "feed_forward_proj": "gated-gelu",
-    "dense_act_fn": "gelu_new",
-    "is_gated_act": True,
-    "dropout_rate": 0.1,
-    "eos_token_id": 1,
-    "pad_token_id": 0,
-    "output_past": True,
-    "scalable_attention": True,
-    "tie_word_embeddings": False,
-    "tokenizer_class": "T5Tokenizer",
-    "transformers_version": "4.51.0",
-}
-WORDS = ("put", "the", "cup", "on", "stove", "open", "drawer")
-
-
-def encoder_weights() -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    shapes = {"shared.weight": (64, 16), "encoder.final_layer_norm.weight": (16,)}
-    for i in range(2):
-        block = f"encoder.block.{i}.layer"
-        shapes |= {f"{block}.0.SelfAttention.{name}.weight": (12, 16) for name in "qkv"}
-        shapes |= {
-            f"{block}.0.SelfAttention.o.weight": (16, 12),
-            f"{block}.0.SelfAttention.relative_attention_bias.weight": (8, 3),
-            f"{block}.0.layer_norm.weight": (16,),
-            f"{block}.1.DenseReluDense.wi_0.weight": (24, 16),
-            f"{block}.1.DenseReluDense.wi_1.weight": (24, 16),
-            f"{block}.1.DenseReluDense.wo.weight": (16, 24),
-            f"{block}.1.layer_norm.weight": (16,),
-        }
-    return {key: torch.randn(shape, generator=generator) * 0.5 for key, shape in shapes.items()}
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    folder = tmp_path / "base"
-    for part in ("text_encoder", "tokenizer"):
-        (folder / part).mkdir(parents=True)
-    (folder / "text_encoder" / "config.json").write_text(json.dumps(CONFIG))
-    save_file(encoder_weights(), folder / "text_encoder" / "model.safetensors")
-    tiny_tokenizer(WORDS).save(str(folder / "tokenizer" / "tokenizer.json"))
-    return folder
+    return write_text_encoder(tmp_path / "base")
 
 
 def bucket(distance: int) -> int:
