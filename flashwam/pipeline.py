@@ -12,6 +12,7 @@ import torch
 
 from flashwam.config import check_run, prepare_run
 from flashwam.core.imports import foreign_paths, trusting
+from flashwam.core.paths import cache_folder
 from flashwam.data.actions import read_norm
 from flashwam.data.autoencoder import train_autoencoder
 from flashwam.data.codec import CODEC_FILE, Codec
@@ -205,7 +206,11 @@ def _inputs(
 
 def _setup(recipe: Recipe, loop: LoopConfig) -> Setup:
     teacher, init = (None if folder is None else Path(folder) for folder in (recipe.wam.pretrained, loop.init))
-    return Setup(data=Path(recipe.data.root), streams=recipe.streams, seed=recipe.seed, teacher=teacher, init=init)
+    # Episodes that were collected here lie in a folder of ours; others were only given to be read.
+    kept = None if recipe.data.source == "metaworld" else cache_folder()
+    return Setup(
+        data=Path(recipe.data.root), streams=recipe.streams, seed=recipe.seed, teacher=teacher, init=init, kept=kept
+    )
 
 
 def set_precision(loop: LoopConfig, student: WorldActionModel, teacher: WorldActionModel | None) -> None:

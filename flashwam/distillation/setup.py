@@ -33,6 +33,7 @@ class Setup:
         seed: Of the run.
         teacher: Folder of the teacher; None where there is none.
         init: Folder of the weights that the student starts from; None for the teacher's.
+        kept: Where what is made of the data is kept for other runs; None for the data's own folder.
     """
 
     data: Path
@@ -40,3 +41,4 @@ class Setup:
     seed: int
     teacher: Path | None = None
     init: Path | None = None
+    kept: Path | None = None

@@ -11,9 +11,12 @@ import torch
 from foresight_toys import SPREAD, Colour, Dye, Observations, World
 from tiny_models import tiny_codec, tiny_joint_wam, tiny_wam
 
+from flashwam import pipeline
+from flashwam.config import load_recipe
 from flashwam.core.batch import Batch
 from flashwam.core.edm import EDMSchedule
 from flashwam.core.noise import NoiseSchedule
+from flashwam.core.paths import cache_folder
 from flashwam.core.streams import StreamSpec
 from flashwam.data.pictures import FramePictures
 from flashwam.distillation.draws import Draws
@@ -99,6 +102,21 @@ def test_what_is_looked_at_is_what_the_rollout_was_drawn_from(tmp_path: Path) ->
         seen = policy.seen("colour", policy.decoder.pictures(batch.clean["video"]))
         recorded = torch.allclose(batch.extra["target/colour"], seen, atol=2e-3)
         assert recorded is (targets == "ground_truth")
+
+
+def test_what_is_made_of_data_that_are_only_read_is_kept_elsewhere(tmp_path: Path) -> None:
+    policy = ForesightPolicy(World(), {"colour": Colour()}, Dye(), trained="decouplers", **SMALL)
+    method = Foresight(streams(), policy, teacher=World(), pool=2, teacher_streams=TOLD)
+    data, kept = tmp_path / "data", tmp_path / "kept"
+    data.mkdir()
+    method.source(Observations(), Setup(data=data, streams=streams(), seed=0, kept=kept)).batch([0])
+    assert any((kept / "rollouts").rglob("*.safetensors"))
+    assert not any(data.iterdir())
+    own, foreign = (
+        pipeline._setup(recipe, recipe.distill)
+        for recipe in map(load_recipe, ("metaworld/flash_wam", "lingbot_va/libero/flash_wam"))
+    )
+    assert (own.kept, foreign.kept) == (None, cache_folder())
 
 
 def test_statistics_come_to_every_copy_of_the_decouplers(tmp_path: Path) -> None:

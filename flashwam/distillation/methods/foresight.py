@@ -209,7 +209,9 @@ class Foresight(Method):
         future: Future = TrueFuture()
         if self.targets != "ground_truth":
             future = TeacherFuture(self.roles.teacher, self._teacher_samplers(setup.teacher))
-        store = RolloutStore(setup.data / "rollouts", future, model.decoder, batch_size=self.rollout_batch)
+        store = RolloutStore(
+            (setup.kept or setup.data) / "rollouts", future, model.decoder, batch_size=self.rollout_batch
+        )
         made = FutureSource(
             source,
             store,
