@@ -237,7 +237,7 @@ def test_interrupt_says_how_to_resume_and_exits_130(capsys, monkeypatch):
 def test_overrides_may_follow_options(capsys, monkeypatch):
     seen = {}
     monkeypatch.setattr(
-        "flashwam.pipeline.distill", lambda recipe, run_dir: seen.update(recipe=recipe, run_dir=run_dir)
+        "flashwam.pipeline.distill", lambda recipe, run_dir, **_: seen.update(recipe=recipe, run_dir=run_dir)
     )
     status, _, _ = run(capsys, "distill", "flash_wam", "seed=1", "--run-dir", "there", "distill.steps=9")
     assert status == 0

@@ -35,6 +35,14 @@ def expected(tmp_path_factory) -> dict[str, torch.Tensor]:
     return load_wam(run(tmp_path_factory.mktemp("whole")), trust=True)[0].state_dict()
 
 
+@pytest.fixture(autouse=True)
+def not_ignored():
+    """A job that a shell started behind it ignores SIGINT, and so would the tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def handlers() -> list[object]:
     return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
@@ -90,6 +98,7 @@ def test_a_second_signal_ends_at_once(second):
     script = (
         "import os, signal, sys\n"
         "from flashwam.distillation.stopping import StopSignals\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "with StopSignals():\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         f"    os.kill(os.getpid(), {int(second)})\n"

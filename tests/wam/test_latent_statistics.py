@@ -46,7 +46,7 @@ def edit(folders):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("mean", math.nan), ("mean", 1e30), ("std", math.nan), ("std", 0.0), ("std", -0.4), ("std", 1e-30)],
+    [("mean", 1e30), ("mean", -1e30), ("std", 0.0), ("std", -0.4), ("std", 1e-30)],
 )
 def test_wans_statistics_are_named_by_file_field_and_channel(edit, key, value):
     folder = edit("wan", f"latents_{key}", value, 7)
@@ -56,7 +56,22 @@ def test_wans_statistics_are_named_by_file_field_and_channel(edit, key, value):
         WanVae.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("value", [math.nan, 0.0, -1.15, 1e30, math.inf])
+@pytest.mark.parametrize(
+    ("name", "key", "place", "kind"),
+    [
+        ("wan", "latents_mean", 7, WanVae),
+        ("wan", "latents_std", 7, WanVae),
+        ("cogvideox", "scaling_factor", None, CogVideoXVae),
+    ],
+)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_is_named_by_its_place(edit, name, key, place, kind, value):
+    where = key if place is None else f"{key}[{place}]"
+    with pytest.raises(ValueError, match=rf"config.json .* no finite number, at {re.escape(where)}"):
+        kind.from_pretrained(edit(name, key, value, place))
+
+
+@pytest.mark.parametrize("value", [0.0, -1.15, 1e30])
 def test_cogvideoxs_scale_is_named_by_file_and_field(edit, value):
     folder = edit("cogvideox", "scaling_factor", value)
     with pytest.raises(
