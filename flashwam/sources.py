@@ -61,6 +61,11 @@ def find_encoders(folder: str | Path) -> Callable[[], Encoders]:
         FileNotFoundError: It does not.
         ValueError: Nothing here can use that autoencoder.
     """
+    if not user_path(folder).is_dir():
+        raise FileNotFoundError(
+            f"{folder}: no such folder; wam.pretrained must name a checkpoint with vae/ and text_encoder/ to encode "
+            "with. One of a hub is downloaded first: hf download OWNER/NAME --local-dir FOLDER"
+        )
     vae = user_path(folder) / "vae"
     if (vae / "latent_stats.json").is_file():
         return functools.partial(frame_encoders, vae)
@@ -93,8 +98,19 @@ def convert_raw(
         out: Folder of the result; a killed conversion goes on there.
         make_encoders: See `flashwam.data.convert.convert`; None takes those of `wam.pretrained`.
         progress: Show a progress bar.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no encoder.
+        ValueError: The recipe describes other data.
     """
     data = recipe.data
+    if data.source != "lerobot":
+        raise ValueError(
+            f"nothing to convert: data.source is {data.source!r}, whose episodes `flashwam collect` makes; take a "
+            "recipe for LeRobot data sets, such as --recipe libero/flash_wam"
+        )
+    if not user_path(raw).is_dir():
+        raise FileNotFoundError(f"{raw}: no such folder; expected one with raw LeRobot data sets in it or below")
     if make_encoders is None:
         if recipe.wam.pretrained is None:
             raise ValueError("nothing to encode with: set wam.pretrained to a checkpoint's folder with vae/")

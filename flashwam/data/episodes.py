@@ -71,7 +71,6 @@ def find_repos(root: Path) -> list[Path]:
         FileNotFoundError: There is none.
     """
     root = user_path(root)
-    root = user_path(root)
     found = (path for path in root.rglob("meta/info.json") if visible(path, root))
     repos = sorted(path.parent.parent for path in found)
     if not repos:

@@ -107,7 +107,7 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"{path} is missing: encode the episodes first, or fetch it with the data set"
+            f"{path} is missing: encode the episodes first (flashwam convert RAW OUT), or fetch it with the data set"
         ) from None
     except MemoryError:
         raise

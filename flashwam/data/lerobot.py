@@ -125,6 +125,8 @@ class SegmentDataset(Dataset):
         self.window_frames, self.seed = window_frames, seed
         self.first_share, self.text_dropout = first_share, text_dropout
         self.bad = BadFiles(skip=skip_bad)
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"{self.root}: no such folder; data.root is where the encoded data sets lie")
         self.null_text = read_text(self.root / EMPTY_TEXT)
         self.segments = find_segments(self.root, cameras=cameras, tasks=tasks, bad=self.bad)
         self._stride = stride

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
@@ -232,7 +233,8 @@ class PolicyServer:
         while (message := await self._receive(connection)) is not None:
             arrived = time.perf_counter()
             try:
-                answer = await loop.run_in_executor(self._worker, _answer, session, message, arrived, previous)
+                first = partial(_answer, session, message, arrived, previous, defer=True)
+                answer = await loop.run_in_executor(self._worker, first)
                 if callable(answer):
                     answer = await loop.run_in_executor(self._reader, answer)
                 kind, reply, stages = answer
@@ -364,9 +366,9 @@ _Answer = tuple[str, bytes, dict[str, float]]
 
 
 def _answer(
-    session: PolicySession, message: bytes | str, arrived: float, previous: float | None
+    session: PolicySession, message: bytes | str, arrived: float, previous: float | None, *, defer: bool = False
 ) -> _Answer | Callable[[], _Answer]:
-    """Runs in the worker: one message to one reply, or to what makes it where a prompt has to be embedded first."""
+    """Runs in the worker: one message to one reply; with `defer`, to what makes it where a prompt is to be embedded."""
     start = time.perf_counter()
     if isinstance(message, str):
         raise ValueError("requests are binary msgpack messages; got a text frame")
@@ -384,7 +386,7 @@ def _answer(
         stages = {"decode": 1000 * (decoded - start), "wait": 1000 * waited, **session.stages}
         return kind, pack({**reply, "server_timing": timing}, dialect=session.dialect), stages
 
-    return handled if session.begins(request) else handled()
+    return handled if defer and session.begins(request) else handled()
 
 
 def _told(error: Exception) -> str:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A student of random weights, saved as a run would, and what it answers."""
 
+import threading
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +15,7 @@ from tiny_models import tiny_codec, tiny_wam
 
 from flashwam.core.streams import StreamSpec
 from flashwam.data.episodes import CAMERA
-from flashwam.serve.policy import load_served
+from flashwam.serve.policy import FrameCodec, load_served
 from flashwam.serve.server import ServerOptions, serving
 from flashwam.student import save_wam
 
@@ -60,3 +63,19 @@ def episode():
         return f"do thing {seed}", [{CAMERA: picture} for picture in pictures]
 
     return make
+
+
+@pytest.fixture
+def slow(model):
+    """The model with a codec that waits, when it has begun to encode, and the two events of that."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Slow(FrameCodec):
+        def encode(self, observations):
+            entered.set()
+            assert go_on.wait(30)
+            return super().encode(observations)
+
+    codec = model.codec()._codec
+    yield replace(model, codec=lambda: Slow(codec, size=(64, 64))), entered, go_on
+    go_on.set()

@@ -227,21 +227,6 @@ def test_health_and_metrics(server, model, episode):
     assert latency["infer"]["ms"]["total"]["p99"] > latency["infer"]["ms"]["video"]["p50"]
 
 
-@pytest.fixture
-def slow(model):
-    """The model with a codec that waits, when it has begun to encode, and the two events of that."""
-    entered, go_on = threading.Event(), threading.Event()
-
-    class Slow(FrameCodec):
-        def encode(self, observations):
-            entered.set()
-            assert go_on.wait(20)
-            return super().encode(observations)
-
-    codec = model.codec()._codec
-    return replace(model, codec=lambda: Slow(codec, size=(64, 64))), entered, go_on
-
-
 def test_health_answers_while_a_chunk_is_drawn(slow, model, episode):
     slow_model, entered, go_on = slow
     prompt, observations = episode(2)

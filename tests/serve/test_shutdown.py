@@ -21,22 +21,6 @@ from flashwam.serve.policy import FrameCodec, PolicySession
 from flashwam.serve.server import PolicyServer, ServerOptions, serve, serving
 
 
-@pytest.fixture
-def slow(model):
-    """The model with a codec that waits, when it has begun to encode, and the two events of that."""
-    entered, go_on = threading.Event(), threading.Event()
-
-    class Slow(FrameCodec):
-        def encode(self, observations):
-            entered.set()
-            assert go_on.wait(30)
-            return super().encode(observations)
-
-    codec = model.codec()._codec
-    yield replace(model, codec=lambda: Slow(codec, size=(64, 64))), entered, go_on
-    go_on.set()
-
-
 def test_who_has_asked_is_answered_and_everyone_else_is_told(slow, model, episode):
     slow_model, entered, go_on = slow
     prompt, observations = episode(2)
