@@ -222,8 +222,12 @@ def read_table(path: Path, names: Iterable[str] | None = None) -> dict[str, np.n
     return out
 
 
-def read_episode_list(repo: Path) -> list[dict[str, Any]]:
+def read_episode_list(repo: Path, bad: BadFiles | None = None) -> list[dict[str, Any]]:
     """Reads `meta/episodes.jsonl`; empty lines are passed over.
+
+    Args:
+        repo: The data set.
+        bad: Receives lines that are no good, each of which costs its own episode; None raises.
 
     Raises:
         FileNotFoundError: The file is missing.
@@ -232,23 +236,34 @@ def read_episode_list(repo: Path) -> list[dict[str, Any]]:
     path = Path(repo) / "meta" / "episodes.jsonl"
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: the collection did not finish; run it again to complete it")
+    bad = bad or BadFiles()
     episodes: dict[int, tuple[str, dict[str, Any]]] = {}
-    for where, episode in json_lines(path, BadFiles()):
+    for where, episode in json_lines(path, bad):
         try:
-            index, length = int(episode["episode_index"]), int(episode["length"])
-            parts = [(int(part["start_frame"]), int(part["end_frame"])) for part in episode["action_config"]]
-        except (ValueError, KeyError, TypeError, OverflowError) as error:
-            raise ValueError(
-                f"{where}: expected episode_index, length and action_config, a list of start_frame and end_frame "
-                f"({error!r})"
-            ) from error
-        for start, end in parts:
-            if not 0 <= start < end <= length:
-                raise ValueError(f"{where}: episode {index} of {length} rows has a segment from {start} to {end}")
-        if index in episodes:
-            raise ValueError(f"{where}: episode {index} was at {episodes[index][0]} already; remove one of the two")
+            index = _checked_episode(episode, where)
+            if index in episodes:
+                raise ValueError(f"{where}: episode {index} was at {episodes[index][0]} already; remove one of the two")
+        except ValueError as error:
+            bad.add(where, error)
+            continue
         episodes[index] = where, episode
     return [episode for _, episode in episodes.values()]
+
+
+def _checked_episode(episode: dict[str, Any], where: str) -> int:
+    """The number of an episode whose record is sound."""
+    try:
+        index, length = int(episode["episode_index"]), int(episode["length"])
+        parts = [(int(part["start_frame"]), int(part["end_frame"])) for part in episode["action_config"]]
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise ValueError(
+            f"{where}: expected episode_index, length and action_config, a list of start_frame and end_frame "
+            f"({error!r})"
+        ) from error
+    for start, end in parts:
+        if not 0 <= start < end <= length:
+            raise ValueError(f"{where}: episode {index} of {length} rows has a segment from {start} to {end}")
+    return index
 
 
 def read_info(repo: Path) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def find_segments(
         root: Any folder above the repos.
         cameras: Keys whose latents a sample needs.
         tasks: See `select_repos`.
-        bad: Receives repos whose `meta/` cannot be read; None raises.
+        bad: Receives repos whose `meta/` cannot be read, and records that are no good; None raises.
 
     Raises:
         FileNotFoundError: There are no repos, or no segment has latents of every camera.
@@ -97,7 +97,7 @@ def find_segments(
     known = 0
     for repo in select_repos(root, tasks):
         try:
-            segments = _segments(repo)
+            segments = _segments(repo, bad)
         except (ValueError, FileNotFoundError) as error:
             bad.add(str(repo), error)
             continue
@@ -117,14 +117,14 @@ def find_segments(
     return out
 
 
-def _segments(repo: Path) -> list[Segment]:
+def _segments(repo: Path, bad: BadFiles) -> list[Segment]:
     info = read_info(repo)
     version = str(info.get("codebase_version", "v2.1"))
     if not version.startswith("v2."):
         raise ValueError(f"{repo / 'meta' / 'info.json'}: version {version} is not v2.x; run `flashwam convert` first")
     size = int(info.get("chunks_size", CHUNK))
     out = []
-    for episode in read_episode_list(repo):
+    for episode in read_episode_list(repo, bad):
         index = int(episode["episode_index"])
         for part in episode["action_config"]:
             start, end = int(part["start_frame"]), int(part["end_frame"])

@@ -364,18 +364,21 @@ def test_a_repo_with_broken_meta_is_refused_by_name_or_skipped(roots, tmp_path):
     info = tmp_path / "copy" / "aug_500" / "click_bell" / "meta" / "info.json"
     lines = info.with_name("episodes.jsonl")
     good = lines.read_bytes()
-    for path, content, reason in (
-        (lines, good + b"\xff\xfe\n", "line 2"),
-        (lines, good.replace(b'"end_frame": 70', b'"end_frame": 71'), "episode 0 of 70 rows"),
-        (info, b"{", "not JSON"),
-        (info, json.dumps({"fps": 10, "codebase_version": "v3.0"}).encode(), "flashwam convert"),
+    again = json.dumps({"episode_index": 0, "length": 70, "action_config": []}).encode()
+    for path, content, reason, left in (
+        # A bad line costs the episode that it is of.
+        (lines, good + b"\xff\xfe\n", "line 2", 4),
+        (lines, good + again + b"\n", "line 2: episode 0 was at .* already", 4),
+        (lines, good.replace(b'"end_frame": 70', b'"end_frame": 71'), "episode 0 of 70 rows", 3),
+        (info, b"{", "not JSON", 3),
+        (info, json.dumps({"fps": 10, "codebase_version": "v3.0"}).encode(), "flashwam convert", 3),
     ):
         before = path.read_bytes()
         path.write_bytes(content)
         with pytest.raises(ValueError, match=rf"{path.name}.*{reason}"):
             reader(tmp_path / "copy", "robotwin")
         data = reader(tmp_path / "copy", "robotwin", skip_bad=True)
-        assert len(data) == 3
+        assert len(data) == left
         assert len(data.bad.reasons) == 1
         path.write_bytes(before)
     assert len(reader(tmp_path / "copy", "robotwin")) == 4
