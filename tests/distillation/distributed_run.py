@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Toy distillations for torchrun, one after the other: `distributed_run.py [--fork] (FOLDER STRATEGY[-OPTION...])...`.
+"""Toy distillations for torchrun, one after the other: `distributed_run.py [--fork N] (FOLDER STRATEGY[-OPTION...])...`.
 
-With --fork every training has two processes of its own without torchrun, and their exit statuses are printed.
+With --fork every training has N processes of its own without torchrun, and their exit statuses are printed.
 
 Options: lora (adapters), on_policy (the method), teacher (shard it too), killed (one process dies on the way, once),
 stopped (one process is asked to stop on the way, once; both then begin again),
@@ -142,7 +142,7 @@ def run_all(arguments: list[str]) -> None:
             run(Path(folder), asked)
 
 
-def fork_all(arguments: list[str], *, processes: int = 2) -> list[list[int]]:
+def fork_all(arguments: list[str], *, processes: int) -> list[list[int]]:
     """The exit statuses of every training's processes: forks of this one, which need not import anything.
 
     As torchrun's they find each other through the environment; that a dead one ends the others is up to them.
@@ -178,7 +178,7 @@ def _fork(arguments: list[str], rank: int, processes: int, meeting: dict[str, st
 if __name__ == "__main__":
     torch.set_num_threads(1)
     if sys.argv[1] == "--fork":
-        print(json.dumps(fork_all(sys.argv[2:])))
+        print(json.dumps(fork_all(sys.argv[3:], processes=int(sys.argv[2]))))
     else:
         run_all(sys.argv[1:])
         end_process(0)

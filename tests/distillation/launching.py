@@ -28,10 +28,10 @@ def launch(*runs: Path | str, processes: int | None = 2) -> subprocess.Completed
     return _start([] if processes is None else torchrun, *runs)
 
 
-def fork(*runs: tuple[Path, str]) -> tuple[list[list[int]], str]:
-    """For every (folder, strategy) the exit statuses of two processes, forked from one that has all imported; and what
+def fork(*runs: tuple[Path, str], processes: int = 2) -> tuple[list[list[int]], str]:
+    """For every (folder, strategy) the exit statuses of its processes, forked from one that has all imported; and what
     they wrote to stderr. For many short trainings, some of which end badly."""
-    done = _start([], "--fork", *(part for run in runs for part in run))
+    done = _start([], "--fork", str(processes), *(part for run in runs for part in run))
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 

@@ -45,6 +45,16 @@ def test_a_process_that_is_killed_costs_nothing_but_time(continued, strategy):
         _goes_on_in_one_process(folder / "alone", strategy, two)
 
 
+@pytest.mark.parametrize("strategy", ["fsdp-on_policy-teacher", zero("zero2")])
+def test_four_processes_go_on_from_where_two_were(continued, strategy):
+    folder = continued / strategy
+    statuses, errors = fork((folder / "alone", strategy), processes=4)
+    assert statuses == [[0] * 4], errors[-3000:]
+    expected = weights(folder / "two")
+    for name, value in weights(folder / "alone").items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=2e-6)
+
+
 def _goes_on_in_one_process(folder, strategy, expected):
     """Without torchrun, too, and from where two processes were."""
     done = launch(folder, strategy, processes=None)
