@@ -37,14 +37,13 @@ def load_with_auxiliary(folder: str | Path, *, capacity: int = 6, trust: bool = 
         FileNotFoundError: The network or the tokens' statistics are not where its recipe says.
     """
     policy = load_policy(folder, trust=trust)
-    recipe = policy.info.extra.get("recipe") or {}
-    options = recipe.get("train", {}).get("options", {})
+    options = policy.info.section("train").get("options") or {}
     if not options.get("auxiliary"):
         raise ValueError(f"{policy.folder} was trained without an auxiliary modality: evaluate it as it is")
     full = PrivilegedPolicy.from_options(policy.wam, options)
     full.load_training(policy.folder)
     tokens = StreamingTokens(**options.get("provider", {}))
-    sense = StreamedSense(*tokens.found(user_path(recipe["data"]["root"]), capacity=capacity))
+    sense = StreamedSense(*tokens.found(user_path(policy.info.section("data")["root"]), capacity=capacity))
     return replace(policy, wam=AccompaniedPolicy(full).eval()), sense
 
 
@@ -67,10 +66,8 @@ def evaluate_with_auxiliary(
         capacity: Entries of the cache.
     """
     policy, sense = load_with_auxiliary(checkpoint, capacity=capacity, trust=trust)
-    recipe = policy.info.extra["recipe"]
-    settings = recipe.get("evaluate", {})
-    tasks = tuple(tasks or settings.get("tasks") or recipe["data"]["tasks"])
-    episodes = episodes or settings.get("episodes", 50)
+    tasks = tuple(tasks or policy.info.tasks)
+    episodes = episodes or policy.info.episodes or 50
     folder = user_path(out) if out is not None else policy.run / "with_auxiliary" / "evaluations"
     results = []
     for steps in nfe:

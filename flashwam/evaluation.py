@@ -137,10 +137,8 @@ def evaluate(
         One result per entry of `nfe`, as written.
     """
     policy = load_policy(checkpoint, trust=trust)
-    recipe = policy.info.extra.get("recipe") or {}
-    settings = recipe.get("evaluate", {})
-    tasks = tuple(tasks or settings.get("tasks") or recipe.get("data", {}).get("tasks", ()))
-    episodes = episodes or settings.get("episodes", 50)
+    tasks = tuple(tasks or policy.info.tasks)
+    episodes = episodes or policy.info.episodes or 50
     folder = user_path(out) if out is not None else policy.run / "evaluations"
     if not tasks:
         raise ValueError(f"{checkpoint} names no tasks; give --tasks, such as reach-wall")
@@ -196,9 +194,8 @@ def described(policy: Policy, samplers: Mapping[str, StreamSampler]) -> dict[str
 
 def _held_out(policy: Policy) -> Batch | None:
     """Held-out windows of the run's own data, or None where they are not here."""
-    recipe = policy.info.extra.get("recipe") or {}
-    data = recipe.get("data", {})
-    count = recipe.get("evaluate", {}).get("open_loop_samples", 96)
+    data = policy.info.section("data")
+    count = policy.info.section("evaluate").get("open_loop_samples", 96)
     if data.get("source") == "lerobot":
         logger.warning("no open-loop measures: none of the data of %s is held out", policy.name)
         return None

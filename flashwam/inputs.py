@@ -60,6 +60,6 @@ def _note(path: Path, accepted: Sequence[Mapping[str, Any]]) -> None:
     """Adds accepted changes to a run's provenance."""
     try:
         values = dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         values = {}
     atomic_write(path, (json.dumps({**values, "accepted_changes": accepted}, indent=2) + "\n").encode())

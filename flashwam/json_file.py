@@ -82,6 +82,9 @@ def parse_json(data: bytes, what: str, *, finite: bool = True) -> Any:
         raise ValueError(f"{what} is not JSON: {error}{_place(data)}") from error
     except ValueError as error:
         raise ValueError(f"{what} is not JSON: {error}") from error
+    # Half of a character can be escaped in JSON, and neither shown, written nor sent.
+    if b"\\ud" in data.lower() and not _is_unicode(content):
+        raise ValueError(f"{what} is not JSON: a text holds half of a character, such as \\ud800 alone")
     level, depth = [content], 0
     while level := [held for one in level if isinstance(one, (dict, list)) for held in _parts(one)]:
         depth += 1
@@ -183,6 +186,14 @@ def _described(hint: Any) -> str:
 
 def _tuples(value: Any) -> Any:
     return tuple(_tuples(held) for held in value) if isinstance(value, list) else value
+
+
+def _is_unicode(content: Any) -> bool:
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    return True
 
 
 class _NotFiniteError(ValueError):

@@ -63,6 +63,32 @@ class WamInfo:
         """ "student" where it was made from another model, even one that is sampled as a velocity network."""
         return "student" if self.extra.get("teacher") is not None else self.kind
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks that its recipe evaluates, or else was trained on; empty where that is not told."""
+        told = self.section("evaluate").get("tasks") or self.section("data").get("tasks") or ()
+        if not isinstance(told, (list, tuple)) or not all(isinstance(task, str) for task in told):
+            raise ValueError(f"{INFO_FILE}: tasks of the recipe must be a list of texts; got {shown(told)}")
+        return tuple(told)
+
+    @property
+    def episodes(self) -> int | None:
+        """Episodes per task that its recipe evaluates; None where that is not told."""
+        told = self.section("evaluate").get("episodes")
+        return None if told is None else whole_number(told, f"{INFO_FILE}: recipe.evaluate.episodes", least=1)
+
+    def section(self, name: str) -> Mapping[str, Any]:
+        """A section of the recipe that it was trained with; empty where that is not told.
+
+        Raises:
+            ValueError: What is told is no section.
+        """
+        recipe = self.extra.get("recipe")
+        section = recipe.get(name) if isinstance(recipe, Mapping) else None
+        if not isinstance(section, (Mapping, type(None))):
+            raise ValueError(f"{INFO_FILE}: recipe.{name} must be a mapping; got {shown(section)}")
+        return section or {}
+
 
 def save_wam(
     folder: Path | str,

@@ -18,6 +18,7 @@ from flashwam.core.streams import StreamSpec
 from flashwam.evaluation import load_policy
 from flashwam.info import describe
 from flashwam.json_file import parse_json, read_json
+from flashwam.serve.policy import load_served
 from flashwam.student import save_wam
 from flashwam.tensor_file import load_tensors
 
@@ -129,6 +130,11 @@ def test_odd_values_are_refused_or_mean_something(name, file, model):
     [
         ("student", "flashwam.json", ("steps",), 1.5, "steps must be a whole number"),
         ("student", "flashwam.json", ("streams",), [], "streams"),
+        ("student", "flashwam.json", ("recipe", "evaluate"), "x", "recipe.evaluate must be a mapping"),
+        ("student", "flashwam.json", ("recipe", "data"), [3], "recipe.data must be a mapping"),
+        ("student", "flashwam.json", ("recipe", "data"), {"tasks": 5}, "must be a list of texts"),
+        ("student", "flashwam.json", ("recipe", "evaluate", "episodes"), 10**30, "episodes must be a whole number"),
+        ("student", "flashwam.json", ("name",), "\ud800", "half of a character"),
         ("student", "flashwam.json", ("streams", "video"), None, "'video' must be a mapping"),
         ("student", "flashwam.json", ("streams", "video", "steps"), 1.5, "steps"),
         ("student", "flashwam.json", ("streams", "video", "shift"), "1", "shift must be a finite number"),
@@ -143,8 +149,10 @@ def test_odd_values_are_refused_or_mean_something(name, file, model):
 def test_a_value_that_cannot_be_is_named(name, file, at, value, message, model):
     folder = model(name)
     content = json.loads((folder / file).read_text())
+    if at[0] == "recipe":
+        content["recipe"] = {"evaluate": {}}
     (folder / file).write_text(json.dumps(changed(content, at, value)))
-    assert message in refused(load_policy, folder)
+    assert message in refused(load_served if file == "flashwam.json" else load_policy, folder)
 
 
 @pytest.mark.parametrize("line", [b"[1,2]", b"null", b"\xff", b"{", b'{"a": {"b": [NaN]}}', b"[" * 70 + b"]" * 70])

@@ -48,8 +48,20 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_folder(path: Path) -> None:
-    """Removes a folder so that its name is gone at once."""
+    """Removes a folder so that its name is gone at once; of a link, the link alone; a file is moved to `<name>.bak`.
+
+    Raises:
+        FileExistsError: That is taken.
+    """
+    if path.is_symlink():
+        path.unlink()
     if not path.exists():
+        return
+    if not path.is_dir():
+        # Nobody but a user puts a file there.
+        if (aside := path.with_name(f"{path.name}.bak")).exists():
+            raise FileExistsError(f"{path} is a file where a folder belongs, and {aside} is there too: move them away")
+        path.rename(aside)
         return
     leaving = path.with_name(_LEAVING + path.name)
     shutil.rmtree(leaving, ignore_errors=True)

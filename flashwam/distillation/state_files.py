@@ -114,5 +114,5 @@ def load_random_state(path: Path) -> None:
         torch.set_rng_state(values["torch"])
         if "cuda" in values and torch.cuda.is_available():
             torch.cuda.set_rng_state(values["cuda"])
-    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
+    except (SafetensorError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise ValueError(f"{path} is no state of random generators: {error}") from error

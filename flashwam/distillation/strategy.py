@@ -106,7 +106,9 @@ class Strategy:
                     )
                 self.put_value(value, kept)
                 if role == "student":
-                    self.put_optimizer_values(value, {k: state[key] for k, key in optimizer.get(name, {}).items()})
+                    moments = {k: state[key] for k, key in optimizer.get(name, {}).items()}
+                    _check_moments(name, shape, moments)
+                    self.put_optimizer_values(value, moments)
         self.restored()
 
     def whole_shape(self, value: Tensor) -> torch.Size:
@@ -155,6 +157,18 @@ def make_strategy(loop: LoopConfig) -> Strategy:
 
         return ZeroStrategy(loop)
     return Strategy(loop)
+
+
+def _check_moments(name: str, shape: torch.Size, moments: Mapping[str, Tensor]) -> None:
+    """Refuses what is no state of AdamW for a parameter; it may have none yet."""
+    if not moments:
+        return
+    kinds = {kind: tuple(value.shape) for kind, value in moments.items()}
+    if not kinds.keys() >= {"step", "exp_avg", "exp_avg_sq"} or not kinds["exp_avg"] == kinds["exp_avg_sq"] == shape:
+        raise ValueError(
+            f"the checkpoint is another model's: the optimiser's state of {name} holds {kinds}, expected step, and "
+            f"exp_avg and exp_avg_sq of shape {tuple(shape)}"
+        )
 
 
 def _named(model: nn.Module) -> dict[str, Tensor]:

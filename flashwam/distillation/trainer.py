@@ -29,6 +29,7 @@ from flashwam.distillation.roles import relative_distance
 from flashwam.distillation.setup import Source
 from flashwam.distillation.stopping import Stopped, StopSignals
 from flashwam.distillation.strategy import make_strategy
+from flashwam.json_file import whole_number
 from flashwam.recipe import LoopConfig
 from flashwam.student import read_info, save_wam
 
@@ -82,7 +83,7 @@ def train(
     run_dir = user_path(run_dir)
     result = run_dir / method.result
     if (result / "flashwam.json").is_file():
-        done = int(read_info(result).get("steps", 0))
+        done = whole_number(read_info(result).get("steps", 0), f"{result / 'flashwam.json'}: steps", most=2**63 - 1)
         if done == loop.steps:
             logger.info("%s is finished: %d steps are in %s", run_dir, done, result)
             return result
@@ -90,6 +91,10 @@ def train(
             raise ValueError(
                 f"{result} has {done} steps already, the recipe asks for {loop.steps}; use another run folder"
             )
+    for path in (run_dir, result, run_dir / "checkpoints", run_dir / "steps"):
+        # Said now, not after hours, when the folder is needed.
+        if (path.exists() or path.is_symlink()) and not path.is_dir():
+            raise ValueError(f"{path} must be a folder, or not be there; it is a file: move it away")
     run_dir.mkdir(parents=True, exist_ok=True)
     return _Training(method, source, loop, run_dir=run_dir, seed=seed, info=dict(info or {}), beside=beside).run()
 

@@ -164,15 +164,13 @@ def load_served(
     samplers = samplers_for(info.streams, steps=steps, teacher=teacher)
     with trusting(trust):
         codec, facts = _codec(folder, wam, device, preset=preset, base=base)
-    recipe = info.extra.get("recipe") or {}
-    tasks = recipe.get("evaluate", {}).get("tasks") or recipe.get("data", {}).get("tasks")
     metadata = {
         "name": str(info.extra.get("name", folder.parent.name)),
         "kind": info.kind,
         "step": info.steps,
         "device": device,
-        "tasks": list(tasks or []),
-        "episodes": recipe.get("evaluate", {}).get("episodes"),
+        "tasks": list(info.tasks),
+        "episodes": info.episodes,
         **facts,
         **describe_sampling(wam, samplers),
     }

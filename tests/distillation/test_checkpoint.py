@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from distill_toys import GaussianTeacher, ToySource, ToyWam
+from safetensors.torch import load_file, save_file
 
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation import checkpoint, state_files
@@ -205,3 +206,75 @@ def test_global_generators_go_on_where_they_were(tmp_path):
     state_files.load_random_state(tmp_path / "state.safetensors")
     again = (random.gauss(0, 1), random.random(), np.random.standard_normal(3).tolist(), torch.randn(3).tolist())
     assert first == again
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "student", "steps"])
+def test_a_file_in_a_folders_place_is_said_before_anything_is_trained(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=rf"{name} must be a folder, or not be there; it is a file: move it away"):
+        run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("kind", ["file", "link to nothing", "link to a folder"])
+def test_what_has_a_checkpoints_name_and_is_none_stops_nothing_and_is_not_lost(tmp_path, stopped, expected, kind):
+    folder = copied(stopped, tmp_path)
+    place, elsewhere = folder / "checkpoints/step_000004", tmp_path / "elsewhere"
+    shutil.rmtree(place)
+    if kind == "file":
+        place.write_text("mine")
+    else:
+        place.symlink_to(elsewhere)
+    if kind == "link to a folder":
+        elsewhere.mkdir()
+        (elsewhere / "mine").touch()
+    assert ends_alike(folder, expected)
+    assert checkpoint.find_damage(place, 4) is None
+    assert kind != "file" or place.with_name("step_000004.bak").read_text() == "mine"
+    assert kind != "link to a folder" or (elsewhere / "mine").exists()
+
+
+@pytest.mark.parametrize("steps", ["x", None, [3], 1.5, -1])
+def test_a_result_that_does_not_say_its_steps_is_said(tmp_path, steps):
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student/flashwam.json").write_text(json.dumps({"steps": steps}))
+    with pytest.raises(ValueError, match=r"flashwam\.json: steps must be a whole number"):
+        run(tmp_path)
+
+
+def rewritten(folder: Path, name: str, change) -> None:
+    """Changes a file of a checkpoint, and its manifest with it."""
+    values = load_file(folder / name)
+    change(values)
+    save_file(values, folder / name)
+    (folder / "training.json").unlink()
+    checkpoint._write_manifest(folder, 4)
+
+
+@pytest.mark.parametrize("change", ["missing", "shape"])
+def test_an_optimiser_of_another_model_is_refused(tmp_path, stopped, change):
+    def edit(values):
+        key = next(key for key in values if key.startswith("optimizer.exp_avg."))
+        if change == "missing":
+            del values[key]
+        else:
+            values[key] = torch.zeros(7, 5)
+
+    folder = copied(stopped, tmp_path)
+    rewritten(folder / "checkpoints/step_000004", "state_00000.safetensors", edit)
+    with pytest.raises(ValueError, match="another model's: the optimiser's state of"):
+        run(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("numpy", [1]), ("numpy_gauss", [float("nan"), 1, 0]), ("python", [-1] * 625), ("torch", [0])]
+)
+def test_random_states_that_are_none_are_refused_by_their_file(tmp_path, stopped, key, value):
+    folder = copied(stopped, tmp_path)
+    rewritten(
+        folder / "checkpoints/step_000004",
+        "random_00000.safetensors",
+        lambda values: values.update({key: torch.tensor(value).to(values[key].dtype)}),
+    )
+    with pytest.raises(ValueError, match=r"random_00000\.safetensors is no state of random generators"):
+        run(folder)

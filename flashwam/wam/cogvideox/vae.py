@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from flashwam.core.checks import check_number
 from flashwam.core.paths import user_path
 from flashwam.data.encoders import to_pictures
+from flashwam.json_file import built_from
 from flashwam.wam.autoencoders import load_autoencoder
 
 __all__ = ["PICTURES_PER_FRAME", "UNIT", "CogVideoXVae"]
@@ -66,10 +67,7 @@ class CogVideoXVae(nn.Module):
     ) -> "CogVideoXVae":
         """Loads ``vae/`` of a checkpoint, see `load_autoencoder`."""
         model = load_autoencoder(AutoencoderKLCogVideoX, folder, dtype=dtype, device=device)
-        try:
-            return cls(model)
-        except ValueError as error:
-            raise ValueError(f"{user_path(folder) / 'config.json'}: {error}") from error
+        return built_from(user_path(folder) / "config.json", lambda: cls(model))
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:

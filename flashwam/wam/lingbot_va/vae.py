@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from flashwam.core.checks import check_statistics
 from flashwam.core.paths import user_path
 from flashwam.data.encoders import to_pictures
+from flashwam.json_file import built_from
 from flashwam.wam.autoencoders import load_autoencoder
 
 __all__ = ["LATENTS_MEAN", "LATENTS_STD", "PICTURES_PER_FRAME", "WAN22_CONFIG", "VaeStream", "WanVae"]
@@ -100,10 +101,7 @@ class WanVae(nn.Module):
     ) -> "WanVae":
         """Loads ``vae/`` of a checkpoint, see `load_autoencoder`."""
         model = load_autoencoder(AutoencoderKLWan, folder, dtype=dtype, device=device)
-        try:
-            return cls(model)
-        except ValueError as error:
-            raise ValueError(f"{user_path(folder) / 'config.json'}: {error}") from error
+        return built_from(user_path(folder) / "config.json", lambda: cls(model))
 
     def open(self) -> "VaeStream":
         """A new past for pictures that come one after the other."""
