@@ -137,7 +137,7 @@ class PromptCache(ABC):
         if _is_file(path):
             try:
                 return self._load(path, prompt)
-            except (SafetensorError, KeyError, OSError) as error:
+            except (SafetensorError, KeyError, OSError, ValueError) as error:
                 if not self._own or self._checkpoint is None:
                     raise ValueError(f"{path} is damaged ({error}); remove it and embed the prompt again") from error
         if self._checkpoint is None:
@@ -174,10 +174,22 @@ class PromptCache(ABC):
         return f"{key}.safetensors"
 
     def _load(self, path: Path, prompt: str) -> Tensor:
-        """An embedding from its file, which also says how long its prompt was."""
+        """An embedding from its file, which also says how long its prompt was.
+
+        Raises:
+            SafetensorError, KeyError, OSError, ValueError: It holds something else.
+        """
         with safe_open(path, framework="pt") as file:
             tokens = (file.metadata() or {}).get("tokens", "")
             embedding = file.get_tensor("embedding")
+        # Without the encoder nothing says how many rows it gave.
+        rows = embedding.shape[:1] if self._checkpoint is None else (self._length,)
+        if embedding.ndim != 2 or embedding.shape[:1] != rows or not embedding.is_floating_point():
+            raise ValueError(
+                f"it holds {embedding.dtype} {list(embedding.shape)}, expected {list(rows)} rows of floats"
+            )
+        if not bool(torch.isfinite(embedding).all()):
+            raise ValueError("it holds numbers that are not finite")
         if tokens.isdecimal() and len(tokens) < 10:
             say_cut(self.clean(prompt), has=int(tokens), used=self._length)
         return embedding

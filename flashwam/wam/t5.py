@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from flashwam.data.text import say_cut
-from flashwam.json_file import built_from, read_mapping
+from flashwam.json_file import built_from, read_mapping, whole_number
 from flashwam.lfs import refuse_pointer
 from flashwam.tensor_file import fitting
 from flashwam.wam.weights import key_problems, read_header, weight_files
@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 WEIGHTS = "model.safetensors"
+_WIDEST = 2**16
 _NAMES = ("shared.weight", "encoder.embed_tokens.weight")
 _TOKENIZERS = ("tokenizer.json", "spiece.model")
 _KINDS = {"t5": ("T5Config", "T5EncoderModel"), "umt5": ("UMT5Config", "UMT5EncoderModel")}
@@ -57,6 +58,11 @@ def read_text_config(folder: Path, *, kind: str) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: expected text_encoder/ of a released checkpoint")
     values = read_mapping(path)
+    whole_number(values.get("d_model"), f"{path}: d_model", least=1, most=_WIDEST)
+    # Distances up to a quarter of the buckets have one each; those of further ones grow as a logarithm.
+    buckets = whole_number(values.get("relative_attention_num_buckets", 32), f"{path}: relative_attention_num_buckets")
+    farthest = values.get("relative_attention_max_distance", 128)
+    whole_number(farthest, f"{path}: relative_attention_max_distance", least=buckets // 4 + 1)
     gated = values.get("feed_forward_proj", "gated-gelu" if kind == "umt5" else "relu") == "gated-gelu"
     if values.get("model_type") != kind or not gated:
         raise ValueError(
@@ -156,7 +162,7 @@ def load_tokenizer(path: Path, config: Any) -> Any:
     if path.suffix == ".json":
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = built_from(path, lambda: Tokenizer.from_file(str(path)))
     else:
         tokenizer = _from_sentencepiece(path)
     tokenizer.no_padding()
@@ -166,6 +172,7 @@ def load_tokenizer(path: Path, config: Any) -> Any:
         raise ValueError(
             f"{path} turns the empty prompt into {tokenizer.encode('').ids}, expected the end mark [{end}] alone"
         )
+    whole_number(config.pad_token_id, f"pad_token_id of the encoder that {path} is of", most=config.vocab_size - 1)
     if tokenizer.get_vocab_size() > config.vocab_size:
         raise ValueError(
             f"{path} knows {tokenizer.get_vocab_size()} tokens, the text encoder {config.vocab_size}: take both from "

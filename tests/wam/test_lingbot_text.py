@@ -25,6 +25,7 @@ from flashwam.wam.lingbot_va.encoders import wan_encoders
 from flashwam.wam.lingbot_va.prompts import PromptEncoder
 from flashwam.wam.lingbot_va.text import Umt5, clean_prompt
 from flashwam.wam.lingbot_va.vae import WAN22_CONFIG, WanVae
+from flashwam.wam.t5 import read_text_config
 
 ROWS = 24
 NAMES = ("shared.weight", "encoder.embed_tokens.weight")
@@ -310,3 +311,53 @@ def test_a_prompt_that_is_cut_says_so_when_it_is_embedded_and_when_it_is_read_ag
     ]
     assert said() == counts
     assert said() == counts
+
+
+@pytest.mark.parametrize(
+    "held",
+    [torch.zeros(3, 16), torch.zeros(16), torch.zeros(ROWS, 16, dtype=torch.int64), torch.full((ROWS, 16), math.nan)],
+)
+def test_what_is_kept_of_a_prompt_and_is_no_embedding_is_never_used(
+    checkpoint: Path, tmp_path: Path, held: Tensor
+) -> None:
+    own, given = (PromptEncoder(folder, checkpoint=checkpoint, length=ROWS) for folder in (None, tmp_path / "given"))
+    expected = own.encode("open the drawer")
+    assert torch.equal(given.encode("open the drawer"), expected)
+    for encoder in (own, given):
+        save_file({"embedding": held}, encoder.path("open the drawer"))
+    assert torch.equal(own.encode("open the drawer"), expected)
+    with pytest.raises(ValueError, match=r"is damaged .*; remove it and embed the prompt again"):
+        given.encode("open the drawer")
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[" * 10**5, b"\x80\x04K\x01.", b'{"version": "1.0"}'])
+def test_a_tokenizer_that_is_none_is_refused_by_its_file(checkpoint: Path, content: bytes) -> None:
+    (checkpoint / "tokenizer/tokenizer.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"tokenizer\.json: "):
+        Umt5(checkpoint)
+
+
+@pytest.mark.parametrize("kind", ["umt5", "t5"])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("d_model", value) for value in (None, "x", -1, 10**30, 10**9, [1])),
+        *(("relative_attention_max_distance", value) for value in (0, -1, 2, None)),
+        *(("relative_attention_num_buckets", value) for value in (-1, 1.5)),
+    ],
+)
+def test_a_width_or_distance_that_cannot_be_is_named_before_anything_is_made(
+    checkpoint: Path, kind: str, key: str, value: object
+) -> None:
+    path = checkpoint / "text_encoder/config.json"
+    path.write_text(json.dumps({**CONFIG, "model_type": kind, key: value}))
+    with pytest.raises(ValueError, match=rf"config\.json: {key} must be a whole number"):
+        read_text_config(path.parent, kind=kind)
+
+
+@pytest.mark.parametrize("value", [None, -1, 64, 10**30])
+def test_a_padding_token_that_the_encoder_does_not_know_is_named(checkpoint: Path, value: object) -> None:
+    path = checkpoint / "text_encoder/config.json"
+    path.write_text(json.dumps({**CONFIG, "pad_token_id": value}))
+    with pytest.raises(ValueError, match="pad_token_id"):
+        Umt5(checkpoint)
