@@ -10,6 +10,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from flashwam.core.paths import user_path
+from flashwam.lfs import refuse_pointer
 
 __all__ = ["build", "built_from", "parse_json", "read_json", "read_mapping", "shown", "whole_number"]
 
@@ -42,6 +43,7 @@ def read_json(path: Path | str, *, missing: str = "", finite: bool = True) -> An
     size = path.stat().st_size
     if size > _LARGEST:
         raise ValueError(f"{path} holds {size:,} bytes: no JSON file of a model or run is larger than {_LARGEST:,}")
+    refuse_pointer(path)
     return parse_json(path.read_bytes(), str(path), finite=finite)
 
 

@@ -138,6 +138,8 @@ def layer_of(
             )
         inner = layer_of(rest, value, held[number], at=(*at, head))
         return [merge(each, inner) if place == number else each for place, each in enumerate(held)]
+    if head.isdecimal() and isinstance(held, Mapping) and held and head not in held:
+        raise ValueError(f"{name} is no list, so it has no element {head}; it has {', '.join(map(str, held))}")
     if head.isdecimal() and not isinstance(held, Mapping):
         raise ValueError(f"{name} is no list here, so it has no element {head}; give all of it, such as {name}=[...]")
     inside = held.get(head) if isinstance(held, Mapping) else None

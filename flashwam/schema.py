@@ -280,8 +280,15 @@ def check_free(key: str, value: Any, origins: Origins) -> None:
             check_free(key, held, origins)
     elif value == "None":
         raise _no_null(key, value, origins)
-    elif isinstance(value, float) and not math.isfinite(value):
+    elif _is_endless(value):
         raise ValueError(f"{origins.of(key)}: {key}: expected a finite number; got {value!r}")
+
+
+def _is_endless(value: Any) -> bool:
+    """Whether a value is infinite or no number, also as the text that other languages write for it."""
+    if isinstance(value, str):
+        return value.strip().lower().lstrip("+-.") in ("inf", "infinity", "nan")
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _is_null(value: Any) -> bool:

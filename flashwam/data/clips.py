@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from flashwam.data.depth import is_deep_h264, refuse_depth
+from flashwam.lfs import refuse_pointer
 
 __all__ = ["Clip", "TableClip", "inside", "read_clip"]
 
@@ -99,9 +100,12 @@ class TableClip:
             raise ValueError(f"{where}: there is no picture")
         path = inside(self.repo, name)
         try:
+            refuse_pointer(path)
             return path.read_bytes()
         except FileNotFoundError:
             raise FileNotFoundError(f"{where}: {path} is missing") from None
+        except OSError as error:
+            raise ValueError(f"{where}: {path} cannot be read ({error.strerror})") from error
 
 
 def inside(repo: Path, name: str) -> Path:
@@ -172,6 +176,7 @@ def _video(path: Path, *, depth: bool) -> Iterator[tuple[Any, Any]]:
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing") from None
     except (av.FFmpegError, IndexError, TypeError) as error:
+        refuse_pointer(path)
         raise ValueError(f"{path}: not a readable video ({error})") from error
 
 

@@ -37,14 +37,15 @@ def check_camera(info: Path, camera: str, features: Mapping[str, Any], *, depth:
 def _depth_sign(values: Mapping[str, Any]) -> str | None:
     """What of a feature says that it is a depth map, at any depth and in any version's spelling."""
     for key, value in values.items():
-        last = str(key).rpartition(".")[2].lower()
-        if isinstance(value, Mapping):
-            sign = _depth_sign(value)
+        last, said = str(key).rpartition(".")[2].lower(), str(value).strip().lower()
+        if isinstance(value, (Mapping, list)):
+            inner = [value] if isinstance(value, Mapping) else [held for held in value if isinstance(held, Mapping)]
+            sign = next((sign for held in inner if (sign := _depth_sign(held)) is not None), None)
             if sign is not None:
                 return sign
-        elif last == "is_depth_map" and str(value).lower() in ("true", "1", "1.0", "yes"):
+        elif last in ("is_depth_map", "is_depth") and said in ("true", "1", "1.0", "yes"):
             return f"{key} is {value!r}"
-        elif last == "pix_fmt" and is_depth_format(str(value)):
+        elif last == "pix_fmt" and is_depth_format(said):
             return f"{key} is {value!r}, grey of more than 8 bits"
     return None
 

@@ -11,6 +11,7 @@ exists is complete, and `meta/` can be rebuilt from the episodes alone.
 """
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +23,7 @@ from flashwam.core.paths import user_path
 from flashwam.data.bad import BadFiles
 from flashwam.data.records import json_lines, visible
 from flashwam.data.tables import is_list, list_rows, read_columns
+from flashwam.lfs import refuse_pointer
 
 __all__ = [
     "CAMERA",
@@ -278,9 +280,11 @@ def read_info(repo: Path) -> dict[str, Any]:
         info = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing: {repo} is no LeRobot data set") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
+        refuse_pointer(path)
         raise ValueError(f"{path}: not JSON ({error})") from error
-    if not isinstance(info, dict) or not isinstance(info.get("fps"), (int, float)) or not info["fps"] > 0:
+    fps = info.get("fps") if isinstance(info, dict) else None
+    if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps < math.inf:
         raise ValueError(f"{path}: expected a mapping with a positive fps, got {str(info)[:80]}")
     return info
 

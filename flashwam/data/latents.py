@@ -40,6 +40,7 @@ from flashwam.data.episodes import (
     video_path,
 )
 from flashwam.data.text import encode_text
+from flashwam.lfs import refuse_pointer
 
 __all__ = [
     "ACTION_NORM",
@@ -98,6 +99,7 @@ def latent_path(repo: Path, index: int, start: int, end: int, camera: str = CAME
 
 
 def _load(path: Path) -> Any:
+    refuse_pointer(path)
     try:
         # torch itself does not look at the checksums, so a flipped bit would become a number.
         with zipfile.ZipFile(path) as file:

@@ -141,9 +141,14 @@ def _divided(repo: Path, episode: RawEpisode, rows: Any) -> RawEpisode:
     if column.null_count:
         raise ValueError(f"{at}: task_index is null in row {int(np.argmax(column.is_null()))}")
     try:
-        numbers = np.asarray(column.to_numpy()).astype(np.int64)
+        values = np.asarray(column.to_numpy()).astype(np.float64)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{at}: task_index is of {column.type}, expected whole numbers") from error
+    whole = np.isfinite(values) & (values == np.round(values))
+    if not whole.all():
+        row = int(np.argmin(whole))
+        raise ValueError(f"{at}: task_index is {values[row]} in row {row}, expected a whole number")
+    numbers = values.astype(np.int64)
     if len(set(episode.tasks)) == 1 and len(set(numbers.tolist())) == 1:
         return episode
     try:

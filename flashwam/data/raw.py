@@ -142,13 +142,16 @@ def _segments(record: Mapping[str, Any], length: int) -> tuple[tuple[int, int, s
     parts = record.get("action_config") or []
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
         raise ValueError(f"action_config is {parts!r}, expected a list of start_frame, end_frame and action_text")
-    out = []
+    out: dict[tuple[int, int], str] = {}
     for part in parts:
         start, end = whole_number(part, "start_frame"), whole_number(part, "end_frame")
         if not start < end <= length:
             raise ValueError(f"a segment from row {start} to {end} of {length}")
-        out.append((start, end, text(part, "action_text")))
-    return tuple(out)
+        said = text(part, "action_text")
+        # Rows name the file of a segment, so they are given once.
+        if out.setdefault((start, end), said) != said:
+            raise ValueError(f"two segments from row {start} to {end}, {out[start, end]!r} and {said!r}")
+    return tuple((start, end, said) for (start, end), said in out.items())
 
 
 def _place_v2(repo: Path, info: dict[str, Any], record: dict[str, Any]) -> _Places:

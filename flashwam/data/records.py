@@ -9,6 +9,7 @@ from typing import Any
 
 from flashwam.data.bad import BadFiles
 from flashwam.data.tables import read_columns, read_schema
+from flashwam.lfs import refuse_pointer
 
 __all__ = ["Place", "json_lines", "number", "parquet_rows", "read_tasks", "text", "texts", "visible", "whole_number"]
 
@@ -31,11 +32,13 @@ def json_lines(path: Path, bad: BadFiles) -> list[Place]:
 
     Raises:
         FileNotFoundError: The file is missing.
+        ValueError: It is a Git LFS pointer.
     """
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing") from None
+    refuse_pointer(path)
     out = []
     for count, line in enumerate(lines, start=1):
         where = f"{path}, line {count}"
@@ -117,7 +120,7 @@ def text(record: Mapping[str, Any], key: str) -> str:
 
 
 def texts(record: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """A field that is a list of texts; one text counts as a list of it.
+    """A field that is a list of texts; one text counts as a list of it, unless it is such a list written as JSON.
 
     Raises:
         ValueError: It is not there, null or empty, or one of it is no text.
@@ -126,7 +129,12 @@ def texts(record: Mapping[str, Any], key: str) -> tuple[str, ...]:
     if value is None:
         raise ValueError(f"no {key}")
     if isinstance(value, str):
-        return (value,)
+        if not (value.strip().startswith("[") and value.strip().endswith("]")):
+            return (value,)
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{key} is {value!r}, expected texts, not how a list of them is printed") from error
     if not isinstance(value, list) or not value or not all(isinstance(one, str) for one in value):
         raise ValueError(f"{key} is {value!r}, expected a list of at least one text")
     return tuple(value)
@@ -163,7 +171,9 @@ def _task_rows(path: Path) -> list[Place]:
     import pyarrow as pa
 
     table = read_columns(path)
-    named = [f.name for f in table.schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+    kinds = {f.name: f.type.value_type if pa.types.is_dictionary(f.type) else f.type for f in table.schema}
+    checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    named = [name for name, kind in kinds.items() if any(check(kind) for check in checks)]
     column = "task" if "task" in named else named[0] if len(named) == 1 else None
     if column is None or "task_index" not in table.column_names:
         raise ValueError(f"{path}: expected task_index and one column of texts, got {', '.join(table.column_names)}")

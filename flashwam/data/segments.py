@@ -10,6 +10,7 @@ from pathlib import Path
 from flashwam.core.paths import user_path
 from flashwam.data.bad import BadFiles
 from flashwam.data.episodes import CHUNK, find_repos, read_episode_list, read_info
+from flashwam.data.records import whole_number
 
 __all__ = ["BadFiles", "Segment", "find_segments", "select_repos"]
 
@@ -122,7 +123,10 @@ def _segments(repo: Path, bad: BadFiles) -> list[Segment]:
     version = str(info.get("codebase_version", "v2.1"))
     if not version.startswith("v2."):
         raise ValueError(f"{repo / 'meta' / 'info.json'}: version {version} is not v2.x; run `flashwam convert` first")
-    size = int(info.get("chunks_size", CHUNK))
+    try:
+        size = whole_number(info, "chunks_size") if info.get("chunks_size") else CHUNK
+    except ValueError as error:
+        raise ValueError(f"{repo / 'meta' / 'info.json'}: {error}") from error
     out = []
     for episode in read_episode_list(repo, bad):
         index = int(episode["episode_index"])

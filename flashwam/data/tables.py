@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from flashwam.lfs import refuse_pointer
+
 __all__ = ["action_rows", "finite_actions", "is_list", "list_rows", "read_actions", "read_columns", "read_schema"]
 
 
@@ -49,6 +51,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing") from None
     except (pa.ArrowException, OSError) as error:
+        refuse_pointer(path)
         raise ValueError(f"{path}: not a readable parquet file ({error})") from error
 
 

@@ -168,6 +168,8 @@ DEPTH_SIGNS = [
     {"info": {"is_depth_map": True}},
     {"video_info": {"video.is_depth_map": "true"}},
     {"is_depth_map": 1},
+    {"info": [{"is_depth": "True "}]},
+    {"info": {"video.pix_fmt": " GRAY16LE"}},
     {"info": {"video": {"is_depth_map": True}}},
     {"info": {"video.pix_fmt": "gray12le", "video.is_depth_map": False}},
     {"video_info": {"video.pix_fmt": "gray16le"}},

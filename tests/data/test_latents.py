@@ -8,6 +8,7 @@ import torch
 from flashwam.data.episodes import read_frames, video_path
 from flashwam.data.latents import encode_latents, latent_path, read_latents, read_text
 from flashwam.data.text import encode_text
+from flashwam.json_file import read_json
 
 
 def test_latents_are_the_encoded_pictures(encoded, autoencoder):
@@ -151,3 +152,11 @@ def test_a_mutated_file_is_read_or_refused_by_name(tmp_path):
             refused.append(str(error))
     assert len(refused) > 300
     assert all("mutated.pth" in reason for reason in refused)
+
+
+@pytest.mark.parametrize("read", [read_text, read_json])
+def test_a_pointer_of_git_lfs_is_told_as_such(tmp_path, read):
+    path = tmp_path / "file"
+    path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n")
+    with pytest.raises(ValueError, match=r"is a Git LFS pointer of 12,345 bytes: run git lfs pull"):
+        read(path)

@@ -15,6 +15,7 @@ from raw_sets import CAMERAS, LENGTHS
 
 from flashwam.data.bad import BadFiles
 from flashwam.data.raw import list_episodes
+from flashwam.data.records import read_tasks
 
 TWO = ["open the drawer", "put the cup on the stove"]
 
@@ -62,6 +63,8 @@ def test_an_episode_of_one_task_needs_no_numbers(repo):
         (TWO, [0] * 20 + [2] * 6, [*TWO, "fold"], r"row 20 has task 2, 'fold', which is none of the episode's"),
         (["fold"], [0] * 20 + [1] * 6, TWO, "row 0 has task 0, 'open the drawer', which is none"),
         (TWO, ["a"] * 26, TWO, "task_index is of"),
+        (TWO, [0.0] * 20 + [float("nan")] * 6, TWO, "task_index is nan in row 20, expected a whole number"),
+        (TWO, [0.0] * 20 + [0.5] * 6, TWO, r"task_index is 0\.5 in row 20, expected a whole number"),
     ],
 )
 def test_tasks_that_cannot_be_resolved_cost_their_episode(repo, tasks, numbers, known, told):
@@ -106,11 +109,55 @@ def test_a_text_counts_as_a_list_of_it(repo):
     assert segments(repo, 2) == [(0, 21, "put the cup on the stove")]
 
 
+def test_a_list_of_texts_may_be_written_as_json(repo):
+    write_tasks(repo, TWO)
+    rewrite(repo, 2, lambda rows: [1] * 9 + [0] * 12, column="task_index")
+    edit_record(repo, 2, with_tasks(json.dumps(TWO)))
+    run(repo)
+    assert segments(repo, 2) == [(0, 9, TWO[1]), (9, 21, TWO[0])]
+
+
+@pytest.mark.parametrize("kind", [pa.dictionary(pa.int32(), pa.string()), pa.string_view(), pa.large_string()])
+def test_texts_of_any_kind_name_tasks(tmp_path, kind):
+    (tmp_path / "meta").mkdir()
+    column = pa.array(TWO).dictionary_encode() if pa.types.is_dictionary(kind) else pa.array(TWO, type=kind)
+    pq.write_table(pa.table({"task_index": [0, 1], "task": column}), tmp_path / "meta" / "tasks.parquet")
+    assert read_tasks(tmp_path) == dict(enumerate(TWO))
+
+
+def test_the_same_rows_have_one_instruction(repo):
+    part = {"start_frame": 0, "end_frame": 21, "action_text": "open"}
+    edit_record(repo, 2, lambda record: {**record, "action_config": [part, part]})
+    (_, _, episode) = list_episodes(repo, cameras=CAMERAS)
+    assert episode.segments == ((0, 21, "open"),)
+    edit_record(repo, 2, lambda record: {**record, "action_config": [part, {**part, "action_text": "shut"}]})
+    with pytest.raises(ValueError, match="two segments from row 0 to 21, 'open' and 'shut'"):
+        list_episodes(repo, cameras=CAMERAS)
+
+
+@pytest.mark.parametrize("lost", ["*.parquet", "*.mp4", "info.json", "episodes.jsonl"])
+def test_a_pointer_of_git_lfs_is_told_as_such(repo, lost):
+    for path in sorted(repo.rglob(lost)) or repo.rglob("*.parquet"):
+        path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n")
+    with pytest.raises(ValueError, match=r"is a Git LFS pointer of 12,345 bytes: run git lfs pull"):
+        run(repo)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"fps": true}', b'{"fps": Infinity}', b'{"fps": "10"}'])
+def test_an_info_that_is_none_is_refused_in_a_sentence(raw, tmp_path, content):
+    shutil.copytree(raw / "v2", tmp_path / "raw")
+    (tmp_path / "raw/towels/meta/info.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"info\.json: (not JSON|expected a mapping with a positive fps)"):
+        run(tmp_path / "raw/towels")
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         ({"tasks": []}, r"tasks is \[\], expected a list of at least one text"),
         ({"tasks": None}, "no tasks"),
+        ({"tasks": "['fold']"}, "expected texts, not how a list of them is printed"),
+        ({"tasks": "[]"}, r"tasks is \[\], expected a list of at least one text"),
         ({"tasks": [None]}, r"tasks is \[None\], expected"),
         ({"tasks": ["fold", None]}, "expected a list of at least one text"),
         ({"length": None}, "no length"),
