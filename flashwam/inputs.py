@@ -29,15 +29,15 @@ def check_inputs(run_dir: Path, inputs: Mapping[str, str], *, accept: bool = Fal
     """
     path = run_dir / INPUTS_FILE
     kept: dict[str, Any] = {"inputs": dict(inputs), "accepted": []}
-    if path.is_file():
+    if path.exists() or any(run_dir.glob("checkpoints/step_*/")):
         try:
             kept = json.loads(path.read_bytes())
             before, accepted = dict(kept["inputs"]), list(kept["accepted"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             if not accept:
                 raise ValueError(
-                    f"{path} is damaged, so that nobody can tell whether this run would go on with what it began with; "
-                    "go on nevertheless with --accept-changed-inputs"
+                    f"{path} is missing or damaged, so that nobody can tell whether this run would go on with "
+                    "what it began with; go on nevertheless with --accept-changed-inputs"
                 ) from error
             before, accepted = {}, []
         changed = sorted(name for name in {*before, *inputs} if before.get(name) != inputs.get(name))

@@ -33,7 +33,7 @@ from flashwam.recipe import LoopConfig, Recipe
 from flashwam.schema import plain
 from flashwam.sources import convert_raw as convert
 from flashwam.sources import segment_dataset
-from flashwam.student import load_pretrained
+from flashwam.student import INFO_FILE, load_pretrained
 from flashwam.wam import family
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.files import files_of
@@ -156,7 +156,7 @@ def _run(
     if isinstance(source, SegmentDataset):
         _check_shapes(source, student)
     accepted: list[dict[str, Any]] = []
-    if os.environ.get("RANK", "0") == "0" and not (run_dir / find_method(loop.method).result).exists():
+    if os.environ.get("RANK", "0") == "0" and not (run_dir / find_method(loop.method).result / INFO_FILE).exists():
         inputs = _inputs(recipe, loop, source, codec, teacher=teacher, student=student)
         accepted = check_inputs(run_dir, inputs, accept=accept_changed_inputs)
     set_precision(loop, student, teacher)

@@ -162,7 +162,16 @@ def test_a_run_goes_on_with_what_it_began_with_alone(
         change(path)
         with pytest.raises(ValueError, match=rf"begun with other inputs.* changed since: {what.strip()} \("):
             pipeline.distill(recipe_of(base, data), run_dir=run)
+        # A folder in the result's place is no result.
+        (run / "student").mkdir()
+        with pytest.raises(ValueError, match="begun with other inputs"):
+            pipeline.distill(recipe_of(base, data), run_dir=run)
+        (run / "student").rmdir()
         path.write_bytes(kept)
+    noted = (run / "inputs.json").rename(tmp_path / "noted")
+    with pytest.raises(ValueError, match=r"inputs\.json is missing or damaged.*--accept-changed-inputs"):
+        pipeline.distill(recipe_of(base, data), run_dir=run)
+    noted.rename(run / "inputs.json")
     # The same content elsewhere is the same.
     base, data = (Path(shutil.move(folder, folder.with_name("moved_" + folder.name))) for folder in (base, data))
     shutil.copytree(run, tmp_path / "other")

@@ -144,6 +144,9 @@ def test_a_preset_that_agrees_says_nothing(make: Make, caplog: pytest.LogCapture
         ({"obs_cam_keys": "front"}, "obs_cam_keys must be a list of texts"),
         ({"used_action_channel_ids": [0, 1, 30]}, "between 0 and 29"),
         ({"used_action_channel_ids": [0, 1]}, "2 numbers each"),
+        ({"action_dim": 10**9}, "action_dim must be a whole number from 1 to 65,536"),
+        ({"frame_chunk_size": 10**30}, "frame_chunk_size must be a whole number"),
+        ({"guidance_scale": 10**400}, "guidance_scale must be a number"),
         ({"guidance_scale": "high"}, "guidance_scale must be a number"),
     ],
 )

@@ -22,6 +22,7 @@ __all__ = ["frozen_parts", "lerobot_preset", "say_differences", "say_recipe_diff
 
 POSTPROCESSOR = "policy_postprocessor.json"
 _UNNORMALIZER = "unnormalizer_processor"
+_MOST = 2**16
 _ROLLOUT = ("latent_size", "chunk_frames", "actions_per_frame", "window_chunks", "eviction", "used_channels")
 _LAYOUTS = {"width_concat": "width", "robotwin_tshape": "tshape"}
 _DEFAULTS: Mapping[str, Any] = {
@@ -144,10 +145,12 @@ class _Fields:
         return value
 
     def count(self, name: str) -> int:
-        return self._get(name, lambda value: type(value) is int and value >= 1, "a whole number from 1 on")
+        return self._get(
+            name, lambda value: type(value) is int and 1 <= value <= _MOST, f"a whole number from 1 to {_MOST:,}"
+        )
 
     def number(self, name: str) -> float:
-        return float(self._get(name, lambda value: type(value) in (int, float), "a number"))
+        return float(self._get(name, lambda value: type(value) in (int, float) and abs(value) < 2**62, "a number"))
 
     def flag(self, name: str) -> bool:
         return self._get(name, lambda value: type(value) is bool, "true or false")
