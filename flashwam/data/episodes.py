@@ -21,7 +21,7 @@ import numpy as np
 
 from flashwam.core.paths import user_path
 from flashwam.data.bad import BadFiles
-from flashwam.data.records import json_lines, visible
+from flashwam.data.records import json_lines, visible, whole_number
 from flashwam.data.tables import is_list, list_rows, read_columns
 from flashwam.lfs import refuse_pointer
 
@@ -255,12 +255,14 @@ def read_episode_list(repo: Path, bad: BadFiles | None = None) -> list[dict[str,
 def _checked_episode(episode: dict[str, Any], where: str) -> int:
     """The number of an episode whose record is sound."""
     try:
-        index, length = int(episode["episode_index"]), int(episode["length"])
-        parts = [(int(part["start_frame"]), int(part["end_frame"])) for part in episode["action_config"]]
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        index, length = whole_number(episode, "episode_index"), whole_number(episode, "length")
+        config = episode.get("action_config")
+        if not isinstance(config, list) or not all(isinstance(part, dict) for part in config):
+            raise ValueError(f"action_config is {config!r}")
+        parts = [(whole_number(part, "start_frame"), whole_number(part, "end_frame")) for part in config]
+    except ValueError as error:
         raise ValueError(
-            f"{where}: expected episode_index, length and action_config, a list of start_frame and end_frame "
-            f"({error!r})"
+            f"{where}: expected episode_index, length and action_config, a list of start_frame and end_frame ({error})"
         ) from error
     for start, end in parts:
         if not 0 <= start < end <= length:

@@ -24,6 +24,8 @@ _INNER = {
 _OUTER = {"module": "DistributedDataParallel", "model": "a module around it"}
 """Beginning of every key -> what puts it there, unless the network's own keys begin so."""
 
+_WHOLE_NUMBERS = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64")
+
 _Module = TypeVar("_Module", bound=nn.Module)
 
 logger = logging.getLogger(__name__)
@@ -106,8 +108,21 @@ def match_keys(
             shapes[key] = shape
             places[key] = (file, stored)
             dtypes.add(entry["dtype"])
-    problems = misfits(expected, shapes, twice=twice)
+    problems = [*_unknown_wrapper(list(shapes), list(expected)), *misfits(expected, shapes, twice=twice)]
+    for key, (file, stored) in sorted(places.items()):
+        kind = headers[file][stored]["dtype"]
+        if key in expected and kind in _WHOLE_NUMBERS:
+            problems.append(f"{key} is of whole numbers ({kind}), such as quantised weights; expected floating point")
     return Keys(places=places, dtypes=frozenset(dtypes), problems=tuple(problems), wrapped=wrapped)
+
+
+def _unknown_wrapper(found: Sequence[str], expected: Sequence[str]) -> list[str]:
+    """A line where all of a network's keys are there, below a name that it does not have."""
+    before = {key.removesuffix(expected[0]) for key in found if key.endswith(f".{expected[0]}")} if expected else set()
+    for name in sorted(before):
+        if {f"{name}{key}" for key in expected} <= set(found):
+            return [f"every key begins with {name!r}: saved from inside another module; take that off the keys"]
+    return []
 
 
 def _unwrapped(stored: Sequence[str], expected: Sequence[str], prefix: str) -> tuple[dict[str, str], str]:

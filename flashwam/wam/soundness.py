@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from flashwam.json_file import read_mapping
+from flashwam.lfs import refuse_pointer
 from flashwam.wam.weights import read_header, weight_files
 
 __all__ = ["PART_WEIGHTS", "nonfinite", "part_problems"]
@@ -30,12 +31,15 @@ def part_problems(root: Path, parts: Sequence[str]) -> list[str]:
 
     Args:
         root: The checkpoint.
-        parts: Their folders; those that hold no weights are passed over.
+        parts: Their folders; of those that hold no weights only the settings are looked at.
     """
     problems = []
     for part in parts:
         folder, name = root / part, PART_WEIGHTS.get(part)
-        if name is None or not folder.is_dir():
+        if not folder.is_dir():
+            continue
+        problems += [f"{part}: {each}" for each in _small_files(folder)]
+        if name is None:
             continue
         try:
             files = weight_files(folder, name)
@@ -44,6 +48,19 @@ def part_problems(root: Path, parts: Sequence[str]) -> list[str]:
         except (ValueError, OSError) as error:
             problems.append(f"{part}: {error}")
     return problems
+
+
+def _small_files(folder: Path) -> Iterator[str]:
+    """What is wrong with a part's settings; a pointer of weights is told by who reads them."""
+    for file in sorted(folder.glob("*")):
+        if file.name.startswith(".") or file.suffix == ".safetensors":
+            continue
+        try:
+            refuse_pointer(file)
+            if file.name == "config.json":
+                read_mapping(file)
+        except (ValueError, OSError) as error:
+            yield str(error)
 
 
 def nonfinite(files: Sequence[Path]) -> list[str]:

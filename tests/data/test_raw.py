@@ -14,6 +14,7 @@ from raw_edits import edit_record, episodes, rewrite, run, table_of, write_tasks
 from raw_sets import CAMERAS, LENGTHS
 
 from flashwam.data.bad import BadFiles
+from flashwam.data.episodes import read_episode_list
 from flashwam.data.raw import list_episodes
 from flashwam.data.records import read_tasks
 
@@ -265,3 +266,21 @@ def test_what_is_too_short_for_a_sample_is_found_before_a_picture_is_encoded(rep
         run(repo)
     assert list(run(repo, skip_bad=True).bad) == ["towels/episode_000000 rows 23 to 26"]
     assert segments(repo, 0) == [(0, 23, TWO[0])]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"length": None}, "no length"),
+        ({"length": True}, "length is True, expected a number"),
+        ({"action_config": None}, "action_config is None"),
+        ({"action_config": [None]}, r"action_config is \[None\]"),
+        ({"action_config": [{"start_frame": 0, "end_frame": 20.5}]}, r"end_frame is 20\.5, expected a whole number"),
+    ],
+)
+def test_a_record_of_a_converted_set_is_read_as_strictly(tmp_path, change, told):
+    (tmp_path / "meta").mkdir()
+    record = {"episode_index": 0, "length": 21, "action_config": []}
+    (tmp_path / "meta/episodes.jsonl").write_text(json.dumps(record | change))
+    with pytest.raises(ValueError, match=rf"line 1: expected episode_index, length and action_config.*{told}"):
+        read_episode_list(tmp_path)

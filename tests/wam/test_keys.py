@@ -2,6 +2,7 @@
 """Weights that do not lie as their configuration says: wrapped, incomplete, pointers, not finite."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -114,6 +115,36 @@ def test_what_is_wrapped_in_parts_or_unknown_is_listed_with_status_1(base: Path,
         load_transformer(base)
     rewrite(file, lambda held: {f"x{n}.{key}": x for n in range(9) for key, x in held.items()})
     assert len(describe(base)["problems"]) == 21, "the list is bounded"
+
+
+@pytest.mark.parametrize("name", ["student.", "ema_model.module.", "model.diffusion_model."])
+def test_a_wrapper_that_is_not_known_is_named_first(base: Path, name: str) -> None:
+    rewrite(base / "transformer" / WEIGHTS, lambda held: {name + key: x for key, x in held.items()})
+    left = name.removeprefix("model.")
+    assert describe(base)["problems"][0].startswith(f"every key begins with '{left}': saved from inside another module")
+    with pytest.raises(ValueError, match=f"every key begins with '{re.escape(left)}'"):
+        load_transformer(base)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool])
+def test_weights_of_whole_numbers_are_named(base: Path, dtype: torch.dtype) -> None:
+    def quantised(held: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {key: x.to(dtype) if key == "action_embedder.bias" else x for key, x in held.items()}
+
+    rewrite(base / "transformer" / WEIGHTS, quantised)
+    assert describe(base)["problems"][0].startswith("action_embedder.bias is of whole numbers")
+    with pytest.raises(ValueError, match=r"action_embedder\.bias is of whole numbers"):
+        load_transformer(base)
+
+
+@pytest.mark.parametrize("file", ["vae/config.json", "text_encoder/config.json", "tokenizer/tokenizer.json"])
+def test_settings_of_a_part_that_are_none_are_listed(base: Path, file: str) -> None:
+    (base / file).parent.mkdir(exist_ok=True)
+    (base / file).write_text(POINTER.format(0))
+    assert any("Git LFS pointer" in line for line in describe(base)["problems"])
+    if file.endswith("config.json"):
+        (base / file).write_text("[")
+        assert any("is not JSON" in line for line in describe(base)["problems"])
 
 
 @pytest.mark.parametrize("part", ["transformer", "vae"])
