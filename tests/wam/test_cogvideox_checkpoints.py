@@ -16,6 +16,7 @@ from torch.testing import assert_close
 from flashwam.info import describe
 from flashwam.wam import load
 from flashwam.wam.cogvideox import CogVideoX, CogVideoXConfig
+from flashwam.wam.cogvideox.fitting import table_size
 
 Make = Callable[..., CogVideoX]
 CHUNK = {"latent_size": (4, 6), "chunk_frames": 3, "actions_per_frame": 2, "action_dim": 5}
@@ -284,3 +285,12 @@ def test_folders_are_described(make_cogvideox: Make, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(ValueError, match="cut off"):
         describe(tmp_path / "bare")
+
+
+@pytest.mark.parametrize("value", [None, "9", 0, -5, 1.5, 10**30, [4]])
+def test_a_compression_of_time_that_cannot_be_is_named(value: object) -> None:
+    config = CogVideoXConfig(latent_size=(4, 4), chunk_frames=3, actions_per_frame=4, action_dim=4)
+    with pytest.raises(
+        ValueError, match=r"temporal_compression_ratio of the transformer.s config\.json must be a whole"
+    ):
+        table_size(config, {"temporal_compression_ratio": value})

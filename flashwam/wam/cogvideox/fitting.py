@@ -8,6 +8,7 @@ import torch
 from diffusers import CogVideoXTransformer3DModel
 from torch import nn
 
+from flashwam.json_file import whole_number
 from flashwam.wam.cogvideox.checkpoint import TransformerSource, load_module, network_config
 from flashwam.wam.cogvideox.config import CogVideoXConfig
 
@@ -74,7 +75,9 @@ def fitted_transformer(
 def table_size(config: CogVideoXConfig, network: Mapping[str, Any]) -> dict[str, int]:
     """The transformer's keywords for a table of positions of just this chunk."""
     rows, columns = config.latent_size
-    frames = (config.chunk_frames - 1) * network["temporal_compression_ratio"] + 1
+    key = "temporal_compression_ratio"
+    ratio = whole_number(network[key], f"{key} of the transformer's config.json", least=1, most=2**10)
+    frames = (config.chunk_frames - 1) * ratio + 1
     return {"sample_height": rows, "sample_width": columns, "sample_frames": frames}
 
 
