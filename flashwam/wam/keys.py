@@ -26,6 +26,8 @@ _OUTER = {"module": "DistributedDataParallel", "model": "a module around it"}
 
 _WHOLE_NUMBERS = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64")
 
+_UNPREFIXED = "(no prefix {!r}) "
+
 _Module = TypeVar("_Module", bound=nn.Module)
 
 logger = logging.getLogger(__name__)
@@ -108,7 +110,7 @@ def match_keys(
             shapes[key] = shape
             places[key] = (file, stored)
             dtypes.add(entry["dtype"])
-    problems = [*_unknown_wrapper(list(shapes), list(expected)), *misfits(expected, shapes, twice=twice)]
+    problems = [*_unknown_wrapper(list(shapes), list(expected), prefix), *misfits(expected, shapes, twice=twice)]
     for key, (file, stored) in sorted(places.items()):
         kind = headers[file][stored]["dtype"]
         if key in expected and kind in _WHOLE_NUMBERS:
@@ -116,11 +118,12 @@ def match_keys(
     return Keys(places=places, dtypes=frozenset(dtypes), problems=tuple(problems), wrapped=wrapped)
 
 
-def _unknown_wrapper(found: Sequence[str], expected: Sequence[str]) -> list[str]:
+def _unknown_wrapper(found: Sequence[str], expected: Sequence[str], prefix: str) -> list[str]:
     """A line where all of a network's keys are there, below a name that it does not have."""
     before = {key.removesuffix(expected[0]) for key in found if key.endswith(f".{expected[0]}")} if expected else set()
     for name in sorted(before):
         if {f"{name}{key}" for key in expected} <= set(found):
+            name = name.removeprefix(_UNPREFIXED.format(prefix)).removesuffix(prefix)
             return [f"every key begins with {name!r}: saved from inside another module; take that off the keys"]
     return []
 
@@ -136,7 +139,7 @@ def _unwrapped(stored: Sequence[str], expected: Sequence[str], prefix: str) -> t
         plain = [prefix + key for key in _without_outer([key.removeprefix(prefix) for key in plain], expected, taken)]
     # A key that lacks the layout's prefix can be no key of the network and keeps its name.
     names = {
-        key: name.removeprefix(prefix) if name.startswith(prefix) else f"(no prefix {prefix!r}) {name}"
+        key: name.removeprefix(prefix) if name.startswith(prefix) else f"{_UNPREFIXED.format(prefix)}{name}"
         for key, name in zip(stored, plain, strict=True)
     }
     what = {**_INNER, **_OUTER}

@@ -126,6 +126,12 @@ def test_a_wrapper_that_is_not_known_is_named_first(base: Path, name: str) -> No
         load_transformer(base)
 
 
+def test_a_wrapper_around_a_layouts_own_prefix_is_named_alone(base: Path, tmp_path: Path) -> None:
+    folder = as_lerobot(base, tmp_path / "policy")
+    rewrite(folder / "model.safetensors", lambda held: {f"policy.{key}": x for key, x in held.items()})
+    assert describe(folder)["problems"][0].startswith("every key begins with 'policy.': saved")
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool])
 def test_weights_of_whole_numbers_are_named(base: Path, dtype: torch.dtype) -> None:
     def quantised(held: dict[str, Tensor]) -> dict[str, Tensor]:
