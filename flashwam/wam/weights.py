@@ -170,10 +170,13 @@ def refuse_misfits(problems: Sequence[str], *, what: Path) -> None:
     """
     if problems:
         listed = "\n  ".join(some_of(problems))
-        raise ValueError(
-            f"{what} does not fit its config.json ({len(problems)} keys):\n  {listed}\n"
-            "Take the config.json and the weights from the same checkpoint."
+        # Where the names alone are at fault, the first line says the remedy.
+        remedy = (
+            ""
+            if problems[0].startswith("every key")
+            else "\nTake the config.json and the weights from the same checkpoint."
         )
+        raise ValueError(f"{what} does not fit its config.json ({len(problems)} keys):\n  {listed}{remedy}")
 
 
 def key_problems(
