@@ -81,9 +81,9 @@ def meta_model(recipe: Recipe, *, trust: bool = False) -> WorldActionModel:
     """
     files, folder = files_of(recipe.wam.family), recipe.wam.pretrained
     if files is not None and folder is not None and Path(folder).is_dir():
-        # Planning needs no weights; those of another tool that are there already must be usable.
+        # Planning reads no weights, which may be many gigabytes; what they are of must be usable.
         with suppress(FileNotFoundError):
-            files.describe(Path(folder))
+            files.check(Path(folder))
     if recipe.wam.config:
         with torch.device("meta"):
             return family(recipe.wam.family).create(**recipe.wam.config)

@@ -57,6 +57,15 @@ class FamilyFiles(ABC):
             ValueError: it is damaged.
         """
 
+    @abstractmethod
+    def check(self, folder: Path) -> None:
+        """Refuses a checkpoint that this family cannot use, by its configuration alone.
+
+        Raises:
+            FileNotFoundError: it is none of this family's.
+            ValueError: it is damaged, or of a kind that is not supported.
+        """
+
     def says_how(self, folder: Path) -> bool:
         """Whether another tool's checkpoint says itself how it is run, so that it needs no preset."""
         return False

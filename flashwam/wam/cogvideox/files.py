@@ -16,7 +16,7 @@ from flashwam.data.latents import ACTION_NORM
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.codec import CodecNote, base_checkpoint
 from flashwam.wam.cogvideox.action import ActionModule
-from flashwam.wam.cogvideox.checkpoint import WEIGHTS, module_keys
+from flashwam.wam.cogvideox.checkpoint import WEIGHTS, find_transformer, module_keys
 from flashwam.wam.cogvideox.codec import CogVideoXCodec
 from flashwam.wam.cogvideox.config import FAMILY, PIXELS_PER_LATENT, CogVideoXConfig
 from flashwam.wam.cogvideox.convert import convert_videovla
@@ -41,6 +41,10 @@ class CogVideoXFiles(FamilyFiles):
     presets = tuple(PRESETS)
     weights = ("transformer", "action")
     miniature = "videovla/metaworld"
+
+    def check(self, folder: Path) -> None:
+        """See `FamilyFiles.check`."""
+        find_transformer(folder)
 
     def describe(self, folder: Path) -> dict[str, Any]:
         """See `FamilyFiles.describe`."""

@@ -39,6 +39,10 @@ class LingBotFiles(FamilyFiles):
     miniature = "metaworld"
     miniature_teacher = "teacher"
 
+    def check(self, folder: Path) -> None:
+        """See `FamilyFiles.check`."""
+        find_transformer(folder)
+
     def describe(self, folder: Path) -> dict[str, Any]:
         """See `FamilyFiles.describe`."""
         return describe_checkpoint(folder)
