@@ -19,10 +19,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from flashwam.data.episodes import atomic_write
 from flashwam.demo import DEFAULT_FAMILY, PRESETS, demo, preset_jobs
-from flashwam.jobs import Job, done_marker
-from flashwam.provenance import provenance
+from flashwam.system.files import write_whole
+from flashwam.system.jobs import Job, done_marker
+from flashwam.system.provenance import provenance
 from flashwam.wam.files import FAMILY_FILES
 
 KEPT = (
@@ -67,7 +67,7 @@ def restore(results: Path, out: Path, jobs: Sequence[Job], patterns: tuple[str, 
     # Pictures are not kept.
     for path in out.glob("runs/**/evaluations/*.json"):
         result = json.loads(path.read_text()) | {"strip": None, "film": None}
-        atomic_write(path, (json.dumps(result, indent=1) + "\n").encode())
+        write_whole(path, (json.dumps(result, indent=1) + "\n").encode())
     # Nor are weights, so whatever a cell that is not done needs is made again, from the same seeds; of what cells
     # need, only a chosen learning rate is a file that is kept.
     for job in reversed(jobs):
@@ -88,7 +88,7 @@ def keep(out: Path, results: Path, command: str) -> None:
 def write_about(results: Path, command: str, **more: Any) -> None:
     """Writes `about.json`: versions, date, and the command that makes the results, whatever this process was asked."""
     about = {**provenance(), "command": command, "date": date.today().isoformat(), **more}
-    atomic_write(results / "about.json", (json.dumps(about, indent=1) + "\n").encode())
+    write_whole(results / "about.json", (json.dumps(about, indent=1) + "\n").encode())
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.evaluation import evaluate
-from flashwam.provenance import provenance
+from flashwam.system.provenance import provenance
 from flashwam.wam.lingbot_va.config import EVICTIONS, FILE_NAME
 
 TEACHER = Path(__file__).resolve().parent / "results" / "teacher"

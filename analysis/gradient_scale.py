@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from flashwam.core.streams import StreamSpec
-from flashwam.report.figures import write_whole
 from flashwam.report.schedule import schedule_analysis
 from flashwam.report.schedule_figures import draw_gradient_scale, draw_moments
+from flashwam.system.files import write_whole
 
 
 def main() -> None:

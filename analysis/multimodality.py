@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from flashwam.data.episodes import atomic_write, episode_path, read_episode_list, read_table
+from flashwam.data.episodes import episode_path, read_episode_list, read_table
 from flashwam.sim.experts import make_expert
 from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv
 from flashwam.sim.tasks import TASKS, WALL_HALF_WIDTH, WALL_Y, TaskSpec, commitment
+from flashwam.system.files import write_whole
 
 CHUNK = 8
 COLOURS = {0: "#0072B2", 1: "#D55E00", -1: "#999999"}
@@ -144,7 +145,7 @@ def main() -> None:
         raise SystemExit(f"no two-way task below {args.root}; run `flashwam collect` first")
     args.out.mkdir(parents=True, exist_ok=True)
     numbers = {task.name: values for task, _, values in rows}
-    atomic_write(args.out / "multimodality.json", (json.dumps(numbers, indent=2) + "\n").encode())
+    write_whole(args.out / "multimodality.json", (json.dumps(numbers, indent=2) + "\n").encode())
     draw(rows, args.out / "multimodality.png")
     print(json.dumps(numbers, indent=2))
     print(args.out / "multimodality.png")

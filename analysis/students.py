@@ -28,17 +28,16 @@ from benchmark import copy, restore, write_about
 from flashwam import pipeline
 from flashwam.auxiliary_evaluation import evaluate_with_auxiliary, latency_with_auxiliary, load_with_auxiliary
 from flashwam.config import find_recipe, load_recipe
-from flashwam.data.episodes import atomic_write
 from flashwam.demo import DEFAULT_FAMILY, PRESETS
 from flashwam.evaluation import evaluate, latency_label, latency_timers, load_policy, time_in_turns
-from flashwam.jobs import Job, run_jobs
 from flashwam.recipe import Recipe
 from flashwam.report.compare import format_table
-from flashwam.report.figures import write_whole
 from flashwam.report.metrics import read_metrics, series
 from flashwam.report.results import pool_evaluations, read_evaluations
 from flashwam.report.routes import Order, write_routes
 from flashwam.sim.privileged import replay_episodes
+from flashwam.system.files import write_whole
+from flashwam.system.jobs import Job, run_jobs
 from flashwam.targets.geometry import GeometryTransformer
 from flashwam.targets.geometry_training import train_geometry
 from flashwam.targets.streaming import StreamingGeometry
@@ -370,7 +369,7 @@ def time_latencies(place: Place) -> None:
         label = latency_label(policy, samplers).replace(name, name + MODALITY)
         timers[label] = partial(latency_with_auxiliary, policy, sense, samplers, chunks=3)
     table = time_in_turns(timers, rounds=21)
-    atomic_write(path, (json.dumps(earlier | table, indent=1) + "\n").encode())
+    write_whole(path, (json.dumps(earlier | table, indent=1) + "\n").encode())
     print(f"latency of {len(table)} models measured in turns")
 
 
@@ -412,7 +411,7 @@ def time_training(place: Place, *, turns: int = 2) -> None:
         cost["seconds_a_step"] = min(spent[name.removesuffix(MODALITY)])
     path = place.out / "comparison" / "costs.json"
     earlier = json.loads(path.read_text()) if path.is_file() else {}
-    atomic_write(path, (json.dumps(earlier | costs, indent=1) + "\n").encode())
+    write_whole(path, (json.dumps(earlier | costs, indent=1) + "\n").encode())
 
 
 def seconds_a_step(metrics: Sequence[Mapping[str, Any]]) -> float:
@@ -480,7 +479,7 @@ def time_preparation(place: Place) -> dict[str, float]:
         for name in STUDENTS
         if place.has(name) and _option(place.recipe(name, 0), "actions") == "teacher"
     }
-    atomic_write(kept, (json.dumps(spent, indent=1) + "\n").encode())
+    write_whole(kept, (json.dumps(spent, indent=1) + "\n").encode())
     return spent
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from flashwam.provenance import provenance
+from flashwam.system.provenance import provenance
 
 __all__ = ["about", "keep"]
 

@@ -4,7 +4,7 @@
 from typing import NoReturn
 
 from flashwam.cli import main
-from flashwam.processes import end_process
+from flashwam.system.processes import end_process
 
 
 def command() -> NoReturn:

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from flashwam.core.paths import user_path
 from flashwam.evaluation import LATENCY_CHUNKS, Policy, chunk_latency, described, load_policy
 from flashwam.measurement import drive_tasks, measure_once, measurement
 from flashwam.policies.accompanied import AccompaniedPolicy
 from flashwam.policies.privileged import PrivilegedPolicy
 from flashwam.sampling import StreamSampler
 from flashwam.sim.closed_loop import LocalPolicy, drive
+from flashwam.system.paths import user_path
 from flashwam.targets.sense import StreamedSense
 from flashwam.targets.streaming_tokens import StreamingTokens
 

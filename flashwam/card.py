@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.core.consistency import make_consistency_function
-from flashwam.core.imports import reading, trusting
-from flashwam.core.paths import user_path
 from flashwam.core.streams import stream_schedule
-from flashwam.json_file import built_from, read_mapping
+from flashwam.system.imports import reading, trusting
+from flashwam.system.json_file import built_from, read_mapping
+from flashwam.system.paths import user_path
 
 __all__ = ["CARD_FILE", "model_card", "write_card"]
 

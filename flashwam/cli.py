@@ -433,7 +433,7 @@ weights do not fit its configuration, are not whole or hold NaN; each fault is l
 
 
 def _path(text: str) -> Path:
-    from flashwam.core.paths import user_path
+    from flashwam.system.paths import user_path
 
     try:
         return user_path(text)

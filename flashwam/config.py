@@ -10,13 +10,13 @@ from typing import Any
 
 import yaml
 
-from flashwam.core.imports import foreign_paths, refuse_foreign, trusting
-from flashwam.core.paths import user_path
-from flashwam.data.episodes import atomic_write
 from flashwam.layers import layer_of, merge, read_override, read_yaml, resolve
-from flashwam.provenance import provenance
 from flashwam.recipe import Recipe
 from flashwam.schema import Origins, build_recipe, check_free, check_keys, default_value, plain
+from flashwam.system.files import write_whole
+from flashwam.system.imports import foreign_paths, refuse_foreign, trusting
+from flashwam.system.paths import user_path
+from flashwam.system.provenance import provenance
 
 __all__ = [
     "check_run",
@@ -162,9 +162,9 @@ def prepare_run(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
     kept = folder / RECIPE_FILE
     if kept.is_file():
         return folder
-    atomic_write(folder / PROVENANCE_FILE, (json.dumps(provenance(), indent=2) + "\n").encode())
+    write_whole(folder / PROVENANCE_FILE, (json.dumps(provenance(), indent=2) + "\n").encode())
     # The recipe is written last: a folder with one is complete.
-    atomic_write(kept, to_yaml(recipe).encode())
+    write_whole(kept, to_yaml(recipe).encode())
     return folder
 
 

@@ -15,17 +15,17 @@ from typing import Any
 
 from flashwam import pipeline
 from flashwam.config import load_recipe
-from flashwam.core.paths import user_path
-from flashwam.data.episodes import atomic_write
 from flashwam.evaluation import cross_table, evaluate, latency_table, load_policy
-from flashwam.jobs import Job, done_marker, run_jobs
-from flashwam.json_file import read_mapping
 from flashwam.recipe import Recipe, WamConfig
 from flashwam.report.analyze import measured_gradients, schedule_sections
 from flashwam.report.compare import compare, format_table, gather
 from flashwam.report.compare_page import compare_sections
 from flashwam.report.page import write_page
 from flashwam.report.schedule import schedule_analysis
+from flashwam.system.files import write_whole
+from flashwam.system.jobs import Job, done_marker, run_jobs
+from flashwam.system.json_file import read_mapping
+from flashwam.system.paths import user_path
 from flashwam.wam.files import FAMILY_FILES, FamilyFiles, files_of
 
 __all__ = ["PRESETS", "Preset", "demo", "preset_jobs"]
@@ -248,7 +248,7 @@ def _choose_rate(place: _Place, method: str) -> None:
         "lr": min(errors, key=errors.__getitem__),
         "action_error_teacher": {f"{r:g}": e for r, e in errors.items()},
     }
-    atomic_write(place.rate_file(method), (json.dumps(chosen, indent=1) + "\n").encode())
+    write_whole(place.rate_file(method), (json.dumps(chosen, indent=1) + "\n").encode())
 
 
 def _evaluate(checkpoint: Path, nfe: Sequence[str], seed: int, **options: Any) -> None:
@@ -407,7 +407,7 @@ def demo(
     kept = out / "demo.json"
     if kept.is_file() and {"family": DEFAULT_FAMILY, **read_mapping(kept)} != asked:
         raise ValueError(f"{out} holds the demo {kept.read_text().strip()}, not {asked}; give another --out")
-    atomic_write(kept, (json.dumps(asked) + "\n").encode())
+    write_whole(kept, (json.dumps(asked) + "\n").encode())
     page = _write_page(place, preset, [])
     print(f"schedule analysis: {page} (fills as results come)", flush=True)
     jobs = preset_jobs(PRESETS[preset], out, from_scratch=from_scratch, family=family)

@@ -15,17 +15,17 @@ import torch
 from torch import Tensor
 
 from flashwam.core.batch import Batch
-from flashwam.core.imports import trusting
-from flashwam.core.paths import user_path
 from flashwam.core.streams import StreamSpec
 from flashwam.data.codec import Codec
 from flashwam.data.dataset import EpisodeDataset, to_batch
-from flashwam.data.episodes import atomic_write
 from flashwam.measurement import drive_tasks, measure_once, measurement
 from flashwam.report.open_loop import chunk_draws, open_loop_measures
 from flashwam.sampling import Rollout, StreamSampler, nfe_text, parse_nfe, samplers_for
 from flashwam.sim.closed_loop import run_task
 from flashwam.student import WamInfo, load_wam, model_folder
+from flashwam.system.files import write_whole
+from flashwam.system.imports import trusting
+from flashwam.system.paths import user_path
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.files import files_of_codec
 
@@ -318,7 +318,7 @@ def latency_table(sources: Sequence[tuple[Policy, str]], *, out: str | Path, rou
         Label such as "flash_wam 1v/1a" -> milliseconds per stream and chunk at batch 1.
     """
     table = time_in_turns(latency_timers(sources), rounds=rounds)
-    atomic_write(user_path(out) / "latency.json", (json.dumps(table, indent=1) + "\n").encode())
+    write_whole(user_path(out) / "latency.json", (json.dumps(table, indent=1) + "\n").encode())
     return table
 
 
@@ -400,5 +400,5 @@ def cross_table(
         table["commitment"].append(committed)
         table["action_error"].append(errors)
     result = {"rows": labels, "columns": labels, **table, "draws": len(chosen) * draws, "tasks": several}
-    atomic_write(user_path(out) / "cross.json", (json.dumps(result, indent=1) + "\n").encode())
+    write_whole(user_path(out) / "cross.json", (json.dumps(result, indent=1) + "\n").encode())
     return result

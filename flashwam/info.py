@@ -8,10 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from flashwam.core.imports import reading, trusting
-from flashwam.core.paths import user_path
-from flashwam.json_file import built_from, read_mapping, shown
-from flashwam.provenance import git_revision, package_version
+from flashwam.system.imports import reading, trusting
+from flashwam.system.json_file import built_from, read_mapping, shown
+from flashwam.system.paths import user_path
+from flashwam.system.provenance import git_revision, package_version
 
 __all__ = ["analysis_lines", "describe", "evaluation_lines", "info_lines", "installation"]
 

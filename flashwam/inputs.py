@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.config import INPUTS_FILE, PROVENANCE_FILE
-from flashwam.data.episodes import atomic_write
+from flashwam.system.files import write_whole
 
 __all__ = ["check_inputs"]
 
@@ -52,7 +52,7 @@ def check_inputs(run_dir: Path, inputs: Mapping[str, str], *, accept: bool = Fal
         accepted.append({"time": datetime.now(UTC).isoformat(timespec="seconds"), "changed": changed})
         kept = {"inputs": dict(inputs), "accepted": accepted}
         _note(run_dir / PROVENANCE_FILE, accepted)
-    atomic_write(path, (json.dumps(kept, indent=2) + "\n").encode())
+    write_whole(path, (json.dumps(kept, indent=2) + "\n").encode())
     return list(kept["accepted"])
 
 
@@ -62,4 +62,4 @@ def _note(path: Path, accepted: Sequence[Mapping[str, Any]]) -> None:
         values = dict(json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError, RecursionError):
         values = {}
-    atomic_write(path, (json.dumps({**values, "accepted_changes": accepted}, indent=2) + "\n").encode())
+    write_whole(path, (json.dumps({**values, "accepted_changes": accepted}, indent=2) + "\n").encode())

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flashwam.data.episodes import atomic_write
-from flashwam.json_file import read_mapping
-from flashwam.provenance import provenance
 from flashwam.report.stats import wilson
 from flashwam.sim.closed_loop import TaskResult
+from flashwam.system.files import write_whole
+from flashwam.system.json_file import read_mapping
+from flashwam.system.provenance import provenance
 
 __all__ = ["drive_tasks", "measure_once", "measurement", "write_measurement"]
 
@@ -46,7 +46,7 @@ def measure_once(path: Path, asked: Mapping[str, Any], measure: Callable[[], dic
 
 def write_measurement(path: Path, result: Mapping[str, Any]) -> None:
     """Writes a file that is there whole or not at all."""
-    atomic_write(path, (json.dumps(result, indent=1) + "\n").encode())
+    write_whole(path, (json.dumps(result, indent=1) + "\n").encode())
 
 
 def drive_tasks(drive_one: Callable[[str], TaskResult], tasks: Sequence[str], label: str) -> list[TaskResult]:

@@ -11,13 +11,10 @@ from typing import Any
 import torch
 
 from flashwam.config import check_run, prepare_run
-from flashwam.core.imports import foreign_paths, trusting
-from flashwam.core.paths import cache_folder
 from flashwam.data.actions import read_norm
 from flashwam.data.autoencoder import train_autoencoder
 from flashwam.data.codec import CODEC_FILE, Codec
 from flashwam.data.dataset import EpisodeDataset
-from flashwam.data.episodes import atomic_write
 from flashwam.data.fingerprint import files_fingerprint, tensors_fingerprint
 from flashwam.data.latents import ACTION_NORM, encode_latents
 from flashwam.data.lerobot import SegmentDataset
@@ -34,6 +31,9 @@ from flashwam.schema import plain
 from flashwam.sources import convert_raw as convert
 from flashwam.sources import segment_dataset
 from flashwam.student import INFO_FILE, load_pretrained
+from flashwam.system.files import write_whole
+from flashwam.system.imports import foreign_paths, trusting
+from flashwam.system.paths import cache_folder
 from flashwam.wam import family
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.files import files_of
@@ -250,7 +250,7 @@ def _codec_writer(recipe: Recipe, model: WorldActionModel) -> Callable[[Path], N
     files = files_of(recipe.wam.family)
 
     def write(folder: Path) -> None:
-        atomic_write(folder / ACTION_NORM, text.encode())
+        write_whole(folder / ACTION_NORM, text.encode())
         if files is not None:
             pretrained = None if given is None else Path(given)
             files.note_codec(folder, model=model, data=recipe.data, actions=norm, pretrained=pretrained)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from flashwam.core.paths import user_path
 from flashwam.core.streams import StreamSpec
 from flashwam.sampling import parse_nfe
+from flashwam.system.paths import user_path
 
 __all__ = [
     "AutoencoderConfig",

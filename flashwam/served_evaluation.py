@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flashwam.core.paths import user_path
 from flashwam.measurement import drive_tasks, measurement, write_measurement
 from flashwam.sampling import nfe_text
 from flashwam.serve.client import PolicyClient, RemotePolicy
 from flashwam.sim.closed_loop import drive
+from flashwam.system.paths import user_path
 
 __all__ = ["evaluate_served"]
 

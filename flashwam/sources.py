@@ -10,21 +10,21 @@ from pathlib import Path
 
 import torch
 
-from flashwam.core.paths import user_path
 from flashwam.data.controls import ControlSpace
 from flashwam.data.conversion import ConversionPlan
 from flashwam.data.convert import Conversion, convert
 from flashwam.data.coverage import coverage
 from flashwam.data.encoders import Encoders, frame_encoders
-from flashwam.data.episodes import atomic_write
 from flashwam.data.latents import ACTION_NORM
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.data.preflight import ActionRules
 from flashwam.data.quantiles import control_rows, norm_of
 from flashwam.data.summary import SUMMARY_FILE, summary
-from flashwam.json_file import read_mapping
 from flashwam.norms import action_norm, choose_norm
 from flashwam.recipe import Recipe
+from flashwam.system.files import write_whole
+from flashwam.system.json_file import read_mapping
+from flashwam.system.paths import user_path
 from flashwam.wam.files import FamilyFiles, all_files
 
 __all__ = ["action_norm", "convert_raw", "find_encoders", "segment_dataset"]
@@ -151,7 +151,7 @@ def convert_raw(
         clip=data.action_clip,
         unscaled=data.unscaled_controls,
     )
-    atomic_write(root / ACTION_NORM, (json.dumps(norm.to_dict(), indent=2) + "\n").encode())
+    write_whole(root / ACTION_NORM, (json.dumps(norm.to_dict(), indent=2) + "\n").encode())
     result.controls = coverage(rows, norm)
     try:
         choice = choose_norm(replace(recipe, data=replace(data, root=str(root))))
@@ -160,5 +160,5 @@ def convert_raw(
     except (ValueError, FileNotFoundError) as error:
         # The data are whole; a training will refuse the recipe in the same words.
         logger.warning("this recipe's own normalisation cannot be used: %s", error)
-    atomic_write(root / SUMMARY_FILE, (json.dumps(summary(result), indent=2) + "\n").encode())
+    write_whole(root / SUMMARY_FILE, (json.dumps(summary(result), indent=2) + "\n").encode())
     return result

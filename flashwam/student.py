@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from flashwam.card import write_card
-from flashwam.core.imports import check_keywords, reading, trusting
-from flashwam.core.paths import user_path
 from flashwam.core.streams import StreamSpec
 from flashwam.holdings import instead_of_a_model
-from flashwam.json_file import built_from, read_mapping, shown, whole_number
-from flashwam.provenance import provenance
 from flashwam.recipe import WamConfig
+from flashwam.system.imports import check_keywords, reading, trusting
+from flashwam.system.json_file import built_from, read_mapping, shown, whole_number
+from flashwam.system.paths import user_path
+from flashwam.system.provenance import provenance
 from flashwam.wam import family, load
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.files import FAMILY_FILES, files_for_preset, files_of, files_that_say_how

@@ -17,10 +17,10 @@ from flashwam.core.noise import NoiseSchedule
 from flashwam.core.streams import StreamSpec
 from flashwam.evaluation import load_policy
 from flashwam.info import describe
-from flashwam.json_file import parse_json, read_json
 from flashwam.serve.policy import load_served
 from flashwam.student import save_wam
-from flashwam.tensor_file import load_tensors
+from flashwam.system.json_file import parse_json, read_json
+from flashwam.system.tensor_file import load_tensors
 
 STREAMS = {name: StreamSpec(name=name, schedule=NoiseSchedule(1.0)) for name in ("video", "action")}
 NO_JSON = [

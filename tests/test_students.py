@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flashwam.jobs import check_jobs
 from flashwam.report.metrics import read_metrics
+from flashwam.system.jobs import check_jobs
 
 ANALYSIS = Path(__file__).resolve().parents[1] / "analysis"
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from flashwam.core.checks import check_number
-from flashwam.core.imports import find_class, named_parameters
 from flashwam.core.noise import append_dims
 from flashwam.core.schedule import Schedule
+from flashwam.system.imports import find_class, named_parameters
 
 __all__ = ["LCM", "ConsistencyFunction", "Linear", "make_consistency_function"]
 

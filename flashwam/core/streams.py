@@ -8,10 +8,10 @@ from typing import Any
 from flashwam.core.checks import check_number
 from flashwam.core.consistency import ConsistencyFunction, Linear, make_consistency_function
 from flashwam.core.edm import EDMSchedule
-from flashwam.core.imports import find_class, named_parameters
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.schedule import TRAINING_POINTS, Schedule
 from flashwam.core.vp import VPSchedule
+from flashwam.system.imports import find_class, named_parameters
 
 __all__ = ["SCHEDULES", "StreamSpec", "make_schedule", "stream_schedule"]
 

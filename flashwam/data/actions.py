@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from flashwam.core.checks import check_number
-from flashwam.json_file import read_mapping
+from flashwam.system.json_file import read_mapping
 
 __all__ = ["ActionNorm", "quantiles", "rare", "read_norm"]
 

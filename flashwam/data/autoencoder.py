@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flashwam.core.checks import check_statistics
-from flashwam.core.paths import user_path
-from flashwam.data.episodes import atomic_write, find_repos, read_episode_list, read_frames, video_path
-from flashwam.json_file import built_from, read_mapping
-from flashwam.tensor_file import fitting, load_tensors
+from flashwam.data.episodes import find_repos, read_episode_list, read_frames, video_path
+from flashwam.system.files import write_whole
+from flashwam.system.json_file import built_from, read_mapping
+from flashwam.system.paths import user_path
+from flashwam.system.tensor_file import fitting, load_tensors
 
 __all__ = ["FrameAutoencoder", "load_training_frames", "psnr", "train_autoencoder"]
 
@@ -129,7 +130,7 @@ class FrameAutoencoder(nn.Module):
             "std": self.std.tolist(),
             "psnr": self.psnr,
         }
-        atomic_write(user_path(folder) / STATS, json.dumps(stats, indent=2).encode())
+        write_whole(user_path(folder) / STATS, json.dumps(stats, indent=2).encode())
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "FrameAutoencoder":

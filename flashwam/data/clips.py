@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from flashwam.data.depth import is_deep_h264, refuse_depth
-from flashwam.lfs import refuse_pointer
+from flashwam.system.lfs import refuse_pointer
 
 __all__ = ["Clip", "TableClip", "inside", "read_clip"]
 

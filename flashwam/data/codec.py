@@ -16,7 +16,7 @@ from flashwam.data.actions import ActionNorm
 from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.pixels import load_autoencoder
 from flashwam.data.text import encode_text
-from flashwam.json_file import built_from, read_mapping
+from flashwam.system.json_file import built_from, read_mapping
 
 __all__ = ["CODEC_FILE", "Codec", "read_actions"]
 

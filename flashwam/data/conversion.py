@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from flashwam.data.encoders import Encoders, Resize, check_resize, to_pixels
-from flashwam.data.episodes import CHUNK, atomic_write
+from flashwam.data.episodes import CHUNK
 from flashwam.data.latents import save_tensors, save_text
 from flashwam.data.layouts import camera_sizes
 from flashwam.data.raw import RawEpisode, read_rows
 from flashwam.data.segments import Segment
+from flashwam.system.files import write_whole
 
 __all__ = ["ConversionPlan", "EpisodeConverter", "EpisodeJob", "EpisodeResult", "result_names"]
 
@@ -165,7 +166,7 @@ class EpisodeConverter:
             done.segments.append((start, end, text))
         if done.segments and not job.table.is_file():
             try:
-                atomic_write(job.table, _table_bytes(episode, self.plan.action_key, job.pictures))
+                write_whole(job.table, _table_bytes(episode, self.plan.action_key, job.pictures))
             except (ValueError, FileNotFoundError) as error:
                 done.bad[str(job.segment(0, episode.length))] = str(error)
                 done.segments.clear()

@@ -20,17 +20,18 @@ from pathlib import Path
 
 import torch
 
-from flashwam.core.paths import user_path
 from flashwam.data.bad import BadFiles
 from flashwam.data.conversion import ConversionPlan, EpisodeConverter, EpisodeJob, EpisodeResult, result_names
 from flashwam.data.coverage import ControlFit
 from flashwam.data.encoders import Encoders
-from flashwam.data.episodes import CHUNK, atomic_write, read_info
+from flashwam.data.episodes import CHUNK, read_info
 from flashwam.data.latents import EMPTY_TEXT, save_tensors
 from flashwam.data.preflight import ActionRules, inspect
 from flashwam.data.raw import RawEpisode, list_episodes
 from flashwam.data.segments import select_repos
 from flashwam.data.text import say_cut
+from flashwam.system.files import write_whole
+from flashwam.system.paths import user_path
 
 __all__ = ["Conversion", "ConversionPlan", "convert"]
 
@@ -189,7 +190,7 @@ def _keep_plan(out: Path, plan: ConversionPlan, encoders: Encoders) -> None:
             raise ValueError(f"{out} holds a conversion made otherwise ({'; '.join(changed)}); give another folder")
         _clear_leftovers(out)
     else:
-        atomic_write(path, (json.dumps(made, indent=2) + "\n").encode())
+        write_whole(path, (json.dumps(made, indent=2) + "\n").encode())
     if not (out / EMPTY_TEXT).is_file():
         save_tensors(out / EMPTY_TEXT, encoders.text("").to(torch.bfloat16))
 
@@ -317,6 +318,6 @@ def _write_meta(source: Path, done: list[EpisodeResult], action_key: str) -> int
     }
     named = [{"task_index": number, "task": task} for task, number in tasks.items()]
     for name, content in (("tasks.jsonl", named), ("episodes.jsonl", lines)):
-        atomic_write(target / "meta" / name, "".join(json.dumps(line) + "\n" for line in content).encode())
-    atomic_write(target / "meta" / "info.json", (json.dumps(info, indent=2) + "\n").encode())
+        write_whole(target / "meta" / name, "".join(json.dumps(line) + "\n" for line in content).encode())
+    write_whole(target / "meta" / "info.json", (json.dumps(info, indent=2) + "\n").encode())
     return len(kept)

@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from flashwam.core.batch import Batch
-from flashwam.core.paths import user_path
 from flashwam.data.actions import ActionNorm, read_norm
 from flashwam.data.episodes import episode_path, find_repos, read_episode_list, read_table
 from flashwam.data.latents import ACTION_NORM, EMPTY_TEXT, LatentSegment, latent_path, read_latents, read_text
+from flashwam.system.paths import user_path
 
 __all__ = ["EpisodeDataset", "Window", "to_batch"]
 

@@ -19,15 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from flashwam.core.paths import user_path
 from flashwam.data.bad import BadFiles
 from flashwam.data.records import json_lines, visible, whole_number
 from flashwam.data.tables import is_list, list_rows, read_columns
-from flashwam.lfs import refuse_pointer
+from flashwam.system.files import write_whole
+from flashwam.system.lfs import refuse_pointer
+from flashwam.system.paths import user_path
 
 __all__ = [
     "CAMERA",
-    "atomic_write",
     "episode_path",
     "find_repos",
     "read_episode_list",
@@ -43,17 +43,6 @@ __all__ = [
 CAMERA = "observation.images.front"
 CHUNK = 1000
 _RECORD = b"flashwam"
-
-
-def atomic_write(path: Path, data: bytes) -> None:
-    """Writes a file so that it appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(beside, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
 
 
 def episode_path(repo: Path, index: int) -> Path:
@@ -187,7 +176,7 @@ def write_episode(
         index=rows,
         task_index=np.zeros(length, dtype=np.int64),
     )
-    atomic_write(episode_path(repo, index), _table_bytes(columns, dict(record, episode_index=index, length=length)))
+    write_whole(episode_path(repo, index), _table_bytes(columns, dict(record, episode_index=index, length=length)))
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -325,7 +314,7 @@ def write_meta(repo: Path, *, fps: int, extra: dict[str, Any] | None = None) -> 
         record, columns = read_record(path), read_table(path)
         if columns["index"][0] != offset:
             columns["index"] = offset + np.arange(record["length"], dtype=np.int64)
-            atomic_write(path, _table_bytes(columns, record))
+            write_whole(path, _table_bytes(columns, record))
         offset += record["length"]
         records.append(record)
         stats.append({"episode_index": record["episode_index"], "stats": _statistics(columns)})
@@ -357,8 +346,8 @@ def write_meta(repo: Path, *, fps: int, extra: dict[str, Any] | None = None) -> 
     def lines(items: list[dict[str, Any]]) -> bytes:
         return "".join(json.dumps(item, sort_keys=True) + "\n" for item in items).encode()
 
-    atomic_write(repo / "meta" / "episodes.jsonl", lines(records))
-    atomic_write(repo / "meta" / "episodes_stats.jsonl", lines(stats))
-    atomic_write(repo / "meta" / "tasks.jsonl", lines([{"task_index": 0, "task": records[0]["tasks"][0]}]))
-    atomic_write(repo / "meta" / "info.json", json.dumps(info, indent=2, sort_keys=True).encode())
+    write_whole(repo / "meta" / "episodes.jsonl", lines(records))
+    write_whole(repo / "meta" / "episodes_stats.jsonl", lines(stats))
+    write_whole(repo / "meta" / "tasks.jsonl", lines([{"task_index": 0, "task": records[0]["tasks"][0]}]))
+    write_whole(repo / "meta" / "info.json", json.dumps(info, indent=2, sort_keys=True).encode())
     return records

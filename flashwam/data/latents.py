@@ -25,13 +25,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flashwam.core.paths import user_path
 from flashwam.data.actions import ActionNorm
 from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.episodes import (
     CAMERA,
     CHUNK,
-    atomic_write,
     episode_path,
     find_repos,
     read_episode_list,
@@ -40,7 +38,9 @@ from flashwam.data.episodes import (
     video_path,
 )
 from flashwam.data.text import encode_text
-from flashwam.lfs import refuse_pointer
+from flashwam.system.files import write_whole
+from flashwam.system.lfs import refuse_pointer
+from flashwam.system.paths import user_path
 
 __all__ = [
     "ACTION_NORM",
@@ -239,7 +239,7 @@ def _read_once(path: Path) -> Tensor:
 def save_tensors(path: Path, value: Any) -> None:
     buffer = io.BytesIO()
     torch.save(value, buffer)
-    atomic_write(path, buffer.getvalue())
+    write_whole(path, buffer.getvalue())
 
 
 def encode_latents(root: Path | str, autoencoder: FrameAutoencoder, *, progress: bool = True) -> int:
@@ -297,7 +297,7 @@ def encode_latents(root: Path | str, autoencoder: FrameAutoencoder, *, progress:
             save_tensors(path, value)
             written += 1
     norm = ActionNorm.fit(np.concatenate(labels))
-    atomic_write(root / ACTION_NORM, json.dumps(norm.to_dict(), indent=2).encode())
+    write_whole(root / ACTION_NORM, json.dumps(norm.to_dict(), indent=2).encode())
     save_tensors(root / EMPTY_TEXT, encode_text("").to(torch.bfloat16))
     logger.info("wrote %d latent files below %s", written, root)
     return written

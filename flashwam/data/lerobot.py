@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from flashwam.core.batch import Batch
-from flashwam.core.paths import user_path
 from flashwam.data.bad import BadFiles
 from flashwam.data.controls import ControlSpace
 from flashwam.data.dataset import to_batch
@@ -27,6 +26,7 @@ from flashwam.data.latents import EMPTY_TEXT, read_latents, read_text
 from flashwam.data.layouts import arrange, check_cameras
 from flashwam.data.segments import find_segments
 from flashwam.data.tables import read_actions
+from flashwam.system.paths import user_path
 
 __all__ = ["SegmentDataset", "SegmentSample"]
 

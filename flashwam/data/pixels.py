@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from flashwam.core.paths import user_path
 from flashwam.data.autoencoder import STATS, FrameAutoencoder
-from flashwam.data.episodes import atomic_write
-from flashwam.json_file import read_mapping
+from flashwam.system.files import write_whole
+from flashwam.system.json_file import read_mapping
+from flashwam.system.paths import user_path
 
 __all__ = ["PixelAutoencoder", "load_autoencoder"]
 
@@ -47,7 +47,7 @@ class PixelAutoencoder(FrameAutoencoder):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Writes what `load_autoencoder` knows it by."""
-        atomic_write(user_path(folder) / STATS, json.dumps({"kind": _KIND}).encode())
+        write_whole(user_path(folder) / STATS, json.dumps({"kind": _KIND}).encode())
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "PixelAutoencoder":

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from flashwam.core.paths import user_path
-from flashwam.data.episodes import CHUNK, atomic_write
+from flashwam.data.episodes import CHUNK
+from flashwam.system.files import write_whole
+from flashwam.system.paths import user_path
 
 __all__ = ["Camera", "Privileged", "privileged_path", "read_privileged"]
 
@@ -75,7 +76,7 @@ class Privileged:
         """Writes a file that appears whole or not at all."""
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **{each.name: getattr(self, each.name) for each in fields(self)})
-        atomic_write(path, buffer.getvalue())
+        write_whole(path, buffer.getvalue())
 
 
 def privileged_path(repo: Path, index: int) -> Path:

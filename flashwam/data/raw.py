@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashwam.core.paths import user_path
 from flashwam.data.bad import BadFiles
 from flashwam.data.clips import Clip, TableClip, inside, read_clip
 from flashwam.data.depth import check_camera
 from flashwam.data.episodes import CHUNK, read_info
 from flashwam.data.records import json_lines, number, parquet_rows, text, texts, whole_number
 from flashwam.data.tables import read_schema
+from flashwam.system.paths import user_path
 
 __all__ = ["RawEpisode", "list_episodes", "read_clip", "read_rows"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from flashwam.data.bad import BadFiles
 from flashwam.data.tables import read_columns, read_schema
-from flashwam.lfs import refuse_pointer
+from flashwam.system.lfs import refuse_pointer
 
 __all__ = ["Place", "json_lines", "number", "parquet_rows", "read_tasks", "text", "texts", "visible", "whole_number"]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from flashwam.core.paths import user_path
 from flashwam.data.bad import BadFiles
 from flashwam.data.episodes import CHUNK, find_repos, read_episode_list, read_info
 from flashwam.data.records import whole_number
+from flashwam.system.paths import user_path
 
 __all__ = ["BadFiles", "Segment", "find_segments", "select_repos"]
 

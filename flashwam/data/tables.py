@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from flashwam.lfs import refuse_pointer
+from flashwam.system.lfs import refuse_pointer
 
 __all__ = ["action_rows", "finite_actions", "is_list", "list_rows", "read_actions", "read_columns", "read_schema"]
 

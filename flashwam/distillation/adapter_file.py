@@ -13,9 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from flashwam.core.paths import user_path
 from flashwam.recipe import LoraConfig
-from flashwam.tensor_file import read_header
+from flashwam.system.paths import user_path
+from flashwam.system.tensor_file import read_header
 
 __all__ = ["ADAPTER_FILE", "fingerprint", "load_adapter", "save_adapter"]
 

@@ -13,7 +13,6 @@ import torch
 from accelerate.utils import broadcast
 from safetensors import SafetensorError
 
-from flashwam.distillation.files import beside, clear_leftovers, remove_folder, whole_folder
 from flashwam.distillation.roles import Roles
 from flashwam.distillation.state_files import (
     StateReader,
@@ -23,6 +22,7 @@ from flashwam.distillation.state_files import (
     save_random_state,
 )
 from flashwam.distillation.strategy import Strategy
+from flashwam.system.files import beside, clear_leftovers, remove_folder, whole_folder
 
 __all__ = ["Checkpoints"]
 

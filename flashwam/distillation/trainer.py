@@ -17,11 +17,9 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from flashwam.core.batch import Batch
-from flashwam.core.paths import user_path
 from flashwam.distillation.beginning import EmptyMasks, check_weights
 from flashwam.distillation.checkpoint import Checkpoints
 from flashwam.distillation.draws import Draws
-from flashwam.distillation.files import clear_leftovers, only_writer, whole_folder
 from flashwam.distillation.methods.base import Method, MethodOutput, NonFiniteError
 from flashwam.distillation.metrics import MetricsLog, gradient_metrics, loss_metrics
 from flashwam.distillation.prefetch import read_ahead
@@ -29,9 +27,11 @@ from flashwam.distillation.roles import relative_distance
 from flashwam.distillation.setup import Source
 from flashwam.distillation.stopping import Stopped, StopSignals
 from flashwam.distillation.strategy import make_strategy
-from flashwam.json_file import whole_number
 from flashwam.recipe import LoopConfig
 from flashwam.student import read_info, save_wam
+from flashwam.system.files import clear_leftovers, only_writer, whole_folder
+from flashwam.system.json_file import whole_number
+from flashwam.system.paths import user_path
 
 __all__ = ["Source", "learning_rate_factor", "train"]
 

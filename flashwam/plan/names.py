@@ -5,9 +5,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from flashwam.core.imports import check_keywords
 from flashwam.distillation.methods import find_method
 from flashwam.recipe import Recipe
+from flashwam.system.imports import check_keywords
 from flashwam.wam import family
 
 __all__ = ["check_names"]

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from flashwam.core.imports import trusting
 from flashwam.data.text import TEXT_LENGTH, TEXT_WIDTH
 from flashwam.recipe import Recipe
+from flashwam.system.imports import trusting
 from flashwam.wam import family, load
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.files import files_of

@@ -16,14 +16,14 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from flashwam.core.imports import class_name, find_class, reading
-from flashwam.core.paths import user_path
 from flashwam.data.pictures import DECODERS, PictureDecoder
-from flashwam.json_file import read_mapping, shown
 from flashwam.policies.decoupler import Decoupler
 from flashwam.policies.diffusion_expert import DiffusionExpert
 from flashwam.policies.frozen import Frozen
 from flashwam.policies.resampler import MeanPool, UniPerceiver
+from flashwam.system.imports import class_name, find_class, reading
+from flashwam.system.json_file import read_mapping, shown
+from flashwam.system.paths import user_path
 from flashwam.targets.providers import TargetProvider, load_provider, to_grid
 from flashwam.wam import load
 from flashwam.wam.base import Kept, RolloutSession, WorldActionModel

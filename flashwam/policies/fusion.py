@@ -14,11 +14,11 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from flashwam.core.paths import user_path
 from flashwam.policies.flow_expert import FlowExpert
 from flashwam.policies.fusion_session import FusionSession
 from flashwam.policies.primary import BACKBONE, PrimaryEncoder, make_encoder
 from flashwam.policies.trunk import Prefix, Segment, Trunk
+from flashwam.system.paths import user_path
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.plain import build_plain, load_weights, save_plain
 

@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from flashwam.core.paths import user_path
 from flashwam.policies.fusion import FusionPolicy
 from flashwam.policies.heads import ReconstructionHead, TrajectoryHead
 from flashwam.policies.trunk import Segment
-from flashwam.tensor_file import load_tensors
+from flashwam.system.paths import user_path
+from flashwam.system.tensor_file import load_tensors
 from flashwam.wam.base import RolloutSession, WorldActionModel
 
 __all__ = ["AUXILIARY", "PRIMARY", "Modality", "PrivilegedPolicy"]

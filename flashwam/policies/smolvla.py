@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import SmolVLMConfig, SmolVLMModel
 
-from flashwam.core.paths import user_path
 from flashwam.policies.fusion import FusionPolicy
 from flashwam.policies.primary import PrimaryEncoder
 from flashwam.policies.trunk import Trunk
+from flashwam.system.paths import user_path
 
 __all__ = ["SmolVLA", "SmolVLMEncoder"]
 

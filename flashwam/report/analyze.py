@@ -11,15 +11,15 @@ from typing import Any
 import torch
 
 from flashwam.core.consistency import ConsistencyFunction, make_consistency_function
-from flashwam.core.paths import user_path
 from flashwam.core.schedule import Schedule
 from flashwam.core.streams import make_schedule
 from flashwam.recipe import Recipe
-from flashwam.report.figures import write_whole
 from flashwam.report.metrics import find_metrics, gradient_bins, read_metrics
 from flashwam.report.page import Callout, Figure, Section, Table, write_page
 from flashwam.report.schedule import schedule_analysis
 from flashwam.report.schedule_figures import draw_gradient_scale, draw_measured_gradients, draw_moments
+from flashwam.system.files import write_whole
+from flashwam.system.paths import user_path
 
 __all__ = ["analyze", "measured_gradients", "schedule_sections"]
 

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flashwam.core.paths import user_path
-from flashwam.json_file import read_mapping
 from flashwam.report.compare_page import compare_sections
-from flashwam.report.figures import write_whole
 from flashwam.report.metrics import read_metrics
 from flashwam.report.page import write_page
 from flashwam.report.results import Row, pool_evaluations, read_evaluations
 from flashwam.report.verdict import cross_losses, full_teacher, verdict
+from flashwam.system.files import write_whole
+from flashwam.system.json_file import read_mapping
+from flashwam.system.paths import user_path
 
 __all__ = ["compare", "format_table", "gather", "measured_rows"]
 

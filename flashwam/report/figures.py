@@ -2,11 +2,12 @@
 """How every figure of a report looks: palette, axes, direct labels, saving."""
 
 import io
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from flashwam.system.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +23,6 @@ __all__ = [
     "save_figure",
     "stream_colour",
     "tidy",
-    "write_whole",
 ]
 
 INK, MUTED, GRID = "#22272e", "#6b7280", "#e5e7eb"
@@ -85,15 +85,6 @@ def plain_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
     """Ticks 1, 2, 5, 10, ... of a logarithmic axis, and their labels."""
     ticks = [m * 10.0**e for e in range(-3, 7) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
     return ticks, [f"{tick:g}" for tick in ticks]
-
-
-def write_whole(path: Path, content: bytes | str) -> Path:
-    """Writes a file so that a reader sees the old one or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(content.encode() if isinstance(content, str) else content)
-    beside.replace(path)
-    return path
 
 
 def save_figure(figure: "Figure", path: Path, *, dpi: int = 160) -> Path:

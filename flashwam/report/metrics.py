@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flashwam.core.paths import user_path
+from flashwam.system.paths import user_path
 
 __all__ = ["find_metrics", "gradient_bins", "read_metrics", "series"]
 

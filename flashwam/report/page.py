@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flashwam.report.figures import write_whole
+from flashwam.system.files import write_whole
 
 __all__ = ["Callout", "Figure", "Section", "Table", "build_page", "write_page"]
 

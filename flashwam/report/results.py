@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from flashwam.core.paths import user_path
-from flashwam.json_file import read_json
 from flashwam.report.stats import wilson
 from flashwam.sampling import nfe_text
+from flashwam.system.json_file import read_json
+from flashwam.system.paths import user_path
 
 __all__ = ["Row", "Share", "pool_evaluations", "read_evaluations"]
 

@@ -8,20 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.report.compare import format_table, measured_rows
-from flashwam.report.figures import (
-    INK,
-    MUTED,
-    PALETTE,
-    label_points,
-    new_figure,
-    plain_ticks,
-    save_figure,
-    tidy,
-    write_whole,
-)
+from flashwam.report.figures import INK, MUTED, PALETTE, label_points, new_figure, plain_ticks, save_figure, tidy
 from flashwam.report.results import Row, read_evaluations
 from flashwam.report.stats import paired_difference
 from flashwam.report.verdict import full_teacher
+from flashwam.system.files import write_whole
 
 __all__ = ["AS_FAST", "Order", "best_at_each_latency", "check_orders", "draw_routes", "order_lines", "write_routes"]
 

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from flashwam.core.checks import UnsoundError, check_drawn
-from flashwam.core.imports import trusting
-from flashwam.core.paths import user_path
 from flashwam.data.actions import ActionNorm
 from flashwam.data.codec import Codec
 from flashwam.data.episodes import CAMERA
 from flashwam.sampling import Rollout, StreamSampler, parse_nfe, samplers_for
 from flashwam.serve.protocol import Dialect
 from flashwam.student import load_wam, model_folder
+from flashwam.system.imports import trusting
+from flashwam.system.paths import user_path
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.files import files_for_preset, files_of_codec, files_that_say_how
 

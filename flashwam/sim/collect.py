@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from flashwam.core.paths import user_path
 from flashwam.data.episodes import CAMERA, episode_path, write_episode, write_meta
 from flashwam.sim.experts import make_expert
 from flashwam.sim.gl import ensure_gl
 from flashwam.sim.metaworld import DEMO_SEED_BASE, EVAL_SEED_BASE, MetaWorldEnv
 from flashwam.sim.tasks import TaskSpec, get_task
+from flashwam.system.paths import user_path
 
 __all__ = ["CollectSummary", "NoiseBursts", "collect", "record_episode", "toss_way"]
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from flashwam.core.paths import user_path
 from flashwam.data.episodes import (
     CAMERA,
     episode_path,
@@ -27,6 +26,7 @@ from flashwam.data.episodes import (
 from flashwam.data.privileged import Privileged, privileged_path
 from flashwam.sim.metaworld import MetaWorldEnv
 from flashwam.sim.views import PrivilegedView
+from flashwam.system.paths import user_path
 
 __all__ = ["replay_episode", "replay_episodes"]
 

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flashwam.core.paths import user_path
-from flashwam.json_file import build, read_mapping
+from flashwam.system.json_file import build, read_mapping
+from flashwam.system.paths import user_path
+from flashwam.system.tensor_file import fitting, load_tensors
 from flashwam.targets.attention import Block, LayerCache, grid_rotations
-from flashwam.tensor_file import fitting, load_tensors
 from flashwam.wam.weights import key_problems
 
 __all__ = ["GeometryCache", "GeometryConfig", "GeometryTransformer", "pool_patches"]

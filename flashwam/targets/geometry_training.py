@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flashwam.core.paths import user_path
 from flashwam.data.episodes import find_repos, read_episode_list, read_frames, video_path
 from flashwam.data.privileged import privileged_path, read_privileged
+from flashwam.system.paths import user_path
 from flashwam.targets.geometry import GeometryConfig, GeometryTransformer
 
 __all__ = ["GeometryReader", "train_geometry"]

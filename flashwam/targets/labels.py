@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from flashwam.core.paths import user_path
 from flashwam.data.episodes import find_repos, read_episode_list, read_frames, read_info, video_path
 from flashwam.data.privileged import privileged_path, read_privileged
+from flashwam.system.paths import user_path
 
 __all__ = ["LABELS", "RECORDED", "read_labels"]
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flashwam.core.imports import class_name, find_class, reading, trusting
-from flashwam.core.paths import user_path
-from flashwam.json_file import built_from, read_mapping, shown
+from flashwam.system.imports import class_name, find_class, reading, trusting
+from flashwam.system.json_file import built_from, read_mapping, shown
+from flashwam.system.paths import user_path
 
 __all__ = ["PROVIDERS", "TargetProvider", "align_frames", "find_provider", "load_provider", "to_grid"]
 

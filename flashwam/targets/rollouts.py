@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from flashwam.core.batch import Batch
-from flashwam.core.paths import user_path
-from flashwam.data.episodes import atomic_write
 from flashwam.data.pictures import PictureDecoder
 from flashwam.sampling import Rollout, StreamSampler
-from flashwam.tensor_file import read_header
+from flashwam.system.files import write_whole
+from flashwam.system.paths import user_path
+from flashwam.system.tensor_file import read_header
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Future", "RolloutStore", "TeacherFuture", "TeacherRollout", "TrueFuture", "seeded_noise"]
@@ -162,7 +162,7 @@ class RolloutStore:
         self.settings = hashlib.sha256(settings.encode()).hexdigest()[:16]
         self.folder = user_path(folder) / self.settings
         if not (self.folder / "settings.json").is_file():
-            atomic_write(self.folder / "settings.json", settings.encode())
+            write_whole(self.folder / "settings.json", settings.encode())
 
     def key(self, batch: Batch, row: int, seed: int) -> str:
         """Name of one rollout: a hash of all that the teacher is shown, and the seed."""
@@ -228,4 +228,4 @@ class RolloutStore:
         for k, (seed, key) in enumerate(zip(seeds, keys, strict=True)):
             held = {name: x[k].contiguous() for name, x in drawn.items()}
             held["video/pictures"] = pictures[k].contiguous()
-            atomic_write(self.path(key), save(held, metadata={"seed": str(seed), "settings": self.settings}))
+            write_whole(self.path(key), save(held, metadata={"seed": str(seed), "settings": self.settings}))

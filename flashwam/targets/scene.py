@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from flashwam.system.tensor_file import fitting, load_tensors
 from flashwam.targets.labels import RECORDED, read_labels
 from flashwam.targets.providers import TargetProvider, load_provider
-from flashwam.tensor_file import fitting, load_tensors
 
 __all__ = ["SceneEncoder", "train_scene"]
 

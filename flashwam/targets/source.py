@@ -21,9 +21,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from flashwam.core.batch import Batch
-from flashwam.data.episodes import atomic_write
+from flashwam.system.files import write_whole
+from flashwam.system.tensor_file import load_tensors
 from flashwam.targets.rollouts import RolloutStore, seeded_noise
-from flashwam.tensor_file import load_tensors
 
 __all__ = ["FutureSource", "Target", "Windows", "pool_number"]
 
@@ -129,10 +129,10 @@ class FutureSource:
         for key in tqdm(missing, desc=f"targets {name}", unit="window", disable=not progress):
             rollout = self._store.read(key)
             seen = target.extract(rollout.video[None], rollout.drawn["video"].shape[1])[0]
-            atomic_write(folder / f"{key}.safetensors", save({"seen": seen.half().contiguous().cpu()}))
+            write_whole(folder / f"{key}.safetensors", save({"seen": seen.half().contiguous().cpu()}))
         path = folder / f"statistics_{_pool_hash(self._keys)}.safetensors"
         if not path.is_file():
-            atomic_write(path, save(self._measure(name, counted)))
+            write_whole(path, save(self._measure(name, counted)))
         held = load_tensors(path)
         return held["mean"], held["std"]
 

@@ -17,17 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from flashwam.core.paths import user_path
-from flashwam.data.episodes import (
-    CHUNK,
-    atomic_write,
-    find_repos,
-    read_episode_list,
-    read_frames,
-    read_info,
-    video_path,
-)
-from flashwam.json_file import build, read_mapping
+from flashwam.data.episodes import CHUNK, find_repos, read_episode_list, read_frames, read_info, video_path
+from flashwam.system.files import write_whole
+from flashwam.system.json_file import build, read_mapping
+from flashwam.system.paths import user_path
 from flashwam.targets.streaming import StreamingGeometry
 
 __all__ = ["TokenStore", "encode_tokens", "token_path"]
@@ -123,7 +116,7 @@ def encode_tokens(
         tokens = _read_current(path, made_by)
         if tokens is None:
             tokens = _encode(repo, episode, provider, capacities)
-            atomic_write(path, save(tokens, metadata={"made_by": made_by}))
+            write_whole(path, save(tokens, metadata={"made_by": made_by}))
         every = torch.cat([x.float().flatten(0, 1) for x in tokens.values()])
         total, squares, count = total + every.sum(0), squares + every.square().sum(0), count + len(every)
     mean = total / count
@@ -137,7 +130,7 @@ def encode_tokens(
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
     )
-    atomic_write(root / "targets" / f"{provider.name}.json", (json.dumps(asdict(store)) + "\n").encode())
+    write_whole(root / "targets" / f"{provider.name}.json", (json.dumps(asdict(store)) + "\n").encode())
     return store
 
 

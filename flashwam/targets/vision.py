@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flashwam.core.paths import user_path
+from flashwam.system.paths import user_path
+from flashwam.system.tensor_file import fitting
 from flashwam.targets.providers import TargetProvider
-from flashwam.tensor_file import fitting
 
 __all__ = ["VisionModel"]
 

@@ -4,9 +4,9 @@
 from pathlib import Path
 from typing import Any
 
-from flashwam.core.imports import find_class, reading, trusting
-from flashwam.core.paths import user_path
-from flashwam.json_file import read_mapping
+from flashwam.system.imports import find_class, reading, trusting
+from flashwam.system.json_file import read_mapping
+from flashwam.system.paths import user_path
 from flashwam.wam.base import RolloutSession, WorldActionModel
 from flashwam.wam.families import FAMILIES
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from flashwam.core.paths import user_path
-from flashwam.json_file import built_from, read_mapping
-from flashwam.tensor_file import fitting
+from flashwam.system.json_file import built_from, read_mapping
+from flashwam.system.paths import user_path
+from flashwam.system.tensor_file import fitting
 from flashwam.wam.keys import match_keys
 from flashwam.wam.soundness import PART_WEIGHTS
 from flashwam.wam.weights import weight_files

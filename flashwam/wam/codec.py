@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flashwam.core.paths import user_path
 from flashwam.data.actions import ActionNorm
 from flashwam.data.cameras import CameraLayout
 from flashwam.data.codec import CODEC_FILE, read_actions
-from flashwam.json_file import build, read_mapping, shown
+from flashwam.system.json_file import build, read_mapping, shown
+from flashwam.system.paths import user_path
 
 __all__ = ["CodecNote", "CodecSession", "RobotCodec", "base_checkpoint"]
 

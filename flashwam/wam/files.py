@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from flashwam.core.imports import find_class, reading
 from flashwam.core.streams import StreamSpec
 from flashwam.data.actions import ActionNorm
 from flashwam.data.codec import CODEC_FILE
 from flashwam.data.pictures import PictureDecoder
-from flashwam.json_file import read_mapping
+from flashwam.system.imports import find_class, reading
+from flashwam.system.json_file import read_mapping
 from flashwam.wam.base import WorldActionModel
 
 __all__ = [

@@ -4,7 +4,7 @@
 from pathlib import Path
 from typing import Any, Protocol
 
-from flashwam.core.paths import user_path
+from flashwam.system.paths import user_path
 
 __all__ = ["HubApi", "push_folder"]
 

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from flashwam.core.imports import class_name
-from flashwam.core.paths import user_path
-from flashwam.json_file import built_from, read_mapping, shown
-from flashwam.tensor_file import fitting, load_tensors
+from flashwam.system.imports import class_name
+from flashwam.system.json_file import built_from, read_mapping, shown
+from flashwam.system.paths import user_path
+from flashwam.system.tensor_file import fitting, load_tensors
 from flashwam.wam.families import FAMILIES
 from flashwam.wam.weights import key_problems
 

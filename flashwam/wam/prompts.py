@@ -19,9 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from flashwam.core.paths import cache_folder, user_path
 from flashwam.data.text import say_cut
-from flashwam.json_file import read_mapping
+from flashwam.system.json_file import read_mapping
+from flashwam.system.paths import cache_folder, user_path
 from flashwam.wam.t5 import WEIGHTS, tokenizer_file
 from flashwam.wam.weights import digest, samples
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flashwam.json_file import read_mapping
-from flashwam.lfs import refuse_pointer
+from flashwam.system.json_file import read_mapping
+from flashwam.system.lfs import refuse_pointer
 from flashwam.wam.weights import read_header, weight_files
 
 __all__ = ["PART_WEIGHTS", "nonfinite", "part_problems"]

@@ -15,9 +15,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from flashwam.data.text import say_cut
-from flashwam.json_file import built_from, read_mapping, whole_number
-from flashwam.lfs import refuse_pointer
-from flashwam.tensor_file import fitting
+from flashwam.system.json_file import built_from, read_mapping, whole_number
+from flashwam.system.lfs import refuse_pointer
+from flashwam.system.tensor_file import fitting
 from flashwam.wam.weights import key_problems, read_header, weight_files
 
 __all__ = [

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flashwam.json_file import read_json, read_mapping
-from flashwam.lfs import refuse_pointer
-from flashwam.tensor_file import read_header
+from flashwam.system.json_file import read_json, read_mapping
+from flashwam.system.lfs import refuse_pointer
+from flashwam.system.tensor_file import read_header
 
 __all__ = [
     "digest",

@@ -133,10 +133,10 @@ def test_first_windows_begin_episodes(encoded):
 def test_published_layout_with_a_temporal_factor_of_four(tmp_path):
     """Pictures every 2 rows from row 3, four to a latent frame: 8 actions a frame, the first from row 3."""
     from flashwam.data.actions import ActionNorm
-    from flashwam.data.episodes import _table_bytes, atomic_write
+    from flashwam.data.episodes import _table_bytes, write_whole
 
     rows = np.arange(60, dtype=np.float32)
-    atomic_write(episode_path(tmp_path / "real", 0), _table_bytes({"action": np.stack([rows, -rows], 1)}, {}))
+    write_whole(episode_path(tmp_path / "real", 0), _table_bytes({"action": np.stack([rows, -rows], 1)}, {}))
     (tmp_path / "real" / "meta").mkdir()
     (tmp_path / "real" / "meta" / "info.json").write_text(json.dumps({"fps": 20}))
     segment = {"start_frame": 2, "end_frame": 50, "action_text": "x"}

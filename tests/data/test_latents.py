@@ -8,7 +8,7 @@ import torch
 from flashwam.data.episodes import read_frames, video_path
 from flashwam.data.latents import encode_latents, latent_path, read_latents, read_text
 from flashwam.data.text import encode_text
-from flashwam.json_file import read_json
+from flashwam.system.json_file import read_json
 
 
 def test_latents_are_the_encoded_pictures(encoded, autoencoder):

@@ -28,8 +28,8 @@ from flashwam.distillation.methods import make_method
 from flashwam.distillation.stopping import Stopped
 from flashwam.distillation.trainer import train
 from flashwam.pipeline import set_precision
-from flashwam.processes import end_process
 from flashwam.recipe import LoopConfig, LoraConfig
+from flashwam.system.processes import end_process
 from flashwam.wam.cogvideox import CogVideoX
 
 

@@ -16,7 +16,6 @@ from flashwam.config import load_recipe
 from flashwam.core.batch import Batch
 from flashwam.core.edm import EDMSchedule
 from flashwam.core.noise import NoiseSchedule
-from flashwam.core.paths import cache_folder
 from flashwam.core.streams import StreamSpec
 from flashwam.data.pictures import FramePictures
 from flashwam.distillation.draws import Draws
@@ -27,6 +26,7 @@ from flashwam.policies.foresight import ForesightPolicy
 from flashwam.recipe import DataConfig, LoopConfig, Recipe, WamConfig
 from flashwam.sampling import Rollout, samplers_for
 from flashwam.student import load_wam, save_wam
+from flashwam.system.paths import cache_folder
 from flashwam.targets.scene import SceneEncoder
 from flashwam.targets.source import pool_number
 

@@ -17,15 +17,15 @@ import torch.utils.tensorboard
 from distill_toys import GaussianTeacher, ToySource, ToyWam
 
 from flashwam.core.streams import StreamSpec
-from flashwam.distillation import files
 from flashwam.distillation.beginning import check_weights
-from flashwam.distillation.files import only_writer
 from flashwam.distillation.methods import NonFiniteError, make_method
 from flashwam.distillation.metrics import MetricsLog
 from flashwam.distillation.roles import relative_distance
 from flashwam.distillation.trainer import learning_rate_factor, train
 from flashwam.recipe import LoopConfig
 from flashwam.student import load_wam
+from flashwam.system import files
+from flashwam.system.files import only_writer
 
 STREAMS = {
     "video": StreamSpec.from_config("video", {"shift": 5.0, "consistency": "lcm", "guidance": [2, 4]}),

@@ -4,7 +4,6 @@
 import inspect
 from collections.abc import Mapping
 
-from flashwam.core.imports import find_class
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.adapted_model import AdaptedModel
 from flashwam.distillation.adapters import STUDENT, Adapters
@@ -15,6 +14,7 @@ from flashwam.distillation.methods.foresight import Foresight
 from flashwam.distillation.methods.masked_reconstruction import MaskedReconstruction
 from flashwam.distillation.methods.on_policy import OnPolicy
 from flashwam.recipe import LoopConfig
+from flashwam.system.imports import find_class
 from flashwam.wam.base import WorldActionModel
 
 __all__ = [

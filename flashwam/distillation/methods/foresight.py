@@ -19,7 +19,6 @@ from flashwam.core.batch import Batch
 from flashwam.core.edm import EDMSchedule
 from flashwam.core.losses import flow_matching_loss
 from flashwam.core.noise import add_noise, append_dims
-from flashwam.core.paths import user_path
 from flashwam.core.streams import StreamSpec
 from flashwam.data.codec import CODEC_FILE, Codec
 from flashwam.data.pictures import FramePictures, PictureDecoder
@@ -32,10 +31,11 @@ from flashwam.distillation.methods.base import (
     training_levels,
 )
 from flashwam.distillation.setup import Setup, Source
-from flashwam.json_file import read_mapping
 from flashwam.policies.foresight import ForesightPolicy
 from flashwam.sampling import StreamSampler, samplers_for
 from flashwam.student import INFO_FILE, read_info, read_streams
+from flashwam.system.json_file import read_mapping
+from flashwam.system.paths import user_path
 from flashwam.targets.looks import LOOK, LookSource
 from flashwam.targets.providers import align_frames, find_provider
 from flashwam.targets.rollouts import Future, RolloutStore, TeacherFuture, TrueFuture

@@ -17,7 +17,6 @@ from torch import Tensor
 from flashwam.core.batch import Batch
 from flashwam.core.losses import flow_matching_loss
 from flashwam.core.noise import append_dims
-from flashwam.core.paths import user_path
 from flashwam.core.streams import StreamSpec
 from flashwam.data.dataset import EpisodeDataset
 from flashwam.distillation.draws import Draws
@@ -32,6 +31,7 @@ from flashwam.distillation.setup import Setup, Source
 from flashwam.policies.fusion import FusionPolicy
 from flashwam.policies.masking import MaskPolicy
 from flashwam.policies.privileged import AUXILIARY, PRIMARY, PrivilegedPolicy
+from flashwam.system.paths import user_path
 from flashwam.targets.privileged_source import PrivilegedSource, Trajectories
 from flashwam.targets.streaming_tokens import StreamingTokens
 from flashwam.wam.base import WorldActionModel

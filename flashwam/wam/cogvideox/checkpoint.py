@@ -11,9 +11,9 @@ import torch
 from diffusers import CogVideoXTransformer3DModel
 from diffusers.models.modeling_utils import ModelMixin
 
-from flashwam.core.paths import user_path
-from flashwam.json_file import built_from
-from flashwam.tensor_file import fitting
+from flashwam.system.json_file import built_from
+from flashwam.system.paths import user_path
+from flashwam.system.tensor_file import fitting
 from flashwam.wam.cogvideox.config import FILE_NAME
 from flashwam.wam.cogvideox.presets import SNR_SHIFTS, check_version, network_name
 from flashwam.wam.keys import Keys, match_keys

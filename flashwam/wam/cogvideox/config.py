@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flashwam.core.checks import check_number
-from flashwam.core.paths import user_path
-from flashwam.json_file import build, read_mapping, shown
+from flashwam.system.json_file import build, read_mapping, shown
+from flashwam.system.paths import user_path
 
 __all__ = ["CONDITIONINGS", "FAMILY", "FILE_NAME", "PIXELS_PER_LATENT", "ROPE_MODES", "CogVideoXConfig"]
 

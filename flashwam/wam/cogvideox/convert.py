@@ -12,11 +12,11 @@ import torch
 from diffusers import CogVideoXTransformer3DModel
 from torch import Tensor
 
-from flashwam.core.paths import user_path
 from flashwam.data.actions import ActionNorm
 from flashwam.data.latents import ACTION_NORM
-from flashwam.lfs import refuse_pointer
-from flashwam.tensor_file import load_tensors
+from flashwam.system.lfs import refuse_pointer
+from flashwam.system.paths import user_path
+from flashwam.system.tensor_file import load_tensors
 from flashwam.wam.cogvideox.action import ActionModule
 from flashwam.wam.cogvideox.checkpoint import place
 from flashwam.wam.cogvideox.config import CogVideoXConfig

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flashwam.core.paths import user_path
+from flashwam.system.paths import user_path
 from flashwam.wam.cogvideox.text import T5Prompts
 from flashwam.wam.cogvideox.vae import PICTURES_PER_FRAME, UNIT, CogVideoXVae
 from flashwam.wam.weights import digest

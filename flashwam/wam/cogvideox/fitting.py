@@ -8,7 +8,7 @@ import torch
 from diffusers import CogVideoXTransformer3DModel
 from torch import nn
 
-from flashwam.json_file import whole_number
+from flashwam.system.json_file import whole_number
 from flashwam.wam.cogvideox.checkpoint import TransformerSource, load_module, network_config
 from flashwam.wam.cogvideox.config import CogVideoXConfig
 

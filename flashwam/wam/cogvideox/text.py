@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flashwam.core.paths import user_path
+from flashwam.system.paths import user_path
 from flashwam.wam import t5
 from flashwam.wam.prompts import PromptCache
 

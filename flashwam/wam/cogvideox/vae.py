@@ -14,9 +14,9 @@ from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor, nn
 
 from flashwam.core.checks import check_number
-from flashwam.core.paths import user_path
 from flashwam.data.encoders import to_pictures
-from flashwam.json_file import built_from
+from flashwam.system.json_file import built_from
+from flashwam.system.paths import user_path
 from flashwam.wam.autoencoders import load_autoencoder
 
 __all__ = ["PICTURES_PER_FRAME", "UNIT", "CogVideoXVae"]

@@ -19,8 +19,8 @@ from diffusers import CogVideoXTransformer3DModel
 from torch import Tensor
 
 from flashwam.core.noise import flow_output_from_vp
-from flashwam.core.paths import user_path
 from flashwam.core.vp import VPSchedule
+from flashwam.system.paths import user_path
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.cogvideox.action import ActionModule
 from flashwam.wam.cogvideox.checkpoint import find_transformer, load_module, network_config, place, training_noise

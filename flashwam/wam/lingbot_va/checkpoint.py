@@ -11,9 +11,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from flashwam.core.paths import user_path
-from flashwam.json_file import built_from
-from flashwam.tensor_file import fitting
+from flashwam.system.json_file import built_from
+from flashwam.system.paths import user_path
+from flashwam.system.tensor_file import fitting
 from flashwam.wam.keys import Keys, match_keys
 from flashwam.wam.lingbot_va.transformer import WanTransformer3DModel
 from flashwam.wam.weights import read_config, weight_files

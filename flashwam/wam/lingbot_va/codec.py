@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flashwam.core.paths import user_path
 from flashwam.data.actions import ActionNorm
 from flashwam.data.cameras import CameraLayout
+from flashwam.system.paths import user_path
 from flashwam.wam.codec import CodecNote, CodecSession, RobotCodec
 from flashwam.wam.lingbot_va.config import FAMILY
 from flashwam.wam.lingbot_va.presets import Preset

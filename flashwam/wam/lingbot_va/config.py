@@ -5,8 +5,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from flashwam.core.paths import user_path
-from flashwam.json_file import build, read_mapping, shown
+from flashwam.system.json_file import build, read_mapping, shown
+from flashwam.system.paths import user_path
 
 __all__ = ["LingBotConfig"]
 

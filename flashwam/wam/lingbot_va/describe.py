@@ -4,7 +4,7 @@
 from pathlib import Path
 from typing import Any
 
-from flashwam.core.paths import user_path
+from flashwam.system.paths import user_path
 from flashwam.wam.lingbot_va.checkpoint import PARTS, ROLES, TransformerSource, find_transformer, transformer_keys
 from flashwam.wam.soundness import nonfinite, part_problems
 from flashwam.wam.weights import read_header, some_of, summary

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flashwam.core.paths import user_path
+from flashwam.system.paths import user_path
 from flashwam.wam.lingbot_va.prompts import PromptEncoder
 from flashwam.wam.lingbot_va.vae import PICTURES_PER_FRAME, WanVae
 from flashwam.wam.weights import digest

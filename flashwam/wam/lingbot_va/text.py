@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flashwam.core.paths import user_path
+from flashwam.system.paths import user_path
 from flashwam.wam import t5
 
 __all__ = ["LENGTH", "TOKENIZER", "Umt5", "clean_prompt"]

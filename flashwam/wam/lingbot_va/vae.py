@@ -12,9 +12,9 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, pa
 from torch import Tensor, nn
 
 from flashwam.core.checks import check_statistics
-from flashwam.core.paths import user_path
 from flashwam.data.encoders import to_pictures
-from flashwam.json_file import built_from
+from flashwam.system.json_file import built_from
+from flashwam.system.paths import user_path
 from flashwam.wam.autoencoders import load_autoencoder
 
 __all__ = ["LATENTS_MEAN", "LATENTS_STD", "PICTURES_PER_FRAME", "WAN22_CONFIG", "VaeStream", "WanVae"]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flashwam.core.paths import user_path
+from flashwam.system.paths import user_path
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.hub import push_folder
 from flashwam.wam.lingbot_va.checkpoint import find_transformer, load_transformer, network_config

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 import fcntl
 import os
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["beside", "clear_leftovers", "only_writer", "remove_folder", "whole_folder"]
+__all__ = ["beside", "clear_leftovers", "only_writer", "remove_folder", "whole_file", "whole_folder", "write_whole"]
 
 _BESIDE = ".beside-"
 _LEAVING = ".leaving-"
@@ -20,6 +20,32 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Gives a path beside `path` to write to; on success that file is synced to disk and takes the place of `path`.
+
+    A reader sees the old file or the new one, never half of it, and so does who looks after a power cut. On an error
+    nothing is left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    building = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield building
+        _sync(building)
+        building.replace(path)
+    except BaseException:
+        building.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def write_whole(path: Path, content: bytes | str) -> Path:
+    """Writes a file as `whole_file` does; text as UTF-8. Returns its path."""
+    with whole_file(path) as building:
+        building.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
 
 
 def beside(path: Path) -> Path:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flashwam.json_file import parse_json, shown
-from flashwam.lfs import refuse_pointer
+from flashwam.system.json_file import parse_json, shown
+from flashwam.system.lfs import refuse_pointer
 
 __all__ = ["fitting", "load_tensors", "read_header"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from flashwam.core.paths import user_path
-from flashwam.lfs import refuse_pointer
+from flashwam.system.lfs import refuse_pointer
+from flashwam.system.paths import user_path
 
 __all__ = ["build", "built_from", "parse_json", "read_json", "read_mapping", "shown", "whole_number"]
 

@@ -25,7 +25,7 @@ def package_version(name: str) -> str | None:
 
 def git_revision() -> str | None:
     """Commit the package's source is at, with "+changes" where tracked files differ; None outside a clone."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from difflib import get_close_matches
 from pathlib import Path
 
-from flashwam.core.paths import user_path
+from flashwam.system.paths import user_path
 
 __all__ = [
     "check_keywords",

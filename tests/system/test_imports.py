@@ -10,10 +10,10 @@ import pytest
 from flashwam.cli import main
 from flashwam.config import differences, load_recipe, prepare_run
 from flashwam.core.consistency import ConsistencyFunction, Linear, make_consistency_function
-from flashwam.core.imports import OLD_PATHS, class_name, find_class, foreign_paths, reading, trusting
 from flashwam.core.schedule import Schedule
 from flashwam.core.streams import make_schedule
 from flashwam.data.pictures import DECODERS, PictureDecoder
+from flashwam.system.imports import OLD_PATHS, class_name, find_class, foreign_paths, reading, trusting
 from flashwam.targets.providers import PROVIDERS, TargetProvider
 from flashwam.wam import FAMILIES, WorldActionModel
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from flashwam.processes import end_process
+from flashwam.system.processes import end_process
 
 # Two ranks in one process: a thread of the first is still busy with a finished collective when the script ends.
 BUSY = """
@@ -14,7 +14,7 @@ import atexit, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 import torch, torch.distributed as dist
-from flashwam.processes import end_process
+from flashwam.system.processes import end_process
 
 atexit.register(print, "exit handlers ran")
 dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)

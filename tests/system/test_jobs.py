@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-from flashwam.jobs import Job, JobFailed, run_jobs
+from flashwam.system.jobs import Job, JobFailed, run_jobs
 
 HERE = Path(__file__).resolve().parent
 PATHS = os.pathsep.join([str(HERE), str(HERE.parent)])
@@ -60,7 +60,7 @@ def test_jobs_end_when_the_one_who_started_them_is_killed(tmp_path):
     """A job that lived on would write into the folder in which a new call continues."""
     out = tmp_path / "out"
     code = (
-        "from pathlib import Path; from flashwam.jobs import Job, run_jobs; from test_jobs import beat\n"
+        "from pathlib import Path; from flashwam.system.jobs import Job, run_jobs; from test_jobs import beat\n"
         f"if __name__ == '__main__': run_jobs([Job(name='x', function=beat, kwargs={{'path': Path({str(out)!r})}})], "
         f"Path({str(tmp_path)!r}) / 'jobs')"
     )
@@ -82,7 +82,7 @@ def test_jobs_end_when_the_one_who_started_them_is_killed(tmp_path):
 def test_jobs_leave_nothing_behind_that_python_complains_about(tmp_path):
     script = tmp_path / "main.py"
     script.write_text(
-        "from pathlib import Path; from flashwam.jobs import Job, run_jobs; from test_jobs import bar\n"
+        "from pathlib import Path; from flashwam.system.jobs import Job, run_jobs; from test_jobs import bar\n"
         f"if __name__ == '__main__': run_jobs([Job(name='x', function=bar)], Path({str(tmp_path)!r}) / 'jobs')"
     )
     environment = {**os.environ, "PYTHONPATH": PATHS}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import flashwam
-from flashwam.core.paths import cache_folder, user_path
+from flashwam.system.paths import cache_folder, user_path
 
 SOURCES = sorted(Path(flashwam.__file__).parent.rglob("*.py"))
 
@@ -51,4 +51,4 @@ def test_no_path_that_a_user_may_give_as_text_is_taken_letter_by_letter():
             for call in ast.walk(function):
                 if isinstance(call, ast.Call) and ast.unparse(call.func) in ("Path", "pathlib.Path"):
                     wrong += [f"{source.name}:{call.lineno}" for each in call.args if ast.unparse(each) in texts]
-    assert not wrong, f"use flashwam.core.paths.user_path: {wrong}"
+    assert not wrong, f"use flashwam.system.paths.user_path: {wrong}"
