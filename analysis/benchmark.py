@@ -19,7 +19,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from flashwam.demo import DEFAULT_FAMILY, PRESETS, demo, preset_jobs
+from flashwam.demo.run import DEFAULT_FAMILY, PRESETS, demo, preset_jobs
 from flashwam.system.files import write_whole
 from flashwam.system.jobs import Job, done_marker
 from flashwam.system.provenance import provenance

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from flashwam.evaluation import evaluate
+from flashwam.evaluation.local import evaluate
 from flashwam.system.provenance import provenance
 from flashwam.wam.lingbot_va.config import EVICTIONS, FILE_NAME
 

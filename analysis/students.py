@@ -27,10 +27,10 @@ from benchmark import copy, restore, write_about
 
 from flashwam import pipeline
 from flashwam.auxiliary_evaluation import evaluate_with_auxiliary, latency_with_auxiliary, load_with_auxiliary
-from flashwam.config import find_recipe, load_recipe
-from flashwam.demo import DEFAULT_FAMILY, PRESETS
-from flashwam.evaluation import evaluate, latency_label, latency_timers, load_policy, time_in_turns
-from flashwam.recipe import Recipe
+from flashwam.demo.run import DEFAULT_FAMILY, PRESETS
+from flashwam.evaluation.local import evaluate, latency_label, latency_timers, load_policy, time_in_turns
+from flashwam.recipe.load import find_recipe, load_recipe
+from flashwam.recipe.sections import Recipe
 from flashwam.report.compare import format_table
 from flashwam.report.metrics import read_metrics, series
 from flashwam.report.results import pool_evaluations, read_evaluations

@@ -32,7 +32,7 @@ from flashwam.distillation.methods import make_method
 from flashwam.distillation.methods.base import reduce_elements, start_states, training_levels
 from flashwam.distillation.methods.consistency import jump_levels
 from flashwam.distillation.roles import ema_update, frozen_copy
-from flashwam.recipe import LoopConfig, LoraConfig
+from flashwam.recipe.sections import LoopConfig, LoraConfig
 from flashwam.wam.lingbot_va import LingBotVA
 
 LIBERO = {"latent_size": (8, 16), "chunk_frames": 4, "actions_per_frame": 4, "window_chunks": 30}

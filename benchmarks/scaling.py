@@ -25,7 +25,7 @@ from flashwam.core.batch import Batch
 from flashwam.distillation.methods import make_method
 from flashwam.distillation.roles import frozen_copy
 from flashwam.distillation.trainer import train
-from flashwam.recipe import LoopConfig
+from flashwam.recipe.sections import LoopConfig
 from flashwam.system.processes import end_process
 from flashwam.wam.lingbot_va import LingBotVA
 

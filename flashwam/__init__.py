@@ -28,13 +28,13 @@ _HOME = {
     "StreamSpec": "flashwam.core.streams",
     "WorldActionModel": "flashwam.wam.base",
     "analyze": "flashwam.report.analyze",
-    "collect": "flashwam.pipeline",
+    "collect": "flashwam.pipeline.data",
     "compare": "flashwam.report.compare",
-    "distill": "flashwam.pipeline",
-    "evaluate": "flashwam.evaluation",
-    "load_recipe": "flashwam.config",
+    "distill": "flashwam.pipeline.training",
+    "evaluate": "flashwam.evaluation.local",
+    "load_recipe": "flashwam.recipe.load",
     "load_wam": "flashwam.student",
-    "train": "flashwam.pipeline",
+    "train": "flashwam.pipeline.training",
 }
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from flashwam.evaluation import LATENCY_CHUNKS, Policy, chunk_latency, described, load_policy
-from flashwam.measurement import drive_tasks, measure_once, measurement
+from flashwam.evaluation.local import LATENCY_CHUNKS, Policy, chunk_latency, described, load_policy
+from flashwam.evaluation.record import drive_tasks, measure_once, measurement
 from flashwam.policies.accompanied import AccompaniedPolicy
 from flashwam.policies.privileged import PrivilegedPolicy
 from flashwam.sampling import StreamSampler
@@ -58,7 +58,8 @@ def evaluate_with_auxiliary(
     capacity: int = 6,
     trust: bool = False,
 ) -> list[dict[str, Any]]:
-    """As `flashwam.evaluation.evaluate` with the modality there, in closed loop alone; a run of its own in comparisons.
+    """As `flashwam.evaluation.local.evaluate` with the modality there, in closed loop alone; a run of its own in
+    comparisons.
     A setting that was measured before is read, not run again.
 
     Args:

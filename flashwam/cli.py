@@ -466,7 +466,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _run_demo(arguments: argparse.Namespace) -> None:
-    from flashwam.demo import DEFAULT_FAMILY, demo
+    from flashwam.demo.run import DEFAULT_FAMILY, demo
 
     family = arguments.family or DEFAULT_FAMILY
     demo(preset=arguments.preset, out=arguments.out, from_scratch=arguments.from_scratch, family=family)
@@ -474,7 +474,7 @@ def _run_demo(arguments: argparse.Namespace) -> None:
 
 def _loaded(arguments: argparse.Namespace, command: str) -> Any:
     """The recipe of a command's arguments; None where a dry run has said everything."""
-    from flashwam.config import load_recipe, to_yaml
+    from flashwam.recipe.load import load_recipe, to_yaml
 
     recipe = load_recipe(arguments.recipe, arguments.overrides, **_trust(arguments))
     from flashwam.plan import check_names, make_plan
@@ -495,14 +495,14 @@ def _run_collect(arguments: argparse.Namespace) -> None:
             raise ValueError(
                 f"nothing to collect: data.source is {recipe.data.source!r}, whose episodes lie below data.root already"
             )
-        from flashwam.pipeline import collect
+        from flashwam.pipeline.data import collect
 
         print(f"demonstrations: {collect(recipe)}")
 
 
 def _run_plan(arguments: argparse.Namespace) -> None:
-    from flashwam.config import load_recipe
     from flashwam.plan import plan_lines, plan_numbers, plan_training
+    from flashwam.recipe.load import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides, **_trust(arguments))
     chosen = {"gpus": arguments.gpus, "memory_gib": arguments.memory, "rank": arguments.rank}
@@ -513,9 +513,9 @@ def _run_plan(arguments: argparse.Namespace) -> None:
 
 
 def _run_convert(arguments: argparse.Namespace) -> None:
-    from flashwam.config import load_recipe
     from flashwam.data.summary import summary_lines
-    from flashwam.pipeline import convert
+    from flashwam.pipeline.sources import convert_raw as convert
+    from flashwam.recipe.load import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides, **_trust(arguments))
     result = convert(recipe, arguments.raw, arguments.out)
@@ -524,8 +524,8 @@ def _run_convert(arguments: argparse.Namespace) -> None:
 
 
 def _run_import(arguments: argparse.Namespace) -> None:
-    from flashwam.config import read_overrides
-    from flashwam.info import describe, info_lines
+    from flashwam.commands.info import describe, info_lines
+    from flashwam.recipe.load import read_overrides
     from flashwam.student import import_weights
 
     settings = read_overrides(arguments.overrides)
@@ -535,8 +535,8 @@ def _run_import(arguments: argparse.Namespace) -> None:
 
 
 def _run_check(arguments: argparse.Namespace) -> int:
-    from flashwam.config import load_recipe
-    from flashwam.pipeline import check
+    from flashwam.pipeline.data import check
+    from flashwam.recipe.load import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides, **_trust(arguments))
     if recipe.data.source != "lerobot":
@@ -554,14 +554,14 @@ def _print_bad(bad: Mapping[str, str]) -> None:
 
 def _run_train(arguments: argparse.Namespace) -> None:
     if recipe := _loaded(arguments, "train"):
-        from flashwam.pipeline import train
+        from flashwam.pipeline.training import train
 
         print(f"teacher: {train(recipe, run_dir=arguments.run_dir, **_accept(arguments), **_trust(arguments))}")
 
 
 def _run_distill(arguments: argparse.Namespace) -> None:
     if recipe := _loaded(arguments, "distill"):
-        from flashwam.pipeline import distill
+        from flashwam.pipeline.training import distill
 
         print(f"student: {distill(recipe, run_dir=arguments.run_dir, **_accept(arguments), **_trust(arguments))}")
 
@@ -575,7 +575,7 @@ def _run_evaluate(arguments: argparse.Namespace) -> None:
             arguments.parser.error(
                 "--nfe, --plain-euler and --auxiliary are the server's to choose: see flashwam serve --help"
             )
-        from flashwam.served_evaluation import evaluate_served
+        from flashwam.evaluation.served import evaluate_served
 
         results = evaluate_served(arguments.server, token=_token(arguments.token_file), **common)
     elif arguments.auxiliary:
@@ -587,14 +587,14 @@ def _run_evaluate(arguments: argparse.Namespace) -> None:
             arguments.checkpoint, nfe=tuple(arguments.nfe or ("full",)), **common, **_trust(arguments)
         )
     else:
-        from flashwam.pipeline import evaluate
+        from flashwam.evaluation.local import evaluate
 
         nfe = tuple(arguments.nfe or ("1v/1a",))
         common["plain_euler"] = arguments.plain_euler
         results = evaluate(arguments.checkpoint, nfe=nfe, **common, **_trust(arguments))
     _write_json(arguments.json, results)
     if arguments.json != "-":
-        from flashwam.info import evaluation_lines
+        from flashwam.commands.info import evaluation_lines
 
         print("\n".join(evaluation_lines(results)))
 
@@ -631,7 +631,7 @@ def _token(file: Path | None) -> str | None:
 
 
 def _run_analyze(arguments: argparse.Namespace) -> None:
-    from flashwam.config import load_recipe
+    from flashwam.recipe.load import load_recipe
     from flashwam.report.analyze import analyze
 
     recipe = load_recipe(arguments.recipe, arguments.overrides, **_trust(arguments))
@@ -639,7 +639,7 @@ def _run_analyze(arguments: argparse.Namespace) -> None:
     results = analyze(recipe, out=out, checkpoint=arguments.checkpoint)
     _write_json(arguments.json, results)
     if arguments.json != "-":
-        from flashwam.info import analysis_lines
+        from flashwam.commands.info import analysis_lines
 
         print("\n".join(analysis_lines(results)))
         print(f"page: {results['page']}")
@@ -655,7 +655,7 @@ def _run_compare(arguments: argparse.Namespace) -> None:
 
 
 def _run_info(arguments: argparse.Namespace) -> int:
-    from flashwam.info import describe, has_problems, info_lines, installation
+    from flashwam.commands.info import describe, has_problems, info_lines, installation
 
     facts = installation() if arguments.path is None else describe(arguments.path, **_trust(arguments))
     _write_json(arguments.json, facts)

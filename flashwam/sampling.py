@@ -17,7 +17,7 @@ from flashwam.core.schedule import Schedule
 from flashwam.core.streams import StreamSpec
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["Rollout", "StreamSampler", "draw", "nfe_text", "parse_nfe", "samplers_for"]
+__all__ = ["Rollout", "StreamSampler", "draw", "samplers_for"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,27 +81,6 @@ def draw(
 def _led_by(frames: Tensor, x: Tensor) -> Tensor:
     """`x` with its leading frames replaced."""
     return torch.cat([frames, x[:, :, frames.shape[2] :]], 2)
-
-
-def nfe_text(nfe: Mapping[str, int]) -> str:
-    """Stream name -> steps as `parse_nfe` reads them: "1v/2a"."""
-    return "/".join(f"{steps}{name[0]}" for name, steps in nfe.items())
-
-
-def parse_nfe(text: str, streams: tuple[str, ...] = ("video", "action")) -> dict[str, int] | None:
-    """ "1v/2a" -> {"video": 1, "action": 2} by the streams' first letters; "full" -> None, the teacher's own steps."""
-    if text == "full":
-        return None
-    initials = {name[0]: name for name in streams}
-    steps = {}
-    for part in text.split("/"):
-        if len(part) < 2 or part[-1] not in initials or not part[:-1].isdigit() or int(part[:-1]) < 1:
-            example = "/".join(f"1{letter}" for letter in initials)
-            raise ValueError(f"steps must read like {example!r} or 'full'; got {text!r}")
-        steps[initials[part[-1]]] = int(part[:-1])
-    if set(steps) != set(streams):
-        raise ValueError(f"steps must name every stream of {streams}; got {text!r}")
-    return steps
 
 
 def samplers_for(

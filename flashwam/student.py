@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from flashwam.card import write_card
 from flashwam.core.streams import StreamSpec
-from flashwam.holdings import instead_of_a_model
-from flashwam.recipe import WamConfig
+from flashwam.recipe.sections import WamConfig
+from flashwam.run.card import write_card
+from flashwam.run.holdings import instead_of_a_model
 from flashwam.system.imports import check_keywords, reading, trusting
 from flashwam.system.json_file import built_from, read_mapping, shown, whole_number
 from flashwam.system.paths import user_path

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from tiny_models import tiny_codec, tiny_wam
 
 from flashwam.cli import _is_users
+from flashwam.commands.info import describe
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.streams import StreamSpec
-from flashwam.evaluation import load_policy
-from flashwam.info import describe
+from flashwam.evaluation.local import load_policy
 from flashwam.serve.policy import load_served
 from flashwam.student import save_wam
 from flashwam.system.json_file import parse_json, read_json

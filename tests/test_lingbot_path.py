@@ -19,12 +19,12 @@ from diffusers import AutoencoderKLWan
 from safetensors.torch import load_file, save_file
 
 from flashwam import pipeline
-from flashwam.config import load_recipe
+from flashwam.commands.info import describe
 from flashwam.core.batch import Batch
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.distillation.stopping import Stopped
-from flashwam.info import describe
-from flashwam.recipe import Recipe
+from flashwam.recipe.load import load_recipe
+from flashwam.recipe.sections import Recipe
 from flashwam.serve.policy import PolicySession, load_served
 from flashwam.wam.lingbot_va import WanTransformer3DModel
 from flashwam.wam.lingbot_va.prompts import PromptEncoder

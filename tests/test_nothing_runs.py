@@ -12,16 +12,16 @@ from distill_toys import GaussianTeacher, ToySource, ToyWam
 from pickles import bombs, run_by
 from tiny_models import tiny_codec, tiny_wam
 
+from flashwam.commands.info import describe
 from flashwam.core.edm import EDMSchedule
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.streams import StreamSpec
 from flashwam.data.pictures import FramePictures
 from flashwam.distillation.methods import make_method
 from flashwam.distillation.trainer import train
-from flashwam.evaluation import load_policy
-from flashwam.info import describe
+from flashwam.evaluation.local import load_policy
 from flashwam.policies.foresight import ForesightPolicy
-from flashwam.recipe import LoopConfig
+from flashwam.recipe.sections import LoopConfig
 from flashwam.serve.policy import load_served
 from flashwam.student import load_wam, save_wam
 from flashwam.targets.scene import SceneEncoder

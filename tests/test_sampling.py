@@ -4,8 +4,9 @@ import torch
 
 from flashwam.core.consistency import LCM, Linear
 from flashwam.core.noise import NoiseSchedule
+from flashwam.core.steps import parse_nfe
 from flashwam.core.streams import StreamSpec
-from flashwam.sampling import StreamSampler, draw, parse_nfe, samplers_for
+from flashwam.sampling import StreamSampler, draw, samplers_for
 
 
 def sampler(consistency, steps, shift=5.0):

@@ -14,9 +14,9 @@ from raw_sets import CAMERAS, write_v2
 
 from flashwam import pipeline
 from flashwam.cli import main
-from flashwam.config import load_recipe
-from flashwam.evaluation import evaluate, load_policy
-from flashwam.info import describe
+from flashwam.commands.info import describe
+from flashwam.evaluation.local import evaluate, load_policy
+from flashwam.recipe.load import load_recipe
 from flashwam.serve.policy import PolicySession, load_served
 from flashwam.sim.closed_loop import LocalPolicy
 from flashwam.wam.cogvideox.codec import CogVideoXCodec

@@ -6,7 +6,7 @@ from tiny_models import tiny_wam
 
 from flashwam.core.batch import Batch
 from flashwam.core.streams import StreamSpec
-from flashwam.recipe import LoopConfig
+from flashwam.recipe.sections import LoopConfig
 from flashwam.wam.lingbot_va import LingBotVA
 
 FRAMES = 4

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from flashwam.recipe import LoraConfig
+from flashwam.recipe.sections import LoraConfig
 from flashwam.system.paths import user_path
 from flashwam.system.tensor_file import read_header
 

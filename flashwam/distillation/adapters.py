@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from flashwam.distillation.adapter_file import fingerprint, load_adapter
-from flashwam.recipe import LoraConfig
+from flashwam.recipe.sections import LoraConfig
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["STUDENT", "Adapters"]

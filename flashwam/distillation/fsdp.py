@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from flashwam.distillation.strategy import MakeOptimizer, Strategy
-from flashwam.recipe import LoopConfig
+from flashwam.recipe.sections import LoopConfig
 
 __all__ = ["FullyShardedStrategy"]
 

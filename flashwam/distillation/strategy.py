@@ -12,7 +12,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from flashwam.recipe import LoopConfig
+from flashwam.recipe.sections import LoopConfig
 
 __all__ = ["Strategy", "make_strategy"]
 

@@ -27,7 +27,7 @@ from flashwam.distillation.roles import relative_distance
 from flashwam.distillation.setup import Source
 from flashwam.distillation.stopping import Stopped, StopSignals
 from flashwam.distillation.strategy import make_strategy
-from flashwam.recipe import LoopConfig
+from flashwam.recipe.sections import LoopConfig
 from flashwam.student import read_info, save_wam
 from flashwam.system.files import clear_leftovers, only_writer, whole_folder
 from flashwam.system.json_file import whole_number

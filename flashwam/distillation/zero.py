@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flashwam.distillation.strategy import MakeOptimizer, Strategy
-from flashwam.recipe import LoopConfig
+from flashwam.recipe.sections import LoopConfig
 
 __all__ = ["ZeroStrategy"]
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashwam.config import run_folder
 from flashwam.plan.memory import footprint, strategy_for
 from flashwam.plan.names import check_names
 from flashwam.plan.roles import adapter_count, roles_of
 from flashwam.plan.sizes import meta_model, model_size, text_shape
 from flashwam.plan.time import duration_text, run_time
-from flashwam.recipe import LoopConfig, Recipe
+from flashwam.recipe.sections import LoopConfig, Recipe
+from flashwam.run.folder import run_folder
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Plan", "gib", "make_plan"]

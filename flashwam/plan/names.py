@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flashwam.distillation.methods import find_method
-from flashwam.recipe import Recipe
+from flashwam.recipe.sections import Recipe
 from flashwam.system.imports import check_keywords
 from flashwam.wam import family
 

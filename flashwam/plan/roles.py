@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from flashwam.distillation.methods import find_method, make_method
 from flashwam.plan.sizes import adapter_parameters
-from flashwam.recipe import LoopConfig, Recipe
+from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["adapter_count", "roles_of"]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from flashwam.data.text import TEXT_LENGTH, TEXT_WIDTH
-from flashwam.recipe import Recipe
+from flashwam.recipe.sections import Recipe
 from flashwam.system.imports import trusting
 from flashwam.wam import family, load
 from flashwam.wam.base import WorldActionModel

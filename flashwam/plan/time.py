@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from flashwam.distillation.methods import find_method
-from flashwam.recipe import LoopConfig, Recipe
+from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.wam import family
 
 __all__ = ["STORED", "Duration", "Throughput", "duration_text", "run_time"]

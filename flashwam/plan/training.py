@@ -12,7 +12,7 @@ from flashwam.plan.names import check_names
 from flashwam.plan.roles import adapter_count, roles_of
 from flashwam.plan.sizes import ModelSize, activation_bytes, meta_model, model_size, text_shape
 from flashwam.plan.time import Duration, run_time
-from flashwam.recipe import LoopConfig, Recipe
+from flashwam.recipe.sections import LoopConfig, Recipe
 
 __all__ = ["NOTES", "Option", "TrainingPlan", "plan_training"]
 

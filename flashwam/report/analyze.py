@@ -13,7 +13,7 @@ import torch
 from flashwam.core.consistency import ConsistencyFunction, make_consistency_function
 from flashwam.core.schedule import Schedule
 from flashwam.core.streams import make_schedule
-from flashwam.recipe import Recipe
+from flashwam.recipe.sections import Recipe
 from flashwam.report.metrics import find_metrics, gradient_bins, read_metrics
 from flashwam.report.page import Callout, Figure, Section, Table, write_page
 from flashwam.report.schedule import schedule_analysis

@@ -5,8 +5,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flashwam.core.stats import within_correlation
 from flashwam.report.results import Row
-from flashwam.report.stats import within_correlation
 
 __all__ = ["MotionLink", "correlation_text", "motion_link"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from flashwam.report.stats import wilson
-from flashwam.sampling import nfe_text
+from flashwam.core.stats import wilson
+from flashwam.core.steps import nfe_text
 from flashwam.system.json_file import read_json
 from flashwam.system.paths import user_path
 

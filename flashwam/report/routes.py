@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from flashwam.core.stats import paired_difference
 from flashwam.report.compare import format_table, measured_rows
 from flashwam.report.figures import INK, MUTED, PALETTE, label_points, new_figure, plain_ticks, save_figure, tidy
 from flashwam.report.results import Row, read_evaluations
-from flashwam.report.stats import paired_difference
 from flashwam.report.verdict import full_teacher
 from flashwam.system.files import write_whole
 

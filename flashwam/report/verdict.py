@@ -4,9 +4,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flashwam.core.stats import difference_interval
 from flashwam.report.motion import correlation_text, motion_link
 from flashwam.report.results import Row, Share
-from flashwam.report.stats import difference_interval
 
 __all__ = ["best_student", "compare_shares", "cross_losses", "full_teacher", "verdict"]
 

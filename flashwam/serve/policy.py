@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from flashwam.core.checks import UnsoundError, check_drawn
+from flashwam.core.steps import parse_nfe
 from flashwam.data.actions import ActionNorm
 from flashwam.data.codec import Codec
 from flashwam.data.episodes import CAMERA
-from flashwam.sampling import Rollout, StreamSampler, parse_nfe, samplers_for
+from flashwam.sampling import Rollout, StreamSampler, samplers_for
 from flashwam.serve.protocol import Dialect
 from flashwam.student import load_wam, model_folder
 from flashwam.system.imports import trusting

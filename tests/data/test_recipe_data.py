@@ -11,13 +11,13 @@ from lerobot_sets import ROBOTWIN, write_set
 
 from flashwam import pipeline
 from flashwam.cli import main
-from flashwam.config import load_recipe
 from flashwam.data.actions import ActionNorm
 from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.controls import ControlSpace
 from flashwam.distillation.methods import make_method
 from flashwam.distillation.trainer import train
-from flashwam.sources import action_norm, segment_dataset
+from flashwam.pipeline.sources import action_norm, segment_dataset
+from flashwam.recipe.load import load_recipe
 from flashwam.student import load_wam
 from flashwam.wam.lingbot_va import LingBotVA
 

@@ -13,9 +13,9 @@ from raw_edits import encoders, put, rewrite
 from raw_sets import CAMERAS
 
 from flashwam import pipeline
-from flashwam.config import load_recipe
 from flashwam.data.actions import ActionNorm
 from flashwam.data.summary import summary_lines
+from flashwam.recipe.load import load_recipe
 
 
 def recipe(root, **more):

@@ -27,8 +27,8 @@ from flashwam.core.streams import StreamSpec
 from flashwam.distillation.methods import make_method
 from flashwam.distillation.stopping import Stopped
 from flashwam.distillation.trainer import train
-from flashwam.pipeline import set_precision
-from flashwam.recipe import LoopConfig, LoraConfig
+from flashwam.pipeline.training import set_precision
+from flashwam.recipe.sections import LoopConfig, LoraConfig
 from flashwam.system.processes import end_process
 from flashwam.wam.cogvideox import CogVideoX
 

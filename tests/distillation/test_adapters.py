@@ -16,7 +16,7 @@ from flashwam.distillation.adapters import STUDENT, Adapters
 from flashwam.distillation.methods import make_method
 from flashwam.distillation.roles import Roles
 from flashwam.distillation.trainer import train
-from flashwam.recipe import LoraConfig
+from flashwam.recipe.sections import LoraConfig
 from flashwam.student import load_wam
 from flashwam.wam.lingbot_va import LingBotVA
 

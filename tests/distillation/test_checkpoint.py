@@ -17,7 +17,7 @@ from flashwam.core.streams import StreamSpec
 from flashwam.distillation import checkpoint, state_files
 from flashwam.distillation.methods import make_method
 from flashwam.distillation.trainer import train
-from flashwam.recipe import LoopConfig, LoraConfig
+from flashwam.recipe.sections import LoopConfig, LoraConfig
 from flashwam.student import load_wam
 
 LORA = LoraConfig(rank=2, alpha=4, targets=("video", "action", "shared"))

@@ -12,7 +12,6 @@ from foresight_toys import SPREAD, Colour, Dye, Observations, World
 from tiny_models import tiny_codec, tiny_joint_wam, tiny_wam
 
 from flashwam import pipeline
-from flashwam.config import load_recipe
 from flashwam.core.batch import Batch
 from flashwam.core.edm import EDMSchedule
 from flashwam.core.noise import NoiseSchedule
@@ -21,9 +20,10 @@ from flashwam.data.pictures import FramePictures
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods import Foresight, make_method
 from flashwam.distillation.setup import Setup
-from flashwam.pipeline import distill
+from flashwam.pipeline.training import distill
 from flashwam.policies.foresight import ForesightPolicy
-from flashwam.recipe import DataConfig, LoopConfig, Recipe, WamConfig
+from flashwam.recipe.load import load_recipe
+from flashwam.recipe.sections import DataConfig, LoopConfig, Recipe, WamConfig
 from flashwam.sampling import Rollout, samplers_for
 from flashwam.student import load_wam, save_wam
 from flashwam.system.paths import cache_folder

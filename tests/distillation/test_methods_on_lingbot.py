@@ -16,7 +16,7 @@ from flashwam.distillation.methods.base import reduce_elements, start_states, tr
 from flashwam.distillation.methods.consistency import jump_levels
 from flashwam.distillation.roles import relative_distance
 from flashwam.distillation.trainer import train
-from flashwam.recipe import LoraConfig
+from flashwam.recipe.sections import LoraConfig
 from flashwam.sampling import Rollout, samplers_for
 from flashwam.student import load_wam
 

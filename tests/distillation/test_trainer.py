@@ -22,7 +22,7 @@ from flashwam.distillation.methods import NonFiniteError, make_method
 from flashwam.distillation.metrics import MetricsLog
 from flashwam.distillation.roles import relative_distance
 from flashwam.distillation.trainer import learning_rate_factor, train
-from flashwam.recipe import LoopConfig
+from flashwam.recipe.sections import LoopConfig
 from flashwam.student import load_wam
 from flashwam.system import files
 from flashwam.system.files import only_writer

@@ -25,8 +25,8 @@ from flashwam.distillation.methods import METHODS, make_method
 from flashwam.distillation.methods.base import Method
 from flashwam.distillation.setup import Setup, Source
 from flashwam.distillation.trainer import train
-from flashwam.pipeline import set_precision
-from flashwam.recipe import LoopConfig, LoraConfig
+from flashwam.pipeline.training import set_precision
+from flashwam.recipe.sections import LoopConfig, LoraConfig
 
 WITHIN = 5e-3
 """Of losses and gradient norms over three steps, relative. Foresight learns from pictures, whose rounding is a step."""

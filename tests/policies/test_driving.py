@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from tiny_models import tiny_codec
 
-from flashwam.card import model_card
 from flashwam.core.edm import EDMSchedule
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.streams import StreamSpec
 from flashwam.data.episodes import CAMERA
-from flashwam.evaluation import latency_table, load_policy
+from flashwam.evaluation.local import latency_table, load_policy
 from flashwam.policies.foresight import ForesightPolicy
+from flashwam.run.card import model_card
 from flashwam.serve.policy import PolicySession, load_served
 from flashwam.student import save_wam
 

@@ -12,7 +12,7 @@ from flashwam.distillation.methods.masked_reconstruction import MaskedReconstruc
 from flashwam.distillation.trainer import train
 from flashwam.policies.fusion import FusionPolicy
 from flashwam.policies.privileged import AUXILIARY, PRIMARY
-from flashwam.recipe import LoopConfig
+from flashwam.recipe.sections import LoopConfig
 from flashwam.student import load_wam
 
 B = 6

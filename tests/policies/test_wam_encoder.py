@@ -14,7 +14,7 @@ from flashwam.distillation.trainer import train
 from flashwam.policies.fusion import FusionPolicy
 from flashwam.policies.primary import WamEncoder, make_encoder
 from flashwam.policies.privileged import PRIMARY, Modality, PrivilegedPolicy
-from flashwam.recipe import LoopConfig
+from flashwam.recipe.sections import LoopConfig
 from flashwam.sampling import Rollout, StreamSampler
 from flashwam.student import load_wam
 from flashwam.wam import load

@@ -3,8 +3,8 @@
 
 import json
 
+from flashwam.core.stats import wilson
 from flashwam.report.figures import new_figure, save_figure
-from flashwam.report.stats import wilson
 
 TASKS = {
     "drawer-open": False,

@@ -4,9 +4,9 @@ import json
 import pytest
 import torch
 
-from flashwam.config import load_recipe
 from flashwam.core.streams import StreamSpec
-from flashwam.recipe import Recipe
+from flashwam.recipe.load import load_recipe
+from flashwam.recipe.sections import Recipe
 from flashwam.report.analyze import analyze
 
 BINS = 10

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from synthetic import CROSS, benchmark, evaluation, open_loop, strip, write
 
+from flashwam.core.stats import difference_interval, wilson
 from flashwam.report.compare import compare, gather
 from flashwam.report.motion import motion_link
 from flashwam.report.motion_page import motion_section
 from flashwam.report.results import pool_evaluations, read_evaluations
-from flashwam.report.stats import difference_interval, wilson
 from flashwam.report.verdict import cross_losses, verdict
 
 

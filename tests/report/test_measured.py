@@ -7,7 +7,7 @@ from distill_toys import GaussianTeacher, ToySource, ToyWam
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.methods import ConsistencyDistillation
 from flashwam.distillation.trainer import train
-from flashwam.recipe import LoopConfig, Recipe
+from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.report.analyze import analyze
 
 

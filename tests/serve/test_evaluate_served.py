@@ -9,10 +9,10 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from flashwam.cli import main
-from flashwam.evaluation import evaluate
+from flashwam.evaluation.local import evaluate
+from flashwam.evaluation.served import evaluate_served
 from flashwam.serve.client import PolicyClient, RemotePolicy
 from flashwam.serve.server import serving
-from flashwam.served_evaluation import evaluate_served
 from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv
 
 

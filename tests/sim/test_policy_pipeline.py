@@ -9,11 +9,11 @@ import torch
 
 from flashwam import pipeline
 from flashwam.auxiliary_evaluation import evaluate_with_auxiliary, load_with_auxiliary
-from flashwam.config import load_recipe
 from flashwam.data.episodes import read_frames, video_path
 from flashwam.data.privileged import privileged_path
-from flashwam.evaluation import evaluate
+from flashwam.evaluation.local import evaluate
 from flashwam.policies.fusion import FusionPolicy
+from flashwam.recipe.load import load_recipe
 from flashwam.student import load_wam
 from flashwam.targets.tokens import TokenStore, token_path
 
@@ -87,9 +87,9 @@ def test_unstripped_it_is_shown_what_its_training_was(trained, tmp_path):
 
 def test_it_is_distilled_and_served_as_any_model(trained, tmp_path):
     pytest.importorskip("websockets")
+    from flashwam.evaluation.served import evaluate_served
     from flashwam.serve.policy import load_served
     from flashwam.serve.server import serving
-    from flashwam.served_evaluation import evaluate_served
 
     root, teacher = trained
     overrides = [*SMALL, f"data.root={root / 'data'}", f"wam.pretrained={teacher}", "distill.steps=2"]

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from flashwam.cli import main
-from flashwam.config import differences, load_recipe, prepare_run
 from flashwam.core.consistency import ConsistencyFunction, Linear, make_consistency_function
 from flashwam.core.schedule import Schedule
 from flashwam.core.streams import make_schedule
 from flashwam.data.pictures import DECODERS, PictureDecoder
+from flashwam.recipe.load import differences, load_recipe
+from flashwam.run.folder import prepare_run
 from flashwam.system.imports import OLD_PATHS, class_name, find_class, foreign_paths, reading, trusting
 from flashwam.targets.providers import PROVIDERS, TargetProvider
 from flashwam.wam import FAMILIES, WorldActionModel
@@ -89,7 +90,7 @@ def test_a_module_that_is_imported_already_is_refused_too(tmp_path):
         make_consistency_function(f"{KnownNot.__module__}:KnownNot")
 
 
-@pytest.mark.parametrize("name", ["os:system", "flashwam.demo:demo", "flashwam.core.consistency:Linear", "a.b.c:D"])
+@pytest.mark.parametrize("name", ["os:system", "flashwam.demo.run:demo", "flashwam.core.consistency:Linear", "a.b.c:D"])
 def test_only_names_are_known_not_packages(name, tmp_path):
     with reading(tmp_path / "flashwam.json"), pytest.raises(ValueError, match="--trust"):
         make_consistency_function(name)

@@ -23,7 +23,7 @@ from flashwam.data.encoders import to_pixels
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.data.quantiles import fit_norm
 from flashwam.data.raw import list_episodes, read_clip
-from flashwam.sources import find_encoders
+from flashwam.pipeline.sources import find_encoders
 from flashwam.wam.codec import CodecNote
 from flashwam.wam.cogvideox.codec import CogVideoXCodec
 from flashwam.wam.cogvideox.vae import CogVideoXVae

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from diffusers import CogVideoXTransformer3DModel
 
-from flashwam.config import load_recipe
-from flashwam.info import describe
+from flashwam.commands.info import describe
 from flashwam.plan import make_plan
+from flashwam.recipe.load import load_recipe
 from flashwam.student import load_wam
 from flashwam.wam.cogvideox import CogVideoX
 from flashwam.wam.cogvideox.config import CogVideoXConfig

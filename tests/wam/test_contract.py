@@ -15,7 +15,7 @@ from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods.consistency import ConsistencyDistillation
 from flashwam.distillation.methods.flow_matching import FlowMatching
 from flashwam.distillation.methods.on_policy import OnPolicy
-from flashwam.report.open_loop import chunk_draws
+from flashwam.evaluation.open_loop import chunk_draws
 from flashwam.sampling import Rollout, StreamSampler
 from flashwam.wam import WorldActionModel, load
 from flashwam.wam.replay import ReplaySession

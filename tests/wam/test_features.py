@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from flashwam.distillation.adapted_model import AdaptedModel
 from flashwam.distillation.adapters import Adapters
-from flashwam.recipe import LoraConfig
+from flashwam.recipe.sections import LoraConfig
 from flashwam.wam import WorldActionModel
 from flashwam.wam.base import RolloutSession
 from flashwam.wam.replay import ReplaySession

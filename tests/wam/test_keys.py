@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from flashwam.cli import main
-from flashwam.info import describe, has_problems
+from flashwam.commands.info import describe, has_problems
 from flashwam.wam.autoencoders import load_autoencoder
 from flashwam.wam.cogvideox.checkpoint import load_module
 from flashwam.wam.lingbot_va import WanTransformer3DModel

@@ -12,9 +12,9 @@ import torch
 from diffusers import AutoencoderKLWan
 from safetensors.torch import load_file, save_file
 
-from flashwam.config import load_recipe
+from flashwam.commands.info import describe, info_lines
 from flashwam.core.consistency import LCM, Linear
-from flashwam.info import describe, info_lines
+from flashwam.recipe.load import load_recipe
 from flashwam.student import load_pretrained, load_wam, save_wam
 from flashwam.wam.lingbot_va import LingBotVA, WanTransformer3DModel
 from flashwam.wam.lingbot_va.checkpoint import find_transformer, load_transformer

@@ -18,7 +18,7 @@ from flashwam.data.controls import ControlSpace
 from flashwam.data.conversion import ConversionPlan
 from flashwam.data.convert import convert
 from flashwam.data.lerobot import SegmentDataset
-from flashwam.sources import find_encoders
+from flashwam.pipeline.sources import find_encoders
 from flashwam.wam.lingbot_va.codec import LingBotCodec
 from flashwam.wam.lingbot_va.prompts import PromptEncoder
 from flashwam.wam.lingbot_va.vae import WanVae

@@ -13,7 +13,7 @@ from flashwam.distillation.methods.flow_matching import FlowMatching
 from flashwam.distillation.methods.foresight import Foresight
 from flashwam.distillation.methods.masked_reconstruction import MaskedReconstruction
 from flashwam.distillation.methods.on_policy import OnPolicy
-from flashwam.recipe import LoopConfig
+from flashwam.recipe.sections import LoopConfig
 from flashwam.system.imports import find_class
 from flashwam.wam.base import WorldActionModel
 

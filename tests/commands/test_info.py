@@ -4,9 +4,10 @@ import json
 import pytest
 import torch
 
-import flashwam.info
-from flashwam.config import load_recipe, prepare_run
-from flashwam.info import describe, info_lines, installation
+import flashwam.commands.info
+from flashwam.commands.info import describe, info_lines, installation
+from flashwam.recipe.load import load_recipe
+from flashwam.run.folder import prepare_run
 from flashwam.student import save_wam
 from flashwam.wam.lingbot_va import LingBotVA
 
@@ -37,7 +38,7 @@ def student(tmp_path):
 
 
 def test_installation_names_versions_and_device(monkeypatch):
-    monkeypatch.setattr(flashwam.info, "_rendering", lambda: {"backend": "egl"})
+    monkeypatch.setattr(flashwam.commands.info, "_rendering", lambda: {"backend": "egl"})
     facts = installation()
     assert facts["packages"]["torch"] == torch.__version__
     assert facts["device"]["type"] == ("cuda" if torch.cuda.is_available() else "cpu")
@@ -45,8 +46,10 @@ def test_installation_names_versions_and_device(monkeypatch):
 
 
 def test_missing_extras_come_with_the_command_that_installs_them(monkeypatch):
-    monkeypatch.setattr(flashwam.info, "_rendering", lambda: {"backend": None})
-    monkeypatch.setattr(flashwam.info, "find_spec", lambda name: None if name in ("av", "matplotlib") else object())
+    monkeypatch.setattr(flashwam.commands.info, "_rendering", lambda: {"backend": None})
+    monkeypatch.setattr(
+        flashwam.commands.info, "find_spec", lambda name: None if name in ("av", "matplotlib") else object()
+    )
     facts = installation()
     assert facts["missing"] == {"sim": ["av"], "data": ["av"], "report": ["matplotlib"]}
     assert facts["install"] == "pip install 'flashwam[sim,data,report]'"
@@ -57,7 +60,7 @@ def test_absent_rendering_is_a_fact_and_not_an_error(monkeypatch):
         raise RuntimeError("no OpenGL backend can render here: apt-get install libegl1")
 
     monkeypatch.setattr("flashwam.sim.gl.ensure_gl", nothing)
-    rendering = flashwam.info._rendering()
+    rendering = flashwam.commands.info._rendering()
     assert rendering["backend"] is None
     assert "libegl1" in rendering["reason"]
 

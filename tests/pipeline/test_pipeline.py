@@ -4,8 +4,8 @@ from copy import deepcopy
 import pytest
 import torch
 
-from flashwam.pipeline import set_precision
-from flashwam.recipe import LoopConfig, LoraConfig
+from flashwam.pipeline.training import set_precision
+from flashwam.recipe.sections import LoopConfig, LoraConfig
 from flashwam.wam.lingbot_va import LingBotVA
 
 TINY = {

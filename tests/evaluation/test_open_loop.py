@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from flashwam.core.batch import Batch
-from flashwam.report.open_loop import open_loop_measures
+from flashwam.evaluation.open_loop import open_loop_measures
 
 B, D, F, K = 3, 4, 2, 2
 

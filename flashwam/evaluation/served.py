@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluates a model behind a policy server: the same tasks, scenes and table as `flashwam.evaluation`."""
+"""Evaluates a model behind a policy server: the same tasks, scenes and table as `flashwam.evaluation.local`."""
 
 import statistics
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flashwam.measurement import drive_tasks, measurement, write_measurement
-from flashwam.sampling import nfe_text
+from flashwam.core.steps import nfe_text
+from flashwam.evaluation.record import drive_tasks, measurement, write_measurement
 from flashwam.serve.client import PolicyClient, RemotePolicy
 from flashwam.sim.closed_loop import drive
 from flashwam.system.paths import user_path

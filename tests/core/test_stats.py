@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, pearsonr
 
-from flashwam.report.stats import difference_interval, paired_difference, wilson, within_correlation
+from flashwam.core.stats import difference_interval, paired_difference, wilson, within_correlation
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 12), (12, 12), (7, 30), (1, 1), (50, 250)])

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from flashwam.demo import PRESETS, demo, preset_jobs
+from flashwam.demo.run import PRESETS, demo, preset_jobs
 
 
 @pytest.fixture(scope="module")

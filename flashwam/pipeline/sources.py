@@ -20,8 +20,8 @@ from flashwam.data.lerobot import SegmentDataset
 from flashwam.data.preflight import ActionRules
 from flashwam.data.quantiles import control_rows, norm_of
 from flashwam.data.summary import SUMMARY_FILE, summary
-from flashwam.norms import action_norm, choose_norm
-from flashwam.recipe import Recipe
+from flashwam.pipeline.norms import action_norm, choose_norm
+from flashwam.recipe.sections import Recipe
 from flashwam.system.files import write_whole
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from flashwam.cli import main
-from flashwam.config import load_recipe, prepare_run
+from flashwam.recipe.load import load_recipe
+from flashwam.run.folder import prepare_run
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 PARAMETERS = {
     "lingbot_va": "5,088,872,670",
     "svam": "5,088,872,670",
@@ -224,7 +225,7 @@ def test_an_error_that_is_not_the_users_is_not_hidden(monkeypatch):
     def broken(path):
         return int("seven")
 
-    monkeypatch.setattr("flashwam.info.describe", broken)
+    monkeypatch.setattr("flashwam.commands.info.describe", broken)
     with pytest.raises(ValueError, match="seven"):
         main(["info", "."])
 
@@ -233,7 +234,7 @@ def test_interrupt_says_how_to_resume_and_exits_130(capsys, monkeypatch):
     def interrupted(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("flashwam.info.describe", interrupted)
+    monkeypatch.setattr("flashwam.commands.info.describe", interrupted)
     status, _, err = run(capsys, "info", ".")
     assert status == 130
     assert "resumes" in err
@@ -242,7 +243,7 @@ def test_interrupt_says_how_to_resume_and_exits_130(capsys, monkeypatch):
 def test_overrides_may_follow_options(capsys, monkeypatch):
     seen = {}
     monkeypatch.setattr(
-        "flashwam.pipeline.distill", lambda recipe, run_dir, **_: seen.update(recipe=recipe, run_dir=run_dir)
+        "flashwam.pipeline.training.distill", lambda recipe, run_dir, **_: seen.update(recipe=recipe, run_dir=run_dir)
     )
     status, _, _ = run(capsys, "distill", "flash_wam", "seed=1", "--run-dir", "there", "distill.steps=9")
     assert status == 0
@@ -258,7 +259,7 @@ def test_evaluate_passes_everything_on(capsys, monkeypatch):
             {"label": "x 1v/1a", "overall": {"episodes": 4, "success": 3, "wilson": [0.3, 0.95], "commitment": None}}
         ]
 
-    monkeypatch.setattr("flashwam.pipeline.evaluate", evaluate)
+    monkeypatch.setattr("flashwam.evaluation.local.evaluate", evaluate)
     arguments = [
         "evaluate",
         "here",

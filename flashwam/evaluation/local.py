@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from flashwam.core.batch import Batch
+from flashwam.core.steps import nfe_text, parse_nfe
 from flashwam.core.streams import StreamSpec
 from flashwam.data.codec import Codec
 from flashwam.data.dataset import EpisodeDataset, to_batch
-from flashwam.measurement import drive_tasks, measure_once, measurement
-from flashwam.report.open_loop import chunk_draws, open_loop_measures
-from flashwam.sampling import Rollout, StreamSampler, nfe_text, parse_nfe, samplers_for
+from flashwam.evaluation.open_loop import chunk_draws, open_loop_measures
+from flashwam.evaluation.record import drive_tasks, measure_once, measurement
+from flashwam.sampling import Rollout, StreamSampler, samplers_for
 from flashwam.sim.closed_loop import run_task
 from flashwam.student import WamInfo, load_wam, model_folder
 from flashwam.system.files import write_whole

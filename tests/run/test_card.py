@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import HfApi
 from tiny_models import tiny_wam
 
-from flashwam.card import model_card, write_card
+from flashwam.run.card import model_card, write_card
 from flashwam.student import push_to_hub, save_wam
 from flashwam.wam.lingbot_va import LingBotVA
 from flashwam.wam.lingbot_va.presets import preset

@@ -250,7 +250,7 @@ def _describe_stream(stream: Mapping[str, Any], kind: str | None) -> str:
 
 
 def _describe_run(folder: Path, trust: bool) -> dict[str, Any]:
-    from flashwam.config import load_recipe
+    from flashwam.recipe.load import load_recipe
 
     recipe = load_recipe(folder, trust=trust)
     checkpoints = sorted(p.name for p in (folder / "checkpoints").glob("step_*"))

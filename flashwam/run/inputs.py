@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flashwam.config import INPUTS_FILE, PROVENANCE_FILE
+from flashwam.run.folder import INPUTS_FILE, PROVENANCE_FILE
 from flashwam.system.files import write_whole
 
 __all__ = ["check_inputs"]

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recipe fixes: frozen, typed sections with their ranges. `flashwam.config` reads YAML into these."""
+"""What a recipe fixes: frozen, typed sections with their ranges. `flashwam.recipe.load` reads YAML into these."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
+from flashwam.core.steps import parse_nfe
 from flashwam.core.streams import StreamSpec
-from flashwam.sampling import parse_nfe
 from flashwam.system.paths import user_path
 
 __all__ = [

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flashwam.report.stats import wilson
+from flashwam.core.stats import wilson
 from flashwam.sim.closed_loop import TaskResult
 from flashwam.system.files import write_whole
 from flashwam.system.json_file import read_mapping

@@ -14,12 +14,12 @@ sys.path.insert(0, str(Path(__file__).parent / "data"))
 from lerobot_sets import write_set
 
 from flashwam import pipeline
-from flashwam.config import load_recipe
 from flashwam.data.actions import ActionNorm
 from flashwam.data.coverage import coverage
 from flashwam.data.quantiles import control_rows
-from flashwam.norms import choose_norm, refuse_other_norm, say_norm
-from flashwam.sources import segment_dataset
+from flashwam.pipeline.norms import choose_norm, refuse_other_norm, say_norm
+from flashwam.pipeline.sources import segment_dataset
+from flashwam.recipe.load import load_recipe
 
 
 @pytest.fixture(scope="module")

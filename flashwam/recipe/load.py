@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """YAML in, a checked `Recipe` out: inheritance, dotted overrides, and errors that name file, key and remedy."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -10,32 +9,26 @@ from typing import Any
 
 import yaml
 
-from flashwam.layers import layer_of, merge, read_override, read_yaml, resolve
-from flashwam.recipe import Recipe
-from flashwam.schema import Origins, build_recipe, check_free, check_keys, default_value, plain
-from flashwam.system.files import write_whole
+from flashwam.recipe.build import Origins, build_recipe, check_free, check_keys, default_value, plain
+from flashwam.recipe.layers import layer_of, merge, read_override, read_yaml, resolve
+from flashwam.recipe.sections import Recipe
 from flashwam.system.imports import foreign_paths, refuse_foreign, trusting
 from flashwam.system.paths import user_path
-from flashwam.system.provenance import provenance
 
 __all__ = [
-    "check_run",
+    "RECIPE_FILE",
     "differences",
     "find_recipe",
+    "foreign_classes",
     "load_recipe",
-    "prepare_run",
     "read_overrides",
-    "run_folder",
     "to_yaml",
 ]
 
 EXTENDS = "extends"
 RECIPE_FILE = "recipe.yaml"
-PROVENANCE_FILE = "provenance.json"
-INPUTS_FILE = "inputs.json"
-_MOVABLE = ("data.root", "wam.pretrained", "autoencoder.pretrained", "train.init", "distill.init")
 _SHOWN = 200
-_SHIPPED = (Path(__file__).resolve().parents[1] / "recipes", Path(sys.prefix) / "share" / "flashwam" / "recipes")
+_SHIPPED = (Path(__file__).resolve().parents[2] / "recipes", Path(sys.prefix) / "share" / "flashwam" / "recipes")
 
 
 class _Dumper(yaml.SafeDumper):
@@ -140,67 +133,6 @@ def differences(one: Recipe, other: Recipe, *, ignore: Sequence[str] = ()) -> di
     return {key: (left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)}
 
 
-def run_folder(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
-    """Where a recipe's run lives: `run_dir`, else the recipe's own, else runs/<name>."""
-    return user_path(run_dir or recipe.run_dir or Path("runs") / recipe.name)
-
-
-def prepare_run(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
-    """Creates a run's folder with the resolved recipe and its provenance, or accepts one of the same recipe.
-
-    Args:
-        recipe: The recipe.
-        run_dir: See `run_folder`.
-
-    Returns:
-        The folder.
-
-    Raises:
-        ValueError: The folder holds a run of another recipe, or something that is no run.
-    """
-    folder = check_run(recipe, run_dir)
-    kept = folder / RECIPE_FILE
-    if kept.is_file():
-        return folder
-    write_whole(folder / PROVENANCE_FILE, (json.dumps(provenance(), indent=2) + "\n").encode())
-    # The recipe is written last: a folder with one is complete.
-    write_whole(kept, to_yaml(recipe).encode())
-    return folder
-
-
-def check_run(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
-    """The folder that `prepare_run` would make or accept; nothing is written.
-
-    Raises:
-        ValueError: It would refuse.
-    """
-    folder = run_folder(recipe, run_dir)
-    kept = folder / RECIPE_FILE
-    if kept.is_file():
-        # What the recipe at hand names too, its user has named.
-        foreign = _named_classes(*_read(kept, ())).keys() - foreign_paths(plain(recipe)).keys()
-        if foreign:
-            raise ValueError(
-                f"{folder} holds a run of another recipe, and runs are never overwritten; it names "
-                f"{', '.join(sorted(foreign))}. Give another --run-dir or name=..., or delete the folder."
-            )
-        # A run may be moved, so where it lies is no difference; nor is where its inputs lie, once their content is
-        # noted there.
-        changed = differences(load_recipe(kept), recipe, ignore=("run_dir",))
-        if (folder / INPUTS_FILE).is_file():
-            changed = {k: pair for k, pair in changed.items() if k not in _MOVABLE or None in pair}
-        if changed:
-            listed = "".join(f"\n  {key}: {old!r} there, {new!r} now" for key, (old, new) in changed.items())
-            raise ValueError(
-                f"{folder} holds a run of another recipe, and runs are never overwritten; it differs in{listed}\n"
-                f"Give another --run-dir or name=..., or delete the folder."
-            )
-        return folder
-    if folder.exists() and (not folder.is_dir() or any(p.name != PROVENANCE_FILE for p in folder.iterdir())):
-        raise ValueError(f"{folder} exists but is no run folder (no {RECIPE_FILE}); give another --run-dir")
-    return folder
-
-
 def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], Origins]:
     """One file with everything it extends, and where each value came from."""
     path = path.resolve()
@@ -222,6 +154,11 @@ def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], Origins]
     check_keys(own, source=source)
     origins.record(own, source)
     return _merge(merged, own), origins
+
+
+def foreign_classes(path: Path) -> dict[str, str]:
+    """Reads which classes of other packages a recipe's file names: import path -> the dotted key it stands at."""
+    return _named_classes(*_read(path, ()))
 
 
 def _named_classes(merged: dict[str, Any], origins: Origins) -> dict[str, str]:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from flashwam import pipeline
-from flashwam.config import load_recipe
-from flashwam.evaluation import cross_table, evaluate, latency_table, load_policy
-from flashwam.recipe import Recipe, WamConfig
+from flashwam.evaluation.local import cross_table, evaluate, latency_table, load_policy
+from flashwam.recipe.load import load_recipe
+from flashwam.recipe.sections import Recipe, WamConfig
 from flashwam.report.analyze import measured_gradients, schedule_sections
 from flashwam.report.compare import compare, format_table, gather
 from flashwam.report.compare_page import compare_sections
@@ -33,7 +33,7 @@ __all__ = ["PRESETS", "Preset", "demo", "preset_jobs"]
 logger = logging.getLogger(__name__)
 
 DEFAULT_FAMILY = WamConfig().family
-RESULTS = Path(__file__).resolve().parents[1] / "analysis" / "results"
+RESULTS = Path(__file__).resolve().parents[2] / "analysis" / "results"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +199,7 @@ def _train_teacher(place: _Place, from_scratch: bool) -> None:
 
 def _data_of(place: _Place, recipe: dict[str, Any]) -> dict[str, Any]:
     """A shipped teacher is measured on this demo's data and tasks."""
-    from flashwam.schema import plain
+    from flashwam.recipe.build import plain
 
     ours = plain(place.recipe("teacher"))
     return {**recipe, "data": ours["data"], "evaluate": ours["evaluate"]}

@@ -6,16 +6,17 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from flashwam.config import differences, find_recipe, load_recipe, prepare_run, read_overrides, run_folder, to_yaml
 from flashwam.core.consistency import LCM, Linear
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.streams import StreamSpec
 from flashwam.core.vp import VPSchedule
-from flashwam.recipe import DataConfig, LoopConfig, LoraConfig, PathText, Recipe
+from flashwam.recipe.load import differences, find_recipe, load_recipe, read_overrides, to_yaml
+from flashwam.recipe.sections import DataConfig, LoopConfig, LoraConfig, PathText, Recipe
+from flashwam.run.folder import prepare_run, run_folder
 from flashwam.wam.lingbot_va import LingBotConfig
 from flashwam.wam.lingbot_va.presets import preset
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 SHIPPED = sorted(RECIPES.rglob("*.yaml"))
 COMMON = ["metaworld/distill", "lingbot_va/libero/base", "lingbot_va/robotwin/base"]
 LAUGHS = "a: &a [1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from flashwam.cli import main
-from flashwam.config import load_recipe
 from flashwam.plan import make_plan, plan_lines, plan_numbers, plan_training
 from flashwam.plan.memory import STRATEGIES, footprint, strategy_for
 from flashwam.plan.sizes import activation_bytes, adapter_parameters, model_size
+from flashwam.recipe.load import load_recipe
 from flashwam.wam.lingbot_va import LingBotVA
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "lingbot_va"
+RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "lingbot_va"
 FULL_SIZE = sorted(path for folder in ("libero", "robotwin") for path in (RECIPES / folder).glob("*.yaml"))
 GIB = 2**30
 TOTAL, BLOCK, LAYERS, WIDTH, INNER = 5_088_872_670, 163_656_704, 30, 3072, 14336

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plain values <-> a recipe's frozen sections, by their annotations; every complaint says where a value came from."""
 
+import importlib
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from flashwam.core.consistency import LCM, Linear, make_consistency_function
 from flashwam.core.streams import SCHEDULES, StreamSpec, make_schedule
-from flashwam.recipe import (
+from flashwam.recipe.sections import (
     AutoencoderConfig,
     DataConfig,
     EvaluateConfig,
@@ -24,6 +25,9 @@ from flashwam.recipe import (
 )
 
 __all__ = ["Origins", "build_recipe", "check_free", "check_keys", "default_value", "plain"]
+
+_SIMULATORS = {"metaworld": "flashwam.sim.tasks"}
+"""`data.source` -> the module whose `get_task` knows its tasks by name. By path: recipes stand below simulators."""
 
 SECTIONS: dict[str, type] = {
     "data": DataConfig,
@@ -204,10 +208,9 @@ def _build_named(at: str, key: str, value: Any, origins: Origins) -> Any:
 
 def _check_tasks(recipe: Recipe, origins: Origins) -> None:
     """Simulated tasks must exist before anything is collected for them."""
-    if recipe.data.source != "metaworld":
+    if recipe.data.source not in _SIMULATORS:
         return
-    from flashwam.sim.tasks import get_task
-
+    get_task = importlib.import_module(_SIMULATORS[recipe.data.source]).get_task
     for key, tasks in (("data.tasks", recipe.data.tasks), ("evaluate.tasks", recipe.evaluate.tasks or ())):
         for task in tasks:
             try:

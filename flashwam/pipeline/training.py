@@ -1,35 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verbs of the command line as functions: collect, convert, check, train, distill, evaluate."""
+"""Trains a teacher and distils a student, as a recipe says."""
 
 import json
 import os
-from collections.abc import Callable, Collection
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from flashwam.config import check_run, prepare_run
-from flashwam.data.actions import read_norm
-from flashwam.data.autoencoder import train_autoencoder
-from flashwam.data.codec import CODEC_FILE, Codec
-from flashwam.data.dataset import EpisodeDataset
+from flashwam.data.codec import Codec
 from flashwam.data.fingerprint import files_fingerprint, tensors_fingerprint
-from flashwam.data.latents import ACTION_NORM, encode_latents
+from flashwam.data.latents import ACTION_NORM
 from flashwam.data.lerobot import SegmentDataset
-from flashwam.data.pixels import PixelAutoencoder, load_autoencoder
 from flashwam.distillation.methods import find_method, make_method
 from flashwam.distillation.setup import Setup
 from flashwam.distillation.trainer import Source
 from flashwam.distillation.trainer import train as run_training
-from flashwam.evaluation import evaluate
-from flashwam.inputs import check_inputs
-from flashwam.norms import action_norm, refuse_other_norm, say_norm
-from flashwam.recipe import LoopConfig, Recipe
-from flashwam.schema import plain
-from flashwam.sources import convert_raw as convert
-from flashwam.sources import segment_dataset
+from flashwam.pipeline.data import dataset, prepare_data
+from flashwam.pipeline.norms import action_norm, refuse_other_norm, say_norm
+from flashwam.recipe.build import plain
+from flashwam.recipe.sections import LoopConfig, Recipe
+from flashwam.run.folder import check_run, prepare_run
+from flashwam.run.inputs import check_inputs
 from flashwam.student import INFO_FILE, load_pretrained
 from flashwam.system.files import write_whole
 from flashwam.system.imports import foreign_paths, trusting
@@ -38,103 +31,9 @@ from flashwam.wam import family
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.files import files_of
 
-__all__ = ["check", "collect", "convert", "dataset", "distill", "evaluate", "prepare_data", "train"]
+__all__ = ["distill", "set_precision", "train"]
 
 _AUTOENCODER_FILES = (".json", ".safetensors", ".bin", ".pt", ".pth")
-
-
-def check(recipe: Recipe) -> tuple[int, dict[str, str]]:
-    """Reads every sample of a recipe's data once.
-
-    Returns:
-        How many there are, and what cannot be read -> why.
-    """
-    recipe = replace(recipe, data=replace(recipe.data, skip_bad=True))
-    source = segment_dataset(recipe)
-    say_norm(recipe, every=True)
-    return len(source), source.check()
-
-
-def collect(recipe: Recipe) -> Path:
-    """Collects the recipe's demonstrations, completing what an earlier call left; returns their folder."""
-    from flashwam.sim.collect import NoiseBursts
-    from flashwam.sim.collect import collect as run_collection
-    from flashwam.sim.tasks import get_task
-
-    data = recipe.data
-    counts = {t: data.multimodal_episodes if get_task(t).multimodal else data.episodes for t in data.tasks}
-    run_collection(
-        data.root,
-        data.tasks,
-        episodes=counts,
-        seed=data.seed,
-        processes=data.processes,
-        noise=NoiseBursts(scale=data.action_noise),
-        image_size=data.image_size,
-    )
-    return Path(data.root)
-
-
-def prepare_data(recipe: Recipe, loop: LoopConfig | None = None) -> Codec | None:
-    """Episodes, autoencoder, latents: makes what is missing and returns the codec that the model will use.
-
-    A recipe that starts from a trained model keeps that model's codec, whatever data it is given. Data whose latents
-    lie there already (`data.source: lerobot`) needs none: None.
-
-    Args:
-        recipe: Says which.
-        loop: What is about to run; where its method asks for it, the episodes are played again for what the simulator
-            knew.
-    """
-    if recipe.data.source == "lerobot":
-        return None
-    root = collect(recipe)
-    if loop is not None and find_method(loop.method).needs_records(loop.options, root):
-        from flashwam.sim.privileged import replay_episodes
-
-        replay_episodes(root, recipe.data.tasks, processes=recipe.data.processes)
-    config, given = recipe.autoencoder, recipe.wam.pretrained
-    if given is not None and (Path(given) / CODEC_FILE).is_file():
-        codec = Codec.load(Path(given))
-        encode_latents(root, codec.autoencoder)
-        return codec
-    if config.pretrained is not None:
-        autoencoder = load_autoencoder(config.pretrained)
-    elif config.kind == "pixels":
-        autoencoder = PixelAutoencoder().eval()
-    else:
-        autoencoder = train_autoencoder(
-            root,
-            root / "vae",
-            steps=config.steps,
-            batch_size=config.batch_size,
-            learning_rate=config.lr,
-            seed=recipe.data.seed,
-            latent_channels=config.latent_channels,
-            width=config.width,
-        )
-    encode_latents(root, autoencoder)
-    norm = read_norm(root / ACTION_NORM)
-    return Codec(autoencoder=autoencoder, actions=norm)
-
-
-def dataset(recipe: Recipe, *, codec: Codec | None, senses: Collection[str] = ()) -> EpisodeDataset | SegmentDataset:
-    """The recipe's windows, normalised as `codec` says, or as the recipe's own `data` section where there is none;
-    with the senses that a model is told."""
-    if codec is None:
-        if senses:
-            raise ValueError(f"data of source 'lerobot' tell nothing of {list(senses)}; train a model without senses")
-        return segment_dataset(recipe)
-    return EpisodeDataset(
-        recipe.data.root,
-        window_frames=recipe.data.window_frames,
-        tasks=recipe.data.tasks,
-        seed=recipe.seed,
-        norm=codec.actions,
-        balance=True,
-        first_share=recipe.data.first_share,
-        senses=tuple(senses),
-    )
 
 
 def _run(

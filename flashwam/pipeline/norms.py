@@ -12,7 +12,7 @@ from flashwam.data.bad import BadFiles
 from flashwam.data.coverage import LEAST_SPAN, MOST_OUTSIDE, ControlFit, coverage, worst
 from flashwam.data.latents import ACTION_NORM
 from flashwam.data.quantiles import control_rows, norm_of
-from flashwam.recipe import DataConfig, Recipe
+from flashwam.recipe.sections import DataConfig, Recipe
 
 __all__ = ["NormChoice", "action_norm", "choose_norm", "refuse_other_norm", "say_norm"]
 

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Steps per stream and chunk as text, such as "1v/2a"."""
+
+from collections.abc import Mapping
+
+__all__ = ["nfe_text", "parse_nfe"]
+
+
+def parse_nfe(text: str, streams: tuple[str, ...] = ("video", "action")) -> dict[str, int] | None:
+    """ "1v/2a" -> {"video": 1, "action": 2} by the streams' first letters; "full" -> None, the teacher's own steps."""
+    if text == "full":
+        return None
+    initials = {name[0]: name for name in streams}
+    steps = {}
+    for part in text.split("/"):
+        if len(part) < 2 or part[-1] not in initials or not part[:-1].isdigit() or int(part[:-1]) < 1:
+            example = "/".join(f"1{letter}" for letter in initials)
+            raise ValueError(f"steps must read like {example!r} or 'full'; got {text!r}")
+        steps[initials[part[-1]]] = int(part[:-1])
+    if set(steps) != set(streams):
+        raise ValueError(f"steps must name every stream of {streams}; got {text!r}")
+    return steps
+
+
+def nfe_text(nfe: Mapping[str, int]) -> str:
+    """Stream name -> steps as `parse_nfe` reads them: "1v/2a"."""
+    return "/".join(f"{steps}{name[0]}" for name, steps in nfe.items())

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a recipe to a model: its data, what a run begins with, training and distillation.
+
+Imports everything but report, plan, demo and the commands.
+"""
+
+from flashwam.evaluation.local import evaluate
+from flashwam.pipeline.data import check, collect, dataset, prepare_data
+from flashwam.pipeline.sources import convert_raw as convert
+from flashwam.pipeline.training import distill, train
+
+__all__ = ["check", "collect", "convert", "dataset", "distill", "evaluate", "prepare_data", "train"]
