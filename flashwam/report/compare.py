@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.report.compare_page import compare_sections
-from flashwam.report.metrics import read_metrics
+from flashwam.report.metrics import has_metrics, read_metrics
 from flashwam.report.page import write_page
 from flashwam.report.results import Row, pool_evaluations, read_evaluations
+from flashwam.report.study import find_study
 from flashwam.report.verdict import cross_losses, full_teacher, verdict
 from flashwam.system.files import write_whole
 from flashwam.system.json_file import read_mapping
@@ -29,8 +30,9 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
     """Compares evaluated runs: writes `compare.json`, `compare.md`, PNG figures and `compare.html` into `out`.
 
     Args:
-        runs: Run folders with `evaluations/*.json`; the teacher's too, for the controls. `metrics.jsonl` is read where
-            a run has one, and `cross.json`, `latency.json` and `costs.json` in `out` where they were made.
+        runs: Run folders with `evaluations/*.json`, or studies of many (`flashwam.report.study`); the teacher's too,
+            for the controls. `metrics.jsonl` is read where a run has one, and `cross.json`, `latency.json` and
+            `costs.json` where they were made: in `out`, else in a study's `comparison`.
         out: Folder to write into; made if absent.
 
     Returns:
@@ -71,28 +73,36 @@ def gather(
         raise ValueError("nothing to compare; give at least one run folder")
     results = [result for run in runs for result in read_evaluations(run)]
     rows = measured_rows(results, out)
-    students = {row.run for row in rows if row.kind == "student"}
+    named = {folder: row.run for row in rows if row.kind == "student" for folder in row.folders}
     metrics: dict[str, list[list[dict[str, Any]]]] = {}
-    for run in map(user_path, runs):
-        name = str(next(r["run"] for r in results if r["folder"] == run))
-        name = name if name in students else f"{run.resolve().parent.name}/{name}"
-        if name in students and (run / "metrics.jsonl").is_file():
-            metrics.setdefault(name, []).append(read_metrics(run / "metrics.jsonl"))
-    cross = read_mapping(out / "cross.json", finite=False) if (out / "cross.json").is_file() else None
-    return rows, metrics, cross
+    for folder in dict.fromkeys(result["folder"] for result in results):
+        if folder in named and has_metrics(folder):
+            metrics.setdefault(named[folder], []).append(read_metrics(folder / "metrics.jsonl"))
+    studies = dict.fromkeys(find_study(result["folder"]) for result in results)
+    cross = _measured("cross.json", out, next(iter(studies)) if len(studies) == 1 else None)
+    return rows, metrics, cross or None
 
 
 def measured_rows(results: Sequence[Mapping[str, Any]], out: Path) -> list[Row]:
-    """Evaluations pooled, with `latency.json` and `costs.json` of `out` where they were made, in the order they are
-    shown."""
-    rows = pool_evaluations(results)
-    if (out / "latency.json").is_file():
-        timed = read_mapping(out / "latency.json", finite=False)
-        rows = [replace(row, latency=timed.get(f"{row.run} {row.steps_text}", row.latency)) for row in rows]
-    if (out / "costs.json").is_file():
-        costs = read_mapping(out / "costs.json", finite=False)
-        rows = [_with_cost(row, costs[row.run]) if row.run in costs else row for row in rows]
+    """Pools evaluations, in the order they are shown, with what was measured of whole models: latency and costs.
+
+    `latency.json` and `costs.json` are those of `out`, or, for a run of a study, of its `comparison`, where they were
+    made.
+    """
+    rows = []
+    for row in pool_evaluations(results):
+        study, run = find_study(row.folders[0]), row.run.rpartition("/")[2]
+        timed, costs = (_measured(name, out, study) for name in ("latency.json", "costs.json"))
+        row = replace(row, latency=timed.get(f"{run} {row.steps_text}", row.latency))
+        rows.append(_with_cost(row, costs[run]) if run in costs else row)
     return sorted(rows, key=_order)
+
+
+def _measured(name: str, out: Path, study: Path | None) -> dict[str, Any]:
+    """A table of whole models' measurements; empty where there is none."""
+    places = [out, *([] if study is None else [study / "comparison"])]
+    path = next((place / name for place in places if (place / name).is_file()), None)
+    return {} if path is None else read_mapping(path, finite=False)
 
 
 def _with_cost(row: Row, told: dict[str, Any]) -> Row:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flashwam.report.study import find_study, study_curves
 from flashwam.system.paths import user_path
 
-__all__ = ["find_metrics", "gradient_bins", "read_metrics", "series"]
+__all__ = ["find_metrics", "gradient_bins", "has_metrics", "read_metrics", "series"]
 
 
 def find_metrics(path: Path | str) -> Path:
-    """The `metrics.jsonl` of a run, from the run's folder or from anything inside it.
+    """Finds the `metrics.jsonl` of a run, from the run's folder, anything inside it, or its folder in a study.
 
     Raises:
         FileNotFoundError: where there is none.
@@ -23,17 +24,30 @@ def find_metrics(path: Path | str) -> Path:
     for folder in (start, *list(start.resolve().parents)[:3]):
         if (folder / "metrics.jsonl").is_file():
             return folder / "metrics.jsonl"
+    if _in_study(start) is not None:
+        return start / "metrics.jsonl"
     raise FileNotFoundError(
         f"no metrics.jsonl in {start} or the three folders above it; expected a run made by `flashwam distill`"
     )
 
 
+def has_metrics(run: Path) -> bool:
+    """Whether `read_metrics` finds the curves of a run, in its folder or in its study."""
+    return (run / "metrics.jsonl").is_file() or _in_study(run) is not None
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Every whole line of the file; a last line cut off by a kill is left out.
+    """Reads every whole line of the file; a last line cut off by a kill is left out.
+
+    Args:
+        path: The file; where there is none, and its folder is that of a run in a study, the study's curves are read.
 
     Raises:
+        FileNotFoundError: there is neither.
         ValueError: for a broken line that is not the last.
     """
+    if not path.is_file() and (rows := _in_study(path.parent)) is not None:
+        return rows
     lines = path.read_text(errors="replace").split("\n")
     rows = []
     for number, line in enumerate(lines, 1):
@@ -78,6 +92,11 @@ def gradient_bins(rows: Sequence[dict[str, Any]], stream: str) -> dict[str, Any]
             edges.append((k / count, (k + 1) / count))
             gradient.append(math.sqrt(power))
     return {"edges": edges, "gradient": gradient, "steps": steps} if edges else None
+
+
+def _in_study(run: Path) -> list[dict[str, Any]] | None:
+    study = find_study(run)
+    return None if study is None else study_curves(study).get(run)
 
 
 def _finite(value: Any) -> bool:

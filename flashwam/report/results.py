@@ -9,6 +9,7 @@ from typing import Any
 
 from flashwam.core.stats import wilson
 from flashwam.core.steps import nfe_text
+from flashwam.report.study import find_study, study_evaluations
 from flashwam.system.json_file import read_json
 from flashwam.system.paths import user_path
 
@@ -72,6 +73,7 @@ class Row:
         films: PNGs of real pictures above imagined ones, in closed loop.
         parameters: Part -> parameters that stay in the deployed model; empty where unknown.
         cost: Seconds that making it took: "training" its own, whatever came before by name; empty where unknown.
+        folders: Of the runs that were measured.
     """
 
     run: str
@@ -90,6 +92,7 @@ class Row:
     films: tuple[Path, ...] = ()
     parameters: Mapping[str, int] = field(default_factory=dict)
     cost: Mapping[str, float] = field(default_factory=dict)
+    folders: tuple[Path, ...] = ()
 
     @property
     def tasks(self) -> dict[str, Share]:
@@ -175,16 +178,25 @@ class Row:
 
 
 def read_evaluations(run: Path | str) -> list[dict[str, Any]]:
-    """Every `<run>/evaluations/*.json`, each with "folder" set to the run's folder.
+    """Reads a run's evaluations, or those of a study's runs; each has its run's folder as "folder", and its "file".
+
+    Args:
+        run: A folder with `evaluations/*.json`, a study's folder, or that of a run in one (`flashwam.report.study`).
 
     Raises:
         FileNotFoundError: where the folder or its evaluations are missing.
-        ValueError: for a file that is not an evaluation.
+        ValueError: for a file or a line that is not an evaluation.
     """
     folder = user_path(run)
+    files = sorted((folder / "evaluations").glob("*.json"))
+    study = None if files else find_study(folder)
+    if study is not None:
+        told = [(file, content) for file, content in study_evaluations(study) if file.is_relative_to(folder)]
+        if not told:
+            raise FileNotFoundError(f"{study} has no evaluations of a run {folder.relative_to(study)}")
+        return [_evaluation(file, content) for file, content in told]
     if not folder.is_dir():
         raise FileNotFoundError(f"no run folder {folder}; expected one made by `flashwam train` or `flashwam distill`")
-    files = sorted((folder / "evaluations").glob("*.json"))
     if not files:
         if not any((folder / name).exists() for name in ("recipe.yaml", "flashwam.json", "student", "teacher")):
             raise FileNotFoundError(
@@ -195,14 +207,18 @@ def read_evaluations(run: Path | str) -> list[dict[str, Any]]:
     found = []
     for file in files:
         try:
-            result = read_json(file, finite=False)
+            found.append(_evaluation(file, read_json(file, finite=False)))
         except ValueError as error:
             raise ValueError(f"{error}; delete it and evaluate again") from error
-        missing = [key for key in _REQUIRED if not isinstance(result, dict) or key not in result]
-        if missing:
-            raise ValueError(f"{file} is not an evaluation: it lacks {missing}")
-        found.append(result | {"folder": folder, "file": file})
     return found
+
+
+def _evaluation(file: Path, content: Any) -> dict[str, Any]:
+    missing = [key for key in _REQUIRED if not isinstance(content, Mapping) or key not in content]
+    if missing:
+        raise ValueError(f"{file} is not an evaluation: it lacks {missing}")
+    folder = file.parents[1] if file.parent.name == "evaluations" else file.parent
+    return {**content, "folder": folder, "file": file}
 
 
 def _kind(result: Mapping[str, Any]) -> str:
@@ -245,8 +261,9 @@ def _pooled(shares: Sequence[Share]) -> Share:
 def pool_evaluations(results: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Pools evaluations of one run, step, NFE and sampler over seeds, in the order of their first appearance.
 
-    Two folders whose runs share a name and a seed are told apart by the folders above them. Pictures that are named but
-    are not there any more, as in results that were kept without them, are counted in a warning and left out.
+    Folders whose runs share a name and a seed are told apart by the nearest of the folders above them that differ.
+    Pictures that are named but are not there any more, as in results that were kept without them, are counted in a
+    warning and left out.
     """
     gone = [r["file"] for r in results if any(r.get(kind) and _picture(r, kind) is None for kind in ("strip", "film"))]
     if gone:
@@ -254,12 +271,12 @@ def pool_evaluations(results: Sequence[Mapping[str, Any]]) -> list[Row]:
     clashes: dict[tuple[Any, ...], set[Path]] = {}
     for result in results:
         clashes.setdefault((*_key(result, str(result["run"])), result.get("seed")), set()).add(result["folder"])
-    ambiguous = {key[0] for key, folders in clashes.items() if len(folders) > 1}
+    above = _levels_apart(clashes)
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for result in results:
         run = str(result["run"])
-        if run in ambiguous:
-            run = f"{Path(result['folder']).resolve().parent.name}/{run}"
+        if run in above:
+            run = f"{Path(result['folder']).resolve().parents[above[run]].name}/{run}"
         groups.setdefault(_key(result, run), []).append(result)
     last: dict[str, int] = {}
     for run, _, _, step in groups:
@@ -281,9 +298,22 @@ def pool_evaluations(results: Sequence[Mapping[str, Any]]) -> list[Row]:
             strips=tuple(path for p in parts if (path := _picture(p, "strip")) is not None),
             films=tuple(path for p in parts if (path := _picture(p, "film")) is not None),
             parameters=next((p["parameters"] for p in parts if p.get("parameters")), {}),
+            folders=tuple(dict.fromkeys(part["folder"] for part in parts)),
         )
         for (run, nfe, sampler, step), parts in groups.items()
     ]
+
+
+def _levels_apart(clashes: Mapping[tuple[Any, ...], set[Path]]) -> dict[str, int]:
+    """Names of runs that lie in several folders -> how many folders up these have names of their own."""
+    apart: dict[str, int] = {}
+    for (run, *_), folders in clashes.items():
+        parents = [folder.resolve().parents for folder in folders]
+        levels = range(min(map(len, parents)))
+        if len(folders) > 1:
+            first = next((k for k in levels if len({above[k].name for above in parents}) == len(parents)), 0)
+            apart[run] = max(apart.get(run, 0), first)
+    return apart
 
 
 def _key(result: Mapping[str, Any], run: str) -> tuple[Any, ...]:
