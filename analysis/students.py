@@ -26,7 +26,6 @@ from typing import Any
 from benchmark import copy, restore, write_about
 
 from flashwam import pipeline
-from flashwam.auxiliary_evaluation import evaluate_with_auxiliary, latency_with_auxiliary, load_with_auxiliary
 from flashwam.demo.run import DEFAULT_FAMILY, PRESETS
 from flashwam.evaluation.local import evaluate, latency_label, latency_timers, load_policy, time_in_turns
 from flashwam.recipe.load import find_recipe, load_recipe
@@ -36,13 +35,14 @@ from flashwam.report.metrics import read_metrics, series
 from flashwam.report.results import pool_evaluations, read_evaluations
 from flashwam.report.routes import Order, write_routes
 from flashwam.sim.privileged import replay_episodes
+from flashwam.swiftvla.evaluation import evaluate_with_auxiliary, latency_with_auxiliary, load_with_auxiliary
+from flashwam.swiftvla.geometry import GeometryTransformer
+from flashwam.swiftvla.geometry_training import train_geometry
+from flashwam.swiftvla.streaming import StreamingGeometry
+from flashwam.swiftvla.streaming_tokens import StreamingTokens
+from flashwam.swiftvla.tokens import encode_tokens
 from flashwam.system.files import write_whole
 from flashwam.system.jobs import Job, run_jobs
-from flashwam.targets.geometry import GeometryTransformer
-from flashwam.targets.geometry_training import train_geometry
-from flashwam.targets.streaming import StreamingGeometry
-from flashwam.targets.streaming_tokens import StreamingTokens
-from flashwam.targets.tokens import encode_tokens
 from flashwam.wam.files import FAMILY_FILES, files_of
 
 TEACHER = "teacher"

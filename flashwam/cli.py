@@ -581,7 +581,7 @@ def _run_evaluate(arguments: argparse.Namespace) -> None:
     elif arguments.auxiliary:
         if arguments.plain_euler:
             arguments.parser.error("--plain-euler is for students; --auxiliary drives what was trained, unstripped")
-        from flashwam.auxiliary_evaluation import evaluate_with_auxiliary
+        from flashwam.swiftvla.evaluation import evaluate_with_auxiliary
 
         results = evaluate_with_auxiliary(
             arguments.checkpoint, nfe=tuple(arguments.nfe or ("full",)), **common, **_trust(arguments)

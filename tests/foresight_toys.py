@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flashwam.core.batch import Batch
 from flashwam.data.pictures import PictureDecoder
-from flashwam.targets.providers import TargetProvider
+from flashwam.foresight.providers import TargetProvider
 from flashwam.wam import WorldActionModel
 
 SPREAD = {"observation": 0.6, "noise": 0.8}

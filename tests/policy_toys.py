@@ -9,8 +9,8 @@ from torch import Tensor
 from flashwam.core.batch import Batch
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.streams import StreamSpec
-from flashwam.policies.fusion import FusionPolicy
-from flashwam.policies.privileged import Modality, PrivilegedPolicy
+from flashwam.swiftvla.policy import FusionPolicy
+from flashwam.swiftvla.training_policy import Modality, PrivilegedPolicy
 
 FRAMES, EACH, ACTIONS, TEXT, STATE = 3, 2, 4, 8, 4
 LATENT = (3, 8, 8)

@@ -20,11 +20,11 @@ from flashwam.data.pictures import FramePictures
 from flashwam.distillation.methods import make_method
 from flashwam.distillation.trainer import train
 from flashwam.evaluation.local import load_policy
-from flashwam.policies.foresight import ForesightPolicy
+from flashwam.foresight.policy import ForesightPolicy
+from flashwam.foresight.scene import SceneEncoder
 from flashwam.recipe.sections import LoopConfig
 from flashwam.serve.policy import load_served
 from flashwam.student import load_wam, save_wam
-from flashwam.targets.scene import SceneEncoder
 
 SIZES = {
     "text_width": 32,

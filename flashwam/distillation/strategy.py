@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from flashwam.recipe.sections import LoopConfig
 
-__all__ = ["Strategy", "make_strategy"]
+__all__ = ["MakeOptimizer", "Strategy"]
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -144,19 +144,6 @@ class Strategy:
 
     def _common(self) -> dict[str, Any]:
         return {"gradient_accumulation_steps": self.loop.accumulation, "mixed_precision": self.loop.precision}
-
-
-def make_strategy(loop: LoopConfig) -> Strategy:
-    """The strategy that a recipe names."""
-    if loop.strategy == "fsdp":
-        from flashwam.distillation.fsdp import FullyShardedStrategy
-
-        return FullyShardedStrategy(loop)
-    if loop.strategy in ("zero2", "zero3"):
-        from flashwam.distillation.zero import ZeroStrategy
-
-        return ZeroStrategy(loop)
-    return Strategy(loop)
 
 
 def _check_moments(name: str, shape: torch.Size, moments: Mapping[str, Tensor]) -> None:

@@ -26,7 +26,7 @@ from flashwam.distillation.prefetch import read_ahead
 from flashwam.distillation.roles import relative_distance
 from flashwam.distillation.setup import Source
 from flashwam.distillation.stopping import Stopped, StopSignals
-from flashwam.distillation.strategy import make_strategy
+from flashwam.distillation.strategies import make_strategy
 from flashwam.recipe.sections import LoopConfig
 from flashwam.student import read_info, save_wam
 from flashwam.system.files import clear_leftovers, only_writer, whole_folder

@@ -30,6 +30,8 @@ __all__ = [
 
 OLD_PATHS = {
     "flashwam.data.pictures:FramePictures": "frames",
+    "flashwam.distillation.methods.foresight:Foresight": "foresight",
+    "flashwam.distillation.methods.masked_reconstruction:MaskedReconstruction": "masked_reconstruction",
     "flashwam.policies.foresight:ForesightPolicy": "foresight",
     "flashwam.policies.fusion:FusionPolicy": "fusion",
     "flashwam.policies.smolvla:SmolVLA": "smolvla",

@@ -5,9 +5,9 @@ __all__ = ["FAMILIES"]
 
 FAMILIES = {
     "cogvideox": "flashwam.wam.cogvideox:CogVideoX",
-    "foresight": "flashwam.policies.foresight:ForesightPolicy",
-    "fusion": "flashwam.policies.fusion:FusionPolicy",
+    "foresight": "flashwam.foresight.policy:ForesightPolicy",
+    "fusion": "flashwam.swiftvla.policy:FusionPolicy",
     "lingbot_va": "flashwam.wam.lingbot_va:LingBotVA",
-    "smolvla": "flashwam.policies.smolvla:SmolVLA",
+    "smolvla": "flashwam.swiftvla.smolvla:SmolVLA",
 }
 """Family -> import path of its class; "package.module:Class" works as a family's name too."""

@@ -10,8 +10,8 @@ from tiny_models import tiny_codec, tiny_joint_wam, tiny_wam
 from torch import nn
 
 from flashwam.data.pictures import FramePictures
-from flashwam.policies.foresight import ForesightPolicy
-from flashwam.targets.scene import SceneEncoder
+from flashwam.foresight.policy import ForesightPolicy
+from flashwam.foresight.scene import SceneEncoder
 from flashwam.wam import WorldActionModel
 
 

@@ -4,8 +4,8 @@ import torch
 
 from flashwam.sim.collect import collect
 from flashwam.sim.privileged import replay_episodes
-from flashwam.targets.geometry import GeometryConfig
-from flashwam.targets.geometry_training import GeometryReader, _Episodes, train_geometry
+from flashwam.swiftvla.geometry import GeometryConfig
+from flashwam.swiftvla.geometry_training import GeometryReader, _Episodes, train_geometry
 
 pytestmark = pytest.mark.usefixtures("simulator")
 CONFIG = GeometryConfig(size=64, patch=16, width=16, depth=1, heads=2, registers=0)

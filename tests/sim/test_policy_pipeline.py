@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from flashwam import pipeline
-from flashwam.auxiliary_evaluation import evaluate_with_auxiliary, load_with_auxiliary
 from flashwam.data.episodes import read_frames, video_path
 from flashwam.data.privileged import privileged_path
 from flashwam.evaluation.local import evaluate
-from flashwam.policies.fusion import FusionPolicy
 from flashwam.recipe.load import load_recipe
 from flashwam.student import load_wam
-from flashwam.targets.tokens import TokenStore, token_path
+from flashwam.swiftvla.evaluation import evaluate_with_auxiliary, load_with_auxiliary
+from flashwam.swiftvla.policy import FusionPolicy
+from flashwam.swiftvla.tokens import TokenStore, token_path
 
 pytestmark = pytest.mark.usefixtures("simulator")
 TASK = "faucet-turn"

@@ -10,8 +10,6 @@ from flashwam.distillation.adapters import STUDENT, Adapters
 from flashwam.distillation.methods.base import Method, MethodOutput, NonFiniteError, StreamTerm
 from flashwam.distillation.methods.consistency import ConsistencyDistillation
 from flashwam.distillation.methods.flow_matching import FlowMatching
-from flashwam.distillation.methods.foresight import Foresight
-from flashwam.distillation.methods.masked_reconstruction import MaskedReconstruction
 from flashwam.distillation.methods.on_policy import OnPolicy
 from flashwam.recipe.sections import LoopConfig
 from flashwam.system.imports import find_class
@@ -21,8 +19,6 @@ __all__ = [
     "METHODS",
     "ConsistencyDistillation",
     "FlowMatching",
-    "Foresight",
-    "MaskedReconstruction",
     "Method",
     "MethodOutput",
     "NonFiniteError",
@@ -32,13 +28,14 @@ __all__ = [
     "make_method",
 ]
 
-METHODS: dict[str, type[Method]] = {
+METHODS: dict[str, type[Method] | str] = {
     "flow_matching": FlowMatching,
     "consistency": ConsistencyDistillation,
     "on_policy": OnPolicy,
-    "foresight": Foresight,
-    "masked_reconstruction": MaskedReconstruction,
+    "foresight": "flashwam.foresight.method:Foresight",
+    "masked_reconstruction": "flashwam.swiftvla.method:MaskedReconstruction",
 }
+"""Short name -> class, or the import path of one that stands above the engine and is imported when it is asked for."""
 
 
 def find_method(name: str) -> type[Method]:

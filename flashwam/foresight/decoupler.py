@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From one look into a video model to what a vision model would see in the video it is about to draw.
+
+S-VAM (arXiv 2603.16195), section 3.2: one network per vision model, all alike.
+Letters: B samples, C channels of features, D width, T channels of targets, F latent frames, h and w of the grid.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from flashwam.foresight.layers import Attention, feed_forward, initialise
+
+__all__ = ["Decoupler"]
+
+
+class DecouplerBlock(nn.Module):
+    """Attention over the places of each frame, then over the frames of each place, each with a feed-forward.
+
+    Args:
+        width: D.
+        heads: Attention heads.
+        dropout: In attention and after the feed-forwards.
+    """
+
+    def __init__(self, width: int, heads: int, *, dropout: float) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(4))
+        self.attention = nn.ModuleList(Attention(width, heads, dropout=dropout) for _ in range(2))
+        self.feed_forward = nn.ModuleList(feed_forward(width, dropout=dropout) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, F, S, D] -> the same, S = h w."""
+        batch, frames, places, _ = x.shape
+        x = self._half(0, x.flatten(0, 1)).unflatten(0, (batch, frames))
+        x = self._half(1, x.transpose(1, 2).flatten(0, 1)).unflatten(0, (batch, places))
+        return x.transpose(1, 2)
+
+    def _half(self, which: int, x: Tensor) -> Tensor:
+        x = x + self.attention[which](self.norms[2 * which](x))
+        return x + self.feed_forward[which](self.norms[2 * which + 1](x))
+
+
+class Decoupler(nn.Module):
+    """Predicts one vision model's standardised features of every latent frame of a chunk.
+
+    The reference, those of the frame the chunk is drawn from, is projected and added to the video model's features.
+
+    Args:
+        features: C.
+        targets: T.
+        width: D.
+        blocks: Pairs of spatial and temporal layers.
+        heads: Attention heads.
+        dropout: In attention and after the feed-forwards.
+        positions: (F, h, w) for a learned embedding of every place; None for none, as published, where the features
+            themselves have to say where they are.
+
+    Attributes:
+        mean, std: [T], statistics of the vision model's features, by which targets and reference are standardised.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        features: int,
+        targets: int,
+        *,
+        width: int = 1024,
+        blocks: int = 4,
+        heads: int = 8,
+        dropout: float = 0.1,
+        positions: tuple[int, int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.reference = nn.Linear(targets, features)
+        self.norm_in = nn.LayerNorm(features)
+        self.proj_in = nn.Linear(features, width)
+        self.positions = nn.Parameter(torch.zeros(1, width, *positions)) if positions is not None else None
+        self.blocks = nn.ModuleList(DecouplerBlock(width, heads, dropout=dropout) for _ in range(blocks))
+        self.norm_out = nn.LayerNorm(width)
+        self.proj_out = nn.Linear(width, targets)
+        initialise(self)
+        if self.positions is not None:
+            nn.init.normal_(self.positions, std=0.02)
+        self.register_buffer("mean", torch.zeros(targets))
+        self.register_buffer("std", torch.ones(targets))
+
+    def standardise(self, seen: Tensor) -> Tensor:
+        """The vision model's own features [B, T, ...] as targets or reference, float32."""
+        shape = (1, -1, *(1,) * (seen.ndim - 2))
+        return (seen.float() - self.mean.reshape(shape)) / self.std.reshape(shape)
+
+    def forward(self, features: Tensor, reference: Tensor) -> Tensor:
+        """Predicts.
+
+        Args:
+            features: [B, C, F, h, w].
+            reference: Standardised, [B, T, h, w].
+
+        Returns:
+            Standardised, [B, T, F, h, w].
+        """
+        grid = features.shape[2:]
+        x = features.movedim(1, -1) + self.reference(reference.movedim(1, -1))[:, None]
+        x = self.proj_in(self.norm_in(x))
+        if self.positions is not None:
+            x = x + self.positions.movedim(1, -1)
+        x = x.flatten(2, 3)
+        for block in self.blocks:
+            x = block(x)
+        return self.proj_out(self.norm_out(x)).unflatten(2, grid[1:]).movedim(-1, 1)

@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: Apache-2.0
+"""S-VAM (arXiv 2603.16195): many steps of a video distilled into one look, in the space of vision models.
+
+Stage "decouplers": features of one look at a noise are drawn to what vision models see in the video that the teacher
+draws from that very noise in all its steps. Stage "expert": a small diffusion policy acts on the look, everything
+before it frozen. One run is one stage; the second starts from the first's result (`distill.init`).
+Letters: B samples, C channels, T channels of a vision model, F latent frames, h and w of the grid.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from flashwam.core.batch import Batch
+from flashwam.core.edm import EDMSchedule
+from flashwam.core.losses import flow_matching_loss
+from flashwam.core.noise import add_noise, append_dims
+from flashwam.core.streams import StreamSpec
+from flashwam.data.codec import CODEC_FILE, Codec
+from flashwam.data.pictures import FramePictures, PictureDecoder
+from flashwam.distillation.draws import Draws
+from flashwam.distillation.methods.base import (
+    Method,
+    MethodOutput,
+    StreamTerm,
+    start_states,
+    training_levels,
+)
+from flashwam.distillation.setup import Setup, Source
+from flashwam.foresight.looks import LOOK, LookSource
+from flashwam.foresight.policy import ForesightPolicy
+from flashwam.foresight.providers import align_frames, find_provider
+from flashwam.foresight.rollouts import Future, RolloutStore, TeacherFuture, TrueFuture
+from flashwam.foresight.source import FutureSource, Target
+from flashwam.sampling import StreamSampler, samplers_for
+from flashwam.student import INFO_FILE, read_info, read_streams
+from flashwam.system.json_file import read_mapping
+from flashwam.system.paths import user_path
+from flashwam.wam.base import WorldActionModel
+from flashwam.wam.files import all_files
+
+__all__ = ["Foresight"]
+
+logger = logging.getLogger(__name__)
+
+_TARGETS = ("same_seed", "unpaired", "ground_truth")
+
+
+class Foresight(Method):
+    """Both stages of S-VAM after the world-action model itself is trained.
+
+    Args:
+        streams: See `Method`. The video is looked at and has no loss; of the actions, schedule and weight are used.
+        student: A `ForesightPolicy`; `make_student` builds it around the teacher.
+        teacher: The frozen world-action model.
+        keep_target: See `Method`.
+        stage: "decouplers" or "expert".
+        targets: "same_seed" for the teacher's draws from the noise that is looked at; "unpaired" for its draws from
+            another noise; "ground_truth" for the recorded future.
+        actions: "demonstrations", or "teacher" for the teacher's own, drawn from the noise that is looked at.
+        policy: Keywords of `ForesightPolicy`; in stage "expert" only what the decouplers leave open.
+        providers: Name -> provider's `name` (see `flashwam.foresight.providers.PROVIDERS`) and options.
+        weights: Provider -> weight of its loss; 1 where absent.
+        align: Which picture of a latent frame counts where an autoencoder makes several: "last", or the "mean".
+        pictures: Checkpoint whose ``vae/`` decodes what the teacher draws; the teacher's own folder if None.
+        draws: Noises and levels of the actions that are learnt from one look, which costs more than the expert does.
+        looks: Windows that are looked at once, before stage "expert" begins, each at one noise, and learnt from again
+            and again; None for a fresh look at every step.
+        pool: Windows that rollouts are drawn for.
+        rollout_batch: Windows drawn at once.
+        teacher_streams: How the teacher is sampled (stream -> plain values of a `StreamSpec`), where its folder does
+            not say.
+
+    Raises:
+        ValueError: an option is out of range, or the student is no foresight policy.
+    """
+
+    result = "teacher"
+    trains_probes = True
+    builds_student = True
+
+    def __init__(
+        self,
+        streams: Mapping[str, StreamSpec],
+        student: WorldActionModel,
+        *,
+        teacher: WorldActionModel | None = None,
+        keep_target: bool = False,
+        stage: Literal["decouplers", "expert"] = "decouplers",
+        targets: Literal["same_seed", "unpaired", "ground_truth"] = "same_seed",
+        actions: Literal["demonstrations", "teacher"] = "demonstrations",
+        policy: Mapping[str, Any] | None = None,
+        providers: Mapping[str, Mapping[str, Any]] | None = None,
+        weights: Mapping[str, float] | None = None,
+        align: Literal["last", "mean"] = "last",
+        pictures: str | None = None,
+        draws: int = 1,
+        looks: int | None = None,
+        pool: int = 512,
+        rollout_batch: int = 16,
+        teacher_streams: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        for key, value, known in (
+            ("stage", stage, ("decouplers", "expert")),
+            ("targets", targets, _TARGETS),
+            ("actions", actions, ("demonstrations", "teacher")),
+            ("align", align, ("last", "mean")),
+        ):
+            if value not in known:
+                raise ValueError(f"{key} must be one of {known}; got {value!r}")
+        if not isinstance(student, ForesightPolicy) or student.trained != stage:
+            raise ValueError(f"stage {stage!r} trains a foresight policy's {stage}; got {type(student).__name__}")
+        unknown = sorted(set(weights or {}) - set(student.providers))
+        if unknown:
+            raise ValueError(f"weights name {unknown}; the providers are {sorted(student.providers)}")
+        if looks is not None and (looks < 1 or stage != "expert"):
+            raise ValueError(f"looks must be at least 1, in stage expert; got {looks} in stage {stage}")
+        if draws < 1:
+            raise ValueError(f"draws must be at least 1, the noises learnt from one look; got {draws}")
+        if actions == "teacher" and targets == "ground_truth":
+            raise ValueError("a recorded future has no actions of the teacher's: use targets same_seed or unpaired")
+        schedule, expert = streams["action"].schedule, student.expert
+        if isinstance(schedule, EDMSchedule) and schedule.sigma_data != expert.sigma_data:
+            raise ValueError(
+                f"the schedule's sigma_data is {schedule.sigma_data}, the expert's {expert.sigma_data}: give both the "
+                "same, as without policy.expert.sigma_data"
+            )
+        super().__init__(streams, student, teacher=teacher, keep_target=keep_target)
+        self.stage, self.targets, self.actions = stage, targets, actions
+        self.weights = {name: float((weights or {}).get(name, 1.0)) for name in student.providers}
+        self.draws, self.looks = draws, looks
+        self.align, self.pool, self.rollout_batch = align, pool, rollout_batch
+        self.teacher_streams = teacher_streams
+        self._levels = schedule.training_grid().float(), schedule.training_weights().float()
+
+    @classmethod
+    def needs_records(cls, options: Mapping[str, Any], data: Path) -> bool:
+        """See `Method.needs_records`: as its vision models do, which stage "decouplers" builds."""
+        if options.get("stage", "decouplers") != "decouplers":
+            return False
+        providers = (options.get("providers") or {}).values()
+        return any(find_provider(str(given.get("name"))).needs_records(given) for given in providers)
+
+    @classmethod
+    def make_student(
+        cls,
+        load: Callable[[], WorldActionModel],
+        *,
+        teacher: WorldActionModel,
+        options: Mapping[str, Any],
+        setup: Setup,
+    ) -> WorldActionModel:
+        """See `Method.make_student`: a fresh policy around the teacher itself, or decouplers that are there already."""
+        stage, policy = options.get("stage", "decouplers"), dict(options.get("policy") or {})
+        schedule = setup.streams["action"].schedule
+        if isinstance(schedule, EDMSchedule):
+            known = {"sigma_data": schedule.sigma_data, "s_range": [schedule.s_min, schedule.s_max]}
+            policy["expert"] = {**known, **(policy.get("expert") or {})}
+        if setup.init is not None:
+            made = load()
+            if not isinstance(made, ForesightPolicy):
+                raise ValueError(f"distill.init must be a foresight policy; {setup.init} holds a {type(made).__name__}")
+            return made.rebuilt(trained=stage, **policy)
+        if stage == "expert":
+            raise ValueError("stage expert needs distill.init: the result of a run with stage decouplers")
+        chosen = options.get("providers") or {}
+        if not chosen:
+            raise ValueError(
+                "providers is empty: name at least one, such as {semantic: {name: scene, labels: colours}}"
+            )
+        providers = {}
+        for name, given in chosen.items():
+            own = {key: value for key, value in given.items() if key != "name"}
+            providers[name] = find_provider(str(given.get("name"))).build(own, root=setup.data, seed=setup.seed)
+        folder = setup.teacher if options.get("pictures") is None else user_path(options["pictures"])
+        decoder, text_width = _pictures(folder)
+        policy.setdefault("text_width", text_width if text_width is not None else teacher.text_shape[1])
+        if policy["text_width"] is None:
+            raise ValueError("policy.text_width is missing, and the teacher does not tell it (4096 for T5-XXL)")
+        for name, provider in providers.items():
+            logger.info("%s is what %s sees", name, provider.describe())
+        return ForesightPolicy(teacher, providers, decoder, trained=stage, **policy)
+
+    def source(self, source: Source, setup: Setup) -> Source:
+        """See `Method.source`: the teacher's rollouts, and in stage "decouplers" what vision models see in them."""
+        # Nothing is placed yet, and every process of a machine has a device of its own.
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+        if self.stage == "decouplers" or self.actions == "teacher":
+            source = self._with_futures(source, setup, device)
+        if self.looks is None:
+            return source
+        model = self.roles.model.to(device)
+
+        @torch.no_grad()
+        def look(batch: Batch, numbers: Sequence[int]) -> dict[str, torch.Tensor]:
+            batch = self.seen_by_model(batch.to(device))
+            draws = Draws(seed=setup.seed, step=0, positions=[("look", n) for n in numbers], device=device)
+            return model.looked(batch.history, self.context(batch, draws))
+
+        return LookSource(source, look, pool=self.looks, seed=setup.seed)
+
+    def _with_futures(self, source: Source, setup: Setup, device: str) -> Source:
+        model = self.roles.model.to(device)
+        self.roles.teacher.to(device)
+        future: Future = TrueFuture()
+        if self.targets != "ground_truth":
+            future = TeacherFuture(self.roles.teacher, self._teacher_samplers(setup.teacher))
+        store = RolloutStore(
+            (setup.kept or setup.data) / "rollouts", future, model.decoder, batch_size=self.rollout_batch
+        )
+        made = FutureSource(
+            source,
+            store,
+            pool=self.pool,
+            seed=setup.seed,
+            targets={name: self._target(name) for name in self.weights} if self.stage == "decouplers" else {},
+            actions=self.actions == "teacher",
+        )
+        for name, (mean, std) in made.statistics.items():
+            for role in (model, self.roles.target):
+                if role is not None:
+                    role.decouplers[name].mean.copy_(mean)
+                    role.decouplers[name].std.copy_(std)
+        return made
+
+    def context(self, batch: Batch, draws: Draws) -> dict[str, Any]:
+        """See `Method.context`; what is looked at is what the rollout was drawn from, where there is one to match, and
+        nothing is looked at anew where a look was made before."""
+        looked = {name.removeprefix(LOOK): x for name, x in batch.extra.items() if name.startswith(LOOK)}
+        if looked:
+            return {"text": batch.text, "looked": looked}
+        context = super().context(batch, draws)
+        if self.targets == "same_seed" and "noise/video" in batch.extra:
+            context["noise"] = {
+                name: add_noise(x, batch.extra[f"noise/{name}"], context["noise_sigma"][name])
+                for name, x in batch.clean.items()
+            }
+        return context
+
+    def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
+        """See `Method.loss`."""
+        batch = self.seen_by_model(batch)
+        terms = self._foresight_terms(batch, draws) if self.stage == "decouplers" else self._action_term(batch, draws)
+        self.check_finite(terms, batch)
+        weights = self.weights if self.stage == "decouplers" else {name: self.streams[name].weight for name in terms}
+        total = torch.stack([weights[name] * term.loss.mean() for name, term in terms.items()]).sum()
+        return MethodOutput(loss=total, terms=terms)
+
+    def _foresight_terms(self, batch: Batch, draws: Draws) -> dict[str, StreamTerm]:
+        """Squared error of every standardised channel, by provider."""
+        model = self.roles.model
+        predicted = self.roles.student({}, {}, batch.history, self.context(batch, draws))
+        terms = {}
+        for name in self.weights:
+            target = model.decouplers[name].standardise(batch.extra[f"target/{name}"])
+            elements = (predicted[name].float() - target) ** 2
+            level = torch.ones(batch.size, batch.frames, device=elements.device)
+            terms[name] = StreamTerm.of(
+                elements, batch.loss_mask("video"), sigma=level, gradient_scale=level, velocity=predicted[name]
+            )
+        return terms
+
+    def _action_term(self, batch: Batch, draws: Draws) -> dict[str, StreamTerm]:
+        """Flow matching of the actions, weighted as their schedule says."""
+        context = self.context(batch, draws)
+        states, levels, weights, targets = [], [], [], []
+        for time in range(self.draws):
+            own = draws.again(time)
+            index = training_levels(self.roles.model, batch, own, self.streams)["action"]
+            grid, weight = (table.to(index.device)[index] for table in self._levels)
+            noisy, sigma, noise = start_states(batch, dict.fromkeys(batch.clean, grid), own)
+            states.append(noisy["action"])
+            levels.append(sigma["action"])
+            weights.append(weight)
+            targets.append(noise["action"])
+        sigma, weight = torch.cat(levels), torch.cat(weights)
+        velocity = self.roles.student({"action": torch.cat(states)}, {"action": sigma}, batch.history, context)[
+            "action"
+        ]
+        clean, mask = (torch.cat([x] * self.draws) for x in (batch.clean["action"], batch.loss_mask("action")))
+        elements = flow_matching_loss(velocity, clean, torch.cat(targets)) * append_dims(weight, velocity)
+        term = StreamTerm.of(elements, mask, sigma=sigma, gradient_scale=weight, velocity=velocity)
+        return {"action": term}
+
+    def _target(self, name: str) -> Target:
+        model = self.roles.model
+        grid = "x".join(map(str, model.grid))
+        return Target(
+            fingerprint=f"{model.providers[name].fingerprint()}_{grid}_{self.align}",
+            extract=lambda pictures, frames: align_frames(model.seen(name, pictures), frames, self.align),
+        )
+
+    def _teacher_samplers(self, folder: Path | None) -> dict[str, StreamSampler]:
+        configs, kind = self.teacher_streams, "teacher"
+        if configs is None:
+            if folder is None or not (folder / INFO_FILE).is_file():
+                raise ValueError(f"{folder} does not say how the teacher is sampled: give teacher_streams")
+            told, path = read_info(folder), folder / INFO_FILE
+            kind = told.get("kind")
+            specs = read_streams(told.get("streams") or {}, path)
+        else:
+            specs = {name: StreamSpec.from_config(name, config) for name, config in configs.items()}
+        steps = None if kind == "teacher" else {name: spec.steps for name, spec in specs.items()}
+        return samplers_for(specs, steps=steps, teacher=kind == "teacher")
+
+
+def _pictures(folder: Path | None) -> tuple[PictureDecoder, int | None]:
+    """What decodes a teacher's latents, and the width of its text embedding, where the folder tells.
+
+    Raises:
+        ValueError: there is no decoder, or nobody knows it.
+    """
+    path = None if folder is None else folder / CODEC_FILE
+    if path is not None and path.is_file() and "family" not in read_mapping(path):
+        codec = Codec.load(folder)
+        return FramePictures(codec.autoencoder), codec.text("").shape[-1]
+    config = None if folder is None else folder / "vae" / "config.json"
+    if config is None or not config.is_file():
+        raise ValueError(f"{folder} has no vae/ to decode what the teacher draws: give pictures, a folder that has one")
+    name = str(read_mapping(config).get("_class_name"))
+    for files in all_files():
+        if files.encodes(name):
+            return files.picture_decoder(folder), None
+    raise ValueError(f"no model family knows the autoencoder {name!r} of {folder}")

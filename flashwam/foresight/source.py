@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training samples whose future was drawn by a teacher from a known seed, with what vision models see in it.
+
+Letters: B samples, C channels, F latent frames, H and W the rest of a stream's tokens, T channels of a vision model, h
+and w of the grid.
+"""
+
+import fcntl
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor
+from tqdm import tqdm
+
+from flashwam.core.batch import Batch
+from flashwam.foresight.rollouts import RolloutStore, seeded_noise
+from flashwam.system.files import write_whole
+from flashwam.system.tensor_file import load_tensors
+
+__all__ = ["FutureSource", "Target", "Windows", "pool_number"]
+
+logger = logging.getLogger(__name__)
+
+_LEAST_STD = 1e-4
+
+
+class Windows(Protocol):
+    """What gives training samples by draw number, see `flashwam.distillation.trainer.Source`."""
+
+    def batch(self, indices: list[int]) -> Batch:
+        """The samples of these draws."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One vision model's view of drawn videos.
+
+    Args:
+        fingerprint: Of the model and of how its view is brought to the grid.
+        extract: Pictures uint8 [n, P, height, width, 3] of F latent frames -> [n, T, F, h, w].
+    """
+
+    fingerprint: str
+    extract: Callable[[Tensor, int], Tensor]
+
+
+class FutureSource:
+    """Windows of a pool, each with one rollout; draw i takes one of them as (seed, i) says.
+
+    Batches carry in `extra` "noise/<stream>" [B, C, F, H, W], what the rollout was drawn from, and per target
+    "target/<name>" [B, T, F, h, w], as the vision model gives it.
+
+    Args:
+        source: Where windows come from; the pool is its draws 0, 1, ...
+        store: Where rollouts are kept.
+        pool: How many windows.
+        seed: Of the pool's noise and of the draws from it.
+        targets: Name -> vision model.
+        actions: Whether the teacher's own actions take the place of the demonstrated ones.
+        progress: Show progress bars.
+
+    Attributes:
+        statistics: Target -> mean and standard deviation per channel, [T] each, over the frames that have a loss.
+    """
+
+    def __init__(
+        self,
+        source: Windows,
+        store: RolloutStore,
+        *,
+        pool: int,
+        seed: int,
+        targets: Mapping[str, Target],
+        actions: bool = False,
+        progress: bool = True,
+    ) -> None:
+        if pool < 1:
+            raise ValueError(f"a pool needs at least 1 window; got {pool}")
+        self._source, self._store, self._seed, self._actions = source, store, seed, actions
+        self.prefetch = getattr(source, "prefetch", 0)
+        self._seeds = [_seed_of(seed, number) for number in range(pool)]
+        self._folders = {name: store.folder / f"target_{target.fingerprint}" for name, target in targets.items()}
+        with _alone(store.folder):
+            size = store.batch_size
+            groups = [list(range(pool))[begin : begin + size] for begin in range(0, pool, size)]
+            windows = [(source.batch(group), [self._seeds[number] for number in group]) for group in groups]
+            self._keys = store.complete(windows, progress=progress)
+            counted = torch.cat([batch.loss_mask("video").any(1).flatten(1) for batch, _ in windows])
+            self.statistics = {
+                name: self._complete(name, target, counted, progress=progress) for name, target in targets.items()
+            }
+
+    def batch(self, indices: list[int]) -> Batch:
+        """See `flashwam.distillation.trainer.Source`."""
+        numbers = [pool_number(self._seed, i, len(self._seeds)) for i in indices]
+        batch = self._source.batch(numbers)
+        rollouts = [self._store.read(self._keys[number]) for number in numbers]
+        noise = [seeded_noise(r.seed, {name: x[0] for name, x in batch.clean.items()}) for r in rollouts]
+        extra = {f"noise/{name}": torch.stack([one[name] for one in noise]) for name in batch.clean}
+        for name in self._folders:
+            extra[f"target/{name}"] = torch.stack([self._target(name, self._keys[n]) for n in numbers])
+        clean = dict(batch.clean)
+        if self._actions:
+            drawn = torch.stack([r.drawn["action"] for r in rollouts])
+            # Slots that nobody acts in stay what they are.
+            clean["action"] = torch.where(batch.loss_mask("action"), drawn, clean["action"])
+        return replace(batch, clean=clean, extra=extra)
+
+    def describe(self, index: int) -> str:
+        """Says which window a draw of the underlying source is, for error messages."""
+        told: Any = getattr(self._source, "describe", str)
+        return str(told(index))
+
+    def _target(self, name: str, key: str) -> Tensor:
+        return load_tensors(self._folders[name] / f"{key}.safetensors")["seen"].float()
+
+    def _complete(self, name: str, target: Target, counted: Tensor, *, progress: bool) -> tuple[Tensor, Tensor]:
+        """Makes the missing targets; mean and standard deviation over all, which are kept beside them."""
+        folder = self._folders[name]
+        missing = [key for key in self._keys if not (folder / f"{key}.safetensors").is_file()]
+        for key in tqdm(missing, desc=f"targets {name}", unit="window", disable=not progress):
+            rollout = self._store.read(key)
+            seen = target.extract(rollout.video[None], rollout.drawn["video"].shape[1])[0]
+            write_whole(folder / f"{key}.safetensors", save({"seen": seen.half().contiguous().cpu()}))
+        path = folder / f"statistics_{_pool_hash(self._keys)}.safetensors"
+        if not path.is_file():
+            write_whole(path, save(self._measure(name, counted)))
+        held = load_tensors(path)
+        return held["mean"], held["std"]
+
+    def _measure(self, name: str, counted: Tensor) -> dict[str, Tensor]:
+        total = square = count = 0
+        for key, frames in zip(self._keys, counted, strict=True):
+            seen = self._target(name, key)[:, frames].double().flatten(1)
+            total, square, count = total + seen.sum(1), square + (seen**2).sum(1), count + seen.shape[1]
+        mean = total / count
+        std = (square / count - mean**2).clamp(min=_LEAST_STD**2).sqrt()
+        return {"mean": mean.float(), "std": std.float()}
+
+
+def pool_number(seed: int, index: int, pool: int) -> int:
+    """Which window of a pool a draw takes."""
+    return int(np.random.Generator(np.random.Philox(key=[seed, index])).integers(pool))
+
+
+def _seed_of(seed: int, number: int) -> int:
+    digest = hashlib.blake2b(f"rollout {seed} {number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _pool_hash(keys: Sequence[str]) -> str:
+    return hashlib.sha256("".join(keys).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Lets one process at a time fill a folder; those that wait find it full."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drives a policy of masked reconstruction unstripped, with the modality that its training had beside the pictures."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from flashwam.evaluation.local import LATENCY_CHUNKS, Policy, chunk_latency, described, load_policy
+from flashwam.evaluation.record import drive_tasks, measure_once, measurement
+from flashwam.sampling import StreamSampler
+from flashwam.sim.closed_loop import LocalPolicy, drive
+from flashwam.swiftvla.accompanied import AccompaniedPolicy
+from flashwam.swiftvla.sense import StreamedSense
+from flashwam.swiftvla.streaming_tokens import StreamingTokens
+from flashwam.swiftvla.training_policy import PrivilegedPolicy
+from flashwam.system.paths import user_path
+
+__all__ = ["evaluate_with_auxiliary", "latency_with_auxiliary", "load_with_auxiliary"]
+
+
+def load_with_auxiliary(folder: str | Path, *, capacity: int = 6, trust: bool = False) -> tuple[Policy, StreamedSense]:
+    """A policy that `masked_reconstruction` trained, with its modality, and what senses that.
+
+    Args:
+        folder: The policy's or its run's.
+        capacity: Entries of the cache.
+        trust: Import the classes that its files name beside ours, and run their code.
+
+    Raises:
+        ValueError: It was trained without a modality, or the tokens of its data are another network's.
+        FileNotFoundError: The network or the tokens' statistics are not where its recipe says.
+    """
+    policy = load_policy(folder, trust=trust)
+    options = policy.info.section("train").get("options") or {}
+    if not options.get("auxiliary"):
+        raise ValueError(f"{policy.folder} was trained without an auxiliary modality: evaluate it as it is")
+    full = PrivilegedPolicy.from_options(policy.wam, options)
+    full.load_training(policy.folder)
+    tokens = StreamingTokens(**options.get("provider", {}))
+    sense = StreamedSense(*tokens.found(user_path(policy.info.section("data")["root"]), capacity=capacity))
+    return replace(policy, wam=AccompaniedPolicy(full).eval()), sense
+
+
+def evaluate_with_auxiliary(
+    checkpoint: str | Path,
+    *,
+    episodes: int | None = None,
+    nfe: Sequence[str] = ("full",),
+    tasks: Sequence[str] | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    capacity: int = 6,
+    trust: bool = False,
+) -> list[dict[str, Any]]:
+    """As `flashwam.evaluation.local.evaluate` with the modality there, in closed loop alone; a run of its own in
+    comparisons.
+    A setting that was measured before is read, not run again.
+
+    Args:
+        checkpoint, episodes, nfe, tasks, seed, out, trust: See `evaluate`.
+        capacity: Entries of the cache.
+    """
+    policy, sense = load_with_auxiliary(checkpoint, capacity=capacity, trust=trust)
+    tasks = tuple(tasks or policy.info.tasks)
+    episodes = episodes or policy.info.episodes or 50
+    folder = user_path(out) if out is not None else policy.run / "with_auxiliary" / "evaluations"
+    results = []
+    for steps in nfe:
+        path = folder / f"step{policy.info.steps}_{steps.replace('/', '-')}_auxiliary_seed{seed}.json"
+        asked = {"tasks": list(tasks), "episodes": episodes, "closed_loop": True, "cache": capacity}
+        results.append(measure_once(path, asked, partial(_measure, policy, sense, steps, asked, seed)))
+    return results
+
+
+def _measure(policy: Policy, sense: StreamedSense, nfe: str, asked: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    name, samplers = f"{policy.name} with auxiliary", policy.samplers(nfe)
+    driver = LocalPolicy(policy.wam, samplers, policy.codec, sensors={"auxiliary": sense})
+    driven = drive_tasks(partial(drive, driver, episodes=asked["episodes"], seed=seed), asked["tasks"], f"{name} {nfe}")
+    return measurement(
+        name,
+        nfe,
+        driven,
+        **described(policy, samplers),
+        asked=asked,
+        latency=latency_with_auxiliary(policy, sense, samplers),
+        parameters={**policy.wam.deployed_parameters(), "auxiliary network": sense.parameter_count},
+        seed=seed,
+    )
+
+
+def latency_with_auxiliary(
+    policy: Policy, sense: StreamedSense, samplers: Mapping[str, StreamSampler], *, chunks: int = LATENCY_CHUNKS
+) -> dict[str, float]:
+    """`chunk_latency`, and the milliseconds of sensing the pictures of a chunk with a full cache.
+
+    Args:
+        policy, sense: From `load_with_auxiliary`.
+        samplers: The policy's.
+        chunks: See `chunk_latency`.
+    """
+    acting = chunk_latency(policy, samplers, chunks=chunks)
+    still = np.zeros((1, policy.wam.execute_frames, *policy.codec.pictures(_nothing(policy)).shape[2:]), np.uint8)
+    sense.reset()
+    spent = []
+    for _ in range(5):
+        before = sense.seconds
+        sense.sense(still)
+        spent.append(1000 * (sense.seconds - before))
+    sensing = statistics.median(spent[2:])
+    return {**acting, "chunk_ms": acting["chunk_ms"] + sensing, "part/sense_ms": sensing}
+
+
+def _nothing(policy: Policy) -> torch.Tensor:
+    channels, rows, columns = policy.wam.shapes["video"]
+    return torch.zeros(1, channels, 1, rows, columns)

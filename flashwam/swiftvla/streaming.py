@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Streams an episode through a geometry transformer whose memory is a FIFO cache of a few frames.
+
+Letters: T time steps, V views, H, W pixels, m tokens, C channels, K cache entries.
+"""
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flashwam.swiftvla.geometry import GeometryCache, GeometryTransformer, pool_patches
+
+__all__ = ["CAPACITIES", "StreamingGeometry", "draw_capacity"]
+
+CAPACITIES = (3, 4, 5, 6)
+"""Sizes of the cache that training draws from."""
+
+
+def draw_capacity(generator: np.random.Generator, capacities: tuple[int, ...] = CAPACITIES) -> int:
+    """K of one training sample, each equally often."""
+    return int(capacities[int(generator.integers(len(capacities)))])
+
+
+class StreamingGeometry:
+    """Pictures one time step after another -> tokens of the last view, which know what the cache still holds.
+
+    The views of a step enter in order and see each other; only the last one's tokens are given out, the others refresh
+    the cache. The network is frozen.
+
+    Args:
+        model: The network.
+        side: Tokens on a side of the coarser grid that patches are averaged to; m = side * side.
+        capacity: K.
+        unit: What K counts: pictures, or time steps of all their views.
+    """
+
+    name = "geometry"
+
+    def __init__(
+        self, model: GeometryTransformer, *, side: int = 4, capacity: int = CAPACITIES[-1], unit: str = "frame"
+    ) -> None:
+        if not 1 <= side <= model.config.grid:
+            raise ValueError(f"side must be in 1..{model.config.grid}, the patches on a side; got {side}")
+        if unit not in ("frame", "step"):
+            raise ValueError(f'unit must be "frame" or "step"; got {unit!r}')
+        if capacity < 1:
+            raise ValueError(f"capacity must be at least 1; got {capacity}")
+        self.model = model.requires_grad_(False).eval()
+        self.side, self.capacity, self.unit = side, capacity, unit
+        self._cache: GeometryCache | None = None
+
+    @property
+    def tokens(self) -> int:
+        """m."""
+        return self.side**2
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.model.channels
+
+    @property
+    def held(self) -> int:
+        """Pictures in the cache."""
+        return 0 if self._cache is None else len(self._cache)
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen characters that tell these features from others, whatever K is."""
+        digest = hashlib.sha256(f"{self.side} {self.unit}".encode())
+        for name, value in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def reset(self) -> None:
+        """Forgets everything: an episode begins."""
+        self._cache = None
+
+    @torch.no_grad()
+    def step(self, pictures: np.ndarray | Tensor) -> Tensor:
+        """The next time step of B episodes in lock-step.
+
+        Args:
+            pictures: uint8 [B, V, H, W, 3], the view whose tokens count last.
+
+        Returns:
+            [B, m, C], float32.
+        """
+        pixels = torch.as_tensor(pictures)
+        if pixels.dtype != torch.uint8 or pixels.ndim != 5 or pixels.shape[-1] != 3:
+            raise TypeError(f"expected uint8 pictures [B, V, H, W, 3], got {pixels.dtype} {tuple(pixels.shape)}")
+        device = self.model.camera_token.device
+        if self._cache is None:
+            per_step = pixels.shape[1] if self.unit == "step" else 1
+            self._cache = self.model.cache(self.capacity * per_step)
+        for view in pixels.to(device).permute(1, 0, 4, 2, 3).float() / 255:
+            features = self.model.step(view, self._cache)
+        return pool_patches(features, self.model.config, self.side)
+
+    def stream(self, pictures: np.ndarray | Tensor, begins: np.ndarray | Tensor) -> Tensor:
+        """Episodes one after another, as a robot sees them.
+
+        Args:
+            pictures: uint8 [T, V, H, W, 3].
+            begins: Bool [T], True where an episode begins, which the first step always does.
+
+        Returns:
+            [T, m, C]; each step as if only its own episode had been seen.
+        """
+        if len(pictures) != len(begins):
+            raise ValueError(f"expected a flag per step: {len(pictures)} steps, {len(begins)} flags")
+        self.reset()
+        tokens = []
+        for picture, begin in zip(pictures, begins, strict=True):
+            if begin:
+                self.reset()
+            tokens.append(self.step(picture[None])[0])
+        return torch.stack(tokens)
+
+    def at_capacity(self, capacity: int) -> "StreamingGeometry":
+        """The same network with another K and an empty cache."""
+        return StreamingGeometry(self.model, side=self.side, capacity=capacity, unit=self.unit)

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tokens of a streaming provider for every latent frame of every episode and every size of its cache, on disk.
+
+Beside `latents/` of a repo: `targets/<name>/chunk-000/episode_000000.safetensors` with a tensor "k<K>" [F, m, C] per
+cache size, and `targets/<name>.json` below the root, which says what they are and standardises them.
+Letters: F latent frames, m tokens, C channels, K cache entries.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from flashwam.data.episodes import CHUNK, find_repos, read_episode_list, read_frames, read_info, video_path
+from flashwam.swiftvla.streaming import StreamingGeometry
+from flashwam.system.files import write_whole
+from flashwam.system.json_file import build, read_mapping
+from flashwam.system.paths import user_path
+
+__all__ = ["TokenStore", "encode_tokens", "token_path"]
+
+logger = logging.getLogger(__name__)
+
+
+def token_path(repo: Path, name: str, index: int) -> Path:
+    """Path of an episode's tokens."""
+    return Path(repo) / "targets" / name / f"chunk-{index // CHUNK:03d}" / f"episode_{index:06d}.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenStore:
+    """Reads tokens, a row at a time and standardised.
+
+    Attributes:
+        name: The provider's.
+        fingerprint: Tells its features from others.
+        tokens: m.
+        channels: C.
+        capacities: Values of K that there are.
+        mean: Of each channel, length C.
+        std: Likewise.
+    """
+
+    name: str
+    fingerprint: str
+    tokens: int
+    channels: int
+    capacities: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def read(self, repo: Path, episode: int, frame: int, capacity: int) -> Tensor:
+        """[m, C], float32, of about zero mean and unit variance per channel.
+
+        Raises:
+            FileNotFoundError, ValueError: They are not there; the message names the file.
+        """
+        path = token_path(repo, self.name, episode)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: encode the episodes' tokens first")
+        try:
+            with safe_open(path, framework="pt") as file:
+                row = file.get_slice(f"k{capacity}")[frame].float()
+        except (SafetensorError, IndexError) as error:
+            raise ValueError(f"{path} has no tokens of frame {frame} for a cache of {capacity} ({error})") from error
+        return self.standardise(row)
+
+    def standardise(self, tokens: Tensor) -> Tensor:
+        """Tokens [..., C] as a provider gives them -> about zero mean and unit variance per channel."""
+        return (tokens - tokens.new_tensor(self.mean)) / tokens.new_tensor(self.std)
+
+    @classmethod
+    def load(cls, root: Path | str, name: str) -> "TokenStore":
+        """What `encode_tokens` noted below `root`.
+
+        Raises:
+            FileNotFoundError: No tokens of that name were made there.
+        """
+        path = user_path(root) / "targets" / f"{name}.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: encode the episodes' tokens first")
+        return build(path, cls, read_mapping(path))
+
+
+def encode_tokens(
+    root: Path | str,
+    provider: StreamingGeometry,
+    *,
+    capacities: Sequence[int],
+    tasks: Sequence[str] | None = None,
+    progress: bool = True,
+) -> TokenStore:
+    """Streams every episode through a provider, once for every K; files that it has made already are kept.
+
+    Args:
+        root: Folder of the repos.
+        provider: Makes the tokens.
+        capacities: Values of K.
+        tasks: Names of repo folders; None for all.
+        progress: Show a progress bar.
+    """
+    from tqdm import tqdm
+
+    root, made_by = user_path(root), f"{provider.fingerprint} {sorted(capacities)}"
+    repos = [repo for repo in find_repos(root) if tasks is None or repo.name in tasks]
+    jobs = [(repo, episode) for repo in repos for episode in read_episode_list(repo)]
+    total, squares, count = torch.zeros(provider.channels), torch.zeros(provider.channels), 0
+    for repo, episode in tqdm(jobs, desc=f"{provider.name} tokens", unit="episode", disable=not progress):
+        path = token_path(repo, provider.name, episode["episode_index"])
+        tokens = _read_current(path, made_by)
+        if tokens is None:
+            tokens = _encode(repo, episode, provider, capacities)
+            write_whole(path, save(tokens, metadata={"made_by": made_by}))
+        every = torch.cat([x.float().flatten(0, 1) for x in tokens.values()])
+        total, squares, count = total + every.sum(0), squares + every.square().sum(0), count + len(every)
+    mean = total / count
+    std = (squares / count - mean**2).clamp(min=1e-8).sqrt()
+    store = TokenStore(
+        name=provider.name,
+        fingerprint=provider.fingerprint,
+        tokens=provider.tokens,
+        channels=provider.channels,
+        capacities=tuple(sorted(capacities)),
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
+    )
+    write_whole(root / "targets" / f"{provider.name}.json", (json.dumps(asdict(store)) + "\n").encode())
+    return store
+
+
+def _read_current(path: Path, made_by: str) -> dict[str, Tensor] | None:
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("made_by") != made_by:
+                return None
+            return {key: file.get_tensor(key) for key in file.keys()}
+    except SafetensorError:
+        logger.warning("%s is damaged and made anew", path)
+        return None
+
+
+def _encode(repo: Path, episode: dict, provider: StreamingGeometry, capacities: Sequence[int]) -> dict[str, Tensor]:
+    every = int(read_info(repo).get("render_every", 1))
+    pictures = read_frames(video_path(repo, episode["episode_index"]), range(0, episode["length"], every))
+    begins = torch.arange(len(pictures)) == 0
+    return {
+        f"k{capacity}": provider.at_capacity(capacity).stream(pictures[:, None], begins).half().contiguous()
+        for capacity in sorted(capacities)
+    }

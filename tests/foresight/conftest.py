@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Foresight policies around tiny backbones of both families."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import tiny_codec, tiny_joint_wam, tiny_wam
+
+from flashwam.data.pictures import FramePictures
+from flashwam.foresight.policy import ForesightPolicy
+from flashwam.foresight.scene import SceneEncoder
+
+SMALL: dict[str, Any] = {
+    "text_width": 32,
+    "grid": [4, 4],
+    "decoupler": {"width": 8, "blocks": 1, "heads": 2, "positions": True},
+    "resampler": {"width": 8, "queries": 2, "depth": 1, "heads": 2, "head_dim": 4},
+    "expert": {"width": 8, "encoder": 1, "decoder": 1, "heads": 2},
+}
+
+
+@pytest.fixture(params=["lingbot_va", "cogvideox"])
+def make_policy(request: pytest.FixtureRequest) -> Callable[..., ForesightPolicy]:
+    """Builds a policy whose every trained parameter is random; keywords replace those of SMALL."""
+
+    def make(**changes: Any) -> ForesightPolicy:
+        backbone = tiny_wam(num_layers=3) if request.param == "lingbot_va" else tiny_joint_wam()
+        blocks = [0, 1] if request.param == "lingbot_va" else [0]
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            providers = {
+                "semantic": SceneEncoder(labels="colours", classes=8, width=6),
+                "geometric": SceneEncoder(labels="motion", classes=0, width=5),
+            }
+            decoder = FramePictures(tiny_codec().autoencoder)
+            policy = ForesightPolicy(backbone, providers, decoder, **{**SMALL, "blocks": blocks, **changes})
+            with torch.no_grad():
+                for p in policy.parameters():
+                    p.copy_(torch.randn(p.shape) * (0.3 if p.ndim < 2 else p.shape[-1] ** -0.5))
+            for module in policy.decouplers.values():
+                module.std.fill_(0.02)
+        return policy
+
+    return make
