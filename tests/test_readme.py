@@ -7,11 +7,15 @@ import pytest
 import flashwam
 
 ROOT = Path(__file__).resolve().parents[1]
-MEASURED = {
-    "## What we measured": "full/comparison/compare.md",
-    "### The other family, on the same episodes": "cogvideox_full/comparison/compare.md",
-    "### Three ways to a cheap student": "students/comparison/students.md",
-}
+MEASURED = [
+    ("README.md", "## What one step keeps", "full/comparison/compare.md"),
+    ("docs/results.md", "## One-step students of the miniature LingBot-VA", "full/comparison/compare.md"),
+    ("docs/results.md", "## One-step students of the miniature CogVideoX", "cogvideox_full/comparison/compare.md"),
+    ("docs/results.md", "## Three ways to a cheap student", "students/comparison/students.md"),
+]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+MOST_BYTES = 9_000
+MOST_ROWS = 10
 
 
 def tables(text):
@@ -26,6 +30,12 @@ def tables(text):
         elif cells and head:
             rows[cells[0]] = dict(zip(head, cells, strict=True))
     return rows
+
+
+def headings(page):
+    """What a link may name after `#`, as GitHub makes it of a heading."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found]
 
 
 def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
@@ -47,11 +57,30 @@ def test_every_public_name_is_listed_and_there():
         assert callable(getattr(flashwam, name))
 
 
-@pytest.mark.parametrize("title", MEASURED)
-def test_its_tables_say_what_was_measured(title):
-    (_, section) = (ROOT / "README.md").read_text().split(title + "\n")
+@pytest.mark.parametrize(("page", "title", "results"), MEASURED)
+def test_tables_say_what_was_measured(page, title, results):
+    (_, section) = (ROOT / page).read_text().split(title + "\n")
     shown = tables(re.split(r"^#", section, maxsplit=1, flags=re.M)[0])
-    measured = tables((ROOT / "analysis" / "results" / MEASURED[title]).read_text())
+    measured = tables((ROOT / "analysis" / "results" / results).read_text())
     assert len(shown) >= 10
     for model, cells in shown.items():
         assert cells == {column: measured[model][column] for column in cells}, model
+
+
+def test_the_readme_is_short_and_has_one_table_of_results():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.encode()) <= MOST_BYTES
+    assert len(re.findall(r"^\| model \|", text, re.M)) == 1
+    assert len(tables(text)) <= MOST_ROWS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_links_lead_somewhere(page):
+    """A page names files of the repository, and headings of other pages, that are there."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in headings(file), target
