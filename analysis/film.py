@@ -21,13 +21,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from flashwam import pipeline
-from flashwam.config import load_recipe
-from flashwam.data.episodes import atomic_write
-from flashwam.evaluation import load_policy
-from flashwam.json_file import read_mapping
+from flashwam.evaluation.local import load_policy
+from flashwam.recipe import load_recipe
 from flashwam.sim.closed_loop import LocalPolicy
 from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv
 from flashwam.sim.tasks import get_task
+from flashwam.system.files import write_whole
+from flashwam.system.json_file import read_mapping
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TEACHER = RESULTS / "teacher"
@@ -211,8 +211,7 @@ def write_gif(frames: Sequence[Image.Image], path: Path, *, milliseconds: int, c
         transparency=colours,
         disposal=1,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, held.getvalue())
+    write_whole(path, held.getvalue())
 
 
 def distilled(out: Path) -> Path:
