@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.evaluation.local import evaluate
+from flashwam.system.paths import ASSETS
 from flashwam.system.provenance import provenance
 from flashwam.wam.lingbot_va.config import EVICTIONS, FILE_NAME
 
-TEACHER = Path(__file__).resolve().parent / "results" / "teacher"
+TEACHER = ASSETS / "teacher"
 
 
 def measured(rule: str, scratch: Path, *, episodes: int, seed: int) -> dict[str, Any]:

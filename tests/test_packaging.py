@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from flashwam.system.paths import ASSETS
+from flashwam.wam.files import all_files
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARE = "share/flashwam"
 SOURCES = ("flashwam", "tests", "analysis", "benchmarks")
@@ -28,6 +31,16 @@ def test_every_recipe_is_installed_where_it_is_looked_for(setup):
             installed |= {path: f"{target}/{path.name}" for path in found}
     recipes = {path: f"{SHARE}/{path.relative_to(ROOT)}" for path in (ROOT / "recipes").rglob("*.yaml")}
     assert installed == recipes
+
+
+def test_assets_are_installed_with_the_package(setup):
+    assert ASSETS == ROOT / "flashwam" / "assets"
+    patterns = setup["options.package_data"]["flashwam"].split()
+    installed = {path for pattern in patterns for path in (ROOT / "flashwam").glob(pattern) if path.is_file()}
+    assert installed - {ROOT / "flashwam" / "py.typed"} == {path for path in ASSETS.rglob("*") if path.is_file()}
+    shipped = [files.miniature_teacher for files in all_files() if files.miniature_teacher is not None]
+    assert shipped
+    assert all((ASSETS / name / "flashwam.json") in installed for name in shipped)
 
 
 def test_the_license_that_sources_name_is_there(setup):

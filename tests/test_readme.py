@@ -40,7 +40,7 @@ def headings(page):
 
 def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    (tmp_path / "analysis").symlink_to(ROOT / "analysis")
+    (tmp_path / "flashwam").symlink_to(ROOT / "flashwam")
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "README.md", "exec"), {})
     printed = capsys.readouterr().out

@@ -25,7 +25,7 @@ from flashwam.report.schedule import schedule_analysis
 from flashwam.system.files import write_whole
 from flashwam.system.jobs import Job, done_marker, run_jobs
 from flashwam.system.json_file import read_mapping
-from flashwam.system.paths import user_path
+from flashwam.system.paths import ASSETS, user_path
 from flashwam.wam.files import FAMILY_FILES, FamilyFiles, files_of
 
 __all__ = ["PRESETS", "Preset", "demo", "preset_jobs"]
@@ -33,7 +33,6 @@ __all__ = ["PRESETS", "Preset", "demo", "preset_jobs"]
 logger = logging.getLogger(__name__)
 
 DEFAULT_FAMILY = WamConfig().family
-RESULTS = Path(__file__).resolve().parents[2] / "analysis" / "results"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,9 +137,9 @@ class _Place:
 
     @property
     def shipped_teacher(self) -> Path | None:
-        """A trained teacher that the repository holds."""
+        """A trained teacher that the package brings along."""
         name = self.files.miniature_teacher
-        return RESULTS / name if name is not None and (RESULTS / name / "flashwam.json").is_file() else None
+        return None if name is None else ASSETS / name
 
     @property
     def nfe(self) -> tuple[str, ...]:

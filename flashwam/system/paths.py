@@ -5,7 +5,10 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["cache_folder", "user_path"]
+__all__ = ["ASSETS", "cache_folder", "user_path"]
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+"""What the package brings along that is no code."""
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:

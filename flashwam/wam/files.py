@@ -40,7 +40,7 @@ class FamilyFiles(ABC):
         presets: Names of settings for checkpoints that do not say how they are sampled.
         weights: Folders of a saved model that hold its weights.
         miniature: Folder of recipes for a small model in the simulator; None where there are none.
-        miniature_teacher: Folder of a trained one below `analysis/results`; None where it has to be trained.
+        miniature_teacher: Folder of a trained one in `flashwam/assets`; None where it has to be trained.
     """
 
     presets: tuple[str, ...] = ()
