@@ -222,13 +222,14 @@ def load_pretrained(folder: Path | str, config: WamConfig, *, trust: bool = Fals
         FileNotFoundError, ValueError: as `load_wam`, or the weights are not of the network that the recipe describes.
     """
     kind = family(config.family)
-    adopt = getattr(kind, "adopt", None)
-    if adopt is None or not config.config or (user_path(folder) / INFO_FILE).is_file():
-        # What the network is, the folder says; how it computes, the recipe.
-        computes = {key: config.config[key] for key in kind.compute_options if key in config.config}
-        return load_wam(folder, trust=trust, **computes)[0]
-    # Training in the files' bfloat16 would lose most of its small updates to rounding.
-    return adopt(folder, dtype=torch.float32, **config.config)
+    if config.config and not (user_path(folder) / INFO_FILE).is_file():
+        # Training in the files' bfloat16 would lose most of its small updates to rounding.
+        adopted = kind.adopt(folder, dtype=torch.float32, **config.config)
+        if adopted is not None:
+            return adopted
+    # What the network is, the folder says; how it computes, the recipe.
+    computes = {key: config.config[key] for key in kind.compute_options if key in config.config}
+    return load_wam(folder, trust=trust, **computes)[0]
 
 
 def import_weights(source: Path | str, target: Path | str, *, family: str, **settings: Any) -> None:

@@ -5,19 +5,16 @@ A point must pass a post in front of it on one side or the other; a coin that no
 the video is where it stands, frame 1 where it goes; the action is the push that takes it there.
 """
 
-from types import MappingProxyType
-
 import torch
 from torch import Tensor, nn
 
 from flashwam import WorldActionModel
 from flashwam.core.batch import Batch
+from flashwam.wam import Layout
 
 
 class MyWAM(WorldActionModel):
-    streams = ("video", "action")
-    chunk_frames = 2
-    shapes = MappingProxyType({"video": (2, 1, 1), "action": (2, 1, 1)})
+    layout = Layout(streams=("video", "action"), shapes={"video": (2, 1, 1), "action": (2, 1, 1)}, chunk_frames=2)
 
     def __init__(self, width: int = 128) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from flashwam.core.batch import Batch
 from flashwam.core.noise import append_dims
-from flashwam.wam.base import WorldActionModel
+from flashwam.wam import Layout, WorldActionModel
 
 FRAMES, CHUNK, TEXT = 4, 2, 3
 SHAPES = {"video": (2, 2, 2), "action": (3, 2, 1)}
@@ -19,9 +19,7 @@ class ToyWam(WorldActionModel):
     """Noisy frames see their own level, the text, and the mean of the clean tokens before them; a stream of a chunk
     sees the clean tokens of that chunk's earlier streams."""
 
-    streams = ("video", "action")
-    chunk_frames = CHUNK
-    shapes = SHAPES
+    layout = Layout(streams=("video", "action"), chunk_frames=CHUNK, shapes=SHAPES)
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()

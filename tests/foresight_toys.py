@@ -3,7 +3,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,17 +11,15 @@ from torch import Tensor
 from flashwam.core.batch import Batch
 from flashwam.data.pictures import PictureDecoder
 from flashwam.foresight.providers import TargetProvider
-from flashwam.wam import WorldActionModel
+from flashwam.wam import Layout, LooksInside
 
 SPREAD = {"observation": 0.6, "noise": 0.8}
 
 
-class World(WorldActionModel):
+class World(LooksInside):
     """The coming video is 0.6 o + 0.8 z: o is observed, z is the noise it is drawn from; a look shows z."""
 
-    streams = ("video", "action")
-    chunk_frames = 2
-    shapes = MappingProxyType({"video": (3, 1, 1), "action": (2, 1, 1)})
+    layout = Layout(streams=("video", "action"), chunk_frames=2, shapes={"video": (3, 1, 1), "action": (2, 1, 1)})
     feature_blocks = 1
 
     def __init__(self) -> None:
@@ -101,7 +98,7 @@ class Dye(PictureDecoder):
 class Observations:
     """Windows of one chunk: the observation is unit Gaussian, the future that was recorded another draw."""
 
-    def __init__(self, shapes=World.shapes, text: int = 4, frames: int = 2) -> None:
+    def __init__(self, shapes=World.layout.shapes, text: int = 4, frames: int = 2) -> None:
         self.shapes, self.text, self.frames = shapes, text, frames
 
     def batch(self, indices: list[int]) -> Batch:

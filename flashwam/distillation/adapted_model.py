@@ -9,9 +9,17 @@ from torch import Tensor, nn
 
 from flashwam.distillation.adapter_file import save_adapter
 from flashwam.distillation.adapters import Adapters
-from flashwam.wam.base import RolloutSession, WorldActionModel
+from flashwam.wam.base import WorldActionModel
+from flashwam.wam.features import LooksInside
+from flashwam.wam.session import RolloutSession
 
-__all__ = ["AdaptedModel"]
+__all__ = ["AdaptedLooker", "AdaptedModel", "adapted"]
+
+
+def adapted(adapters: Adapters, name: str | None) -> "AdaptedModel":
+    """One role of a shared backbone, which can be looked into where the backbone can."""
+    kind = AdaptedLooker if isinstance(adapters.backbone, LooksInside) else AdaptedModel
+    return kind(adapters, name)
 
 
 class AdaptedModel(WorldActionModel):
@@ -26,14 +34,10 @@ class AdaptedModel(WorldActionModel):
     """
 
     def __init__(self, adapters: Adapters, name: str | None) -> None:
-        super().__init__()
+        super().__init__(adapters.backbone.layout)
         # In a tuple, so that the backbone does not become a part of this module.
         self._shared = (adapters,)
         self.name = name
-        backbone = adapters.backbone
-        self.streams, self.shapes, self.chunk_frames = backbone.streams, backbone.shapes, backbone.chunk_frames
-        self.conditions_on_first, self.frame_levels = backbone.conditions_on_first, backbone.frame_levels
-        self.probes = backbone.probes
         self.weights = _tree(adapters.base_parameters if name is None else adapters.parameters(name))
 
     @property
@@ -41,27 +45,12 @@ class AdaptedModel(WorldActionModel):
         """The backbone that this role shares with others."""
         return self._shared[0]
 
-    @property
-    def stages(self) -> tuple[tuple[str, ...], ...]:
-        """See `WorldActionModel.stages`."""
-        return self.adapters.backbone.stages
-
-    @property
-    def execute_frames(self) -> int:
-        """See `WorldActionModel.execute_frames`."""
-        return self.adapters.backbone.execute_frames
-
-    @property
-    def predicted(self) -> Mapping[str, Tensor]:
-        """See `WorldActionModel.predicted`."""
-        return self.adapters.backbone.predicted
-
     def frozen_copy(self, name: str) -> "AdaptedModel":
         """A further frozen role of the same backbone that starts as this one; without an adapter, this role again."""
         if self.name is None:
             return self
         self.adapters.copy(self.name, name)
-        return AdaptedModel(self.adapters, name).requires_grad_(False).eval()
+        return adapted(self.adapters, name).requires_grad_(False).eval()
 
     def velocity(
         self,
@@ -74,41 +63,10 @@ class AdaptedModel(WorldActionModel):
         with self.adapters.active(self.name):
             return self.adapters.backbone(noisy, sigma, clean, context)
 
-    @property
-    def feature_blocks(self) -> int:
-        """See `WorldActionModel.feature_blocks`."""
-        return self.adapters.backbone.feature_blocks
-
-    def feature_width(self, blocks: Sequence[int]) -> int:
-        """See `WorldActionModel.feature_width`."""
-        return self.adapters.backbone.feature_width(blocks)
-
-    def feature_parameters(self, blocks: Sequence[int]) -> int:
-        """See `WorldActionModel.feature_parameters`: an adapter is merged before it is deployed."""
-        with self.adapters.merged(self.name) as model:
-            return model.feature_parameters(blocks)
-
-    def features(
-        self,
-        noisy: Mapping[str, Tensor],
-        sigma: Mapping[str, Tensor],
-        clean: Mapping[str, Tensor],
-        context: Mapping[str, Any],
-        *,
-        blocks: Sequence[int],
-    ) -> Tensor:
-        """See `WorldActionModel.features`."""
-        with self.adapters.active(self.name):
-            return self.adapters.backbone.features(noisy, sigma, clean, context, blocks=blocks)
-
     def deployed_parameters(self) -> dict[str, int]:
         """See `WorldActionModel.deployed_parameters`: an adapter is merged before it is deployed."""
         with self.adapters.merged(self.name) as model:
             return model.deployed_parameters()
-
-    def feature_session(self, text: Tensor, *, blocks: Sequence[int]) -> RolloutSession:
-        """See `WorldActionModel.feature_session`."""
-        return _AdaptedSession(self, lambda: self.adapters.backbone.feature_session(text, blocks=blocks))
 
     def session(
         self,
@@ -122,6 +80,10 @@ class AdaptedModel(WorldActionModel):
         return _AdaptedSession(
             self, lambda: self.adapters.backbone.session(text, null_text=null_text, guidance=guidance, **options)
         )
+
+    def pass_tokens(self, frames: int) -> int | None:
+        """See `WorldActionModel.pass_tokens`."""
+        return self.adapters.backbone.pass_tokens(frames)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the plain model that computes what this role does, in the family's own layout, and its adapter."""
@@ -146,6 +108,46 @@ class AdaptedModel(WorldActionModel):
         return self
 
 
+class AdaptedLooker(AdaptedModel, LooksInside):
+    """One role of a backbone that can be looked into."""
+
+    @property
+    def _looker(self) -> LooksInside:
+        assert isinstance(self.adapters.backbone, LooksInside)
+        return self.adapters.backbone
+
+    @property
+    def feature_blocks(self) -> int:
+        """See `LooksInside.feature_blocks`."""
+        return self._looker.feature_blocks
+
+    def feature_width(self, blocks: Sequence[int]) -> int:
+        """See `LooksInside.feature_width`."""
+        return self._looker.feature_width(blocks)
+
+    def feature_parameters(self, blocks: Sequence[int]) -> int:
+        """See `LooksInside.feature_parameters`: an adapter is merged before it is deployed."""
+        with self.adapters.merged(self.name):
+            return self._looker.feature_parameters(blocks)
+
+    def features(
+        self,
+        noisy: Mapping[str, Tensor],
+        sigma: Mapping[str, Tensor],
+        clean: Mapping[str, Tensor],
+        context: Mapping[str, Any],
+        *,
+        blocks: Sequence[int],
+    ) -> Tensor:
+        """See `LooksInside.features`."""
+        with self.adapters.active(self.name):
+            return self._looker.features(noisy, sigma, clean, context, blocks=blocks)
+
+    def feature_session(self, text: Tensor, *, blocks: Sequence[int]) -> RolloutSession:
+        """See `LooksInside.feature_session`."""
+        return _AdaptedSession(self, lambda: self._looker.feature_session(text, blocks=blocks))
+
+
 class _AdaptedSession(RolloutSession):
     """A rollout of one role; whatever it computes, now or later, is computed with that role's adapter."""
 
@@ -158,6 +160,11 @@ class _AdaptedSession(RolloutSession):
     def frame_index(self) -> int:
         """See `RolloutSession`."""
         return self._session.frame_index
+
+    @property
+    def part_seconds(self) -> Mapping[str, float]:
+        """See `RolloutSession`."""
+        return self._session.part_seconds
 
     def velocity(self, noisy: Mapping[str, Tensor], sigma: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `RolloutSession.velocity`."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flashwam.data.pictures import PictureDecoder
 from flashwam.foresight.providers import TargetProvider
-from flashwam.wam.base import WorldActionModel
+from flashwam.wam.features import LooksInside
 
 __all__ = ["Frozen"]
 
@@ -25,9 +25,7 @@ class Frozen:
         decoder: Of the backbone's video latents.
     """
 
-    def __init__(
-        self, backbone: WorldActionModel, providers: Mapping[str, TargetProvider], decoder: PictureDecoder
-    ) -> None:
+    def __init__(self, backbone: LooksInside, providers: Mapping[str, TargetProvider], decoder: PictureDecoder) -> None:
         self.backbone, self.providers, self.decoder = backbone, dict(providers), decoder
         for module in (backbone, *self.providers.values(), decoder):
             module.requires_grad_(False).eval()

@@ -10,6 +10,7 @@ the grid.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -26,8 +27,10 @@ from flashwam.system.imports import class_name, find_class, reading
 from flashwam.system.json_file import read_mapping, shown
 from flashwam.system.paths import user_path
 from flashwam.wam import load
-from flashwam.wam.base import Kept, RolloutSession, WorldActionModel
+from flashwam.wam.base import WorldActionModel
+from flashwam.wam.features import LooksInside
 from flashwam.wam.plain import build_plain, load_weights, save_plain
+from flashwam.wam.session import Kept, RolloutSession
 
 __all__ = ["ForesightPolicy"]
 
@@ -77,7 +80,6 @@ class ForesightPolicy(WorldActionModel):
         expert: Mapping[str, Any] | None = None,
         trained: Literal["decouplers", "expert"] = "expert",
     ) -> None:
-        super().__init__()
         if _FEATURES in providers:
             raise ValueError(f"a provider cannot be called {_FEATURES!r}, which is the backbone's own")
         unknown = sorted(set(use or ()) - set(providers))
@@ -89,6 +91,15 @@ class ForesightPolicy(WorldActionModel):
             )
         if {"video", "action"} != set(backbone.streams):
             raise ValueError(f"a backbone has the streams video and action; got {backbone.streams}")
+        if not isinstance(backbone, LooksInside):
+            raise ValueError(
+                f"{type(backbone).__name__} gives no hidden states: a family that is looked into derives from "
+                "flashwam.wam.LooksInside"
+            )
+        stages = (("video",), ("action",))
+        super().__init__(
+            replace(backbone.layout, streams=("video", "action"), stages=stages, probes=("video",), frame_levels=False)
+        )
         self._frozen = Frozen(backbone, providers, decoder)
         self.blocks, self.grid, self.raw = tuple(blocks), (int(grid[0]), int(grid[1])), raw
         self.use = tuple(providers) if use is None else tuple(use)
@@ -125,11 +136,6 @@ class ForesightPolicy(WorldActionModel):
         self.expert = DiffusionExpert(actions, frames, per_frame, seen=tokens, text=text_width, **(expert or {}))
         self.requires_grad_(True).train()
 
-    probes = ("video",)
-    stages = (("video",), ("action",))
-    frame_levels = False
-    streams = ("video", "action")
-
     @classmethod
     def create(cls, **settings: Any) -> Self:
         """Not possible from settings alone.
@@ -142,7 +148,7 @@ class ForesightPolicy(WorldActionModel):
         )
 
     @property
-    def backbone(self) -> WorldActionModel:
+    def backbone(self) -> LooksInside:
         """The frozen world-action model that is looked into."""
         return self._frozen.backbone
 
@@ -155,36 +161,6 @@ class ForesightPolicy(WorldActionModel):
     def decoder(self) -> PictureDecoder:
         """Latents to pictures, frozen."""
         return self._frozen.decoder
-
-    @property
-    def chunk_frames(self) -> int:
-        """See `WorldActionModel`."""
-        return self.backbone.chunk_frames
-
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, int, int]]:
-        """See `WorldActionModel`."""
-        return self.backbone.shapes
-
-    @property
-    def conditions_on_first(self) -> bool:
-        """See `WorldActionModel`."""
-        return self.backbone.conditions_on_first
-
-    @property
-    def execute_frames(self) -> int:
-        """See `WorldActionModel.execute_frames`."""
-        return self.backbone.execute_frames
-
-    @property
-    def predicted(self) -> dict[str, Tensor]:
-        """See `WorldActionModel.predicted`."""
-        return dict(self.backbone.predicted)
-
-    @property
-    def text_shape(self) -> tuple[int | None, int | None]:
-        """See `WorldActionModel.text_shape`."""
-        return self.backbone.text_shape
 
     def rebuilt(self, **changes: Any) -> "ForesightPolicy":
         """The same backbone, vision models and decouplers with a fresh resampler and expert under changed settings."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flashwam.foresight.policy import ForesightPolicy
 from flashwam.foresight.providers import to_grid
-from flashwam.wam.base import RolloutSession
+from flashwam.wam.session import RolloutSession
 
 __all__ = ["ForesightSession"]
 

@@ -5,6 +5,7 @@ Letters: B samples, F latent frames, m auxiliary tokens, C their channels, L tex
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -28,23 +29,12 @@ class AccompaniedPolicy(WorldActionModel):
     """
 
     def __init__(self, full: PrivilegedPolicy) -> None:
-        super().__init__()
-        if full.auxiliary is None:
+        modality = full.auxiliary
+        if modality is None:
             raise ValueError("the policy was trained without an auxiliary modality: there is nothing to show it")
-        self.full, self.policy, self._modality = full, full.strip(), full.auxiliary
-        self.streams, self.probes, self.shapes = full.streams, full.probes, full.shapes
-        self.chunk_frames, self.conditions_on_first = full.chunk_frames, full.conditions_on_first
-        self.frame_levels = full.frame_levels
-
-    @property
-    def senses(self) -> dict[str, int]:
-        """See `WorldActionModel.senses`: the policy's own, and m * C numbers of auxiliary tokens."""
-        return {**self.policy.senses, AUXILIARY: self._modality.tokens * self._modality.channels}
-
-    @property
-    def execute_frames(self) -> int:
-        """See `WorldActionModel.execute_frames`."""
-        return self.policy.execute_frames
+        shown = {AUXILIARY: modality.tokens * modality.channels}
+        super().__init__(replace(full.layout, senses={**full.senses, **shown}))
+        self.full, self.policy, self._modality = full, full.strip(), modality
 
     def prefix(self, clean: Mapping[str, Tensor], context: Mapping[str, Any]) -> Prefix:
         """As `FusionPolicy.prefix`, with the auxiliary tokens of the chunk's first frame.

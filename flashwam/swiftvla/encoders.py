@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flashwam.wam import load
-from flashwam.wam.base import WorldActionModel
+from flashwam.wam.features import LooksInside
 
 __all__ = ["BACKBONE", "PatchEncoder", "PrimaryEncoder", "WamEncoder", "make_encoder", "picture_cells"]
 
@@ -117,7 +117,7 @@ class WamEncoder(PrimaryEncoder):
 
     kept_apart = True
 
-    def __init__(self, wam: WorldActionModel, *, blocks: Sequence[int], side: int) -> None:
+    def __init__(self, wam: LooksInside, *, blocks: Sequence[int], side: int) -> None:
         super().__init__()
         self.wam, self.blocks, self.side = wam, tuple(blocks), side
         self.tokens, self.width = wam.chunk_frames * side**2, wam.feature_width(self.blocks)
@@ -133,8 +133,18 @@ class WamEncoder(PrimaryEncoder):
 
     @classmethod
     def from_folder(cls, folder: str | Path, *, blocks: Sequence[int], side: int) -> "WamEncoder":
-        """Around a model that `save_pretrained` wrote."""
-        return cls(load(folder).float(), blocks=blocks, side=side)
+        """Around a model that `save_pretrained` wrote.
+
+        Raises:
+            ValueError: It is one that cannot be looked into.
+        """
+        wam = load(folder)
+        if not isinstance(wam, LooksInside):
+            raise ValueError(
+                f"{folder} holds a {type(wam).__name__}, which gives no hidden states: a family that is looked into "
+                "derives from flashwam.wam.LooksInside"
+            )
+        return cls(wam.float(), blocks=blocks, side=side)
 
     @torch.no_grad()
     def forward(self, observation: Tensor, noise: Mapping[str, Tensor], text: Tensor) -> Tensor:

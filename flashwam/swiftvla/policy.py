@@ -9,7 +9,7 @@ T action tokens, L text tokens, D width.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from flashwam.swiftvla.session import FusionSession
 from flashwam.swiftvla.trunk import Prefix, Segment, Trunk
 from flashwam.system.paths import user_path
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.layout import Layout
 from flashwam.wam.plain import build_plain, load_weights, save_plain
 
 __all__ = ["FusionPolicy"]
@@ -42,11 +43,6 @@ class FusionPolicy(WorldActionModel):
             reads them for good. 0 for none.
     """
 
-    streams: ClassVar[tuple[str, ...]] = ("video", "action")
-    probes: ClassVar[tuple[str, ...]] = ("video",)
-    conditions_on_first: ClassVar[bool] = True
-    frame_levels: ClassVar[bool] = False
-
     def __init__(
         self,
         encoder: PrimaryEncoder,
@@ -61,11 +57,23 @@ class FusionPolicy(WorldActionModel):
         state_dim: int = 0,
         fusion_tokens: int = 0,
     ) -> None:
-        super().__init__()
         if chunk_frames < 2:
             raise ValueError(f"chunk_frames must be at least 2, the observed one and one to act in; got {chunk_frames}")
-        self.chunk_frames = chunk_frames
-        self.shapes = {"video": tuple(latent), "action": (action_dim, actions_per_frame, 1)}
+        # Of a policy that is made on the meta device the mask is real all the same.
+        drawn = torch.arange(chunk_frames, device="cpu") > 0
+        super().__init__(
+            Layout(
+                streams=("video", "action"),
+                shapes={"video": tuple(latent), "action": (action_dim, actions_per_frame, 1)},
+                chunk_frames=chunk_frames,
+                conditions_on_first=True,
+                frame_levels=False,
+                probes=("video",),
+                senses={"state": state_dim} if state_dim else {},
+                predicted={"action": drawn[None, :, None, None]},
+                text_shape=(None, text_dim),
+            )
+        )
         encoder.check(self.shapes, chunk_frames)
         self.encoder, self.trunk = encoder, trunk
         self.see = nn.Linear(encoder.width, trunk.width)
@@ -109,28 +117,6 @@ class FusionPolicy(WorldActionModel):
         """The network of a saved policy, whose weights are still to come."""
         sizes = {key: value for key, value in settings.items() if key not in ("primary", "trunk")}
         return cls._create(settings["primary"], settings["trunk"], sizes, backbone=folder / BACKBONE)
-
-    @property
-    def senses(self) -> dict[str, int]:
-        """See `WorldActionModel.senses`."""
-        return {} if self.feel is None else {"state": self.feel.in_features}
-
-    @property
-    def execute_frames(self) -> int:
-        """See `WorldActionModel.execute_frames`."""
-        return self.chunk_frames - 1
-
-    @property
-    def predicted(self) -> dict[str, Tensor]:
-        """See `WorldActionModel.predicted`: no action belongs to the observed frame."""
-        drawn = torch.ones(1, self.chunk_frames, 1, 1, dtype=torch.bool)
-        drawn[:, 0] = False
-        return {"action": drawn}
-
-    @property
-    def text_shape(self) -> tuple[int | None, int | None]:
-        """See `WorldActionModel.text_shape`."""
-        return None, self.read.in_features
 
     def add_fusion(self, tokens: int) -> None:
         """Gives a policy without fusion tokens some of its own."""

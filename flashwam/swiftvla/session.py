@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flashwam.swiftvla.trunk import Prefix
-from flashwam.wam.base import RolloutSession
+from flashwam.wam.session import RolloutSession
 
 if TYPE_CHECKING:
     from flashwam.swiftvla.policy import FusionPolicy

@@ -19,7 +19,8 @@ from flashwam.swiftvla.policy import FusionPolicy
 from flashwam.swiftvla.trunk import Segment
 from flashwam.system.paths import user_path
 from flashwam.system.tensor_file import load_tensors
-from flashwam.wam.base import RolloutSession, WorldActionModel
+from flashwam.wam.base import WorldActionModel
+from flashwam.wam.session import RolloutSession
 
 __all__ = ["AUXILIARY", "PRIMARY", "Modality", "PrivilegedPolicy"]
 
@@ -67,16 +68,13 @@ class PrivilegedPolicy(WorldActionModel):
         reconstruct: tuple[str, ...] = (),
         head_width: int = 128,
     ) -> None:
-        super().__init__()
+        super().__init__(policy.layout)
         if trajectory and policy.fusion is None:
             raise ValueError("a trajectory is read from fusion tokens; the policy has none")
         wrong = [name for name in reconstruct if name not in (PRIMARY, AUXILIARY)]
         if wrong or (AUXILIARY in reconstruct and auxiliary is None):
             raise ValueError(f"cannot reconstruct {wrong or [AUXILIARY]}; the modalities are {self._known(auxiliary)}")
         self.policy, self.auxiliary = policy, auxiliary
-        self.streams, self.probes, self.shapes = policy.streams, policy.probes, policy.shapes
-        self.chunk_frames, self.conditions_on_first = policy.chunk_frames, policy.conditions_on_first
-        self.frame_levels = policy.frame_levels
         self.show = self.place = None
         sizes = {PRIMARY: (policy.encoder.tokens, policy.encoder.target_width)}
         if auxiliary is not None:
@@ -109,21 +107,6 @@ class PrivilegedPolicy(WorldActionModel):
     @staticmethod
     def _known(auxiliary: Modality | None) -> list[str]:
         return [PRIMARY] if auxiliary is None else [PRIMARY, AUXILIARY]
-
-    @property
-    def senses(self) -> dict[str, int]:
-        """See `WorldActionModel.senses`."""
-        return self.policy.senses
-
-    @property
-    def execute_frames(self) -> int:
-        """See `WorldActionModel.execute_frames`."""
-        return self.policy.execute_frames
-
-    @property
-    def predicted(self) -> Mapping[str, Tensor]:
-        """See `WorldActionModel.predicted`."""
-        return self.policy.predicted
 
     def freeze(self) -> None:
         """Leaves the encoder alone where it asks for that, as `Roles` has unlocked everything."""

@@ -7,10 +7,13 @@ from typing import Any
 from flashwam.system.imports import find_class, reading, trusting
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
-from flashwam.wam.base import RolloutSession, WorldActionModel
+from flashwam.wam.base import WorldActionModel
 from flashwam.wam.families import FAMILIES
+from flashwam.wam.features import LooksInside
+from flashwam.wam.layout import Layout
+from flashwam.wam.session import RolloutSession
 
-__all__ = ["FAMILIES", "RolloutSession", "WorldActionModel", "family", "load"]
+__all__ = ["FAMILIES", "Layout", "LooksInside", "RolloutSession", "WorldActionModel", "family", "load"]
 
 
 def family(name: str) -> type[WorldActionModel]:

@@ -6,15 +6,15 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from flashwam.wam.base import Kept
+from flashwam.wam.session import Kept
 
 __all__ = ["guided_velocity"]
 
 
 def guided_velocity(
-    model: nn.Module,
+    model: Callable[..., Mapping[str, Tensor]],
     noisy: Mapping[str, Tensor],
     sigma: Mapping[str, Tensor],
     clean: Mapping[str, Tensor],
@@ -40,7 +40,7 @@ def guided_velocity(
         text: [B, L, D].
         null_text: Embedding of the empty prompt, [L, D].
         scales: Stream name -> w.
-        together_with: `WorldActionModel.whole_stages`: streams without which others cannot be asked for.
+        together_with: `Layout.whole_stages`: streams without which others cannot be asked for.
         kept: The same mapping, empty at first, for calls without gradient that differ in `noisy` and `sigma` alone:
             what the model keeps between them, by prompt.
         together: Both prompts in one forward of 2B rows; None for the faster of the two.

@@ -1,19 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """A rollout for models without a cache: every call is a whole teacher-forced pass over the past."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from flashwam.wam.base import RolloutSession, WorldActionModel
 from flashwam.wam.guidance import guided_velocity
+from flashwam.wam.layout import Layout
+from flashwam.wam.session import RolloutSession
 
-__all__ = ["ReplaySession"]
+__all__ = ["Replayed", "ReplaySession"]
+
+
+class Replayed(Protocol):
+    """As much of a model as a replay needs."""
+
+    @property
+    def layout(self) -> Layout:
+        """See `Layout`."""
+
+    def __call__(
+        self,
+        noisy: Mapping[str, Tensor],
+        sigma: Mapping[str, Tensor],
+        clean: Mapping[str, Tensor],
+        context: Mapping[str, Any],
+    ) -> dict[str, Tensor]:
+        """See `WorldActionModel.velocity`."""
 
 
 class ReplaySession(RolloutSession):
-    """What a cached session computes, from `WorldActionModel.velocity` alone.
+    """The velocities of a cached session, from `WorldActionModel.velocity` alone.
 
     Args:
         wam: The model.
@@ -27,22 +46,23 @@ class ReplaySession(RolloutSession):
 
     def __init__(
         self,
-        wam: WorldActionModel,
+        wam: Replayed,
         text: Tensor,
         *,
         null_text: Tensor | None = None,
         guidance: Mapping[str, float] | None = None,
     ) -> None:
         guidance = dict(guidance or {})
-        unknown = sorted(set(guidance) - set(wam.streams))
+        unknown = sorted(set(guidance) - set(wam.layout.streams))
         if unknown:
-            raise ValueError(f"guidance names unknown streams {unknown}; streams are {list(wam.streams)}")
+            raise ValueError(f"guidance names unknown streams {unknown}; streams are {list(wam.layout.streams)}")
         guided = any(scale != 1 for scale in guidance.values())
         if guided and null_text is None:
             raise ValueError(f"guidance {guidance} needs null_text, the embedding of the empty prompt, [L, D]")
         if guided and null_text.shape != text.shape[1:]:
             raise ValueError(f"null_text must be {tuple(text.shape[1:])} as text is, got {tuple(null_text.shape)}")
-        self._wam, self._text, self._null_text, self._guidance = wam, text, null_text, guidance
+        self._wam, self._layout = wam, wam.layout
+        self._text, self._null_text, self._guidance = text, null_text, guidance
         self._seen = 0
         self._past: dict[str, Tensor] = {}
         self._chunk: dict[str, tuple[Tensor, bool]] = {}
@@ -50,7 +70,7 @@ class ReplaySession(RolloutSession):
     @property
     def frame_index(self) -> int:
         """See `RolloutSession`; a chunk that begins with the observation begins at the last frame seen."""
-        return max(0, self._seen - int(self._wam.conditions_on_first))
+        return max(0, self._seen - int(self._layout.conditions_on_first))
 
     @torch.no_grad()
     def velocity(self, noisy: Mapping[str, Tensor], sigma: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -63,22 +83,17 @@ class ReplaySession(RolloutSession):
             text=self._text,
             null_text=self._null_text,
             scales={name: self._guidance.get(name, 1.0) for name in noisy},
-            together_with=self._wam.whole_stages,
+            together_with=self._layout.whole_stages,
         )
 
-    @torch.no_grad()
-    def features(self, noisy: Mapping[str, Tensor], sigma: Mapping[str, Tensor], *, blocks: Sequence[int]) -> Tensor:
-        """See `RolloutSession.features`."""
-        return self._wam.features(noisy, sigma, self._clean(noisy), {"text": self._text}, blocks=blocks)
-
     def _clean(self, noisy: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The past and what is known of the current chunk, every stream."""
+        """The past and what is known of the current chunk, every stream and sense."""
         like = next(iter(noisy.values()))
         clean = {}
-        for name, (channels, height, width) in self._wam.shapes.items():
+        for name, (channels, height, width) in self._layout.observed_shapes.items():
             # Slots that nothing was put into belong to blocks that these tokens do not see.
             current = like.new_zeros(like.shape[0], channels, like.shape[2], height, width)
-            if self._wam.conditions_on_first:
+            if self._layout.conditions_on_first:
                 if name not in self._past:
                     raise RuntimeError("a chunk begins with the observation: append it and advance(1) first")
                 clean[name] = torch.cat([self._past[name][:, :, -1:], current[:, :, 1:]], 2)
@@ -95,9 +110,10 @@ class ReplaySession(RolloutSession):
             ValueError: The stream is unknown, or the tensor is not one of its own.
             RuntimeError: Observed tokens of this chunk were appended before.
         """
-        if stream not in self._wam.streams:
-            raise ValueError(f"stream must be one of {list(self._wam.streams)}, got {stream!r}")
-        batch, (channels, *size) = len(self._text), self._wam.shapes[stream]
+        shapes = self._layout.observed_shapes
+        if stream not in shapes:
+            raise ValueError(f"stream must be one of {list(shapes)}, got {stream!r}")
+        batch, (channels, *size) = len(self._text), shapes[stream]
         fits = clean.ndim == 5 and clean.shape[2] > 0
         if not fits or (*clean.shape[:2], *clean.shape[3:]) != (batch, channels, *size):
             expected = f"[{batch}, {channels}, frames, {size[0]}, {size[1]}]"
@@ -115,15 +131,16 @@ class ReplaySession(RolloutSession):
         """See `RolloutSession.advance`.
 
         Raises:
-            ValueError: Not just so many observed frames of every stream were appended.
+            ValueError: Not just so many observed frames of every stream and sense were appended.
         """
         if frames < 1:
             raise ValueError(f"advance needs at least one frame, got {frames}")
         held = {name: 0 if predicted else x.shape[2] for name, (x, predicted) in self._chunk.items()}
-        if set(held) != set(self._wam.streams) or set(held.values()) != {frames}:
-            raise ValueError(f"advance({frames}) needs so many observed frames of {self._wam.streams}; got {held}")
+        names = tuple(self._layout.observed_shapes)
+        if set(held) != set(names) or set(held.values()) != {frames}:
+            raise ValueError(f"advance({frames}) needs so many observed frames of {names}; got {held}")
         for name, (x, _) in self._chunk.items():
-            kept = name in self._past and not self._wam.conditions_on_first
+            kept = name in self._past and not self._layout.conditions_on_first
             self._past[name] = torch.cat([self._past[name], x], 2) if kept else x
         self._chunk.clear()
         self._seen += frames

@@ -2,22 +2,25 @@
 """One backbone in every role: the teacher stays the teacher to the bit, and the student leaves as a plain model."""
 
 import copy
+from dataclasses import fields
 
 import pytest
 import torch
+from distill_toys import ToyWam
 from safetensors.torch import load_file
 from torch.testing import assert_close
 from waves import STREAMS, Waves, loop, make
 
 import flashwam
 from flashwam.core.streams import StreamSpec
-from flashwam.distillation.adapted_model import AdaptedModel
+from flashwam.distillation.adapted_model import AdaptedLooker, AdaptedModel, adapted
 from flashwam.distillation.adapters import STUDENT, Adapters
 from flashwam.distillation.methods import make_method
 from flashwam.distillation.roles import Roles
 from flashwam.distillation.trainer import train
 from flashwam.recipe.sections import LoraConfig
 from flashwam.student import load_wam
+from flashwam.wam import Layout, LooksInside, RolloutSession, WorldActionModel
 from flashwam.wam.lingbot_va import LingBotVA
 
 LORA = LoraConfig(rank=4, alpha=8.0)
@@ -61,7 +64,7 @@ def disturb(model: AdaptedModel, seed: int = 0, *, layer: str = "") -> None:
 
 def four_roles(model: LingBotVA) -> Roles:
     adapters = Adapters(model, LORA)
-    student, teacher = AdaptedModel(adapters, STUDENT), AdaptedModel(adapters, None)
+    student, teacher = adapted(adapters, STUDENT), adapted(adapters, None)
     return Roles(student, teacher=teacher, target=True, reference=True)
 
 
@@ -349,3 +352,36 @@ def test_flow_matching_adapts_a_trained_model_and_refuses_a_fresh_one(tmp_path):
         assert_close(value, adapted[name], rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match=r"train\.lora adapts a trained model; set wam\.pretrained"):
         flashwam.train(flashwam.load_recipe("metaworld/teacher", ["train.lora.rank=4"]), run_dir=tmp_path / "fresh")
+
+
+def public(kind: type) -> set[str]:
+    return {name for name in vars(kind) if not name.startswith("_")}
+
+
+def test_a_role_hands_on_everything_that_its_backbone_says():
+    backbone = make()
+    role = adapted(Adapters(backbone, LORA), STUDENT)
+    assert role.layout is backbone.layout
+    facts = {field.name for field in fields(Layout)} | {"layout", "whole_stages", "forward"}
+    of_the_class = {"adopt", "create", "keywords", "settings", "adapter_targets", "compute_options"}
+    for name in (public(WorldActionModel) | public(LooksInside)) - facts - of_the_class:
+        assert any(name in vars(kind) for kind in (AdaptedLooker, AdaptedModel)), f"{name} is not handed on"
+    session = role.session(Waves().batch([0, 1]).text)
+    for name in public(RolloutSession):
+        assert name in vars(type(session)), f"{name} of a session is not handed on"
+    assert role.pass_tokens(4) == backbone.pass_tokens(4) > 0
+    assert role.text_shape == backbone.text_shape
+
+
+def test_a_role_tells_the_seconds_of_its_backbones_parts_and_looks_where_that_can():
+    class Timed(ToyWam):
+        adapter_targets = ("shared",)
+
+        def session(self, text, **options):
+            session = super().session(text, **options)
+            session.part_seconds = {"backbone": 1.5}
+            return session
+
+    role = adapted(Adapters(Timed(), LORA), STUDENT)
+    assert role.session(torch.zeros(2, 1, 3)).part_seconds == {"backbone": 1.5}
+    assert not isinstance(role, LooksInside)

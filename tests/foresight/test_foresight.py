@@ -16,7 +16,7 @@ from flashwam.foresight.policy import ForesightPolicy
 from flashwam.sampling import Rollout, StreamSampler
 from flashwam.student import load_wam, save_wam
 from flashwam.wam import family, load
-from flashwam.wam.base import Kept
+from flashwam.wam.session import Kept
 
 BATCH = 2
 Make = Callable[..., ForesightPolicy]

@@ -1,96 +1,120 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the contract promises of any family: defaults, stages, and chunks that begin with the observation."""
+"""The contract: a family states one layout that makes sense and writes `velocity`; the rest has a default."""
 
-from dataclasses import replace
+import copy
+import pickle
+from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 import torch
-from torch import nn
+from toy_families import BATCH, FRAMES, SHAPES, Joint, Minimal, batch, frame, sampler
 
-from flashwam.core.batch import Batch
-from flashwam.core.consistency import Linear
-from flashwam.core.noise import NoiseSchedule
-from flashwam.core.streams import StreamSpec
-from flashwam.distillation.draws import Draws
-from flashwam.distillation.methods.consistency import ConsistencyDistillation
-from flashwam.distillation.methods.flow_matching import FlowMatching
-from flashwam.distillation.methods.on_policy import OnPolicy
-from flashwam.evaluation.open_loop import chunk_draws
-from flashwam.sampling import Rollout, StreamSampler
-from flashwam.wam import WorldActionModel, load
-from flashwam.wam.replay import ReplaySession
+from flashwam.sampling import Rollout
+from flashwam.wam import Layout, LooksInside, WorldActionModel, load
 
-FRAMES, BATCH = 3, 2
-SHAPES = {"video": (2, 2, 2), "action": (3, 2, 1)}
-
-
-class Minimal(WorldActionModel):
-    """As little as a family can be."""
-
-    streams = ("video", "action")
-    chunk_frames = FRAMES
-    shapes = SHAPES
-
-    def __init__(self, gain: float = 1.0) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.tensor(gain))
-
-    def velocity(self, noisy, sigma, clean, context):
-        return {name: self.gain * x for name, x in noisy.items()}
-
-
-class Joint(Minimal):
-    """Both streams in one pass; the data is the observation, so x0 is known and every velocity exact."""
-
-    stages = (("video", "action"),)
-    conditions_on_first = True
-    frame_levels = False
-    execute_frames = 1
-
-    def __init__(self, gain: float = 1.0) -> None:
-        super().__init__(gain)
-        self.calls = []
-
-    def velocity(self, noisy, sigma, clean, context):
-        frames = next(iter(noisy.values())).shape[2]
-        self.calls.append({name: (level.clone(), clean[name][:, :, -frames].clone()) for name, level in sigma.items()})
-        out = {}
-        for name, x in noisy.items():
-            level = sigma[name][:, None, :, None, None]
-            x0 = clean[name][:, :, -frames].unsqueeze(2) if name == "video" else noisy["video"].mean() * 0
-            out[name] = self.gain * torch.where(level > 0, (x - x0) / level.clamp(min=1e-6), 0)
-        return out
+STREAMS = ("video", "action")
+SENSIBLE = {"streams": STREAMS, "shapes": SHAPES, "chunk_frames": FRAMES}
+REFUSED = [
+    ({"streams": ()}, "at least one stream"),
+    ({"streams": "video"}, "streams must be a tuple of names"),
+    ({"streams": ("video", "video")}, "each once"),
+    ({"streams": ("action", "arm")}, "different letters, by which steps are written"),
+    ({"shapes": {"video": (2, 2, 2)}}, r"of every stream of .*; missing \['action'\]"),
+    ({"shapes": {**SHAPES, "depth": (1, 2, 2)}}, r"shapes names \['depth'\]; the streams are"),
+    ({"shapes": {**SHAPES, "action": (3, 2)}}, r"shapes\['action'\] must be three positive integers.*got \(3, 2\)"),
+    ({"shapes": {**SHAPES, "action": (3, 0, 1)}}, r"shapes\['action'\] must be three positive integers"),
+    ({"shapes": {**SHAPES, "action": (3, 2.0, 1)}}, r"shapes\['action'\] must be three positive integers"),
+    ({"chunk_frames": 0}, "chunk_frames must be a positive integer.*got 0"),
+    ({"chunk_frames": "3"}, "chunk_frames must be a positive integer.*got '3'"),
+    ({"stages": (("video",),)}, r"every stream of .* once; .*\['action'\] in none"),
+    ({"stages": (("video", "action"), ("action",))}, r"\['action'\] in more than one"),
+    ({"stages": (("video",), ("action", "depth"))}, r"stages names \['depth'\]"),
+    ({"stages": (("action",), ("video",))}, "in their order"),
+    ({"stages": ("video", "action")}, "each of stages must be a tuple of names"),
+    ({"execute_frames": FRAMES + 1}, "execute_frames must be 1 to 3.*got 4"),
+    ({"execute_frames": FRAMES, "conditions_on_first": True}, "execute_frames must be 1 to 2, .*not observed already"),
+    ({"execute_frames": 0}, "execute_frames must be 1 to 3.*got 0"),
+    ({"chunk_frames": 1, "conditions_on_first": True}, "nothing to execute in 1 frame: set chunk_frames to 2"),
+    ({"probes": ("depth",)}, r"probes names \['depth'\]"),
+    ({"probes": ("video",), "stages": (STREAMS,)}, r"probes are whole stages .* leaves out \['action'\]"),
+    ({"probes": STREAMS}, "probes are never drawn"),
+    ({"senses": {"state": 4}}, "set conditions_on_first too"),
+    ({"senses": {"video": 4}, "conditions_on_first": True}, "names beside the streams"),
+    ({"senses": {"state": 0}, "conditions_on_first": True}, "each with a positive count; got {'state': 0}"),
+    ({"predicted": {"depth": torch.ones(1, 1, 1, 1).bool()}}, r"predicted names \['depth'\]"),
+    ({"predicted": {"action": torch.ones(1, 1, 1, 1)}}, r"predicted\['action'\] must be a bool tensor"),
+    (
+        {"predicted": {"action": torch.ones(2, FRAMES, 1, 1).bool()}},
+        r"broadcastable to \(3, 3, 2, 1\).*got \(2, 3, 1, 1\)",
+    ),
+    ({"text_shape": (8,)}, r"text_shape must be \(tokens, width\)"),
+]
 
 
-def sampler(steps):
-    return StreamSampler(schedule=NoiseSchedule(2.0), consistency=Linear(), steps=steps)
+@pytest.mark.parametrize(
+    ("changes", "sentence"), REFUSED, ids=[f"{i}-{'-'.join(c)}" for i, (c, _) in enumerate(REFUSED)]
+)
+def test_a_layout_that_makes_no_sense_is_refused(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Layout(**{**SENSIBLE, **changes})
 
 
-def frame(value, name):
-    c, h, w = SHAPES[name]
-    return torch.full((BATCH, c, 1, h, w), float(value))
+def test_by_default_a_stream_is_a_stage_and_a_whole_chunk_is_executed():
+    layout = Layout(**SENSIBLE)
+    assert layout.stages == (("video",), ("action",))
+    assert layout.execute_frames == FRAMES
+    assert replace(Joint.layout, execute_frames=None).execute_frames == FRAMES - 1
+    assert Joint.layout.whole_stages({"action"}) == {"video", "action"}
+    assert layout.whole_stages({"action"}) == {"action"}
 
 
-def batch(frames=FRAMES):
-    generator = torch.Generator().manual_seed(5)
-    clean = {n: torch.randn(BATCH, c, frames, h, w, generator=generator) for n, (c, h, w) in SHAPES.items()}
-    given = torch.zeros(BATCH, frames, dtype=torch.bool)
-    given[:, 0] = True
-    mask = {name: torch.ones(BATCH, 1, frames, 1, 1, dtype=torch.bool) for name in SHAPES}
-    mask["action"][:, :, 0] = False
-    return Batch(
-        clean=clean,
-        history=clean,
-        mask=mask,
-        given=given,
-        text=torch.zeros(BATCH, 1, 3),
-        null_text=torch.zeros(1, 3),
-        index=torch.arange(BATCH),
-    )
+def test_a_layout_is_frozen_and_can_be_copied_and_pickled():
+    drawn = torch.ones(1, FRAMES, 1, 1, dtype=torch.bool)
+    given = {name: list(shape) for name, shape in SHAPES.items()}
+    layout = Layout(streams=list(STREAMS), shapes=given, chunk_frames=FRAMES, predicted={"action": drawn})
+    given["video"][0] = 99
+    with pytest.raises(FrozenInstanceError):
+        layout.chunk_frames = 9
+    with pytest.raises(TypeError):
+        layout.shapes["video"] = (9, 9, 9)
+    for again in (copy.deepcopy(layout), pickle.loads(pickle.dumps(layout))):
+        assert (again.streams, again.shapes) == (STREAMS, SHAPES)
+        assert torch.equal(again.predicted["action"], drawn)
 
 
-def specs():
-    return {name: StreamSpec(name=name, schedule=NoiseSchedule(2.0)) for name in SHAPES}
+def test_every_fact_of_the_layout_is_an_attribute_of_the_model():
+    model = Joint()
+    for field in fields(Layout):
+        assert getattr(model, field.name) is getattr(model.layout, field.name)
+
+
+def test_a_family_without_a_layout_is_refused_when_it_is_made():
+    class Silent(Minimal):
+        layout = None
+
+    with pytest.raises(TypeError, match=r"Silent states no layout: write `layout = Layout\(streams=..., shapes=..."):
+        Silent()
+
+
+def test_a_family_that_sets_a_fact_by_hand_is_refused():
+    with pytest.raises(
+        TypeError, match=r"Old sets \['streams', 'chunk_frames'\] by hand: .* Layout\(streams=..., chunk"
+    ):
+
+        class Old(WorldActionModel):
+            streams = STREAMS
+            chunk_frames = FRAMES
+
+    class Mixin:
+        probes = ("video",)
+
+    with pytest.raises(TypeError, match=r"Mixed sets \['probes'\] by hand"):
+
+        class Mixed(Mixin, Minimal):
+            pass
+
+    with pytest.raises(TypeError, match=r"Minimal sets \['shapes'\] by hand"):
+        Minimal().shapes = SHAPES
 
 
 def test_a_minimal_family_is_saved_and_found_again(tmp_path):
@@ -109,12 +133,6 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
         load(tmp_path, trust=True)
 
 
-class Wider(Minimal):
-    def __init__(self) -> None:
-        super().__init__()
-        self.extra = nn.Parameter(torch.zeros(2))
-
-
 def test_a_class_that_cannot_be_imported_is_refused(tmp_path):
     class Local(Minimal):
         pass
@@ -124,247 +142,59 @@ def test_a_class_that_cannot_be_imported_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_by_default_a_stream_is_a_stage_and_a_whole_chunk_is_executed():
-    model = Minimal()
-    assert model.stages == (("video",), ("action",))
-    first = {name: frame(1, name) for name in SHAPES}
-    rollout = Rollout(model, {n: sampler(1) for n in SHAPES}, text=torch.zeros(BATCH, 1, 3), first=first)
-    assert rollout.executed == slice(1, FRAMES)
-    drawn = rollout.predict()
-    assert torch.equal(drawn["video"][:, :, :1], first["video"])
-    rollout.observe(drawn)
-    assert rollout.executed == slice(0, FRAMES)
-    assert set(rollout.seconds) == {"video", "action"}
-
-
-def test_a_chunk_begins_with_the_latest_observation():
-    model = Joint()
-    rollout = Rollout(
-        model,
-        {name: sampler(2) for name in SHAPES},
-        text=torch.zeros(BATCH, 1, 3),
-        first={name: frame(7, name) for name in SHAPES},
-    )
-    for value in (7, 9):
-        assert rollout.executed == slice(1, 2)
-        drawn = rollout.predict()
-        torch.testing.assert_close(drawn["video"], frame(value, "video").expand(-1, -1, FRAMES, -1, -1))
-        torch.testing.assert_close(drawn["action"], torch.zeros_like(drawn["action"]))
-        rollout.observe({name: frame(9, name) for name in SHAPES})
-    assert len(model.calls) == 4  # one pass per level for both streams
-    assert set(rollout.seconds) == {"video+action"}
-    assert all(torch.equal(call["video"][0], call["action"][0]) for call in model.calls)
-
-
-def test_streams_drawn_together_are_replaced_together():
-    model = Joint()
-    rollout = Rollout(
-        model,
-        {name: sampler(1) for name in SHAPES},
-        text=torch.zeros(BATCH, 1, 3),
-        first={name: frame(0, name) for name in SHAPES},
-    )
-    with pytest.raises(ValueError, match="replace all of them or none"):
-        rollout.predict(replace={"video": frame(0, "video")})
-
-
-@pytest.mark.parametrize("synchronous", [True, False])
-@pytest.mark.parametrize("kind", [FlowMatching, ConsistencyDistillation])
-def test_levels_of_streams_that_are_drawn_together(kind, synchronous):
-    student = Joint()
-    method = kind(specs(), student, teacher=Joint(), synchronous=synchronous)
-    method.loss(batch(), Draws(seed=0, step=0, positions=range(BATCH)))
-    level = {name: seen[0] for name, seen in student.calls[-1].items()}
-    for one in level.values():
-        assert (one == one[:, :1]).all()
-        assert (one > 0).all()  # the first frame is noised as the others
-    assert torch.equal(level["video"], level["action"]) is synchronous
-
-
-class Partial(Joint):
-    """Puts out no action in the last slot of a frame, and none in the last frame."""
-
-    @property
-    def predicted(self):
-        drawn = torch.ones(1, FRAMES, 2, 1, dtype=torch.bool)
-        drawn[:, :, 1] = drawn[:, -1] = False
-        return {"action": drawn}
-
-
-@pytest.mark.parametrize("kind", [FlowMatching, ConsistencyDistillation, OnPolicy])
-def test_no_loss_is_taken_where_a_model_puts_nothing_out(kind):
-    student = Partial(gain=0.5)
-    method = kind(specs(), student, teacher=Partial(gain=0.9))
-    output = method.loss(batch(), Draws(seed=0, step=0, positions=range(BATCH)))
-    # Nobody executed the first frame's actions either.
-    expected = torch.tensor([[False, False], [True, False], [False, False]])
-    assert torch.equal(output.terms["action"].mask.expand(BATCH, 3, -1, 2, 1)[0, 0, :, :, 0], expected)
-    assert output.terms["video"].mask.all()
-
-
-def test_what_is_put_out_is_said_of_every_chunk_of_a_window():
-    data = batch(2 * FRAMES + 1)
-    mask = data.restricted(Partial().predicted).mask["action"][0, 0, :, :, 0]
-    chunk = [[True, False], [True, False], [False, False]]
-    assert mask.tolist() == [[False, False], *chunk[1:], *chunk, chunk[0]]
-
-
-def test_the_first_frame_is_a_condition_and_has_a_loss():
-    data = batch()
-    student = Joint(gain=0.5)
-    method = FlowMatching(specs(), student, noisy_history={}, text_dropout=0.0)
-    output = method.loss(data, Draws(seed=0, step=0, positions=range(BATCH)))
-    assert torch.equal(student.calls[0]["video"][1], data.clean["video"][:, :, 0])
-    assert output.terms["video"].frame_mask.all()
-    assert output.terms["action"].frame_mask[:, 1:].all()
-    assert not output.terms["action"].frame_mask[:, 0].any()
-
-
-@pytest.mark.parametrize("frames", [FRAMES, 2 * FRAMES])
-def test_on_policy_carries_a_stage_together(frames):
-    """The teacher's path is straight here, so every node's end is the observation."""
-    teacher = Joint()
-    method = OnPolicy(specs(), Joint(gain=0.9), teacher=teacher, teacher_steps=3, start_share=0.5)
-    data = batch(frames)
-    for step in range(4):
-        output = method.loss(data, Draws(seed=0, step=step, positions=range(BATCH)))
-        assert torch.isfinite(output.loss)
-        term = output.terms
-        assert torch.equal(term["video"].sigma, term["action"].sigma)
-        assert (term["video"].sigma > 0).all()
-    seen = {float(call["video"][1].flatten()[0]) for call in teacher.calls}
-    begins = {float(data.clean["video"][0, 0, k, 0, 0]) for k in range(0, frames, FRAMES)}
-    assert seen == begins
-
-
-def test_open_loop_draws_begin_at_each_chunks_first_frame():
-    data = batch(2 * FRAMES)
-    drawn = chunk_draws(Joint(), {name: sampler(1) for name in SHAPES}, data, draws=1)
-    for k, chunk in enumerate(drawn):
-        expected = data.clean["video"][:, :, k * FRAMES : k * FRAMES + 1].expand(-1, -1, FRAMES, -1, -1)
-        torch.testing.assert_close(chunk["video"], expected)
-
-
-def test_given_frames_are_left_alone_by_other_families():
-    data = batch()
-    method = FlowMatching(specs(), Minimal(), noisy_history={}, text_dropout=0.0)
-    output = method.loss(data, Draws(seed=0, step=0, positions=range(BATCH)))
-    assert not output.terms["video"].frame_mask[:, 0].any()
-    assert (output.terms["video"].sigma[:, 0] == 0).all()
-    assert replace(data, given=torch.zeros_like(data.given)).loss_mask("video").all()
-
-
-@pytest.mark.parametrize("substeps", [1, 3])
-def test_a_stream_without_loss_goes_along_with_its_stage(substeps):
-    """A stage is asked for whole, also where one stream is not distilled, takes fewer steps, or is guided alone."""
-    streams = specs()
-    streams["video"] = replace(streams["video"], teacher_substeps=substeps, guidance=(2.0, 2.0))
-    streams["action"] = replace(streams["action"], weight=0.0)
-    student, teacher = Joint(gain=0.9), Joint()
-    method = ConsistencyDistillation(streams, student, teacher=teacher)
-    output = method.loss(batch(), Draws(seed=0, step=0, positions=range(BATCH)))
-    assert set(output.terms) == {"video"}
-    assert torch.isfinite(output.loss)
-    assert len(teacher.calls) == 2 * substeps  # with and without text
-    for call in teacher.calls + student.calls:
-        assert set(call) == {"video", "action"}
-
-
-class Seer(Minimal):
-    """Looks at its video and draws actions that are the mean of the noise it looked at."""
-
-    probes = ("video",)
-
-    def velocity(self, noisy, sigma, clean, context):
-        self.noisy = noisy
-        return {"action": self.gain * (noisy["action"] - context["noise"]["video"].mean())}
-
-    def session(self, text, *, null_text=None, guidance=None):
-        return SeerSession(self, text)
-
-
-class SeerSession(ReplaySession):
-    def probe(self, noise, sigma):
-        self.seen, self.level = noise, sigma
-
-    def velocity(self, noisy, sigma):
-        return self._wam.velocity(noisy, sigma, {}, {"text": self._text, "noise": self.seen})
-
-
-def test_a_probe_is_looked_at_once_and_not_drawn():
-    model = Seer()
-    first = {name: frame(4, name) for name in SHAPES}
-    samplers = {"video": sampler(1), "action": sampler(3)}
-    generator = torch.Generator().manual_seed(0)
-    rollout = Rollout(model, samplers, text=torch.zeros(BATCH, 1, 3), first=first, generator=generator)
-    noise = rollout.noise()
-    drawn = rollout.predict(noise)
-    session = rollout.session
-    assert set(drawn) == {"action"}
-    assert set(model.noisy) == {"action"}
-    assert set(session.seen) == set(SHAPES)
-    for name in SHAPES:
-        assert torch.equal(session.seen[name][:, :, :1], first[name])
-        assert torch.equal(session.seen[name][:, :, 1:], noise[name][:, :, 1:])
-        assert session.level[name].tolist() == [[0, 1, 1]] * BATCH
-    rollout.observe({name: frame(1, name).expand(-1, -1, FRAMES, -1, -1) for name in SHAPES})
-    rollout.predict(noise)
-    assert torch.equal(session.seen["video"], noise["video"])
-    assert (session.level["video"] == 1).all()
-    assert set(rollout.seconds) == {"video", "action"}
-
-
-def test_a_probe_takes_one_step_and_cannot_be_replaced():
-    first = {name: frame(0, name) for name in SHAPES}
-    with pytest.raises(ValueError, match="take 1 step, such as '1v/4a'"):
-        Rollout(Seer(), {n: sampler(2) for n in SHAPES}, text=torch.zeros(BATCH, 1, 3), first=first)
-    rollout = Rollout(Seer(), {n: sampler(1) for n in SHAPES}, text=torch.zeros(BATCH, 1, 3), first=first)
-    with pytest.raises(ValueError, match="nothing to replace"):
-        rollout.predict(replace={"video": frame(0, "video")})
-
-
-def test_what_a_probe_is_looked_at_from_is_one_draw_for_every_role():
-    streams = specs()
-    streams["video"] = replace(streams["video"], weight=0.0)
-    streams["action"] = replace(streams["action"], guidance=(2.0, 2.0), teacher_substeps=2)
-    seen = []
-
-    class Noting(Seer):
-        def velocity(self, noisy, sigma, clean, context):
-            seen.append(context["noise"])
-            return super().velocity(noisy, sigma, clean, context)
-
-    method = ConsistencyDistillation(streams, Noting(0.9), teacher=Noting())
-    output = method.loss(batch(), Draws(seed=0, step=0, positions=range(BATCH)))
-    assert set(output.terms) == {"action"}
-    assert len(seen) == 6  # student, target, and twice two of the teacher
-    for noise in seen[1:]:
-        assert all(torch.equal(noise[name], seen[0][name]) for name in SHAPES)
-
-
-def test_methods_that_draw_every_stream_refuse_a_probe():
-    with pytest.raises(ValueError, match=r"never draws \['video'\]"):
-        FlowMatching(specs(), Seer())
-    with pytest.raises(ValueError, match=r"never draws \['video'\]"):
-        OnPolicy(specs(), Seer(), teacher=Seer())
-    with pytest.raises(ValueError, match="set their weight and regulariser to 0"):
-        ConsistencyDistillation(specs(), Seer(), teacher=Seer())
+def test_a_family_that_knows_no_other_tools_files_adopts_none(tmp_path):
+    assert Minimal.adopt(tmp_path, gain=1.0) is None
 
 
 def test_a_family_that_shows_nothing_says_what_to_write():
-    model = Minimal()
-    assert model.feature_blocks == 0
-    with pytest.raises(ValueError, match="a family writes `feature_blocks`"):
-        model.features({}, {}, {}, {}, blocks=(0,))
-    with pytest.raises(ValueError, match="Minimal gives no hidden states"):
-        model.session(torch.zeros(BATCH, 1, 3)).features(batch().clean, {}, blocks=(0,))
+    session = Minimal().session(torch.zeros(BATCH, 1, 3))
+    with pytest.raises(ValueError, match="derives from `LooksInside` writes `features` of its session"):
+        session.features(batch().clean, {}, blocks=(0,))
     with pytest.raises(ValueError, match="no probes"):
-        model.session(torch.zeros(BATCH, 1, 3)).probe({}, {})
-    assert model.deployed_parameters() == {"model": 1}
+        session.probe({}, {})
+    assert Minimal().deployed_parameters() == {"model": 1}
 
 
-def test_further_tensors_of_a_batch_move_with_it():
-    data = replace(batch(), extra={"target/depth": torch.zeros(BATCH, 1)})
-    assert set(data.to("cpu").extra) == {"target/depth"}
-    assert data.to("meta").extra["target/depth"].device.type == "meta"
-    assert batch().extra == {}
+class Glassy(Minimal, LooksInside):
+    """Shows the clean video it was told, as its only block."""
+
+    feature_blocks = 1
+
+    def feature_width(self, blocks):
+        return SHAPES["video"][0]
+
+    def features(self, noisy, sigma, clean, context, *, blocks):
+        return clean["video"][:, :, -noisy["video"].shape[2] :]
+
+
+def test_a_family_that_can_be_looked_into_needs_no_session_of_its_own():
+    model = Glassy()
+    session = model.feature_session(torch.zeros(BATCH, 1, 3), blocks=(0,))
+    noisy, sigma = batch().clean, {name: torch.ones(BATCH, FRAMES) for name in SHAPES}
+    session.append("video", noisy["video"], predicted=True)
+    assert torch.equal(session.features(noisy, sigma, blocks=(0,)), noisy["video"])
+    assert model.feature_parameters((0,)) == 1
+
+
+class Feeling(Joint):
+    """Draws actions that are the state it was last told."""
+
+    layout = replace(Joint.layout, senses={"state": 3}, predicted={})
+
+    def velocity(self, noisy, sigma, clean, context):
+        out = super().velocity(noisy, sigma, clean, context)
+        level = sigma["action"][:, None, :, None, None].clamp(min=1e-6)
+        told = clean["state"][:, :, -FRAMES].unsqueeze(2)
+        return {**out, "action": (noisy["action"] - told) / level}
+
+
+def test_a_family_with_senses_needs_no_session_of_its_own():
+    model = Feeling()
+    samplers = {name: sampler(2) for name in SHAPES}
+    first = {name: frame(1, name) for name in SHAPES} | {"state": torch.full((BATCH, 3, 1, 1, 1), 5.0)}
+    rollout = Rollout(model, samplers, text=torch.zeros(BATCH, 1, 3), first=first)
+    assert rollout.predict()["action"].sub(5).abs().max() < 1e-5
+    rollout.observe({**first, "state": torch.full((BATCH, 3, 1, 1, 1), 7.0)})
+    assert rollout.predict()["action"].sub(7).abs().max() < 1e-5
+    with pytest.raises(ValueError, match=r"stream must be one of \['video', 'action', 'state'\]"):
+        rollout.session.append("depth", first["state"], predicted=False)

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.testing import assert_close
 
-from flashwam.distillation.adapted_model import AdaptedModel
+from flashwam.distillation.adapted_model import adapted
 from flashwam.distillation.adapters import Adapters
 from flashwam.recipe.sections import LoraConfig
 from flashwam.wam import WorldActionModel
-from flashwam.wam.base import RolloutSession
-from flashwam.wam.replay import ReplaySession
+from flashwam.wam.features import LookingReplay
+from flashwam.wam.session import RolloutSession
 from flashwam.wam.taps import FeatureTap
 
 CHUNK, CHUNKS, BATCH = 2, 4, 2
@@ -138,7 +138,7 @@ def test_a_rollout_sees_what_the_training_pass_sees(case: Case, kind: str) -> No
     session = {
         "session": lambda: case.wam.session(text),
         "feature_session": lambda: case.wam.feature_session(text, blocks=blocks),
-        "replay": lambda: ReplaySession(case.wam, text),
+        "replay": lambda: LookingReplay(case.wam, text),
     }[kind]()
     clean = case.clean
     if case.wam.conditions_on_first:
@@ -184,18 +184,18 @@ def test_a_role_with_an_adapter_is_looked_into_with_it(case: Case) -> None:
     plain = case.wam.features(*case.parts, blocks=(0, 1))
     count = case.wam.deployed_parameters()
     adapters = Adapters(case.wam, LoraConfig(rank=2), seed=0)
-    adapted = AdaptedModel(adapters, "student")
-    assert_close(adapted.features(*case.parts, blocks=(0, 1)), plain, atol=1e-6, rtol=1e-6)
-    for p in adapted.parameters():
+    role = adapted(adapters, "student")
+    assert_close(role.features(*case.parts, blocks=(0, 1)), plain, atol=1e-6, rtol=1e-6)
+    for p in role.parameters():
         p.normal_(std=0.3)
-    moved = adapted.features(*case.parts, blocks=(0, 1))
+    moved = role.features(*case.parts, blocks=(0, 1))
     assert (moved - plain).abs().max() > 1e-2
-    session = adapted.feature_session(case.context["text"], blocks=(0, 1))
+    session = role.feature_session(case.context["text"], blocks=(0, 1))
     clean = {name: x[:, :, : case.frames] for name, x in case.clean.items()}
-    expected = adapted.features(case.noisy, case.sigma, clean, case.context, blocks=(0, 1))
+    expected = role.features(case.noisy, case.sigma, clean, case.context, blocks=(0, 1))
     assert_close(torch.cat(walk(case, session, (0, 1), velocities=False), 2), expected, atol=5e-5, rtol=1e-4)
-    assert adapted.deployed_parameters() == count
-    assert adapted.feature_width((0, 1)) == case.wam.feature_width((0, 1))
+    assert role.deployed_parameters() == count
+    assert role.feature_width((0, 1)) == case.wam.feature_width((0, 1))
 
 
 def test_half_precision_is_normalised_in_float32() -> None:

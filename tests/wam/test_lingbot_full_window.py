@@ -9,8 +9,8 @@ from original_cache import with_original_cache
 from torch import Tensor
 from torch.testing import assert_close
 
-from flashwam.wam.base import RolloutSession
 from flashwam.wam.lingbot_va import LingBotVA
+from flashwam.wam.session import RolloutSession
 
 Draw = Callable[..., dict[str, Tensor]]
 Drawn = list[tuple[str, Tensor]]

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 from torch.testing import assert_close
 
-from flashwam.wam.base import Kept
 from flashwam.wam.guidance import guided_velocity
 from flashwam.wam.lingbot_va import LingBotVA, masks
+from flashwam.wam.session import Kept
 
 Draw = Callable[..., dict[str, Tensor]]
 Make = Callable[..., LingBotVA]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from flashwam.wam.base import RolloutSession
 from flashwam.wam.lingbot_va import LingBotVA
 from flashwam.wam.replay import ReplaySession
+from flashwam.wam.session import RolloutSession
 
 Draw = Callable[..., dict[str, Tensor]]
 BATCH, CHUNKS, CHUNK = 2, 5, 2

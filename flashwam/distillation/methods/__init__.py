@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Mapping
 
 from flashwam.core.streams import StreamSpec
-from flashwam.distillation.adapted_model import AdaptedModel
+from flashwam.distillation.adapted_model import adapted
 from flashwam.distillation.adapters import STUDENT, Adapters
 from flashwam.distillation.methods.base import Method, MethodOutput, NonFiniteError, StreamTerm
 from flashwam.distillation.methods.consistency import ConsistencyDistillation
@@ -80,5 +80,5 @@ def make_method(
         adapters = Adapters(student, loop.lora, seed=seed)
         if loop.init is not None:
             adapters.load(loop.init)
-        student, teacher = AdaptedModel(adapters, STUDENT), AdaptedModel(adapters, None)
+        student, teacher = adapted(adapters, STUDENT), adapted(adapters, None)
     return kind(streams, student, teacher=teacher, keep_target=loop.save_weights == "target", **options)

@@ -24,8 +24,9 @@ from flashwam.distillation.methods.base import (
     start_states,
     training_levels,
 )
-from flashwam.wam.base import Kept, WorldActionModel
+from flashwam.wam.base import WorldActionModel
 from flashwam.wam.guidance import guided_velocity
+from flashwam.wam.session import Kept
 
 __all__ = ["ConsistencyDistillation", "jump_levels"]
 

@@ -25,7 +25,8 @@ from flashwam.distillation.methods.base import (
     start_states,
 )
 from flashwam.sampling import draw, samplers_for
-from flashwam.wam.base import RolloutSession, WorldActionModel
+from flashwam.wam.base import WorldActionModel
+from flashwam.wam.session import RolloutSession
 
 __all__ = ["OnPolicy", "path_levels"]
 

@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from diffusers import CogVideoXTransformer3DModel
@@ -21,20 +21,21 @@ from torch import Tensor
 from flashwam.core.noise import flow_output_from_vp
 from flashwam.core.vp import VPSchedule
 from flashwam.system.paths import user_path
-from flashwam.wam.base import WorldActionModel
 from flashwam.wam.cogvideox.action import ActionModule
 from flashwam.wam.cogvideox.checkpoint import find_transformer, load_module, network_config, place, training_noise
+from flashwam.wam.cogvideox.chunk import action_slots, action_tokens, check_chunk, chunk_layout
 from flashwam.wam.cogvideox.config import CogVideoXConfig
 from flashwam.wam.cogvideox.coordinates import network_state, network_timestep, shared_levels, velocity_from_data
 from flashwam.wam.cogvideox.fitting import fitted_transformer, fresh_positions, table_size
 from flashwam.wam.cogvideox.network import CogVideoXActionNetwork
 from flashwam.wam.cogvideox.presets import SNR_SHIFTS, check_version, network_options
+from flashwam.wam.features import LooksInside
 from flashwam.wam.taps import FeatureTap
 
 __all__ = ["CogVideoX"]
 
 
-class CogVideoX(WorldActionModel):
+class CogVideoX(LooksInside):
     """A video-diffusion transformer that draws a chunk's video and actions together from its first frame.
 
     Args:
@@ -47,13 +48,6 @@ class CogVideoX(WorldActionModel):
         ValueError: The parts do not fit each other.
     """
 
-    streams: ClassVar[tuple[str, ...]] = ("video", "action")
-    stages: ClassVar[tuple[tuple[str, ...], ...]] = (("video", "action"),)
-    """Streams that are drawn in the same passes."""
-    conditions_on_first: ClassVar[bool] = True
-    """Frame 0 of a chunk is the observation, which enters through `clean`."""
-    frame_levels: ClassVar[bool] = False
-    """Whether the frames of a stream may have levels of their own."""
     # Every linear layer of the blocks; the embedders and heads around them stay the teacher's.
     adapter_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
     compute_options = ("gradient_checkpointing",)
@@ -66,8 +60,9 @@ class CogVideoX(WorldActionModel):
         *,
         gradient_checkpointing: bool = False,
     ) -> None:
-        super().__init__()
         inner, patch = transformer.config, transformer.config.patch_size
+        text_shape = (inner.max_text_seq_length, inner.text_embed_dim)
+        super().__init__(chunk_layout(config, channels=inner.out_channels, text_shape=text_shape))
         if any(size % patch for size in config.latent_size):
             raise ValueError(f"latent_size {config.latent_size} must be a multiple of the patch {patch}")
         blocks = 2 if config.conditioning == "channel_concat" else 1
@@ -99,27 +94,9 @@ class CogVideoX(WorldActionModel):
         return self.network.action
 
     @property
-    def chunk_frames(self) -> int:
-        """Latent frames F drawn at a time, the observed one included."""
-        return self.config.chunk_frames
-
-    @property
-    def execute_frames(self) -> int:
-        """New latent frames that are acted out before the next chunk is drawn."""
-        return self.config.execute_frames
-
-    @property
     def actions_per_frame(self) -> int:
         """Actions per latent frame N."""
         return self.config.actions_per_frame
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, int, int]]:
-        """Stream name -> (C, H, W) of its tensors."""
-        return {
-            "video": (self.transformer.config.out_channels, *self.config.latent_size),
-            "action": (self.config.action_dim, self.config.actions_per_frame, 1),
-        }
 
     @classmethod
     def create(cls, *, network: str | None = None, gradient_checkpointing: bool = False, **options: Any) -> "CogVideoX":
@@ -221,16 +198,16 @@ class CogVideoX(WorldActionModel):
 
     @property
     def feature_blocks(self) -> int:
-        """See `WorldActionModel.feature_blocks`."""
+        """See `LooksInside.feature_blocks`."""
         return self.transformer.config.num_layers
 
     def feature_width(self, blocks: Sequence[int]) -> int:
-        """See `WorldActionModel.feature_width`."""
+        """See `LooksInside.feature_width`."""
         inner = self.transformer.config
         return len(blocks) * inner.num_attention_heads * inner.attention_head_dim
 
     def feature_parameters(self, blocks: Sequence[int]) -> int:
-        """See `WorldActionModel.feature_parameters`: neither deeper blocks nor heads are run."""
+        """See `LooksInside.feature_parameters`: neither deeper blocks nor heads are run."""
         net, depth = self.transformer, FeatureTap(blocks, self.feature_blocks).depth
         unused = [*net.transformer_blocks[depth:], net.norm_final, net.norm_out, net.proj_out]
         unused += [self.action.norm_out, self.action.proj_out]
@@ -245,7 +222,7 @@ class CogVideoX(WorldActionModel):
         *,
         blocks: Sequence[int],
     ) -> Tensor:
-        """See `WorldActionModel.features`; needs both streams, which see each other."""
+        """See `LooksInside.features`; needs both streams, which see each other."""
         tap = FeatureTap(blocks, self.feature_blocks)
         self._pass(noisy, sigma, clean, context, tap=tap)
         return tap.maps(self.network.video_grid(noisy["video"].transpose(1, 2)))
@@ -260,11 +237,11 @@ class CogVideoX(WorldActionModel):
         tap: FeatureTap | None = None,
     ) -> dict[str, Tensor]:
         """Velocities; nothing where a tap takes the hidden states."""
-        self._check(noisy, sigma, clean, context)
+        check_chunk(self.layout, noisy, sigma, clean, context)
         level, shared = shared_levels(sigma, self.streams)
         observation = clean["video"][:, :, clean["video"].shape[2] - self.chunk_frames]
         video, video_noise = network_state(noisy["video"].transpose(1, 2), level["video"])
-        action, action_noise = network_state(self._tokens(noisy["action"]), level["action"])
+        action, action_noise = network_state(action_tokens(self.config, noisy["action"]), level["action"])
         observed = observation.to(video.dtype)[:, None]
         if self.config.conditioning == "prefix":
             seen = torch.cat([observed, video[:, 1:]], dim=1)
@@ -291,29 +268,13 @@ class CogVideoX(WorldActionModel):
             first = velocity_from_data(noisy["video"][:, :, 0].to(video.dtype), observed[:, 0], level["video"])
             video_flow = torch.cat([first[:, :, None], video_flow[:, :, 1:]], dim=2)
         action_flow = flow_output_from_vp(action_out.to(action.dtype), action, *action_noise)
-        return {"video": video_flow, "action": self._slots(action_flow)}
+        return {"video": video_flow, "action": action_slots(self.config, action_flow)}
 
     def pass_tokens(self, frames: int) -> int:
         """See `WorldActionModel.pass_tokens`; a pass is one chunk, whatever `frames` came before it."""
         patch = self.transformer.config.patch_size
         rows, columns = self.config.latent_size
         return self.chunk_frames * (rows // patch) * (columns // patch) + self.config.action_tokens
-
-    @property
-    def predicted(self) -> dict[str, Tensor]:
-        """See `WorldActionModel.predicted`: the actions that have a token, and no frame that is only a condition."""
-        config = self.config
-        token = torch.arange(config.action_slots) < config.action_tokens
-        slots = torch.nn.functional.pad(token, (config.actions_per_frame, 0)).unflatten(0, (config.chunk_frames, -1))
-        masks = {"action": slots[None, :, :, None]}
-        if config.conditioning == "prefix":
-            masks["video"] = (torch.arange(config.chunk_frames) > 0)[None, :, None, None]
-        return masks
-
-    @property
-    def text_shape(self) -> tuple[int, int]:
-        """See `WorldActionModel.text_shape`; prompts are padded to that length, and the padding is attended to."""
-        return self.transformer.config.max_text_seq_length, self.transformer.config.text_embed_dim
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``transformer/`` in diffusers' layout, ``action/`` and ``wam.json`` beside it."""
@@ -350,17 +311,6 @@ class CogVideoX(WorldActionModel):
         action = load_module(ActionModule, source.root / "action", dtype=dtype, device=device)
         return cls(transformer, action, config, gradient_checkpointing=gradient_checkpointing).eval()
 
-    def _tokens(self, action: Tensor) -> Tensor:
-        """[B, A, F, N, 1] -> [B, K, A]: the slots between the frames, in time order, as many as are drawn."""
-        return action[:, :, 1:].flatten(2)[:, :, : self.config.action_tokens].transpose(1, 2)
-
-    def _slots(self, tokens: Tensor) -> Tensor:
-        """Inverse of `_tokens`, zero where there is no token."""
-        config = self.config
-        empty = (config.actions_per_frame, config.action_slots - config.action_tokens)
-        slots = torch.nn.functional.pad(tokens.transpose(1, 2), empty)
-        return slots.unflatten(2, (config.chunk_frames, config.actions_per_frame))[..., None]
-
     def _robot(self, context: Mapping[str, Any], like: Tensor) -> Tensor | None:
         robot = context.get("robot")
         if not self.config.robots:
@@ -370,30 +320,6 @@ class CogVideoX(WorldActionModel):
         if robot is None:
             return torch.full(like.shape, self.config.robot, dtype=torch.long, device=like.device)
         return robot.to(like.device)
-
-    def _check(
-        self,
-        noisy: Mapping[str, Tensor],
-        sigma: Mapping[str, Tensor],
-        clean: Mapping[str, Tensor],
-        context: Mapping[str, Any],
-    ) -> None:
-        if set(noisy) != set(self.streams):
-            raise ValueError(f"this family draws {self.streams} together; noisy has {tuple(noisy)}")
-        frames = context.get("chunk_frames") or self.chunk_frames
-        if frames != self.chunk_frames:
-            raise ValueError(f"this network's chunks have {self.chunk_frames} frames; asked for {frames}")
-        for name, x in noisy.items():
-            channels, *size = self.shapes[name]
-            if x.ndim != 5 or tuple(x.shape[1:]) != (channels, frames, *size):
-                expected = f"[B, {channels}, {frames}, {size[0]}, {size[1]}]"
-                raise ValueError(f"noisy {name} must be {expected}, one chunk; got {tuple(x.shape)}")
-            level = sigma[name]
-            if level.shape != (x.shape[0], frames):
-                raise ValueError(f"sigma of {name} must be {(x.shape[0], frames)}, got {tuple(level.shape)}")
-        video = clean["video"]
-        if video.shape[2] < frames or (video.shape[0], video.shape[1]) != tuple(noisy["video"].shape[:2]):
-            raise ValueError(f"clean video must have at least {frames} frames, got {tuple(video.shape)}")
 
 
 def _split(options: Mapping[str, Any]) -> tuple[CogVideoXConfig, dict[str, Any]]:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flashwam.wam.base import RolloutSession
 from flashwam.wam.lingbot_va.cache import BlockCache, RolloutCache
 from flashwam.wam.lingbot_va.config import check_eviction
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET
 from flashwam.wam.lingbot_va.patches import keep_used
 from flashwam.wam.lingbot_va.static_cache import StaticCache
 from flashwam.wam.lingbot_va.transformer import Segment, WanTransformer3DModel
+from flashwam.wam.session import RolloutSession
 from flashwam.wam.taps import FeatureTap
 
 __all__ = ["LingBotSession"]

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from flashwam.system.paths import user_path
-from flashwam.wam.base import WorldActionModel
+from flashwam.wam.features import LooksInside
 from flashwam.wam.hub import push_folder
+from flashwam.wam.layout import Layout
 from flashwam.wam.lingbot_va.checkpoint import find_transformer, load_transformer, network_config
 from flashwam.wam.lingbot_va.config import FILE_NAME, LingBotConfig
 from flashwam.wam.lingbot_va.lerobot import say_recipe_differences
@@ -33,7 +34,7 @@ __all__ = ["LingBotVA"]
 TIMESTEPS = 1000.0
 
 
-class LingBotVA(WorldActionModel):
+class LingBotVA(LooksInside):
     """A flow-matching network of velocities for video latents and actions; the timestep it is fed is 1000 sigma.
 
     Args:
@@ -43,7 +44,6 @@ class LingBotVA(WorldActionModel):
         gradient_checkpointing: Recompute blocks in the backward pass instead of keeping their activations.
     """
 
-    streams = ("video", "action")
     # Every linear layer of the blocks; the embedders and heads around them stay the teacher's.
     adapter_targets = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2")
     compute_options = ("attention", "gradient_checkpointing", "rollout")
@@ -56,12 +56,23 @@ class LingBotVA(WorldActionModel):
         attention: str = "sdpa",
         gradient_checkpointing: bool = False,
     ) -> None:
-        super().__init__()
-        _, rows, columns = transformer.config.patch_size
+        inner = transformer.config
+        super().__init__(
+            Layout(
+                streams=("video", "action"),
+                shapes={
+                    "video": (inner.in_channels, *config.latent_size),
+                    "action": (inner.action_dim, config.actions_per_frame, 1),
+                },
+                chunk_frames=config.chunk_frames,
+                text_shape=(None, inner.text_dim),
+            )
+        )
+        _, rows, columns = inner.patch_size
         height, width = config.latent_size
         if height % rows or width % columns:
             raise ValueError(f"latent_size {config.latent_size} must be a multiple of the patch {(rows, columns)}")
-        channels = transformer.config.action_dim
+        channels = inner.action_dim
         if config.used_channels is not None and max(config.used_channels, default=0) >= channels:
             raise ValueError(f"used_channels {config.used_channels} must be below the model's {channels}")
         self.transformer = transformer
@@ -74,11 +85,6 @@ class LingBotVA(WorldActionModel):
             transformer.compile_rollout(mode="reduce-overhead" if config.rollout == "graphed" else "default")
 
     @property
-    def chunk_frames(self) -> int:
-        """Latent frames drawn at a time."""
-        return self.config.chunk_frames
-
-    @property
     def actions_per_frame(self) -> int:
         """Actions per latent frame N."""
         return self.config.actions_per_frame
@@ -87,15 +93,6 @@ class LingBotVA(WorldActionModel):
     def window_chunks(self) -> int:
         """Reach of attention in blocks, see `LingBotConfig`."""
         return self.config.window_chunks
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, int, int]]:
-        """Stream name -> (C, H, W) of its tensors."""
-        inner = self.transformer.config
-        return {
-            "video": (inner.in_channels, *self.config.latent_size),
-            "action": (inner.action_dim, self.config.actions_per_frame, 1),
-        }
 
     @classmethod
     def create(
@@ -183,16 +180,16 @@ class LingBotVA(WorldActionModel):
 
     @property
     def feature_blocks(self) -> int:
-        """See `WorldActionModel.feature_blocks`."""
+        """See `LooksInside.feature_blocks`."""
         return self.transformer.config.num_layers
 
     def feature_width(self, blocks: Sequence[int]) -> int:
-        """See `WorldActionModel.feature_width`."""
+        """See `LooksInside.feature_width`."""
         inner = self.transformer.config
         return len(blocks) * inner.num_attention_heads * inner.attention_head_dim
 
     def feature_parameters(self, blocks: Sequence[int]) -> int:
-        """See `WorldActionModel.feature_parameters`: neither deeper blocks nor heads are run."""
+        """See `LooksInside.feature_parameters`: neither deeper blocks nor heads are run."""
         net, depth = self.transformer, FeatureTap(blocks, self.feature_blocks).depth
         # The original's files carry a second text embedder that nothing uses.
         unused = [*net.blocks[depth:], net.proj_out, net.action_proj_out, net.condition_embedder_action.text_embedder]
@@ -208,7 +205,7 @@ class LingBotVA(WorldActionModel):
         *,
         blocks: Sequence[int],
     ) -> Tensor:
-        """See `WorldActionModel.features`."""
+        """See `LooksInside.features`."""
         tap = FeatureTap(blocks, self.feature_blocks)
         self._pass(noisy, sigma, clean, context, tap=tap)
         return tap.maps(self.transformer.video_grid(noisy["video"]))
@@ -275,7 +272,7 @@ class LingBotVA(WorldActionModel):
         )
 
     def feature_session(self, text: Tensor, *, blocks: Sequence[int]) -> LingBotSession:
-        """See `WorldActionModel.feature_session`; no deeper block is run or kept."""
+        """See `LooksInside.feature_session`; no deeper block is run or kept."""
         return self.session(text, depth=FeatureTap(blocks, self.feature_blocks).depth)
 
     def pass_tokens(self, frames: int) -> int:
@@ -284,11 +281,6 @@ class LingBotVA(WorldActionModel):
         blocks = {stream: block_ids(stream, frames, self.chunk_frames) for stream in per_frame}
         last = max(int(ids[-1]) for ids in blocks.values())
         return sum(count * (frames + int((blocks[name] < last).sum())) for name, count in per_frame.items())
-
-    @property
-    def text_shape(self) -> tuple[None, int]:
-        """See `WorldActionModel.text_shape`."""
-        return None, self.transformer.config.text_dim
 
     def _chunk_tokens(self) -> dict[str, int]:
         rows, columns = self.transformer.config.patch_size[1:]
