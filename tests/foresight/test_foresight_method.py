@@ -47,7 +47,7 @@ SMALL = {
     "resampler": {"width": 8, "queries": 1, "depth": 1, "heads": 2, "head_dim": 4},
     "expert": {"width": 16, "encoder": 1, "decoder": 1, "heads": 2, "dropout": 0.0},
 }
-TOLD = {name: {"shift": 2.0, "teacher_steps": 4} for name in World.shapes}
+TOLD = {name: {"shift": 2.0, "teacher_steps": 4} for name in World.layout.shapes}
 
 
 def trained(tmp_path: Path, *, targets: str, steps: int = 120) -> float:
