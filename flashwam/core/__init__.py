@@ -1,2 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pure maths on tensors and frozen dataclasses; knows nothing of files, devices, configs or models."""
+"""Pure maths on tensors and frozen dataclasses: schedules, consistency functions, noise, losses, statistics.
+
+Imports system.
+"""

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Episodes, latents and actions on disk, and the datasets that yield training samples."""
+"""Episodes, latents and actions on disk, and the datasets that yield training samples.
+
+Imports core, and what it imports.
+"""
 
 from flashwam.data.actions import ActionNorm
 from flashwam.data.autoencoder import FrameAutoencoder, train_autoencoder

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from flashwam.data.latents import fingerprint
 from flashwam.data.pixels import load_autoencoder
 from flashwam.data.text import encode_text
 
@@ -109,8 +110,6 @@ def frame_encoders(folder: Path | str) -> Encoders:
     Raises:
         FileNotFoundError: The folder holds no complete autoencoder.
     """
-    from flashwam.data.latents import fingerprint
-
     model = load_autoencoder(folder)
 
     @torch.no_grad()

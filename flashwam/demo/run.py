@@ -15,6 +15,7 @@ from typing import Any
 
 from flashwam import pipeline
 from flashwam.evaluation.local import cross_table, evaluate, latency_table, load_policy
+from flashwam.recipe.build import plain
 from flashwam.recipe.load import load_recipe
 from flashwam.recipe.sections import Recipe, WamConfig
 from flashwam.report.analyze import measured_gradients, schedule_sections
@@ -22,6 +23,7 @@ from flashwam.report.compare import compare, format_table, gather
 from flashwam.report.compare_page import compare_sections
 from flashwam.report.page import write_page
 from flashwam.report.schedule import schedule_analysis
+from flashwam.sim.gl import ensure_gl
 from flashwam.system.files import write_whole
 from flashwam.system.jobs import Job, done_marker, run_jobs
 from flashwam.system.json_file import read_mapping
@@ -198,8 +200,6 @@ def _train_teacher(place: _Place, from_scratch: bool) -> None:
 
 def _data_of(place: _Place, recipe: dict[str, Any]) -> dict[str, Any]:
     """A shipped teacher is measured on this demo's data and tasks."""
-    from flashwam.recipe.build import plain
-
     ours = plain(place.recipe("teacher"))
     return {**recipe, "data": ours["data"], "evaluate": ours["evaluate"]}
 
@@ -395,8 +395,6 @@ def demo(
     """
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {sorted(PRESETS)}; got {preset!r}")
-    from flashwam.sim.gl import ensure_gl
-
     ensure_gl()
     out = user_path(out)
     # The smoke demo trains its own teacher: what it checks is that everything works.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation of a model in closed loop, in open loop, by the clock, and behind a server.
+"""Measurement of a model in closed loop, in open loop, by the clock, and behind a server.
 
-Imports everything but report, pipeline, the papers and the commands.
+Imports sim and serve, and what they import.
 """

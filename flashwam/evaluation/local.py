@@ -23,6 +23,7 @@ from flashwam.evaluation.open_loop import chunk_draws, open_loop_measures
 from flashwam.evaluation.record import drive_tasks, measure_once, measurement
 from flashwam.sampling import Rollout, StreamSampler, samplers_for
 from flashwam.sim.closed_loop import run_task
+from flashwam.sim.tasks import commitment, get_task
 from flashwam.student import WamInfo, load_wam, model_folder
 from flashwam.system.files import write_whole
 from flashwam.system.imports import trusting
@@ -361,8 +362,6 @@ def cross_table(
         What is written: commitment and action error (against the last source's own draw) by row (earlier streams)
         and column (last stream).
     """
-    from flashwam.sim.tasks import commitment, get_task
-
     policies = [policy for policy, _ in sources.values()]
     if any(len(stage) > 1 for policy in policies for stage in policy.wam.stages):
         raise ValueError("streams that are drawn together cannot be crossed: one model's video has its own actions")

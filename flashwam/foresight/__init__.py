@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""S-VAM: one denoising step of a frozen video model, read by decouplers, in place of many (docs/foresight.md).
+"""S-VAM: a policy that looks once into a frozen model and never draws the video (docs/foresight.md).
 
-Imports the engine and all below it; nothing but registries of import paths knows this folder.
+Imports distillation, and what it imports.
 """

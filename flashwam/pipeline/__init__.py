@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a recipe to a model: its data, what a run begins with, training and distillation.
 
-Imports everything but report, plan, demo and the commands.
+Imports distillation and evaluation, and what they import.
 """
 
 from flashwam.evaluation.local import evaluate

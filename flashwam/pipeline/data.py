@@ -16,6 +16,10 @@ from flashwam.distillation.methods import find_method
 from flashwam.pipeline.norms import say_norm
 from flashwam.pipeline.sources import segment_dataset
 from flashwam.recipe.sections import LoopConfig, Recipe
+from flashwam.sim.collect import NoiseBursts
+from flashwam.sim.collect import collect as run_collection
+from flashwam.sim.privileged import replay_episodes
+from flashwam.sim.tasks import get_task
 
 __all__ = ["check", "collect", "dataset", "prepare_data"]
 
@@ -34,10 +38,6 @@ def check(recipe: Recipe) -> tuple[int, dict[str, str]]:
 
 def collect(recipe: Recipe) -> Path:
     """Collects the recipe's demonstrations, completing what an earlier call left; returns their folder."""
-    from flashwam.sim.collect import NoiseBursts
-    from flashwam.sim.collect import collect as run_collection
-    from flashwam.sim.tasks import get_task
-
     data = recipe.data
     counts = {t: data.multimodal_episodes if get_task(t).multimodal else data.episodes for t in data.tasks}
     run_collection(
@@ -67,8 +67,6 @@ def prepare_data(recipe: Recipe, loop: LoopConfig | None = None) -> Codec | None
         return None
     root = collect(recipe)
     if loop is not None and find_method(loop.method).needs_records(loop.options, root):
-        from flashwam.sim.privileged import replay_episodes
-
         replay_episodes(root, recipe.data.tasks, processes=recipe.data.processes)
     config, given = recipe.autoencoder, recipe.wam.pretrained
     if given is not None and (Path(given) / CODEC_FILE).is_file():

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run will cost, before it starts: parameters, memory, steps, time."""
+"""Cost of a run before it starts: parameters, memory, steps, time.
+
+Imports distillation and sim, and what they import.
+"""
 
 from flashwam.plan.commands import Plan, make_plan
 from flashwam.plan.names import check_names

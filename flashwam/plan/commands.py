@@ -13,6 +13,7 @@ from flashwam.plan.sizes import meta_model, model_size, text_shape
 from flashwam.plan.time import duration_text, run_time
 from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.run.folder import run_folder
+from flashwam.sim.tasks import get_task
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Plan", "gib", "make_plan"]
@@ -70,8 +71,6 @@ def _collection(recipe: Recipe) -> list[tuple[str, str]]:
     data = recipe.data
     if data.source != "metaworld":
         return [("episodes", f"none to collect: data.source is {data.source!r}, they lie below {data.root}")]
-    from flashwam.sim.tasks import get_task
-
     counts = {n: data.multimodal_episodes if get_task(n).multimodal else data.episodes for n in data.tasks}
     total = sum(counts.values())
     seconds = total / (EPISODES_PER_SECOND * min(data.processes, os.cpu_count() or 1))

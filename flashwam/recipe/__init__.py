@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recipes: YAML in, checked frozen sections out, with the origin of every key.
 
-Imports system and core.
+Imports core, and what it imports.
 """
 
 from flashwam.recipe.load import load_recipe

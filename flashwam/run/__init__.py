@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run on disk, typed: its folder, inputs, evaluations and model card.
 
-Imports system, core and recipe.
+Imports recipe, and what it imports.
 """

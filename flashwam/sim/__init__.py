@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Closed-loop simulators: tasks, scripted experts, collection of demonstrations, evaluation."""
+"""The simulator: tasks, scripted experts, demonstrations, and models driven in closed loop.
+
+Imports sampling, and what it imports.
+"""
 
 from flashwam.sim.tasks import TASKS, TaskSpec, commitment, get_task, task_names, way_of
 

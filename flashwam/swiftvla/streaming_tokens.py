@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flashwam.data.episodes import CAMERA, find_repos, read_info
 from flashwam.swiftvla.geometry import GeometryConfig, GeometryTransformer
+from flashwam.swiftvla.geometry_training import train_geometry
 from flashwam.swiftvla.streaming import CAPACITIES, StreamingGeometry
 from flashwam.swiftvla.tokens import TokenStore, encode_tokens
 
@@ -81,8 +82,6 @@ class StreamingTokens:
         return provider, TokenStore.load(root, provider.name)
 
     def _train(self, root: Path, tasks: Sequence[str], seed: int) -> GeometryTransformer:
-        from flashwam.swiftvla.geometry_training import train_geometry
-
         folder = root / _FOLDER
         repo = next(repo for repo in find_repos(root) if repo.name in tasks)
         config = GeometryConfig(size=int(read_info(repo)["features"][CAMERA]["shape"][0]), width=self.width)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""World-action model families behind one contract."""
+"""The contract of a world-action model, and what its families share.
+
+Imports data, and what it imports.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -7,6 +7,7 @@ hence without weights, where the configuration says ``tie_word_embeddings: false
 tokenizer is read from its file, the weights are placed key by key, and the input embedding is tied here.
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +183,6 @@ def load_tokenizer(path: Path, config: Any) -> Any:
 
 
 def _from_sentencepiece(path: Path) -> Any:
-    from importlib.util import find_spec
-
     if find_spec("sentencepiece") is None:
         raise ImportError(f"{path} is read with sentencepiece: pip install 'flashwam[cogvideox]'")
     from transformers import T5TokenizerFast

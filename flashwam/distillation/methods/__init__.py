@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objectives by name."""
+"""Objectives by name, one class each.
+
+A part of distillation.
+"""
 
 import inspect
 from collections.abc import Mapping

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CogVideoX with action tokens, as VideoVLA has them: video and actions of a chunk drawn together."""
+"""CogVideoX with action tokens, as VideoVLA has them: video and actions of a chunk drawn together.
+
+Imports wam, and what it imports.
+"""
 
 from flashwam.wam.cogvideox.action import ActionModule
 from flashwam.wam.cogvideox.config import CogVideoXConfig
