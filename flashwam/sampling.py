@@ -238,7 +238,7 @@ class Rollout:
         Without `conditions_on_first` that is a whole chunk, an episode's first frame included.
         """
         _check_senses(self.wam, observed)
-        for name in (*self.wam.streams, *self.wam.senses):
+        for name in self.wam.layout.observed_shapes:
             self.session.append(name, observed[name], predicted=False)
         self.session.advance(observed[self.wam.streams[0]].shape[2])
         self._first = None

@@ -288,7 +288,7 @@ def chunk_latency(
         samplers: How its streams are drawn.
         chunks: Chunks in a row, at least 2.
     """
-    shapes = {**policy.wam.shapes, **{name: (size, 1, 1) for name, size in policy.wam.senses.items()}}
+    shapes = policy.wam.layout.observed_shapes
     first = {n: torch.zeros(1, c, 1, h, w) for n, (c, h, w) in shapes.items()}
     unseen = {name: x.expand(-1, -1, policy.wam.chunk_frames, -1, -1) for name, x in first.items()}
     text = policy.codec.text("")

@@ -65,7 +65,7 @@ def chunk_draws(
     for k in range(total):
         drawn.append(rollout.predict(replace=None if replace is None else replace[k]))
         past = slice(k * size + ahead, (k + 1) * size + ahead)
-        names = (*wam.streams, *wam.senses)
+        names = wam.layout.observed_shapes
         rollout.observe({name: _repeat(batch.history[name][:, :, past], draws) for name in names})
     return drawn
 

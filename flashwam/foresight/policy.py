@@ -23,6 +23,7 @@ from flashwam.foresight.diffusion_expert import DiffusionExpert
 from flashwam.foresight.frozen import Frozen
 from flashwam.foresight.providers import TargetProvider, load_provider, to_grid
 from flashwam.foresight.resampler import MeanPool, UniPerceiver
+from flashwam.foresight.session import ForesightSession
 from flashwam.system.imports import class_name, find_class, reading
 from flashwam.system.json_file import read_mapping, shown
 from flashwam.system.paths import user_path
@@ -287,8 +288,6 @@ class ForesightPolicy(WorldActionModel):
         self, text: Tensor, *, null_text: Tensor | None = None, guidance: Mapping[str, float] | None = None
     ) -> RolloutSession:
         """See `WorldActionModel.session`; nothing of a policy is guided."""
-        from flashwam.foresight.session import ForesightSession
-
         if any(scale != 1 for scale in (guidance or {}).values()):
             raise ValueError(f"a foresight policy has no guidance: set guidance_scale to 1; got {dict(guidance or {})}")
         return ForesightSession(self, text)

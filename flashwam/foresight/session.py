@@ -7,15 +7,42 @@ Letters: B episodes, C channels, F latent frames, H and W latent size, L text to
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from flashwam.foresight.policy import ForesightPolicy
 from flashwam.foresight.providers import to_grid
+from flashwam.wam.features import LooksInside
+from flashwam.wam.layout import Layout
 from flashwam.wam.session import RolloutSession
 
-__all__ = ["ForesightSession"]
+__all__ = ["Foreseeing", "ForesightSession"]
+
+
+class Foreseeing(Protocol):
+    """As much of a policy as its rollout needs; see `ForesightPolicy`."""
+
+    blocks: tuple[int, ...]
+    grid: tuple[int, int]
+    expert: nn.Module
+
+    @property
+    def layout(self) -> Layout:
+        """Its streams and chunk."""
+
+    @property
+    def backbone(self) -> LooksInside:
+        """The world-action model that is looked into."""
+
+    def see(self, latents: Tensor) -> dict[str, Tensor]:
+        """Views of single frames, by vision model."""
+
+    def foresee(self, features: Tensor, reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Views of the coming video, by vision model."""
+
+    def tokens(self, features: Tensor, foresight: Mapping[str, Tensor], text: Tensor) -> Tensor:
+        """The expert's condition."""
 
 
 class ForesightSession(RolloutSession):
@@ -30,7 +57,7 @@ class ForesightSession(RolloutSession):
             (with the expert's encoder) and expert -> seconds spent.
     """
 
-    def __init__(self, policy: ForesightPolicy, text: Tensor) -> None:
+    def __init__(self, policy: Foreseeing, text: Tensor) -> None:
         self._policy, self._text = policy, text
         self._session = policy.backbone.feature_session(text, blocks=policy.blocks)
         self._observed: Tensor | None = None
@@ -57,7 +84,7 @@ class ForesightSession(RolloutSession):
         if observed is None:
             raise RuntimeError("nothing was observed: append the video and advance first")
         needed = policy.backbone.whole_stages(("video",))
-        parts = ({name: part[name] for name in policy.streams if name in needed} for part in (noise, sigma))
+        parts = ({name: part[name] for name in policy.layout.streams if name in needed} for part in (noise, sigma))
         with self._timed("backbone"):
             features = to_grid(self._session.features(*parts, blocks=policy.blocks), policy.grid)
         with self._timed("reference"):

@@ -5,18 +5,30 @@ Letters: B episodes, C channels, F latent frames, H and W the rest of a stream's
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from flashwam.swiftvla.trunk import Prefix
+from flashwam.wam.layout import Layout
 from flashwam.wam.session import RolloutSession
 
-if TYPE_CHECKING:
-    from flashwam.swiftvla.policy import FusionPolicy
+__all__ = ["Acting", "FusionSession"]
 
-__all__ = ["FusionSession"]
+
+class Acting(Protocol):
+    """As much of a policy as its rollout needs; see `FusionPolicy`."""
+
+    @property
+    def layout(self) -> Layout:
+        """Its streams, chunk and senses."""
+
+    def prefix(self, clean: Mapping[str, Tensor], context: Mapping[str, Any]) -> Prefix:
+        """Everything that is known before an action is drawn."""
+
+    def act(self, prefix: Prefix, noisy: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocity of the actions, and the expert's latent."""
 
 
 class FusionSession(RolloutSession):
@@ -31,7 +43,7 @@ class FusionSession(RolloutSession):
         ValueError: A scale is not 1.
     """
 
-    def __init__(self, policy: "FusionPolicy", text: Tensor, *, guidance: Mapping[str, float] | None = None) -> None:
+    def __init__(self, policy: Acting, text: Tensor, *, guidance: Mapping[str, float] | None = None) -> None:
         guided = {name: scale for name, scale in (guidance or {}).items() if scale != 1}
         if guided:
             raise ValueError(f"a policy without an empty prompt of its training cannot be guided; got {guided}")
@@ -43,10 +55,10 @@ class FusionSession(RolloutSession):
     @torch.no_grad()
     def probe(self, noise: Mapping[str, Tensor], sigma: Mapping[str, Tensor]) -> None:
         """See `RolloutSession.probe`."""
-        missing = [name for name in ("video", *self._policy.senses) if name not in self._seen]
+        missing = [name for name in ("video", *self._policy.layout.senses) if name not in self._seen]
         if missing:
             raise RuntimeError(f"a chunk begins with the observation: append {missing} and advance(1) first")
-        unseen = (0, 0, 0, 0, 0, self._policy.chunk_frames - 1)
+        unseen = (0, 0, 0, 0, 0, self._policy.layout.chunk_frames - 1)
         clean = {name: torch.nn.functional.pad(x, unseen) for name, x in self._seen.items()}
         self._prefix = self._policy.prefix(clean, {"text": self._text, "noise": noise})
 

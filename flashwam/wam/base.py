@@ -44,7 +44,7 @@ class _Stated(Generic[T]):
         return self if model is None else getattr(model.layout, self._name)
 
     def __set__(self, model: "WorldActionModel", value: T) -> None:
-        raise TypeError(_by_hand(type(model), [self._name]))
+        raise ValueError(_by_hand(type(model), [self._name]))
 
 
 class WorldActionModel(nn.Module, ABC):
@@ -61,7 +61,7 @@ class WorldActionModel(nn.Module, ABC):
             takes them too.
 
     Raises:
-        TypeError: The family states no layout, or a fact of it by hand.
+        ValueError: The family states no layout, or a fact of it by hand.
     """
 
     layout: Layout
@@ -85,7 +85,7 @@ class WorldActionModel(nn.Module, ABC):
         super().__init__()
         stated = getattr(type(self), "layout", None) if layout is None else layout
         if not isinstance(stated, Layout):
-            raise TypeError(
+            raise ValueError(
                 f"{type(self).__name__} states no layout: write `layout = Layout(streams=..., shapes=..., "
                 "chunk_frames=...)` in the class, or give one to super().__init__(); Layout is in flashwam.wam.layout"
             )
@@ -95,7 +95,7 @@ class WorldActionModel(nn.Module, ABC):
         super().__init_subclass__(**options)
         named = [f.name for f in fields(Layout) if not isinstance(getattr(cls, f.name), _Stated)]
         if named:
-            raise TypeError(_by_hand(cls, named))
+            raise ValueError(_by_hand(cls, named))
 
     @classmethod
     def create(cls, **settings: Any) -> Self:

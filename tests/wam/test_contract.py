@@ -92,13 +92,13 @@ def test_a_family_without_a_layout_is_refused_when_it_is_made():
     class Silent(Minimal):
         layout = None
 
-    with pytest.raises(TypeError, match=r"Silent states no layout: write `layout = Layout\(streams=..., shapes=..."):
+    with pytest.raises(ValueError, match=r"Silent states no layout: write `layout = Layout\(streams=..., shapes=..."):
         Silent()
 
 
 def test_a_family_that_sets_a_fact_by_hand_is_refused():
     with pytest.raises(
-        TypeError, match=r"Old sets \['streams', 'chunk_frames'\] by hand: .* Layout\(streams=..., chunk"
+        ValueError, match=r"Old sets \['streams', 'chunk_frames'\] by hand: .* Layout\(streams=..., chunk"
     ):
 
         class Old(WorldActionModel):
@@ -108,12 +108,12 @@ def test_a_family_that_sets_a_fact_by_hand_is_refused():
     class Mixin:
         probes = ("video",)
 
-    with pytest.raises(TypeError, match=r"Mixed sets \['probes'\] by hand"):
+    with pytest.raises(ValueError, match=r"Mixed sets \['probes'\] by hand"):
 
         class Mixed(Mixin, Minimal):
             pass
 
-    with pytest.raises(TypeError, match=r"Minimal sets \['shapes'\] by hand"):
+    with pytest.raises(ValueError, match=r"Minimal sets \['shapes'\] by hand"):
         Minimal().shapes = SHAPES
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["ATTENTION_BACKENDS", "Layout", "allowed", "block_ids", "check_backend", "teacher_forced_layout"]
+__all__ = ["ATTENTION_BACKENDS", "PassLayout", "allowed", "block_ids", "check_backend", "teacher_forced_layout"]
 
 ATTENTION_BACKENDS = ("sdpa", "flex")
 STREAM_OFFSET = {"video": 0, "action": 1}
@@ -61,7 +61,7 @@ def check_backend(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Layout:
+class PassLayout:
     """Tokens of one teacher-forced pass: noisy segments first, clean segments after, streams in order within both."""
 
     noisy: tuple[str, ...]
@@ -89,7 +89,7 @@ def teacher_forced_layout(
     window: int,
     backend: str = "sdpa",
     device: torch.device | str = "cpu",
-) -> Layout:
+) -> PassLayout:
     """Lay out the tokens of a pass and build its mask once.
 
     Clean blocks at or after the last noisy block are left out: no token that yields an output can see them, so outputs
@@ -125,7 +125,7 @@ def teacher_forced_layout(
         build = _dense_attention if backend == "sdpa" else _flex_attention
         attend = build(block, is_noisy, window, len(block))
         attend_noisy = build(block, is_noisy, window, queries)
-    return Layout(
+    return PassLayout(
         noisy=noisy,
         clean_frames=clean_frames,
         group=gcd(*per_frame.values()),

@@ -19,8 +19,9 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from flashwam.wam.lingbot_va.cache import RolloutCache
+from flashwam.wam.lingbot_va.cached_blocks import cached_taps, cached_trunk
 from flashwam.wam.lingbot_va.layers import ConditionEmbedder, KeyValue, Linear, TransformerBlock, modulated_norm
-from flashwam.wam.lingbot_va.masks import STREAM_OFFSET, Layout, check_backend, teacher_forced_layout
+from flashwam.wam.lingbot_va.masks import STREAM_OFFSET, PassLayout, check_backend, teacher_forced_layout
 from flashwam.wam.lingbot_va.past import CleanPast
 from flashwam.wam.lingbot_va.patches import action_tokens, action_untokens, patchify, unpatchify
 from flashwam.wam.lingbot_va.rope import action_rotary, axis_dims, video_rotary
@@ -96,8 +97,8 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         _, rows, columns = patch_size
         self.attention = "sdpa"
         self.gradient_checkpointing = False
-        # A function of the model, not a bound method: a copy of the model must run its own blocks.
-        self._trunk = _cached_trunk
+        # A function of the blocks, not a bound method: a copy of the model must run its own.
+        self._trunk = cached_trunk
         self.patch_embedding_mlp = nn.Linear(in_channels * rows * columns, dim)
         self.action_embedder = nn.Linear(action_dim, dim)
         self.condition_embedder = ConditionEmbedder(dim, freq_dim=freq_dim, text_dim=text_dim)
@@ -255,9 +256,9 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         h, modulation, rotary = _joined(hidden, 1), _joined(modulations, 1), _joined(rotaries, 0)
         queries = hidden[0].shape[1] if velocity else 0
         if tap is not None:
-            _cached_taps(self, h, modulation, rotary, text, cache, hidden[0].shape[1], tap)
+            cached_taps(self.blocks, h, modulation, rotary, text, cache, hidden[0].shape[1], tap)
             return None
-        h = self._trunk(self, h, modulation, rotary, text, cache, queries)
+        h = self._trunk(self.blocks, h, modulation, rotary, text, cache, queries)
         return self._head(segments[-1].stream, self._norm_out(h, embedding), segments[-1].x) if velocity else None
 
     def compile_rollout(self, **options: Any) -> None:
@@ -266,7 +267,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         Args:
             options: For `torch.compile`, such as mode="reduce-overhead" for CUDA graphs.
         """
-        self._trunk = torch.compile(_cached_trunk, dynamic=False, fullgraph=True, **options)
+        self._trunk = torch.compile(cached_trunk, dynamic=False, fullgraph=True, **options)
 
     def text_key_value(self, text: Tensor, *, depth: int | None = None) -> list[KeyValue]:
         """The first `depth` blocks' cross-attention keys and values of text [B, L, text_dim]; every block's if None."""
@@ -287,7 +288,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
 
     def _layout(
         self, noisy: Mapping[str, Tensor], clean: Mapping[str, Tensor], chunk_frames: int, window: int
-    ) -> Layout:
+    ) -> PassLayout:
         if set(clean) != set(STREAM_OFFSET) or not noisy or not set(noisy) <= set(clean):
             raise ValueError(
                 f"clean must hold {sorted(STREAM_OFFSET)} and noisy one or both of them, "
@@ -353,43 +354,6 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
                 else:
                     nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-
-
-def _cached_trunk(
-    model: WanTransformer3DModel,
-    h: Tensor,
-    modulation: Tensor,
-    rotary: Tensor,
-    text: Sequence[KeyValue],
-    cache: RolloutCache,
-    queries: int,
-) -> Tensor:
-    """The blocks that have text; the last one for the leading `queries` tokens, or for keys and values alone."""
-    last = len(text) - 1
-    for index, block in enumerate(model.blocks[:last]):
-        h = block(h, modulation, rotary=rotary, text=text[index], attend=cache.attend(index))
-    block = model.blocks[last]
-    if not queries:
-        cache.write(last, *block.key_value(h, modulation, rotary=rotary))
-        return h
-    return block(h, modulation, rotary=rotary, text=text[last], attend=cache.attend(last), queries=queries)
-
-
-def _cached_taps(
-    model: WanTransformer3DModel,
-    h: Tensor,
-    modulation: Tensor,
-    rotary: Tensor,
-    text: Sequence[KeyValue],
-    cache: RolloutCache,
-    queries: int,
-    tap: FeatureTap,
-) -> None:
-    """The blocks down to the tap's deepest, which takes of each the leading `queries` tokens."""
-    for index, block in enumerate(model.blocks[: tap.depth]):
-        wanted = queries if index == tap.depth - 1 else None
-        h = block(h, modulation, rotary=rotary, text=text[index], attend=cache.attend(index), queries=wanted)
-        tap.take(index, h[:, :queries])
 
 
 def _per_group(x: Tensor, batch: int, frames: int, repeats: int) -> Tensor:
