@@ -4,53 +4,32 @@
 import os
 import platform
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from flashwam.system.imports import reading, trusting
 from flashwam.system.json_file import built_from, read_mapping, shown
 from flashwam.system.paths import user_path
-from flashwam.system.provenance import git_revision, package_version
+from flashwam.system.provenance import git_revision, package_version, requirements
 
 __all__ = ["analysis_lines", "describe", "evaluation_lines", "info_lines", "installation"]
 
-PACKAGES = (
-    "torch",
-    "diffusers",
-    "accelerate",
-    "deepspeed",
-    "omegaconf",
-    "numpy",
-    "scipy",
-    "safetensors",
-    "tensorboard",
-)
-EXTRAS = {
-    "sim": ("metaworld", "av"),
-    "lingbot": ("ftfy",),
-    "cogvideox": ("sentencepiece",),
-    "data": ("av",),
-    "lora": ("peft",),
-    "report": ("matplotlib",),
-    "serve": ("websockets", "msgpack"),
-    "dev": ("pytest", "ruff", "nbclient", "nbformat", "ipykernel"),
-}
-"""Extra of setup.cfg -> packages that it brings."""
 PROBLEMS = "problems"
 """Key of what is wrong with a model's weights, a line each."""
 
 
 def installation() -> dict[str, Any]:
     """Versions, device, rendering backend, and which extras lack what."""
-    missing = {extra: [name for name in names if not find_spec(name)] for extra, names in EXTRAS.items()}
+    needed = requirements("flashwam")
+    always = needed.pop(None, ())
+    missing = {extra: [name for name in names if package_version(name) is None] for extra, names in needed.items()}
     missing = {extra: names for extra, names in missing.items() if names}
     facts: dict[str, Any] = {
         "flashwam": package_version("flashwam"),
         "git_revision": git_revision(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: package_version(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in always},
         "device": _device(),
         "rendering": _rendering(),
         "missing": missing,

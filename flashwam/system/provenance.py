@@ -3,14 +3,15 @@
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["git_revision", "package_version", "provenance"]
+__all__ = ["git_revision", "package_version", "provenance", "requirements"]
 
 PACKAGES = ("torch", "diffusers", "accelerate", "deepspeed", "safetensors", "numpy", "metaworld", "mujoco")
 
@@ -21,6 +22,26 @@ def package_version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def requirements(name: str) -> dict[str | None, tuple[str, ...]]:
+    """Reads what an installed distribution says that it needs.
+
+    Returns:
+        Names of distributions by the extra that brings them; those that it always needs under None. Empty where it is
+        not installed.
+    """
+    try:
+        lines = requires(name) or ()
+    except PackageNotFoundError:
+        lines = ()
+    found: dict[str | None, list[str]] = {}
+    for line in lines:
+        package = re.match(r"[\w.-]+", line)
+        extra = re.search(r"""extra == ["']([\w.-]+)["']""", line)
+        if package is not None:
+            found.setdefault(extra and extra[1], []).append(package[0])
+    return {extra: tuple(names) for extra, names in found.items()}
 
 
 def git_revision() -> str | None:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from configparser import ConfigParser
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from flashwam.commands.info import describe, info_lines, installation
 from flashwam.recipe.load import load_recipe
 from flashwam.run.folder import prepare_run
 from flashwam.student import save_wam
+from flashwam.system.provenance import requirements
 from flashwam.wam.lingbot_va import LingBotVA
 
 SMALL = {
@@ -48,11 +51,30 @@ def test_installation_names_versions_and_device(monkeypatch):
 def test_missing_extras_come_with_the_command_that_installs_them(monkeypatch):
     monkeypatch.setattr(flashwam.commands.info, "_rendering", lambda: {"backend": None})
     monkeypatch.setattr(
-        flashwam.commands.info, "find_spec", lambda name: None if name in ("av", "matplotlib") else object()
+        flashwam.commands.info, "package_version", lambda name: None if name in ("av", "matplotlib") else "1.0"
     )
     facts = installation()
     assert facts["missing"] == {"sim": ["av"], "data": ["av"], "report": ["matplotlib"]}
     assert facts["install"] == "pip install 'flashwam[sim,data,report]'"
+
+
+def test_extras_are_those_of_the_installed_package(monkeypatch):
+    """Nothing is listed by hand: what setup.cfg asks for is what is looked for."""
+    setup = ConfigParser()
+    setup.read(Path(__file__).parents[2] / "setup.cfg")
+    lines = setup["options"]["install_requires"].split("\n")
+    for extra, asked in setup["options.extras_require"].items():
+        lines += [f'{line}; extra == "{extra}"' for line in asked.split("\n") if line]
+    monkeypatch.setattr("flashwam.system.provenance.requires", lambda name: [line for line in lines if line])
+    needed = requirements("flashwam")
+    assert needed.keys() == {None, *setup["options.extras_require"]}
+    assert {"torch", "tqdm", "pyarrow", "transformers"} <= set(needed[None])
+    assert needed["cogvideox"] == ("sentencepiece", "protobuf")
+    assert installation()["packages"].keys() == set(needed[None])
+
+
+def test_a_package_that_is_not_installed_asks_for_nothing():
+    assert requirements("no-such-distribution") == {}
 
 
 def test_absent_rendering_is_a_fact_and_not_an_error(monkeypatch):

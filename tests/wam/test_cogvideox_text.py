@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prompts: padded to 226 tokens, embedded by transformers' T5 without a mask, kept on disk."""
 
-import importlib.util
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,7 +81,7 @@ def test_wrong_parts_are_refused(checkpoint: Path, tmp_path: Path, monkeypatch: 
     with pytest.raises(FileNotFoundError, match=r"tokenizer\.json is missing, and so is spiece\.model"):
         T5(folder).encode("open")
     (folder / "tokenizer" / "spiece.model").write_bytes(b"")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr("flashwam.wam.t5.find_spec", lambda _: None)
     with pytest.raises(ImportError, match=r"flashwam\[cogvideox\]"):
         T5(folder).encode("open")
 
