@@ -3,14 +3,16 @@
 
 import argparse
 import json
-import linecache
 import logging
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from flashwam.system.errors import InputError, UserError
 
 __all__ = ["main"]
 
@@ -70,22 +72,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:
-        if arguments.debug or not _is_users(error):
+    # The user's own files: a full disk, a folder that may not be read.
+    except (UserError, OSError) as error:
+        if arguments.debug:
             raise
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
+    except Exception as error:
+        error.add_note(_where_to_look(error))
+        raise
 
 
-def _is_users(error: Exception) -> bool:
-    """Whether an error is a message to the user: a missing file, or one that this package raised itself."""
-    if isinstance(error, OSError):
-        return True
-    frames = traceback.extract_tb(error.__traceback__)
+def _where_to_look(error: Exception) -> str:
+    """Names the last line that is flashwam's or a plug-in's, not that of a library which either called."""
+    libraries = tuple(str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "purelib", "platlib"))
     ours = str(Path(__file__).resolve().parent)
-    last = frames[-1]
-    line = linecache.getline(last.filename, last.lineno or 0).strip()
-    return str(Path(last.filename).resolve()).startswith(ours) and line.startswith("raise")
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [(str(Path(frame.filename).resolve()), frame) for frame in frames if Path(frame.filename).is_file()]
+    file, frame = next(
+        place for place in reversed(places) if place[0].startswith(ours) or not place[0].startswith(libraries)
+    )
+    return f"This is a mistake in code, not in what was given: look at {file}, line {frame.lineno}, in {frame.name}."
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -492,7 +499,7 @@ def _loaded(arguments: argparse.Namespace, command: str) -> Any:
 def _run_collect(arguments: argparse.Namespace) -> None:
     if recipe := _loaded(arguments, "collect"):
         if recipe.data.source != "metaworld":
-            raise ValueError(
+            raise InputError(
                 f"nothing to collect: data.source is {recipe.data.source!r}, whose episodes lie below data.root already"
             )
         from flashwam.pipeline.data import collect
@@ -540,7 +547,7 @@ def _run_check(arguments: argparse.Namespace) -> int:
 
     recipe = load_recipe(arguments.recipe, arguments.overrides, **_trust(arguments))
     if recipe.data.source != "lerobot":
-        raise ValueError(f"nothing to check: data.source is {recipe.data.source!r}, expected 'lerobot'")
+        raise InputError(f"nothing to check: data.source is {recipe.data.source!r}, expected 'lerobot'")
     count, bad = check(recipe)
     print(f"samples: {count} below {recipe.data.root}, {len(bad)} of them or their data sets bad")
     _print_bad(bad)

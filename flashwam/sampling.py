@@ -15,6 +15,7 @@ from flashwam.core.checks import check_drawn
 from flashwam.core.consistency import ConsistencyFunction, Linear
 from flashwam.core.schedule import Schedule
 from flashwam.core.streams import StreamSpec
+from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Rollout", "StreamSampler", "draw", "samplers_for"]
@@ -139,7 +140,7 @@ class Rollout:
         _check_senses(wam, first)
         often = [name for name in wam.probes if samplers[name].steps != 1]
         if often:
-            raise ValueError(f"{often} are looked at once and never drawn: they take 1 step, such as '1v/4a'")
+            raise InputError(f"{often} are looked at once and never drawn: they take 1 step, such as '1v/4a'")
         self.wam = wam
         self.samplers = samplers
         self.generator = generator
@@ -247,4 +248,4 @@ class Rollout:
 def _check_senses(wam: WorldActionModel, observed: Mapping[str, Tensor]) -> None:
     missing = {name: size for name, size in wam.senses.items() if name not in observed}
     if missing:
-        raise ValueError(f"the model is told {missing} numbers of every frame beside its streams; got {list(observed)}")
+        raise InputError(f"the model is told {missing} numbers of every frame beside its streams; got {list(observed)}")

@@ -16,6 +16,7 @@ from flashwam.core.streams import StreamSpec
 from flashwam.recipe.sections import WamConfig
 from flashwam.run.card import write_card
 from flashwam.run.holdings import instead_of_a_model
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.imports import check_keywords, reading, trusting
 from flashwam.system.json_file import built_from, read_mapping, shown, whole_number
 from flashwam.system.paths import user_path
@@ -68,7 +69,7 @@ class WamInfo:
         """Tasks that its recipe evaluates, or else was trained on; empty where that is not told."""
         told = self.section("evaluate").get("tasks") or self.section("data").get("tasks") or ()
         if not isinstance(told, (list, tuple)) or not all(isinstance(task, str) for task in told):
-            raise ValueError(f"{INFO_FILE}: tasks of the recipe must be a list of texts; got {shown(told)}")
+            raise InputError(f"{INFO_FILE}: tasks of the recipe must be a list of texts; got {shown(told)}")
         return tuple(told)
 
     @property
@@ -86,7 +87,7 @@ class WamInfo:
         recipe = self.extra.get("recipe")
         section = recipe.get(name) if isinstance(recipe, Mapping) else None
         if not isinstance(section, (Mapping, type(None))):
-            raise ValueError(f"{INFO_FILE}: recipe.{name} must be a mapping; got {shown(section)}")
+            raise InputError(f"{INFO_FILE}: recipe.{name} must be a mapping; got {shown(section)}")
         return section or {}
 
 
@@ -111,9 +112,9 @@ def save_wam(
         ValueError: for another kind, or streams that are not the model's.
     """
     if kind not in _KINDS:
-        raise ValueError(f"kind must be one of {_KINDS}; got {kind!r}")
+        raise InputError(f"kind must be one of {_KINDS}; got {kind!r}")
     if tuple(streams) != tuple(model.streams):
-        raise ValueError(f"streams must be the model's {tuple(model.streams)}; got {tuple(streams)}")
+        raise InputError(f"streams must be the model's {tuple(model.streams)}; got {tuple(streams)}")
     folder = user_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
@@ -135,7 +136,7 @@ def read_info(folder: Path | str) -> dict[str, Any]:
     folder = user_path(folder)
     path = folder / INFO_FILE
     if not path.is_file():
-        raise FileNotFoundError(f"{path if folder.is_dir() else folder} is missing: {instead_of_a_model(folder)}")
+        raise MissingFileError(f"{path if folder.is_dir() else folder} is missing: {instead_of_a_model(folder)}")
     return read_mapping(path)
 
 
@@ -168,7 +169,7 @@ def load_wam(
     folder = user_path(folder)
     if preset is not None:
         if (folder / INFO_FILE).is_file():
-            raise ValueError(f"{folder / INFO_FILE} says how {folder} is sampled; leave preset {preset!r} out")
+            raise InputError(f"{folder / INFO_FILE} says how {folder} is sampled; leave preset {preset!r} out")
         model, kind, streams, extra = files_for_preset(preset).load(folder, preset=preset, **options)
         return model, WamInfo(kind=kind, streams=streams, extra=extra)
     own = None if (folder / INFO_FILE).is_file() else files_that_say_how(folder)
@@ -178,13 +179,13 @@ def load_wam(
     content, path = read_info(folder), folder / INFO_FILE
     kind, configs = content.pop("kind", None), content.pop("streams", None)
     if kind not in _KINDS or not isinstance(configs, dict):
-        raise ValueError(f"{path} must say kind {_KINDS} and its streams; got kind {shown(kind)}, {shown(configs)}")
+        raise InputError(f"{path} must say kind {_KINDS} and its streams; got kind {shown(kind)}, {shown(configs)}")
     steps = whole_number(content.pop("steps", 0), f"{path}: steps", most=2**63 - 1)
     with trusting(trust):
         streams = read_streams(configs, path)
         model = load(folder, **options)
     if tuple(streams) != tuple(model.streams):
-        raise ValueError(f"{folder}: its streams {tuple(streams)} are not the model's {tuple(model.streams)}")
+        raise InputError(f"{folder}: its streams {tuple(streams)} are not the model's {tuple(model.streams)}")
     return model, WamInfo(kind=kind, streams=streams, steps=steps, extra=content)
 
 
@@ -201,12 +202,12 @@ def read_streams(configs: Mapping[str, Any], path: Path) -> dict[str, StreamSpec
     streams = {}
     for name, config in configs.items():
         if not isinstance(config, dict):
-            raise ValueError(f"{path}: stream {name!r} must be a mapping; got {shown(config)}")
+            raise InputError(f"{path}: stream {name!r} must be a mapping; got {shown(config)}")
         try:
             with reading(path):
                 streams[name] = built_from(path, partial(StreamSpec.from_config, name, config))
         except ValueError as error:
-            raise ValueError(f"{path.parent} cannot be sampled: {error}") from error
+            raise InputError(f"{path.parent} cannot be sampled: {error}") from error
     return streams
 
 
@@ -247,11 +248,11 @@ def import_weights(source: Path | str, target: Path | str, *, family: str, **set
     """
     files, target = files_of(family), user_path(target)
     if files is None:
-        raise ValueError(f"unknown family {family!r}; expected one of {sorted(FAMILY_FILES)}")
+        raise InputError(f"unknown family {family!r}; expected one of {sorted(FAMILY_FILES)}")
     takes = inspect.signature(files.import_weights).parameters.values()
     check_keywords("import", settings, [p.name for p in takes if p.kind is p.KEYWORD_ONLY])
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target} exists; models are never overwritten: give another folder")
+        raise InputError(f"{target} exists; models are never overwritten: give another folder")
     partial = target.with_name(f".{target.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -12,13 +12,13 @@ from policy_toys import policy, specs
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_codec, tiny_wam
 
-from flashwam.cli import _is_users
 from flashwam.commands.info import describe
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.streams import StreamSpec
 from flashwam.evaluation.local import load_policy
 from flashwam.serve.policy import load_served
 from flashwam.student import save_wam
+from flashwam.system.errors import UserError
 from flashwam.system.json_file import parse_json, read_json
 from flashwam.system.tensor_file import load_tensors
 
@@ -63,7 +63,7 @@ def refused(read, *given):
         found = error
     else:
         return None
-    assert _is_users(found)
+    assert isinstance(found, (UserError, OSError))
     assert len(str(found)) < 2000
     return str(found)
 

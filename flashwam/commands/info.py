@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.imports import reading, trusting
 from flashwam.system.json_file import built_from, read_mapping, shown
 from flashwam.system.paths import user_path
@@ -54,9 +55,9 @@ def describe(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
     folder = user_path(path)
     if not folder.is_dir():
         told = "is a file; give the folder it is in" if folder.exists() else "no such folder"
-        raise FileNotFoundError(f"{folder}: {told}; expected a run, a teacher or a student")
+        raise MissingFileError(f"{folder}: {told}; expected a run, a teacher or a student")
     if (folder / "meta" / "info.json").is_file():
-        raise ValueError(f"{folder} is a data set, not a model; flashwam check reads one through a recipe")
+        raise InputError(f"{folder} is a data set, not a model; flashwam check reads one through a recipe")
     if (folder / "flashwam.json").is_file() or (folder / "wam.json").is_file():
         with trusting(trust):
             return _describe_model(folder)
@@ -71,7 +72,7 @@ def describe(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
             return files.describe(folder)
         except FileNotFoundError as error:
             reasons.append(str(error))
-    raise ValueError(
+    raise InputError(
         f"{folder} is no run (recipe.yaml), no student or teacher (flashwam.json), no model (wam.json) and no "
         f"checkpoint: {'; '.join(reasons)}. It holds "
         f"{', '.join(sorted(p.name for p in folder.iterdir())[:8]) or 'nothing'}"
@@ -187,7 +188,7 @@ def _describe_model(folder: Path) -> dict[str, Any]:
     files = files or sorted(folder.rglob("*.safetensors"))
     streams = own.get("streams", {})
     if not isinstance(streams, dict) or not all(isinstance(stream, dict) for stream in streams.values()):
-        raise ValueError(f"{folder / 'flashwam.json'}: streams must be a mapping of mappings; got {shown(streams)}")
+        raise InputError(f"{folder / 'flashwam.json'}: streams must be a mapping of mappings; got {shown(streams)}")
     with reading(folder / "flashwam.json"):
         kind = own.get("kind")
         described = built_from(

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flashwam.system.errors import InputError
+
 __all__ = ["UnsoundError", "check_drawn", "check_number", "check_statistics"]
 
 
-class UnsoundError(ValueError):
+class UnsoundError(InputError):
     """A chunk was drawn that nobody may act on; it names chunk, stream and channel."""
 
 
@@ -31,7 +33,7 @@ def check_number(what: str, value: Any, *, low: float, high: float, hint: str = 
     # NaN fails every comparison.
     if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) <= high:
         sign = "positive, " if low > 0 else ""
-        raise ValueError(f"{what} must be {sign}from {low:g} to {high:g}{hint and f' ({hint})'}; got {value!r}")
+        raise InputError(f"{what} must be {sign}from {low:g} to {high:g}{hint and f' ({hint})'}; got {value!r}")
 
 
 def check_statistics(mean: Sequence[Any], std: Sequence[Any], *, channels: int, what: str = "") -> None:
@@ -47,7 +49,7 @@ def check_statistics(mean: Sequence[Any], std: Sequence[Any], *, channels: int, 
     """
     for name, values, low in (("mean", mean, -1e4), ("std", std, 1e-4)):
         if len(values) != channels:
-            raise ValueError(f"{what}{name} must have one entry for each of {channels} channels; got {len(values)}")
+            raise InputError(f"{what}{name} must have one entry for each of {channels} channels; got {len(values)}")
         for channel, value in enumerate(values):
             check_number(f"{what}{name} of channel {channel}", value, low=low, high=1e4)
 

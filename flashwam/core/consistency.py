@@ -12,6 +12,7 @@ from torch import Tensor
 from flashwam.core.checks import check_number
 from flashwam.core.noise import append_dims
 from flashwam.core.schedule import Schedule
+from flashwam.system.errors import InputError
 from flashwam.system.imports import find_class, named_parameters
 
 __all__ = ["LCM", "ConsistencyFunction", "Linear", "make_consistency_function"]
@@ -35,7 +36,7 @@ class ConsistencyFunction(ABC):
         zero = torch.zeros((), dtype=torch.float64)
         a, b = float(self.a(zero)), float(self.b(zero))
         if not (abs(a - 1) < _BOUNDARY_TOLERANCE and abs(b) < _BOUNDARY_TOLERANCE):
-            raise ValueError(
+            raise InputError(
                 f"{self.name}: a consistency function needs a(0) = 1 and b(0) = 0, or clean data would not stay "
                 f"clean; got a(0) = {a:g}, b(0) = {b:g}"
             )
@@ -157,4 +158,4 @@ def make_consistency_function(config: str | Mapping[str, Any] | ConsistencyFunct
     try:
         return kind(**parameters)
     except TypeError as error:
-        raise ValueError(f"consistency function {name!r} does not take {parameters}: {error}") from error
+        raise InputError(f"consistency function {name!r} does not take {parameters}: {error}") from error

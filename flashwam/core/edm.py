@@ -17,6 +17,7 @@ from torch import Tensor
 
 from flashwam.core.checks import check_number
 from flashwam.core.schedule import TRAINING_POINTS, Schedule
+from flashwam.system.errors import InputError
 
 __all__ = ["EDMSchedule", "edm_input_scale", "edm_noise_input", "edm_velocity"]
 
@@ -75,7 +76,7 @@ class EDMSchedule(Schedule):
             check_number(key, getattr(self, key), low=1e-9, high=1e9)
         check_number("loc", self.loc, low=math.log(1e-9), high=math.log(1e9))
         if not (self.s_min < self.s_max and self.s_end < self.s_max):
-            raise ValueError(
+            raise InputError(
                 f"s_min and s_end must lie below s_max; got s_min {self.s_min}, s_end {self.s_end}, s_max {self.s_max}"
             )
 
@@ -129,7 +130,7 @@ class EDMSchedule(Schedule):
     def sampling_grid(self, steps: int) -> Tensor:
         """Pure noise, which stands for s_max, then levels even in ln s down to s_end, then 0: [steps + 1], float64."""
         if steps < 1:
-            raise ValueError(f"a sampler needs at least 1 step; got {steps}")
+            raise InputError(f"a sampler needs at least 1 step; got {steps}")
         log_s = torch.linspace(math.log(self.s_max), math.log(self.s_end), max(steps, 2), dtype=torch.float64)
         inner = torch.sigmoid(log_s[1:]) if steps > 1 else log_s[:0]
         return torch.cat([inner.new_ones(1), inner, inner.new_zeros(1)])

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flashwam.core.checks import check_number
 from flashwam.core.schedule import TRAINING_POINTS, Schedule
+from flashwam.system.errors import InputError
 
 __all__ = [
     "TRAINING_POINTS",
@@ -128,13 +129,13 @@ def flow_output_from_vp(output: Tensor, x: Tensor, alpha: Tensor, s: Tensor, *, 
         return (s - alpha) * x + (alpha + s) * output
     if prediction == "epsilon":
         if bool((alpha == 0).any()):
-            raise ValueError('an "epsilon" output says nothing of the data at alpha = 0; use a "v" network there')
+            raise InputError('an "epsilon" output says nothing of the data at alpha = 0; use a "v" network there')
         return output - (x - s * output) / alpha
     if prediction == "sample":
         if bool((s == 0).any()):
-            raise ValueError('a "sample" output says nothing of the noise at s = 0; use a "v" network there')
+            raise InputError('a "sample" output says nothing of the noise at s = 0; use a "v" network there')
         return (x - alpha * output) / s - output
-    raise ValueError(f'prediction must be one of "v", "epsilon", "sample"; got {prediction!r}')
+    raise InputError(f'prediction must be one of "v", "epsilon", "sample"; got {prediction!r}')
 
 
 def vp_output_from_flow(velocity: Tensor, x: Tensor, alpha: Tensor, s: Tensor) -> Tensor:

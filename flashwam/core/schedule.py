@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from flashwam.system.errors import InputError
+
 __all__ = ["TRAINING_POINTS", "Schedule"]
 
 TRAINING_POINTS = 1000
@@ -91,7 +93,7 @@ class Schedule(ABC):
     def sampling_grid(self, steps: int) -> Tensor:
         """Levels visited by a sampler of `steps` steps, with the final 0: [steps + 1], float64."""
         if steps < 1:
-            raise ValueError(f"a sampler needs at least 1 step; got {steps}")
+            raise InputError(f"a sampler needs at least 1 step; got {steps}")
         return self.sigma(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
 
     def sample_indices(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
@@ -103,5 +105,5 @@ class Schedule(ABC):
     def jump(index: Tensor, anchors: int) -> Tensor:
         """The grid index one jump of 1000 / anchors further towards the data, held at the last one."""
         if anchors < 1 or anchors > TRAINING_POINTS:
-            raise ValueError(f"anchors must lie in 1..{TRAINING_POINTS}; got {anchors}")
+            raise InputError(f"anchors must lie in 1..{TRAINING_POINTS}; got {anchors}")
         return (index + TRAINING_POINTS // anchors).clamp(max=TRAINING_POINTS - 1)

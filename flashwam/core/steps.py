@@ -3,6 +3,8 @@
 
 from collections.abc import Mapping
 
+from flashwam.system.errors import InputError
+
 __all__ = ["nfe_text", "parse_nfe"]
 
 
@@ -15,10 +17,10 @@ def parse_nfe(text: str, streams: tuple[str, ...] = ("video", "action")) -> dict
     for part in text.split("/"):
         if len(part) < 2 or part[-1] not in initials or not part[:-1].isdigit() or int(part[:-1]) < 1:
             example = "/".join(f"1{letter}" for letter in initials)
-            raise ValueError(f"steps must read like {example!r} or 'full'; got {text!r}")
+            raise InputError(f"steps must read like {example!r} or 'full'; got {text!r}")
         steps[initials[part[-1]]] = int(part[:-1])
     if set(steps) != set(streams):
-        raise ValueError(f"steps must name every stream of {streams}; got {text!r}")
+        raise InputError(f"steps must name every stream of {streams}; got {text!r}")
     return steps
 
 

@@ -11,6 +11,7 @@ from flashwam.core.edm import EDMSchedule
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.schedule import TRAINING_POINTS, Schedule
 from flashwam.core.vp import VPSchedule
+from flashwam.system.errors import InputError
 from flashwam.system.imports import find_class, named_parameters
 
 __all__ = ["SCHEDULES", "StreamSpec", "make_schedule", "stream_schedule"]
@@ -40,7 +41,7 @@ def make_schedule(config: str | Mapping[str, Any] | Schedule) -> Schedule:
         return kind(**parameters)
     except TypeError as error:
         takes = [f.name for f in fields(kind)]
-        raise ValueError(f"schedule {name!r} takes {takes}; got {parameters}: {error}") from error
+        raise InputError(f"schedule {name!r} takes {takes}; got {parameters}: {error}") from error
 
 
 def stream_schedule(config: Mapping[str, Any]) -> Schedule:
@@ -51,14 +52,14 @@ def stream_schedule(config: Mapping[str, Any]) -> Schedule:
     """
     given = [key for key in ("shift", "schedule") if key in config]
     if len(given) != 1:
-        raise ValueError(
+        raise InputError(
             "schedule must be given once, as shift: 5.0 or as schedule: {name: vp, snr_shift: 1.0}; got "
             + (" and ".join(given) or "neither")
         )
     if given == ["schedule"]:
         return make_schedule(config["schedule"])
     if not _is_number(config["shift"]):
-        raise ValueError(f"shift must be a finite number; got {config['shift']!r}")
+        raise InputError(f"shift must be a finite number; got {config['shift']!r}")
     return NoiseSchedule(float(config["shift"]))
 
 
@@ -122,7 +123,7 @@ class StreamSpec:
 
     def _check(self, key: str, valid: bool, expected: str) -> None:
         if not valid:
-            raise ValueError(f"stream {self.name!r}: {key} must be {expected}; got {getattr(self, key)!r}")
+            raise InputError(f"stream {self.name!r}: {key} must be {expected}; got {getattr(self, key)!r}")
 
     @classmethod
     def from_config(cls, name: str, config: Mapping[str, Any]) -> "StreamSpec":
@@ -131,11 +132,11 @@ class StreamSpec:
         known = {f.name for f in fields(cls)} - {"name"} | {"shift"}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ValueError(f"stream {name!r}: unknown {unknown}; expected any of {sorted(known)}")
+            raise InputError(f"stream {name!r}: unknown {unknown}; expected any of {sorted(known)}")
         try:
             schedule = stream_schedule(values)
         except ValueError as error:
-            raise ValueError(f"stream {name!r}: {error}") from error
+            raise InputError(f"stream {name!r}: {error}") from error
         values = {key: held for key, held in values.items() if key not in ("shift", "schedule")}
         if "consistency" in values:
             values["consistency"] = make_consistency_function(values["consistency"])

@@ -14,6 +14,7 @@ from torch import Tensor
 from flashwam.core.checks import check_number
 from flashwam.core.noise import flow_sigma_from_vp
 from flashwam.core.schedule import TRAINING_POINTS, Schedule
+from flashwam.system.errors import InputError
 
 __all__ = ["VPSchedule", "signal_power", "zero_terminal_snr"]
 
@@ -59,7 +60,7 @@ class VPSchedule(Schedule):
     def __post_init__(self) -> None:
         check_number("snr_shift", self.snr_shift, low=1e-3, high=1e3, hint="3.0 CogVideoX-2b, 1.0 CogVideoX-5b")
         if not (0 < self.beta_start <= self.beta_end < 1):
-            raise ValueError(
+            raise InputError(
                 "beta_start and beta_end must satisfy 0 < beta_start <= beta_end < 1 (0.00085 and 0.012); "
                 f"got {self.beta_start} and {self.beta_end}"
             )
@@ -122,7 +123,7 @@ class VPSchedule(Schedule):
         import numpy as np
 
         if not 1 <= steps <= TRAINING_POINTS:
-            raise ValueError(f"a sampler on a table of {TRAINING_POINTS} entries needs 1 to as many steps; got {steps}")
+            raise InputError(f"a sampler on a table of {TRAINING_POINTS} entries needs 1 to as many steps; got {steps}")
         # numpy's own arithmetic and rounding, so that halves fall to the side that they fall to in diffusers.
         above = np.round(np.arange(TRAINING_POINTS, 0, -TRAINING_POINTS / steps))[:steps].astype(np.int64)
         levels = self.levels()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from flashwam.core.checks import check_number
+from flashwam.system.errors import InputError
 from flashwam.system.json_file import read_mapping
 
 __all__ = ["ActionNorm", "quantiles", "rare", "read_norm"]
@@ -79,9 +80,9 @@ class ActionNorm:
 
     def __post_init__(self) -> None:
         if len(self.q01) != len(self.q99):
-            raise ValueError(f"q01 and q99 must have one entry per channel, got {len(self.q01)} and {len(self.q99)}")
+            raise InputError(f"q01 and q99 must have one entry per channel, got {len(self.q01)} and {len(self.q99)}")
         if len(set(self.used)) != len(self.used) or not all(0 <= u < len(self.q01) for u in self.used):
-            raise ValueError(f"used: expected distinct channels below {len(self.q01)}, got {self.used}")
+            raise InputError(f"used: expected distinct channels below {len(self.q01)}, got {self.used}")
         if self.clip is not None:
             check_number("clip", self.clip, low=1e-3, high=1e3, hint="or null for none")
         for name, values in (("q01", self.q01), ("q99", self.q99)):
@@ -91,7 +92,7 @@ class ActionNorm:
             low, high = self.q01[channel], self.q99[channel]
             # As the controls are computed with.
             if not (high - low >= _EPS and np.float32(high) > np.float32(low)):
-                raise ValueError(
+                raise InputError(
                     f"q99 of channel {channel} must lie above its q01 by {_EPS:g} or more, for a control uses it; got "
                     f"q01 {low!r} and q99 {high!r}"
                 )
@@ -205,11 +206,11 @@ class ActionNorm:
             )
         except (KeyError, TypeError) as error:
             where = "" if path is None else f"{path}: "
-            raise ValueError(f"{where}expected q01, q99, used and clip, got {str(values)[:200]} ({error})") from error
+            raise InputError(f"{where}expected q01, q99, used and clip, got {str(values)[:200]} ({error})") from error
         except ValueError as error:
             if path is None:
                 raise
-            raise ValueError(f"{path}: {error}") from error
+            raise InputError(f"{path}: {error}") from error
 
 
 def read_norm(path: Path) -> ActionNorm:

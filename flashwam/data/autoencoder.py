@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from flashwam.core.checks import check_statistics
 from flashwam.data.episodes import find_repos, read_episode_list, read_frames, video_path
+from flashwam.system.errors import DivergedError, InputError
 from flashwam.system.files import write_whole
 from flashwam.system.json_file import built_from, read_mapping
 from flashwam.system.paths import user_path
@@ -100,7 +101,7 @@ class FrameAutoencoder(nn.Module):
         if frames.dtype != torch.uint8 or frames.ndim < 3 or frames.shape[-1] != 3:
             raise TypeError(f"expected uint8 pictures [..., H, W, 3], got {frames.dtype} {tuple(frames.shape)}")
         if frames.shape[-2] % self.factor or frames.shape[-3] % self.factor:
-            raise ValueError(f"height and width must be multiples of {self.factor}, got {tuple(frames.shape[-3:-1])}")
+            raise InputError(f"height and width must be multiples of {self.factor}, got {tuple(frames.shape[-3:-1])}")
         flat = frames.reshape(-1, *frames.shape[-3:])
         out = []
         for part in flat.split(batch_size):
@@ -249,7 +250,7 @@ def train_autoencoder(
         weight = 1 + weights[index].float().unsqueeze(1)
         loss = (weight * (restored - pixels) ** 2).mean() + 1e-4 * (latents**2).mean()
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"autoencoder: the loss is {loss.item()} at step {step}; lower the learning rate")
+            raise DivergedError(f"autoencoder: the loss is {loss.item()} at step {step}; lower the learning rate")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.vae.parameters(), 1.0)

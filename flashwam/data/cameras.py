@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flashwam.data.encoders import Resize, check_resize, to_pixels
 from flashwam.data.layouts import LAYOUTS, arrange
+from flashwam.system.errors import InputError
 
 __all__ = ["CameraLayout"]
 
@@ -40,15 +41,15 @@ class CameraLayout:
         object.__setattr__(self, "cameras", tuple(self.cameras))
         object.__setattr__(self, "image_size", tuple(self.image_size))
         if self.arrangement not in LAYOUTS:
-            raise ValueError(f"arrangement must be one of {LAYOUTS}, got {self.arrangement!r}")
+            raise InputError(f"arrangement must be one of {LAYOUTS}, got {self.arrangement!r}")
         if not self.cameras or len(set(self.cameras)) != len(self.cameras):
-            raise ValueError(f"cameras must be distinct and at least one, got {self.cameras}")
+            raise InputError(f"cameras must be distinct and at least one, got {self.cameras}")
         if self.arrangement == "tshape" and len(self.cameras) != 3:
-            raise ValueError(f"tshape takes (head, left wrist, right wrist), got {self.cameras}")
+            raise InputError(f"tshape takes (head, left wrist, right wrist), got {self.cameras}")
         check_resize(self.resize)
         multiple = self.factor * (2 if self.arrangement == "tshape" else 1)
         if len(self.image_size) != 2 or any(side < 1 or side % multiple for side in self.image_size):
-            raise ValueError(f"image_size must be (rows, columns), multiples of {multiple}, got {self.image_size}")
+            raise InputError(f"image_size must be (rows, columns), multiples of {multiple}, got {self.image_size}")
 
     @property
     def groups(self) -> tuple[tuple[tuple[str, ...], tuple[int, int]], ...]:
@@ -74,30 +75,30 @@ class CameraLayout:
             ValueError: There is no observation, a camera is missing, or its pictures are not uint8 RGB of one size.
         """
         if not observations:
-            raise ValueError("expected at least one observation, got none")
+            raise InputError("expected at least one observation, got none")
         stacked = []
         for camera in self.cameras:
             pictures = []
             for index, observation in enumerate(observations):
                 if camera not in observation:
-                    raise ValueError(
+                    raise InputError(
                         f"observation {index} has no camera {camera!r}; expected {self.cameras}, got "
                         f"{sorted(map(str, observation))}"
                     )
                 if isinstance(observation[camera], Mapping):
                     keys = sorted(map(str, observation[camera]))[:9]
-                    raise ValueError(
+                    raise InputError(
                         f"{camera}: expected uint8 [rows, columns, 3], got a map of {keys}: arrays are packed as "
                         "openpi's msgpack_numpy or the package msgpack-numpy packs them"
                     )
                 picture = np.asarray(observation[camera])
                 if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-                    raise ValueError(
+                    raise InputError(
                         f"{camera}: expected uint8 [rows, columns, 3], got {picture.dtype} {picture.shape}"
                     )
                 pictures.append(picture)
             if len({picture.shape for picture in pictures}) != 1:
-                raise ValueError(f"{camera}: the pictures of one call differ in size: {[p.shape for p in pictures]}")
+                raise InputError(f"{camera}: the pictures of one call differ in size: {[p.shape for p in pictures]}")
             stacked.append(np.stack(pictures))
         return stacked
 

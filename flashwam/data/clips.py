@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from flashwam.data.depth import is_deep_h264, refuse_depth
+from flashwam.system.errors import InputError, MissingFileError, MissingPackageError
 from flashwam.system.lfs import refuse_pointer
 
 __all__ = ["Clip", "TableClip", "inside", "read_clip"]
@@ -77,10 +78,10 @@ class TableClip:
         for row in rows:
             where = f"{self.path}: camera {self.column}, episode {self.episode}, row {row}"
             if row >= len(column):
-                raise ValueError(f"{where}: the table has {len(column)} rows")
+                raise InputError(f"{where}: the table has {len(column)} rows")
             picture = _decode(self._encoded(column[row].as_py(), where), where, depth=self.depth)
             if pictures and picture.shape != pictures[0].shape:
-                raise ValueError(f"{where}: the picture is {picture.shape[:2]}, others are {pictures[0].shape[:2]}")
+                raise InputError(f"{where}: the picture is {picture.shape[:2]}, others are {pictures[0].shape[:2]}")
             pictures.append(picture)
         return np.stack(pictures)
 
@@ -94,18 +95,18 @@ class TableClip:
             data, name = None, data
         if data:
             if not isinstance(data, bytes):
-                raise ValueError(f"{where}: expected a picture's bytes or its file's name, got {type(data).__name__}")
+                raise InputError(f"{where}: expected a picture's bytes or its file's name, got {type(data).__name__}")
             return data
         if not name:
-            raise ValueError(f"{where}: there is no picture")
+            raise InputError(f"{where}: there is no picture")
         path = inside(self.repo, name)
         try:
             refuse_pointer(path)
             return path.read_bytes()
         except FileNotFoundError:
-            raise FileNotFoundError(f"{where}: {path} is missing") from None
+            raise MissingFileError(f"{where}: {path} is missing") from None
         except OSError as error:
-            raise ValueError(f"{where}: {path} cannot be read ({error.strerror})") from error
+            raise InputError(f"{where}: {path} cannot be read ({error.strerror})") from error
 
 
 def inside(repo: Path, name: str) -> Path:
@@ -115,7 +116,7 @@ def inside(repo: Path, name: str) -> Path:
         ValueError: It does not.
     """
     if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
-        raise ValueError(f"{repo}: names the file {name!r}, which is not below it")
+        raise InputError(f"{repo}: names the file {name!r}, which is not below it")
     return repo / name
 
 
@@ -126,16 +127,16 @@ def _column(path: Path, column: str, episode: int, version: Any) -> Any:
     import pyarrow.parquet as pq
 
     if version is None:
-        raise FileNotFoundError(f"{path} is missing")
+        raise MissingFileError(f"{path} is missing")
     chosen = [("episode_index", "=", episode)]
     try:
         names = pq.read_schema(path).names
         if column not in names:
             there = f"columns: {', '.join(names)}"
-            raise ValueError(f"{path}: has no column {column!r} with the camera's pictures; {there}")
+            raise InputError(f"{path}: has no column {column!r} with the camera's pictures; {there}")
         table = pq.read_table(path, columns=[column], filters=chosen, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: not a readable table of episodes ({error})") from error
+        raise InputError(f"{path}: not a readable table of episodes ({error})") from error
     return table.column(column)
 
 
@@ -147,7 +148,7 @@ def _decode(data: bytes, where: str, *, depth: bool) -> np.ndarray:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         name = "webp"
     if name is None:
-        raise ValueError(f"{where}: expected a PNG, JPEG, WebP, BMP or TIFF picture, got bytes {data[:8]!r}")
+        raise InputError(f"{where}: expected a PNG, JPEG, WebP, BMP or TIFF picture, got bytes {data[:8]!r}")
     try:
         decoder = av.CodecContext.create(name, "r")
         decoder.thread_count = 1
@@ -155,7 +156,7 @@ def _decode(data: bytes, where: str, *, depth: bool) -> np.ndarray:
         refuse_depth(frame.format.name, where, depth=depth)
         return frame.to_ndarray(format="rgb24")
     except (av.FFmpegError, IndexError) as error:
-        raise ValueError(f"{where}: not a readable picture ({error})") from error
+        raise InputError(f"{where}: not a readable picture ({error})") from error
 
 
 @contextmanager
@@ -164,7 +165,7 @@ def _video(path: Path, *, depth: bool) -> Iterator[tuple[Any, Any]]:
     try:
         import av
     except ImportError as error:
-        raise ImportError("reading videos needs PyAV: pip install 'flashwam[data]'") from error
+        raise MissingPackageError("reading videos needs PyAV: pip install 'flashwam[data]'") from error
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
@@ -174,10 +175,10 @@ def _video(path: Path, *, depth: bool) -> Iterator[tuple[Any, Any]]:
             refuse_depth("gray10le" if is_deep else codec.pix_fmt, path, depth=depth)
             yield container, stream
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing") from None
+        raise MissingFileError(f"{path} is missing") from None
     except (av.FFmpegError, IndexError, TypeError) as error:
         refuse_pointer(path)
-        raise ValueError(f"{path}: not a readable video ({error})") from error
+        raise InputError(f"{path}: not a readable video ({error})") from error
 
 
 def read_clip(path: Path, numbers: Sequence[int], *, fps: float, depth: bool = False) -> np.ndarray:
@@ -209,5 +210,5 @@ def read_clip(path: Path, numbers: Sequence[int], *, fps: float, depth: bool = F
                 break
     absent = sorted(wanted - set(found))
     if absent:
-        raise ValueError(f"{path}: has no picture at {absent[0] / fps:.3f} s ({len(absent)} of {len(wanted)} missing)")
+        raise InputError(f"{path}: has no picture at {absent[0] / fps:.3f} s ({len(absent)} of {len(wanted)} missing)")
     return np.stack([found[number] for number in numbers])

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flashwam.data.actions import ActionNorm
 from flashwam.data.poses import relative_poses
+from flashwam.system.errors import InputError
 
 __all__ = ["ControlSpace", "FirstActions"]
 
@@ -36,7 +37,7 @@ class ControlSpace:
 
     def __post_init__(self) -> None:
         if self.first not in get_args(FirstActions):
-            raise ValueError(f"first: expected one of {', '.join(get_args(FirstActions))}, got {self.first!r}")
+            raise InputError(f"first: expected one of {', '.join(get_args(FirstActions))}, got {self.first!r}")
 
     def controls(self, rows: np.ndarray) -> np.ndarray:
         """Controls in raw units, float32 [T, U].
@@ -48,9 +49,9 @@ class ControlSpace:
             ValueError: The rows do not fit, or are not finite.
         """
         if rows.ndim != 2 or rows.shape[1] != len(self.norm.used):
-            raise ValueError(f"expected {len(self.norm.used)} controls a row, got shape {rows.shape}")
+            raise InputError(f"expected {len(self.norm.used)} controls a row, got shape {rows.shape}")
         if not np.isfinite(rows).all():
-            raise ValueError("the actions are not all finite")
+            raise InputError("the actions are not all finite")
         return (relative_poses(rows) if self.relative else rows).astype(np.float32)
 
     def actions(self, rows: np.ndarray, *, frames: int, per_frame: int) -> Tensor:
@@ -69,7 +70,7 @@ class ControlSpace:
         """
         needed = (frames - 1) * per_frame
         if needed < 1 or len(rows) < needed:
-            raise ValueError(f"{frames} latent frames need at least {max(1, needed)} rows of actions, got {len(rows)}")
+            raise InputError(f"{frames} latent frames need at least {max(1, needed)} rows of actions, got {len(rows)}")
         controls = self.controls(rows[:needed])
         padded = np.concatenate([np.zeros((per_frame, controls.shape[1]), np.float32), controls])
         out = self.norm.normalise(torch.from_numpy(padded.reshape(frames, per_frame, -1)).permute(2, 0, 1))

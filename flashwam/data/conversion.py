@@ -18,6 +18,7 @@ from flashwam.data.latents import save_tensors, save_text
 from flashwam.data.layouts import camera_sizes
 from flashwam.data.raw import RawEpisode, read_rows
 from flashwam.data.segments import Segment
+from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 
 __all__ = ["ConversionPlan", "EpisodeConverter", "EpisodeJob", "EpisodeResult", "result_names"]
@@ -51,7 +52,7 @@ class ConversionPlan:
         for name in ("stride", "hop"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+                raise InputError(f"{name} must be at least 1, got {value}")
         check_resize(self.resize)
         camera_sizes(self.layout, self.size, count=len(self.cameras))
 
@@ -69,7 +70,7 @@ class ConversionPlan:
         """Raises a ValueError where a sample's rows are too few for two latent frames."""
         count = len(self.pictures(start, end, unit))
         if count <= unit:
-            raise ValueError(f"hold {count} pictures; a sample needs {unit + 1}")
+            raise InputError(f"hold {count} pictures; a sample needs {unit + 1}")
 
     def samples(self, start: int, end: int, encoders: Encoders) -> list[tuple[int, int]]:
         """First row and row after the last of every sample of a segment: itself, or the clips it is cut into.
@@ -83,7 +84,7 @@ class ConversionPlan:
             return [(start, end)]
         per_frame, unit = encoders.pictures_per_frame, encoders.unit
         if self.window is None or self.window < 2 or (self.window - 1) * per_frame % unit:
-            raise ValueError(
+            raise InputError(
                 f"this autoencoder encodes a picture and multiples of {unit}, so a clip has 1 and a multiple of "
                 f"{unit // per_frame} latent frames; got window_frames {self.window}"
             )
@@ -181,7 +182,7 @@ class EpisodeConverter:
         pixels = to_pixels(pictures, plan.sizes[camera], resize=plan.resize)
         latents = self.encoders.video(pixels).float().cpu()
         if not torch.isfinite(latents).all():
-            raise ValueError(f"{clip.path}: the latents of rows {start} to {end} are not all finite")
+            raise InputError(f"{clip.path}: the latents of rows {start} to {end} are not all finite")
         channels, count, height, width = latents.shape
         alone = {}
         if self.encoders.clips:

@@ -30,6 +30,7 @@ from flashwam.data.preflight import ActionRules, inspect
 from flashwam.data.raw import RawEpisode, list_episodes
 from flashwam.data.segments import select_repos
 from flashwam.data.text import say_cut
+from flashwam.system.errors import FailedError, InputError
 from flashwam.system.files import write_whole
 from flashwam.system.paths import user_path
 
@@ -99,9 +100,9 @@ def convert(
     """
     raw, out = user_path(raw), user_path(out)
     if processes < 1:
-        raise ValueError(f"processes must be at least 1, got {processes}")
+        raise InputError(f"processes must be at least 1, got {processes}")
     if out.resolve().is_relative_to(raw.resolve()) or raw.resolve().is_relative_to(out.resolve()):
-        raise ValueError(f"the result {out} and the raw data {raw} must not lie in each other")
+        raise InputError(f"the result {out} and the raw data {raw} must not lie in each other")
     bad = BadFiles(skip=skip_bad)
     rules = replace(rules or ActionRules(), key=plan.action_key)
     episodes: dict[Path, list[RawEpisode]] = {}
@@ -122,7 +123,7 @@ def convert(
     result, done = Conversion(), {}
     for one in _run(jobs, plan, encoders, make_encoders, processes, progress):
         for what, reason in one.bad.items():
-            bad.add(what, ValueError(reason))
+            bad.add(what, InputError(reason))
         result.written += one.written
         result.kept += one.kept
         done[one.job.table] = one
@@ -142,7 +143,7 @@ def _refuse_nothing(raw: Path, some: bool, bad: BadFiles) -> None:
     if not some:
         why = next(iter(bad.reasons.values()), "there are no episodes")
         more = f" ({len(bad.reasons)} things were left out)" if len(bad.reasons) > 1 else ""
-        raise ValueError(f"nothing below {raw} could be converted: {why}{more}")
+        raise InputError(f"nothing below {raw} could be converted: {why}{more}")
 
 
 def _target(raw: Path, out: Path, repo: Path) -> Path:
@@ -168,7 +169,7 @@ def _jobs(
                     plan.check_length(start, end, encoders.unit)
                 except ValueError as error:
                     told = f"{episode.table}: rows {start} to {end} of episode {episode.index} {error}"
-                    bad.add(str(job.segment(start, end)), ValueError(told))
+                    bad.add(str(job.segment(start, end)), InputError(told))
                 else:
                     parts.append((start, end, text))
         if parts:
@@ -187,7 +188,7 @@ def _keep_plan(out: Path, plan: ConversionPlan, encoders: Encoders) -> None:
         changed = [f"{key}: {before.get(key)!r} there, {value!r} now" for key, value in made.items()]
         changed = [text for text, (key, value) in zip(changed, made.items(), strict=True) if before.get(key) != value]
         if changed:
-            raise ValueError(f"{out} holds a conversion made otherwise ({'; '.join(changed)}); give another folder")
+            raise InputError(f"{out} holds a conversion made otherwise ({'; '.join(changed)}); give another folder")
         _clear_leftovers(out)
     else:
         write_whole(path, (json.dumps(made, indent=2) + "\n").encode())
@@ -252,7 +253,7 @@ def _in_processes(
         for future in as_completed([pool.submit(_convert, job) for job in jobs]):
             yield future.result()
     except BrokenProcessPool as error:
-        raise RuntimeError(
+        raise FailedError(
             "a converting process died, perhaps for want of memory; run again with fewer processes to go on"
         ) from error
     finally:

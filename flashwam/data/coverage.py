@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from flashwam.data.actions import ActionNorm, quantiles, rare
+from flashwam.system.errors import InputError
 
 __all__ = ["ControlFit", "coverage", "coverage_lines", "worst"]
 
@@ -82,7 +83,7 @@ def coverage(rows: np.ndarray, norm: ActionNorm) -> list[ControlFit]:
         ValueError: It is of another number of controls.
     """
     if rows.shape[1] != len(norm.used):
-        raise ValueError(f"the data have {rows.shape[1]} controls a row, the normalisation {len(norm.used)}")
+        raise InputError(f"the data have {rows.shape[1]} controls a row, the normalisation {len(norm.used)}")
     values = np.asarray(rows, np.float64)
     q01, q99 = quantiles(values)
     least, most = values.min(axis=0), values.max(axis=0)

@@ -23,6 +23,7 @@ from flashwam.core.batch import Batch
 from flashwam.data.actions import ActionNorm, read_norm
 from flashwam.data.episodes import episode_path, find_repos, read_episode_list, read_table
 from flashwam.data.latents import ACTION_NORM, EMPTY_TEXT, LatentSegment, latent_path, read_latents, read_text
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.paths import user_path
 
 __all__ = ["EpisodeDataset", "Window", "to_batch"]
@@ -122,11 +123,11 @@ class EpisodeDataset(Dataset):
         senses: Sequence[str] = (),
     ) -> None:
         if window_frames < 2:
-            raise ValueError(f"window_frames must be at least 2 (an observation and what follows), got {window_frames}")
+            raise InputError(f"window_frames must be at least 2 (an observation and what follows), got {window_frames}")
         if not 0 <= first_share <= 1:
-            raise ValueError(f"first_share must be a share in [0, 1], got {first_share}")
+            raise InputError(f"first_share must be a share in [0, 1], got {first_share}")
         if split not in ("train", "val", "all"):
-            raise ValueError(f"split: expected 'train', 'val' or 'all', got {split!r}")
+            raise InputError(f"split: expected 'train', 'val' or 'all', got {split!r}")
         self.root, self.window_frames, self.seed = user_path(root), window_frames, seed
         self.balance, self.first_share, self.senses = balance, first_share, tuple(senses)
         self._folders = repos = self._repos(tasks)
@@ -160,10 +161,10 @@ class EpisodeDataset(Dataset):
                     episodes.append((*key, self._text_id(text)))  # type: ignore[arg-type]
                     offset += frames
         if not episodes:
-            raise ValueError(f"no episodes for split {split!r} below {self.root}; collect more or lower val_every")
+            raise InputError(f"no episodes for split {split!r} below {self.root}; collect more or lower val_every")
         shapes = {(tuple(v.shape[1:]), a.shape[1:]) for v, a in zip(video, label, strict=True)}
         if len(shapes) > 1:
-            raise ValueError(f"episodes below {self.root} differ in latent or action shape: {sorted(map(str, shapes))}")
+            raise InputError(f"episodes below {self.root} differ in latent or action shape: {sorted(map(str, shapes))}")
         self._video = torch.cat(video)
         self._label = torch.cat(label)
         self._executed = torch.cat(executed)
@@ -187,14 +188,14 @@ class EpisodeDataset(Dataset):
     def _read_norm(self) -> ActionNorm:
         path = self.root / ACTION_NORM
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: encode the episodes first, or give norm=")
+            raise MissingFileError(f"{path} is missing: encode the episodes first, or give norm=")
         return read_norm(path)
 
     def _repos(self, tasks: Sequence[str] | None) -> list[Path]:
         repos = {repo.name: repo for repo in find_repos(self.root)}
         missing = [] if tasks is None else [task for task in tasks if task not in repos]
         if missing:
-            raise FileNotFoundError(f"no episodes of {missing} below {self.root}; there are {sorted(repos)}")
+            raise MissingFileError(f"no episodes of {missing} below {self.root}; there are {sorted(repos)}")
         return list(repos.values()) if tasks is None else [repos[task] for task in tasks]
 
     def _text_id(self, text: Tensor) -> int:
@@ -217,7 +218,7 @@ class EpisodeDataset(Dataset):
         folder = latent_path(repo, index, start, end).parents[1]
         keys = sorted(p.name for p in folder.glob("[!.]*") if p.is_dir()) if cameras is None else list(cameras)
         if not keys:
-            raise FileNotFoundError(f"{folder} holds no latents: encode the episodes first")
+            raise MissingFileError(f"{folder} holds no latents: encode the episodes first")
         views: list[LatentSegment] = [read_latents(latent_path(repo, index, start, end, key)) for key in keys]
         first = views[0]
         path = episode_path(repo, index)
@@ -225,7 +226,7 @@ class EpisodeDataset(Dataset):
         table = read_table(path, ["action", "executed_action", *columns.values()])
         for column in ("action", *columns.values()):
             if column not in table:
-                raise ValueError(f"{path}: has no column {column!r}")
+                raise InputError(f"{path}: has no column {column!r}")
         latents = arrange([view.latents for view in views]).permute(1, 0, 2, 3).contiguous()
         count, per = latents.shape[0], first.actions_per_frame
         skip = start + (first.first_row - first.start)
@@ -234,16 +235,16 @@ class EpisodeDataset(Dataset):
         for name in ("action", "executed_action"):
             rows = table.get(name, table["action"])[skip : skip + (count - 1) * per]
             if len(rows) < (count - 1) * per:
-                raise ValueError(f"{path}: {count} latent frames need {(count - 1) * per} actions, got {len(rows)}")
+                raise InputError(f"{path}: {count} latent frames need {(count - 1) * per} actions, got {len(rows)}")
             if not np.isfinite(rows).all():
-                raise ValueError(f"{path}: column {name!r} holds values that are not finite")
+                raise InputError(f"{path}: column {name!r} holds values that are not finite")
             controls = torch.from_numpy(rows.reshape(count - 1, per, -1)).permute(2, 0, 1)
             actions = self.norm.normalise(controls)[..., 0].permute(1, 0, 2)
             out.append(torch.cat([torch.zeros_like(actions[:1]), actions]))
         told = {name: torch.from_numpy(table[column][skip::per][:count]) for name, column in columns.items()}
         short = [name for name, rows in told.items() if len(rows) < count]
         if short:
-            raise ValueError(f"{path}: {count} latent frames need as many rows of {short}, {per} control steps apart")
+            raise InputError(f"{path}: {count} latent frames need as many rows of {short}, {per} control steps apart")
         return latents, first.text, out[0], out[1], told
 
     def _index_windows(self) -> None:

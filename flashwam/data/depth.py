@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flashwam.system.errors import InputError
+
 __all__ = ["check_camera", "is_deep_h264", "is_depth_format", "refuse_depth"]
 
 _REMEDY = "leave it out of data.cameras, or set data.depth_as_grey=true"
@@ -25,10 +27,10 @@ def check_camera(info: Path, camera: str, features: Mapping[str, Any], *, depth:
     kinds = {key: feature.get("dtype") for key, feature in features.items() if isinstance(feature, dict)}
     there = sorted(key for key, kind in kinds.items() if kind in ("video", "image"))
     if camera not in there:
-        raise ValueError(f"{info}: has no video {camera}; it has {', '.join(there) or 'none'}")
+        raise InputError(f"{info}: has no video {camera}; it has {', '.join(there) or 'none'}")
     sign = None if depth else _depth_sign(features[camera])
     if sign is not None:
-        raise ValueError(
+        raise InputError(
             f"{info}: camera {camera} is a depth map ({sign}); latents of pictures in colour are meant; {_REMEDY}"
         )
     return kinds[camera]
@@ -69,7 +71,7 @@ def _is_grey(kind: Any) -> bool:
 def refuse_depth(pixel_format: str | None, where: Path | str, *, depth: bool) -> None:
     """Refuses pictures whose format is one of depth maps, unless `depth` says that they are meant."""
     if not depth and is_depth_format(pixel_format):
-        raise ValueError(
+        raise InputError(
             f"{where}: is a depth map by its pixel format {pixel_format} (grey, more than 8 bits); pictures in "
             f"colour are meant; {_REMEDY}"
         )

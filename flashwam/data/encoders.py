@@ -17,6 +17,7 @@ from torch.nn import functional
 from flashwam.data.latents import fingerprint
 from flashwam.data.pixels import load_autoencoder
 from flashwam.data.text import encode_text
+from flashwam.system.errors import InputError
 
 __all__ = ["Encoders", "Resize", "check_resize", "frame_encoders", "to_pictures", "to_pixels"]
 
@@ -50,11 +51,11 @@ class Encoders:
 
     def __post_init__(self) -> None:
         if self.pictures_per_frame not in (1, 4):
-            raise ValueError(f"pictures_per_frame must be 1 or 4, got {self.pictures_per_frame}")
+            raise InputError(f"pictures_per_frame must be 1 or 4, got {self.pictures_per_frame}")
         if self.unit is None:
             object.__setattr__(self, "unit", self.pictures_per_frame)
         if self.unit < 1 or self.unit % self.pictures_per_frame:
-            raise ValueError(
+            raise InputError(
                 f"unit must be a multiple of {self.pictures_per_frame} (pictures_per_frame), got {self.unit}"
             )
 
@@ -62,7 +63,7 @@ class Encoders:
 def check_resize(resize: str) -> None:
     """Refuses an unknown way to resize, see `to_pixels`."""
     if resize not in get_args(Resize):
-        raise ValueError(f"resize: expected one of {', '.join(get_args(Resize))}, got {resize!r}")
+        raise InputError(f"resize: expected one of {', '.join(get_args(Resize))}, got {resize!r}")
 
 
 def to_pixels(pictures: np.ndarray, size: tuple[int, int], *, resize: Resize = "stretch") -> Tensor:

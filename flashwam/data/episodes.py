@@ -22,6 +22,7 @@ import numpy as np
 from flashwam.data.bad import BadFiles
 from flashwam.data.records import json_lines, visible, whole_number
 from flashwam.data.tables import is_list, list_rows, read_columns
+from flashwam.system.errors import InputError, MissingFileError, MissingPackageError
 from flashwam.system.files import write_whole
 from flashwam.system.lfs import refuse_pointer
 from flashwam.system.paths import user_path
@@ -65,7 +66,7 @@ def find_repos(root: Path) -> list[Path]:
     found = (path for path in root.rglob("meta/info.json") if visible(path, root))
     repos = sorted(path.parent.parent for path in found)
     if not repos:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no episodes below {root} (expected <task>/meta/info.json): run `flashwam collect` first"
         )
     return repos
@@ -75,7 +76,7 @@ def _write_video(path: Path, frames: np.ndarray, fps: int, crf: int) -> None:
     try:
         import av
     except ImportError as error:
-        raise ImportError("writing videos needs PyAV: pip install 'flashwam[data]'") from error
+        raise MissingPackageError("writing videos needs PyAV: pip install 'flashwam[data]'") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
     with av.open(str(beside), "w") as container:
@@ -107,7 +108,7 @@ def read_frames(path: Path, indices: Iterable[int] | None = None) -> np.ndarray:
     try:
         import av
     except ImportError as error:
-        raise ImportError("reading videos needs PyAV: pip install 'flashwam[data]'") from error
+        raise MissingPackageError("reading videos needs PyAV: pip install 'flashwam[data]'") from error
     wanted = None if indices is None else list(indices)
     keep = None if wanted is None else set(wanted)
     frames = []
@@ -118,10 +119,10 @@ def read_frames(path: Path, indices: Iterable[int] | None = None) -> np.ndarray:
                 if keep is None or number in keep:
                     frames.append(frame.to_ndarray(format="rgb24"))
     except (av.FFmpegError, IndexError) as error:
-        raise ValueError(f"{path}: not a readable video ({error})") from error
+        raise InputError(f"{path}: not a readable video ({error})") from error
     if not frames or (wanted is not None and len(frames) != len(wanted)):
         asked = "at least one picture" if wanted is None else f"{len(wanted)} pictures up to number {max(wanted)}"
-        raise ValueError(f"{path}: expected {asked}, found {len(frames)} of them")
+        raise InputError(f"{path}: expected {asked}, found {len(frames)} of them")
     return np.stack(frames)
 
 
@@ -191,9 +192,9 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         metadata = pq.read_schema(path).metadata or {}
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path}: not a readable parquet file ({error})") from error
+        raise InputError(f"{path}: not a readable parquet file ({error})") from error
     if _RECORD not in metadata:
-        raise ValueError(f"{path}: carries no episode record; was it written by another program?")
+        raise InputError(f"{path}: carries no episode record; was it written by another program?")
     return json.loads(metadata[_RECORD])
 
 
@@ -209,7 +210,7 @@ def read_table(path: Path, names: Iterable[str] | None = None) -> dict[str, np.n
         try:
             out[name] = list_rows(column).astype(np.float32) if is_list(column.type) else column.to_numpy()
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: column {name!r} is not a table of numbers ({error})") from error
+            raise InputError(f"{path}: column {name!r} is not a table of numbers ({error})") from error
     return out
 
 
@@ -226,14 +227,14 @@ def read_episode_list(repo: Path, bad: BadFiles | None = None) -> list[dict[str,
     """
     path = Path(repo) / "meta" / "episodes.jsonl"
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: the collection did not finish; run it again to complete it")
+        raise MissingFileError(f"{path} is missing: the collection did not finish; run it again to complete it")
     bad = bad or BadFiles()
     episodes: dict[int, tuple[str, dict[str, Any]]] = {}
     for where, episode in json_lines(path, bad):
         try:
             index = _checked_episode(episode, where)
             if index in episodes:
-                raise ValueError(f"{where}: episode {index} was at {episodes[index][0]} already; remove one of the two")
+                raise InputError(f"{where}: episode {index} was at {episodes[index][0]} already; remove one of the two")
         except ValueError as error:
             bad.add(where, error)
             continue
@@ -247,15 +248,15 @@ def _checked_episode(episode: dict[str, Any], where: str) -> int:
         index, length = whole_number(episode, "episode_index"), whole_number(episode, "length")
         config = episode.get("action_config")
         if not isinstance(config, list) or not all(isinstance(part, dict) for part in config):
-            raise ValueError(f"action_config is {config!r}")
+            raise InputError(f"action_config is {config!r}")
         parts = [(whole_number(part, "start_frame"), whole_number(part, "end_frame")) for part in config]
     except ValueError as error:
-        raise ValueError(
+        raise InputError(
             f"{where}: expected episode_index, length and action_config, a list of start_frame and end_frame ({error})"
         ) from error
     for start, end in parts:
         if not 0 <= start < end <= length:
-            raise ValueError(f"{where}: episode {index} of {length} rows has a segment from {start} to {end}")
+            raise InputError(f"{where}: episode {index} of {length} rows has a segment from {start} to {end}")
     return index
 
 
@@ -270,13 +271,13 @@ def read_info(repo: Path) -> dict[str, Any]:
     try:
         info = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing: {repo} is no LeRobot data set") from None
+        raise MissingFileError(f"{path} is missing: {repo} is no LeRobot data set") from None
     except (ValueError, RecursionError) as error:
         refuse_pointer(path)
-        raise ValueError(f"{path}: not JSON ({error})") from error
+        raise InputError(f"{path}: not JSON ({error})") from error
     fps = info.get("fps") if isinstance(info, dict) else None
     if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps < math.inf:
-        raise ValueError(f"{path}: expected a mapping with a positive fps, got {str(info)[:80]}")
+        raise InputError(f"{path}: expected a mapping with a positive fps, got {str(info)[:80]}")
     return info
 
 
@@ -308,7 +309,7 @@ def write_meta(repo: Path, *, fps: int, extra: dict[str, Any] | None = None) -> 
     repo = Path(repo)
     paths = sorted(repo.glob("data/chunk-*/episode_*.parquet"))
     if not paths:
-        raise FileNotFoundError(f"{repo} holds no episodes")
+        raise MissingFileError(f"{repo} holds no episodes")
     records, stats, offset, columns = [], [], 0, {}
     for path in paths:
         record, columns = read_record(path), read_table(path)

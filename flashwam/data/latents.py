@@ -38,6 +38,7 @@ from flashwam.data.episodes import (
     video_path,
 )
 from flashwam.data.text import encode_text
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
 from flashwam.system.lfs import refuse_pointer
 from flashwam.system.paths import user_path
@@ -105,10 +106,10 @@ def _load(path: Path) -> Any:
         with zipfile.ZipFile(path) as file:
             damaged = file.testzip()
         if damaged is not None:
-            raise ValueError(f"its part {damaged} is damaged")
+            raise InputError(f"its part {damaged} is damaged")
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{path} is missing: encode the episodes first (flashwam convert RAW OUT), or fetch it with the data set"
         ) from None
     except MemoryError:
@@ -116,14 +117,14 @@ def _load(path: Path) -> Any:
     except Exception as error:
         # A file of any content comes through here, so what the readers raise is not to be foreseen.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path}: not a latent file that can be read without running code ({reason})") from error
+        raise InputError(f"{path}: not a latent file that can be read without running code ({reason})") from error
 
 
 def read_text(path: Path) -> Tensor:
     """Reads a text embedding such as `empty_emb.pt`, float32 [L, D]."""
     value = _load(user_path(path))
     if not isinstance(value, Tensor) or value.ndim != 2:
-        raise ValueError(f"{path}: expected one tensor [L, D], got {type(value).__name__}")
+        raise InputError(f"{path}: expected one tensor [L, D], got {type(value).__name__}")
     return value.float()
 
 
@@ -131,15 +132,15 @@ def _temporal(path: Path, frame_ids: list[int], frames: int) -> tuple[int, int]:
     """Stride between pictures, and pictures per latent frame."""
     count = len(frame_ids)
     if count == 0:
-        raise ValueError(f"{path}: frame_ids names no picture")
+        raise InputError(f"{path}: frame_ids names no picture")
     strides = {b - a for a, b in itertools.pairwise(frame_ids)}
     if len(strides) > 1 or min(strides, default=1) < 1:
-        raise ValueError(f"{path}: frame_ids must rise evenly, got strides {sorted(strides)}")
+        raise InputError(f"{path}: frame_ids must rise evenly, got strides {sorted(strides)}")
     stride = strides.pop() if strides else 1
     for factor in (1, 4):
         if (count - 1) // factor + 1 == frames:
             return stride, factor
-    raise ValueError(f"{path}: {frames} latent frames fit neither {count} pictures nor a quarter of them")
+    raise InputError(f"{path}: {frames} latent frames fit neither {count} pictures nor a quarter of them")
 
 
 def read_latents(path: Path | str) -> LatentSegment:
@@ -156,7 +157,7 @@ def read_latents(path: Path | str) -> LatentSegment:
         raw["text_emb"] = _shared_text(path, raw["text_file"])
     if not isinstance(raw, dict) or any(key not in raw for key in needed):
         have = sorted(raw) if isinstance(raw, dict) else type(raw).__name__
-        raise ValueError(f"{path}: expected a mapping with {', '.join(needed)}; got {have}")
+        raise InputError(f"{path}: expected a mapping with {', '.join(needed)}; got {have}")
     latent, text = raw["latent"], raw["text_emb"]
     try:
         frames, height, width = (int(raw[f"latent_{k}"]) for k in ("num_frames", "height", "width"))
@@ -164,24 +165,24 @@ def read_latents(path: Path | str) -> LatentSegment:
         start = int(raw["start_frame"])
         end = None if raw.get("end_frame") is None else int(raw["end_frame"])
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise ValueError(f"{path}: its counts and row numbers must be whole numbers ({error})") from error
+        raise InputError(f"{path}: its counts and row numbers must be whole numbers ({error})") from error
     for name, value in (("latent", latent), ("text_emb", text)):
         if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim != 2:
-            raise ValueError(f"{path}: expected {name} to be a tensor [rows, channels], got {_kind(value)}")
+            raise InputError(f"{path}: expected {name} to be a tensor [rows, channels], got {_kind(value)}")
     if min(frames, height, width) < 1 or latent.shape[0] != frames * height * width:
-        raise ValueError(
+        raise InputError(
             f"{path}: expected latent [{frames}*{height}*{width}, C] as its own counts say, got {tuple(latent.shape)}"
         )
     alone = raw.get("first_latent")
     if alone is not None:
         if not isinstance(alone, Tensor) or tuple(alone.shape) != (height * width, latent.shape[1]):
-            raise ValueError(f"{path}: expected first_latent [{height}*{width}, {latent.shape[1]}], got {_kind(alone)}")
+            raise InputError(f"{path}: expected first_latent [{height}*{width}, {latent.shape[1]}], got {_kind(alone)}")
         latent = torch.cat([latent, alone.to(latent.dtype)])
     if not torch.isfinite(latent).all() or not torch.isfinite(text).all():
-        raise ValueError(f"{path}: the latents or the text are not all finite; encode this episode again")
+        raise InputError(f"{path}: the latents or the text are not all finite; encode this episode again")
     stride, factor = _temporal(path, frame_ids, frames)
     if frame_ids[0] < start or (end is not None and frame_ids[-1] >= end):
-        raise ValueError(f"{path}: pictures {frame_ids[0]} to {frame_ids[-1]} lie outside rows {start} to {end}")
+        raise InputError(f"{path}: pictures {frame_ids[0]} to {frame_ids[-1]} lie outside rows {start} to {end}")
     grid = latent.float().view(-1, height, width, latent.shape[1]).permute(3, 0, 1, 2)
     return LatentSegment(
         latents=grid[:, :frames].contiguous(),
@@ -227,7 +228,7 @@ def save_text(repo: Path, prompt: str, embedding: Tensor) -> str:
 def _shared_text(path: Path, name: Any) -> Tensor:
     """What `save_text` wrote beside the latent file at `path`."""
     if not isinstance(name, str) or Path(name).name != name:
-        raise ValueError(f"{path}: expected text_file to be a file's name, got {name!r}")
+        raise InputError(f"{path}: expected text_file to be a file's name, got {name!r}")
     return _read_once(path.absolute().parents[3] / _TEXTS / name)
 
 

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from flashwam.system.errors import InputError
+
 __all__ = ["LAYOUTS", "Layout", "arrange", "camera_sizes", "check_cameras"]
 
 Layout = Literal["width", "tshape"]
@@ -23,10 +25,10 @@ def check_cameras(layout: str, count: int) -> None:
         ValueError: with what was expected.
     """
     if layout not in LAYOUTS:
-        raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
+        raise InputError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
     if count < 1 or (layout == "tshape" and count != 3):
         wanted = "3 cameras (head, left wrist, right wrist)" if layout == "tshape" else "at least 1 camera"
-        raise ValueError(f"layout {layout!r} takes {wanted}, got {count}")
+        raise InputError(f"layout {layout!r} takes {wanted}, got {count}")
 
 
 def arrange(layout: str, views: Sequence[Tensor]) -> Tensor:
@@ -47,12 +49,12 @@ def arrange(layout: str, views: Sequence[Tensor]) -> Tensor:
     shapes = [tuple(view.shape) for view in views]
     if layout == "width":
         if len({shape[:3] for shape in shapes}) > 1:
-            raise ValueError(f"cameras side by side need equal channels, frames and heights, got {shapes}")
+            raise InputError(f"cameras side by side need equal channels, frames and heights, got {shapes}")
         return torch.cat(list(views), dim=-1)
     head, left, right = views
     channels, frames, height, width = head.shape
     if any(2 * s[2] != height or 2 * s[3] != width or s[:2] != (channels, frames) for s in shapes[1:]):
-        raise ValueError(f"wrist cameras must be half as high and wide as the head camera's, got {shapes}")
+        raise InputError(f"wrist cameras must be half as high and wide as the head camera's, got {shapes}")
     return torch.cat([torch.cat([left, right], dim=-1), head], dim=-2)
 
 

@@ -26,6 +26,7 @@ from flashwam.data.latents import EMPTY_TEXT, read_latents, read_text
 from flashwam.data.layouts import arrange, check_cameras
 from flashwam.data.segments import find_segments
 from flashwam.data.tables import read_actions
+from flashwam.system.errors import FailedError, InputError, MissingFileError
 from flashwam.system.paths import user_path
 
 __all__ = ["SegmentDataset", "SegmentSample"]
@@ -116,17 +117,17 @@ class SegmentDataset(Dataset):
         skip_bad: bool = False,
     ) -> None:
         if window_frames < 2:
-            raise ValueError(f"window_frames must be at least 2 (an observation and what follows), got {window_frames}")
+            raise InputError(f"window_frames must be at least 2 (an observation and what follows), got {window_frames}")
         for name, share in (("first_share", first_share), ("text_dropout", text_dropout)):
             if not 0 <= share <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {share}")
+                raise InputError(f"{name} must lie in [0, 1], got {share}")
         check_cameras(layout, len(cameras))
         self.root, self.cameras, self.layout, self.space = user_path(root), tuple(cameras), layout, space
         self.window_frames, self.seed = window_frames, seed
         self.first_share, self.text_dropout = first_share, text_dropout
         self.bad = BadFiles(skip=skip_bad)
         if not self.root.is_dir():
-            raise FileNotFoundError(f"{self.root}: no such folder; data.root is where the encoded data sets lie")
+            raise MissingFileError(f"{self.root}: no such folder; data.root is where the encoded data sets lie")
         self.null_text = read_text(self.root / EMPTY_TEXT)
         self.segments = find_segments(self.root, cameras=cameras, tasks=tasks, bad=self.bad)
         self._stride = stride
@@ -140,9 +141,9 @@ class SegmentDataset(Dataset):
                 self.shapes, self.factor = sample.shapes, sample.factor
                 break
         else:
-            raise ValueError(f"none of the {len(self.segments)} segments below {root} can be read: {self.reasons[0]}")
+            raise InputError(f"none of the {len(self.segments)} segments below {root} can be read: {self.reasons[0]}")
         if self.shapes["text"] != tuple(self.null_text.shape):
-            raise ValueError(
+            raise InputError(
                 f"{self.root / EMPTY_TEXT}: expected {self.shapes['text']} like the segments' text, got "
                 f"{tuple(self.null_text.shape)}"
             )
@@ -175,31 +176,31 @@ class SegmentDataset(Dataset):
             path = segment.latents(camera)
             view = read_latents(path)
             if view.start != segment.start or view.end not in (None, segment.end):
-                raise ValueError(f"{path}: holds rows {view.start} to {view.end} by its own account")
+                raise InputError(f"{path}: holds rows {view.start} to {view.end} by its own account")
             if view.latents.shape[1] < 2:
-                raise ValueError(f"{path}: holds {view.latents.shape[1]} latent frame; a sample needs at least 2")
+                raise InputError(f"{path}: holds {view.latents.shape[1]} latent frame; a sample needs at least 2")
             if views and (view.first_row, view.stride, view.factor) != tuple(
                 getattr(views[0], key) for key in ("first_row", "stride", "factor")
             ):
-                raise ValueError(f"{path}: its pictures are not those of {self.cameras[0]}")
+                raise InputError(f"{path}: its pictures are not those of {self.cameras[0]}")
             if self._stride is not None and view.stride != self._stride:
-                raise ValueError(f"{path}: has a picture every {view.stride} rows, expected every {self._stride}")
+                raise InputError(f"{path}: has a picture every {view.stride} rows, expected every {self._stride}")
             views.append(view)
         first = views[0]
         try:
             video = arrange(self.layout, [view.latents for view in views])
             alone = [view.alone[:, None] for view in views if view.alone is not None]
             if alone and len(alone) < len(views):
-                raise ValueError("some cameras have a first picture that was encoded alone, others have none")
+                raise InputError("some cameras have a first picture that was encoded alone, others have none")
             first_alone = arrange(self.layout, alone)[:, 0] if alone else None
         except ValueError as error:
-            raise ValueError(f"{segment.latents(self.cameras[0])}: {error}") from error
+            raise InputError(f"{segment.latents(self.cameras[0])}: {error}") from error
         rows = read_actions(segment.table)
         try:
             rows = rows[first.first_row : segment.end]
             action = self.space.actions(rows, frames=video.shape[1], per_frame=first.actions_per_frame)
         except ValueError as error:
-            raise ValueError(f"{segment.table}: {error}") from error
+            raise InputError(f"{segment.table}: {error}") from error
         mask = self.space.norm.mask().expand_as(action)
         sample = SegmentSample(
             video=video,
@@ -212,7 +213,7 @@ class SegmentDataset(Dataset):
         )
         if self.shapes and sample.shapes != self.shapes:
             path = segment.latents(self.cameras[0])
-            raise ValueError(f"{path}: expected {self.shapes} like the first segment, got {sample.shapes}")
+            raise InputError(f"{path}: expected {self.shapes} like the first segment, got {sample.shapes}")
         return sample
 
     def check(self, *, progress: bool = True) -> dict[str, str]:
@@ -261,7 +262,7 @@ class SegmentDataset(Dataset):
                 at_start = at_start or last <= 0 or sample.alone is not None
                 return number, 0 if at_start else int(random.integers(last + 1)), sample
             number = int(others.integers(len(self.segments)))
-        raise RuntimeError(
+        raise FailedError(
             f"draw {index}: none of {_ATTEMPTS} segments could be read, {len(self.bad.reasons)} are known to be bad; "
             f"the last: {self.reasons[-1]}"
         )

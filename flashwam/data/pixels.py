@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from flashwam.data.autoencoder import STATS, FrameAutoencoder
+from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
@@ -58,7 +59,7 @@ class PixelAutoencoder(FrameAutoencoder):
         """
         found = load_autoencoder(folder)
         if not isinstance(found, cls):
-            raise ValueError(f"{folder} holds a trained autoencoder, not pixels")
+            raise InputError(f"{folder} holds a trained autoencoder, not pixels")
         return found
 
 

@@ -6,6 +6,8 @@ Letters: T rows, K arms.
 
 import numpy as np
 
+from flashwam.system.errors import InputError
+
 __all__ = ["ARM_WIDTH", "relative_poses"]
 
 ARM_WIDTH = 8
@@ -30,12 +32,12 @@ def relative_poses(rows: np.ndarray) -> np.ndarray:
 
     rows = np.asarray(rows, dtype=np.float64)
     if rows.ndim != 2 or rows.shape[0] < 1 or rows.shape[1] < ARM_WIDTH or rows.shape[1] % ARM_WIDTH:
-        raise ValueError(f"expected poses [T, {ARM_WIDTH} per arm] with T >= 1, got shape {rows.shape}")
+        raise InputError(f"expected poses [T, {ARM_WIDTH} per arm] with T >= 1, got shape {rows.shape}")
     out = rows.copy()
     for first in range(0, rows.shape[1], ARM_WIDTH):
         turn = slice(first + 3, first + 7)
         if not np.linalg.norm(rows[:, turn], axis=1).all():
-            raise ValueError(f"columns {first + 3} to {first + 6} hold a zero quaternion, which is no rotation")
+            raise InputError(f"columns {first + 3} to {first + 6} hold a zero quaternion, which is no rotation")
         rotations = Rotation.from_quat(rows[:, turn])
         out[:, first : first + 3] -= rows[0, first : first + 3]
         out[:, turn] = (rotations[0].inv() * rotations).as_quat()

@@ -19,6 +19,7 @@ from flashwam.data.poses import relative_poses
 from flashwam.data.raw import RawEpisode
 from flashwam.data.records import read_tasks
 from flashwam.data.tables import action_rows, read_columns, read_schema
+from flashwam.system.errors import InputError
 
 __all__ = ["ActionRules", "inspect"]
 
@@ -104,12 +105,12 @@ class _Tables:
             self._path = None
             self.schema, self._table = read_schema(path), read_columns(path, self._names)
             if "episode_index" not in self._table.column_names:
-                raise ValueError(f"{path}: has no column 'episode_index'")
+                raise InputError(f"{path}: has no column 'episode_index'")
             self._owner = self._table.column("episode_index").to_numpy()
             self._path = path
         mine = np.flatnonzero(self._owner == episode.index)
         if len(mine) != episode.length:
-            raise ValueError(f"{path}: episode {episode.index} has {len(mine)} rows, meta/ says {episode.length}")
+            raise InputError(f"{path}: episode {episode.index} has {len(mine)} rows, meta/ says {episode.length}")
         if len(mine) == mine[-1] - mine[0] + 1:
             return self._table.slice(mine[0], len(mine))
         return self._table.take(mine)
@@ -122,7 +123,7 @@ def _check_actions(episode: RawEpisode, rows: Any, schema: Any, rules: ActionRul
         if rules.relative:
             relative_poses(values)
     except ValueError as error:
-        raise ValueError(f"{episode.table}: episode {episode.index}: {error}") from error
+        raise InputError(f"{episode.table}: episode {episode.index}: {error}") from error
     return values.shape[1]
 
 
@@ -134,27 +135,27 @@ def _divided(repo: Path, episode: RawEpisode, rows: Any) -> RawEpisode:
     if "task_index" not in rows.column_names:
         if len(set(episode.tasks)) == 1:
             return episode
-        raise ValueError(
+        raise InputError(
             f"{at} has {len(episode.tasks)} tasks and no column 'task_index' that says which row has which"
         )
     column = rows.column("task_index")
     if column.null_count:
-        raise ValueError(f"{at}: task_index is null in row {int(np.argmax(column.is_null()))}")
+        raise InputError(f"{at}: task_index is null in row {int(np.argmax(column.is_null()))}")
     try:
         values = np.asarray(column.to_numpy()).astype(np.float64)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{at}: task_index is of {column.type}, expected whole numbers") from error
+        raise InputError(f"{at}: task_index is of {column.type}, expected whole numbers") from error
     whole = np.isfinite(values) & (values == np.round(values))
     if not whole.all():
         row = int(np.argmin(whole))
-        raise ValueError(f"{at}: task_index is {values[row]} in row {row}, expected a whole number")
+        raise InputError(f"{at}: task_index is {values[row]} in row {row}, expected a whole number")
     numbers = values.astype(np.int64)
     if len(set(episode.tasks)) == 1 and len(set(numbers.tolist())) == 1:
         return episode
     try:
         known = read_tasks(repo)
     except (ValueError, FileNotFoundError) as error:
-        raise ValueError(f"{at} has several tasks, but {error}") from error
+        raise InputError(f"{at} has several tasks, but {error}") from error
     texts = [_text(at, known, episode, numbers, row) for row in range(len(numbers))]
     starts = [row for row in range(len(texts)) if row == 0 or texts[row] != texts[row - 1]]
     ends = [*starts[1:], len(texts)]
@@ -165,9 +166,9 @@ def _divided(repo: Path, episode: RawEpisode, rows: Any) -> RawEpisode:
 def _text(at: str, known: dict[int, str], episode: RawEpisode, numbers: np.ndarray, row: int) -> str:
     number = int(numbers[row])
     if number not in known:
-        raise ValueError(f"{at}: row {row} has task_index {number}, which meta/ gives no text; it has {sorted(known)}")
+        raise InputError(f"{at}: row {row} has task_index {number}, which meta/ gives no text; it has {sorted(known)}")
     if known[number] not in episode.tasks:
-        raise ValueError(
+        raise InputError(
             f"{at}: row {row} has task {number}, {known[number]!r}, which is none of the episode's tasks in meta/: "
             f"{list(episode.tasks)}"
         )
@@ -196,9 +197,9 @@ def _of_one_width(
         width = widths[repo, episode.index]
         at = f"{episode.table}: episode {episode.index} has {width} controls"
         if width != usual:
-            bad.add(_name(repo, episode), ValueError(f"{at}, {told}"))
+            bad.add(_name(repo, episode), InputError(f"{at}, {told}"))
         elif rules.most is not None and width > rules.most:
-            bad.add(_name(repo, episode), ValueError(f"{at}, the model has {rules.most} (data.action_channels)"))
+            bad.add(_name(repo, episode), InputError(f"{at}, the model has {rules.most} (data.action_channels)"))
         else:
             out[repo].append(episode)
     return out

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from flashwam.data.episodes import CHUNK
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
 from flashwam.system.paths import user_path
 
@@ -93,9 +94,9 @@ def read_privileged(path: Path | str) -> Privileged:
     """
     path = user_path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: play the episodes again with flashwam.sim.privileged first")
+        raise MissingFileError(f"{path} is missing: play the episodes again with flashwam.sim.privileged first")
     try:
         with np.load(path, allow_pickle=False) as file:
             return Privileged(**{each.name: file[each.name] for each in fields(Privileged)})
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a privileged record ({error}); delete it and play the episode again") from error
+        raise InputError(f"{path}: not a privileged record ({error}); delete it and play the episode again") from error

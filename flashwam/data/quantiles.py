@@ -14,6 +14,7 @@ from flashwam.data.bad import BadFiles
 from flashwam.data.poses import relative_poses
 from flashwam.data.segments import Segment, find_segments
 from flashwam.data.tables import finite_actions, read_actions
+from flashwam.system.errors import InputError
 
 __all__ = ["control_rows", "fit_norm", "norm_of"]
 
@@ -55,13 +56,13 @@ def control_rows(
                 table = segment.table, read_actions(segment.table)
             rows = _segment_rows(table[1], segment, relative=relative)
             if parts and rows.shape[1] != parts[0].shape[1]:
-                raise ValueError(f"{segment.table}: has {rows.shape[1]} controls, the others have {parts[0].shape[1]}")
+                raise InputError(f"{segment.table}: has {rows.shape[1]} controls, the others have {parts[0].shape[1]}")
         except (ValueError, FileNotFoundError) as error:
             bad.add(str(segment), error)
             continue
         parts.append(rows)
     if not parts:
-        raise ValueError(f"no actions below {root} can be read: {next(iter(bad.reasons.values()), 'no segments')}")
+        raise InputError(f"no actions below {root} can be read: {next(iter(bad.reasons.values()), 'no segments')}")
     return np.concatenate(parts)
 
 
@@ -69,10 +70,10 @@ def _segment_rows(rows: np.ndarray, segment: Segment, *, relative: bool) -> np.n
     try:
         rows = finite_actions(rows[segment.start : segment.end], first_row=segment.start)
         if not len(rows):
-            raise ValueError(f"has no row {segment.start}")
+            raise InputError(f"has no row {segment.start}")
         return relative_poses(rows).astype(np.float32) if relative else rows
     except ValueError as error:
-        raise ValueError(f"{segment.table}: {error}") from error
+        raise InputError(f"{segment.table}: {error}") from error
 
 
 def norm_of(
@@ -97,7 +98,7 @@ def norm_of(
     """
     width = rows.shape[1] if used is None else len(used)
     if rows.shape[1] != width or width > channels:
-        raise ValueError(
+        raise InputError(
             f"expected {min(width, channels)} controls a row for the model's channels, got {rows.shape[1]}"
         )
     fitted = ActionNorm.fit(rows, clip=clip, least_range=_LEAST_RANGE)
@@ -105,7 +106,7 @@ def norm_of(
     low, high = np.zeros(channels), np.zeros(channels)
     low[list(places)], high[list(places)] = fitted.q01, fitted.q99
     if max(unscaled, default=-1) >= len(places):
-        raise ValueError(f"unscaled controls {tuple(unscaled)} must be below {len(places)}, as many as a row has")
+        raise InputError(f"unscaled controls {tuple(unscaled)} must be below {len(places)}, as many as a row has")
     kept = [places[control] for control in unscaled]
     low[kept], high[kept] = -1.0, 1.0
     return ActionNorm(q01=tuple(low.tolist()), q99=tuple(high.tolist()), used=places, clip=clip)

@@ -16,6 +16,7 @@ from flashwam.data.depth import check_camera
 from flashwam.data.episodes import CHUNK, read_info
 from flashwam.data.records import json_lines, number, parquet_rows, text, texts, whole_number
 from flashwam.data.tables import read_schema
+from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
 
 __all__ = ["RawEpisode", "list_episodes", "read_clip", "read_rows"]
@@ -75,22 +76,22 @@ def list_episodes(
     version = str(info.get("codebase_version"))
     features = info.get("features")
     if not isinstance(features, dict):
-        raise ValueError(f"{path}: has no features, so it says nothing of its columns and cameras")
+        raise InputError(f"{path}: has no features, so it says nothing of its columns and cameras")
     kinds = {key: check_camera(path, key, features, depth=depth) for key in cameras}
     if version.startswith("v2."):
         records, place = json_lines(repo / "meta" / "episodes.jsonl", bad), _place_v2
     elif version.startswith("v3."):
         records, place = parquet_rows(repo / "meta" / "episodes", bad), _place_v3
     else:
-        raise ValueError(f"{path}: codebase_version {version} is not known; expected v2.x or v3.x")
+        raise InputError(f"{path}: codebase_version {version} is not known; expected v2.x or v3.x")
     episodes: dict[int, tuple[str, RawEpisode]] = {}
     for where, record in records:
         try:
             episode = _episode(place(repo, info, record), record, kinds, depth)
             if episode.index in episodes:
-                raise ValueError(f"episode {episode.index} was at {episodes[episode.index][0]} already")
+                raise InputError(f"episode {episode.index} was at {episodes[episode.index][0]} already")
         except ValueError as error:
-            bad.add(where, ValueError(f"{where}: not an episode's record ({error})"))
+            bad.add(where, InputError(f"{where}: not an episode's record ({error})"))
             continue
         episodes[episode.index] = where, episode
     return [episodes[index][1] for index in sorted(episodes)]
@@ -116,7 +117,7 @@ class _Places:
 def _episode(places: _Places, record: Mapping[str, Any], kinds: Mapping[str, str], depth: bool) -> RawEpisode:
     index, length, tasks = whole_number(record, "episode_index"), whole_number(record, "length"), texts(record, "tasks")
     if length == 0:
-        raise ValueError(f"episode {index} has no rows")
+        raise InputError(f"episode {index} has no rows")
     clips: dict[str, Clip | TableClip] = {}
     for key, kind in kinds.items():
         if kind == "video":
@@ -141,16 +142,16 @@ def _segments(record: Mapping[str, Any], length: int) -> tuple[tuple[int, int, s
     """What `action_config` says; nothing where it is not there."""
     parts = record.get("action_config") or []
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-        raise ValueError(f"action_config is {parts!r}, expected a list of start_frame, end_frame and action_text")
+        raise InputError(f"action_config is {parts!r}, expected a list of start_frame, end_frame and action_text")
     out: dict[tuple[int, int], str] = {}
     for part in parts:
         start, end = whole_number(part, "start_frame"), whole_number(part, "end_frame")
         if not start < end <= length:
-            raise ValueError(f"a segment from row {start} to {end} of {length}")
+            raise InputError(f"a segment from row {start} to {end} of {length}")
         said = text(part, "action_text")
         # Rows name the file of a segment, so they are given once.
         if out.setdefault((start, end), said) != said:
-            raise ValueError(f"two segments from row {start} to {end}, {out[start, end]!r} and {said!r}")
+            raise InputError(f"two segments from row {start} to {end}, {out[start, end]!r} and {said!r}")
     return tuple((start, end, said) for (start, end), said in out.items())
 
 
@@ -173,7 +174,7 @@ def _place_v3(repo: Path, info: dict[str, Any], record: dict[str, Any]) -> _Plac
         at, of = f"videos/{key}", f" for camera {key}"
         begin = number(record, f"{at}/from_timestamp", f"from_timestamp{of}")
         if begin < 0:
-            raise ValueError(f"from_timestamp{of} is {begin}, expected at least 0")
+            raise InputError(f"from_timestamp{of} is {begin}, expected at least 0")
         return _file(repo, info, "video_path", _V3_VIDEO, video_key=key, **names(at, of)), round(begin * info["fps"])
 
     return _Places(repo, info["fps"], _file(repo, info, "data_path", _V3_DATA, **names("data", " for the rows")), video)
@@ -185,7 +186,7 @@ def _file(repo: Path, info: dict[str, Any], key: str, default: str, **names: Any
     try:
         return inside(repo, pattern.format(**names))
     except (KeyError, IndexError, AttributeError, ValueError) as error:
-        raise ValueError(f"{key} {pattern!r} of meta/info.json names no file of the data set ({error!r})") from error
+        raise InputError(f"{key} {pattern!r} of meta/info.json names no file of the data set ({error!r})") from error
 
 
 def read_rows(episode: RawEpisode, *, without: Collection[str] = ()) -> Any:
@@ -203,7 +204,7 @@ def read_rows(episode: RawEpisode, *, without: Collection[str] = ()) -> Any:
     try:
         table = pq.read_table(path, columns=wanted, filters=chosen, page_checksum_verification=True)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise ValueError(f"{path}: not a readable table of episodes ({error})") from error
+        raise InputError(f"{path}: not a readable table of episodes ({error})") from error
     if table.num_rows != episode.length:
-        raise ValueError(f"{path}: episode {episode.index} has {table.num_rows} rows, meta/ says {episode.length}")
+        raise InputError(f"{path}: episode {episode.index} has {table.num_rows} rows, meta/ says {episode.length}")
     return table

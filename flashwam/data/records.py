@@ -9,6 +9,7 @@ from typing import Any
 
 from flashwam.data.bad import BadFiles
 from flashwam.data.tables import read_columns, read_schema
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.lfs import refuse_pointer
 
 __all__ = ["Place", "json_lines", "number", "parquet_rows", "read_tasks", "text", "texts", "visible", "whole_number"]
@@ -37,7 +38,7 @@ def json_lines(path: Path, bad: BadFiles) -> list[Place]:
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing") from None
+        raise MissingFileError(f"{path} is missing") from None
     refuse_pointer(path)
     out = []
     for count, line in enumerate(lines, start=1):
@@ -47,12 +48,12 @@ def json_lines(path: Path, bad: BadFiles) -> list[Place]:
         try:
             values = json.loads(line)
         except (ValueError, RecursionError) as error:
-            bad.add(where, ValueError(f"{where}: not JSON ({error})"))
+            bad.add(where, InputError(f"{where}: not JSON ({error})"))
             continue
         if isinstance(values, dict):
             out.append((where, values))
         else:
-            bad.add(where, ValueError(f"{where}: expected an object with named values, got {type(values).__name__}"))
+            bad.add(where, InputError(f"{where}: expected an object with named values, got {type(values).__name__}"))
     return out
 
 
@@ -68,7 +69,7 @@ def parquet_rows(folder: Path, bad: BadFiles) -> list[Place]:
     """
     paths = [path for path in sorted(folder.rglob("*.parquet")) if visible(path, folder)]
     if not paths:
-        raise FileNotFoundError(f"{folder} holds no parquet file")
+        raise MissingFileError(f"{folder} holds no parquet file")
     out: list[Place] = []
     for path in paths:
         try:
@@ -95,7 +96,7 @@ def whole_number(record: Mapping[str, Any], key: str, said: str | None = None) -
     """
     value = number(record, key, said)
     if value < 0 or not value.is_integer():
-        raise ValueError(f"{said or key} is {record[key]!r}, expected a whole number of at least 0")
+        raise InputError(f"{said or key} is {record[key]!r}, expected a whole number of at least 0")
     return int(value)
 
 
@@ -103,9 +104,9 @@ def number(record: Mapping[str, Any], key: str, said: str | None = None) -> floa
     """As `whole_number`, for any finite number."""
     value = record.get(key)
     if value is None:
-        raise ValueError(f"no {said or key}")
+        raise InputError(f"no {said or key}")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{said or key} is {value!r}, expected a number")
+        raise InputError(f"{said or key} is {value!r}, expected a number")
     return float(value)
 
 
@@ -113,9 +114,9 @@ def text(record: Mapping[str, Any], key: str) -> str:
     """A field that is a text; raises like `whole_number`."""
     value = record.get(key)
     if value is None:
-        raise ValueError(f"no {key}")
+        raise InputError(f"no {key}")
     if not isinstance(value, str):
-        raise ValueError(f"{key} is {value!r}, expected a text")
+        raise InputError(f"{key} is {value!r}, expected a text")
     return value
 
 
@@ -127,16 +128,16 @@ def texts(record: Mapping[str, Any], key: str) -> tuple[str, ...]:
     """
     value = record.get(key)
     if value is None:
-        raise ValueError(f"no {key}")
+        raise InputError(f"no {key}")
     if isinstance(value, str):
         if not (value.strip().startswith("[") and value.strip().endswith("]")):
             return (value,)
         try:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{key} is {value!r}, expected texts, not how a list of them is printed") from error
+            raise InputError(f"{key} is {value!r}, expected texts, not how a list of them is printed") from error
     if not isinstance(value, list) or not value or not all(isinstance(one, str) for one in value):
-        raise ValueError(f"{key} is {value!r}, expected a list of at least one text")
+        raise InputError(f"{key} is {value!r}, expected a list of at least one text")
     return tuple(value)
 
 
@@ -154,15 +155,15 @@ def read_tasks(repo: Path) -> dict[int, str]:
     elif table.is_file():
         places = _task_rows(table)
     else:
-        raise FileNotFoundError(f"neither {lines} nor {table.name} is there, which say what task numbers mean")
+        raise MissingFileError(f"neither {lines} nor {table.name} is there, which say what task numbers mean")
     out: dict[int, str] = {}
     for where, record in places:
         try:
             index, task = whole_number(record, "task_index"), text(record, "task")
         except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
+            raise InputError(f"{where}: {error}") from error
         if out.setdefault(index, task) != task:
-            raise ValueError(f"{where}: task {index} is {task!r} here and {out[index]!r} before")
+            raise InputError(f"{where}: task {index} is {task!r} here and {out[index]!r} before")
     return out
 
 
@@ -176,6 +177,6 @@ def _task_rows(path: Path) -> list[Place]:
     named = [name for name, kind in kinds.items() if any(check(kind) for check in checks)]
     column = "task" if "task" in named else named[0] if len(named) == 1 else None
     if column is None or "task_index" not in table.column_names:
-        raise ValueError(f"{path}: expected task_index and one column of texts, got {', '.join(table.column_names)}")
+        raise InputError(f"{path}: expected task_index and one column of texts, got {', '.join(table.column_names)}")
     rows = zip(table["task_index"].to_pylist(), table[column].to_pylist(), strict=True)
     return [(f"{path}, row {count}", {"task_index": index, "task": task}) for count, (index, task) in enumerate(rows)]

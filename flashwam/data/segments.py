@@ -10,6 +10,7 @@ from pathlib import Path
 from flashwam.data.bad import BadFiles
 from flashwam.data.episodes import CHUNK, find_repos, read_episode_list, read_info
 from flashwam.data.records import whole_number
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.paths import user_path
 
 __all__ = ["BadFiles", "Segment", "find_segments", "select_repos"]
@@ -64,7 +65,7 @@ def select_repos(root: Path | str, tasks: Sequence[str] | None = None) -> list[P
     try:
         repos = find_repos(root)
     except FileNotFoundError:
-        raise FileNotFoundError(f"no data set below {root}: expected folders with meta/info.json") from None
+        raise MissingFileError(f"no data set below {root}: expected folders with meta/info.json") from None
     if tasks is None:
         return repos
     names = {repo: repo.relative_to(root).parts or (repo.name,) for repo in repos}
@@ -73,7 +74,7 @@ def select_repos(root: Path | str, tasks: Sequence[str] | None = None) -> list[P
         found = [repo for repo in repos if any(fnmatchcase(part, task) for part in names[repo])]
         if not found:
             shown = sorted({part for parts in names.values() for part in parts})
-            raise FileNotFoundError(f"no data set {task!r} below {root}; there are {', '.join(shown[:20])}")
+            raise MissingFileError(f"no data set {task!r} below {root}; there are {', '.join(shown[:20])}")
         kept.update(dict.fromkeys(found))
     return sorted(kept)
 
@@ -108,9 +109,9 @@ def find_segments(
         known += len(segments)
         out += [s for s in segments if all(s.latents(camera).name in present[camera] for camera in cameras)]
     if not out and bad.reasons:
-        raise ValueError(f"no data set below {root} can be read: {next(iter(bad.reasons.values()))}")
+        raise InputError(f"no data set below {root} can be read: {next(iter(bad.reasons.values()))}")
     if not out:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"none of {known} segments below {root} has latents of every camera ({', '.join(cameras)}); expected "
             "<repo>/latents/chunk-000/<camera>/episode_000000_{start}_{end}.pth; `flashwam convert` makes them"
         )
@@ -122,11 +123,11 @@ def _segments(repo: Path, bad: BadFiles) -> list[Segment]:
     info = read_info(repo)
     version = str(info.get("codebase_version", "v2.1"))
     if not version.startswith("v2."):
-        raise ValueError(f"{repo / 'meta' / 'info.json'}: version {version} is not v2.x; run `flashwam convert` first")
+        raise InputError(f"{repo / 'meta' / 'info.json'}: version {version} is not v2.x; run `flashwam convert` first")
     try:
         size = whole_number(info, "chunks_size") if info.get("chunks_size") else CHUNK
     except ValueError as error:
-        raise ValueError(f"{repo / 'meta' / 'info.json'}: {error}") from error
+        raise InputError(f"{repo / 'meta' / 'info.json'}: {error}") from error
     out = []
     for episode in read_episode_list(repo, bad):
         index = int(episode["episode_index"])

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.lfs import refuse_pointer
 
 __all__ = ["action_rows", "finite_actions", "is_list", "list_rows", "read_actions", "read_columns", "read_schema"]
@@ -30,7 +31,7 @@ def read_columns(path: Path, names: list[str] | None = None) -> Any:
         table = file.read(columns=wanted)
         # Some damage to a page's header ends the column early instead of failing.
         if wanted and table.num_rows != file.metadata.num_rows:
-            raise ValueError(f"{path}: has {table.num_rows} rows, its own record says {file.metadata.num_rows}")
+            raise InputError(f"{path}: has {table.num_rows} rows, its own record says {file.metadata.num_rows}")
         return table
 
 
@@ -49,10 +50,10 @@ def _opened(path: Path) -> Iterator[Any]:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             yield file
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing") from None
+        raise MissingFileError(f"{path} is missing") from None
     except (pa.ArrowException, OSError) as error:
         refuse_pointer(path)
-        raise ValueError(f"{path}: not a readable parquet file ({error})") from error
+        raise InputError(f"{path}: not a readable parquet file ({error})") from error
 
 
 def _inner_type(kind: Any) -> Any:
@@ -96,17 +97,17 @@ def list_rows(column: Any) -> np.ndarray:
     column = _storage(column)
     inner = column.type.value_type if is_list(column.type) else None
     if inner is None or not (pa.types.is_integer(inner) or pa.types.is_floating(inner)):
-        raise ValueError(f"is of {column.type}, expected lists of numbers")
+        raise InputError(f"is of {column.type}, expected lists of numbers")
     if column.null_count:
-        raise ValueError(f"row {_first_null(column)} is null, expected a list of numbers")
+        raise InputError(f"row {_first_null(column)} is null, expected a list of numbers")
     lengths = np.concatenate([np.zeros(0, np.int64), *map(pc.list_value_length, column.chunks)])
     if not len(lengths):
-        raise ValueError("has no rows")
+        raise InputError("has no rows")
     sizes, counts = np.unique(lengths, return_counts=True)
     width = int(sizes[counts.argmax()])
     if len(sizes) > 1:
         row = np.flatnonzero(lengths != width)[0]
-        raise ValueError(f"row {row} has {lengths[row]} numbers, the others have {width}")
+        raise InputError(f"row {row} has {lengths[row]} numbers, the others have {width}")
     return _flat(column).cast(pa.float64(), safe=False).to_numpy().reshape(len(lengths), width)
 
 
@@ -128,7 +129,7 @@ def finite_actions(values: np.ndarray, *, first_row: int = 0) -> np.ndarray:
         out = values.astype(np.float32)
     row, control = np.unravel_index(np.argmin(np.isfinite(out)), out.shape) if out.size else (0, 0)
     if out.size and not np.isfinite(out[row, control]):
-        raise ValueError(f"not finite in row {first_row + row}, control {control}: {values[row, control]}")
+        raise InputError(f"not finite in row {first_row + row}, control {control}: {values[row, control]}")
     return out
 
 
@@ -147,7 +148,7 @@ def action_rows(table: Any, key: str = "action", *, schema: Any = None) -> np.nd
     flat = _flat(column)
     if flat.null_count:
         row, control = divmod(_first_null(flat), values.shape[1])
-        raise ValueError(f"null in row {row}, control {control}")
+        raise InputError(f"null in row {row}, control {control}")
     return finite_actions(values)
 
 
@@ -161,7 +162,7 @@ def read_actions(path: Path) -> np.ndarray:
     try:
         return _actions(read_columns(path, ["action"]), "action", None)[1]
     except ValueError as error:
-        raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
+        raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
 
 
 def _actions(table: Any, key: str, schema: Any) -> tuple[Any, np.ndarray]:
@@ -171,16 +172,16 @@ def _actions(table: Any, key: str, schema: Any) -> tuple[Any, np.ndarray]:
     found = table.column_names.count(key)
     if found != 1:
         count = f"{found} columns" if found else "no column"
-        raise ValueError(f"has {count} {key!r}{_other_column(table.schema if schema is None else schema)}")
+        raise InputError(f"has {count} {key!r}{_other_column(table.schema if schema is None else schema)}")
     column = _storage(table.column(key))
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         return column, column.cast(pa.float64(), safe=False).to_numpy()[:, None]
     try:
         values = list_rows(column)
     except ValueError as error:
-        raise ValueError(f"column {key!r}: {error}") from error
+        raise InputError(f"column {key!r}: {error}") from error
     if len(values) and not values.shape[1]:
-        raise ValueError(f"column {key!r}: its rows hold no numbers")
+        raise InputError(f"column {key!r}: its rows hold no numbers")
     return column, values
 
 

@@ -24,6 +24,7 @@ from flashwam.report.compare_page import compare_sections
 from flashwam.report.page import write_page
 from flashwam.report.schedule import schedule_analysis
 from flashwam.sim.gl import ensure_gl
+from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 from flashwam.system.jobs import Job, done_marker, run_jobs
 from flashwam.system.json_file import read_mapping
@@ -130,7 +131,7 @@ class _Place:
     def __post_init__(self) -> None:
         if self.files is None or self.files.miniature is None:
             known = sorted(name for name in FAMILY_FILES if files_of(name).miniature is not None)
-            raise ValueError(f"there is no small model of family {self.family!r} to show; expected one of {known}")
+            raise InputError(f"there is no small model of family {self.family!r} to show; expected one of {known}")
 
     @property
     def files(self) -> FamilyFiles:
@@ -394,7 +395,7 @@ def demo(
         ValueError: unknown preset or family, or `out` holds another demo.
     """
     if preset not in PRESETS:
-        raise ValueError(f"preset must be one of {sorted(PRESETS)}; got {preset!r}")
+        raise InputError(f"preset must be one of {sorted(PRESETS)}; got {preset!r}")
     ensure_gl()
     out = user_path(out)
     # The smoke demo trains its own teacher: what it checks is that everything works.
@@ -403,7 +404,7 @@ def demo(
     asked = {"preset": preset, "from_scratch": from_scratch, "family": place.family}
     kept = out / "demo.json"
     if kept.is_file() and {"family": DEFAULT_FAMILY, **read_mapping(kept)} != asked:
-        raise ValueError(f"{out} holds the demo {kept.read_text().strip()}, not {asked}; give another --out")
+        raise InputError(f"{out} holds the demo {kept.read_text().strip()}, not {asked}; give another --out")
     write_whole(kept, (json.dumps(asked) + "\n").encode())
     page = _write_page(place, preset, [])
     print(f"schedule analysis: {page} (fills as results come)", flush=True)

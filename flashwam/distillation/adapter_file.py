@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flashwam.recipe.sections import LoraConfig
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.paths import user_path
 from flashwam.system.tensor_file import read_header
 
@@ -61,7 +62,7 @@ def load_adapter(folder: Path | str, parameters: Mapping[str, Tensor], lora: Lor
     """
     path = user_path(folder) / ADAPTER_FILE
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{path} is missing: with lora, init must be a student that was trained with lora from the same teacher; "
             "set lora to null to go on with a whole model"
         )
@@ -69,17 +70,17 @@ def load_adapter(folder: Path | str, parameters: Mapping[str, Tensor], lora: Lor
     with safe_open(path, framework="pt") as file:
         told = file.metadata() or {}
         if not {"rank", "alpha", "backbone"} <= set(told):
-            raise ValueError(f"{path} does not say its rank, alpha and backbone: it was not exported by flashwam")
+            raise InputError(f"{path} does not say its rank, alpha and backbone: it was not exported by flashwam")
         if (int(told["rank"]), float(told["alpha"])) != (lora.rank, lora.alpha):
-            raise ValueError(
+            raise InputError(
                 f"{path} has rank {told['rank']} and alpha {told['alpha']}; this recipe's lora asks for {lora.rank} "
                 f"and {lora.alpha}"
             )
         names = set(file.keys())
         if names != set(parameters):
             apart = sorted(names ^ set(parameters))
-            raise ValueError(f"{path} adapts other layers than lora.targets: {len(apart)} differ, first {apart[:3]}")
+            raise InputError(f"{path} adapts other layers than lora.targets: {len(apart)} differ, first {apart[:3]}")
         if told.get("backbone") != backbone:
-            raise ValueError(f"{path} was trained on another teacher than this recipe's; give that one's, or no init")
+            raise InputError(f"{path} was trained on another teacher than this recipe's; give that one's, or no init")
         for name, parameter in parameters.items():
             parameter.copy_(file.get_tensor(name))

@@ -16,6 +16,7 @@ from torch import nn
 
 from flashwam.distillation.adapter_file import fingerprint, load_adapter
 from flashwam.recipe.sections import LoraConfig
+from flashwam.system.errors import InputError, MissingPackageError
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["STUDENT", "Adapters"]
@@ -42,7 +43,7 @@ class Adapters:
 
     def __init__(self, backbone: WorldActionModel, lora: LoraConfig, *, seed: int = 0) -> None:
         if hasattr(backbone, "peft_config"):
-            raise ValueError(f"this {type(backbone).__name__} carries adapters already; load it again")
+            raise InputError(f"this {type(backbone).__name__} carries adapters already; load it again")
         self.backbone, self.lora = backbone, lora
         self._names = _target_layers(backbone, lora)
         self._base = dict(backbone.requires_grad_(False).eval().named_parameters())
@@ -122,7 +123,7 @@ class Adapters:
         try:
             import peft
         except ImportError as error:
-            raise ImportError("low-rank adapters need peft: pip install 'flashwam[lora]'") from error
+            raise MissingPackageError("low-rank adapters need peft: pip install 'flashwam[lora]'") from error
         exactly = "|".join(map(re.escape, self._names))
         config = peft.LoraConfig(r=self.lora.rank, lora_alpha=self.lora.alpha, target_modules=exactly)
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -149,7 +150,7 @@ def _target_layers(backbone: WorldActionModel, lora: LoraConfig) -> list[str]:
     """Names of the linear layers that get adapters."""
     targets = lora.targets or type(backbone).adapter_targets
     if not targets:
-        raise ValueError(
+        raise InputError(
             f"{type(backbone).__name__} names no layers for adapters by default; set lora.targets to the ends of the "
             "names of its linear layers"
         )
@@ -158,7 +159,7 @@ def _target_layers(backbone: WorldActionModel, lora: LoraConfig) -> list[str]:
     absent = [target for target, keys in found.items() if not keys]
     if absent:
         ends = sorted({".".join(key.split(".")[-2:]) for key in linear})
-        raise ValueError(
+        raise InputError(
             f"lora.targets: {type(backbone).__name__} has no linear layer whose name ends in {absent}; its linear "
             f"layers end in {ends}"
         )
@@ -166,7 +167,7 @@ def _target_layers(backbone: WorldActionModel, lora: LoraConfig) -> list[str]:
     narrow = [key for key in names if min(linear[key].weight.shape) < lora.rank]
     if narrow:
         rows, columns = linear[narrow[0]].weight.shape
-        raise ValueError(
+        raise InputError(
             f"lora.rank must be at most the smaller side of every adapted layer; got {lora.rank}, but {narrow[0]} is "
             f"{rows} x {columns}"
         )

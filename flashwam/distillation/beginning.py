@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from flashwam.distillation.methods.base import NonFiniteError, StreamTerm
+from flashwam.system.errors import InputError
 
 __all__ = ["EmptyMasks", "check_weights"]
 
@@ -75,7 +76,7 @@ class EmptyMasks:
             return
         listed = ", ".join(repr(name) for name in empty)
         if len(empty) == len(self._seen):
-            raise ValueError(
+            raise InputError(
                 f"nothing is learned: the masks of {listed} were empty in every sample of {self.steps} steps; look at "
                 "the data's masks (actions that are all padding, no used channels) and the model's predicted channels"
             )

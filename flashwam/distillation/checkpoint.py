@@ -22,6 +22,7 @@ from flashwam.distillation.state_files import (
     save_random_state,
 )
 from flashwam.distillation.strategy import Strategy
+from flashwam.system.errors import InputError
 from flashwam.system.files import beside, clear_leftovers, remove_folder, whole_folder
 
 __all__ = ["Checkpoints"]
@@ -128,7 +129,7 @@ class Checkpoints:
             damaged[step] = damage
         if damaged:
             listed = "; ".join(f"{self.path(step).name}: {reason}" for step, reason in damaged.items())
-            raise ValueError(
+            raise InputError(
                 f"no checkpoint in {self.folder} is whole ({listed}); put a copy back, or delete {self.folder} to "
                 "begin this run again"
             )

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from flashwam.distillation.strategy import MakeOptimizer, Strategy
 from flashwam.recipe.sections import LoopConfig
+from flashwam.system.errors import InputError
 
 __all__ = ["FullyShardedStrategy"]
 
@@ -35,7 +36,7 @@ class FullyShardedStrategy(Strategy):
         super().__init__(loop)
         processes = self.accelerator.num_processes
         if processes < 2:
-            raise ValueError(
+            raise InputError(
                 "strategy 'fsdp' shards over several processes and there is one: start them with torchrun "
                 "--nproc_per_node N, or use strategy: single"
             )

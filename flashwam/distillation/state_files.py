@@ -13,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from flashwam.system.errors import InputError
+
 __all__ = ["StateReader", "StateWriter", "file_digest", "load_random_state", "save_random_state"]
 
 PART_BYTES = 2**30
@@ -115,4 +117,4 @@ def load_random_state(path: Path) -> None:
         if "cuda" in values and torch.cuda.is_available():
             torch.cuda.set_rng_state(values["cuda"])
     except (SafetensorError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        raise ValueError(f"{path} is no state of random generators: {error}") from error
+        raise InputError(f"{path} is no state of random generators: {error}") from error

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flashwam.recipe.sections import LoopConfig
+from flashwam.system.errors import InputError
 
 __all__ = ["MakeOptimizer", "Strategy"]
 
@@ -35,7 +36,7 @@ class Strategy:
         AcceleratorState._reset_state()
         self.accelerator = self._make_accelerator()
         if loop.strategy == "single" and self.accelerator.num_processes > 1:
-            raise ValueError(
+            raise InputError(
                 f"{self.accelerator.num_processes} processes were started for strategy 'single'; use strategy: ddp"
             )
 
@@ -101,7 +102,7 @@ class Strategy:
                 shape = self.whole_shape(value)
                 if kept is None or kept.shape != shape:
                     found = "is missing" if kept is None else f"has shape {tuple(kept.shape)}"
-                    raise ValueError(
+                    raise InputError(
                         f"the checkpoint is another model's: {role}.{name} {found}, expected shape {tuple(shape)}"
                     )
                 self.put_value(value, kept)
@@ -152,7 +153,7 @@ def _check_moments(name: str, shape: torch.Size, moments: Mapping[str, Tensor]) 
         return
     kinds = {kind: tuple(value.shape) for kind, value in moments.items()}
     if not kinds.keys() >= {"step", "exp_avg", "exp_avg_sq"} or not kinds["exp_avg"] == kinds["exp_avg_sq"] == shape:
-        raise ValueError(
+        raise InputError(
             f"the checkpoint is another model's: the optimiser's state of {name} holds {kinds}, expected step, and "
             f"exp_avg and exp_avg_sq of shape {tuple(shape)}"
         )

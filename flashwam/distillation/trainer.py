@@ -29,6 +29,7 @@ from flashwam.distillation.stopping import Stopped, StopSignals
 from flashwam.distillation.strategies import make_strategy
 from flashwam.recipe.sections import LoopConfig
 from flashwam.student import read_info, save_wam
+from flashwam.system.errors import InputError
 from flashwam.system.files import clear_leftovers, only_writer, whole_folder
 from flashwam.system.json_file import whole_number
 from flashwam.system.paths import user_path
@@ -88,13 +89,13 @@ def train(
             logger.info("%s is finished: %d steps are in %s", run_dir, done, result)
             return result
         if done > loop.steps:
-            raise ValueError(
+            raise InputError(
                 f"{result} has {done} steps already, the recipe asks for {loop.steps}; use another run folder"
             )
     for path in (run_dir, result, run_dir / "checkpoints", run_dir / "steps"):
         # Said now, not after hours, when the folder is needed.
         if (path.exists() or path.is_symlink()) and not path.is_dir():
-            raise ValueError(f"{path} must be a folder, or not be there; it is a file: move it away")
+            raise InputError(f"{path} must be a folder, or not be there; it is a file: move it away")
     run_dir.mkdir(parents=True, exist_ok=True)
     return _Training(method, source, loop, run_dir=run_dir, seed=seed, info=dict(info or {}), beside=beside).run()
 
@@ -157,7 +158,7 @@ class _Training:
     def _share_of_batch(self) -> int:
         processes = self.accelerator.num_processes
         if self.loop.batch_size % processes:
-            raise ValueError(f"batch_size {self.loop.batch_size} must be a multiple of the {processes} processes")
+            raise InputError(f"batch_size {self.loop.batch_size} must be a multiple of the {processes} processes")
         return self.loop.batch_size // processes
 
     def run(self) -> Path:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from flashwam.distillation.strategy import MakeOptimizer, Strategy
 from flashwam.recipe.sections import LoopConfig
+from flashwam.system.errors import MissingPackageError
 
 __all__ = ["ZeroStrategy"]
 
@@ -186,7 +187,7 @@ def _plugin(loop: LoopConfig) -> Any:
         import deepspeed
         from accelerate.utils import DeepSpeedPlugin
     except ImportError as error:
-        raise ImportError(f"strategy {loop.strategy!r} needs deepspeed: pip install deepspeed") from error
+        raise MissingPackageError(f"strategy {loop.strategy!r} needs deepspeed: pip install deepspeed") from error
     if not torch.cuda.is_available():
         # On CPU it would first compile an all-reduce of its own, for a minute or two, where gloo has one.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -25,6 +25,7 @@ from flashwam.sampling import Rollout, StreamSampler, samplers_for
 from flashwam.sim.closed_loop import run_task
 from flashwam.sim.tasks import commitment, get_task
 from flashwam.student import WamInfo, load_wam, model_folder
+from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 from flashwam.system.imports import trusting
 from flashwam.system.paths import user_path
@@ -143,7 +144,7 @@ def evaluate(
     episodes = episodes or policy.info.episodes or 50
     folder = user_path(out) if out is not None else policy.run / "evaluations"
     if not tasks:
-        raise ValueError(f"{checkpoint} names no tasks; give --tasks, such as reach-wall")
+        raise InputError(f"{checkpoint} names no tasks; give --tasks, such as reach-wall")
     results = []
     for steps in nfe:
         sampler = "euler" if plain_euler else "own"
@@ -364,13 +365,13 @@ def cross_table(
     """
     policies = [policy for policy, _ in sources.values()]
     if any(len(stage) > 1 for policy in policies for stage in policy.wam.stages):
-        raise ValueError("streams that are drawn together cannot be crossed: one model's video has its own actions")
+        raise InputError("streams that are drawn together cannot be crossed: one model's video has its own actions")
     if any(policy.wam.probes for policy in policies):
-        raise ValueError("a model that looks at its video and never draws it cannot be crossed")
+        raise InputError("a model that looks at its video and never draws it cannot be crossed")
     recipe = policies[0].info.extra["recipe"]["data"]
     several = [task for task in recipe["tasks"] if get_task(task).multimodal]
     if not several:
-        raise ValueError(f"a cross table needs a task with several ways; got {recipe['tasks']}")
+        raise InputError(f"a cross table needs a task with several ways; got {recipe['tasks']}")
     windows = EpisodeDataset(
         recipe["root"],
         window_frames=recipe["window_frames"],

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flashwam.core.batch import Batch
 from flashwam.sampling import Rollout, StreamSampler
+from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["chunk_draws", "open_loop_measures"]
@@ -46,7 +47,7 @@ def chunk_draws(
     size = wam.chunk_frames
     total = batch.frames // size if chunks is None else chunks
     if total < 1 or total * size > batch.frames:
-        raise ValueError(f"windows of {batch.frames} frames do not hold {max(total, 1)} chunks of {size} frames")
+        raise InputError(f"windows of {batch.frames} frames do not hold {max(total, 1)} chunks of {size} frames")
     rollout = Rollout(
         wam,
         samplers,

@@ -11,6 +11,7 @@ from typing import Any
 
 from flashwam.core.stats import wilson
 from flashwam.sim.closed_loop import TaskResult
+from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 from flashwam.system.json_file import read_mapping
 from flashwam.system.provenance import provenance
@@ -34,7 +35,7 @@ def measure_once(path: Path, asked: Mapping[str, Any], measure: Callable[[], dic
     if path.is_file():
         result = read_mapping(path, finite=False)
         if result.get("asked") != asked:
-            raise ValueError(
+            raise InputError(
                 f"{path} holds a measurement of {result.get('asked')}, not of {asked}; give another out= folder"
             )
         logger.info("%s was measured before", path)

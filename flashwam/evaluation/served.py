@@ -11,6 +11,7 @@ from flashwam.core.steps import nfe_text
 from flashwam.evaluation.record import drive_tasks, measurement, write_measurement
 from flashwam.serve.client import PolicyClient, RemotePolicy
 from flashwam.sim.closed_loop import drive
+from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
 
 __all__ = ["evaluate_served"]
@@ -52,7 +53,7 @@ def evaluate_served(
         tasks = tuple(tasks or told.get("tasks") or ())
         episodes = episodes or told.get("episodes") or 50
         if not tasks:
-            raise ValueError(f"the model at {url} names no tasks; give --tasks, such as reach-wall")
+            raise InputError(f"the model at {url} names no tasks; give --tasks, such as reach-wall")
         folder = user_path(out) if out is not None else Path("runs") / "served" / name / "evaluations"
         path = folder / f"step{told['step']}_{nfe.replace('/', '-')}_served_seed{seed}.json"
         if path.exists():

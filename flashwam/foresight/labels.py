@@ -12,6 +12,7 @@ import numpy as np
 
 from flashwam.data.episodes import find_repos, read_episode_list, read_frames, read_info, video_path
 from flashwam.data.privileged import privileged_path, read_privileged
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.paths import user_path
 
 __all__ = ["LABELS", "RECORDED", "read_labels"]
@@ -33,10 +34,10 @@ def read_labels(root: Path | str, labels: str, *, per_repo: int = 40) -> tuple[n
         FileNotFoundError: there are no episodes, or the simulator was not asked about one.
     """
     if labels not in LABELS:
-        raise ValueError(f"labels must be one of {sorted(LABELS)}; got {labels!r}")
+        raise InputError(f"labels must be one of {sorted(LABELS)}; got {labels!r}")
     parts = [LABELS[labels](repo, episode) for repo, episode in _episodes(user_path(root), per_repo)]
     if not parts:
-        raise FileNotFoundError(f"there are no episodes below {root}: collect some first")
+        raise MissingFileError(f"there are no episodes below {root}: collect some first")
     pictures, known = (np.concatenate(part) for part in zip(*parts, strict=True))
     return pictures, known
 
@@ -75,7 +76,7 @@ def _recorded(key: str) -> Callable[[Path, dict[str, Any]], tuple[np.ndarray, np
         index = episode["episode_index"]
         path = privileged_path(repo, index)
         if not path.is_file():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{path} is missing: play the episodes again for {key}, or use labels that pictures have themselves, "
                 "colours and motion"
             )

@@ -7,6 +7,8 @@ Letters: B samples, S query tokens, T key tokens, D width.
 from torch import Tensor, nn
 from torch.nn import functional
 
+from flashwam.system.errors import InputError
+
 __all__ = ["Attention", "feed_forward", "initialise"]
 
 
@@ -30,7 +32,7 @@ class Attention(nn.Module):
         super().__init__()
         inner = width if inner is None else inner
         if inner % heads:
-            raise ValueError(f"the heads' width must be a multiple of their number; got {inner} and {heads} heads")
+            raise InputError(f"the heads' width must be a multiple of their number; got {inner} and {heads} heads")
         self.heads, self.dropout = heads, dropout
         self.to_q = nn.Linear(width, inner, bias=bias)
         self.to_kv = nn.Linear(width, 2 * inner, bias=bias)

@@ -38,6 +38,7 @@ from flashwam.foresight.rollouts import Future, RolloutStore, TeacherFuture, Tru
 from flashwam.foresight.source import FutureSource, Target
 from flashwam.sampling import StreamSampler, samplers_for
 from flashwam.student import INFO_FILE, read_info, read_streams
+from flashwam.system.errors import InputError
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
 from flashwam.wam.base import WorldActionModel
@@ -111,21 +112,21 @@ class Foresight(Method):
             ("align", align, ("last", "mean")),
         ):
             if value not in known:
-                raise ValueError(f"{key} must be one of {known}; got {value!r}")
+                raise InputError(f"{key} must be one of {known}; got {value!r}")
         if not isinstance(student, ForesightPolicy) or student.trained != stage:
-            raise ValueError(f"stage {stage!r} trains a foresight policy's {stage}; got {type(student).__name__}")
+            raise InputError(f"stage {stage!r} trains a foresight policy's {stage}; got {type(student).__name__}")
         unknown = sorted(set(weights or {}) - set(student.providers))
         if unknown:
-            raise ValueError(f"weights name {unknown}; the providers are {sorted(student.providers)}")
+            raise InputError(f"weights name {unknown}; the providers are {sorted(student.providers)}")
         if looks is not None and (looks < 1 or stage != "expert"):
-            raise ValueError(f"looks must be at least 1, in stage expert; got {looks} in stage {stage}")
+            raise InputError(f"looks must be at least 1, in stage expert; got {looks} in stage {stage}")
         if draws < 1:
-            raise ValueError(f"draws must be at least 1, the noises learnt from one look; got {draws}")
+            raise InputError(f"draws must be at least 1, the noises learnt from one look; got {draws}")
         if actions == "teacher" and targets == "ground_truth":
-            raise ValueError("a recorded future has no actions of the teacher's: use targets same_seed or unpaired")
+            raise InputError("a recorded future has no actions of the teacher's: use targets same_seed or unpaired")
         schedule, expert = streams["action"].schedule, student.expert
         if isinstance(schedule, EDMSchedule) and schedule.sigma_data != expert.sigma_data:
-            raise ValueError(
+            raise InputError(
                 f"the schedule's sigma_data is {schedule.sigma_data}, the expert's {expert.sigma_data}: give both the "
                 "same, as without policy.expert.sigma_data"
             )
@@ -163,13 +164,13 @@ class Foresight(Method):
         if setup.init is not None:
             made = load()
             if not isinstance(made, ForesightPolicy):
-                raise ValueError(f"distill.init must be a foresight policy; {setup.init} holds a {type(made).__name__}")
+                raise InputError(f"distill.init must be a foresight policy; {setup.init} holds a {type(made).__name__}")
             return made.rebuilt(trained=stage, **policy)
         if stage == "expert":
-            raise ValueError("stage expert needs distill.init: the result of a run with stage decouplers")
+            raise InputError("stage expert needs distill.init: the result of a run with stage decouplers")
         chosen = options.get("providers") or {}
         if not chosen:
-            raise ValueError(
+            raise InputError(
                 "providers is empty: name at least one, such as {semantic: {name: scene, labels: colours}}"
             )
         providers = {}
@@ -180,7 +181,7 @@ class Foresight(Method):
         decoder, text_width = _pictures(folder)
         policy.setdefault("text_width", text_width if text_width is not None else teacher.text_shape[1])
         if policy["text_width"] is None:
-            raise ValueError("policy.text_width is missing, and the teacher does not tell it (4096 for T5-XXL)")
+            raise InputError("policy.text_width is missing, and the teacher does not tell it (4096 for T5-XXL)")
         for name, provider in providers.items():
             logger.info("%s is what %s sees", name, provider.describe())
         return ForesightPolicy(teacher, providers, decoder, trained=stage, **policy)
@@ -298,7 +299,7 @@ class Foresight(Method):
         configs, kind = self.teacher_streams, "teacher"
         if configs is None:
             if folder is None or not (folder / INFO_FILE).is_file():
-                raise ValueError(f"{folder} does not say how the teacher is sampled: give teacher_streams")
+                raise InputError(f"{folder} does not say how the teacher is sampled: give teacher_streams")
             told, path = read_info(folder), folder / INFO_FILE
             kind = told.get("kind")
             specs = read_streams(told.get("streams") or {}, path)
@@ -320,9 +321,9 @@ def _pictures(folder: Path | None) -> tuple[PictureDecoder, int | None]:
         return FramePictures(codec.autoencoder), codec.text("").shape[-1]
     config = None if folder is None else folder / "vae" / "config.json"
     if config is None or not config.is_file():
-        raise ValueError(f"{folder} has no vae/ to decode what the teacher draws: give pictures, a folder that has one")
+        raise InputError(f"{folder} has no vae/ to decode what the teacher draws: give pictures, a folder that has one")
     name = str(read_mapping(config).get("_class_name"))
     for files in all_files():
         if files.encodes(name):
             return files.picture_decoder(folder), None
-    raise ValueError(f"no model family knows the autoencoder {name!r} of {folder}")
+    raise InputError(f"no model family knows the autoencoder {name!r} of {folder}")

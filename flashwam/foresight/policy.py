@@ -24,6 +24,7 @@ from flashwam.foresight.frozen import Frozen
 from flashwam.foresight.providers import TargetProvider, load_provider, to_grid
 from flashwam.foresight.resampler import MeanPool, UniPerceiver
 from flashwam.foresight.session import ForesightSession
+from flashwam.system.errors import InputError
 from flashwam.system.imports import class_name, find_class, reading
 from flashwam.system.json_file import read_mapping, shown
 from flashwam.system.paths import user_path
@@ -82,18 +83,18 @@ class ForesightPolicy(WorldActionModel):
         trained: Literal["decouplers", "expert"] = "expert",
     ) -> None:
         if _FEATURES in providers:
-            raise ValueError(f"a provider cannot be called {_FEATURES!r}, which is the backbone's own")
+            raise InputError(f"a provider cannot be called {_FEATURES!r}, which is the backbone's own")
         unknown = sorted(set(use or ()) - set(providers))
         if unknown:
-            raise ValueError(f"use names {unknown}; the providers are {sorted(providers)}")
+            raise InputError(f"use names {unknown}; the providers are {sorted(providers)}")
         if pooling not in _POOLINGS or trained not in ("decouplers", "expert"):
-            raise ValueError(
+            raise InputError(
                 f"pooling must be one of {_POOLINGS}, trained decouplers or expert; got {pooling, trained}"
             )
         if {"video", "action"} != set(backbone.streams):
-            raise ValueError(f"a backbone has the streams video and action; got {backbone.streams}")
+            raise InputError(f"a backbone has the streams video and action; got {backbone.streams}")
         if not isinstance(backbone, LooksInside):
-            raise ValueError(
+            raise InputError(
                 f"{type(backbone).__name__} gives no hidden states: a family that is looked into derives from "
                 "flashwam.wam.LooksInside"
             )
@@ -126,7 +127,7 @@ class ForesightPolicy(WorldActionModel):
         )
         channels = (width if raw else 0) + sum(providers[name].width for name in self.use)
         if not channels:
-            raise ValueError("without features and without foresight there is nothing to draw actions from")
+            raise InputError("without features and without foresight there is nothing to draw actions from")
         sizes = dict(resampler or {})
         if pooling == "perceiver":
             self.resampler = UniPerceiver(channels, frames, **sizes)
@@ -144,7 +145,7 @@ class ForesightPolicy(WorldActionModel):
         Raises:
             ValueError: always.
         """
-        raise ValueError(
+        raise InputError(
             "a foresight policy is made from a trained world-action model: use flashwam distill with method foresight"
         )
 
@@ -169,7 +170,7 @@ class ForesightPolicy(WorldActionModel):
         other = [key for key in fixed if key in changes and changes[key] != self.settings[key]]
         if other:
             held = {key: self.settings[key] for key in other}
-            raise ValueError(f"{other} belong to the decouplers, which are trained already with {held}; leave them so")
+            raise InputError(f"{other} belong to the decouplers, which are trained already with {held}; leave them so")
         policy = ForesightPolicy(self.backbone, self.providers, self.decoder, **{**self.settings, **changes})
         policy.decouplers.load_state_dict(self.decouplers.state_dict())
         return policy.to(next(self.parameters()).device)
@@ -273,7 +274,7 @@ class ForesightPolicy(WorldActionModel):
         frames, size = noise["video"].shape[2], self.chunk_frames
         if frames % size or (self.conditions_on_first and frames != size):
             whole = f"one chunk of {size}" if self.conditions_on_first else f"whole chunks of {size}"
-            raise ValueError(f"this policy needs {whole} latent frames; got {frames}: see data.window_frames")
+            raise InputError(f"this policy needs {whole} latent frames; got {frames}: see data.window_frames")
         count, begin = frames // size, clean["video"].shape[2] - frames
         features = _split(self.look(noise, context["noise_sigma"], clean, context["text"]), count)
         starts = [begin + k * size for k in range(count)]
@@ -289,7 +290,7 @@ class ForesightPolicy(WorldActionModel):
     ) -> RolloutSession:
         """See `WorldActionModel.session`; nothing of a policy is guided."""
         if any(scale != 1 for scale in (guidance or {}).values()):
-            raise ValueError(f"a foresight policy has no guidance: set guidance_scale to 1; got {dict(guidance or {})}")
+            raise InputError(f"a foresight policy has no guidance: set guidance_scale to 1; got {dict(guidance or {})}")
         return ForesightSession(self, text)
 
     def deployed_parameters(self) -> dict[str, int]:
@@ -360,7 +361,7 @@ class ForesightPolicy(WorldActionModel):
         named = read_mapping(path)
         names = named.get("providers")
         if not isinstance(names, list) or any(not isinstance(n, str) or Path(n).name != n for n in names):
-            raise ValueError(f"{path} must list the names of the folders in {folder / 'providers'}; got {shown(names)}")
+            raise InputError(f"{path} must list the names of the folders in {folder / 'providers'}; got {shown(names)}")
         with reading(path):
             kind = find_class(named.get("decoder"), PictureDecoder, known=DECODERS, what="picture decoder")
         providers = {name: load_provider(folder / "providers" / name) for name in names}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from flashwam.system.errors import InputError
 from flashwam.system.imports import class_name, find_class, reading, trusting
 from flashwam.system.json_file import built_from, read_mapping, shown
 from flashwam.system.paths import user_path
@@ -150,7 +151,7 @@ def load_provider(folder: Path | str, *, trust: bool = False) -> TargetProvider:
     content = read_mapping(path, missing="expected a target provider that flashwam saved")
     settings = content.get("settings")
     if not isinstance(settings, dict):
-        raise ValueError(f"{path} must hold the settings of a target provider, a mapping; got {shown(settings)}")
+        raise InputError(f"{path} must hold the settings of a target provider, a mapping; got {shown(settings)}")
     with trusting(trust), reading(path):
         kind = find_provider(content.get("provider"))
         provider = built_from(path, lambda: kind.from_folder(user_path(folder), settings))
@@ -184,7 +185,7 @@ def align_frames(x: Tensor, frames: int, how: Literal["last", "mean"]) -> Tensor
     if pictures == frames:
         return x
     if frames < 2 or (pictures - 1) % (frames - 1):
-        raise ValueError(f"{pictures} pictures do not belong to {frames} latent frames: expected F or 1 + r (F - 1)")
+        raise InputError(f"{pictures} pictures do not belong to {frames} latent frames: expected F or 1 + r (F - 1)")
     rest = x[:, :, 1:].unflatten(2, (frames - 1, -1))
     rest = rest[:, :, :, -1] if how == "last" else rest.mean(3)
     return torch.cat([x[:, :, :1], rest], 2)

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from flashwam.core.batch import Batch
 from flashwam.data.pictures import PictureDecoder
 from flashwam.sampling import Rollout, StreamSampler
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
 from flashwam.system.paths import user_path
 from flashwam.system.tensor_file import read_header
@@ -116,7 +117,7 @@ class TeacherFuture(Future):
         chunks = batch.frames // size
         if batch.frames % size or (ahead and chunks != 1):
             whole = f"one chunk of {size}" if ahead else f"whole chunks of {size}"
-            raise ValueError(f"a rollout needs {whole} latent frames; got {batch.frames}: see data.window_frames")
+            raise InputError(f"a rollout needs {whole} latent frames; got {batch.frames}: see data.window_frames")
         rollout = Rollout(
             teacher,
             self._samplers,
@@ -185,12 +186,12 @@ class RolloutStore:
         """
         path = self.path(key)
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: complete the rollouts first")
+            raise MissingFileError(f"{path} is missing: complete the rollouts first")
         read_header(path)
         with safe_open(path, framework="pt") as file:
             told = file.metadata() or {}
             if told.get("settings") != self.settings:
-                raise ValueError(f"{path} was drawn under settings {told.get('settings')}, expected {self.settings}")
+                raise InputError(f"{path} was drawn under settings {told.get('settings')}, expected {self.settings}")
             held = {name: file.get_tensor(name) for name in file.keys()}
         video = held.pop("video/pictures")
         return TeacherRollout(seed=int(told["seed"]), settings=told["settings"], drawn=held, video=video)

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from flashwam.foresight.labels import RECORDED, read_labels
 from flashwam.foresight.providers import TargetProvider, load_provider
+from flashwam.system.errors import DivergedError, InputError
 from flashwam.system.tensor_file import fitting, load_tensors
 
 __all__ = ["SceneEncoder", "train_scene"]
@@ -85,7 +86,7 @@ class SceneEncoder(TargetProvider):
         labels = options.pop("labels", None)
         unknown = sorted(set(options) - {"steps", "width", "per_repo"})
         if labels is None or unknown:
-            raise ValueError(f"a scene provider takes labels, steps, width and per_repo; got {labels=}, {unknown=}")
+            raise InputError(f"a scene provider takes labels, steps, width and per_repo; got {labels=}, {unknown=}")
         stem = "_".join(f"{key}{value}" for key, value in sorted(options.items()))
         folder = root / "scene" / f"{labels}_seed{seed}{'_' + stem if stem else ''}"
         if (folder / "provider.json").is_file():
@@ -128,12 +129,12 @@ def train_scene(
         ValueError: pictures and labels do not fit each other, or a label is not finite.
     """
     if pictures.shape[:3] != known.shape or pictures.shape[1] % FACTOR or pictures.shape[2] % FACTOR:
-        raise ValueError(
+        raise InputError(
             f"expected pictures [n, H, W, 3] with sides of a multiple of {FACTOR} and labels [n, H, W]; got "
             f"{pictures.shape} and {known.shape}"
         )
     if not np.isfinite(known).all():
-        raise ValueError(f"labels {labels!r} hold values that are not finite")
+        raise InputError(f"labels {labels!r} hold values that are not finite")
     discrete = known.dtype.kind in "iu"
     classes = int(known.max()) + 1 if discrete else 0
     wanted = torch.from_numpy(known).long() if discrete else torch.from_numpy(known).float()
@@ -155,7 +156,7 @@ def train_scene(
         else:
             loss = functional.mse_loss(out[:, 0], (wanted[index] - mean) / std)
         if not bool(torch.isfinite(loss)):
-            raise FloatingPointError(
+            raise DivergedError(
                 f"scene encoder: the loss is {float(loss.detach())} at step {step}; lower the learning rate"
             )
         optimizer.zero_grad(set_to_none=True)

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from flashwam.core.batch import Batch
 from flashwam.foresight.rollouts import RolloutStore, seeded_noise
+from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 from flashwam.system.tensor_file import load_tensors
 
@@ -83,7 +84,7 @@ class FutureSource:
         progress: bool = True,
     ) -> None:
         if pool < 1:
-            raise ValueError(f"a pool needs at least 1 window; got {pool}")
+            raise InputError(f"a pool needs at least 1 window; got {pool}")
         self._source, self._store, self._seed, self._actions = source, store, seed, actions
         self.prefetch = getattr(source, "prefetch", 0)
         self._seeds = [_seed_of(seed, number) for number in range(pool)]

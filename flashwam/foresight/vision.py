@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flashwam.foresight.providers import TargetProvider
+from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
 from flashwam.system.tensor_file import fitting
 
@@ -44,7 +45,7 @@ class VisionModel(TargetProvider):
         super().__init__()
         config = model.config
         if size % config.patch_size:
-            raise ValueError(f"size must be a multiple of the patch {config.patch_size}; got {size}")
+            raise InputError(f"size must be a multiple of the patch {config.patch_size}; got {size}")
         self.model = model
         self.source, self.size, self.stage = source, size, stage
         self.grid = size // config.patch_size
@@ -62,7 +63,7 @@ class VisionModel(TargetProvider):
         source = options.pop("model", None)
         unknown = sorted(set(options) - {"size", "stage"})
         if source is None or unknown:
-            raise ValueError(f"a vision provider takes model, size and stage; got unknown {unknown}, model {source!r}")
+            raise InputError(f"a vision provider takes model, size and stage; got unknown {unknown}, model {source!r}")
         if isinstance(source, Mapping):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
@@ -114,7 +115,7 @@ class VisionModel(TargetProvider):
         name = settings.pop("architecture", None)
         kind = getattr(transformers, name, None) if isinstance(name, str) else None
         if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
-            raise ValueError(f"transformers {transformers.__version__} does not know the model {name!r} of {folder}")
+            raise InputError(f"transformers {transformers.__version__} does not know the model {name!r} of {folder}")
         with fitting(folder / "model"):
             model = kind.from_pretrained(folder / "model", **_PLAIN, local_files_only=True)
         return cls(model, **settings)
@@ -142,7 +143,7 @@ def _pretrained(source: str) -> nn.Module:
         # Of a model of pictures and text, the half that sees.
         return AutoModel.from_pretrained(source, config=getattr(config, "vision_config", config), **_PLAIN)
     except (OSError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"the vision model {source!r} cannot be loaded ({str(error).splitlines()[0]}): give a folder with its "
             "files, the id of one on the Hugging Face Hub, or a provider that needs no files, such as {name: scene}"
         ) from error

@@ -20,6 +20,7 @@ from flashwam.sim.collect import NoiseBursts
 from flashwam.sim.collect import collect as run_collection
 from flashwam.sim.privileged import replay_episodes
 from flashwam.sim.tasks import get_task
+from flashwam.system.errors import InputError
 
 __all__ = ["check", "collect", "dataset", "prepare_data"]
 
@@ -98,7 +99,7 @@ def dataset(recipe: Recipe, *, codec: Codec | None, senses: Collection[str] = ()
     with the senses that a model is told."""
     if codec is None:
         if senses:
-            raise ValueError(f"data of source 'lerobot' tell nothing of {list(senses)}; train a model without senses")
+            raise InputError(f"data of source 'lerobot' tell nothing of {list(senses)}; train a model without senses")
         return segment_dataset(recipe)
     return EpisodeDataset(
         recipe.data.root,

@@ -13,6 +13,7 @@ from flashwam.data.coverage import LEAST_SPAN, MOST_OUTSIDE, ControlFit, coverag
 from flashwam.data.latents import ACTION_NORM
 from flashwam.data.quantiles import control_rows, norm_of
 from flashwam.recipe.sections import DataConfig, Recipe
+from flashwam.system.errors import InputError, MissingFileError
 
 __all__ = ["NormChoice", "action_norm", "choose_norm", "refuse_other_norm", "say_norm"]
 
@@ -55,7 +56,7 @@ def choose_norm(recipe: Recipe) -> NormChoice:
     if of_model is not None and of_model.is_file():
         norm = _read_norm(of_model)
         if data.norm is None and data.q01 is not None and _of_recipe(data) != norm:
-            raise ValueError(
+            raise InputError(
                 f"{of_model}: the model was trained with another normalisation than data.q01, data.q99 say; set "
                 "data.norm=teacher to keep the model's"
             )
@@ -63,7 +64,7 @@ def choose_norm(recipe: Recipe) -> NormChoice:
     if data.q01 is not None:
         return NormChoice(norm=_of_recipe(data), origin="data.q01 and data.q99 of the recipe", measured=False)
     if data.norm == "teacher":
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"data.norm is teacher, but neither does the recipe say data.q01 and data.q99, nor has {given} an "
             f"{ACTION_NORM}"
         )
@@ -79,7 +80,7 @@ def refuse_other_norm(recipe: Recipe) -> None:
         return
     data = _of_data(recipe)
     if _read_norm(of_model) != data.norm:
-        raise ValueError(
+        raise InputError(
             f"data.norm is data, but the teacher acts by {of_model}, which is not {data.origin}: set "
             "data.norm=teacher, or train a teacher on these data first"
         )
@@ -109,7 +110,7 @@ def _of_data(recipe: Recipe) -> NormChoice:
         return NormChoice(norm=norm, origin=f"the rows below {data.root}", measured=True)
     norm = replace(_read_norm(path), clip=data.action_clip)
     if norm.channels != data.action_channels or (data.used_channels and norm.used != data.used_channels):
-        raise ValueError(
+        raise InputError(
             f"{path}: maps onto channels {norm.used} of {norm.channels}, the recipe onto {data.used_channels} of "
             f"{data.action_channels}"
         )
@@ -120,11 +121,9 @@ def _read_norm(path: Path) -> ActionNorm:
     try:
         return read_norm(path)
     except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{path} is missing: set data.q01 and data.q99, or convert the raw data again"
-        ) from None
+        raise MissingFileError(f"{path} is missing: set data.q01 and data.q99, or convert the raw data again") from None
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: no action normalisation ({error})") from error
+        raise InputError(f"{path}: no action normalisation ({error})") from error
 
 
 def _rows(recipe: Recipe, *, most: int | None) -> np.ndarray:
@@ -159,7 +158,7 @@ def say_norm(recipe: Recipe, *, choose: bool = False, every: bool = False) -> li
     shown = "; ".join(str(fit) for fit in (foreign or fits)[:_SHOWN])
     said = f"actions are normalised by {choice.origin}; against the data: {shown}"
     if foreign and choose and recipe.data.norm is None and not choice.measured:
-        raise ValueError(
+        raise InputError(
             f"{said}. {len(foreign)} of {len(fits)} controls lie outside for more than {MOST_OUTSIDE:.0%} of the rows "
             f"or use less than {LEAST_SPAN:.0%} of the range: set data.norm=data to take the data's own quantiles, or "
             "data.norm=teacher to keep these"

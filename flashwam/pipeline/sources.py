@@ -22,6 +22,7 @@ from flashwam.data.quantiles import control_rows, norm_of
 from flashwam.data.summary import SUMMARY_FILE, summary
 from flashwam.pipeline.norms import action_norm, choose_norm
 from flashwam.recipe.sections import Recipe
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
@@ -62,7 +63,7 @@ def find_encoders(folder: str | Path) -> Callable[[], Encoders]:
         ValueError: Nothing here can use that autoencoder.
     """
     if not user_path(folder).is_dir():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{folder}: no such folder; wam.pretrained must name a checkpoint with vae/ and text_encoder/ to encode "
             "with. One of a hub is downloaded first: hf download OWNER/NAME --local-dir FOLDER"
         )
@@ -70,12 +71,12 @@ def find_encoders(folder: str | Path) -> Callable[[], Encoders]:
     if (vae / "latent_stats.json").is_file():
         return functools.partial(frame_encoders, vae)
     if not (vae / "config.json").is_file():
-        raise FileNotFoundError(f"{vae / 'config.json'} is missing: expected a checkpoint's folder with vae/")
+        raise MissingFileError(f"{vae / 'config.json'} is missing: expected a checkpoint's folder with vae/")
     kind = read_mapping(vae / "config.json").get("_class_name")
     for files in all_files():
         if files.encodes(kind):
             return functools.partial(_encoders, files, user_path(folder))
-    raise ValueError(f"{vae}: no model family here encodes with a {kind!r}")
+    raise InputError(f"{vae}: no model family here encodes with a {kind!r}")
 
 
 def _encoders(files: FamilyFiles, folder: Path) -> Encoders:
@@ -105,15 +106,15 @@ def convert_raw(
     """
     data = recipe.data
     if data.source != "lerobot":
-        raise ValueError(
+        raise InputError(
             f"nothing to convert: data.source is {data.source!r}, whose episodes `flashwam collect` makes; take a "
             "recipe for LeRobot data sets, such as --recipe libero/flash_wam"
         )
     if not user_path(raw).is_dir():
-        raise FileNotFoundError(f"{raw}: no such folder; expected one with raw LeRobot data sets in it or below")
+        raise MissingFileError(f"{raw}: no such folder; expected one with raw LeRobot data sets in it or below")
     if make_encoders is None:
         if recipe.wam.pretrained is None:
-            raise ValueError("nothing to encode with: set wam.pretrained to a checkpoint's folder with vae/")
+            raise InputError("nothing to encode with: set wam.pretrained to a checkpoint's folder with vae/")
         make_encoders = find_encoders(recipe.wam.pretrained)
     plan = ConversionPlan(
         cameras=data.cameras,

@@ -24,6 +24,7 @@ from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.run.folder import check_run, prepare_run
 from flashwam.run.inputs import check_inputs
 from flashwam.student import INFO_FILE, load_pretrained
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
 from flashwam.system.imports import foreign_paths, trusting
 from flashwam.system.paths import cache_folder
@@ -131,12 +132,12 @@ def _check_shapes(source: SegmentDataset, model: WorldActionModel) -> None:
     """Refuses data that the model cannot take, before anything is placed on a device."""
     for name, shape in model.shapes.items():
         if source.shapes[name] != tuple(shape):
-            raise ValueError(
+            raise InputError(
                 f"stream {name!r}: the data has (channels, rows, columns) {source.shapes[name]}, the model "
                 f"{tuple(shape)}; see data.cameras, data.layout and data.stride, and wam.config"
             )
     if model.conditions_on_first and source.factor > 1 and "alone" not in source.shapes:
-        raise ValueError(
+        raise InputError(
             f"every chunk of this model begins with a picture that is encoded alone, but {source.root} has whole "
             "segments: convert the raw data with this model's autoencoder, see `flashwam convert`"
         )
@@ -167,7 +168,7 @@ def _check_folders(recipe: Recipe, loop: LoopConfig) -> None:
         if folder is None or Path(folder).is_dir():
             continue
         told = "is a file, not a model's folder" if Path(folder).exists() else "no such folder"
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{key}: {folder}: {told}. Train it first (flashwam train), or download it: "
             "hf download OWNER/NAME --local-dir FOLDER"
         )
@@ -201,7 +202,7 @@ def train(
             and `data.norm` does not choose it; or the run began with other inputs.
     """
     if recipe.train.lora is not None and recipe.wam.pretrained is None:
-        raise ValueError(
+        raise InputError(
             f"recipe {recipe.name!r}: train.lora adapts a trained model; set wam.pretrained to its folder, or "
             "train.lora to null"
         )
@@ -251,19 +252,19 @@ def distill(
         ValueError: the recipe has no `distill` section or names no teacher; or the run began with other inputs.
     """
     if recipe.distill is None:
-        raise ValueError(
+        raise InputError(
             f"recipe {recipe.name!r} cannot be distilled: it has no distill section, so it trains a teacher (flashwam "
             "train); name a student's recipe, such as flash_wam"
         )
     if recipe.wam.pretrained is None:
-        raise ValueError(
+        raise InputError(
             f"recipe {recipe.name!r} cannot be distilled: wam.pretrained names no teacher; set it to the folder of one "
             "(flashwam train makes one)"
         )
     with trusting(trust, named=foreign_paths(plain(recipe))):
         method = find_method(recipe.distill.method)
         if not method.needs_teacher:
-            raise ValueError(
+            raise InputError(
                 f"recipe {recipe.name!r}: distill.method {recipe.distill.method!r} learns from data alone and would "
                 "ignore the teacher; set it to consistency or on_policy, or use flashwam train"
             )

@@ -14,6 +14,7 @@ from flashwam.plan.time import duration_text, run_time
 from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.run.folder import run_folder
 from flashwam.sim.tasks import get_task
+from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Plan", "gib", "make_plan"]
@@ -52,7 +53,7 @@ def make_plan(recipe: Recipe, command: str, *, run_dir: str | Path | None = None
     loop = recipe.train if command == "train" else recipe.distill
     check_names(recipe, command)
     if loop is None:
-        raise ValueError(f"recipe {recipe.name!r} has no distill section; try `flashwam distill flash_wam --dry-run`")
+        raise InputError(f"recipe {recipe.name!r} has no distill section; try `flashwam distill flash_wam --dry-run`")
     folder = run_folder(recipe, run_dir)
     model = meta_model(recipe, trust=trust)
     rows = [("run folder", f"{folder} ({'resumed if its recipe is the same' if folder.exists() else 'new'})")]

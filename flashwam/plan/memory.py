@@ -17,6 +17,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from flashwam.system.errors import InputError
+
 __all__ = ["STRATEGIES", "Footprint", "Strategy", "footprint", "strategy_for"]
 
 # DeepSpeed's defaults: gradients reduced, parameters alive and fetched ahead at once, parameters updated at once.
@@ -97,7 +99,7 @@ def strategy_for(name: str, *, lora: bool = False, shard_teacher: bool = False) 
     for strategy in STRATEGIES:
         if strategy.name == name and ("teacher" in strategy.sharded) == shard_teacher:
             return strategy
-    raise ValueError(f"no memory plan for strategy {name!r}; expected one of {sorted({s.name for s in STRATEGIES})}")
+    raise InputError(f"no memory plan for strategy {name!r}; expected one of {sorted({s.name for s in STRATEGIES})}")
 
 
 def footprint(

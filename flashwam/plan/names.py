@@ -7,6 +7,7 @@ from typing import Any
 
 from flashwam.distillation.methods import find_method
 from flashwam.recipe.sections import Recipe
+from flashwam.system.errors import InputError
 from flashwam.system.imports import check_keywords
 from flashwam.wam import family
 
@@ -22,18 +23,18 @@ def check_names(recipe: Recipe, command: str) -> None:
     try:
         kind = family(recipe.wam.family)
     except ValueError as error:
-        raise ValueError(f"wam.family: {error}") from error
+        raise InputError(f"wam.family: {error}") from error
     known = kind.keywords()
     check_keywords("wam.config", recipe.wam.config, list(known))
     absent = [name for name, required in known.items() if required and name not in recipe.wam.config]
     if absent and recipe.wam.pretrained is None:
-        raise ValueError(f"wam.config: {', '.join(absent)} missing; {recipe.wam.family} needs them (see recipes/)")
+        raise InputError(f"wam.config: {', '.join(absent)} missing; {recipe.wam.family} needs them (see recipes/)")
     for section, loop in (("train", recipe.train), ("distill", recipe.distill)):
         if loop is not None and section == command:
             try:
                 method = find_method(loop.method)
             except ValueError as error:
-                raise ValueError(f"{section}.method: {error}") from error
+                raise InputError(f"{section}.method: {error}") from error
             check_keywords(f"{section}.options", loop.options, _keywords(method.__init__))
 
 

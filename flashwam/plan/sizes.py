@@ -11,6 +11,7 @@ from torch import nn
 
 from flashwam.data.text import TEXT_LENGTH, TEXT_WIDTH
 from flashwam.recipe.sections import Recipe
+from flashwam.system.errors import InputError
 from flashwam.system.imports import trusting
 from flashwam.wam import family, load
 from flashwam.wam.base import WorldActionModel
@@ -88,7 +89,7 @@ def meta_model(recipe: Recipe, *, trust: bool = False) -> WorldActionModel:
         with torch.device("meta"):
             return family(recipe.wam.family).create(**recipe.wam.config)
     if recipe.wam.pretrained is None:
-        raise ValueError("wam: needs `config` (the model's size) or `pretrained` (a folder)")
+        raise InputError("wam: needs `config` (the model's size) or `pretrained` (a folder)")
     with trusting(trust, named=[recipe.wam.family]):
         return load(recipe.wam.pretrained)
 
@@ -105,7 +106,7 @@ def model_size(model: nn.Module) -> ModelSize:
     block, layers = _trunk(model)
     linears = [module for module in block.modules() if isinstance(module, nn.Linear)]
     if not linears:
-        raise ValueError(f"{type(model).__name__} has no linear layer in its blocks; its memory cannot be planned")
+        raise InputError(f"{type(model).__name__} has no linear layer in its blocks; its memory cannot be planned")
     width = Counter(linear.in_features for linear in linears).most_common(1)[0][0]
     inner = max(linear.out_features for linear in linears)
     return ModelSize(parameters=total, layers=layers, block=_count(block), width=width, inner=inner)

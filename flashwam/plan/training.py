@@ -13,6 +13,7 @@ from flashwam.plan.roles import adapter_count, roles_of
 from flashwam.plan.sizes import ModelSize, activation_bytes, meta_model, model_size, text_shape
 from flashwam.plan.time import Duration, run_time
 from flashwam.recipe.sections import LoopConfig, Recipe
+from flashwam.system.errors import InputError
 
 __all__ = ["NOTES", "Option", "TrainingPlan", "plan_training"]
 
@@ -113,15 +114,15 @@ def plan_training(
         ValueError: for a number out of range, or a section that is not there.
     """
     if isinstance(gpus, bool) or not isinstance(gpus, int) or gpus < 1:
-        raise ValueError(f"gpus must be a whole number of at least 1; got {gpus!r}")
+        raise InputError(f"gpus must be a whole number of at least 1; got {gpus!r}")
     if memory_gib is not None and not (math.isfinite(memory_gib) and memory_gib > 0):
-        raise ValueError(f"memory must be a positive number of GiB; got {memory_gib!r}")
+        raise InputError(f"memory must be a positive number of GiB; got {memory_gib!r}")
     if rank is not None and rank < 1:
-        raise ValueError(f"rank must be at least 1; got {rank!r}")
+        raise InputError(f"rank must be at least 1; got {rank!r}")
     command = command or ("train" if recipe.distill is None else "distill")
     loop = recipe.train if command == "train" else recipe.distill
     if loop is None:
-        raise ValueError(f"recipe {recipe.name!r} has no distill section to plan; plan its train section")
+        raise InputError(f"recipe {recipe.name!r} has no distill section to plan; plan its train section")
     check_names(recipe, command)
     model = meta_model(recipe, trust=trust)
     size, lora = model_size(model), loop.lora

@@ -23,6 +23,7 @@ from flashwam.recipe.sections import (
     Unlimited,
     WamConfig,
 )
+from flashwam.system.errors import InputError
 
 __all__ = ["Origins", "build_recipe", "check_free", "check_keys", "default_value", "plain"]
 
@@ -107,14 +108,14 @@ def build_recipe(values: Mapping[str, Any], *, origins: Origins) -> Recipe:
         if section in values and not (values[section] is None and section == "distill"):
             built[section] = _build_section(section, values[section] or {}, kind, origins)
     if not values.get("streams"):
-        raise ValueError(f"{origins.default}: streams: missing; expected a section per stream, each with its shift")
+        raise InputError(f"{origins.default}: streams: missing; expected a section per stream, each with its shift")
     built["streams"] = {name: _build_stream(name, spec, origins) for name, spec in values["streams"].items()}
     try:
         recipe = Recipe(**built)
     except FieldError as error:
-        raise ValueError(f"{origins.of(error.key)}: {error}") from error
+        raise InputError(f"{origins.of(error.key)}: {error}") from error
     except ValueError as error:
-        raise ValueError(f"{origins.of('evaluate.nfe')}: evaluate.nfe: {error}") from error
+        raise InputError(f"{origins.of('evaluate.nfe')}: evaluate.nfe: {error}") from error
     _check_tasks(recipe, origins)
     return recipe
 
@@ -162,18 +163,18 @@ def _build_section(section: str, values: Any, kind: type, origins: Origins) -> A
     try:
         return kind(**converted)
     except FieldError as error:
-        raise ValueError(f"{origins.of(f'{section}.{error.key}')}: {section}.{error}") from error
+        raise InputError(f"{origins.of(f'{section}.{error.key}')}: {section}.{error}") from error
 
 
 def _build_stream(name: str, values: Mapping[str, Any], origins: Origins) -> StreamSpec:
     at = f"streams.{name}"
     if "shift" not in values and "schedule" not in values:
-        raise ValueError(
+        raise InputError(
             f"{origins.of(at)}: {at}.shift: missing; 5.0 is published for video, 1.0 for actions. A teacher on a "
             f"variance-preserving path has {at}.schedule instead: {{name: vp, snr_shift: 1.0}}"
         )
     if "shift" in values and "schedule" in values:
-        raise ValueError(f"{origins.of(f'{at}.schedule')}: {at}.schedule must be given once; got {at}.shift beside it")
+        raise InputError(f"{origins.of(f'{at}.schedule')}: {at}.schedule must be given once; got {at}.shift beside it")
     converted = {
         key: _convert(f"{at}.{key}", values[key], kind, origins) for key, kind in _STREAM.items() if key in values
     }
@@ -185,14 +186,14 @@ def _build_stream(name: str, values: Mapping[str, Any], origins: Origins) -> Str
     except ValueError as error:
         message = str(error).removeprefix(f"stream {name!r}: ")
         key = f"{at}.{message.split()[0]}"
-        raise ValueError(f"{origins.of(key)}: {at}.{message}") from error
+        raise InputError(f"{origins.of(key)}: {at}.{message}") from error
 
 
 def _build_named(at: str, key: str, value: Any, origins: Origins) -> Any:
     """A schedule or consistency function from its name or mapping, with the nearest known name or parameter."""
     build, known = _BUILT[key]
     if not isinstance(value, (str, Mapping)):
-        raise ValueError(f"{origins.of(at)}: {at}: expected a name or a mapping with one; got {value!r}")
+        raise InputError(f"{origins.of(at)}: {at}: expected a name or a mapping with one; got {value!r}")
     try:
         return build(value)
     except ValueError as error:
@@ -203,7 +204,7 @@ def _build_named(at: str, key: str, value: Any, origins: Origins) -> Any:
             hint = next((_nearest(str(k), takes) for k in parameters if k not in ("name", *takes)), "")
         else:
             hint = _nearest(name, list(known)) if name else ""
-        raise ValueError(f"{origins.of(at)}: {at}: {error}{hint}") from error
+        raise InputError(f"{origins.of(at)}: {at}: {error}{hint}") from error
 
 
 def _check_tasks(recipe: Recipe, origins: Origins) -> None:
@@ -216,7 +217,7 @@ def _check_tasks(recipe: Recipe, origins: Origins) -> None:
             try:
                 get_task(task)
             except ValueError as error:
-                raise ValueError(f"{origins.of(key)}: {key}: {error}") from error
+                raise InputError(f"{origins.of(key)}: {key}: {error}") from error
 
 
 def _convert(key: str, value: Any, kind: Any, origins: Origins) -> Any:
@@ -231,7 +232,7 @@ def _convert(key: str, value: Any, kind: Any, origins: Origins) -> Any:
             raise _no_null(key, value, origins)
         return _convert(key, value, next(a for a in arguments if a is not NoneType), origins)
     if kind == PathText and isinstance(value, str) and (_is_null(value) or not value.strip()):
-        raise ValueError(f"{origins.of(key)}: {key}: expected {_describe(kind)}; got {value!r}")
+        raise InputError(f"{origins.of(key)}: {key}: expected {_describe(kind)}; got {value!r}")
     if origin is Literal:
         # YAML reads a bare no as false.
         value = "no" if value is False and "no" in arguments else value
@@ -239,7 +240,7 @@ def _convert(key: str, value: Any, kind: Any, origins: Origins) -> Any:
             return value
         hint = _nearest(str(value), [str(a) for a in arguments])
         choices = ", ".join(map(str, arguments))
-        raise ValueError(f"{origins.of(key)}: {key}: expected one of {choices}; got {value!r}{hint}")
+        raise InputError(f"{origins.of(key)}: {key}: expected one of {choices}; got {value!r}{hint}")
     if origin is tuple and isinstance(value, (list, tuple)):
         if arguments[-1] is Ellipsis:
             return tuple(_convert(key, held, arguments[0], origins) for held in value)
@@ -259,7 +260,7 @@ def _convert(key: str, value: Any, kind: Any, origins: Origins) -> Any:
     expected = _describe(kind)
     if number and bare in (int, float):
         expected = "a whole number below 2^63" if bare is int else "a finite number" if kind is float else expected
-    raise ValueError(f"{origins.of(key)}: {key}: expected {expected}; got {_short(value)} ({_type(value)})")
+    raise InputError(f"{origins.of(key)}: {key}: expected {expected}; got {_short(value)} ({_type(value)})")
 
 
 def _number(value: float, kind: Any) -> float | None:
@@ -284,7 +285,7 @@ def check_free(key: str, value: Any, origins: Origins) -> None:
     elif value == "None":
         raise _no_null(key, value, origins)
     elif _is_endless(value):
-        raise ValueError(f"{origins.of(key)}: {key}: expected a finite number; got {value!r}")
+        raise InputError(f"{origins.of(key)}: {key}: expected a finite number; got {value!r}")
 
 
 def _is_endless(value: Any) -> bool:
@@ -299,7 +300,7 @@ def _is_null(value: Any) -> bool:
 
 
 def _no_null(key: str, value: str, origins: Origins) -> ValueError:
-    return ValueError(f"{origins.of(key)}: {key}: got the text {value!r}; did you mean null?")
+    return InputError(f"{origins.of(key)}: {key}: got the text {value!r}; did you mean null?")
 
 
 def _describe(kind: Any) -> str:
@@ -333,7 +334,7 @@ def _type(value: Any) -> str:
 def _mapping(key: str, value: Any, source: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         hint = "; did you mean null?" if _is_null(value) else ""
-        raise ValueError(f"{source}: {key}: expected a section of keys and values; got {_short(value)}{hint}")
+        raise InputError(f"{source}: {key}: expected a section of keys and values; got {_short(value)}{hint}")
     return value
 
 
@@ -344,7 +345,7 @@ def _known(section: str, values: Mapping[str, Any], known: Iterable[str], source
             at = f"{section}.{key}" if section else key
             # A shortened or misspelt key first, then one that merely contains the same word.
             hint = _nearest(str(key), names)
-            raise ValueError(f"{source}: {at}: unknown key{hint}; {section or 'a recipe'} has {', '.join(names)}")
+            raise InputError(f"{source}: {at}: unknown key{hint}; {section or 'a recipe'} has {', '.join(names)}")
 
 
 def _known_fields(section: str, values: Mapping[str, Any], kind: type, source: str) -> None:

@@ -9,6 +9,8 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from flashwam.system.errors import InputError
+
 __all__ = ["layer_of", "merge", "read_override", "read_yaml", "resolve"]
 
 _MOST_NODES = 100_000
@@ -75,16 +77,16 @@ def read_yaml(content: bytes | str, source: str) -> Any:
             loader.dispose()
         _check_plain(values)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{source}: not valid YAML: expected UTF-8 text; {error.reason} at {error.start}") from error
+        raise InputError(f"{source}: not valid YAML: expected UTF-8 text; {error.reason} at {error.start}") from error
     except RecursionError as error:
-        raise ValueError(f"{source}: not valid YAML: nested too deeply") from error
+        raise InputError(f"{source}: not valid YAML: nested too deeply") from error
     except yaml.MarkedYAMLError as error:
         words = [part for part in (error.context, error.problem) if part]
         mark = error.problem_mark or error.context_mark
         place = "" if mark is None else f" (line {mark.line + 1}, column {mark.column + 1})"
-        raise ValueError(f"{source}: not valid YAML: {' '.join(words)}{place}") from error
+        raise InputError(f"{source}: not valid YAML: {' '.join(words)}{place}") from error
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, AttributeError) as error:
-        raise ValueError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
     return values
 
 
@@ -97,10 +99,10 @@ def read_override(override: str, source: str, example: str) -> tuple[list[str], 
     key, equals, text = override.partition("=")
     key = key.strip()
     if not equals or not key:
-        raise ValueError(f"{source}: expected key=value, such as {example}")
+        raise InputError(f"{source}: expected key=value, such as {example}")
     keys = re.sub(r"\[(\w+)\]", r".\1", key).split(".")
     if not all(re.fullmatch(r"[^\s.\[\]{}]+", part) for part in keys):
-        raise ValueError(f"{source}: {key!r} is no key; expected words with dots between, such as {example}")
+        raise InputError(f"{source}: {key!r} is no key; expected words with dots between, such as {example}")
     return keys, read_yaml(text, source)
 
 
@@ -132,16 +134,16 @@ def layer_of(
         number = int(head) if re.fullmatch(r"[0-9]{1,9}", head) else len(held)
         if number >= len(held):
             shown = ", ".join(map(str, held[:3])) + (", ..." if len(held) > 3 else "") if held else "..."
-            raise ValueError(
+            raise InputError(
                 f"{name} is a list of {len(held)}: give all of it, such as {name}=[{shown}], or one element by its "
                 "number, from 0 on"
             )
         inner = layer_of(rest, value, held[number], at=(*at, head))
         return [merge(each, inner) if place == number else each for place, each in enumerate(held)]
     if head.isdecimal() and isinstance(held, Mapping) and held and head not in held:
-        raise ValueError(f"{name} is no list, so it has no element {head}; it has {', '.join(map(str, held))}")
+        raise InputError(f"{name} is no list, so it has no element {head}; it has {', '.join(map(str, held))}")
     if head.isdecimal() and not isinstance(held, Mapping):
-        raise ValueError(f"{name} is no list here, so it has no element {head}; give all of it, such as {name}=[...]")
+        raise InputError(f"{name} is no list here, so it has no element {head}; give all of it, such as {name}=[...]")
     inside = held.get(head) if isinstance(held, Mapping) else None
     return {head: layer_of(rest, value, inside, default=default, at=(*at, head))}
 
@@ -170,7 +172,7 @@ def resolve(values: Mapping[str, Any], origin: Callable[[str], str]) -> dict[str
     except (OmegaConfBaseException, RecursionError, ValueError, TypeError, KeyError) as error:
         key = str(getattr(error, "full_key", None) or "") or _first_reference(values)
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        raise ValueError(f"{origin(key)}: {key}: {reason}") from error
+        raise InputError(f"{origin(key)}: {key}: {reason}") from error
     _check_plain(resolved)
     return dict(resolved)
 
@@ -195,13 +197,13 @@ def _count(node: Any, counted: dict[int, int]) -> int:
     known = counted.get(id(node))
     if known is not None:
         if known == 0:
-            raise ValueError(f"the anchor in line {node.start_mark.line + 1} holds itself")
+            raise InputError(f"the anchor in line {node.start_mark.line + 1} holds itself")
         return known
     counted[id(node)] = 0
     inner = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
     total = 1 + sum(_count(part, counted) for part in inner)
     if total > _MOST_NODES:
-        raise ValueError(f"more than {_MOST_NODES:,} values, by what its anchors repeat")
+        raise InputError(f"more than {_MOST_NODES:,} values, by what its anchors repeat")
     counted[id(node)] = total
     return total
 
@@ -210,10 +212,10 @@ def _check_plain(value: Any) -> None:
     if isinstance(value, dict):
         for key, held in value.items():
             if not isinstance(key, str):
-                raise ValueError(f"a key must be a text; got {key!r} (quote it)")
+                raise InputError(f"a key must be a text; got {key!r} (quote it)")
             _check_plain(held)
     elif isinstance(value, list):
         for held in value:
             _check_plain(held)
     elif value is not None and not isinstance(value, (str, int, float)):
-        raise ValueError(f"expected texts, numbers, lists and mappings; got {value!r} ({type(value).__name__})")
+        raise InputError(f"expected texts, numbers, lists and mappings; got {value!r} ({type(value).__name__})")

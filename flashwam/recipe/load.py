@@ -12,6 +12,7 @@ import yaml
 from flashwam.recipe.build import Origins, build_recipe, check_free, check_keys, default_value, plain
 from flashwam.recipe.layers import layer_of, merge, read_override, read_yaml, resolve
 from flashwam.recipe.sections import Recipe
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.imports import foreign_paths, refuse_foreign, trusting
 from flashwam.system.paths import user_path
 
@@ -84,7 +85,7 @@ def find_recipe(path_or_name: str | Path) -> Path:
         return _by_name(str(path))
     except FileNotFoundError:
         if path.is_dir():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{path} is a folder without {RECIPE_FILE}, so it is no run; expected a YAML file, a run folder or a "
                 "short name"
             ) from None
@@ -101,13 +102,13 @@ def _by_name(text: str) -> Path:
         depth = min((len(file.parts) for file in fits), default=0)
         fits = [file for file in fits if len(file.parts) == depth]
         if len(fits) > 1:
-            raise ValueError(f"recipe name {text!r} fits several recipes; choose one of: {', '.join(map(str, fits))}")
+            raise InputError(f"recipe name {text!r} fits several recipes; choose one of: {', '.join(map(str, fits))}")
         if fits:
             return root / fits[0].with_name(f"{fits[0].name}.yaml")
     if name.is_absolute() or text.startswith("."):
-        raise FileNotFoundError(f"no recipe {text!r}: there is no such file or run folder")
+        raise MissingFileError(f"no recipe {text!r}: there is no such file or run folder")
     names = sorted({str(file) for files in known.values() for file in files})
-    raise FileNotFoundError(f"no recipe {text!r}: expected a YAML file, a run folder or {_some_of(names, text)}")
+    raise MissingFileError(f"no recipe {text!r}: expected a YAML file, a run folder or {_some_of(names, text)}")
 
 
 def _some_of(names: Sequence[str], text: str) -> str:
@@ -137,12 +138,12 @@ def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], Origins]
     """One file with everything it extends, and where each value came from."""
     path = path.resolve()
     if path in above:
-        raise ValueError(f"{path}: extends itself by way of {' -> '.join(p.name for p in (*above, path))}")
+        raise InputError(f"{path}: extends itself by way of {' -> '.join(p.name for p in (*above, path))}")
     source = _shown(path)
     own = read_yaml(path.read_bytes(), str(path))
     own = {} if own is None else own
     if not isinstance(own, dict):
-        raise ValueError(f"{path}: a recipe is a mapping of sections; got {type(own).__name__}")
+        raise InputError(f"{path}: a recipe is a mapping of sections; got {type(own).__name__}")
     merged: dict[str, Any] = {}
     origins = Origins(default=source)
     for parent in _parents(own.pop(EXTENDS, None), source):
@@ -170,7 +171,7 @@ def _named_classes(merged: dict[str, Any], origins: Origins) -> dict[str, str]:
 def _parents(extends: Any, source: str) -> list[str]:
     parents = [] if extends is None else extends if isinstance(extends, list) else [extends]
     if not all(isinstance(parent, str) and parent.strip() for parent in parents):
-        raise ValueError(
+        raise InputError(
             f"{source}: extends: expected a recipe's file or short name, or a list of them; got {extends!r}"
         )
     return parents
@@ -193,7 +194,7 @@ def _override(merged: dict[str, Any], override: str, origins: Origins) -> dict[s
     try:
         own = layer_of(keys, value, merged, default=default_value)
     except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
+        raise InputError(f"{source}: {error}") from error
     check_keys(own, source=source)
     origins.record(own, source)
     return _merge(merged, own)
@@ -212,7 +213,7 @@ def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         try:
             values = merge(values, layer_of(keys, value, values))
         except ValueError as error:
-            raise ValueError(f"{source}: {error}") from error
+            raise InputError(f"{source}: {error}") from error
     values = resolve(values, lambda key: f"setting {key}")
     for key, value in values.items():
         check_free(key, value, Origins(default="setting"))

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from flashwam.core.steps import parse_nfe
 from flashwam.core.streams import StreamSpec
+from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
 
 __all__ = [
@@ -30,7 +31,7 @@ Unlimited = Annotated[float, "unlimited"]
 """A number that may be infinite: no limit. All others are finite."""
 
 
-class FieldError(ValueError):
+class FieldError(InputError):
     """A field's value is outside its range; `key` names the field."""
 
     def __init__(self, key: str, value: object, expected: str) -> None:

@@ -18,6 +18,7 @@ from flashwam.report.metrics import find_metrics, gradient_bins, read_metrics
 from flashwam.report.page import Callout, Figure, Section, Table, write_page
 from flashwam.report.schedule import schedule_analysis
 from flashwam.report.schedule_figures import draw_gradient_scale, draw_measured_gradients, draw_moments
+from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 from flashwam.system.paths import user_path
 
@@ -91,7 +92,7 @@ def measured_gradients(analysis: Mapping[str, Any], metrics: Path) -> dict[str, 
             "log10_deviation": deviation,
         }
     if not measured:
-        raise ValueError(
+        raise InputError(
             f"{metrics} holds no gradients per sigma bin (keys such as 'video/grad_sigma_bin_3'); distil with "
             "distill.diagnose_every > 0"
         )

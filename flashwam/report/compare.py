@@ -14,6 +14,7 @@ from flashwam.report.page import write_page
 from flashwam.report.results import Row, pool_evaluations, read_evaluations
 from flashwam.report.study import find_study
 from flashwam.report.verdict import cross_losses, full_teacher, verdict
+from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
@@ -70,7 +71,7 @@ def gather(
 ) -> tuple[list[Row], dict[str, list[list[dict[str, Any]]]], dict[str, Any] | None]:
     """(rows in the order they are shown, student -> metrics of each of its folders, cross table or None)."""
     if not runs:
-        raise ValueError("nothing to compare; give at least one run folder")
+        raise InputError("nothing to compare; give at least one run folder")
     results = [result for run in runs for result in read_evaluations(run)]
     rows = measured_rows(results, out)
     named = {folder: row.run for row in rows if row.kind == "student" for folder in row.folders}

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flashwam.system.errors import MissingPackageError
 from flashwam.system.files import write_whole
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def new_figure(width: float = 6.6, height: float = 3.6) -> Iterator["Figure"]:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("figures need matplotlib: pip install 'flashwam[report]'") from error
+        raise MissingPackageError("figures need matplotlib: pip install 'flashwam[report]'") from error
     with mpl.rc_context(_STYLE):
         yield Figure(figsize=(width, height), layout="constrained")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.report.study import find_study, study_curves
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.paths import user_path
 
 __all__ = ["find_metrics", "gradient_bins", "has_metrics", "read_metrics", "series"]
@@ -26,7 +27,7 @@ def find_metrics(path: Path | str) -> Path:
             return folder / "metrics.jsonl"
     if _in_study(start) is not None:
         return start / "metrics.jsonl"
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"no metrics.jsonl in {start} or the three folders above it; expected a run made by `flashwam distill`"
     )
 
@@ -57,10 +58,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             if number < len(lines):
-                raise ValueError(f"{path}, line {number}: not JSON ({error}); expected one object per line") from error
+                raise InputError(f"{path}, line {number}: not JSON ({error}); expected one object per line") from error
             continue
         if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-            raise ValueError(f'{path}, line {number}: expected an object with a "step"; got {line[:60]}')
+            raise InputError(f'{path}, line {number}: expected an object with a "step"; got {line[:60]}')
         rows.append(row)
     return rows
 

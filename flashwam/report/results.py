@@ -10,6 +10,7 @@ from typing import Any
 from flashwam.core.stats import wilson
 from flashwam.core.steps import nfe_text
 from flashwam.report.study import find_study, study_evaluations
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.json_file import read_json
 from flashwam.system.paths import user_path
 
@@ -193,30 +194,30 @@ def read_evaluations(run: Path | str) -> list[dict[str, Any]]:
     if study is not None:
         told = [(file, content) for file, content in study_evaluations(study) if file.is_relative_to(folder)]
         if not told:
-            raise FileNotFoundError(f"{study} has no evaluations of a run {folder.relative_to(study)}")
+            raise MissingFileError(f"{study} has no evaluations of a run {folder.relative_to(study)}")
         return [_evaluation(file, content) for file, content in told]
     if not folder.is_dir():
-        raise FileNotFoundError(f"no run folder {folder}; expected one made by `flashwam train` or `flashwam distill`")
+        raise MissingFileError(f"no run folder {folder}; expected one made by `flashwam train` or `flashwam distill`")
     if not files:
         if not any((folder / name).exists() for name in ("recipe.yaml", "flashwam.json", "student", "teacher")):
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{folder} is no run folder: it has neither a recipe.yaml nor evaluations; expected one made by "
                 "`flashwam train` or `flashwam distill`"
             )
-        raise FileNotFoundError(f"{folder} has no evaluations; make one first: flashwam evaluate {folder}")
+        raise MissingFileError(f"{folder} has no evaluations; make one first: flashwam evaluate {folder}")
     found = []
     for file in files:
         try:
             found.append(_evaluation(file, read_json(file, finite=False)))
         except ValueError as error:
-            raise ValueError(f"{error}; delete it and evaluate again") from error
+            raise InputError(f"{error}; delete it and evaluate again") from error
     return found
 
 
 def _evaluation(file: Path, content: Any) -> dict[str, Any]:
     missing = [key for key in _REQUIRED if not isinstance(content, Mapping) or key not in content]
     if missing:
-        raise ValueError(f"{file} is not an evaluation: it lacks {missing}")
+        raise InputError(f"{file} is not an evaluation: it lacks {missing}")
     folder = file.parents[1] if file.parent.name == "evaluations" else file.parent
     return {**content, "folder": folder, "file": file}
 

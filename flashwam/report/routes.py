@@ -12,6 +12,7 @@ from flashwam.report.compare import format_table, measured_rows
 from flashwam.report.figures import INK, MUTED, PALETTE, label_points, new_figure, plain_ticks, save_figure, tidy
 from flashwam.report.results import Row, read_evaluations
 from flashwam.report.verdict import full_teacher
+from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 
 __all__ = ["AS_FAST", "Order", "best_at_each_latency", "check_orders", "draw_routes", "order_lines", "write_routes"]
@@ -136,7 +137,7 @@ def draw_routes(rows: Sequence[Row], routes: Mapping[str, Sequence[str]], path: 
     route_of = {run: route for route, runs in routes.items() for run in runs}
     shown = [row for row in rows if row.run in route_of and row.latency.get("chunk_ms")]
     if not shown:
-        raise ValueError(f"no evaluated run with a latency belongs to a route; the routes are {dict(routes)}")
+        raise InputError(f"no evaluated run with a latency belongs to a route; the routes are {dict(routes)}")
     colours = {route: INK if i == 0 else PALETTE[i - 1] for i, route in enumerate(routes)}
     front = best_at_each_latency(shown)
     with new_figure(8.4, 5.0) as figure:

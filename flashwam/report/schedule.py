@@ -10,6 +10,7 @@ from flashwam.core.consistency import LCM, ConsistencyFunction, Linear
 from flashwam.core.schedule import Schedule
 from flashwam.core.streams import StreamSpec
 from flashwam.report.together import streams_together, times
+from flashwam.system.errors import InputError
 
 __all__ = ["LOW_NOISE", "STARVED_AT", "STARVED_LIMIT", "function_label", "schedule_analysis", "starved_share"]
 
@@ -214,9 +215,9 @@ def schedule_analysis(streams: Mapping[str, StreamSpec], *, sampler: Literal["ow
         ValueError: without streams, or for an unknown sampler.
     """
     if not streams:
-        raise ValueError("a schedule analysis needs at least one stream; got none")
+        raise InputError("a schedule analysis needs at least one stream; got none")
     if sampler not in ("own", "euler"):
-        raise ValueError(f'sampler must be "own" or "euler"; got {sampler!r}')
+        raise InputError(f'sampler must be "own" or "euler"; got {sampler!r}')
     numbers = {name: _stream_numbers(spec) for name, spec in streams.items()}
     reference = max(numbers, key=lambda name: numbers[name]["median"])
     for name, values in numbers.items():

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 from flashwam.system.json_file import parse_json, shown
 
@@ -73,9 +74,9 @@ def write_study_evaluations(study: Path, evaluations: Iterable[tuple[str, Mappin
     lines: dict[str, str] = {}
     for file, content in evaluations:
         if file in lines:
-            raise ValueError(f"{study / EVALUATIONS}: {file} stands twice among what is to be kept")
+            raise InputError(f"{study / EVALUATIONS}: {file} stands twice among what is to be kept")
         if _FILE in content:
-            raise ValueError(f"{file} has a key {_FILE!r} of its own; expected an evaluation by `flashwam evaluate`")
+            raise InputError(f"{file} has a key {_FILE!r} of its own; expected an evaluation by `flashwam evaluate`")
         lines[file] = json.dumps({_FILE: file, **content}, separators=(",", ":")) + "\n"
     return write_whole(study / EVALUATIONS, "".join(lines[file] for file in sorted(lines, key=PurePosixPath)))
 
@@ -93,11 +94,11 @@ def write_study_curves(study: Path, curves: Mapping[str, Sequence[Mapping[str, A
     rows = [(run, row) for run in sorted(curves, key=PurePosixPath) for row in curves[run]]
     measures = dict.fromkeys(key for _, row in rows for key in row if key != _STEP)
     if _RUN in measures:
-        raise ValueError(f"{study / CURVES}: a measure cannot be named {_RUN!r}, as the column of runs is")
+        raise InputError(f"{study / CURVES}: a measure cannot be named {_RUN!r}, as the column of runs is")
     for run, row in rows:
         for key, value in row.items():
             if not isinstance(value, int | float) or isinstance(value, bool):
-                raise ValueError(f"{run}, step {row[_STEP]}: {key} must be a number; got {shown(value)}")
+                raise InputError(f"{run}, step {row[_STEP]}: {key} must be a number; got {shown(value)}")
     columns = {
         _RUN: pa.array([run for run, _ in rows], pa.string()).dictionary_encode(),
         _STEP: pa.array([row[_STEP] for _, row in rows], pa.int64()),
@@ -124,7 +125,7 @@ def _evaluations(path: Path, _changed: int) -> tuple[tuple[str, Mapping[str, Any
         content = parse_json(line, where, finite=False)
         file = content.pop(_FILE, None) if isinstance(content, dict) else None
         if not isinstance(file, str) or not _is_below(file):
-            raise ValueError(f'{where}: expected an evaluation with its "file" below the study; got {shown(content)}')
+            raise InputError(f'{where}: expected an evaluation with its "file" below the study; got {shown(content)}')
         found.append((file, content))
     return tuple(found)
 
@@ -139,9 +140,9 @@ def _curves(path: Path, _changed: int) -> dict[str, list[dict[str, Any]]]:
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is no table of training curves: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} is no table of training curves: {' '.join(str(error).split())}") from error
     if missing := [name for name in (_RUN, _STEP) if name not in table.column_names]:
-        raise ValueError(f"{path} is no table of training curves: it lacks the columns {missing}")
+        raise InputError(f"{path} is no table of training curves: it lacks the columns {missing}")
     runs: dict[str, list[dict[str, Any]]] = {}
     for row in table.to_pylist():
         runs.setdefault(row.pop(_RUN), []).append({key: value for key, value in row.items() if value is not None})

@@ -7,6 +7,7 @@ from pathlib import Path
 from flashwam.recipe.build import plain
 from flashwam.recipe.load import RECIPE_FILE, differences, foreign_classes, load_recipe, to_yaml
 from flashwam.recipe.sections import Recipe
+from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 from flashwam.system.imports import foreign_paths
 from flashwam.system.paths import user_path
@@ -59,7 +60,7 @@ def check_run(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
         # What the recipe at hand names too, its user has named.
         foreign = foreign_classes(kept).keys() - foreign_paths(plain(recipe)).keys()
         if foreign:
-            raise ValueError(
+            raise InputError(
                 f"{folder} holds a run of another recipe, and runs are never overwritten; it names "
                 f"{', '.join(sorted(foreign))}. Give another --run-dir or name=..., or delete the folder."
             )
@@ -70,11 +71,11 @@ def check_run(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
             changed = {k: pair for k, pair in changed.items() if k not in _MOVABLE or None in pair}
         if changed:
             listed = "".join(f"\n  {key}: {old!r} there, {new!r} now" for key, (old, new) in changed.items())
-            raise ValueError(
+            raise InputError(
                 f"{folder} holds a run of another recipe, and runs are never overwritten; it differs in{listed}\n"
                 f"Give another --run-dir or name=..., or delete the folder."
             )
         return folder
     if folder.exists() and (not folder.is_dir() or any(p.name != PROVENANCE_FILE for p in folder.iterdir())):
-        raise ValueError(f"{folder} exists but is no run folder (no {RECIPE_FILE}); give another --run-dir")
+        raise InputError(f"{folder} exists but is no run folder (no {RECIPE_FILE}); give another --run-dir")
     return folder

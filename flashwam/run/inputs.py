@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.run.folder import INPUTS_FILE, PROVENANCE_FILE
+from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 
 __all__ = ["check_inputs"]
@@ -35,7 +36,7 @@ def check_inputs(run_dir: Path, inputs: Mapping[str, str], *, accept: bool = Fal
             before, accepted = dict(kept["inputs"]), list(kept["accepted"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             if not accept:
-                raise ValueError(
+                raise InputError(
                     f"{path} is missing or damaged, so that nobody can tell whether this run would go on with "
                     "what it began with; go on nevertheless with --accept-changed-inputs"
                 ) from error
@@ -44,7 +45,7 @@ def check_inputs(run_dir: Path, inputs: Mapping[str, str], *, accept: bool = Fal
         if not changed:
             return accepted
         if not accept:
-            raise ValueError(
+            raise InputError(
                 f"{run_dir} was begun with other inputs, and a run goes on only as what it was; changed since: "
                 f"{', '.join(changed)}. Put back what it began with, use another run folder, or go on nevertheless "
                 "with --accept-changed-inputs"

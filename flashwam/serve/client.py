@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from flashwam.serve.protocol import pack, unpack
+from flashwam.system.errors import FailedError, InputError, MissingPackageError
 
 __all__ = ["PolicyClient", "RemotePolicy"]
 
@@ -40,7 +41,7 @@ class PolicyClient:
             from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
             from websockets.sync.client import connect
         except ImportError as error:
-            raise ImportError("a client needs websockets: pip install 'flashwam[serve]'") from error
+            raise MissingPackageError("a client needs websockets: pip install 'flashwam[serve]'") from error
         self._url = url
         self._timeout = timeout
         self._closed = ConnectionClosed
@@ -55,14 +56,14 @@ class PolicyClient:
                 ping_interval=None,
             )
         except InvalidURI as error:
-            raise ValueError(f"a server's address reads like ws://127.0.0.1:29536; got {url!r}") from error
+            raise InputError(f"a server's address reads like ws://127.0.0.1:29536; got {url!r}") from error
         except InvalidHandshake as error:
-            raise RuntimeError(f"{url} refused the connection: {error}") from error
+            raise FailedError(f"{url} refused the connection: {error}") from error
         except OSError as error:
             raise ConnectionError(f"no policy server answers at {url} ({error}); start one: flashwam serve") from error
         self.metadata: dict[str, Any] = self._receive()
         if not isinstance(self.metadata, dict):
-            raise RuntimeError(f"{url} must greet with a map; got {type(self.metadata).__name__}")
+            raise FailedError(f"{url} must greet with a map; got {type(self.metadata).__name__}")
 
     def reset(self, prompt: str, *, seed: int | None = None) -> None:
         """Begins an episode; `seed` fixes the server's noise."""
@@ -94,11 +95,11 @@ class PolicyClient:
             fits = told[0] in (None, controls) and told[2] in (None, per_frame) and frames <= (told[1] or frames)
         if not fits:
             got = f"{action.dtype} {list(action.shape)}" if isinstance(action, np.ndarray) else type(action).__name__
-            raise RuntimeError(f"{self._url} must send controls, {expected}; got {got}: nothing of it may be executed")
+            raise FailedError(f"{self._url} must send controls, {expected}; got {got}: nothing of it may be executed")
         bad = np.argwhere(~np.isfinite(action))
         if len(bad):
             control, frame, step = bad[0].tolist()
-            raise RuntimeError(
+            raise FailedError(
                 f"{self._url} sent a control that is not finite: control {control}, frame {frame}, step {step} is "
                 f"{action[control, frame, step]}; nothing of the chunk may be executed"
             )
@@ -131,7 +132,7 @@ class PolicyClient:
             self._connection.send(packed)
         reply = self._receive()
         if not isinstance(reply, dict):
-            raise RuntimeError(f"{self._url} must answer with a map; got {type(reply).__name__}")
+            raise FailedError(f"{self._url} must answer with a map; got {type(reply).__name__}")
         self.timing = reply.get("server_timing", {})
         return reply
 
@@ -139,12 +140,12 @@ class PolicyClient:
         try:
             message = self._connection.recv(self._timeout)
         except self._closed as error:
-            raise RuntimeError(f"{self._url} ended the session: {error}") from error
+            raise FailedError(f"{self._url} ended the session: {error}") from error
         except TimeoutError as error:
             self._connection.close()
             raise TimeoutError(f"{self._url} has not answered within {self._timeout:g} s") from error
         if isinstance(message, str):
-            raise RuntimeError(f"{self._url} could not answer: {message}")
+            raise FailedError(f"{self._url} could not answer: {message}")
         return unpack(message)
 
 
@@ -164,7 +165,7 @@ class RemotePolicy:
         metadata = client.metadata
         cameras = metadata.get("cameras", ())
         if len(cameras) != 1 or metadata.get("keyframes_per_frame") != 1:
-            raise ValueError(
+            raise InputError(
                 f"the simulator has one camera and one picture per latent frame; the server's model has cameras "
                 f"{list(cameras)} and {metadata.get('keyframes_per_frame')} pictures"
             )

@@ -23,6 +23,7 @@ from flashwam.data.episodes import CAMERA
 from flashwam.sampling import Rollout, StreamSampler, samplers_for
 from flashwam.serve.protocol import Dialect
 from flashwam.student import load_wam, model_folder
+from flashwam.system.errors import InputError
 from flashwam.system.imports import trusting
 from flashwam.system.paths import user_path
 from flashwam.wam.base import WorldActionModel
@@ -188,7 +189,7 @@ def _codec(
         files = files_for_preset(preset)
     if files is None:
         if base is not None:
-            raise ValueError(f"{folder} has codecs of its own; a base checkpoint is for models that lack them")
+            raise InputError(f"{folder} has codecs of its own; a base checkpoint is for models that lack them")
         return _frame_codec(folder, wam, device)
     base = None if base is None else user_path(base)
     return files.codec(folder, preset=preset, base=base, dtype=next(wam.parameters()).dtype, device=device)

@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from flashwam.system.errors import MissingPackageError
+
 __all__ = ["Dialect", "pack", "read", "unpack"]
 
 _DTYPE = re.compile(r"[<>|=][biufSU][0-9]{1,6}")
@@ -112,7 +114,7 @@ def _msgpack() -> Any:
     try:
         import msgpack
     except ImportError as error:
-        raise ImportError("the server and its client need msgpack: pip install 'flashwam[serve]'") from error
+        raise MissingPackageError("the server and its client need msgpack: pip install 'flashwam[serve]'") from error
     return msgpack
 
 

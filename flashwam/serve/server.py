@@ -30,6 +30,7 @@ from flashwam.core.checks import UnsoundError
 from flashwam.serve.latency import LatencyLog
 from flashwam.serve.policy import MOST_PROMPT, LongPromptError, PolicySession, ServedModel
 from flashwam.serve.protocol import pack, read
+from flashwam.system.errors import InputError, MissingPackageError
 
 __all__ = ["PolicyServer", "ServerOptions", "serve", "serving"]
 
@@ -70,12 +71,12 @@ class ServerOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
-            raise ValueError(f"port must be 0 to 65535; got {self.port}")
+            raise InputError(f"port must be 0 to 65535; got {self.port}")
         for key in ("max_message_bytes", "max_prompt_characters", "idle_seconds", "max_sessions"):
             if getattr(self, key) <= 0:
-                raise ValueError(f"{key} must be positive; got {getattr(self, key)}")
+                raise InputError(f"{key} must be positive; got {getattr(self, key)}")
         if self.token is not None and (not self.token.isascii() or not self.token or " " in self.token):
-            raise ValueError("token must be ASCII text without spaces, and not empty")
+            raise InputError("token must be ASCII text without spaces, and not empty")
 
 
 class PolicyServer:
@@ -392,8 +393,9 @@ def _answer(
 def _told(error: Exception) -> str:
     """What a client may know of an error: the sender's own mistakes, without this machine's paths."""
     if isinstance(error, (ValueError, TypeError)):
-        # What a client sent may be quoted at any length.
-        return f"{type(error).__name__}: {_PATH.sub('<path>', str(error)[:_LONGEST_TEXT])}"
+        # Clients know the built-in error alone. What they sent may be quoted at any length.
+        name = "ValueError" if type(error) is InputError else type(error).__name__
+        return f"{name}: {_PATH.sub('<path>', str(error)[:_LONGEST_TEXT])}"
     return f"{type(error).__name__}: the server failed; its log says why"
 
 
@@ -439,5 +441,5 @@ def _websockets_serve() -> Any:
     try:
         from websockets.asyncio.server import serve as listen
     except ImportError as error:
-        raise ImportError("the server needs websockets: pip install 'flashwam[serve]'") from error
+        raise MissingPackageError("the server needs websockets: pip install 'flashwam[serve]'") from error
     return listen

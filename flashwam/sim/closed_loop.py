@@ -19,6 +19,7 @@ from flashwam.sampling import Rollout, StreamSampler
 from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv, pooled_envs
 from flashwam.sim.motion import motion_similarity
 from flashwam.sim.tasks import TaskSpec, commitment, get_task
+from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["ChunkPolicy", "LocalPolicy", "Sensor", "TaskResult", "drive", "run_task"]
@@ -126,7 +127,7 @@ class LocalPolicy:
         sensors: Mapping[str, Sensor] = MappingProxyType({}),
     ) -> None:
         if not set(wam.senses) <= {"state", *sensors}:
-            raise ValueError(f"known are the robot's state and {list(sensors)}; the model is told {dict(wam.senses)}")
+            raise InputError(f"known are the robot's state and {list(sensors)}; the model is told {dict(wam.senses)}")
         self.per_frame = wam.shapes["action"][1]
         self.chunks = 0
         self.seconds: dict[str, float] = {}
@@ -180,7 +181,7 @@ class LocalPolicy:
             return told
         size = self._wam.senses["state"]
         if state.shape[-1] != size:
-            raise ValueError(f"the model is told {size} numbers of the robot's state; got {state.shape[-1]}")
+            raise InputError(f"the model is told {size} numbers of the robot's state; got {state.shape[-1]}")
         return {**told, "state": torch.from_numpy(state.astype(np.float32)).transpose(1, 2)[..., None, None]}
 
     def _padding(self, episodes: int) -> Tensor:

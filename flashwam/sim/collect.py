@@ -20,6 +20,7 @@ from flashwam.sim.experts import make_expert
 from flashwam.sim.gl import ensure_gl
 from flashwam.sim.metaworld import DEMO_SEED_BASE, EVAL_SEED_BASE, MetaWorldEnv
 from flashwam.sim.tasks import TaskSpec, get_task
+from flashwam.system.errors import FailedError, InputError
 from flashwam.system.paths import user_path
 
 __all__ = ["CollectSummary", "NoiseBursts", "collect", "record_episode", "toss_way"]
@@ -48,7 +49,7 @@ class NoiseBursts:
 
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1 or self.scale < 0 or not 1 <= self.shortest <= self.longest:
-            raise ValueError(f"noise: expected probability in [0, 1], scale >= 0, 1 <= shortest <= longest; got {self}")
+            raise InputError(f"noise: expected probability in [0, 1], scale >= 0, 1 <= shortest <= longest; got {self}")
 
     def draw(self, steps: int, rng: np.random.Generator) -> np.ndarray:
         """Draws the disturbance of an episode, [steps, 4]; the gripper is left alone."""
@@ -179,7 +180,7 @@ def _collect_one(job: dict[str, Any]) -> tuple[str, int]:
         }
         write_episode(repo, index, columns=columns, frames=pictures, record=record, fps=CONTROL_HZ)
         return job["task"], index
-    raise RuntimeError(
+    raise FailedError(
         f"{job['task']}, episode {index}: the expert failed {_ATTEMPTS} times in a row; "
         "lower the noise or raise max_steps"
     )
@@ -219,11 +220,11 @@ def collect(
     counts = {get_task(t).name: episodes if isinstance(episodes, int) else episodes.get(t, 0) for t in tasks}
     bad = [t for t, n in counts.items() if not 1 <= n <= _EPISODES]
     if bad:
-        raise ValueError(f"episodes: expected 1 to {_EPISODES} for every task, got {counts}")
+        raise InputError(f"episodes: expected 1 to {_EPISODES} for every task, got {counts}")
     if seed < 0 or DEMO_SEED_BASE + (seed + 1) * _EPISODES * _ATTEMPTS > EVAL_SEED_BASE:
-        raise ValueError(f"seed: expected 0 to {EVAL_SEED_BASE // (_EPISODES * _ATTEMPTS) - 1}, got {seed}")
+        raise InputError(f"seed: expected 0 to {EVAL_SEED_BASE // (_EPISODES * _ATTEMPTS) - 1}, got {seed}")
     if processes < 1 or render_every < 1:
-        raise ValueError(f"processes and render_every must be at least 1, got {processes} and {render_every}")
+        raise InputError(f"processes and render_every must be at least 1, got {processes} and {render_every}")
     ensure_gl()
     common = {
         "seed": seed,

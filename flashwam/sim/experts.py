@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from flashwam.sim.tasks import WALL_Y, TaskSpec
+from flashwam.system.errors import InputError
 
 __all__ = ["Expert", "make_expert"]
 
@@ -112,9 +113,9 @@ def make_expert(task: TaskSpec, env: Any, way: int = -1) -> Expert:
         ValueError: The task has no such way.
     """
     if task.multimodal and not 0 <= way < len(task.ways):
-        raise ValueError(f"{task.name}: expected a way in 0..{len(task.ways) - 1}, got {way}")
+        raise InputError(f"{task.name}: expected a way in 0..{len(task.ways) - 1}, got {way}")
     if not task.multimodal and way != -1:
-        raise ValueError(f"{task.name} has one way only: expected way -1, got {way}")
+        raise InputError(f"{task.name} has one way only: expected way -1, got {way}")
     if task.name in _SCRIPTS:
         return _SCRIPTS[task.name](env, 2 * way - 1)
     from metaworld.policies import ENV_POLICY_MAP

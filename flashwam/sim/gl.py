@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+from flashwam.system.errors import FailedError, MissingPackageError
+
 __all__ = ["BACKENDS", "ensure_gl", "probe_gl"]
 
 logger = logging.getLogger(__name__)
@@ -45,7 +47,7 @@ def _refuse_late(backend: str) -> None:
     """MuJoCo fixes its backend when it is imported: too late to choose another one then."""
     loaded = sys.modules.get("mujoco.gl_context")
     if loaded is not None and backend not in loaded.GLContext.__module__:
-        raise RuntimeError(
+        raise FailedError(
             f"MuJoCo was imported before its OpenGL backend was chosen, with {loaded.GLContext.__module__}: "
             f"set MUJOCO_GL={backend} in the environment, or import flashwam's simulator first"
         )
@@ -77,11 +79,11 @@ def ensure_gl() -> str:
             logger.info("OpenGL backend: %s", backend)
             return backend
         if "No module named 'mujoco'" in error:
-            raise ImportError("the simulator needs MuJoCo and MetaWorld: pip install 'flashwam[sim]'")
+            raise MissingPackageError("the simulator needs MuJoCo and MetaWorld: pip install 'flashwam[sim]'")
         errors[backend] = error
     tried = "; ".join(f"{name}: {error}" for name, error in errors.items())
     packages = BACKENDS.get(asked, BACKENDS["egl"])
-    raise RuntimeError(
+    raise FailedError(
         f"no OpenGL backend can render here ({tried}). "
         f"On Debian or Ubuntu: apt-get install {packages}   (or, without EGL: apt-get install {BACKENDS['osmesa']})"
         + (f"; or unset MUJOCO_GL (now {asked!r}) to try the others" if asked else "")

@@ -11,6 +11,7 @@ import numpy as np
 
 from flashwam.sim.gl import ensure_gl
 from flashwam.sim.tasks import TaskSpec, below, get_task, way_of
+from flashwam.system.errors import InputError, MissingPackageError
 
 __all__ = ["DEMO_SEED_BASE", "EVAL_SEED_BASE", "MetaWorldEnv", "StepInfo", "pooled_envs"]
 
@@ -44,9 +45,9 @@ def _build(task: TaskSpec) -> Any:
         import mujoco
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS
     except ImportError as error:
-        raise ImportError("the simulator needs MetaWorld: pip install 'flashwam[sim]'") from error
+        raise MissingPackageError("the simulator needs MetaWorld: pip install 'flashwam[sim]'") from error
     if task.env not in ALL_V3_ENVIRONMENTS:
-        raise ValueError(f"task {task.name!r}: MetaWorld has no scene {task.env!r}")
+        raise InputError(f"task {task.name!r}: MetaWorld has no scene {task.env!r}")
     base = ALL_V3_ENVIRONMENTS[task.env]
 
     class Scene(base):  # type: ignore[misc, valid-type]

@@ -26,6 +26,7 @@ from flashwam.data.episodes import (
 from flashwam.data.privileged import Privileged, privileged_path
 from flashwam.sim.metaworld import MetaWorldEnv
 from flashwam.sim.views import PrivilegedView
+from flashwam.system.errors import FailedError, InputError, MissingFileError
 from flashwam.system.paths import user_path
 
 __all__ = ["replay_episode", "replay_episodes"]
@@ -65,7 +66,7 @@ def replay_episode(
     for step, action in enumerate(executed):
         apart = float(np.abs(env.state[: states.shape[1]] - states[step]).max())
         if not apart <= _STATE_ERROR:
-            raise RuntimeError(
+            raise FailedError(
                 f"{env.task.name}, seed {seed}: at step {step} the replay is {apart:.2g} away from what was recorded "
                 f"(at most {_STATE_ERROR:g}); was it recorded with another version of MetaWorld or MuJoCo?"
             )
@@ -91,7 +92,7 @@ def replay_episode(
 def _check_picture(env: MetaWorldEnv, seed: int, step: int, recorded: np.ndarray) -> None:
     error = float(np.sqrt(np.mean((env.render().astype(np.float64) - recorded) ** 2)))
     if error > _PICTURE_ERROR:
-        raise RuntimeError(
+        raise FailedError(
             f"{env.task.name}, seed {seed}: the picture at step {step} differs from the recorded one by "
             f"{error:.1f} levels (root mean square, at most {_PICTURE_ERROR:g}); was the task's camera changed since?"
         )
@@ -118,11 +119,11 @@ def replay_episodes(
     from tqdm import tqdm
 
     if processes < 1:
-        raise ValueError(f"processes must be at least 1, got {processes}")
+        raise InputError(f"processes must be at least 1, got {processes}")
     repos = {repo.name: repo for repo in find_repos(user_path(root))}
     missing = [task for task in tasks or () if task not in repos]
     if missing:
-        raise FileNotFoundError(f"no episodes of {missing} below {root}; there are {sorted(repos)}")
+        raise MissingFileError(f"no episodes of {missing} below {root}; there are {sorted(repos)}")
     chosen = repos.values() if tasks is None else [repos[task] for task in tasks]
     listed = [(str(repo), episode) for repo in chosen for episode in read_episode_list(repo)]
     jobs = [job for job in listed if not privileged_path(Path(job[0]), job[1]["episode_index"]).exists()]
@@ -152,7 +153,7 @@ def _replay_one(job: tuple[str, dict]) -> None:
     every, height = int(info.get("render_every", 1)), int(info["features"][CAMERA]["shape"][0])
     task = str(info.get("task", repo.name))
     if "seed" not in episode:
-        raise ValueError(f"{repo}, episode {index}: its record names no seed to play it again from")
+        raise InputError(f"{repo}, episode {index}: its record names no seed to play it again from")
     if (task, height) not in _ENVS:
         _ENVS[task, height] = MetaWorldEnv(task, size=height)
     table = read_table(episode_path(repo, index), ["executed_action", "observation.state"])

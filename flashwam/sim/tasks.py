@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from flashwam.system.errors import InputError
+
 __all__ = ["TASKS", "CameraView", "TaskSpec", "below", "commitment", "get_task", "task_names", "way_of"]
 
 WALL_Y = {"reach-wall": 0.66, "button-wall": 0.64}
@@ -223,5 +225,5 @@ def get_task(name: str) -> TaskSpec:
     if name not in TASKS:
         near = get_close_matches(name, TASKS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown task {name!r}{hint} Known tasks: {', '.join(TASKS)}")
+        raise InputError(f"unknown task {name!r}{hint} Known tasks: {', '.join(TASKS)}")
     return TASKS[name]

@@ -13,6 +13,7 @@ from torch import Tensor
 from flashwam.swiftvla.session import FusionSession
 from flashwam.swiftvla.training_policy import AUXILIARY, PrivilegedPolicy
 from flashwam.swiftvla.trunk import Prefix
+from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["AccompaniedPolicy"]
@@ -31,7 +32,7 @@ class AccompaniedPolicy(WorldActionModel):
     def __init__(self, full: PrivilegedPolicy) -> None:
         modality = full.auxiliary
         if modality is None:
-            raise ValueError("the policy was trained without an auxiliary modality: there is nothing to show it")
+            raise InputError("the policy was trained without an auxiliary modality: there is nothing to show it")
         shown = {AUXILIARY: modality.tokens * modality.channels}
         super().__init__(replace(full.layout, senses={**full.senses, **shown}))
         self.full, self.policy, self._modality = full, full.strip(), modality

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flashwam.system.errors import InputError
+
 __all__ = ["Block", "LayerCache", "grid_rotations"]
 
 
@@ -22,7 +24,7 @@ class LayerCache:
 
     def __init__(self, limit: int | None) -> None:
         if limit is not None and limit < 1:
-            raise ValueError(f"a cache keeps at least 1 frame; got {limit}")
+            raise InputError(f"a cache keeps at least 1 frame; got {limit}")
         self.limit = limit
         self._frames: list[tuple[Tensor, Tensor]] = []
 
@@ -54,7 +56,7 @@ def grid_rotations(rows: int, columns: int, *, head_width: int, special: int, ba
         [special + rows * columns, head_width].
     """
     if head_width % 4:
-        raise ValueError(f"a head of {head_width} channels cannot hold two axes of rotations: take a multiple of 4")
+        raise InputError(f"a head of {head_width} channels cannot hold two axes of rotations: take a multiple of 4")
     places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)) + 1
     places = torch.cat([places.new_zeros(special, 2), places]).float()
     half = head_width // 2
@@ -76,7 +78,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, *, normed: bool) -> None:
         super().__init__()
         if width % heads:
-            raise ValueError(f"width {width} must be a multiple of heads {heads}")
+            raise InputError(f"width {width} must be a multiple of heads {heads}")
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.q_norm = nn.LayerNorm(width // heads) if normed else nn.Identity()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flashwam.system.errors import InputError
 from flashwam.wam import load
 from flashwam.wam.features import LooksInside
 
@@ -79,7 +80,7 @@ def picture_cells(observation: Tensor, tokens: int) -> Tensor:
     """Cuts [B, C, H, W] into `tokens` square cells of a square grid: [B, tokens, C * cell]."""
     side = round(tokens**0.5)
     if side**2 != tokens or observation.shape[-1] % side or observation.shape[-2] % side:
-        raise ValueError(f"{tuple(observation.shape[-2:])} cannot be cut into {tokens} cells of a square grid")
+        raise InputError(f"{tuple(observation.shape[-2:])} cannot be cut into {tokens} cells of a square grid")
     cells = observation.unflatten(-1, (side, -1)).unflatten(-3, (side, -1))
     return cells.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
@@ -96,7 +97,7 @@ class PatchEncoder(PrimaryEncoder):
         super().__init__()
         channels, height, width = latent
         if height != width or height % patch:
-            raise ValueError(f"expected square latents whose side is a multiple of patch {patch}; got {tuple(latent)}")
+            raise InputError(f"expected square latents whose side is a multiple of patch {patch}; got {tuple(latent)}")
         self.tokens, self.width = (height // patch) ** 2, channels * patch**2
 
     def forward(self, observation: Tensor, noise: Mapping[str, Tensor], text: Tensor) -> Tensor:
@@ -126,7 +127,7 @@ class WamEncoder(PrimaryEncoder):
         """See `PrimaryEncoder.check`."""
         own = {name: tuple(shape) for name, shape in self.wam.shapes.items()}
         if own != dict(shapes) or chunk_frames < self.wam.chunk_frames:
-            raise ValueError(
+            raise InputError(
                 f"the world-action model it looks through has streams {own} and chunks of {self.wam.chunk_frames} "
                 f"frames; the policy has {dict(shapes)} and {chunk_frames}: take the same streams, no shorter chunks"
             )
@@ -140,7 +141,7 @@ class WamEncoder(PrimaryEncoder):
         """
         wam = load(folder)
         if not isinstance(wam, LooksInside):
-            raise ValueError(
+            raise InputError(
                 f"{folder} holds a {type(wam).__name__}, which gives no hidden states: a family that is looked into "
                 "derives from flashwam.wam.LooksInside"
             )
@@ -189,8 +190,8 @@ def make_encoder(settings: Mapping[str, Any], latent: Sequence[int], *, backbone
         if name == "wam":
             folder = options.pop("pretrained", None)
             if backbone is None and folder is None:
-                raise ValueError("primary.pretrained must name the folder of a trained world-action model")
+                raise InputError("primary.pretrained must name the folder of a trained world-action model")
             return WamEncoder.from_folder(backbone or folder, **options)
     except TypeError as error:
-        raise ValueError(f"primary encoder {name!r} does not take {sorted(options)}: {error}") from error
-    raise ValueError(f'primary.name must be "patches" or "wam"; got {name!r}')
+        raise InputError(f"primary encoder {name!r} does not take {sorted(options)}: {error}") from error
+    raise InputError(f'primary.name must be "patches" or "wam"; got {name!r}')

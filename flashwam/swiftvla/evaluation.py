@@ -19,6 +19,7 @@ from flashwam.swiftvla.accompanied import AccompaniedPolicy
 from flashwam.swiftvla.sense import StreamedSense
 from flashwam.swiftvla.streaming_tokens import StreamingTokens
 from flashwam.swiftvla.training_policy import PrivilegedPolicy
+from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
 
 __all__ = ["evaluate_with_auxiliary", "latency_with_auxiliary", "load_with_auxiliary"]
@@ -39,7 +40,7 @@ def load_with_auxiliary(folder: str | Path, *, capacity: int = 6, trust: bool = 
     policy = load_policy(folder, trust=trust)
     options = policy.info.section("train").get("options") or {}
     if not options.get("auxiliary"):
-        raise ValueError(f"{policy.folder} was trained without an auxiliary modality: evaluate it as it is")
+        raise InputError(f"{policy.folder} was trained without an auxiliary modality: evaluate it as it is")
     full = PrivilegedPolicy.from_options(policy.wam, options)
     full.load_training(policy.folder)
     tokens = StreamingTokens(**options.get("provider", {}))

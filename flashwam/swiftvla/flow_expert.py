@@ -15,6 +15,7 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import rotate_half
 
 from flashwam.swiftvla.trunk import Prefix, Trunk
+from flashwam.system.errors import InputError
 
 __all__ = ["FlowExpert", "time_embedding"]
 
@@ -42,7 +43,7 @@ class FlowExpert(nn.Module):
         super().__init__()
         config = trunk.config
         if width % 2:
-            raise ValueError(f"the expert's width must be even, for sines and cosines; got {width}")
+            raise InputError(f"the expert's width must be even, for sines and cosines; got {width}")
         self.width = width
         self.inside = nn.Linear(channels, width)
         self.mix = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flashwam.swiftvla.attention import Block, LayerCache, grid_rotations
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.json_file import build, read_mapping
 from flashwam.system.paths import user_path
 from flashwam.system.tensor_file import fitting, load_tensors
@@ -54,11 +55,11 @@ class GeometryConfig:
 
     def __post_init__(self) -> None:
         if self.size % self.patch or self.size < 1:
-            raise ValueError(f"size {self.size} must be a multiple of patch {self.patch}")
+            raise InputError(f"size {self.size} must be a multiple of patch {self.patch}")
         if self.width % (4 * self.heads):
-            raise ValueError(f"width {self.width} must be a multiple of 4 heads, {4 * self.heads}")
+            raise InputError(f"width {self.width} must be a multiple of 4 heads, {4 * self.heads}")
         if min(self.depth, self.registers + 1) < 1 or self.vision_depth < 0:
-            raise ValueError(f"depth must be at least 1, registers and vision_depth at least 0; got {self}")
+            raise InputError(f"depth must be at least 1, registers and vision_depth at least 0; got {self}")
 
     @classmethod
     def streamvggt(cls) -> "GeometryConfig":
@@ -229,20 +230,20 @@ class GeometryTransformer(nn.Module):
         path = user_path(path)
         if path.is_dir():
             if not (path / _CONFIG).is_file():
-                raise FileNotFoundError(f"{path / _CONFIG} is missing: train a geometry transformer there first")
+                raise MissingFileError(f"{path / _CONFIG} is missing: train a geometry transformer there first")
             config = build(path / _CONFIG, GeometryConfig, read_mapping(path / _CONFIG))
             weights = load_tensors(path / _WEIGHTS)
             with fitting([path / _WEIGHTS]):
                 return cls._with(config, weights, path)
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: expected a folder of ours or StreamVGGT's checkpoint file")
+            raise MissingFileError(f"{path} is missing: expected a folder of ours or StreamVGGT's checkpoint file")
         if path.suffix == ".safetensors":
             found = load_tensors(path)
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
         weights = {key.removeprefix(_PREFIX): x for key, x in found.items() if key.startswith(_PREFIX)}
         if not weights:
-            raise ValueError(f"{path} holds no {_PREFIX}* weights: expected StreamVGGT's checkpoint")
+            raise InputError(f"{path} holds no {_PREFIX}* weights: expected StreamVGGT's checkpoint")
         return cls._with(GeometryConfig.streamvggt(), weights, path)
 
     @classmethod

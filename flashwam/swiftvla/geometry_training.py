@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from flashwam.data.episodes import find_repos, read_episode_list, read_frames, video_path
 from flashwam.data.privileged import privileged_path, read_privileged
 from flashwam.swiftvla.geometry import GeometryConfig, GeometryTransformer
+from flashwam.system.errors import DivergedError
 from flashwam.system.paths import user_path
 
 __all__ = ["GeometryReader", "train_geometry"]
@@ -143,7 +144,7 @@ def train_geometry(
         drawn_depth, drawn_hand = reader(pictures)
         loss = F.l1_loss(drawn_depth, depth) + F.smooth_l1_loss(drawn_hand, hand, beta=0.02)
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"geometry: the loss is {loss.item()} at step {step}; lower the learning rate")
+            raise DivergedError(f"geometry: the loss is {loss.item()} at step {step}; lower the learning rate")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(reader.parameters(), 1.0)

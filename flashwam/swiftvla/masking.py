@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from flashwam.system.errors import InputError
+
 __all__ = ["MaskPolicy"]
 
 
@@ -25,7 +27,7 @@ class MaskPolicy:
 
     def __post_init__(self) -> None:
         if min(self.auxiliary, self.primary) < 0 or self.auxiliary + self.primary > 1:
-            raise ValueError(
+            raise InputError(
                 "mask: auxiliary and primary are probabilities of two things that never happen together, at least 0 "
                 f"and at most 1 in sum; got {self.auxiliary} and {self.primary}"
             )

@@ -33,6 +33,7 @@ from flashwam.swiftvla.policy import FusionPolicy
 from flashwam.swiftvla.source import PrivilegedSource, Trajectories
 from flashwam.swiftvla.streaming_tokens import StreamingTokens
 from flashwam.swiftvla.training_policy import AUXILIARY, PRIMARY, PrivilegedPolicy
+from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
 from flashwam.wam.base import WorldActionModel
 
@@ -94,24 +95,24 @@ class MaskedReconstruction(Method):
         seed: int = 0,
     ) -> None:
         if not isinstance(student, FusionPolicy):
-            raise ValueError(
+            raise InputError(
                 f"masked_reconstruction trains a policy of the family fusion or smolvla; got {type(student).__name__}. "
                 "A world-action model goes inside one: wam.config.primary: {name: wam, pretrained: <folder>}"
             )
         reconstruct = {name: weight for name, weight in (reconstruct or {}).items() if weight}
         if min([trajectory, *reconstruct.values()]) < 0 or start_step < 0:
-            raise ValueError("weights of trajectory and reconstruct, and start_step, must be at least 0")
+            raise InputError("weights of trajectory and reconstruct, and start_step, must be at least 0")
         if weighting not in ("flat", "schedule"):
-            raise ValueError(f'weighting must be "flat" or "schedule"; got {weighting!r}')
+            raise InputError(f'weighting must be "flat" or "schedule"; got {weighting!r}')
         self.masks = MaskPolicy(**(mask or {}))
         self.provider = StreamingTokens(**(provider or {}))
         if auxiliary is None and self.masks.any:
-            raise ValueError(
+            raise InputError(
                 "mask hides one of two modalities, and there is one alone: name the auxiliary, or mask none"
             )
         unmasked = [name for name in reconstruct if not self.masks.probability(name)]
         if unmasked:
-            raise ValueError(f"what is never masked is never reconstructed: give mask a probability for {unmasked}")
+            raise InputError(f"what is never masked is never reconstructed: give mask a probability for {unmasked}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if fusion_tokens and student.fusion is None:
@@ -121,7 +122,7 @@ class MaskedReconstruction(Method):
             model = PrivilegedPolicy.from_options(student, options)
         held = 0 if student.fusion is None else len(student.fusion)
         if held != fusion_tokens:
-            raise ValueError(f"fusion_tokens must be {held}, as many as the policy has; got {fusion_tokens}")
+            raise InputError(f"fusion_tokens must be {held}, as many as the policy has; got {fusion_tokens}")
         if parts is not None:
             model.load_training(user_path(parts))
         super().__init__(streams, model, keep_target=keep_target)
@@ -150,7 +151,7 @@ class MaskedReconstruction(Method):
         if model.auxiliary is not None:
             tokens = self.provider.prepare(setup.data, source.tasks, seed=setup.seed)
             if (tokens.tokens, tokens.channels) != (model.auxiliary.tokens, model.auxiliary.channels):
-                raise ValueError(
+                raise InputError(
                     f"auxiliary must say what the provider gives, {{tokens: {tokens.tokens}, channels: "
                     f"{tokens.channels}}}; got {model.auxiliary}"
                 )
@@ -250,7 +251,7 @@ class MaskedReconstruction(Method):
     @staticmethod
     def _extra(batch: Batch, name: str) -> Tensor:
         if name not in batch.extra:
-            raise ValueError(
+            raise InputError(
                 f"the samples carry {sorted(batch.extra)} beside their streams, not {name!r}: train from a source that "
                 "adds it, see flashwam.swiftvla.source"
             )

@@ -18,6 +18,7 @@ from flashwam.swiftvla.encoders import BACKBONE, PrimaryEncoder, make_encoder
 from flashwam.swiftvla.flow_expert import FlowExpert
 from flashwam.swiftvla.session import FusionSession
 from flashwam.swiftvla.trunk import Prefix, Segment, Trunk
+from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.layout import Layout
@@ -58,7 +59,7 @@ class FusionPolicy(WorldActionModel):
         fusion_tokens: int = 0,
     ) -> None:
         if chunk_frames < 2:
-            raise ValueError(f"chunk_frames must be at least 2, the observed one and one to act in; got {chunk_frames}")
+            raise InputError(f"chunk_frames must be at least 2, the observed one and one to act in; got {chunk_frames}")
         # Of a policy that is made on the meta device the mask is real all the same.
         drawn = torch.arange(chunk_frames, device="cpu") > 0
         super().__init__(
@@ -101,7 +102,7 @@ class FusionPolicy(WorldActionModel):
         cls, primary: Mapping[str, Any], trunk: Mapping[str, int], sizes: Mapping[str, Any], *, backbone: Path | None
     ) -> Self:
         if "latent" not in sizes:
-            raise ValueError("latent must say (channels, height, width) of the video's latents")
+            raise InputError("latent must say (channels, height, width) of the video's latents")
         model = cls(make_encoder(primary, sizes["latent"], backbone=backbone), Trunk.of_size(**trunk), **sizes)
         model.settings = {"primary": dict(primary), "trunk": dict(trunk), **sizes}
         return model
@@ -121,7 +122,7 @@ class FusionPolicy(WorldActionModel):
     def add_fusion(self, tokens: int) -> None:
         """Gives a policy without fusion tokens some of its own."""
         if self.fusion is not None:
-            raise ValueError(f"the policy has {len(self.fusion)} fusion tokens already")
+            raise InputError(f"the policy has {len(self.fusion)} fusion tokens already")
         self.fusion = nn.Parameter(torch.randn(tokens, self.trunk.width) * 0.02)
         self.settings = {**self.settings, "fusion_tokens": tokens}
 
@@ -155,7 +156,7 @@ class FusionPolicy(WorldActionModel):
         }
         if self.feel is not None:
             if "state" not in clean:
-                raise ValueError(f"this policy is told the robot's state, {self.feel.in_features} numbers; got none")
+                raise InputError(f"this policy is told the robot's state, {self.feel.in_features} numbers; got none")
             felt = self.observed(clean["state"]).flatten(1)
             segments["state"] = Segment(tokens=self.feel(felt.to(self.feel.weight.dtype))[:, None], block=1)
         if self.fusion is not None:

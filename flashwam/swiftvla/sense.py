@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flashwam.swiftvla.streaming import StreamingGeometry
 from flashwam.swiftvla.tokens import TokenStore
+from flashwam.system.errors import InputError
 
 __all__ = ["StreamedSense"]
 
@@ -32,7 +33,7 @@ class StreamedSense:
 
     def __init__(self, provider: StreamingGeometry, store: TokenStore) -> None:
         if provider.fingerprint != store.fingerprint:
-            raise ValueError(
+            raise InputError(
                 f"the tokens a policy was trained with are not this network's: {store.fingerprint} and "
                 f"{provider.fingerprint}; name the network that made them"
             )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flashwam.swiftvla.trunk import Prefix
+from flashwam.system.errors import InputError
 from flashwam.wam.layout import Layout
 from flashwam.wam.session import RolloutSession
 
@@ -46,7 +47,7 @@ class FusionSession(RolloutSession):
     def __init__(self, policy: Acting, text: Tensor, *, guidance: Mapping[str, float] | None = None) -> None:
         guided = {name: scale for name, scale in (guidance or {}).items() if scale != 1}
         if guided:
-            raise ValueError(f"a policy without an empty prompt of its training cannot be guided; got {guided}")
+            raise InputError(f"a policy without an empty prompt of its training cannot be guided; got {guided}")
         self.frame_index = 0
         self._policy, self._text = policy, text
         self._seen: dict[str, Tensor] = {}

@@ -17,6 +17,7 @@ from transformers import SmolVLMConfig, SmolVLMModel
 from flashwam.swiftvla.encoders import PrimaryEncoder
 from flashwam.swiftvla.policy import FusionPolicy
 from flashwam.swiftvla.trunk import Trunk
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.paths import user_path
 
 __all__ = ["SmolVLA", "SmolVLMEncoder"]
@@ -58,7 +59,7 @@ class SmolVLMEncoder(PrimaryEncoder):
         """See `PrimaryEncoder.check`."""
         channels, height, width = shapes["video"]
         if channels != 3:
-            raise ValueError(f"a vision tower sees pictures of 3 channels (autoencoder.kind: pixels); got {channels}")
+            raise InputError(f"a vision tower sees pictures of 3 channels (autoencoder.kind: pixels); got {channels}")
         self._cell = 3 * height * width // self.tokens
 
     def _fitted(self, pictures: Tensor) -> Tensor:
@@ -97,11 +98,11 @@ class SmolVLA(FusionPolicy):
             ValueError: Both or none of `pretrained` and `smolvlm` are given, or there are fewer layers.
         """
         if (pretrained is None) == (smolvlm is None):
-            raise ValueError("give either pretrained, the folder of a SmolVLM, or smolvlm, the sizes of a fresh one")
+            raise InputError("give either pretrained, the folder of a SmolVLM, or smolvlm, the sizes of a fresh one")
         if pretrained is not None:
             pretrained = user_path(pretrained)
             if not (pretrained / "config.json").is_file():
-                raise FileNotFoundError(
+                raise MissingFileError(
                     f"{pretrained} is missing: expected the folder of a SmolVLM, such as SmolVLM2-500M"
                 )
             whole = SmolVLMModel.from_pretrained(
@@ -134,5 +135,5 @@ class SmolVLA(FusionPolicy):
     @classmethod
     def _rebuild(cls, settings: Mapping[str, Any], folder: Path) -> Self:
         if "pretrained" in settings:
-            raise ValueError("pretrained: a saved policy holds its own weights and names no other folder")
+            raise InputError("pretrained: a saved policy holds its own weights and names no other folder")
         return cls.create(**settings)

@@ -17,6 +17,7 @@ from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.episodes import episode_path, read_table
 from flashwam.swiftvla.streaming import draw_capacity
 from flashwam.swiftvla.tokens import TokenStore
+from flashwam.system.errors import InputError
 
 __all__ = ["PrivilegedSource", "Trajectories"]
 
@@ -39,13 +40,13 @@ class Trajectories:
 
     def __init__(self, dataset: EpisodeDataset, *, points: int, horizon: int) -> None:
         if not 1 <= points <= horizon:
-            raise ValueError(f"points must be in 1..{horizon}, the control steps ahead; got {points}")
+            raise InputError(f"points must be in 1..{horizon}, the control steps ahead; got {points}")
         self._ahead = torch.linspace(horizon / points, horizon, points).round().long()
         self._paths: dict[tuple[Path, int], Tensor] = {}
         for repo, episode in dataset.listed:
             state = read_table(episode_path(repo, episode), ["observation.state"]).get("observation.state")
             if state is None:
-                raise ValueError(
+                raise InputError(
                     f"{episode_path(repo, episode)} has no column 'observation.state' to take the hand from"
                 )
             self._paths[repo, episode] = torch.from_numpy(state[:, :_COORDINATES])
@@ -82,7 +83,7 @@ class PrivilegedSource:
         known = () if tokens is None else tokens.capacities
         self.capacities = known if capacities is None else tuple(capacities)
         if not set(self.capacities) <= set(known):
-            raise ValueError(f"there are tokens for caches of {known}; asked for {self.capacities}")
+            raise InputError(f"there are tokens for caches of {known}; asked for {self.capacities}")
 
     def __len__(self) -> int:
         return len(self.dataset)

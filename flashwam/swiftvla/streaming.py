@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flashwam.swiftvla.geometry import GeometryCache, GeometryTransformer, pool_patches
+from flashwam.system.errors import InputError
 
 __all__ = ["CAPACITIES", "StreamingGeometry", "draw_capacity"]
 
@@ -42,11 +43,11 @@ class StreamingGeometry:
         self, model: GeometryTransformer, *, side: int = 4, capacity: int = CAPACITIES[-1], unit: str = "frame"
     ) -> None:
         if not 1 <= side <= model.config.grid:
-            raise ValueError(f"side must be in 1..{model.config.grid}, the patches on a side; got {side}")
+            raise InputError(f"side must be in 1..{model.config.grid}, the patches on a side; got {side}")
         if unit not in ("frame", "step"):
-            raise ValueError(f'unit must be "frame" or "step"; got {unit!r}')
+            raise InputError(f'unit must be "frame" or "step"; got {unit!r}')
         if capacity < 1:
-            raise ValueError(f"capacity must be at least 1; got {capacity}")
+            raise InputError(f"capacity must be at least 1; got {capacity}")
         self.model = model.requires_grad_(False).eval()
         self.side, self.capacity, self.unit = side, capacity, unit
         self._cache: GeometryCache | None = None

@@ -10,6 +10,7 @@ from flashwam.swiftvla.geometry import GeometryConfig, GeometryTransformer
 from flashwam.swiftvla.geometry_training import train_geometry
 from flashwam.swiftvla.streaming import CAPACITIES, StreamingGeometry
 from flashwam.swiftvla.tokens import TokenStore, encode_tokens
+from flashwam.system.errors import InputError
 
 __all__ = ["StreamingTokens"]
 
@@ -38,7 +39,7 @@ class StreamingTokens:
     def __post_init__(self) -> None:
         object.__setattr__(self, "capacities", tuple(self.capacities))
         if not self.capacities or min(self.capacities) < 1:
-            raise ValueError(
+            raise InputError(
                 f"capacities must name sizes of a cache, such as {list(CAPACITIES)}; got {self.capacities}"
             )
 
@@ -87,5 +88,5 @@ class StreamingTokens:
         config = GeometryConfig(size=int(read_info(repo)["features"][CAMERA]["shape"][0]), width=self.width)
         model = train_geometry(root, folder, config=config, tasks=tasks, steps=self.steps, seed=seed)
         if model.config != config:
-            raise ValueError(f"{folder} holds a network of {model.config}, the recipe asks for {config}; remove it")
+            raise InputError(f"{folder} holds a network of {model.config}, the recipe asks for {config}; remove it")
         return model

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from flashwam.data.episodes import CHUNK, find_repos, read_episode_list, read_frames, read_info, video_path
 from flashwam.swiftvla.streaming import StreamingGeometry
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
 from flashwam.system.json_file import build, read_mapping
 from flashwam.system.paths import user_path
@@ -63,12 +64,12 @@ class TokenStore:
         """
         path = token_path(repo, self.name, episode)
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: encode the episodes' tokens first")
+            raise MissingFileError(f"{path} is missing: encode the episodes' tokens first")
         try:
             with safe_open(path, framework="pt") as file:
                 row = file.get_slice(f"k{capacity}")[frame].float()
         except (SafetensorError, IndexError) as error:
-            raise ValueError(f"{path} has no tokens of frame {frame} for a cache of {capacity} ({error})") from error
+            raise InputError(f"{path} has no tokens of frame {frame} for a cache of {capacity} ({error})") from error
         return self.standardise(row)
 
     def standardise(self, tokens: Tensor) -> Tensor:
@@ -84,7 +85,7 @@ class TokenStore:
         """
         path = user_path(root) / "targets" / f"{name}.json"
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: encode the episodes' tokens first")
+            raise MissingFileError(f"{path} is missing: encode the episodes' tokens first")
         return build(path, cls, read_mapping(path))
 
 

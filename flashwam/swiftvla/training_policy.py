@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from flashwam.swiftvla.heads import ReconstructionHead, TrajectoryHead
 from flashwam.swiftvla.policy import FusionPolicy
 from flashwam.swiftvla.trunk import Segment
+from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
 from flashwam.system.tensor_file import load_tensors
 from flashwam.wam.base import WorldActionModel
@@ -43,7 +44,7 @@ class Modality:
 
     def __post_init__(self) -> None:
         if min(self.tokens, self.channels) < 1:
-            raise ValueError(f"a modality has at least one token and channel; got {asdict(self)}")
+            raise InputError(f"a modality has at least one token and channel; got {asdict(self)}")
 
 
 class PrivilegedPolicy(WorldActionModel):
@@ -70,10 +71,10 @@ class PrivilegedPolicy(WorldActionModel):
     ) -> None:
         super().__init__(policy.layout)
         if trajectory and policy.fusion is None:
-            raise ValueError("a trajectory is read from fusion tokens; the policy has none")
+            raise InputError("a trajectory is read from fusion tokens; the policy has none")
         wrong = [name for name in reconstruct if name not in (PRIMARY, AUXILIARY)]
         if wrong or (AUXILIARY in reconstruct and auxiliary is None):
-            raise ValueError(f"cannot reconstruct {wrong or [AUXILIARY]}; the modalities are {self._known(auxiliary)}")
+            raise InputError(f"cannot reconstruct {wrong or [AUXILIARY]}; the modalities are {self._known(auxiliary)}")
         self.policy, self.auxiliary = policy, auxiliary
         self.show = self.place = None
         sizes = {PRIMARY: (policy.encoder.tokens, policy.encoder.target_width)}
@@ -162,7 +163,7 @@ class PrivilegedPolicy(WorldActionModel):
     def _beside(self, segments: Mapping[str, Segment], auxiliary: Tensor) -> dict[str, Segment]:
         """The auxiliary tokens right after the 2D ones, in their block."""
         if self.show is None or self.auxiliary is None:
-            raise ValueError("this policy was made without an auxiliary modality and cannot be shown one")
+            raise InputError("this policy was made without an auxiliary modality and cannot be shown one")
         expected = (len(auxiliary), self.auxiliary.tokens, self.auxiliary.channels)
         if auxiliary.shape != expected:
             raise ValueError(f"auxiliary tokens must be {expected}; got {tuple(auxiliary.shape)}")
@@ -200,7 +201,7 @@ class PrivilegedPolicy(WorldActionModel):
         found = load_tensors(path) if path.exists() else {}
         wrong = sorted(key for key, x in found.items() if key not in own or own[key].shape != x.shape)
         if wrong:
-            raise ValueError(f"{path} holds parts that do not fit: {wrong[:4]}; give it the same modality and heads")
+            raise InputError(f"{path} holds parts that do not fit: {wrong[:4]}; give it the same modality and heads")
         self.load_state_dict(found, strict=False)
         return sorted(own.keys() - found.keys())
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 
+from flashwam.system.errors import InputError
+
 __all__ = ["Prefix", "Segment", "Trunk"]
 
 
@@ -95,7 +97,7 @@ class Trunk(nn.Module):
         super().__init__()
         count = len(whole.layers) if layers is None else layers
         if not 1 <= count <= len(whole.layers):
-            raise ValueError(f"layers must be in 1..{len(whole.layers)}, those of the language model; got {layers}")
+            raise InputError(f"layers must be in 1..{len(whole.layers)}, those of the language model; got {layers}")
         self.config = whole.config
         self.layers, self.norm, self.rotary = whole.layers[:count], whole.norm, whole.rotary_emb
 

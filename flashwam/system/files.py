@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flashwam.system.errors import FailedError
+
 __all__ = ["beside", "clear_leftovers", "only_writer", "remove_folder", "whole_file", "whole_folder", "write_whole"]
 
 _BESIDE = ".beside-"
@@ -114,7 +116,7 @@ def only_writer(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RuntimeError(
+            raise FailedError(
                 f"another process is training in {folder}; wait for it or stop it, or give another run folder"
             ) from None
         yield

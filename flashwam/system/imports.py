@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from difflib import get_close_matches
 from pathlib import Path
 
+from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
 
 __all__ = [
@@ -91,7 +92,7 @@ def find_class(name: str, base: type, *, known: Mapping[str, type | str], what: 
             stands in a file which the caller does not trust, see `reading`.
     """
     if not isinstance(name, str):
-        raise ValueError(
+        raise InputError(
             f"{_at()}{what} must be a name, one of {sorted(known)} or 'package.module:Class'; got {name!r}"
         )
     short = OLD_PATHS.get(name, name)
@@ -102,7 +103,7 @@ def find_class(name: str, base: type, *, known: Mapping[str, type | str], what: 
         return found
     module, _, attribute = found.partition(":")
     if not _PATH.fullmatch(found):
-        raise ValueError(f"{_at()}unknown {what} {name!r}; expected one of {sorted(known)} or 'package.module:Class'")
+        raise InputError(f"{_at()}unknown {what} {name!r}; expected one of {sorted(known)} or 'package.module:Class'")
     file = _file.get()
     if short not in known and file is not None:
         refuse_foreign(file, {name: what})
@@ -111,9 +112,9 @@ def find_class(name: str, base: type, *, known: Mapping[str, type | str], what: 
         for part in attribute.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{what} {name!r} could not be imported: {error}") from error
+        raise InputError(f"{what} {name!r} could not be imported: {error}") from error
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise ValueError(f"{what} {name!r} must be a subclass of {base.__module__}.{base.__name__}; got {found!r}")
+        raise InputError(f"{what} {name!r} must be a subclass of {base.__module__}.{base.__name__}; got {found!r}")
     return found
 
 
@@ -126,7 +127,7 @@ def named_parameters(config: str | Mapping[str, object], what: str) -> dict[str,
     if isinstance(config, str):
         return {"name": config}
     if not isinstance(config, Mapping) or not all(isinstance(key, str) for key in config):
-        raise ValueError(f"{_at()}{what} must be a name, or a mapping with one; got {config!r}")
+        raise InputError(f"{_at()}{what} must be a name, or a mapping with one; got {config!r}")
     return dict(config)
 
 
@@ -166,7 +167,7 @@ def refuse_foreign(file: Path, named: Mapping[str, str]) -> None:
     for path, what in named.items():
         if path in _named.get():
             continue
-        raise ValueError(
+        raise InputError(
             f"{file} names the {what} {path!r}: loading it would import {path.partition(':')[0]!r} and run its code. "
             "If you know where the file comes from, allow it for this call with --trust, in Python with trust=True"
         )
@@ -192,4 +193,4 @@ def check_keywords(at: str, given: Iterable[str], known: Sequence[str]) -> None:
         if key not in known:
             near = get_close_matches(str(key), known, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{at}.{key}: unknown key{hint}; it takes {', '.join(known) or 'none'}")
+            raise InputError(f"{at}.{key}: unknown key{hint}; it takes {', '.join(known) or 'none'}")

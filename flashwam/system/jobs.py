@@ -18,12 +18,14 @@ from typing import Any
 
 from tqdm import tqdm
 
+from flashwam.system.errors import FailedError
+
 __all__ = ["Job", "JobFailed", "check_jobs", "done_marker", "run_jobs"]
 
 _BAR = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed} < {remaining}"
 
 
-class JobFailed(RuntimeError):
+class JobFailed(FailedError):
     """A job ended with an error; the message ends with the last lines of its log."""
 
 

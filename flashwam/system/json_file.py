@@ -9,6 +9,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.lfs import refuse_pointer
 from flashwam.system.paths import user_path
 
@@ -37,12 +38,12 @@ def read_json(path: Path | str, *, missing: str = "", finite: bool = True) -> An
     """
     path = user_path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing" + (f": {missing}" if missing else ""))
+        raise MissingFileError(f"{path} is missing" + (f": {missing}" if missing else ""))
     if not path.is_file():
-        raise ValueError(f"{path} must be a JSON file; it is a folder or a device")
+        raise InputError(f"{path} must be a JSON file; it is a folder or a device")
     size = path.stat().st_size
     if size > _LARGEST:
-        raise ValueError(f"{path} holds {size:,} bytes: no JSON file of a model or run is larger than {_LARGEST:,}")
+        raise InputError(f"{path} holds {size:,} bytes: no JSON file of a model or run is larger than {_LARGEST:,}")
     refuse_pointer(path)
     return parse_json(path.read_bytes(), str(path), finite=finite)
 
@@ -55,7 +56,7 @@ def read_mapping(path: Path | str, *, missing: str = "", finite: bool = True) ->
     """
     content = read_json(path, missing=missing, finite=finite)
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a mapping; got a {type(content).__name__}: {shown(content)}")
+        raise InputError(f"{path} must hold a mapping; got a {type(content).__name__}: {shown(content)}")
     return content
 
 
@@ -72,26 +73,26 @@ def parse_json(data: bytes, what: str, *, finite: bool = True) -> Any:
             than 64.
     """
     if not data.strip():
-        raise ValueError(f"{what} is empty")
+        raise InputError(f"{what} is empty")
     try:
         number = _finite if finite else float
         content = json.loads(data.decode(), parse_float=number, parse_constant=number, object_pairs_hook=_once)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{what} is not JSON: not UTF-8 ({error.reason} at byte {error.start})") from error
+        raise InputError(f"{what} is not JSON: not UTF-8 ({error.reason} at byte {error.start})") from error
     except RecursionError as error:
-        raise ValueError(f"{what} is nested deeper than {_DEEPEST}") from error
+        raise InputError(f"{what} is nested deeper than {_DEEPEST}") from error
     except _NotFiniteError as error:
-        raise ValueError(f"{what} is not JSON: {error}{_place(data)}") from error
+        raise InputError(f"{what} is not JSON: {error}{_place(data)}") from error
     except ValueError as error:
-        raise ValueError(f"{what} is not JSON: {error}") from error
+        raise InputError(f"{what} is not JSON: {error}") from error
     # Half of a character can be escaped in JSON, and neither shown, written nor sent.
     if b"\\ud" in data.lower() and not _is_unicode(content):
-        raise ValueError(f"{what} is not JSON: a text holds half of a character, such as \\ud800 alone")
+        raise InputError(f"{what} is not JSON: a text holds half of a character, such as \\ud800 alone")
     level, depth = [content], 0
     while level := [held for one in level if isinstance(one, (dict, list)) for held in _parts(one)]:
         depth += 1
         if depth > _DEEPEST:
-            raise ValueError(f"{what} is nested deeper than {_DEEPEST}")
+            raise InputError(f"{what} is nested deeper than {_DEEPEST}")
     return content
 
 
@@ -105,14 +106,14 @@ def built_from(path: Path | str, build: Callable[[], T]) -> T:
     try:
         return build()
     except KeyError as error:
-        raise ValueError(f"{path} lacks {error}") from error
+        raise InputError(f"{path} lacks {error}") from error
     except (OSError, ImportError):
         raise
     except Exception as error:
         # A library may raise any kind for a value it did not expect, over several lines.
         text = " ".join(str(error).split()) or type(error).__name__
         text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
-        raise ValueError(text if str(path) in text else f"{path}: {text}") from error
+        raise InputError(text if str(path) in text else f"{path}: {text}") from error
 
 
 def build(path: Path | str, kind: type[T], content: Mapping[str, Any]) -> T:
@@ -125,11 +126,11 @@ def build(path: Path | str, kind: type[T], content: Mapping[str, Any]) -> T:
     unknown = sorted(set(content) - set(known))
     missing = [name for name, needed in known.items() if needed and name not in content]
     if unknown or missing:
-        raise ValueError(f"{path}: unknown fields {unknown}, missing fields {missing}")
+        raise InputError(f"{path}: unknown fields {unknown}, missing fields {missing}")
     hints = get_type_hints(kind)
     for name, value in content.items():
         if not _is_a(value, hints[name]):
-            raise ValueError(f"{path}: {name} must be {_described(hints[name])}; got {shown(value)}")
+            raise InputError(f"{path}: {name} must be {_described(hints[name])}; got {shown(value)}")
     return built_from(path, lambda: kind(**{name: _tuples(value) for name, value in content.items()}))
 
 
@@ -140,7 +141,7 @@ def whole_number(value: Any, what: str, *, least: int = 0, most: int = 2**31 - 1
         ValueError: It is none.
     """
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ValueError(f"{what} must be a whole number from {least} to {most:,}; got {shown(value)}")
+        raise InputError(f"{what} must be a whole number from {least} to {most:,}; got {shown(value)}")
     return value
 
 
@@ -233,7 +234,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(held) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"key {twice!r} stands twice")
+        raise InputError(f"key {twice!r} stands twice")
     return held
 
 

@@ -4,6 +4,8 @@
 import re
 from pathlib import Path
 
+from flashwam.system.errors import InputError
+
 __all__ = ["refuse_pointer"]
 
 _POINTER = re.compile(rb"version https?://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/", re.IGNORECASE)
@@ -23,4 +25,4 @@ def refuse_pointer(path: Path) -> None:
     if _POINTER.match(content):
         size = _SIZE.search(content)
         told = f" of {int(size[1]):,} bytes" if size else ""
-        raise ValueError(f"{path} is a Git LFS pointer{told}: run git lfs pull, or hf download")
+        raise InputError(f"{path} is a Git LFS pointer{told}: run git lfs pull, or hf download")

@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from flashwam.system.errors import InputError
+
 __all__ = ["ASSETS", "cache_folder", "user_path"]
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -26,7 +28,7 @@ def user_path(path: str | os.PathLike[str]) -> Path:
     expanded = os.path.expanduser(text)
     if expanded.startswith("~"):
         name = text.split(os.sep)[0]
-        raise ValueError(
+        raise InputError(
             f"{text}: no home folder of {name.removeprefix('~') or 'the user'} is known here; write it out, or "
             f"./{text} for a folder whose name begins with ~"
         )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.json_file import parse_json, shown
 from flashwam.system.lfs import refuse_pointer
 
@@ -43,32 +44,32 @@ def read_header(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
             cannot be.
     """
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path} must be a safetensors file; it is a folder or a device")
+        raise InputError(f"{path} must be a safetensors file; it is a folder or a device")
     refuse_pointer(path)
     held = path.stat().st_size - 8
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         if not 2 <= size <= min(_LARGEST_HEADER, held):
-            raise ValueError(f"{path} is no safetensors file, or cut off: a header of {size:,} bytes in {held + 8:,}")
+            raise InputError(f"{path} is no safetensors file, or cut off: a header of {size:,} bytes in {held + 8:,}")
         text = file.read(size)
     try:
         header = parse_json(text, "the header")
     except ValueError as error:
-        raise ValueError(f"{path} is no safetensors file: {error}") from error
+        raise InputError(f"{path} is no safetensors file: {error}") from error
     if not isinstance(header, dict):
-        raise ValueError(f"{path} is no safetensors file: its header is a {type(header).__name__}")
+        raise InputError(f"{path} is no safetensors file: its header is a {type(header).__name__}")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ValueError(f"{path}: __metadata__ must hold texts; got {shown(metadata)}")
+        raise InputError(f"{path}: __metadata__ must hold texts; got {shown(metadata)}")
     ends = sorted(_place(path, key, entry) for key, entry in header.items())
     at = 0
     for begin, end, key in ends:
         if begin != at:
             what = "overlaps the tensor before it" if begin < at else "leaves bytes before it that nothing owns"
-            raise ValueError(f"{path}: {key!r} {what}: it begins at byte {begin:,}, expected {at:,}")
+            raise InputError(f"{path}: {key!r} {what}: it begins at byte {begin:,}, expected {at:,}")
         at = end
     if at != held - size:
-        raise ValueError(f"{path} is cut off or too long: expected {8 + size + at:,} bytes, got {held + 8:,}")
+        raise InputError(f"{path} is cut off or too long: expected {8 + size + at:,} bytes, got {held + 8:,}")
     return header, metadata
 
 
@@ -80,12 +81,12 @@ def load_tensors(path: Path, *, device: torch.device | str = "cpu") -> dict[str,
         ValueError: It is damaged; the message names it.
     """
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing")
+        raise MissingFileError(f"{path} is missing")
     read_header(path)
     try:
         return load_file(path, device=str(device))
     except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file: {error}") from error
+        raise InputError(f"{path} is no safetensors file: {error}") from error
 
 
 @contextmanager
@@ -115,7 +116,7 @@ def fitting(files: Path | Iterable[Path]) -> Iterator[None]:
         with allowed:
             yield
     except (MemoryError, OverflowError) as error:
-        raise ValueError(f"{allowed.what}: its settings describe what fits into no memory ({error})") from error
+        raise InputError(f"{allowed.what}: its settings describe what fits into no memory ({error})") from error
     finally:
         handle.remove()
         _allowed.reset(token)
@@ -146,7 +147,7 @@ class _Allowed(TorchDispatchMode):
 
     def _check(self, fits: bool, made: str) -> None:
         if not fits:
-            raise ValueError(f"{self.what}: its settings describe a network of {made}, which its weights cannot fill")
+            raise InputError(f"{self.what}: its settings describe a network of {made}, which its weights cannot fill")
 
 
 _allowed: ContextVar[_Allowed | None] = ContextVar("flashwam_allowed", default=None)
@@ -161,18 +162,18 @@ def _count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None
 def _place(path: Path, key: str, entry: Any) -> tuple[int, int, str]:
     """(first byte, byte after the last, key) of one tensor, whose size fits its shape and dtype."""
     if not isinstance(entry, dict):
-        raise ValueError(f"{path}: {key!r} must have dtype, shape and data_offsets; got {shown(entry)}")
+        raise InputError(f"{path}: {key!r} must have dtype, shape and data_offsets; got {shown(entry)}")
     dtype, shape, offsets = (entry.get(name) for name in ("dtype", "shape", "data_offsets"))
     if not isinstance(dtype, str) or dtype not in _BITS:
-        raise ValueError(f"{path}: {key!r} has dtype {shown(dtype)}; expected one of {', '.join(_BITS)}")
+        raise InputError(f"{path}: {key!r} has dtype {shown(dtype)}; expected one of {', '.join(_BITS)}")
     for name, value in (("shape", shape), ("data_offsets", offsets)):
         if not isinstance(value, list) or not all(type(x) is int and 0 <= x < 2**63 for x in value):
-            raise ValueError(f"{path}: {key!r} has {name} {shown(value)}; expected whole numbers of at least 0")
+            raise InputError(f"{path}: {key!r} has {name} {shown(value)}; expected whole numbers of at least 0")
     if len(shape) > 32 or len(offsets) != 2:
-        raise ValueError(f"{path}: {key!r} has shape {shown(shape)} and data_offsets {shown(offsets)}")
+        raise InputError(f"{path}: {key!r} has shape {shown(shape)} and data_offsets {shown(offsets)}")
     bytes_, odd = divmod(math.prod(shape) * _BITS[dtype], 8)
     if odd or offsets[1] - offsets[0] != bytes_:
-        raise ValueError(
+        raise InputError(
             f"{path}: {key!r} is {dtype} {shown(tuple(shape))}, {bytes_:,} bytes, but its data_offsets are {offsets}"
         )
     return offsets[0], offsets[1], key

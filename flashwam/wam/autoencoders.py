@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.json_file import built_from, read_mapping
 from flashwam.system.paths import user_path
 from flashwam.system.tensor_file import fitting
@@ -33,13 +34,13 @@ def load_autoencoder(
     """
     folder = user_path(folder)
     if not (folder / "config.json").is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{folder / 'config.json'} is missing: expected vae/ of a released checkpoint. A fine-tune that ships "
             "only transformer/ needs the base checkpoint's"
         )
     name = read_mapping(folder / "config.json").get("_class_name")
     if name != kind.__name__:
-        raise ValueError(f"{folder} must hold an {kind.__name__}, got {name!r}")
+        raise InputError(f"{folder} must hold an {kind.__name__}, got {name!r}")
     # diffusers says neither that a file is a pointer nor from inside of what the weights were saved.
     path, files = folder / "config.json", weight_files(folder, PART_WEIGHTS["vae"])
     content = read_mapping(path)
@@ -54,5 +55,5 @@ def load_autoencoder(
     model, problems = built_from(path, lambda: kind.from_pretrained(folder, **options))
     wrong = {what: keys for what, keys in problems.items() if keys}
     if wrong:
-        raise ValueError(f"the weights of {folder} do not fit its config.json: {wrong}")
+        raise InputError(f"the weights of {folder} do not fit its config.json: {wrong}")
     return model.to(device)

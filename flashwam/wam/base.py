@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
+from flashwam.system.errors import InputError
 from flashwam.wam.layout import Layout
 from flashwam.wam.plain import build_plain, load_weights, save_plain
 from flashwam.wam.replay import ReplaySession
@@ -44,7 +45,7 @@ class _Stated(Generic[T]):
         return self if model is None else getattr(model.layout, self._name)
 
     def __set__(self, model: "WorldActionModel", value: T) -> None:
-        raise ValueError(_by_hand(type(model), [self._name]))
+        raise InputError(_by_hand(type(model), [self._name]))
 
 
 class WorldActionModel(nn.Module, ABC):
@@ -85,7 +86,7 @@ class WorldActionModel(nn.Module, ABC):
         super().__init__()
         stated = getattr(type(self), "layout", None) if layout is None else layout
         if not isinstance(stated, Layout):
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__} states no layout: write `layout = Layout(streams=..., shapes=..., "
                 "chunk_frames=...)` in the class, or give one to super().__init__(); Layout is in flashwam.wam.layout"
             )
@@ -95,7 +96,7 @@ class WorldActionModel(nn.Module, ABC):
         super().__init_subclass__(**options)
         named = [f.name for f in fields(Layout) if not isinstance(getattr(cls, f.name), _Stated)]
         if named:
-            raise ValueError(_by_hand(cls, named))
+            raise InputError(_by_hand(cls, named))
 
     @classmethod
     def create(cls, **settings: Any) -> Self:

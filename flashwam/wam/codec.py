@@ -20,6 +20,7 @@ from torch import Tensor
 from flashwam.data.actions import ActionNorm
 from flashwam.data.cameras import CameraLayout
 from flashwam.data.codec import CODEC_FILE, read_actions
+from flashwam.system.errors import InputError
 from flashwam.system.json_file import build, read_mapping, shown
 from flashwam.system.paths import user_path
 
@@ -146,10 +147,10 @@ class CodecNote:
         path = user_path(folder) / CODEC_FILE
         content = read_mapping(path, missing="it is written beside a trained model; else name a preset")
         if content.get("family") != family:
-            raise ValueError(f"{path} must say family {family!r}, got {shown(content.get('family'))}")
+            raise InputError(f"{path} must say family {family!r}, got {shown(content.get('family'))}")
         cameras = content.get("cameras")
         if not isinstance(cameras, dict):
-            raise ValueError(f"{path}: cameras must be a mapping; got {shown(cameras)}")
+            raise InputError(f"{path}: cameras must be a mapping; got {shown(cameras)}")
         return cls(
             family=family,
             checkpoint=_noted(path, content),
@@ -168,5 +169,5 @@ def base_checkpoint(folder: str | Path, *, family: str) -> Path:
 def _noted(path: Path, content: Mapping[str, Any]) -> Path:
     checkpoint = content.get("checkpoint")
     if not isinstance(checkpoint, str) or "\0" in checkpoint:
-        raise ValueError(f"{path}: checkpoint must be a folder, relative to its own; got {shown(checkpoint)}")
+        raise InputError(f"{path}: checkpoint must be a folder, relative to its own; got {shown(checkpoint)}")
     return (path.parent / checkpoint).resolve()

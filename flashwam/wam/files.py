@@ -12,6 +12,7 @@ from flashwam.core.streams import StreamSpec
 from flashwam.data.actions import ActionNorm
 from flashwam.data.codec import CODEC_FILE
 from flashwam.data.pictures import PictureDecoder
+from flashwam.system.errors import InputError
 from flashwam.system.imports import find_class, reading
 from flashwam.system.json_file import read_mapping
 from flashwam.wam.base import WorldActionModel
@@ -99,7 +100,7 @@ class FamilyFiles(ABC):
             FileNotFoundError: there is no such file.
             ValueError: its keys match nothing; or the family knows no such layout.
         """
-        raise ValueError(
+        raise InputError(
             f"{source}: this family loads every layout it knows as it is, so there is nothing to import; name one of "
             f"its presets where it is used: {', '.join(self.presets) or 'none'}"
         )
@@ -130,7 +131,7 @@ class FamilyFiles(ABC):
         Raises:
             ValueError: the family's autoencoder needs several pictures per latent frame.
         """
-        raise ValueError(
+        raise InputError(
             f"{folder}: the simulator shows one picture per latent frame, and the autoencoder of this model needs more"
         )
 
@@ -162,7 +163,7 @@ def files_for_preset(preset: str) -> FamilyFiles:
         if preset in files.presets:
             return files
     known = sorted(name for files in all_files() for name in files.presets)
-    raise ValueError(f"unknown preset {preset!r}; expected one of {known}")
+    raise InputError(f"unknown preset {preset!r}; expected one of {known}")
 
 
 def files_that_say_how(folder: Path) -> FamilyFiles | None:

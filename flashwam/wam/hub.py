@@ -4,6 +4,7 @@
 from pathlib import Path
 from typing import Any, Protocol
 
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.paths import user_path
 
 __all__ = ["HubApi", "push_folder"]
@@ -53,9 +54,9 @@ def push_folder(
     """
     folder = user_path(folder)
     if not (folder / "transformer" / "config.json").is_file():
-        raise FileNotFoundError(f"{folder / 'transformer' / 'config.json'} is missing: expected a saved model's folder")
+        raise MissingFileError(f"{folder / 'transformer' / 'config.json'} is missing: expected a saved model's folder")
     if len([part for part in repo_id.split("/") if part]) != 2 or repo_id.count("/") != 1:
-        raise ValueError(f"repo_id must read like 'owner/name', got {repo_id!r}")
+        raise InputError(f"repo_id must read like 'owner/name', got {repo_id!r}")
     if api is None:
         from huggingface_hub import HfApi
 

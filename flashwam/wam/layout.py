@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flashwam.system.errors import InputError
+
 __all__ = ["Layout"]
 
 
@@ -63,7 +65,7 @@ class Layout:
         _check_streams(self.streams)
         self._settle("shapes", _shapes(self.shapes, self.streams))
         if not _positive(self.chunk_frames):
-            raise ValueError(
+            raise InputError(
                 f"chunk_frames must be a positive integer, frames drawn at a time; got {self.chunk_frames!r}"
             )
         self._settle("stages", _stages(self.stages, self.streams))
@@ -76,7 +78,7 @@ class Layout:
         self._check_predicted()
         self._settle("text_shape", tuple(self.text_shape))
         if len(self.text_shape) != 2 or not all(x is None or _positive(x) for x in self.text_shape):
-            raise ValueError(f"text_shape must be (tokens, width), each an integer or None; got {self.text_shape}")
+            raise InputError(f"text_shape must be (tokens, width), each an integer or None; got {self.text_shape}")
 
     @property
     def observed_shapes(self) -> dict[str, tuple[int, int, int]]:
@@ -99,13 +101,13 @@ class Layout:
         """`execute_frames`, checked; of a chunk that begins with the observation that frame is not executed."""
         most = self.chunk_frames - int(self.conditions_on_first)
         if not most:
-            raise ValueError(
+            raise InputError(
                 "a chunk that begins with the observation (conditions_on_first) has nothing to execute in 1 frame: set "
                 "chunk_frames to 2 or more"
             )
         asked = most if self.execute_frames is None else self.execute_frames
         if not _positive(asked) or asked > most:
-            raise ValueError(
+            raise InputError(
                 f"execute_frames must be 1 to {most}, the frames of a chunk that are drawn and not observed already; "
                 f"got {asked!r}"
             )
@@ -115,18 +117,18 @@ class Layout:
         _refuse_unknown("probes", self.probes, self.streams)
         missing = sorted(self.whole_stages(self.probes) - set(self.probes))
         if missing:
-            raise ValueError(f"probes are whole stages of {self.stages}: {list(self.probes)} leaves out {missing}")
+            raise InputError(f"probes are whole stages of {self.stages}: {list(self.probes)} leaves out {missing}")
         if set(self.probes) == set(self.streams):
-            raise ValueError(f"probes are never drawn, and with all of {self.streams} among them nothing would be")
+            raise InputError(f"probes are never drawn, and with all of {self.streams} among them nothing would be")
 
     def _check_senses(self) -> None:
         wrong = {name: size for name, size in self.senses.items() if name in self.streams or not _positive(size)}
         if wrong:
-            raise ValueError(
+            raise InputError(
                 f"senses must be names beside the streams {self.streams}, each with a positive count; got {wrong}"
             )
         if self.senses and not self.conditions_on_first:
-            raise ValueError(
+            raise InputError(
                 f"senses {list(self.senses)} come with the observation that a chunk begins with: set "
                 "conditions_on_first too"
             )
@@ -137,9 +139,9 @@ class Layout:
             channels, height, width = self.shapes[name]
             whole = (channels, self.chunk_frames, height, width)
             if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-                raise ValueError(f"predicted[{name!r}] must be a bool tensor; got {getattr(mask, 'dtype', mask)!r}")
+                raise InputError(f"predicted[{name!r}] must be a bool tensor; got {getattr(mask, 'dtype', mask)!r}")
             if mask.ndim != 4 or any(size not in (1, full) for size, full in zip(mask.shape, whole, strict=True)):
-                raise ValueError(
+                raise InputError(
                     f"predicted[{name!r}] must be broadcastable to {whole}, channels, frames, height and width of a "
                     f"chunk; got {tuple(mask.shape)}"
                 )
@@ -152,23 +154,23 @@ def _positive(value: object) -> bool:
 def _names(given: object, what: str) -> tuple[str, ...]:
     """A sequence of strings as a tuple; a string is none."""
     if isinstance(given, str) or not isinstance(given, Collection) or not all(isinstance(x, str) for x in given):
-        raise ValueError(f'{what} must be a tuple of names, such as ("video", "action"); got {given!r}')
+        raise InputError(f'{what} must be a tuple of names, such as ("video", "action"); got {given!r}')
     return tuple(given)
 
 
 def _refuse_unknown(what: str, names: Collection[str], streams: tuple[str, ...]) -> None:
     unknown = [name for name in names if name not in streams]
     if unknown:
-        raise ValueError(f"{what} names {unknown}; the streams are {list(streams)}")
+        raise InputError(f"{what} names {unknown}; the streams are {list(streams)}")
 
 
 def _check_streams(streams: tuple[str, ...]) -> None:
     if not streams or not all(streams) or len(set(streams)) < len(streams):
-        raise ValueError(
+        raise InputError(
             f'streams must name at least one stream, each once, such as ("video", "action"); got {streams}'
         )
     if len({name[0] for name in streams}) < len(streams):
-        raise ValueError(
+        raise InputError(
             f"streams must begin with different letters, by which steps are written (1v/2a); got {streams}"
         )
 
@@ -176,7 +178,7 @@ def _check_streams(streams: tuple[str, ...]) -> None:
 def _shapes(given: Mapping[str, Any], streams: tuple[str, ...]) -> Mapping[str, tuple[int, int, int]]:
     missing = [name for name in streams if name not in given]
     if missing:
-        raise ValueError(f"shapes must give (channels, height, width) of every stream of {streams}; missing {missing}")
+        raise InputError(f"shapes must give (channels, height, width) of every stream of {streams}; missing {missing}")
     _refuse_unknown("shapes", given, streams)
     for name, shape in given.items():
         if (
@@ -185,7 +187,7 @@ def _shapes(given: Mapping[str, Any], streams: tuple[str, ...]) -> Mapping[str, 
             or len(shape) != 3
             or not all(map(_positive, shape))
         ):
-            raise ValueError(
+            raise InputError(
                 f"shapes[{name!r}] must be three positive integers, (channels, height, width) or (channels, actions "
                 f"per frame, 1); got {shape!r}"
             )
@@ -200,7 +202,7 @@ def _stages(given: Any, streams: tuple[str, ...]) -> tuple[tuple[str, ...], ...]
     missing, twice = ([n for n in streams if flat.count(n) == 0], [n for n in streams if flat.count(n) > 1])
     if missing or twice:
         wrong = f"{missing} in none" if missing else f"{twice} in more than one"
-        raise ValueError(f"stages must hold every stream of {streams} once; got {stages}, with {wrong}")
+        raise InputError(f"stages must hold every stream of {streams} once; got {stages}, with {wrong}")
     if flat != list(streams):
-        raise ValueError(f"stages must group the streams in their order {streams}; got {stages}")
+        raise InputError(f"stages must group the streams in their order {streams}; got {stages}")
     return stages

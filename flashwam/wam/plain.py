@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from flashwam.system.errors import InputError
 from flashwam.system.imports import class_name
 from flashwam.system.json_file import built_from, read_mapping, shown
 from flashwam.system.paths import user_path
@@ -40,14 +41,14 @@ def save_plain(model: nn.Module, settings: Mapping[str, Any], folder: str | Path
     """
     kind = type(model)
     if kind.__module__ == "__main__" or "<" in kind.__qualname__:
-        raise ValueError(
+        raise InputError(
             f"{kind.__qualname__} is defined in {kind.__module__!r} and could not be loaded again: put it into a "
             "module that can be imported"
         )
     try:
         text = json.dumps({"family": class_name(kind, FAMILIES), "settings": dict(settings)}, indent=2)
     except TypeError as error:
-        raise ValueError(f"settings of {kind.__qualname__} must be plain values: {error}") from error
+        raise InputError(f"settings of {kind.__qualname__} must be plain values: {error}") from error
     folder = user_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     kept = {key: x for key, x in model.state_dict().items() if skip is None or not key.startswith(skip)}
@@ -64,7 +65,7 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
     path = user_path(folder) / FILE_NAME
     settings = read_mapping(path, missing="expected a model folder that flashwam saved").get("settings")
     if not isinstance(settings, dict):
-        raise ValueError(f"{path} must hold the settings of a model, a mapping; got {shown(settings)}")
+        raise InputError(f"{path} must hold the settings of a model, a mapping; got {shown(settings)}")
     return settings
 
 

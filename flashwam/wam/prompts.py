@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from flashwam.data.text import say_cut
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import cache_folder, user_path
 from flashwam.wam.t5 import WEIGHTS, tokenizer_file
@@ -92,7 +93,7 @@ class PromptCache(ABC):
             file = tokenizer_file(self._checkpoint / "tokenizer", self.tokenizers)
             own = fingerprint(self._checkpoint, tokenizer=file, dtype=dtype, length=length)
         if folder is not None and noted is not None and own is not None and noted != own:
-            raise ValueError(
+            raise InputError(
                 f"{given} holds prompts of another text encoder, tokenizer, dtype or length than {checkpoint}; "
                 "give another folder"
             )
@@ -139,9 +140,9 @@ class PromptCache(ABC):
                 return self._load(path, prompt)
             except (SafetensorError, KeyError, OSError, ValueError) as error:
                 if not self._own or self._checkpoint is None:
-                    raise ValueError(f"{path} is damaged ({error}); remove it and embed the prompt again") from error
+                    raise InputError(f"{path} is damaged ({error}); remove it and embed the prompt again") from error
         if self._checkpoint is None:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"prompt {self.clean(prompt)!r} is not among those in {self._read[0]}, and there is no text encoder "
                 "here: embed it where text_encoder/ and tokenizer/ are"
             )
@@ -166,7 +167,7 @@ class PromptCache(ABC):
 
     def _name(self, prompt: str) -> str:
         if self._fingerprint is None:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"no text encoder was given and {self._read[0]} holds no prompts: give a checkpoint with text_encoder/ "
                 "and tokenizer/, or the folder of prompts that were embedded with one"
             )
@@ -185,11 +186,11 @@ class PromptCache(ABC):
         # Without the encoder nothing says how many rows it gave.
         rows = embedding.shape[:1] if self._checkpoint is None else (self._length,)
         if embedding.ndim != 2 or embedding.shape[:1] != rows or not embedding.is_floating_point():
-            raise ValueError(
+            raise InputError(
                 f"it holds {embedding.dtype} {list(embedding.shape)}, expected {list(rows)} rows of floats"
             )
         if not bool(torch.isfinite(embedding).all()):
-            raise ValueError("it holds numbers that are not finite")
+            raise InputError("it holds numbers that are not finite")
         if tokens.isdecimal() and len(tokens) < 10:
             say_cut(self.clean(prompt), has=int(tokens), used=self._length)
         return embedding
@@ -239,7 +240,7 @@ def _noted(folder: Path) -> str | None:
     try:
         return str(json.loads(path.read_bytes())["fingerprint"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} does not say which text encoder the prompts beside it are of: {error!r}") from error
+        raise InputError(f"{path} does not say which text encoder the prompts beside it are of: {error!r}") from error
 
 
 def _is_file(path: Path) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from flashwam.system.errors import InputError
 from flashwam.wam.guidance import guided_velocity
 from flashwam.wam.layout import Layout
 from flashwam.wam.session import RolloutSession
@@ -55,10 +56,10 @@ class ReplaySession(RolloutSession):
         guidance = dict(guidance or {})
         unknown = sorted(set(guidance) - set(wam.layout.streams))
         if unknown:
-            raise ValueError(f"guidance names unknown streams {unknown}; streams are {list(wam.layout.streams)}")
+            raise InputError(f"guidance names unknown streams {unknown}; streams are {list(wam.layout.streams)}")
         guided = any(scale != 1 for scale in guidance.values())
         if guided and null_text is None:
-            raise ValueError(f"guidance {guidance} needs null_text, the embedding of the empty prompt, [L, D]")
+            raise InputError(f"guidance {guidance} needs null_text, the embedding of the empty prompt, [L, D]")
         if guided and null_text.shape != text.shape[1:]:
             raise ValueError(f"null_text must be {tuple(text.shape[1:])} as text is, got {tuple(null_text.shape)}")
         self._wam, self._layout = wam, wam.layout

@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
+from flashwam.system.errors import InputError
+
 __all__ = ["Kept", "RolloutSession"]
 
 
@@ -54,7 +56,7 @@ class RolloutSession(ABC):
         Raises:
             ValueError: The family gives no features.
         """
-        raise ValueError(
+        raise InputError(
             f"{type(self).__name__} gives no features: a family that derives from `LooksInside` writes `features` of "
             "its session too"
         )
@@ -69,7 +71,7 @@ class RolloutSession(ABC):
         Raises:
             ValueError: The model has no probes.
         """
-        raise ValueError(f"{type(self).__name__} draws every stream: the model has no probes to look at")
+        raise InputError(f"{type(self).__name__} draws every stream: the model has no probes to look at")
 
     @abstractmethod
     def append(self, stream: str, clean: Tensor, *, predicted: bool) -> None:

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from flashwam.data.text import say_cut
+from flashwam.system.errors import FailedError, InputError, MissingFileError, MissingPackageError
 from flashwam.system.json_file import built_from, read_mapping, whole_number
 from flashwam.system.lfs import refuse_pointer
 from flashwam.system.tensor_file import fitting
@@ -41,7 +42,7 @@ _KINDS = {"t5": ("T5Config", "T5EncoderModel"), "umt5": ("UMT5Config", "UMT5Enco
 def check_dtype(dtype: torch.dtype) -> None:
     """Refuses a dtype in which these encoders overflow."""
     if dtype not in (torch.bfloat16, torch.float32):
-        raise ValueError(f"dtype must be bfloat16 or float32: encoders of the T5 kind overflow in {dtype}")
+        raise InputError(f"dtype must be bfloat16 or float32: encoders of the T5 kind overflow in {dtype}")
 
 
 def read_text_config(folder: Path, *, kind: str) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def read_text_config(folder: Path, *, kind: str) -> dict[str, Any]:
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: expected text_encoder/ of a released checkpoint")
+        raise MissingFileError(f"{path} is missing: expected text_encoder/ of a released checkpoint")
     values = read_mapping(path)
     whole_number(values.get("d_model"), f"{path}: d_model", least=1, most=_WIDEST)
     # Distances up to a quarter of the buckets have one each; those of further ones grow as a logarithm.
@@ -66,7 +67,7 @@ def read_text_config(folder: Path, *, kind: str) -> dict[str, Any]:
     whole_number(farthest, f"{path}: relative_attention_max_distance", least=buckets // 4 + 1)
     gated = values.get("feed_forward_proj", "gated-gelu" if kind == "umt5" else "relu") == "gated-gelu"
     if values.get("model_type") != kind or not gated:
-        raise ValueError(
+        raise InputError(
             f"{path} must describe a {kind.upper()} with gated-gelu, got model_type {values.get('model_type')!r}"
         )
     return values
@@ -92,7 +93,7 @@ def load_encoder(folder: Path, *, kind: str, dtype: torch.dtype, device: torch.d
     given = read_text_config(folder, kind=kind)
     config = built_from(folder / "config.json", lambda: config_class.from_dict(given))
     if (config.dense_act_fn, config.is_gated_act) != ("gelu_new", True):
-        raise RuntimeError(
+        raise FailedError(
             f"this transformers reads gated-gelu as {config.dense_act_fn}, not as the tanh-approximated GELU "
             f"{kind.upper()} was trained with; install another version"
         )
@@ -114,7 +115,7 @@ def load_encoder(folder: Path, *, kind: str, dtype: torch.dtype, device: torch.d
                     weights[key] = file.get_tensor(key).to(dtype, copy=True)
     given = [name for name in _NAMES if name in weights]
     if len(given) == 2 and not torch.equal(*(weights[name] for name in _NAMES)):
-        raise ValueError(f"{folder}: {_NAMES[0]} and {_NAMES[1]} differ, but {kind.upper()} has one input embedding")
+        raise InputError(f"{folder}: {_NAMES[0]} and {_NAMES[1]} differ, but {kind.upper()} has one input embedding")
     for name in _NAMES if given else ():
         found[name] = expected[name]
         weights[name] = weights[given[0]]
@@ -122,7 +123,7 @@ def load_encoder(folder: Path, *, kind: str, dtype: torch.dtype, device: torch.d
     model.load_state_dict(weights, strict=True, assign=True)
     model.set_input_embeddings(model.shared)
     if model.encoder.embed_tokens.weight is not model.shared.weight:
-        raise RuntimeError(f"this transformers does not tie {kind.upper()}'s input embedding; install another version")
+        raise FailedError(f"this transformers does not tie {kind.upper()}'s input embedding; install another version")
     return model.eval().requires_grad_(False)
 
 
@@ -136,7 +137,7 @@ def tokenizer_file(folder: Path, names: tuple[str, ...] = _TOKENIZERS) -> Path:
         if (folder / name).is_file():
             refuse_pointer(folder / name)
             return folder / name
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"{folder / names[0]} is missing{'' if len(names) == 1 else f', and so is {names[1]}'}: expected the tokenizer "
         "of a released checkpoint" + (", in its fast form" if len(names) == 1 else "")
     )
@@ -170,12 +171,12 @@ def load_tokenizer(path: Path, config: Any) -> Any:
     tokenizer.no_truncation()
     end = config.eos_token_id
     if tokenizer.encode("").ids != [end]:
-        raise ValueError(
+        raise InputError(
             f"{path} turns the empty prompt into {tokenizer.encode('').ids}, expected the end mark [{end}] alone"
         )
     whole_number(config.pad_token_id, f"pad_token_id of the encoder that {path} is of", most=config.vocab_size - 1)
     if tokenizer.get_vocab_size() > config.vocab_size:
-        raise ValueError(
+        raise InputError(
             f"{path} knows {tokenizer.get_vocab_size()} tokens, the text encoder {config.vocab_size}: take both from "
             "one checkpoint"
         )
@@ -184,7 +185,7 @@ def load_tokenizer(path: Path, config: Any) -> Any:
 
 def _from_sentencepiece(path: Path) -> Any:
     if find_spec("sentencepiece") is None:
-        raise ImportError(f"{path} is read with sentencepiece: pip install 'flashwam[cogvideox]'")
+        raise MissingPackageError(f"{path} is read with sentencepiece: pip install 'flashwam[cogvideox]'")
     from transformers import T5TokenizerFast
 
     return T5TokenizerFast.from_pretrained(path.parent, local_files_only=True).backend_tokenizer

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from flashwam.system.errors import InputError
+
 __all__ = ["FeatureTap"]
 
 
@@ -30,7 +32,7 @@ class FeatureTap:
     def __init__(self, blocks: Sequence[int], count: int) -> None:
         blocks = tuple(blocks)
         if not blocks or list(blocks) != sorted(set(blocks)) or blocks[0] < 0 or blocks[-1] >= count:
-            raise ValueError(f"blocks must be some of 0..{count - 1}, ascending; got {list(blocks)}")
+            raise InputError(f"blocks must be some of 0..{count - 1}, ascending; got {list(blocks)}")
         self.depth = blocks[-1] + 1
         self._blocks = blocks
         self._taken: list[Tensor] = []

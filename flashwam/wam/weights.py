@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.json_file import read_json, read_mapping
 from flashwam.system.lfs import refuse_pointer
 from flashwam.system.tensor_file import read_header
@@ -47,15 +48,15 @@ def weight_files(folder: Path, name: str) -> list[Path]:
         content = read_json(index)
         held = content.get("weight_map") if isinstance(content, dict) else None
         if not isinstance(held, dict) or not all(isinstance(one, str) for one in held.values()):
-            raise ValueError(f"{index} is no index of safetensors files: weight_map must name one for every key")
+            raise InputError(f"{index} is no index of safetensors files: weight_map must name one for every key")
         names = sorted(set(held.values()))
         outside = [one for one in names if Path(one).name != one]
         if outside:
-            raise ValueError(f"{index} names files outside its folder: {outside}")
+            raise InputError(f"{index} names files outside its folder: {outside}")
         files = [folder / one for one in names]
     absent = [str(path) for path in files if not path.is_file()]
     if absent:
-        raise FileNotFoundError(f"weights are missing: {', '.join(absent)}")
+        raise MissingFileError(f"weights are missing: {', '.join(absent)}")
     for file in files:
         refuse_pointer(file)
     return files
@@ -176,7 +177,7 @@ def refuse_misfits(problems: Sequence[str], *, what: Path) -> None:
             if problems[0].startswith("every key")
             else "\nTake the config.json and the weights from the same checkpoint."
         )
-        raise ValueError(f"{what} does not fit its config.json ({len(problems)} keys):\n  {listed}{remedy}")
+        raise InputError(f"{what} does not fit its config.json ({len(problems)} keys):\n  {listed}{remedy}")
 
 
 def key_problems(

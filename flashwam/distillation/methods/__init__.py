@@ -15,6 +15,7 @@ from flashwam.distillation.methods.consistency import ConsistencyDistillation
 from flashwam.distillation.methods.flow_matching import FlowMatching
 from flashwam.distillation.methods.on_policy import OnPolicy
 from flashwam.recipe.sections import LoopConfig
+from flashwam.system.errors import InputError
 from flashwam.system.imports import find_class
 from flashwam.wam.base import WorldActionModel
 
@@ -76,10 +77,10 @@ def make_method(
     known = set(inspect.signature(kind).parameters) - {"streams", "student", "teacher", "keep_target"}
     unknown = sorted(set(options) - known)
     if unknown:
-        raise ValueError(f"method {loop.method!r} has no options {unknown}; expected any of {sorted(known)}")
+        raise InputError(f"method {loop.method!r} has no options {unknown}; expected any of {sorted(known)}")
     if loop.lora is not None:
         if teacher is not None and teacher is not student:
-            raise ValueError("with lora, teacher and student share one model: give the teacher's as both")
+            raise InputError("with lora, teacher and student share one model: give the teacher's as both")
         adapters = Adapters(student, loop.lora, seed=seed)
         if loop.init is not None:
             adapters.load(loop.init)

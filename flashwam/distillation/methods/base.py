@@ -19,12 +19,13 @@ from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.roles import Roles
 from flashwam.distillation.setup import Setup, Source
+from flashwam.system.errors import DivergedError, InputError
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Method", "MethodOutput", "NonFiniteError", "StreamTerm", "reduce_elements", "start_states"]
 
 
-class NonFiniteError(FloatingPointError):
+class NonFiniteError(DivergedError):
     """A loss or gradient is infinite or not a number; the message names stream, sigma and sample.
 
     Attributes:
@@ -116,16 +117,16 @@ class Method(ABC):
         keep_target: bool = False,
     ) -> None:
         if tuple(streams) != tuple(student.streams):
-            raise ValueError(
+            raise InputError(
                 f"the recipe's streams must be the model's, in its order {tuple(student.streams)}; got {tuple(streams)}"
             )
         if student.probes and not self.trains_probes:
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__} asks for the velocity of every stream, and this model never draws "
                 f"{list(student.probes)}: use consistency, or train the world-action model it was made from"
             )
         if self.needs_teacher and teacher is None:
-            raise ValueError(f"{type(self).__name__} needs a teacher; give the folder of a trained one")
+            raise InputError(f"{type(self).__name__} needs a teacher; give the folder of a trained one")
         self.streams = dict(streams)
         self.roles = Roles(
             student,
@@ -299,4 +300,4 @@ def unknown_streams(option: str, given: Mapping[str, Any], streams: Mapping[str,
     """Refuses an option that names a stream the model does not have."""
     wrong = sorted(set(given) - set(streams))
     if wrong:
-        raise ValueError(f"{option} names {wrong}; the streams are {list(streams)}")
+        raise InputError(f"{option} names {wrong}; the streams are {list(streams)}")

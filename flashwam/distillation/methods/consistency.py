@@ -24,6 +24,7 @@ from flashwam.distillation.methods.base import (
     start_states,
     training_levels,
 )
+from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.guidance import guided_velocity
 from flashwam.wam.session import Kept
@@ -84,10 +85,10 @@ class ConsistencyDistillation(Method):
     ) -> None:
         super().__init__(streams, student, teacher=teacher, keep_target=keep_target)
         if all(spec.weight == 0 and spec.regulariser == 0 for spec in streams.values()):
-            raise ValueError("every stream has weight 0 and regulariser 0: there is nothing to train")
+            raise InputError("every stream has weight 0 and regulariser 0: there is nothing to train")
         asked = [n for n in student.probes if streams[n].weight > 0 or streams[n].regulariser > 0]
         if asked:
-            raise ValueError(f"{asked} are looked at and never drawn: set their weight and regulariser to 0")
+            raise InputError(f"{asked} are looked at and never drawn: set their weight and regulariser to 0")
         self.shared_levels, self.synchronous = shared_levels, synchronous
 
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:

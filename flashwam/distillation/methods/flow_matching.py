@@ -23,6 +23,7 @@ from flashwam.distillation.methods.base import (
     training_levels,
     unknown_streams,
 )
+from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["FlowMatching"]
@@ -84,12 +85,12 @@ class FlowMatching(Method):
             for name, value in chances.items():
                 if not 0 <= value <= 1:
                     at = f"{option}.{name}" if name else option
-                    raise ValueError(f"{at} is a probability and must lie in [0, 1]; got {value}")
+                    raise InputError(f"{at} is a probability and must lie in [0, 1]; got {value}")
         for name, value in weighting.items():
             if value not in ("schedule", "flat"):
-                raise ValueError(f'weighting.{name} must be "schedule" or "flat"; got {value!r}')
+                raise InputError(f'weighting.{name} must be "schedule" or "flat"; got {value!r}')
         if all(spec.weight == 0 for spec in streams.values()):
-            raise ValueError("every stream has weight 0: there is nothing to train")
+            raise InputError("every stream has weight 0: there is nothing to train")
         self.shared_levels, self.synchronous = shared_levels, synchronous
         self.noisy_history = dict(noisy_history)
         self.history_dropout = dict(history_dropout)

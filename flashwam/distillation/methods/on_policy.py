@@ -25,6 +25,7 @@ from flashwam.distillation.methods.base import (
     start_states,
 )
 from flashwam.sampling import draw, samplers_for
+from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.session import RolloutSession
 
@@ -103,11 +104,11 @@ class OnPolicy(Method):
         self.needs_reference = bool(self.held)
         super().__init__(streams, student, teacher=teacher, keep_target=keep_target)
         if not self.carried:
-            raise ValueError("every stream has weight 0: there is nothing to train")
+            raise InputError("every stream has weight 0: there is nothing to train")
         if teacher_steps < 1:
-            raise ValueError(f"teacher_steps must be at least 1; got {teacher_steps}")
+            raise InputError(f"teacher_steps must be at least 1; got {teacher_steps}")
         if not 0 <= start_share <= 1 or hold_weight < 0:
-            raise ValueError(f"start_share must lie in [0, 1], hold_weight >= 0; got {start_share}, {hold_weight}")
+            raise InputError(f"start_share must lie in [0, 1], hold_weight >= 0; got {start_share}, {hold_weight}")
         self.teacher_steps = teacher_steps
         self.hold_weight, self.start_share = hold_weight, start_share
         self._samplers = samplers_for(self.streams, steps={n: s.steps for n, s in streams.items()}, teacher=False)
@@ -156,7 +157,7 @@ class OnPolicy(Method):
         length = self.roles.model.chunk_frames
         chunks = batch.frames // length
         if chunks < 1:
-            raise ValueError(f"a sample must hold a whole chunk of {length} latent frames; got {batch.frames}")
+            raise InputError(f"a sample must hold a whole chunk of {length} latent frames; got {batch.frames}")
         chunk = draws.shared_integer("chunk", 0, chunks)
         return _frames(batch, slice((chunk + 1) * length)), chunk * length
 
@@ -202,7 +203,7 @@ class OnPolicy(Method):
         expected = torch.zeros_like(given)
         expected[:, :count] = True
         if not torch.equal(given, expected):
-            raise ValueError("on_policy needs the given frames to lead the chunk and be the same in every sample")
+            raise InputError("on_policy needs the given frames to lead the chunk and be the same in every sample")
         return count
 
     @torch.no_grad()

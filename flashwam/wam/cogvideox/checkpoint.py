@@ -11,6 +11,7 @@ import torch
 from diffusers import CogVideoXTransformer3DModel
 from diffusers.models.modeling_utils import ModelMixin
 
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.json_file import built_from
 from flashwam.system.paths import user_path
 from flashwam.system.tensor_file import fitting
@@ -79,7 +80,7 @@ def find_transformer(path: str | Path) -> TransformerSource:
     """
     path = user_path(path)
     if not path.is_dir():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{path}: no such folder. A checkpoint of a hub is downloaded first: "
             "hf download OWNER/NAME --local-dir FOLDER"
         )
@@ -93,11 +94,11 @@ def find_transformer(path: str | Path) -> TransformerSource:
     expected = CogVideoXTransformer3DModel.__name__
     if content.get("_class_name") != expected:
         got = f"describes a {content.get('_class_name')}" if content else "is missing"
-        raise FileNotFoundError(f"{path} holds no {expected}: {file} {got}")
+        raise MissingFileError(f"{path} holds no {expected}: {file} {got}")
     try:
         check_version(content)
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
+        raise InputError(f"{file}: {error}") from error
     return TransformerSource(layout=layout, root=path, folder=folder, origin=content)
 
 
@@ -123,7 +124,7 @@ def training_noise(source: TransformerSource) -> dict[str, float]:
     expected = {"beta_schedule": "scaled_linear", "prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
     wrong = {key: content.get(key) for key, value in expected.items() if content.get(key) != value}
     if wrong:
-        raise ValueError(f"{path} must say {expected}, got {wrong}: it is not how CogVideoX was trained")
+        raise InputError(f"{path} must say {expected}, got {wrong}: it is not how CogVideoX was trained")
     names = {"snr_shift": "snr_shift_scale", "beta_start": "beta_start", "beta_end": "beta_end"}
     return {own: float(content[name]) for own, name in names.items() if name in content}
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from flashwam.system.errors import InputError
 from flashwam.wam.cogvideox.config import CogVideoXConfig
 from flashwam.wam.layout import Layout
 
@@ -72,18 +73,18 @@ def check_chunk(
         ValueError: The sentence names the stream, what was expected and what came.
     """
     if set(noisy) != set(layout.streams):
-        raise ValueError(f"this family draws {layout.streams} together; noisy has {tuple(noisy)}")
+        raise InputError(f"this family draws {layout.streams} together; noisy has {tuple(noisy)}")
     frames = context.get("chunk_frames") or layout.chunk_frames
     if frames != layout.chunk_frames:
-        raise ValueError(f"this network's chunks have {layout.chunk_frames} frames; asked for {frames}")
+        raise InputError(f"this network's chunks have {layout.chunk_frames} frames; asked for {frames}")
     for name, x in noisy.items():
         channels, *size = layout.shapes[name]
         if x.ndim != 5 or tuple(x.shape[1:]) != (channels, frames, *size):
             expected = f"[B, {channels}, {frames}, {size[0]}, {size[1]}]"
-            raise ValueError(f"noisy {name} must be {expected}, one chunk; got {tuple(x.shape)}")
+            raise InputError(f"noisy {name} must be {expected}, one chunk; got {tuple(x.shape)}")
         level = sigma[name]
         if level.shape != (x.shape[0], frames):
-            raise ValueError(f"sigma of {name} must be {(x.shape[0], frames)}, got {tuple(level.shape)}")
+            raise InputError(f"sigma of {name} must be {(x.shape[0], frames)}, got {tuple(level.shape)}")
     video = clean["video"]
     if video.shape[2] < frames or (video.shape[0], video.shape[1]) != tuple(noisy["video"].shape[:2]):
-        raise ValueError(f"clean video must have at least {frames} frames, got {tuple(video.shape)}")
+        raise InputError(f"clean video must have at least {frames} frames, got {tuple(video.shape)}")

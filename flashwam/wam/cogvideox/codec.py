@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from flashwam.data.encoders import to_pixels
+from flashwam.system.errors import InputError
 from flashwam.wam.codec import CodecNote, CodecSession, RobotCodec
 from flashwam.wam.cogvideox.text import T5Prompts
 from flashwam.wam.cogvideox.vae import CogVideoXVae
@@ -41,7 +42,7 @@ class CogVideoXCodec(RobotCodec):
 
     def __post_init__(self) -> None:
         if self.cameras.factor != self.vae.factor:
-            raise ValueError(
+            raise InputError(
                 f"the cameras' layout has {self.cameras.factor} pixels a latent, the autoencoder {self.vae.factor}"
             )
 
@@ -52,7 +53,7 @@ class CogVideoXCodec(RobotCodec):
     def video(self, frames: np.ndarray) -> Tensor:
         """Pictures of one camera, uint8 [B, F, rows, columns, 3] of any size -> latents [B, C, F, H, W]."""
         if len(self.cameras.cameras) != 1:
-            raise ValueError(f"episodes in lock-step have one camera; this codec has {self.cameras.cameras}")
+            raise InputError(f"episodes in lock-step have one camera; this codec has {self.cameras.cameras}")
         pixels = to_pixels(frames.reshape(-1, *frames.shape[2:]), self.cameras.image_size, resize=self.cameras.resize)
         latents = self.vae.encode_alone(pixels[None])[0].cpu()
         return latents.unflatten(1, frames.shape[:2]).transpose(0, 1).contiguous()

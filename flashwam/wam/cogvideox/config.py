@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flashwam.core.checks import check_number
+from flashwam.system.errors import InputError
 from flashwam.system.json_file import build, read_mapping, shown
 from flashwam.system.paths import user_path
 
@@ -66,7 +67,7 @@ class CogVideoXConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "latent_size", tuple(self.latent_size))
         if len(self.latent_size) != 2 or min(self.latent_size) < 1:
-            raise ValueError(f"latent_size must be two positive numbers (rows, columns), got {self.latent_size}")
+            raise InputError(f"latent_size must be two positive numbers (rows, columns), got {self.latent_size}")
         self._check("chunk_frames", self.chunk_frames >= 2, "at least 2: the observed frame and a new one")
         self._check("actions_per_frame", self.actions_per_frame >= 1, "at least 1")
         self._check("action_dim", self.action_dim >= 1, "at least 1")
@@ -91,7 +92,7 @@ class CogVideoXConfig:
 
     def _check(self, name: str, valid: bool, expected: str) -> None:
         if not valid:
-            raise ValueError(f"{name} must be {expected}; got {getattr(self, name)!r}")
+            raise InputError(f"{name} must be {expected}; got {getattr(self, name)!r}")
 
     @property
     def action_slots(self) -> int:
@@ -119,5 +120,5 @@ class CogVideoXConfig:
         content = read_mapping(path, missing=missing)
         family = content.pop("family", None)
         if family != FAMILY:
-            raise ValueError(f"{path} must say family {FAMILY!r}, got {shown(family)}: load it with its own family")
+            raise InputError(f"{path} must say family {FAMILY!r}, got {shown(family)}: load it with its own family")
         return build(path, cls, content)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from flashwam.data.actions import ActionNorm
 from flashwam.data.latents import ACTION_NORM
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.lfs import refuse_pointer
 from flashwam.system.paths import user_path
 from flashwam.system.tensor_file import load_tensors
@@ -113,7 +114,7 @@ def convert_videovla(
         **config,
     )
     if actions is not None and actions.channels != config.action_dim:
-        raise ValueError(f"{source} has {config.action_dim} action channels; got quantiles of {actions.channels}")
+        raise InputError(f"{source} has {config.action_dim} action channels; got quantiles of {actions.channels}")
     with torch.device("meta"):
         transformer = CogVideoXTransformer3DModel(**options)
         action = ActionModule(
@@ -137,7 +138,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     """The network's tensors by their keys without the prefix."""
     if not path.is_file():
         told = "is a folder" if path.is_dir() else "no such file"
-        raise FileNotFoundError(f"{path}: {told}; expected VideoVLA's checkpoint, a .pt or .safetensors file")
+        raise MissingFileError(f"{path}: {told}; expected VideoVLA's checkpoint, a .pt or .safetensors file")
     refuse_pointer(path)
     if path.suffix == ".safetensors":
         content: Any = load_tensors(path)
@@ -146,12 +147,12 @@ def _read(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except (RuntimeError, ValueError, EOFError, KeyError, UnpicklingError) as error:
             reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-            raise ValueError(f"{path} is no checkpoint that torch reads without running code: {reason}") from error
+            raise InputError(f"{path} is no checkpoint that torch reads without running code: {reason}") from error
     for wrapper in ("module", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path} must hold a mapping from keys to tensors")
+        raise InputError(f"{path} must hold a mapping from keys to tensors")
     return {key.removeprefix(_PREFIX): value for key, value in content.items() if not key.startswith(_OTHER_PARTS)}
 
 
@@ -190,7 +191,7 @@ def _check_shapes(module: torch.nn.Module, renamed: Mapping[str, Tensor], source
 def _misfit(source: str | Path, problems: list[str]) -> ValueError:
     listed = "\n  ".join(problems[:_LISTED])
     rest = f"\n  and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
-    return ValueError(f"{source} is no VideoVLA network ({len(problems)} keys):\n  {listed}{rest}")
+    return InputError(f"{source} is no VideoVLA network ({len(problems)} keys):\n  {listed}{rest}")
 
 
 def _sizes(
@@ -204,7 +205,7 @@ def _sizes(
     seen = weights.get("mixins.pos_embed.freqs_cos")
     if table <= tokens or (seen is not None and len(seen) != tokens):
         known = f" and {len(seen)} rotated ones" if seen is not None else ""
-        raise ValueError(
+        raise InputError(
             f"the table of positions has {table} entries for text and video{known}, but chunk_frames {chunk_frames} "
             f"and latent_size {tuple(latent_size)} make {tokens} video tokens: give those it was trained at"
         )

@@ -13,6 +13,7 @@ from flashwam.core.streams import StreamSpec
 from flashwam.data.actions import ActionNorm, read_norm
 from flashwam.data.cameras import CameraLayout
 from flashwam.data.latents import ACTION_NORM
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.codec import CodecNote, base_checkpoint
 from flashwam.wam.cogvideox.action import ActionModule
@@ -97,14 +98,14 @@ class CogVideoXFiles(FamilyFiles):
         counts = (chunk_frames, actions_per_frame, robot, *(() if execute_frames is None else (execute_frames,)))
         whole = [*counts, *latent_size] if isinstance(latent_size, Sequence) and len(latent_size) == 2 else [None]
         if not all(isinstance(value, int) for value in whole):
-            raise ValueError(
+            raise InputError(
                 "latent_size must be two whole numbers and chunk_frames, actions_per_frame, execute_frames and robot "
                 f"one; got {latent_size!r}, {chunk_frames!r}, {actions_per_frame!r}, {execute_frames!r} and {robot!r}"
             )
         if dtype is not None and dtype not in _DTYPES:
-            raise ValueError(f"dtype must be one of {sorted(_DTYPES)}, got {dtype!r}")
+            raise InputError(f"dtype must be one of {sorted(_DTYPES)}, got {dtype!r}")
         if (q01 is None) != (q99 is None):
-            raise ValueError("q01 and q99 belong together: give both, or neither")
+            raise InputError("q01 and q99 belong together: give both, or neither")
         actions = None
         if q01 is not None and q99 is not None:
             used = tuple(range(len(q01)))
@@ -179,7 +180,7 @@ def _preset_note(folder: Path, name: str) -> CodecNote:
     """
     path = folder / ACTION_NORM
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{path} is missing: the release does not say how its actions are normalised. Import it with q01=[...] and "
             "q99=[...], the quantiles of the robot's controls"
         )

@@ -8,6 +8,7 @@ import torch
 from diffusers import CogVideoXTransformer3DModel
 from torch import nn
 
+from flashwam.system.errors import InputError
 from flashwam.system.json_file import whole_number
 from flashwam.wam.cogvideox.checkpoint import TransformerSource, load_module, network_config
 from flashwam.wam.cogvideox.config import CogVideoXConfig
@@ -42,7 +43,7 @@ def fitted_transformer(
     own = network_config(source.origin)
     wrong = {key: value for key, value in asked.items() if key not in _FITTED and own.get(key) != value}
     if wrong:
-        raise ValueError(
+        raise InputError(
             f"{source.folder} does not hold the network that was asked for: expected {wrong}, got "
             f"{ ({key: own.get(key) for key in wrong}) }"
         )
@@ -51,7 +52,7 @@ def fitted_transformer(
     fits = learned and all(own[key] == value for key, value in size.items())
     wanted = asked.get("use_learned_positional_embeddings", fits)
     if wanted and not (rotary and config.rope_mode == "integer"):
-        raise ValueError(
+        raise InputError(
             "a learned table of positions goes with a rotary network and rope_mode 'integer'; got "
             f"use_rotary_positional_embeddings {rotary}, {config.rope_mode!r}"
         )
@@ -111,7 +112,7 @@ def expand_channels(transformer: CogVideoXTransformer3DModel, channels: int) -> 
     """
     old = transformer.patch_embed.proj
     if channels < old.in_channels:
-        raise ValueError(f"the input can only be widened: it has {old.in_channels} channels, asked for {channels}")
+        raise InputError(f"the input can only be widened: it has {old.in_channels} channels, asked for {channels}")
     weight = old.weight.detach()
     added = weight.new_zeros(old.out_channels, channels - old.in_channels, *old.kernel_size)
     old.weight = nn.Parameter(torch.cat([weight, added], dim=1))

@@ -9,6 +9,7 @@ import torch
 from diffusers import CogVideoXTransformer3DModel
 from torch import Tensor, nn
 
+from flashwam.system.errors import InputError
 from flashwam.wam.cogvideox.action import ActionModule
 from flashwam.wam.cogvideox.config import ROPE_MODES
 from flashwam.wam.cogvideox.presets import check_version
@@ -43,14 +44,14 @@ class CogVideoXActionNetwork(nn.Module):
         check_version(config)
         own = (config.num_attention_heads * config.attention_head_dim, config.time_embed_dim)
         if own != (action.config.width, action.config.time_dim):
-            raise ValueError(
+            raise InputError(
                 f"the action module is made for width and time width {action.config.width, action.config.time_dim}; "
                 f"the transformer has {own}"
             )
         if config.use_rotary_positional_embeddings and config.attention_head_dim % 16:
-            raise ValueError(f"rotary embedding needs heads of a multiple of 16, got {config.attention_head_dim}")
+            raise InputError(f"rotary embedding needs heads of a multiple of 16, got {config.attention_head_dim}")
         if rope_mode not in ROPE_MODES:
-            raise ValueError(f"rope_mode must be one of {ROPE_MODES}, got {rope_mode!r}")
+            raise InputError(f"rope_mode must be one of {ROPE_MODES}, got {rope_mode!r}")
         self.transformer = transformer
         self.action = action
         self.rope_mode = rope_mode
@@ -170,14 +171,14 @@ class CogVideoXActionNetwork(nn.Module):
         if not (learned or not config.use_rotary_positional_embeddings):
             return
         if text.shape[1] != config.max_text_seq_length:
-            raise ValueError(
+            raise InputError(
                 f"this network adds a table of positions to {config.max_text_seq_length} text tokens; got "
                 f"{text.shape[1]}: pad the prompt to that length before it is encoded"
             )
         made_for = ((config.sample_frames - 1) // config.temporal_compression_ratio + 1,)
         made_for += (config.sample_height, config.sample_width)
         if learned and made_for != (frames, height, width):
-            raise ValueError(
+            raise InputError(
                 f"the learned table of positions is made for (frames, rows, columns) {made_for}, got "
                 f"{(frames, height, width)}: load the network with use_learned_positional_embeddings=False"
             )

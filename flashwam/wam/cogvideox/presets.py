@@ -9,6 +9,7 @@ from flashwam.core.streams import StreamSpec
 from flashwam.core.vp import VPSchedule
 from flashwam.data.cameras import CameraLayout
 from flashwam.data.episodes import CAMERA
+from flashwam.system.errors import InputError
 from flashwam.wam.cogvideox.config import PIXELS_PER_LATENT, CogVideoXConfig
 
 __all__ = [
@@ -45,7 +46,7 @@ def network_options(name: str) -> dict[str, Any]:
         ValueError: There is none of that name.
     """
     if name not in NETWORKS:
-        raise ValueError(f"unknown network {name!r}; expected one of {sorted(NETWORKS)}")
+        raise InputError(f"unknown network {name!r}; expected one of {sorted(NETWORKS)}")
     return dict(NETWORKS[name])
 
 
@@ -57,7 +58,7 @@ def check_version(options: Mapping[str, Any]) -> None:
     """
     newer = {name: options.get(name) for name in ("patch_size_t", "ofs_embed_dim")}
     if any(value is not None for value in newer.values()):
-        raise ValueError(
+        raise InputError(
             "CogVideoX 1.5 (patch_size_t, ofs_embed_dim) is not supported; expected CogVideoX-2b, -5b or -5b-I2V, got "
             + ", ".join(f"{name} {value}" for name, value in newer.items())
         )
@@ -113,5 +114,5 @@ def preset(name: str) -> Preset:
         ValueError: There are none.
     """
     if name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}; expected one of {sorted(PRESETS)}")
+        raise InputError(f"unknown preset {name!r}; expected one of {sorted(PRESETS)}")
     return PRESETS[name]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from flashwam.core.checks import check_number
 from flashwam.data.encoders import to_pictures
+from flashwam.system.errors import InputError
 from flashwam.system.json_file import built_from
 from flashwam.system.paths import user_path
 from flashwam.wam.autoencoders import load_autoencoder
@@ -43,7 +44,7 @@ class CogVideoXVae(nn.Module):
         super().__init__()
         config = model.config
         if config.invert_scale_latents or config.temporal_compression_ratio != PICTURES_PER_FRAME:
-            raise ValueError(
+            raise InputError(
                 f"expected the autoencoder of CogVideoX-2b, -5b or -5b-I2V with {PICTURES_PER_FRAME} pictures a latent "
                 f"frame; got invert_scale_latents {config.invert_scale_latents} (version 1.5), "
                 f"temporal_compression_ratio {config.temporal_compression_ratio}"
@@ -86,7 +87,7 @@ class CogVideoXVae(nn.Module):
         if count < 1 or (count - 1) % UNIT:
             raise ValueError(f"a clip has 1 and a multiple of {UNIT} pictures, which decode to as many; got {count}")
         if any(side % self.factor for side in size):
-            raise ValueError(f"rows and columns must be multiples of {self.factor}, got {tuple(size)}")
+            raise InputError(f"rows and columns must be multiples of {self.factor}, got {tuple(size)}")
         posterior = self.model.encode(pixels.to(next(self.model.parameters()))).latent_dist
         return posterior.mode().float() * self.model.config.scaling_factor
 

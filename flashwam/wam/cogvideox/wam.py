@@ -20,6 +20,7 @@ from torch import Tensor
 
 from flashwam.core.noise import flow_output_from_vp
 from flashwam.core.vp import VPSchedule
+from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
 from flashwam.wam.cogvideox.action import ActionModule
 from flashwam.wam.cogvideox.checkpoint import find_transformer, load_module, network_config, place, training_noise
@@ -64,17 +65,17 @@ class CogVideoX(LooksInside):
         text_shape = (inner.max_text_seq_length, inner.text_embed_dim)
         super().__init__(chunk_layout(config, channels=inner.out_channels, text_shape=text_shape))
         if any(size % patch for size in config.latent_size):
-            raise ValueError(f"latent_size {config.latent_size} must be a multiple of the patch {patch}")
+            raise InputError(f"latent_size {config.latent_size} must be a multiple of the patch {patch}")
         blocks = 2 if config.conditioning == "channel_concat" else 1
         if inner.in_channels != blocks * inner.out_channels:
-            raise ValueError(
+            raise InputError(
                 f"conditioning {config.conditioning!r} needs {blocks * inner.out_channels} input channels, "
                 f"{blocks} x {inner.out_channels}; the transformer has {inner.in_channels}"
             )
         expected = (config.action_dim, config.action_tokens, config.robots)
         own = (action.config.action_dim, action.config.tokens, action.config.robots)
         if own != expected:
-            raise ValueError(f"(action_dim, action_tokens, robots) must be {expected}; the action module has {own}")
+            raise InputError(f"(action_dim, action_tokens, robots) must be {expected}; the action module has {own}")
         if config.norm_out_eps is not None:
             transformer.norm_out.norm.eps = config.norm_out_eps
         self.config = config
@@ -315,7 +316,7 @@ class CogVideoX(LooksInside):
         robot = context.get("robot")
         if not self.config.robots:
             if robot is not None:
-                raise ValueError("context names robots, but this model has no embedding for them (robots = 0)")
+                raise InputError("context names robots, but this model has no embedding for them (robots = 0)")
             return None
         if robot is None:
             return torch.full(like.shape, self.config.robot, dtype=torch.long, device=like.device)

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from flashwam.system.errors import InputError
+
 __all__ = ["Block", "BlockCache", "RolloutCache"]
 
 
@@ -67,7 +69,7 @@ class RolloutCache(ABC):
         device: torch.device | str = "cpu",
     ) -> None:
         if window < 1:
-            raise ValueError(f"window must be at least 1 block, so that actions see their chunk's video, got {window}")
+            raise InputError(f"window must be at least 1 block, so that actions see their chunk's video, got {window}")
         self.window = window
         self.blocks: list[Block] = []
         # Zeros, since what is masked is still multiplied.

@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.json_file import built_from
 from flashwam.system.paths import user_path
 from flashwam.system.tensor_file import fitting
@@ -83,9 +84,9 @@ def find_transformer(path: str | Path, *, role: str | None = None) -> Transforme
     """
     path = user_path(path)
     if role is not None and role not in ROLES:
-        raise ValueError(f"role must be one of {ROLES}, got {role!r}")
+        raise InputError(f"role must be one of {ROLES}, got {role!r}")
     if not path.is_dir():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{path}: no such folder. A checkpoint of a hub is downloaded first: "
             "hf download OWNER/NAME --local-dir FOLDER"
         )
@@ -93,10 +94,10 @@ def find_transformer(path: str | Path, *, role: str | None = None) -> Transforme
     if students:
         chosen = role or students[0]
         if chosen not in students:
-            raise FileNotFoundError(f"{path} holds {students}, not {chosen}")
+            raise MissingFileError(f"{path} holds {students}, not {chosen}")
         return _diffusers(path / chosen, "flash-wam")
     if role is not None:
-        raise ValueError(f"role {role!r} was given, but {path} is no step of the Flash-WAM release")
+        raise InputError(f"role {role!r} was given, but {path} is no step of the Flash-WAM release")
     if (path / "transformer").is_dir():
         if (path / "wam.json").is_file():
             return _diffusers(path, "flashwam")
@@ -112,7 +113,7 @@ def find_transformer(path: str | Path, *, role: str | None = None) -> Transforme
         return _source(path, "transformer", root=path)
     steps = sorted(child.name for child in path.iterdir() if child.name.startswith(("step_", "checkpoint_step_")))
     held = f"; it holds {', '.join(steps[-5:])}: give one of them" if steps else ""
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"{path} holds no LingBot-VA transformer: expected transformer/config.json, one of {ROLES}, a LeRobot policy "
         f"(config.json and {_LEROBOT_WEIGHTS}), or config.json and {_WEIGHTS} themselves{held}"
     )
@@ -187,14 +188,14 @@ def _source(folder: Path, layout: str, *, root: Path) -> TransformerSource:
     content = read_config(folder / "config.json", weights=_WEIGHTS)
     expected = WanTransformer3DModel.__name__
     if content.get("_class_name") != expected:
-        raise ValueError(f"{folder / 'config.json'} must describe a {expected}, got {content.get('_class_name')!r}")
+        raise InputError(f"{folder / 'config.json'} must describe a {expected}, got {content.get('_class_name')!r}")
     return TransformerSource(layout=layout, root=root, folder=folder, **_parts(content))
 
 
 def _lerobot(folder: Path) -> TransformerSource:
     content = read_config(folder / "config.json", weights=_WEIGHTS)
     if content.get("type") != _LEROBOT_TYPE:
-        raise ValueError(f"{folder / 'config.json'} must be of type {_LEROBOT_TYPE!r}, got {content.get('type')!r}")
+        raise InputError(f"{folder / 'config.json'} must be of type {_LEROBOT_TYPE!r}, got {content.get('type')!r}")
     return TransformerSource(
         layout="lerobot",
         root=folder,

@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from flashwam.system.errors import InputError
 from flashwam.system.json_file import build, read_mapping, shown
 from flashwam.system.paths import user_path
 
@@ -20,7 +21,7 @@ EVICTIONS = ("mask", "permanent")
 def check_eviction(name: str) -> str:
     """Returns `name`, or says which there are."""
     if name not in EVICTIONS:
-        raise ValueError(f"eviction must be one of {', '.join(EVICTIONS)}; got {name!r}")
+        raise InputError(f"eviction must be one of {', '.join(EVICTIONS)}; got {name!r}")
     return name
 
 
@@ -59,20 +60,20 @@ class LingBotConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "latent_size", tuple(self.latent_size))
         if len(self.latent_size) != 2 or min(self.latent_size) < 1:
-            raise ValueError(f"latent_size must be two positive numbers (rows, columns), got {self.latent_size}")
+            raise InputError(f"latent_size must be two positive numbers (rows, columns), got {self.latent_size}")
         for name in ("chunk_frames", "actions_per_frame", "window_chunks"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         check_eviction(self.eviction)
         if self.matmul_dtype not in MATMUL_DTYPES:
-            raise ValueError(f"matmul_dtype must be one of {MATMUL_DTYPES}, got {self.matmul_dtype!r}")
+            raise InputError(f"matmul_dtype must be one of {MATMUL_DTYPES}, got {self.matmul_dtype!r}")
         if self.used_channels is not None:
             object.__setattr__(self, "used_channels", tuple(sorted(self.used_channels)))
             if len(set(self.used_channels)) != len(self.used_channels) or not all(c >= 0 for c in self.used_channels):
-                raise ValueError(f"used_channels must be distinct action channels, got {self.used_channels}")
+                raise InputError(f"used_channels must be distinct action channels, got {self.used_channels}")
 
         if self.rollout not in ROLLOUTS:
-            raise ValueError(f"rollout must be one of {', '.join(ROLLOUTS)}; got {self.rollout!r}")
+            raise InputError(f"rollout must be one of {', '.join(ROLLOUTS)}; got {self.rollout!r}")
 
     def save(self, folder: str | Path) -> None:
         """Write ``wam.json`` into a folder."""
@@ -91,5 +92,5 @@ class LingBotConfig:
         content = read_mapping(path, missing=missing)
         family = content.pop("family", None)
         if family != FAMILY:
-            raise ValueError(f"{path} must say family {FAMILY!r}, got {shown(family)}: load it with its own family")
+            raise InputError(f"{path} must say family {FAMILY!r}, got {shown(family)}: load it with its own family")
         return build(path, cls, content)

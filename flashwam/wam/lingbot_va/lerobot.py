@@ -13,6 +13,7 @@ from typing import Any
 from safetensors import safe_open
 
 from flashwam.data.cameras import CameraLayout
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.wam.lingbot_va.checkpoint import TransformerSource
 from flashwam.wam.lingbot_va.config import LingBotConfig
 from flashwam.wam.lingbot_va.presets import Preset
@@ -57,7 +58,7 @@ def lerobot_preset(source: TransformerSource) -> Preset:
     """
     own, unsupported = _read(source)
     if unsupported:
-        raise ValueError(
+        raise InputError(
             f"{source.folder / 'config.json'} asks for what is not supported: {', '.join(unsupported)}; name a preset "
             "to run the policy without"
         )
@@ -75,7 +76,7 @@ def frozen_parts(source: TransformerSource) -> Path:
     said = source.origin.get("wan_pretrained_path")
     if isinstance(said, str) and (Path(said) / "vae").is_dir():
         return Path(said)
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"{source.folder} has no vae/ and text_encoder/ of its own, and its wan_pretrained_path {said!r} is no folder "
         "here: download that checkpoint (hf download OWNER/NAME --local-dir FOLDER) and name it as base"
     )
@@ -118,7 +119,7 @@ def _read(source: TransformerSource) -> tuple[Preset, list[str]]:
     try:
         return _preset(said, source.folder), _unsupported(said)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{source.folder / 'config.json'}: {error}") from error
+        raise InputError(f"{source.folder / 'config.json'}: {error}") from error
 
 
 def _unsupported(said: "_Fields") -> list[str]:
@@ -141,7 +142,7 @@ class _Fields:
     def _get(self, name: str, fits: Callable[[Any], bool], expected: str) -> Any:
         value = self._values[name]
         if not fits(value):
-            raise ValueError(f"{name} must be {expected}, got {value!r}")
+            raise InputError(f"{name} must be {expected}, got {value!r}")
         return value
 
     def count(self, name: str) -> int:
@@ -170,7 +171,7 @@ class _Fields:
 
 def _preset(said: _Fields, folder: Path) -> Preset:
     if said.count("attn_window") < 2:
-        raise ValueError("attn_window must be 2 or more: a cache with room for a chunk's video and actions")
+        raise InputError("attn_window must be 2 or more: a cache with room for a chunk's video and actions")
     used, channels = said.items("used_action_channel_ids", int), said.count("action_dim")
     low, high = _quantiles(folder, used, channels) or (None, None)
     return Preset(
@@ -208,17 +209,17 @@ def _quantiles(
     step = next((one for one in known if one.get("registry_name") == _UNNORMALIZER), {})
     name, config = step.get("state_file"), step.get("config")
     if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
-        raise ValueError(f"{path.name} names no {_UNNORMALIZER} with a state file beside it")
+        raise InputError(f"{path.name} names no {_UNNORMALIZER} with a state file beside it")
     norm = config.get("norm_map") if isinstance(config, dict) else None
     if isinstance(norm, dict) and norm.get("ACTION") != "QUANTILES":
-        raise ValueError(f"{path.name} normalises actions by {norm.get('ACTION')!r}; expected QUANTILES")
+        raise InputError(f"{path.name} normalises actions by {norm.get('ACTION')!r}; expected QUANTILES")
     if max(used) >= channels or min(used) < 0:
-        raise ValueError(f"used_action_channel_ids must lie between 0 and {channels - 1}, got {list(used)}")
+        raise InputError(f"used_action_channel_ids must lie between 0 and {channels - 1}, got {list(used)}")
     keys = ("action.q01", "action.q99")
     header, _ = read_header(folder / name)
     wrong = [key for key in keys if key not in header or header[key]["shape"] != [len(used)]]
     if wrong:
-        raise ValueError(f"{name} must hold {' and '.join(keys)}, {len(used)} numbers each; see {', '.join(wrong)}")
+        raise InputError(f"{name} must hold {' and '.join(keys)}, {len(used)} numbers each; see {', '.join(wrong)}")
     spread = []
     with safe_open(folder / name, framework="pt") as file:
         for key in keys:

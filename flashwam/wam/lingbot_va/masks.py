@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from flashwam.system.errors import InputError
+
 __all__ = ["ATTENTION_BACKENDS", "PassLayout", "allowed", "block_ids", "check_backend", "teacher_forced_layout"]
 
 ATTENTION_BACKENDS = ("sdpa", "flex")
@@ -53,7 +55,7 @@ def block_ids(stream: str, frames: int, chunk_frames: int) -> Tensor:
 def check_backend(name: str) -> str:
     """Return `name`, or refuse a backend that would drop the mask."""
     if name not in ATTENTION_BACKENDS:
-        raise ValueError(
+        raise InputError(
             f"attention backend must be one of {', '.join(ATTENTION_BACKENDS)}, got {name!r}: "
             "a backend that cannot honour the block-causal mask is refused, training without it learns to cheat"
         )

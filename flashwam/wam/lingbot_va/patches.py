@@ -10,13 +10,15 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from flashwam.system.errors import InputError
+
 __all__ = ["action_tokens", "action_untokens", "keep_used", "patchify", "unpatchify"]
 
 
 def patchify(x: Tensor, patch: tuple[int, int]) -> Tensor:
     """Latents [B, C, F, h p, w q] to tokens [B, F h w, C p q]; channels vary slowest within a token."""
     if x.shape[3] % patch[0] or x.shape[4] % patch[1]:
-        raise ValueError(f"latent size {tuple(x.shape[3:])} must be a multiple of the patch {patch}")
+        raise InputError(f"latent size {tuple(x.shape[3:])} must be a multiple of the patch {patch}")
     x = x.unflatten(4, (-1, patch[1])).unflatten(3, (-1, patch[0]))
     return x.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).flatten(1, 3)
 

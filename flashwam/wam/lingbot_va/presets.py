@@ -8,6 +8,7 @@ from flashwam.core.noise import NoiseSchedule
 from flashwam.core.streams import StreamSpec
 from flashwam.data.actions import ActionNorm
 from flashwam.data.cameras import CameraLayout
+from flashwam.system.errors import InputError
 from flashwam.wam.lingbot_va.config import LingBotConfig
 
 __all__ = ["ACTION_CHANNELS", "PRESETS", "Preset", "preset"]
@@ -99,7 +100,7 @@ class Preset:
             ValueError: The quantiles are not known.
         """
         if self.q01 is None or self.q99 is None:
-            raise ValueError(
+            raise InputError(
                 f"settings {self.name!r} know no quantiles of the actions: put LeRobot's policy_postprocessor.json and "
                 f"its state file beside config.json, or name one of the presets {', '.join(PRESETS)}"
             )
@@ -226,5 +227,5 @@ def preset(name: str) -> Preset:
         ValueError: There is none of that name.
     """
     if name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}; expected one of {sorted(PRESETS)}")
+        raise InputError(f"unknown preset {name!r}; expected one of {sorted(PRESETS)}")
     return PRESETS[name]

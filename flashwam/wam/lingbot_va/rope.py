@@ -12,6 +12,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from flashwam.system.errors import InputError
+
 __all__ = ["action_grid", "action_rotary", "apply_rotary", "axis_dims", "rotary_table", "video_grid", "video_rotary"]
 
 _BASE = 10000.0
@@ -56,7 +58,7 @@ def axis_dims(head_dim: int) -> tuple[int, int, int]:
     """Dimensions of a head that turn with frames, rows and columns."""
     spatial = head_dim // 3
     if head_dim % 2 or spatial % 2:
-        raise ValueError(
+        raise InputError(
             f"attention_head_dim must be even with an even third (20, 32, 128, ...), got {head_dim}: choose another"
         )
     return head_dim - 2 * spatial, spatial, spatial

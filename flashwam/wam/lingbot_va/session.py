@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flashwam.system.errors import InputError
 from flashwam.wam.lingbot_va.cache import BlockCache, RolloutCache
 from flashwam.wam.lingbot_va.config import check_eviction
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET
@@ -74,11 +75,11 @@ class LingBotSession(RolloutSession):
         guidance = dict(guidance or {})
         unknown = set(guidance) - set(STREAM_OFFSET)
         if unknown:
-            raise ValueError(f"guidance names unknown streams {sorted(unknown)}; streams are {sorted(STREAM_OFFSET)}")
+            raise InputError(f"guidance names unknown streams {sorted(unknown)}; streams are {sorted(STREAM_OFFSET)}")
         self.guidance = {stream: float(guidance.get(stream, 1.0)) for stream in STREAM_OFFSET}
         guided = any(scale != 1.0 for scale in self.guidance.values())
         if guided and null_text is None:
-            raise ValueError(f"guidance {guidance} needs null_text, the embedding of the empty prompt, [L, D]")
+            raise InputError(f"guidance {guidance} needs null_text, the embedding of the empty prompt, [L, D]")
         if guided and null_text.shape != text.shape[1:]:
             raise ValueError(f"null_text must be {tuple(text.shape[1:])} as text is, got {tuple(null_text.shape)}")
         self.frame_index = 0

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How another tool's checkpoint is run: as its folder says where it says so, else as a preset does."""
 
+from flashwam.system.errors import MissingFileError
 from flashwam.wam.lingbot_va.checkpoint import TransformerSource
 from flashwam.wam.lingbot_va.lerobot import lerobot_preset, say_differences
 from flashwam.wam.lingbot_va.presets import Preset
@@ -23,7 +24,7 @@ def settings_of(source: TransformerSource, preset: str | None) -> Preset:
     """
     if preset is None:
         if not says_how(source):
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{source.root} does not say how it is run: name a preset, such as preset='robotwin'"
             )
         return lerobot_preset(source)

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from flashwam.system.errors import MissingPackageError
 from flashwam.system.paths import user_path
 from flashwam.wam import t5
 
@@ -28,7 +29,7 @@ def clean_prompt(prompt: str) -> str:
     try:
         import ftfy
     except ImportError as error:
-        raise ImportError("prompts are cleaned with ftfy: pip install 'flashwam[lingbot]'") from error
+        raise MissingPackageError("prompts are cleaned with ftfy: pip install 'flashwam[lingbot]'") from error
     return re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(prompt)))).strip()
 
 

@@ -18,6 +18,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from flashwam.system.errors import InputError
 from flashwam.wam.lingbot_va.cache import RolloutCache
 from flashwam.wam.lingbot_va.cached_blocks import cached_taps, cached_trunk
 from flashwam.wam.lingbot_va.layers import ConditionEmbedder, KeyValue, Linear, TransformerBlock, modulated_norm
@@ -91,7 +92,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         if len(patch_size) != 3 or patch_size[0] != 1:
-            raise ValueError(f"patch_size must be (1, p, q): a token never spans latent frames, got {patch_size}")
+            raise InputError(f"patch_size must be (1, p, q): a token never spans latent frames, got {patch_size}")
         axis_dims(attention_head_dim)
         dim = num_attention_heads * attention_head_dim
         _, rows, columns = patch_size

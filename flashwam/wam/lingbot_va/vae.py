@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from flashwam.core.checks import check_statistics
 from flashwam.data.encoders import to_pictures
+from flashwam.system.errors import InputError
 from flashwam.system.json_file import built_from
 from flashwam.system.paths import user_path
 from flashwam.wam.autoencoders import load_autoencoder
@@ -74,7 +75,7 @@ class WanVae(nn.Module):
         config = model.config
         mean, std = tuple(config.latents_mean), tuple(config.latents_std)
         if not len(mean) == len(std) == config.z_dim:
-            raise ValueError(
+            raise InputError(
                 f"the autoencoder has {config.z_dim} latent channels but statistics for {len(mean)} and {len(std)}: "
                 "its config.json must carry latents_mean and latents_std, see WAN22_CONFIG"
             )
@@ -82,7 +83,7 @@ class WanVae(nn.Module):
         published = all(config[key] == WAN22_CONFIG[key] for key in ("base_dim", "z_dim"))
         for name, own, known in (("mean", mean, LATENTS_MEAN), ("std", std, LATENTS_STD)):
             if published and max(abs(a - b) for a, b in zip(own, known, strict=True)) > 1e-4:
-                raise ValueError(
+                raise InputError(
                     f"latents_{name} in the autoencoder's config.json is not the published one, on which the released "
                     "transformers depend; take config.json from the released checkpoint"
                 )

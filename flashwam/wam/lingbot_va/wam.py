@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
 from flashwam.wam.features import LooksInside
 from flashwam.wam.hub import push_folder
@@ -71,10 +72,10 @@ class LingBotVA(LooksInside):
         _, rows, columns = inner.patch_size
         height, width = config.latent_size
         if height % rows or width % columns:
-            raise ValueError(f"latent_size {config.latent_size} must be a multiple of the patch {(rows, columns)}")
+            raise InputError(f"latent_size {config.latent_size} must be a multiple of the patch {(rows, columns)}")
         channels = inner.action_dim
         if config.used_channels is not None and max(config.used_channels, default=0) >= channels:
-            raise ValueError(f"used_channels {config.used_channels} must be below the model's {channels}")
+            raise InputError(f"used_channels {config.used_channels} must be below the model's {channels}")
         self.transformer = transformer
         self.config = config
         self.transformer.set_attention(attention)
@@ -159,7 +160,7 @@ class LingBotVA(LooksInside):
         own = network_config(source)
         wrong = {k: v for k, v in settings.items() if k != "attn_mode" and _plain(own.get(k)) != _plain(v)}
         if wrong:
-            raise ValueError(
+            raise InputError(
                 f"{source.folder} does not hold the network that was asked for: expected {wrong}, got "
                 f"{ ({k: own.get(k) for k in wrong}) }"
             )
@@ -338,7 +339,7 @@ class LingBotVA(LooksInside):
         source = find_transformer(folder, role=role)
         noted = (source.root / FILE_NAME).is_file()
         if noted and preset is not None:
-            raise ValueError(f"{source.root / FILE_NAME} says how {folder} is run; leave preset {preset!r} out")
+            raise InputError(f"{source.root / FILE_NAME} says how {folder} is run; leave preset {preset!r} out")
         if preset is None and (noted or not says_how(source)):
             config = LingBotConfig.load(source.root)
         else:
