@@ -3,7 +3,7 @@
 #   make demo    from nothing to a one-step student and its report (PRESET=smoke|quick|full)
 #   make test    the tests, on the CPU
 #   make test-gpu  a minute of tests that compare a GPU with the CPU
-#   make lint    ruff; make format rewrites
+#   make lint    ruff, and files with loose ends; make format rewrites
 
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -59,6 +59,7 @@ test-gpu: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python .ci/check_files.py
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
