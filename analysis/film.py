@@ -28,9 +28,10 @@ from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv
 from flashwam.sim.tasks import get_task
 from flashwam.system.files import write_whole
 from flashwam.system.json_file import read_mapping
+from flashwam.system.paths import ASSETS
 
 RESULTS = Path(__file__).resolve().parent / "results"
-TEACHER = RESULTS / "teacher"
+TEACHER = ASSETS / "teacher"
 MEASURED = RESULTS / "full" / "comparison" / "compare.json"
 TASKS = ("reach-wall", "drawer-open")
 SCENES = 2

@@ -2,15 +2,13 @@
 """Redoes Flash-WAM's gradient-scale figure from the formulas, with both streams' noise densities under it.
 
     python analysis/gradient_scale.py
-    python analysis/gradient_scale.py --action-shift 0.05 --out analysis/results/gradient_scale_libero
+    python analysis/gradient_scale.py --action-shift 0.05 --out runs/gradient_scale_libero
 
-Writes gradient_scale.png, gradient_moments.png, gradient_scale.json and command.txt. No weights and no data are read.
+Writes gradient_scale.png, gradient_moments.png and gradient_scale.json. No weights and no data are read.
 """
 
 import argparse
 import json
-import shlex
-import sys
 from pathlib import Path
 
 from flashwam.core.streams import StreamSpec
@@ -26,9 +24,7 @@ def main() -> None:
     parser.add_argument(
         "--action-shift", type=float, default=1.0, help="LingBot-VA: 1; its LIBERO configurations: 0.05"
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("analysis/results/gradient_scale"), help="folder to write into"
-    )
+    parser.add_argument("--out", type=Path, default=Path("runs/gradient_scale"), help="folder to write into")
     arguments = parser.parse_args()
     streams = {
         "video": StreamSpec.from_config("video", {"shift": arguments.video_shift, "consistency": "lcm"}),
@@ -38,7 +34,6 @@ def main() -> None:
     draw_gradient_scale(analysis, arguments.out / "gradient_scale.png")
     draw_moments(analysis, arguments.out / "gradient_moments.png")
     write_whole(arguments.out / "gradient_scale.json", json.dumps(analysis, indent=1, allow_nan=False) + "\n")
-    write_whole(arguments.out / "command.txt", shlex.join(["python", *sys.argv]) + "\n")
     for name, numbers in analysis["streams"].items():
         lcm, linear = numbers["functions"]["lcm"], numbers["functions"]["linear"]
         print(

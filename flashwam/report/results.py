@@ -192,10 +192,11 @@ def read_evaluations(run: Path | str) -> list[dict[str, Any]]:
     files = sorted((folder / "evaluations").glob("*.json"))
     study = None if files else find_study(folder)
     if study is not None:
-        told = [(file, content) for file, content in study_evaluations(study) if file.is_relative_to(folder)]
-        if not told:
+        told = [_evaluation(file, content) for file, content in study_evaluations(study)]
+        found = [result for result in told if folder in (study, result["folder"])]
+        if not found:
             raise MissingFileError(f"{study} has no evaluations of a run {folder.relative_to(study)}")
-        return [_evaluation(file, content) for file, content in told]
+        return found
     if not folder.is_dir():
         raise MissingFileError(f"no run folder {folder}; expected one made by `flashwam train` or `flashwam distill`")
     if not files:
@@ -263,10 +264,11 @@ def pool_evaluations(results: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Pools evaluations of one run, step, NFE and sampler over seeds, in the order of their first appearance.
 
     Folders whose runs share a name and a seed are told apart by the nearest of the folders above them that differ.
-    Pictures that are named but are not there any more, as in results that were kept without them, are counted in a
-    warning and left out.
+    Pictures that are named but are not there any more are left out; a warning counts them, but for those of a study,
+    which keeps few.
     """
-    gone = [r["file"] for r in results if any(r.get(kind) and _picture(r, kind) is None for kind in ("strip", "film"))]
+    single = [result for result in results if Path(result["file"]).is_file()]
+    gone = [r["file"] for r in single if any(r.get(kind) and _picture(r, kind) is None for kind in ("strip", "film"))]
     if gone:
         logger.warning("%d evaluations name pictures that are not there, %s first", len(gone), gone[0])
     clashes: dict[tuple[Any, ...], set[Path]] = {}

@@ -64,6 +64,7 @@ def test_a_study_is_compared_as_its_runs_are(tmp_path):
 
 def test_a_run_of_a_study_is_named_by_the_folder_that_it_would_have(tmp_path):
     benchmark(tmp_path / "runs")
+    write(tmp_path / "runs" / "flash_wam" / "beside", evaluation("another"))
     study = put_together(tmp_path / "runs", tmp_path / "study")
     run = study / "runs" / "flash_wam"
     assert not run.exists()

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Times the students of the comparison: a chunk of each, a step of its training, and what had to be made before it."""
+
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from student_cells import CONSISTENCY, MODALITY, PRETRAINED, RATE, STUDENTS, TEACHER, Place
+from student_jobs import run_recipe
+
+from flashwam import pipeline
+from flashwam.demo.run import PRESETS
+from flashwam.evaluation.local import latency_label, latency_timers, load_policy, time_in_turns
+from flashwam.recipe.load import load_recipe
+from flashwam.recipe.sections import Recipe
+from flashwam.report.metrics import read_metrics, series
+from flashwam.sim.privileged import replay_episodes
+from flashwam.swiftvla.evaluation import latency_with_auxiliary, load_with_auxiliary
+from flashwam.swiftvla.geometry import GeometryTransformer
+from flashwam.swiftvla.geometry_training import train_geometry
+from flashwam.swiftvla.streaming import StreamingGeometry
+from flashwam.swiftvla.streaming_tokens import StreamingTokens
+from flashwam.swiftvla.tokens import encode_tokens
+from flashwam.system.files import write_whole
+
+TIMED_STEPS = 9
+_LOOKING = "looking anew"
+_FEW_EPISODES = 4
+
+
+def _here(place: Place) -> list[str]:
+    """Students to be timed, whose weights of the first seed are here: what was restored from measurements has none."""
+    names = {name for name, seed in place.made() if seed == 0 and RATE not in name}
+    return [name for name in STUDENTS if name in names and any(place.run(name, 0).glob("*/flashwam.json"))]
+
+
+def time_latencies(place: Place) -> None:
+    """All models in turns, with nothing beside them; of those without weights here the earlier times stay."""
+    path = place.out / "comparison" / "latency.json"
+    earlier = json.loads(path.read_text()) if path.is_file() else {}
+    teacher = load_policy(place.teacher)
+    sources = [(teacher, "full"), (teacher, "1v/1a")]
+    sources += [(load_policy(place.benchmark_run(name, 0)), "1v/1a") for name in CONSISTENCY]
+    sources += [(load_policy(place.run(name, 0)), nfe) for name in _here(place) for nfe in STUDENTS[name].nfe]
+    timers = latency_timers(sources)
+    for name in (n for n in _here(place) if STUDENTS[n].auxiliary):
+        policy, sense = load_with_auxiliary(place.run(name, 0))
+        samplers = policy.samplers("full")
+        label = latency_label(policy, samplers).replace(name, name + MODALITY)
+        timers[label] = partial(latency_with_auxiliary, policy, sense, samplers, chunks=3)
+    table = time_in_turns(timers, rounds=21)
+    write_whole(path, (json.dumps(earlier | table, indent=1) + "\n").encode())
+    print(f"latency of {len(table)} models measured in turns")
+
+
+def time_training(place: Place, *, turns: int = 2) -> None:
+    """Seconds a training step of every recipe, in turns, with nothing beside them, and what the whole took."""
+    data = f"data.root={place.benchmark / 'data'}"
+    # Its own autoencoder would take the place of that of the data's latents.
+    known = f"autoencoder.pretrained={place.teacher / 'vae'}"
+    recipes = {TEACHER: load_recipe(place.path("metaworld/teacher"), [data, known])}
+    for name in CONSISTENCY:
+        settings = [*PRESETS["full"].distill, data, f"{PRETRAINED}={place.teacher}"]
+        recipes[name] = load_recipe(place.path(f"metaworld/{name}"), settings)
+    cells = set(_here(place))
+    cells |= {STUDENTS[name].start for name in cells} - {None, TEACHER}
+    recipes |= {name: place.recipe(name, 0) for name in STUDENTS if name in cells}
+    spent: dict[str, list[float]] = {}
+    # Looks are made before the first step: what one takes is what a step that looks anew takes longer.
+    pooled = {name: recipe for name, recipe in recipes.items() if _option(recipe, "looks")}
+    if pooled:
+        recipes[_LOOKING] = place.recipe(next(iter(pooled)), 0, ["distill.options.looks=null"])
+    for turn in range(turns):
+        for name, recipe in recipes.items():
+            run = place.out / "timed" / f"{name}_{turn}"
+            if not (run / "metrics.jsonl").is_file():
+                run_recipe(_shortened(recipe, {"looks": 32} if name in pooled else {}), run)
+            spent.setdefault(name, []).append(seconds_a_step(read_metrics(run / "metrics.jsonl")))
+    own = {name: min(spent[name]) * _steps(recipe) for name, recipe in recipes.items()}
+    for name, recipe in pooled.items():
+        look = (min(spent[_LOOKING]) - min(spent[next(iter(pooled))])) / recipe.distill.batch_size
+        own[name] += _option(recipe, "looks") * look
+    recipes.pop(_LOOKING, None)
+    once = time_preparation(place)
+    costs = {name: {"training": own[name], "before": before(name, own, once)} for name in recipes}
+    costs |= {name + MODALITY: costs[name] for name in costs if name in STUDENTS and STUDENTS[name].auxiliary}
+    for name in (TEACHER, *CONSISTENCY):
+        folder = place.teacher if name == TEACHER else place.benchmark_run(name, 0)
+        costs[name]["parameters"] = load_policy(folder).wam.deployed_parameters()
+    for name, cost in costs.items():
+        cost["seconds_a_step"] = min(spent[name.removesuffix(MODALITY)])
+    path = place.out / "comparison" / "costs.json"
+    earlier = json.loads(path.read_text()) if path.is_file() else {}
+    write_whole(path, (json.dumps(earlier | costs, indent=1) + "\n").encode())
+
+
+def seconds_a_step(metrics: Sequence[Mapping[str, Any]]) -> float:
+    """Median over a run's logged steps but the first three."""
+    return statistics.median(1 / rate for rate in series(metrics, "steps_per_second")[1][3:])
+
+
+def _section(recipe: Recipe) -> str:
+    return "train" if recipe.distill is None else "distill"
+
+
+def _shortened(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    loop = getattr(recipe, _section(recipe))
+    few = replace(loop, steps=TIMED_STEPS, log_every=1, warmup_steps=0, options={**loop.options, **options})
+    return replace(recipe, **{_section(recipe): few})
+
+
+def _option(recipe: Recipe, key: str) -> Any:
+    return None if recipe.distill is None else recipe.distill.options.get(key)
+
+
+def _steps(recipe: Recipe) -> int:
+    return getattr(recipe, _section(recipe)).steps
+
+
+def time_preparation(place: Place) -> dict[str, float]:
+    """Core seconds of what comes before training, from a few episodes of each task or a few windows of the pool."""
+    kept = place.out / "timed" / "preparation.json"
+    if kept.is_file():
+        return json.loads(kept.read_text())
+    recipe = place.recipe("swift_full", 0)
+    tasks, provider = recipe.data.tasks, StreamingTokens(**recipe.train.options["provider"])
+    root, few = place.benchmark / "data", place.out / "timed" / "data"
+    shutil.rmtree(few, ignore_errors=True)
+    every = [len(_take(root / task, few / task, _FEW_EPISODES)) for task in tasks]
+    share = sum(every) / (_FEW_EPISODES * len(tasks))
+
+    def clock(call: Callable[[], Any]) -> float:
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+
+    records = share * clock(partial(replay_episodes, few, tasks, processes=1, progress=False))
+    trained = GeometryTransformer.from_pretrained(root / "geometry")
+    learn = partial(train_geometry, few, config=trained.config, progress=False)
+    start, more = (clock(partial(learn, folder=few / f"geometry_{steps}", steps=steps)) for steps in (20, 60))
+    stream = StreamingGeometry(trained, side=provider.side)
+    encode = clock(partial(encode_tokens, few, stream, capacities=provider.capacities, progress=False))
+    spent = {"records": records, "geometry and tokens": (more - start) / 40 * provider.steps + share * encode}
+    for name in (n for n in STUDENTS if "decouplers" in n and place.has(n)):
+        pool = place.recipe(name, 0).distill.options["pool"]
+        # One step leaves what decouplers learn from beside the data; other seeds than those of the cells make it anew.
+        short = ["distill.steps=1", "distill.warmup_steps=0"]
+        start, more = (
+            clock(
+                partial(
+                    pipeline.distill,
+                    place.recipe(name, seed, [*short, f"distill.options.pool={size}"]),
+                    run_dir=place.out / "futures" / f"{name}_{seed}",
+                )
+            )
+            for seed, size in ((100, 32), (101, 96))
+        )
+        # Of the teacher's draws, and the looks of vision models at them.
+        each = (more - start) / 64
+        spent[name] = start + (pool - 32) * each
+    spent |= {
+        name: each * _option(place.recipe(name, 0), "pool")
+        for name in STUDENTS
+        if place.has(name) and _option(place.recipe(name, 0), "actions") == "teacher"
+    }
+    write_whole(kept, (json.dumps(spent, indent=1) + "\n").encode())
+    return spent
+
+
+def _take(repo: Path, few: Path, count: int) -> list[str]:
+    """The first episodes of a repo as one of their own; returns all there are."""
+    shutil.copytree(repo / "meta", few / "meta")
+    listed = (repo / "meta" / "episodes.jsonl").read_text().splitlines()
+    (few / "meta" / "episodes.jsonl").write_text("\n".join(listed[:count]) + "\n")
+    for name in ("data", "videos"):
+        (few / name).symlink_to((repo / name).resolve())
+    return listed
+
+
+def before(name: str, own: dict[str, float], once: dict[str, float]) -> dict[str, float]:
+    """What had to be made first -> seconds of one core."""
+    if name == TEACHER:
+        return {}
+    if name in CONSISTENCY:
+        return {TEACHER: own[TEACHER]}
+    cell = STUDENTS[name]
+    spent = {}
+    if name.startswith("foresight"):
+        spent = {TEACHER: own[TEACHER], "records": once["records"]}
+    if name in once:
+        spent["futures"] = once[name]
+    if "2d" not in name and not name.startswith("foresight"):
+        spent = {key: once[key] for key in ("records", "geometry and tokens")}
+    if cell.start is not None:
+        start = cell.start
+        earlier = {} if start == TEACHER else before(start, own, once)
+        futures = spent.get("futures", 0) + earlier.get("futures", 0)
+        spent |= {**earlier, start: own[start], **({"futures": futures} if futures else {})}
+    return spent

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes and drives the students of the comparison, a job each."""
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from student_cells import STUDENTS, TEACHER, TIERS, Place
+
+from flashwam import pipeline
+from flashwam.evaluation.local import evaluate
+from flashwam.recipe.sections import Recipe
+from flashwam.sim.privileged import replay_episodes
+from flashwam.swiftvla.evaluation import evaluate_with_auxiliary
+from flashwam.swiftvla.streaming_tokens import StreamingTokens
+from flashwam.system.jobs import Job
+
+
+def run_recipe(recipe: Recipe, run_dir: Path) -> None:
+    """Trains or distils, as the recipe says."""
+    (pipeline.train if recipe.distill is None else pipeline.distill)(recipe, run_dir=run_dir)
+
+
+def _make(place: Place, name: str, seed: int) -> None:
+    run_recipe(place.recipe(name, seed), place.run(name, seed))
+
+
+def _replay(place: Place) -> None:
+    recipe = place.recipe("swift_full", 0)
+    replay_episodes(place.benchmark / "data", recipe.data.tasks, processes=recipe.data.processes)
+
+
+def _tokens(place: Place) -> None:
+    recipe = place.recipe("swift_full", 0)
+    StreamingTokens(**recipe.train.options["provider"]).prepare(place.benchmark / "data", recipe.data.tasks, seed=0)
+
+
+def _drive(place: Place, name: str, seed: int, modality: bool) -> None:
+    run, nfe = place.run(name, seed), STUDENTS[name].nfe
+    if modality:
+        evaluate_with_auxiliary(run, nfe=nfe, seed=seed)
+    else:
+        evaluate(run, nfe=nfe, seed=seed)
+
+
+def _cell_jobs(place: Place, name: str, seed: int) -> Iterator[Job]:
+    cell, about = STUDENTS[name], {"place": place, "name": name, "seed": seed}
+    after = ["tokens" if cell.recipe.startswith("swift") or cell.auxiliary else "replay"]
+    if cell.start not in (None, TEACHER):
+        after.append(f"make/{cell.start}_{seed}")
+    make = f"make/{name}_{seed}"
+    yield Job(name=make, function=_make, kwargs=about, after=tuple(after), weight=300)
+    for modality in (False, True)[: 0 if not cell.nfe else 1 + cell.auxiliary]:
+        drive = f"drive/{name}_{seed}{'_auxiliary' * modality}"
+        yield Job(name=drive, function=_drive, kwargs={**about, "modality": modality}, after=(make,), weight=80)
+
+
+def student_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) -> list[Job]:
+    """Every student's making and driving, what matters most first."""
+    kwargs = {"place": place}
+    jobs = [
+        Job(name="replay", function=_replay, kwargs=kwargs, weight=300, cores=2),
+        Job(name="tokens", function=_tokens, kwargs=kwargs, after=("replay",), weight=400),
+    ]
+    first, others = seeds[:1], seeds[1:]
+    main, ablations = list(TIERS["main"]), list(TIERS["ablations"])
+    tiers = (
+        (main + ablations, first),
+        (main, others),
+        (ablations, others),
+        (list(TIERS["rates"]), first),
+        (list(TIERS["further"]), seeds),
+    )
+    for tier, some in tiers:
+        for seed in some:
+            jobs += [job for name in tier if name in names for job in _cell_jobs(place, name, seed)]
+    return jobs

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps what a study measured in a few files that one reads, and takes an unfinished study to another machine.
+
+Below `analysis/results/<study>` lie:
+
+    comparison/         tables and figures, and what was measured of whole models (latency, costs, learning rates)
+    evaluations.jsonl   an evaluation a line, with the outcome of every episode
+    curves.parquet      a row for every logged training step
+    recipes.jsonl       the resolved recipe of every run
+    about.json          the command, seeds, machine, date, the revision of every part, and the seconds of every cell
+
+The files of the study's runs can be had from these, or from an archive, and a study goes on from either. Weights and
+data are in neither: a cell that is done needs none of its own, and those of the others are made again from the same
+seeds.
+"""
+
+import argparse
+import io
+import json
+import tarfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from flashwam.recipe.layers import read_yaml
+from flashwam.report.metrics import read_metrics
+from flashwam.report.study import (
+    EVALUATIONS,
+    study_curves,
+    study_evaluations,
+    write_study_curves,
+    write_study_evaluations,
+)
+from flashwam.system.errors import InputError, MissingFileError, UserError
+from flashwam.system.files import whole_file, write_whole
+from flashwam.system.jobs import Job, done_marker
+from flashwam.system.json_file import parse_json, read_json, read_mapping
+from flashwam.system.provenance import provenance
+
+EVALUATED = ("runs/**/evaluations/*.json", "benchmark/*/evaluations/*.json", "steps/*.json")
+LOGGED, CONFIGURED, DONE, RATES = "runs/*/metrics.jsonl", "runs/*/recipe.yaml", "jobs/*.done", "rates/*.json"
+TABLES = "comparison/*.json"
+SHOWN = (
+    TABLES,
+    "comparison/*.md",
+    "comparison/*.png",
+    # The teacher as it is driven, and the best student: what they imagined beside what happened.
+    "runs/teacher/evaluations/*_full_own_seed0_film.png",
+    "runs/on_policy/evaluations/*_1v-1a_own_seed0_film.png",
+)
+RECIPES, ABOUT, CHOSEN = "recipes.jsonl", "about.json", "comparison/rates.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """Where a study runs, and where its results are kept.
+
+    Args:
+        out: Folder of its runs.
+        results: Folder of its results.
+        made_again: Cells that leave what is not kept, so that they are never taken for done.
+    """
+
+    out: Path
+    results: Path
+    made_again: tuple[str, ...] = ()
+
+    def keep(self, command: str) -> None:
+        """Writes the results of what there is so far, beside what was kept before, and the command that makes them."""
+        if not self.out.is_dir():
+            raise MissingFileError(f"{self.out} is missing: there is nothing to keep; run {command} first")
+        evaluations = self._kept_evaluations() | {
+            name: read_json(path, finite=False) for name, path in self._found(*EVALUATED)
+        }
+        write_study_evaluations(self.results, evaluations.items())
+        curves = self._kept_curves() | {
+            str(PurePosixPath(name).parent): read_metrics(path) for name, path in self._found(LOGGED)
+        }
+        write_study_curves(self.results, curves)
+        recipes = self._kept_recipes() | {
+            str(PurePosixPath(name).parent): read_yaml(path.read_bytes(), str(path))
+            for name, path in self._found(CONFIGURED)
+        }
+        lines = (json.dumps({"run": run, "recipe": recipes[run]}) for run in sorted(recipes))
+        write_whole(self.results / RECIPES, "".join(f"{line}\n" for line in lines))
+        for name, path in self._found(*SHOWN):
+            write_whole(self.results / name, path.read_bytes())
+        rates = self._kept_rates() | {path.stem: read_mapping(path) for _, path in self._found(RATES)}
+        if rates:
+            _write_json(self.results / CHOSEN, rates)
+        cells = self._kept_cells() | {path.stem: read_mapping(path)["seconds"] for _, path in self._found(DONE)}
+        _write_json(self.results / ABOUT, {**about(command, evaluations.values()), "cells": cells})
+        print(f"{len(evaluations)} evaluations of {len(curves)} trainings kept in {self.results}")
+
+    def archive(self, file: Path) -> None:
+        """Writes an archive of all that is needed to go on: what is kept, and what has been measured since."""
+        files = dict(self.kept()) | {
+            name: path.read_bytes() for name, path in self._found(*EVALUATED, LOGGED, CONFIGURED, DONE, RATES, TABLES)
+        }
+        if not files:
+            raise MissingFileError(f"neither {self.out} nor {self.results} holds anything to put into {file}")
+        with whole_file(file) as building, tarfile.open(building, "w:gz") as archive:
+            for name in sorted(files):
+                member = tarfile.TarInfo(name)
+                member.size = len(files[name])
+                archive.addfile(member, io.BytesIO(files[name]))
+        print(f"{len(files)} files in {file}")
+
+    def restore(self, jobs: Sequence[Job], archive: Path | None = None) -> None:
+        """Puts measurements back where the runs lay, so that their cells are not run again.
+
+        A study that runs here already is left alone.
+
+        Args:
+            jobs: All of the study.
+            archive: Where they come from; the results that are kept if None.
+
+        Raises:
+            ValueError: There are runs already and an archive is named, or it is none.
+        """
+        cells = self.out / "jobs"
+        if cells.is_dir():
+            if archive is not None:
+                raise InputError(f"{self.out} has cells of its own; move it away before {archive} is restored there")
+            return
+        files = dict(self.kept()) if archive is None else read_archive(archive)
+        if not files:
+            return
+        for name, content in files.items():
+            write_whole(self.out / name, content)
+        print(f"{len(files)} files restored from {archive or self.results}")
+        for name in self.made_again:
+            done_marker(cells, name).unlink(missing_ok=True)
+        # Weights are not kept, so whatever a cell that is not done needs is made again, from the same seeds; of what
+        # cells need, only a chosen learning rate is a file that is kept.
+        for job in reversed(jobs):
+            if not done_marker(cells, job.name).is_file():
+                for name in job.after:
+                    if not name.startswith("choose/"):
+                        done_marker(cells, name).unlink(missing_ok=True)
+
+    def kept(self) -> Iterator[tuple[str, bytes]]:
+        """The files of the runs, as the results have them: path below the runs' folder, and content."""
+        for name, content in self._kept_evaluations().items():
+            yield name, _json(content)
+        for run, rows in self._kept_curves().items():
+            yield f"{run}/metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode()
+        for run, recipe in self._kept_recipes().items():
+            yield f"{run}/recipe.yaml", yaml.safe_dump(recipe, sort_keys=False).encode()
+        for name, seconds in self._kept_cells().items():
+            yield f"jobs/{name}.done", (json.dumps({"seconds": seconds}) + "\n").encode()
+        for method, rate in self._kept_rates().items():
+            yield f"rates/{method}.json", _json(rate)
+        for path in sorted(self.results.glob(TABLES)):
+            yield path.relative_to(self.results).as_posix(), path.read_bytes()
+
+    def _found(self, *patterns: str) -> Iterator[tuple[str, Path]]:
+        for path in (path for pattern in patterns for path in sorted(self.out.glob(pattern))):
+            yield path.relative_to(self.out).as_posix(), path
+
+    def _kept_evaluations(self) -> dict[str, Any]:
+        if not (self.results / EVALUATIONS).is_file():
+            return {}
+        return {path.relative_to(self.results).as_posix(): told for path, told in study_evaluations(self.results)}
+
+    def _kept_curves(self) -> dict[str, Any]:
+        return {run.relative_to(self.results).as_posix(): rows for run, rows in study_curves(self.results).items()}
+
+    def _kept_recipes(self) -> dict[str, Any]:
+        path = self.results / RECIPES
+        lines = path.read_bytes().splitlines() if path.is_file() else []
+        told = (parse_json(line, f"{path}, line {number}") for number, line in enumerate(lines, 1))
+        return {one["run"]: one["recipe"] for one in told}
+
+    def _kept_cells(self) -> dict[str, float]:
+        return _mapping(self.results / ABOUT).get("cells", {})
+
+    def _kept_rates(self) -> dict[str, Any]:
+        return _mapping(self.results / CHOSEN)
+
+
+def about(command: str, evaluations: Collection[Mapping[str, Any]]) -> dict[str, Any]:
+    """What made a study: the command that makes it all, whatever this process was asked, and every part's revision."""
+    made = {**provenance(), "command": command, "date": date.today().isoformat()}
+    seeds = sorted({one["seed"] for one in evaluations if "seed" in one})
+    return {**made, "seeds": seeds, "parts": parts(evaluations, made)}
+
+
+def parts(evaluations: Collection[Mapping[str, Any]], made: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Who measured the evaluations: revision and command, with how many and when, and what differs from `made`."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    told = (one["provenance"] for one in evaluations if one.get("provenance"))
+    for one in sorted(told, key=lambda one: one["time"]):
+        found.setdefault(json.dumps({key: one[key] for key in one if key != "time"}), []).append(one)
+    return [
+        {
+            "git_revision": some[0]["git_revision"],
+            "command": " ".join(some[0]["command"]),
+            "evaluations": len(some),
+            "from": some[0]["time"],
+            "to": some[-1]["time"],
+            **{
+                key: value
+                for key, value in some[0].items()
+                if key not in ("git_revision", "command", "time") and value != made.get(key)
+            },
+        }
+        for some in found.values()
+    ]
+
+
+def read_archive(file: Path) -> dict[str, bytes]:
+    """Reads an archive by `Study.archive`: path below the runs' folder -> content.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is no such archive.
+    """
+    kinds = {".json", ".jsonl", ".yaml", ".done"}
+    files = {}
+    try:
+        with tarfile.open(file, "r:gz") as archive:
+            for member in archive:
+                path = PurePosixPath(member.name)
+                if not member.isfile() or path.is_absolute() or ".." in path.parts or path.suffix not in kinds:
+                    raise InputError(f"{file} holds {member.name}, which no study leaves; expected one by --archive")
+                files[path.as_posix()] = archive.extractfile(member).read()
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{file} is missing; expected an archive by --archive") from error
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise InputError(f"{file} is no archive of a study ({error}); expected one by --archive") from error
+    return files
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that take a study from one machine to another."""
+    parser.add_argument("--archive", type=Path, metavar="FILE", help="write what is needed to go on, and run nothing")
+    parser.add_argument("--restore", type=Path, metavar="FILE", help="go on from an archive, not from what is kept")
+
+
+def or_exit(call: Callable[..., None], *arguments: Any) -> None:
+    """Calls; an error that its message explains ends the program with that message."""
+    try:
+        call(*arguments)
+    except UserError as error:
+        raise SystemExit(str(error)) from error
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def _write_json(path: Path, content: Any) -> None:
+    write_whole(path, _json(content))
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    return read_mapping(path, finite=False) if path.is_file() else {}

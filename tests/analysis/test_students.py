@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The comparison of all ways to a student: its cells, jobs and orders fit each other."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import student_cells
+import student_costs
+import student_jobs
+import students
+
+from flashwam.report.metrics import read_metrics
+from flashwam.report.routes import write_routes
+from flashwam.system.jobs import check_jobs
+
+RESULTS = Path(__file__).resolve().parents[2] / "analysis" / "results"
+
+
+@pytest.fixture
+def place(tmp_path):
+    return student_cells.Place(out=tmp_path / "out", results=tmp_path / "results", benchmark=tmp_path / "full")
+
+
+def test_every_cell_has_a_recipe_that_starts_where_it_says(place):
+    for name, cell in student_cells.STUDENTS.items():
+        recipe = place.recipe(name, 2)
+        assert (recipe.name, recipe.seed) == (name, 2)
+        assert recipe.data.root == str(place.benchmark / "data")
+        started = {recipe.wam.pretrained, recipe.wam.config.get("primary", {}).get("pretrained")}
+        if recipe.distill is not None:
+            started.add(recipe.distill.init)
+        folder = place.teacher if cell.start in (None, student_cells.TEACHER) else place.run(cell.start, 2) / "teacher"
+        if cell.start is not None or recipe.distill is not None:
+            assert str(folder) in started, name
+
+
+def test_what_differs_between_ablations_is_what_they_are_about(place):
+    """Same budget, batch, rate and data within a group, so that a difference is the ablation's, or the rate's."""
+    for group in ("swift_", "foresight_decouplers", "foresight"):
+        names = [n for n in student_cells.STUDENTS if n.startswith(group) and "one_step" not in n]
+        names = [n for n in names if group != "foresight" or "decouplers" not in n]
+        loops = []
+        for name in names:
+            recipe = place.recipe(name, 0)
+            loop = recipe.train if recipe.distill is None else recipe.distill
+            rate = 1e-3 if student_cells.RATE in name else loop.lr
+            assert rate == loop.lr or name.endswith(f"{student_cells.RATE}{loop.lr:.0e}".replace("e-0", "e-"))
+            loops.append((loop.steps, loop.batch_size, rate, loop.ema_decay, recipe.data, recipe.streams))
+        assert all(one == loops[0] for one in loops), group
+
+
+def test_jobs_come_after_what_they_need_and_cover_every_seed(place):
+    jobs = student_jobs.student_jobs(place, list(student_cells.STUDENTS), [0, 1])
+    check_jobs(jobs)
+    driven = [job for job in jobs if job.name.startswith("drive/")]
+    seeds = {name: 1 if student_cells.RATE in name else 2 for name in student_cells.STUDENTS}
+    cells = student_cells.STUDENTS.items()
+    assert len(driven) == sum(seeds[name] * len(cell.nfe) * (1 + cell.auxiliary) for name, cell in cells)
+    named = {job.name for job in jobs}
+    for name, cell in student_cells.STUDENTS.items():
+        if cell.start not in (None, student_cells.TEACHER) and seeds[name] > 1:
+            (job,) = (job for job in jobs if job.name == f"make/{name}_1")
+            assert f"make/{cell.start}_1" in job.after
+            assert f"make/{cell.start}_1" in named
+
+
+def test_a_cell_brings_those_that_it_is_made_from(place):
+    names = student_cells.with_starts(["foresight_one_step"])
+    assert names == {"foresight_one_step", "foresight", "foresight_decouplers"}
+    check_jobs(student_jobs.student_jobs(place, names, [0, 1]))
+
+
+def test_routes_and_orders_name_cells_that_there_are():
+    known = {student_cells.TEACHER, *student_cells.CONSISTENCY}
+    for name, cell in student_cells.STUDENTS.items():
+        known |= {name} if cell.nfe and student_cells.RATE not in name else set()
+        known |= {name + student_cells.MODALITY} if cell.auxiliary else set()
+    shown = {run for runs in student_cells.ROUTES.values() for run in runs}
+    assert known <= shown
+    for order in student_cells.ORDERS:
+        assert {order.better, order.worse} <= known, order
+
+
+def test_costs_count_what_came_before_once(place):
+    own = dict.fromkeys([student_cells.TEACHER, *student_cells.CONSISTENCY, *student_cells.STUDENTS], 100.0)
+    made_of = ["foresight_decouplers", "foresight_teacher_actions"]
+    once = dict.fromkeys(["records", "geometry and tokens", *made_of], 10.0)
+    before = {name: student_costs.before(name, own, once) for name in own}
+    assert before[student_cells.TEACHER] == {}
+    assert before["on_policy"] == {"teacher": 100.0}
+    assert before["swift_2d"] == {}
+    assert set(before["swift_one_step"]) == {"records", "geometry and tokens", "swift_full"}
+    assert set(before["foresight_one_step"]) == {
+        "teacher",
+        "records",
+        "futures",
+        "foresight_decouplers",
+        "foresight",
+    }
+    assert before["foresight"]["futures"] == 10
+    assert before["foresight_teacher_actions"]["futures"] == 20
+    assert set(before["masked_reconstruction_2d"]) == {"teacher"}
+
+
+def test_other_learning_rates_stand_beside_their_recipe_and_nowhere_else(place):
+    for name, seed, success in (
+        ("swift_2d", 0, 40),
+        ("swift_2d", 1, 1),
+        ("swift_2d_lr_3e-4", 0, 30),
+        ("swift_full", 0, 2),
+    ):
+        task = {"episodes": 50, "success": success, "wilson": [0, 1], "commitment": None, "multimodal": False}
+        result = {
+            "run": name,
+            "nfe": {"action": 10},
+            "sampler": "own",
+            "step": 9,
+            "seed": seed,
+            "tasks": {"reach": task},
+        }
+        path = place.run(name, seed) / "evaluations" / "one.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"label": name, "kind": "student", "latency": {}, "open_loop": None, **result}))
+    (place.out / "comparison").mkdir()
+    students.write_rates(place)
+    done = "swift_2d swift_full swift_2d_lr_3e-4"
+    assert students.command(place) == f"python analysis/students.py --seeds 0 1 --only {done}"
+    lines = (place.out / "comparison" / "rates.md").read_text().splitlines()
+    assert "ms a chunk" not in lines[0]
+    assert [line.split(" | ")[:3] for line in lines[2:]] == [
+        ["| swift_2d 10a", "50", "0.80"],
+        ["| swift_2d_lr_3e-4 10a", "50", "0.60"],
+    ]
+
+
+def test_without_other_learning_rates_there_is_no_table_of_them(place):
+    path = place.run("swift_2d", 0) / "evaluations" / "one.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    students.write_rates(place)
+    assert not (place.out / "comparison").exists()
+
+
+def test_the_whole_comparison_is_one_short_command(place):
+    for name in student_cells.STUDENTS:
+        for seed in (0, 2):
+            path = place.run(name, seed) / "evaluations" / "one.json"
+            path.parent.mkdir(parents=True)
+            path.touch()
+    assert students.command(place) == "python analysis/students.py --seeds 0 2"
+    other = replace(place, family="cogvideox")
+    assert students.command(other) == "python analysis/students.py --family cogvideox --seeds 0 2"
+
+
+@pytest.mark.parametrize("name", ["students", "cogvideox_students"])
+def test_committed_tables_come_out_of_the_committed_evaluations(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("flashwam.report.routes.draw_routes", lambda *_: None)
+    study = RESULTS / name
+    folders = {result["folder"] for result in students.read_evaluations(study)}
+    # What was tried beside the comparison is no part of it.
+    folders.discard(study / "steps")
+    write_routes(sorted(folders), out=tmp_path, routes=student_cells.ROUTES, orders=student_cells.ORDERS)
+    for file in ("students.md", "students.json"):
+        assert (tmp_path / file).read_bytes() == (study / "comparison" / file).read_bytes(), file
+
+
+def test_logs_give_seconds_a_step(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f'{{"step": {i}, "steps_per_second": {rate}}}\n' for i, rate in enumerate((9, 9, 9, 2, 4))))
+    assert student_costs.seconds_a_step(read_metrics(path)) == pytest.approx((0.5 + 0.25) / 2)
+
+
+def test_the_other_family_has_the_main_cells(place):
+    other = replace(place, family="cogvideox")
+    assert other.recipe("foresight", 0).name == "foresight"
+    assert other.path("metaworld/foresight") == "videovla/metaworld/foresight"
+    there = {name for name in student_cells.STUDENTS if other.has(name)}
+    assert {"foresight_decouplers", "foresight", "foresight_one_step", "swift_full", "masked_reconstruction"} <= there
+    assert "foresight_mean_pool" not in there
+    assert all(place.has(name) for name in student_cells.STUDENTS)

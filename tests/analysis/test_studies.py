@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A study is kept whole, goes on from what is kept or from an archive, and its committed tables are its own."""
+
+import io
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+from studies import Study, parts, read_archive
+
+from flashwam.report.compare import format_table, gather
+from flashwam.report.verdict import verdict
+from flashwam.system.jobs import Job, done_marker
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "analysis" / "results"
+MOST_FILES, MOST_BYTES = 75, 12 * 2**20
+
+
+def evaluation(run, seed=0, **more):
+    made = {"git_revision": "abc", "command": ["benchmark.py"], "time": f"2026-01-0{seed + 1}", "cores": 2}
+    return {"run": run, "nfe": {"video": 1}, "tasks": {}, "seed": seed, "film": "film.png", "provenance": made, **more}
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
+@pytest.fixture
+def study(tmp_path):
+    """One whose two runs were distilled and one of them driven."""
+    out = tmp_path / "runs" / "small"
+    for name, seed in (("flash", 0), ("flash_seed1", 1)):
+        run = out / "runs" / name
+        write(run / "recipe.yaml", f"name: flash\nseed: {seed}\ndistill: {{lr: 1.0e-05, steps: 4, tags: []}}\n")
+        write(run / "metrics.jsonl", '{"step": 1, "loss": 0.1}\n{"step": 2, "loss": 0.3}\n{"step": 3, "lo')
+    write(out / "runs" / "flash" / "evaluations" / "one.json", json.dumps(evaluation("flash"), indent=1) + "\n")
+    write(out / "rates" / "flash.json", '{\n "lr": 1e-05\n}\n')
+    write(out / "comparison" / "latency.json", '{"flash 1v": {"chunk_ms": 2.5}}')
+    write(out / "comparison" / "compare.md", "| model |\n")
+    for job, seconds in (("collect", 9), ("distill/flash", 3.5), ("distill/flash_seed1", 3.25), ("drive/flash", 1.5)):
+        write(done_marker(out / "jobs", job), json.dumps({"seconds": seconds}) + "\n")
+    return Study(out=out, results=tmp_path / "results" / "small", made_again=("collect",))
+
+
+JOBS = [
+    Job(name="collect", function=print),
+    *(Job(name=f"distill/{name}", function=print, after=("collect",)) for name in ("flash", "flash_seed1")),
+    *(Job(name=f"drive/{name}", function=print, after=(f"distill/{name}",)) for name in ("flash", "flash_seed1")),
+]
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_is_kept_is_few_files_and_all_that_was_measured(study):
+    study.keep("python analysis/benchmark.py")
+    assert set(files(study.results)) == {
+        "about.json",
+        "comparison/compare.md",
+        "comparison/latency.json",
+        "comparison/rates.json",
+        "curves.parquet",
+        "evaluations.jsonl",
+        "recipes.jsonl",
+    }
+    kept = dict(study.kept())
+    there = files(study.out)
+    # The log's cut-off line is no measurement, and what a reader sees of a recipe is its values.
+    cut = b'{"step": 3, "lo'
+    for name, content in kept.items():
+        if name in there and not name.endswith("recipe.yaml"):
+            assert there[name].removesuffix(cut) == content, name
+    assert set(there) - set(kept) == {"comparison/compare.md"}
+    told = json.loads((study.results / "about.json").read_text())
+    assert told["command"] == "python analysis/benchmark.py"
+    assert told["seeds"] == [0]
+    assert told["cells"]["distill__flash"] == 3.5
+    assert told["packages"]["torch"]
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_another_machine_goes_on_without_what_is_done(study, tmp_path, archived):
+    if archived:
+        study.archive(tmp_path / "small.tar.gz")
+    else:
+        study.keep("python analysis/benchmark.py")
+    elsewhere = Study(out=tmp_path / "elsewhere", results=study.results, made_again=study.made_again)
+    elsewhere.restore(JOBS, tmp_path / "small.tar.gz" if archived else None)
+    done = {path.stem for path in (elsewhere.out / "jobs").glob("*.done")}
+    # The second run was distilled, but its weights are not there to be driven.
+    assert done == {"distill__flash", "drive__flash"}
+    before, after = files(study.out), files(elsewhere.out)
+    same = ("runs/flash/evaluations/one.json", "rates/flash.json", "comparison/latency.json")
+    assert all(before[name] == after[name] for name in same)
+    recipe = (elsewhere.out / "runs" / "flash_seed1" / "recipe.yaml").read_text()
+    assert "lr: 1.0e-05" in recipe
+    write(elsewhere.out / "runs" / "flash" / "evaluations" / "one.json", json.dumps(evaluation("flash", 7)))
+    elsewhere.restore(JOBS)
+    assert json.loads((elsewhere.out / "runs/flash/evaluations/one.json").read_text())["seed"] == 7
+
+
+def test_keeping_again_loses_nothing_that_another_machine_kept(study, tmp_path):
+    study.keep("python analysis/benchmark.py")
+    elsewhere = Study(out=tmp_path / "elsewhere", results=study.results)
+    run = elsewhere.out / "runs" / "flash_seed1"
+    write(run / "evaluations" / "one.json", json.dumps(evaluation("flash", 1)))
+    write(done_marker(elsewhere.out / "jobs", "drive/flash_seed1"), '{"seconds": 2}')
+    elsewhere.keep("python analysis/benchmark.py")
+    kept = dict(study.kept())
+    assert {"runs/flash/evaluations/one.json", "runs/flash_seed1/evaluations/one.json"} <= set(kept)
+    assert {"runs/flash/metrics.jsonl", "rates/flash.json", "jobs/distill__flash.done"} <= set(kept)
+    assert json.loads((study.results / "about.json").read_text())["seeds"] == [0, 1]
+
+
+def test_parts_name_their_revision_and_what_was_other_there():
+    first, second, third = evaluation("a", 0), evaluation("a", 1), evaluation("a", 2)
+    third["provenance"] |= {"git_revision": "def", "cores": 8}
+    told = parts([second, third, first], {"cores": 2, "git_revision": "def"})
+    span = {"from": "2026-01-01", "to": "2026-01-02"}
+    assert told == [
+        {"git_revision": "abc", "command": "benchmark.py", "evaluations": 2, **span},
+        {"git_revision": "def", "command": "benchmark.py", "evaluations": 1, "from": "2026-01-03", "to": "2026-01-03"}
+        | {"cores": 8},
+    ]
+
+
+def test_odd_archives_and_missing_runs_are_refused_in_a_sentence(study, tmp_path):
+    with pytest.raises(ValueError, match="small has cells of its own; move it away"):
+        study.restore(JOBS, tmp_path / "any.tar.gz")
+    (tmp_path / "text.tar.gz").write_text("no archive")
+    with pytest.raises(ValueError, match=r"text\.tar\.gz is no archive of a study"):
+        read_archive(tmp_path / "text.tar.gz")
+    with pytest.raises(FileNotFoundError, match=r"none\.tar\.gz is missing"):
+        read_archive(tmp_path / "none.tar.gz")
+    with tarfile.open(tmp_path / "out.tar.gz", "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("../runs/x.json"), io.BytesIO(b""))
+    with pytest.raises(ValueError, match=r"holds \.\./runs/x\.json, which no study leaves"):
+        read_archive(tmp_path / "out.tar.gz")
+    empty = Study(out=tmp_path / "none", results=tmp_path / "neither")
+    with pytest.raises(FileNotFoundError, match=r"nothing to keep; run python analysis/x\.py first"):
+        empty.keep("python analysis/x.py")
+    with pytest.raises(FileNotFoundError, match="holds anything to put into"):
+        empty.archive(tmp_path / "some.tar.gz")
+    assert not (tmp_path / "neither").exists()
+
+
+@pytest.mark.parametrize("name", ["full", "cogvideox_full"])
+def test_committed_comparisons_come_out_of_the_committed_evaluations(name, tmp_path):
+    rows, _, cross = gather([RESULTS / name], tmp_path)
+    committed = json.loads((RESULTS / name / "comparison" / "compare.json").read_text())
+    assert [row.to_json() for row in rows] == committed["rows"]
+    assert cross == committed["cross"]
+    assert verdict(rows, cross) == committed["verdict"]
+    assert format_table(rows, markdown=True) + "\n" == (RESULTS / name / "comparison" / "compare.md").read_text()
+
+
+def test_results_are_few_files_and_small():
+    listed = subprocess.run(["git", "ls-files", "analysis"], cwd=ROOT, capture_output=True, text=True, check=False)
+    names = listed.stdout.split()
+    if not names:
+        pytest.skip("no clone of the repository")
+    assert len(names) <= MOST_FILES
+    assert sum((ROOT / name).stat().st_size for name in names if (ROOT / name).is_file()) <= MOST_BYTES
