@@ -74,16 +74,12 @@ def test_every_arrow_that_is_drawn_is_needed(ours):
 
 
 def test_no_module_imports_itself_through_others(ours):
-    assert {group[0] for group in own_circles(ours)} <= {
-        "flashwam.wam.base",
-        "flashwam.foresight.policy",
-        "flashwam.swiftvla.policy",
-    }
+    assert own_circles(ours) == []
     assert circles((source, target) for source, targets in DRAWN.items() for target in targets) == []
 
 
 def test_our_own_modules_are_imported_at_the_top(ours):
-    assert {line.partition(":")[0] for line in own_late(ours)} <= {"flashwam.wam.base", "flashwam.foresight.policy"}
+    assert own_late(ours) == []
 
 
 def test_what_is_forbidden_is_found(tmp_path):
