@@ -12,7 +12,7 @@ from policy_toys import policy, specs
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_codec, tiny_wam
 
-from flashwam.commands.info import describe
+from flashwam.commands.describe import describe
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.streams import StreamSpec
 from flashwam.evaluation.local import load_policy

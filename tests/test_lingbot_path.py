@@ -19,7 +19,7 @@ from diffusers import AutoencoderKLWan
 from safetensors.torch import load_file, save_file
 
 from flashwam import pipeline
-from flashwam.commands.info import describe
+from flashwam.commands.describe import describe
 from flashwam.core.batch import Batch
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.distillation.stopping import Stopped

@@ -12,7 +12,7 @@ from distill_toys import GaussianTeacher, ToySource, ToyWam
 from pickles import bombs, run_by
 from tiny_models import tiny_codec, tiny_wam
 
-from flashwam.commands.info import describe
+from flashwam.commands.describe import describe
 from flashwam.core.edm import EDMSchedule
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.streams import StreamSpec

@@ -14,7 +14,7 @@ from raw_sets import CAMERAS, write_v2
 
 from flashwam import pipeline
 from flashwam.cli import main
-from flashwam.commands.info import describe
+from flashwam.commands.describe import describe
 from flashwam.evaluation.local import evaluate, load_policy
 from flashwam.recipe.load import load_recipe
 from flashwam.serve.policy import PolicySession, load_served

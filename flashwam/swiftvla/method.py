@@ -73,6 +73,7 @@ class MaskedReconstruction(Method):
     needs_teacher = False
     trains_probes = True
     result = "teacher"
+    auxiliary_evaluation = "flashwam.swiftvla.evaluation:evaluate_with_auxiliary"
 
     def __init__(
         self,

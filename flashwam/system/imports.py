@@ -9,11 +9,12 @@ imported. A file that may be anybody's names known classes alone, unless its rea
 import importlib
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
@@ -22,6 +23,7 @@ __all__ = [
     "check_keywords",
     "class_name",
     "find_class",
+    "find_function",
     "foreign_paths",
     "named_parameters",
     "reading",
@@ -101,20 +103,38 @@ def find_class(name: str, base: type, *, known: Mapping[str, type | str], what: 
     found = known.get(short, name)
     if isinstance(found, type):
         return found
-    module, _, attribute = found.partition(":")
     if not _PATH.fullmatch(found):
         raise InputError(f"{_at()}unknown {what} {name!r}; expected one of {sorted(known)} or 'package.module:Class'")
     file = _file.get()
     if short not in known and file is not None:
         refuse_foreign(file, {name: what})
+    found = _imported(found, what, name)
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise InputError(f"{what} {name!r} must be a subclass of {base.__module__}.{base.__name__}; got {found!r}")
+    return found
+
+
+def find_function(path: str, *, what: str) -> Callable[..., Any]:
+    """The function that an import path of our own, or of a class that is trusted already, leads to.
+
+    Args:
+        path: "package.module:function".
+        what: What it is, for error messages.
+
+    Raises:
+        ValueError: The import fails.
+    """
+    return _imported(path, what, path)
+
+
+def _imported(path: str, what: str, name: str) -> Any:
+    module, _, attribute = path.partition(":")
     try:
         found = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise InputError(f"{what} {name!r} could not be imported: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise InputError(f"{what} {name!r} must be a subclass of {base.__module__}.{base.__name__}; got {found!r}")
     return found
 
 

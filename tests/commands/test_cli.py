@@ -225,7 +225,7 @@ def test_an_error_that_is_not_the_users_is_not_hidden(monkeypatch):
     def broken(path):
         return int("seven")
 
-    monkeypatch.setattr("flashwam.commands.info.describe", broken)
+    monkeypatch.setattr("flashwam.commands.describe.describe", broken)
     with pytest.raises(ValueError, match="seven"):
         main(["info", "."])
 
@@ -234,7 +234,7 @@ def test_interrupt_says_how_to_resume_and_exits_130(capsys, monkeypatch):
     def interrupted(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("flashwam.commands.info.describe", interrupted)
+    monkeypatch.setattr("flashwam.commands.describe.describe", interrupted)
     status, _, err = run(capsys, "info", ".")
     assert status == 130
     assert "resumes" in err

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import flashwam.commands.info
-from flashwam.commands.info import describe, info_lines, installation
+import flashwam.commands.installation
+from flashwam.commands.describe import describe
+from flashwam.commands.info import info_lines
+from flashwam.commands.installation import installation
 from flashwam.recipe.load import load_recipe
 from flashwam.run.folder import prepare_run
 from flashwam.student import save_wam
@@ -41,7 +43,7 @@ def student(tmp_path):
 
 
 def test_installation_names_versions_and_device(monkeypatch):
-    monkeypatch.setattr(flashwam.commands.info, "_rendering", lambda: {"backend": "egl"})
+    monkeypatch.setattr(flashwam.commands.installation, "_rendering", lambda: {"backend": "egl"})
     facts = installation()
     assert facts["packages"]["torch"] == torch.__version__
     assert facts["device"]["type"] == ("cuda" if torch.cuda.is_available() else "cpu")
@@ -49,9 +51,9 @@ def test_installation_names_versions_and_device(monkeypatch):
 
 
 def test_missing_extras_come_with_the_command_that_installs_them(monkeypatch):
-    monkeypatch.setattr(flashwam.commands.info, "_rendering", lambda: {"backend": None})
+    monkeypatch.setattr(flashwam.commands.installation, "_rendering", lambda: {"backend": None})
     monkeypatch.setattr(
-        flashwam.commands.info, "package_version", lambda name: None if name in ("av", "matplotlib") else "1.0"
+        flashwam.commands.installation, "package_version", lambda name: None if name in ("av", "matplotlib") else "1.0"
     )
     facts = installation()
     assert facts["missing"] == {"sim": ["av"], "data": ["av"], "report": ["matplotlib"]}
@@ -81,8 +83,8 @@ def test_absent_rendering_is_a_fact_and_not_an_error(monkeypatch):
     def nothing():
         raise RuntimeError("no OpenGL backend can render here: apt-get install libegl1")
 
-    monkeypatch.setattr("flashwam.sim.gl.ensure_gl", nothing)
-    rendering = flashwam.commands.info._rendering()
+    monkeypatch.setattr("flashwam.commands.installation.ensure_gl", nothing)
+    rendering = flashwam.commands.installation._rendering()
     assert rendering["backend"] is None
     assert "libegl1" in rendering["reason"]
 

@@ -14,7 +14,7 @@ from flashwam.recipe.load import load_recipe
 from flashwam.run.folder import prepare_run
 from flashwam.system.errors import InputError
 
-DESCRIBE = "flashwam.commands.info.describe"
+DESCRIBE = "flashwam.commands.describe.describe"
 
 
 def shown(capsys, *arguments):

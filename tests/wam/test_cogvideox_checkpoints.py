@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.testing import assert_close
 
-from flashwam.commands.info import describe
+from flashwam.commands.describe import describe
 from flashwam.wam import load
 from flashwam.wam.cogvideox import CogVideoX, CogVideoXConfig
 from flashwam.wam.cogvideox.fitting import table_size

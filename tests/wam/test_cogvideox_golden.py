@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from flashwam.cli import main
-from flashwam.commands.info import describe
+from flashwam.commands.describe import describe
 from flashwam.core.vp import VPSchedule
 from flashwam.sampling import Rollout, samplers_for
 from flashwam.serve.policy import PolicySession, load_served

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from diffusers import CogVideoXTransformer3DModel
 
-from flashwam.commands.info import describe
+from flashwam.commands.describe import describe
 from flashwam.plan import make_plan
 from flashwam.recipe.load import load_recipe
 from flashwam.student import load_wam

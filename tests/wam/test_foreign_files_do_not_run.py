@@ -9,7 +9,7 @@ import pytest
 from pickles import run_by
 from released import lerobot_weights, write_lerobot, write_parts, write_released
 
-from flashwam.commands.info import describe
+from flashwam.commands.describe import describe
 from flashwam.serve.policy import PolicySession, load_served
 
 

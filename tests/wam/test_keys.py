@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from flashwam.cli import main
-from flashwam.commands.info import describe, has_problems
+from flashwam.commands.describe import describe
+from flashwam.commands.info import has_problems
 from flashwam.wam.autoencoders import load_autoencoder
 from flashwam.wam.cogvideox.checkpoint import load_module
 from flashwam.wam.lingbot_va import WanTransformer3DModel

@@ -12,7 +12,8 @@ import torch
 from diffusers import AutoencoderKLWan
 from safetensors.torch import load_file, save_file
 
-from flashwam.commands.info import describe, info_lines
+from flashwam.commands.describe import describe
+from flashwam.commands.info import info_lines
 from flashwam.core.consistency import LCM, Linear
 from flashwam.recipe.load import load_recipe
 from flashwam.student import load_pretrained, load_wam, save_wam

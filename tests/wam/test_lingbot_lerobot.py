@@ -10,7 +10,7 @@ import pytest
 import torch
 from released import NETWORK, lerobot_weights, write_lerobot, write_parts
 
-from flashwam.commands.info import describe
+from flashwam.commands.describe import describe
 from flashwam.recipe.load import load_recipe
 from flashwam.serve.policy import load_served
 from flashwam.student import load_pretrained, load_wam, save_wam

@@ -107,6 +107,9 @@ class Method(ABC):
     """Whether `make_student` gives another model than the recipe's."""
     result: str = "student"
     """Name of the folder the trained model is saved to, and its kind."""
+    auxiliary_evaluation: str | None = None
+    """Import path of what drives a model with a modality that its training alone showed it, for methods that do so;
+    called as `flashwam.evaluation.local.evaluate` is."""
 
     def __init__(
         self,

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`flashwam analyze`: which consistency function fits which stream."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flashwam.commands.shared import Command, add_json, add_recipe, load, path, write_json
+
+WORDS = """\
+which consistency function fits which stream
+Before any training, per stream: where its noise lies, how strongly each consistency function lets a gradient through
+there, and a verdict. With a trained run, the measured gradients are laid over the theory. Writes JSON, figures and
+one page."""
+EXAMPLES = (
+    "  flashwam analyze flash_wam\n"
+    "  flashwam analyze flash_wam streams.action.shift=0.05 --json -\n"
+    "  flashwam analyze flash_wam --checkpoint runs/flash_wam"
+)
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_recipe(parser)
+    parser.add_argument("--checkpoint", type=path, metavar="RUN", help="a run whose measured gradients are shown too")
+    parser.add_argument("--out", type=path, metavar="DIR", help="folder (default: runs/analysis/<name>)")
+    add_json(parser)
+
+
+def _action(arguments: argparse.Namespace) -> None:
+    from flashwam.report.analyze import analyze
+
+    recipe = load(arguments)
+    out = arguments.out or Path("runs") / "analysis" / recipe.name
+    results = analyze(recipe, out=out, checkpoint=arguments.checkpoint)
+    if write_json(arguments, results):
+        print("\n".join(analysis_lines(results)))
+        print(f"page: {results['page']}")
+
+
+def analysis_lines(analysis: Mapping[str, Any]) -> list[str]:
+    """A schedule analysis in a few lines: the table and the verdicts."""
+    wide = max(len("schedule"), *(len(numbers["label"]) for numbers in analysis["streams"].values()))
+    lines = [
+        f"{'stream':<8} {'schedule':<{wide}} {'median':>7} {'<0.1':>6}  {'function':<8} {'E|b|':>7} {'E b^2':>7} "
+        f"{'order':>6}"
+    ]
+    for name, numbers in analysis["streams"].items():
+        head = f"{name:<8} {numbers['label']:<{wide}} {numbers['median']:>7.3f} {numbers['mass_below_low_noise']:>6.1%}"
+        for label, function in numbers["functions"].items():
+            own = "*" if label == numbers["own"] else " "
+            lines.append(
+                f"{head:<{wide + 24}} {own}{label:<8}{function['mean_gradient_scale']:>7.4f} "
+                f"{function['mean_squared_gradient_scale']:>7.4f} {function['order_at_zero']:>6.2f}"
+            )
+            head = ""
+    lines.append("(* = the recipe's own)")
+    lines += [f"{name}: {numbers['verdict']['reason']}" for name, numbers in analysis["streams"].items()]
+    if analysis.get("together"):
+        lines.append(f"different functions for the streams? {analysis['together']['reason']}")
+    for entry in analysis.get("warnings", []):
+        lines.append(f"warning: {entry if isinstance(entry, str) else ' '.join(map(str, entry))}")
+    return lines
+
+
+COMMAND = Command(name="analyze", words=WORDS, examples=EXAMPLES, options=_options, action=_action)

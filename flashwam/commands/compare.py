@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`flashwam compare`: one table and one page for evaluated runs."""
+
+import argparse
+
+from flashwam.commands.shared import Command, add_json, path, write_json
+
+WORDS = """\
+one table and one page for any set of evaluated runs
+Success with intervals, mode commitment, errors, latency, training curves and decoded video, side by side, with a
+verdict that says which differences are outside the intervals."""
+EXAMPLES = "  flashwam compare runs/teacher runs/naive_lcm runs/flash_wam --out runs/comparison"
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=path, help="run folders with evaluations")
+    parser.add_argument("--out", type=path, default="runs/comparison", metavar="DIR", help="default: runs/comparison")
+    add_json(parser)
+
+
+def _action(arguments: argparse.Namespace) -> None:
+    from flashwam.report.compare import compare
+
+    results = compare(arguments.runs, out=arguments.out)
+    if write_json(arguments, results):
+        print(results["table"], *results["verdict"], f"page: {results['page']}", sep="\n")
+
+
+COMMAND = Command(name="compare", words=WORDS, examples=EXAMPLES, options=_options, action=_action)

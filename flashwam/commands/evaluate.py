@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`flashwam evaluate`: success in closed loop."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flashwam.commands.shared import (
+    Command,
+    add_json,
+    add_token,
+    add_trust,
+    path,
+    positive,
+    read_token,
+    trust,
+    write_json,
+)
+from flashwam.system.errors import InputError
+
+WORDS = """\
+success in closed loop, with intervals, error and latency
+Drives a teacher or student in the simulator from seeds that no demonstration used. Success comes with its Wilson 95 %
+interval. "1v/2a" means one video step and two action steps per chunk; "full" the teacher's own."""
+EXAMPLES = (
+    "  flashwam evaluate runs/flash_wam/student --episodes 50 --nfe 1v/1a --nfe 1v/2a\n"
+    "  flashwam evaluate runs/teacher/teacher --nfe full --tasks reach-wall,faucet-turn\n"
+    "  flashwam evaluate runs/naive_lcm/student --plain-euler          what the wrong sampler costs\n"
+    "  flashwam evaluate runs/swift_full --auxiliary --nfe full        with what its training was shown beside\n"
+    "  flashwam evaluate --server ws://127.0.0.1:29536 --episodes 50   a model that flashwam serve runs"
+)
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    checkpoint_help = "folder of a teacher or student, or a run"
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=path, nargs="?", help=checkpoint_help)
+    parser.add_argument("--server", metavar="URL", help="drive a served model instead; its server fixes the steps")
+    add_token(parser, ", for --server")
+    parser.add_argument("--episodes", type=positive, metavar="N", help="episodes per task (default: the recipe's)")
+    parser.add_argument("--nfe", action="append", metavar="1v/1a", help="steps per chunk; may be given several times")
+    parser.add_argument("--tasks", type=_names, metavar="A,B", help="tasks (default: the recipe's)")
+    parser.add_argument("--plain-euler", action="store_true", help="ignore the student's consistency functions")
+    parser.add_argument("--auxiliary", action="store_true", help="show the policy its training modality too")
+    parser.add_argument("--seed", type=int, default=0, help="shifts the evaluation seeds (default: 0)")
+    parser.add_argument("--out", type=path, metavar="DIR", help="folder of the results (default: the checkpoint's)")
+    add_trust(parser)
+    add_json(parser)
+
+
+def _action(arguments: argparse.Namespace) -> None:
+    results = _measured(arguments)
+    if write_json(arguments, results):
+        print("\n".join(evaluation_lines(results)))
+
+
+def _measured(arguments: argparse.Namespace) -> Any:
+    if (arguments.checkpoint is None) == (arguments.server is None):
+        arguments.parser.error("give either CHECKPOINT or --server URL")
+    common = {"episodes": arguments.episodes, "tasks": arguments.tasks, "seed": arguments.seed, "out": arguments.out}
+    if arguments.server is not None:
+        if arguments.nfe or arguments.plain_euler or arguments.auxiliary:
+            arguments.parser.error(
+                "--nfe, --plain-euler and --auxiliary are the server's to choose: see flashwam serve --help"
+            )
+        from flashwam.evaluation.served import evaluate_served
+
+        return evaluate_served(arguments.server, token=read_token(arguments), **common)
+    common |= trust(arguments)
+    if arguments.auxiliary:
+        if arguments.plain_euler:
+            arguments.parser.error("--plain-euler is for students; --auxiliary drives what was trained, unstripped")
+        drive = _auxiliary_evaluation(arguments.checkpoint, trusted=arguments.trust)
+        return drive(arguments.checkpoint, nfe=tuple(arguments.nfe or ("full",)), **common)
+    from flashwam.evaluation.local import evaluate
+
+    nfe = tuple(arguments.nfe or ("1v/1a",))
+    return evaluate(arguments.checkpoint, nfe=nfe, plain_euler=arguments.plain_euler, **common)
+
+
+def _auxiliary_evaluation(checkpoint: Path, *, trusted: bool) -> Callable[..., Any]:
+    """Finds how a model is driven with the modality of its training: the method that made it names that."""
+    from flashwam.distillation.methods import find_method
+    from flashwam.student import INFO_FILE, WamInfo, model_folder, read_info
+    from flashwam.system.imports import find_function, reading, trusting
+
+    folder = model_folder(checkpoint)
+    content = read_info(folder)
+    info = WamInfo(kind=str(content.pop("kind", None)), streams={}, extra=content)
+    name = info.section("distill" if info.role == "student" else "train").get("method")
+    if name is None:
+        raise InputError(
+            f"{folder / INFO_FILE} does not say by which method the model was trained: evaluate it as it is"
+        )
+    with trusting(trusted), reading(folder / INFO_FILE):
+        method = find_method(name)
+    if method.auxiliary_evaluation is None:
+        raise InputError(f"{folder} was trained by {name}, without an auxiliary modality: evaluate it as it is")
+    return find_function(method.auxiliary_evaluation, what="evaluation")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def evaluation_lines(results: Any) -> list[str]:
+    """Evaluations as a table: one line per label, success with its interval, errors and latency."""
+    evaluations = [results] if isinstance(results, Mapping) and "overall" in results else results
+    if isinstance(evaluations, Mapping):
+        evaluations = list(evaluations.values())
+    lines = [f"{'evaluation':<28} {'success':>8}  {'95 % interval':<14} {'committed':>9} {'actT':>7} {'ms/chunk':>9}"]
+    for one in evaluations:
+        overall = one["overall"]
+        low, high = overall["wilson"]
+        rate = overall["success"] / max(1, overall["episodes"])
+        lines.append(
+            f"{one['label']:<28} {rate:>8.3f}  [{low:.3f}, {high:.3f}] {_number(overall.get('commitment'), 9, 2)} "
+            f"{_number((one.get('open_loop') or {}).get('action_error_teacher'), 7, 4)} "
+            f"{_number((one.get('latency') or {}).get('chunk_ms'), 9, 1)}"
+        )
+        for task, numbers in one.get("tasks", {}).items():
+            low, high = numbers["wilson"]
+            rate = numbers["success"] / max(1, numbers["episodes"])
+            lines.append(
+                f"  {task:<26} {rate:>8.3f}  [{low:.3f}, {high:.3f}] {_number(numbers.get('commitment'), 9, 2)}"
+            )
+    return lines
+
+
+def _number(value: float | None, width: int, digits: int) -> str:
+    return f"{'-':>{width}}" if value is None else f"{value:>{width}.{digits}f}"
+
+
+COMMAND = Command(name="evaluate", words=WORDS, examples=EXAMPLES, options=_options, action=_action)

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is installed here, and what is missing."""
+
+import os
+import platform
+from typing import Any
+
+import torch
+
+from flashwam.sim.gl import BACKENDS, ensure_gl
+from flashwam.system.provenance import git_revision, package_version, requirements
+
+__all__ = ["installation"]
+
+
+def installation() -> dict[str, Any]:
+    """Versions, device, rendering backend, and which extras lack what."""
+    needed = requirements("flashwam")
+    always = needed.pop(None, ())
+    missing = {extra: [name for name in names if package_version(name) is None] for extra, names in needed.items()}
+    missing = {extra: names for extra, names in missing.items() if names}
+    facts: dict[str, Any] = {
+        "flashwam": package_version("flashwam"),
+        "git_revision": git_revision(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: package_version(name) for name in always},
+        "device": _device(),
+        "rendering": _rendering(),
+        "missing": missing,
+    }
+    if missing:
+        facts["install"] = f"pip install 'flashwam[{','.join(missing)}]'"
+    return facts
+
+
+def _device() -> dict[str, Any]:
+    facts: dict[str, Any] = {"cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        memory = f"{properties.total_memory / 2**30:.0f} GiB"
+        return {"type": "cuda", "count": torch.cuda.device_count(), "name": properties.name, "memory": memory, **facts}
+    return {"type": "cpu", **facts}
+
+
+def _rendering() -> dict[str, Any]:
+    try:
+        return {"backend": ensure_gl()}
+    except (RuntimeError, ImportError) as error:
+        return {"backend": None, "reason": str(error), "packages": dict(BACKENDS)}

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`flashwam serve`: a policy server."""
+
+import argparse
+
+from flashwam.commands.shared import Command, add_token, add_trust, path, positive, read_token, trust
+
+WORDS = """\
+a teacher or student as a policy server
+Speaks LingBot-VA's websocket and msgpack protocol, so that its clients work unchanged. Every connection is a session
+of its own. GET /healthz answers OK; GET /metrics gives sessions and latency per stage as JSON. Ctrl-C ends it."""
+EXAMPLES = (
+    "  flashwam serve runs/flash_wam/student\n"
+    "  flashwam serve runs/teacher/teacher --nfe 5v/10a --port 29056\n"
+    "  flashwam serve runs/flash_wam/student --host 0.0.0.0 --token-file token.txt\n"
+    "  flashwam serve checkpoints/lingbot-va-posttrain-robotwin --preset robotwin\n"
+    "  flashwam serve checkpoints/videovla --preset videovla --base checkpoints/CogVideoX-5b-I2V"
+)
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=path, help="folder of a teacher or student, or a run")
+    parser.add_argument("--nfe", metavar="1v/1a", help="steps per chunk, or full (default: the checkpoint's own)")
+    parser.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="for another tool's checkpoint, its family's settings: robotwin, libero, ...; an unknown name lists them",
+    )
+    parser.add_argument("--base", type=path, metavar="DIR", help="checkpoint with vae/ and text_encoder/")
+    parser.add_argument("--device", help="such as cuda:1 or cpu (default: cuda where there is one, or else cpu)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)")
+    parser.add_argument("--port", type=int, default=29536, help="default: 29536; 0 takes a free one")
+    add_token(parser)
+    parser.add_argument("--max-sessions", type=positive, default=16, metavar="N", help="default: 16")
+    parser.add_argument(
+        "--max-message-mib", type=positive, default=128, metavar="N", help="longest message (default: 128)"
+    )
+    parser.add_argument(
+        "--max-prompt-characters", type=positive, default=8192, metavar="N", help="longest prompt (default: 8192)"
+    )
+    parser.add_argument(
+        "--idle-seconds", type=positive, default=600, metavar="N", help="ends silent sessions (default: 600)"
+    )
+    add_trust(parser)
+
+
+def _action(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from flashwam.serve.policy import load_served
+    from flashwam.serve.server import ServerOptions, serve
+
+    options = ServerOptions(
+        host=arguments.host,
+        port=arguments.port,
+        token=read_token(arguments),
+        max_message_bytes=arguments.max_message_mib * 2**20,
+        max_prompt_characters=arguments.max_prompt_characters,
+        idle_seconds=arguments.idle_seconds,
+        max_sessions=arguments.max_sessions,
+    )
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_served(
+        arguments.checkpoint,
+        nfe=arguments.nfe,
+        device=device,
+        preset=arguments.preset,
+        base=arguments.base,
+        **trust(arguments),
+    )
+    serve(model, options)
+
+
+COMMAND = Command(name="serve", words=WORDS, examples=EXAMPLES, options=_options, action=_action)
