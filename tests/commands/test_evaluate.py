@@ -51,7 +51,7 @@ def test_a_method_without_a_modality_is_refused(capsys, made_by):
 
 
 def test_a_model_that_does_not_say_its_method_is_refused(capsys, made_by):
-    assert "says no method of training" in refused(capsys, made_by(None))
+    assert "does not say by which method" in refused(capsys, made_by(None))
 
 
 def test_without_the_folder_of_a_method_only_its_option_is_lost(capsys, monkeypatch, made_by):

@@ -12,13 +12,19 @@ from flashwam.core.consistency import ConsistencyFunction, Linear, make_consiste
 from flashwam.core.schedule import Schedule
 from flashwam.core.streams import make_schedule
 from flashwam.data.pictures import DECODERS, PictureDecoder
+from flashwam.distillation.methods import METHODS, Method
 from flashwam.foresight.providers import PROVIDERS, TargetProvider
 from flashwam.recipe.load import differences, load_recipe
 from flashwam.run.folder import prepare_run
 from flashwam.system.imports import OLD_PATHS, class_name, find_class, foreign_paths, reading, trusting
 from flashwam.wam import FAMILIES, WorldActionModel
 
-REGISTRIES = [(FAMILIES, WorldActionModel), (PROVIDERS, TargetProvider), (DECODERS, PictureDecoder)]
+REGISTRIES = [
+    (FAMILIES, WorldActionModel),
+    (PROVIDERS, TargetProvider),
+    (DECODERS, PictureDecoder),
+    ({name: held for name, held in METHODS.items() if isinstance(held, str)}, Method),
+]
 
 MINE = """
 from dataclasses import dataclass
@@ -116,7 +122,7 @@ def test_trust_lasts_for_the_call_and_reaches_the_files_below_it(module, tmp_pat
 
 
 def test_paths_are_found_wherever_they_stand():
-    content = {"a": [{"name": "x.y:Z"}, "linear"], "b": {"c": "flashwam.swiftvla.policy:FusionPolicy"}, "d": "C:/x"}
+    content = {"a": [{"name": "x.y:Z"}, "linear"], "b": {"c": "flashwam.policies.fusion:FusionPolicy"}, "d": "C:/x"}
     assert foreign_paths(content) == {"x.y:Z": "a.0.name"}
 
 
