@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model and a data source small enough for exact oracles."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from distill_toys import FRAMES, GaussianTeacher, ToySource, ToyWam
+from launching import Trainings
 
 from flashwam.core.batch import Batch
 from flashwam.core.streams import StreamSpec
@@ -42,6 +43,14 @@ def batch() -> Batch:
 @pytest.fixture
 def frames() -> int:
     return FRAMES
+
+
+@pytest.fixture(scope="session")
+def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
+    """Trains in several processes."""
+    server = Trainings(tmp_path_factory.mktemp("trainings") / "log")
+    yield server
+    server.close()
 
 
 torch.manual_seed(0)

@@ -4,9 +4,10 @@
 import importlib.util
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,50 +17,61 @@ from distributed_run import run
 from flashwam.student import load_wam
 
 HERE = Path(__file__).parent
-
-
 HAS_DEEPSPEED = importlib.util.find_spec("deepspeed") is not None
 needs_deepspeed = pytest.mark.skipif(not HAS_DEEPSPEED, reason="deepspeed is missing")
 
 
-def launch(*runs: Path | str, processes: int | None = 2) -> subprocess.CompletedProcess[str]:
-    """Two processes for (folder, strategy), and for further ones after it; or None for one without torchrun."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    return _start([] if processes is None else torchrun, *runs)
-
-
-def fork(*runs: tuple[Path, str], processes: int = 2) -> tuple[list[list[int]], str]:
-    """For every (folder, strategy) the exit statuses of its processes, forked from one that has all imported; and what
-    they wrote to stderr. For many short trainings, some of which end badly."""
-    done = _start([], "--fork", str(processes), *(part for run in runs for part in run))
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1]), done.stderr
-
-
-def _start(before: list[str], *after: Path | str) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join([str(HERE), str(HERE.parent), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *before, str(HERE / "distributed_run.py"), *map(str, after)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-
-
-def launch_groups(runs: dict[str, list[tuple[Path, str]]]) -> Callable[[str], None]:
-    """Makes sure that a strategy's trainings are done; those of a group share two processes, which take seconds to
-    start.
+class Trainings:
+    """Trainings of several processes, which are forks of one that has imported everything: seconds less for each.
 
     Args:
-        runs: Strategy -> (folder, strategy) of its trainings, in their order. DeepSpeed's are a group of their own.
+        log: File for what they write.
     """
-    done: dict[bool, subprocess.CompletedProcess[str]] = {}
 
-    def ready(strategy: str) -> None:
-        zero = strategy.startswith("zero")
-        if zero not in done:
-            group = [run for name, several in runs.items() if name.startswith("zero") == zero for run in several]
-            done[zero] = launch(*(part for run in group for part in run))
-        assert done[zero].returncode == 0, done[zero].stderr[-3000:]
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        with log.open("w") as errors:
+            self._server = subprocess.Popen(
+                [sys.executable, str(HERE / "forking.py")],
+                env=_environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+            )
 
-    return ready
+    def run(self, *runs: tuple[Path, str], processes: int | None = 2) -> list[list[int]]:
+        """For every (folder, strategy) the exit statuses of its processes; for None those of one without torchrun's
+        environment."""
+        asked = {"processes": processes, "runs": [[str(folder), strategy] for folder, strategy in runs]}
+        print(json.dumps(asked), file=self._server.stdin, flush=True)
+        answered, _, _ = select.select([self._server.stdout], [], [], 300)
+        line = self._server.stdout.readline() if answered else ""
+        assert line, f"no answer:\n{self.errors()}"
+        return json.loads(line)
+
+    def errors(self) -> str:
+        """The last that the processes wrote."""
+        return self._log.read_text(errors="replace")[-3000:]
+
+    def close(self) -> None:
+        """Ends the server, and what still trains."""
+        os.killpg(self._server.pid, signal.SIGKILL)
+        self._server.communicate()
+
+
+def torchrun(*runs: tuple[Path, str]) -> None:
+    """Two processes started by torchrun, which train every (folder, strategy) in turn."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [str(HERE / "distributed_run.py"), *(str(part) for run in runs for part in run)]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def _environment() -> dict[str, str]:
+    paths = os.pathsep.join([str(HERE), str(HERE.parent), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
+    return os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
 
 
 def zero(strategy: str) -> object:
