@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from flashwam import pipeline
-from flashwam.evaluation.local import load_policy
+from flashwam.evaluation.policy import load_policy
 from flashwam.recipe import load_recipe
 from flashwam.sim.closed_loop import LocalPolicy
 from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv

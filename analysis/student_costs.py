@@ -16,7 +16,8 @@ from student_jobs import run_recipe
 
 from flashwam import pipeline
 from flashwam.demo.run import PRESETS
-from flashwam.evaluation.local import latency_label, latency_timers, load_policy, time_in_turns
+from flashwam.evaluation.latency import latency_label, latency_timers, time_in_turns
+from flashwam.evaluation.policy import load_policy
 from flashwam.recipe.load import load_recipe
 from flashwam.recipe.sections import Recipe
 from flashwam.report.metrics import read_metrics, series

@@ -5,8 +5,6 @@ import inspect
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,12 @@ import torch
 
 from flashwam.core.streams import StreamSpec
 from flashwam.recipe.sections import WamConfig
-from flashwam.run.card import write_card
-from flashwam.run.holdings import instead_of_a_model
-from flashwam.system.errors import InputError, MissingFileError
-from flashwam.system.imports import check_keywords, reading, trusting
-from flashwam.system.json_file import built_from, read_mapping, shown, whole_number
+from flashwam.run.card import renew_card, write_card
+from flashwam.run.folder import INFO_FILE, RESULTS
+from flashwam.run.model_info import ModelInfo, model_folder, read_info, read_streams
+from flashwam.system.errors import InputError
+from flashwam.system.files import write_whole
+from flashwam.system.imports import check_keywords, trusting
 from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
 from flashwam.wam import family, load
@@ -28,6 +27,7 @@ from flashwam.wam.hub import push_folder
 
 __all__ = [
     "INFO_FILE",
+    "ModelInfo",
     "WamInfo",
     "import_weights",
     "load_pretrained",
@@ -39,56 +39,8 @@ __all__ = [
     "save_wam",
 ]
 
-INFO_FILE = "flashwam.json"
-_KINDS = ("student", "teacher")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WamInfo:
-    """What `flashwam.json` says.
-
-    Args:
-        kind: "student" (sampled with its streams' consistency functions) or "teacher" (a velocity network).
-        streams: Per-stream choices it was trained with, in generation order.
-        steps: Optimiser steps of its training.
-        extra: Everything else: name, teacher, recipe, weights, provenance, results.
-    """
-
-    kind: str
-    streams: Mapping[str, StreamSpec]
-    steps: int = 0
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def role(self) -> str:
-        """ "student" where it was made from another model, even one that is sampled as a velocity network."""
-        return "student" if self.extra.get("teacher") is not None else self.kind
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """Tasks that its recipe evaluates, or else was trained on; empty where that is not told."""
-        told = self.section("evaluate").get("tasks") or self.section("data").get("tasks") or ()
-        if not isinstance(told, (list, tuple)) or not all(isinstance(task, str) for task in told):
-            raise InputError(f"{INFO_FILE}: tasks of the recipe must be a list of texts; got {shown(told)}")
-        return tuple(told)
-
-    @property
-    def episodes(self) -> int | None:
-        """Episodes per task that its recipe evaluates; None where that is not told."""
-        told = self.section("evaluate").get("episodes")
-        return None if told is None else whole_number(told, f"{INFO_FILE}: recipe.evaluate.episodes", least=1)
-
-    def section(self, name: str) -> Mapping[str, Any]:
-        """A section of the recipe that it was trained with; empty where that is not told.
-
-        Raises:
-            ValueError: What is told is no section.
-        """
-        recipe = self.extra.get("recipe")
-        section = recipe.get(name) if isinstance(recipe, Mapping) else None
-        if not isinstance(section, (Mapping, type(None))):
-            raise InputError(f"{INFO_FILE}: recipe.{name} must be a mapping; got {shown(section)}")
-        return section or {}
+WamInfo = ModelInfo
+"""The name that it had before."""
 
 
 def save_wam(
@@ -111,8 +63,8 @@ def save_wam(
     Raises:
         ValueError: for another kind, or streams that are not the model's.
     """
-    if kind not in _KINDS:
-        raise InputError(f"kind must be one of {_KINDS}; got {kind!r}")
+    if kind not in RESULTS:
+        raise InputError(f"kind must be one of {RESULTS}; got {kind!r}")
     if tuple(streams) != tuple(model.streams):
         raise InputError(f"streams must be the model's {tuple(model.streams)}; got {tuple(streams)}")
     folder = user_path(folder)
@@ -122,36 +74,14 @@ def save_wam(
     made = provenance()
     made["versions"] = made.pop("packages")
     content = {"kind": kind, "streams": configs, **(info or {}), **made}
-    (folder / INFO_FILE).write_text(json.dumps(content, indent=2) + "\n")
+    write_whole(folder / INFO_FILE, json.dumps(content, indent=2) + "\n")
     # What it names are the classes of objects that are here.
-    write_card(folder, trust=True)
-
-
-def read_info(folder: Path | str) -> dict[str, Any]:
-    """The plain content of `flashwam.json`.
-
-    Raises:
-        FileNotFoundError, ValueError: it is missing or not readable.
-    """
-    folder = user_path(folder)
-    path = folder / INFO_FILE
-    if not path.is_file():
-        raise MissingFileError(f"{path if folder.is_dir() else folder} is missing: {instead_of_a_model(folder)}")
-    return read_mapping(path)
-
-
-def model_folder(folder: Path | str) -> Path:
-    """The folder of a model, given itself or its run's folder."""
-    folder = user_path(folder)
-    for result in _KINDS:
-        if not (folder / INFO_FILE).is_file() and (folder / result / INFO_FILE).is_file():
-            return folder / result
-    return folder
+    renew_card(folder, trust=True)
 
 
 def load_wam(
     folder: Path | str, *, preset: str | None = None, trust: bool = False, **options: Any
-) -> tuple[WorldActionModel, WamInfo]:
+) -> tuple[WorldActionModel, ModelInfo]:
     """Loads what `save_wam` wrote, or another tool's checkpoint of a family that knows it.
 
     Args:
@@ -171,44 +101,17 @@ def load_wam(
         if (folder / INFO_FILE).is_file():
             raise InputError(f"{folder / INFO_FILE} says how {folder} is sampled; leave preset {preset!r} out")
         model, kind, streams, extra = files_for_preset(preset).load(folder, preset=preset, **options)
-        return model, WamInfo(kind=kind, streams=streams, extra=extra)
+        return model, ModelInfo(kind=kind, streams=streams, extra=extra)
     own = None if (folder / INFO_FILE).is_file() else files_that_say_how(folder)
     if own is not None:
         model, kind, streams, extra = own.load(folder, preset=None, **options)
-        return model, WamInfo(kind=kind, streams=streams, extra=extra)
-    content, path = read_info(folder), folder / INFO_FILE
-    kind, configs = content.pop("kind", None), content.pop("streams", None)
-    if kind not in _KINDS or not isinstance(configs, dict):
-        raise InputError(f"{path} must say kind {_KINDS} and its streams; got kind {shown(kind)}, {shown(configs)}")
-    steps = whole_number(content.pop("steps", 0), f"{path}: steps", most=2**63 - 1)
+        return model, ModelInfo(kind=kind, streams=streams, extra=extra)
     with trusting(trust):
-        streams = read_streams(configs, path)
+        info = ModelInfo.read(folder)
         model = load(folder, **options)
-    if tuple(streams) != tuple(model.streams):
-        raise InputError(f"{folder}: its streams {tuple(streams)} are not the model's {tuple(model.streams)}")
-    return model, WamInfo(kind=kind, streams=streams, steps=steps, extra=content)
-
-
-def read_streams(configs: Mapping[str, Any], path: Path) -> dict[str, StreamSpec]:
-    """The streams that a file says a model has.
-
-    Args:
-        configs: Name -> plain values, as the file holds them.
-        path: The file.
-
-    Raises:
-        ValueError: The file says something that no stream can be, or names a class that would have to be imported.
-    """
-    streams = {}
-    for name, config in configs.items():
-        if not isinstance(config, dict):
-            raise InputError(f"{path}: stream {name!r} must be a mapping; got {shown(config)}")
-        try:
-            with reading(path):
-                streams[name] = built_from(path, partial(StreamSpec.from_config, name, config))
-        except ValueError as error:
-            raise InputError(f"{path.parent} cannot be sampled: {error}") from error
-    return streams
+    if tuple(info.streams) != tuple(model.streams):
+        raise InputError(f"{folder}: its streams {tuple(info.streams)} are not the model's {tuple(model.streams)}")
+    return model, info
 
 
 def load_pretrained(folder: Path | str, config: WamConfig, *, trust: bool = False) -> WorldActionModel:
@@ -265,6 +168,8 @@ def import_weights(source: Path | str, target: Path | str, *, family: str, **set
 
 def push_to_hub(folder: Path | str, repo_id: str, *, trust: bool = False, **options: Any) -> Any:
     """Writes the card of a saved model anew, with the evaluations there are by now, and uploads the folder.
+
+    A card that somebody else wrote is uploaded as it is.
 
     Args:
         folder: What `save_wam` wrote.

@@ -15,7 +15,7 @@ from tiny_models import tiny_codec, tiny_wam
 from flashwam.commands.describe import describe
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.streams import StreamSpec
-from flashwam.evaluation.local import load_policy
+from flashwam.evaluation.policy import load_policy
 from flashwam.serve.policy import load_served
 from flashwam.student import save_wam
 from flashwam.system.errors import UserError
@@ -132,8 +132,14 @@ def test_odd_values_are_refused_or_mean_something(name, file, model):
         ("student", "flashwam.json", ("streams",), [], "streams"),
         ("student", "flashwam.json", ("recipe", "evaluate"), "x", "recipe.evaluate must be a mapping"),
         ("student", "flashwam.json", ("recipe", "data"), [3], "recipe.data must be a mapping"),
-        ("student", "flashwam.json", ("recipe", "data"), {"tasks": 5}, "must be a list of texts"),
-        ("student", "flashwam.json", ("recipe", "evaluate", "episodes"), 10**30, "episodes must be a whole number"),
+        ("student", "flashwam.json", ("recipe", "data"), {"tasks": 5}, "recipe.data.tasks: expected a list"),
+        (
+            "student",
+            "flashwam.json",
+            ("recipe", "evaluate", "episodes"),
+            10**30,
+            "recipe.evaluate.episodes: expected a whole number",
+        ),
         ("student", "flashwam.json", ("name",), "\ud800", "half of a character"),
         ("student", "flashwam.json", ("streams", "video"), None, "'video' must be a mapping"),
         ("student", "flashwam.json", ("streams", "video", "steps"), 1.5, "steps"),

@@ -19,7 +19,7 @@ from flashwam.core.streams import StreamSpec
 from flashwam.data.pictures import FramePictures
 from flashwam.distillation.methods import make_method
 from flashwam.distillation.trainer import train
-from flashwam.evaluation.local import load_policy
+from flashwam.evaluation.policy import load_policy
 from flashwam.foresight.policy import ForesightPolicy
 from flashwam.foresight.scene import SceneEncoder
 from flashwam.recipe.sections import LoopConfig

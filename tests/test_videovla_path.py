@@ -15,7 +15,8 @@ from raw_sets import CAMERAS, write_v2
 from flashwam import pipeline
 from flashwam.cli import main
 from flashwam.commands.describe import describe
-from flashwam.evaluation.local import evaluate, load_policy
+from flashwam.evaluation.local import evaluate
+from flashwam.evaluation.policy import load_policy
 from flashwam.recipe.load import load_recipe
 from flashwam.serve.policy import PolicySession, load_served
 from flashwam.sim.closed_loop import LocalPolicy

@@ -7,6 +7,7 @@ from typing import Any
 
 from flashwam.core.streams import stream_schedule
 from flashwam.recipe.load import load_recipe
+from flashwam.run.folder import INFO_FILE, RunFolder
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.imports import reading, trusting
 from flashwam.system.json_file import built_from, read_mapping, shown
@@ -36,10 +37,10 @@ def describe(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
         raise MissingFileError(f"{folder}: {told}; expected a run, a teacher or a student")
     if (folder / "meta" / "info.json").is_file():
         raise InputError(f"{folder} is a data set, not a model; flashwam check reads one through a recipe")
-    if (folder / "flashwam.json").is_file() or (folder / "wam.json").is_file():
+    if (folder / INFO_FILE).is_file() or (folder / "wam.json").is_file():
         with trusting(trust):
             return _describe_model(folder)
-    if (folder / "recipe.yaml").is_file():
+    if RunFolder(folder).recipe.is_file():
         with trusting(trust):
             return _describe_run(folder, trust)
     reasons = []
@@ -56,7 +57,7 @@ def describe(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
 
 
 def _describe_model(folder: Path) -> dict[str, Any]:
-    own, wam = _json(folder / "flashwam.json"), _json(folder / "wam.json")
+    own, wam = _json(folder / INFO_FILE), _json(folder / "wam.json")
     family = files_of(str(wam.get("family")))
     presets = () if family is None else family.presets
     named = f"one of the presets {', '.join(presets)}" if presets else "one that `flashwam train` makes"
@@ -65,11 +66,11 @@ def _describe_model(folder: Path) -> dict[str, Any]:
     files = files or sorted(folder.rglob("*.safetensors"))
     streams = own.get("streams", {})
     if not isinstance(streams, dict) or not all(isinstance(stream, dict) for stream in streams.values()):
-        raise InputError(f"{folder / 'flashwam.json'}: streams must be a mapping of mappings; got {shown(streams)}")
-    with reading(folder / "flashwam.json"):
+        raise InputError(f"{folder / INFO_FILE}: streams must be a mapping of mappings; got {shown(streams)}")
+    with reading(folder / INFO_FILE):
         kind = own.get("kind")
         described = built_from(
-            folder / "flashwam.json",
+            folder / INFO_FILE,
             lambda: {name: _describe_stream(stream, kind) for name, stream in streams.items()},
         )
     network = {k: v for k, v in _json(folder / "transformer" / "config.json").items() if not k.startswith("_")}
@@ -105,19 +106,18 @@ def _describe_stream(stream: Mapping[str, Any], kind: str | None) -> str:
 
 
 def _describe_run(folder: Path, trust: bool) -> dict[str, Any]:
-    recipe = load_recipe(folder, trust=trust)
-    checkpoints = sorted(p.name for p in (folder / "checkpoints").glob("step_*"))
-    results = [name for name in ("teacher", "student") if (folder / name / "flashwam.json").is_file()]
+    recipe, run = load_recipe(folder, trust=trust), RunFolder(folder)
+    checkpoints, results = run.checkpoint_names, [result.name for result in run.results]
     state = f"finished: {', '.join(results)}" if results else f"at {checkpoints[-1]}" if checkpoints else "not begun"
     return {
         "folder": str(folder),
         "kind": "run",
         "recipe": recipe.name,
         "state": state,
-        "kept_steps": sorted(p.name for p in (folder / "steps").glob("step_*")),
-        "evaluations": sorted(p.stem for p in (folder / "evaluations").glob("*.json")),
-        "made_by": _json(folder / "provenance.json"),
-        **{name: _describe_model(folder / name) for name in results},
+        "kept_steps": run.kept_names,
+        "evaluations": [path.stem for path in run.evaluation_files],
+        "made_by": _json(run.provenance),
+        **{name: _describe_model(run.result(name)) for name in results},
     }
 
 

@@ -2,7 +2,7 @@
 """`flashwam evaluate`: success in closed loop."""
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
 def _action(arguments: argparse.Namespace) -> None:
     results = _measured(arguments)
     if write_json(arguments, results):
+        from flashwam.commands.evaluation_lines import evaluation_lines
+
         print("\n".join(evaluation_lines(results)))
 
 
@@ -101,34 +103,6 @@ def _auxiliary_evaluation(checkpoint: Path, *, trusted: bool) -> Callable[..., A
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def evaluation_lines(results: Any) -> list[str]:
-    """Evaluations as a table: one line per label, success with its interval, errors and latency."""
-    evaluations = [results] if isinstance(results, Mapping) and "overall" in results else results
-    if isinstance(evaluations, Mapping):
-        evaluations = list(evaluations.values())
-    lines = [f"{'evaluation':<28} {'success':>8}  {'95 % interval':<14} {'committed':>9} {'actT':>7} {'ms/chunk':>9}"]
-    for one in evaluations:
-        overall = one["overall"]
-        low, high = overall["wilson"]
-        rate = overall["success"] / max(1, overall["episodes"])
-        lines.append(
-            f"{one['label']:<28} {rate:>8.3f}  [{low:.3f}, {high:.3f}] {_number(overall.get('commitment'), 9, 2)} "
-            f"{_number((one.get('open_loop') or {}).get('action_error_teacher'), 7, 4)} "
-            f"{_number((one.get('latency') or {}).get('chunk_ms'), 9, 1)}"
-        )
-        for task, numbers in one.get("tasks", {}).items():
-            low, high = numbers["wilson"]
-            rate = numbers["success"] / max(1, numbers["episodes"])
-            lines.append(
-                f"  {task:<26} {rate:>8.3f}  [{low:.3f}, {high:.3f}] {_number(numbers.get('commitment'), 9, 2)}"
-            )
-    return lines
-
-
-def _number(value: float | None, width: int, digits: int) -> str:
-    return f"{'-':>{width}}" if value is None else f"{value:>{width}.{digits}f}"
 
 
 COMMAND = Command(name="evaluate", words=WORDS, examples=EXAMPLES, options=_options, action=_action)

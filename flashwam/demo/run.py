@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from flashwam import pipeline
-from flashwam.evaluation.local import cross_table, evaluate, latency_table, load_policy
+from flashwam.evaluation.cross import cross_table
+from flashwam.evaluation.latency import latency_table
+from flashwam.evaluation.local import evaluate
+from flashwam.evaluation.policy import load_policy
 from flashwam.recipe.build import plain
 from flashwam.recipe.load import load_recipe
 from flashwam.recipe.sections import Recipe, WamConfig

@@ -22,6 +22,7 @@ from flashwam.distillation.state_files import (
     save_random_state,
 )
 from flashwam.distillation.strategy import Strategy
+from flashwam.run.folder import RunFolder
 from flashwam.system.errors import InputError
 from flashwam.system.files import beside, clear_leftovers, remove_folder, whole_folder
 
@@ -41,13 +42,13 @@ class Checkpoints:
     What else a training needs (learning rate, position in the data, draws) follows from the step.
 
     Args:
-        run_dir: The run's folder.
+        run: The run's folder.
         strategy: Gives and takes the state.
         roles: Of these, student and target are kept; the others come from elsewhere.
     """
 
-    def __init__(self, run_dir: Path, strategy: Strategy, roles: Roles) -> None:
-        self.folder = run_dir / "checkpoints"
+    def __init__(self, run: RunFolder, strategy: Strategy, roles: Roles) -> None:
+        self.run, self.folder = run, run.checkpoints
         self.strategy, self.accelerator = strategy, strategy.accelerator
         self.roles = roles
         if self.accelerator.is_main_process:
@@ -60,7 +61,7 @@ class Checkpoints:
 
     def path(self, step: int) -> Path:
         """Folder of a step's checkpoint."""
-        return self.folder / f"step_{step:06d}"
+        return self.run.checkpoint(step)
 
     def save(self, step: int) -> None:
         """Writes everything after `step` optimiser steps, then drops all but the newest two up to there.

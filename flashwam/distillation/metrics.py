@@ -6,12 +6,12 @@ import logging
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from flashwam.distillation.methods.base import MethodOutput, StreamTerm
+from flashwam.run.folder import RunFolder
 
 __all__ = ["SIGMA_BINS", "MetricsLog", "bin_means", "gradient_metrics", "loss_metrics"]
 
@@ -101,10 +101,10 @@ class MetricsLog:
     ones, which is said. Numbers that are not finite are left out, because JSON has none.
     """
 
-    def __init__(self, run_dir: Path, step: int) -> None:
+    def __init__(self, run: RunFolder, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.path = run_dir / "metrics.jsonl"
+        self.path = run.metrics
         if self.path.exists():
             # What follows the last line's end is a line that a killed run could not finish.
             lines = self.path.read_bytes().split(b"\n")[:-1]
@@ -116,7 +116,7 @@ class MetricsLog:
             beside.write_bytes(b"".join(line + b"\n" for line in kept))
             os.replace(beside, self.path)
         self._file = self.path.open("a")
-        self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
+        self._writer = SummaryWriter(str(run.tensorboard), purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds the numbers after `step` optimiser steps."""

@@ -28,7 +28,9 @@ from flashwam.distillation.setup import Source
 from flashwam.distillation.stopping import Stopped, StopSignals
 from flashwam.distillation.strategies import make_strategy
 from flashwam.recipe.sections import LoopConfig
-from flashwam.student import read_info, save_wam
+from flashwam.run.folder import INFO_FILE, RunFolder
+from flashwam.run.model_info import read_info
+from flashwam.student import save_wam
 from flashwam.system.errors import InputError
 from flashwam.system.files import clear_leftovers, only_writer, whole_folder
 from flashwam.system.json_file import whole_number
@@ -82,9 +84,10 @@ def train(
         Stopped: SIGINT or SIGTERM came, in any process; it is a KeyboardInterrupt, and a checkpoint is saved.
     """
     run_dir = user_path(run_dir)
-    result = run_dir / method.result
-    if (result / "flashwam.json").is_file():
-        done = whole_number(read_info(result).get("steps", 0), f"{result / 'flashwam.json'}: steps", most=2**63 - 1)
+    run = RunFolder(run_dir)
+    result = run.result(method.result)
+    if (result / INFO_FILE).is_file():
+        done = whole_number(read_info(result).get("steps", 0), f"{result / INFO_FILE}: steps", most=2**63 - 1)
         if done == loop.steps:
             logger.info("%s is finished: %d steps are in %s", run_dir, done, result)
             return result
@@ -92,12 +95,12 @@ def train(
             raise InputError(
                 f"{result} has {done} steps already, the recipe asks for {loop.steps}; use another run folder"
             )
-    for path in (run_dir, result, run_dir / "checkpoints", run_dir / "steps"):
+    for path in (run_dir, result, run.checkpoints, run.steps):
         # Said now, not after hours, when the folder is needed.
         if (path.exists() or path.is_symlink()) and not path.is_dir():
             raise InputError(f"{path} must be a folder, or not be there; it is a file: move it away")
     run_dir.mkdir(parents=True, exist_ok=True)
-    return _Training(method, source, loop, run_dir=run_dir, seed=seed, info=dict(info or {}), beside=beside).run()
+    return _Training(method, source, loop, run=run, seed=seed, info=dict(info or {}), beside=beside).run()
 
 
 class _Training:
@@ -109,13 +112,13 @@ class _Training:
         source: Source,
         loop: LoopConfig,
         *,
-        run_dir: Path,
+        run: RunFolder,
         seed: int,
         info: dict[str, Any],
         beside: Callable[[Path], None] | None,
     ) -> None:
         self.method, self.source, self.loop = method, source, loop
-        self.run_dir, self.seed, self.info, self.beside = run_dir, seed, info, beside
+        self.folder, self.seed, self.info, self.beside = run, seed, info, beside
         for role, model in (("teacher", method.roles.teacher), ("student", method.roles.model)):
             if model is not None:
                 check_weights(model, role)
@@ -142,7 +145,7 @@ class _Training:
             gathered=self.strategy.gathered,
             average_in_place=self.strategy.average_in_place,
         )
-        self.checkpoints = Checkpoints(run_dir, self.strategy, method.roles)
+        self.checkpoints = Checkpoints(run, self.strategy, method.roles)
 
     def _make_optimizer(self, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
         loop = self.loop
@@ -165,7 +168,7 @@ class _Training:
         """All remaining steps, then the result."""
         try:
             with (
-                only_writer(self.run_dir) if self.accelerator.is_main_process else nullcontext(),
+                only_writer(self.folder.path) if self.accelerator.is_main_process else nullcontext(),
                 StopSignals() as stop,
             ):
                 return self._run(stop)
@@ -175,14 +178,14 @@ class _Training:
     def _run(self, signals: StopSignals) -> Path:
         loop, main = self.loop, self.accelerator.is_main_process
         if main:
-            clear_leftovers(self.run_dir)
-            clear_leftovers(self.run_dir / "steps")
+            clear_leftovers(self.folder.path)
+            clear_leftovers(self.folder.steps)
         first = self.checkpoints.restore()
         if first:
-            logger.info("continuing %s after step %d", self.run_dir, first)
+            logger.info("continuing %s after step %d", self.folder.path, first)
         else:
             self._keep(0)
-        log = MetricsLog(self.run_dir, first) if main else None
+        log = MetricsLog(self.folder, first) if main else None
         began = time.monotonic()
         draws = (self._indices(step, part) for step in range(first, loop.steps) for part in range(loop.accumulation))
         with (
@@ -211,7 +214,7 @@ class _Training:
                     raise Stopped(f"stopped after step {done}: {kept} is saved, and the same command goes on", stop)
         if log is not None:
             log.close()
-        result = self.run_dir / self.method.result
+        result = self.folder.result(self.method.result)
         self._export(result, loop.steps)
         if stop := signals.agreed(self.accelerator):
             raise Stopped(f"stopped after the last step: the result is in {result}", stop)
@@ -297,7 +300,7 @@ class _Training:
         )
 
     def _keep(self, step: int) -> None:
-        path = self.run_dir / "steps" / f"step_{step}"
+        path = self.folder.kept_step(step)
         if step in self.loop.keep_steps and not path.exists():
             self._export(path, step)
 

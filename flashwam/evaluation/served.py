@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.core.steps import nfe_text
-from flashwam.evaluation.record import drive_tasks, measurement, write_measurement
+from flashwam.evaluation.driving import drive_tasks, overall_numbers, task_numbers
+from flashwam.run.evaluation import Asked, Evaluation, evaluation_name
+from flashwam.run.folder import RunFolder
 from flashwam.serve.client import PolicyClient, RemotePolicy
 from flashwam.sim.closed_loop import drive
 from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
+from flashwam.system.provenance import provenance
 
 __all__ = ["evaluate_served"]
 
@@ -54,28 +57,29 @@ def evaluate_served(
         episodes = episodes or told.get("episodes") or 50
         if not tasks:
             raise InputError(f"the model at {url} names no tasks; give --tasks, such as reach-wall")
-        folder = user_path(out) if out is not None else Path("runs") / "served" / name / "evaluations"
-        path = folder / f"step{told['step']}_{nfe.replace('/', '-')}_served_seed{seed}.json"
+        folder = user_path(out) if out is not None else RunFolder(Path("runs") / "served" / name).evaluations
+        path = folder / f"{evaluation_name(told['step'], nfe, 'served', seed)}.json"
         if path.exists():
             raise FileExistsError(
                 f"{path} holds an earlier measurement, and a server does not say whether its weights are still the "
                 "same: give another out= folder (--out), or move the file away"
             )
-        asked = {"tasks": list(tasks), "episodes": episodes, "closed_loop": True}
         drive_one = partial(drive, policy, episodes=episodes, seed=seed, size=policy.size)
         driven = drive_tasks(drive_one, tasks, f"{name} {nfe} at {url}")
-    result = measurement(
-        name,
-        nfe,
-        driven,
+    result = Evaluation(
+        run=name,
         label=f"{name} {nfe} served",
+        setting=nfe,
+        tasks=task_numbers(driven),
+        overall=overall_numbers(driven),
         kind=told["kind"],
         step=told["step"],
         nfe=dict(told["nfe"]),
-        asked=asked,
+        asked=Asked(tasks=tasks, episodes=episodes),
         latency={"chunk_ms": statistics.median(policy.chunk_ms)},
         seed=seed,
-        server={"url": url, "model": told},
+        provenance=provenance(),
+        more={"server": {"url": url, "model": told}},
     )
-    write_measurement(path, result)
-    return [result]
+    result.write(path)
+    return [result.to_json()]

@@ -36,8 +36,9 @@ from flashwam.foresight.policy import ForesightPolicy
 from flashwam.foresight.providers import align_frames, find_provider
 from flashwam.foresight.rollouts import Future, RolloutStore, TeacherFuture, TrueFuture
 from flashwam.foresight.source import FutureSource, Target
+from flashwam.run.folder import INFO_FILE
+from flashwam.run.model_info import ModelInfo
 from flashwam.sampling import StreamSampler, samplers_for
-from flashwam.student import INFO_FILE, read_info, read_streams
 from flashwam.system.errors import InputError
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
@@ -300,9 +301,8 @@ class Foresight(Method):
         if configs is None:
             if folder is None or not (folder / INFO_FILE).is_file():
                 raise InputError(f"{folder} does not say how the teacher is sampled: give teacher_streams")
-            told, path = read_info(folder), folder / INFO_FILE
-            kind = told.get("kind")
-            specs = read_streams(told.get("streams") or {}, path)
+            told = ModelInfo.read(folder)
+            kind, specs = told.kind, told.streams
         else:
             specs = {name: StreamSpec.from_config(name, config) for name, config in configs.items()}
         steps = None if kind == "teacher" else {name: spec.steps for name, spec in specs.items()}

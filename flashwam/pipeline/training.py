@@ -21,9 +21,9 @@ from flashwam.pipeline.data import dataset, prepare_data
 from flashwam.pipeline.norms import action_norm, refuse_other_norm, say_norm
 from flashwam.recipe.build import plain
 from flashwam.recipe.sections import LoopConfig, Recipe
-from flashwam.run.folder import check_run, prepare_run
+from flashwam.run.folder import INFO_FILE, RunFolder, check_run, prepare_run
 from flashwam.run.inputs import check_inputs
-from flashwam.student import INFO_FILE, load_pretrained
+from flashwam.student import load_pretrained
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
 from flashwam.system.imports import foreign_paths, trusting
@@ -56,7 +56,10 @@ def _run(
     if isinstance(source, SegmentDataset):
         _check_shapes(source, student)
     accepted: list[dict[str, Any]] = []
-    if os.environ.get("RANK", "0") == "0" and not (run_dir / find_method(loop.method).result / INFO_FILE).exists():
+    if (
+        os.environ.get("RANK", "0") == "0"
+        and not (RunFolder(run_dir).result(find_method(loop.method).result) / INFO_FILE).exists()
+    ):
         inputs = _inputs(recipe, loop, source, codec, teacher=teacher, student=student)
         accepted = check_inputs(run_dir, inputs, accept=accept_changed_inputs)
     set_precision(loop, student, teacher)

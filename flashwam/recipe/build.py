@@ -25,7 +25,7 @@ from flashwam.recipe.sections import (
 )
 from flashwam.system.errors import InputError
 
-__all__ = ["Origins", "build_recipe", "check_free", "check_keys", "default_value", "plain"]
+__all__ = ["SECTIONS", "Origins", "build_recipe", "build_section", "check_free", "check_keys", "default_value", "plain"]
 
 _SIMULATORS = {"metaworld": "flashwam.sim.tasks"}
 """`data.source` -> the module whose `get_task` knows its tasks by name. By path: recipes stand below simulators."""
@@ -106,7 +106,7 @@ def build_recipe(values: Mapping[str, Any], *, origins: Origins) -> Recipe:
     }
     for section, kind in SECTIONS.items():
         if section in values and not (values[section] is None and section == "distill"):
-            built[section] = _build_section(section, values[section] or {}, kind, origins)
+            built[section] = build_section(section, values[section] or {}, kind, origins)
     if not values.get("streams"):
         raise InputError(f"{origins.default}: streams: missing; expected a section per stream, each with its shift")
     built["streams"] = {name: _build_stream(name, spec, origins) for name, spec in values["streams"].items()}
@@ -156,7 +156,12 @@ def _plain_stream(spec: StreamSpec) -> dict[str, Any]:
     return {first: plain(values.pop(first)), **plain(values)}
 
 
-def _build_section(section: str, values: Any, kind: type, origins: Origins) -> Any:
+def build_section(section: str, values: Any, kind: type, origins: Origins) -> Any:
+    """Builds one section of a recipe, `section` by its dotted key.
+
+    Raises:
+        ValueError: It is no mapping, or a value has the wrong type or is out of range.
+    """
     hints = get_type_hints(kind, include_extras=True)
     values = _mapping(section, values, origins.of(section))
     converted = {key: _convert(f"{section}.{key}", held, hints[key], origins) for key, held in values.items()}
@@ -224,7 +229,7 @@ def _convert(key: str, value: Any, kind: Any, origins: Origins) -> Any:
     """Checks a plain value against an annotation; whole numbers pass as floats and 1e3 as a whole number."""
     origin, arguments = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
-        return _build_section(key, value, kind, origins)
+        return build_section(key, value, kind, origins)
     if origin in (Union, UnionType):
         if value is None and NoneType in arguments:
             return None

@@ -312,6 +312,11 @@ class Recipe:
     distill: LoopConfig | None = None
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks that are driven: those of `evaluate`, or else those that it learns from."""
+        return self.evaluate.tasks or self.data.tasks
+
     def __post_init__(self) -> None:
         for each in fields(self):
             object.__setattr__(self, each.name, _at_home(self, each.name))

@@ -3,7 +3,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from flashwam.report.page import write_page
 from flashwam.report.results import Row, pool_evaluations, read_evaluations
 from flashwam.report.study import find_study
 from flashwam.report.verdict import cross_losses, full_teacher, verdict
+from flashwam.run.evaluation import Evaluation
+from flashwam.run.folder import RunFolder
 from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 from flashwam.system.json_file import read_mapping
@@ -76,15 +78,15 @@ def gather(
     rows = measured_rows(results, out)
     named = {folder: row.run for row in rows if row.kind == "student" for folder in row.folders}
     metrics: dict[str, list[list[dict[str, Any]]]] = {}
-    for folder in dict.fromkeys(result["folder"] for result in results):
+    for folder in dict.fromkeys(result.folder for result in results):
         if folder in named and has_metrics(folder):
-            metrics.setdefault(named[folder], []).append(read_metrics(folder / "metrics.jsonl"))
-    studies = dict.fromkeys(find_study(result["folder"]) for result in results)
+            metrics.setdefault(named[folder], []).append(read_metrics(RunFolder(folder).metrics))
+    studies = dict.fromkeys(find_study(result.folder) for result in results)
     cross = _measured("cross.json", out, next(iter(studies)) if len(studies) == 1 else None)
     return rows, metrics, cross or None
 
 
-def measured_rows(results: Sequence[Mapping[str, Any]], out: Path) -> list[Row]:
+def measured_rows(results: Sequence[Evaluation], out: Path) -> list[Row]:
     """Pools evaluations, in the order they are shown, with what was measured of whole models: latency and costs.
 
     `latency.json` and `costs.json` are those of `out`, or, for a run of a study, of its `comparison`, where they were

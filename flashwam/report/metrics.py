@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.report.study import find_study, study_curves
+from flashwam.run.folder import RunFolder
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.paths import user_path
 
@@ -23,18 +24,19 @@ def find_metrics(path: Path | str) -> Path:
     """
     start = user_path(path)
     for folder in (start, *list(start.resolve().parents)[:3]):
-        if (folder / "metrics.jsonl").is_file():
-            return folder / "metrics.jsonl"
+        if RunFolder(folder).metrics.is_file():
+            return RunFolder(folder).metrics
     if _in_study(start) is not None:
-        return start / "metrics.jsonl"
+        return RunFolder(start).metrics
     raise MissingFileError(
-        f"no metrics.jsonl in {start} or the three folders above it; expected a run made by `flashwam distill`"
+        f"no {RunFolder(start).metrics.name} in {start} or the three folders above it; expected a run made by "
+        "`flashwam distill`"
     )
 
 
 def has_metrics(run: Path) -> bool:
     """Whether `read_metrics` finds the curves of a run, in its folder or in its study."""
-    return (run / "metrics.jsonl").is_file() or _in_study(run) is not None
+    return RunFolder(run).metrics.is_file() or _in_study(run) is not None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

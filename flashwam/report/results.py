@@ -2,7 +2,7 @@
 """Evaluation results of runs, read and pooled into the rows of a comparison."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,14 @@ from typing import Any
 from flashwam.core.stats import wilson
 from flashwam.core.steps import nfe_text
 from flashwam.report.study import find_study, study_evaluations
-from flashwam.system.errors import InputError, MissingFileError
-from flashwam.system.json_file import read_json
+from flashwam.run.evaluation import Evaluation, TaskNumbers, read_run
+from flashwam.run.folder import RunFolder
+from flashwam.system.errors import MissingFileError
 from flashwam.system.paths import user_path
 
 __all__ = ["Row", "Share", "pool_evaluations", "read_evaluations"]
 
 logger = logging.getLogger(__name__)
-
-_REQUIRED = ("run", "nfe", "tasks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,8 +177,8 @@ class Row:
         }
 
 
-def read_evaluations(run: Path | str) -> list[dict[str, Any]]:
-    """Reads a run's evaluations, or those of a study's runs; each has its run's folder as "folder", and its "file".
+def read_evaluations(run: Path | str) -> list[Evaluation]:
+    """Reads a run's evaluations, or those of a study's runs.
 
     Args:
         run: A folder with `evaluations/*.json`, a study's folder, or that of a run in one (`flashwam.report.study`).
@@ -189,62 +188,33 @@ def read_evaluations(run: Path | str) -> list[dict[str, Any]]:
         ValueError: for a file or a line that is not an evaluation.
     """
     folder = user_path(run)
-    files = sorted((folder / "evaluations").glob("*.json"))
-    study = None if files else find_study(folder)
-    if study is not None:
-        told = [_evaluation(file, content) for file, content in study_evaluations(study)]
-        found = [result for result in told if folder in (study, result["folder"])]
-        if not found:
-            raise MissingFileError(f"{study} has no evaluations of a run {folder.relative_to(study)}")
-        return found
-    if not folder.is_dir():
-        raise MissingFileError(f"no run folder {folder}; expected one made by `flashwam train` or `flashwam distill`")
-    if not files:
-        if not any((folder / name).exists() for name in ("recipe.yaml", "flashwam.json", "student", "teacher")):
-            raise MissingFileError(
-                f"{folder} is no run folder: it has neither a recipe.yaml nor evaluations; expected one made by "
-                "`flashwam train` or `flashwam distill`"
-            )
-        raise MissingFileError(f"{folder} has no evaluations; make one first: flashwam evaluate {folder}")
-    found = []
-    for file in files:
-        try:
-            found.append(_evaluation(file, read_json(file, finite=False)))
-        except ValueError as error:
-            raise InputError(f"{error}; delete it and evaluate again") from error
+    study = None if RunFolder(folder).evaluation_files else find_study(folder)
+    if study is None:
+        return read_run(folder)
+    told = [Evaluation.from_json(content, file, file=file) for file, content in study_evaluations(study)]
+    found = [result for result in told if folder in (study, result.folder)]
+    if not found:
+        raise MissingFileError(f"{study} has no evaluations of a run {folder.relative_to(study)}")
     return found
 
 
-def _evaluation(file: Path, content: Any) -> dict[str, Any]:
-    missing = [key for key in _REQUIRED if not isinstance(content, Mapping) or key not in content]
-    if missing:
-        raise InputError(f"{file} is not an evaluation: it lacks {missing}")
-    folder = file.parents[1] if file.parent.name == "evaluations" else file.parent
-    return {**content, "folder": folder, "file": file}
-
-
-def _kind(result: Mapping[str, Any]) -> str:
-    return result.get("kind") or ("teacher" if str(result["run"]).startswith("teacher") else "student")
-
-
-def _mean(dicts: Sequence[Mapping[str, Any] | None]) -> dict[str, float]:
+def _mean(dicts: Sequence[Mapping[str, float] | None]) -> dict[str, float]:
     collected: dict[str, list[float]] = {}
     for values in dicts:
         for key, value in (values or {}).items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                collected.setdefault(key, []).append(float(value))
+            collected.setdefault(key, []).append(float(value))
     return {key: sum(values) / len(values) for key, values in collected.items()}
 
 
-def _tasks(result: Mapping[str, Any]) -> dict[str, Share]:
+def _tasks(result: Evaluation) -> dict[str, Share]:
     return {
         name: Share(
-            successes=task["success"],
-            episodes=task["episodes"],
-            commitment=task.get("commitment"),
-            multimodal=task.get("multimodal", False),
+            successes=task.success,
+            episodes=task.episodes,
+            commitment=task.commitment,
+            multimodal=task.multimodal,
         )
-        for name, task in result["tasks"].items()
+        for name, task in result.tasks.items()
     }
 
 
@@ -260,26 +230,26 @@ def _pooled(shares: Sequence[Share]) -> Share:
     )
 
 
-def pool_evaluations(results: Sequence[Mapping[str, Any]]) -> list[Row]:
+def pool_evaluations(results: Sequence[Evaluation]) -> list[Row]:
     """Pools evaluations of one run, step, NFE and sampler over seeds, in the order of their first appearance.
 
     Folders whose runs share a name and a seed are told apart by the nearest of the folders above them that differ.
     Pictures that are named but are not there any more are left out; a warning counts them, but for those of a study,
     which keeps few.
     """
-    single = [result for result in results if Path(result["file"]).is_file()]
-    gone = [r["file"] for r in single if any(r.get(kind) and _picture(r, kind) is None for kind in ("strip", "film"))]
+    single = [result for result in results if result.file is not None and result.file.is_file()]
+    gone = [one.file for one in single if any(name and _picture(one, name) is None for name in (one.strip, one.film))]
     if gone:
         logger.warning("%d evaluations name pictures that are not there, %s first", len(gone), gone[0])
     clashes: dict[tuple[Any, ...], set[Path]] = {}
     for result in results:
-        clashes.setdefault((*_key(result, str(result["run"])), result.get("seed")), set()).add(result["folder"])
+        clashes.setdefault((*_key(result, result.run), result.seed), set()).add(result.folder)
     above = _levels_apart(clashes)
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[Any, ...], list[Evaluation]] = {}
     for result in results:
-        run = str(result["run"])
+        run = result.run
         if run in above:
-            run = f"{Path(result['folder']).resolve().parents[above[run]].name}/{run}"
+            run = f"{result.folder.resolve().parents[above[run]].name}/{run}"
         groups.setdefault(_key(result, run), []).append(result)
     last: dict[str, int] = {}
     for run, _, _, step in groups:
@@ -287,21 +257,21 @@ def pool_evaluations(results: Sequence[Mapping[str, Any]]) -> list[Row]:
     return [
         Row(
             run=run,
-            kind=_kind(parts[0]),
+            kind=parts[0].kind,
             step=step,
             final=(step or 0) == last[run],
             nfe=dict(nfe),
             sampler=sampler,
-            seeds=tuple((part.get("seed"), _tasks(part)) for part in parts),
-            open_loop=_mean([p.get("open_loop") for p in parts]),
-            latency=_mean([p.get("latency") for p in parts]),
-            stages=tuple(tuple(stage) for stage in parts[0].get("stages", ())),
-            motion=tuple(one for p in parts for one in _motion(p, "motion")),
-            first_motion=tuple(one for p in parts for one in _motion(p, "first_motion")),
-            strips=tuple(path for p in parts if (path := _picture(p, "strip")) is not None),
-            films=tuple(path for p in parts if (path := _picture(p, "film")) is not None),
-            parameters=next((p["parameters"] for p in parts if p.get("parameters")), {}),
-            folders=tuple(dict.fromkeys(part["folder"] for part in parts)),
+            seeds=tuple((part.seed, _tasks(part)) for part in parts),
+            open_loop=_mean([p.open_loop for p in parts]),
+            latency=_mean([p.latency for p in parts]),
+            stages=parts[0].stages,
+            motion=tuple(one for p in parts for one in _motion(p, lambda numbers: numbers.motion)),
+            first_motion=tuple(one for p in parts for one in _motion(p, lambda numbers: numbers.first_motion)),
+            strips=tuple(path for p in parts if (path := _picture(p, p.strip)) is not None),
+            films=tuple(path for p in parts if (path := _picture(p, p.film)) is not None),
+            parameters=next((p.parameters for p in parts if p.parameters), {}),
+            folders=tuple(dict.fromkeys(part.folder for part in parts)),
         )
         for (run, nfe, sampler, step), parts in groups.items()
     ]
@@ -319,21 +289,23 @@ def _levels_apart(clashes: Mapping[tuple[Any, ...], set[Path]]) -> dict[str, int
     return apart
 
 
-def _key(result: Mapping[str, Any], run: str) -> tuple[Any, ...]:
-    return run, tuple(result["nfe"].items()), result.get("sampler", "own"), result.get("step")
+def _key(result: Evaluation, run: str) -> tuple[Any, ...]:
+    return run, tuple(result.nfe.items()), result.sampler, result.step
 
 
-def _motion(result: Mapping[str, Any], which: str) -> list[tuple[str, float, bool]]:
+def _motion(
+    result: Evaluation, which: Callable[[TaskNumbers], Sequence[float | None] | None]
+) -> list[tuple[str, float, bool]]:
     return [
         (name, float(alike), bool(success))
-        for name, task in result["tasks"].items()
-        for alike, success in zip(task.get(which) or (), task.get("outcomes") or (), strict=False)
+        for name, task in result.tasks.items()
+        for alike, success in zip(which(task) or (), task.outcomes or (), strict=False)
         if alike is not None
     ]
 
 
-def _picture(result: Mapping[str, Any], kind: str) -> Path | None:
-    if not result.get(kind):
+def _picture(result: Evaluation, name: str | None) -> Path | None:
+    if not name or result.file is None:
         return None
-    places = (result["folder"] / result[kind], Path(result["file"]).parent / result[kind])
+    places = (result.folder / name, result.file.parent / name)
     return next((path for path in places if path.is_file()), None)

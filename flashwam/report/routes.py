@@ -12,6 +12,7 @@ from flashwam.report.compare import format_table, measured_rows
 from flashwam.report.figures import INK, MUTED, PALETTE, label_points, new_figure, plain_ticks, save_figure, tidy
 from flashwam.report.results import Row, read_evaluations
 from flashwam.report.verdict import full_teacher
+from flashwam.run.evaluation import Evaluation
 from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 
@@ -37,7 +38,7 @@ class Order:
     published: str
 
 
-def check_orders(orders: Sequence[Order], results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def check_orders(orders: Sequence[Order], results: Sequence[Evaluation]) -> list[dict[str, Any]]:
     """Compares runs episode by episode, over the seeds that both have.
 
     An order holds, or is reversed, where the paired interval leaves out 0, whichever seed is left out of it, and every
@@ -54,9 +55,9 @@ def check_orders(orders: Sequence[Order], results: Sequence[Mapping[str, Any]]) 
     """
     outcomes: dict[str, dict[int, list[bool]]] = {}
     for result in results:
-        episodes = [bool(o) for task in sorted(result["tasks"]) for o in result["tasks"][task].get("outcomes", ())]
+        episodes = [bool(o) for task in sorted(result.tasks) for o in result.tasks[task].outcomes or ()]
         if episodes:
-            outcomes.setdefault(str(result["run"]), {})[result["seed"]] = episodes
+            outcomes.setdefault(result.run, {})[result.seed] = episodes
     checked = []
     for order in orders:
         first, second = outcomes.get(order.better, {}), outcomes.get(order.worse, {})

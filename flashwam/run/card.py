@@ -1,20 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model card of a folder: what the weights are, how they must be sampled, what was measured and what was not."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from flashwam.core.consistency import make_consistency_function
-from flashwam.core.streams import stream_schedule
-from flashwam.system.imports import reading, trusting
-from flashwam.system.json_file import built_from, read_mapping
+from flashwam.core.streams import StreamSpec
+from flashwam.run.evaluation import Evaluation, read_evaluation
+from flashwam.run.folder import CARD_FILE, INFO_FILE, RunFolder
+from flashwam.run.model_info import ModelInfo
+from flashwam.system.errors import MissingFileError
+from flashwam.system.files import final_path, write_whole
+from flashwam.system.imports import trusting
+from flashwam.system.json_file import built_from
 from flashwam.system.paths import user_path
 
-__all__ = ["CARD_FILE", "model_card", "write_card"]
+__all__ = ["model_card", "renew_card", "write_card"]
 
-CARD_FILE = "README.md"
+logger = logging.getLogger(__name__)
 
+_MADE_HERE = "<!-- Written by flashwam, and anew after every evaluation; without this line it is left as it is. -->"
+_UNFINISHED = 'load_wam(".beside-'
+"""In every card that an older version wrote, of a folder that had not got its name yet."""
 _HEADER = """\
 ---
 library_name: flashwam
@@ -41,75 +48,95 @@ _LAYOUT = """\
 """
 
 
-def model_card(folder: str | Path, *, trust: bool = False) -> str:
+def model_card(folder: str | Path, *, evaluations: Sequence[Evaluation] | None = None, trust: bool = False) -> str:
     """The card of a model folder, from its `flashwam.json` and the evaluations of these weights.
-
-    Evaluations are looked for in the folder and in the run it belongs to; only those of the same kind and training
-    step count.
 
     Args:
         folder: The model's.
+        evaluations: To tell of those of these weights; the folder's own and its run's if None.
         trust: Import the classes that its files name beside ours, and run their code.
 
     Raises:
         FileNotFoundError: There is no `flashwam.json`.
-        ValueError: It is not readable, or names a class that would have to be imported without `trust`.
+        ValueError: It is not readable, or names a class that would have to be imported without `trust`; or a file of
+            the evaluations is none.
     """
-    path = user_path(folder) / "flashwam.json"
-    info = _read(path)
-    with trusting(trust), reading(path):
-        return built_from(path, lambda: _card(user_path(folder), info))
+    folder = user_path(folder)
+    path = folder / INFO_FILE
+    if not path.is_file():
+        raise MissingFileError(f"{path} is missing: a card needs a folder that flashwam saved")
+    with trusting(trust):
+        info = ModelInfo.read(folder)
+    return built_from(path, lambda: _card(final_path(folder.resolve()), info, _of_these(folder, info, evaluations)))
 
 
-def _card(folder: Path, info: Mapping[str, Any]) -> str:
-    name = str(info.get("name") or folder.resolve().name)
-    kind = str(info.get("kind"))
-    streams = info.get("streams", {})
-    results = _evaluations(folder, info)
-    sections = [
-        f"# {name}\n\n{_sentence(info)}\n",
-        _streams(kind, streams),
-        _training(info),
-        _results(results),
-        "## Known limits\n" + "\n".join(f"- {limit}" for limit in _limits(kind, streams, results)) + "\n",
-        _USE.format(
-            folder=folder.resolve().name,
-            steps=None if kind == "teacher" else {key: int(s.get("steps", 1)) for key, s in streams.items()},
-            teacher=kind == "teacher",
-        ),
-    ]
-    layout = _LAYOUT if (folder / "transformer").is_dir() else ""
-    return _HEADER.format(kind=kind) + "\n" + "\n".join(sections) + layout
+def write_card(folder: str | Path, *, evaluations: Sequence[Evaluation] | None = None, trust: bool = False) -> Path:
+    """Writes `README.md`, see `model_card`; a card that somebody else wrote is left as it is.
 
-
-def write_card(folder: str | Path, *, trust: bool = False) -> Path:
-    """Writes `README.md`, see `model_card`; call it again when there are new evaluations."""
+    Raises:
+        FileNotFoundError, ValueError, OSError: There is nothing to tell of, or it cannot be written.
+    """
     path = user_path(folder) / CARD_FILE
-    path.write_text(model_card(folder, trust=trust))
+    while (text := model_card(folder, evaluations=evaluations, trust=trust)) != (there := _there(path)):
+        if there is not None and _MADE_HERE not in there and _UNFINISHED not in there:
+            logger.info("%s was not written by flashwam, and is left as it is", path)
+            break
+        # Once more afterwards: another process may have measured and written in between.
+        write_whole(path, text)
     return path
 
 
-def _sentence(info: Mapping[str, Any]) -> str:
-    if _role(info) == "teacher":
+def renew_card(folder: str | Path, *, trust: bool = False) -> None:
+    """Writes a model's card anew after something was measured; what cannot be written is a warning.
+
+    A folder without `flashwam.json`, such as another tool's checkpoint, gets none.
+    """
+    if not (user_path(folder) / INFO_FILE).is_file():
+        return
+    try:
+        write_card(folder, trust=trust)
+    except Exception as error:
+        # A card tells of weights and measurements that are safe; nothing about it may lose them.
+        logger.warning("the card %s was not written anew: %s", user_path(folder) / CARD_FILE, error)
+
+
+def _card(folder: Path, info: ModelInfo, evaluations: Sequence[Evaluation]) -> str:
+    sections = [
+        f"# {info.name or folder.name}\n\n{_sentence(info)}\n",
+        _streams(info),
+        _training(info),
+        _results(evaluations),
+        "## Known limits\n" + "\n".join(f"- {limit}" for limit in _limits(info, evaluations)) + "\n",
+        _USE.format(
+            folder=folder.name,
+            steps=None if info.kind == "teacher" else {name: spec.steps for name, spec in info.streams.items()},
+            teacher=info.kind == "teacher",
+        ),
+    ]
+    layout = _LAYOUT if (folder / "transformer").is_dir() else ""
+    return _HEADER.format(kind=info.kind) + "\n" + "\n".join(sections) + layout + f"\n{_MADE_HERE}\n"
+
+
+def _there(path: Path) -> str | None:
+    return path.read_text(errors="replace") if path.exists() else None
+
+
+def _sentence(info: ModelInfo) -> str:
+    if info.role == "teacher":
         return "A world-action model: a velocity network over video and actions, sampled in many steps."
-    steps = ", ".join(f"{s.get('steps', 1)} for {name}" for name, s in info.get("streams", {}).items())
-    teacher = _place(info["teacher"]) if info.get("teacher") else "an unnamed teacher"
-    if info.get("kind") == "teacher":
+    teacher = _place(info.teacher) if info.teacher else "an unnamed teacher"
+    if info.kind == "teacher":
         return f"A policy made from {teacher}: a velocity network, sampled in its own steps."
+    steps = ", ".join(f"{spec.steps} for {name}" for name, spec in info.streams.items())
     return f"A world-action model distilled from {teacher} to few network evaluations per chunk: {steps}."
 
 
-def _role(info: Mapping[str, Any]) -> str:
-    """ "student" for what was made from another model."""
-    return "student" if info.get("teacher") else str(info.get("kind"))
-
-
-def _streams(kind: str, streams: Mapping[str, Mapping[str, Any]]) -> str:
-    if kind == "teacher":
+def _streams(info: ModelInfo) -> str:
+    if info.kind == "teacher":
         lines = ["| stream | schedule | steps | guidance |", "|---|---|---|---|"]
         lines += [
-            f"| {name} | {stream_schedule(s).label} | {s.get('teacher_steps', '-')} | {s.get('guidance_scale', 1):g} |"
-            for name, s in streams.items()
+            f"| {name} | {spec.schedule.label} | {spec.teacher_steps} | {spec.guidance_scale:g} |"
+            for name, spec in info.streams.items()
         ]
     else:
         lines = [
@@ -117,97 +144,90 @@ def _streams(kind: str, streams: Mapping[str, Mapping[str, Any]]) -> str:
             "regulariser |",
             "|---|---|---|---|---|---|---|---|",
         ]
-        for name, s in streams.items():
-            guidance = "-" if not s.get("guidance") else "{:g} to {:g}".format(*s["guidance"])
+        for name, spec in info.streams.items():
+            guidance = "-" if not spec.guidance else "{:g} to {:g}".format(*spec.guidance)
             lines.append(
-                f"| {name} | {_function(s)} | {stream_schedule(s).label} | {s.get('steps', 1)} | "
-                f"{s.get('anchors', '-')} | {guidance} | {s.get('weight', 1):g} | {s.get('regulariser', 0):g} |"
+                f"| {name} | {_function(spec)} | {spec.schedule.label} | {spec.steps} | {spec.anchors} | {guidance} | "
+                f"{spec.weight:g} | {spec.regulariser:g} |"
             )
     return "## Streams, in the order they are drawn\n" + "\n".join(lines) + "\n"
 
 
-def _function(stream: Mapping[str, Any]) -> str:
-    function = make_consistency_function(stream.get("consistency", "linear"))
+def _function(spec: StreamSpec) -> str:
+    function = spec.consistency
     parameters = ", ".join(f"{key} {value}" for key, value in function.config.items() if key != "name")
     return f"`{function.name}`" + (f" ({parameters})" if parameters else "")
 
 
-def _training(info: Mapping[str, Any]) -> str:
-    recipe = info.get("recipe") or {}
-    loop = recipe.get("train" if _role(info) == "teacher" else "distill") or {}
-    facts = {
-        "teacher": _place(info["teacher"]) if info.get("teacher") else None,
-        "recipe": recipe.get("name") if isinstance(recipe, Mapping) else recipe,
-        "method": loop.get("method"),
-        "optimiser steps": info.get("steps"),
-        "samples per step": loop.get("batch_size", 0) * loop.get("accumulation", 1) or None,
-        "learning rate": loop.get("lr"),
-        "weights": info.get("weights"),
-        "data": (recipe.get("data") or {}).get("source"),
-        "flashwam": info.get("flashwam"),
-        "git revision": info.get("git_revision"),
-        "time": info.get("time"),
+def _training(info: ModelInfo) -> str:
+    recipe, told = info.recipe, info.extra
+    facts = {"teacher": _place(info.teacher) if info.teacher else None}
+    if recipe is not None:
+        loop = recipe.train if info.role == "teacher" or recipe.distill is None else recipe.distill
+        facts |= {
+            "recipe": recipe.name,
+            "method": loop.method,
+            "samples per step": loop.batch_size * loop.accumulation,
+            "learning rate": loop.lr,
+            "data": recipe.data.source,
+            "tasks": ", ".join(recipe.data.tasks),
+        }
+    facts |= {
+        "optimiser steps": info.steps or None,
+        **{key.replace("_", " "): told.get(key) for key in ("weights", "flashwam", "git_revision", "time")},
     }
     return "## Training\n" + "\n".join(f"- {key}: {value}" for key, value in facts.items() if value is not None) + "\n"
 
 
-def _results(results: Sequence[Mapping[str, Any]]) -> str:
-    driven = [one for one in results if one.get("overall")]
+def _results(evaluations: Sequence[Evaluation]) -> str:
+    driven = [one for one in evaluations if one.overall is not None]
     if not driven:
         return "## Results\nThese weights were not evaluated in closed loop here.\n"
-    lines = ["| steps | sampler | task | success | episodes | 95 % interval |", "|---|---|---|---|---|---|"]
+    lines = ["| steps | sampler | seed | task | success | episodes | 95 % interval |", "|---|---|---|---|---|---|---|"]
     for one in driven:
-        for task, numbers in {**one.get("tasks", {}), "all": one["overall"]}.items():
-            low, high = numbers["wilson"]
-            rate = numbers["success"] / max(1, numbers["episodes"])
+        for task, numbers in {**one.tasks, "all": one.overall}.items():
+            low, high = numbers.interval
             lines.append(
-                f"| {one['setting']} | {one['sampler']} | {task} | {rate:.3f} | {numbers['episodes']} | "
+                f"| {one.setting} | {one.sampler} | {one.seed} | {task} | {numbers.rate:.3f} | {numbers.episodes} | "
                 f"[{low:.3f}, {high:.3f}] |"
             )
     return "## Results\nSuccess rates in closed loop with Wilson intervals.\n\n" + "\n".join(lines) + "\n"
 
 
-def _limits(kind: str, streams: Mapping[str, Mapping[str, Any]], results: Sequence[Mapping[str, Any]]) -> list[str]:
+def _limits(info: ModelInfo, evaluations: Sequence[Evaluation]) -> list[str]:
     limits = []
-    for name, stream in streams.items() if kind == "student" else ():
-        function = make_consistency_function(stream.get("consistency", "linear"))
-        state, velocity = function.sampler_mismatch()
+    for name, spec in info.streams.items() if info.kind == "student" else ():
+        state, velocity = spec.consistency.sampler_mismatch()
         if abs(state) + abs(velocity) > 1e-9:
             limits.append(
                 f"{name} was distilled with its own function, and flashwam samples it so. A plain Euler step, as "
                 f"LingBot-VA's own server takes, differs from it by {state:+.3f} x {velocity:+.3f} v at sigma = 1."
             )
-        if stream.get("guidance"):
+        if spec.guidance:
             limits.append(f"{name}: guidance is in the weights; its strength cannot be chosen any more.")
-        if not stream.get("weight", 1):
+        if not spec.weight:
             limits.append(f"{name} was not distilled: it needs the teacher's steps.")
-    driven = [one for one in results if one.get("overall")]
+    driven = [one for one in evaluations if one.overall is not None]
     if not driven:
         limits.append("Success in closed loop is unknown.")
     else:
-        seeds = sorted({one.get("seed") for one in driven})
-        tasks = sorted({task for one in driven for task in one.get("tasks", {})})
+        seeds = sorted({one.seed for one in driven if one.seed is not None})
+        tasks = sorted({task for one in driven for task in one.tasks})
         limits.append(f"Measured on {', '.join(tasks)} alone; nothing is known of other tasks, robots or cameras.")
         limits.append(f"Evaluation seeds {seeds}, one training run: the intervals do not hold the spread of trainings.")
     return limits
 
 
-def _evaluations(folder: Path, info: Mapping[str, Any]) -> list[dict[str, Any]]:
-    run = folder.resolve().parent
-    if run.name == "steps":
-        run = run.parent
-    found = []
-    for path in [*folder.glob("evaluations/*.json"), *run.glob("evaluations/*.json")]:
-        result = read_mapping(path, finite=False)
-        if (result.get("kind"), result.get("step")) == (_role(info), info.get("steps", 0)):
-            found.append(result)
-    return sorted(found, key=lambda one: (str(one.get("setting")), str(one.get("sampler")), one.get("seed", 0)))
+def _of_these(folder: Path, info: ModelInfo, evaluations: Sequence[Evaluation] | None) -> list[Evaluation]:
+    """The evaluations of these weights, in the order they are shown."""
+    if evaluations is None:
+        places = (RunFolder(folder), RunFolder.of_model(folder.resolve()))
+        evaluations = [read_evaluation(path) for place in places for path in place.evaluation_files]
+    name = info.name or RunFolder.of_model(folder.resolve()).name
+    these = [one for one in evaluations if (one.run, one.kind, one.step or 0) == (name, info.role, info.steps)]
+    return sorted(these, key=lambda one: (one.setting, one.sampler, one.seed or 0))
 
 
 def _place(path: str) -> str:
     """A folder as it was named, without the machine's part of an absolute path."""
     return path if not Path(path).is_absolute() else "/".join(Path(path).parts[-3:])
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return read_mapping(path, missing="a card needs a folder that flashwam saved")

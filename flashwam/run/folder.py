@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of a run: made with its recipe and provenance, or gone on with as what it was."""
+"""The folder of a run: where it keeps what, and how it is begun or gone on with."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from flashwam.recipe.build import plain
 from flashwam.recipe.load import RECIPE_FILE, differences, foreign_classes, load_recipe, to_yaml
@@ -13,11 +15,114 @@ from flashwam.system.imports import foreign_paths
 from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
 
-__all__ = ["INPUTS_FILE", "PROVENANCE_FILE", "check_run", "prepare_run", "run_folder"]
+__all__ = ["CARD_FILE", "INFO_FILE", "RESULTS", "RunFolder", "check_run", "prepare_run", "run_folder"]
 
-PROVENANCE_FILE = "provenance.json"
-INPUTS_FILE = "inputs.json"
+INFO_FILE = "flashwam.json"
+"""Of a model's folder: how the model is sampled and what it was made from."""
+CARD_FILE = "README.md"
+"""Of a model's folder: its card."""
+RESULTS = ("student", "teacher")
+"""Kinds of models, and the folders of a run that hold them."""
 _MOVABLE = ("data.root", "wam.pretrained", "autoencoder.pretrained", "train.init", "distill.init")
+_KEPT = "step_"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Where a run keeps what; a path of it may not be there yet.
+
+    Args:
+        path: The run's folder.
+    """
+
+    path: Path
+
+    @classmethod
+    def of_model(cls, folder: Path) -> Self:
+        """The run that a model's folder belongs to: its result, or a copy that was kept on the way."""
+        return cls(folder.parents[1] if folder.parent.name == "steps" else folder.parent)
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.path.name
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe; a folder with one is a run."""
+        return self.path / RECIPE_FILE
+
+    @property
+    def provenance(self) -> Path:
+        """The versions, machine and command that began it."""
+        return self.path / "provenance.json"
+
+    @property
+    def inputs(self) -> Path:
+        """Fingerprints of what it learns from."""
+        return self.path / "inputs.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Numbers of its logged steps, a line each."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The same numbers for TensorBoard."""
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of what an interrupted training goes on from."""
+        return self.path / "checkpoints"
+
+    @property
+    def checkpoint_names(self) -> list[str]:
+        """Names of its checkpoints, oldest first."""
+        return _folders(self.checkpoints)
+
+    @property
+    def steps(self) -> Path:
+        """Folder of the models that were kept on the way."""
+        return self.path / "steps"
+
+    @property
+    def kept_names(self) -> list[str]:
+        """Names of the models that were kept on the way."""
+        return _folders(self.steps)
+
+    @property
+    def evaluations(self) -> Path:
+        """Folder of what was measured of its models."""
+        return self.path / "evaluations"
+
+    @property
+    def evaluation_files(self) -> list[Path]:
+        """Files of what was measured, by name."""
+        return sorted(self.evaluations.glob("*.json"))
+
+    @property
+    def is_run(self) -> bool:
+        """Whether anything says that a run or a model lies here."""
+        return any((self.path / name).exists() for name in (RECIPE_FILE, INFO_FILE, *RESULTS))
+
+    @property
+    def results(self) -> list[Path]:
+        """Folders of the finished models that are there."""
+        return [self.result(kind) for kind in RESULTS if (self.result(kind) / INFO_FILE).is_file()]
+
+    def result(self, kind: str) -> Path:
+        """Folder of the finished model, "student" or "teacher"."""
+        return self.path / kind
+
+    def checkpoint(self, step: int) -> Path:
+        """Folder of the checkpoint after a step."""
+        return self.checkpoints / f"{_KEPT}{step:06d}"
+
+    def kept_step(self, step: int) -> Path:
+        """Folder of the model that was kept after a step."""
+        return self.steps / f"{_KEPT}{step}"
 
 
 def run_folder(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
@@ -39,12 +144,12 @@ def prepare_run(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
         ValueError: The folder holds a run of another recipe, or something that is no run.
     """
     folder = check_run(recipe, run_dir)
-    kept = folder / RECIPE_FILE
-    if kept.is_file():
+    run = RunFolder(folder)
+    if run.recipe.is_file():
         return folder
-    write_whole(folder / PROVENANCE_FILE, (json.dumps(provenance(), indent=2) + "\n").encode())
+    write_whole(run.provenance, json.dumps(provenance(), indent=2) + "\n")
     # The recipe is written last: a folder with one is complete.
-    write_whole(kept, to_yaml(recipe).encode())
+    write_whole(run.recipe, to_yaml(recipe))
     return folder
 
 
@@ -55,7 +160,8 @@ def check_run(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
         ValueError: It would refuse.
     """
     folder = run_folder(recipe, run_dir)
-    kept = folder / RECIPE_FILE
+    run = RunFolder(folder)
+    kept = run.recipe
     if kept.is_file():
         # What the recipe at hand names too, its user has named.
         foreign = foreign_classes(kept).keys() - foreign_paths(plain(recipe)).keys()
@@ -67,7 +173,7 @@ def check_run(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
         # A run may be moved, so where it lies is no difference; nor is where its inputs lie, once their content is
         # noted there.
         changed = differences(load_recipe(kept), recipe, ignore=("run_dir",))
-        if (folder / INPUTS_FILE).is_file():
+        if run.inputs.is_file():
             changed = {k: pair for k, pair in changed.items() if k not in _MOVABLE or None in pair}
         if changed:
             listed = "".join(f"\n  {key}: {old!r} there, {new!r} now" for key, (old, new) in changed.items())
@@ -76,6 +182,10 @@ def check_run(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
                 f"Give another --run-dir or name=..., or delete the folder."
             )
         return folder
-    if folder.exists() and (not folder.is_dir() or any(p.name != PROVENANCE_FILE for p in folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(p != run.provenance for p in folder.iterdir())):
         raise InputError(f"{folder} exists but is no run folder (no {RECIPE_FILE}); give another --run-dir")
     return folder
+
+
+def _folders(path: Path) -> list[str]:
+    return sorted(each.name for each in path.glob(f"{_KEPT}*") if each.is_dir())

@@ -3,6 +3,8 @@
 
 from pathlib import Path
 
+from flashwam.run.folder import RunFolder
+
 __all__ = ["instead_of_a_model"]
 
 
@@ -13,7 +15,7 @@ def instead_of_a_model(path: Path) -> str:
         return f"there is no such folder; expected a teacher, a student or their run: {train}"
     if not path.is_dir():
         return "it is a file; expected the folder of a teacher, a student or their run"
-    if (path / "recipe.yaml").is_file():
+    if RunFolder(path).recipe.is_file():
         return "it is a run that has no result yet: the command that began it continues it"
     if (path / "meta" / "info.json").is_file() or next(path.glob("*/meta/info.json"), None) is not None:
         return f"it is a data set, not a model: {train} from one"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flashwam.run.folder import INPUTS_FILE, PROVENANCE_FILE
+from flashwam.run.folder import RunFolder
 from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 
@@ -28,9 +28,10 @@ def check_inputs(run_dir: Path, inputs: Mapping[str, str], *, accept: bool = Fal
     Raises:
         ValueError: something has changed and is not accepted; the message names it.
     """
-    path = run_dir / INPUTS_FILE
+    run = RunFolder(run_dir)
+    path = run.inputs
     kept: dict[str, Any] = {"inputs": dict(inputs), "accepted": []}
-    if path.exists() or any(run_dir.glob("checkpoints/step_*/")):
+    if path.exists() or run.checkpoint_names:
         try:
             kept = json.loads(path.read_bytes())
             before, accepted = dict(kept["inputs"]), list(kept["accepted"])
@@ -52,7 +53,7 @@ def check_inputs(run_dir: Path, inputs: Mapping[str, str], *, accept: bool = Fal
             )
         accepted.append({"time": datetime.now(UTC).isoformat(timespec="seconds"), "changed": changed})
         kept = {"inputs": dict(inputs), "accepted": accepted}
-        _note(run_dir / PROVENANCE_FILE, accepted)
+        _note(run.provenance, accepted)
     write_whole(path, (json.dumps(kept, indent=2) + "\n").encode())
     return list(kept["accepted"])
 

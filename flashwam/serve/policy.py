@@ -167,7 +167,7 @@ def load_served(
     with trusting(trust):
         codec, facts = _codec(folder, wam, device, preset=preset, base=base)
     metadata = {
-        "name": str(info.extra.get("name", folder.parent.name)),
+        "name": info.name or folder.parent.name,
         "kind": info.kind,
         "step": info.steps,
         "device": device,

@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from flashwam.evaluation.local import LATENCY_CHUNKS, Policy, chunk_latency, described, load_policy
-from flashwam.evaluation.record import drive_tasks, measure_once, measurement
+from flashwam.evaluation.driving import drive_tasks, overall_numbers, task_numbers
+from flashwam.evaluation.latency import LATENCY_CHUNKS, chunk_latency
+from flashwam.evaluation.policy import Policy, described, load_policy
+from flashwam.run.evaluation import Asked, Evaluation, evaluation_name, measure_once
+from flashwam.run.folder import RunFolder
 from flashwam.sampling import StreamSampler
 from flashwam.sim.closed_loop import LocalPolicy, drive
 from flashwam.swiftvla.accompanied import AccompaniedPolicy
@@ -21,6 +24,7 @@ from flashwam.swiftvla.streaming_tokens import StreamingTokens
 from flashwam.swiftvla.training_policy import PrivilegedPolicy
 from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
+from flashwam.system.provenance import provenance
 
 __all__ = ["evaluate_with_auxiliary", "latency_with_auxiliary", "load_with_auxiliary"]
 
@@ -38,13 +42,14 @@ def load_with_auxiliary(folder: str | Path, *, capacity: int = 6, trust: bool = 
         FileNotFoundError: The network or the tokens' statistics are not where its recipe says.
     """
     policy = load_policy(folder, trust=trust)
-    options = policy.info.section("train").get("options") or {}
-    if not options.get("auxiliary"):
+    recipe = policy.info.recipe
+    options = {} if recipe is None else recipe.train.options
+    if recipe is None or not options.get("auxiliary"):
         raise InputError(f"{policy.folder} was trained without an auxiliary modality: evaluate it as it is")
     full = PrivilegedPolicy.from_options(policy.wam, options)
     full.load_training(policy.folder)
     tokens = StreamingTokens(**options.get("provider", {}))
-    sense = StreamedSense(*tokens.found(user_path(policy.info.section("data")["root"]), capacity=capacity))
+    sense = StreamedSense(*tokens.found(user_path(recipe.data.root), capacity=capacity))
     return replace(policy, wam=AccompaniedPolicy(full).eval()), sense
 
 
@@ -70,28 +75,30 @@ def evaluate_with_auxiliary(
     policy, sense = load_with_auxiliary(checkpoint, capacity=capacity, trust=trust)
     tasks = tuple(tasks or policy.info.tasks)
     episodes = episodes or policy.info.episodes or 50
-    folder = user_path(out) if out is not None else policy.run / "with_auxiliary" / "evaluations"
+    folder = user_path(out) if out is not None else RunFolder(policy.run.path / "with_auxiliary").evaluations
     results = []
     for steps in nfe:
-        path = folder / f"step{policy.info.steps}_{steps.replace('/', '-')}_auxiliary_seed{seed}.json"
-        asked = {"tasks": list(tasks), "episodes": episodes, "closed_loop": True, "cache": capacity}
-        results.append(measure_once(path, asked, partial(_measure, policy, sense, steps, asked, seed)))
+        path = folder / f"{evaluation_name(policy.info.steps, steps, 'auxiliary', seed)}.json"
+        asked = Asked(tasks=tasks, episodes=episodes, cache=capacity)
+        results.append(measure_once(path, asked, partial(_measure, policy, sense, steps, asked, seed)).to_json())
     return results
 
 
-def _measure(policy: Policy, sense: StreamedSense, nfe: str, asked: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def _measure(policy: Policy, sense: StreamedSense, nfe: str, asked: Asked, seed: int) -> Evaluation:
     name, samplers = f"{policy.name} with auxiliary", policy.samplers(nfe)
     driver = LocalPolicy(policy.wam, samplers, policy.codec, sensors={"auxiliary": sense})
-    driven = drive_tasks(partial(drive, driver, episodes=asked["episodes"], seed=seed), asked["tasks"], f"{name} {nfe}")
-    return measurement(
-        name,
-        nfe,
-        driven,
+    driven = drive_tasks(partial(drive, driver, episodes=asked.episodes, seed=seed), asked.tasks, f"{name} {nfe}")
+    return Evaluation(
+        run=name,
+        setting=nfe,
+        tasks=task_numbers(driven),
+        overall=overall_numbers(driven),
         **described(policy, samplers),
         asked=asked,
         latency=latency_with_auxiliary(policy, sense, samplers),
         parameters={**policy.wam.deployed_parameters(), "auxiliary network": sense.parameter_count},
         seed=seed,
+        provenance=provenance(),
     )
 
 

@@ -8,9 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+__all__ = [
+    "beside",
+    "clear_leftovers",
+    "final_path",
+    "only_writer",
+    "remove_folder",
+    "whole_file",
+    "whole_folder",
+    "write_whole",
+]
 from flashwam.system.errors import FailedError
-
-__all__ = ["beside", "clear_leftovers", "only_writer", "remove_folder", "whole_file", "whole_folder", "write_whole"]
 
 _BESIDE = ".beside-"
 _LEAVING = ".leaving-"
@@ -53,6 +61,11 @@ def write_whole(path: Path, content: bytes | str) -> Path:
 def beside(path: Path) -> Path:
     """Where `whole_folder` builds what will be `path`."""
     return path.with_name(_BESIDE + path.name)
+
+
+def final_path(path: Path) -> Path:
+    """Path that a folder which `whole_folder` builds will have; any other path is its own."""
+    return path.with_name(path.name.removeprefix(_BESIDE))
 
 
 @contextmanager

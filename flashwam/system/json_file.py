@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.lfs import refuse_pointer
 from flashwam.system.paths import user_path
 
-__all__ = ["build", "built_from", "parse_json", "read_json", "read_mapping", "shown", "whole_number"]
+__all__ = ["Measured", "build", "built_from", "parse_json", "read_json", "read_mapping", "shown", "whole_number"]
 
 _LARGEST = 2**26
 _DEEPEST = 64
@@ -22,6 +22,8 @@ _LONGEST = 600
 _LARGEST_NUMBER = 2**62
 
 T = TypeVar("T")
+Measured = Annotated[float, "measured"]
+"""A number that was measured, which may be infinite or none; `build` takes every other for finite."""
 
 
 def read_json(path: Path | str, *, missing: str = "", finite: bool = True) -> Any:
@@ -127,7 +129,7 @@ def build(path: Path | str, kind: type[T], content: Mapping[str, Any]) -> T:
     missing = [name for name, needed in known.items() if needed and name not in content]
     if unknown or missing:
         raise InputError(f"{path}: unknown fields {unknown}, missing fields {missing}")
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     for name, value in content.items():
         if not _is_a(value, hints[name]):
             raise InputError(f"{path}: {name} must be {_described(hints[name])}; got {shown(value)}")
@@ -158,8 +160,16 @@ def _is_a(value: Any, hint: Any) -> bool:
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return True
+    if hint == Measured:
+        return type(value) in (int, float)
+    if origin is Annotated:
+        return _is_a(value, arguments[0])
     if origin in (Union, UnionType):
         return any(_is_a(value, each) for each in arguments)
+    if origin is Mapping:
+        return isinstance(value, Mapping) and all(
+            _is_a(part, each) for pair in value.items() for part, each in zip(pair, arguments, strict=True)
+        )
     if origin is Literal:
         return value in arguments
     if (origin or hint) is tuple:
@@ -176,6 +186,12 @@ def _is_a(value: Any, hint: Any) -> bool:
 
 def _described(hint: Any) -> str:
     arguments = get_args(hint)
+    if hint == Measured:
+        return "a number"
+    if get_origin(hint) is Annotated:
+        return _described(arguments[0])
+    if get_origin(hint) is Mapping:
+        return "a mapping" if arguments[1] is Any else f"a mapping, each {_described(arguments[1])}"
     if get_origin(hint) in (Union, UnionType):
         return " or ".join(_described(each) for each in arguments)
     if get_origin(hint) is Literal:

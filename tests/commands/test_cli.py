@@ -255,9 +255,7 @@ def test_evaluate_passes_everything_on(capsys, monkeypatch):
 
     def evaluate(checkpoint, **options):
         seen.update(options, checkpoint=checkpoint)
-        return [
-            {"label": "x 1v/1a", "overall": {"episodes": 4, "success": 3, "wilson": [0.3, 0.95], "commitment": None}}
-        ]
+        return [{"run": "x", "nfe": {"video": 1, "action": 1}, "tasks": {}, "overall": {"episodes": 4, "success": 3}}]
 
     monkeypatch.setattr("flashwam.evaluation.local.evaluate", evaluate)
     arguments = [
@@ -284,7 +282,8 @@ def test_evaluate_passes_everything_on(capsys, monkeypatch):
         "seed": 0,
         "out": None,
     }
-    assert "0.750  [0.300, 0.950]" in out
+    assert "x 1v/1a" in out
+    assert "0.750  [0.301, 0.954]" in out
     status, out, _ = run(capsys, "evaluate", "here", "--json", "-")
     assert json.loads(out)[0]["overall"]["success"] == 3
 

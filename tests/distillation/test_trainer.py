@@ -23,6 +23,7 @@ from flashwam.distillation.metrics import MetricsLog
 from flashwam.distillation.roles import relative_distance
 from flashwam.distillation.trainer import learning_rate_factor, train
 from flashwam.recipe.sections import LoopConfig
+from flashwam.run.folder import RunFolder
 from flashwam.student import load_wam
 from flashwam.system import files
 from flashwam.system.files import only_writer
@@ -248,7 +249,7 @@ def test_a_broken_line_among_the_metrics_is_left_out_and_said(tmp_path, broken, 
 
 
 def test_numbers_that_json_does_not_have_are_left_out(tmp_path):
-    log = MetricsLog(tmp_path, 0)
+    log = MetricsLog(RunFolder(tmp_path), 0)
     log.write(1, {"loss": 0.5, "action/gradient_scale": math.nan, "lr": math.inf})
     log.close()
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": 0.5}\n'

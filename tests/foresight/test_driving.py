@@ -11,7 +11,8 @@ from flashwam.core.edm import EDMSchedule
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.streams import StreamSpec
 from flashwam.data.episodes import CAMERA
-from flashwam.evaluation.local import latency_table, load_policy
+from flashwam.evaluation.latency import latency_table
+from flashwam.evaluation.policy import load_policy
 from flashwam.foresight.policy import ForesightPolicy
 from flashwam.run.card import model_card
 from flashwam.serve.policy import PolicySession, load_served

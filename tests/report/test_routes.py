@@ -8,6 +8,7 @@ from synthetic import evaluation, latency, write
 
 from flashwam.report.compare import format_table, gather
 from flashwam.report.routes import Order, best_at_each_latency, check_orders, draw_routes, write_routes
+from flashwam.run.evaluation import Evaluation
 
 CLAIM = {"claim": "it helps", "published": ".5, .4"}
 
@@ -21,15 +22,19 @@ def driven(run, rate, *, seed=0, ms=(1, 1), reverse=False):
     return result
 
 
+def checked(orders, results):
+    return check_orders(orders, [Evaluation.from_json(result, "made up") for result in results])
+
+
 def test_an_order_holds_where_the_interval_and_every_seed_say_so():
     results = [driven("good", 0.8, seed=s) for s in (0, 1)] + [driven("bad", 0.6, seed=s) for s in (0, 1)]
     order = Order(better="good", worse="bad", **CLAIM)
-    (holds,) = check_orders([order], results)
+    (holds,) = checked([order], results)
     assert holds["verdict"] == "holds"
     assert holds["difference"] == pytest.approx(0.2)
     assert holds["by_seed"] == pytest.approx([0.2, 0.2])
     assert holds["episodes"] == 500
-    (turned,) = check_orders([Order(better="bad", worse="good", **CLAIM)], results)
+    (turned,) = checked([Order(better="bad", worse="good", **CLAIM)], results)
     assert turned["verdict"] == "reversed"
     assert turned["low"] == pytest.approx(-holds["high"])
 
@@ -37,10 +42,10 @@ def test_an_order_holds_where_the_interval_and_every_seed_say_so():
 def test_an_order_is_open_where_a_seed_disagrees_or_chance_would_do():
     clear = [driven("a", 0.9, seed=0), driven("b", 0.5, seed=0), driven("a", 0.5, seed=1), driven("b", 0.52, seed=1)]
     order = Order(better="a", worse="b", **CLAIM)
-    (one,) = check_orders([order], clear)
+    (one,) = checked([order], clear)
     assert one["low"] > 0
     assert one["verdict"] == "open"
-    (chance,) = check_orders([order], [driven("a", 0.5), driven("b", 0.5, reverse=True)])
+    (chance,) = checked([order], [driven("a", 0.5), driven("b", 0.5, reverse=True)])
     assert chance["difference"] == 0
     assert chance["verdict"] == "open"
 
@@ -52,7 +57,7 @@ def test_an_order_that_rests_on_one_seed_is_open():
         for run, each in rates.items()
         for seed, rate in enumerate(each)
     ]
-    carried, shared = check_orders([Order(better=name, worse="b", **CLAIM) for name in "ac"], results)
+    carried, shared = checked([Order(better=name, worse="b", **CLAIM) for name in "ac"], results)
     assert carried["low"] > 0
     assert min(carried["by_seed"]) > 0
     assert carried["verdict"] == "open"
@@ -62,7 +67,7 @@ def test_an_order_that_rests_on_one_seed_is_open():
 def test_orders_compare_the_seeds_that_both_have_and_leave_out_what_is_missing():
     results = [driven("a", 0.5, seed=s) for s in (0, 1)] + [driven("b", 0.4, seed=1), evaluation("silent")]
     orders = [Order(better="a", worse=worse, **CLAIM) for worse in ("b", "silent", "nobody")]
-    (only,) = check_orders(orders, results)
+    (only,) = checked(orders, results)
     assert (only["worse"], only["episodes"]) == ("b", 250)
 
 

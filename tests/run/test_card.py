@@ -50,8 +50,10 @@ def test_card_has_the_evaluations_of_these_weights(student: Path) -> None:
     folder.mkdir()
     numbers = {"episodes": 50, "success": 36, "wilson": [0.583, 0.825]}
     result = {
+        "run": "quick",
         "kind": "student",
         "step": 9,
+        "nfe": {"video": 1, "action": 2},
         "setting": "1v/2a",
         "sampler": "own",
         "seed": 4,
@@ -60,10 +62,12 @@ def test_card_has_the_evaluations_of_these_weights(student: Path) -> None:
     }
     (folder / "a.json").write_text(json.dumps(result))
     (folder / "b.json").write_text(json.dumps(result | {"step": 0, "setting": "7v/7a"}))
+    (folder / "other.json").write_text(json.dumps(result | {"run": "slow", "setting": "8v/8a"}))
     (folder / "c.json").write_text(json.dumps(result | {"overall": None, "tasks": {}}))
     card = write_card(student).read_text()
-    assert "| 1v/2a | own | reach-wall | 0.720 | 50 | [0.583, 0.825] |" in card
+    assert "| 1v/2a | own | 4 | reach-wall | 0.720 | 50 | [0.583, 0.825] |" in card
     assert "7v/7a" not in card
+    assert "8v/8a" not in card
     assert "Measured on reach-wall alone" in card
     assert "seeds [4]" in card
     assert "unknown" not in card

@@ -34,7 +34,7 @@ def checkpoint(tmp_path_factory):
         torch.manual_seed(0)
         for parameter in wam.parameters():
             torch.nn.init.normal_(parameter, std=0.2)
-    recipe = {"data": {"tasks": ["faucet-turn"]}, "evaluate": {"episodes": 1}}
+    recipe = {"data": {"root": "data/nowhere", "tasks": ["faucet-turn"]}, "evaluate": {"episodes": 1}}
     save_wam(folder, wam, STREAMS, kind="student", info={"steps": 7, "name": "tiny", "recipe": recipe})
     tiny_codec(q01=(-0.9, -1.0, -0.5, -1.0), q99=(0.8, 1.0, 1.0, 1.0)).save(folder)
     return folder

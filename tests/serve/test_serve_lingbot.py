@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from safetensors.torch import save_file
 
-from flashwam.evaluation.local import load_policy
+from flashwam.evaluation.policy import load_policy
 from flashwam.sampling import Rollout, samplers_for
 from flashwam.serve.policy import PolicySession, ServedModel, load_served
 from flashwam.student import load_wam, save_wam

@@ -75,7 +75,7 @@ def test_unstripped_it_is_shown_what_its_training_was(trained, tmp_path):
         evaluate_with_auxiliary(teacher, nfe=("1v/2a",), out=tmp_path, capacity=4)
     policy, sense = load_with_auxiliary(teacher, capacity=3)
     assert policy.wam.senses == {"state": 4, "auxiliary": 16 * 128}
-    repo = Path(policy.info.extra["recipe"]["data"]["root"]) / TASK
+    repo = Path(policy.info.recipe.data.root) / TASK
     pictures = read_frames(video_path(repo, 0), range(0, 24, 4))
     sense.reset()
     told = sense.sense(pictures[None])

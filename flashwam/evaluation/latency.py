@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Milliseconds of a chunk, of one model and of several in turns."""
+
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flashwam.core.steps import nfe_text
+from flashwam.evaluation.policy import Policy
+from flashwam.sampling import Rollout, StreamSampler
+from flashwam.system.files import write_whole
+from flashwam.system.paths import user_path
+
+__all__ = [
+    "LATENCY_CHUNKS",
+    "chunk_latency",
+    "latency_label",
+    "latency_table",
+    "latency_timers",
+    "time_in_turns",
+]
+
+LATENCY_CHUNKS = 7
+
+
+def chunk_latency(
+    policy: Policy, samplers: Mapping[str, StreamSampler], *, chunks: int = LATENCY_CHUNKS
+) -> dict[str, float]:
+    """Milliseconds per stage and chunk at batch 1: medians, the first chunk left out as warm-up; beside them, as
+    "part/<name>_ms", those of the parts that a model tells apart.
+
+    Args:
+        policy: What is timed.
+        samplers: How its streams are drawn.
+        chunks: Chunks in a row, at least 2.
+    """
+    shapes = policy.wam.layout.observed_shapes
+    first = {n: torch.zeros(1, c, 1, h, w) for n, (c, h, w) in shapes.items()}
+    unseen = {name: x.expand(-1, -1, policy.wam.chunk_frames, -1, -1) for name, x in first.items()}
+    text = policy.codec.text("")
+    rollout = Rollout(policy.wam, samplers, text=text[None], null_text=text, first=first)
+    clocks: list[Callable[[], Mapping[str, float]]] = [lambda: rollout.seconds, lambda: rollout.session.part_seconds]
+    spent: list[dict[str, list[float]]] = [{}, {}]
+    for _ in range(chunks):
+        before = [dict(clock()) for clock in clocks]
+        drawn = rollout.predict()
+        for clock, earlier, values in zip(clocks, before, spent, strict=True):
+            for name, seconds in clock().items():
+                values.setdefault(name, []).append(1000 * (seconds - earlier.get(name, 0.0)))
+        rollout.observe(unseen | drawn)
+    stages, parts = ({name: statistics.median(values[1:]) for name, values in group.items()} for group in spent)
+    latency = {f"{name}_ms": value for name, value in stages.items()}
+    split = {f"part/{name}_ms": value for name, value in parts.items()}
+    return {**latency, "chunk_ms": sum(latency.values()), **split}
+
+
+def latency_table(sources: Sequence[tuple[Policy, str]], *, out: str | Path, rounds: int = 9) -> dict[str, Any]:
+    """Times models side by side, in turns, so that a busy moment of the machine falls on all of them.
+
+    Args:
+        sources: (policy, steps such as "1v/1a").
+        out: Folder that gets `latency.json`, which `compare` prefers to what each evaluation measured for itself.
+        rounds: Turns; the medians are written.
+
+    Returns:
+        Label such as "flash_wam 1v/1a" -> milliseconds per stream and chunk at batch 1.
+    """
+    table = time_in_turns(latency_timers(sources), rounds=rounds)
+    write_whole(user_path(out) / "latency.json", (json.dumps(table, indent=1) + "\n").encode())
+    return table
+
+
+def latency_timers(sources: Sequence[tuple[Policy, str]]) -> dict[str, Callable[[], dict[str, float]]]:
+    """What `time_in_turns` asks of each (policy, steps such as "1v/1a"), by the label of its line."""
+    drawn = [(policy, policy.samplers(nfe)) for policy, nfe in sources]
+    return {
+        latency_label(policy, samplers): partial(chunk_latency, policy, samplers, chunks=3)
+        for policy, samplers in drawn
+    }
+
+
+def latency_label(policy: Policy, samplers: Mapping[str, StreamSampler]) -> str:
+    """What a model's line of `latency.json` is called, such as "flash_wam 1v/1a"."""
+    return f"{policy.name} {nfe_text({name: sampler.steps for name, sampler in samplers.items()})}"
+
+
+def time_in_turns(timers: Mapping[str, Callable[[], dict[str, float]]], *, rounds: int = 9) -> dict[str, Any]:
+    """Medians of what each timer measures, label -> name -> value; every round asks all of them, one after another."""
+    timed = [{label: measure() for label, measure in timers.items()} for _ in range(rounds)]
+    return {
+        label: {name: statistics.median(turn[label][name] for turn in timed) for name in timed[0][label]}
+        for label in timers
+    }

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A checkpoint with everything it needs to act."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flashwam.core.steps import parse_nfe
+from flashwam.core.streams import StreamSpec
+from flashwam.data.codec import Codec
+from flashwam.run.folder import RunFolder
+from flashwam.run.model_info import ModelInfo, model_folder
+from flashwam.sampling import StreamSampler, samplers_for
+from flashwam.student import load_wam
+from flashwam.system.imports import trusting
+from flashwam.wam.base import WorldActionModel
+from flashwam.wam.files import files_of_codec
+
+__all__ = ["Policy", "described", "load_policy"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """A loaded checkpoint with everything it needs to act.
+
+    Args:
+        folder: Where it came from.
+        wam: The model, in evaluation mode.
+        info: What its `flashwam.json` says.
+        codec: Its codecs: a `Codec`, or what a family has in its place, see `FamilyFiles.frame_codec`.
+    """
+
+    folder: Path
+    wam: WorldActionModel
+    info: ModelInfo
+    codec: Codec
+
+    @property
+    def run(self) -> RunFolder:
+        """The run it belongs to."""
+        return RunFolder.of_model(self.folder)
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.info.name or self.run.name
+
+    @property
+    def specs(self) -> Mapping[str, StreamSpec]:
+        """Its streams."""
+        return self.info.streams
+
+    def samplers(self, nfe: str, *, plain_euler: bool = False) -> dict[str, StreamSampler]:
+        """Samplers for steps such as "1v/2a"."""
+        steps = parse_nfe(nfe, tuple(self.wam.streams))
+        teacher = self.info.kind == "teacher"
+        return samplers_for(self.specs, steps=steps, teacher=teacher, plain_euler=plain_euler)
+
+
+def load_policy(folder: str | Path, *, trust: bool = False) -> Policy:
+    """Loads a checkpoint folder, or the result of a run folder.
+
+    Args:
+        folder: The checkpoint's or the run's.
+        trust: Import the classes that its files name beside ours, and run their code.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: its pictures cannot be encoded one by one.
+    """
+    folder = model_folder(folder)
+    wam, info = load_wam(folder, trust=trust)
+    with trusting(trust):
+        files = files_of_codec(folder)
+    dtype = next(wam.parameters()).dtype
+    codec = Codec.load(folder) if files is None else files.frame_codec(folder, dtype=dtype, device="cpu")
+    return Policy(folder=folder, wam=wam.eval(), info=info, codec=codec)
+
+
+def described(policy: Policy, samplers: Mapping[str, StreamSampler]) -> dict[str, Any]:
+    """What an evaluation says of its model."""
+    return {
+        "kind": policy.info.role,
+        "step": policy.info.steps,
+        "nfe": {name: sampler.steps for name, sampler in samplers.items()},
+        "stages": tuple(tuple(stage) for stage in policy.wam.stages),
+    }
