@@ -68,7 +68,7 @@ def test_a_run_of_a_study_is_named_by_the_folder_that_it_would_have(tmp_path):
     study = put_together(tmp_path / "runs", tmp_path / "study")
     run = study / "runs" / "flash_wam"
     assert not run.exists()
-    assert {result["run"] for result in read_evaluations(run)} == {"flash_wam"}
+    assert {result.run for result in read_evaluations(run)} == {"flash_wam"}
     assert read_metrics(find_metrics(run)) == read_metrics(tmp_path / "runs" / "flash_wam" / "metrics.jsonl")
     with pytest.raises(FileNotFoundError, match=r"study has no evaluations of a run runs/flash$"):
         read_evaluations(study / "runs" / "flash")
