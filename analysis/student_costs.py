@@ -185,7 +185,7 @@ def _take(repo: Path, few: Path, count: int) -> list[str]:
 
 
 def before(name: str, own: dict[str, float], once: dict[str, float]) -> dict[str, float]:
-    """What had to be made first -> seconds of one core."""
+    """Seconds of one core for everything that had to be made first."""
     if name == TEACHER:
         return {}
     if name in CONSISTENCY:

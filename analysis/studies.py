@@ -184,14 +184,14 @@ class Study:
 
 
 def about(command: str, evaluations: Collection[Mapping[str, Any]]) -> dict[str, Any]:
-    """What made a study: the command that makes it all, whatever this process was asked, and every part's revision."""
+    """The provenance of a study: the command that makes all of it, and the revision of every part."""
     made = {**provenance(), "command": command, "date": date.today().isoformat()}
     seeds = sorted({one["seed"] for one in evaluations if "seed" in one})
     return {**made, "seeds": seeds, "parts": parts(evaluations, made)}
 
 
 def parts(evaluations: Collection[Mapping[str, Any]], made: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Who measured the evaluations: revision and command, with how many and when, and what differs from `made`."""
+    """The provenance of the evaluations: revision and command, with how many and when, and what differs from `made`."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     told = (one["provenance"] for one in evaluations if one.get("provenance"))
     for one in sorted(told, key=lambda one: one["time"]):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every benchmark says of the run that made its numbers."""
+"""The provenance that every benchmark gives with its numbers."""
 
 import argparse
 import json

@@ -60,3 +60,15 @@ def test_the_citation_and_the_changelog_know_the_version():
     assert citation.license == setup["metadata"]["license"]
     versions = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert versions[:2] == ["Unreleased", setup["metadata"]["version"]]
+
+
+def test_docstrings_say_what_a_thing_is_for():
+    """Verb first for a function, a noun for a class: "What ..." and "Who ..." are riddles."""
+    riddles = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for folder in ("flashwam", "analysis", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+        for line in path.read_text().splitlines()
+        if re.match(r'\s*"""(What|Who|Whose|Whom|Which)\b', line)
+    ]
+    assert riddles == []

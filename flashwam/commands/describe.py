@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run, a model or another tool's checkpoint holds, as plain facts."""
+"""Descriptions of a run, a model or another tool's checkpoint, as plain facts."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ __all__ = ["describe"]
 
 
 def describe(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
-    """What a run, teacher, student or checkpoint folder holds.
+    """Describes what a run, teacher, student or checkpoint folder holds.
 
     Args:
         path: A folder that flashwam wrote, or a checkpoint of another tool in a layout that some family knows.

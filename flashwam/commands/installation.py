@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is installed here, and what is missing."""
+"""Facts of this installation, and what it lacks."""
 
 import os
 import platform

@@ -118,7 +118,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def run_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What a training is told beside its recipe."""
+    """The options of a training beside its recipe."""
     accepted = arguments.accept_changed_inputs
     return {"run_dir": arguments.run_dir, "accept_changed_inputs": accepted, **trust(arguments)}
 
@@ -134,7 +134,7 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
 
 
 def trust(arguments: argparse.Namespace) -> dict[str, bool]:
-    """What --trust adds to a call."""
+    """The keywords that --trust adds to a call."""
     return {"trust": True} if arguments.trust else {}
 
 

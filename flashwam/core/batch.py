@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a method is given: clean tensors, masks and text of B samples."""
+"""A batch for a method: clean tensors, masks and text of B samples."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

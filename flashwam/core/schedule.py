@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every noise schedule shares: draws of u uniform on [0, 1], mapped to levels sigma of the flow path."""
+"""The interface of noise schedules: draws of u uniform on [0, 1], mapped to levels sigma of the flow path."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable

@@ -44,8 +44,8 @@ def quantiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rare(low: np.ndarray, high: np.ndarray, least: np.ndarray, most: np.ndarray) -> np.ndarray:
-    """Which controls lie at one value but for rows too few for the quantiles to see: a rare turn, an arm that is seldom
-    used, a gripper that closes once. Bool [U].
+    """Finds controls that lie at one value but for rows too few for the quantiles to see, bool [U]: a rare turn, an
+    arm that is seldom used, a gripper that closes once.
 
     Clipped at 1.5, a normalised control keeps 1.5 times the distance of its quantiles. Where that distance is less than
     a twentieth of the whole range, more than nine tenths of the range would be cut off. Taking minimum and maximum

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a data set cannot be used: an error at once, or left out and listed."""
+"""Unusable parts of a data set: an error at once, or left out and listed."""
 
 import logging
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class BadFiles:
-    """What could not be read: an error at once, or skipped, counted and listed.
+    """A list of what could not be read: an error at once, or skipped, counted and listed.
 
     Attributes:
         skip: Skip instead of raising.

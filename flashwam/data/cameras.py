@@ -20,7 +20,7 @@ __all__ = ["CameraLayout"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CameraLayout:
-    """Which cameras there are, at which size they are encoded, and where their latents go.
+    """A layout of cameras: which there are, at which size they are encoded, and where their latents go.
 
     Args:
         cameras: Keys of the observation, in the model's order.

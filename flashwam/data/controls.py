@@ -22,7 +22,7 @@ FirstActions = Literal["raw_zero", "zero"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlSpace:
-    """What the rows mean and how they are normalised.
+    """The meaning of the rows of actions, and their normalisation.
 
     Attributes:
         norm: Quantiles, and the model channel of each control.

@@ -26,7 +26,7 @@ __all__ = ["ConversionPlan", "EpisodeConverter", "EpisodeJob", "EpisodeResult", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversionPlan:
-    """What decides the content of the files.
+    """The settings that decide the content of the files.
 
     Attributes:
         cameras: Keys, in the layout's order.
@@ -119,7 +119,7 @@ class EpisodeJob:
 
 @dataclass(slots=True, kw_only=True)
 class EpisodeResult:
-    """What became of an episode.
+    """The outcome of an episode's conversion.
 
     Attributes:
         job: The episode.

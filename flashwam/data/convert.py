@@ -44,7 +44,7 @@ _PICTURES = ("video", "image")
 
 @dataclass(slots=True)
 class Conversion:
-    """What a call did.
+    """The summary of a call.
 
     Attributes:
         written: Latent files made.

@@ -259,7 +259,7 @@ class EpisodeDataset(Dataset):
         self._pools = [self._by_task(table) for table in (self._windows, beginnings)]
 
     def _by_task(self, windows: Tensor) -> list[Tensor]:
-        """What a draw chooses from: all windows, or one table per task."""
+        """Gives the tables that a draw chooses from: all windows, or one table per task."""
         if not self.balance:
             return [windows]
         tables = [windows[windows[:, 1] == task] for task in range(len(self.tasks))]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which cameras a data set has, and which of them are depth maps: by its own account, or by the pictures' format."""
+"""The cameras of a data set, and which of them are depth maps: by its own account, or by the pictures' format."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,7 +37,7 @@ def check_camera(info: Path, camera: str, features: Mapping[str, Any], *, depth:
 
 
 def _depth_sign(values: Mapping[str, Any]) -> str | None:
-    """What of a feature says that it is a depth map, at any depth and in any version's spelling."""
+    """Finds the part of a feature that says that it is a depth map, at any depth and in any version's spelling."""
     for key, value in values.items():
         last, said = str(key).rpartition(".")[2].lower(), str(value).strip().lower()
         if isinstance(value, (Mapping, list)):

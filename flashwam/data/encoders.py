@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a conversion needs of a model: pictures to latents and prompts to embeddings.
+"""The encoders that a conversion needs: pictures to latents and prompts to embeddings.
 
 Letters: T pictures, C latent channels, F latent frames, h and w latent rows and columns, L text tokens, D text width.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tells one content from another without reading all of it."""
+"""Fingerprints that tell one content from another without reading all of it."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping

@@ -226,7 +226,7 @@ def save_text(repo: Path, prompt: str, embedding: Tensor) -> str:
 
 
 def _shared_text(path: Path, name: Any) -> Tensor:
-    """What `save_text` wrote beside the latent file at `path`."""
+    """Reads the text that `save_text` wrote beside the latent file at `path`."""
     if not isinstance(name, str) or Path(name).name != name:
         raise InputError(f"{path}: expected text_file to be a file's name, got {name!r}")
     return _read_once(path.absolute().parents[3] / _TEXTS / name)

@@ -26,7 +26,7 @@ __all__ = ["ActionRules", "inspect"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionRules:
-    """What the rows of actions must be.
+    """The demands on the rows of actions.
 
     Attributes:
         key: Their column.

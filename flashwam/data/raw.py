@@ -139,7 +139,7 @@ def _episode(places: _Places, record: Mapping[str, Any], kinds: Mapping[str, str
 
 
 def _segments(record: Mapping[str, Any], length: int) -> tuple[tuple[int, int, str], ...]:
-    """What `action_config` says; nothing where it is not there."""
+    """Reads `action_config`; empty where it is not there."""
     parts = record.get("action_config") or []
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
         raise InputError(f"action_config is {parts!r}, expected a list of start_frame, end_frame and action_text")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which samples a released data set holds: one per segment of an episode that has latents of every camera."""
+"""The samples of a released data set: one per segment of an episode that has latents of every camera."""
 
 import logging
 from collections.abc import Sequence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a conversion ends with: what was kept, what was left out and why, and how the actions are normalised."""
+"""The summary of a conversion: what was kept, what was left out and why, and how the actions are normalised."""
 
 from typing import Any
 

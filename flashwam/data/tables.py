@@ -196,7 +196,7 @@ def _flat(column: Any) -> Any:
 
 
 def _other_column(schema: Any) -> str:
-    """What there is instead of the column named, and how to name another."""
+    """Words which columns there are instead of the one named, and how to name another."""
     names = [field.name for field in schema if is_list(_inner_type(field.type))]
     near = [name for name in names if "action" in name.lower()] or get_close_matches("action", names, n=1)
     remedy = f"data.action_key={near[0]}" if len(near) == 1 else "data.action_key to the one that holds the actions"

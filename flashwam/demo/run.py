@@ -138,7 +138,7 @@ class _Place:
 
     @property
     def files(self) -> FamilyFiles:
-        """What the family has for the simulator."""
+        """The family's knowledge of files, its miniature among it."""
         return files_of(self.family)
 
     @property

@@ -138,8 +138,8 @@ class Checkpoints:
 
 
 def find_damage(folder: Path, step: int) -> str | None:
-    """What is wrong with a checkpoint's files, each read whole; None if nothing is. Files that it does not list count
-    for nothing."""
+    """Finds the fault of a checkpoint's files, each read whole; None if there is none. Files that it does not list do
+    not count."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         files, checksum = manifest["files"], manifest.pop("checksum")

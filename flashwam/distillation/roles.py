@@ -51,7 +51,7 @@ def relative_distance(model: nn.Module, reference: nn.Module) -> float:
 
 
 class Roles:
-    """Who is who in one training.
+    """The models of one training by their role: student, teacher, target, reference.
 
     Args:
         student: The model that is trained; switched to training mode. Models of one `Adapters` share a backbone.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run gives its method beside models and options."""
+"""The data that a run gives its method beside models and options."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ __all__ = ["Setup", "Source"]
 
 
 class Source(Protocol):
-    """What gives samples: `flashwam.data.dataset.EpisodeDataset` is one."""
+    """A source of samples: `flashwam.data.dataset.EpisodeDataset` is one."""
 
     def batch(self, indices: list[int]) -> Batch:
         """The samples of these draws; draw i must depend on nothing but i (and the source's own seed).

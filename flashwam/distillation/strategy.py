@@ -126,7 +126,7 @@ class Strategy:
             value.copy_(whole)
 
     def optimizer_values(self, parameter: Tensor) -> dict[str, Tensor]:
-        """What the optimiser knows of a parameter, whole; empty before its first step. All processes ask together."""
+        """Gives the whole optimiser's state of a parameter; empty before its first step. All processes call it."""
         return dict(self.bare.state.get(parameter, {}))
 
     def put_optimizer_values(self, parameter: Tensor, values: Mapping[str, Tensor]) -> None:

@@ -155,7 +155,7 @@ class _Training:
 
     @property
     def parameters(self) -> list[Tensor]:
-        """What the optimiser moves."""
+        """The parameters that the optimiser moves."""
         return [p for p in self.method.roles.model.parameters() if p.requires_grad]
 
     def _share_of_batch(self) -> int:

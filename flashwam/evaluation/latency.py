@@ -76,7 +76,7 @@ def latency_table(sources: Sequence[tuple[Policy, str]], *, out: str | Path, rou
 
 
 def latency_timers(sources: Sequence[tuple[Policy, str]]) -> dict[str, Callable[[], dict[str, float]]]:
-    """What `time_in_turns` asks of each (policy, steps such as "1v/1a"), by the label of its line."""
+    """Makes timers for `time_in_turns`, one for each (policy, steps such as "1v/1a"), by the label of its line."""
     drawn = [(policy, policy.samplers(nfe)) for policy, nfe in sources]
     return {
         latency_label(policy, samplers): partial(chunk_latency, policy, samplers, chunks=3)
@@ -85,7 +85,7 @@ def latency_timers(sources: Sequence[tuple[Policy, str]]) -> dict[str, Callable[
 
 
 def latency_label(policy: Policy, samplers: Mapping[str, StreamSampler]) -> str:
-    """What a model's line of `latency.json` is called, such as "flash_wam 1v/1a"."""
+    """Gives the label of a model's line in `latency.json`, such as "flash_wam 1v/1a"."""
     return f"{policy.name} {nfe_text({name: sampler.steps for name, sampler in samplers.items()})}"
 
 

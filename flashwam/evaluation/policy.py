@@ -79,7 +79,7 @@ def load_policy(folder: str | Path, *, trust: bool = False) -> Policy:
 
 
 def described(policy: Policy, samplers: Mapping[str, StreamSampler]) -> dict[str, Any]:
-    """What an evaluation says of its model."""
+    """Describes a model for an evaluation's record."""
     return {
         "kind": policy.info.role,
         "step": policy.info.steps,

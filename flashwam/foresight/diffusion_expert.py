@@ -107,7 +107,7 @@ class DiffusionExpert(nn.Module):
         nn.init.zeros_(self.proj_out.weight)
 
     def encode(self, tokens: Tensor, text: Tensor) -> Tensor:
-        """What the decoder looks at: tokens [B, T, channels] and the mean of text [B, L, channels] -> [B, 1 + T, D]."""
+        """Embeds the context: tokens [B, T, channels] and the mean of text [B, L, channels] -> [B, 1 + T, D]."""
         dtype = self.look.weight.dtype
         x = torch.cat([self.goal(text.to(dtype).mean(1, keepdim=True)), self.look(tokens.to(dtype))], 1)
         for block in self.encoder:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a policy looks with and never trains."""
+"""The frozen models that a policy looks with and never trains."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Self

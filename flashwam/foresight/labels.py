@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of every pixel of recorded pictures: by the simulator, or by the pictures themselves.
+"""Labels of every pixel of recorded pictures: by the simulator, or by the pictures themselves.
 
 Letters: n pictures, H and W pixels.
 """
@@ -70,7 +70,7 @@ def _motion(repo: Path, episode: dict[str, Any]) -> tuple[np.ndarray, np.ndarray
 
 
 def _recorded(key: str) -> Callable[[Path, dict[str, Any]], tuple[np.ndarray, np.ndarray]]:
-    """What the simulator said when an episode was played again."""
+    """Reads the simulator's labels from when an episode was played again."""
 
     def read(repo: Path, episode: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         index = episode["episode_index"]

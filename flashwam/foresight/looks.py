@@ -17,7 +17,7 @@ from flashwam.foresight.source import Windows, pool_number
 __all__ = ["LOOK", "LookSource"]
 
 LOOK = "look/"
-"""What the names of a look's tensors begin with in `Batch.extra`."""
+"""The beginning of the names of a look's tensors in `Batch.extra`."""
 
 
 class LookSource:

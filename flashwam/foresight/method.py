@@ -310,7 +310,7 @@ class Foresight(Method):
 
 
 def _pictures(folder: Path | None) -> tuple[PictureDecoder, int | None]:
-    """What decodes a teacher's latents, and the width of its text embedding, where the folder tells.
+    """Finds the decoder of a teacher's latents, and the width of its text embedding, where the folder tells.
 
     Raises:
         ValueError: there is no decoder, or nobody knows it.

@@ -192,12 +192,12 @@ class ForesightPolicy(WorldActionModel):
             return to_grid(self.backbone.features(*parts, clean, {"text": text}, blocks=self.blocks), self.grid)
 
     def see(self, latents: Tensor) -> dict[str, Tensor]:
-        """What the vision models see in single frames: latents [B, C, H, W] -> name -> standardised [B, T, h, w]."""
+        """Finds features of single frames, latents [B, C, H, W]: vision model -> standardised [B, T, h, w]."""
         pictures = self.decoder.pictures(latents[:, :, None])
         return {name: self.decouplers[name].standardise(self.seen(name, pictures)[:, :, 0]) for name in self.providers}
 
     def seen(self, name: str, pictures: Tensor) -> Tensor:
-        """What one vision model sees in pictures uint8 [n, P, H, W, 3], on the grid: [n, T, P, h, w]."""
+        """Finds features of one vision model in pictures uint8 [n, P, H, W, 3], on the grid: [n, T, P, h, w]."""
         return to_grid(self.providers[name].extract(pictures), self.grid)
 
     def foresee(self, features: Tensor, reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -213,7 +213,7 @@ class ForesightPolicy(WorldActionModel):
         return {name: module(features, reference[name]) for name, module in self.decouplers.items()}
 
     def tokens(self, features: Tensor, foresight: Mapping[str, Tensor], text: Tensor) -> Tensor:
-        """What the expert looks at, from one chunk's features, foresight and text: [B, S, D]."""
+        """Makes the expert's context from one chunk's features, foresight and text: [B, S, D]."""
         parts = ([features] if self.raw else []) + [foresight[name] for name in self.use]
         return self.expert.encode(self.resampler(torch.cat(parts, 1)), text)
 

@@ -97,7 +97,7 @@ class TargetProvider(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def build(cls, options: Mapping[str, Any], *, root: Path, seed: int) -> Self:
-        """What a recipe's options ask for.
+        """Makes the provider that a recipe's options ask for.
 
         Args:
             options: The recipe's, without the provider's name.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a teacher draws from a known seed: latents, pictures and actions of one trajectory, kept on disk.
+"""Draws of a teacher from known seeds: latents, pictures and actions of one trajectory, kept on disk.
 
 Letters: B samples, C channels, F latent frames of a window, H and W the rest of a stream's tokens, P pictures.
 """
@@ -69,7 +69,7 @@ class Future(ABC):
 
 
 class TrueFuture(Future):
-    """What was recorded, whatever the noise: what self-distillation is measured against."""
+    """The recorded trajectories, whatever the noise, against which self-distillation is measured."""
 
     def settings(self) -> dict[str, Any]:
         """See `Future.settings`."""
@@ -81,7 +81,7 @@ class TrueFuture(Future):
 
 
 class TeacherFuture(Future):
-    """What a teacher draws in all its steps.
+    """The trajectories that a teacher draws in all its steps.
 
     Args:
         teacher: The world-action model.

@@ -34,7 +34,7 @@ _LEAST_STD = 1e-4
 
 
 class Windows(Protocol):
-    """What gives training samples by draw number, see `flashwam.distillation.trainer.Source`."""
+    """A source of training samples by draw number, see `flashwam.distillation.trainer.Source`."""
 
     def batch(self, indices: list[int]) -> Batch:
         """The samples of these draws."""
@@ -148,7 +148,7 @@ class FutureSource:
 
 
 def pool_number(seed: int, index: int, pool: int) -> int:
-    """Which window of a pool a draw takes."""
+    """Chooses the window of a pool that a draw takes."""
     return int(np.random.Generator(np.random.Philox(key=[seed, index])).integers(pool))
 
 

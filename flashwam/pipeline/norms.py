@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which normalisation of actions a recipe uses, the teacher's or the data's own, and how far the two are apart."""
+"""The normalisation of actions that a recipe uses, the teacher's or the data's own, and how far the two are apart."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -97,7 +97,7 @@ def _of_recipe(data: DataConfig) -> ActionNorm:
 
 
 def _of_data(recipe: Recipe) -> NormChoice:
-    """What a conversion measured; with `data.norm: data`, it is measured now where no conversion has."""
+    """Reads the quantiles that a conversion measured; with `data.norm: data`, measures them now if none has."""
     data, path = recipe.data, Path(recipe.data.root) / ACTION_NORM
     if data.norm == "data" and not path.is_file():
         norm = norm_of(

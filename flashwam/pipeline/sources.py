@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recipe's `data` section says of data sets in LingBot-VA's layout: reading, converting, normalising them."""
+"""Data sets in LingBot-VA's layout by a recipe's `data` section: reading, converting, normalising them."""
 
 import functools
 import json
@@ -53,7 +53,7 @@ def segment_dataset(recipe: Recipe) -> SegmentDataset:
 
 
 def find_encoders(folder: str | Path) -> Callable[[], Encoders]:
-    """What makes the encoders of a checkpoint, in any process.
+    """Names the maker of a checkpoint's encoders, which works in any process.
 
     Args:
         folder: Holds `vae/`.

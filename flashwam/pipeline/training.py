@@ -89,7 +89,7 @@ def _inputs(
     teacher: WorldActionModel | None,
     student: WorldActionModel,
 ) -> dict[str, str]:
-    """What a run learns from, as it is now -> its fingerprint. Weights that are drawn anew are no input."""
+    """Fingerprints a run's inputs as they are now, by name. Weights that are drawn anew are no input."""
     found: dict[str, str] = {}
     if (fingerprint := getattr(source, "fingerprint", None)) is not None:
         found["data (data.root)"] = fingerprint()

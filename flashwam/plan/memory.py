@@ -113,7 +113,7 @@ def footprint(
     gpus: int,
     activations: int = 0,
 ) -> Footprint:
-    """What one of `gpus` GPUs holds.
+    """Counts the bytes that one of `gpus` GPUs holds.
 
     Args:
         strategy: How the work is shared.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which copies of the model a run keeps, asked of the method itself."""
+"""The copies of the model that a run keeps, asked of the method itself."""
 
 from copy import deepcopy
 from dataclasses import replace

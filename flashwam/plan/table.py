@@ -13,7 +13,7 @@ _NOT_OFFERED = " (not in recipes yet)"
 
 
 def plan_lines(plan: TrainingPlan) -> list[str]:
-    """What `flashwam plan` prints; the table's numbers are GiB on one GPU, or MiB where all are below one."""
+    """Formats a plan as `flashwam plan` prints it: GiB on one GPU, or MiB where all are below one."""
     limit = "" if plan.memory is None else f" of {plan.memory / GIB:g} GiB"
     of = f"{plan.gpus} GPU{'s' if plan.gpus > 1 else ''}{limit}"
     samples = plan.steps * plan.samples_per_step
@@ -93,7 +93,7 @@ def _verdict(plan: TrainingPlan, peak: int, unit: int) -> str:
 
 
 def plan_numbers(plan: TrainingPlan) -> dict[str, Any]:
-    """What `flashwam plan --json` writes; bytes are of one GPU."""
+    """Gives a plan's numbers as `flashwam plan --json` writes them; bytes are of one GPU."""
     size = plan.size
     kept = plan.activations
     return {

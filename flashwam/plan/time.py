@@ -22,7 +22,7 @@ _WARM, _TIMED = 1, 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throughput:
-    """What training cost somebody.
+    """A measured cost of training: somebody's step on somebody's machine.
 
     Args:
         method: A recipe's method.

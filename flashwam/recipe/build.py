@@ -56,7 +56,7 @@ _SHOWN = 200
 
 @dataclass(slots=True)
 class Origins:
-    """Which file or override each dotted key was last set by."""
+    """The file or override that last set each dotted key."""
 
     default: str = "recipe"
     known: dict[str, str] = field(default_factory=dict)
@@ -121,7 +121,7 @@ def build_recipe(values: Mapping[str, Any], *, origins: Origins) -> Recipe:
 
 
 def default_value(keys: Sequence[str]) -> Any:
-    """What a field is where no layer says, by the parts of its key; None where there is no such field."""
+    """Gives the default of a field, by the parts of its key; None where there is no such field."""
     kind: Any = SECTIONS.get(keys[0]) if keys else None
     for place, key in enumerate(keys[1:], 2):
         known = {} if kind is None else {each.name: each for each in fields(kind)}

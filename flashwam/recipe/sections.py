@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recipe fixes: frozen, typed sections with their ranges. `flashwam.recipe.load` reads YAML into these."""
+"""The sections of a recipe: frozen and typed, with their ranges. `flashwam.recipe.load` reads YAML into these."""
 
 import re
 from collections.abc import Mapping
@@ -104,7 +104,7 @@ class DataConfig:
     q99: tuple[float, ...] | None = None
     """99 % quantile per model channel, likewise."""
     norm: Literal["teacher", "data"] | None = None
-    """Whose quantiles normalise the actions: "teacher", those of the model that it starts from or else `q01` and `q99`;
+    """Owner of the quantiles that normalise the actions: "teacher", the model it starts from, else `q01` and `q99`;
     "data", those that `flashwam convert` measured, whatever else is said. null: the teacher's where there are any, but
     `flashwam train` refuses such as do not fit the data."""
     action_clip: float | None = 1.5
@@ -233,7 +233,7 @@ class LoopConfig:
     ema_decay: float = 0.995
     """Decay of the target's exponential moving average."""
     save_weights: Literal["student", "target"] = "student"
-    """Which copy is exported as the result."""
+    """The copy that is exported as the result."""
     precision: Literal["no", "bf16"] = "no"
     """Mixed precision of accelerate."""
     strategy: Literal["single", "ddp", "zero2", "zero3", "fsdp"] = "single"

@@ -42,7 +42,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callout:
-    """What must not be missed: a title, a text, points under it; `kind` is "verdict", "warning" or "note"."""
+    """A box that must not be missed: a title, a text, points under it; `kind` is "verdict", "warning" or "note"."""
 
     text: str
     title: str = ""

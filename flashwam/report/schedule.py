@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a stream's noise and its consistency function say about distillation, before any training: numbers only."""
+"""Analysis of a stream's noise and consistency function before any training: numbers only."""
 
 from collections.abc import Mapping
 from typing import Any, Literal

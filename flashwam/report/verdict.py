@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a comparison's numbers say, in sentences computed from them."""
+"""The verdict of a comparison, in sentences computed from its numbers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -322,7 +322,7 @@ def read_run(folder: Path | str) -> list[Evaluation]:
 
 
 def _told(content: Any, where: str | Path, known: set[str] | None = None) -> dict[str, Any]:
-    """What a mapping tells of what is known: null is nothing told."""
+    """Keeps the known keys of a mapping whose values are not null."""
     if not isinstance(content, Mapping):
         raise InputError(f"{where} must be a mapping; got {shown(content)}")
     return {key: value for key, value in content.items() if value is not None and (known is None or key in known)}

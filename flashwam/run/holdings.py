@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a path holds, in a few words, and which command makes or takes it: for errors that point the right way."""
+"""Descriptions of what a path holds and which command makes or takes it, for errors that point the right way."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run learns from: noted when it begins, held against what is there when it goes on."""
+"""The inputs of a run: noted when it begins, held against what is there when it goes on."""
 
 import json
 from collections.abc import Mapping, Sequence

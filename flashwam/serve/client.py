@@ -85,7 +85,7 @@ class PolicyClient:
         return self._controls(self._ask({} if observation is None else {"obs": dict(observation)}).get("action"))
 
     def _controls(self, action: Any) -> np.ndarray:
-        """What came in the place of controls, if it is such."""
+        """Checks controls that came from a server; refuses what may not be executed."""
         told = [self.metadata.get(key) for key in ("controls", "chunk_frames", "actions_per_frame")]
         expected = f"float32 [{', '.join(str(n) if n is not None else '*' for n in told)}]"
         fits = isinstance(action, np.ndarray) and action.dtype == np.float32 and action.ndim == 3 and action.size > 0
@@ -211,6 +211,6 @@ class RemotePolicy:
         self._first = None
 
     def _observation(self, picture: np.ndarray, state: np.ndarray | None) -> dict[str, np.ndarray]:
-        """What the server's model is told of one moment."""
+        """Gives the observation of one moment, as the server's model takes it."""
         told = {f"observation.{name}": state for name in self._senses if state is not None}
         return {self._camera: picture, **{key: x.astype(np.float32) for key, x in told.items()}}

@@ -118,7 +118,7 @@ class FrameCodec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
-    """What all sessions share.
+    """The model and settings that all sessions share.
 
     Args:
         wam: The model, in evaluation mode.
@@ -182,7 +182,7 @@ def load_served(
 def _codec(
     folder: Path, wam: WorldActionModel, device: str, *, preset: str | None, base: str | Path | None
 ) -> tuple[Callable[[], ObservationCodec], dict[str, Any]]:
-    """What makes an episode's codec, and what a client must know of it."""
+    """Gives the maker of an episode's codec, and the facts of it that a client needs."""
     if preset is None:
         files = files_of_codec(folder) or files_that_say_how(folder)
     else:
@@ -421,7 +421,7 @@ class PolicySession:
         )
 
     def _senses(self, observations: Sequence[Observation], frames: int) -> dict[str, Tensor]:
-        """What the model is told beside pictures, as it was at the end of each frame: name -> [1, S, F, 1, 1]."""
+        """Gives the model's senses beside pictures, at the end of each frame: name -> [1, S, F, 1, 1]."""
         told = {}
         for name, size in self._model.wam.senses.items():
             key, each = f"observation.{name}", len(observations) // frames

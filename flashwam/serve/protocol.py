@@ -136,7 +136,7 @@ def _encode(value: Any, dialect: Dialect) -> Any:
 
 
 def _decode(values: dict[Any, Any]) -> tuple[Any, Dialect | None]:
-    """What a map stands for, and in which dialect; itself where it is none of them."""
+    """Decodes a map that stands for an array, and names its dialect; any other map is returned as it is."""
     for text in (False, True):
 
         def get(key: str, text: bool = text) -> Any:

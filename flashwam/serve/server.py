@@ -391,7 +391,7 @@ def _answer(
 
 
 def _told(error: Exception) -> str:
-    """What a client may know of an error: the sender's own mistakes, without this machine's paths."""
+    """Words an error for a client: the sender's own mistakes, without this machine's paths."""
     if isinstance(error, (ValueError, TypeError)):
         # Clients know the built-in error alone. What they sent may be quoted at any length.
         name = "ValueError" if type(error) is InputError else type(error).__name__

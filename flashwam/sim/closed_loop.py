@@ -30,7 +30,7 @@ _FILM_PICTURES = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult:
-    """What became of the episodes of one task.
+    """The outcome of the episodes of one task.
 
     Args:
         task: Its name.
@@ -64,7 +64,7 @@ class TaskResult:
 
 
 class ChunkPolicy(Protocol):
-    """What can be driven: B episodes in lock-step, here or behind a server.
+    """The interface of a policy that can be driven: B episodes in lock-step, here or behind a server.
 
     Attributes:
         batch: How many episodes it runs at once; None for any number.
@@ -284,7 +284,7 @@ def drive(policy: ChunkPolicy, task: TaskSpec | str, *, episodes: int, seed: int
 
 
 class _Imagined:
-    """What a group of episodes foresaw beside what they saw.
+    """The imagined pictures of a group of episodes beside the real ones.
 
     Args:
         frames: Their first pictures, uint8 [B, H, W, 3].

@@ -67,7 +67,7 @@ class NoiseBursts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectSummary:
-    """What a collection amounted to; all by task name.
+    """The summary of a collection; all by task name.
 
     Attributes:
         episodes: Episodes on disk.

@@ -25,7 +25,7 @@ _RENDERERS: dict[tuple[str, int], Any] = {}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepInfo:
-    """What one control step led to.
+    """The result of one control step.
 
     Attributes:
         hand: Position of the hand in metres, [3].
@@ -228,7 +228,7 @@ class MetaWorldEnv:
 
     @property
     def proprioception(self) -> np.ndarray:
-        """What the robot feels of itself: position of the hand in metres, opening of the gripper, [4]."""
+        """The robot's own state: position of the hand in metres, opening of the gripper, [4]."""
         return self.state[:4].copy()
 
     @property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the simulator knew of recorded episodes: depth, classes of things, the hand's path, by playing them again.
+"""Records of the simulator for recorded episodes: depth, classes of things, the hand's path, by playing them again.
 
 Physics is a function of the seed and the executed actions, so nothing of this has to be recorded with the episodes.
 See `flashwam.data.privileged` for what is written.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a camera with privileges sees of a simulated scene: depth, classes of things, and where points appear.
+"""Privileged views of a simulated scene: depth, classes of things, and where points appear.
 
 Letters: H, W pixels, P pictures, T points.
 """

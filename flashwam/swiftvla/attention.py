@@ -32,7 +32,7 @@ class LayerCache:
         return len(self._frames)
 
     def seen_with(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """What a new frame attends to, every cached frame and itself; then it is cached and the oldest evicted.
+        """Gives the keys and values that a new frame attends to, the cached and its own; caches it, evicts the oldest.
 
         Args:
             keys, values: [B, heads, P, d].

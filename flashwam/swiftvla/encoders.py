@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a policy sees first: encoders of the observed frame, each with the tokens that a student may be asked for.
+"""Encoders of the observed frame, a policy's first input, each with the tokens that a student may have to reconstruct.
 
 Letters: B samples, C latent channels, H, W latent size, n tokens, D width of a token, F latent frames.
 """
@@ -49,7 +49,7 @@ class PrimaryEncoder(nn.Module, ABC):
         """
 
     def target(self, observation: Tensor, tokens: Tensor) -> Tensor:
-        """What a student without these tokens is asked to reconstruct: what `forward` gave, or the picture itself
+        """Gives the target that a student without these tokens reconstructs: what `forward` gave, or the picture itself
         where the encoder moves. [B, n, D'], without gradient."""
         return (tokens if self.frozen else picture_cells(observation, self.tokens)).detach()
 

@@ -113,7 +113,7 @@ class Dino(nn.Module):
 
 
 class GeometryCache:
-    """What the global blocks have seen of an episode; evicts by frame.
+    """The global blocks' memory of an episode; evicts by frame.
 
     Args:
         depth: Global blocks.

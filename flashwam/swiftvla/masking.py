@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of two modalities a training sample sees."""
+"""The draw of which of two modalities a training sample sees."""
 
 from dataclasses import dataclass
 

@@ -203,7 +203,7 @@ class MaskedReconstruction(Method):
         return MethodOutput(loss=total, terms=terms, metrics=metrics)
 
     def _condition(self, batch: Batch, draws: Draws) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Which modality each sample sees, bool [B], and what the model is told."""
+        """Draws which modality each sample sees, bool [B], and gives the model's senses."""
         context = self.context(batch, draws)
         everyone = torch.ones(batch.size, dtype=torch.bool, device=batch.given.device)
         if draws.step < self.start_step:

@@ -164,7 +164,7 @@ class FusionPolicy(WorldActionModel):
         return segments
 
     def prefix(self, clean: Mapping[str, Tensor], context: Mapping[str, Any]) -> Prefix:
-        """What the trunk makes of everything that is known before an action is drawn."""
+        """Runs the trunk over everything that is known before an action is drawn."""
         return self.trunk(list(self.segments(self.look(clean, context), clean, context).values()))
 
     def act(self, prefix: Prefix, noisy: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ _FOLDER = "geometry"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamingTokens:
-    """Which network streams, how large its cache is, and how coarse its tokens are.
+    """The settings of streaming tokens: the network, the size of its cache, the coarseness of its tokens.
 
     Args:
         pretrained: Folder of a trained geometry transformer, or StreamVGGT's checkpoint file; None trains a tiny one

@@ -78,7 +78,7 @@ class TokenStore:
 
     @classmethod
     def load(cls, root: Path | str, name: str) -> "TokenStore":
-        """What `encode_tokens` noted below `root`.
+        """Reads the notes that `encode_tokens` left below `root`.
 
         Raises:
             FileNotFoundError: No tokens of that name were made there.

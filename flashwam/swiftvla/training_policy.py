@@ -94,7 +94,7 @@ class PrivilegedPolicy(WorldActionModel):
 
     @classmethod
     def from_options(cls, policy: FusionPolicy, options: Mapping[str, Any]) -> Self:
-        """What `MaskedReconstruction` trains under its options of a recipe."""
+        """Makes the model that `MaskedReconstruction` trains under its options of a recipe."""
         auxiliary = options.get("auxiliary")
         weights = options.get("reconstruct") or {}
         return cls(

@@ -43,7 +43,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prefix:
-    """What a trunk has made of its segments.
+    """A trunk's output for its segments: keys, values and hidden states.
 
     Attributes:
         keys: Per layer, with their position codes, [B, G, S, d].

@@ -152,7 +152,7 @@ def named_parameters(config: str | Mapping[str, object], what: str) -> dict[str,
 
 
 def class_name(kind: type, known: Mapping[str, type | str]) -> str:
-    """What a file calls a class by, so that `find_class` finds it again: its short name, or its import path."""
+    """Names a class for a file, so that `find_class` finds it again: its short name, or its import path."""
     for name, held in known.items():
         module, _, attribute = held.partition(":") if isinstance(held, str) else ("", "", "")
         if kind is (held if isinstance(held, type) else getattr(sys.modules.get(module), attribute, None)):

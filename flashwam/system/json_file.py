@@ -27,7 +27,7 @@ Measured = Annotated[float, "measured"]
 
 
 def read_json(path: Path | str, *, missing: str = "", finite: bool = True) -> Any:
-    """What a JSON file holds: plain values, no key twice, nothing nested deeper than 64.
+    """Reads a JSON file: plain values, no key twice, nothing nested deeper than 64.
 
     Args:
         path: The file.
@@ -99,7 +99,7 @@ def parse_json(data: bytes, what: str, *, finite: bool = True) -> Any:
 
 
 def built_from(path: Path | str, build: Callable[[], T]) -> T:
-    """What `build` makes of a file's content.
+    """Builds an object from a file's content, and names the file where that fails.
 
     Raises:
         ValueError: It meets a value of another type, a key that is missing, or one that it refuses; the message names

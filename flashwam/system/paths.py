@@ -10,7 +10,7 @@ from flashwam.system.errors import InputError
 __all__ = ["ASSETS", "cache_folder", "user_path"]
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
-"""What the package brings along that is no code."""
+"""The folder of what the package brings along that is no code."""
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:

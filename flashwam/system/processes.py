@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The end of one process of several."""
+"""Ending a process without finalising its interpreter."""
 
 import atexit
 import os

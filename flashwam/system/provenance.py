@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What made an artefact: versions, git revision, machine, time."""
+"""Provenance of an artefact: versions, git revision, machine, time."""
 
 import os
 import platform

@@ -123,7 +123,7 @@ def fitting(files: Path | Iterable[Path]) -> Iterator[None]:
 
 
 class _Allowed(TorchDispatchMode):
-    """What may still be built; refuses a tensor before its memory is taken."""
+    """The budget of bytes that may still be built; refuses a tensor before its memory is taken."""
 
     def __init__(self, *, what: str, parameters: int, elements: int) -> None:
         super().__init__()

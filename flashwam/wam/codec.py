@@ -29,7 +29,7 @@ __all__ = ["CodecNote", "CodecSession", "RobotCodec", "base_checkpoint"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RobotCodec(ABC):
-    """What every session shares.
+    """The encoders and settings that every session shares.
 
     Args:
         cameras: Which pictures, at which size, and where their latents go.
@@ -50,7 +50,7 @@ class RobotCodec(ABC):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a client must know, as plain values."""
+        """The facts that a client needs, as plain values."""
         return {
             "cameras": list(self.cameras.cameras),
             "picture_size": list(self.cameras.image_size),
@@ -112,7 +112,7 @@ class CodecSession(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodecNote:
-    """What ``codec.json`` beside a model says; nothing is loaded to write it.
+    """The content of ``codec.json`` beside a model; nothing is loaded to write it.
 
     Args:
         family: Whose codec it is.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a family knows of files beside its weights: other tools' checkpoints, encoders, what a model is driven with."""
+"""A family's knowledge of files beside its weights: other tools' checkpoints, encoders, what a model is driven with."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -72,7 +72,7 @@ class FamilyFiles(ABC):
         return False
 
     def problems(self, folder: Path) -> list[str]:
-        """What of a saved model's weights does not fit its configurations, or is not finite.
+        """Lists what of a saved model's weights does not fit its configurations, or is not finite.
 
         Raises:
             FileNotFoundError, ValueError: a file is missing or damaged.
@@ -121,7 +121,7 @@ class FamilyFiles(ABC):
     def codec(
         self, folder: Path, *, preset: str | None, base: Path | None, dtype: torch.dtype, device: str
     ) -> tuple[Callable[[], Any], dict[str, Any]]:
-        """What opens an episode's codec, and what a client must know of it."""
+        """Gives the opener of an episode's codec, and the facts of it that a client needs."""
 
     def frame_codec(
         self, folder: Path, *, preset: str | None = None, base: Path | None = None, dtype: torch.dtype, device: str

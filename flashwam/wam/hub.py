@@ -13,7 +13,7 @@ _LEFT_OUT = ("*.part", "*.partial", "text_cache/*", "checkpoints/*", "training_s
 
 
 class HubApi(Protocol):
-    """What is needed of `huggingface_hub.HfApi`."""
+    """The part of `huggingface_hub.HfApi` that is needed."""
 
     def create_repo(self, repo_id: str, **options: Any) -> Any:
         """Makes a repository."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which tensor of which file is which weight of a network, also where it was saved from inside a wrapper."""
+"""The keys of files by the weights of a network that they are, also where they were saved from inside a wrapper."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keys:
-    """What files hold of a network.
+    """The weights of a network that files hold.
 
     Args:
         places: Key -> (file, key there).

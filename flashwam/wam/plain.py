@@ -70,7 +70,7 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
 
 
 def build_plain(folder: str | Path, build: Callable[[dict[str, Any]], T]) -> T:
-    """What `build` makes of the settings in a folder, no larger than the weights below it.
+    """Builds a model from the settings in a folder, no larger than the weights below it.
 
     Raises:
         FileNotFoundError, ValueError: As `read_settings`, or the settings describe no such model.

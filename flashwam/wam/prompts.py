@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 class TextEncoder(Protocol):
-    """What turns a prompt into an embedding."""
+    """The interface of what turns a prompt into an embedding."""
 
     def encode(self, prompt: str) -> Tensor:
         """A cleaned prompt -> [L, D], on the CPU."""
@@ -109,7 +109,7 @@ class PromptCache(ABC):
     @staticmethod
     @abstractmethod
     def clean(prompt: str) -> str:
-        """What the encoder is given of a prompt."""
+        """Gives the text that the encoder sees of a prompt."""
 
     @abstractmethod
     def load(self, checkpoint: Path, *, dtype: torch.dtype, device: torch.device | str, length: int) -> TextEncoder:
@@ -251,7 +251,7 @@ def _is_file(path: Path) -> bool:
 
 
 def fingerprint(checkpoint: Path, *, tokenizer: Path, dtype: torch.dtype, length: int) -> str:
-    """What an embedding depends on: configuration, weights, tokenizer, dtype and length."""
+    """Fingerprints what an embedding depends on: configuration, weights, tokenizer, dtype and length."""
     config = read_mapping(checkpoint / "text_encoder" / "config.json")
     own = {key: value for key, value in config.items() if key not in ("transformers_version", "_name_or_path")}
     parts = (str(dtype), str(length), json.dumps(own, sort_keys=True), digest(checkpoint / "text_encoder", WEIGHTS))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong with the weights of a folder, found without making a model of them."""
+"""Faults of the weights in a folder, found without making a model of them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -51,7 +51,7 @@ def part_problems(root: Path, parts: Sequence[str]) -> list[str]:
 
 
 def _small_files(folder: Path) -> Iterator[str]:
-    """What is wrong with a part's settings; a pointer of weights is told by who reads them."""
+    """Lists the faults of a part's settings; a pointer in the place of weights is reported where those are read."""
     for file in sorted(folder.glob("*")):
         if file.name.startswith(".") or file.suffix == ".safetensors":
             continue
@@ -88,7 +88,7 @@ def _nonfinite(file: Path, whole: bool) -> Iterator[str]:
 
 
 def _of_index(index: Path, files: Sequence[Path]) -> list[str]:
-    """What an index says of its files and they do not hold."""
+    """Lists the weights that an index promises and its files do not hold."""
     if not index.is_file():
         return []
     told = read_mapping(index).get("weight_map", {})

@@ -135,7 +135,7 @@ def samples(folder: Path, name: str) -> str:
 def misfits(
     expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], *, twice: Sequence[str] = ()
 ) -> list[str]:
-    """What of some weights does not fit a configuration, a line for each key.
+    """Lists the weights that do not fit a configuration, a line for each key.
 
     Args:
         expected: Key -> shape by the configuration.

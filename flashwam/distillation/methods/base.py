@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a method is: one objective, nothing of the loop.
+"""The interface of a method: one objective, nothing of the loop.
 
 Letters: B samples, C channels, F latent frames, H and W the rest of a stream's tokens.
 """
@@ -78,7 +78,7 @@ class StreamTerm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodOutput:
-    """What `Method.loss` returns: the scalar to differentiate, each stream's term, further scalars to log."""
+    """The result of `Method.loss`: the scalar to differentiate, each stream's term, further scalars to log."""
 
     loss: Tensor
     terms: Mapping[str, StreamTerm]
@@ -173,7 +173,7 @@ class Method(ABC):
 
     @property
     def trainable(self) -> nn.Module:
-        """What receives gradients."""
+        """The module that receives gradients."""
         return self.roles.model
 
     @abstractmethod
@@ -191,7 +191,7 @@ class Method(ABC):
         return (batch.without_given() if model.conditions_on_first else batch).restricted(model.predicted)
 
     def context(self, batch: Batch, draws: Draws) -> dict[str, Any]:
-        """What a model is told beside clean tokens: the text, and what its probes are looked at from.
+        """Gives a model's context beside clean tokens: the text, and the noise that its probes are looked at from.
 
         The noise is that of `start_states`, as one draw serves both at rollout.
         """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a video transformer needs to carry actions too.
+"""The parts that a video transformer needs to carry actions too.
 
 Letters: B samples, K action tokens, A action channels, d width, T width of the time embedding.
 """

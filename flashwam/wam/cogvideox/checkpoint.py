@@ -168,7 +168,7 @@ def load_module(
 
 
 def module_keys(kind: type[ModelMixin], folder: Path, *, leave: Sequence[str] = ()) -> Keys:
-    """What a module's files hold of what its configuration asks for, by their headers.
+    """Compares a module's files with what its configuration asks for, by their headers.
 
     Raises:
         FileNotFoundError: A file is absent.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the adapter must know beside the networks' own configurations."""
+"""Settings of the adapter beside the networks' own configurations."""
 
 import json
 from dataclasses import asdict, dataclass

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a CogVideoX checkpoint says about itself, without reading its weights."""
+"""Description of a CogVideoX checkpoint, without reading its weights."""
 
 from pathlib import Path
 from typing import Any

@@ -173,7 +173,7 @@ class CogVideoXFiles(FamilyFiles):
 
 
 def _preset_note(folder: Path, name: str) -> CodecNote:
-    """What an imported checkpoint is driven with: the preset's camera, and the quantiles beside the model.
+    """Finds what an imported checkpoint is driven with: the preset's camera, and the quantiles beside the model.
 
     Raises:
         FileNotFoundError: There are no quantiles.

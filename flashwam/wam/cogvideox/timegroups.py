@@ -18,7 +18,7 @@ __all__ = ["GroupwiseLayerNormZero", "TimeGroups", "group_times", "take_time_gro
 
 
 class TimeGroups(NamedTuple):
-    """Which tokens live at which time.
+    """The grouping of tokens by the time at which they live.
 
     Args:
         times: Distinct time embeddings, each [B, T].

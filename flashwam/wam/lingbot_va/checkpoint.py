@@ -162,7 +162,7 @@ def load_transformer(
 
 
 def transformer_keys(source: TransformerSource) -> Keys:
-    """What a transformer's files hold of what its configuration asks for, by their headers.
+    """Compares a transformer's files with what its configuration asks for, by their headers.
 
     Raises:
         FileNotFoundError: A file is absent.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the adapter must know beside the transformer's own configuration."""
+"""Settings of the adapter beside the transformer's own configuration."""
 
 import json
 from dataclasses import asdict, dataclass

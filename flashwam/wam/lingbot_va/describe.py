@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a checkpoint of any known layout says about itself, without reading its weights."""
+"""Description of a checkpoint of any known layout, without reading its weights."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ _ROLLOUT = (
     "action_snr_shift",
     "used_action_channel_ids",
 )
-"""What LeRobot's configuration says beyond the transformer."""
+"""The keys of LeRobot's configuration beyond the transformer."""
 _STUDENT = {"video": "lcm (sigma_data 0.5), as the Flash-WAM release trains it", "action": "linear, likewise"}
 
 

@@ -25,7 +25,7 @@ def wan_encoders(
     dtype: torch.dtype = torch.bfloat16,
     device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
-    """What a converter of data needs of a released checkpoint, as keyword arguments.
+    """Gives what a converter of data needs of a released checkpoint, as keyword arguments.
 
     Args:
         checkpoint: Holds ``vae/``, ``text_encoder/`` and ``tokenizer/``; the last two only for prompts that are new.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who sees whom in the teacher-forced pass, and the token layout that follows from it.
+"""The attention mask of the teacher-forced pass, and the token layout that follows from it.
 
 A chunk is two blocks: its video (block 2c) and its actions (block 2c + 1). Noisy tokens see the clean past and their
 own noisy block; clean tokens are block-causal and never see noise.

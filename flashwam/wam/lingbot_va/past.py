@@ -63,7 +63,7 @@ class CleanPast:
         return read
 
     def text(self, block: int, embedded: Tensor | None) -> Callable[[Attention], KeyValue]:
-        """What gives a block the text's keys and values: made from embedded text [B, L, D] while filling, then kept."""
+        """Gives what makes a block's keys and values of the text: from embedded text [B, L, D] at first, then kept."""
 
         def key_value(attention: Attention) -> KeyValue:
             if embedded is not None:

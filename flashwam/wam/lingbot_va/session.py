@@ -38,7 +38,7 @@ class _Clean:
 
 
 class LingBotSession(RolloutSession):
-    """What the masked pass computes, one chunk at a time.
+    """A rollout that computes what the masked pass does, one chunk at a time.
 
     Appended tokens wait for the next velocity and go through the network in the same pass, so a chunk of N video and
     M action steps takes N + M passes, two for a one-step student. A stream whose guidance scale is not 1 runs every

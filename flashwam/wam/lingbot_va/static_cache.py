@@ -22,7 +22,7 @@ _NOTHING = -(1 << 30)
 
 
 class StaticCache(RolloutCache):
-    """What `BlockCache` does, at fixed shapes.
+    """A `BlockCache` of fixed shapes.
 
     Args:
         layers: See `RolloutCache`.
