@@ -18,7 +18,10 @@ from pathlib import Path
 from studies import Study, add_options, or_exit
 
 from flashwam.demo.run import DEFAULT_FAMILY, PRESETS, demo, preset_jobs
-from flashwam.wam.files import FAMILY_FILES
+from flashwam.report.results import read_evaluations
+from flashwam.run.card import write_card
+from flashwam.system.paths import ASSETS
+from flashwam.wam.files import FAMILY_FILES, files_of
 
 MADE_AGAIN = ("collect", "teacher", "latents")
 
@@ -43,6 +46,10 @@ def main() -> None:
         or_exit(study.restore, preset_jobs(PRESETS[preset], study.out, family=family), arguments.restore)
         demo(preset=preset, out=study.out, family=family)
     or_exit(study.keep, command)
+    shipped = files_of(family).miniature_teacher
+    if shipped is not None and preset == "full":
+        evaluations = read_evaluations(study.results / "runs" / "teacher")
+        print(f"card of the shipped teacher: {write_card(ASSETS / shipped, evaluations=evaluations)}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 
 import inspect
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from flashwam.run.card import renew_card, write_card
 from flashwam.run.folder import INFO_FILE, RESULTS
 from flashwam.run.model_info import ModelInfo, model_folder, read_info, read_streams
 from flashwam.system.errors import InputError
-from flashwam.system.files import write_whole
+from flashwam.system.files import whole_folder, write_whole
 from flashwam.system.imports import check_keywords, trusting
 from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
@@ -156,14 +155,8 @@ def import_weights(source: Path | str, target: Path | str, *, family: str, **set
     check_keywords("import", settings, [p.name for p in takes if p.kind is p.KEYWORD_ONLY])
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} exists; models are never overwritten: give another folder")
-    partial = target.with_name(f".{target.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        files.import_weights(user_path(source), partial, **settings)
-        partial.replace(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with whole_folder(target) as building:
+        files.import_weights(user_path(source), building, **settings)
 
 
 def push_to_hub(folder: Path | str, repo_id: str, *, trust: bool = False, **options: Any) -> Any:

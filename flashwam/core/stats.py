@@ -3,12 +3,14 @@
 
 import math
 from collections.abc import Hashable, Sequence
+from functools import cache
 
 import numpy as np
 
 __all__ = ["difference_interval", "paired_difference", "wilson", "within_correlation"]
 
 
+@cache
 def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share, (low, high); (0, 1) where nothing was tried.
 

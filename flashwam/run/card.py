@@ -3,10 +3,11 @@
 
 import logging
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from flashwam.core.streams import StreamSpec
-from flashwam.run.evaluation import Evaluation, read_evaluation
+from flashwam.run.evaluation import Evaluation, TaskNumbers, read_evaluation
 from flashwam.run.folder import CARD_FILE, INFO_FILE, RunFolder
 from flashwam.run.model_info import ModelInfo
 from flashwam.system.errors import MissingFileError
@@ -183,15 +184,24 @@ def _results(evaluations: Sequence[Evaluation]) -> str:
     driven = [one for one in evaluations if one.overall is not None]
     if not driven:
         return "## Results\nThese weights were not evaluated in closed loop here.\n"
-    lines = ["| steps | sampler | seed | task | success | episodes | 95 % interval |", "|---|---|---|---|---|---|---|"]
-    for one in driven:
-        for task, numbers in {**one.tasks, "all": one.overall}.items():
+    lines = ["| steps | sampler | task | success | episodes | 95 % interval |", "|---|---|---|---|---|---|"]
+    for (setting, sampler), seeds in groupby(driven, lambda one: (one.setting, one.sampler)):
+        for task, numbers in _pooled(list(seeds)).items():
             low, high = numbers.interval
-            lines.append(
-                f"| {one.setting} | {one.sampler} | {one.seed} | {task} | {numbers.rate:.3f} | {numbers.episodes} | "
-                f"[{low:.3f}, {high:.3f}] |"
-            )
+            counted = f"{numbers.rate:.3f} | {numbers.episodes} | [{low:.3f}, {high:.3f}]"
+            lines.append(f"| {setting} | {sampler} | {task} | {counted} |")
     return "## Results\nSuccess rates in closed loop with Wilson intervals.\n\n" + "\n".join(lines) + "\n"
+
+
+def _pooled(seeds: Sequence[Evaluation]) -> dict[str, TaskNumbers]:
+    """Task, and then "all" -> the episodes of all seeds together."""
+    pooled = {}
+    for name in (*dict.fromkeys(task for one in seeds for task in one.tasks), "all"):
+        parts = [one.overall if name == "all" else one.tasks.get(name) for one in seeds]
+        counts = [(part.episodes, part.success) for part in parts if part is not None]
+        episodes, success = (sum(each) for each in zip(*counts, strict=True))
+        pooled[name] = TaskNumbers(episodes=episodes, success=success)
+    return pooled
 
 
 def _limits(info: ModelInfo, evaluations: Sequence[Evaluation]) -> list[str]:

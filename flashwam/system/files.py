@@ -72,13 +72,18 @@ def final_path(path: Path) -> Path:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Gives a folder beside `path` to write to; on success it is synced to disk and renamed to `path`.
 
-    An existing `path` is replaced. A reader never sees a part of the new content under the name.
+    An existing `path` is replaced. A reader never sees a part of the new content under the name. On an error nothing is
+    left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     building = beside(path)
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
-    yield building
+    try:
+        yield building
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
     for folder, _, files in os.walk(building):
         for name in files:
             _sync(Path(folder) / name)

@@ -352,6 +352,9 @@ def test_what_else_belongs_to_a_model_is_exported_with_it(tmp_path):
     assert (result / "codec.json").is_file()
     assert (tmp_path / "steps/step_4/codec.json").is_file()
     assert load_wam(result, trust=True)[1].extra["name"] == "toy"
+    # While it is written the folder has another name.
+    for folder in (result, tmp_path / "steps/step_4"):
+        assert f'load_wam("{folder.name}")' in (folder / "README.md").read_text()
 
 
 def test_target_lags_behind_and_is_what_is_saved_when_asked(tmp_path):

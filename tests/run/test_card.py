@@ -10,8 +10,11 @@ import pytest
 from huggingface_hub import HfApi
 from tiny_models import tiny_wam
 
-from flashwam.run.card import model_card, write_card
-from flashwam.student import push_to_hub, save_wam
+from flashwam.report.results import read_evaluations
+from flashwam.run.card import model_card, renew_card, write_card
+from flashwam.student import load_wam, push_to_hub, save_wam
+from flashwam.system.files import whole_folder
+from flashwam.system.paths import ASSETS
 from flashwam.wam.lingbot_va import LingBotVA
 from flashwam.wam.lingbot_va.presets import preset
 
@@ -65,7 +68,7 @@ def test_card_has_the_evaluations_of_these_weights(student: Path) -> None:
     (folder / "other.json").write_text(json.dumps(result | {"run": "slow", "setting": "8v/8a"}))
     (folder / "c.json").write_text(json.dumps(result | {"overall": None, "tasks": {}}))
     card = write_card(student).read_text()
-    assert "| 1v/2a | own | 4 | reach-wall | 0.720 | 50 | [0.583, 0.825] |" in card
+    assert "| 1v/2a | own | reach-wall | 0.720 | 50 | [0.583, 0.825] |" in card
     assert "7v/7a" not in card
     assert "8v/8a" not in card
     assert "Measured on reach-wall alone" in card
@@ -80,6 +83,53 @@ def test_card_of_a_teacher(model: LingBotVA, tmp_path: Path) -> None:
     assert "consistency function" not in card
     with pytest.raises(FileNotFoundError, match=r"flashwam\.json"):
         model_card(tmp_path)
+
+
+def test_card_of_a_folder_that_is_being_built_has_its_final_name(model: LingBotVA, tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "base") as building:
+        save_wam(building, model, preset("libero").streams, kind="teacher")
+    card = (tmp_path / "base" / "README.md").read_text()
+    assert "# base\n" in card
+    assert 'load_wam("base")' in card
+    assert building.name not in card
+
+
+def test_a_card_that_somebody_else_wrote_is_left_as_it_is(student: Path, caplog: pytest.LogCaptureFixture) -> None:
+    card = student / "README.md"
+    ours = card.read_text()
+    card.write_text("Ask me before you use this.")
+    with caplog.at_level("INFO"):
+        renew_card(student)
+    assert card.read_text() == "Ask me before you use this."
+    assert "not written by flashwam" in caplog.text
+    # An older version's, of a folder that had not got its name yet.
+    card.write_text('load_wam(".beside-student")')
+    renew_card(student)
+    assert card.read_text() == ours
+
+
+def test_a_card_that_cannot_be_made_loses_no_model(
+    student: Path, model: LingBotVA, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = student.parent / "evaluations"
+    folder.mkdir()
+    (folder / "broken.json").write_text("{")
+    with pytest.raises(ValueError, match=r"broken\.json is not JSON"):
+        write_card(student)
+    before = (student / "README.md").read_text()
+    save_wam(student, model, preset("libero").released_student, kind="student", info={"steps": 10})
+    assert load_wam(student)[1].steps == 10
+    assert (student / "README.md").read_text() == before
+    assert "was not written anew" in caplog.text
+    renew_card(student.parent)
+    assert not (student.parent / "README.md").exists()
+
+
+def test_the_shipped_teachers_card_tells_what_the_benchmark_measured() -> None:
+    evaluations = read_evaluations(Path(__file__).resolve().parents[2] / "analysis" / "results" / "full")
+    card = (ASSETS / "teacher" / "README.md").read_text()
+    assert card == model_card(ASSETS / "teacher", evaluations=evaluations)
+    assert "| full | own | all | 0.881 | 750 |" in card
 
 
 class FakeApi:

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an evaluation leaves behind; the simulator's part is made up."""
+
+import json
+
+import pytest
+from tiny_models import tiny_codec, tiny_wam
+
+from flashwam.core.noise import NoiseSchedule
+from flashwam.core.streams import StreamSpec
+from flashwam.evaluation import local
+from flashwam.evaluation.local import evaluate
+from flashwam.recipe.build import plain
+from flashwam.recipe.load import load_recipe
+from flashwam.run.evaluation import read_run
+from flashwam.sim.closed_loop import TaskResult
+from flashwam.student import save_wam
+
+
+@pytest.fixture
+def student(tmp_path, monkeypatch):
+    """A student in its run, whose third episode of four fails."""
+
+    def run_task(wam, samplers, codec, task, *, episodes, seed):
+        success = tuple(number != 2 for number in range(episodes))
+        return TaskResult(
+            task=task,
+            multimodal=True,
+            success=success,
+            ways=(-1, 0, 1, 1),
+            commitment=0.75,
+            steps=(4,) * episodes,
+            chunks=2,
+            motion=(0.12345, float("nan"), 0.5, 0.5),
+        )
+
+    monkeypatch.setattr(local, "run_task", run_task)
+    folder = tmp_path / "run" / "student"
+    streams = {name: StreamSpec(name=name, schedule=NoiseSchedule(1.0)) for name in ("video", "action")}
+    recipe = plain(load_recipe("flash_wam", ["data.tasks=[reach-wall]", f"data.root={tmp_path / 'none'}"]))
+    told = {"name": "quick", "steps": 9, "teacher": str(tmp_path / "teacher"), "recipe": recipe}
+    save_wam(folder, tiny_wam(), streams, kind="student", info=told)
+    tiny_codec().save(folder)
+    return folder
+
+
+def test_an_evaluation_is_written_as_it_is_returned(student):
+    (result,) = evaluate(student, episodes=4, nfe=("1v/2a",), seed=1)
+    path = student.parent / "evaluations" / "step9_1v-2a_own_seed1.json"
+    assert json.loads(path.read_text()) == result
+    assert result["asked"] == {"tasks": ["reach-wall"], "episodes": 4, "closed_loop": True}
+    numbers = result["tasks"]["reach-wall"]
+    assert (numbers["success"], numbers["outcomes"], numbers["motion"]) == (3, [1, 1, 0, 1], [0.1235, None, 0.5, 0.5])
+    assert numbers["ways"] == {"-1": 1, "0": 1, "1": 2}
+    assert result["overall"] == {key: numbers[key] for key in result["overall"]}
+    (found,) = read_run(student.parent)
+    assert (found.run, found.kind, found.step, found.stages) == ("quick", "student", 9, (("video",), ("action",)))
+    assert found.chunk_ms > 0
+
+
+def test_the_models_card_tells_of_it(student):
+    assert "not evaluated" in (student / "README.md").read_text()
+    for seed in (0, 1):
+        evaluate(student, episodes=4, seed=seed)
+    card = (student / "README.md").read_text()
+    assert "| 1v/1a | own | reach-wall | 0.750 | 8 | [0.409, 0.929] |" in card
+    assert "Evaluation seeds [0, 1]" in card
+
+
+def test_a_card_that_fails_loses_no_evaluation(student, caplog):
+    (student / "README.md").unlink()
+    (student / "README.md").mkdir()
+    (result,) = evaluate(student, episodes=4)
+    assert [found.to_json() for found in read_run(student.parent)] == [result]
+    assert "was not written anew" in caplog.text

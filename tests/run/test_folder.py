@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a run keeps what; that a run is never overwritten is tested with the recipes."""
+
+from pathlib import Path
+
+import pytest
+
+from flashwam.run.folder import INFO_FILE, RunFolder
+
+
+@pytest.mark.parametrize("model", ["run/student", "run/teacher", "run/steps/step_50"])
+def test_a_model_knows_the_run_it_belongs_to(model):
+    assert RunFolder.of_model(Path(model)) == RunFolder(Path("run"))
+
+
+def test_what_is_there_is_listed_by_name(tmp_path):
+    run = RunFolder(tmp_path)
+    assert (run.results, run.checkpoint_names, run.kept_names, run.evaluation_files, run.is_run) == (
+        [],
+        [],
+        [],
+        [],
+        False,
+    )
+    for folder in (run.checkpoint(400), run.checkpoint(200), run.kept_step(50), run.result("student")):
+        folder.mkdir(parents=True)
+    (run.checkpoints / "step_000600").write_text("a file is no checkpoint")
+    assert (run.results, run.is_run) == ([], True)
+    (run.result("student") / INFO_FILE).write_text("{}")
+    assert (run.results, run.kept_names) == ([tmp_path / "student"], ["step_50"])
+    assert run.checkpoint_names == ["step_000200", "step_000400"]
