@@ -5,6 +5,8 @@ A point must pass a post in front of it on one side or the other; a coin that no
 the video is where it stands, frame 1 where it goes; the action is the push that takes it there.
 """
 
+from math import prod
+
 import torch
 from torch import Tensor, nn
 
@@ -14,25 +16,37 @@ from flashwam.wam import Layout
 
 
 class MyWAM(WorldActionModel):
-    layout = Layout(streams=("video", "action"), shapes={"video": (2, 1, 1), "action": (2, 1, 1)}, chunk_frames=2)
-
-    def __init__(self, width: int = 128) -> None:
-        super().__init__()
-        self.net = nn.ModuleDict({"video": mlp(2 + 1 + 2, width), "action": mlp(2 + 1 + 4, width)})
+    def __init__(self, video=(2, 1, 1), action=(2, 1, 1), chunk_frames: int = 2, width: int = 128) -> None:
+        shapes = {"video": tuple(video), "action": tuple(action)}
+        super().__init__(Layout(streams=("video", "action"), shapes=shapes, chunk_frames=chunk_frames))
+        v, a = prod(video), prod(action)
+        self.net = nn.ModuleDict({"video": mlp(v + 1 + v, width, v), "action": mlp(a + 1 + 2 * v, width, a)})
 
     def velocity(self, noisy, sigma, clean, context):
-        out, seen = {}, clean["video"]
+        out, seen, size = {}, rows(clean["video"]), context.get("chunk_frames") or self.chunk_frames
+        before = nn.functional.pad(seen, (0, 0, 1, 0))[:, :-1]
         for name, x in noisy.items():
-            # A frame of the video sees the noisy one before it, a push sees the clean video on both its sides.
-            told = x.roll(1, 2) if name == "video" else torch.cat([seen.roll(1, 2), seen], 1)[:, :, -x.shape[2] :]
-            level = sigma[name][:, None, :, None, None]
-            data = self.net[name](torch.cat([x, level, told], 1).movedim(1, -1)).movedim(-1, 1)
-            out[name] = (x - data) / level.clamp(min=0.05)
+            frames = x.shape[2]
+            # An action sees the clean video on both its sides; a frame sees the noisy one before it, and the first of
+            # a chunk the clean one.
+            told = torch.cat([before, seen], -1)[:, -frames:]
+            if name == "video":
+                told = rows(x).roll(1, 1)
+                told[:, ::size] = before[:, -frames::size]
+            data = self.net[name](torch.cat([rows(x), sigma[name][..., None], told], -1))
+            data = data.unflatten(2, self.shapes[name]).transpose(1, 2)
+            out[name] = (x - data) / sigma[name][:, None, :, None, None].clamp(min=0.05)
         return out
 
 
-def mlp(features: int, width: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 2))
+def rows(x: Tensor) -> Tensor:
+    """[B, C, F, H, W] -> [B, F, C H W]."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def mlp(inputs: int, width: int, outputs: int) -> nn.Module:
+    inner = [nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()]
+    return nn.Sequential(*inner, nn.Linear(width, outputs))
 
 
 class TwoWays:

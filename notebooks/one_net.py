@@ -11,8 +11,8 @@ from flashwam.core.batch import Batch
 
 class OneNet(MyWAM):
     def __init__(self, width: int = 128) -> None:
-        super().__init__(width)
-        self.net = mlp(2 + 1 + 4 + 1, width)
+        super().__init__(width=width)
+        self.net = mlp(2 + 1 + 4 + 1, width, 2)
 
     def velocity(self, noisy, sigma, clean, context):
         out, seen = {}, clean["video"]

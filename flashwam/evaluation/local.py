@@ -108,10 +108,12 @@ def _measure(policy: Policy, nfe: str, asked: Asked, *, seed: int, plain_euler: 
 
 
 def _held_out(policy: Policy) -> Batch | None:
-    """Held-out windows of the run's own data, or None where they are not here."""
+    """Held-out windows of the run's own data, or None where none are asked for or they are not here."""
     recipe = policy.info.recipe
     if recipe is None:
         logger.warning("no open-loop measures: %s does not say where its data lie", policy.name)
+        return None
+    if recipe.evaluate.open_loop_samples < DRAWS:
         return None
     if recipe.data.source == "lerobot":
         logger.warning("no open-loop measures: none of the data of %s is held out", policy.name)

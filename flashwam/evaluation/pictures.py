@@ -14,12 +14,13 @@ from flashwam.data.codec import Codec
 __all__ = ["save_film", "save_strip"]
 
 _FILM_COLUMNS = 8
+_STRIP_WINDOWS = 3
 
 
 def save_strip(
     codec: Codec, batch: Batch, models: Sequence[list[dict[str, Tensor]]], path: Path, *, draws: int
 ) -> str | None:
-    """Writes rows of pictures for three windows: real ones, then those that each model drew.
+    """Writes rows of pictures for the first windows: real ones, then those that each model drew.
 
     Args:
         codec: Makes pictures of latents.
@@ -35,7 +36,7 @@ def save_strip(
     if not models:
         return None
     rows = []
-    for window in range(3):
+    for window in range(min(_STRIP_WINDOWS, batch.size)):
         sources = [
             batch.clean["video"][window : window + 1],
             *(torch.cat([c["video"][window * draws : window * draws + 1] for c in drawn], 2) for drawn in models),

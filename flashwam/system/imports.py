@@ -86,7 +86,7 @@ def find_class(name: str, base: type, *, known: Mapping[str, type | str], what: 
     Args:
         name: A key of `known`, or "package.module:Class".
         base: What the class must derive from.
-        known: Short name -> class or import path.
+        known: Short name -> class or import path. Other paths are looked for in the current folder too.
         what: What it is, for error messages, such as "method".
 
     Raises:
@@ -108,6 +108,8 @@ def find_class(name: str, base: type, *, known: Mapping[str, type | str], what: 
     file = _file.get()
     if short not in known and file is not None:
         refuse_foreign(file, {name: what})
+    if short not in known:
+        _look_here_too()
     found = _imported(found, what, name)
     if not (isinstance(found, type) and issubclass(found, base)):
         raise InputError(f"{what} {name!r} must be a subclass of {base.__module__}.{base.__name__}; got {found!r}")
@@ -136,6 +138,14 @@ def _imported(path: str, what: str, name: str) -> Any:
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise InputError(f"{what} {name!r} could not be imported: {error}") from error
     return found
+
+
+def _look_here_too() -> None:
+    """Lets a user's own module lie in the current folder, as `python -m` and notebooks do and a console script does
+    not; after everything that is installed, so that nothing there is taken for it."""
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
 
 
 def named_parameters(config: str | Mapping[str, object], what: str) -> dict[str, object]:

@@ -2,6 +2,7 @@
 """Skips the simulator's tests where MetaWorld or a GL backend is missing."""
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 
@@ -17,3 +18,14 @@ def simulator() -> None:
         ensure_gl()
     except RuntimeError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def two_way_episodes(simulator: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty episodes of faucet-turn, which has two ways; one of them is for validation."""
+    from flashwam.pipeline import collect
+    from flashwam.recipe.load import load_recipe
+
+    root = tmp_path_factory.mktemp("episodes") / "data"
+    small = ["data.tasks=[faucet-turn]", "data.multimodal_episodes=20", "data.processes=1", f"data.root={root}"]
+    return collect(load_recipe("metaworld/teacher", small))

@@ -36,8 +36,8 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, simulator):
-    root = tmp_path_factory.mktemp("policy")
+def trained(two_way_episodes):
+    root = two_way_episodes.parent
     recipe = load_recipe("swiftvla/metaworld/full", [*SMALL, f"data.root={root / 'data'}"])
     return root, pipeline.train(recipe, run_dir=root / "full")
 

@@ -197,3 +197,17 @@ def test_trust_on_the_command_line_holds_for_that_call(module, tmp_path, capsys)
     assert main(["info", str(folder), "--trust"]) == 0
     assert ran(tmp_path)
     assert main(["info", str(folder)]) == 2
+
+
+def test_a_users_own_module_may_lie_in_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "mine_alone.py").write_text(
+        "from flashwam.core.consistency import Linear\n\nclass Mine(Linear):\n    pass\n"
+    )
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    with pytest.raises(ValueError, match="No module named 'mine_alone'"):
+        make_consistency_function("mine_alone:Mine")
+    monkeypatch.chdir(tmp_path)
+    assert type(make_consistency_function("mine_alone:Mine")).__name__ == "Mine"
+    # At the end, where it hides nothing that is installed.
+    assert sys.path[-1] == str(tmp_path)
+    sys.modules.pop("mine_alone")
