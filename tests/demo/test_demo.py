@@ -4,6 +4,7 @@ import json
 import pytest
 
 from flashwam.demo.run import PRESETS, demo, preset_jobs
+from flashwam.system.paths import ASSETS
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +79,17 @@ def test_the_benchmark_measures_what_it_promises():
     )
     assert len(full.rates) >= 3
     assert 0 in full.curve
+
+
+def test_the_shipped_teacher_is_taken_and_measured_on_the_demos_own_data(tmp_path):
+    (job,) = (job for job in preset_jobs(PRESETS["quick"], tmp_path) if job.name == "teacher")
+    job.function(**job.kwargs)
+    taken, shipped = tmp_path / "runs" / "teacher" / "teacher", ASSETS / "teacher"
+    weights = "transformer/diffusion_pytorch_model.safetensors"
+    assert (taken / weights).read_bytes() == (shipped / weights).read_bytes()
+    told, before = (json.loads((folder / "flashwam.json").read_text())["recipe"] for folder in (taken, shipped))
+    assert told["data"]["root"] == str(tmp_path / "data")
+    assert told["data"]["episodes"] == 60
+    assert told["train"] == before["train"]
+    (trained,) = (job for job in preset_jobs(PRESETS["quick"], tmp_path, from_scratch=True) if job.name == "teacher")
+    assert trained.weight > 100 * job.weight
