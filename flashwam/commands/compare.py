@@ -9,11 +9,15 @@ WORDS = """\
 one table and one page for any set of evaluated runs
 Success with intervals, mode commitment, errors, latency, training curves and decoded video, side by side, with a
 verdict that says which differences are outside the intervals."""
-EXAMPLES = "  flashwam compare runs/teacher runs/naive_lcm runs/flash_wam --out runs/comparison"
+EXAMPLES = """\
+  flashwam compare runs/teacher runs/naive_lcm runs/flash_wam --out runs/comparison
+  flashwam compare analysis/results/full"""
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", metavar="RUN", nargs="+", type=path, help="run folders with evaluations")
+    parser.add_argument(
+        "runs", metavar="RUN", nargs="+", type=path, help="run folders with evaluations, or a study of many runs"
+    )
     parser.add_argument("--out", type=path, default="runs/comparison", metavar="DIR", help="default: runs/comparison")
     add_json(parser)
 
