@@ -16,7 +16,7 @@ EXAMPLES = """\
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "runs", metavar="RUN", nargs="+", type=path, help="run folders with evaluations, or a study of many runs"
+        "runs", metavar="RUN", nargs="+", type=path, help="folders of evaluated runs, or a study's folder"
     )
     parser.add_argument("--out", type=path, default="runs/comparison", metavar="DIR", help="default: runs/comparison")
     add_json(parser)

@@ -158,7 +158,7 @@ def test_the_whole_comparison_is_one_short_command(place):
 def test_committed_tables_come_out_of_the_committed_evaluations(name, tmp_path, monkeypatch):
     monkeypatch.setattr("flashwam.report.routes.draw_routes", lambda *_: None)
     study = RESULTS / name
-    folders = {result["folder"] for result in students.read_evaluations(study)}
+    folders = {result.folder for result in students.read_evaluations(study)}
     # What was tried beside the comparison is no part of it.
     folders.discard(study / "steps")
     write_routes(sorted(folders), out=tmp_path, routes=student_cells.ROUTES, orders=student_cells.ORDERS)
