@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.evaluation.local import evaluate
+from flashwam.system.files import write_whole
 from flashwam.system.paths import ASSETS
 from flashwam.system.provenance import provenance
 from flashwam.wam.lingbot_va.config import EVICTIONS, FILE_NAME
@@ -26,7 +27,7 @@ def measured(rule: str, scratch: Path, *, episodes: int, seed: int) -> dict[str,
     """Outcomes by task of the teacher under a rule."""
     model = shutil.copytree(TEACHER, scratch / rule)
     config = json.loads((model / FILE_NAME).read_text())
-    (model / FILE_NAME).write_text(json.dumps(config | {"eviction": rule}))
+    write_whole(model / FILE_NAME, json.dumps(config | {"eviction": rule}))
     (result,) = evaluate(model, nfe=["full"], episodes=episodes, seed=seed, out=scratch / f"{rule}_results")
     return {task: numbers["outcomes"] for task, numbers in result["tasks"].items()}
 
@@ -53,7 +54,7 @@ def main() -> None:
         },
     }
     content = {**summary, "outcomes": outcomes, "made": provenance()}
-    (arguments.out / "eviction.json").write_text(json.dumps(content, indent=1) + "\n")
+    write_whole(arguments.out / "eviction.json", json.dumps(content, indent=1) + "\n")
     print(json.dumps(summary, indent=1))
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from flashwam.data.episodes import episode_path, read_episode_list, read_table
+from flashwam.report.figures import save_figure
 from flashwam.sim.experts import make_expert
 from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv
 from flashwam.sim.tasks import TASKS, WALL_HALF_WIDTH, WALL_Y, TaskSpec, commitment
@@ -125,7 +126,7 @@ def draw(rows: list[tuple[TaskSpec, Path, dict[str, Any]]], path: Path) -> None:
         right.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.72, 1.0))
         for axis in (left, right):
             axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path, dpi=130)
     plt.close(figure)
 
 

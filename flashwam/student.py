@@ -12,7 +12,7 @@ import torch
 from flashwam.core.streams import StreamSpec
 from flashwam.recipe.sections import WamConfig
 from flashwam.run.card import renew_card, write_card
-from flashwam.run.folder import INFO_FILE, RESULTS
+from flashwam.run.folder import CARD_FILE, INFO_FILE, RESULTS
 from flashwam.run.model_info import ModelInfo, model_folder, read_info, read_streams
 from flashwam.system.errors import InputError
 from flashwam.system.files import whole_folder, write_whole
@@ -50,10 +50,10 @@ def save_wam(
     kind: str,
     info: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a model, how it is to be sampled, and its card.
+    """Writes a model, how it is to be sampled, and its card: all of it, or nothing.
 
     Args:
-        folder: Where to; created.
+        folder: Where to; created. Of one that exists, files of the same names are replaced once all are written.
         model: The weights.
         streams: Per-stream choices, in generation order.
         kind: "student" or "teacher".
@@ -61,21 +61,25 @@ def save_wam(
 
     Raises:
         ValueError: for another kind, or streams that are not the model's.
+        OSError: the disk refuses it; what was in the folder is there still.
     """
     if kind not in RESULTS:
         raise InputError(f"kind must be one of {RESULTS}; got {kind!r}")
     if tuple(streams) != tuple(model.streams):
         raise InputError(f"streams must be the model's {tuple(model.streams)}; got {tuple(streams)}")
-    folder = user_path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
     configs = {name: spec.config for name, spec in streams.items()}
     made = provenance()
     made["versions"] = made.pop("packages")
     content = {"kind": kind, "streams": configs, **(info or {}), **made}
-    write_whole(folder / INFO_FILE, json.dumps(content, indent=2) + "\n")
-    # What it names are the classes of objects that are here.
-    renew_card(folder, trust=True)
+    folder = user_path(folder)
+    with whole_folder(folder, keep=True) as building:
+        if (folder / CARD_FILE).is_file():
+            # It may be the user's own.
+            write_whole(building / CARD_FILE, (folder / CARD_FILE).read_bytes())
+        model.save_pretrained(building)
+        write_whole(building / INFO_FILE, json.dumps(content, indent=2) + "\n")
+        # What it names are the classes of objects that are here.
+        renew_card(building, trust=True)
 
 
 def load_wam(

@@ -78,3 +78,16 @@ def test_family_by_name_and_by_path():
         family("distill_toys:Nothing")
     with pytest.raises(ValueError, match="subclass"):
         family("distill_toys:ToySource")
+
+
+def test_a_model_that_cannot_be_saved_leaves_the_one_that_was_there(saved, monkeypatch):
+    (saved / "notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr("flashwam.student.renew_card", lambda *arguments, **keywords: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            save_wam(saved, ToyWam.create(seed=3), STREAMS, kind="teacher")
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    save_wam(saved, ToyWam.create(seed=3), STREAMS, kind="teacher")
+    assert load_wam(saved, trust=True)[1].kind == "teacher"
+    assert (saved / "notes.txt").read_text() == "mine"

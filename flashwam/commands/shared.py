@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flashwam.system.files import write_whole
 from flashwam.system.paths import user_path
 
 __all__ = [
@@ -156,8 +157,7 @@ def write_json(arguments: argparse.Namespace, results: Any) -> bool:
     if arguments.json == "-":
         print(text)
         return False
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(text + "\n")
+    write_whole(arguments.json, text + "\n")
     return True
 
 

@@ -7,7 +7,6 @@ runs at full size; latents are normalised per channel with statistics that are s
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from flashwam.system.errors import DivergedError, InputError
 from flashwam.system.files import write_whole
 from flashwam.system.json_file import built_from, read_mapping
 from flashwam.system.paths import user_path
-from flashwam.system.tensor_file import fitting, load_tensors
+from flashwam.system.tensor_file import fitting, load_tensors, write_torch
 
 __all__ = ["FrameAutoencoder", "load_training_frames", "psnr", "train_autoencoder"]
 
@@ -264,11 +263,8 @@ def train_autoencoder(
 
 
 def _checkpoint(folder: Path, model: FrameAutoencoder, optimizer: Any, schedule: Any, step: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / f".{_STATE}.tmp"
     state = {"vae": model.vae.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-    torch.save({**state, "step": step}, beside)
-    os.replace(beside, folder / _STATE)
+    write_torch(folder / _STATE, {**state, "step": step})
 
 
 def _resume(folder: Path, model: FrameAutoencoder, optimizer: Any, schedule: Any) -> int:

@@ -16,6 +16,7 @@ from flashwam.data.actions import ActionNorm
 from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.pixels import load_autoencoder
 from flashwam.data.text import encode_text
+from flashwam.system.files import whole_folder, write_whole
 from flashwam.system.json_file import built_from, read_mapping
 
 __all__ = ["CODEC_FILE", "Codec", "read_actions"]
@@ -69,7 +70,7 @@ class Codec:
     def save(self, folder: Path) -> None:
         """Writes `vae/` and `codec.json`."""
         self.autoencoder.save_pretrained(folder / "vae")
-        (folder / CODEC_FILE).write_text(json.dumps({"actions": self.actions.to_dict()}, indent=1) + "\n")
+        write_whole(folder / CODEC_FILE, json.dumps({"actions": self.actions.to_dict()}, indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "Codec":
@@ -84,6 +85,6 @@ class Codec:
     @staticmethod
     def copy(source: Path, target: Path) -> None:
         """Puts another model's codecs beside one that is exported now."""
-        target.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(source / "vae", target / "vae", dirs_exist_ok=True)
-        shutil.copy(source / CODEC_FILE, target / CODEC_FILE)
+        with whole_folder(target / "vae") as building:
+            shutil.copytree(source / "vae", building, dirs_exist_ok=True)
+        write_whole(target / CODEC_FILE, (source / CODEC_FILE).read_bytes())

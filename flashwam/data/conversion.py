@@ -14,12 +14,13 @@ from torch import Tensor
 
 from flashwam.data.encoders import Encoders, Resize, check_resize, to_pixels
 from flashwam.data.episodes import CHUNK
-from flashwam.data.latents import save_tensors, save_text
+from flashwam.data.latents import save_text
 from flashwam.data.layouts import camera_sizes
 from flashwam.data.raw import RawEpisode, read_rows
 from flashwam.data.segments import Segment
 from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
+from flashwam.system.tensor_file import write_torch
 
 __all__ = ["ConversionPlan", "EpisodeConverter", "EpisodeJob", "EpisodeResult", "result_names"]
 
@@ -159,7 +160,7 @@ class EpisodeConverter:
                     if path.is_file():
                         done.kept += 1
                         continue
-                    save_tensors(path, self._encode(episode, camera, start, end, text, target=job.target))
+                    write_torch(path, self._encode(episode, camera, start, end, text, target=job.target))
                     done.written += 1
             except (ValueError, FileNotFoundError) as error:
                 done.bad[str(part)] = str(error)

@@ -9,7 +9,6 @@ import json
 import logging
 import multiprocessing
 import os
-import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -25,14 +24,15 @@ from flashwam.data.conversion import ConversionPlan, EpisodeConverter, EpisodeJo
 from flashwam.data.coverage import ControlFit
 from flashwam.data.encoders import Encoders
 from flashwam.data.episodes import CHUNK, read_info
-from flashwam.data.latents import EMPTY_TEXT, save_tensors
+from flashwam.data.latents import EMPTY_TEXT
 from flashwam.data.preflight import ActionRules, inspect
 from flashwam.data.raw import RawEpisode, list_episodes
 from flashwam.data.segments import select_repos
 from flashwam.data.text import say_cut
 from flashwam.system.errors import FailedError, InputError
-from flashwam.system.files import write_whole
+from flashwam.system.files import clear_half_files, write_whole
 from flashwam.system.paths import user_path
+from flashwam.system.tensor_file import write_torch
 
 __all__ = ["Conversion", "ConversionPlan", "convert"]
 
@@ -189,29 +189,11 @@ def _keep_plan(out: Path, plan: ConversionPlan, encoders: Encoders) -> None:
         changed = [text for text, (key, value) in zip(changed, made.items(), strict=True) if before.get(key) != value]
         if changed:
             raise InputError(f"{out} holds a conversion made otherwise ({'; '.join(changed)}); give another folder")
-        _clear_leftovers(out)
+        clear_half_files(out)
     else:
         write_whole(path, (json.dumps(made, indent=2) + "\n").encode())
     if not (out / EMPTY_TEXT).is_file():
-        save_tensors(out / EMPTY_TEXT, encoders.text("").to(torch.bfloat16))
-
-
-def _clear_leftovers(out: Path) -> None:
-    """Removes what killed processes left half written."""
-    for path in out.rglob(".*.tmp"):
-        match = re.fullmatch(r"\..*\.(\d+)\.tmp", path.name)
-        if match is not None and not _is_alive(int(match[1])):
-            path.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        write_torch(out / EMPTY_TEXT, encoders.text("").to(torch.bfloat16))
 
 
 def _run(

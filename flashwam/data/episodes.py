@@ -12,7 +12,6 @@ exists is complete, and `meta/` can be rebuilt from the episodes alone.
 
 import json
 import math
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from flashwam.data.bad import BadFiles
 from flashwam.data.records import json_lines, visible, whole_number
 from flashwam.data.tables import is_list, list_rows, read_columns
 from flashwam.system.errors import InputError, MissingFileError, MissingPackageError
-from flashwam.system.files import write_whole
+from flashwam.system.files import whole_file, write_whole
 from flashwam.system.lfs import refuse_pointer
 from flashwam.system.paths import user_path
 
@@ -77,9 +76,7 @@ def _write_video(path: Path, frames: np.ndarray, fps: int, crf: int) -> None:
         import av
     except ImportError as error:
         raise MissingPackageError("writing videos needs PyAV: pip install 'flashwam[data]'") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
-    with av.open(str(beside), "w") as container:
+    with whole_file(path) as building, av.open(str(building), "w", format="mp4") as container:
         # Single-threaded, full chroma: the same bytes every time, and small coloured things keep their colour.
         options = {"crf": str(crf), "preset": "veryfast", "threads": "1"}
         stream = container.add_stream("libx264", rate=fps, options=options)
@@ -89,7 +86,6 @@ def _write_video(path: Path, frames: np.ndarray, fps: int, crf: int) -> None:
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-    os.replace(beside, path)
 
 
 def read_frames(path: Path, indices: Iterable[int] | None = None) -> np.ndarray:

@@ -12,7 +12,6 @@ The temporal factor is not stored; it follows from the counts: as many latent fr
 
 import functools
 import hashlib
-import io
 import itertools
 import json
 import logging
@@ -42,6 +41,7 @@ from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
 from flashwam.system.lfs import refuse_pointer
 from flashwam.system.paths import user_path
+from flashwam.system.tensor_file import write_torch
 
 __all__ = [
     "ACTION_NORM",
@@ -221,7 +221,7 @@ def save_text(repo: Path, prompt: str, embedding: Tensor) -> str:
     """Writes a prompt's embedding [L, D] where a repo's clips share it; returns the name of the file."""
     name = f"{hashlib.sha256(prompt.encode()).hexdigest()[:32]}.pt"
     if not (repo / _TEXTS / name).is_file():
-        save_tensors(repo / _TEXTS / name, embedding)
+        write_torch(repo / _TEXTS / name, embedding)
     return name
 
 
@@ -235,12 +235,6 @@ def _shared_text(path: Path, name: Any) -> Tensor:
 @functools.lru_cache(maxsize=64)
 def _read_once(path: Path) -> Tensor:
     return read_text(path)
-
-
-def save_tensors(path: Path, value: Any) -> None:
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    write_whole(path, buffer.getvalue())
 
 
 def encode_latents(root: Path | str, autoencoder: FrameAutoencoder, *, progress: bool = True) -> int:
@@ -295,10 +289,10 @@ def encode_latents(root: Path | str, autoencoder: FrameAutoencoder, *, progress:
                 "ori_fps": fps,
                 "autoencoder": made_by,
             }
-            save_tensors(path, value)
+            write_torch(path, value)
             written += 1
     norm = ActionNorm.fit(np.concatenate(labels))
     write_whole(root / ACTION_NORM, json.dumps(norm.to_dict(), indent=2).encode())
-    save_tensors(root / EMPTY_TEXT, encode_text("").to(torch.bfloat16))
+    write_torch(root / EMPTY_TEXT, encode_text("").to(torch.bfloat16))
     logger.info("wrote %d latent files below %s", written, root)
     return written

@@ -28,7 +28,7 @@ from flashwam.report.page import write_page
 from flashwam.report.schedule import schedule_analysis
 from flashwam.sim.gl import ensure_gl
 from flashwam.system.errors import InputError
-from flashwam.system.files import write_whole
+from flashwam.system.files import whole_folder, write_whole
 from flashwam.system.jobs import Job, done_marker, run_jobs
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import ASSETS, user_path
@@ -190,14 +190,11 @@ class _Place:
 def _train_teacher(place: _Place, from_scratch: bool) -> None:
     shipped = place.shipped_teacher
     if not from_scratch and shipped is not None:
-        beside = place.teacher.with_name("teacher.tmp")
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.copytree(shipped, beside)
-        info = read_mapping(beside / "flashwam.json")
-        info["recipe"] = _data_of(place, info["recipe"])
-        (beside / "flashwam.json").write_text(json.dumps(info, indent=2) + "\n")
-        shutil.rmtree(place.teacher, ignore_errors=True)
-        beside.rename(place.teacher)
+        with whole_folder(place.teacher) as building:
+            shutil.copytree(shipped, building, dirs_exist_ok=True)
+            info = read_mapping(building / "flashwam.json")
+            info["recipe"] = _data_of(place, info["recipe"])
+            write_whole(building / "flashwam.json", json.dumps(info, indent=2) + "\n")
         return
     pipeline.train(place.recipe("teacher"), run_dir=place.teacher_run)
 
@@ -234,11 +231,9 @@ def _take_chosen(place: _Place, method: str) -> None:
         # A benchmark restored from its measurements has no weights of the search.
         pipeline.distill(place.recipe(method), run_dir=run)
         return
-    beside = run.with_name(f".{run.name}.tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    shutil.copytree(place.run(method, 0, chosen), beside, ignore=shutil.ignore_patterns("checkpoints", "evaluations"))
-    shutil.rmtree(run, ignore_errors=True)
-    beside.rename(run)
+    ignored = shutil.ignore_patterns("checkpoints", "evaluations")
+    with whole_folder(run) as building:
+        shutil.copytree(place.run(method, 0, chosen), building, ignore=ignored, dirs_exist_ok=True)
 
 
 def _choose_rate(place: _Place, method: str) -> None:

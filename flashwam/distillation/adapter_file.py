@@ -10,13 +10,12 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from flashwam.recipe.sections import LoraConfig
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.paths import user_path
-from flashwam.system.tensor_file import read_header
+from flashwam.system.tensor_file import read_header, write_tensors
 
 __all__ = ["ADAPTER_FILE", "fingerprint", "load_adapter", "save_adapter"]
 
@@ -42,8 +41,7 @@ def save_adapter(folder: Path | str, parameters: Mapping[str, Tensor], lora: Lor
         backbone: `fingerprint` of the weights they belong to.
     """
     told = {"rank": str(lora.rank), "alpha": repr(float(lora.alpha)), "backbone": backbone}
-    held = {name: value.detach().cpu().contiguous() for name, value in parameters.items()}
-    save_file(held, user_path(folder) / ADAPTER_FILE, metadata=told)
+    write_tensors(user_path(folder) / ADAPTER_FILE, parameters, metadata=told)
 
 
 @torch.no_grad()

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast
-from safetensors import SafetensorError
 
 from flashwam.distillation.roles import Roles
 from flashwam.distillation.state_files import (
@@ -24,7 +23,7 @@ from flashwam.distillation.state_files import (
 from flashwam.distillation.strategy import Strategy
 from flashwam.run.folder import RunFolder
 from flashwam.system.errors import InputError
-from flashwam.system.files import beside, clear_leftovers, remove_folder, whole_folder
+from flashwam.system.files import beside, clear_leftovers, remove_folder, whole_folder, write_whole
 
 __all__ = ["Checkpoints"]
 
@@ -75,7 +74,7 @@ class Checkpoints:
                 with whole_folder(self.path(step)) as folder:
                     self._write(folder)
                     _write_manifest(folder, step)
-            except (OSError, SafetensorError) as error:
+            except OSError as error:
                 raise OSError(
                     f"{self.path(step)} could not be written ({error}); make room there and give the same command "
                     "again: it goes on from the last checkpoint that is whole"
@@ -167,7 +166,7 @@ def _write_manifest(folder: Path, step: int) -> None:
         "files": {path.name: file_digest(path) for path in sorted(folder.iterdir())},
     }
     manifest["checksum"] = _checksum(manifest)
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    write_whole(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
 def _checksum(manifest: Mapping[str, Any]) -> str:

@@ -4,7 +4,6 @@
 import json
 import logging
 import math
-import os
 from collections.abc import Mapping
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from flashwam.distillation.methods.base import MethodOutput, StreamTerm
 from flashwam.run.folder import RunFolder
+from flashwam.system.files import write_whole
 
 __all__ = ["SIGMA_BINS", "MetricsLog", "bin_means", "gradient_metrics", "loss_metrics"]
 
@@ -112,9 +112,7 @@ class MetricsLog:
             if damaged := steps.count(None):
                 logger.warning("%s: %d damaged lines are left out", self.path, damaged)
             kept = [line for line, at in zip(lines, steps, strict=True) if at is not None and at <= step]
-            beside = self.path.with_suffix(".tmp")
-            beside.write_bytes(b"".join(line + b"\n" for line in kept))
-            os.replace(beside, self.path)
+            write_whole(self.path, b"".join(line + b"\n" for line in kept))
         self._file = self.path.open("a")
         self._writer = SummaryWriter(str(run.tensorboard), purge_step=step + 1)
 

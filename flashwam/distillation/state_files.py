@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from flashwam.system.errors import InputError
+from flashwam.system.tensor_file import write_tensors
 
 __all__ = ["StateReader", "StateWriter", "file_digest", "load_random_state", "save_random_state"]
 
@@ -51,7 +52,7 @@ class StateWriter:
             self._flush()
 
     def _flush(self) -> None:
-        save_file(self._held, self.folder / f"state_{self._parts:05d}.safetensors")
+        write_tensors(self.folder / f"state_{self._parts:05d}.safetensors", self._held)
         self._held, self._memory, self._bytes, self._parts = {}, set(), 0, self._parts + 1
 
 
@@ -97,7 +98,7 @@ def save_random_state(path: Path) -> None:
     }
     if torch.cuda.is_available():
         values["cuda"] = torch.cuda.get_rng_state()
-    save_file(values, path)
+    write_tensors(path, values)
 
 
 def load_random_state(path: Path) -> None:

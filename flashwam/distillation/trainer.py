@@ -322,7 +322,7 @@ class _Training:
                         )
                         if self.beside is not None:
                             self.beside(folder)
-                except SafetensorError as error:
+                except (OSError, SafetensorError) as error:
                     raise OSError(
                         f"{path} could not be written ({error}); make room there and give the same command again: it "
                         "goes on from the last checkpoint"

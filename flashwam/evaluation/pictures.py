@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flashwam.core.batch import Batch
 from flashwam.data.codec import Codec
+from flashwam.system.files import whole_file
 
 __all__ = ["save_film", "save_strip"]
 
@@ -65,6 +66,6 @@ def _save_rows(rows: Sequence[np.ndarray], together: int, path: Path, *, columns
         lines.append(np.pad(line, ((0, 0), (0, (longest - len(row)) * row.shape[2]), (0, 0)), constant_values=255))
         if (i + 1) % together == 0 and i + 1 < len(rows):
             lines.append(np.full((4, lines[-1].shape[1], 3), 255, np.uint8))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    matplotlib.image.imsave(path, np.repeat(np.repeat(np.concatenate(lines), 2, 0), 2, 1))
+    with whole_file(path) as building:
+        matplotlib.image.imsave(building, np.repeat(np.repeat(np.concatenate(lines), 2, 0), 2, 1), format="png")
     return path.name

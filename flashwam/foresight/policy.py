@@ -25,6 +25,7 @@ from flashwam.foresight.providers import TargetProvider, load_provider, to_grid
 from flashwam.foresight.resampler import MeanPool, UniPerceiver
 from flashwam.foresight.session import ForesightSession
 from flashwam.system.errors import InputError
+from flashwam.system.files import write_whole
 from flashwam.system.imports import class_name, find_class, reading
 from flashwam.system.json_file import read_mapping, shown
 from flashwam.system.paths import user_path
@@ -334,7 +335,7 @@ class ForesightPolicy(WorldActionModel):
             provider.save(folder / "providers" / name)
         self.decoder.save(folder / "decoder")
         named = {"decoder": class_name(type(self.decoder), DECODERS), "providers": list(self.providers)}
-        (folder / _DECODER).write_text(json.dumps(named) + "\n")
+        write_whole(folder / _DECODER, json.dumps(named) + "\n")
 
     @classmethod
     def from_pretrained(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flashwam.system.errors import InputError
+from flashwam.system.files import write_whole
 from flashwam.system.imports import class_name, find_class, reading, trusting
 from flashwam.system.json_file import built_from, read_mapping, shown
 from flashwam.system.paths import user_path
@@ -111,7 +112,7 @@ class TargetProvider(nn.Module, ABC):
         folder.mkdir(parents=True, exist_ok=True)
         self.save_weights(folder)
         named = class_name(type(self), PROVIDERS)
-        (folder / _FILE).write_text(json.dumps({"provider": named, "settings": self.settings()}, indent=1) + "\n")
+        write_whole(folder / _FILE, json.dumps({"provider": named, "settings": self.settings()}, indent=1) + "\n")
 
     def fingerprint(self) -> str:
         """Tells this provider from another one: its settings and all of its weights."""

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -25,7 +24,7 @@ from flashwam.sampling import Rollout, StreamSampler
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
 from flashwam.system.paths import user_path
-from flashwam.system.tensor_file import read_header
+from flashwam.system.tensor_file import read_header, write_tensors
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Future", "RolloutStore", "TeacherFuture", "TeacherRollout", "TrueFuture", "seeded_noise"]
@@ -227,6 +226,6 @@ class RolloutStore:
         drawn = self._future.draw(chosen, together)
         pictures = self._decoder.pictures(drawn["video"]).cpu()
         for k, (seed, key) in enumerate(zip(seeds, keys, strict=True)):
-            held = {name: x[k].contiguous() for name, x in drawn.items()}
-            held["video/pictures"] = pictures[k].contiguous()
-            write_whole(self.path(key), save(held, metadata={"seed": str(seed), "settings": self.settings}))
+            held = {name: x[k] for name, x in drawn.items()}
+            held["video/pictures"] = pictures[k]
+            write_tensors(self.path(key), held, metadata={"seed": str(seed), "settings": self.settings})

@@ -11,14 +11,13 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from flashwam.foresight.labels import RECORDED, read_labels
 from flashwam.foresight.providers import TargetProvider, load_provider
 from flashwam.system.errors import DivergedError, InputError
-from flashwam.system.tensor_file import fitting, load_tensors
+from flashwam.system.tensor_file import fitting, load_tensors, write_tensors
 
 __all__ = ["SceneEncoder", "train_scene"]
 
@@ -64,7 +63,7 @@ class SceneEncoder(TargetProvider):
 
     def save_weights(self, folder: Path) -> None:
         """See `TargetProvider.save_weights`."""
-        save_file({key: x.contiguous() for key, x in self.state_dict().items()}, folder / _WEIGHTS)
+        write_tensors(folder / _WEIGHTS, self.state_dict())
 
     @classmethod
     def from_folder(cls, folder: Path, settings: Mapping[str, Any]) -> Self:

@@ -16,15 +16,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
 from flashwam.core.batch import Batch
 from flashwam.foresight.rollouts import RolloutStore, seeded_noise
 from flashwam.system.errors import InputError
-from flashwam.system.files import write_whole
-from flashwam.system.tensor_file import load_tensors
+from flashwam.system.tensor_file import load_tensors, write_tensors
 
 __all__ = ["FutureSource", "Target", "Windows", "pool_number"]
 
@@ -130,10 +128,10 @@ class FutureSource:
         for key in tqdm(missing, desc=f"targets {name}", unit="window", disable=not progress):
             rollout = self._store.read(key)
             seen = target.extract(rollout.video[None], rollout.drawn["video"].shape[1])[0]
-            write_whole(folder / f"{key}.safetensors", save({"seen": seen.half().contiguous().cpu()}))
+            write_tensors(folder / f"{key}.safetensors", {"seen": seen.half()})
         path = folder / f"statistics_{_pool_hash(self._keys)}.safetensors"
         if not path.is_file():
-            write_whole(path, save(self._measure(name, counted)))
+            write_tensors(path, self._measure(name, counted))
         held = load_tensors(path)
         return held["mean"], held["std"]
 

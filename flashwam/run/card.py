@@ -68,7 +68,7 @@ def model_card(folder: str | Path, *, evaluations: Sequence[Evaluation] | None =
         raise MissingFileError(f"{path} is missing: a card needs a folder that flashwam saved")
     with trusting(trust):
         info = ModelInfo.read(folder)
-    return built_from(path, lambda: _card(final_path(folder.resolve()), info, _of_these(folder, info, evaluations)))
+    return built_from(path, lambda: _card(folder, info, _of_these(folder, info, evaluations)))
 
 
 def write_card(folder: str | Path, *, evaluations: Sequence[Evaluation] | None = None, trust: bool = False) -> Path:
@@ -102,15 +102,16 @@ def renew_card(folder: str | Path, *, trust: bool = False) -> None:
 
 
 def _card(folder: Path, info: ModelInfo, evaluations: Sequence[Evaluation]) -> str:
+    name = final_path(folder.resolve()).name
     sections = [
-        f"# {info.name or folder.name}\n\n{_sentence(info)}\n",
+        f"# {info.name or name}\n\n{_sentence(info)}\n",
         _streams(info),
         _training(info),
         _results(evaluations),
         "## Known limits\n" + "\n".join(f"- {limit}" for limit in _limits(info, evaluations)) + "\n",
         _USE.format(
-            folder=folder.name,
-            steps=None if info.kind == "teacher" else {name: spec.steps for name, spec in info.streams.items()},
+            folder=name,
+            steps=None if info.kind == "teacher" else {stream: spec.steps for stream, spec in info.streams.items()},
             teacher=info.kind == "teacher",
         ),
     ]

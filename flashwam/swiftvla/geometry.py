@@ -11,15 +11,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flashwam.swiftvla.attention import Block, LayerCache, grid_rotations
 from flashwam.system.errors import InputError, MissingFileError
+from flashwam.system.files import write_whole
 from flashwam.system.json_file import build, read_mapping
 from flashwam.system.paths import user_path
-from flashwam.system.tensor_file import fitting, load_tensors
+from flashwam.system.tensor_file import fitting, load_tensors, write_tensors
 from flashwam.wam.weights import key_problems
 
 __all__ = ["GeometryCache", "GeometryConfig", "GeometryTransformer", "pool_patches"]
@@ -215,9 +215,8 @@ class GeometryTransformer(nn.Module):
     def save_pretrained(self, folder: Path | str) -> None:
         """Writes sizes and weights."""
         folder = user_path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({key: x.detach().contiguous().clone() for key, x in self.state_dict().items()}, folder / _WEIGHTS)
-        (folder / _CONFIG).write_text(json.dumps(asdict(self.config), indent=2) + "\n")
+        write_tensors(folder / _WEIGHTS, self.state_dict())
+        write_whole(folder / _CONFIG, json.dumps(asdict(self.config), indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, path: Path | str) -> "GeometryTransformer":

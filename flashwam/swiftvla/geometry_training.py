@@ -5,7 +5,6 @@ Letters: B samples, F frames of a window, H, W pixels, n patches.
 """
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from flashwam.data.privileged import privileged_path, read_privileged
 from flashwam.swiftvla.geometry import GeometryConfig, GeometryTransformer
 from flashwam.system.errors import DivergedError
 from flashwam.system.paths import user_path
+from flashwam.system.tensor_file import write_torch
 
 __all__ = ["GeometryReader", "train_geometry"]
 
@@ -151,10 +151,8 @@ def train_geometry(
         optimizer.step()
         schedule.step()
         if (step + 1) % checkpoint_every == 0 and step + 1 < steps:
-            folder.mkdir(parents=True, exist_ok=True)
-            beside = folder / f".{_STATE}.tmp"
-            torch.save({**{name: part.state_dict() for name, part in parts.items()}, "step": step + 1}, beside)
-            os.replace(beside, folder / _STATE)
+            state = {name: part.state_dict() for name, part in parts.items()}
+            write_torch(folder / _STATE, {**state, "step": step + 1})
     return _finish(folder, reader, episodes, seed)
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from flashwam.data.episodes import CHUNK, find_repos, read_episode_list, read_frames, read_info, video_path
@@ -23,6 +22,7 @@ from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
 from flashwam.system.json_file import build, read_mapping
 from flashwam.system.paths import user_path
+from flashwam.system.tensor_file import write_tensors
 
 __all__ = ["TokenStore", "encode_tokens", "token_path"]
 
@@ -117,7 +117,7 @@ def encode_tokens(
         tokens = _read_current(path, made_by)
         if tokens is None:
             tokens = _encode(repo, episode, provider, capacities)
-            write_whole(path, save(tokens, metadata={"made_by": made_by}))
+            write_tensors(path, tokens, metadata={"made_by": made_by})
         every = torch.cat([x.float().flatten(0, 1) for x in tokens.values()])
         total, squares, count = total + every.sum(0), squares + every.square().sum(0), count + len(every)
     mean = total / count

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from flashwam.swiftvla.heads import ReconstructionHead, TrajectoryHead
@@ -19,7 +18,7 @@ from flashwam.swiftvla.policy import FusionPolicy
 from flashwam.swiftvla.trunk import Segment
 from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
-from flashwam.system.tensor_file import load_tensors
+from flashwam.system.tensor_file import load_tensors, write_tensors
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.session import RolloutSession
 
@@ -184,9 +183,8 @@ class PrivilegedPolicy(WorldActionModel):
         """Writes the stripped policy, which is what any tool loads from here, and what training needs beside."""
         folder = user_path(folder)
         self.policy.save_pretrained(folder)
-        own = {key: x.detach().contiguous().clone() for key, x in self._of_training().items()}
-        if own:
-            save_file(own, folder / _TRAINING)
+        if own := self._of_training():
+            write_tensors(folder / _TRAINING, own)
 
     def load_training(self, folder: str | Path) -> list[str]:
         """Takes over what an earlier stage had beside the policy, as far as it fits.

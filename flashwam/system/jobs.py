@@ -19,6 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from flashwam.system.errors import FailedError
+from flashwam.system.files import write_whole
 
 __all__ = ["Job", "JobFailed", "check_jobs", "done_marker", "run_jobs"]
 
@@ -81,9 +82,7 @@ def _call(job: Job, log: Path, marker: Path, caller: Connection) -> None:
             logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
             start = time.monotonic()
             job.function(**job.kwargs)
-            beside = marker.with_suffix(".tmp")
-            beside.write_text(json.dumps({"seconds": round(time.monotonic() - start, 1)}) + "\n")
-            beside.replace(marker)
+            write_whole(marker, json.dumps({"seconds": round(time.monotonic() - start, 1)}) + "\n")
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Safetensors files that anybody may have written: their headers are checked before a byte of memory is taken."""
+"""Files of tensors: ours appear whole; of those that anybody may have written, headers are checked before a byte of
+memory is taken."""
 
+import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,16 +12,17 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flashwam.system.errors import InputError, MissingFileError
+from flashwam.system.files import final_path, whole_file, write_whole
 from flashwam.system.json_file import parse_json, shown
 from flashwam.system.lfs import refuse_pointer
 
-__all__ = ["fitting", "load_tensors", "read_header"]
+__all__ = ["fitting", "load_tensors", "read_header", "write_tensors", "write_torch"]
 
 _BITS = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
@@ -177,3 +180,42 @@ def _place(path: Path, key: str, entry: Any) -> tuple[int, int, str]:
             f"{path}: {key!r} is {dtype} {shown(tuple(shape))}, {bytes_:,} bytes, but its data_offsets are {offsets}"
         )
     return offsets[0], offsets[1], key
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> Path:
+    """Writes a safetensors file that appears whole; a model that reads the old one may go on doing so.
+
+    Args:
+        path: The file.
+        tensors: By their keys; each is written by itself, also where two share their memory.
+        metadata: Texts for its header.
+
+    Returns:
+        `path`.
+
+    Raises:
+        OSError: The disk refuses it.
+    """
+    held: dict[str, Tensor] = {}
+    memory: set[int] = set()
+    for key, tensor in tensors.items():
+        x = tensor.detach().to("cpu").contiguous()
+        held[key] = x.clone() if x.untyped_storage().data_ptr() in memory else x
+        memory.add(x.untyped_storage().data_ptr())
+    with whole_file(path) as building:
+        try:
+            save_file(held, building, metadata=None if metadata is None else dict(metadata))
+        except SafetensorError as error:
+            raise OSError(f"{final_path(path)} could not be written: {error}") from error
+    return path
+
+
+def write_torch(path: Path, value: Any) -> Path:
+    """Writes tensors and plain values as `torch.load` reads them; the file appears whole. Returns its path.
+
+    Raises:
+        OSError: The disk refuses it.
+    """
+    content = io.BytesIO()
+    torch.save(value, content)
+    return write_whole(path, content.getvalue())

@@ -21,6 +21,7 @@ from flashwam.data.actions import ActionNorm
 from flashwam.data.cameras import CameraLayout
 from flashwam.data.codec import CODEC_FILE, read_actions
 from flashwam.system.errors import InputError
+from flashwam.system.files import write_whole
 from flashwam.system.json_file import build, read_mapping, shown
 from flashwam.system.paths import user_path
 
@@ -134,7 +135,7 @@ class CodecNote:
             "cameras": asdict(self.cameras),
             "actions": self.actions.to_dict(),
         }
-        (user_path(folder) / CODEC_FILE).write_text(json.dumps(content, indent=1) + "\n")
+        write_whole(user_path(folder) / CODEC_FILE, json.dumps(content, indent=1) + "\n")
 
     @classmethod
     def read(cls, folder: str | Path, *, family: str) -> "CodecNote":

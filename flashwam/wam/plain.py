@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from flashwam.system.errors import InputError
+from flashwam.system.files import write_whole
 from flashwam.system.imports import class_name
 from flashwam.system.json_file import built_from, read_mapping, shown
 from flashwam.system.paths import user_path
-from flashwam.system.tensor_file import fitting, load_tensors
+from flashwam.system.tensor_file import fitting, load_tensors, write_tensors
 from flashwam.wam.families import FAMILIES
 from flashwam.wam.weights import key_problems
 
@@ -50,10 +50,9 @@ def save_plain(model: nn.Module, settings: Mapping[str, Any], folder: str | Path
     except TypeError as error:
         raise InputError(f"settings of {kind.__qualname__} must be plain values: {error}") from error
     folder = user_path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     kept = {key: x for key, x in model.state_dict().items() if skip is None or not key.startswith(skip)}
-    save_file({key: x.detach().contiguous().clone() for key, x in kept.items()}, folder / WEIGHTS)
-    (folder / FILE_NAME).write_text(text + "\n")
+    write_tensors(folder / WEIGHTS, kept)
+    write_whole(folder / FILE_NAME, text + "\n")
 
 
 def read_settings(folder: str | Path) -> dict[str, Any]:

@@ -7,22 +7,21 @@ Letters: L rows, D width.
 import hashlib
 import json
 import logging
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from threading import get_ident
 from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from flashwam.data.text import say_cut
 from flashwam.system.errors import InputError, MissingFileError
+from flashwam.system.files import write_whole
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import cache_folder, user_path
+from flashwam.system.tensor_file import write_tensors
 from flashwam.wam.t5 import WEIGHTS, tokenizer_file
 from flashwam.wam.weights import digest, samples
 
@@ -202,10 +201,10 @@ class PromptCache(ABC):
         try:
             self._kept.mkdir(parents=True, exist_ok=True)
             if not (self._kept / _OWNER).is_file():
-                _write(self._kept / _OWNER, json.dumps({"fingerprint": self._fingerprint}).encode())
+                write_whole(self._kept / _OWNER, json.dumps({"fingerprint": self._fingerprint}))
             clean = self.clean(prompt)
             about = {"prompt": clean, "tokens": str(self._encoder.count(clean))}
-            _write(self._kept / name, save({"embedding": embedding}, metadata=about))
+            write_tensors(self._kept / name, {"embedding": embedding}, metadata=about)
         except OSError as error:
             if not self._own:
                 raise
@@ -258,14 +257,3 @@ def fingerprint(checkpoint: Path, *, tokenizer: Path, dtype: torch.dtype, length
     made = hashlib.sha256("\n".join(parts).encode())
     made.update(tokenizer.read_bytes())
     return made.hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Writes a file that appears whole; several processes and threads may write the same one."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.{get_ident()}.part")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise

@@ -19,6 +19,7 @@ from flashwam.distillation.methods import make_method
 from flashwam.distillation.trainer import train
 from flashwam.recipe.sections import LoopConfig, LoraConfig
 from flashwam.student import load_wam
+from flashwam.system import tensor_file
 
 LORA = LoraConfig(rank=2, alpha=4, targets=("video", "action", "shared"))
 
@@ -169,7 +170,7 @@ def test_a_disk_that_fills_keeps_the_older_checkpoint_and_says_what_to_do(tmp_pa
     folder = copied(stopped, tmp_path)
     shutil.rmtree(folder / "checkpoints/step_000004")
     with monkeypatch.context() as patch:
-        patch.setattr(state_files, "save_file", _full)
+        patch.setattr(tensor_file, "save_file", _full)
         with pytest.raises(OSError, match=r"step_000004 could not be written .*No space left.*make room"):
             run(folder)
     assert ends_alike(folder, expected)

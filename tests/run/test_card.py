@@ -39,6 +39,8 @@ def test_card_of_a_student(student: Path) -> None:
     assert card.startswith("---\nlibrary_name: flashwam\n")
     assert "distilled from models/robbyant/base" in card
     assert "/data/" not in card
+    assert 'load_wam("student")' in card
+    assert "has the layout and keys of the original" in card
     assert "| video | `lcm` (sigma_data 0.5) | shift 5 | 1 |" in card
     assert "| action | `linear` | shift 0.05 | 1 |" in card
     assert "Success in closed loop is unknown" in card

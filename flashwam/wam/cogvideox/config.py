@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flashwam.core.checks import check_number
 from flashwam.system.errors import InputError
+from flashwam.system.files import write_whole
 from flashwam.system.json_file import build, read_mapping, shown
 from flashwam.system.paths import user_path
 
@@ -102,7 +103,7 @@ class CogVideoXConfig:
     def save(self, folder: str | Path) -> None:
         """Write ``wam.json`` into a folder."""
         text = json.dumps({"family": FAMILY, **asdict(self)}, indent=2, sort_keys=True)
-        (user_path(folder) / FILE_NAME).write_text(text + "\n")
+        write_whole(user_path(folder) / FILE_NAME, text + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> "CogVideoXConfig":

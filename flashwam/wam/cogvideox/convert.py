@@ -15,6 +15,7 @@ from torch import Tensor
 from flashwam.data.actions import ActionNorm
 from flashwam.data.latents import ACTION_NORM
 from flashwam.system.errors import InputError, MissingFileError
+from flashwam.system.files import write_whole
 from flashwam.system.lfs import refuse_pointer
 from flashwam.system.paths import user_path
 from flashwam.system.tensor_file import load_tensors
@@ -130,7 +131,7 @@ def convert_videovla(
         place(module, device="cpu", dtype=dtype)
     CogVideoX(transformer, action, config).save_pretrained(target)
     if actions is not None:
-        (user_path(target) / ACTION_NORM).write_text(json.dumps(actions.to_dict(), indent=2) + "\n")
+        write_whole(user_path(target) / ACTION_NORM, json.dumps(actions.to_dict(), indent=2) + "\n")
     return config
 
 
