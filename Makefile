@@ -4,6 +4,7 @@
 #   make test    the tests, on the CPU
 #   make test-gpu  a minute of tests that compare a GPU with the CPU
 #   make lint    ruff, and files with loose ends; make format rewrites
+#   make types   mypy over the parts that run no model
 
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -24,7 +25,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-gpu lint format clean
+.PHONY: help install demo test test-gpu lint types format clean
 
 help:
 	@sed -n 's/^#   \(make .*\)/  \1/p' Makefile
@@ -61,9 +62,12 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/python .ci/check_files.py
 
+types: $(STAMP)
+	$(BIN)/mypy
+
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache

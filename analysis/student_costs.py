@@ -28,7 +28,7 @@ from flashwam.swiftvla.geometry_training import train_geometry
 from flashwam.swiftvla.streaming import StreamingGeometry
 from flashwam.swiftvla.streaming_tokens import StreamingTokens
 from flashwam.swiftvla.tokens import encode_tokens
-from flashwam.system.files import write_whole
+from flashwam.system.files import whole_folder, write_whole
 
 TIMED_STEPS = 9
 _LOOKING = "looking anew"
@@ -176,11 +176,12 @@ def time_preparation(place: Place) -> dict[str, float]:
 
 def _take(repo: Path, few: Path, count: int) -> list[str]:
     """The first episodes of a repo as one of their own; returns all there are."""
-    shutil.copytree(repo / "meta", few / "meta")
     listed = (repo / "meta" / "episodes.jsonl").read_text().splitlines()
-    (few / "meta" / "episodes.jsonl").write_text("\n".join(listed[:count]) + "\n")
-    for name in ("data", "videos"):
-        (few / name).symlink_to((repo / name).resolve())
+    with whole_folder(few) as building:
+        shutil.copytree(repo / "meta", building / "meta")
+        write_whole(building / "meta" / "episodes.jsonl", "\n".join(listed[:count]) + "\n")
+        for name in ("data", "videos"):
+            (building / name).symlink_to((repo / name).resolve())
     return listed
 
 

@@ -15,7 +15,6 @@ was killed goes on where it was, on another machine from what was kept.
 """
 
 import argparse
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -42,8 +41,7 @@ def _measured_before(place: Place) -> Iterator[Path]:
             copies = place.out / "benchmark" / run.name
             for nfe in ("full", "1v-1a") if name == TEACHER else ("1v-1a",):
                 for path in (run / "evaluations").glob(f"*_{nfe}_own_seed?.json"):
-                    (copies / "evaluations").mkdir(parents=True, exist_ok=True)
-                    shutil.copy(path, copies / "evaluations")
+                    write_whole(copies / "evaluations" / path.name, path.read_bytes())
             yield copies
 
 

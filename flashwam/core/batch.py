@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,8 +60,8 @@ class Batch:
     def rows(self, rows: Sequence[int]) -> "Batch":
         """Some of the samples, in the order asked for."""
         at = torch.as_tensor(list(rows), device=self.index.device)
-        chosen = {key: {name: t[at] for name, t in getattr(self, key).items()} for key in _BY_NAME}
-        return replace(self, **chosen, **{key: getattr(self, key)[at] for key in ("given", "text", "index")})
+        chosen: dict[str, Any] = {key: {name: t[at] for name, t in getattr(self, key).items()} for key in _BY_NAME}
+        return replace(self, **chosen, given=self.given[at], text=self.text[at], index=self.index[at])
 
     def restricted(self, masks: Mapping[str, Tensor]) -> "Batch":
         """The same samples with losses where the masks of a chunk are True too, chunk after chunk.
@@ -76,6 +77,6 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with every tensor on `device`."""
-        moved = {key: {name: t.to(device) for name, t in getattr(self, key).items()} for key in _BY_NAME}
-        rest = {key: getattr(self, key).to(device) for key in ("given", "text", "null_text", "index")}
-        return replace(self, **moved, **rest)
+        moved: dict[str, Any] = {key: getattr(self, key).to(device) for key in ("given", "text", "null_text", "index")}
+        moved |= {key: {name: t.to(device) for name, t in getattr(self, key).items()} for key in _BY_NAME}
+        return replace(self, **moved)

@@ -71,8 +71,8 @@ class ConsistencyFunction(ABC):
     def order_at_zero(self) -> float:
         """Order of |b| at zero, found as a log-log slope: 1 for `linear`, 2 for `lcm`."""
         sigma = torch.tensor([1e-5, 1e-4], dtype=torch.float64)
-        low, high = torch.log10(self.gradient_scale(sigma)).tolist()
-        return high - low
+        low, high = torch.log10(self.gradient_scale(sigma))
+        return float(high) - float(low)
 
     def expectation(self, schedule: Schedule, power: int = 2) -> float:
         """E |b(sigma)|^power under a schedule."""
@@ -154,8 +154,9 @@ def make_consistency_function(config: str | Mapping[str, Any] | ConsistencyFunct
         return config
     parameters = named_parameters(config, "consistency function")
     name = parameters.pop("name", "")
-    kind: Any = find_class(name, ConsistencyFunction, known=_KNOWN, what="consistency function")
+    kind = find_class(name, ConsistencyFunction, known=_KNOWN, what="consistency function")
     try:
-        return kind(**parameters)
+        built: ConsistencyFunction = kind(**parameters)
     except TypeError as error:
         raise InputError(f"consistency function {name!r} does not take {parameters}: {error}") from error
+    return built

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from flashwam.core.checks import check_number
-from flashwam.core.schedule import TRAINING_POINTS, Schedule
+from flashwam.core.schedule import TRAINING_POINTS, Level, Schedule
 from flashwam.system.errors import InputError
 
 __all__ = ["EDMSchedule", "edm_input_scale", "edm_noise_input", "edm_velocity"]
 
 
-def _power(sigma: Tensor | float, sigma_data: float) -> Tensor | float:
+def _power(sigma: Level, sigma_data: float) -> Level:
     """r, the variance of the flow state of data with standard deviation d."""
     return sigma**2 + sigma_data**2 * (1 - sigma) ** 2
 
@@ -94,7 +94,7 @@ class EDMSchedule(Schedule):
         low, high = (1 / (1 + math.exp((self.loc - math.log(s)) / self.scale)) for s in (self.s_min, self.s_max))
         return low, high
 
-    def sigma(self, u: Tensor | float) -> Tensor | float:
+    def sigma(self, u: Level) -> Level:
         """u in [0, 1] -> sigma in [0, 1]; also the quantile function, with a step at either end."""
         if not isinstance(u, Tensor):
             return float(self.sigma(torch.tensor(u, dtype=torch.float64)))
@@ -104,7 +104,7 @@ class EDMSchedule(Schedule):
         sigma = torch.sigmoid(self.loc + self.scale * torch.logit(share)).to(u.dtype)
         return torch.where(u <= 0, 0.0, torch.where(u >= 1, 1.0, sigma)).to(u.dtype)
 
-    def u(self, sigma: Tensor | float) -> Tensor | float:
+    def u(self, sigma: Level) -> Level:
         """The share of training draws below a level, and the inverse of `sigma` within the range."""
         if not isinstance(sigma, Tensor):
             return float(self.u(torch.tensor(sigma, dtype=torch.float64)))
@@ -112,7 +112,7 @@ class EDMSchedule(Schedule):
         share = torch.sigmoid((torch.logit(sigma.double()) - self.loc) / self.scale)
         return ((share - low) / (high - low)).clamp(0, 1).to(sigma.dtype)
 
-    def density(self, sigma: Tensor | float) -> Tensor | float:
+    def density(self, sigma: Level) -> Level:
         """p(sigma), 0 outside the range."""
         if not isinstance(sigma, Tensor):
             return float(self.density(torch.tensor(sigma, dtype=torch.float64)))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flashwam.core.checks import check_number
-from flashwam.core.schedule import TRAINING_POINTS, Schedule
+from flashwam.core.schedule import TRAINING_POINTS, Level, Schedule
 from flashwam.system.errors import InputError
 
 __all__ = [
@@ -66,15 +66,15 @@ class NoiseSchedule(Schedule):
     def label(self) -> str:
         return f"shift {self.shift:g}"
 
-    def sigma(self, u: Tensor | float) -> Tensor | float:
+    def sigma(self, u: Level) -> Level:
         """u in [0, 1] -> sigma in [0, 1]; increasing, so it is also the quantile function."""
         return self.shift * u / (1 + (self.shift - 1) * u)
 
-    def u(self, sigma: Tensor | float) -> Tensor | float:
+    def u(self, sigma: Level) -> Level:
         """Inverse of `sigma`, and so the cumulative distribution of sigma."""
         return sigma / (self.shift - (self.shift - 1) * sigma)
 
-    def density(self, sigma: Tensor | float) -> Tensor | float:
+    def density(self, sigma: Level) -> Level:
         """p(sigma) = s / (s - (s - 1) sigma)^2 on [0, 1]."""
         return self.shift / (self.shift - (self.shift - 1) * sigma) ** 2
 

@@ -4,16 +4,18 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from flashwam.system.errors import InputError
 
-__all__ = ["TRAINING_POINTS", "Schedule"]
+__all__ = ["TRAINING_POINTS", "Level", "Schedule"]
 
 TRAINING_POINTS = 1000
+Level = TypeVar("Level", Tensor, float)
+"""A level or a share of draws: a number gives a number, a tensor a tensor of the same shape."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +32,15 @@ class Schedule(ABC):
     """Equal intervals of u on each of which sigma(u) is smooth."""
 
     @abstractmethod
-    def sigma(self, u: Tensor | float) -> Tensor | float:
+    def sigma(self, u: Level) -> Level:
         """u in [0, 1] -> sigma in [0, 1]; increasing, so it is also the quantile function."""
 
     @abstractmethod
-    def u(self, sigma: Tensor | float) -> Tensor | float:
+    def u(self, sigma: Level) -> Level:
         """Inverse of `sigma`, and so the cumulative distribution of sigma."""
 
     @abstractmethod
-    def density(self, sigma: Tensor | float) -> Tensor | float:
+    def density(self, sigma: Level) -> Level:
         """p(sigma), the derivative of `cdf`, on [0, 1]."""
 
     @abstractmethod
@@ -60,11 +62,11 @@ class Schedule(ABC):
         """Plain values from which `flashwam.core.streams.make_schedule` builds an equal object."""
         return {"name": self.name, **asdict(self)}
 
-    def quantile(self, u: Tensor | float) -> Tensor | float:
+    def quantile(self, u: Level) -> Level:
         """The level that a share u of the training draws lies below."""
         return self.sigma(u)
 
-    def cdf(self, sigma: Tensor | float) -> Tensor | float:
+    def cdf(self, sigma: Level) -> Level:
         """The share of training draws below a level."""
         return self.u(sigma)
 

@@ -36,12 +36,13 @@ def make_schedule(config: str | Mapping[str, Any] | Schedule) -> Schedule:
         return config
     parameters = named_parameters(config, "schedule")
     name = parameters.pop("name", "")
-    kind: Any = find_class(name, Schedule, known=SCHEDULES, what="schedule")
+    kind = find_class(name, Schedule, known=SCHEDULES, what="schedule")
     try:
-        return kind(**parameters)
+        built: Schedule = kind(**parameters)
     except TypeError as error:
         takes = [f.name for f in fields(kind)]
         raise InputError(f"schedule {name!r} takes {takes}; got {parameters}: {error}") from error
+    return built
 
 
 def stream_schedule(config: Mapping[str, Any]) -> Schedule:

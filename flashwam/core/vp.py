@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flashwam.core.checks import check_number
 from flashwam.core.noise import flow_sigma_from_vp
-from flashwam.core.schedule import TRAINING_POINTS, Schedule
+from flashwam.core.schedule import TRAINING_POINTS, Level, Schedule
 from flashwam.system.errors import InputError
 
 __all__ = ["VPSchedule", "signal_power", "zero_terminal_snr"]
@@ -77,7 +77,7 @@ class VPSchedule(Schedule):
         """The table: sigma at the indices -1, 0, ..., 999, increasing from 0 to 1, [1001]."""
         return _levels(self, dtype, torch.device(device))
 
-    def sigma(self, u: Tensor | float) -> Tensor | float:
+    def sigma(self, u: Level) -> Level:
         """u in [0, 1] -> sigma in [0, 1], through the table; also the quantile function. Differentiable in u."""
         if not isinstance(u, Tensor):
             return float(self.sigma(torch.tensor(u, dtype=torch.float64)))
@@ -90,13 +90,13 @@ class VPSchedule(Schedule):
         below = position.detach().floor().long().clamp(0, TRAINING_POINTS - 1)
         return torch.lerp(levels[below], levels[below + 1], position - below)
 
-    def u(self, sigma: Tensor | float) -> Tensor | float:
+    def u(self, sigma: Level) -> Level:
         """Inverse of `sigma`, and so the cumulative distribution of sigma. Differentiable in sigma."""
         if not isinstance(sigma, Tensor):
             return float(self.u(torch.tensor(sigma, dtype=torch.float64)))
         return (self.index(sigma) + 1) / TRAINING_POINTS
 
-    def index(self, sigma: Tensor | float) -> Tensor | float:
+    def index(self, sigma: Level) -> Level:
         """The table index at a level, in [-1, 999] and linear in sigma between neighbours. Differentiable in sigma.
 
         Exactly an integer at the table's levels, as `sigma`'s dtype rounds them. Half precision, which cannot tell the
@@ -107,7 +107,7 @@ class VPSchedule(Schedule):
         below, share, _ = self._interval(sigma)
         return (below - 1) + share
 
-    def density(self, sigma: Tensor | float) -> Tensor | float:
+    def density(self, sigma: Level) -> Level:
         """p(sigma), constant between two table entries."""
         if not isinstance(sigma, Tensor):
             return float(self.density(torch.tensor(sigma, dtype=torch.float64)))

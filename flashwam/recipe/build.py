@@ -228,7 +228,7 @@ def _check_tasks(recipe: Recipe, origins: Origins) -> None:
 def _convert(key: str, value: Any, kind: Any, origins: Origins) -> Any:
     """Checks a plain value against an annotation; whole numbers pass as floats and 1e3 as a whole number."""
     origin, arguments = get_origin(kind), get_args(kind)
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         return build_section(key, value, kind, origins)
     if origin in (Union, UnionType):
         if value is None and NoneType in arguments:
@@ -357,7 +357,7 @@ def _known_fields(section: str, values: Mapping[str, Any], kind: type, source: s
     """`_known` for a section's fields and those of the sections within it."""
     _known(section, values, [f.name for f in fields(kind)], source)
     for key, hint in get_type_hints(kind).items():
-        inner = next((each for each in (hint, *get_args(hint)) if is_dataclass(each)), None)
+        inner = next((each for each in (hint, *get_args(hint)) if isinstance(each, type) and is_dataclass(each)), None)
         if inner is not None and values.get(key) is not None:
             at = f"{section}.{key}"
             _known_fields(at, _mapping(at, values[key], source), inner, source)

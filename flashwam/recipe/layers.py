@@ -168,7 +168,7 @@ def resolve(values: Mapping[str, Any], origin: Callable[[str], str]) -> dict[str
     if not _first_reference(values):
         return dict(values)
     try:
-        resolved = OmegaConf.to_container(OmegaConf.create(dict(values)), resolve=True, throw_on_missing=True)
+        resolved: Any = OmegaConf.to_container(OmegaConf.create(dict(values)), resolve=True, throw_on_missing=True)
     except (OmegaConfBaseException, RecursionError, ValueError, TypeError, KeyError) as error:
         key = str(getattr(error, "full_key", None) or "") or _first_reference(values)
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__

@@ -233,7 +233,8 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         # A name alone is short for a mapping with it, to which parameters may be added.
         full = {key: {"name": value} if _is_short(key, value) else value for key, value in held.items()}
         streams[name] = {key: value for key, value in full.items() if key not in replaced}
-    return merge({**below, "streams": streams} if streams else below, above)
+    merged: dict[str, Any] = merge({**below, "streams": streams} if streams else below, above)
+    return merged
 
 
 def _is_named(value: Any) -> bool:

@@ -332,7 +332,7 @@ class Recipe:
 def _at_home(owner: Any, name: str, above: str = "") -> Any:
     """A field's value, with the home folder in the place of a leading ~ in every path in it."""
     value, key = getattr(owner, name), f"{above}{name}"
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         held = {each.name: _at_home(value, each.name, f"{key}.") for each in fields(value)}
         changed = {inner: new for inner, new in held.items() if new is not getattr(value, inner)}
         return replace(value, **changed) if changed else value

@@ -211,7 +211,8 @@ def _idea() -> Section:
 
 
 def _function_table(streams: Mapping[str, Any]) -> Table:
-    rows, own = [], set()
+    rows: list[tuple[str, ...]] = []
+    own = set()
     for name, numbers in streams.items():
         for label, f in numbers["functions"].items():
             if label == numbers["own"] and numbers["weight"] > 0:

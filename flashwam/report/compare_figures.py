@@ -126,19 +126,22 @@ def draw_budget(rows: Sequence[Row], path: Path) -> Path | None:
 
     None unless some run was evaluated at several distillation steps.
     """
-    found_at: dict[tuple[int, str], dict[str, list[Row]]] = {}
+    found_at: dict[tuple[int, str], dict[str, list[tuple[int, Row]]]] = {}
     for row in rows:
         if row.kind == "student" and row.sampler == "own" and row.step is not None:
-            found_at.setdefault((row.total_nfe, row.steps_text), {}).setdefault(row.run, []).append(row)
+            found_at.setdefault((row.total_nfe, row.steps_text), {}).setdefault(row.run, []).append((row.step, row))
     several = {key: {run: r for run, r in runs.items() if len(r) > 1} for key, runs in found_at.items()}
     several = {key: runs for key, runs in several.items() if runs}
     if not several:
         return None
     _, steps_text = min(several)
-    curves = {run: sorted(found, key=lambda r: r.step) for run, found in several[min(several)].items()}
+    curves = {run: sorted(found, key=lambda at: at[0]) for run, found in several[min(several)].items()}
     colours, teacher = run_colours(rows), full_teacher(rows)
-    success = {run: [r for r in found if r.driven] for run, found in curves.items()}
-    error = {run: [r for r in found if "action_error_teacher" in r.open_loop] for run, found in curves.items()}
+    success = {run: [(step, r.share()) for step, r in found if r.driven] for run, found in curves.items()}
+    error = {
+        run: [(step, r.open_loop[measure]) for step, r in found if (measure := "action_error_teacher") in r.open_loop]
+        for run, found in curves.items()
+    }
     wanted = [any(len(found) > 1 for found in kind.values()) for kind in (success, error)]
     if not any(wanted):
         return None
@@ -146,12 +149,12 @@ def draw_budget(rows: Sequence[Row], path: Path) -> Path | None:
         panels = iter(figure.subplots(sum(wanted), 1, sharex=True, squeeze=False)[:, 0])
         if wanted[0]:
             axes, ends = next(panels), []
-            for run, found in success.items():
-                steps, rates = [r.step for r in found], [r.share().rate for r in found]
+            for run, shares in success.items():
+                steps, rates = [step for step, _ in shares], [share.rate for _, share in shares]
                 axes.plot(steps, rates, color=colours[run], lw=2, marker="o", ms=4)
-                low, high = zip(*(r.share().interval for r in found), strict=True) if found else ((), ())
+                low, high = zip(*(share.interval for _, share in shares), strict=True) if shares else ((), ())
                 axes.fill_between(steps, low, high, color=colours[run], alpha=0.08, lw=0)
-                ends += [(steps[-1], rates[-1], run, colours[run])] if found else []
+                ends += [(steps[-1], rates[-1], run, colours[run])] if shares else []
             if teacher is not None and teacher.driven:
                 axes.axhline(teacher.share().rate, color=INK, lw=0.9, ls=(0, (2, 2)))
                 ends.append((0, teacher.share().rate, teacher.label, INK))
@@ -160,8 +163,7 @@ def draw_budget(rows: Sequence[Row], path: Path) -> Path | None:
             _finish(axes, ends)
         if wanted[1]:
             axes, ends = next(panels), []
-            for run, found in error.items():
-                points = [(r.step, r.open_loop["action_error_teacher"]) for r in found]
+            for run, points in error.items():
                 if points:
                     axes.plot(*zip(*points, strict=True), color=colours[run], lw=2, marker="o", ms=4)
                     ends.append((*points[-1], run, colours[run]))
@@ -173,7 +175,7 @@ def draw_budget(rows: Sequence[Row], path: Path) -> Path | None:
         return save_figure(figure, path)
 
 
-def _finish(axes: "Axes", ends: list[tuple[float, float, str, str]]) -> None:
+def _finish(axes: "Axes", ends: Sequence[tuple[float, float, str, str]]) -> None:
     tidy(axes)
     label_ends(axes, ends)
 

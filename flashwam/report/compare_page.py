@@ -171,8 +171,8 @@ def _success_table(rows: Sequence[Row]) -> Table:
         if seeds:
             cells.append(" ".join(f"{rate:.2f}" for rate in row.seed_rates))
         if committed:
-            share = row.share().commitment
-            cells.append("" if share is None else f"{share:.2f}")
+            commitment = row.share().commitment
+            cells.append("" if commitment is None else f"{commitment:.2f}")
         for name in tasks:
             share = row.tasks.get(name)
             cells.append(

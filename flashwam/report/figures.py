@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from flashwam.system.errors import MissingPackageError
 from flashwam.system.files import write_whole
@@ -31,7 +31,7 @@ STREAM_COLOURS = {"video": "#0b6fb8", "action": "#d9730d"}
 PALETTE = ("#0b6fb8", "#d9730d", "#00896b", "#b8558f", "#7a5195", "#8c6d1f", "#3aa0c9", "#c0392b")
 """Colours that stay apart for colour-blind readers; runs take them in order."""
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10.5,
     "axes.titlesize": 11.5,
@@ -74,11 +74,11 @@ def new_figure(width: float = 6.6, height: float = 3.6) -> Iterator["Figure"]:
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-def tidy(axes: "Axes", *, grid: str = "y") -> None:
-    """Light grid behind the data, no ticks."""
+def tidy(axes: "Axes", *, grid: Literal["both", "x", "y"] | None = "y") -> None:
+    """Puts a light grid behind the data and takes the ticks away."""
     axes.set_axisbelow(True)
     axes.tick_params(which="both", length=0)
-    if grid:
+    if grid is not None:
         axes.grid(True, axis=grid)
 
 
@@ -105,7 +105,7 @@ def label_points(axes: "Axes", points: Sequence[tuple[float, float, str, str]], 
     """
     from matplotlib.patheffects import withStroke
 
-    figure = axes.figure
+    figure = cast("Figure", axes.figure)
     figure.draw_without_rendering()
     box = axes.get_window_extent()
     dots = [axes.transData.transform((x, y)) for x, y, _, _ in points]
@@ -157,7 +157,7 @@ def label_ends(axes: "Axes", ends: Sequence[tuple[float, float, str, str]], *, s
         ends: (x, y, text, colour) of each line's last point, in data coordinates.
         size: Font size.
     """
-    figure = axes.figure
+    figure = cast("Figure", axes.figure)
     figure.draw_without_rendering()
     gap = size * 1.3 * figure.dpi / 72
     box = axes.get_window_extent()

@@ -220,12 +220,12 @@ def _tasks(result: Evaluation) -> dict[str, Share]:
 
 def _pooled(shares: Sequence[Share]) -> Share:
     """All their episodes together; commitment is that of those that have one."""
-    committed = [s for s in shares if s.commitment is not None and s.episodes]
-    weight = sum(s.episodes for s in committed)
+    committed = [(s.commitment, s.episodes) for s in shares if s.commitment is not None and s.episodes]
+    weight = sum(episodes for _, episodes in committed)
     return Share(
         successes=sum(s.successes for s in shares),
         episodes=sum(s.episodes for s in shares),
-        commitment=sum(s.commitment * s.episodes for s in committed) / weight if weight else None,
+        commitment=sum(share * episodes for share, episodes in committed) / weight if weight else None,
         multimodal=any(s.multimodal for s in shares),
     )
 

@@ -90,7 +90,8 @@ def check_orders(orders: Sequence[Order], results: Sequence[Evaluation]) -> list
 def _over(
     first: Mapping[int, Sequence[bool]], second: Mapping[int, Sequence[bool]], seeds: Sequence[int]
 ) -> tuple[float, float, float]:
-    return paired_difference(*([won for seed in seeds for won in run[seed]] for run in (first, second)))
+    ours, theirs = ([won for seed in seeds for won in run[seed]] for run in (first, second))
+    return paired_difference(ours, theirs)
 
 
 def order_lines(checked: Sequence[Mapping[str, Any]]) -> str:

@@ -121,11 +121,12 @@ def _commitment(best: Row, teacher: Row | None, rows: Sequence[Row]) -> str | No
     )
     if teacher is not None and (goal := teacher.beside(best).share(multimodal=True)).commitment is not None:
         text += f"; the teacher in {goal.commitment:.0%} and {goal.rate:.0%}"
-    others = [r for r in _students(rows)[1:] if r.share(multimodal=True).commitment is not None]
+    shares = [(r.share(multimodal=True).commitment, r.run) for r in _students(rows)[1:]]
+    others = [(share, run) for share, run in shares if share is not None]
     if others:
-        leader = max(others, key=lambda r: r.share(multimodal=True).commitment)
-        if leader.share(multimodal=True).commitment > several.commitment:
-            text += f". {leader.run} commits more often, in {leader.share(multimodal=True).commitment:.0%}"
+        most, run = max(others, key=lambda other: other[0])
+        if most > several.commitment:
+            text += f". {run} commits more often, in {most:.0%}"
     return text + "."
 
 
@@ -147,7 +148,7 @@ def _imagination(best: Row | None, teacher: Row | None) -> list[str]:
     found = []
     for row in (teacher, best):
         link = motion_link(row) if row is not None else None
-        if link is not None and link.correlation is not None:
+        if row is not None and link is not None and link.correlation is not None:
             _, low, high = link.correlation
             tie = "goes with" if low > 0 else "goes against" if high < 0 else "tells nothing of"
             found.append(

@@ -80,8 +80,8 @@ def reading(file: Path | str) -> Iterator[None]:
         _file.reset(token)
 
 
-def find_class(name: str, base: type, *, known: Mapping[str, type | str], what: str) -> type:
-    """The subclass of `base` that `name` stands for.
+def find_class(name: object, base: type, *, known: Mapping[str, type | str], what: str) -> type[Any]:
+    """Finds the subclass of `base` that `name` stands for.
 
     Args:
         name: A key of `known`, or "package.module:Class".
@@ -132,12 +132,12 @@ def find_function(path: str, *, what: str) -> Callable[..., Any]:
 def _imported(path: str, what: str, name: str) -> Any:
     module, _, attribute = path.partition(":")
     try:
-        found = importlib.import_module(module)
+        kind: Any = importlib.import_module(module)
         for part in attribute.split("."):
-            found = getattr(found, part)
+            kind = getattr(kind, part)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise InputError(f"{what} {name!r} could not be imported: {error}") from error
-    return found
+    return kind
 
 
 def _look_here_too() -> None:
@@ -148,7 +148,7 @@ def _look_here_too() -> None:
         sys.path.append(here)
 
 
-def named_parameters(config: str | Mapping[str, object], what: str) -> dict[str, object]:
+def named_parameters(config: str | Mapping[str, Any], what: str) -> dict[str, Any]:
     """{"name": ..., and its parameters} from a name alone or a mapping with one.
 
     Raises:

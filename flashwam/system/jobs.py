@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def run_jobs(
     log = {job.name: _file(folder, job.name, "log") for job in jobs}
     done = {job.name for job in jobs if marker[job.name].is_file()}
     waiting = [job for job in jobs if job.name not in done]
-    running: dict[str, tuple[Job, multiprocessing.Process]] = {}
+    running: dict[str, tuple[Job, BaseProcess]] = {}
     # Not forked from here: threads and GL contexts of this process would not survive it. The server imports what is
     # slow to import once, and forks every job from that.
     context = multiprocessing.get_context("forkserver")
@@ -151,12 +152,12 @@ def run_jobs(
                     busy += job.cores
                 bar.set_description_str(", ".join(running) or "done")
                 time.sleep(0.2)
-                for name, (job, process) in list(running.items()):
-                    if process.is_alive():
+                for name, (job, ended) in list(running.items()):
+                    if ended.is_alive():
                         continue
                     del running[name]
-                    process.join()
-                    if process.exitcode != 0 or not marker[name].is_file():
+                    ended.join()
+                    if ended.exitcode != 0 or not marker[name].is_file():
                         tail = "\n".join(log[name].read_text(errors="replace").splitlines()[-15:])
                         raise JobFailed(f"job {name!r} failed (log: {log[name]}):\n{tail}")
                     done.add(name)
@@ -164,7 +165,7 @@ def run_jobs(
                     if on_done is not None:
                         on_done(job)
         finally:
-            for _, process in running.values():
-                process.terminate()
-                process.join()
+            for _, stopped in running.values():
+                stopped.terminate()
+                stopped.join()
     return {job.name: json.loads(marker[job.name].read_text())["seconds"] for job in jobs}

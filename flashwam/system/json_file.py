@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.lfs import refuse_pointer
 from flashwam.system.paths import user_path
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = ["Measured", "build", "built_from", "parse_json", "read_json", "read_mapping", "shown", "whole_number"]
 
@@ -22,6 +25,7 @@ _LONGEST = 600
 _LARGEST_NUMBER = 2**62
 
 T = TypeVar("T")
+D = TypeVar("D", bound="DataclassInstance")
 Measured = Annotated[float, "measured"]
 """A number that was measured, which may be infinite or none; `build` takes every other for finite."""
 
@@ -118,7 +122,7 @@ def built_from(path: Path | str, build: Callable[[], T]) -> T:
         raise InputError(text if str(path) in text else f"{path}: {text}") from error
 
 
-def build(path: Path | str, kind: type[T], content: Mapping[str, Any]) -> T:
+def build(path: Path | str, kind: type[D], content: Mapping[str, Any]) -> D:
     """A dataclass from a file's values, each of the type that its field has; a list stands for a tuple.
 
     Raises:

@@ -129,7 +129,7 @@ class _Allowed(TorchDispatchMode):
     """The budget of bytes that may still be built; refuses a tensor before its memory is taken."""
 
     def __init__(self, *, what: str, parameters: int, elements: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch writes no types there
         self.what, self.parameters, self.elements = what, parameters, elements
         self._left, self._room = parameters, elements
 
@@ -166,7 +166,9 @@ def _place(path: Path, key: str, entry: Any) -> tuple[int, int, str]:
     """(first byte, byte after the last, key) of one tensor, whose size fits its shape and dtype."""
     if not isinstance(entry, dict):
         raise InputError(f"{path}: {key!r} must have dtype, shape and data_offsets; got {shown(entry)}")
-    dtype, shape, offsets = (entry.get(name) for name in ("dtype", "shape", "data_offsets"))
+    dtype: Any = entry.get("dtype")
+    shape: Any = entry.get("shape")
+    offsets: Any = entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in _BITS:
         raise InputError(f"{path}: {key!r} has dtype {shown(dtype)}; expected one of {', '.join(_BITS)}")
     for name, value in (("shape", shape), ("data_offsets", offsets)):
