@@ -16,9 +16,8 @@ LARGE = (
     "analysis/results/",
     "notebooks/",
     "tests/golden/",
-    "docs/film.gif",
 )
-"""What may be larger: weights, results, executed notebooks, the originals' numbers, the film."""
+"""What may be larger: weights, results, executed notebooks, the originals' numbers."""
 MARKS = tuple(mark * 7 for mark in "<>")
 
 
