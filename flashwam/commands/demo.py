@@ -12,7 +12,7 @@ drives all of them in closed loop and writes one page with the schedule analysis
 The page exists within seconds and fills as results come. An interrupted demo resumes.
 
 presets:
-  smoke   3 minutes; checks that everything works, its numbers mean little
+  smoke   2 minutes; checks that everything works, its numbers mean little
   quick   15 minutes on two cores
   pilot   an hour; every method once, at one learning rate
   full    hours; three seeds, learning rates searched for every method"""

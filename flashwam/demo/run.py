@@ -8,6 +8,7 @@ preset "full".
 import json
 import logging
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,9 @@ from flashwam.wam.files import FAMILY_FILES, FamilyFiles, files_of
 __all__ = ["PRESETS", "Preset", "demo", "preset_jobs"]
 
 logger = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_PAGES = 60.0
+"""Drawing one takes seconds, in which no job is started."""
 
 DEFAULT_FAMILY = WamConfig().family
 
@@ -80,14 +84,16 @@ PRESETS = {
         methods=("naive_lcm", "flash_wam"),
         overrides=(
             "data.tasks=[button-press,reach-wall]",
-            "data.episodes=12",
-            "data.multimodal_episodes=24",
-            "autoencoder.steps=120",
-            "train.steps=80",
-            "evaluate.episodes=6",
+            "data.episodes=4",
+            # One episode in 20 is kept for judging.
+            "data.multimodal_episodes=20",
+            "autoencoder.steps=30",
+            "autoencoder.width=32",
+            "train.steps=30",
+            "evaluate.episodes=3",
             "evaluate.open_loop_samples=16",
         ),
-        distill=("distill.steps=20", "distill.save_every=10", "distill.diagnose_every=10", "distill.log_every=5"),
+        distill=("distill.steps=10", "distill.save_every=5", "distill.diagnose_every=5", "distill.log_every=5"),
     ),
     "quick": Preset(
         # The longest first, so that both cores are busy to the end.
@@ -407,12 +413,13 @@ def demo(
     page = _write_page(place, preset, [])
     print(f"schedule analysis: {page} (fills as results come)", flush=True)
     jobs = preset_jobs(PRESETS[preset], out, from_scratch=from_scratch, family=family)
-    done: list[Job] = []
+    drawn = time.monotonic()
 
     def refresh(job: Job) -> None:
-        done.append(job)
-        if job.name.startswith(("evaluate/", "cross", "latency")):
+        nonlocal drawn
+        if job.name.startswith(("evaluate/", "cross", "latency")) and time.monotonic() - drawn > _SECONDS_BETWEEN_PAGES:
             _write_page(place, preset, jobs)
+            drawn = time.monotonic()
 
     run_jobs(jobs, out / "jobs", workers=workers, on_done=refresh)
     compare(_evaluated(place), out=out / "comparison")
