@@ -31,7 +31,7 @@ from flashwam.system.json_file import read_mapping, shown
 from flashwam.system.paths import user_path
 from flashwam.wam import load
 from flashwam.wam.base import WorldActionModel
-from flashwam.wam.features import LooksInside
+from flashwam.wam.features import LooksInside, looked_into
 from flashwam.wam.plain import build_plain, load_weights, save_plain
 from flashwam.wam.session import Kept, RolloutSession
 
@@ -94,12 +94,7 @@ class ForesightPolicy(WorldActionModel):
             )
         if {"video", "action"} != set(backbone.streams):
             raise InputError(f"a backbone has the streams video and action; got {backbone.streams}")
-        if not isinstance(backbone, LooksInside):
-            raise InputError(
-                f"{type(backbone).__name__} gives no hidden states: a family that is looked into derives from "
-                "flashwam.wam.LooksInside"
-            )
-        stages = (("video",), ("action",))
+        backbone, stages = looked_into(backbone), (("video",), ("action",))
         super().__init__(
             replace(backbone.layout, streams=("video", "action"), stages=stages, probes=("video",), frame_levels=False)
         )

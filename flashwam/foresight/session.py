@@ -25,7 +25,10 @@ class Foreseeing(Protocol):
 
     blocks: tuple[int, ...]
     grid: tuple[int, int]
-    expert: nn.Module
+
+    @property
+    def expert(self) -> nn.Module:
+        """Draws the actions."""
 
     @property
     def layout(self) -> Layout:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from flashwam.system.errors import InputError
 from flashwam.wam import load
-from flashwam.wam.features import LooksInside
+from flashwam.wam.features import LooksInside, looked_into
 
 __all__ = ["BACKBONE", "PatchEncoder", "PrimaryEncoder", "WamEncoder", "make_encoder", "picture_cells"]
 
@@ -139,12 +139,7 @@ class WamEncoder(PrimaryEncoder):
         Raises:
             ValueError: It is one that cannot be looked into.
         """
-        wam = load(folder)
-        if not isinstance(wam, LooksInside):
-            raise InputError(
-                f"{folder} holds a {type(wam).__name__}, which gives no hidden states: a family that is looked into "
-                "derives from flashwam.wam.LooksInside"
-            )
+        wam = looked_into(load(folder))
         return cls(wam.float(), blocks=blocks, side=side)
 
     @torch.no_grad()

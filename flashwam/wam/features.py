@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.replay import ReplaySession
 from flashwam.wam.session import RolloutSession
 
-__all__ = ["LookingReplay", "LooksInside"]
+__all__ = ["LookingReplay", "LooksInside", "looked_into"]
 
 
 class LooksInside(WorldActionModel):
@@ -87,3 +88,17 @@ class LookingReplay(ReplaySession):
     def features(self, noisy: Mapping[str, Tensor], sigma: Mapping[str, Tensor], *, blocks: Sequence[int]) -> Tensor:
         """See `RolloutSession.features`."""
         return self._looker.features(noisy, sigma, self._clean(noisy), {"text": self._text}, blocks=blocks)
+
+
+def looked_into(model: WorldActionModel) -> LooksInside:
+    """Gives the model back as one that can be looked into.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    if isinstance(model, LooksInside):
+        return model
+    raise InputError(
+        f"{type(model).__name__} gives no hidden states, and a policy wants to look into it: derive the family from "
+        "flashwam.wam.LooksInside and write `features`"
+    )

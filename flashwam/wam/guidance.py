@@ -48,7 +48,7 @@ def guided_velocity(
     """
     guided = {name: scale for name, scale in scales.items() if name in noisy and scale != 1}
 
-    def run(prompt: str, *parts: Mapping[str, Tensor], text: Tensor) -> dict[str, Tensor]:
+    def run(prompt: str, *parts: Mapping[str, Tensor], text: Tensor) -> Mapping[str, Tensor]:
         told: dict[str, Any] = {**context, "text": text}
         if kept is not None:
             told["kept"] = kept.setdefault(prompt, Kept())

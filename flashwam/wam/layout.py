@@ -91,8 +91,9 @@ class Layout:
 
     def __reduce__(self) -> tuple[Callable[[], "Layout"], tuple[()]]:
         # Read-only mappings can be neither copied nor pickled.
-        kept = {f.name: getattr(self, f.name) for f in fields(self)}
-        return partial(Layout, **{key: dict(x) if isinstance(x, Mapping) else x for key, x in kept.items()}), ()
+        kept: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain = {key: dict(x) if isinstance(x, Mapping) else x for key, x in kept.items()}
+        return partial(Layout, **plain), ()
 
     def _settle(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -176,22 +177,23 @@ def _check_streams(streams: tuple[str, ...]) -> None:
 
 
 def _shapes(given: Mapping[str, Any], streams: tuple[str, ...]) -> Mapping[str, tuple[int, int, int]]:
+    if not isinstance(given, Mapping):
+        raise InputError(f"shapes must give (channels, height, width) by stream, of each of {streams}; got {given!r}")
     missing = [name for name in streams if name not in given]
     if missing:
         raise InputError(f"shapes must give (channels, height, width) of every stream of {streams}; missing {missing}")
     _refuse_unknown("shapes", given, streams)
-    for name, shape in given.items():
-        if (
-            isinstance(shape, str)
-            or not isinstance(shape, Collection)
-            or len(shape) != 3
-            or not all(map(_positive, shape))
-        ):
-            raise InputError(
-                f"shapes[{name!r}] must be three positive integers, (channels, height, width) or (channels, actions "
-                f"per frame, 1); got {shape!r}"
-            )
-    return MappingProxyType({name: tuple(map(int, given[name])) for name in streams})
+    return MappingProxyType({name: _shape(name, given[name]) for name in streams})
+
+
+def _shape(name: str, given: Any) -> tuple[int, int, int]:
+    if isinstance(given, Collection) and not isinstance(given, str) and len(given) == 3 and all(map(_positive, given)):
+        channels, height, width = map(int, given)
+        return channels, height, width
+    raise InputError(
+        f"shapes[{name!r}] must be three positive integers, (channels, height, width) or (channels, actions per frame, "
+        f"1); got {given!r}"
+    )
 
 
 def _stages(given: Any, streams: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from distill_toys import ToyWam
+from foresight_toys import Dye
 from torch.testing import assert_close
 
 from flashwam.core.consistency import Linear
@@ -232,6 +234,11 @@ def test_a_folder_holds_all_that_acting_takes(make_policy: Make, tmp_path) -> No
 def test_settings_that_make_no_policy_are_refused(make_policy: Make, changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_policy(**changes)
+
+
+def test_a_backbone_that_cannot_be_looked_into_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"ToyWam gives no hidden states.*LooksInside"):
+        ForesightPolicy(ToyWam(), {}, Dye(), text_width=3, blocks=(0,), grid=(1, 1))
 
 
 @pytest.mark.parametrize("changes", [{"use": ["semantic"]}, {"use": []}, {"raw": False}, {"pooling": "mean"}])

@@ -3,6 +3,7 @@
 
 import pytest
 import torch
+from distill_toys import ToyWam
 from tiny_models import tiny_joint_wam, tiny_wam
 
 from flashwam.core.batch import Batch
@@ -17,6 +18,7 @@ from flashwam.student import load_wam
 from flashwam.swiftvla.encoders import WamEncoder, make_encoder
 from flashwam.swiftvla.policy import FusionPolicy
 from flashwam.swiftvla.training_policy import PRIMARY, Modality, PrivilegedPolicy
+from flashwam.system.imports import trusting
 from flashwam.wam import load
 
 B, FRAMES = 2, 4
@@ -150,6 +152,12 @@ def test_settings_that_do_not_fit_are_refused(wam, tmp_path):
     primary = {"name": "wam", "pretrained": str(tmp_path), "blocks": [0], "side": 2}
     with pytest.raises(ValueError, match="the world-action model it looks through"):
         FusionPolicy.create(primary=primary, **{**SIZES, "action_dim": 5})
+
+
+def test_a_model_that_cannot_be_looked_into_is_refused(tmp_path):
+    ToyWam.create().save_pretrained(tmp_path)
+    with trusting(True), pytest.raises(ValueError, match=r"ToyWam gives no hidden states.*LooksInside"):
+        WamEncoder.from_folder(tmp_path, blocks=(0,), side=1)
 
 
 def test_it_is_trained_and_distilled_as_any_policy(wam, tmp_path):

@@ -20,6 +20,7 @@ REFUSED = [
     ({"streams": ("video", "video")}, "each once"),
     ({"streams": ("action", "arm")}, "different letters, by which steps are written"),
     ({"shapes": {"video": (2, 2, 2)}}, r"of every stream of .*; missing \['action'\]"),
+    ({"shapes": [(2, 2, 2), (3, 2, 1)]}, "shapes must give .* by stream"),
     ({"shapes": {**SHAPES, "depth": (1, 2, 2)}}, r"shapes names \['depth'\]; the streams are"),
     ({"shapes": {**SHAPES, "action": (3, 2)}}, r"shapes\['action'\] must be three positive integers.*got \(3, 2\)"),
     ({"shapes": {**SHAPES, "action": (3, 0, 1)}}, r"shapes\['action'\] must be three positive integers"),
