@@ -77,6 +77,10 @@ def test_the_readme_is_short_and_has_one_table_of_results():
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 def test_links_lead_somewhere(page):
     """A page names files of the repository, and headings of other pages, that are there."""
+    for name in re.findall(
+        r"`((?:flashwam|tests|recipes|analysis|benchmarks|docs|notebooks)/[\w/.-]+\.\w+)`", page.read_text()
+    ):
+        assert (ROOT / name).exists(), name
     prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M)
     for target in re.findall(r"\]\(([^)\s]+)\)", prose):
         if "://" in target:
