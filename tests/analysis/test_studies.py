@@ -7,6 +7,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+import benchmark
 import pytest
 from studies import Study, parts, read_archive
 
@@ -147,6 +148,22 @@ def test_odd_archives_and_missing_runs_are_refused_in_a_sentence(study, tmp_path
     with pytest.raises(FileNotFoundError, match="holds anything to put into"):
         empty.archive(tmp_path / "some.tar.gz")
     assert not (tmp_path / "neither").exists()
+
+
+def test_the_script_takes_what_is_committed_to_another_machine(tmp_path, monkeypatch, capsys):
+    (tmp_path / "analysis" / "results").mkdir(parents=True)
+    (tmp_path / "analysis" / "results" / "full").symlink_to(RESULTS / "full")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["benchmark.py", "--archive", "full.tar.gz"])
+    benchmark.main()
+    assert "files in full.tar.gz" in capsys.readouterr().out
+    kept = read_archive(tmp_path / "full.tar.gz")
+    assert sum(name.endswith("metrics.jsonl") for name in kept) == 22
+    assert sum("/evaluations/" in name for name in kept) == 85
+    assert sum(name.endswith(".done") for name in kept) == 147
+    monkeypatch.setattr("sys.argv", ["benchmark.py", "--keep-only"])
+    with pytest.raises(SystemExit, match="there is nothing to keep"):
+        benchmark.main()
 
 
 @pytest.mark.parametrize("name", ["full", "cogvideox_full"])

@@ -2,6 +2,7 @@
 """A study's two files stand for the folders of its runs."""
 
 import json
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,50 +31,59 @@ def put_together(root, study):
     return study
 
 
-def test_every_number_comes_back_as_it_was(tmp_path):
-    runs = benchmark(tmp_path / "runs")
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folder of runs, one of which holds another, and measures of every kind."""
+    root = tmp_path_factory.mktemp("study") / "runs"
+    benchmark(root)
+    write(root / "flash_wam" / "beside", evaluation("another"))
     # Another order of measures, some of them alone, two lines of one step, and numbers that JSON has no name for.
     lines = [{"step": 1, "b": 0.1, "a": 1e-300}, {"step": 1, "a": 1 / 3}, {"step": 2, "c": float("inf"), "d": 7}]
-    (tmp_path / "runs" / "teacher" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    study = put_together(tmp_path / "runs", tmp_path / "study")
+    (root / "teacher" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return root
+
+
+@pytest.fixture(scope="module")
+def study(runs):
+    return put_together(runs, runs.with_name("study"))
+
+
+def test_every_number_comes_back_as_it_was(runs, study):
     assert {path.name for path in study.iterdir()} == {EVALUATIONS, CURVES}
     read = {path.relative_to(study): content for path, content in study_evaluations(study)}
-    single = {path.relative_to(tmp_path): path for path in tmp_path.glob("runs/*/evaluations/*.json")}
+    single = {path.relative_to(runs.parent): path for path in runs.rglob("evaluations/*.json")}
     assert read == {name: json.loads(path.read_text()) for name, path in single.items()}
-    curves = study_curves(study)
-    assert set(curves) == {study / "runs" / run.name for run in runs}
-    for run in runs:
-        assert curves[study / "runs" / run.name] == read_metrics(run / "metrics.jsonl")
+    logs = {path.parent.relative_to(runs.parent): path for path in runs.rglob("metrics.jsonl")}
+    assert len(logs) == 6
+    assert study_curves(study) == {study / name: read_metrics(path) for name, path in logs.items()}
 
 
-def test_a_study_is_compared_as_its_runs_are(tmp_path):
-    runs = benchmark(tmp_path / "runs")
-    study = put_together(tmp_path / "runs", tmp_path / "study")
-    for folder in (tmp_path / "apart", study / "comparison"):
-        folder.mkdir()
-        (folder / "cross.json").write_text(json.dumps(CROSS))
-        (folder / "latency.json").write_text(json.dumps({"on_policy 1v/1a": {"chunk_ms": 3.0}}))
-        (folder / "costs.json").write_text(json.dumps({"on_policy": {"training": 60.0, "before": {"teacher": 9.0}}}))
-    apart, curves, cross = gather(sorted(runs), tmp_path / "apart")
-    rows, same_curves, same_cross = gather([study], tmp_path / "out")
-    assert [row.to_json() for row in rows] == [row.to_json() for row in apart]
+def test_a_study_is_compared_as_its_runs_are(runs, study, tmp_path):
+    """With what was measured of whole models, which lies in the study's own comparison."""
+    folder, apart = tmp_path / "study", tmp_path / "apart"
+    shutil.copytree(study, folder)
+    for place in (apart, folder / "comparison"):
+        place.mkdir()
+        (place / "cross.json").write_text(json.dumps(CROSS))
+        (place / "latency.json").write_text(json.dumps({"on_policy 1v/1a": {"chunk_ms": 3.0}}))
+        (place / "costs.json").write_text(json.dumps({"on_policy": {"training": 60.0, "before": {"teacher": 9.0}}}))
+    single, curves, cross = gather(sorted({path.parents[1] for path in runs.rglob("evaluations/*.json")}), apart)
+    rows, same_curves, same_cross = gather([folder], tmp_path / "out")
+    assert [row.to_json() for row in rows] == [row.to_json() for row in single]
     assert (same_curves, same_cross) == (curves, cross)
     (row,) = (row for row in rows if row.label == "on_policy 1v/1a")
     assert (row.latency, row.cost) == ({"chunk_ms": 3.0}, {"training": 60.0, "teacher": 9.0})
 
 
-def test_a_run_of_a_study_is_named_by_the_folder_that_it_would_have(tmp_path):
-    benchmark(tmp_path / "runs")
-    write(tmp_path / "runs" / "flash_wam" / "beside", evaluation("another"))
-    study = put_together(tmp_path / "runs", tmp_path / "study")
+def test_a_run_of_a_study_is_named_by_the_folder_that_it_would_have(runs, study):
     run = study / "runs" / "flash_wam"
     assert not run.exists()
     assert {result.run for result in read_evaluations(run)} == {"flash_wam"}
-    assert read_metrics(find_metrics(run)) == read_metrics(tmp_path / "runs" / "flash_wam" / "metrics.jsonl")
+    assert read_metrics(find_metrics(run)) == read_metrics(runs / "flash_wam" / "metrics.jsonl")
     with pytest.raises(FileNotFoundError, match=r"study has no evaluations of a run runs/flash$"):
         read_evaluations(study / "runs" / "flash")
     with pytest.raises(FileNotFoundError, match=r"no metrics\.jsonl"):
-        find_metrics(study / "runs" / "teacher")
+        find_metrics(study / "runs" / "flash_wam" / "beside")
 
 
 def test_equal_names_of_two_studies_are_told_apart_by_the_studies(tmp_path):
