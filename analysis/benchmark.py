@@ -17,7 +17,10 @@ from pathlib import Path
 
 from studies import Study, add_options, or_exit
 
-from flashwam.demo.run import DEFAULT_FAMILY, PRESETS, demo, preset_jobs
+from flashwam.demo.jobs import preset_jobs
+from flashwam.demo.place import DEFAULT_FAMILY
+from flashwam.demo.presets import PRESETS
+from flashwam.demo.run import demo
 from flashwam.report.results import read_evaluations
 from flashwam.run.card import write_card
 from flashwam.system.paths import ASSETS

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from studies import Study
 
-from flashwam.demo.run import DEFAULT_FAMILY
+from flashwam.demo.place import DEFAULT_FAMILY
 from flashwam.recipe.layers import read_yaml
 from flashwam.recipe.load import find_recipe, load_recipe
 from flashwam.recipe.sections import Recipe

@@ -15,7 +15,7 @@ from student_cells import CONSISTENCY, MODALITY, PRETRAINED, RATE, STUDENTS, TEA
 from student_jobs import run_recipe
 
 from flashwam import pipeline
-from flashwam.demo.run import PRESETS
+from flashwam.demo.presets import PRESETS
 from flashwam.evaluation.latency import latency_label, latency_timers, time_in_turns
 from flashwam.evaluation.policy import load_policy
 from flashwam.recipe.load import load_recipe

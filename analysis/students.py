@@ -24,7 +24,7 @@ from student_costs import time_latencies, time_training
 from student_jobs import student_jobs
 from studies import add_options, or_exit
 
-from flashwam.demo.run import DEFAULT_FAMILY
+from flashwam.demo.place import DEFAULT_FAMILY
 from flashwam.report.compare import format_table
 from flashwam.report.results import pool_evaluations, read_evaluations
 from flashwam.report.routes import write_routes

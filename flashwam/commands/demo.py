@@ -4,6 +4,7 @@
 import argparse
 
 from flashwam.commands.shared import Command, path
+from flashwam.demo.presets import PRESETS
 
 WORDS = """\
 everything once at small size, on one page
@@ -20,9 +21,7 @@ EXAMPLES = "  flashwam demo\n  flashwam demo --preset smoke --out /tmp/demo"
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--preset", choices=("smoke", "quick", "pilot", "full"), default="quick", help="size (default: quick)"
-    )
+    parser.add_argument("--preset", choices=PRESETS, default="quick", help="size (default: quick)")
     parser.add_argument("--out", type=path, default="runs/demo", metavar="DIR", help="default: runs/demo")
     parser.add_argument("--from-scratch", action="store_true", help="train the teacher even where one is shipped")
     parser.add_argument(
@@ -33,7 +32,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _action(arguments: argparse.Namespace) -> None:
-    from flashwam.demo.run import DEFAULT_FAMILY, demo
+    from flashwam.demo.place import DEFAULT_FAMILY
+    from flashwam.demo.run import demo
 
     family = arguments.family or DEFAULT_FAMILY
     demo(preset=arguments.preset, out=arguments.out, from_scratch=arguments.from_scratch, family=family)

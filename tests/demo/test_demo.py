@@ -3,7 +3,9 @@ import json
 
 import pytest
 
-from flashwam.demo.run import PRESETS, demo, preset_jobs
+from flashwam.demo.jobs import preset_jobs
+from flashwam.demo.presets import PRESETS
+from flashwam.demo.run import demo
 from flashwam.system.paths import ASSETS
 
 

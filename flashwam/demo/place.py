@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a demo keeps its things, and the recipe of each of its runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flashwam.demo.presets import Preset
+from flashwam.recipe.load import load_recipe
+from flashwam.recipe.sections import Recipe, WamConfig
+from flashwam.system.errors import InputError
+from flashwam.system.json_file import read_mapping
+from flashwam.system.paths import ASSETS
+from flashwam.wam.files import FAMILY_FILES, FamilyFiles, files_of
+
+__all__ = ["DEFAULT_FAMILY", "Place"]
+
+DEFAULT_FAMILY = WamConfig().family
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a preset keeps its things; knows every run's folder and recipe."""
+
+    preset: Preset
+    out: Path
+    family: str = DEFAULT_FAMILY
+
+    def __post_init__(self) -> None:
+        if self.files is None or self.files.miniature is None:
+            known = sorted(name for name in FAMILY_FILES if files_of(name).miniature is not None)
+            raise InputError(f"there is no small model of family {self.family!r} to show; expected one of {known}")
+
+    @property
+    def files(self) -> FamilyFiles:
+        """The family's knowledge of files, its miniature among it."""
+        return files_of(self.family)
+
+    @property
+    def shipped_teacher(self) -> Path | None:
+        """A trained teacher that the package brings along."""
+        name = self.files.miniature_teacher
+        return None if name is None else ASSETS / name
+
+    @property
+    def nfe(self) -> tuple[str, ...]:
+        """Settings every student is driven at."""
+        return self.preset.nfe or tuple(self.recipe(self.preset.methods[0]).evaluate.nfe)
+
+    @property
+    def teacher_run(self) -> Path:
+        return self.out / "runs" / "teacher"
+
+    @property
+    def teacher(self) -> Path:
+        return self.teacher_run / "teacher"
+
+    def rate_file(self, method: str) -> Path:
+        return self.out / "rates" / f"{method.partition('@')[0]}.json"
+
+    def run(self, method: str, seed: int, rate: float | None = None) -> Path:
+        if rate is not None:
+            return self.out / "rates" / f"{method}_{rate:g}"
+        method = method.replace("@", "_")
+        return self.out / "runs" / (method if seed == 0 else f"{method}_seed{seed}")
+
+    def recipe(self, method: str, *, seed: int = 0, rate: float | None = None) -> Recipe:
+        method, _, steps = method.partition("@")
+        name = f"{method}_{steps}" if steps else method
+        overrides = [*self.preset.overrides, f"data.root={self.out / 'data'}", f"seed={seed}", f"name={name}"]
+        if method != "teacher":
+            overrides += [*self.preset.distill, f"wam.pretrained={self.teacher}"]
+            # The budget's curve is read off one run; the others need no copies.
+            if self.preset.curve and seed == 0 and not steps:
+                overrides.append(f"distill.keep_steps=[{','.join(map(str, self.preset.curve))}]")
+            if rate is not None:
+                overrides.append(f"distill.lr={rate:g}")
+            elif self.rate_file(method).is_file():
+                overrides.append(f"distill.lr={read_mapping(self.rate_file(method))['lr']:g}")
+            if steps:
+                overrides.append(f"distill.steps={steps}")
+        return load_recipe(f"{self.files.miniature}/{method}", overrides)
+
+    @property
+    def evaluated(self) -> list[Path]:
+        """Runs with at least one evaluation."""
+        return sorted(
+            folder.parent for folder in (self.out / "runs").glob("*/evaluations") if any(folder.glob("*.json"))
+        )

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much of everything a demo does, at four sizes. The benchmark in the README is the preset "full"."""
+
+from dataclasses import dataclass
+
+__all__ = ["PRESETS", "Preset"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """How much of everything a demo does.
+
+    Args:
+        methods: Recipes of recipes/metaworld, in the order they are run.
+        overrides: For every recipe.
+        distill: Overrides of the distillation recipes alone.
+        seeds: Of distillation and evaluation.
+        nfe: Settings every student is driven at; those of the recipes (`evaluate.nfe`) where empty.
+        euler: Methods also sampled with plain Euler.
+        curve: Distillation steps at which a copy is driven too, at the first setting and the first seed.
+        rates: Learning rates tried for every method; its best by action error is used for every seed. Empty: the
+            recipe's own.
+        cross: Methods that are crossed with the teacher.
+        longer: Methods that are also distilled for more steps, as "method@steps", at the first seed; driven at the
+            first setting.
+    """
+
+    methods: tuple[str, ...]
+    overrides: tuple[str, ...] = ()
+    distill: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    nfe: tuple[str, ...] = ("1v/1a",)
+    euler: tuple[str, ...] = ()
+    curve: tuple[int, ...] = ()
+    rates: tuple[float, ...] = ()
+    cross: tuple[str, ...] = ()
+    longer: tuple[str, ...] = ()
+
+
+# The comparisons that matter most first, so that an interrupted benchmark already shows them.
+ALL_METHODS = ("naive_lcm", "flash_wam", "on_policy", "best", "video_only", "video_only_reg", "linear_both")
+
+PRESETS = {
+    "smoke": Preset(
+        methods=("naive_lcm", "flash_wam"),
+        overrides=(
+            "data.tasks=[button-press,reach-wall]",
+            "data.episodes=4",
+            # One episode in 20 is kept for judging.
+            "data.multimodal_episodes=20",
+            "autoencoder.steps=30",
+            "autoencoder.width=32",
+            "train.steps=30",
+            "evaluate.episodes=3",
+            "evaluate.open_loop_samples=16",
+        ),
+        distill=("distill.steps=10", "distill.save_every=5", "distill.diagnose_every=5", "distill.log_every=5"),
+    ),
+    "quick": Preset(
+        # The longest first, so that both cores are busy to the end.
+        methods=("best", "on_policy", "naive_lcm", "flash_wam"),
+        overrides=(
+            "data.tasks=[button-press,reach-wall,button-wall]",
+            "data.episodes=60",
+            "data.multimodal_episodes=150",
+            "evaluate.episodes=24",
+        ),
+        distill=("distill.steps=200",),
+        cross=("best", "on_policy"),
+    ),
+    "pilot": Preset(
+        methods=ALL_METHODS,
+        distill=("distill.steps=300", "distill.warmup_steps=25", "distill.lr=3e-4"),
+        nfe=(),
+        euler=("naive_lcm", "flash_wam"),
+        curve=(0, 50, 150),
+        cross=("flash_wam", "best", "on_policy"),
+    ),
+    "full": Preset(
+        methods=ALL_METHODS,
+        distill=("distill.steps=400", "distill.warmup_steps=25", "distill.lr_decay=cosine"),
+        seeds=(0, 1, 2),
+        nfe=(),
+        euler=("naive_lcm", "flash_wam"),
+        curve=(0, 50, 150),
+        rates=(1e-4, 3e-4, 1e-3, 3e-3),
+        cross=("flash_wam", "best", "on_policy"),
+        longer=("on_policy@1500",),
+    ),
+}

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The work of each job of a demo; every one goes on where it was."""
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flashwam.demo.place import Place
+from flashwam.evaluation.cross import cross_table
+from flashwam.evaluation.latency import latency_table
+from flashwam.evaluation.local import evaluate
+from flashwam.evaluation.policy import load_policy
+from flashwam.pipeline.data import collect, prepare_data
+from flashwam.pipeline.training import distill, train
+from flashwam.recipe.build import plain
+from flashwam.system.files import whole_folder, write_whole
+from flashwam.system.json_file import read_mapping
+
+__all__ = ["choose_rate", "collect_episodes", "cross", "distil", "drive", "encode_episodes", "make_teacher", "time_all"]
+
+logger = logging.getLogger(__name__)
+
+
+def make_teacher(place: Place, from_scratch: bool) -> None:
+    """Takes the shipped teacher over, or trains one."""
+    shipped = place.shipped_teacher
+    if not from_scratch and shipped is not None:
+        with whole_folder(place.teacher) as building:
+            shutil.copytree(shipped, building, dirs_exist_ok=True)
+            info = read_mapping(building / "flashwam.json")
+            # It is measured on this demo's data and tasks.
+            ours = plain(place.recipe("teacher"))
+            info["recipe"] |= {"data": ours["data"], "evaluate": ours["evaluate"]}
+            write_whole(building / "flashwam.json", json.dumps(info, indent=2) + "\n")
+        return
+    train(place.recipe("teacher"), run_dir=place.teacher_run)
+
+
+def collect_episodes(place: Place) -> None:
+    """Collects the demonstrations that every run learns from."""
+    collect(place.recipe("teacher"))
+
+
+def encode_episodes(place: Place) -> None:
+    """Encodes the episodes with the teacher's autoencoder, once before distillations start side by side."""
+    prepare_data(place.recipe("flash_wam"))
+
+
+def distil(place: Place, method: str, seed: int, rate: float | None = None) -> None:
+    """Distils a student; with `rate` one of the search, judged by its actions alone."""
+    if place.preset.rates and seed == 0 and rate is None and "@" not in method:
+        _take_chosen(place, method)
+        return
+    distill(place.recipe(method, seed=seed, rate=rate), run_dir=place.run(method, seed, rate))
+    if rate is not None:
+        evaluate(place.run(method, seed, rate), closed_loop=False)
+
+
+def _take_chosen(place: Place, method: str) -> None:
+    """The first seed's run is the one that won the search."""
+    chosen = read_mapping(place.rate_file(method))["lr"]
+    run = place.run(method, 0)
+    if not (place.run(method, 0, chosen) / "student").is_dir():
+        # A benchmark restored from its measurements has no weights of the search.
+        distill(place.recipe(method), run_dir=run)
+        return
+    ignored = shutil.ignore_patterns("checkpoints", "evaluations")
+    with whole_folder(run) as building:
+        shutil.copytree(place.run(method, 0, chosen), building, ignore=ignored, dirs_exist_ok=True)
+
+
+def choose_rate(place: Place, method: str) -> None:
+    """Takes the learning rate whose student's one-step actions are nearest to the teacher's draws."""
+    errors = {}
+    for rate in place.preset.rates:
+        (result,) = evaluate(place.run(method, 0, rate), closed_loop=False)
+        errors[rate] = result["open_loop"]["action_error_teacher"]
+    chosen = {
+        "lr": min(errors, key=errors.__getitem__),
+        "action_error_teacher": {f"{r:g}": e for r, e in errors.items()},
+    }
+    write_whole(place.rate_file(method), (json.dumps(chosen, indent=1) + "\n").encode())
+
+
+def drive(checkpoint: Path, nfe: Sequence[str], seed: int, **options: Any) -> None:
+    """Evaluates a checkpoint, in closed and open loop."""
+    evaluate(checkpoint, nfe=nfe, seed=seed, **options)
+
+
+def cross(place: Place) -> None:
+    """Lets every model act on every other's video, to tell what a mistake is due to."""
+    teacher = load_policy(place.teacher)
+    if any(len(stage) > 1 for stage in teacher.wam.stages):
+        logger.info("nothing to cross: the streams are drawn together, so a video has its own actions")
+        return
+    sources = {f"{method} 1v/1a": (load_policy(place.run(method, 0)), "1v/1a") for method in place.preset.cross}
+    sources |= {f"teacher {nfe}": (teacher, nfe) for nfe in ("1v/1a", "full")}
+    cross_table(sources, out=place.out / "comparison")
+
+
+def time_all(place: Place) -> None:
+    """Times all models in turns, with nothing beside them."""
+    teacher = load_policy(place.teacher)
+    sources = [(teacher, nfe) for nfe in dict.fromkeys(("full", "1v/1a", *place.nfe))]
+    for method in (*place.preset.methods, *place.preset.longer):
+        policy = load_policy(place.run(method, 0))
+        sources += [(policy, nfe) for nfe in place.nfe]
+    latency_table(sources, out=place.out / "comparison")
