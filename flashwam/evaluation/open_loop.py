@@ -4,7 +4,7 @@
 Letters: B windows, D draws a window, K chunks, C channels, F frames of a chunk, H and W the rest of a stream's tokens.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ def chunk_draws(
     *,
     draws: int = 4,
     seed: int = 0,
-    replace: list[Mapping[str, Tensor]] | None = None,
+    replace: Sequence[Mapping[str, Tensor]] | None = None,
     chunks: int | None = None,
 ) -> list[dict[str, Tensor]]:
     """Draws every chunk of every window `draws` times, each under the true past.

@@ -36,7 +36,7 @@ def save_strip(
     models = [drawn for drawn in models if "video" in drawn[0]]
     if not models:
         return None
-    rows = []
+    rows: list[np.ndarray] = []
     for window in range(min(_STRIP_WINDOWS, batch.size)):
         sources = [
             batch.clean["video"][window : window + 1],

@@ -54,7 +54,7 @@ def _known(values: Mapping[str, Any], kind: type) -> dict[str, Any]:
     """The values of fields that a section has, and so within the sections in it."""
     hints, known = get_type_hints(kind), {}
     for key in (each.name for each in fields(kind) if each.name in values):
-        inner = next((each for each in (hints[key], *get_args(hints[key])) if is_dataclass(each)), None)
-        nested = inner is not None and isinstance(values[key], Mapping)
-        known[key] = _known(values[key], inner) if nested else values[key]
+        value, kinds = values[key], (hints[key], *get_args(hints[key]))
+        inner = next((each for each in kinds if isinstance(each, type) and is_dataclass(each)), None)
+        known[key] = _known(value, inner) if inner is not None and isinstance(value, Mapping) else value
     return known

@@ -53,7 +53,7 @@ def check_orders(orders: Sequence[Order], results: Sequence[Evaluation]) -> list
         Per order with seeds in common: its fields, "difference", "low", "high", "by_seed", "episodes" and "verdict",
         which is "holds", "reversed" or "open".
     """
-    outcomes: dict[str, dict[int, list[bool]]] = {}
+    outcomes: dict[str, dict[int | None, list[bool]]] = {}
     for result in results:
         episodes = [bool(o) for task in sorted(result.tasks) for o in result.tasks[task].outcomes or ()]
         if episodes:
@@ -61,7 +61,7 @@ def check_orders(orders: Sequence[Order], results: Sequence[Evaluation]) -> list
     checked = []
     for order in orders:
         first, second = outcomes.get(order.better, {}), outcomes.get(order.worse, {})
-        seeds = sorted(set(first) & set(second))
+        seeds = sorted(set(first) & set(second), key=lambda seed: -1 if seed is None else seed)
         if not seeds:
             continue
         difference, low, high = _over(first, second, seeds)
@@ -88,7 +88,9 @@ def check_orders(orders: Sequence[Order], results: Sequence[Evaluation]) -> list
 
 
 def _over(
-    first: Mapping[int, Sequence[bool]], second: Mapping[int, Sequence[bool]], seeds: Sequence[int]
+    first: Mapping[int | None, Sequence[bool]],
+    second: Mapping[int | None, Sequence[bool]],
+    seeds: Sequence[int | None],
 ) -> tuple[float, float, float]:
     ours, theirs = ([won for seed in seeds for won in run[seed]] for run in (first, second))
     return paired_difference(ours, theirs)

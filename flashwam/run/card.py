@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from flashwam.core.streams import StreamSpec
 from flashwam.run.evaluation import Evaluation, TaskNumbers, read_evaluation
@@ -163,7 +164,7 @@ def _function(spec: StreamSpec) -> str:
 
 def _training(info: ModelInfo) -> str:
     recipe, told = info.recipe, info.extra
-    facts = {"teacher": _place(info.teacher) if info.teacher else None}
+    facts: dict[str, Any] = {"teacher": _place(info.teacher) if info.teacher else None}
     if recipe is not None:
         loop = recipe.train if info.role == "teacher" or recipe.distill is None else recipe.distill
         facts |= {

@@ -61,9 +61,10 @@ class PolicyClient:
             raise FailedError(f"{url} refused the connection: {error}") from error
         except OSError as error:
             raise ConnectionError(f"no policy server answers at {url} ({error}); start one: flashwam serve") from error
-        self.metadata: dict[str, Any] = self._receive()
-        if not isinstance(self.metadata, dict):
-            raise FailedError(f"{url} must greet with a map; got {type(self.metadata).__name__}")
+        greeting = self._receive()
+        if not isinstance(greeting, dict):
+            raise FailedError(f"{url} must greet with a map; got {type(greeting).__name__}")
+        self.metadata: dict[str, Any] = greeting
 
     def reset(self, prompt: str, *, seed: int | None = None) -> None:
         """Begins an episode; `seed` fixes the server's noise."""
@@ -103,7 +104,8 @@ class PolicyClient:
                 f"{self._url} sent a control that is not finite: control {control}, frame {frame}, step {step} is "
                 f"{action[control, frame, step]}; nothing of the chunk may be executed"
             )
-        return action
+        sound: np.ndarray = action
+        return sound
 
     def refresh(self, observations: Sequence[Observation], state: np.ndarray) -> None:
         """Tells what happened.
@@ -136,7 +138,7 @@ class PolicyClient:
         self.timing = reply.get("server_timing", {})
         return reply
 
-    def _receive(self) -> dict[str, Any]:
+    def _receive(self) -> Any:
         try:
             message = self._connection.recv(self._timeout)
         except self._closed as error:
@@ -202,6 +204,8 @@ class RemotePolicy:
         """Tells what was seen, uint8 [1, F', H, W, 3], and felt, [1, F', S], after each N of the executed controls
         [1, F' * N, U]."""
         start = time.perf_counter()
+        if self._state is None:
+            raise ValueError("nothing was executed that could be observed: ask for controls before")
         done = self._state.copy()
         held = done.shape[1] - seen.shape[1]
         done[:, held:] = controls[0].reshape(seen.shape[1], self.per_frame, -1).transpose(2, 0, 1)

@@ -57,8 +57,9 @@ class ObservationCodec(Protocol):
     encoder's. Actions it is given are float32 on the CPU; what it returns may be on any device. What a client sent
     wrongly is a ValueError or TypeError."""
 
-    norm: ActionNorm
-    """Of the controls; its limit says which actions are never sent."""
+    @property
+    def norm(self) -> ActionNorm:
+        """Normalisation of the controls; its limit says which actions are never sent."""
 
     def encode(self, observations: Sequence[Observation]) -> Tensor:
         """Pictures that follow on those of earlier calls -> latents [1, C, F, h, w]; the first call has one."""
@@ -104,8 +105,8 @@ class FrameCodec:
 
     def actions(self, actions: Tensor) -> np.ndarray:
         """See `ObservationCodec.actions`."""
-        frames = actions.shape[2]
-        return self._codec.controls(actions)[0].reshape(frames, -1, len(self._codec.actions.used)).transpose(2, 0, 1)
+        rows: np.ndarray = self._codec.controls(actions)[0]
+        return rows.reshape(actions.shape[2], -1, len(self._codec.actions.used)).transpose(2, 0, 1)
 
     def executed(self, state: np.ndarray) -> Tensor:
         """See `ObservationCodec.executed`."""
@@ -201,7 +202,7 @@ def _frame_codec(
     codec = Codec.load(folder)
     codec.autoencoder.to(device)
     height, width = (side * codec.autoencoder.factor for side in wam.shapes["video"][1:])
-    facts = {
+    facts: dict[str, Any] = {
         "cameras": [CAMERA],
         "picture_size": [height, width],
         "controls": len(codec.actions.used),
@@ -250,13 +251,11 @@ class PolicySession:
         self.stages: dict[str, float] = {}
         self._model = model
         self._device = next(model.wam.parameters()).device
-        self._codec: ObservationCodec | None = None
+        self._episode: _Episode | None = None
         self._rollout: Rollout | None = None
         self._first: Tensor | None = None
         self._first_senses: dict[str, Tensor] = {}
         self._frames = 0
-        self._text: Tensor | None = None
-        self._null_text: Tensor | None = None
         self._generator = torch.Generator()
 
     def handle(self, request: Any) -> tuple[str, dict[str, Any]]:
@@ -275,7 +274,9 @@ class PolicySession:
             self.reset(request.get("prompt"), seed=request.get("seed"))
             return "reset", {}
         if _flag(request, "compute_kv_cache"):
-            self.refresh(request.get("obs"), request.get("state"))
+            observations: Any = request.get("obs")
+            state: Any = request.get("state")
+            self.refresh(observations, state)
             return "refresh", {}
         return "infer", {"action": self.infer(request.get("obs"))}
 
@@ -318,9 +319,9 @@ class PolicySession:
         codec = self._model.codec()
         guided = any(sampler.guidance_scale != 1 for sampler in self._model.samplers.values())
         with self._timed("text"):
-            self._text = codec.text(prompt).to(self._device)
-            self._null_text = codec.text("")[0].to(self._device) if guided else None
-        self._codec = codec
+            text = codec.text(prompt).to(self._device)
+            null_text = codec.text("")[0].to(self._device) if guided else None
+        self._episode = _Episode(codec=codec, text=text, null_text=null_text)
 
     def infer(self, observation: Observation | None = None) -> np.ndarray:
         """Draws the next chunk.
@@ -335,11 +336,11 @@ class PolicySession:
             UnsoundError: what was drawn is not finite, or beyond `ActionNorm.limit`; the episode is over.
             ValueError: the request is out of order, or the observation is not what the model is shown.
         """
-        codec = self._begun()
+        episode = self._begun()
         if self._rollout is None:
-            self._rollout = self._open(codec, observation)
+            self._rollout = self._open(episode, observation)
         try:
-            return self._drawn(codec, self._rollout)
+            return self._drawn(episode.codec, self._rollout)
         except UnsoundError:
             self._forget()
             raise
@@ -360,7 +361,7 @@ class PolicySession:
 
     def _forget(self) -> None:
         """Ends the episode."""
-        self._codec = self._rollout = self._first = None
+        self._episode = self._rollout = self._first = None
 
     def refresh(self, observations: Sequence[Observation], state: np.ndarray) -> None:
         """Puts what happened in the place of what was drawn, and moves on to the next chunk.
@@ -369,7 +370,7 @@ class PolicySession:
             observations: What was seen since the last refresh, or since the first observation.
             state: The controls that were executed, [U, F, N]; in the first chunk, frame 0 is padding.
         """
-        codec = self._begun()
+        codec = self._begun().codec
         if self._rollout is None:
             raise ValueError("refresh needs the first observation: send infer with it before")
         state = self._state(state)
@@ -393,12 +394,12 @@ class PolicySession:
             self._rollout.observe({"video": video, "action": action, **senses})
         self._first = None
 
-    def _open(self, codec: ObservationCodec, observation: Observation | None) -> Rollout:
+    def _open(self, episode: "_Episode", observation: Observation | None) -> Rollout:
         observations = _observations(observation if isinstance(observation, list) else [observation])
         if len(observations) != 1:
             raise ValueError(f"an episode begins with one observation; got {len(observations)}")
         with self._timed("vae"):
-            first = codec.encode(observations).to(self._device)
+            first = episode.codec.encode(observations).to(self._device)
         wam = self._model.wam
         channels, height, width = wam.shapes["video"]
         if first.shape != (1, channels, 1, height, width):
@@ -410,8 +411,8 @@ class PolicySession:
         return Rollout(
             wam,
             self._model.samplers,
-            text=self._text,
-            null_text=self._null_text,
+            text=episode.text,
+            null_text=episode.null_text,
             first={
                 "video": first,
                 "action": first.new_zeros(1, actions, 1, per_frame, 1),
@@ -425,7 +426,7 @@ class PolicySession:
         told = {}
         for name, size in self._model.wam.senses.items():
             key, each = f"observation.{name}", len(observations) // frames
-            rows = [observation.get(key) for observation in observations[each - 1 :: each]]
+            rows: list[Any] = [observation.get(key) for observation in observations[each - 1 :: each]]
             for row in rows:
                 if not isinstance(row, np.ndarray) or row.shape != (size,) or row.dtype.kind not in "fiu":
                     raise ValueError(f"every observation needs {key!r}, float32 [{size}]; got {_shown(row)}")
@@ -440,21 +441,30 @@ class PolicySession:
         if not isinstance(state, np.ndarray) or state.dtype.kind not in "fiu" or state.shape[1:] != shape:
             expected = f"float32 [controls, {shape[0]}, {shape[1]}]"
             raise ValueError(f"state must be the executed controls, {expected}; got {_shown(state)}")
-        state = state.astype(np.float32)
-        if not np.isfinite(state).all():
+        executed: np.ndarray = state.astype(np.float32)
+        if not np.isfinite(executed).all():
             raise ValueError("state must be finite")
-        return state
+        return executed
 
-    def _begun(self) -> ObservationCodec:
-        if self._codec is None:
+    def _begun(self) -> "_Episode":
+        if self._episode is None:
             raise ValueError("no episode has begun, or none with a prompt: send reset with a prompt first")
-        return self._codec
+        return self._episode
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
         self.stages[stage] = 1000 * (time.perf_counter() - start)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Episode:
+    """An episode that has begun: its codec, and its prompt as the model takes it."""
+
+    codec: ObservationCodec
+    text: Tensor
+    null_text: Tensor | None
 
 
 def _flag(request: Mapping[str, Any], key: str) -> bool:

@@ -61,7 +61,8 @@ def pack(message: Any, *, dialect: Dialect = _OPENPI) -> bytes:
         ValueError: an array is of objects, records or complex numbers.
         TypeError: something else that the format does not have.
     """
-    return _msgpack().packb(message, default=lambda value: _encode(value, dialect))
+    packed: bytes = _msgpack().packb(message, default=lambda value: _encode(value, dialect))
+    return packed
 
 
 def unpack(data: bytes) -> Any:
@@ -158,7 +159,8 @@ def _foreign(get: Callable[[str], Any]) -> np.ndarray | np.generic:
         raise ValueError(f"arrays are of numbers, booleans or text; got one of msgpack-numpy's kind {_shown(kind)}")
     if get("nd"):
         return _array(get("type"), get("data"), get("shape"))
-    return _array(get("type"), get("data"), [1])[0]
+    scalar: np.generic = _array(get("type"), get("data"), [1])[0]
+    return scalar
 
 
 def _array(dtype: Any, data: Any, shape: Any) -> np.ndarray:
@@ -182,9 +184,10 @@ def _scalar(dtype: Any, data: Any) -> np.generic:
     if type(data) not in expected:
         raise ValueError(f"a scalar of dtype {dtype.str} cannot be a {type(data).__name__}")
     try:
-        return dtype.type(data)
+        scalar: np.generic = dtype.type(data)
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"no scalar of dtype {dtype.str} can be {_shown(data)}: {error}") from error
+    return scalar
 
 
 def _dtype(name: Any) -> np.dtype:

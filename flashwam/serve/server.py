@@ -100,7 +100,7 @@ class PolicyServer:
         self._worker: ThreadPoolExecutor | None = None
         self._reader: ThreadPoolExecutor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopping: asyncio.Event | None = None
+        self._stopping = asyncio.Event()
         self._opening: set[asyncio.Transport] = set()
         self._asked = False
 
@@ -114,7 +114,7 @@ class PolicyServer:
         """Ends `run` from any thread: nobody is let in any more, and sessions are closed with code 1001; one whose
         request has arrived is answered first."""
         self._asked = True
-        if self._loop is not None and self._stopping is not None:
+        if self._loop is not None:
             # A loop that is closed has stopped.
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._stopping.set)
@@ -130,7 +130,7 @@ class PolicyServer:
         """
         listen, connection_class = _websockets_serve(), _connection_class(self)
         options = self.options
-        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         if self._asked:
             self._stopping.set()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="inference")
@@ -263,7 +263,7 @@ class PolicyServer:
         """
         if self._stopping.is_set():
             return None
-        coming = asyncio.ensure_future(connection.recv())
+        coming: asyncio.Future[bytes | str] = asyncio.ensure_future(connection.recv())
         try:
             await self._wait(coming)
             if coming.done():

@@ -64,19 +64,23 @@ class TaskResult:
 
 
 class ChunkPolicy(Protocol):
-    """The interface of a policy that can be driven: B episodes in lock-step, here or behind a server.
+    """The interface of a policy that can be driven: B episodes in lock-step, here or behind a server."""
 
-    Attributes:
-        batch: How many episodes it runs at once; None for any number.
-        per_frame: N.
-        chunks: Chunks drawn so far.
-        seconds: Stage -> seconds spent so far.
-    """
+    @property
+    def batch(self) -> int | None:
+        """How many episodes it runs at once; None for any number."""
 
-    batch: int | None
-    per_frame: int
-    chunks: int
-    seconds: Mapping[str, float]
+    @property
+    def per_frame(self) -> int:
+        """N."""
+
+    @property
+    def chunks(self) -> int:
+        """Chunks drawn so far."""
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Stage -> seconds spent so far."""
 
     def reset(self, prompt: str, frames: np.ndarray, *, seed: int, state: np.ndarray | None = None) -> None:
         """Begins B episodes: first pictures uint8 [B, H, W, 3], seed of the noise, the robot's state [B, S]."""

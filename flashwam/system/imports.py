@@ -126,7 +126,8 @@ def find_function(path: str, *, what: str) -> Callable[..., Any]:
     Raises:
         ValueError: The import fails.
     """
-    return _imported(path, what, path)
+    function: Callable[..., Any] = _imported(path, what, path)
+    return function
 
 
 def _imported(path: str, what: str, name: str) -> Any:
