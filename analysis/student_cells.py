@@ -12,6 +12,7 @@ from flashwam.recipe.layers import read_yaml
 from flashwam.recipe.load import find_recipe, load_recipe
 from flashwam.recipe.sections import Recipe
 from flashwam.report.routes import Order
+from flashwam.run.folder import RunFolder
 from flashwam.system.json_file import build
 from flashwam.wam.files import files_of
 
@@ -91,7 +92,7 @@ class Place:
 
     @property
     def teacher(self) -> Path:
-        return self.benchmark / "runs" / TEACHER / TEACHER
+        return RunFolder(self.benchmark / "runs" / TEACHER).result("teacher")
 
     def run(self, name: str, seed: int) -> Path:
         return self.out / "runs" / (name if seed == 0 else f"{name}_seed{seed}")
@@ -117,7 +118,7 @@ class Place:
         """Students, with their seeds, that have an evaluation."""
         for name, cell in STUDENTS.items():
             for seed in range(10):
-                if cell.nfe and any((self.run(name, seed) / "evaluations").glob("*.json")):
+                if cell.nfe and RunFolder(self.run(name, seed)).evaluation_files:
                     yield name, seed
 
     def recipe(self, name: str, seed: int, more: Sequence[str] = ()) -> Recipe:

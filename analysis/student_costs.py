@@ -21,6 +21,7 @@ from flashwam.evaluation.policy import load_policy
 from flashwam.recipe.load import load_recipe
 from flashwam.recipe.sections import Recipe
 from flashwam.report.metrics import read_metrics, series
+from flashwam.run.folder import RunFolder
 from flashwam.sim.privileged import replay_episodes
 from flashwam.swiftvla.evaluation import latency_with_auxiliary, load_with_auxiliary
 from flashwam.swiftvla.geometry import GeometryTransformer
@@ -38,7 +39,7 @@ _FEW_EPISODES = 4
 def _here(place: Place) -> list[str]:
     """Students to be timed, whose weights of the first seed are here: what was restored from measurements has none."""
     names = {name for name, seed in place.made() if seed == 0 and RATE not in name}
-    return [name for name in STUDENTS if name in names and any(place.run(name, 0).glob("*/flashwam.json"))]
+    return [name for name in STUDENTS if name in names and RunFolder(place.run(name, 0)).results]
 
 
 def time_latencies(place: Place) -> None:
@@ -79,10 +80,10 @@ def time_training(place: Place, *, turns: int = 2) -> None:
         recipes[_LOOKING] = place.recipe(next(iter(pooled)), 0, ["distill.options.looks=null"])
     for turn in range(turns):
         for name, recipe in recipes.items():
-            run = place.out / "timed" / f"{name}_{turn}"
-            if not (run / "metrics.jsonl").is_file():
-                run_recipe(_shortened(recipe, {"looks": 32} if name in pooled else {}), run)
-            spent.setdefault(name, []).append(seconds_a_step(read_metrics(run / "metrics.jsonl")))
+            run = RunFolder(place.out / "timed" / f"{name}_{turn}")
+            if not run.metrics.is_file():
+                run_recipe(_shortened(recipe, {"looks": 32} if name in pooled else {}), run.path)
+            spent.setdefault(name, []).append(seconds_a_step(read_metrics(run.metrics)))
     own = {name: min(spent[name]) * _steps(recipe) for name, recipe in recipes.items()}
     for name, recipe in pooled.items():
         look = (min(spent[_LOOKING]) - min(spent[next(iter(pooled))])) / recipe.distill.batch_size

@@ -28,6 +28,8 @@ from flashwam.demo.place import DEFAULT_FAMILY
 from flashwam.report.compare import format_table
 from flashwam.report.results import pool_evaluations, read_evaluations
 from flashwam.report.routes import write_routes
+from flashwam.run.folder import INFO_FILE, RunFolder
+from flashwam.swiftvla.evaluation import with_auxiliary
 from flashwam.system.files import write_whole
 from flashwam.system.jobs import run_jobs
 from flashwam.wam.files import FAMILY_FILES
@@ -37,12 +39,12 @@ def _measured_before(place: Place) -> Iterator[Path]:
     """The benchmark's own evaluations at the settings that are compared, copied beside the others."""
     for name in (TEACHER, *CONSISTENCY):
         for seed in range(1 if name == TEACHER else 3):
-            run = place.benchmark_run(name, seed)
-            copies = place.out / "benchmark" / run.name
+            run = RunFolder(place.benchmark_run(name, seed))
+            copies = RunFolder(place.out / "benchmark" / run.name)
             for nfe in ("full", "1v-1a") if name == TEACHER else ("1v-1a",):
-                for path in (run / "evaluations").glob(f"*_{nfe}_own_seed?.json"):
-                    write_whole(copies / "evaluations" / path.name, path.read_bytes())
-            yield copies
+                for path in run.evaluations.glob(f"*_{nfe}_own_seed?.json"):
+                    write_whole(copies.evaluations / path.name, path.read_bytes())
+            yield copies.path
 
 
 def write_rates(place: Place) -> None:
@@ -74,10 +76,8 @@ def report(place: Place) -> None:
     out = place.out / "comparison"
     runs = list(_measured_before(place))
     for name, seed in place.made():
-        run = place.run(name, seed)
-        runs.append(run)
-        if any((run / "with_auxiliary" / "evaluations").glob("*.json")):
-            runs.append(run / "with_auxiliary")
+        run = RunFolder(place.run(name, seed))
+        runs += [each.path for each in (run, with_auxiliary(run)) if each.evaluation_files]
     write_routes(runs, out=out, routes=ROUTES, orders=ORDERS)
     write_rates(place)
     place.study.keep(command(place))
@@ -106,7 +106,7 @@ def main() -> None:
         return
     or_exit(place.study.restore, jobs, arguments.restore)
     if not arguments.compare:
-        if not (place.teacher / "flashwam.json").is_file():
+        if not (place.teacher / INFO_FILE).is_file():
             raise SystemExit(f"{place.teacher} is missing: run analysis/benchmark.py --family {place.family} first")
         run_jobs(jobs, place.out / "jobs")
         time_latencies(place)

@@ -55,7 +55,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps with a checkpoint, ascending; what has another name is none."""
-        names = (_NAME.fullmatch(path.name) for path in self.folder.glob("step_*") if path.is_dir())
+        names = (_NAME.fullmatch(name) for name in self.run.checkpoint_names)
         return sorted(int(name[1]) for name in names if name)
 
     def path(self, step: int) -> Path:

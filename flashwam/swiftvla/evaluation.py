@@ -26,7 +26,7 @@ from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
 
-__all__ = ["evaluate_with_auxiliary", "latency_with_auxiliary", "load_with_auxiliary"]
+__all__ = ["evaluate_with_auxiliary", "latency_with_auxiliary", "load_with_auxiliary", "with_auxiliary"]
 
 
 def load_with_auxiliary(folder: str | Path, *, capacity: int = 6, trust: bool = False) -> tuple[Policy, StreamedSense]:
@@ -53,6 +53,11 @@ def load_with_auxiliary(folder: str | Path, *, capacity: int = 6, trust: bool = 
     return replace(policy, wam=AccompaniedPolicy(full).eval()), sense
 
 
+def with_auxiliary(run: RunFolder) -> RunFolder:
+    """Where the evaluations of a run's policy with its modality are kept: as a run of their own in its folder."""
+    return RunFolder(run.path / "with_auxiliary")
+
+
 def evaluate_with_auxiliary(
     checkpoint: str | Path,
     *,
@@ -75,7 +80,7 @@ def evaluate_with_auxiliary(
     policy, sense = load_with_auxiliary(checkpoint, capacity=capacity, trust=trust)
     tasks = tuple(tasks or policy.info.tasks)
     episodes = episodes or policy.info.episodes or 50
-    folder = user_path(out) if out is not None else RunFolder(policy.run.path / "with_auxiliary").evaluations
+    folder = user_path(out) if out is not None else with_auxiliary(policy.run).evaluations
     results = []
     for steps in nfe:
         path = folder / f"{evaluation_name(policy.info.steps, steps, 'auxiliary', seed)}.json"
