@@ -75,7 +75,8 @@ def evaluate(
         measure = partial(_measure, policy, steps, asked, seed=seed, plain_euler=plain_euler, picture=folder / stem)
         with trusting(trust):
             results.append(measure_once(folder / f"{stem}.json", asked, measure).to_json())
-        renew_card(policy.folder, trust=trust)
+        if folder.resolve() == policy.run.evaluations.resolve():
+            renew_card(policy.folder, trust=trust)
     return results
 
 

@@ -22,6 +22,9 @@ __all__ = ["model_card", "renew_card", "write_card"]
 logger = logging.getLogger(__name__)
 
 _MADE_HERE = "<!-- Written by flashwam, and anew after every evaluation; without this line it is left as it is. -->"
+_MADE_ELSEWHERE = (
+    "<!-- Written by flashwam from evaluations that do not lie here, and so left as it is after others. -->"
+)
 _UNFINISHED = 'load_wam(".beside-'
 """In every card that an older version wrote, of a folder that had not got its name yet."""
 _HEADER = """\
@@ -69,19 +72,25 @@ def model_card(folder: str | Path, *, evaluations: Sequence[Evaluation] | None =
         raise MissingFileError(f"{path} is missing: a card needs a folder that flashwam saved")
     with trusting(trust):
         info = ModelInfo.read(folder)
-    return built_from(path, lambda: _card(folder, info, _of_these(folder, info, evaluations)))
+    these = _of_these(folder, info, evaluations)
+    origin = _MADE_HERE if evaluations is None else _MADE_ELSEWHERE
+    return built_from(path, lambda: _card(folder, info, these)) + f"\n{origin}\n"
 
 
 def write_card(folder: str | Path, *, evaluations: Sequence[Evaluation] | None = None, trust: bool = False) -> Path:
-    """Writes `README.md`, see `model_card`; a card that somebody else wrote is left as it is.
+    """Writes `README.md`, see `model_card`.
+
+    A card that somebody else wrote is left as it is; so is one that tells of evaluations that were given, unless there
+    are such again.
 
     Raises:
         FileNotFoundError, ValueError, OSError: There is nothing to tell of, or it cannot be written.
     """
     path = user_path(folder) / CARD_FILE
+    ours = (_MADE_HERE, _UNFINISHED) if evaluations is None else (_MADE_HERE, _UNFINISHED, _MADE_ELSEWHERE)
     while (text := model_card(folder, evaluations=evaluations, trust=trust)) != (there := _there(path)):
-        if there is not None and _MADE_HERE not in there and _UNFINISHED not in there:
-            logger.info("%s was not written by flashwam, and is left as it is", path)
+        if there is not None and not any(line in there for line in ours):
+            logger.info("%s was not written by flashwam from what lies here, and is left as it is", path)
             break
         # Once more afterwards: another process may have measured and written in between.
         write_whole(path, text)
@@ -117,7 +126,7 @@ def _card(folder: Path, info: ModelInfo, evaluations: Sequence[Evaluation]) -> s
         ),
     ]
     layout = _LAYOUT if (folder / "transformer").is_dir() else ""
-    return _HEADER.format(kind=info.kind) + "\n" + "\n".join(sections) + layout + f"\n{_MADE_HERE}\n"
+    return _HEADER.format(kind=info.kind) + "\n" + "\n".join(sections) + layout
 
 
 def _there(path: Path) -> str | None:

@@ -67,6 +67,13 @@ def test_the_models_card_tells_of_it(student):
     assert "Evaluation seeds [0, 1]" in card
 
 
+def test_the_card_is_left_where_the_evaluation_goes_elsewhere(student, tmp_path):
+    card = student / "README.md"
+    card.unlink()
+    evaluate(student, episodes=4, out=tmp_path / "elsewhere")
+    assert not card.exists()
+
+
 def test_a_card_that_fails_loses_no_evaluation(student, caplog):
     (student / "README.md").unlink()
     (student / "README.md").mkdir()

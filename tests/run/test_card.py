@@ -12,6 +12,7 @@ from tiny_models import tiny_wam
 
 from flashwam.report.results import read_evaluations
 from flashwam.run.card import model_card, renew_card, write_card
+from flashwam.run.evaluation import Evaluation, TaskNumbers
 from flashwam.student import load_wam, push_to_hub, save_wam
 from flashwam.system.files import whole_folder
 from flashwam.system.paths import ASSETS
@@ -132,6 +133,22 @@ def test_the_shipped_teachers_card_tells_what_the_benchmark_measured() -> None:
     card = (ASSETS / "teacher" / "README.md").read_text()
     assert card == model_card(ASSETS / "teacher", evaluations=evaluations)
     assert "| full | own | all | 0.881 | 750 |" in card
+
+
+def test_a_card_of_evaluations_that_lie_elsewhere_is_not_written_anew_without_them(student: Path) -> None:
+    told = Evaluation(
+        run="quick",
+        kind="student",
+        step=9,
+        nfe={"video": 1, "action": 1},
+        tasks={"reach-wall": TaskNumbers(episodes=50, success=36)},
+        overall=TaskNumbers(episodes=50, success=36),
+    )
+    card = write_card(student, evaluations=[told]).read_text()
+    assert "| 1v/1a | own | reach-wall | 0.720 | 50 |" in card
+    renew_card(student)
+    assert (student / "README.md").read_text() == card
+    assert "not evaluated" in write_card(student, evaluations=[]).read_text()
 
 
 class FakeApi:
