@@ -107,7 +107,7 @@ class Place:
         return f"{files_of(self.family).miniature}/{name}" if folder == "metaworld" else recipe
 
     def has(self, name: str) -> bool:
-        """Whether there is a recipe of this cell for the family."""
+        """Tells whether there is a recipe of this cell for the family."""
         try:
             find_recipe(self.path(STUDENTS[name].recipe))
         except FileNotFoundError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a distillation step scales: over processes and strategies, and with the length of a sample.
+"""The scaling of a distillation step: over processes and strategies, and with the length of a sample.
 
     python benchmarks/scaling.py                          small size, CPU; writes analysis/results/scaling
 

@@ -23,7 +23,7 @@ __all__ = ["Rollout", "StreamSampler", "draw", "samplers_for"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSampler:
-    """How one stream is drawn.
+    """The way in which one stream is drawn.
 
     Args:
         schedule: Levels come from its `steps`-step grid.

@@ -63,13 +63,13 @@ def test_the_citation_and_the_changelog_know_the_version():
 
 
 def test_docstrings_say_what_a_thing_is_for():
-    """Verb first for a function, a noun for a class: "What ..." and "Who ..." are riddles."""
+    """Verb first for a function, a noun for a class: "What ...", "How ..." and the like are riddles."""
     riddles = [
         f"{path.relative_to(ROOT)}: {line.strip()}"
         for folder in ("flashwam", "analysis", "benchmarks")
         for path in (ROOT / folder).rglob("*.py")
         for line in path.read_text().splitlines()
-        if re.match(r'\s*"""(What|Who|Whose|Whom|Which)\b', line)
+        if re.match(r'\s*"""(What|Who|Whose|Whom|Which|How|Why|Whether)\b', line)
     ]
     assert riddles == []
 

@@ -93,7 +93,7 @@ def _describe_model(folder: Path) -> dict[str, Any]:
 
 
 def _describe_stream(stream: Mapping[str, Any], kind: str | None) -> str:
-    """How a stream is sampled: a teacher by its own steps, a student by its consistency function."""
+    """Describes how a stream is sampled: a teacher by its own steps, a student by its consistency function."""
     schedule = stream_schedule(stream).label
     if kind == "teacher":
         scale = stream.get("guidance_scale", 1)

@@ -59,7 +59,7 @@ def info_lines(facts: Mapping[str, Any], indent: str = "") -> list[str]:
 
 
 def has_problems(facts: Any) -> bool:
-    """Whether anything described cannot be loaded, or holds what is no number."""
+    """Tells whether anything described cannot be loaded, or holds what is no number."""
     return isinstance(facts, Mapping) and (bool(facts.get(PROBLEMS)) or any(map(has_problems, facts.values())))
 
 

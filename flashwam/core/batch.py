@@ -50,7 +50,7 @@ class Batch:
         return self.given.shape[1]
 
     def loss_mask(self, name: str) -> Tensor:
-        """Where a stream's loss is taken: its own mask without the given frames, [B, 1 or C, F, ...]."""
+        """Gives the mask of a stream's loss: its own without the given frames, [B, 1 or C, F, ...]."""
         return self.mask[name] & ~self.given[:, None, :, None, None]
 
     def without_given(self) -> "Batch":

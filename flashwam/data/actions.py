@@ -183,7 +183,7 @@ class ActionNorm:
         return out
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready values."""
+        """Gives JSON-ready values."""
         return {"q01": list(self.q01), "q99": list(self.q99), "used": list(self.used), "clip": self.clip}
 
     @classmethod

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How several cameras become one picture of latents, as LingBot-VA's server arranges them.
+"""Several cameras as one picture of latents, arranged as by LingBot-VA's server.
 
 Letters: K cameras, T pictures, C latent channels, F latent frames, H, W size of the joined latents.
 """

@@ -103,17 +103,17 @@ class EpisodeJob:
     pictures: tuple[str, ...] = ()
 
     def segment(self, start: int, end: int) -> Segment:
-        """Where the files of these rows go."""
+        """Gives the paths of the files of these rows."""
         index = self.episode.index
         return Segment(repo=self.target, episode=index, start=start, end=end, chunk=index // CHUNK)
 
     @property
     def table(self) -> Path:
-        """Where the rows go; written last."""
+        """Path of the rows; written last."""
         return self.segment(0, self.episode.length).table
 
     def is_done(self, plan: ConversionPlan) -> bool:
-        """Whether every file is there."""
+        """Tells whether every file is there."""
         parts = [self.segment(start, end) for start, end, _ in self.episode.segments]
         return self.table.is_file() and all(part.latents(key).is_file() for part in parts for key in plan.cameras)
 

@@ -139,7 +139,7 @@ def convert(
 
 
 def _refuse_nothing(raw: Path, some: bool, bad: BadFiles) -> None:
-    """Where nothing is left, says why."""
+    """Refuses to go on where nothing is left, and says why."""
     if not some:
         why = next(iter(bad.reasons.values()), "there are no episodes")
         more = f" ({len(bad.reasons)} things were left out)" if len(bad.reasons) > 1 else ""
@@ -147,7 +147,7 @@ def _refuse_nothing(raw: Path, some: bool, bad: BadFiles) -> None:
 
 
 def _target(raw: Path, out: Path, repo: Path) -> Path:
-    """Where a data set's result goes."""
+    """Gives the folder of a data set's result."""
     return out / repo.relative_to(raw) if repo != raw else out / repo.resolve().name
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a normalisation fits the controls of a data set: what it clips, and how much of its range they use.
+"""The fit of a normalisation to a data set's controls: what it clips, and how much of its range they use.
 
 Letters: T rows, U controls.
 """
@@ -55,14 +55,14 @@ class ControlFit:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether the normalisation is not of such data: it cuts off more than 5 % of the rows, or leaves the control
+        """True if the normalisation is not of such data: it cuts off more than 5 % of the rows, or leaves the control
         less than a tenth of its range."""
         moves = self.most - self.least > _CONSTANT
         whole = (self.most - self.least) / (self.high - self.low)
         return self.outside > MOST_OUTSIDE or (moves and max(self.span, whole) < LEAST_SPAN)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-ready values."""
+        """Gives JSON-ready values."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -73,7 +73,7 @@ class ControlFit:
 
 
 def coverage(rows: np.ndarray, norm: ActionNorm) -> list[ControlFit]:
-    """How a normalisation fits controls.
+    """Measures how a normalisation fits controls.
 
     Args:
         rows: [T, U].

@@ -35,7 +35,7 @@ _SENSE = "sense/"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """Where a window begins.
+    """The beginning of a window.
 
     Attributes:
         repo: Folder of its task.
@@ -337,7 +337,7 @@ class EpisodeDataset(Dataset):
         return [(self._folders[task], episode) for task, episode in self.episodes[:, :2].unique(dim=0).tolist()]
 
     def locate(self, index: int) -> Window:
-        """Where draw `index` begins."""
+        """Finds where draw `index` begins."""
         number, task, frame = self._draw(index).tolist()
         first, each = self._rows[number]
         row = first + frame * each

@@ -13,7 +13,7 @@ _REMEDY = "leave it out of data.cameras, or set data.depth_as_grey=true"
 
 
 def check_camera(info: Path, camera: str, features: Mapping[str, Any], *, depth: bool) -> str:
-    """Where a camera's pictures lie, "video" or "image" (in the table), as `meta/info.json` says.
+    """Finds where a camera's pictures lie, "video" or "image" (in the table), as `meta/info.json` says.
 
     Args:
         info: That file, for the message.
@@ -53,7 +53,7 @@ def _depth_sign(values: Mapping[str, Any]) -> str | None:
 
 
 def is_depth_format(name: str | None) -> bool:
-    """Whether pictures of this FFmpeg pixel format are grey with more than 8 bits, as depth maps are and colour
+    """Tells whether pictures of this FFmpeg pixel format are grey with more than 8 bits, as depth maps are and colour
     pictures never."""
     import av
 
@@ -78,7 +78,7 @@ def refuse_depth(pixel_format: str | None, where: Path | str, *, depth: bool) ->
 
 
 def is_deep_h264(header: bytes | None) -> bool:
-    """Whether an H.264 stream's header says grey of more than 8 bits, whose pictures FFmpeg's decoder calls colour.
+    """Tells whether an H.264 header says grey of more than 8 bits, whose pictures FFmpeg's decoder calls colour.
 
     Args:
         header: The codec's extradata: an `avcC` record, or NAL units with start codes.

@@ -17,7 +17,7 @@ _WHOLE_FILES = 2000
 
 
 def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """Of names, types, shapes and numbers, whatever the order.
+    """Fingerprints tensors by name, type, shape and numbers, whatever their order.
 
     Of a tensor of more than 65,536 numbers, 64 blocks of 1,024 are read, spread evenly from the first to the last: what
     was scaled, trained or exchanged is noticed, a few numbers changed by hand need not be.
@@ -32,7 +32,7 @@ def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
 
 def files_fingerprint(files: Iterable[Path], *, base: Path, extra: str = "") -> str:
-    """Of files: their paths below `base`, sizes and content.
+    """Fingerprints files: their paths below `base`, sizes and content.
 
     Content is read of all files, or of 2,000 that are spread evenly where there are more; of a file of more than 1 MiB,
     64 blocks of 16 KiB. So what was made anew is noticed, and a flipped bit in a large file need not be.
@@ -58,7 +58,7 @@ def files_fingerprint(files: Iterable[Path], *, base: Path, extra: str = "") -> 
 
 
 def _pieces(total: int, *, whole: int, block: int) -> Iterator[tuple[int, int]]:
-    """Where to read: everything up to `whole`, or blocks from the very begin to the very end."""
+    """Lists where to read: everything up to `whole`, or blocks from the very begin to the very end."""
     if total <= whole:
         yield 0, total
         return

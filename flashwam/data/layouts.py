@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How several cameras become one picture: where each camera's latents go, and how large its pictures are encoded.
+"""Several cameras as one picture: where each camera's latents go, and how large its pictures are encoded.
 
 Letters: C latent channels, F latent frames, h and w latent rows and columns.
 """

@@ -158,7 +158,7 @@ class SegmentDataset(Dataset):
 
     @property
     def reasons(self) -> list[str]:
-        """Why files were skipped so far; each names its file."""
+        """Reasons why files were skipped so far; each names its file."""
         return list(self.bad.reasons.values())
 
     def __len__(self) -> int:

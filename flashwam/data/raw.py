@@ -99,7 +99,7 @@ def list_episodes(
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """Where an episode's files lie, by its version's rules.
+    """The places of an episode's files, by its version's rules.
 
     Attributes:
         repo: Folder of the data set.

@@ -19,8 +19,8 @@ Place = tuple[str, dict[str, Any]]
 
 
 def visible(path: Path, root: Path) -> bool:
-    """Whether neither a file nor a folder between it and `root` is hidden: macOS, editors and download tools leave
-    such beside the real ones."""
+    """Tells whether neither a file nor a folder between it and `root` is hidden: macOS, editors and download tools
+    leave such beside the real ones."""
     return not any(part.startswith(".") for part in path.relative_to(root).parts)
 
 

@@ -12,7 +12,7 @@ SUMMARY_FILE = "conversion_report.json"
 
 
 def summary(done: Conversion) -> dict[str, Any]:
-    """As JSON-ready values."""
+    """Gives the summary as JSON-ready values."""
     given = None
     if done.given is not None:
         given = {"origin": done.given, "controls": [fit.to_dict() for fit in done.given_controls]}
@@ -27,7 +27,7 @@ def summary(done: Conversion) -> dict[str, Any]:
 
 
 def summary_lines(done: Conversion) -> list[str]:
-    """As text."""
+    """Gives the summary as lines of text."""
     out = [f"episodes: {done.episodes} kept, {len(done.bad)} things left out"]
     out += [f"bad: {what}: {reason}" if what not in reason else f"bad: {reason}" for what, reason in done.bad.items()]
     if done.controls:

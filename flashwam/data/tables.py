@@ -70,7 +70,7 @@ def _storage(column: Any) -> Any:
 
 
 def is_list(kind: Any) -> bool:
-    """Whether a pyarrow type is a list: of fixed size or not, of 32-bit or 64-bit offsets, or a view."""
+    """Tells whether a pyarrow type is a list: of fixed size or not, of 32-bit or 64-bit offsets, or a view."""
     from pyarrow import types
 
     return any(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a demo keeps its things, and the recipe of each of its runs."""
+"""The places of a demo's files, and the recipe of each of its runs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ DEFAULT_FAMILY = WamConfig().family
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a preset keeps its things; knows every run's folder and recipe."""
+    """The places of a preset's files; knows every run's folder and recipe."""
 
     preset: Preset
     out: Path

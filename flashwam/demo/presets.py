@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much of everything a demo does, at four sizes. The benchmark in the README is the preset "full"."""
+"""Four sizes of a demo, each with how much of everything it does. The benchmark in the README is the preset "full"."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ __all__ = ["PRESETS", "Preset"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """How much of everything a demo does.
+    """A size of a demo: how much of everything it does.
 
     Args:
         methods: Recipes of recipes/metaworld, in the order they are run.

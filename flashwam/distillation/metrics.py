@@ -48,7 +48,7 @@ def loss_metrics(output: MethodOutput) -> dict[str, float]:
 
 
 def gradient_metrics(output: MethodOutput, parameters: list[Tensor]) -> dict[str, float]:
-    """Where each stream's gradient comes from; one more backward pass per stream.
+    """Measures where each stream's gradient comes from; one more backward pass per stream.
 
     `<stream>/grad_norm` is the norm of the stream's own unweighted loss' gradient with respect to the parameters.
     `<stream>/grad_sigma_bin_k` is the root mean square, over the elements at levels in that bin, of the derivative of

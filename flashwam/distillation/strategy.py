@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How processes share a training, behind one interface; here what accelerate does in one process or several."""
+"""The sharing of a training among processes, behind one interface; here as accelerate does it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -56,7 +56,7 @@ class Strategy:
 
     @property
     def average_in_place(self) -> bool:
-        """Whether student and target lie alike, so that the average needs no gathering."""
+        """True if student and target lie alike, so that the average needs no gathering."""
         return True
 
     @contextmanager

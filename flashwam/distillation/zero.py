@@ -134,7 +134,7 @@ class ZeroStrategy(Strategy):
         return self.zero.grad_position[self.zero.get_param_id(parameter)]
 
     def _share(self, parameter: Tensor) -> tuple[int, int, int]:
-        """Where this process' share of a parameter begins in its group and in the parameter, and its length."""
+        """Finds where this process' share of a parameter begins in its group and in the parameter, and its length."""
         if hasattr(parameter, "ds_id"):
             _, offset, length = self._place(parameter)
             begin = length * self.accelerator.process_index
@@ -169,8 +169,8 @@ class ZeroStrategy(Strategy):
 
 
 def _become_only_process() -> tuple[str, ...]:
-    """Where no launcher has said what process this is, says that it is the only one; returns the names of what was set,
-    which must not reach processes that are started later."""
+    """Says, where no launcher has said which process this is, that it is the only one; returns the names of the
+    variables that were set, which must not reach processes that are started later."""
     if "RANK" in os.environ:
         return ()
     with socket.socket() as free:

@@ -92,7 +92,7 @@ class TargetProvider(nn.Module, ABC):
 
     @classmethod
     def needs_records(cls, options: Mapping[str, Any]) -> bool:
-        """Whether `build` reads what the simulator knew of the episodes, see `flashwam.data.privileged`."""
+        """Tells whether `build` reads what the simulator knew of the episodes, see `flashwam.data.privileged`."""
         return False
 
     @classmethod

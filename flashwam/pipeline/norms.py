@@ -39,7 +39,7 @@ class NormChoice:
 
 
 def choose_norm(recipe: Recipe) -> NormChoice:
-    """How the recipe's actions are normalised: as `data.norm` says.
+    """Chooses how the recipe's actions are normalised: as `data.norm` says.
 
     Where it says nothing, a recipe that starts from a model trained here keeps that model's normalisation. Otherwise it
     is what the `data` section says (`data.q01`, `data.q99`: those of the published teacher), or where that is silent,

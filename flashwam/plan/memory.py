@@ -27,7 +27,7 @@ REDUCED, LIVE, UPDATED = 500_000_000, 1_050_000_000, 1_000_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy:
-    """How N processes share the work.
+    """A way for N processes to share the work.
 
     Args:
         name: Of a recipe's `strategy`, or "lora".

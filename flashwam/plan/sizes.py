@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How large a model is, without memory for its weights, and what a training pass keeps for its backward pass."""
+"""The size of a model, without memory for its weights, and of what a training pass keeps for its backward pass."""
 
 from collections import Counter
 from contextlib import suppress

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long a run will take: measured where the model is small, else a stored throughput, scaled."""
+"""The time a run will take: measured where the model is small, else a stored throughput, scaled."""
 
 import time
 from collections.abc import Callable, Mapping

@@ -73,7 +73,7 @@ class Origins:
         self.known.update(other.known)
 
     def of(self, key: str) -> str:
-        """Where a key, or the nearest section above it, was set."""
+        """Tells where a key, or the nearest section above it, was set."""
         while key and key not in self.known:
             key = key.rpartition(".")[0]
         return self.known.get(key, self.default)
@@ -294,7 +294,7 @@ def check_free(key: str, value: Any, origins: Origins) -> None:
 
 
 def _is_endless(value: Any) -> bool:
-    """Whether a value is infinite or no number, also as the text that other languages write for it."""
+    """Tells whether a value is infinite or no number, also as the text that other languages write for it."""
     if isinstance(value, str):
         return value.strip().lower().lstrip("+-.") in ("inf", "infinity", "nan")
     return isinstance(value, float) and not math.isfinite(value)

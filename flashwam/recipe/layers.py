@@ -187,7 +187,7 @@ def _first_reference(values: Any, at: str = "") -> str:
 
 
 def _count(node: Any, counted: dict[int, int]) -> int:
-    """How many values a node stands for, with everything that its aliases repeat.
+    """Counts how many values a node stands for, with everything that its aliases repeat.
 
     Raises:
         ValueError: It holds itself, or unreasonably many.

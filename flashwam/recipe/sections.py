@@ -85,7 +85,7 @@ class DataConfig:
     camera_size: tuple[int, int] = (256, 256)
     """Rows and columns in pixels at which the first camera is encoded."""
     resize: Literal["stretch", "cover"] = "stretch"
-    """How pictures become so large: "stretch" as LingBot-VA does, "cover" and the middle of it as VideoVLA does."""
+    """The way pictures become so large: "stretch" as LingBot-VA does, "cover" and the middle of it as VideoVLA does."""
     stride: int = 1
     """Control steps between encoded pictures; four pictures are a latent frame."""
     clip_hop: int | None = None
@@ -237,7 +237,7 @@ class LoopConfig:
     precision: Literal["no", "bf16"] = "no"
     """Mixed precision of accelerate."""
     strategy: Literal["single", "ddp", "zero2", "zero3", "fsdp"] = "single"
-    """How processes share the work; the zero strategies need deepspeed."""
+    """The way processes share the work; the zero strategies need deepspeed."""
     shard_teacher: bool = False
     """With fsdp: shard the teacher like the student instead of keeping it whole in every process."""
     offload: bool = False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How every figure of a report looks: palette, axes, direct labels, saving."""
+"""The looks of every figure of a report: palette, axes, direct labels, saving."""
 
 import io
 from collections.abc import Iterator, Sequence

@@ -35,7 +35,7 @@ def find_metrics(path: Path | str) -> Path:
 
 
 def has_metrics(run: Path) -> bool:
-    """Whether `read_metrics` finds the curves of a run, in its folder or in its study."""
+    """Tells whether `read_metrics` finds the curves of a run, in its folder or in its study."""
     return RunFolder(run).metrics.is_file() or _in_study(run) is not None
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether episodes in which a model foresaw the motion that then happened succeed more often."""
+"""The link between foresight and success: episodes whose motion the model foresaw, and the others."""
 
 import statistics
 from collections.abc import Sequence

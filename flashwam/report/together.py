@@ -20,7 +20,7 @@ def times(ratio: float) -> str:
 
 
 def streams_together(specs: Mapping[str, StreamSpec], numbers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Whether a choice per stream can matter, and why.
+    """Tells whether a choice per stream can matter, and why.
 
     Args:
         specs: Stream name -> spec, at least two.

@@ -160,7 +160,7 @@ def _imagination(best: Row | None, teacher: Row | None) -> list[str]:
 
 
 def cross_losses(cross: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """How much commitment each stream of each student loses, from the cross table.
+    """Measures how much commitment each stream of each student loses, from the cross table.
 
     Rows are video sources, columns action sources; labels that begin with "teacher" are the teacher's, and among
     these the one with most steps is the reference.

@@ -29,7 +29,7 @@ _KEPT = "step_"
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Where a run keeps what; a path of it may not be there yet.
+    """The places of a run's files; a path of it may not be there yet.
 
     Args:
         path: The run's folder.
@@ -104,7 +104,7 @@ class RunFolder:
 
     @property
     def is_run(self) -> bool:
-        """Whether anything says that a run or a model lies here."""
+        """Tells whether anything says that a run or a model lies here."""
         return any((self.path / name).exists() for name in (RECIPE_FILE, INFO_FILE, *RESULTS))
 
     @property
@@ -126,7 +126,7 @@ class RunFolder:
 
 
 def run_folder(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
-    """Where a recipe's run lives: `run_dir`, else the recipe's own, else runs/<name>."""
+    """Finds a recipe's run: `run_dir`, else the recipe's own, else runs/<name>."""
     return user_path(run_dir or recipe.run_dir or Path("runs") / recipe.name)
 
 

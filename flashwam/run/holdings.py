@@ -9,7 +9,7 @@ __all__ = ["instead_of_a_model"]
 
 
 def instead_of_a_model(path: Path) -> str:
-    """Why a path is no model that flashwam saved, and what to do about it."""
+    """Says why a path is no model that flashwam saved, and what to do about it."""
     train = "`flashwam train` makes a teacher and `flashwam distill` a student"
     if not path.exists():
         return f"there is no such folder; expected a teacher, a student or their run: {train}"

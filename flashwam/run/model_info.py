@@ -24,7 +24,7 @@ _MOST_STEPS = 2**63 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """How a model is sampled, and what it was made from.
+    """The sampling of a saved model, and what it was made from.
 
     Args:
         kind: "student" (sampled with its streams' consistency functions) or "teacher" (a velocity network).

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the milliseconds of a request go: per request and stage, counts and percentiles.
+"""The milliseconds of requests: per request and stage, counts and percentiles.
 
 Stages: decode (of the message), wait (for other sessions), text, vae, one per stream, cache, total. Without a
 synchronising device a stream's time is its own; on a GPU what is still queued falls to the next stage, and only total

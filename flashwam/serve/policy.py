@@ -212,7 +212,7 @@ def _frame_codec(
 
 
 def describe_sampling(wam: WorldActionModel, samplers: Mapping[str, StreamSampler]) -> dict[str, Any]:
-    """How chunks are drawn, as plain values for `ServedModel.metadata`."""
+    """Describes how chunks are drawn, as plain values for `ServedModel.metadata`."""
     return {
         "chunk_frames": wam.chunk_frames,
         "senses": dict(wam.senses),
@@ -282,7 +282,7 @@ class PolicySession:
 
     @staticmethod
     def begins(request: Any) -> bool:
-        """Whether an unpacked request begins an episode, for which its prompt is embedded."""
+        """Tells whether an unpacked request begins an episode, for which its prompt is embedded."""
         try:
             return isinstance(request, dict) and _flag(request, "reset")
         except ValueError:

@@ -35,7 +35,7 @@ _MAX_DIMENSIONS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """How arrays are packed.
+    """A way to pack arrays.
 
     Args:
         text: Keys are text, not bytes.

@@ -48,7 +48,7 @@ _PATH = re.compile(r"(?<!\w)(?:[A-Za-z]:)?[\\/](?:[^\s'\"\\/:]+[\\/])*[^\s'\"\\/
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """How the server listens.
+    """The address and the limits of a server.
 
     Args:
         host: Address; only this machine reaches the default.
@@ -106,7 +106,7 @@ class PolicyServer:
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
+        """Address at which clients connect."""
         host = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
         return f"ws://{host}:{self.port}"
 

@@ -68,7 +68,7 @@ class ChunkPolicy(Protocol):
 
     @property
     def batch(self) -> int | None:
-        """How many episodes it runs at once; None for any number."""
+        """Episodes that it runs at once; None for any number."""
 
     @property
     def per_frame(self) -> int:

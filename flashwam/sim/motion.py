@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How alike two short films move: motion fields between two pictures, and the cosine between two such fields.
+"""Likeness of motion in two short films: motion fields between two pictures, the cosine between two such fields.
 
 Letters: B pairs of pictures, H and W pixels of a side.
 """
@@ -30,7 +30,7 @@ class _Scale:
 
 
 class MotionField:
-    """Where every pixel of a picture goes: Lucas and Kanade (1981), coarse to fine, in Gaussian windows.
+    """The motion of every pixel of a picture: Lucas and Kanade (1981), coarse to fine, in Gaussian windows.
 
     Damped least squares: where a window shows too little texture to tell, the motion tends to zero.
 

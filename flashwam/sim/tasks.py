@@ -71,7 +71,7 @@ class TaskSpec:
 
     @property
     def multimodal(self) -> bool:
-        """Whether more than one way leads to success."""
+        """True if more than one way leads to success."""
         return len(self.ways) > 1
 
 

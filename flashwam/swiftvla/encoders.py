@@ -70,7 +70,7 @@ class PrimaryEncoder(nn.Module, ABC):
         """
 
     kept_apart: bool = False
-    """Whether its weights are no part of the policy's file, but written by `save`."""
+    """True if its weights are no part of the policy's file, but written by `save`."""
 
     def save(self, folder: Path) -> None:
         """Writes what is kept apart from the policy's own file."""

@@ -34,11 +34,11 @@ class MaskPolicy:
 
     @property
     def any(self) -> bool:
-        """Whether anything is ever masked."""
+        """True if anything is ever masked."""
         return self.auxiliary + self.primary > 0
 
     def probability(self, modality: str) -> float:
-        """That a sample lacks a modality."""
+        """Share of samples that lack a modality."""
         return {"auxiliary": self.auxiliary, "primary": self.primary}.get(modality, 0.0)
 
     def visible(self, u: Tensor) -> dict[str, Tensor]:

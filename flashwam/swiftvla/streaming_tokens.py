@@ -44,7 +44,7 @@ class StreamingTokens:
             )
 
     def needs_records(self, root: Path) -> bool:
-        """Whether `prepare` trains a network, which learns depth and the hand's place from what the simulator knew.
+        """Tells whether `prepare` trains a network, which learns depth and the hand's place from records.
 
         Args:
             root: Folder of the repos.

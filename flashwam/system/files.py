@@ -95,7 +95,7 @@ def write_whole(path: Path, content: bytes | str) -> Path:
 
 
 def beside(path: Path) -> Path:
-    """Where `whole_folder` builds what will be `path`."""
+    """Path at which `whole_folder` builds what will be `path`."""
     return path.with_name(_BESIDE + path.name)
 
 

@@ -231,7 +231,7 @@ def _finite(text: str) -> float:
 
 
 def _place(data: bytes) -> str:
-    """Where the first number that is not finite stands, such as ", at actions.q01[2]"."""
+    """Finds where the first number that is not finite stands, such as ", at actions.q01[2]"."""
     try:
         level = [("", json.loads(data))]
     except (ValueError, RecursionError):

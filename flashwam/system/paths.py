@@ -36,7 +36,7 @@ def user_path(path: str | os.PathLike[str]) -> Path:
 
 
 def cache_folder() -> Path | None:
-    """Where what can be made again is kept: ``$FLASHWAM_CACHE``, else ``flashwam`` in the user's cache directory.
+    """Folder of what can be made again: ``$FLASHWAM_CACHE``, else ``flashwam`` in the user's cache directory.
 
     That directory is ``$XDG_CACHE_HOME``, or the platform's: ``~/.cache``, ``~/Library/Caches``, ``%LOCALAPPDATA%``.
     Nothing is made here. None where the user has no home folder.

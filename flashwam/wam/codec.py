@@ -161,7 +161,7 @@ class CodecNote:
 
 
 def base_checkpoint(folder: str | Path, *, family: str) -> Path:
-    """Where a model's autoencoder and text encoder are: as its ``codec.json`` notes, or in its own folder."""
+    """Finds a model's autoencoder and text encoder: as its ``codec.json`` notes, or in its own folder."""
     path = user_path(folder) / CODEC_FILE
     noted = read_mapping(path) if path.exists() else {}
     return _noted(path, noted) if noted.get("family") == family else user_path(folder)

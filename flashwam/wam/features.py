@@ -25,7 +25,7 @@ class LooksInside(WorldActionModel):
     @property
     @abstractmethod
     def feature_blocks(self) -> int:
-        """How many blocks `features` can be taken after."""
+        """Number of blocks that `features` can be taken after."""
 
     @abstractmethod
     def feature_width(self, blocks: Sequence[int]) -> int:

@@ -68,7 +68,7 @@ class FamilyFiles(ABC):
         """
 
     def says_how(self, folder: Path) -> bool:
-        """Whether another tool's checkpoint says itself how it is run, so that it needs no preset."""
+        """Tells whether another tool's checkpoint says itself how it is run, so that it needs no preset."""
         return False
 
     def problems(self, folder: Path) -> list[str]:
@@ -107,7 +107,7 @@ class FamilyFiles(ABC):
 
     @abstractmethod
     def encodes(self, autoencoder: str) -> bool:
-        """Whether `encoders` can use a checkpoint whose autoencoder is of this class."""
+        """Tells whether `encoders` can use a checkpoint whose autoencoder is of this class."""
 
     @abstractmethod
     def encoders(self, folder: Path, *, device: torch.device | str) -> dict[str, Any]:
@@ -143,18 +143,18 @@ class FamilyFiles(ABC):
 
 
 def all_files() -> Iterator[FamilyFiles]:
-    """Of every family."""
+    """Lists what every family knows of files."""
     for name in FAMILY_FILES:
         yield find_class(name, FamilyFiles, known=FAMILY_FILES, what="model family")()
 
 
 def files_of(family: str) -> FamilyFiles | None:
-    """Of one family; None where it has no more to say than its models do."""
+    """Finds what one family knows of files; None where it has no more to say than its models do."""
     return None if family not in FAMILY_FILES else find_class(family, FamilyFiles, known=FAMILY_FILES, what="family")()
 
 
 def files_for_preset(preset: str) -> FamilyFiles:
-    """Of the family that has a preset.
+    """Finds the family that has a preset.
 
     Raises:
         ValueError: no family has it.
@@ -167,12 +167,12 @@ def files_for_preset(preset: str) -> FamilyFiles:
 
 
 def files_that_say_how(folder: Path) -> FamilyFiles | None:
-    """Of the family whose checkpoint this is, where it says itself how it is run; None for any other folder."""
+    """Finds the family whose checkpoint this is, where it says itself how it is run; None for any other folder."""
     return next((files for files in all_files() if files.says_how(folder)), None)
 
 
 def files_of_codec(folder: Path) -> FamilyFiles | None:
-    """Of the family that ``codec.json`` in a folder names; None where it names none."""
+    """Finds the family that ``codec.json`` in a folder names; None where it names none."""
     path = folder / CODEC_FILE
     name = read_mapping(path).get("family") if path.exists() else None
     if name is None:

@@ -9,7 +9,8 @@ from flashwam.system.paths import user_path
 
 __all__ = ["HubApi", "push_folder"]
 
-_LEFT_OUT = ("*.part", "*.partial", "text_cache/*", "checkpoints/*", "training_state*")
+_UNFINISHED = ("*.part", "*.partial", "*.tmp", "*.beside-*", "*.leaving-*")
+_LEFT_OUT = (*_UNFINISHED, "text_cache/*", "checkpoints/*", "training_state*")
 
 
 class HubApi(Protocol):

@@ -101,7 +101,7 @@ class PromptCache(ABC):
         self._kept = kept
         """Where new prompts are written; None keeps them in memory."""
         self._own = folder is None
-        """Whether that is this package's own folder, where nothing is lost by making a file again."""
+        """True if that is this package's own folder, where nothing is lost by making a file again."""
         of_checkpoint = given if folder is None and noted is not None and noted == self._fingerprint else None
         self._read = [place for place in (kept, of_checkpoint) if place is not None] or [given or Path(TEXT_CACHE)]
 

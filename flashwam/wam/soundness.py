@@ -27,7 +27,7 @@ _PIECE = 2**22
 
 
 def part_problems(root: Path, parts: Sequence[str]) -> list[str]:
-    """Of the parts of a checkpoint beside its network: what is missing, damaged, a pointer or not finite.
+    """Lists, of the parts of a checkpoint beside its network, what is missing, damaged, a pointer or not finite.
 
     Args:
         root: The checkpoint.

@@ -116,7 +116,7 @@ def digest(folder: Path, name: str) -> str:
 
 
 def samples(folder: Path, name: str) -> str:
-    """As `digest`, from short pieces all over the files: tells apart what a training of the middle layers changed.
+    """Fingerprints like `digest`, from short pieces all over the files, so that a training of middle layers shows.
 
     Args:
         folder: Where they are.

@@ -102,9 +102,9 @@ class Method(ABC):
     needs_target: bool = False
     needs_reference: bool = False
     trains_probes: bool = False
-    """Whether a model with `WorldActionModel.probes` can be trained so."""
+    """True if a model with `WorldActionModel.probes` can be trained so."""
     builds_student: bool = False
-    """Whether `make_student` gives another model than the recipe's."""
+    """True if `make_student` gives another model than the recipe's."""
     result: str = "student"
     """Name of the folder the trained model is saved to, and its kind."""
     auxiliary_evaluation: str | None = None
@@ -140,7 +140,7 @@ class Method(ABC):
 
     @classmethod
     def needs_records(cls, options: Mapping[str, Any], data: Path) -> bool:
-        """Whether it learns from what the simulator knew of the episodes, see `flashwam.data.privileged`.
+        """Tells whether it learns from what the simulator knew of the episodes, see `flashwam.data.privileged`.
 
         Args:
             options: The recipe's.

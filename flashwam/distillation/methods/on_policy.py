@@ -197,7 +197,7 @@ class OnPolicy(Method):
 
     @staticmethod
     def _leading_given(batch: Batch, begin: int) -> int:
-        """How many leading frames of the current chunk are given; the same for every sample."""
+        """Counts how many leading frames of the current chunk are given; the same for every sample."""
         given = batch.given[:, begin:]
         count = int(given[0].sum())
         expected = torch.zeros_like(given)

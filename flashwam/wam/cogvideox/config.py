@@ -101,13 +101,13 @@ class CogVideoXConfig:
         return (self.chunk_frames - 1) * self.actions_per_frame
 
     def save(self, folder: str | Path) -> None:
-        """Write ``wam.json`` into a folder."""
+        """Writes ``wam.json`` into a folder."""
         text = json.dumps({"family": FAMILY, **asdict(self)}, indent=2, sort_keys=True)
         write_whole(user_path(folder) / FILE_NAME, text + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> "CogVideoXConfig":
-        """Read ``wam.json`` from a folder.
+        """Reads ``wam.json`` from a folder.
 
         Raises:
             FileNotFoundError: there is none.

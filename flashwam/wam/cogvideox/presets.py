@@ -76,7 +76,7 @@ def network_name(options: dict[str, Any]) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """How a VideoVLA checkpoint is sampled. Chunk, robot and noise are the model's own, see `CogVideoXConfig`.
+    """The sampling of a VideoVLA checkpoint. Chunk, robot and noise are the model's own, see `CogVideoXConfig`.
 
     Args:
         name: Its name.

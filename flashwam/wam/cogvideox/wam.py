@@ -278,7 +278,7 @@ class CogVideoX(LooksInside):
         return self.chunk_frames * (rows // patch) * (columns // patch) + self.config.action_tokens
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``transformer/`` in diffusers' layout, ``action/`` and ``wam.json`` beside it."""
+        """Writes ``transformer/`` in diffusers' layout, ``action/`` and ``wam.json`` beside it."""
         folder = user_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.transformer.save_pretrained(folder / "transformer")
@@ -294,7 +294,7 @@ class CogVideoX(LooksInside):
         device: torch.device | str = "cpu",
         gradient_checkpointing: bool = False,
     ) -> "CogVideoX":
-        """Load what `save_pretrained` wrote; keys that do not fit are a ValueError that lists them.
+        """Loads what `save_pretrained` wrote; keys that do not fit are a ValueError that lists them.
 
         Args:
             folder: The model's.

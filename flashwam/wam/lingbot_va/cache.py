@@ -33,7 +33,7 @@ class Block:
     end: int
     """One past the last token."""
     predicted: bool
-    """Whether these tokens were imagined and may be dropped."""
+    """True if these tokens were imagined and may be dropped."""
 
 
 class RolloutCache(ABC):
@@ -80,7 +80,7 @@ class RolloutCache(ABC):
     def open(
         self, blocks: Sequence[tuple[int, int]], *, first: Sequence[int] | None = None, rows: int | None = None
     ) -> None:
-        """Make ready for a pass over some blocks; until `close` their tokens are temporary.
+        """Makes ready for a pass over some blocks; until `close` their tokens are temporary.
 
         Args:
             blocks: Block id and tokens of each, ascending. In the pass itself the last one comes first, so that the
@@ -98,21 +98,21 @@ class RolloutCache(ABC):
 
     @abstractmethod
     def write(self, layer: int, k: Tensor, v: Tensor) -> None:
-        """Write the opened blocks' keys and values, [R, heads, S, d] each."""
+        """Writes the opened blocks' keys and values, [R, heads, S, d] each."""
 
     @abstractmethod
     def close(self, blocks: Sequence[tuple[int, bool]]) -> None:
-        """Keep the first opened blocks of the pass just run: block id and whether it is predicted."""
+        """Keeps the first opened blocks of the pass just run: block id and whether it is predicted."""
 
     def drop_predicted(self) -> None:
-        """Forget every predicted block; observed ones never follow them, so the rest stays contiguous."""
+        """Forgets every predicted block; observed ones never follow them, so the rest stays contiguous."""
         self.blocks = [block for block in self.blocks if not block.predicted]
 
     def _first(self, blocks: Sequence[tuple[int, int]], first: Sequence[int] | None) -> Sequence[int]:
         return [index - self.window for index, _ in blocks] if first is None else first
 
     def forget(self, index: int) -> None:
-        """Drop the blocks that no block from `index` on can reach."""
+        """Drops the blocks that no block from `index` on can reach."""
         self.blocks = [block for block in self.blocks if block.index >= index - self.window]
 
 

@@ -77,13 +77,13 @@ class LingBotConfig:
             raise InputError(f"rollout must be one of {', '.join(ROLLOUTS)}; got {self.rollout!r}")
 
     def save(self, folder: str | Path) -> None:
-        """Write ``wam.json`` into a folder."""
+        """Writes ``wam.json`` into a folder."""
         text = json.dumps({"family": FAMILY, **asdict(self)}, indent=2, sort_keys=True)
         write_whole(user_path(folder) / FILE_NAME, text + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> "LingBotConfig":
-        """Read ``wam.json`` from a folder."""
+        """Reads ``wam.json`` from a folder."""
         path = user_path(folder) / FILE_NAME
         missing = (
             f"it is not known how {folder} is run: name a preset, such as "

@@ -49,10 +49,10 @@ class Linear(nn.Linear):
 
     matmul_dtype: torch.dtype | None = None
     rounded: bool = False
-    """Whether the result stays as it was multiplied, for a following layer that multiplies alike."""
+    """True if the result stays as it was multiplied, for a following layer that multiplies alike."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Project x [..., in] to [..., out] in the dtype of x, or as multiplied where `rounded`."""
+        """Projects x [..., in] to [..., out] in the dtype of x, or as multiplied where `rounded`."""
         dtype = self.matmul_dtype
         if dtype is None:
             product = functional.linear(x, self.weight, self.bias)
@@ -72,7 +72,7 @@ class FeedForward(nn.Module):
         self.net = nn.ModuleList([proj, nn.Identity(), Linear(inner_dim, dim)])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [B, S, D] to [B, S, D]."""
+        """Maps [B, S, D] to [B, S, D]."""
         # Through the layers' own calls, so that what wraps a layer takes part.
         inner = functional.gelu(self.net[0].proj(x), approximate="tanh")
         return self.net[2](inner).to(x.dtype)
@@ -89,7 +89,7 @@ class ConditionEmbedder(nn.Module):
         self.text_embedder = PixArtAlphaTextProjection(text_dim, dim, act_fn="gelu_tanh")
 
     def time(self, timestep: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Embed timesteps.
+        """Embeds timesteps.
 
         Args:
             timestep: 1000 sigma, float32 [B, F].
@@ -104,7 +104,7 @@ class ConditionEmbedder(nn.Module):
         return embedding, self.time_proj(hidden).unflatten(-1, (6, -1))
 
     def text(self, text: Tensor) -> Tensor:
-        """Project text embeddings [B, L, text_dim] to [B, L, D]."""
+        """Projects text embeddings [B, L, text_dim] to [B, L, D]."""
         return self.text_embedder(text.to(self.text_embedder.linear_1.weight.dtype))
 
 
@@ -130,7 +130,7 @@ class Attention(nn.Module):
         return self._heads(self.norm_k(self.to_k(x)), rotary), self._heads(self.to_v(x), None)
 
     def out(self, attended: Tensor) -> Tensor:
-        """Project attended values [B, heads, S, d] to [B, S, D]."""
+        """Projects attended values [B, heads, S, d] to [B, S, D]."""
         return self.to_out[0](attended.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor, rotary: Tensor | None) -> Tensor:
@@ -160,7 +160,7 @@ class TransformerBlock(nn.Module):
         attend: Callable[[Tensor, Tensor, Tensor], Tensor],
         queries: int | None = None,
     ) -> Tensor:
-        """Run the block.
+        """Runs the block.
 
         Args:
             x: Hidden states, [B, S, D].

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a policy that LeRobot saved is run, as its own ``config.json`` says, and its controls' quantiles.
+"""Settings of a policy that LeRobot saved, as its own ``config.json`` says, and its controls' quantiles.
 
 Where the file leaves a field out, LeRobot's own default holds, which is that of LIBERO.
 """
@@ -66,7 +66,7 @@ def lerobot_preset(source: TransformerSource) -> Preset:
 
 
 def frozen_parts(source: TransformerSource) -> Path:
-    """Where a policy's ``vae/`` and text encoder are: beside it, or where its configuration says, if that is here.
+    """Finds a policy's ``vae/`` and text encoder: beside it, or where its configuration says, if that is here.
 
     Raises:
         FileNotFoundError: They are in neither place.

@@ -53,7 +53,7 @@ def block_ids(stream: str, frames: int, chunk_frames: int) -> Tensor:
 
 
 def check_backend(name: str) -> str:
-    """Return `name`, or refuse a backend that would drop the mask."""
+    """Returns `name`, or refuses a backend that would drop the mask."""
     if name not in ATTENTION_BACKENDS:
         raise InputError(
             f"attention backend must be one of {', '.join(ATTENTION_BACKENDS)}, got {name!r}: "
@@ -92,7 +92,7 @@ def teacher_forced_layout(
     backend: str = "sdpa",
     device: torch.device | str = "cpu",
 ) -> PassLayout:
-    """Lay out the tokens of a pass and build its mask once.
+    """Lays out the tokens of a pass and builds its mask once.
 
     Clean blocks at or after the last noisy block are left out: no token that yields an output can see them, so outputs
     and gradients are the same without them.

@@ -31,7 +31,7 @@ class CleanPast:
         self._text: list[KeyValue] = []
 
     def covers(self, tokens: Mapping[str, int]) -> bool:
-        """Whether a pass that needs so many leading clean tokens of every stream finds them here."""
+        """Tells whether a pass that needs so many leading clean tokens of every stream finds them here."""
         return bool(self._clean) and all(count <= self._tokens.get(stream, 0) for stream, count in tokens.items())
 
     def filling(self, attend: Attend) -> Attend:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How LingBot-VA's authors run their checkpoints: what no released folder says about itself."""
+"""The settings of LingBot-VA's authors for their checkpoints: what no released folder says about itself."""
 
 from dataclasses import dataclass, replace
 

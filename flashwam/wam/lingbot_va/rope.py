@@ -102,7 +102,7 @@ def action_rotary(
 
 
 def apply_rotary(x: Tensor, rotary: Tensor) -> Tensor:
-    """Rotate adjacent pairs of the last dimension.
+    """Rotates adjacent pairs of the last dimension.
 
     Args:
         x: Queries or keys, [B, L, heads, d].

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How another tool's checkpoint is run: as its folder says where it says so, else as a preset does."""
+"""The settings of another tool's checkpoint: as its folder says where it says so, else as a preset does."""
 
 from flashwam.system.errors import MissingFileError
 from flashwam.wam.lingbot_va.checkpoint import TransformerSource
@@ -11,7 +11,7 @@ __all__ = ["says_how", "settings_of"]
 
 
 def says_how(source: TransformerSource) -> bool:
-    """Whether the folder itself says how it is run, so that no preset is needed."""
+    """Tells whether the folder itself says how it is run, so that no preset is needed."""
     return source.layout == "lerobot"
 
 

@@ -116,11 +116,11 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         self.condition_embedder_action.text_embedder.requires_grad_(False)
 
     def set_attention(self, backend: str) -> None:
-        """Choose the masked pass's attention: "sdpa" (dense mask) or "flex" (block mask, for GPUs)."""
+        """Chooses the masked pass's attention: "sdpa" (dense mask) or "flex" (block mask, for GPUs)."""
         self.attention = check_backend(backend)
 
     def set_matmul_dtype(self, dtype: torch.dtype | None) -> None:
-        """Choose the dtype of the blocks' linear products; None takes the parameters' own. See `layers.Linear`."""
+        """Chooses the dtype of the blocks' linear products; None takes the parameters' own. See `layers.Linear`."""
         for module in self.modules():
             if isinstance(module, Linear):
                 module.matmul_dtype = dtype
@@ -263,7 +263,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         return self._head(segments[-1].stream, self._norm_out(h, embedding), segments[-1].x) if velocity else None
 
     def compile_rollout(self, **options: Any) -> None:
-        """Compile the blocks of `cached_pass`; worth it with a `StaticCache`, whose shapes never change.
+        """Compiles the blocks of `cached_pass`; worth it with a `StaticCache`, whose shapes never change.
 
         Args:
             options: For `torch.compile`, such as mode="reduce-overhead" for CUDA graphs.

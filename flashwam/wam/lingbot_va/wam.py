@@ -290,14 +290,14 @@ class LingBotVA(LooksInside):
         return {stream: self.chunk_frames * count for stream, count in per_frame.items()}
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``transformer/`` in the original's layout and ``wam.json`` beside it."""
+        """Writes ``transformer/`` in the original's layout and ``wam.json`` beside it."""
         folder = user_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.transformer.save_pretrained(folder / "transformer")
         self.config.save(folder)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> Any:
-        """Save and upload to the Hugging Face Hub; see `flashwam.wam.hub.push_folder` for the options.
+        """Saves and uploads to the Hugging Face Hub; see `flashwam.wam.hub.push_folder` for the options.
 
         A student is better pushed from its folder with `flashwam.student.push_to_hub`: how it must be sampled, and
         its card, are there and not in the model.
@@ -319,7 +319,7 @@ class LingBotVA(LooksInside):
         gradient_checkpointing: bool = False,
         rollout: str | None = None,
     ) -> "LingBotVA":
-        """Load any checkpoint `find_transformer` knows; keys that do not fit are a ValueError that lists them.
+        """Loads any checkpoint `find_transformer` knows; keys that do not fit are a ValueError that lists them.
 
         Args:
             folder: What `save_pretrained` wrote, or another tool's checkpoint.
