@@ -69,6 +69,10 @@ class AccompaniedPolicy(WorldActionModel):
         """See `WorldActionModel.session`."""
         return FusionSession(self, text, guidance=guidance)
 
+    def pass_tokens(self, frames: int) -> int:
+        """See `WorldActionModel.pass_tokens`."""
+        return self.full.pass_tokens(frames)
+
     def deployed_parameters(self) -> dict[str, int]:
         """See `WorldActionModel.deployed_parameters`; the network that gives the tokens comes on top."""
         shown = [p for name, p in self.full.named_parameters() if name.startswith(("show.", "place"))]

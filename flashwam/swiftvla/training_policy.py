@@ -175,6 +175,10 @@ class PrivilegedPolicy(WorldActionModel):
         """See `WorldActionModel.session`: of the stripped policy."""
         return self.policy.session(text, null_text=null_text, guidance=guidance)
 
+    def pass_tokens(self, frames: int) -> int:
+        """See `WorldActionModel.pass_tokens`; the auxiliary tokens stand beside the policy's own."""
+        return self.policy.pass_tokens(frames) + (0 if self.auxiliary is None else self.auxiliary.tokens)
+
     def deployed_parameters(self) -> dict[str, int]:
         """See `WorldActionModel.deployed_parameters`: of the stripped policy."""
         return self.policy.deployed_parameters()

@@ -231,6 +231,7 @@ def test_shown_the_modality_at_rollout_it_acts_as_in_the_pass(asked):
     noisy, sigma, clean, context, auxiliary = asked
     full = privileged(policy(fusion_tokens=2))
     accompanied = AccompaniedPolicy(full)
+    assert accompanied.pass_tokens(4) == full.pass_tokens(4) == full.policy.pass_tokens(4) + full.auxiliary.tokens
     assert accompanied.senses == {"state": 4, "auxiliary": AUX.tokens * AUX.channels}
     session = accompanied.session(context["text"])
     told = {**clean, "auxiliary": auxiliary.flatten(1)[:, :, None, None, None]}
