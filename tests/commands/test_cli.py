@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -72,17 +70,10 @@ def test_help_teaches_with_examples(capsys, command):
     assert f"flashwam {command}" in out.partition("examples:")[2]
 
 
-def test_help_imports_nothing_heavy():
-    code = (
-        "import sys\n"
-        "from flashwam.cli import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
-        "heavy = {'torch', 'numpy', 'omegaconf', 'diffusers'} & set(sys.modules)\n"
-        "sys.exit(f'imported {heavy}' if heavy else 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert all(command in done.stdout for command in COMMANDS)
+def test_help_lists_every_command(capsys):
+    status, out, _ = run(capsys, "--help")
+    assert status == 0
+    assert all(f"\n    {command} " in out for command in COMMANDS)
 
 
 @pytest.mark.parametrize("name", UNPLANNED)

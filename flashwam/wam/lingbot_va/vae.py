@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The video autoencoder of Wan2.2, encoded picture by picture as a robot sees them.
 
+diffusers' autoencoders, which bring transformers and peft along, are imported when one is loaded: a family that is
+planned or trained on latents has none.
+
 Letters: B cameras, T pictures, C latent channels, F latent frames, h, w latent size (a sixteenth of the pictures').
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, patchify
 from torch import Tensor, nn
 
 from flashwam.core.checks import check_statistics
@@ -17,6 +19,9 @@ from flashwam.system.errors import InputError
 from flashwam.system.json_file import built_from
 from flashwam.system.paths import user_path
 from flashwam.wam.autoencoders import load_autoencoder
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLWan
 
 __all__ = ["LATENTS_MEAN", "LATENTS_STD", "PICTURES_PER_FRAME", "WAN22_CONFIG", "VaeStream", "WanVae"]
 
@@ -70,7 +75,7 @@ class WanVae(nn.Module):
         ValueError: The statistics do not fit.
     """
 
-    def __init__(self, model: AutoencoderKLWan) -> None:
+    def __init__(self, model: "AutoencoderKLWan") -> None:
         super().__init__()
         config = model.config
         mean, std = tuple(config.latents_mean), tuple(config.latents_std)
@@ -101,6 +106,8 @@ class WanVae(nn.Module):
         cls, folder: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
     ) -> "WanVae":
         """Loads ``vae/`` of a checkpoint, see `load_autoencoder`."""
+        from diffusers import AutoencoderKLWan
+
         model = load_autoencoder(AutoencoderKLWan, folder, dtype=dtype, device=device)
         return built_from(user_path(folder) / "config.json", lambda: cls(model))
 
@@ -135,6 +142,8 @@ class VaeStream:
 
     def __init__(self, vae: WanVae) -> None:
         self._vae = vae
+        from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+
         convolutions = sum(isinstance(module, WanCausalConv3d) for module in vae.model.encoder.modules())
         self._past: list[Tensor | str | None] = [None] * convolutions
         self.frames = 0
@@ -159,6 +168,8 @@ class VaeStream:
         Raises:
             ValueError: For another T.
         """
+        from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
+
         count = pixels.shape[2]
         single = 0 if self.frames else 1
         if count < 1 or (count - single) % PICTURES_PER_FRAME:
