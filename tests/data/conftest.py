@@ -6,6 +6,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from lerobot_sets import write_set
+from released_sets import PLAN
 
 from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.episodes import write_episode, write_meta
@@ -72,3 +74,12 @@ def repo(raw, request, tmp_path):
     """A raw data set of its own, of either version."""
     shutil.copytree(raw / request.param, tmp_path / "raw")
     return tmp_path / "raw" / "towels"
+
+
+@pytest.fixture(scope="session")
+def roots(tmp_path_factory):
+    """A folder of data sets in the released layout, by robot; copy one before you change it."""
+    folder = tmp_path_factory.mktemp("released")
+    for name, plan in PLAN.items():
+        write_set(folder / name, name, plan)
+    return folder
