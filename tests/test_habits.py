@@ -10,6 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 
 ROOT = Path(__file__).resolve().parents[1]
+MOST_LINES, USUAL_LINES = 400, 120
+"""Of any file, and of the median file."""
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +92,13 @@ def test_types_are_checked_in_full():
     ]
     assert ignored == []
     assert "make types\n" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_no_file_is_too_long_to_be_read_at_once():
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text().splitlines())
+        for folder in ("flashwam", "tests", "analysis", "benchmarks", ".ci")
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES} == {}
+    assert sorted(lengths.values())[len(lengths) // 2] <= USUAL_LINES

@@ -16,7 +16,7 @@ from flashwam.commands.describe import describe
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.streams import StreamSpec
 from flashwam.evaluation.policy import load_policy
-from flashwam.serve.policy import load_served
+from flashwam.serve.model import load_served
 from flashwam.student import save_wam
 from flashwam.system.errors import UserError
 from flashwam.system.json_file import parse_json, read_json

@@ -23,7 +23,7 @@ from flashwam.evaluation.policy import load_policy
 from flashwam.foresight.policy import ForesightPolicy
 from flashwam.foresight.scene import SceneEncoder
 from flashwam.recipe.sections import LoopConfig
-from flashwam.serve.policy import load_served
+from flashwam.serve.model import load_served
 from flashwam.student import load_wam, save_wam
 
 SIZES = {

@@ -18,7 +18,8 @@ from flashwam.commands.describe import describe
 from flashwam.evaluation.local import evaluate
 from flashwam.evaluation.policy import load_policy
 from flashwam.recipe.load import load_recipe
-from flashwam.serve.policy import PolicySession, load_served
+from flashwam.serve.model import load_served
+from flashwam.serve.policy import PolicySession
 from flashwam.sim.closed_loop import LocalPolicy
 from flashwam.wam.cogvideox.codec import CogVideoXCodec
 

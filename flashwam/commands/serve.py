@@ -47,7 +47,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 def _action(arguments: argparse.Namespace) -> None:
     import torch
 
-    from flashwam.serve.policy import load_served
+    from flashwam.serve.model import load_served
     from flashwam.serve.server import ServerOptions, serve
 
     options = ServerOptions(

@@ -5,228 +5,29 @@ Letters: C and A channels, F latent frames of a chunk, N actions per latent fram
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from flashwam.core.checks import UnsoundError, check_drawn
-from flashwam.core.steps import parse_nfe
-from flashwam.data.actions import ActionNorm
-from flashwam.data.codec import Codec
-from flashwam.data.episodes import CAMERA
-from flashwam.sampling import Rollout, StreamSampler, samplers_for
+from flashwam.sampling import Rollout
+from flashwam.serve.codec import Observation, ObservationCodec, shown
+from flashwam.serve.model import ServedModel
 from flashwam.serve.protocol import Dialect
-from flashwam.student import load_wam, model_folder
-from flashwam.system.errors import InputError
-from flashwam.system.imports import trusting
-from flashwam.system.paths import user_path
-from flashwam.wam.base import WorldActionModel
-from flashwam.wam.files import files_for_preset, files_of_codec, files_that_say_how
 
-__all__ = [
-    "MOST_PROMPT",
-    "FrameCodec",
-    "LongPromptError",
-    "ObservationCodec",
-    "PolicySession",
-    "ServedModel",
-    "describe_sampling",
-    "load_served",
-]
+__all__ = ["MOST_PROMPT", "LongPromptError", "PolicySession"]
 
 MOST_PROMPT = 8192
 """Characters of a prompt; released text encoders take 226 or 512 tokens."""
 
-Observation = Mapping[str, Any]
-"""Camera name -> uint8 [height, width, 3], and "observation.<name>", float [numbers], for each of the model's senses;
-other keys are ignored."""
-
 
 class LongPromptError(ValueError):
     """A prompt is longer than a session takes."""
-
-
-class ObservationCodec(Protocol):
-    """Between one episode and the model; a new one is made at every reset, so it may keep state, such as a video
-    encoder's. Actions it is given are float32 on the CPU; what it returns may be on any device. What a client sent
-    wrongly is a ValueError or TypeError."""
-
-    @property
-    def norm(self) -> ActionNorm:
-        """Normalisation of the controls; its limit says which actions are never sent."""
-
-    def encode(self, observations: Sequence[Observation]) -> Tensor:
-        """Pictures that follow on those of earlier calls -> latents [1, C, F, h, w]; the first call has one."""
-
-    def actions(self, actions: Tensor) -> np.ndarray:
-        """Model actions [1, A, F, N, 1] -> controls, float32 [U, F, N]."""
-
-    def executed(self, state: np.ndarray) -> Tensor:
-        """Executed controls, float32 [U, F, N] -> model actions [1, A, F, N, 1]."""
-
-    def text(self, prompt: str) -> Tensor:
-        """[1, L, D]."""
-
-
-class FrameCodec:
-    """`Codec` for one camera: one picture is one latent frame.
-
-    Args:
-        codec: Shared among sessions; it keeps no state.
-        size: Height and width of a picture in pixels.
-        camera: Key of the picture in an observation.
-    """
-
-    def __init__(self, codec: Codec, *, size: tuple[int, int], camera: str = CAMERA) -> None:
-        self._codec = codec
-        self._size = size
-        self._camera = camera
-
-    @property
-    def norm(self) -> ActionNorm:
-        """See `ObservationCodec`."""
-        return self._codec.actions
-
-    def encode(self, observations: Sequence[Observation]) -> Tensor:
-        """See `ObservationCodec.encode`."""
-        return self._codec.video(np.stack([self._picture(observation) for observation in observations])[None])
-
-    def _picture(self, observation: Observation) -> np.ndarray:
-        picture, shape = observation.get(self._camera), (*self._size, 3)
-        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape != shape:
-            raise ValueError(f"{self._camera!r} must be a picture, uint8 {list(shape)}; got {_shown(picture)}")
-        return picture
-
-    def actions(self, actions: Tensor) -> np.ndarray:
-        """See `ObservationCodec.actions`."""
-        rows: np.ndarray = self._codec.controls(actions)[0]
-        return rows.reshape(actions.shape[2], -1, len(self._codec.actions.used)).transpose(2, 0, 1)
-
-    def executed(self, state: np.ndarray) -> Tensor:
-        """See `ObservationCodec.executed`."""
-        return self._codec.executed(state.transpose(1, 2, 0).reshape(1, -1, state.shape[0]), state.shape[2])
-
-    def text(self, prompt: str) -> Tensor:
-        """See `ObservationCodec.text`."""
-        return self._codec.text(prompt)[None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedModel:
-    """The model and settings that all sessions share.
-
-    Args:
-        wam: The model, in evaluation mode.
-        samplers: Stream name -> how it is drawn.
-        codec: Makes an episode's codec.
-        metadata: Plain values that a client is told when it connects.
-    """
-
-    wam: WorldActionModel
-    samplers: Mapping[str, StreamSampler]
-    codec: Callable[[], ObservationCodec]
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-
-def load_served(
-    folder: str | Path,
-    *,
-    nfe: str | None = None,
-    device: str = "cpu",
-    preset: str | None = None,
-    base: str | Path | None = None,
-    trust: bool = False,
-) -> ServedModel:
-    """Loads a checkpoint with its codec.
-
-    Args:
-        folder: A teacher's or student's folder, or a run folder; with a preset, a checkpoint that its family knows.
-        nfe: Steps such as "1v/2a", or "full"; what the checkpoint itself says if None.
-        device: Where it runs.
-        preset: For a checkpoint that flashwam did not write, see `load_wam`.
-        base: Checkpoint with ``vae/``, ``text_encoder/`` and ``tokenizer/``; that of `folder` itself, or the one noted
-            in its ``codec.json``, if None.
-        trust: Import the classes that its files name beside ours, and run their code.
-
-    Raises:
-        FileNotFoundError, ValueError: it cannot be loaded or sampled.
-    """
-    folder = model_folder(folder)
-    wam, info = load_wam(folder, preset=preset, trust=trust)
-    wam.to(device).eval()
-    teacher = info.kind == "teacher"
-    steps = parse_nfe(nfe, tuple(wam.streams)) if nfe is not None else None
-    if nfe is None and not teacher:
-        steps = {name: spec.steps for name, spec in info.streams.items()}
-    samplers = samplers_for(info.streams, steps=steps, teacher=teacher)
-    with trusting(trust):
-        codec, facts = _codec(folder, wam, device, preset=preset, base=base)
-    metadata = {
-        "name": info.name or folder.parent.name,
-        "kind": info.kind,
-        "step": info.steps,
-        "device": device,
-        "tasks": list(info.tasks),
-        "episodes": info.episodes,
-        **facts,
-        **describe_sampling(wam, samplers),
-    }
-    return ServedModel(wam=wam, samplers=samplers, codec=codec, metadata=metadata)
-
-
-def _codec(
-    folder: Path, wam: WorldActionModel, device: str, *, preset: str | None, base: str | Path | None
-) -> tuple[Callable[[], ObservationCodec], dict[str, Any]]:
-    """Gives the maker of an episode's codec, and the facts of it that a client needs."""
-    if preset is None:
-        files = files_of_codec(folder) or files_that_say_how(folder)
-    else:
-        files = files_for_preset(preset)
-    if files is None:
-        if base is not None:
-            raise InputError(f"{folder} has codecs of its own; a base checkpoint is for models that lack them")
-        return _frame_codec(folder, wam, device)
-    base = None if base is None else user_path(base)
-    return files.codec(folder, preset=preset, base=base, dtype=next(wam.parameters()).dtype, device=device)
-
-
-def _frame_codec(
-    folder: Path, wam: WorldActionModel, device: str
-) -> tuple[Callable[[], ObservationCodec], dict[str, Any]]:
-    codec = Codec.load(folder)
-    codec.autoencoder.to(device)
-    height, width = (side * codec.autoencoder.factor for side in wam.shapes["video"][1:])
-    facts: dict[str, Any] = {
-        "cameras": [CAMERA],
-        "picture_size": [height, width],
-        "controls": len(codec.actions.used),
-        "keyframes_per_frame": 1,
-    }
-    return lambda: FrameCodec(codec, size=(height, width)), facts
-
-
-def describe_sampling(wam: WorldActionModel, samplers: Mapping[str, StreamSampler]) -> dict[str, Any]:
-    """Describes how chunks are drawn, as plain values for `ServedModel.metadata`."""
-    return {
-        "chunk_frames": wam.chunk_frames,
-        "senses": dict(wam.senses),
-        "actions_per_frame": wam.shapes["action"][1],
-        "nfe": {name: sampler.steps for name, sampler in samplers.items()},
-        "streams": {
-            name: {
-                "function": dict(sampler.consistency.config),
-                "schedule": dict(sampler.schedule.config),
-                "guidance_scale": float(sampler.guidance_scale),
-            }
-            for name, sampler in samplers.items()
-        },
-    }
 
 
 class PolicySession:
@@ -429,7 +230,7 @@ class PolicySession:
             rows: list[Any] = [observation.get(key) for observation in observations[each - 1 :: each]]
             for row in rows:
                 if not isinstance(row, np.ndarray) or row.shape != (size,) or row.dtype.kind not in "fiu":
-                    raise ValueError(f"every observation needs {key!r}, float32 [{size}]; got {_shown(row)}")
+                    raise ValueError(f"every observation needs {key!r}, float32 [{size}]; got {shown(row)}")
             values = np.stack(rows).astype(np.float32)
             if not np.isfinite(values).all():
                 raise ValueError(f"{key!r} must be finite")
@@ -440,7 +241,7 @@ class PolicySession:
         shape = (self._frames, self._model.wam.shapes["action"][1])
         if not isinstance(state, np.ndarray) or state.dtype.kind not in "fiu" or state.shape[1:] != shape:
             expected = f"float32 [controls, {shape[0]}, {shape[1]}]"
-            raise ValueError(f"state must be the executed controls, {expected}; got {_shown(state)}")
+            raise ValueError(f"state must be the executed controls, {expected}; got {shown(state)}")
         executed: np.ndarray = state.astype(np.float32)
         if not np.isfinite(executed).all():
             raise ValueError("state must be finite")
@@ -478,7 +279,3 @@ def _observations(observations: Any) -> Sequence[Observation]:
     if not isinstance(observations, list) or not observations or not all(isinstance(o, dict) for o in observations):
         raise ValueError("observations must be maps from camera to picture, in a list where there are several")
     return observations
-
-
-def _shown(value: Any) -> str:
-    return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__

@@ -13,12 +13,11 @@ import http
 import json
 import logging
 import os
-import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,9 +26,11 @@ from ipaddress import ip_address
 from typing import Any
 
 from flashwam.core.checks import UnsoundError
+from flashwam.serve.answers import answer, log_failure, told
 from flashwam.serve.latency import LatencyLog
-from flashwam.serve.policy import MOST_PROMPT, LongPromptError, PolicySession, ServedModel
-from flashwam.serve.protocol import pack, read
+from flashwam.serve.model import ServedModel
+from flashwam.serve.policy import MOST_PROMPT, LongPromptError, PolicySession
+from flashwam.serve.protocol import pack
 from flashwam.system.errors import InputError, MissingPackageError
 
 __all__ = ["PolicyServer", "ServerOptions", "serve", "serving"]
@@ -41,9 +42,7 @@ DEFAULT_PORT = 29536
 
 _SCHEMES = ("Bearer", "Api-Key")
 _GRACE = 5.0
-_LONGEST_TEXT = 1000
 _INTERNAL_ERROR, _GOING_AWAY, _POLICY_VIOLATION, _TRY_LATER = 1011, 1001, 1008, 1013
-_PATH = re.compile(r"(?<!\w)(?:[A-Za-z]:)?[\\/](?:[^\s'\"\\/:]+[\\/])*[^\s'\"\\/:]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,16 +233,16 @@ class PolicyServer:
         while (message := await self._receive(connection)) is not None:
             arrived = time.perf_counter()
             try:
-                first = partial(_answer, session, message, arrived, previous, defer=True)
-                answer = await loop.run_in_executor(self._worker, first)
-                if callable(answer):
-                    answer = await loop.run_in_executor(self._reader, answer)
-                kind, reply, stages = answer
+                first = partial(answer, session, message, arrived, previous, defer=True)
+                reply_or_more = await loop.run_in_executor(self._worker, first)
+                if callable(reply_or_more):
+                    reply_or_more = await loop.run_in_executor(self._reader, reply_or_more)
+                kind, reply, stages = reply_or_more
             except Exception as error:
                 self._failed += 1
                 self._unsound += isinstance(error, UnsoundError)
-                _log_failure(name, error)
-                await self._send(connection, _told(error))
+                log_failure(name, error)
+                await self._send(connection, told(error))
                 if isinstance(error, (UnsoundError, LongPromptError)):
                     continue
                 await connection.close(_INTERNAL_ERROR, "the request failed")
@@ -361,52 +360,6 @@ def serving(model: ServedModel, options: ServerOptions | None = None) -> Iterato
     finally:
         server.stop()
         thread.join()
-
-
-_Answer = tuple[str, bytes, dict[str, float]]
-
-
-def _answer(
-    session: PolicySession, message: bytes | str, arrived: float, previous: float | None, *, defer: bool = False
-) -> _Answer | Callable[[], _Answer]:
-    """Runs in the worker: one message to one reply; with `defer`, to what makes it where a prompt is to be embedded."""
-    start = time.perf_counter()
-    if isinstance(message, str):
-        raise ValueError("requests are binary msgpack messages; got a text frame")
-    request, dialect = read(message)
-    session.dialect = dialect or session.dialect
-    decoded = time.perf_counter()
-
-    def handled() -> _Answer:
-        begun = time.perf_counter()
-        kind, reply = session.handle(request)
-        timing = {"infer_ms": 1000 * (time.perf_counter() - begun)}
-        if previous is not None:
-            timing["prev_total_ms"] = previous
-        waited = start - arrived + begun - decoded
-        stages = {"decode": 1000 * (decoded - start), "wait": 1000 * waited, **session.stages}
-        return kind, pack({**reply, "server_timing": timing}, dialect=session.dialect), stages
-
-    return handled if defer and session.begins(request) else handled()
-
-
-def _told(error: Exception) -> str:
-    """Words an error for a client: the sender's own mistakes, without this machine's paths."""
-    if isinstance(error, (ValueError, TypeError)):
-        # Clients know the built-in error alone. What they sent may be quoted at any length.
-        name = "ValueError" if type(error) is InputError else type(error).__name__
-        return f"{name}: {_PATH.sub('<path>', str(error)[:_LONGEST_TEXT])}"
-    return f"{type(error).__name__}: the server failed; its log says why"
-
-
-def _log_failure(name: str, error: Exception) -> None:
-    if isinstance(error, UnsoundError):
-        logger.error("%s: nothing was sent: %s", name, error)
-    elif isinstance(error, (ValueError, TypeError)):
-        logger.info("%s failed: %s", name, str(error)[:_LONGEST_TEXT])
-        logger.debug("%s failed", name, exc_info=error)
-    else:
-        logger.error("%s failed", name, exc_info=error)
 
 
 def _is_loopback(host: str) -> bool:

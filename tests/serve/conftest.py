@@ -15,7 +15,8 @@ from tiny_models import tiny_codec, tiny_wam
 
 from flashwam.core.streams import StreamSpec
 from flashwam.data.episodes import CAMERA
-from flashwam.serve.policy import FrameCodec, load_served
+from flashwam.serve.codec import FrameCodec
+from flashwam.serve.model import load_served
 from flashwam.serve.server import ServerOptions, serving
 from flashwam.student import save_wam
 

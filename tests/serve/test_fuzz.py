@@ -15,10 +15,11 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from flashwam.data.episodes import CAMERA
+from flashwam.serve.answers import answer
 from flashwam.serve.client import PolicyClient
-from flashwam.serve.policy import PolicySession, load_served
+from flashwam.serve.model import load_served
+from flashwam.serve.policy import PolicySession
 from flashwam.serve.protocol import pack, unpack
-from flashwam.serve.server import _answer
 
 COUNT = 12_000
 OVER_A_SOCKET = 400
@@ -138,11 +139,11 @@ def test_twelve_thousand_mutated_messages_are_answered_or_refused(quick, episode
     for number in range(COUNT):
         # A server drops a session after an error; here it must stand even what follows.
         if number % 20 == 0:
-            _answer(session, messages[0], 0.0, None)
-            _answer(session, messages[1], 0.0, None)
+            answer(session, messages[0], 0.0, None)
+            answer(session, messages[1], 0.0, None)
         wire = mutated(draw, messages)
         try:
-            kind, reply, _ = _answer(session, wire, time.perf_counter(), None)
+            kind, reply, _ = answer(session, wire, time.perf_counter(), None)
         except (ValueError, TypeError) as error:
             longest = max(longest, len(str(error)))
             outcomes["refused"] += 1

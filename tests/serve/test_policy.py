@@ -10,7 +10,9 @@ from tiny_models import tiny_joint_wam
 from flashwam.data.codec import Codec
 from flashwam.data.episodes import CAMERA
 from flashwam.sampling import Rollout
-from flashwam.serve.policy import FrameCodec, PolicySession, load_served
+from flashwam.serve.codec import FrameCodec
+from flashwam.serve.model import load_served
+from flashwam.serve.policy import PolicySession
 
 
 def three_chunks(session, prompt, observations, *, seed):

@@ -1,76 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import logging
-import os
 import re
-import signal
 import socket
 import threading
-import time
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import msgpack
-import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+from wire import SPANS, closing, from_nd, get, nd, three_chunks, wait_for
 
-from flashwam.cli import main
 from flashwam.data.episodes import CAMERA
 from flashwam.serve.client import PolicyClient
-from flashwam.serve.policy import FrameCodec, PolicySession
+from flashwam.serve.codec import FrameCodec
+from flashwam.serve.policy import PolicySession
 from flashwam.serve.protocol import Dialect, pack, read
-from flashwam.serve.server import PolicyServer, ServerOptions, serving
-
-SPANS = ((1, 2), (2, 4), (0, 0))
-
-
-def three_chunks(policy, prompt, observations, *, seed):
-    """Three chunks of a session or a client, which have the same three methods."""
-    policy.reset(prompt, seed=seed)
-    chunks = []
-    for begin, end in SPANS:
-        chunks.append(policy.infer(observations[0]))
-        if end:
-            policy.refresh(observations[begin:end], chunks[-1])
-    return chunks
-
-
-def get(server, path, **headers):
-    request = urllib.request.Request(server.url.replace("ws", "http", 1) + path, headers=headers)
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return answer.status, answer.headers["Content-Type"], answer.read()
-
-
-def wait_for(condition):
-    """A server notices shortly after its client that a session has ended."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def closing(connection):
-    """Text frames until the server closes, and how it closes."""
-    texts = []
-    try:
-        while True:
-            texts.append(connection.recv(10))
-    except ConnectionClosed as closed:
-        return texts, closed.rcvd.code, closed.rcvd.reason
-
-
-# The next three lines and the client below are all that a foreign client knows: the protocol's text.
-def nd(x):
-    return {b"__ndarray__": True, b"data": x.tobytes(), b"dtype": x.dtype.str, b"shape": x.shape}
-
-
-def from_nd(x):
-    return np.frombuffer(x[b"data"], np.dtype(x[b"dtype"])).reshape(x[b"shape"]) if b"data" in x else x
+from flashwam.serve.server import serving
 
 
 def test_a_client_written_from_the_protocol_alone_completes_a_closed_loop(server, model, episode):
@@ -305,178 +253,3 @@ def test_stopping_waits_for_the_chunk_that_is_drawn(slow, episode):
             assert answer.result(10).shape == (4, 2, 4)
         assert server.metrics()["sessions"]["open"] == 0
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(("inference", "prompts"))]
-
-
-def test_only_the_token_opens(model):
-    with serving(model, ServerOptions(port=0, token="s3cret")) as server:
-        for token in (None, "", "s3cre", "s3cret2", "S3CRET", "s3cret s3cret"):
-            with pytest.raises(RuntimeError, match="401"):
-                PolicyClient(server.url, token)
-        for headers in (
-            {"Authorization": "s3cret"},
-            {"Authorization": "Basic s3cret"},
-            {"Authorization": "Api-Key s3cre"},
-            {"Authorization": "Api-Key  s3cret"},
-            {"Authorization": "Api-Key Bearer s3cret"},
-            {"Authorization": "api-key s3cret"},
-            {"Authorization": "bearer s3cret"},
-            [("Authorization", "Bearer s3cret"), ("Authorization", "Api-Key s3cret")],
-            {"Authorization": "Bearer s3cr\u00e9t"},
-            [("Authorization", "Bearer s3cret")] * 2,
-        ):
-            with pytest.raises(InvalidStatus) as refused:
-                connect(server.url, additional_headers=headers)
-            assert refused.value.response.status_code == 401
-        assert get(server, "/healthz")[0] == 200
-        with pytest.raises(urllib.error.HTTPError, match="401"):
-            get(server, "/metrics")
-        assert get(server, "/metrics", Authorization="Bearer s3cret")[0] == 200
-        with PolicyClient(server.url, "s3cret") as client:
-            client.reset("")
-        # As LingBot-VA's and openpi's clients say it.
-        with connect(server.url, additional_headers={"Authorization": "Api-Key s3cret"}) as connection:
-            assert msgpack.unpackb(connection.recv())["controls"] == 4
-        assert server.metrics()["sessions"]["served"] == 2
-
-
-def test_pages_in_a_browser_are_turned_away(server):
-    with pytest.raises(InvalidStatus) as refused:
-        connect(server.url, origin="http://evil.example")
-    assert refused.value.response.status_code == 403
-
-
-def test_an_oversize_message_ends_its_session_alone(server):
-    with PolicyClient(server.url) as other:
-        with connect(server.url) as connection:
-            connection.recv()
-            connection.send(msgpack.packb({"reset": True, "prompt": "x" * 2**20}))
-            texts, code, _ = closing(connection)
-        assert (texts, code) == ([], 1009)
-        other.reset("")
-
-
-def test_a_prompt_that_is_too_long_is_refused_and_its_session_goes_on(model, episode, monkeypatch):
-    encoded = []
-    monkeypatch.setattr(
-        FrameCodec, "text", lambda self, prompt: encoded.append(prompt) or self._codec.text(prompt)[None]
-    )
-    prompt, observations = episode(5)
-    options = ServerOptions(port=0, max_prompt_characters=40)
-    with serving(model, options) as server, PolicyClient(server.url) as client, PolicyClient(server.url) as other:
-        other.reset(prompt, seed=5)
-        client.reset(prompt, seed=5)
-        expected = client.infer(observations[0])
-        for long in ("x" * 41, "\u00e9" * 10**6, "word " * 10**6):
-            with pytest.raises(RuntimeError, match=f"a prompt may have 40 characters, this one has {len(long)}"):
-                client.reset(long)
-        client.reset(prompt.ljust(40), seed=5)
-        for session in (client, other):
-            assert_array_equal(session.infer(observations[0]), expected)
-        assert server.metrics()["sessions"] == {"open": 2, "served": 2, "failed": 3}
-        with pytest.raises(RuntimeError, match="40 characters"):
-            client.reset("x" * 41)
-        # The episode before is over: what comes next must not act out another instruction.
-        with pytest.raises(RuntimeError, match="send reset with a prompt first"):
-            client.infer(observations[0])
-    assert max(map(len, encoded)) == 40
-
-
-def test_errors_are_told_in_brief(server):
-    for request in (
-        {"reset": True, "prompt": {b"__ndarray__": True, b"dtype": "<" * 10**5}},
-        {"reset": True, "prompt": "", "seed": {"x" * 10**5: 1}},
-        {"reset": [1] * 4000},
-        {"obs": "y" * 10**5},
-    ):
-        with connect(server.url) as connection:
-            connection.recv()
-            connection.send(msgpack.packb(request))
-            (text,), code, _ = closing(connection)
-        assert len(text) < 1100
-        assert code == 1011
-
-
-def test_a_silent_session_is_ended(model):
-    with serving(model, ServerOptions(port=0, idle_seconds=0.3)) as server:
-        with connect(server.url) as connection:
-            connection.recv()
-            texts, code, reason = closing(connection)
-        assert (texts, code) == ([], 1008)
-        assert "idle" in reason
-        wait_for(lambda: not server.metrics()["sessions"]["open"])
-        assert server.metrics()["sessions"]["open"] == 0
-
-
-def test_no_more_than_so_many_sessions(model):
-    with serving(model, ServerOptions(port=0, max_sessions=2)) as server:
-        with PolicyClient(server.url) as first, PolicyClient(server.url) as second:
-            with pytest.raises(RuntimeError, match="all 2 sessions are taken"):
-                PolicyClient(server.url)
-            first.reset("")
-            second.reset("")
-        wait_for(lambda: not server.metrics()["sessions"]["open"])
-        with PolicyClient(server.url) as third:
-            third.reset("")
-
-
-def test_stopping_closes_sessions_and_frees_the_port(model):
-    with serving(model) as server:
-        connection = connect(server.url)
-        connection.recv()
-        server.stop()
-        assert closing(connection)[1] == 1001
-        port = server.port
-    with serving(model, ServerOptions(port=port)) as again, PolicyClient(again.url) as client:
-        assert again.port == port
-        client.reset("")
-
-
-def test_a_port_that_is_taken_is_an_error(server, model):
-    with pytest.raises(OSError), serving(model, ServerOptions(port=server.port)):
-        pass
-
-
-@pytest.mark.parametrize("options", [{"port": -1}, {"idle_seconds": 0}, {"token": ""}, {"max_sessions": 0}])
-def test_options_out_of_range_are_refused(options):
-    with pytest.raises(ValueError, match=next(iter(options))):
-        ServerOptions(**options)
-
-
-def test_a_server_open_to_others_without_token_warns(model, caplog):
-    options = ServerOptions(port=0, host="0.0.0.0")
-    assert ServerOptions().host == "127.0.0.1"
-    server = PolicyServer(model, options)
-    with caplog.at_level(logging.WARNING):
-        with serving(model, options):
-            pass
-        with serving(model, replace(options, token="x")):
-            pass
-    assert server.port is None
-    assert len([r for r in caplog.records if "set a token" in r.getMessage()]) == 1
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_serves_until_it_is_signalled(checkpoint, model, episode, number, caplog):
-    caplog.set_level(logging.INFO)
-    expected = three_chunks(PolicySession(model), *episode(0), seed=0)
-
-    def address():
-        found = [re.search(r"serving tiny at (ws://127\.0\.0\.1:\d+)", r.getMessage()) for r in caplog.records]
-        return next((match[1] for match in found if match), None)
-
-    def use():
-        try:
-            wait_for(address)
-            with PolicyClient(address()) as client:
-                return three_chunks(client, *episode(0), seed=0), client.metadata["nfe"]
-        finally:
-            os.kill(os.getpid(), number)
-
-    with ThreadPoolExecutor(1) as pool:
-        used = pool.submit(use)
-        assert main(["serve", str(checkpoint), "--port", "0", "--nfe", "1v/2a", "--device", "cpu"]) == 0
-        chunks, nfe = used.result(10)
-    assert_array_equal(chunks, expected)
-    assert nfe == {"video": 1, "action": 2}
-    assert any(re.search(r"session 1 +infer +video +p50", record.getMessage()) for record in caplog.records)
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

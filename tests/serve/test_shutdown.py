@@ -17,7 +17,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from flashwam.serve.client import PolicyClient
-from flashwam.serve.policy import FrameCodec, PolicySession
+from flashwam.serve.codec import FrameCodec
+from flashwam.serve.policy import PolicySession
 from flashwam.serve.server import PolicyServer, ServerOptions, serve, serving
 
 

@@ -22,7 +22,9 @@ from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.codec import CODEC_FILE, Codec
 from flashwam.sampling import Rollout
 from flashwam.serve.client import PolicyClient
-from flashwam.serve.policy import FrameCodec, PolicySession, load_served
+from flashwam.serve.codec import FrameCodec
+from flashwam.serve.model import load_served
+from flashwam.serve.policy import PolicySession
 from flashwam.serve.protocol import pack
 from flashwam.serve.server import serving
 from flashwam.sim.closed_loop import LocalPolicy

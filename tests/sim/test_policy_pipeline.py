@@ -88,7 +88,7 @@ def test_unstripped_it_is_shown_what_its_training_was(trained, tmp_path):
 def test_it_is_distilled_and_served_as_any_model(trained, tmp_path):
     pytest.importorskip("websockets")
     from flashwam.evaluation.served import evaluate_served
-    from flashwam.serve.policy import load_served
+    from flashwam.serve.model import load_served
     from flashwam.serve.server import serving
 
     root, teacher = trained

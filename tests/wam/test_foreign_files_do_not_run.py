@@ -10,7 +10,8 @@ from pickles import run_by
 from released import lerobot_weights, write_lerobot, write_parts, write_released
 
 from flashwam.commands.describe import describe
-from flashwam.serve.policy import PolicySession, load_served
+from flashwam.serve.model import load_served
+from flashwam.serve.policy import PolicySession
 
 
 def policy(folder: Path) -> Path:

@@ -12,7 +12,7 @@ from released import NETWORK, lerobot_weights, write_lerobot, write_parts
 
 from flashwam.commands.describe import describe
 from flashwam.recipe.load import load_recipe
-from flashwam.serve.policy import load_served
+from flashwam.serve.model import load_served
 from flashwam.student import load_pretrained, load_wam, save_wam
 from flashwam.wam.lingbot_va.files import LingBotFiles
 

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model as it is served: loaded once with its codec and samplers, shared by all sessions."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flashwam.core.steps import parse_nfe
+from flashwam.data.codec import Codec
+from flashwam.data.episodes import CAMERA
+from flashwam.sampling import StreamSampler, samplers_for
+from flashwam.serve.codec import FrameCodec, ObservationCodec
+from flashwam.student import load_wam, model_folder
+from flashwam.system.errors import InputError
+from flashwam.system.imports import trusting
+from flashwam.system.paths import user_path
+from flashwam.wam.base import WorldActionModel
+from flashwam.wam.files import files_for_preset, files_of_codec, files_that_say_how
+
+__all__ = ["ServedModel", "describe_sampling", "load_served"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel:
+    """The model and settings that all sessions share.
+
+    Args:
+        wam: The model, in evaluation mode.
+        samplers: Stream name -> how it is drawn.
+        codec: Makes an episode's codec.
+        metadata: Plain values that a client is told when it connects.
+    """
+
+    wam: WorldActionModel
+    samplers: Mapping[str, StreamSampler]
+    codec: Callable[[], ObservationCodec]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_served(
+    folder: str | Path,
+    *,
+    nfe: str | None = None,
+    device: str = "cpu",
+    preset: str | None = None,
+    base: str | Path | None = None,
+    trust: bool = False,
+) -> ServedModel:
+    """Loads a checkpoint with its codec.
+
+    Args:
+        folder: A teacher's or student's folder, or a run folder; with a preset, a checkpoint that its family knows.
+        nfe: Steps such as "1v/2a", or "full"; what the checkpoint itself says if None.
+        device: Where it runs.
+        preset: For a checkpoint that flashwam did not write, see `load_wam`.
+        base: Checkpoint with ``vae/``, ``text_encoder/`` and ``tokenizer/``; that of `folder` itself, or the one noted
+            in its ``codec.json``, if None.
+        trust: Import the classes that its files name beside ours, and run their code.
+
+    Raises:
+        FileNotFoundError, ValueError: it cannot be loaded or sampled.
+    """
+    folder = model_folder(folder)
+    wam, info = load_wam(folder, preset=preset, trust=trust)
+    wam.to(device).eval()
+    teacher = info.kind == "teacher"
+    steps = parse_nfe(nfe, tuple(wam.streams)) if nfe is not None else None
+    if nfe is None and not teacher:
+        steps = {name: spec.steps for name, spec in info.streams.items()}
+    samplers = samplers_for(info.streams, steps=steps, teacher=teacher)
+    with trusting(trust):
+        codec, facts = _codec(folder, wam, device, preset=preset, base=base)
+    metadata = {
+        "name": info.name or folder.parent.name,
+        "kind": info.kind,
+        "step": info.steps,
+        "device": device,
+        "tasks": list(info.tasks),
+        "episodes": info.episodes,
+        **facts,
+        **describe_sampling(wam, samplers),
+    }
+    return ServedModel(wam=wam, samplers=samplers, codec=codec, metadata=metadata)
+
+
+def _codec(
+    folder: Path, wam: WorldActionModel, device: str, *, preset: str | None, base: str | Path | None
+) -> tuple[Callable[[], ObservationCodec], dict[str, Any]]:
+    """Gives the maker of an episode's codec, and the facts of it that a client needs."""
+    if preset is None:
+        files = files_of_codec(folder) or files_that_say_how(folder)
+    else:
+        files = files_for_preset(preset)
+    if files is None:
+        if base is not None:
+            raise InputError(f"{folder} has codecs of its own; a base checkpoint is for models that lack them")
+        return _frame_codec(folder, wam, device)
+    base = None if base is None else user_path(base)
+    return files.codec(folder, preset=preset, base=base, dtype=next(wam.parameters()).dtype, device=device)
+
+
+def _frame_codec(
+    folder: Path, wam: WorldActionModel, device: str
+) -> tuple[Callable[[], ObservationCodec], dict[str, Any]]:
+    codec = Codec.load(folder)
+    codec.autoencoder.to(device)
+    height, width = (side * codec.autoencoder.factor for side in wam.shapes["video"][1:])
+    facts: dict[str, Any] = {
+        "cameras": [CAMERA],
+        "picture_size": [height, width],
+        "controls": len(codec.actions.used),
+        "keyframes_per_frame": 1,
+    }
+    return lambda: FrameCodec(codec, size=(height, width)), facts
+
+
+def describe_sampling(wam: WorldActionModel, samplers: Mapping[str, StreamSampler]) -> dict[str, Any]:
+    """Describes how chunks are drawn, as plain values for `ServedModel.metadata`."""
+    return {
+        "chunk_frames": wam.chunk_frames,
+        "senses": dict(wam.senses),
+        "actions_per_frame": wam.shapes["action"][1],
+        "nfe": {name: sampler.steps for name, sampler in samplers.items()},
+        "streams": {
+            name: {
+                "function": dict(sampler.consistency.config),
+                "schedule": dict(sampler.schedule.config),
+                "guidance_scale": float(sampler.guidance_scale),
+            }
+            for name, sampler in samplers.items()
+        },
+    }
