@@ -59,7 +59,7 @@ def train(
     run_dir: Path | str,
     seed: int,
     info: Mapping[str, Any] | None = None,
-    beside: Callable[[Path], None] | None = None,
+    extra_files: Callable[[Path], None] | None = None,
 ) -> Path:
     """Trains `method` for `loop.steps` optimiser steps, continuing where an earlier call was stopped.
 
@@ -71,7 +71,7 @@ def train(
             result.
         seed: Of every draw.
         info: Further entries of the result's `flashwam.json`, such as "teacher" and "recipe".
-        beside: Writes what else belongs into every exported model folder.
+        extra_files: Writes what else belongs into every exported model folder.
 
     Returns:
         Folder of the result, `<run_dir>/student` or `<run_dir>/teacher`. A finished run returns at once.
@@ -100,7 +100,7 @@ def train(
         if (path.exists() or path.is_symlink()) and not path.is_dir():
             raise InputError(f"{path} must be a folder, or not be there; it is a file: move it away")
     run_dir.mkdir(parents=True, exist_ok=True)
-    return _Training(method, source, loop, run=run, seed=seed, info=dict(info or {}), beside=beside).run()
+    return _Training(method, source, loop, run=run, seed=seed, info=dict(info or {}), extra_files=extra_files).run()
 
 
 class _Training:
@@ -115,10 +115,10 @@ class _Training:
         run: RunFolder,
         seed: int,
         info: dict[str, Any],
-        beside: Callable[[Path], None] | None,
+        extra_files: Callable[[Path], None] | None,
     ) -> None:
         self.method, self.source, self.loop = method, source, loop
-        self.folder, self.seed, self.info, self.beside = run, seed, info, beside
+        self.folder, self.seed, self.info, self.extra_files = run, seed, info, extra_files
         for role, model in (("teacher", method.roles.teacher), ("student", method.roles.model)):
             if model is not None:
                 check_weights(model, role)
@@ -320,8 +320,8 @@ class _Training:
                             kind=self.method.result,
                             info={**self.info, "steps": step, "weights": "target" if use_target else "student"},
                         )
-                        if self.beside is not None:
-                            self.beside(folder)
+                        if self.extra_files is not None:
+                            self.extra_files(folder)
                 except (OSError, SafetensorError) as error:
                     raise OSError(
                         f"{path} could not be written ({error}); make room there and give the same command again: it "

@@ -87,10 +87,10 @@ class Decoupler(nn.Module):
         self.register_buffer("mean", torch.zeros(targets))
         self.register_buffer("std", torch.ones(targets))
 
-    def standardise(self, seen: Tensor) -> Tensor:
+    def standardise(self, features: Tensor) -> Tensor:
         """The vision model's own features [B, T, ...] as targets or reference, float32."""
-        shape = (1, -1, *(1,) * (seen.ndim - 2))
-        return (seen.float() - self.mean.reshape(shape)) / self.std.reshape(shape)
+        shape = (1, -1, *(1,) * (features.ndim - 2))
+        return (features.float() - self.mean.reshape(shape)) / self.std.reshape(shape)
 
     def forward(self, features: Tensor, reference: Tensor) -> Tensor:
         """Predicts.

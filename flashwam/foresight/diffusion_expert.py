@@ -43,11 +43,11 @@ class DecoderBlock(nn.Module):
         self.feed_forward = feed_forward(width, dropout=dropout)
         self.modulation = nn.Linear(width, 6 * width)
 
-    def forward(self, x: Tensor, level: Tensor, seen: Tensor) -> Tensor:
-        """Actions [B, K, D] at embedded levels [B, K, D] over seen [B, T, D]; returns [B, K, D]."""
+    def forward(self, x: Tensor, level: Tensor, context: Tensor) -> Tensor:
+        """Actions [B, K, D] at embedded levels [B, K, D] over context [B, T, D]; returns [B, K, D]."""
         shift, scale, gate, shift_feed, scale_feed, gate_feed = self.modulation(level).chunk(6, -1)
         x = x + gate * self.attention(self.norms[0](x) * (1 + scale) + shift, causal=True)
-        x = x + self.look(self.norms[1](x), seen)
+        x = x + self.look(self.norms[1](x), context)
         return x + gate_feed * self.feed_forward(self.norms[2](x) * (1 + scale_feed) + shift_feed)
 
 
@@ -60,7 +60,7 @@ class DiffusionExpert(nn.Module):
         actions: A.
         frames: F.
         per_frame: N.
-        seen: Channels of the tokens that it looks at.
+        token_channels: Channels of the tokens that it looks at.
         text: Channels of the text embedding.
         width: D.
         encoder: Blocks over the goal and the tokens; they run once a chunk.
@@ -77,7 +77,7 @@ class DiffusionExpert(nn.Module):
         frames: int,
         per_frame: int,
         *,
-        seen: int,
+        token_channels: int,
         text: int,
         width: int = 384,
         encoder: int = 4,
@@ -90,7 +90,7 @@ class DiffusionExpert(nn.Module):
         super().__init__()
         self.sigma_data, self.s_range = sigma_data, tuple(s_range)
         self.goal = nn.Sequential(nn.Linear(text, width), nn.GELU(), nn.Linear(width, width))
-        self.look = nn.Linear(seen, width)
+        self.look = nn.Linear(token_channels, width)
         self.encoder = nn.ModuleList(EncoderBlock(width, heads, dropout=dropout) for _ in range(encoder))
         self.norm_seen = nn.LayerNorm(width)
         self.proj_in = nn.Linear(actions, width)
@@ -114,13 +114,13 @@ class DiffusionExpert(nn.Module):
             x = block(x)
         return self.norm_seen(x)
 
-    def forward(self, noisy: Tensor, sigma: Tensor, seen: Tensor) -> Tensor:
+    def forward(self, noisy: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
         """The flow velocity of noisy actions.
 
         Args:
             noisy: [B, A, F, N, 1].
             sigma: [B, F].
-            seen: From `encode`.
+            context: From `encode`.
 
         Returns:
             eps - x0, shaped like `noisy`, float32 or better.
@@ -132,7 +132,7 @@ class DiffusionExpert(nn.Module):
         x = self.proj_in(shown[..., 0].flatten(2).transpose(1, 2)) + self.positions
         embedded = self.level(self._sinusoid(sigma)).repeat_interleave(per_frame, 1)
         for block in self.decoder:
-            x = block(x, embedded, seen)
+            x = block(x, embedded, context)
         output = self.proj_out(self.norm_out(x)).transpose(1, 2).unflatten(2, (frames, per_frame))[..., None]
         velocity = edm_velocity(noisy, output, level, sigma_data=self.sigma_data)
         return velocity.to(torch.promote_types(noisy.dtype, torch.float32))

@@ -38,16 +38,16 @@ class Attention(nn.Module):
         self.to_kv = nn.Linear(width, 2 * inner, bias=bias)
         self.to_out = nn.Linear(inner, width, bias=bias)
 
-    def forward(self, x: Tensor, seen: Tensor | None = None, *, causal: bool = False) -> Tensor:
-        """Attends from x [B, S, D] to `seen` [B, T, D], or to x itself; returns [B, S, D].
+    def forward(self, x: Tensor, context: Tensor | None = None, *, causal: bool = False) -> Tensor:
+        """Attends from x [B, S, D] to `context` [B, T, D], or to x itself; returns [B, S, D].
 
         Args:
             x: Queries.
-            seen: Keys and values.
+            context: Keys and values.
             causal: Token i sees the first i + 1 of x alone.
         """
         q = self.to_q(x)
-        k, v = self.to_kv(x if seen is None else seen).chunk(2, -1)
+        k, v = self.to_kv(x if context is None else context).chunk(2, -1)
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
         dropout = self.dropout if self.training else 0.0
         attended = functional.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=dropout)

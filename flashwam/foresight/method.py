@@ -201,7 +201,7 @@ class Foresight(Method):
         def look(batch: Batch, numbers: Sequence[int]) -> dict[str, torch.Tensor]:
             batch = self.seen_by_model(batch.to(device))
             draws = Draws(seed=setup.seed, step=0, positions=[("look", n) for n in numbers], device=device)
-            return model.looked(batch.history, self.context(batch, draws))
+            return model.foresight(batch.history, self.context(batch, draws))
 
         return LookSource(source, look, pool=self.looks, seed=setup.seed)
 
@@ -234,7 +234,7 @@ class Foresight(Method):
         nothing is looked at anew where a look was made before."""
         looked = {name.removeprefix(LOOK): x for name, x in batch.extra.items() if name.startswith(LOOK)}
         if looked:
-            return {"text": batch.text, "looked": looked}
+            return {"text": batch.text, "foresight": looked}
         context = super().context(batch, draws)
         if self.targets == "same_seed" and "noise/video" in batch.extra:
             context["noise"] = {
@@ -293,7 +293,7 @@ class Foresight(Method):
         grid = "x".join(map(str, model.grid))
         return Target(
             fingerprint=f"{model.providers[name].fingerprint()}_{grid}_{self.align}",
-            extract=lambda pictures, frames: align_frames(model.seen(name, pictures), frames, self.align),
+            extract=lambda pictures, frames: align_frames(model.features_of(name, pictures), frames, self.align),
         )
 
     def _teacher_samplers(self, folder: Path | None) -> dict[str, StreamSampler]:

@@ -131,7 +131,9 @@ class ForesightPolicy(WorldActionModel):
             self.resampler = MeanPool(channels, frames, **{key: sizes[key] for key in ("width",) if key in sizes})
         actions, per_frame, _ = backbone.shapes["action"]
         tokens = self.resampler.norm_out.normalized_shape[0]
-        self.expert = DiffusionExpert(actions, frames, per_frame, seen=tokens, text=text_width, **(expert or {}))
+        self.expert = DiffusionExpert(
+            actions, frames, per_frame, token_channels=tokens, text=text_width, **(expert or {})
+        )
         self.requires_grad_(True).train()
 
     @classmethod
@@ -190,9 +192,12 @@ class ForesightPolicy(WorldActionModel):
     def see(self, latents: Tensor) -> dict[str, Tensor]:
         """Finds features of single frames, latents [B, C, H, W]: vision model -> standardised [B, T, h, w]."""
         pictures = self.decoder.pictures(latents[:, :, None])
-        return {name: self.decouplers[name].standardise(self.seen(name, pictures)[:, :, 0]) for name in self.providers}
+        return {
+            name: self.decouplers[name].standardise(self.features_of(name, pictures)[:, :, 0])
+            for name in self.providers
+        }
 
-    def seen(self, name: str, pictures: Tensor) -> Tensor:
+    def features_of(self, name: str, pictures: Tensor) -> Tensor:
         """Finds features of one vision model in pictures uint8 [n, P, H, W, 3], on the grid: [n, T, P, h, w]."""
         return to_grid(self.providers[name].extract(pictures), self.grid)
 
@@ -223,7 +228,7 @@ class ForesightPolicy(WorldActionModel):
         """`velocity`; asked for no stream at all, what it foresees: name -> [B, T, F', h, w], standardised."""
         if noisy:
             return self.velocity(noisy, sigma, clean, context)
-        looked = self.looked(clean, context)
+        looked = self.foresight(clean, context)
         return {name: x.transpose(1, 2).flatten(2, 3) for name, x in looked.items() if name != _FEATURES}
 
     def velocity(
@@ -239,26 +244,27 @@ class ForesightPolicy(WorldActionModel):
             noisy: "action" [R B, A, F', N, 1], whole chunks; R states of every sample, all first ones first.
             sigma: "action" [R B, F'].
             clean: Every stream -> [B, C, F, H, W].
-            context: "text"; "noise" and "noise_sigma", or "looked", what `looked` gave for them; optional "kept".
+            context: "text"; "noise" and "noise_sigma", or "foresight", as `foresight` gave it; optional "kept".
         """
         if set(noisy) != {"action"}:
             raise ValueError(f"this policy looks at its video and draws actions alone; got noisy {sorted(noisy)}")
         x, count = noisy["action"], noisy["action"].shape[2] // self.chunk_frames
         kept: Kept | None = context.get("kept")
-        seen = None if kept is None else kept.held
+        seen = None if kept is None else kept.value
         if seen is None:
             looked = {
-                name: x.flatten(0, 1) for name, x in (context.get("looked") or self.looked(clean, context)).items()
+                name: x.flatten(0, 1)
+                for name, x in (context.get("foresight") or self.foresight(clean, context)).items()
             }
             features = looked.pop(_FEATURES)
             seen = self.tokens(features, looked, context["text"].repeat_interleave(count, 0))
             if kept is not None:
-                kept.held = seen
+                kept.value = seen
         seen = seen.repeat(len(x) * count // len(seen), 1, 1)
         out = self.expert(_split(x, count), sigma["action"].unflatten(1, (count, -1)).flatten(0, 1), seen)
         return {"action": out.unflatten(0, (-1, count)).transpose(1, 2).flatten(2, 3)}
 
-    def looked(self, clean: Mapping[str, Tensor], context: Mapping[str, Any]) -> dict[str, Tensor]:
+    def foresight(self, clean: Mapping[str, Tensor], context: Mapping[str, Any]) -> dict[str, Tensor]:
         """One look at every of K chunks under its own past: "features" [B, K, C, F, h, w], and what they foresee, by
         provider, [B, K, T, F, h, w] standardised.
 

@@ -43,10 +43,10 @@ class PerceiverLayer(nn.Module):
         self.across = Attention(width, heads)
         self.feed_forward = feed_forward(width, ratio, bias=False)
 
-    def forward(self, queries: Tensor, seen: Tensor) -> Tensor:
-        """Queries [B, F, Q, D] over seen [B, F, S, D]; returns [B, F, Q, D]."""
+    def forward(self, queries: Tensor, features: Tensor) -> Tensor:
+        """Queries [B, F, Q, D] over features [B, F, S, D]; returns [B, F, Q, D]."""
         batch, frames, count, _ = queries.shape
-        own, x = self.norm_query(queries).flatten(0, 1), self.norm_seen(seen).flatten(0, 1)
+        own, x = self.norm_query(queries).flatten(0, 1), self.norm_seen(features).flatten(0, 1)
         looked = self.look(own, torch.cat([x, own], 1))
         queries = queries + looked.unflatten(0, (batch, frames))
         slots = queries.transpose(1, 2).flatten(0, 1)

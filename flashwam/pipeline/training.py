@@ -49,10 +49,10 @@ def _run(
     accept_changed_inputs: bool,
     info: dict[str, Any],
 ) -> Path:
-    beside = None
+    extra_files = None
     if source is None:
         source = dataset(recipe, codec=codec, senses=student.senses)
-        beside = _codec_writer(recipe, student) if codec is None else codec.save
+        extra_files = _codec_writer(recipe, student) if codec is None else codec.save
     if isinstance(source, SegmentDataset):
         _check_shapes(source, student)
     accepted: list[dict[str, Any]] = []
@@ -76,7 +76,7 @@ def _run(
             **info,
             **({"accepted_changes": accepted} if accepted else {}),
         },
-        beside=beside,
+        extra_files=extra_files,
     )
 
 

@@ -200,17 +200,17 @@ class RemotePolicy:
     def foreseen(self) -> None:
         """See `ChunkPolicy.foreseen`: the protocol carries actions alone."""
 
-    def observe(self, seen: np.ndarray, controls: np.ndarray, *, state: np.ndarray | None = None) -> None:
+    def observe(self, pictures: np.ndarray, controls: np.ndarray, *, state: np.ndarray | None = None) -> None:
         """Tells what was seen, uint8 [1, F', H, W, 3], and felt, [1, F', S], after each N of the executed controls
         [1, F' * N, U]."""
         start = time.perf_counter()
         if self._state is None:
             raise ValueError("nothing was executed that could be observed: ask for controls before")
         done = self._state.copy()
-        held = done.shape[1] - seen.shape[1]
-        done[:, held:] = controls[0].reshape(seen.shape[1], self.per_frame, -1).transpose(2, 0, 1)
-        felt = [None] * seen.shape[1] if state is None else state[0]
-        self._client.refresh([self._observation(*pair) for pair in zip(seen[0], felt, strict=True)], done)
+        held = done.shape[1] - pictures.shape[1]
+        done[:, held:] = controls[0].reshape(pictures.shape[1], self.per_frame, -1).transpose(2, 0, 1)
+        felt = [None] * pictures.shape[1] if state is None else state[0]
+        self._client.refresh([self._observation(*pair) for pair in zip(pictures[0], felt, strict=True)], done)
         self.seconds["refresh"] += time.perf_counter() - start
         self._first = None
 

@@ -92,7 +92,7 @@ class ChunkPolicy(Protocol):
     def foreseen(self) -> np.ndarray | None:
         """The picture imagined for the moment after these controls, uint8 [B, H, W, 3]; None where that is unknown."""
 
-    def observe(self, seen: np.ndarray, controls: np.ndarray, *, state: np.ndarray | None = None) -> None:
+    def observe(self, pictures: np.ndarray, controls: np.ndarray, *, state: np.ndarray | None = None) -> None:
         """Pictures after every N controls, uint8 [B, F', H, W, 3], the robot's state then, [B, F', S], and what was
         executed, [B, F' * N, U]."""
 
@@ -168,15 +168,15 @@ class LocalPolicy:
         """See `ChunkPolicy.foreseen`; None for a model that never draws the video."""
         return None if self._last is None else self._codec.pictures(self._last)[:, 0]
 
-    def observe(self, seen: np.ndarray, controls: np.ndarray, *, state: np.ndarray | None = None) -> None:
+    def observe(self, pictures: np.ndarray, controls: np.ndarray, *, state: np.ndarray | None = None) -> None:
         """See `ChunkPolicy.observe`."""
-        video = self._codec.video(seen)
+        video = self._codec.video(pictures)
         executed = self._codec.executed(controls, self.per_frame)
         if self._first is not None:
             video = torch.cat([self._first, video], 2)
-            executed = torch.cat([self._padding(len(seen)), executed], 2)
+            executed = torch.cat([self._padding(len(pictures)), executed], 2)
             self._first = None
-        self._rollout.observe({"video": video, "action": executed, **self._told(seen, state)})
+        self._rollout.observe({"video": video, "action": executed, **self._told(pictures, state)})
 
     def _told(self, pictures: np.ndarray, state: np.ndarray | None) -> dict[str, Tensor]:
         """The model's senses, of pictures [B, F, H, W, 3] and the robot's state [B, F, S]."""
@@ -299,15 +299,15 @@ class _Imagined:
         self._compared: list[np.ndarray] = []
         self._pictures: list[np.ndarray] = []
 
-    def compare(self, foreseen: np.ndarray, seen: np.ndarray, running: np.ndarray) -> None:
+    def compare(self, foreseen: np.ndarray, actual: np.ndarray, running: np.ndarray) -> None:
         """One chunk: pictures uint8 [B, H, W, 3] for its end, and which episodes [B] still run there."""
-        foreseen = _resized(foreseen, seen.shape[1:3])
-        alike = np.full(len(seen), np.nan)
-        alike[running] = motion_similarity(self._before[running], foreseen[running], seen[running])
+        foreseen = _resized(foreseen, actual.shape[1:3])
+        alike = np.full(len(actual), np.nan)
+        alike[running] = motion_similarity(self._before[running], foreseen[running], actual[running])
         self._compared.append(alike)
         if running[0] and len(self._pictures) < _FILM_PICTURES:
-            self._pictures.append(np.stack([seen[0], foreseen[0]]))
-        self._before = seen
+            self._pictures.append(np.stack([actual[0], foreseen[0]]))
+        self._before = actual
 
     def similarity(self, *, chunks: int | None = None) -> np.ndarray:
         """[B], mean over those of the first `chunks` (all if None) that moved; NaN where none did."""

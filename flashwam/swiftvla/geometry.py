@@ -118,11 +118,14 @@ class GeometryCache:
     Args:
         depth: Global blocks.
         limit: Frames kept; None for all.
+
+    Attributes:
+        frames: Frames of the episode so far, those that were evicted among them.
     """
 
     def __init__(self, depth: int, limit: int | None) -> None:
         self.layers = [LayerCache(limit) for _ in range(depth)]
-        self.seen = 0
+        self.frames = 0
 
     def __len__(self) -> int:
         return len(self.layers[0])
@@ -197,11 +200,11 @@ class GeometryTransformer(nn.Module):
         Returns:
             [B, special + n, 2 D].
         """
-        x = self._tokens(pictures, torch.full((len(pictures),), cache.seen == 0))
+        x = self._tokens(pictures, torch.full((len(pictures),), cache.frames == 0))
         for inside, across, layer in zip(self.frame_blocks, self.global_blocks, cache.layers, strict=True):
             x = seen = inside(x, angle=self.angle)
             x = across(x, angle=self.angle, cache=layer)
-        cache.seen += 1
+        cache.frames += 1
         return torch.cat([seen, x], -1)
 
     def _tokens(self, pictures: Tensor, first: Tensor) -> Tensor:

@@ -139,11 +139,11 @@ class FusionPolicy(WorldActionModel):
         """The chunk's first frame of [B, C, F', ...]."""
         return clean[:, :, clean.shape[2] - self.chunk_frames]
 
-    def segments(self, looked: Tensor, clean: Mapping[str, Tensor], context: Mapping[str, Any]) -> dict[str, Segment]:
+    def segments(self, features: Tensor, clean: Mapping[str, Tensor], context: Mapping[str, Any]) -> dict[str, Segment]:
         """Name -> tokens of the trunk, in its order.
 
         Args:
-            looked: What `look` gave.
+            features: What `look` gave.
             clean: "state" [B, S, F', 1, 1] for a policy that is told it.
             context: "text" [B, L, D of the text]; rows of zeros are no tokens, but the first is one.
         """
@@ -151,7 +151,7 @@ class FusionPolicy(WorldActionModel):
         written = (text != 0).any(-1)
         written[:, 0] = True
         segments = {
-            "primary": Segment(tokens=self.see(looked) + self.place),
+            "primary": Segment(tokens=self.see(features) + self.place),
             "text": Segment(tokens=self.read(text), valid=written),
         }
         if self.feel is not None:
@@ -192,12 +192,12 @@ class FusionPolicy(WorldActionModel):
     ) -> dict[str, Tensor]:
         """See `WorldActionModel.velocity`: of the actions; what is known of the chunk is its first frame."""
         kept = context.get("kept")
-        if kept is None or kept.held is None:
+        if kept is None or kept.value is None:
             prefix = self.prefix(clean, context)
             if kept is not None:
-                kept.held = prefix
+                kept.value = prefix
         else:
-            prefix = kept.held
+            prefix = kept.value
         return {"action": self.act(prefix, noisy["action"], sigma["action"])[0]}
 
     def session(

@@ -63,7 +63,7 @@ class StreamingGeometry:
         return self.model.channels
 
     @property
-    def held(self) -> int:
+    def cached(self) -> int:
         """Pictures in the cache."""
         return 0 if self._cache is None else len(self._cache)
 

@@ -149,9 +149,9 @@ class PrivilegedPolicy(WorldActionModel):
             out["trajectory"] = self.trajectory(prefix.of(list(segments).index("fusion")))
         return out
 
-    def segments(self, looked: Tensor, clean: Mapping[str, Tensor], context: Mapping[str, Any]) -> dict[str, Segment]:
+    def segments(self, features: Tensor, clean: Mapping[str, Tensor], context: Mapping[str, Any]) -> dict[str, Segment]:
         """As `FusionPolicy.segments`, with the auxiliary tokens and the absences that the context names."""
-        segments = self.policy.segments(looked, clean, context)
+        segments = self.policy.segments(features, clean, context)
         if AUXILIARY in context:
             segments = self._beside(segments, context[AUXILIARY])
         for name, valid in context.get("valid", {}).items():

@@ -22,11 +22,11 @@ class Kept:
     A class of its own, since wrappers of a model rebuild the containers that they are called with.
 
     Attributes:
-        held: The family's own.
+        value: The family's own.
     """
 
     def __init__(self) -> None:
-        self.held: Any = None
+        self.value: Any = None
 
 
 class RolloutSession(ABC):

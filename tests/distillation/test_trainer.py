@@ -345,10 +345,10 @@ def test_learning_rate_course():
 
 
 def test_what_else_belongs_to_a_model_is_exported_with_it(tmp_path):
-    def beside(folder):
+    def codec(folder):
         (folder / "codec.json").write_text("{}")
 
-    result = run(tmp_path, loop(keep_steps=(4,)), beside=beside, info={"name": "toy"})
+    result = run(tmp_path, loop(keep_steps=(4,)), extra_files=codec, info={"name": "toy"})
     assert (result / "codec.json").is_file()
     assert (tmp_path / "steps/step_4/codec.json").is_file()
     assert load_wam(result, trust=True)[1].extra["name"] == "toy"

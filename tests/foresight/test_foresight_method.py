@@ -99,7 +99,7 @@ def test_what_is_looked_at_is_what_the_rollout_was_drawn_from(tmp_path: Path) ->
         assert same is (targets == "same_seed")
         assert torch.equal(context["noise"]["video"][:, :, 0], batch.clean["video"][:, :, 0])
         assert context["noise_sigma"]["video"].tolist() == [[0, 1]] * 3
-        seen = policy.seen("colour", policy.decoder.pictures(batch.clean["video"]))
+        seen = policy.features_of("colour", policy.decoder.pictures(batch.clean["video"]))
         recorded = torch.allclose(batch.extra["target/colour"], seen, atol=2e-3)
         assert recorded is (targets == "ground_truth")
 
@@ -192,13 +192,13 @@ def test_looks_made_once_are_those_of_their_windows_and_noises(tmp_path: Path) -
     context = method.context(batch, draws)
     again = Draws(seed=3, step=0, positions=[("look", n) for n in numbers])
     fresh = method.context(windows.batch(numbers), again)
-    seen = policy.looked(batch.history, fresh)
+    seen = policy.foresight(batch.history, fresh)
     assert set(seen) == {"features", "colour"}
     for name, x in seen.items():
-        torch.testing.assert_close(context["looked"][name], x, atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(context["foresight"][name], x, atol=2e-3, rtol=2e-3)
     # What is learnt is the same as with the looks taken then and there.
     given = method.loss(batch, draws).loss
-    method.context = lambda batch, draws: {**context, "looked": seen}
+    method.context = lambda batch, draws: {**context, "foresight": seen}
     torch.testing.assert_close(given, method.loss(batch, draws).loss, atol=1e-3, rtol=1e-3)
 
 

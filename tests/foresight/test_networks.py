@@ -103,7 +103,9 @@ def test_queries_look_at_their_own_frame_and_across_frames_in_every_slot():
 
 
 def expert(**options) -> DiffusionExpert:
-    return DiffusionExpert(4, F, 2, seen=8, text=5, width=16, encoder=1, decoder=2, heads=2, dropout=0.0, **options)
+    return DiffusionExpert(
+        4, F, 2, token_channels=8, text=5, width=16, encoder=1, decoder=2, heads=2, dropout=0.0, **options
+    )
 
 
 def test_an_untrained_expert_is_the_best_guess_for_data_of_that_spread():

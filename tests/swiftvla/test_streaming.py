@@ -53,7 +53,7 @@ def test_the_cache_is_a_queue_of_frames(model, pictures, capacity):
     whole = whole_pass(model, pictures)
     for n in range(FRAMES):
         tokens = provider.step(pictures[n : n + 1])[0]
-        assert provider.held == min(n + 1, capacity)
+        assert provider.cached == min(n + 1, capacity)
         same = torch.allclose(tokens, whole[n], atol=1e-5)
         # Frame n sees the K before it and itself: the first one misses something when frame 0 has gone.
         assert same is (n <= capacity)
@@ -75,7 +75,7 @@ def test_eviction_drops_the_oldest_frame_and_nothing_else(model, pictures):
 def test_an_episode_does_not_see_the_one_before(model, pictures):
     provider = StreamingGeometry(model, capacity=6)
     together = provider.stream(pictures, begins(0, 5))
-    assert provider.held == 3
+    assert provider.cached == 3
     torch.testing.assert_close(together[:5], provider.stream(pictures[:5], begins(0)[:5]))
     torch.testing.assert_close(together[5:], provider.stream(pictures[5:], begins(0)[:3]))
     assert not torch.allclose(together[5:], provider.stream(pictures, begins(0))[5:], atol=1e-3)
@@ -92,7 +92,7 @@ def test_views_refresh_the_cache_and_the_last_one_speaks(model):
     by_frame, by_step = (StreamingGeometry(model, capacity=2, unit=unit) for unit in ("frame", "step"))
     for view in views:
         tokens, more = by_frame.step(view[None]), by_step.step(view[None])
-    assert (by_frame.held, by_step.held) == (2, 6)
+    assert (by_frame.cached, by_step.cached) == (2, 6)
     assert tokens.shape == more.shape == (1, 16, 32)
     one_by_one = StreamingGeometry(model, capacity=2).stream(views.reshape(9, 1, 16, 16, 3), np.arange(9) == 0)
     torch.testing.assert_close(tokens[0], one_by_one[-1])

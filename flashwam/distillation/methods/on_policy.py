@@ -100,8 +100,8 @@ class OnPolicy(Method):
         start_share: float = 0.5,
     ) -> None:
         self.carried = [name for name, spec in streams.items() if spec.weight > 0]
-        self.held = [name for name, spec in streams.items() if spec.weight == 0 and hold_weight > 0]
-        self.needs_reference = bool(self.held)
+        self.held_streams = [name for name, spec in streams.items() if spec.weight == 0 and hold_weight > 0]
+        self.needs_reference = bool(self.held_streams)
         super().__init__(streams, student, teacher=teacher, keep_target=keep_target)
         if not self.carried:
             raise InputError("every stream has weight 0: there is nothing to train")
@@ -138,10 +138,10 @@ class OnPolicy(Method):
                 elements, chunk.loss_mask(name), sigma=sigma[name], gradient_scale=scale, velocity=velocity[name]
             )
             total = total + spec.weight * terms[name].loss.mean()
-        if self.held:
+        if self.held_streams:
             with torch.no_grad():
                 reference = self.roles.reference(held_noisy, held_sigma, history, context)
-            for name in self.held:
+            for name in self.held_streams:
                 elements = (velocity[name] - reference[name]).float() ** 2
                 scale = torch.ones_like(sigma[name])
                 terms[name] = StreamTerm.of(
@@ -272,11 +272,11 @@ class OnPolicy(Method):
     def _held_states(self, chunk: Batch, draws: Draws) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Noised ground truth of the held streams."""
         sigma = {}
-        for name in self.held:
+        for name in self.held_streams:
             index = draws.integers(f"level/{name}", 0, _POINTS, (chunk.frames,))
             start = draws.uniform(f"start/{name}") < self.start_share
             grid = self.streams[name].schedule.training_grid().float().to(index.device)
             sigma[name] = grid[index.masked_fill(start[:, None], 0)]
-        held = replace(chunk, clean={name: chunk.clean[name] for name in self.held})
+        held = replace(chunk, clean={name: chunk.clean[name] for name in self.held_streams})
         noisy, sigma, _ = start_states(held, sigma, draws)
         return noisy, sigma

@@ -174,8 +174,8 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         }
         past, reading = None, False
         if kept is not None:
-            reading = kept.held is not None and kept.held.covers(clean_tokens)
-            past = kept.held if reading else CleanPast(clean_tokens)
+            reading = kept.value is not None and kept.value.covers(clean_tokens)
+            past = kept.value if reading else CleanPast(clean_tokens)
         begin = clean["video"].shape[2] - noisy[layout.noisy[0]].shape[2]
         parts = [(stream, noisy[stream], timestep[stream], begin) for stream in layout.noisy]
         parts += [
@@ -212,7 +212,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         if tap is not None:
             return {}
         if kept is not None:
-            kept.held = past
+            kept.value = past
         h = self._norm_out(h, torch.cat(embeddings[: len(layout.noisy)], 1))
         outputs = h.split(lengths, dim=1)
         return {
