@@ -70,8 +70,13 @@ class Draws:
     def seeding_torch(self) -> Iterator[None]:
         """A context in which torch's own generators, which dropout asks, depend on nothing else either."""
         device = torch.device(self.device)
+        seed = keyed_seed(self.seed, self.step, self.positions[0], "torch")
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(keyed_seed(self.seed, self.step, self.positions[0], "torch"))
+            # torch.manual_seed would keep every seed, with the stack it came from, for kinds of devices not in use.
+            torch.default_generator.manual_seed(seed)
+            if device.type == "cuda":
+                index = torch.cuda.current_device() if device.index is None else device.index
+                torch.cuda.default_generators[index].manual_seed(seed)
             yield
 
     def _per_sample(self, purpose: str, draw: Callable[[torch.Generator], Tensor]) -> Tensor:

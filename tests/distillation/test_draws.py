@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from flashwam.distillation.draws import Draws
+from flashwam.distillation.draws import Draws, keyed_seed
 
 
 def test_split_of_a_step_changes_no_number():
@@ -54,3 +54,18 @@ def test_dropout_is_a_function_of_seed_step_and_place_and_leaves_no_trace():
     assert torch.equal(dropped(), first)
     for changes in ({"seed": 2}, {"step": 3}, {"positions": range(4, 8)}):
         assert not torch.equal(dropped(**changes), first)
+
+
+def test_steps_leave_no_seeds_behind_in_torch():
+    """A kind of device that is never used would keep them all, until it is."""
+
+    def waiting():
+        return [len(kind._queued_calls) for kind in (torch.cuda, torch.xpu, torch.mtia)]
+
+    before = waiting()
+    for step in range(3):
+        with Draws(seed=0, step=step, positions=[0]).seeding_torch():
+            drawn = torch.rand(2)
+    assert waiting() == before
+    seed = keyed_seed(0, 2, 0, "torch")
+    assert torch.equal(drawn, torch.rand(2, generator=torch.Generator().manual_seed(seed)))
