@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from flashwam.system.files import write_whole
 from flashwam.system.provenance import provenance
 
 __all__ = ["about", "keep"]
@@ -32,11 +33,10 @@ def about(script: str, arguments: argparse.Namespace, *, device: str = "cpu") ->
 
 def keep(folder: Path, stem: str, run: dict[str, Any], results: dict[str, Any], table: str) -> None:
     """Writes what was measured as JSON, and as a table under a line that names machine, command and date."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{stem}.json").write_text(json.dumps({**run, **results}, indent=1) + "\n")
+    write_whole(folder / f"{stem}.json", json.dumps({**run, **results}, indent=1) + "\n")
     revision = str(run.get("git_revision") or "unknown")[:8]
     head = f"`{run['command']}`, {run['cores']} cores of {run['machine']}, {run['date']}, revision {revision}."
-    (folder / f"{stem}.md").write_text(f"{head}\n\n{table}")
+    write_whole(folder / f"{stem}.md", f"{head}\n\n{table}")
 
 
 def _processor() -> str:

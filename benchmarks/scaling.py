@@ -26,6 +26,7 @@ from flashwam.distillation.methods import make_method
 from flashwam.distillation.roles import frozen_copy
 from flashwam.distillation.trainer import train
 from flashwam.recipe.sections import LoopConfig
+from flashwam.system.files import write_whole
 from flashwam.system.processes import end_process
 from flashwam.wam.lingbot_va import LingBotVA
 
@@ -93,7 +94,7 @@ def worker(strategy: str, steps: int, batch: int, folder: Path) -> None:
         # A step begins where its samples are asked for; the first ones warm up.
         seconds = [b - a for a, b in zip(source.began[2:], source.began[3:], strict=False)]
         peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        (folder / "result.json").write_text(json.dumps({"seconds": statistics.median(seconds), "peak_bytes": peak}))
+        write_whole(folder / "result.json", json.dumps({"seconds": statistics.median(seconds), "peak_bytes": peak}))
 
 
 def over_processes(steps: int, batch: int, scratch: Path) -> list[dict[str, object]]:

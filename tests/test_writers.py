@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = sorted(path for name in ("flashwam", "analysis") for path in (ROOT / name).rglob("*.py"))
+SOURCES = sorted(path for name in ("flashwam", "analysis", "benchmarks") for path in (ROOT / name).rglob("*.py"))
 WRITERS = "flashwam/system/files.py"
 
 # Names of calls that write to a path, whatever stands before the dot.

@@ -51,7 +51,9 @@ def _named(path: Path, building: Path) -> Iterator[None]:
         if about is not None and not about.is_relative_to(building) and about not in (path, *path.parents):
             # Something else could not be read or written meanwhile.
             raise
-        raise type(error)(f"{final_path(path)} could not be written: {error.strerror}") from error
+        blocking = next((above for above in path.parents if above.exists() and not above.is_dir()), None)
+        reason = error.strerror if blocking is None else f"{blocking} is no folder"
+        raise type(error)(f"{final_path(path)} could not be written: {reason}") from error
 
 
 def _is_open_end(path: Path) -> bool:

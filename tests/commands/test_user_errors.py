@@ -84,3 +84,12 @@ def test_debug_shows_the_traceback_of_a_user_error(plugin):
     plugin("from flashwam.system.errors import InputError\ndef describe(path):\n    raise InputError('give seven')\n")
     with pytest.raises(InputError, match="give seven"):
         main(["info", ".", "--debug"])
+
+
+def test_numbers_that_cannot_be_written_are_one_sentence_with_the_file(capsys, tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    target = tmp_path / "notes" / "info.json"
+    assert shown(capsys, "info", "--json", str(target)) == [
+        f"error: {target} could not be written: {tmp_path / 'notes'} is no folder"
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
