@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers that make sense: settings when they are read, chunks when they are drawn."""
+"""Checks of numbers: settings when they are read, chunks when they are drawn."""
 
 import math
 from collections.abc import Sequence

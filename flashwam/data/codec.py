@@ -35,7 +35,9 @@ def read_actions(path: Path, content: Mapping[str, Any]) -> ActionNorm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Codec:
-    """Letters: B episodes, F latent frames, N actions per frame, U controls, A action channels.
+    """The encoders of a model that is driven.
+
+    Letters: B episodes, F latent frames, N actions per frame, U controls, A action channels.
 
     Args:
         autoencoder: Of single pictures.

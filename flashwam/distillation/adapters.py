@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One backbone with a low-rank adapter per role: the teacher is it alone, every other role is it with its own.
+"""One backbone with a low-rank adapter per role: the teacher is the backbone alone, every other role adds its own.
 
 An adapter adds (alpha / rank) B A x to the result of each adapted linear layer W x; only A and B are its own. B starts
 at zero, so every role starts as the teacher.

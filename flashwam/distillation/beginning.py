@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults that are there when a training begins, and would look like others later."""
+"""Checks at the start of a training for faults that would look like others later."""
 
 import logging
 from collections.abc import Mapping

@@ -25,7 +25,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """A run's surroundings.
+    """The folders, streams and seed that a run gives its method.
 
     Args:
         data: Folder of the recipe's data.

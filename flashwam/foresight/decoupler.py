@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From one look into a video model to what a vision model would see in the video it is about to draw.
+"""Predicts, from one look into a video model, a vision model's features of the video it is about to draw.
 
 S-VAM (arXiv 2603.16195), section 3.2: one network per vision model, all alike.
 Letters: B samples, C channels of features, D width, T channels of targets, F latent frames, h and w of the grid.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frozen vision models that say what is in a video; what a foresight is trained to predict.
+"""Frozen vision models whose features of a video a foresight is trained to predict.
 
 Letters: n videos, P pictures, T channels, F latent frames, h and w of a grid.
 """

@@ -56,7 +56,7 @@ def seeded_noise(seed: int, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class Future(ABC):
-    """Says what comes after what was seen."""
+    """A source of the video that follows a window's past."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:

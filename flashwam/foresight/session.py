@@ -21,7 +21,7 @@ __all__ = ["Foreseeing", "ForesightSession"]
 
 
 class Foreseeing(Protocol):
-    """As much of a policy as its rollout needs; see `ForesightPolicy`."""
+    """The part of a policy that its rollout needs; see `ForesightPolicy`."""
 
     blocks: tuple[int, ...]
     grid: tuple[int, int]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Do the streams of one model need different consistency functions? Answered from their noise schedules alone."""
+"""The need of one model's streams for different consistency functions, told from their noise schedules alone."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -22,9 +22,11 @@ other keys are ignored."""
 
 
 class ObservationCodec(Protocol):
-    """Between one episode and the model; a new one is made at every reset, so it may keep state, such as a video
-    encoder's. Actions it is given are float32 on the CPU; what it returns may be on any device. What a client sent
-    wrongly is a ValueError or TypeError."""
+    """A codec between one episode and the model.
+
+    A new one is made at every reset, so it may keep state, such as a video encoder's. Actions it is given are float32
+    on the CPU; what it returns may be on any device. What a client sent wrongly is a ValueError or TypeError.
+    """
 
     @property
     def norm(self) -> ActionNorm:

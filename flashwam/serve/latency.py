@@ -17,7 +17,7 @@ _KEPT = 4096
 
 
 class LatencyLog:
-    """Thread-safe; percentiles are of the latest 4096 values of each stage."""
+    """Times of requests by stage. Thread-safe; percentiles are of the latest 4096 values of each stage."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

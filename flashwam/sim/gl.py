@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find a working headless OpenGL backend before any simulator work starts."""
+"""Finds a working headless OpenGL backend before any simulator work starts."""
 
 import logging
 import os

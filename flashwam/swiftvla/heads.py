@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heads that are there in training alone: what a policy's latents must be able to tell.
+"""Heads for training alone, which read from a policy's latents what these are to hold.
 
 Letters: B samples, T action tokens, W width of the latent, n tokens, C channels, D width of the trunk.
 """

@@ -19,7 +19,7 @@ __all__ = ["Acting", "FusionSession"]
 
 
 class Acting(Protocol):
-    """As much of a policy as its rollout needs; see `FusionPolicy`."""
+    """The part of a policy that its rollout needs; see `FusionPolicy`."""
 
     @property
     def layout(self) -> Layout:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A policy in training, with a modality beside its 2D tokens that is not there when it acts, and what hangs on that.
+"""A policy in training, with a modality beside its 2D tokens that is not there when it acts, and the heads for it.
 
 Saved, it is the policy alone; what belongs to training goes into a file beside, which nothing else reads.
 Letters: B samples, m auxiliary tokens, C their channels, D width of the trunk, n 2D tokens.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths as users write them, and the one folder of this package that is nobody's data."""
+"""Paths as users write them, and the folder of what this package can make again."""
 
 import os
 import sys

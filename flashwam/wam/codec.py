@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Between a robot and a model: what the families' codecs share, and the note of it beside a model.
+"""The parts that the families' codecs between robot and model share, and the note of them beside a model.
 
 Letters: C latent channels, F latent frames, H, W latent size, A action channels, N actions per frame, U controls,
 L text tokens, D text width.

@@ -16,7 +16,7 @@ __all__ = ["Replayed", "ReplaySession"]
 
 
 class Replayed(Protocol):
-    """As much of a model as a replay needs."""
+    """The part of a model that a replay needs."""
 
     @property
     def layout(self) -> Layout:
