@@ -8,6 +8,7 @@ from flashwam.demo import work
 from flashwam.demo.place import DEFAULT_FAMILY, Place
 from flashwam.demo.presets import Preset
 from flashwam.recipe.sections import Recipe
+from flashwam.run.folder import RunFolder
 from flashwam.system.jobs import Job
 
 __all__ = ["preset_jobs"]
@@ -110,9 +111,9 @@ def _method_jobs(place: Place, method: str, seed: int, driving: float) -> list[J
 
 def _curve_jobs(place: Place, method: str, driving: float) -> list[Job]:
     """The first seed's copies over the budget."""
-    name, steps = f"{method}_0", place.run(method, 0) / "steps"
+    name, run = f"{method}_0", RunFolder(place.run(method, 0))
     return [
-        _drive(f"{name}_step{step}", steps / f"step_{step}", place.nfe[0], 0, f"distill/{name}", driving)
+        _drive(f"{name}_step{step}", run.kept_step(step), place.nfe[0], 0, f"distill/{name}", driving)
         for step in place.preset.curve
     ]
 

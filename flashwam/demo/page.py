@@ -10,6 +10,7 @@ from flashwam.report.compare import gather
 from flashwam.report.compare_page import compare_sections
 from flashwam.report.page import write_page
 from flashwam.report.schedule import schedule_analysis
+from flashwam.run.folder import RunFolder
 from flashwam.system.jobs import Job, done_marker
 
 __all__ = ["write_demo_page"]
@@ -27,9 +28,9 @@ def write_demo_page(place: Place, preset: str, jobs: Sequence[Job]) -> Path:
         The page.
     """
     analysis = {"recipe": "flash_wam", **schedule_analysis(place.recipe("flash_wam").streams)}
-    metrics = place.run("flash_wam", 0) / "metrics.jsonl"
-    if (place.run("flash_wam", 0) / "student").is_dir():
-        analysis["measured"] = measured_gradients(analysis, metrics)
+    run = RunFolder(place.run("flash_wam", 0))
+    if run.result("student").is_dir():
+        analysis["measured"] = measured_gradients(analysis, run.metrics)
     sections = list(schedule_sections(analysis, place.out / "analysis"))
     runs = place.evaluated
     if runs:

@@ -7,6 +7,7 @@ from pathlib import Path
 from flashwam.demo.presets import Preset
 from flashwam.recipe.load import load_recipe
 from flashwam.recipe.sections import Recipe, WamConfig
+from flashwam.run.folder import RunFolder
 from flashwam.system.errors import InputError
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import ASSETS
@@ -52,7 +53,7 @@ class Place:
 
     @property
     def teacher(self) -> Path:
-        return self.teacher_run / "teacher"
+        return RunFolder(self.teacher_run).result("teacher")
 
     def rate_file(self, method: str) -> Path:
         return self.out / "rates" / f"{method.partition('@')[0]}.json"
@@ -83,6 +84,4 @@ class Place:
     @property
     def evaluated(self) -> list[Path]:
         """Runs with at least one evaluation."""
-        return sorted(
-            folder.parent for folder in (self.out / "runs").glob("*/evaluations") if any(folder.glob("*.json"))
-        )
+        return sorted(folder for folder in (self.out / "runs").glob("*") if RunFolder(folder).evaluation_files)

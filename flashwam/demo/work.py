@@ -16,6 +16,8 @@ from flashwam.evaluation.policy import load_policy
 from flashwam.pipeline.data import collect, prepare_data
 from flashwam.pipeline.training import distill, train
 from flashwam.recipe.build import plain
+from flashwam.run.card import renew_card
+from flashwam.run.folder import CARD_FILE, INFO_FILE, RunFolder
 from flashwam.system.files import whole_folder, write_whole
 from flashwam.system.json_file import read_mapping
 
@@ -29,12 +31,13 @@ def make_teacher(place: Place, from_scratch: bool) -> None:
     shipped = place.shipped_teacher
     if not from_scratch and shipped is not None:
         with whole_folder(place.teacher) as building:
-            shutil.copytree(shipped, building, dirs_exist_ok=True)
-            info = read_mapping(building / "flashwam.json")
+            shutil.copytree(shipped, building, ignore=shutil.ignore_patterns(CARD_FILE), dirs_exist_ok=True)
+            info = read_mapping(building / INFO_FILE)
             # It is measured on this demo's data and tasks.
             ours = plain(place.recipe("teacher"))
             info["recipe"] |= {"data": ours["data"], "evaluate": ours["evaluate"]}
-            write_whole(building / "flashwam.json", json.dumps(info, indent=2) + "\n")
+            write_whole(building / INFO_FILE, json.dumps(info, indent=2) + "\n")
+            renew_card(building)
         return
     train(place.recipe("teacher"), run_dir=place.teacher_run)
 
@@ -62,14 +65,14 @@ def distil(place: Place, method: str, seed: int, rate: float | None = None) -> N
 def _take_chosen(place: Place, method: str) -> None:
     """The first seed's run is the one that won the search."""
     chosen = read_mapping(place.rate_file(method))["lr"]
-    run = place.run(method, 0)
-    if not (place.run(method, 0, chosen) / "student").is_dir():
+    run, won = place.run(method, 0), RunFolder(place.run(method, 0, chosen))
+    if not won.result("student").is_dir():
         # A benchmark restored from its measurements has no weights of the search.
         distill(place.recipe(method), run_dir=run)
         return
-    ignored = shutil.ignore_patterns("checkpoints", "evaluations")
+    ignored = shutil.ignore_patterns(won.checkpoints.name, won.evaluations.name)
     with whole_folder(run) as building:
-        shutil.copytree(place.run(method, 0, chosen), building, ignore=ignored, dirs_exist_ok=True)
+        shutil.copytree(won.path, building, ignore=ignored, dirs_exist_ok=True)
 
 
 def choose_rate(place: Place, method: str) -> None:

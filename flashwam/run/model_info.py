@@ -31,12 +31,14 @@ class ModelInfo:
         streams: Per-stream choices it was trained with, in generation order.
         steps: Optimiser steps of its training.
         extra: Everything else: name, teacher, recipe, weights, provenance, results.
+        file: Where it was read from.
     """
 
     kind: str
     streams: Mapping[str, StreamSpec]
     steps: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
+    file: Path | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def read(cls, folder: Path | str) -> Self:
@@ -53,7 +55,7 @@ class ModelInfo:
                 f"{path} must say kind {RESULTS} and its streams; got kind {shown(kind)}, {shown(configs)}"
             )
         steps = whole_number(content.pop("steps", 0), f"{path}: steps", most=_MOST_STEPS)
-        return cls(kind=kind, streams=read_streams(configs, path), steps=steps, extra=content)
+        return cls(kind=kind, streams=read_streams(configs, path), steps=steps, extra=content, file=path)
 
     @property
     def name(self) -> str | None:
@@ -79,7 +81,7 @@ class ModelInfo:
         Raises:
             ValueError: What is told is no recipe.
         """
-        return saved_recipe(self.extra.get("recipe"), self.streams, source=INFO_FILE)
+        return saved_recipe(self.extra.get("recipe"), self.streams, source=str(self.file or INFO_FILE))
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import pytest
 from flashwam.demo.jobs import preset_jobs
 from flashwam.demo.presets import PRESETS
 from flashwam.demo.run import demo
+from flashwam.run.folder import CARD_FILE
 from flashwam.system.paths import ASSETS
 
 
@@ -29,6 +30,9 @@ def test_smoke_demo_leads_from_nothing_to_a_page_with_all_results(smoke):
         assert result["nfe"] == {"video": 1, "action": 1}
         assert result["overall"]["episodes"] == 6
         assert result["open_loop"]["action_error_teacher"] > 0
+        card = (smoke / "runs" / method / "student" / CARD_FILE).read_text()
+        assert "| 1v/1a | own | all |" in card
+        assert 'load_wam("student")' in card
     timed = json.loads((smoke / "comparison" / "latency.json").read_text())
     assert timed["teacher 10v/10a"]["chunk_ms"] > timed["flash_wam 1v/1a"]["chunk_ms"] > 0
     rows = json.loads((smoke / "comparison" / "compare.json").read_text())["rows"]
@@ -89,6 +93,7 @@ def test_the_shipped_teacher_is_taken_and_measured_on_the_demos_own_data(tmp_pat
     taken, shipped = tmp_path / "runs" / "teacher" / "teacher", ASSETS / "teacher"
     weights = "transformer/diffusion_pytorch_model.safetensors"
     assert (taken / weights).read_bytes() == (shipped / weights).read_bytes()
+    assert "not evaluated in closed loop here" in (taken / CARD_FILE).read_text()
     told, before = (json.loads((folder / "flashwam.json").read_text())["recipe"] for folder in (taken, shipped))
     assert told["data"]["root"] == str(tmp_path / "data")
     assert told["data"]["episodes"] == 60
