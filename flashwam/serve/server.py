@@ -20,62 +20,26 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
 from flashwam.core.checks import UnsoundError
 from flashwam.serve.answers import answer, log_failure, told
+from flashwam.serve.connection import Connection
 from flashwam.serve.latency import LatencyLog
 from flashwam.serve.model import ServedModel
-from flashwam.serve.policy import MOST_PROMPT, LongPromptError, PolicySession
+from flashwam.serve.options import ServerOptions
+from flashwam.serve.policy import LongPromptError, PolicySession
 from flashwam.serve.protocol import pack
-from flashwam.system.errors import InputError, MissingPackageError
+from flashwam.system.errors import MissingPackageError
 
 __all__ = ["PolicyServer", "ServerOptions", "serve", "serving"]
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_PORT = 29536
-"""LingBot-VA's own."""
-
 _SCHEMES = ("Bearer", "Api-Key")
-_GRACE = 5.0
 _INTERNAL_ERROR, _GOING_AWAY, _POLICY_VIOLATION, _TRY_LATER = 1011, 1001, 1008, 1013
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerOptions:
-    """The address and the limits of a server.
-
-    Args:
-        host: Address; only this machine reaches the default.
-        port: 0 takes a free one.
-        token: What a client must send as "Authorization: Bearer <token>", or "Api-Key <token>" as LingBot-VA's and
-            openpi's clients do; None admits everyone who connects.
-        max_message_bytes: Longer messages end their session.
-        max_prompt_characters: Longer prompts are refused; their session can be reset with a shorter one.
-        idle_seconds: A session that sends nothing for so long is ended.
-        max_sessions: Further connections are turned away.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = DEFAULT_PORT
-    token: str | None = None
-    max_message_bytes: int = 128 * 2**20
-    max_prompt_characters: int = MOST_PROMPT
-    idle_seconds: float = 600.0
-    max_sessions: int = 16
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.port < 2**16:
-            raise InputError(f"port must be 0 to 65535; got {self.port}")
-        for key in ("max_message_bytes", "max_prompt_characters", "idle_seconds", "max_sessions"):
-            if getattr(self, key) <= 0:
-                raise InputError(f"{key} must be positive; got {getattr(self, key)}")
-        if self.token is not None and (not self.token.isascii() or not self.token or " " in self.token):
-            raise InputError("token must be ASCII text without spaces, and not empty")
 
 
 class PolicyServer:
@@ -201,10 +165,12 @@ class PolicyServer:
         known = [hmac.compare_digest(given, f"{scheme} {self.options.token}".encode()) for scheme in _SCHEMES]
         return any(known)
 
-    async def _connection(self, connection: Any) -> None:
+    async def _connection(self, websocket: Any) -> None:
         from websockets.exceptions import ConnectionClosed
 
-        self._opening.discard(connection.transport)
+        self._opening.discard(websocket.transport)
+        idle = self.options.idle_seconds
+        connection = Connection(websocket, stopping=self._stopping, idle_seconds=idle)
         if self._open >= self.options.max_sessions:
             await connection.close(_TRY_LATER, f"all {self.options.max_sessions} sessions are taken")
             return
@@ -212,25 +178,25 @@ class PolicyServer:
         self._served += 1
         name = f"session {self._served}"
         own = LatencyLog()
-        logger.info("%s opened by %s", name, _address(connection))
+        logger.info("%s opened by %s", name, connection.address)
         try:
-            await self._send(connection, self._greeting)
+            await connection.send(self._greeting)
             await self._requests(connection, name, own)
         except ConnectionClosed as error:
             logger.info("%s closed: %s", name, error)
         except TimeoutError:
-            logger.info("%s closed: nothing for %g s", name, self.options.idle_seconds)
-            await connection.close(_POLICY_VIOLATION, f"idle for {self.options.idle_seconds:g} s")
+            logger.info("%s closed: nothing for %g s", name, idle)
+            await connection.close(_POLICY_VIOLATION, f"idle for {idle:g} s")
         finally:
             self._open -= 1
             for line in own.lines():
                 logger.info("%s  %s", name, line)
 
-    async def _requests(self, connection: Any, name: str, own: LatencyLog) -> None:
+    async def _requests(self, connection: Connection, name: str, own: LatencyLog) -> None:
         session = PolicySession(self.model, most_prompt=self.options.max_prompt_characters)
         loop = asyncio.get_running_loop()
         previous: float | None = None
-        while (message := await self._receive(connection)) is not None:
+        while (message := await connection.receive()) is not None:
             arrived = time.perf_counter()
             try:
                 first = partial(answer, session, message, arrived, previous, defer=True)
@@ -242,61 +208,17 @@ class PolicyServer:
                 self._failed += 1
                 self._unsound += isinstance(error, UnsoundError)
                 log_failure(name, error)
-                await self._send(connection, told(error))
+                await connection.send(told(error))
                 if isinstance(error, (UnsoundError, LongPromptError)):
                     continue
                 await connection.close(_INTERNAL_ERROR, "the request failed")
                 return
-            await self._send(connection, reply)
+            await connection.send(reply)
             previous = 1000 * (time.perf_counter() - arrived)
             stages["total"] = previous
             own.add(kind, stages)
             self.latency.add(kind, stages)
         await connection.close(_GOING_AWAY, "the server stops")
-
-    async def _receive(self, connection: Any) -> bytes | str | None:
-        """The next message; None once the server stops.
-
-        Raises:
-            TimeoutError: the session is idle for too long.
-        """
-        if self._stopping.is_set():
-            return None
-        coming: asyncio.Future[bytes | str] = asyncio.ensure_future(connection.recv())
-        try:
-            await self._wait(coming)
-            if coming.done():
-                return coming.result()
-            if self._stopping.is_set():
-                return None
-            raise TimeoutError
-        finally:
-            coming.cancel()
-
-    async def _send(self, connection: Any, message: bytes | str) -> None:
-        """Sends; once the server stops, a client that does not read is waited for only a moment.
-
-        Raises:
-            TimeoutError: it does not read.
-        """
-        sending = asyncio.ensure_future(connection.send(message))
-        try:
-            await self._wait(sending)
-            if not sending.done() and self._stopping.is_set():
-                await asyncio.wait((sending,), timeout=_GRACE)
-            if not sending.done():
-                raise TimeoutError
-            sending.result()
-        finally:
-            sending.cancel()
-
-    async def _wait(self, task: asyncio.Future[Any]) -> None:
-        """Until a task is done, the session has been idle for too long, or the server stops."""
-        stopped = asyncio.ensure_future(self._stopping.wait())
-        try:
-            await asyncio.wait((task, stopped), timeout=self.options.idle_seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopped.cancel()
 
     def _accepted(self, transport: asyncio.Transport) -> None:
         """A connection that has not shaken hands yet."""
@@ -369,16 +291,11 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _address(connection: Any) -> str:
-    peer = connection.remote_address
-    return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) and len(peer) >= 2 else "a client"
-
-
 def _connection_class(server: PolicyServer) -> Any:
     """Connections that the server knows of before they have shaken hands."""
     from websockets.asyncio.server import ServerConnection
 
-    class Connection(ServerConnection):
+    class Known(ServerConnection):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)
             server._accepted(self.transport)
@@ -387,7 +304,7 @@ def _connection_class(server: PolicyServer) -> Any:
             server._opening.discard(self.transport)
             super().connection_lost(exc)
 
-    return Connection
+    return Known
 
 
 def _websockets_serve() -> Any:

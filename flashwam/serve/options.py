@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The address and the limits of a server."""
+
+from dataclasses import dataclass
+
+from flashwam.serve.policy import MOST_PROMPT
+from flashwam.system.errors import InputError
+
+__all__ = ["DEFAULT_PORT", "ServerOptions"]
+
+DEFAULT_PORT = 29536
+"""LingBot-VA's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """The address and the limits of a server.
+
+    Args:
+        host: Address; only this machine reaches the default.
+        port: 0 takes a free one.
+        token: What a client must send as "Authorization: Bearer <token>", or "Api-Key <token>" as LingBot-VA's and
+            openpi's clients do; None admits everyone who connects.
+        max_message_bytes: Longer messages end their session.
+        max_prompt_characters: Longer prompts are refused; their session can be reset with a shorter one.
+        idle_seconds: A session that sends nothing for so long is ended.
+        max_sessions: Further connections are turned away.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    token: str | None = None
+    max_message_bytes: int = 128 * 2**20
+    max_prompt_characters: int = MOST_PROMPT
+    idle_seconds: float = 600.0
+    max_sessions: int = 16
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 2**16:
+            raise InputError(f"port must be 0 to 65535; got {self.port}")
+        for key in ("max_message_bytes", "max_prompt_characters", "idle_seconds", "max_sessions"):
+            if getattr(self, key) <= 0:
+                raise InputError(f"{key} must be positive; got {getattr(self, key)}")
+        if self.token is not None and (not self.token.isascii() or not self.token or " " in self.token):
+            raise InputError("token must be ASCII text without spaces, and not empty")
