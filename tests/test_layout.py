@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every folder and file of the tests runs alone: what it imports of the tests lies beside it or in `tests/`."""
+"""Files and functions are of a size that one reads; tests lie as what they test does, and each of their files runs
+alone: what it imports of the tests lies beside it or in `tests/`."""
 
 import ast
 from collections import Counter
 from pathlib import Path
+from statistics import median
 
 TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
 FILES = sorted(TESTS.rglob("*.py"))
+CODE = sorted(path for top in ("flashwam", "tests", "analysis", "benchmarks") for path in (ROOT / top).rglob("*.py"))
+NO_PART_OF_THE_PACKAGE = {"analysis", "gpu"}
+FILE, USUAL_FILE, FUNCTION = 400, 120, 60
+"""Most lines of a file, of half of all files, and of a function without its docstring."""
 
 
 def imported(source: str) -> set[str]:
@@ -43,3 +50,41 @@ def test_no_two_files_share_a_name():
     """Without packages pytest knows a file by its bare name, and cannot collect a second one."""
     names = Counter(path.stem for path in FILES if path.name != "conftest.py")
     assert not [name for name, count in names.items() if count > 1]
+
+
+def functions(source: str) -> dict[str, int]:
+    """Function -> its lines without the docstring's."""
+    found = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0]
+            said = ast.get_docstring(node, clean=False) is not None
+            documented = first.end_lineno - first.lineno + 1 if said else 0
+            found[f"{node.name}, line {node.lineno}"] = node.end_lineno - node.lineno + 1 - documented
+    return found
+
+
+def test_files_have_a_size_that_one_reads():
+    lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in CODE}
+    assert not {name: count for name, count in lines.items() if count > FILE}
+    assert median(lines.values()) <= USUAL_FILE
+
+
+def test_functions_fit_a_screen():
+    long = {
+        f"{path.relative_to(ROOT)}: {name}": count
+        for path in CODE
+        for name, count in functions(path.read_text()).items()
+        if count > FUNCTION
+    }
+    assert not long
+
+
+def test_lines_of_functions_are_counted_without_docstrings():
+    source = 'def f():\n    """Says\n    much."""\n    return 1\n\n\nclass C:\n    async def g(self):\n        pass\n'
+    assert functions(source) == {"f, line 1": 2, "g, line 8": 2}
+
+
+def test_folders_of_tests_are_folders_of_the_package():
+    tested = {path.relative_to(TESTS).parts[0] for path in FILES if path.parent != TESTS}
+    assert tested - NO_PART_OF_THE_PACKAGE <= {path.parent.name for path in (ROOT / "flashwam").glob("*/__init__.py")}

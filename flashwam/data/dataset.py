@@ -122,12 +122,7 @@ class EpisodeDataset(Dataset):
         limit: int | None = None,
         senses: Sequence[str] = (),
     ) -> None:
-        if window_frames < 2:
-            raise InputError(f"window_frames must be at least 2 (an observation and what follows), got {window_frames}")
-        if not 0 <= first_share <= 1:
-            raise InputError(f"first_share must be a share in [0, 1], got {first_share}")
-        if split not in ("train", "val", "all"):
-            raise InputError(f"split: expected 'train', 'val' or 'all', got {split!r}")
+        _check_choices(window_frames, first_share=first_share, split=split)
         self.root, self.window_frames, self.seed = user_path(root), window_frames, seed
         self.balance, self.first_share, self.senses = balance, first_share, tuple(senses)
         self._folders = repos = self._repos(tasks)
@@ -142,12 +137,7 @@ class EpisodeDataset(Dataset):
         offset = 0
         for repo in repos:
             self.tasks.append(repo.name)
-            kept = [
-                e
-                for e in read_episode_list(repo)
-                if split == "all" or (e["episode_index"] % val_every == val_every - 1) == (split == "val")
-            ]
-            for episode in kept[:limit]:
+            for episode in _of_split(read_episode_list(repo), split, val_every)[:limit]:
                 for segment in episode["action_config"]:
                     latents, text, actions, done, told = self._read_segment(repo, episode, segment, cameras, arrange)
                     video.append(latents)
@@ -347,3 +337,20 @@ class EpisodeDataset(Dataset):
         """Says which window draw `index` is, for error messages."""
         number, task, start = self._draw(int(index)).tolist()
         return f"{self.tasks[task]}/episode_{int(self.episodes[number, 1]):06d} from latent frame {start}"
+
+
+def _check_choices(window_frames: int, *, first_share: float, split: str) -> None:
+    if window_frames < 2:
+        raise InputError(f"window_frames must be at least 2 (an observation and what follows), got {window_frames}")
+    if not 0 <= first_share <= 1:
+        raise InputError(f"first_share must be a share in [0, 1], got {first_share}")
+    if split not in ("train", "val", "all"):
+        raise InputError(f"split: expected 'train', 'val' or 'all', got {split!r}")
+
+
+def _of_split(episodes: list[dict[str, Any]], split: str, val_every: int) -> list[dict[str, Any]]:
+    return [
+        episode
+        for episode in episodes
+        if split == "all" or (episode["episode_index"] % val_every == val_every - 1) == (split == "val")
+    ]

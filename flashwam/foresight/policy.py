@@ -83,17 +83,7 @@ class ForesightPolicy(WorldActionModel):
         expert: Mapping[str, Any] | None = None,
         trained: Literal["decouplers", "expert"] = "expert",
     ) -> None:
-        if _FEATURES in providers:
-            raise InputError(f"a provider cannot be called {_FEATURES!r}, which is the backbone's own")
-        unknown = sorted(set(use or ()) - set(providers))
-        if unknown:
-            raise InputError(f"use names {unknown}; the providers are {sorted(providers)}")
-        if pooling not in _POOLINGS or trained not in ("decouplers", "expert"):
-            raise InputError(
-                f"pooling must be one of {_POOLINGS}, trained decouplers or expert; got {pooling, trained}"
-            )
-        if {"video", "action"} != set(backbone.streams):
-            raise InputError(f"a backbone has the streams video and action; got {backbone.streams}")
+        _check_choices(backbone, providers, use=use, pooling=pooling, trained=trained)
         backbone, stages = looked_into(backbone), (("video",), ("action",))
         super().__init__(
             replace(backbone.layout, streams=("video", "action"), stages=stages, probes=("video",), frame_levels=False)
@@ -376,3 +366,22 @@ class ForesightPolicy(WorldActionModel):
 def _split(x: Tensor, count: int) -> Tensor:
     """[B, C, K F, ...] -> [B K, C, F, ...]."""
     return x.unflatten(2, (count, -1)).transpose(1, 2).flatten(0, 1)
+
+
+def _check_choices(
+    backbone: WorldActionModel,
+    providers: Mapping[str, TargetProvider],
+    *,
+    use: Sequence[str] | None,
+    pooling: str,
+    trained: str,
+) -> None:
+    if _FEATURES in providers:
+        raise InputError(f"a provider cannot be called {_FEATURES!r}, which is the backbone's own")
+    unknown = sorted(set(use or ()) - set(providers))
+    if unknown:
+        raise InputError(f"use names {unknown}; the providers are {sorted(providers)}")
+    if pooling not in _POOLINGS or trained not in ("decouplers", "expert"):
+        raise InputError(f"pooling must be one of {_POOLINGS}, trained decouplers or expert; got {pooling, trained}")
+    if {"video", "action"} != set(backbone.streams):
+        raise InputError(f"a backbone has the streams video and action; got {backbone.streams}")

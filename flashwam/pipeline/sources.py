@@ -21,7 +21,7 @@ from flashwam.data.preflight import ActionRules
 from flashwam.data.quantiles import control_rows, norm_of
 from flashwam.data.summary import SUMMARY_FILE, summary
 from flashwam.pipeline.norms import action_norm, choose_norm
-from flashwam.recipe.sections import Recipe
+from flashwam.recipe.sections import DataConfig, Recipe
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
 from flashwam.system.json_file import read_mapping
@@ -83,6 +83,28 @@ def _encoders(files: FamilyFiles, folder: Path) -> Encoders:
     return Encoders(**files.encoders(folder, device="cuda" if torch.cuda.is_available() else "cpu"))
 
 
+def _conversion_plan(data: DataConfig) -> ConversionPlan:
+    return ConversionPlan(
+        cameras=data.cameras,
+        layout=data.layout,
+        size=data.camera_size,
+        stride=data.stride,
+        resize=data.resize,
+        window=data.window_frames,
+        hop=data.clip_hop,
+        action_key=data.action_key,
+    )
+
+
+def _action_rules(data: DataConfig) -> ActionRules:
+    return ActionRules(
+        key=data.action_key,
+        width=len(data.used_channels) or None,
+        most=data.action_channels,
+        relative=data.relative_poses,
+    )
+
+
 def convert_raw(
     recipe: Recipe,
     raw: str | Path,
@@ -116,31 +138,15 @@ def convert_raw(
         if recipe.wam.pretrained is None:
             raise InputError("nothing to encode with: set wam.pretrained to a checkpoint's folder with vae/")
         make_encoders = find_encoders(recipe.wam.pretrained)
-    plan = ConversionPlan(
-        cameras=data.cameras,
-        layout=data.layout,
-        size=data.camera_size,
-        stride=data.stride,
-        resize=data.resize,
-        window=data.window_frames,
-        hop=data.clip_hop,
-        action_key=data.action_key,
-    )
-    rules = ActionRules(
-        key=data.action_key,
-        width=len(data.used_channels) or None,
-        most=data.action_channels,
-        relative=data.relative_poses,
-    )
     result = convert(
         raw,
         out,
-        plan,
+        _conversion_plan(data),
         make_encoders,
         processes=data.processes,
         skip_bad=data.skip_bad,
         progress=progress,
-        rules=rules,
+        rules=_action_rules(data),
         depth=data.depth_as_grey,
     )
     root = user_path(out)

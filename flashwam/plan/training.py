@@ -2,6 +2,7 @@
 """`flashwam plan`: what a training costs on a number of GPUs, under every way of sharing it."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -113,12 +114,7 @@ def plan_training(
     Raises:
         ValueError: for a number out of range, or a section that is not there.
     """
-    if isinstance(gpus, bool) or not isinstance(gpus, int) or gpus < 1:
-        raise InputError(f"gpus must be a whole number of at least 1; got {gpus!r}")
-    if memory_gib is not None and not (math.isfinite(memory_gib) and memory_gib > 0):
-        raise InputError(f"memory must be a positive number of GiB; got {memory_gib!r}")
-    if rank is not None and rank < 1:
-        raise InputError(f"rank must be at least 1; got {rank!r}")
+    _check_numbers(gpus, memory_gib=memory_gib, rank=rank)
     command = command or ("train" if recipe.distill is None else "distill")
     loop = recipe.train if command == "train" else recipe.distill
     if loop is None:
@@ -133,12 +129,7 @@ def plan_training(
     tokens, text = model.pass_tokens(recipe.data.window_frames), text_shape(recipe, model)
     samples = -(-loop.batch_size // gpus)
     half = loop.precision == "bf16"
-    kept = None
-    if tokens is not None:
-        kept = {
-            on: activation_bytes(size, tokens=tokens, text_tokens=text[0], samples=samples, half=half, checkpointing=on)
-            for on in (True, False)
-        }
+    kept = None if tokens is None else _activations(size, tokens, text_tokens=text[0], samples=samples, half=half)
 
     def needed(strategy: Strategy, checkpointing: bool) -> Footprint:
         return footprint(
@@ -152,17 +143,6 @@ def plan_training(
             activations=0 if kept is None else kept[checkpointing],
         )
 
-    offered = _offered()
-    chosen = strategy_for(loop.strategy, lora=lora is not None, shard_teacher=loop.shard_teacher)
-    options = tuple(
-        Option(
-            footprint=needed(strategy, checkpointing),
-            other_peak=needed(strategy, not checkpointing).peak,
-            offered=strategy in offered,
-            chosen=strategy == chosen,
-        )
-        for strategy in STRATEGIES
-    )
     return TrainingPlan(
         recipe=recipe.name,
         command=command,
@@ -179,7 +159,7 @@ def plan_training(
         samples_per_gpu=samples,
         checkpointing=checkpointing,
         activations=kept,
-        options=options,
+        options=_options(loop, needed, checkpointing=checkpointing),
         steps=loop.steps,
         samples_per_step=loop.batch_size * loop.accumulation,
         time=run_time(recipe, loop, parameters=size.parameters, tokens=tokens, text=text, gpus=gpus),
@@ -187,9 +167,37 @@ def plan_training(
     )
 
 
-def _offered() -> list[Strategy]:
-    """Strategies that a recipe can name: ZeRO-3 keeps the teacher whole, FSDP as `shard_teacher` says."""
-    return [strategy for strategy in STRATEGIES if "teacher" not in strategy.sharded or strategy.name == "fsdp"]
+def _check_numbers(gpus: int, *, memory_gib: float | None, rank: int | None) -> None:
+    if isinstance(gpus, bool) or not isinstance(gpus, int) or gpus < 1:
+        raise InputError(f"gpus must be a whole number of at least 1; got {gpus!r}")
+    if memory_gib is not None and not (math.isfinite(memory_gib) and memory_gib > 0):
+        raise InputError(f"memory must be a positive number of GiB; got {memory_gib!r}")
+    if rank is not None and rank < 1:
+        raise InputError(f"rank must be at least 1; got {rank!r}")
+
+
+def _activations(size: ModelSize, tokens: int, *, text_tokens: int, samples: int, half: bool) -> dict[bool, int]:
+    """Bytes with and without checkpointing."""
+    return {
+        on: activation_bytes(size, tokens=tokens, text_tokens=text_tokens, samples=samples, half=half, checkpointing=on)
+        for on in (True, False)
+    }
+
+
+def _options(
+    loop: LoopConfig, needed: Callable[[Strategy, bool], Footprint], *, checkpointing: bool
+) -> tuple[Option, ...]:
+    """Every strategy, of which a recipe can name some: ZeRO-3 keeps the teacher whole, FSDP as `shard_teacher` says."""
+    chosen = strategy_for(loop.strategy, lora=loop.lora is not None, shard_teacher=loop.shard_teacher)
+    return tuple(
+        Option(
+            footprint=needed(strategy, checkpointing),
+            other_peak=needed(strategy, not checkpointing).peak,
+            offered="teacher" not in strategy.sharded or strategy.name == "fsdp",
+            chosen=strategy == chosen,
+        )
+        for strategy in STRATEGIES
+    )
 
 
 def _warnings(loop: LoopConfig, command: str, gpus: int, tokens: int | None) -> tuple[str, ...]:

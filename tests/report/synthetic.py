@@ -83,6 +83,20 @@ def strip(path):
         return save_figure(figure, path, dpi=60)
 
 
+def curves(i):
+    """The log of the i-th student."""
+    return [
+        {
+            "step": s,
+            "video/loss": (0.1 + i * 0.03) * 0.99**s,
+            "action/loss": (0.2 + i * 0.02) * 0.985**s,
+            "video/grad_norm": 0.3 + 0.05 * i + 0.1 * ((s * 7) % 23) / 23,
+            "action/grad_norm": (0.5 + 0.1 * i) * 0.995**s,
+        }
+        for s in range(0, 251, 5)
+    ]
+
+
 def benchmark(root):
     """A teacher, its untrained controls and five students with budget curves, in the shape of the real benchmark."""
     runs = [
@@ -134,17 +148,7 @@ def benchmark(root):
                     open_loop=open_loop(0.4),
                 )
             )
-        metrics = [
-            {
-                "step": s,
-                "video/loss": (0.1 + i * 0.03) * 0.99**s,
-                "action/loss": (0.2 + i * 0.02) * 0.985**s,
-                "video/grad_norm": 0.3 + 0.05 * i + 0.1 * ((s * 7) % 23) / 23,
-                "action/grad_norm": (0.5 + 0.1 * i) * 0.995**s,
-            }
-            for s in range(0, 251, 5)
-        ]
-        runs.append(write(root / run, *results, metrics=metrics))
+        runs.append(write(root / run, *results, metrics=curves(i)))
         strip(root / run / "strip.png")
     return runs
 

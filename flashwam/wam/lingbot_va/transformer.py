@@ -165,7 +165,6 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         if kept is not None and torch.is_grad_enabled():
             raise RuntimeError("what is kept between passes carries no gradient: leave it out or use torch.no_grad()")
         layout = self._layout(noisy, clean, chunk_frames, window)
-        hidden, embeddings, modulations, rotaries = [], [], [], []
         clean_timestep = clean_timestep or {}
         clean_tokens = {
             stream: frames * self.tokens_per_frame(stream, clean[stream])
@@ -183,17 +182,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
             for stream, frames in layout.clean_frames.items()
             if frames and not reading
         ]
-        for stream, x, t, start in parts:
-            frames = x.shape[2]
-            tokens, rotary = self._embed(stream, x, start=start)
-            level = x.new_zeros(1, 1, dtype=torch.float32) if t is None else t[:, :frames].float()
-            embedding, modulation = self._time(stream, level, tokens.dtype)
-            repeats = tokens.shape[1] // frames // layout.group
-            hidden.append(tokens)
-            embeddings.append(_per_group(embedding, x.shape[0], frames, repeats))
-            modulations.append(_per_group(modulation, x.shape[0], frames, repeats))
-            rotaries.append(rotary)
-        h, modulation, rotary = torch.cat(hidden, 1), torch.cat(modulations, 1), torch.cat(rotaries)
+        h, embeddings, modulation, rotary = self._embed_parts(parts, layout.group)
         embedded_text = None if reading else self.condition_embedder.text(text).to(h.dtype)
 
         lengths = [noisy[stream].shape[2] * self.tokens_per_frame(stream, noisy[stream]) for stream in layout.noisy]
@@ -218,6 +207,24 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         return {
             stream: self._head(stream, part, noisy[stream]) for stream, part in zip(layout.noisy, outputs, strict=True)
         }
+
+    def _embed_parts(
+        self, parts: Sequence[tuple[str, Tensor, Tensor | None, int]], group: int
+    ) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
+        """Tokens, time embeddings by part, modulations and rotary angles of parts (stream, values, levels, first
+        frame)."""
+        hidden, embeddings, modulations, rotaries = [], [], [], []
+        for stream, x, t, start in parts:
+            frames = x.shape[2]
+            tokens, rotary = self._embed(stream, x, start=start)
+            level = x.new_zeros(1, 1, dtype=torch.float32) if t is None else t[:, :frames].float()
+            embedding, modulation = self._time(stream, level, tokens.dtype)
+            repeats = tokens.shape[1] // frames // group
+            hidden.append(tokens)
+            embeddings.append(_per_group(embedding, x.shape[0], frames, repeats))
+            modulations.append(_per_group(modulation, x.shape[0], frames, repeats))
+            rotaries.append(rotary)
+        return torch.cat(hidden, 1), embeddings, torch.cat(modulations, 1), torch.cat(rotaries)
 
     def cached_pass(
         self,
