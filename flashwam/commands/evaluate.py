@@ -2,7 +2,7 @@
 """`flashwam evaluate`: success in closed loop."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +83,17 @@ def _measured(arguments: argparse.Namespace) -> Any:
 def _auxiliary_evaluation(checkpoint: Path, *, trusted: bool) -> Callable[..., Any]:
     """Finds how a model is driven with the modality of its training: the method that made it names that."""
     from flashwam.distillation.methods import find_method
-    from flashwam.student import INFO_FILE, WamInfo, model_folder, read_info
+    from flashwam.run.folder import INFO_FILE
+    from flashwam.run.model_info import ModelInfo, model_folder, read_info
     from flashwam.system.imports import find_function, reading, trusting
 
     folder = model_folder(checkpoint)
     content = read_info(folder)
-    info = WamInfo(kind=str(content.pop("kind", None)), streams={}, extra=content)
-    name = info.section("distill" if info.role == "student" else "train").get("method")
+    info = ModelInfo(kind=str(content.pop("kind", None)), streams={}, extra=content)
+    loop: Any = content.get("recipe")
+    for key in ("distill" if info.role == "student" else "train", "method"):
+        loop = loop.get(key) if isinstance(loop, Mapping) else None
+    name = loop
     if name is None:
         raise InputError(
             f"{folder / INFO_FILE} does not say by which method the model was trained: evaluate it as it is"

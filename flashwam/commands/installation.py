@@ -17,8 +17,8 @@ def installation() -> dict[str, Any]:
     """Versions, device, rendering backend, and which extras lack what."""
     needed = requirements("flashwam")
     always = needed.pop(None, ())
-    missing = {extra: [name for name in names if package_version(name) is None] for extra, names in needed.items()}
-    missing = {extra: names for extra, names in missing.items() if names}
+    lacking = {extra: [name for name in names if package_version(name) is None] for extra, names in needed.items()}
+    missing = {extra: names for extra, names in lacking.items() if extra is not None and names}
     facts: dict[str, Any] = {
         "flashwam": package_version("flashwam"),
         "git_revision": git_revision(),

@@ -129,4 +129,4 @@ def _stem(nfe: str) -> str:
 
 def _distill_weight(recipe: Recipe) -> float:
     substeps = max(spec.teacher_substeps for spec in recipe.streams.values())
-    return 5 + (0.3 + 0.15 * substeps) * recipe.distill.steps
+    return 5 + (0.3 + 0.15 * substeps) * (recipe.train if recipe.distill is None else recipe.distill).steps

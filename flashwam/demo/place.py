@@ -27,14 +27,18 @@ class Place:
     family: str = DEFAULT_FAMILY
 
     def __post_init__(self) -> None:
-        if self.files is None or self.files.miniature is None:
-            known = sorted(name for name in FAMILY_FILES if files_of(name).miniature is not None)
-            raise InputError(f"there is no small model of family {self.family!r} to show; expected one of {known}")
+        # Refuses a family that has none.
+        _ = self.files
 
     @property
     def files(self) -> FamilyFiles:
         """The family's knowledge of files, its miniature among it."""
-        return files_of(self.family)
+        files = files_of(self.family)
+        if files is None or files.miniature is None:
+            every = {name: files_of(name) for name in FAMILY_FILES}
+            known = sorted(name for name, each in every.items() if each is not None and each.miniature is not None)
+            raise InputError(f"there is no small model of family {self.family!r} to show; expected one of {known}")
+        return files
 
     @property
     def shipped_teacher(self) -> Path | None:

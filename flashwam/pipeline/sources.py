@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -72,7 +73,7 @@ def find_encoders(folder: str | Path) -> Callable[[], Encoders]:
         return functools.partial(frame_encoders, vae)
     if not (vae / "config.json").is_file():
         raise MissingFileError(f"{vae / 'config.json'} is missing: expected a checkpoint's folder with vae/")
-    kind = read_mapping(vae / "config.json").get("_class_name")
+    kind: Any = read_mapping(vae / "config.json").get("_class_name")
     for files in all_files():
         if files.encodes(kind):
             return functools.partial(_encoders, files, user_path(folder))

@@ -4,6 +4,7 @@
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -283,7 +284,7 @@ def distill(
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(recipe.seed)
                 student = method.make_student(
-                    lambda: load_pretrained(recipe.distill.init or teacher_folder, recipe.wam, trust=trust),
+                    partial(load_pretrained, recipe.distill.init or teacher_folder, recipe.wam, trust=trust),
                     teacher=teacher,
                     options=recipe.distill.options,
                     setup=_setup(recipe, recipe.distill),

@@ -3,6 +3,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from typing import overload
 
 from flashwam.distillation.methods import find_method, make_method
 from flashwam.plan.sizes import adapter_parameters
@@ -32,8 +33,12 @@ def roles_of(recipe: Recipe, loop: LoopConfig, model: WorldActionModel, command:
     return [name for name in ("target", "teacher", "reference") if getattr(roles, name) is not None]
 
 
+@overload
+def adapter_count(model: WorldActionModel, loop: LoopConfig, *, rank: int) -> int: ...
+@overload
+def adapter_count(model: WorldActionModel, loop: LoopConfig) -> int | None: ...
 def adapter_count(model: WorldActionModel, loop: LoopConfig, *, rank: int | None = None) -> int | None:
-    """Parameters of one set of adapters: the recipe's own, else of the given rank, else None."""
+    """Counts the parameters of one set of adapters: the recipe's own, else of the given rank, else None."""
     rank = rank if loop.lora is None else loop.lora.rank
     if rank is None:
         return None

@@ -164,7 +164,8 @@ def _passes(recipe: Recipe, loop: LoopConfig) -> float | None:
     if loop.method == "on_policy":
         # One stream's chunk at a time: about a quarter of a joint pass.
         guided = sum(2 if spec.guidance else 1 for spec in specs if spec.weight > 0)
-        return 1.0 + 0.25 * (len(specs) + guided * loop.options.get("teacher_steps", 9))
+        teacher_steps: float = loop.options.get("teacher_steps", 9)
+        return 1.0 + 0.25 * (len(specs) + guided * teacher_steps)
     return None
 
 
@@ -185,7 +186,7 @@ def _measure(recipe: Recipe, loop: LoopConfig, text_shape: tuple[int, int]) -> t
         return model.velocity(clean, sigma, told, context)
 
     def step() -> None:
-        sum(v.square().mean() for v in forward().values()).backward()
+        torch.stack([v.square().mean() for v in forward().values()]).sum().backward()
 
     with torch.no_grad():
         without = _seconds(forward)
