@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PRESET ?= quick
 OUT ?= runs/demo
-# Test files side by side, one process a core, in the order of their names: the slow ones are not the last.
+# Test files side by side, one process a core, in the order of tests/conftest.py: the slow ones begin first.
 PYTEST_ARGS ?= -n auto --dist loadfile --no-loadscope-reorder
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1

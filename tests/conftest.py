@@ -8,12 +8,14 @@ import pytest
 import torch
 from devices import chosen_device, hide_gpus, why_not_here
 from oracles import oracle_folder
+from order import place
 
 hide_gpus()
 torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: place(item.path))
     device, gpu = chosen_device(), torch.cuda.is_available()
     for item in items:
         reason = why_not_here(device, gpu=gpu, marked=item.get_closest_marker("gpu") is not None)

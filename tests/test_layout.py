@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 from statistics import median
 
+from order import SLOW
+
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 FILES = sorted(TESTS.rglob("*.py"))
@@ -88,3 +90,7 @@ def test_lines_of_functions_are_counted_without_docstrings():
 def test_folders_of_tests_are_folders_of_the_package():
     tested = {path.relative_to(TESTS).parts[0] for path in FILES if path.parent != TESTS}
     assert tested - NO_PART_OF_THE_PACKAGE <= {path.parent.name for path in (ROOT / "flashwam").glob("*/__init__.py")}
+
+
+def test_files_that_begin_first_are_there():
+    assert [name for name in SLOW if not (TESTS / name).is_file()] == []

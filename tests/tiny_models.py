@@ -8,15 +8,18 @@ import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from flashwam.core.streams import StreamSpec
 from flashwam.data.actions import ActionNorm
 from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.codec import Codec
+from flashwam.student import save_wam
 from flashwam.wam.cogvideox import CogVideoX
 from flashwam.wam.lingbot_va import LingBotVA
 
 __all__ = [
     "TINY",
     "TINY_NETWORK",
+    "save_tiny_student",
     "tiny_codec",
     "tiny_cogvideox",
     "tiny_joint_wam",
@@ -133,4 +136,22 @@ def tiny_cogvideox(folder: Path, *, transformer: bool = True) -> Path:
     tiny_video_autoencoder().save_pretrained(folder / "vae")
     (folder / "tokenizer").mkdir()
     tiny_tokenizer(("fold", "open", "shut")).save(str(folder / "tokenizer" / "tokenizer.json"))
+    return folder
+
+
+def save_tiny_student(folder: Path) -> Path:
+    """Saves a student of random weights as a run would, with its codec: chunks of 2 frames, 4 actions a frame, pictures
+    of 64 pixels; returns its folder."""
+    wam = tiny_wam()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for parameter in wam.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+    streams = {
+        "video": StreamSpec.from_config("video", {"shift": 5.0, "consistency": "lcm"}),
+        "action": StreamSpec.from_config("action", {"shift": 1.0, "steps": 2}),
+    }
+    recipe = {"data": {"root": "data/nowhere", "tasks": ["faucet-turn"]}, "evaluate": {"episodes": 1}}
+    save_wam(folder, wam, streams, kind="student", info={"steps": 7, "name": "tiny", "recipe": recipe})
+    tiny_codec(q01=(-0.9, -1.0, -0.5, -1.0), q99=(0.8, 1.0, 1.0, 1.0)).save(folder)
     return folder

@@ -1,44 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A student of random weights, saved as a run would, and what it answers."""
+"""A served student, and what it answers."""
 
 import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 pytest.importorskip("websockets")
 pytest.importorskip("msgpack")
 
-from tiny_models import tiny_codec, tiny_wam
+from tiny_models import save_tiny_student
 
-from flashwam.core.streams import StreamSpec
 from flashwam.data.episodes import CAMERA
 from flashwam.serve.codec import FrameCodec
 from flashwam.serve.model import load_served
 from flashwam.serve.server import ServerOptions, serving
-from flashwam.student import save_wam
-
-STREAMS = {
-    "video": StreamSpec.from_config("video", {"shift": 5.0, "consistency": "lcm"}),
-    "action": StreamSpec.from_config("action", {"shift": 1.0, "steps": 2}),
-}
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    """Folder of a student with its codec: chunks of 2 frames, 4 actions a frame, pictures of 64 pixels."""
-    folder = tmp_path_factory.mktemp("run") / "student"
-    wam = tiny_wam()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for parameter in wam.parameters():
-            torch.nn.init.normal_(parameter, std=0.2)
-    recipe = {"data": {"root": "data/nowhere", "tasks": ["faucet-turn"]}, "evaluate": {"episodes": 1}}
-    save_wam(folder, wam, STREAMS, kind="student", info={"steps": 7, "name": "tiny", "recipe": recipe})
-    tiny_codec(q01=(-0.9, -1.0, -0.5, -1.0), q99=(0.8, 1.0, 1.0, 1.0)).save(folder)
-    return folder
+    return save_tiny_student(tmp_path_factory.mktemp("run") / "student")
 
 
 @pytest.fixture(scope="session")

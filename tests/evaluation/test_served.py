@@ -6,12 +6,18 @@ import json
 
 import numpy as np
 import pytest
+
+pytest.importorskip("websockets")
+pytest.importorskip("msgpack")
+
 from numpy.testing import assert_array_equal
+from tiny_models import save_tiny_student
 
 from flashwam.cli import main
 from flashwam.evaluation.local import evaluate
 from flashwam.evaluation.served import evaluate_served
 from flashwam.serve.client import PolicyClient, RemotePolicy
+from flashwam.serve.model import load_served
 from flashwam.serve.server import serving
 from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv
 
@@ -27,6 +33,16 @@ def simulator():
         ensure_gl()
     except RuntimeError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return save_tiny_student(tmp_path_factory.mktemp("run") / "student")
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+    return load_served(checkpoint)
 
 
 @pytest.fixture
