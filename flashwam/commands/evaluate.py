@@ -2,7 +2,7 @@
 """`flashwam evaluate`: success in closed loop."""
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,22 +84,21 @@ def _auxiliary_evaluation(checkpoint: Path, *, trusted: bool) -> Callable[..., A
     """Finds how a model is driven with the modality of its training: the method that made it names that."""
     from flashwam.distillation.methods import find_method
     from flashwam.run.folder import INFO_FILE
-    from flashwam.run.model_info import ModelInfo, model_folder, read_info
+    from flashwam.run.model_info import ModelInfo, model_folder
     from flashwam.system.imports import find_function, reading, trusting
 
     folder = model_folder(checkpoint)
-    content = read_info(folder)
-    info = ModelInfo(kind=str(content.pop("kind", None)), streams={}, extra=content)
-    loop: Any = content.get("recipe")
-    for key in ("distill" if info.role == "student" else "train", "method"):
-        loop = loop.get(key) if isinstance(loop, Mapping) else None
-    name = loop
-    if name is None:
-        raise InputError(
-            f"{folder / INFO_FILE} does not say by which method the model was trained: evaluate it as it is"
-        )
-    with trusting(trusted), reading(folder / INFO_FILE):
-        method = find_method(name)
+    with trusting(trusted):
+        info = ModelInfo.read(folder)
+        recipe = info.recipe
+        section = None if recipe is None else recipe.distill if info.role == "student" else recipe.train
+        if section is None:
+            raise InputError(
+                f"{folder / INFO_FILE} does not say by which method the model was trained: evaluate it as it is"
+            )
+        name = section.method
+        with reading(folder / INFO_FILE):
+            method = find_method(name)
     if method.auxiliary_evaluation is None:
         raise InputError(f"{folder} was trained by {name}, without an auxiliary modality: evaluate it as it is")
     return find_function(method.auxiliary_evaluation, what="evaluation")

@@ -8,8 +8,7 @@ import pytest
 
 from flashwam.cli import main
 
-RESULT = {"run": "x", "nfe": {"video": 1, "action": 1}, "label": "x 1v/1a", "tasks": {}}
-RESULT["overall"] = {"episodes": 4, "success": 3}
+RESULT = {"run": "x", "nfe": {"video": 1, "action": 1}, "tasks": {}, "overall": {"episodes": 4, "success": 3}}
 
 
 @pytest.fixture
@@ -17,8 +16,14 @@ def made_by(tmp_path):
     """A model's folder that says by which method it was trained."""
 
     def write(method, **more):
-        recipe = {"train": {"method": method}, "distill": {"method": "consistency"}}
-        content = {"kind": "teacher", "streams": {}, "recipe": recipe, **more}
+        data = {"root": "data", "tasks": ["reach-wall"]}
+        recipe = {"data": data, "train": {"method": method}, "distill": {"method": "consistency"}}
+        content = {
+            "kind": "teacher",
+            "streams": {"video": {"shift": 5.0}, "action": {"shift": 1.0}},
+            "recipe": method and recipe,
+            **more,
+        }
         (tmp_path / "flashwam.json").write_text(json.dumps(content))
         return tmp_path
 
