@@ -72,7 +72,7 @@ class Draws:
         device = torch.device(self.device)
         seed = keyed_seed(self.seed, self.step, self.positions[0], "torch")
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            # torch.manual_seed would keep every seed, with the stack it came from, for kinds of devices not in use.
+            # torch.manual_seed also formats the stack, for milliseconds, for every kind of device not in use.
             torch.default_generator.manual_seed(seed)
             if device.type == "cuda":
                 index = torch.cuda.current_device() if device.index is None else device.index
