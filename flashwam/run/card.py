@@ -241,10 +241,11 @@ def _limits(info: ModelInfo, evaluations: Sequence[Evaluation]) -> list[str]:
 
 def _of_these(folder: Path, info: ModelInfo, evaluations: Sequence[Evaluation] | None) -> list[Evaluation]:
     """The evaluations of these weights, in the order they are shown."""
+    run = RunFolder.of_model(final_path(folder.resolve()))
     if evaluations is None:
-        places = (RunFolder(folder), RunFolder.of_model(folder.resolve()))
+        places = dict.fromkeys((RunFolder(folder.resolve()), run))
         evaluations = [read_evaluation(path) for place in places for path in place.evaluation_files]
-    name = info.name or RunFolder.of_model(folder.resolve()).name
+    name = info.name or run.name
     these = [one for one in evaluations if (one.run, one.kind, one.step or 0) == (name, info.role, info.steps)]
     return sorted(these, key=lambda one: (one.setting, one.sampler, one.seed or 0))
 

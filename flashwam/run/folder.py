@@ -39,8 +39,14 @@ class RunFolder:
 
     @classmethod
     def of_model(cls, folder: Path) -> Self:
-        """The run that a model's folder belongs to: its result, or a copy that was kept on the way."""
-        return cls(folder.parents[1] if folder.parent.name == "steps" else folder.parent)
+        """The run that a model's folder belongs to: its result, or a copy that was kept on the way.
+
+        A model that stands alone is a run of its own, so that neighbours in a folder of models do not share what was
+        measured of them.
+        """
+        if folder.parent.name == "steps":
+            return cls(folder.parents[1])
+        return cls(folder.parent if folder.name in RESULTS else folder)
 
     @property
     def name(self) -> str:

@@ -13,6 +13,13 @@ def test_a_model_knows_the_run_it_belongs_to(model):
     assert RunFolder.of_model(Path(model)) == RunFolder(Path("run"))
 
 
+def test_models_that_stand_alone_share_no_evaluations():
+    """Of one name and step in one folder, the second was answered with what was measured of the first."""
+    one, other = (RunFolder.of_model(Path("checkpoints") / name) for name in ("one", "other"))
+    assert (one.path, other.path) == (Path("checkpoints/one"), Path("checkpoints/other"))
+    assert (one.name, one.evaluations) == ("one", Path("checkpoints/one/evaluations"))
+
+
 def test_what_is_there_is_listed_by_name(tmp_path):
     run = RunFolder(tmp_path)
     assert (run.results, run.checkpoint_names, run.kept_names, run.evaluation_files, run.is_run) == (
