@@ -4,7 +4,7 @@
 #   make test    the tests, on the CPU
 #   make test-gpu  a minute of tests that compare a GPU with the CPU
 #   make lint    ruff, and files with loose ends; make format rewrites
-#   make types   mypy over all but the models' own code
+#   make types   mypy, strict, over the packages that [mypy] in setup.cfg lists
 
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
 import re
 from pathlib import Path
 
@@ -12,18 +13,20 @@ MEASURED = [
     ("docs/results.md", "## One-step students of the miniature LingBot-VA", "full/comparison/compare.md"),
     ("docs/results.md", "## One-step students of the miniature CogVideoX", "cogvideox_full/comparison/compare.md"),
     ("docs/results.md", "## Three ways to a cheap student", "students/comparison/students.md"),
+    ("docs/results.md", "## On a GPU", "rollout/h100.md"),
 ]
+H100 = ROOT / "analysis" / "results" / "rollout" / "h100.json"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 MOST_BYTES = 9_000
 MOST_ROWS = 10
 
 
 def tables(text):
-    """Tables of models in Markdown, as model -> column -> cell."""
+    """Tables of models or loops in Markdown, as model -> column -> cell."""
     head, rows = [], {}
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split(" | ")] if line.startswith("| ") else []
-        if cells[:1] == ["model"]:
+        if cells[:1] in (["model"], ["loop"]):
             head = ["several ways" if cell == "two-way tasks" else cell for cell in cells]
         elif not cells and not line.startswith("|"):
             head = []
@@ -33,7 +36,7 @@ def tables(text):
 
 
 def headings(page):
-    """What a link may name after `#`, as GitHub makes it of a heading."""
+    """The names that a link may give after `#`, as GitHub makes them of headings."""
     found = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
     return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found]
 
@@ -62,9 +65,27 @@ def test_tables_say_what_was_measured(page, title, results):
     (_, section) = (ROOT / page).read_text().split(title + "\n")
     shown = tables(re.split(r"^#", section, maxsplit=1, flags=re.M)[0])
     measured = tables((ROOT / "analysis" / "results" / results).read_text())
-    assert len(shown) >= 10
+    assert len(shown) >= 6
     for model, cells in shown.items():
         assert cells == {column: measured[model][column] for column in cells}, model
+
+
+def test_the_look_at_a_gpu_is_one_everywhere():
+    """The pages cite the times that were noted, and the table of these was worked out from them."""
+    rows = json.loads(H100.read_text())["results"][0]["rows"]
+    (published, *_), ours = rows, {row["name"]: row["ms"] for row in rows if "student" in row["name"]}
+    table = tables(H100.with_suffix(".md").read_text())
+    assert list(table) == [row["name"] for row in rows]
+    for row in rows:
+        _, passes, ms, faster = table[row["name"]].values()
+        assert (int(passes), ms, faster) == (row["passes"], f"{row['ms']:,}", f"{published['ms'] / row['ms']:.1f}x")
+    for page in ("README.md", "docs/lingbot_va.md"):
+        text = (ROOT / page).read_text()
+        assert [ms for ms in ours.values() if f"{ms} ms" not in text] == [], page
+    assert f"{published['ms']:,} ms" in (ROOT / "README.md").read_text()
+    once = "rollouts and training steps of LingBot-VA at its real size have been timed with random weights"
+    for page in ("docs/lingbot_va.md", "docs/videovla.md"):
+        assert once in " ".join((ROOT / page).read_text().split()), page
 
 
 def test_the_readme_is_short_and_has_one_table_of_results():

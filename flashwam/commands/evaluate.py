@@ -33,8 +33,8 @@ EXAMPLES = (
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    checkpoint_help = "folder of a teacher or student, or a run"
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=path, nargs="?", help=checkpoint_help)
+    model_help = "folder of a teacher or student, or a run"
+    parser.add_argument("checkpoint", metavar="MODEL", type=path, nargs="?", help=model_help)
     parser.add_argument("--server", metavar="URL", help="drive a served model instead; its server fixes the steps")
     add_token(parser, ", for --server")
     parser.add_argument("--episodes", type=positive, metavar="N", help="episodes per task (default: the recipe's)")
@@ -43,7 +43,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plain-euler", action="store_true", help="ignore the student's consistency functions")
     parser.add_argument("--auxiliary", action="store_true", help="show the policy its training modality too")
     parser.add_argument("--seed", type=int, default=0, help="shifts the evaluation seeds (default: 0)")
-    parser.add_argument("--out", type=path, metavar="DIR", help="folder of the results (default: the checkpoint's)")
+    parser.add_argument("--out", type=path, metavar="DIR", help="folder of the results (default: the run's)")
     add_trust(parser)
     add_json(parser)
 
@@ -58,7 +58,7 @@ def _action(arguments: argparse.Namespace) -> None:
 
 def _measured(arguments: argparse.Namespace) -> Any:
     if (arguments.checkpoint is None) == (arguments.server is None):
-        arguments.parser.error("give either CHECKPOINT or --server URL")
+        arguments.parser.error("give either MODEL or --server URL")
     common = {"episodes": arguments.episodes, "tasks": arguments.tasks, "seed": arguments.seed, "out": arguments.out}
     if arguments.server is not None:
         if arguments.nfe or arguments.plain_euler or arguments.auxiliary:

@@ -19,14 +19,14 @@ EXAMPLES = (
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=path, help="folder of a teacher or student, or a run")
-    parser.add_argument("--nfe", metavar="1v/1a", help="steps per chunk, or full (default: the checkpoint's own)")
+    parser.add_argument("checkpoint", metavar="MODEL", type=path, help="folder of a teacher or student, or a run")
+    parser.add_argument("--nfe", metavar="1v/1a", help="steps per chunk, or full (default: the model's own)")
     parser.add_argument(
         "--preset",
         metavar="NAME",
         help="for another tool's checkpoint, its family's settings: robotwin, libero, ...; an unknown name lists them",
     )
-    parser.add_argument("--base", type=path, metavar="DIR", help="checkpoint with vae/ and text_encoder/")
+    parser.add_argument("--base", type=path, metavar="DIR", help="folder with vae/ and text_encoder/")
     parser.add_argument("--device", help="such as cuda:1 or cpu (default: cuda where there is one, or else cpu)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=29536, help="default: 29536; 0 takes a free one")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluates a checkpoint: closed loop, open loop, latency, pictures; one JSON file per setting."""
+"""Evaluates a model: closed loop, open loop, latency, pictures; one JSON file per setting."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ def evaluate(
     out: str | Path | None = None,
     trust: bool = False,
 ) -> list[dict[str, Any]]:
-    """Measures a checkpoint; a setting that was measured before is read, not run again.
+    """Measures a model; a setting that was measured before is read, not run again.
 
     Args:
         checkpoint: A teacher's or student's folder, or a run folder.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint with everything it needs to act."""
+"""A model on disk, loaded with everything it needs to act."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ __all__ = ["Policy", "described", "load_policy"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """A loaded checkpoint with everything it needs to act.
+    """A loaded model with everything it needs to act.
 
     Args:
         folder: Where it came from.
@@ -59,10 +59,10 @@ class Policy:
 
 
 def load_policy(folder: str | Path, *, trust: bool = False) -> Policy:
-    """Loads a checkpoint folder, or the result of a run folder.
+    """Loads a model's folder, or the result of a run's.
 
     Args:
-        folder: The checkpoint's or the run's.
+        folder: The model's or the run's.
         trust: Import the classes that its files name beside ours, and run their code.
 
     Raises:

@@ -47,11 +47,12 @@ def load_served(
     base: str | Path | None = None,
     trust: bool = False,
 ) -> ServedModel:
-    """Loads a checkpoint with its codec.
+    """Loads a model with its codec.
 
     Args:
-        folder: A teacher's or student's folder, or a run folder; with a preset, a checkpoint that its family knows.
-        nfe: Steps such as "1v/2a", or "full"; what the checkpoint itself says if None.
+        folder: A teacher's or student's folder, or a run folder; with a preset, another tool's checkpoint that its
+            family knows.
+        nfe: Steps such as "1v/2a", or "full"; what the model itself says if None.
         device: Where it runs.
         preset: For a checkpoint that flashwam did not write, see `load_wam`.
         base: Checkpoint with ``vae/``, ``text_encoder/`` and ``tokenizer/``; that of `folder` itself, or the one noted

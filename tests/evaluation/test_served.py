@@ -108,8 +108,8 @@ def test_a_model_of_other_cameras_is_refused(model):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "either CHECKPOINT or --server"),
-        (["there", "--server", "ws://127.0.0.1:1"], "either CHECKPOINT or --server"),
+        ([], "either MODEL or --server"),
+        (["there", "--server", "ws://127.0.0.1:1"], "either MODEL or --server"),
         (["--server", "ws://127.0.0.1:1", "--nfe", "1v/1a"], "the server's to choose"),
         (["--server", "ws://127.0.0.1:1"], "no policy server answers"),
         (["--server", "not a url"], "reads like ws://"),
