@@ -17,7 +17,7 @@ LARGE = (
     "notebooks/",
     "tests/golden/",
 )
-"""What may be larger: weights, results, executed notebooks, the originals' numbers."""
+"""Folders of files that may be larger: weights, results, executed notebooks, the originals' numbers."""
 MARKS = tuple(mark * 7 for mark in "<>")
 
 

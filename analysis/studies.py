@@ -57,7 +57,7 @@ RECIPES, ABOUT, CHOSEN = "recipes.jsonl", "about.json", "comparison/rates.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """Where a study runs, and where its results are kept.
+    """The places of a study: where it runs, and where its results are kept.
 
     Args:
         out: Folder of its runs.

@@ -32,7 +32,7 @@ class Deleted(MetaPathFinder):
 
 
 def without(folders: list[str]) -> dict[str, dict[str, str]]:
-    """What happens without some folders."""
+    """Tells of each module, or of a plan, without some folders: what broke and what was refused."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "flashwam"]:
         del sys.modules[name]
     deleted = Deleted(folders)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where tests compute: all on the CPU, but for those of `tests/gpu` if FLASHWAM_TEST_DEVICE says so."""
+"""The device that tests compute on: all on the CPU, but for those of `tests/gpu` if FLASHWAM_TEST_DEVICE says so."""
 
 import os
 from collections.abc import MutableMapping
@@ -23,7 +23,7 @@ def hide_gpus(environment: MutableMapping[str, str] = os.environ) -> None:
 
 
 def why_not_here(device: str | None, *, gpu: bool, marked: bool) -> str | None:
-    """Why a test is skipped.
+    """The reason why a test is skipped.
 
     Args:
         device: What `chosen_device` says.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who imports whom in a package, read from its source, and which of it a page's drawing allows."""
+"""The imports within a package, read from its source, and which of them a page's drawing allows."""
 
 import ast
 import re

@@ -25,7 +25,7 @@ def poses(rng: np.random.Generator, rows: int) -> np.ndarray:
 
 
 def latent_file(rng, size, *, frames, first, stride, start, end, text) -> dict:
-    """What one `.pth` holds."""
+    """The content of one `.pth`."""
     height, width = size
     pictures = 4 * (frames - 1) + 1
     return {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the numbers of the original implementations lie."""
+"""The folder that holds the numbers of the original implementations."""
 
 import os
 from pathlib import Path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which test files begin first."""
+"""The test files that begin first."""
 
 import os
 from pathlib import Path

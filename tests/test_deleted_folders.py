@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who deletes the folder of a paper loses what is in it, and nothing else."""
+"""Deleting the folder of a paper takes away what is in it, and nothing else."""
 
 import json
 import os

@@ -56,7 +56,7 @@ def model(models, tmp_path):
 
 
 def refused(read, *given):
-    """What is said where something is refused, None where it is not; anything but a sentence to the user fails."""
+    """The sentence where something is refused, None where it is not; anything but a sentence to the user fails."""
     try:
         read(*given)
     except (ValueError, OSError) as error:

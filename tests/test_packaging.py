@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an installed package brings along is what the repository holds."""
+"""An installed package brings along what the repository holds."""
 
 from configparser import ConfigParser
 from pathlib import Path

@@ -133,7 +133,7 @@ class EpisodeDataset(Dataset):
         self._texts: list[Tensor] = []
         video, label, executed = [], [], []
         sensed: dict[str, list[Tensor]] = {name: [] for name in self.senses}
-        episodes: list[tuple[int, int, int, int, int]] = []
+        episodes: list[tuple[int, int, int, int, int, int]] = []
         offset = 0
         for repo in repos:
             self.tasks.append(repo.name)
@@ -148,7 +148,7 @@ class EpisodeDataset(Dataset):
                     frames = latents.shape[0]
                     way = int(episode.get("way", -1))
                     key = (len(self.tasks) - 1, episode["episode_index"], way, offset, frames)
-                    episodes.append((*key, self._text_id(text)))  # type: ignore[arg-type]
+                    episodes.append((*key, self._text_id(text)))
                     offset += frames
         if not episodes:
             raise InputError(f"no episodes for split {split!r} below {self.root}; collect more or lower val_every")

@@ -15,7 +15,7 @@ from flashwam.system.lfs import refuse_pointer
 __all__ = ["Place", "json_lines", "number", "parquet_rows", "read_tasks", "text", "texts", "visible", "whole_number"]
 
 Place = tuple[str, dict[str, Any]]
-"""Where a record stands, and its values."""
+"""The place where a record stands, and its values."""
 
 
 def visible(path: Path, root: Path) -> bool:

@@ -89,8 +89,8 @@ class DataConfig:
     stride: int = 1
     """Control steps between encoded pictures; four pictures are a latent frame."""
     clip_hop: int | None = None
-    """Where an autoencoder makes every sample a clip of its own: control steps from one clip's beginning to the next
-    one's; null: as many as a latent frame spans. Clips have `window_frames` latent frames."""
+    """Control steps from one clip's beginning to the next one's, for an autoencoder that makes every sample a clip of
+    its own; null: as many as a latent frame spans. Clips have `window_frames` latent frames."""
     relative_poses: bool = False
     """Actions are absolute poses [xyz, quaternion xyzw, gripper] per arm, given relative to the segment's first row."""
     action_channels: int = 30
@@ -300,7 +300,7 @@ class Recipe:
     name: str
     """Name of the run; its folder is `run_dir`."""
     run_dir: PathText | None = None
-    """Where the run is kept; null: runs/<name>."""
+    """Folder of the run; null: runs/<name>."""
     seed: int = 0
     """Seed of every draw of training and distillation."""
     streams: Mapping[str, StreamSpec]

@@ -4,6 +4,8 @@
 Letters: H, W pixels, P pictures, T points.
 """
 
+from typing import Any
+
 import numpy as np
 
 from flashwam.data.privileged import Camera
@@ -80,5 +82,5 @@ class PrivilegedView:
         return Camera(intrinsics=intrinsics, pose=pose)
 
 
-def _has_body(model: object, name: str) -> bool:
-    return any(model.body(number).name == name for number in range(model.nbody))  # type: ignore[attr-defined]
+def _has_body(model: Any, name: str) -> bool:
+    return any(model.body(number).name == name for number in range(model.nbody))

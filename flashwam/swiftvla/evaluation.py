@@ -54,7 +54,7 @@ def load_with_auxiliary(folder: str | Path, *, capacity: int = 6, trust: bool = 
 
 
 def with_auxiliary(run: RunFolder) -> RunFolder:
-    """Where the evaluations of a run's policy with its modality are kept: as a run of their own in its folder."""
+    """The folder of the evaluations of a run's policy with its modality: a run of their own in that run's."""
     return RunFolder(run.path / "with_auxiliary")
 
 

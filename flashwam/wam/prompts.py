@@ -99,7 +99,7 @@ class PromptCache(ABC):
         self._fingerprint = own or noted
         kept = given if folder is not None else None if own is None else _own_folder(own, self._checkpoint)
         self._kept = kept
-        """Where new prompts are written; None keeps them in memory."""
+        """Folder that new prompts are written to; None keeps them in memory."""
         self._own = folder is None
         """True if that is this package's own folder, where nothing is lost by making a file again."""
         of_checkpoint = given if folder is None and noted is not None and noted == self._fingerprint else None

@@ -21,7 +21,7 @@ PARAMETERS = {
     "videovla/robot/teacher": "5,573,708,359",
     "videovla/robot": "5,584,927,303",
 }
-"""How the names of recipes begin -> parameters of their model."""
+"""Beginning of a recipe's name -> parameters of its model."""
 UNPLANNED = (
     "metaworld/masked_reconstruction",
     "metaworld/masked_reconstruction_2d",

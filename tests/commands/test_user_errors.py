@@ -25,7 +25,7 @@ def shown(capsys, *arguments):
 
 
 def noted(*arguments):
-    """What is said under the traceback of an error that `main` lets through."""
+    """The sentence under the traceback of an error that `main` lets through."""
     with pytest.raises(ValueError) as caught:
         main(list(arguments))
     (note,) = caught.value.__notes__

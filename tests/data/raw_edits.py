@@ -52,7 +52,7 @@ def run(repo, *, plan=PLAN, make=encoders, out="out", **options):
 
 
 def episodes(repo, out="out"):
-    """What `meta/` of the result lists."""
+    """The episodes that `meta/` of the result lists."""
     path = repo.parent.parent / out / repo.name / "meta" / "episodes.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()]
 

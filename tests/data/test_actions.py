@@ -77,7 +77,7 @@ def test_refuses_wrong_shapes_and_channels():
 
 
 def taught(rows, norm):
-    """What becomes of controls [T, U] on their way through the model's range."""
+    """Controls [T, U] after their way through the model's range and back."""
     controls = torch.from_numpy(rows.astype(np.float32)).T[:, :, None]
     return norm.denormalise(norm.normalise(controls))[..., 0].T.numpy()
 
@@ -122,7 +122,7 @@ def test_a_constant_control_keeps_its_small_range_and_tails_do_not_widen_another
 @pytest.mark.parametrize("count", range(1, 30, 4))
 @pytest.mark.parametrize("total", [60, 1151, 2000])
 def test_a_gripper_that_closes_about_as_seldom_as_the_quantile_is_taught_as_it_is(count, total):
-    """Where the quantile's rank lies between open and closed, it is no value between them."""
+    """A quantile whose rank lies between open and closed is yet no value between them."""
     rows = np.ones((total, 2))
     rows[:count, 0] = -1
     rows[-count:, 1] = 5

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a conversion ends with, from the recipe on."""
+"""The table that a conversion ends with, from the recipe on."""
 
 import json
 

@@ -21,7 +21,7 @@ SLOW = {
     "zero": ("deepspeed", "torch._inductor.compile_fx", "torch.utils.tensorboard"),
     **dict.fromkeys(NETWORKS, ("distributed_models",)),
 }
-"""What a training imports late where its name has this in it: once here, not in every fork."""
+"""Part of a training's name -> modules that it imports late: once here, not in every fork."""
 
 
 def train_all(runs: list[list[str]], processes: int | None) -> list[list[int]]:

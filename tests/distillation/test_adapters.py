@@ -29,7 +29,7 @@ HELD = STREAMS | {"video": StreamSpec.from_config("video", {**STREAMS["video"].c
 
 
 def velocity(model, **changes) -> dict[str, torch.Tensor]:
-    """What a model makes of one fixed input."""
+    """A model's output for one fixed input."""
     data = Waves().batch([0, 1])
     generator = torch.Generator().manual_seed(5)
     noisy = {name: torch.randn(x.shape, generator=generator) for name, x in data.clean.items()}

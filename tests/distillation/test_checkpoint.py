@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What lies in a checkpoint is never run, damage to it is found, and an older whole one is used instead."""
+"""The content of a checkpoint is never run, damage to it is found, and an older whole one is used instead."""
 
 import json
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an evaluation leaves behind; the simulator's part is made up."""
+"""The files that an evaluation leaves behind; the simulator's part is made up."""
 
 import json
 

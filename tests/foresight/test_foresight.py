@@ -86,7 +86,7 @@ def test_a_chunk_depends_on_its_noise_its_past_and_the_observed_picture(make_pol
     context = told(policy, clean)
 
     def moved(other_clean: dict, other_context: dict) -> list[bool]:
-        """Whether the velocities of each chunk change."""
+        """True for each chunk whose velocities change."""
         before, after = (
             policy.velocity(noisy, sigma, *parts)["action"]
             for parts in ((clean, context), (other_clean, other_context))

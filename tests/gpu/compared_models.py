@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is compared: one small model of every kind, with weights under which no part of it is without effect."""
+"""The models that are compared: one small model of every kind, with weights under which no part of it is without effect."""
 
 from collections.abc import Callable
 from typing import Any

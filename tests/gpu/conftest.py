@@ -8,6 +8,6 @@ from devices import chosen_device
 
 @pytest.fixture(scope="session")
 def device() -> torch.device:
-    """Where the other half of a comparison runs, in full float32."""
+    """The device on which the other half of a comparison runs, in full float32."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     return torch.device(chosen_device())

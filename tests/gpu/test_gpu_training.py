@@ -92,7 +92,7 @@ def test_every_method_is_tried_here() -> None:
 
 
 def trained(name: str, folder: Path, device: torch.device, **changes: Any) -> tuple[list[dict[str, float]], Method]:
-    """What is logged of three steps, and the method afterwards; `changes` are made to the loop."""
+    """The log of three steps, and the method afterwards; `changes` are made to the loop."""
     with training_on(device):
         config, method, source = BUILD[name](folder, **changes)
         train(method, source, config, run_dir=folder, seed=0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose quantiles a training takes: chosen, said, and then used everywhere."""
+"""The quantiles that a training takes: chosen, said, and then used everywhere."""
 
 import json
 import logging
@@ -32,7 +32,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def measured(root):
-    """What a conversion would have left there."""
+    """The file that a conversion would have left there."""
     rows = control_rows(root, cameras=load_recipe("robotwin/flash_wam").data.cameras, relative=True)
     used = load_recipe("robotwin/flash_wam").data.used_channels
     low, high = np.zeros(30), np.zeros(30)

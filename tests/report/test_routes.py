@@ -72,7 +72,7 @@ def test_orders_compare_the_seeds_that_both_have_and_leave_out_what_is_missing()
 
 
 def test_only_what_is_slower_and_worse_is_left_behind(tmp_path):
-    """What is faster by less than times can be told apart does not count as faster."""
+    """A model that is faster by less than times can be told apart does not count as faster."""
     measured = {"slow": (0.9, 10), "fast": (0.5, 1), "dull": (0.4, 2), "middle": (0.7, 3), "level": (0.68, 2.9)}
     for run, (rate, ms) in measured.items():
         write(tmp_path / run, driven(run, rate, ms=(ms, ms)))

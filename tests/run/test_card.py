@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is written about a model, and what is published of it."""
+"""The card that is written about a model, and the files of it that are published."""
 
 import inspect
 import json

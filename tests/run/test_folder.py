@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a run keeps what; that a run is never overwritten is tested with the recipes."""
+"""The places in which a run keeps things; that a run is never overwritten is tested with the recipes."""
 
 from pathlib import Path
 

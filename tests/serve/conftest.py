@@ -25,7 +25,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def model(checkpoint):
-    """What the server serves."""
+    """The model that the server serves."""
     return load_served(checkpoint)
 
 

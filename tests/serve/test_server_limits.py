@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whom the server admits, what it refuses, and how it stops."""
+"""Clients that the server admits, requests that it refuses, and the way it stops."""
 
 import logging
 import os

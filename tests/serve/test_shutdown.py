@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a server ends: who is answered, who is not waited for, and that a second signal does not ask."""
+"""The end of a server: who is answered, who is not waited for, and that a second signal does not ask."""
 
 import asyncio
 import contextlib

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What no robot may do is never sent, and the session goes on from its next reset."""
+"""An action that no robot may do is never sent, and the session goes on from its next reset."""
 
 import copy
 import json

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests of the server share: three chunks of a client, and the wire as a foreign client writes it."""
+"""Parts that tests of the server share: three chunks of a client, and the wire as a foreign client writes it."""
 
 import time
 import urllib.error

@@ -40,7 +40,7 @@ def batch(indices=range(B)):
 
 
 def spied(one: MaskedReconstruction) -> list:
-    """What the model is told, call by call."""
+    """The context that the model is told, call by call."""
     told: list = []
     one.roles.model.register_forward_pre_hook(lambda _, args: told.append(args[3]))
     return told

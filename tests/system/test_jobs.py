@@ -12,7 +12,7 @@ from flashwam.system.jobs import Job, JobFailed, run_jobs
 
 HERE = Path(__file__).resolve().parent
 PATHS = os.pathsep.join([str(HERE), str(HERE.parent)])
-"""Where a script of its own finds this file, and the package, installed or not."""
+"""Folders in which a script of its own finds this file and the package, installed or not."""
 
 
 def append(path, word, wait=0.0):

@@ -71,7 +71,7 @@ def write_text_encoder(folder: Path) -> Path:
 
 
 def write_parts(folder: Path) -> Path:
-    """What is beside a transformer: ``vae/``, ``text_encoder/`` and ``tokenizer/``."""
+    """The parts beside a transformer: ``vae/``, ``text_encoder/`` and ``tokenizer/``."""
     small = {**WAN22_CONFIG, "base_dim": 8, "decoder_base_dim": 8, "num_res_blocks": 1, "dim_mult": [1, 1, 1, 1]}
     AutoencoderKLWan(**small).save_pretrained(folder / "vae")
     return write_text_encoder(folder)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a robot's raw episodes are converted to, and what the closed loop sees of the same pictures and actions."""
+"""The data that a robot's raw episodes are converted to, and what the closed loop sees of the same pictures and actions."""
 
 import json
 from pathlib import Path

@@ -134,7 +134,7 @@ def test_closed_loop_from_pictures_to_controls(
 
 
 def test_a_student_drives_a_robot_in_two_chunks(golden: dict[str, Any], golden_wam: LingBotVA, vae: WanVae) -> None:
-    """What the published settings, the codec and the rollout make together, from pictures to controls and back."""
+    """The way of the published settings, the codec and the rollout together, from pictures to controls and back."""
     settings = preset("robotwin")
     codec = LingBotCodec(
         vae=vae,

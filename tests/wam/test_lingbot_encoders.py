@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a robot's raw episodes are converted to is what the closed loop sees of the same pictures."""
+"""A robot's raw episodes are converted to what the closed loop sees of the same pictures."""
 
 import json
 from pathlib import Path

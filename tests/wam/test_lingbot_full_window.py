@@ -28,7 +28,7 @@ def wam(make_wam: Callable[..., LingBotVA]) -> LingBotVA:
 
 @pytest.fixture
 def seen(wam: LingBotVA, draw: Draw) -> dict[str, Tensor]:
-    """What the robot's cameras and controls turn out to be, whatever was imagined."""
+    """The pictures and controls that the robot turns out to have, whatever was imagined."""
     return draw(wam, BATCH, CHUNKS * CHUNK, 1)
 
 
@@ -91,7 +91,7 @@ def test_rules_part_where_the_cache_is_full_and_not_before(wam: LingBotVA, seen:
 def test_observed_video_reaches_a_block_less_than_all_else(
     wam: LingBotVA, seen: dict[str, Tensor], static: bool
 ) -> None:
-    """What the refresh of the last chunk sees, in blocks, once a window of 5 is full."""
+    """Measured in blocks, at the refresh of the last chunk, when a window of 5 is full."""
     session = wam.session(TEXT, window_chunks=5, eviction="permanent", static=static, fused=False)
     reach: dict[int, int] = {}
     original = session._cache.open

@@ -109,7 +109,7 @@ def test_cached_rollout(protocol: Golden, golden_wam: LingBotVA, static: bool, f
 
 
 def test_the_copy_of_the_original_cache_is_one(protocol: Golden, golden_wam: LingBotVA) -> None:
-    """What the closed loops of test_lingbot_full_window are held against."""
+    """The closed loops of test_lingbot_full_window are held against it."""
     session = golden_wam.session(protocol["kv_protocol/calls/0/inp/text_emb"], fused=False)
     play_protocol(protocol, with_original_cache(session, chunk_tokens=12 + 8, chunks=2))
 
