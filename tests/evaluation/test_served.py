@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """MetaWorld driven through a server, against the same model in this process."""
 
-import importlib.util
 import json
 
 import numpy as np
@@ -21,18 +20,7 @@ from flashwam.serve.model import load_served
 from flashwam.serve.server import serving
 from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv
 
-
-@pytest.fixture(scope="module", autouse=True)
-def simulator():
-    """Needs MetaWorld and a headless GL backend."""
-    if importlib.util.find_spec("metaworld") is None:
-        pytest.skip("needs the simulator: pip install 'flashwam[sim]'")
-    from flashwam.sim.gl import ensure_gl
-
-    try:
-        ensure_gl()
-    except RuntimeError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("simulator")
 
 
 @pytest.fixture(scope="module")

@@ -1,25 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The film of teacher and student: its clock, and its file."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
+import film
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
-
-FILM = Path(__file__).resolve().parents[1] / "analysis" / "film.py"
-
-
-@pytest.fixture(scope="module")
-def film():
-    spec = importlib.util.spec_from_file_location("film", FILM)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["film"] = module
-    spec.loader.exec_module(module)
-    yield module
-    sys.modules.pop("film")
 
 
 def picture(shade):
@@ -27,7 +12,7 @@ def picture(shade):
 
 
 @pytest.fixture
-def take(film):
+def take():
     """Draws for 76 ms, moves for two control steps, and is there."""
     return film.Take(
         times=(0.0, 76.0, 88.5, 101.0),
@@ -48,7 +33,7 @@ def test_a_robot_stands_still_while_its_model_draws(take):
     ]
 
 
-def test_a_film_plays_what_it_was_given(film, take, tmp_path):
+def test_a_film_plays_what_it_was_given(take, tmp_path):
     quicker = film.Take(times=(0.0, 10.0), pictures=take.pictures[-2:], drawing=(True, False), success=False)
     frames = film.frames_of(
         [[take, quicker]], labels=["teacher", "student"], draw_ms=[76.0, 10.0], step=25.0, rest=50.0
@@ -62,7 +47,7 @@ def test_a_film_plays_what_it_was_given(film, take, tmp_path):
         assert np.abs(seen - np.array(given, dtype=int)).mean() < 3
 
 
-def test_the_models_filmed_are_rows_of_the_benchmark(film):
+def test_the_models_filmed_are_rows_of_the_benchmark():
     labels = {row["label"] for row in film.read_mapping(film.MEASURED)["rows"]}
     assert {actor.row for actor in film.ACTORS} <= labels
     assert set(film.TASKS) <= set(film.load_recipe("metaworld/on_policy").data.tasks)
