@@ -16,19 +16,13 @@ from student_jobs import run_recipe
 
 from flashwam import pipeline
 from flashwam.demo.presets import PRESETS
-from flashwam.evaluation.latency import latency_label, latency_timers, time_in_turns
+from flashwam.evaluation.latency import latency_timers, time_in_turns
 from flashwam.evaluation.policy import load_policy
 from flashwam.recipe.load import load_recipe
 from flashwam.recipe.sections import Recipe
 from flashwam.report.metrics import read_metrics, series
 from flashwam.run.folder import RunFolder
 from flashwam.sim.privileged import replay_episodes
-from flashwam.swiftvla.evaluation import latency_with_auxiliary, load_with_auxiliary
-from flashwam.swiftvla.geometry import GeometryTransformer
-from flashwam.swiftvla.geometry_training import train_geometry
-from flashwam.swiftvla.streaming import StreamingGeometry
-from flashwam.swiftvla.streaming_tokens import StreamingTokens
-from flashwam.swiftvla.tokens import encode_tokens
 from flashwam.system.files import whole_folder, write_whole
 
 TIMED_STEPS = 9
@@ -52,10 +46,10 @@ def time_latencies(place: Place) -> None:
     sources += [(load_policy(place.run(name, 0)), nfe) for name in _here(place) for nfe in STUDENTS[name].nfe]
     timers = latency_timers(sources)
     for name in (n for n in _here(place) if STUDENTS[n].auxiliary):
-        policy, sense = load_with_auxiliary(place.run(name, 0))
-        samplers = policy.samplers("full")
-        label = latency_label(policy, samplers).replace(name, name + MODALITY)
-        timers[label] = partial(latency_with_auxiliary, policy, sense, samplers, chunks=3)
+        import student_modality
+
+        label, timer = student_modality.latency_timer(place.run(name, 0))
+        timers[label.replace(name, name + MODALITY)] = timer
     table = time_in_turns(timers, rounds=21)
     write_whole(path, (json.dumps(earlier | table, indent=1) + "\n").encode())
     print(f"latency of {len(table)} models measured in turns")
@@ -130,8 +124,7 @@ def time_preparation(place: Place) -> dict[str, float]:
     kept = place.out / "timed" / "preparation.json"
     if kept.is_file():
         return json.loads(kept.read_text())
-    recipe = place.recipe("swift_full", 0)
-    tasks, provider = recipe.data.tasks, StreamingTokens(**recipe.train.options["provider"])
+    tasks = place.recipe("swift_full", 0).data.tasks
     root, few = place.benchmark / "data", place.out / "timed" / "data"
     shutil.rmtree(few, ignore_errors=True)
     every = [len(_take(root / task, few / task, _FEW_EPISODES)) for task in tasks]
@@ -143,12 +136,9 @@ def time_preparation(place: Place) -> dict[str, float]:
         return time.perf_counter() - start
 
     records = share * clock(partial(replay_episodes, few, tasks, processes=1, progress=False))
-    trained = GeometryTransformer.from_pretrained(root / "geometry")
-    learn = partial(train_geometry, few, config=trained.config, progress=False)
-    start, more = (clock(partial(learn, folder=few / f"geometry_{steps}", steps=steps)) for steps in (20, 60))
-    stream = StreamingGeometry(trained, side=provider.side)
-    encode = clock(partial(encode_tokens, few, stream, capacities=provider.capacities, progress=False))
-    spent = {"records": records, "geometry and tokens": (more - start) / 40 * provider.steps + share * encode}
+    import student_modality
+
+    spent = {"records": records, "geometry and tokens": student_modality.time_tokens(place, few, share, clock)}
     for name in (n for n in STUDENTS if "decouplers" in n and place.has(n)):
         pool = place.recipe(name, 0).distill.options["pool"]
         # One step leaves what decouplers learn from beside the data; other seeds than those of the cells make it anew.

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes and drives the students of the comparison, a job each."""
+"""Makes and drives the students of the comparison, a job each.
+
+What needs a paper's own folder imports it when it runs, see `student_modality.py`.
+"""
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -10,8 +13,6 @@ from flashwam import pipeline
 from flashwam.evaluation.local import evaluate
 from flashwam.recipe.sections import Recipe
 from flashwam.sim.privileged import replay_episodes
-from flashwam.swiftvla.evaluation import evaluate_with_auxiliary
-from flashwam.swiftvla.streaming_tokens import StreamingTokens
 from flashwam.system.jobs import Job
 
 
@@ -30,14 +31,17 @@ def _replay(place: Place) -> None:
 
 
 def _tokens(place: Place) -> None:
-    recipe = place.recipe("swift_full", 0)
-    StreamingTokens(**recipe.train.options["provider"]).prepare(place.benchmark / "data", recipe.data.tasks, seed=0)
+    import student_modality
+
+    student_modality.prepare_tokens(place)
 
 
 def _drive(place: Place, name: str, seed: int, modality: bool) -> None:
     run, nfe = place.run(name, seed), STUDENTS[name].nfe
     if modality:
-        evaluate_with_auxiliary(run, nfe=nfe, seed=seed)
+        import student_modality
+
+        student_modality.evaluate_with_auxiliary(run, nfe=nfe, seed=seed)
     else:
         evaluate(run, nfe=nfe, seed=seed)
 
@@ -56,11 +60,6 @@ def _cell_jobs(place: Place, name: str, seed: int) -> Iterator[Job]:
 
 def student_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) -> list[Job]:
     """Every student's making and driving, what matters most first."""
-    kwargs = {"place": place}
-    jobs = [
-        Job(name="replay", function=_replay, kwargs=kwargs, weight=300, cores=2),
-        Job(name="tokens", function=_tokens, kwargs=kwargs, after=("replay",), weight=400),
-    ]
     first, others = seeds[:1], seeds[1:]
     main, ablations = list(TIERS["main"]), list(TIERS["ablations"])
     tiers = (
@@ -70,7 +69,16 @@ def student_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) -> 
         (list(TIERS["rates"]), first),
         (list(TIERS["further"]), seeds),
     )
-    for tier, some in tiers:
-        for seed in some:
-            jobs += [job for name in tier if name in names for job in _cell_jobs(place, name, seed)]
-    return jobs
+    jobs = [
+        job
+        for tier, some in tiers
+        for seed in some
+        for name in tier
+        if name in names
+        for job in _cell_jobs(place, name, seed)
+    ]
+    kwargs = {"place": place}
+    before = [Job(name="replay", function=_replay, kwargs=kwargs, weight=300, cores=2)]
+    if any("tokens" in job.after for job in jobs):
+        before.append(Job(name="tokens", function=_tokens, kwargs=kwargs, after=("replay",), weight=400))
+    return before + jobs

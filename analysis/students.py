@@ -29,7 +29,6 @@ from flashwam.report.compare import format_table
 from flashwam.report.results import pool_evaluations, read_evaluations
 from flashwam.report.routes import write_routes
 from flashwam.run.folder import INFO_FILE, RunFolder
-from flashwam.swiftvla.evaluation import with_auxiliary
 from flashwam.system.files import write_whole
 from flashwam.system.jobs import run_jobs
 from flashwam.wam.files import FAMILY_FILES
@@ -77,7 +76,7 @@ def report(place: Place) -> None:
     runs = list(_measured_before(place))
     for name, seed in place.made():
         run = RunFolder(place.run(name, seed))
-        runs += [each.path for each in (run, with_auxiliary(run)) if each.evaluation_files]
+        runs += [each.path for each in (run, run.with_auxiliary) if each.evaluation_files]
     write_routes(runs, out=out, routes=ROUTES, orders=ORDERS)
     write_rates(place)
     place.study.keep(command(place))

@@ -2,7 +2,7 @@
 """Uses the package as if folders of it had been deleted: `deleted_folders.py FOLDER[+FOLDER...]...` prints JSON.
 
 For one folder: errors of modules that could not be imported, and what a registry says to a name whose class is gone. For
-several: the errors of dry runs of recipes that need none of them.
+several: the errors of dry runs of recipes that need none of them. The scripts of `analysis/` are imported like modules.
 """
 
 import contextlib
@@ -13,7 +13,8 @@ import sys
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[1] / "flashwam"
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE, SCRIPTS = ROOT / "flashwam", ROOT / "analysis"
 DRY_RUNS = (["train", "teacher", "--dry-run"], ["distill", "flash_wam", "--dry-run"])
 
 
@@ -46,9 +47,9 @@ def without(folders: list[str]) -> dict[str, dict[str, str]]:
 
 
 def _broken(deleted: Deleted) -> dict[str, str]:
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sorted(PACKAGE.rglob("*.py"))]
     broken = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+    for name in [name.removesuffix(".__init__") for name in names] + _scripts():
         if deleted.holds(name) or name == "flashwam.__main__":
             continue
         try:
@@ -56,6 +57,16 @@ def _broken(deleted: Deleted) -> dict[str, str]:
         except ImportError as error:
             broken[name] = str(error)
     return broken
+
+
+def _scripts() -> list[str]:
+    """Scripts that can be run; what they import lies beside them."""
+    paths = sorted(SCRIPTS.glob("*.py"))
+    for path in paths:
+        sys.modules.pop(path.stem, None)
+    if paths and str(SCRIPTS) not in sys.path:
+        sys.path.insert(0, str(SCRIPTS))
+    return [path.stem for path in paths if 'if __name__ == "__main__":' in path.read_text()]
 
 
 def _refused(deleted: Deleted) -> dict[str, str]:

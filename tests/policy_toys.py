@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """A policy of a few thousand weights, and samples for it that are a function of their number."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from papers import need
 from torch import Tensor
 
 from flashwam.core.batch import Batch
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.streams import StreamSpec
-from flashwam.swiftvla.policy import FusionPolicy
-from flashwam.swiftvla.training_policy import Modality, PrivilegedPolicy
+
+if TYPE_CHECKING:
+    from flashwam.swiftvla.policy import FusionPolicy
+    from flashwam.swiftvla.training_policy import PrivilegedPolicy
 
 FRAMES, EACH, ACTIONS, TEXT, STATE = 3, 2, 4, 8, 4
 LATENT = (3, 8, 8)
-AUX = Modality(tokens=4, channels=6)
+AUX = {"tokens": 4, "channels": 6}
 SETTINGS = {
     "primary": {"name": "patches", "patch": 4},
     "trunk": {"width": 32, "layers": 2, "heads": 4, "key_heads": 2},
@@ -36,14 +39,20 @@ def shaken(model: torch.nn.Module, *, seed: int = 1) -> Any:
     return model.eval()
 
 
-def policy(*, seed: int = 0, **changes: Any) -> FusionPolicy:
+def policy(*, seed: int = 0, **changes: Any) -> "FusionPolicy":
+    need("swiftvla")
+    from flashwam.swiftvla.policy import FusionPolicy
+
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return shaken(FusionPolicy.create(**{**SETTINGS, **changes}))
 
 
-def privileged(student: FusionPolicy, **changes: Any) -> PrivilegedPolicy:
-    options = {"auxiliary": AUX, "reconstruct": ("primary", "auxiliary"), "head_width": 16}
+def privileged(student: "FusionPolicy", **changes: Any) -> "PrivilegedPolicy":
+    need("swiftvla")
+    from flashwam.swiftvla.training_policy import Modality, PrivilegedPolicy
+
+    options = {"auxiliary": Modality(**AUX), "reconstruct": ("primary", "auxiliary"), "head_width": 16}
     if student.fusion is not None:
         options["trajectory"] = 3
     with torch.random.fork_rng():
@@ -97,7 +106,7 @@ class PolicySource:
 
         text = draw(5, TEXT)
         text[3 + index % 2 :] = 0
-        auxiliary = draw(AUX.tokens, AUX.channels)
+        auxiliary = draw(AUX["tokens"], AUX["channels"])
         action = auxiliary[:, :1, None, None].expand(-1, FRAMES, EACH, 1).clone()
         action[:, 0] = 0
         return {

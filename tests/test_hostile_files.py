@@ -42,17 +42,25 @@ ODD = [None, [], {}, "x", -1, 1.5, True, 10**30, 10**8, 1e308, [None], {"name": 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
+    """Gives the folder of a model by its name; each is made when it is first asked for."""
     root = tmp_path_factory.mktemp("models")
-    save_wam(root / "student", tiny_wam(), STREAMS, kind="student", info={"teacher": "t"})
-    save_wam(root / "policy", policy(), specs(), kind="teacher")
-    for folder in root.iterdir():
-        tiny_codec().save(folder)
-    return root
+    make = {
+        "student": lambda folder: save_wam(folder, tiny_wam(), STREAMS, kind="student", info={"teacher": "t"}),
+        "policy": lambda folder: save_wam(folder, policy(), specs(), kind="teacher"),
+    }
+
+    def folder(name):
+        if not (root / name).is_dir():
+            make[name](root / name)
+            tiny_codec().save(root / name)
+        return root / name
+
+    return folder
 
 
 @pytest.fixture
 def model(models, tmp_path):
-    return lambda name="student": shutil.copytree(models / name, tmp_path / "model")
+    return lambda name="student": shutil.copytree(models(name), tmp_path / "model")
 
 
 def refused(read, *given):

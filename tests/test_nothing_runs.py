@@ -9,6 +9,7 @@ from contextlib import suppress
 import policy_toys
 import pytest
 from distill_toys import GaussianTeacher, ToySource, ToyWam
+from papers import need
 from pickles import bombs, run_by
 from tiny_models import tiny_codec, tiny_wam
 
@@ -20,8 +21,6 @@ from flashwam.data.pictures import FramePictures
 from flashwam.distillation.methods import make_method
 from flashwam.distillation.trainer import train
 from flashwam.evaluation.policy import load_policy
-from flashwam.foresight.policy import ForesightPolicy
-from flashwam.foresight.scene import SceneEncoder
 from flashwam.recipe.sections import LoopConfig
 from flashwam.serve.model import load_served
 from flashwam.student import load_wam, save_wam
@@ -53,6 +52,10 @@ def fusion(folder):
 
 
 def foresight(folder):
+    need("foresight")
+    from flashwam.foresight.policy import ForesightPolicy
+    from flashwam.foresight.scene import SceneEncoder
+
     streams = {
         "video": StreamSpec(name="video", schedule=NoiseSchedule(5.0)),
         "action": StreamSpec(name="action", schedule=EDMSchedule()),

@@ -118,6 +118,11 @@ class RunFolder:
         """Folders of the finished models that are there."""
         return [self.result(kind) for kind in RESULTS if (self.result(kind) / INFO_FILE).is_file()]
 
+    @property
+    def with_auxiliary(self) -> Self:
+        """The folder of the evaluations of its model with the modality of its training: a run of their own in it."""
+        return type(self)(self.path / "with_auxiliary")
+
     def result(self, kind: str) -> Path:
         """Folder of the finished model, "student" or "teacher"."""
         return self.path / kind

@@ -15,7 +15,6 @@ from flashwam.evaluation.driving import drive_tasks, overall_numbers, task_numbe
 from flashwam.evaluation.latency import LATENCY_CHUNKS, chunk_latency
 from flashwam.evaluation.policy import Policy, described, load_policy
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name, measure_once
-from flashwam.run.folder import RunFolder
 from flashwam.sampling import StreamSampler
 from flashwam.sim.closed_loop import LocalPolicy, drive
 from flashwam.swiftvla.accompanied import AccompaniedPolicy
@@ -26,7 +25,7 @@ from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
 
-__all__ = ["evaluate_with_auxiliary", "latency_with_auxiliary", "load_with_auxiliary", "with_auxiliary"]
+__all__ = ["evaluate_with_auxiliary", "latency_with_auxiliary", "load_with_auxiliary"]
 
 
 def load_with_auxiliary(folder: str | Path, *, capacity: int = 6, trust: bool = False) -> tuple[Policy, StreamedSense]:
@@ -53,11 +52,6 @@ def load_with_auxiliary(folder: str | Path, *, capacity: int = 6, trust: bool = 
     return replace(policy, wam=AccompaniedPolicy(full).eval()), sense
 
 
-def with_auxiliary(run: RunFolder) -> RunFolder:
-    """The folder of the evaluations of a run's policy with its modality: a run of their own in that run's."""
-    return RunFolder(run.path / "with_auxiliary")
-
-
 def evaluate_with_auxiliary(
     checkpoint: str | Path,
     *,
@@ -80,7 +74,7 @@ def evaluate_with_auxiliary(
     policy, sense = load_with_auxiliary(checkpoint, capacity=capacity, trust=trust)
     tasks = tuple(tasks or policy.info.tasks)
     episodes = episodes or policy.info.episodes or 50
-    folder = user_path(out) if out is not None else with_auxiliary(policy.run).evaluations
+    folder = user_path(out) if out is not None else policy.run.with_auxiliary.evaluations
     results = []
     for steps in nfe:
         path = folder / f"{evaluation_name(policy.info.steps, steps, 'auxiliary', seed)}.json"

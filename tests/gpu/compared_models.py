@@ -6,12 +6,11 @@ from typing import Any
 
 import policy_toys
 import torch
+from papers import need
 from tiny_models import tiny_codec, tiny_joint_wam, tiny_wam
 from torch import nn
 
 from flashwam.data.pictures import FramePictures
-from flashwam.foresight.policy import ForesightPolicy
-from flashwam.foresight.scene import SceneEncoder
 from flashwam.wam import WorldActionModel
 
 
@@ -30,8 +29,12 @@ def lingbot(**options: Any) -> WorldActionModel:
     return shaken(tiny_wam(attention_head_dim=32, num_layers=2, **options))
 
 
-def foresight(*, trained: str = "decouplers") -> ForesightPolicy:
+def foresight(*, trained: str = "decouplers") -> Any:
     """Looks into the first block of a tiny LingBot-VA, for one vision model."""
+    need("foresight")
+    from flashwam.foresight.policy import ForesightPolicy
+    from flashwam.foresight.scene import SceneEncoder
+
     with torch.random.fork_rng():
         torch.manual_seed(0)
         policy = ForesightPolicy(

@@ -11,7 +11,6 @@ import pytest
 import torch
 from compared_models import foresight as foresight_policy
 from comparing import CPU, training_on
-from foresight_toys import Observations
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
@@ -53,6 +52,8 @@ def foresight(folder: Path, **changes: Any) -> Built:
         "action": StreamSpec(name="action", schedule=EDMSchedule(), teacher_steps=2),
     }
     policy = foresight_policy()
+    from foresight_toys import Observations
+
     teacher = policy.backbone
     told = {name: {"shift": 2.0, "teacher_steps": 2} for name in teacher.streams}
     options = {"pool": 4, "rollout_batch": 4, "teacher_streams": told}
@@ -65,7 +66,7 @@ def foresight(folder: Path, **changes: Any) -> Built:
 def masked_reconstruction(folder: Path, **changes: Any) -> Built:
     """A policy that learns beside a modality which it must do without."""
     options = {
-        "auxiliary": {"tokens": policy_toys.AUX.tokens, "channels": policy_toys.AUX.channels},
+        "auxiliary": policy_toys.AUX,
         "fusion_tokens": 2,
         "mask": {"auxiliary": 0.5, "primary": 0.25},
         "reconstruct": {"auxiliary": 0.1, "primary": 0.1},

@@ -9,7 +9,7 @@ from flashwam.sampling import Rollout, StreamSampler
 from flashwam.swiftvla.accompanied import AccompaniedPolicy
 from flashwam.swiftvla.encoders import PatchEncoder, picture_cells
 from flashwam.swiftvla.policy import FusionPolicy
-from flashwam.swiftvla.training_policy import AUXILIARY, PRIMARY, PrivilegedPolicy
+from flashwam.swiftvla.training_policy import AUXILIARY, PRIMARY, Modality, PrivilegedPolicy
 from flashwam.swiftvla.trunk import Segment, Trunk
 from flashwam.wam import family, load
 
@@ -179,7 +179,7 @@ def test_in_training_it_is_saved_as_the_policy_with_its_training_beside(asked, t
     full.save_pretrained(tmp_path)
     assert type(load(tmp_path)) is FusionPolicy
     fresh = PrivilegedPolicy(
-        load(tmp_path), auxiliary=AUX, reconstruct=(PRIMARY, AUXILIARY), head_width=16, trajectory=3
+        load(tmp_path), auxiliary=Modality(**AUX), reconstruct=(PRIMARY, AUXILIARY), head_width=16, trajectory=3
     )
     assert fresh.load_training(tmp_path) == []
     assert all(torch.equal(x, fresh.state_dict()[key]) for key, x in full.state_dict().items())
@@ -232,7 +232,7 @@ def test_shown_the_modality_at_rollout_it_acts_as_in_the_pass(asked):
     full = privileged(policy(fusion_tokens=2))
     accompanied = AccompaniedPolicy(full)
     assert accompanied.pass_tokens(4) == full.pass_tokens(4) == full.policy.pass_tokens(4) + full.auxiliary.tokens
-    assert accompanied.senses == {"state": 4, "auxiliary": AUX.tokens * AUX.channels}
+    assert accompanied.senses == {"state": 4, "auxiliary": AUX["tokens"] * AUX["channels"]}
     session = accompanied.session(context["text"])
     told = {**clean, "auxiliary": auxiliary.flatten(1)[:, :, None, None, None]}
     for name, x in told.items():

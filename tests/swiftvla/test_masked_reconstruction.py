@@ -16,9 +16,8 @@ from flashwam.swiftvla.policy import FusionPolicy
 from flashwam.swiftvla.training_policy import AUXILIARY, PRIMARY
 
 B = 6
-AUXILIARY_SIZES = {"tokens": AUX.tokens, "channels": AUX.channels}
 WHOLE = {
-    "auxiliary": AUXILIARY_SIZES,
+    "auxiliary": AUX,
     "fusion_tokens": 2,
     "mask": {"auxiliary": 0.5, "primary": 0.25},
     "reconstruct": {"auxiliary": 0.1, "primary": 0.1},
@@ -62,9 +61,7 @@ def only(name: str, masked: dict[str, float]) -> MaskedReconstruction:
     """A method whose total is the reconstruction of one modality alone."""
     streams = {key: replace(spec, weight=0.0) for key, spec in specs().items()}
     weights = {key: 1.0 if key == name else 0.0 for key in (PRIMARY, AUXILIARY)}
-    return MaskedReconstruction(
-        streams, policy(), auxiliary=AUXILIARY_SIZES, mask=masked, reconstruct=weights, head_width=16
-    )
+    return MaskedReconstruction(streams, policy(), auxiliary=AUX, mask=masked, reconstruct=weights, head_width=16)
 
 
 @pytest.mark.parametrize("name", [PRIMARY, AUXILIARY])

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from papers import need
 
 from flashwam.cli import main
 from flashwam.core.consistency import ConsistencyFunction, Linear, make_consistency_function
@@ -13,18 +14,26 @@ from flashwam.core.schedule import Schedule
 from flashwam.core.streams import make_schedule
 from flashwam.data.pictures import DECODERS, PictureDecoder
 from flashwam.distillation.methods import METHODS, Method
-from flashwam.foresight.providers import PROVIDERS, TargetProvider
 from flashwam.recipe.load import differences, load_recipe
 from flashwam.run.folder import prepare_run
 from flashwam.system.imports import OLD_PATHS, class_name, find_class, foreign_paths, reading, trusting
 from flashwam.wam import FAMILIES, WorldActionModel
 
-REGISTRIES = [
-    (FAMILIES, WorldActionModel),
-    (PROVIDERS, TargetProvider),
-    (DECODERS, PictureDecoder),
-    ({name: held for name, held in METHODS.items() if isinstance(held, str)}, Method),
-]
+
+@pytest.fixture(scope="module")
+def registries():
+    """Every registry that a file's names are looked up in, with what its classes derive from."""
+    need("foresight")
+    need("swiftvla")
+    from flashwam.foresight.providers import PROVIDERS, TargetProvider
+
+    return [
+        (FAMILIES, WorldActionModel),
+        (PROVIDERS, TargetProvider),
+        (DECODERS, PictureDecoder),
+        ({name: held for name, held in METHODS.items() if isinstance(held, str)}, Method),
+    ]
+
 
 MINE = """
 from dataclasses import dataclass
@@ -58,17 +67,17 @@ def ran(tmp_path: Path) -> bool:
 
 
 @pytest.mark.parametrize("path", OLD_PATHS)
-def test_every_path_that_was_ever_written_into_a_file_leads_to_a_class_of_ours(path, tmp_path):
+def test_every_path_that_was_ever_written_into_a_file_leads_to_a_class_of_ours(path, registries, tmp_path):
     name = OLD_PATHS[path]
-    known, base = next((k, b) for k, b in REGISTRIES if path.partition(":")[2] == k.get(name, "").partition(":")[2])
+    known, base = next((k, b) for k, b in registries if path.partition(":")[2] == k.get(name, "").partition(":")[2])
     with reading(tmp_path / "wam.json"):
         kind = find_class(path, base, known=known, what="class")
         assert kind is find_class(name, base, known=known, what="class")
     assert class_name(kind, known) == name
 
 
-def test_every_known_class_is_written_by_its_short_name():
-    for known, base in REGISTRIES:
+def test_every_known_class_is_written_by_its_short_name(registries):
+    for known, base in registries:
         for name in known:
             assert class_name(find_class(name, base, known=known, what="class"), known) == name
 
