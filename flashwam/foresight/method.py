@@ -140,6 +140,11 @@ class Foresight(Method):
         self._levels = schedule.training_grid().float(), schedule.training_weights().float()
 
     @classmethod
+    def passes_without_gradient(cls, streams: Mapping[str, StreamSpec], options: Mapping[str, Any]) -> float:
+        """See `Method.passes_without_gradient`: look and small networks cost no more than the model's own pass."""
+        return 0.0
+
+    @classmethod
     def needs_records(cls, options: Mapping[str, Any], data: Path) -> bool:
         """See `Method.needs_records`: as its vision models do, which stage "decouplers" builds."""
         if options.get("stage", "decouplers") != "decouplers":

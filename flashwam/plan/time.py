@@ -108,7 +108,7 @@ def duration_text(seconds: float) -> str:
 
 
 def _stored(recipe: Recipe, loop: LoopConfig, parameters: int, tokens: int | None, gpus: int | None) -> Duration:
-    passes = _passes(recipe, loop)
+    passes = find_method(loop.method).passes_without_gradient(recipe.streams, loop.options)
     if passes is None or tokens is None:
         return Duration(seconds=None, how="too large to time here, and no throughput is stored for it")
     # Of another method the consistency run is the nearest relative: it has a teacher too.
@@ -130,7 +130,8 @@ def _stored(recipe: Recipe, loop: LoopConfig, parameters: int, tokens: int | Non
 
 
 def _measured(recipe: Recipe, loop: LoopConfig, text: tuple[int, int | None], gpus: int) -> Duration:
-    passes = _passes(recipe, loop)
+    method = find_method(loop.method)
+    passes = method.passes_without_gradient(recipe.streams, loop.options)
     length, width = text
     if passes is None:
         return Duration(seconds=None, how=f"no cost is known for method {loop.method!r}")
@@ -142,31 +143,11 @@ def _measured(recipe: Recipe, loop: LoopConfig, text: tuple[int, int | None], gp
         f"measured here: {seconds * 1000:.0f} ms a step, of which the student's own pass takes {step * 1000:.0f} ms; "
         f"{torch.get_num_threads()} thread"
     )
-    if find_method(loop.method).builds_student:
+    if method.builds_student:
         how += "; an upper bound, and what the teacher draws before training comes on top"
     if gpus > 1:
         how += f"; divided by {gpus} as if nothing were lost"
     return Duration(seconds=seconds * loop.steps / gpus, how=how)
-
-
-def _passes(recipe: Recipe, loop: LoopConfig) -> float | None:
-    """Forward passes without gradient per batch, beside the student's own; None for a method not known here."""
-    specs = recipe.streams.values()
-    if loop.method in ("flow_matching", "masked_reconstruction"):
-        return 0.0
-    if loop.method == "foresight":
-        # One look without gradient and small networks with: together no more than the model's own training pass.
-        return 0.0
-    if loop.method == "consistency":
-        guided = 2 if any(spec.guidance for spec in specs) else 1
-        # After the first sub-step noisy tokens run alone: about half of a pass.
-        return 1.0 + guided * (1 + 0.5 * (max(spec.teacher_substeps for spec in specs) - 1))
-    if loop.method == "on_policy":
-        # One stream's chunk at a time: about a quarter of a joint pass.
-        guided = sum(2 if spec.guidance else 1 for spec in specs if spec.weight > 0)
-        teacher_steps: float = loop.options.get("teacher_steps", 9)
-        return 1.0 + 0.25 * (len(specs) + guided * teacher_steps)
-    return None
 
 
 def _measure(recipe: Recipe, loop: LoopConfig, text_shape: tuple[int, int]) -> tuple[float, float]:

@@ -136,6 +136,11 @@ class MaskedReconstruction(Method):
             self._tables[name] = grid.float(), torch.ones_like(grid).float() if weighting == "flat" else weights.float()
 
     @classmethod
+    def passes_without_gradient(cls, streams: Mapping[str, StreamSpec], options: Mapping[str, Any]) -> float:
+        """See `Method.passes_without_gradient`: there is no teacher."""
+        return 0.0
+
+    @classmethod
     def needs_records(cls, options: Mapping[str, Any], data: Path) -> bool:
         """See `Method.needs_records`: as the modality's network does, see `StreamingTokens.needs_records`."""
         return bool(options.get("auxiliary")) and StreamingTokens(**(options.get("provider") or {})).needs_records(data)

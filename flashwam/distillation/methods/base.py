@@ -149,6 +149,16 @@ class Method(ABC):
         return False
 
     @classmethod
+    def passes_without_gradient(cls, streams: Mapping[str, StreamSpec], options: Mapping[str, Any]) -> float | None:
+        """Counts a batch's forward passes without gradient, beside the student's own; None where nobody has.
+
+        Args:
+            streams: The recipe's.
+            options: The recipe's, as the method's own keywords.
+        """
+        return None
+
+    @classmethod
     def make_student(
         cls,
         load: Callable[[], WorldActionModel],

@@ -6,6 +6,7 @@ Letters: B samples, C channels, F latent frames, H and W the rest of a stream's 
 """
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -90,6 +91,13 @@ class ConsistencyDistillation(Method):
         if asked:
             raise InputError(f"{asked} are looked at and never drawn: set their weight and regulariser to 0")
         self.shared_levels, self.synchronous = shared_levels, synchronous
+
+    @classmethod
+    def passes_without_gradient(cls, streams: Mapping[str, StreamSpec], options: Mapping[str, Any]) -> float:
+        """See `Method.passes_without_gradient`: the target's, and the teacher's guided sub-steps."""
+        guided = 2 if any(spec.guidance for spec in streams.values()) else 1
+        # After the first sub-step noisy tokens run alone: about half of a pass.
+        return 1.0 + guided * (1 + 0.5 * (max(spec.teacher_substeps for spec in streams.values()) - 1))
 
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
         """See `Method.loss`."""

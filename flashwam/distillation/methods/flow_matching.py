@@ -102,6 +102,11 @@ class FlowMatching(Method):
             flat = weighting.get(name) == "flat"
             self._tables[name] = grid.float(), torch.ones_like(grid).float() if flat else weights.float()
 
+    @classmethod
+    def passes_without_gradient(cls, streams: Mapping[str, StreamSpec], options: Mapping[str, Any]) -> float:
+        """See `Method.passes_without_gradient`: there is no teacher."""
+        return 0.0
+
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
         """See `Method.loss`."""
         device = batch.given.device

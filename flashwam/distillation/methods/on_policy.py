@@ -8,6 +8,7 @@ Letters: B samples, C channels, F latent frames of a chunk, H and W the rest of 
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ from flashwam.wam.session import RolloutSession
 
 __all__ = ["OnPolicy", "path_levels"]
 
-_POINTS = 1000
+_POINTS, _TEACHER_STEPS = 1000, 9
 
 
 def _frames(batch: Batch, which: slice) -> Batch:
@@ -95,7 +96,7 @@ class OnPolicy(Method):
         *,
         teacher: WorldActionModel | None = None,
         keep_target: bool = False,
-        teacher_steps: int = 9,
+        teacher_steps: int = _TEACHER_STEPS,
         hold_weight: float = 1.0,
         start_share: float = 0.5,
     ) -> None:
@@ -112,6 +113,14 @@ class OnPolicy(Method):
         self.teacher_steps = teacher_steps
         self.hold_weight, self.start_share = hold_weight, start_share
         self._samplers = samplers_for(self.streams, steps={n: s.steps for n, s in streams.items()}, teacher=False)
+
+    @classmethod
+    def passes_without_gradient(cls, streams: Mapping[str, StreamSpec], options: Mapping[str, Any]) -> float:
+        """See `Method.passes_without_gradient`: each stream's past and draw, and the teacher's paths."""
+        # One stream's chunk at a time: about a quarter of a joint pass.
+        guided = sum(2 if spec.guidance else 1 for spec in streams.values() if spec.weight > 0)
+        steps: float = options.get("teacher_steps", _TEACHER_STEPS)
+        return 1.0 + 0.25 * (len(streams) + guided * steps)
 
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
         """See `Method.loss`."""
