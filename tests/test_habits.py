@@ -75,7 +75,7 @@ def test_docstrings_say_what_a_thing_is_for():
 
 
 def test_types_are_checked_in_full():
-    """Only a library's missing types are a reason to look away from an error, and the line says so."""
+    """An error that is looked away from has its name and the reason in its line; the page names the packages."""
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
     assert setup["mypy"]["strict"] == "true"

@@ -54,8 +54,8 @@ def load_served(
             family knows.
         nfe: Steps such as "1v/2a", or "full"; what the model itself says if None.
         device: Where it runs.
-        preset: For a checkpoint that flashwam did not write, see `load_wam`.
-        base: Checkpoint with ``vae/``, ``text_encoder/`` and ``tokenizer/``; that of `folder` itself, or the one noted
+        preset: For another tool's checkpoint, see `load_wam`.
+        base: Folder with ``vae/``, ``text_encoder/`` and ``tokenizer/``; that of `folder` itself, or the one noted
             in its ``codec.json``, if None.
         trust: Import the classes that its files name beside ours, and run their code.
 
@@ -95,7 +95,7 @@ def _codec(
         files = files_for_preset(preset)
     if files is None:
         if base is not None:
-            raise InputError(f"{folder} has codecs of its own; a base checkpoint is for models that lack them")
+            raise InputError(f"{folder} has codecs of its own; a base folder is for models that lack them")
         return _frame_codec(folder, wam, device)
     base = None if base is None else user_path(base)
     return files.codec(folder, preset=preset, base=base, dtype=next(wam.parameters()).dtype, device=device)

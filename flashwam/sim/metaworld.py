@@ -50,7 +50,7 @@ def _build(task: TaskSpec) -> Any:
         raise InputError(f"task {task.name!r}: MetaWorld has no scene {task.env!r}")
     base = ALL_V3_ENVIRONMENTS[task.env]
 
-    class Scene(base):  # type: ignore[misc, valid-type]  # a task names it
+    class Scene(base):  # type: ignore[misc, valid-type]  # the task names its base
         def _initialize_simulation(self) -> tuple[Any, Any]:
             if task.env not in _MODELS:
                 _MODELS[task.env] = mujoco.MjModel.from_xml_path(self.fullpath)
