@@ -19,7 +19,6 @@ __all__ = [
     "flow_sigma_from_vp",
     "flow_state_from_vp",
     "vp_from_flow_sigma",
-    "vp_output_from_flow",
     "vp_state_from_flow",
 ]
 
@@ -136,8 +135,3 @@ def flow_output_from_vp(output: Tensor, x: Tensor, alpha: Tensor, s: Tensor, *, 
             raise InputError('a "sample" output says nothing of the noise at s = 0; use a "v" network there')
         return (x - alpha * output) / s - output
     raise InputError(f'prediction must be one of "v", "epsilon", "sample"; got {prediction!r}')
-
-
-def vp_output_from_flow(velocity: Tensor, x: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
-    """Flow velocity -> VP v-prediction; `x` is the VP state. Inverse of `flow_output_from_vp` for "v"."""
-    return (velocity - (s - alpha) * x) / (alpha + s)

@@ -39,12 +39,6 @@ class Camera:
         depth = np.where(inside[:, 2:] > 0, inside[:, 2:], np.nan)
         return pixels[:, :2] / depth
 
-    def unproject(self, depth: np.ndarray) -> np.ndarray:
-        """Depth along z [..., H, W] -> points of the world at the pixels' middles, [..., H, W, 3]."""
-        rows, columns = np.indices(depth.shape[-2:]) + 0.5
-        rays = np.stack([columns, rows, np.ones_like(rows)], -1) @ np.linalg.inv(self.intrinsics).T
-        return (rays * depth[..., None].astype(np.float64)) @ self.pose[:3, :3].T + self.pose[:3, 3]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Privileged:

@@ -16,7 +16,7 @@ from flashwam.data.segments import Segment, find_segments
 from flashwam.data.tables import finite_actions, read_actions
 from flashwam.system.errors import InputError
 
-__all__ = ["control_rows", "fit_norm", "norm_of"]
+__all__ = ["control_rows", "norm_of"]
 
 _LEAST_RANGE = 1e-3
 
@@ -110,18 +110,3 @@ def norm_of(
     kept = [places[control] for control in unscaled]
     low[kept], high[kept] = -1.0, 1.0
     return ActionNorm(q01=tuple(low.tolist()), q99=tuple(high.tolist()), used=places, clip=clip)
-
-
-def fit_norm(
-    root: Path | str,
-    *,
-    cameras: Sequence[str],
-    channels: int,
-    relative: bool = False,
-    used: Sequence[int] | None = None,
-    clip: float | None = 1.5,
-    unscaled: Sequence[int] = (),
-) -> ActionNorm:
-    """`norm_of` all rows of a data set, see `control_rows`."""
-    rows = control_rows(root, cameras=cameras, relative=relative)
-    return norm_of(rows, channels=channels, used=used, clip=clip, unscaled=unscaled)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import torch
 
-from flashwam.core.losses import flow_matching_loss, masked_mean, pseudo_huber
+from flashwam.core.losses import flow_matching_loss, pseudo_huber
 
 
 def test_pseudo_huber_is_quadratic_near_zero_and_absolute_far_away():
@@ -13,14 +13,6 @@ def test_pseudo_huber_is_quadratic_near_zero_and_absolute_far_away():
 def test_flow_matching_loss_vanishes_on_the_true_velocity():
     x0, eps = torch.randn(2, 3, 4)
     assert flow_matching_loss(eps - x0, x0, eps).abs().max() == 0
-
-
-def test_masked_mean_counts_only_valid_elements_and_gives_zero_without_any():
-    loss = torch.tensor([[1.0, 100.0], [5.0, 7.0]])
-    mask = torch.tensor([[True, False], [True, True]])
-    assert masked_mean(loss, mask) == 13 / 3
-    assert masked_mean(loss, mask, dims=(1,)).tolist() == [1, 6]
-    assert masked_mean(loss, torch.zeros(2, 1), dims=(0, 1)) == 0
 
 
 def test_half_precision_losses_are_taken_in_float32():

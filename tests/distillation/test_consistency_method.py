@@ -199,8 +199,8 @@ def test_stream_without_loss_gets_no_gradient_of_its_own(specs, batch, draws):
     output = method.loss(batch, draws)
     output.loss.backward()
     assert set(output.terms) == {"video"}
-    assert method.trainable.outside["action"].weight.grad is None
-    assert method.trainable.outside["video"].weight.grad is not None
+    assert method.roles.model.outside["action"].weight.grad is None
+    assert method.roles.model.outside["video"].weight.grad is not None
 
 
 def test_weight_zero_with_regulariser_is_flow_matching_alone(specs, batch, draws):

@@ -48,7 +48,7 @@ def test_one_step_lands_where_the_flow_does_with_the_functions_own_sampler(specs
     streams = specs(consistency=function, teacher_substeps=8)
     before = {name: one_step_error(student, name, spec.consistency) for name, spec in streams.items()}
     method = ConsistencyDistillation(streams, student, teacher=GaussianTeacher())
-    optimizer = torch.optim.Adam(method.trainable.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(method.roles.model.parameters(), lr=1e-2)
     steps = 300
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = 2e-2 * (1 - step / steps)

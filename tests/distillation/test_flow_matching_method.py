@@ -7,7 +7,7 @@ import pytest
 import torch
 from distill_toys import GaussianTeacher, ToySource, ToyWam
 
-from flashwam.core.noise import append_dims, vp_from_flow_sigma, vp_output_from_flow, vp_state_from_flow
+from flashwam.core.noise import append_dims, vp_from_flow_sigma, vp_state_from_flow
 from flashwam.core.vp import VPSchedule
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods import FlowMatching
@@ -127,9 +127,9 @@ def test_weighting_is_the_schedules_or_flat_stream_by_stream(specs, batch):
     level = append_dims(sigma["action"], flow_error)
     alpha, s = vp_from_flow_sigma(level)
     x = vp_state_from_flow(noisy["action"], alpha, s)
-    v_error = vp_output_from_flow(velocity["action"], x, alpha, s) - (
-        alpha * noise["action"] - s * batch.clean["action"]
-    )
+    # The student's own output on a variance-preserving path, and what it should be.
+    v = (velocity["action"] - (s - alpha) * x) / (alpha + s)
+    v_error = v - (alpha * noise["action"] - s * batch.clean["action"])
     for action, error in (("flat", flow_error), ("schedule", v_error)):
         expected = torch.stack([(error[i] ** 2)[mask[i]].mean() for i in range(4)])
         torch.testing.assert_close(terms[action]["action"].loss, expected, rtol=1e-4, atol=1e-6)

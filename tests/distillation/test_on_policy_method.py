@@ -200,7 +200,7 @@ def test_teacher_and_reference_take_no_gradient(specs):
     output = m.loss(*step(0))
     output.loss.backward()
     assert all(p.grad is None for role in (m.roles.teacher, m.roles.reference) for p in role.parameters())
-    assert any(p.grad is not None for p in m.trainable.parameters())
+    assert any(p.grad is not None for p in m.roles.model.parameters())
 
 
 def test_uneven_given_frames_are_refused(method):

@@ -86,7 +86,7 @@ def test_reconstruction_is_zero_where_nothing_is_masked(name):
     assert output.loss.item() == 0
     assert float(output.metrics[f"reconstruction/{name}"]) == 0
     output.loss.backward()
-    assert all(torch.isfinite(p.grad).all() for p in one.trainable.parameters() if p.grad is not None)
+    assert all(torch.isfinite(p.grad).all() for p in one.roles.model.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize("name", [PRIMARY, AUXILIARY])
@@ -119,7 +119,7 @@ def test_targets_are_detached_and_no_output_of_what_is_trained():
     target = outs[0]["target/primary"]
     assert not target.requires_grad
     with torch.no_grad():
-        for parameter in two.trainable.parameters():
+        for parameter in two.roles.model.parameters():
             parameter.add_(1.0)
     two.loss(data, draws())
     assert torch.equal(outs[1]["target/primary"], target)

@@ -21,7 +21,7 @@ from flashwam.data.conversion import ConversionPlan
 from flashwam.data.convert import convert
 from flashwam.data.encoders import to_pixels
 from flashwam.data.lerobot import SegmentDataset
-from flashwam.data.quantiles import fit_norm
+from flashwam.data.quantiles import control_rows, norm_of
 from flashwam.data.raw import list_episodes, read_clip
 from flashwam.pipeline.sources import find_encoders
 from flashwam.wam.codec import CodecNote
@@ -118,11 +118,12 @@ def test_a_conversion_goes_on_and_refuses_other_clips(base: Path, raw: Path, con
 
 
 def test_quantiles_leave_a_gripper_alone(converted: Path) -> None:
-    norm = fit_norm(converted, cameras=CAMERAS[:1], channels=7, clip=1.0, unscaled=(6,))
+    rows = control_rows(converted, cameras=CAMERAS[:1])
+    norm = norm_of(rows, channels=7, clip=1.0, unscaled=(6,))
     assert (norm.q01[6], norm.q99[6]) == (-1, 1)
     assert norm.q99[5] - norm.q01[5] > 1
     with pytest.raises(ValueError, match="must be below 7"):
-        fit_norm(converted, cameras=CAMERAS[:1], channels=7, unscaled=(7,))
+        norm_of(rows, channels=7, unscaled=(7,))
 
 
 def test_controls_are_in_the_robots_units(base: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flashwam.core.batch import Batch
 from flashwam.core.noise import TRAINING_POINTS, add_noise
@@ -180,11 +180,6 @@ class Method(ABC):
     def source(self, source: Source, setup: Setup) -> Source:
         """Training samples, for a method that adds to those of the data; called once, before anything is placed."""
         return source
-
-    @property
-    def trainable(self) -> nn.Module:
-        """The module that receives gradients."""
-        return self.roles.model
 
     @abstractmethod
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
