@@ -13,7 +13,7 @@ from flashwam.core.streams import StreamSpec
 from flashwam.recipe.sections import WamConfig
 from flashwam.run.card import renew_card, write_card
 from flashwam.run.folder import CARD_FILE, INFO_FILE, RESULTS
-from flashwam.run.model_info import ModelInfo, model_folder, read_info, read_streams
+from flashwam.run.model_info import ModelInfo
 from flashwam.system.errors import InputError
 from flashwam.system.files import whole_folder, write_whole
 from flashwam.system.imports import check_keywords, trusting
@@ -25,16 +25,12 @@ from flashwam.wam.files import FAMILY_FILES, files_for_preset, files_of, files_t
 from flashwam.wam.hub import push_folder
 
 __all__ = [
-    "INFO_FILE",
     "ModelInfo",
     "WamInfo",
     "import_weights",
     "load_pretrained",
     "load_wam",
-    "model_folder",
     "push_to_hub",
-    "read_info",
-    "read_streams",
     "save_wam",
 ]
 

@@ -48,7 +48,8 @@ def _action(arguments: argparse.Namespace) -> None:
     import torch
 
     from flashwam.serve.model import load_served
-    from flashwam.serve.server import ServerOptions, serve
+    from flashwam.serve.options import ServerOptions
+    from flashwam.serve.server import serve
 
     options = ServerOptions(
         host=arguments.host,

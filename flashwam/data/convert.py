@@ -34,7 +34,7 @@ from flashwam.system.files import clear_half_files, write_whole
 from flashwam.system.paths import user_path
 from flashwam.system.tensor_file import write_torch
 
-__all__ = ["Conversion", "ConversionPlan", "convert"]
+__all__ = ["Conversion", "convert"]
 
 logger = logging.getLogger(__name__)
 

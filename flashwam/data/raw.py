@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.data.bad import BadFiles
-from flashwam.data.clips import Clip, TableClip, inside, read_clip
+from flashwam.data.clips import Clip, TableClip, inside
 from flashwam.data.depth import check_camera
 from flashwam.data.episodes import CHUNK, read_info
 from flashwam.data.records import json_lines, number, parquet_rows, text, texts, whole_number
@@ -19,7 +19,7 @@ from flashwam.data.tables import read_schema
 from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
 
-__all__ = ["RawEpisode", "list_episodes", "read_clip", "read_rows"]
+__all__ = ["RawEpisode", "list_episodes", "read_rows"]
 
 _V2_DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 _V2_VIDEO = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"

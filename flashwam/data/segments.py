@@ -13,7 +13,7 @@ from flashwam.data.records import whole_number
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.paths import user_path
 
-__all__ = ["BadFiles", "Segment", "find_segments", "select_repos"]
+__all__ = ["Segment", "find_segments", "select_repos"]
 
 logger = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
 from flashwam.wam.files import FamilyFiles, all_files
 
-__all__ = ["action_norm", "convert_raw", "find_encoders", "segment_dataset"]
+__all__ = ["convert_raw", "find_encoders", "segment_dataset"]
 
 logger = logging.getLogger(__name__)
 

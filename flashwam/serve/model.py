@@ -9,9 +9,10 @@ from typing import Any
 from flashwam.core.steps import parse_nfe
 from flashwam.data.codec import Codec
 from flashwam.data.episodes import CAMERA
+from flashwam.run.model_info import model_folder
 from flashwam.sampling import StreamSampler, samplers_for
 from flashwam.serve.codec import FrameCodec, ObservationCodec
-from flashwam.student import load_wam, model_folder
+from flashwam.student import load_wam
 from flashwam.system.errors import InputError
 from flashwam.system.imports import trusting
 from flashwam.system.paths import user_path

@@ -34,7 +34,7 @@ from flashwam.serve.policy import LongPromptError, PolicySession
 from flashwam.serve.protocol import pack
 from flashwam.system.errors import MissingPackageError
 
-__all__ = ["PolicyServer", "ServerOptions", "serve", "serving"]
+__all__ = ["PolicyServer", "serve", "serving"]
 
 logger = logging.getLogger(__name__)
 

@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 from raw_sets import CAMERAS, LENGTHS, actions, shade, wan
 
 from flashwam.data.actions import ActionNorm
+from flashwam.data.clips import read_clip
 from flashwam.data.controls import ControlSpace
 from flashwam.data.conversion import ConversionPlan
 from flashwam.data.convert import convert
 from flashwam.data.lerobot import SegmentDataset
-from flashwam.data.raw import list_episodes, read_clip
+from flashwam.data.raw import list_episodes
 from flashwam.data.text import encode_text
 
 PLAN = ConversionPlan(cameras=CAMERAS, layout="width", size=(32, 48), stride=2)

@@ -64,7 +64,8 @@ def test_a_server_answers_as_a_session(checkpoint: Path, device: torch.device) -
     pytest.importorskip("websockets")
     pytest.importorskip("msgpack")
     from flashwam.serve.client import PolicyClient
-    from flashwam.serve.server import ServerOptions, serving
+    from flashwam.serve.options import ServerOptions
+    from flashwam.serve.server import serving
 
     served = load_served(checkpoint, nfe="1v/1a", device=str(device))
     expected = two_chunks(PolicySession(served))

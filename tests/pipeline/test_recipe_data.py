@@ -16,7 +16,8 @@ from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.controls import ControlSpace
 from flashwam.distillation.methods import make_method
 from flashwam.distillation.trainer import train
-from flashwam.pipeline.sources import action_norm, segment_dataset
+from flashwam.pipeline.norms import action_norm
+from flashwam.pipeline.sources import segment_dataset
 from flashwam.recipe.load import load_recipe
 from flashwam.student import load_wam
 from flashwam.wam.lingbot_va import LingBotVA

@@ -15,7 +15,8 @@ from tiny_models import save_tiny_student
 from flashwam.data.episodes import CAMERA
 from flashwam.serve.codec import FrameCodec
 from flashwam.serve.model import load_served
-from flashwam.serve.server import ServerOptions, serving
+from flashwam.serve.options import ServerOptions
+from flashwam.serve.server import serving
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,9 @@ from wire import closing, get, three_chunks, wait_for
 from flashwam.cli import main
 from flashwam.serve.client import PolicyClient
 from flashwam.serve.codec import FrameCodec
+from flashwam.serve.options import ServerOptions
 from flashwam.serve.policy import PolicySession
-from flashwam.serve.server import PolicyServer, ServerOptions, serving
+from flashwam.serve.server import PolicyServer, serving
 
 
 def test_only_the_token_opens(model):

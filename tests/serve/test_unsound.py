@@ -20,6 +20,7 @@ from flashwam.core.checks import UnsoundError
 from flashwam.data.actions import ActionNorm
 from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.codec import CODEC_FILE, Codec
+from flashwam.run.folder import INFO_FILE
 from flashwam.sampling import Rollout
 from flashwam.serve.client import PolicyClient
 from flashwam.serve.codec import FrameCodec
@@ -28,7 +29,6 @@ from flashwam.serve.policy import PolicySession
 from flashwam.serve.protocol import pack
 from flashwam.serve.server import serving
 from flashwam.sim.closed_loop import LocalPolicy
-from flashwam.student import INFO_FILE
 
 
 @pytest.fixture

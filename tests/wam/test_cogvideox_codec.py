@@ -16,13 +16,14 @@ from raw_sets import CAMERAS, actions, write_v2
 
 from flashwam.data.actions import ActionNorm
 from flashwam.data.cameras import CameraLayout
+from flashwam.data.clips import read_clip
 from flashwam.data.controls import ControlSpace
 from flashwam.data.conversion import ConversionPlan
 from flashwam.data.convert import convert
 from flashwam.data.encoders import to_pixels
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.data.quantiles import control_rows, norm_of
-from flashwam.data.raw import list_episodes, read_clip
+from flashwam.data.raw import list_episodes
 from flashwam.pipeline.sources import find_encoders
 from flashwam.wam.codec import CodecNote
 from flashwam.wam.cogvideox.codec import CogVideoXCodec
