@@ -3,7 +3,7 @@
 
 import argparse
 
-from flashwam.commands.shared import Command, add_dry_run, add_recipe, add_run, load_to_run, run_options
+from flashwam.commands.shared import Command, add_training, load_to_run, run_options
 
 WORDS = """\
 the few-step student of a teacher
@@ -17,12 +17,6 @@ EXAMPLES = (
 )
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
-    add_recipe(parser)
-    add_dry_run(parser)
-    add_run(parser)
-
-
 def _action(arguments: argparse.Namespace) -> None:
     if recipe := load_to_run(arguments, "distill"):
         from flashwam.pipeline.training import distill
@@ -30,4 +24,4 @@ def _action(arguments: argparse.Namespace) -> None:
         print(f"student: {distill(recipe, **run_options(arguments))}")
 
 
-COMMAND = Command(name="distill", words=WORDS, examples=EXAMPLES, options=_options, action=_action)
+COMMAND = Command(name="distill", words=WORDS, examples=EXAMPLES, options=add_training, action=_action)

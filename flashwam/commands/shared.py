@@ -20,6 +20,7 @@ __all__ = [
     "add_recipe",
     "add_run",
     "add_token",
+    "add_training",
     "add_trust",
     "load",
     "load_to_run",
@@ -116,6 +117,13 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="go on with a run although its data, teacher or autoencoder are not those that it began with",
     )
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a training: those of `load_to_run` and `run_options`."""
+    add_recipe(parser)
+    add_dry_run(parser)
+    add_run(parser)
 
 
 def run_options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 
 import argparse
 
-from flashwam.commands.shared import Command, add_dry_run, add_recipe, add_run, load_to_run, run_options
+from flashwam.commands.shared import Command, add_training, load_to_run, run_options
 
 WORDS = """\
 the many-step teacher, by flow matching on every stream
@@ -15,12 +15,6 @@ EXAMPLES = (
 )
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
-    add_recipe(parser)
-    add_dry_run(parser)
-    add_run(parser)
-
-
 def _action(arguments: argparse.Namespace) -> None:
     if recipe := load_to_run(arguments, "train"):
         from flashwam.pipeline.training import train
@@ -28,4 +22,4 @@ def _action(arguments: argparse.Namespace) -> None:
         print(f"teacher: {train(recipe, **run_options(arguments))}")
 
 
-COMMAND = Command(name="train", words=WORDS, examples=EXAMPLES, options=_options, action=_action)
+COMMAND = Command(name="train", words=WORDS, examples=EXAMPLES, options=add_training, action=_action)

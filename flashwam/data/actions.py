@@ -176,6 +176,11 @@ class ActionNorm:
         low, extent = self._ranges(actions)
         return ((actions + 1) / 2 * extent + low)[..., list(self.used), :, :, 0]
 
+    def executed(self, controls: np.ndarray, per_frame: int) -> Tensor:
+        """Executed controls [B, F * N, U] -> model actions [B, A, F, N, 1], where N is `per_frame`."""
+        rows = torch.from_numpy(np.ascontiguousarray(controls, dtype=np.float32))
+        return self.normalise(rows.unflatten(1, (-1, per_frame)).permute(0, 3, 1, 2))
+
     def mask(self) -> Tensor:
         """True on used channels, bool [A, 1, 1, 1]."""
         out = torch.zeros(self.channels, 1, 1, 1, dtype=torch.bool)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from flashwam.data.actions import ActionNorm
@@ -62,8 +61,7 @@ class Codec:
 
     def executed(self, controls: np.ndarray, per_frame: int) -> Tensor:
         """Executed controls [B, F * N, U] -> model actions [B, A, F, N, 1]."""
-        raw = torch.from_numpy(np.ascontiguousarray(controls, dtype=np.float32))
-        return self.actions.normalise(raw.unflatten(1, (-1, per_frame)).permute(0, 3, 1, 2))
+        return self.actions.executed(controls, per_frame)
 
     def text(self, prompt: str) -> Tensor:
         """[L, D]."""

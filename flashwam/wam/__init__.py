@@ -15,6 +15,7 @@ from flashwam.wam.families import FAMILIES
 from flashwam.wam.features import LooksInside
 from flashwam.wam.layout import Layout
 from flashwam.wam.session import RolloutSession
+from flashwam.wam.wam_file import WAM_FILE
 
 __all__ = ["FAMILIES", "Layout", "LooksInside", "RolloutSession", "WorldActionModel", "family", "load"]
 
@@ -41,7 +42,7 @@ def load(folder: Path | str, *, trust: bool = False, **options: Any) -> WorldAct
         ValueError: the family is unknown, or would have to be imported without `trust`; the weights do not fit.
     """
     folder = user_path(folder)
-    path = folder / "wam.json"
+    path = folder / WAM_FILE
     named = read_mapping(path, missing="expected a model folder that flashwam saved").get("family")
     with trusting(trust), reading(path):
         return family(named).from_pretrained(folder, **options)

@@ -16,11 +16,11 @@ from flashwam.system.json_file import built_from, read_mapping, shown
 from flashwam.system.paths import user_path
 from flashwam.system.tensor_file import fitting, load_tensors, write_tensors
 from flashwam.wam.families import FAMILIES
+from flashwam.wam.wam_file import WAM_FILE
 from flashwam.wam.weights import key_problems
 
-__all__ = ["FILE_NAME", "build_plain", "load_weights", "read_settings", "save_plain"]
+__all__ = ["build_plain", "load_weights", "read_settings", "save_plain"]
 
-FILE_NAME = "wam.json"
 WEIGHTS = "model.safetensors"
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ def save_plain(model: nn.Module, settings: Mapping[str, Any], folder: str | Path
     folder = user_path(folder)
     kept = {key: x for key, x in model.state_dict().items() if skip is None or not key.startswith(skip)}
     write_tensors(folder / WEIGHTS, kept)
-    write_whole(folder / FILE_NAME, text + "\n")
+    write_whole(folder / WAM_FILE, text + "\n")
 
 
 def read_settings(folder: str | Path) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: The file is missing or holds something else.
     """
-    path = user_path(folder) / FILE_NAME
+    path = user_path(folder) / WAM_FILE
     settings = read_mapping(path, missing="expected a model folder that flashwam saved").get("settings")
     if not isinstance(settings, dict):
         raise InputError(f"{path} must hold the settings of a model, a mapping; got {shown(settings)}")
@@ -76,7 +76,7 @@ def build_plain(folder: str | Path, build: Callable[[dict[str, Any]], T]) -> T:
     """
     settings = read_settings(folder)
     with fitting(user_path(folder)):
-        return built_from(user_path(folder) / FILE_NAME, lambda: build(settings))
+        return built_from(user_path(folder) / WAM_FILE, lambda: build(settings))
 
 
 def load_weights(

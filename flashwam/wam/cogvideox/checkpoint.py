@@ -15,9 +15,9 @@ from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.json_file import built_from
 from flashwam.system.paths import user_path
 from flashwam.system.tensor_file import fitting
-from flashwam.wam.cogvideox.config import FILE_NAME
 from flashwam.wam.cogvideox.presets import SNR_SHIFTS, check_version, network_name
 from flashwam.wam.keys import Keys, match_keys
+from flashwam.wam.wam_file import WAM_FILE
 from flashwam.wam.weights import read_config, weight_files
 
 __all__ = [
@@ -88,7 +88,7 @@ def find_transformer(path: str | Path) -> TransformerSource:
     if (path / "transformer").is_dir():
         folder = path / "transformer"
         complete = all((path / part).is_dir() for part in PARTS)
-        layout = "flashwam" if (path / FILE_NAME).is_file() else "released" if complete else "fine-tune"
+        layout = "flashwam" if (path / WAM_FILE).is_file() else "released" if complete else "fine-tune"
     file = folder / "config.json"
     content = read_config(file, weights=WEIGHTS) if file.is_file() else {}
     expected = CogVideoXTransformer3DModel.__name__

@@ -70,8 +70,7 @@ class CogVideoXCodec(RobotCodec):
 
     def executed(self, controls: np.ndarray, per_frame: int) -> Tensor:
         """Executed controls [B, F * N, U] -> model actions [B, A, F, N, 1]."""
-        raw = torch.from_numpy(np.ascontiguousarray(controls, dtype=np.float32))
-        return self.actions.normalise(raw.unflatten(1, (-1, per_frame)).permute(0, 3, 1, 2))
+        return self.actions.executed(controls, per_frame)
 
     @classmethod
     def from_note(

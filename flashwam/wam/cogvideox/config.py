@@ -1,20 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of the adapter beside the networks' own configurations."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from flashwam.core.checks import check_number
 from flashwam.system.errors import InputError
-from flashwam.system.files import write_whole
-from flashwam.system.json_file import build, read_mapping, shown
-from flashwam.system.paths import user_path
+from flashwam.wam.wam_file import load_config, save_config
 
-__all__ = ["CONDITIONINGS", "FAMILY", "FILE_NAME", "PIXELS_PER_LATENT", "ROPE_MODES", "CogVideoXConfig"]
+__all__ = ["CONDITIONINGS", "FAMILY", "PIXELS_PER_LATENT", "ROPE_MODES", "CogVideoXConfig"]
 
 FAMILY = "cogvideox"
-FILE_NAME = "wam.json"
 PIXELS_PER_LATENT = 8
 """Rows and columns of pixels that a latent of the released autoencoder spans."""
 CONDITIONINGS = ("channel_concat", "prefix")
@@ -102,8 +98,7 @@ class CogVideoXConfig:
 
     def save(self, folder: str | Path) -> None:
         """Writes ``wam.json`` into a folder."""
-        text = json.dumps({"family": FAMILY, **asdict(self)}, indent=2, sort_keys=True)
-        write_whole(user_path(folder) / FILE_NAME, text + "\n")
+        save_config(folder, self, family=FAMILY)
 
     @classmethod
     def load(cls, folder: str | Path) -> "CogVideoXConfig":
@@ -113,13 +108,8 @@ class CogVideoXConfig:
             FileNotFoundError: there is none.
             ValueError: it is another family's, or its fields are not these.
         """
-        path = user_path(folder) / FILE_NAME
         missing = (
             f"it is not known how {folder} is run: take a bare CogVideoX checkpoint on with "
             "CogVideoX.adopt(folder, latent_size=..., chunk_frames=..., actions_per_frame=..., action_dim=...)"
         )
-        content = read_mapping(path, missing=missing)
-        family = content.pop("family", None)
-        if family != FAMILY:
-            raise InputError(f"{path} must say family {FAMILY!r}, got {shown(family)}: load it with its own family")
-        return build(path, cls, content)
+        return load_config(folder, cls, family=FAMILY, missing=missing)

@@ -17,6 +17,7 @@ from flashwam.system.paths import user_path
 from flashwam.system.tensor_file import fitting
 from flashwam.wam.keys import Keys, match_keys
 from flashwam.wam.lingbot_va.transformer import WanTransformer3DModel
+from flashwam.wam.wam_file import WAM_FILE
 from flashwam.wam.weights import read_config, weight_files
 
 __all__ = [
@@ -99,7 +100,7 @@ def find_transformer(path: str | Path, *, role: str | None = None) -> Transforme
     if role is not None:
         raise InputError(f"role {role!r} was given, but {path} is no step of the Flash-WAM release")
     if (path / "transformer").is_dir():
-        if (path / "wam.json").is_file():
+        if (path / WAM_FILE).is_file():
             return _diffusers(path, "flashwam")
         if path.name in ROLES:
             return _diffusers(path, "flash-wam")

@@ -1,19 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of the adapter beside the transformer's own configuration."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from flashwam.system.errors import InputError
-from flashwam.system.files import write_whole
-from flashwam.system.json_file import build, read_mapping, shown
-from flashwam.system.paths import user_path
+from flashwam.wam.wam_file import load_config, save_config
 
 __all__ = ["LingBotConfig"]
 
 FAMILY = "lingbot_va"
-FILE_NAME = "wam.json"
 ROLLOUTS = ("dynamic", "static", "compiled", "graphed")
 MATMUL_DTYPES = (None, "float32", "bfloat16")
 EVICTIONS = ("mask", "permanent")
@@ -78,20 +74,14 @@ class LingBotConfig:
 
     def save(self, folder: str | Path) -> None:
         """Writes ``wam.json`` into a folder."""
-        text = json.dumps({"family": FAMILY, **asdict(self)}, indent=2, sort_keys=True)
-        write_whole(user_path(folder) / FILE_NAME, text + "\n")
+        save_config(folder, self, family=FAMILY)
 
     @classmethod
     def load(cls, folder: str | Path) -> "LingBotConfig":
         """Reads ``wam.json`` from a folder."""
-        path = user_path(folder) / FILE_NAME
         missing = (
             f"it is not known how {folder} is run: name a preset, such as "
             "preset='robotwin', or write the file with LingBotConfig(latent_size=..., chunk_frames=..., "
             "actions_per_frame=..., window_chunks=..., eviction='permanent').save(folder)"
         )
-        content = read_mapping(path, missing=missing)
-        family = content.pop("family", None)
-        if family != FAMILY:
-            raise InputError(f"{path} must say family {FAMILY!r}, got {shown(family)}: load it with its own family")
-        return build(path, cls, content)
+        return load_config(folder, cls, family=FAMILY, missing=missing)

@@ -21,7 +21,7 @@ from flashwam.wam.features import LooksInside
 from flashwam.wam.hub import push_folder
 from flashwam.wam.layout import Layout
 from flashwam.wam.lingbot_va.checkpoint import find_transformer, load_transformer, network_config
-from flashwam.wam.lingbot_va.config import FILE_NAME, LingBotConfig
+from flashwam.wam.lingbot_va.config import LingBotConfig
 from flashwam.wam.lingbot_va.lerobot import say_recipe_differences
 from flashwam.wam.lingbot_va.masks import block_ids
 from flashwam.wam.lingbot_va.patches import keep_used
@@ -29,6 +29,7 @@ from flashwam.wam.lingbot_va.session import LingBotSession
 from flashwam.wam.lingbot_va.settings import says_how, settings_of
 from flashwam.wam.lingbot_va.transformer import WanTransformer3DModel
 from flashwam.wam.taps import FeatureTap
+from flashwam.wam.wam_file import WAM_FILE
 
 __all__ = ["LingBotVA"]
 
@@ -337,9 +338,9 @@ class LingBotVA(LooksInside):
             ValueError: Keys do not fit, or it is not clear how a rollout is shaped.
         """
         source = find_transformer(folder, role=role)
-        noted = (source.root / FILE_NAME).is_file()
+        noted = (source.root / WAM_FILE).is_file()
         if noted and preset is not None:
-            raise InputError(f"{source.root / FILE_NAME} says how {folder} is run; leave preset {preset!r} out")
+            raise InputError(f"{source.root / WAM_FILE} says how {folder} is run; leave preset {preset!r} out")
         if preset is None and (noted or not says_how(source)):
             config = LingBotConfig.load(source.root)
         else:
