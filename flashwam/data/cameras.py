@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flashwam.data.encoders import Resize, check_resize, to_pixels
-from flashwam.data.layouts import LAYOUTS, arrange
+from flashwam.data.layouts import ARRANGEMENTS, arrange
 from flashwam.system.errors import InputError
 
 __all__ = ["CameraLayout"]
@@ -40,8 +40,8 @@ class CameraLayout:
     def __post_init__(self) -> None:
         object.__setattr__(self, "cameras", tuple(self.cameras))
         object.__setattr__(self, "image_size", tuple(self.image_size))
-        if self.arrangement not in LAYOUTS:
-            raise InputError(f"arrangement must be one of {LAYOUTS}, got {self.arrangement!r}")
+        if self.arrangement not in ARRANGEMENTS:
+            raise InputError(f"arrangement must be one of {ARRANGEMENTS}, got {self.arrangement!r}")
         if not self.cameras or len(set(self.cameras)) != len(self.cameras):
             raise InputError(f"cameras must be distinct and at least one, got {self.cameras}")
         if self.arrangement == "tshape" and len(self.cameras) != 3:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from flashwam.data.bad import BadFiles
-from flashwam.data.records import json_lines, visible, whole_number
+from flashwam.data.records import json_lines, visible, whole_field
 from flashwam.data.tables import is_list, list_rows, read_columns
 from flashwam.system.errors import InputError, MissingFileError, MissingPackageError
 from flashwam.system.files import whole_file, write_whole
@@ -241,11 +241,11 @@ def read_episode_list(repo: Path, bad: BadFiles | None = None) -> list[dict[str,
 def _checked_episode(episode: dict[str, Any], where: str) -> int:
     """The number of an episode whose record is sound."""
     try:
-        index, length = whole_number(episode, "episode_index"), whole_number(episode, "length")
+        index, length = whole_field(episode, "episode_index"), whole_field(episode, "length")
         config = episode.get("action_config")
         if not isinstance(config, list) or not all(isinstance(part, dict) for part in config):
             raise InputError(f"action_config is {config!r}")
-        parts = [(whole_number(part, "start_frame"), whole_number(part, "end_frame")) for part in config]
+        parts = [(whole_field(part, "start_frame"), whole_field(part, "end_frame")) for part in config]
     except ValueError as error:
         raise InputError(
             f"{where}: expected episode_index, length and action_config, a list of start_frame and end_frame ({error})"

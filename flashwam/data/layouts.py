@@ -12,10 +12,10 @@ from torch import Tensor
 
 from flashwam.system.errors import InputError
 
-__all__ = ["LAYOUTS", "Layout", "arrange", "camera_sizes", "check_cameras"]
+__all__ = ["ARRANGEMENTS", "Arrangement", "arrange", "camera_sizes", "check_cameras"]
 
-Layout = Literal["width", "tshape"]
-LAYOUTS: tuple[Layout, ...] = ("width", "tshape")
+Arrangement = Literal["width", "tshape"]
+ARRANGEMENTS: tuple[Arrangement, ...] = ("width", "tshape")
 
 
 def check_cameras(layout: str, count: int) -> None:
@@ -24,8 +24,8 @@ def check_cameras(layout: str, count: int) -> None:
     Raises:
         ValueError: with what was expected.
     """
-    if layout not in LAYOUTS:
-        raise InputError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
+    if layout not in ARRANGEMENTS:
+        raise InputError(f"layout: expected one of {', '.join(ARRANGEMENTS)}, got {layout!r}")
     if count < 1 or (layout == "tshape" and count != 3):
         wanted = "3 cameras (head, left wrist, right wrist)" if layout == "tshape" else "at least 1 camera"
         raise InputError(f"layout {layout!r} takes {wanted}, got {count}")

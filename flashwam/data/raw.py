@@ -14,7 +14,7 @@ from flashwam.data.bad import BadFiles
 from flashwam.data.clips import Clip, TableClip, inside
 from flashwam.data.depth import check_camera
 from flashwam.data.episodes import CHUNK, read_info
-from flashwam.data.records import json_lines, number, parquet_rows, text, texts, whole_number
+from flashwam.data.records import json_lines, number, parquet_rows, text, texts, whole_field
 from flashwam.data.tables import read_schema
 from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
@@ -115,7 +115,7 @@ class _Places:
 
 
 def _episode(places: _Places, record: Mapping[str, Any], kinds: Mapping[str, str], depth: bool) -> RawEpisode:
-    index, length, tasks = whole_number(record, "episode_index"), whole_number(record, "length"), texts(record, "tasks")
+    index, length, tasks = whole_field(record, "episode_index"), whole_field(record, "length"), texts(record, "tasks")
     if length == 0:
         raise InputError(f"episode {index} has no rows")
     clips: dict[str, Clip | TableClip] = {}
@@ -145,7 +145,7 @@ def _segments(record: Mapping[str, Any], length: int) -> tuple[tuple[int, int, s
         raise InputError(f"action_config is {parts!r}, expected a list of start_frame, end_frame and action_text")
     out: dict[tuple[int, int], str] = {}
     for part in parts:
-        start, end = whole_number(part, "start_frame"), whole_number(part, "end_frame")
+        start, end = whole_field(part, "start_frame"), whole_field(part, "end_frame")
         if not start < end <= length:
             raise InputError(f"a segment from row {start} to {end} of {length}")
         said = text(part, "action_text")
@@ -156,8 +156,8 @@ def _segments(record: Mapping[str, Any], length: int) -> tuple[tuple[int, int, s
 
 
 def _place_v2(repo: Path, info: dict[str, Any], record: dict[str, Any]) -> _Places:
-    index = whole_number(record, "episode_index")
-    chunk = index // (whole_number(info, "chunks_size") if info.get("chunks_size") else CHUNK)
+    index = whole_field(record, "episode_index")
+    chunk = index // (whole_field(info, "chunks_size") if info.get("chunks_size") else CHUNK)
     names = {"episode_index": index, "episode_chunk": chunk}
 
     def video(key: str) -> tuple[Path, int]:
@@ -168,7 +168,7 @@ def _place_v2(repo: Path, info: dict[str, Any], record: dict[str, Any]) -> _Plac
 
 def _place_v3(repo: Path, info: dict[str, Any], record: dict[str, Any]) -> _Places:
     def names(at: str, of: str) -> dict[str, int]:
-        return {key: whole_number(record, f"{at}/{key}", f"{key}{of}") for key in ("chunk_index", "file_index")}
+        return {key: whole_field(record, f"{at}/{key}", f"{key}{of}") for key in ("chunk_index", "file_index")}
 
     def video(key: str) -> tuple[Path, int]:
         at, of = f"videos/{key}", f" for camera {key}"

@@ -12,7 +12,7 @@ from flashwam.data.tables import read_columns, read_schema
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.lfs import refuse_pointer
 
-__all__ = ["Place", "json_lines", "number", "parquet_rows", "read_tasks", "text", "texts", "visible", "whole_number"]
+__all__ = ["Place", "json_lines", "number", "parquet_rows", "read_tasks", "text", "texts", "visible", "whole_field"]
 
 Place = tuple[str, dict[str, Any]]
 """The place where a record stands, and its values."""
@@ -83,7 +83,7 @@ def parquet_rows(folder: Path, bad: BadFiles) -> list[Place]:
     return out
 
 
-def whole_number(record: Mapping[str, Any], key: str, said: str | None = None) -> int:
+def whole_field(record: Mapping[str, Any], key: str, said: str | None = None) -> int:
     """A field that counts or numbers something.
 
     Args:
@@ -101,7 +101,7 @@ def whole_number(record: Mapping[str, Any], key: str, said: str | None = None) -
 
 
 def number(record: Mapping[str, Any], key: str, said: str | None = None) -> float:
-    """As `whole_number`, for any finite number."""
+    """As `whole_field`, for any finite number."""
     value = record.get(key)
     if value is None:
         raise InputError(f"no {said or key}")
@@ -111,7 +111,7 @@ def number(record: Mapping[str, Any], key: str, said: str | None = None) -> floa
 
 
 def text(record: Mapping[str, Any], key: str) -> str:
-    """A field that is a text; raises like `whole_number`."""
+    """A field that is a text; raises like `whole_field`."""
     value = record.get(key)
     if value is None:
         raise InputError(f"no {key}")
@@ -159,7 +159,7 @@ def read_tasks(repo: Path) -> dict[int, str]:
     out: dict[int, str] = {}
     for where, record in places:
         try:
-            index, task = whole_number(record, "task_index"), text(record, "task")
+            index, task = whole_field(record, "task_index"), text(record, "task")
         except ValueError as error:
             raise InputError(f"{where}: {error}") from error
         if out.setdefault(index, task) != task:

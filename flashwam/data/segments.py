@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flashwam.data.bad import BadFiles
 from flashwam.data.episodes import CHUNK, find_repos, read_episode_list, read_info
-from flashwam.data.records import whole_number
+from flashwam.data.records import whole_field
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.paths import user_path
 
@@ -125,7 +125,7 @@ def _segments(repo: Path, bad: BadFiles) -> list[Segment]:
     if not version.startswith("v2."):
         raise InputError(f"{repo / 'meta' / 'info.json'}: version {version} is not v2.x; run `flashwam convert` first")
     try:
-        size = whole_number(info, "chunks_size") if info.get("chunks_size") else CHUNK
+        size = whole_field(info, "chunks_size") if info.get("chunks_size") else CHUNK
     except ValueError as error:
         raise InputError(f"{repo / 'meta' / 'info.json'}: {error}") from error
     out = []

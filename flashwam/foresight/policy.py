@@ -174,7 +174,7 @@ class ForesightPolicy(WorldActionModel):
             clean: As in `velocity`.
             text: [B, L, D].
         """
-        needed = self.backbone.whole_stages(("video",))
+        needed = self.backbone.layout.whole_stages(("video",))
         parts = ({name: part[name] for name in self.streams if name in needed} for part in (states, sigma))
         with torch.no_grad():
             return to_grid(self.backbone.features(*parts, clean, {"text": text}, blocks=self.blocks), self.grid)

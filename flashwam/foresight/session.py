@@ -86,7 +86,7 @@ class ForesightSession(RolloutSession):
         observed = noise["video"][:, :, 0] if given else self._observed
         if observed is None:
             raise RuntimeError("nothing was observed: append the video and advance first")
-        needed = policy.backbone.whole_stages(("video",))
+        needed = policy.backbone.layout.whole_stages(("video",))
         parts = ({name: part[name] for name in policy.layout.streams if name in needed} for part in (noise, sigma))
         with self._timed("backbone"):
             features = to_grid(self._session.features(*parts, blocks=policy.blocks), policy.grid)

@@ -14,7 +14,7 @@ from flashwam.data.actions import ActionNorm
 from flashwam.data.codec import Codec
 from flashwam.data.episodes import CAMERA
 
-__all__ = ["FrameCodec", "Observation", "ObservationCodec", "shown"]
+__all__ = ["FrameCodec", "Observation", "ObservationCodec", "kind_and_shape"]
 
 Observation = Mapping[str, Any]
 """Camera name -> uint8 [height, width, 3], and "observation.<name>", float [numbers], for each of the model's senses;
@@ -71,7 +71,7 @@ class FrameCodec:
     def _picture(self, observation: Observation) -> np.ndarray:
         picture, shape = observation.get(self._camera), (*self._size, 3)
         if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape != shape:
-            raise ValueError(f"{self._camera!r} must be a picture, uint8 {list(shape)}; got {shown(picture)}")
+            raise ValueError(f"{self._camera!r} must be a picture, uint8 {list(shape)}; got {kind_and_shape(picture)}")
         return picture
 
     def actions(self, actions: Tensor) -> np.ndarray:
@@ -88,6 +88,6 @@ class FrameCodec:
         return self._codec.text(prompt)[None]
 
 
-def shown(value: Any) -> str:
+def kind_and_shape(value: Any) -> str:
     """Describes a value that a client sent: type and shape of an array, else the type."""
     return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from flashwam.core.checks import UnsoundError, check_drawn
 from flashwam.sampling import Rollout
-from flashwam.serve.codec import Observation, ObservationCodec, shown
+from flashwam.serve.codec import Observation, ObservationCodec, kind_and_shape
 from flashwam.serve.model import ServedModel
 from flashwam.serve.protocol import Dialect
 
@@ -230,7 +230,7 @@ class PolicySession:
             rows: list[Any] = [observation.get(key) for observation in observations[each - 1 :: each]]
             for row in rows:
                 if not isinstance(row, np.ndarray) or row.shape != (size,) or row.dtype.kind not in "fiu":
-                    raise ValueError(f"every observation needs {key!r}, float32 [{size}]; got {shown(row)}")
+                    raise ValueError(f"every observation needs {key!r}, float32 [{size}]; got {kind_and_shape(row)}")
             values = np.stack(rows).astype(np.float32)
             if not np.isfinite(values).all():
                 raise ValueError(f"{key!r} must be finite")
@@ -241,7 +241,7 @@ class PolicySession:
         shape = (self._frames, self._model.wam.shapes["action"][1])
         if not isinstance(state, np.ndarray) or state.dtype.kind not in "fiu" or state.shape[1:] != shape:
             expected = f"float32 [controls, {shape[0]}, {shape[1]}]"
-            raise ValueError(f"state must be the executed controls, {expected}; got {shown(state)}")
+            raise ValueError(f"state must be the executed controls, {expected}; got {kind_and_shape(state)}")
         executed: np.ndarray = state.astype(np.float32)
         if not np.isfinite(executed).all():
             raise ValueError("state must be finite")

@@ -146,7 +146,7 @@ class WamEncoder(PrimaryEncoder):
     def forward(self, observation: Tensor, noise: Mapping[str, Tensor], text: Tensor) -> Tensor:
         """See `PrimaryEncoder.forward`."""
         frames = self.wam.chunk_frames
-        looked = self.wam.whole_stages({"video"})
+        looked = self.wam.layout.whole_stages({"video"})
         noisy = {name: noise[name][:, :, :frames].clone() for name in self.wam.streams if name in looked}
         sigma = {name: x.new_ones(x.shape[0], frames) for name, x in noisy.items()}
         clean = {

@@ -11,7 +11,7 @@ Stream tensors are [B, C, F, H, W]; actions are [B, A, F, N, 1] with N actions p
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
@@ -135,10 +135,6 @@ class WorldActionModel(nn.Module, ABC):
             FileNotFoundError, ValueError: A file is missing, or holds another network than the settings describe.
         """
         return None
-
-    def whole_stages(self, names: Collection[str]) -> set[str]:
-        """Some streams and those that are drawn together with them."""
-        return self.layout.whole_stages(names)
 
     @abstractmethod
     def velocity(

@@ -113,7 +113,7 @@ class ConsistencyDistillation(Method):
         }
         noisy, sigma, noise = start_states(batch, {name: levels[0] for name, levels in path.items()}, draws)
         context = self.context(batch, draws)
-        whole_stages = self.roles.model.whole_stages
+        whole_stages = self.roles.model.layout.whole_stages
         jumping = whole_stages({name for name, spec in self.streams.items() if spec.weight > 0})
         read = jumping | whole_stages({name for name, spec in self.streams.items() if spec.regulariser > 0})
         if jumping:
@@ -168,7 +168,7 @@ class ConsistencyDistillation(Method):
         x = dict(noisy)
         for k in range(steps):
             moving = [name for name, levels in path.items() if k + 1 < len(levels)]
-            needed = self.roles.model.whole_stages(moving)
+            needed = self.roles.model.layout.whole_stages(moving)
             velocity = guided_velocity(
                 self.roles.teacher,
                 _of(x, needed),
@@ -177,7 +177,7 @@ class ConsistencyDistillation(Method):
                 text=batch.text,
                 null_text=batch.null_text,
                 scales=scales,
-                together_with=self.roles.model.whole_stages,
+                together_with=self.roles.model.layout.whole_stages,
                 kept=kept,
                 context=context,
             )
