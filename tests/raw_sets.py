@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from flashwam.data.encoders import Encoders
-from flashwam.data.text import encode_text
+from flashwam.data.hashed_text import encode_text
 
 CAMERAS = ("observation.images.top", "observation.images.wrist")
 LENGTHS = (26, 30, 21)

@@ -26,7 +26,7 @@ from flashwam.distillation.stopping import Stopped
 from flashwam.recipe.load import load_recipe
 from flashwam.recipe.sections import Recipe
 from flashwam.serve.model import load_served
-from flashwam.serve.policy import PolicySession
+from flashwam.serve.session import PolicySession
 from flashwam.wam.lingbot_va import WanTransformer3DModel
 from flashwam.wam.lingbot_va.prompts import PromptEncoder
 from flashwam.wam.lingbot_va.vae import WAN22_CONFIG

@@ -8,9 +8,9 @@ from flashwam.data.actions import ActionNorm
 from flashwam.data.autoencoder import FrameAutoencoder, train_autoencoder
 from flashwam.data.controls import ControlSpace
 from flashwam.data.dataset import EpisodeDataset, to_batch
+from flashwam.data.hashed_text import encode_text
 from flashwam.data.latents import encode_latents, read_latents
 from flashwam.data.lerobot import SegmentDataset
-from flashwam.data.text import encode_text
 
 __all__ = [
     "ActionNorm",

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from flashwam.data.actions import ActionNorm
 from flashwam.data.autoencoder import FrameAutoencoder
+from flashwam.data.hashed_text import encode_text
 from flashwam.data.pixels import load_autoencoder
-from flashwam.data.text import encode_text
 from flashwam.system.files import whole_folder, write_whole
 from flashwam.system.json_file import built_from, read_mapping
 

@@ -19,16 +19,16 @@ from pathlib import Path
 
 import torch
 
-from flashwam.data.bad import BadFiles
+from flashwam.data.bad_files import BadFiles
 from flashwam.data.conversion import ConversionPlan, EpisodeConverter, EpisodeJob, EpisodeResult, result_names
 from flashwam.data.coverage import ControlFit
 from flashwam.data.encoders import Encoders
 from flashwam.data.episodes import CHUNK, read_info
+from flashwam.data.hashed_text import say_cut
 from flashwam.data.latents import EMPTY_TEXT
 from flashwam.data.preflight import ActionRules, inspect
 from flashwam.data.raw import RawEpisode, list_episodes
 from flashwam.data.segments import select_repos
-from flashwam.data.text import say_cut
 from flashwam.system.errors import FailedError, InputError
 from flashwam.system.files import clear_half_files, write_whole
 from flashwam.system.paths import user_path

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from flashwam.data.hashed_text import encode_text
 from flashwam.data.latents import fingerprint
 from flashwam.data.pixels import load_autoencoder
-from flashwam.data.text import encode_text
 from flashwam.system.errors import InputError
 
 __all__ = ["Encoders", "Resize", "check_resize", "frame_encoders", "to_pictures", "to_pixels"]

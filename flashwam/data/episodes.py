@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from flashwam.data.bad import BadFiles
+from flashwam.data.bad_files import BadFiles
 from flashwam.data.records import json_lines, visible, whole_field
 from flashwam.data.tables import is_list, list_rows, read_columns
 from flashwam.system.errors import InputError, MissingFileError, MissingPackageError

@@ -36,7 +36,7 @@ from flashwam.data.episodes import (
     read_table,
     video_path,
 )
-from flashwam.data.text import encode_text
+from flashwam.data.hashed_text import encode_text
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
 from flashwam.system.lfs import refuse_pointer

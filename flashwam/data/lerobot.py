@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from flashwam.core.batch import Batch
-from flashwam.data.bad import BadFiles
+from flashwam.data.bad_files import BadFiles
 from flashwam.data.controls import ControlSpace
 from flashwam.data.dataset import to_batch
 from flashwam.data.fingerprint import files_fingerprint

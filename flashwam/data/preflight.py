@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from flashwam.data.bad import BadFiles
+from flashwam.data.bad_files import BadFiles
 from flashwam.data.clips import Clip
 from flashwam.data.episodes import read_info
 from flashwam.data.poses import relative_poses

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from flashwam.data.actions import ActionNorm
-from flashwam.data.bad import BadFiles
+from flashwam.data.bad_files import BadFiles
 from flashwam.data.poses import relative_poses
 from flashwam.data.segments import Segment, find_segments
 from flashwam.data.tables import finite_actions, read_actions

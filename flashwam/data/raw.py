@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashwam.data.bad import BadFiles
+from flashwam.data.bad_files import BadFiles
 from flashwam.data.clips import Clip, TableClip, inside
 from flashwam.data.depth import check_camera
 from flashwam.data.episodes import CHUNK, read_info

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flashwam.data.bad import BadFiles
+from flashwam.data.bad_files import BadFiles
 from flashwam.data.tables import read_columns, read_schema
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.lfs import refuse_pointer

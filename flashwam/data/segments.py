@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from flashwam.data.bad import BadFiles
+from flashwam.data.bad_files import BadFiles
 from flashwam.data.episodes import CHUNK, find_repos, read_episode_list, read_info
 from flashwam.data.records import whole_field
 from flashwam.system.errors import InputError, MissingFileError

@@ -17,7 +17,6 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from flashwam.core.batch import Batch
-from flashwam.distillation.beginning import EmptyMasks, check_weights
 from flashwam.distillation.checkpoint import Checkpoints
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods.base import Method, MethodOutput, NonFiniteError
@@ -25,6 +24,7 @@ from flashwam.distillation.metrics import MetricsLog, gradient_metrics, loss_met
 from flashwam.distillation.prefetch import read_ahead
 from flashwam.distillation.roles import relative_distance
 from flashwam.distillation.setup import Source
+from flashwam.distillation.start_checks import EmptyMasks, check_weights
 from flashwam.distillation.stopping import Stopped, StopSignals
 from flashwam.distillation.strategies import make_strategy
 from flashwam.recipe.sections import LoopConfig

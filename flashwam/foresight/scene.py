@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flashwam.foresight.labels import RECORDED, read_labels
 from flashwam.foresight.providers import TargetProvider, load_provider
+from flashwam.foresight.scene_labels import RECORDED, read_labels
 from flashwam.system.errors import DivergedError, InputError
 from flashwam.system.tensor_file import fitting, load_tensors, write_tensors
 
@@ -80,7 +80,7 @@ class SceneEncoder(TargetProvider):
 
     @classmethod
     def build(cls, options: Mapping[str, Any], *, root: Path, seed: int) -> Self:
-        """Trains one per data folder. Options: `labels` of `flashwam.foresight.labels`, and those of `train_scene`."""
+        """Trains one per data folder. Options: `labels`, see `flashwam.foresight.scene_labels`; `train_scene`'s."""
         options = dict(options)
         labels = options.pop("labels", None)
         unknown = sorted(set(options) - {"steps", "width", "per_repo"})

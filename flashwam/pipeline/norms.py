@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from flashwam.data.actions import ActionNorm, read_norm
-from flashwam.data.bad import BadFiles
+from flashwam.data.bad_files import BadFiles
 from flashwam.data.coverage import LEAST_SPAN, MOST_OUTSIDE, ControlFit, coverage, worst
 from flashwam.data.latents import ACTION_NORM
 from flashwam.data.quantiles import control_rows, norm_of

@@ -4,7 +4,7 @@
 Imports distillation and sim, and what they import.
 """
 
-from flashwam.plan.commands import Plan, make_plan
+from flashwam.plan.dry_run import Plan, make_plan
 from flashwam.plan.names import check_names
 from flashwam.plan.table import plan_lines, plan_numbers
 from flashwam.plan.training import TrainingPlan, plan_training

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from flashwam.data.text import TEXT_LENGTH, TEXT_WIDTH
+from flashwam.data.hashed_text import TEXT_LENGTH, TEXT_WIDTH
 from flashwam.recipe.sections import Recipe
 from flashwam.system.errors import InputError
 from flashwam.system.imports import trusting

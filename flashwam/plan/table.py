@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from flashwam.plan.commands import GIB, gib
+from flashwam.plan.dry_run import GIB, gib
 from flashwam.plan.sizes import ACTIVATION_FORMULA
 from flashwam.plan.training import NOTES, Option, TrainingPlan
 

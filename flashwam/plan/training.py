@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flashwam.distillation.methods import find_method
-from flashwam.plan.commands import GIB
+from flashwam.plan.dry_run import GIB
 from flashwam.plan.memory import STRATEGIES, Footprint, Strategy, footprint, strategy_for
 from flashwam.plan.names import check_names
 from flashwam.plan.roles import adapter_count, roles_of

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 from flashwam.core.checks import UnsoundError
-from flashwam.serve.policy import PolicySession
 from flashwam.serve.protocol import pack, read
+from flashwam.serve.session import PolicySession
 from flashwam.system.errors import InputError
 
 __all__ = ["answer", "log_failure", "told"]

@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass
 
-from flashwam.serve.policy import MOST_PROMPT
+from flashwam.serve.session import MOST_PROMPT
 from flashwam.system.errors import InputError
 
 __all__ = ["DEFAULT_PORT", "ServerOptions"]

@@ -30,8 +30,8 @@ from flashwam.serve.connection import Connection
 from flashwam.serve.latency import LatencyLog
 from flashwam.serve.model import ServedModel
 from flashwam.serve.options import ServerOptions
-from flashwam.serve.policy import LongPromptError, PolicySession
 from flashwam.serve.protocol import pack
+from flashwam.serve.session import LongPromptError, PolicySession
 from flashwam.system.errors import MissingPackageError
 
 __all__ = ["PolicyServer", "serve", "serving"]

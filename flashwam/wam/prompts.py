@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from flashwam.data.text import say_cut
+from flashwam.data.hashed_text import say_cut
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
 from flashwam.system.json_file import read_mapping

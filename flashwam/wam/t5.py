@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from flashwam.data.text import say_cut
+from flashwam.data.hashed_text import say_cut
 from flashwam.system.errors import FailedError, InputError, MissingFileError, MissingPackageError
 from flashwam.system.json_file import built_from, read_mapping, whole_number
 from flashwam.system.lfs import refuse_pointer

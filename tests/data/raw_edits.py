@@ -10,7 +10,7 @@ from raw_sets import CAMERAS
 from flashwam.data.conversion import ConversionPlan
 from flashwam.data.convert import convert
 from flashwam.data.encoders import Encoders
-from flashwam.data.text import encode_text
+from flashwam.data.hashed_text import encode_text
 
 PLAN = ConversionPlan(cameras=CAMERAS, layout="width", size=(16, 16), stride=2)
 

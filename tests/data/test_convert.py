@@ -22,9 +22,9 @@ from flashwam.data.clips import read_clip
 from flashwam.data.controls import ControlSpace
 from flashwam.data.conversion import ConversionPlan
 from flashwam.data.convert import convert
+from flashwam.data.hashed_text import encode_text
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.data.raw import list_episodes
-from flashwam.data.text import encode_text
 
 PLAN = ConversionPlan(cameras=CAMERAS, layout="width", size=(32, 48), stride=2)
 SEGMENTS = [(0, 0, 26, "fold"), (1, 0, 13, "open"), (1, 13, 30, "shut"), (2, 0, 21, "fold")]

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from flashwam.data.episodes import read_frames, video_path
+from flashwam.data.hashed_text import encode_text
 from flashwam.data.latents import encode_latents, latent_path, read_latents, read_text
-from flashwam.data.text import encode_text
 from flashwam.system.json_file import read_json
 
 

@@ -13,7 +13,7 @@ pytest.importorskip("av")
 from raw_edits import edit_record, episodes, rewrite, run, table_of, write_tasks
 from raw_sets import CAMERAS, LENGTHS
 
-from flashwam.data.bad import BadFiles
+from flashwam.data.bad_files import BadFiles
 from flashwam.data.episodes import read_episode_list
 from flashwam.data.raw import list_episodes
 from flashwam.data.records import read_tasks

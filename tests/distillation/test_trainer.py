@@ -17,10 +17,10 @@ import torch.utils.tensorboard
 from distill_toys import GaussianTeacher, ToySource, ToyWam
 
 from flashwam.core.streams import StreamSpec
-from flashwam.distillation.beginning import check_weights
 from flashwam.distillation.methods import NonFiniteError, make_method
 from flashwam.distillation.metrics import MetricsLog
 from flashwam.distillation.roles import relative_distance
+from flashwam.distillation.start_checks import check_weights
 from flashwam.distillation.trainer import learning_rate_factor, train
 from flashwam.recipe.sections import LoopConfig
 from flashwam.run.folder import RunFolder

@@ -16,7 +16,7 @@ from flashwam.evaluation.policy import load_policy
 from flashwam.foresight.policy import ForesightPolicy
 from flashwam.run.card import model_card
 from flashwam.serve.model import load_served
-from flashwam.serve.policy import PolicySession
+from flashwam.serve.session import PolicySession
 from flashwam.student import save_wam
 
 Make = Callable[..., ForesightPolicy]

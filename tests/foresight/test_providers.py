@@ -12,10 +12,10 @@ from transformers import AutoConfig, AutoModel
 
 from flashwam.data.pictures import FramePictures
 from flashwam.data.privileged import Privileged, privileged_path
-from flashwam.foresight import labels as labels_module
-from flashwam.foresight.labels import read_labels
+from flashwam.foresight import scene_labels as labels_module
 from flashwam.foresight.providers import align_frames, find_provider, load_provider, to_grid
 from flashwam.foresight.scene import SceneEncoder, train_scene
+from flashwam.foresight.scene_labels import read_labels
 from flashwam.foresight.vision import VisionModel
 
 DINO = {

@@ -14,7 +14,7 @@ from tiny_models import tiny_codec
 from flashwam.core.streams import StreamSpec
 from flashwam.data.episodes import CAMERA
 from flashwam.serve.model import load_served
-from flashwam.serve.policy import PolicySession
+from flashwam.serve.session import PolicySession
 from flashwam.student import save_wam
 
 pytestmark = pytest.mark.gpu

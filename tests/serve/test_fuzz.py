@@ -18,8 +18,8 @@ from flashwam.data.episodes import CAMERA
 from flashwam.serve.answers import answer
 from flashwam.serve.client import PolicyClient
 from flashwam.serve.model import load_served
-from flashwam.serve.policy import PolicySession
 from flashwam.serve.protocol import pack, unpack
+from flashwam.serve.session import PolicySession
 
 COUNT = 12_000
 OVER_A_SOCKET = 400

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from flashwam.evaluation.policy import load_policy
 from flashwam.sampling import Rollout, samplers_for
 from flashwam.serve.model import ServedModel, load_served
-from flashwam.serve.policy import PolicySession
+from flashwam.serve.session import PolicySession
 from flashwam.student import load_wam, save_wam
 from flashwam.wam.lingbot_va import WanTransformer3DModel
 from flashwam.wam.lingbot_va.codec import LingBotCodec

@@ -16,9 +16,9 @@ from wire import SPANS, closing, from_nd, get, nd, three_chunks, wait_for
 from flashwam.data.episodes import CAMERA
 from flashwam.serve.client import PolicyClient
 from flashwam.serve.codec import FrameCodec
-from flashwam.serve.policy import PolicySession
 from flashwam.serve.protocol import Dialect, pack, read
 from flashwam.serve.server import serving
+from flashwam.serve.session import PolicySession
 
 
 def test_a_client_written_from_the_protocol_alone_completes_a_closed_loop(server, model, episode):

@@ -21,8 +21,8 @@ from flashwam.cli import main
 from flashwam.serve.client import PolicyClient
 from flashwam.serve.codec import FrameCodec
 from flashwam.serve.options import ServerOptions
-from flashwam.serve.policy import PolicySession
 from flashwam.serve.server import PolicyServer, serving
+from flashwam.serve.session import PolicySession
 
 
 def test_only_the_token_opens(model):

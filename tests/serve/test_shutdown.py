@@ -19,8 +19,8 @@ from numpy.testing import assert_array_equal
 from flashwam.serve.client import PolicyClient
 from flashwam.serve.codec import FrameCodec
 from flashwam.serve.options import ServerOptions
-from flashwam.serve.policy import PolicySession
 from flashwam.serve.server import PolicyServer, serve, serving
+from flashwam.serve.session import PolicySession
 
 
 def test_who_has_asked_is_answered_and_everyone_else_is_told(slow, model, episode):

@@ -25,9 +25,9 @@ from flashwam.sampling import Rollout
 from flashwam.serve.client import PolicyClient
 from flashwam.serve.codec import FrameCodec
 from flashwam.serve.model import load_served
-from flashwam.serve.policy import PolicySession
 from flashwam.serve.protocol import pack
 from flashwam.serve.server import serving
+from flashwam.serve.session import PolicySession
 from flashwam.sim.closed_loop import LocalPolicy
 
 

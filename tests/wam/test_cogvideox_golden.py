@@ -17,7 +17,7 @@ from flashwam.commands.describe import describe
 from flashwam.core.vp import VPSchedule
 from flashwam.sampling import Rollout, samplers_for
 from flashwam.serve.model import load_served
-from flashwam.serve.policy import PolicySession
+from flashwam.serve.session import PolicySession
 from flashwam.student import load_wam
 from flashwam.wam.cogvideox import CogVideoX
 from flashwam.wam.cogvideox.convert import convert_videovla

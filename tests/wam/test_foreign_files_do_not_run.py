@@ -11,7 +11,7 @@ from released import lerobot_weights, write_lerobot, write_parts, write_released
 
 from flashwam.commands.describe import describe
 from flashwam.serve.model import load_served
-from flashwam.serve.policy import PolicySession
+from flashwam.serve.session import PolicySession
 
 
 def policy(folder: Path) -> Path:

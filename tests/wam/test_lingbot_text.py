@@ -18,7 +18,7 @@ from tokenizers import processors
 from torch import Tensor
 from torch.testing import assert_close
 
-from flashwam.data import text
+from flashwam.data import hashed_text
 from flashwam.wam import weights
 from flashwam.wam.lingbot_va import prompts
 from flashwam.wam.lingbot_va.encoders import wan_encoders
@@ -297,7 +297,7 @@ def test_a_prompt_that_is_cut_says_so_when_it_is_embedded_and_when_it_is_read_ag
     long = "put the cup on the stove " * 7
 
     def said() -> list[str]:
-        text._said.clear()
+        hashed_text._said.clear()
         caplog.clear()
         cache = PromptEncoder(tmp_path / "kept", checkpoint=checkpoint, dtype=torch.float32, length=ROWS)
         for _ in range(2):

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from flashwam.system.errors import InputError
 from flashwam.wam.lingbot_va.cache import RolloutCache
 from flashwam.wam.lingbot_va.cached_blocks import cached_taps, cached_trunk
+from flashwam.wam.lingbot_va.clean_past import CleanPast
 from flashwam.wam.lingbot_va.layers import ConditionEmbedder, KeyValue, Linear, TransformerBlock, modulated_norm
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET, PassLayout, check_backend, teacher_forced_layout
-from flashwam.wam.lingbot_va.past import CleanPast
 from flashwam.wam.lingbot_va.patches import action_tokens, action_untokens, patchify, unpatchify
 from flashwam.wam.lingbot_va.rope import action_rotary, axis_dims, video_rotary
 from flashwam.wam.session import Kept

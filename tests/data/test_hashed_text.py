@@ -4,7 +4,7 @@ import logging
 import pytest
 import torch
 
-from flashwam.data.text import encode_text, say_cut
+from flashwam.data.hashed_text import encode_text, say_cut
 
 
 def test_rows_are_words_and_an_end_mark():

@@ -12,7 +12,7 @@ from flashwam.data.episodes import CAMERA
 from flashwam.sampling import Rollout
 from flashwam.serve.codec import FrameCodec
 from flashwam.serve.model import load_served
-from flashwam.serve.policy import PolicySession
+from flashwam.serve.session import PolicySession
 
 
 def three_chunks(session, prompt, observations, *, seed):
