@@ -18,7 +18,8 @@ from flashwam.evaluation.local import evaluate
 from flashwam.system.files import write_whole
 from flashwam.system.paths import ASSETS
 from flashwam.system.provenance import provenance
-from flashwam.wam.lingbot_va.config import EVICTIONS, FILE_NAME
+from flashwam.wam.lingbot_va.config import EVICTIONS
+from flashwam.wam.wam_file import WAM_FILE
 
 TEACHER = ASSETS / "teacher"
 
@@ -26,8 +27,8 @@ TEACHER = ASSETS / "teacher"
 def measured(rule: str, scratch: Path, *, episodes: int, seed: int) -> dict[str, Any]:
     """Outcomes by task of the teacher under a rule."""
     model = shutil.copytree(TEACHER, scratch / rule)
-    config = json.loads((model / FILE_NAME).read_text())
-    write_whole(model / FILE_NAME, json.dumps(config | {"eviction": rule}))
+    config = json.loads((model / WAM_FILE).read_text())
+    write_whole(model / WAM_FILE, json.dumps(config | {"eviction": rule}))
     (result,) = evaluate(model, nfe=["full"], episodes=episodes, seed=seed, out=scratch / f"{rule}_results")
     return {task: numbers["outcomes"] for task, numbers in result["tasks"].items()}
 
