@@ -54,7 +54,7 @@ def evaluate(
         plain_euler: Ignore the student's consistency functions, to measure what that mismatch costs.
         closed_loop: Drive the tasks; False measures the open loop alone.
         seed: Of episodes and noise.
-        out: Folder for the results; `<run>/evaluations` if None.
+        out: Folder for the results; see `Policy.evaluations` if None.
         trust: Import the classes that its files, and those of the teacher they name, name beside ours, and run their
             code.
 
@@ -64,7 +64,7 @@ def evaluate(
     policy = load_policy(checkpoint, trust=trust)
     tasks = tuple(tasks or policy.info.tasks)
     episodes = episodes or policy.info.episodes or 50
-    folder = user_path(out) if out is not None else policy.run.evaluations
+    folder = user_path(out) if out is not None else policy.evaluations
     if not tasks:
         raise InputError(f"{checkpoint} names no tasks; give --tasks, such as reach-wall")
     results = []

@@ -14,6 +14,7 @@ from flashwam.run.model_info import ModelInfo, model_folder
 from flashwam.sampling import StreamSampler, samplers_for
 from flashwam.student import load_wam
 from flashwam.system.imports import trusting
+from flashwam.system.paths import ASSETS
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.files import files_of_codec
 
@@ -40,6 +41,12 @@ class Policy:
     def run(self) -> RunFolder:
         """The run it belongs to."""
         return RunFolder.of_model(self.folder)
+
+    @property
+    def evaluations(self) -> Path:
+        """Folder of what is measured of it: in its run; in runs/shipped/<name> for a model that the package brings."""
+        shipped = self.folder.resolve().is_relative_to(ASSETS)
+        return (RunFolder(Path("runs") / "shipped" / self.name) if shipped else self.run).evaluations
 
     @property
     def name(self) -> str:

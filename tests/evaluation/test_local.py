@@ -2,6 +2,7 @@
 """The files that an evaluation leaves behind; the simulator's part is made up."""
 
 import json
+from pathlib import Path
 
 import pytest
 from tiny_models import tiny_codec, tiny_wam
@@ -10,11 +11,13 @@ from flashwam.core.noise import NoiseSchedule
 from flashwam.core.streams import StreamSpec
 from flashwam.evaluation import local
 from flashwam.evaluation.local import evaluate
+from flashwam.evaluation.policy import load_policy
 from flashwam.recipe.build import plain
 from flashwam.recipe.load import load_recipe
 from flashwam.run.evaluation import read_run
 from flashwam.sim.closed_loop import TaskResult
 from flashwam.student import save_wam
+from flashwam.system.paths import ASSETS
 
 
 @pytest.fixture
@@ -42,6 +45,14 @@ def student(tmp_path, monkeypatch):
     save_wam(folder, tiny_wam(), streams, kind="student", info=told)
     tiny_codec().save(folder)
     return folder
+
+
+def test_nothing_is_written_into_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = load_policy(ASSETS / "teacher")
+    assert shipped.evaluations == Path("runs/shipped") / shipped.name / "evaluations"
+    (tmp_path / "link").symlink_to(ASSETS / "teacher")
+    assert load_policy("link").evaluations == shipped.evaluations
 
 
 def test_an_evaluation_is_written_as_it_is_returned(student):
