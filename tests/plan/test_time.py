@@ -46,6 +46,14 @@ def test_a_guided_teacher_and_each_of_its_steps_cost_passes():
     assert count(plain, {}) == 1 + 2 * (1 + 0.5 * 2)
 
 
+def test_an_anchor_costs_the_steps_of_its_path():
+    assert passes("consistency", anchor=0.0, anchor_steps=4) == passes("consistency")
+    more = passes("consistency", "metaworld/tacd", anchor=0.2) - passes("consistency", "metaworld/tacd")
+    assert more == 1 + 0.5 * 9
+    guided = passes("consistency", anchor=0.2, anchor_steps=4) - passes("consistency")
+    assert guided == 2 * (1 + 0.5 * 3)
+
+
 def test_on_policy_counts_the_steps_of_its_option():
     more = passes("on_policy", teacher_steps=13) - passes("on_policy", teacher_steps=9)
     assert passes("on_policy") == passes("on_policy", teacher_steps=9)

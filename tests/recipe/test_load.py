@@ -44,8 +44,9 @@ def test_methods_differ_in_streams_alone(name, base):
 
 
 @pytest.mark.parametrize("base", COMMON)
-def test_on_policy_differs_from_the_others_in_streams_and_method_alone(base):
-    changed = differences(load_recipe(Path(base).parent / "on_policy"), load_recipe(base), ignore=("name",))
+@pytest.mark.parametrize("name", ["on_policy", "tacd"])
+def test_others_differ_in_streams_and_method_alone(name, base):
+    changed = differences(load_recipe(Path(base).parent / name), load_recipe(base), ignore=("name",))
     assert all(key.startswith(("streams.", "distill.method", "distill.options")) for key in changed), changed
 
 
