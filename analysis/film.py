@@ -21,10 +21,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from flashwam import pipeline
+from flashwam.core.scenes import EVAL_SEED_BASE
 from flashwam.evaluation.policy import load_policy
 from flashwam.recipe import load_recipe
 from flashwam.sim.closed_loop import LocalPolicy
-from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv
+from flashwam.sim.metaworld import MetaWorldEnv
 from flashwam.sim.tasks import get_task
 from flashwam.system.files import write_whole
 from flashwam.system.json_file import read_mapping

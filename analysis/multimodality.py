@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from flashwam.core.scenes import EVAL_SEED_BASE
 from flashwam.data.episodes import episode_path, read_episode_list, read_table
 from flashwam.report.figures import save_figure
 from flashwam.sim.experts import make_expert
-from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv
+from flashwam.sim.metaworld import MetaWorldEnv
 from flashwam.sim.tasks import TASKS, WALL_HALF_WIDTH, WALL_Y, TaskSpec, commitment
 from flashwam.system.files import write_whole
 

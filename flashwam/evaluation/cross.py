@@ -31,8 +31,8 @@ def cross_table(
         episodes: First observations, from held-out and training episodes of the multi-modal tasks.
 
     Returns:
-        What is written: commitment and action error (against the last source's own draw) by row (earlier streams)
-        and column (last stream).
+        What is written: commitment, action error (against the last source's own draw) and each draw's way, -1 for
+        none, by row (earlier streams) and column (last stream); draws of one place are of one noise and observation.
     """
     policies = [policy for policy, _ in sources.values()]
     if any(len(stage) > 1 for policy in policies for stage in policy.wam.stages):
@@ -61,18 +61,21 @@ def cross_table(
     }
     reference = own[list(sources)[-1]][last]
     labels = list(sources)
-    table: dict[str, list[list[float]]] = {"commitment": [], "action_error": []}
+    table: dict[str, list[list[Any]]] = {"commitment": [], "action_error": [], "taken": []}
     for row in labels:
         given = [{name: own[row][name] for name in earlier}]
-        committed, errors = [], []
+        committed, errors, taken = [], [], []
         for column in labels:
             policy, nfe = sources[column]
             drawn = chunk_draws(policy.wam, policy.samplers(nfe), batch, draws=draws, chunks=1, replace=given)[0][last]
             controls = policy.codec.controls(drawn[:, :, 1:])
-            committed.append(commitment(controls[:, :, 0])[0])
+            share, ways = commitment(controls[:, :, 0])
+            committed.append(share)
+            taken.append(ways.tolist())
             errors.append(float(((drawn - reference)[:, :, 1:] ** 2).mean()))
         table["commitment"].append(committed)
         table["action_error"].append(errors)
+        table["taken"].append(taken)
     result = {"rows": labels, "columns": labels, **table, "draws": len(chosen) * draws, "tasks": several}
     write_whole(user_path(out) / "cross.json", json.dumps(result, indent=1) + "\n")
     return result

@@ -31,11 +31,13 @@ def drive_tasks(drive_one: Callable[[str], TaskResult], tasks: Sequence[str], la
 
 
 def task_numbers(driven: Sequence[TaskResult]) -> dict[str, TaskNumbers]:
-    """Counts each task's episodes, and keeps every one's success and motion, which a comparison relates."""
+    """Counts each task's episodes, and keeps every one's scene, success, way and motion, which comparisons relate."""
     return {
         result.task: replace(
             _numbers([result]),
             outcomes=tuple(int(success) for success in result.success),
+            scenes=result.scenes or None,
+            taken=result.ways if result.multimodal else None,
             motion=_similarities(result.motion),
             first_motion=_similarities(result.first_motion),
         )

@@ -92,4 +92,7 @@ def described(policy: Policy, samplers: Mapping[str, StreamSampler]) -> dict[str
         "step": policy.info.steps,
         "nfe": {name: sampler.steps for name, sampler in samplers.items()},
         "stages": tuple(tuple(stage) for stage in policy.wam.stages),
+        "training_seed": policy.info.seed,
+        "family": policy.info.family,
+        "guidance": {name: s.guidance_scale for name, s in samplers.items() if s.guidance_scale != 1},
     }

@@ -78,6 +78,10 @@ def evaluate_served(
         asked=Asked(tasks=tasks, episodes=episodes),
         latency={"chunk_ms": statistics.median(policy.chunk_ms)},
         seed=seed,
+        # A server of an earlier version does not tell these.
+        training_seed=told.get("training_seed"),
+        family=told.get("family", ""),
+        guidance={n: s["guidance_scale"] for n, s in told.get("streams", {}).items() if s["guidance_scale"] != 1},
         provenance=provenance(),
         more={"server": {"url": url, "model": told}},
     )

@@ -58,6 +58,8 @@ class TaskNumbers:
         ways: "-1" for none, "0" or "1" -> episodes whose hand took it.
         steps: Control steps of an episode, mean; None where it is not told.
         outcomes: Per episode 1 for success and 0 for failure; None for several tasks, or where it is not told.
+        scenes: Per episode, the number of its scene; None like `outcomes`.
+        taken: Per episode, the way its hand took, -1 for none; None like `outcomes`, or where there is but one way.
         motion: Per episode, how alike the imagined and the real motion were, in [-1, 1]; None where it had none.
         first_motion: The same of an episode's first chunk.
 
@@ -72,6 +74,8 @@ class TaskNumbers:
     ways: Mapping[str, int] = field(default_factory=dict)
     steps: Measured | None = None
     outcomes: tuple[int, ...] | None = None
+    scenes: tuple[int, ...] | None = None
+    taken: tuple[int, ...] | None = None
     motion: tuple[Measured | None, ...] | None = None
     first_motion: tuple[Measured | None, ...] | None = None
 
@@ -109,7 +113,8 @@ class TaskNumbers:
             "ways": dict(self.ways),
             "steps": self.steps,
         }
-        of_episodes = {"outcomes": self.outcomes, "motion": self.motion, "first_motion": self.first_motion}
+        names = ("outcomes", "scenes", "taken", "motion", "first_motion")
+        of_episodes = {name: getattr(self, name) for name in names}
         return told | {name: list(values) for name, values in of_episodes.items() if values is not None}
 
 
@@ -127,6 +132,9 @@ class Evaluation:
         setting: Steps as they were asked for, such as "1v/2a" or "full".
         sampler: "own", or "euler" for plain Euler steps.
         seed: Of episodes and noise; None where it is not told.
+        training_seed: Of the training that made the weights; None where it is not told.
+        family: Of the model; empty where it is not told.
+        guidance: Stream name -> scale at which its velocity is guided while it is drawn, where that is not 1.
         label: Name in a table.
         asked: The request; None where it is not told.
         stages: Streams that one pass of the network draws together; empty where it is not told.
@@ -149,6 +157,9 @@ class Evaluation:
     setting: str = ""
     sampler: str = "own"
     seed: int | None = None
+    training_seed: int | None = None
+    family: str = ""
+    guidance: Mapping[str, float] = field(default_factory=dict)
     label: str = ""
     asked: Asked | None = None
     stages: tuple[tuple[str, ...], ...] = ()
@@ -241,9 +252,12 @@ class Evaluation:
             "latency": dict(self.latency),
             "parameters": dict(self.parameters),
             "seed": self.seed,
+            "training_seed": self.training_seed,
+            "family": self.family,
+            "guidance": dict(self.guidance),
         }
-        # Of a model behind a server nobody tells these.
-        untold = [name for name in ("stages", "parameters") if not told[name]]
+        # Of a model behind a server, or by an older version, these are not told.
+        untold = [name for name in ("stages", "parameters", "family", "guidance") if not told[name]]
         return {name: value for name, value in told.items() if name not in untold} | dict(self.more)
 
     def write(self, path: Path) -> None:

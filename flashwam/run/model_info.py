@@ -89,6 +89,16 @@ class ModelInfo:
         return () if self.recipe is None else self.recipe.tasks
 
     @property
+    def seed(self) -> int | None:
+        """Seed of the training that made it; None where that is not told."""
+        return None if self.recipe is None else self.recipe.seed
+
+    @property
+    def family(self) -> str:
+        """Family that its recipe names; empty where that is not told."""
+        return "" if self.recipe is None else self.recipe.wam.family
+
+    @property
     def episodes(self) -> int | None:
         """Episodes per task that its recipe evaluates; None where that is not told."""
         return None if self.recipe is None else self.recipe.evaluate.episodes

@@ -80,6 +80,8 @@ def load_served(
         "device": device,
         "tasks": list(info.tasks),
         "episodes": info.episodes,
+        "training_seed": info.seed,
+        "family": info.family,
         **facts,
         **describe_sampling(wam, samplers),
     }

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flashwam.core.scenes import evaluation_scene
 from flashwam.data.codec import Codec
 from flashwam.sampling import Rollout, StreamSampler
-from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv, pooled_envs
+from flashwam.sim.metaworld import MetaWorldEnv, pooled_envs
 from flashwam.sim.motion import motion_similarity
 from flashwam.sim.tasks import TaskSpec, commitment, get_task
 from flashwam.system.errors import InputError
@@ -36,6 +37,7 @@ class TaskResult:
         task: Its name.
         multimodal: Whether several ways lead to success.
         success: Per episode.
+        scenes: Per episode, the number of its scene (`flashwam.core.scenes`), by which models are paired.
         ways: Per episode, the way its hand took, -1 for none.
         commitment: Share of episodes whose first controls clearly leave to one side; None for ordinary tasks.
         steps: Control steps per episode.
@@ -58,6 +60,7 @@ class TaskResult:
     chunks: int
     seconds: Mapping[str, float] = field(default_factory=dict)
     environment_seconds: float = 0.0
+    scenes: tuple[int, ...] = ()
     motion: tuple[float, ...] = ()
     first_motion: tuple[float, ...] = ()
     film: np.ndarray | None = None
@@ -240,10 +243,11 @@ def drive(policy: ChunkPolicy, task: TaskSpec | str, *, episodes: int, seed: int
     starts: list[np.ndarray] = []
     environment_seconds = 0.0
     imagined: list[_Imagined] = []
+    scenes = tuple(evaluation_scene(seed, episode) for episode in range(episodes))
     for begin in range(0, episodes, group):
         envs = pooled_envs(task, min(group, episodes - begin), size=size)
         clock = time.perf_counter()
-        frames = np.stack([env.reset(EVAL_SEED_BASE + 10_000 * seed + begin + i) for i, env in enumerate(envs)])
+        frames = np.stack([env.reset(scenes[begin + i]) for i, env in enumerate(envs)])
         environment_seconds += time.perf_counter() - clock
         felt = np.stack([env.proprioception for env in envs])
         policy.reset(task.prompt, frames, seed=1_000_003 * seed + 17 + begin, state=felt)
@@ -281,6 +285,7 @@ def drive(policy: ChunkPolicy, task: TaskSpec | str, *, episodes: int, seed: int
         chunks=policy.chunks - chunks,
         seconds={name: seconds - before.get(name, 0.0) for name, seconds in policy.seconds.items()},
         environment_seconds=environment_seconds,
+        scenes=scenes,
         motion=tuple(float(value) for one in imagined for value in one.similarity()),
         first_motion=tuple(float(value) for one in imagined for value in one.similarity(chunks=1)),
         film=imagined[0].film() if imagined else None,

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from flashwam.core.scenes import DEMO_SEED_BASE, EVAL_SEED_BASE
 from flashwam.data.episodes import CAMERA, episode_path, write_episode, write_meta
 from flashwam.sim.experts import make_expert
 from flashwam.sim.gl import ensure_gl
-from flashwam.sim.metaworld import DEMO_SEED_BASE, EVAL_SEED_BASE, MetaWorldEnv
+from flashwam.sim.metaworld import MetaWorldEnv
 from flashwam.sim.tasks import TaskSpec, get_task
 from flashwam.system.errors import FailedError, InputError
 from flashwam.system.paths import user_path

@@ -13,11 +13,7 @@ from flashwam.sim.gl import ensure_gl
 from flashwam.sim.tasks import TaskSpec, below, get_task, way_of
 from flashwam.system.errors import InputError, MissingPackageError
 
-__all__ = ["DEMO_SEED_BASE", "EVAL_SEED_BASE", "MetaWorldEnv", "StepInfo", "pooled_envs"]
-
-DEMO_SEED_BASE = 0
-EVAL_SEED_BASE = 1_000_000
-"""Demonstrations draw seeds below this number, evaluations from it on."""
+__all__ = ["MetaWorldEnv", "StepInfo", "pooled_envs"]
 
 _MODELS: dict[str, Any] = {}
 _RENDERERS: dict[tuple[str, int], Any] = {}

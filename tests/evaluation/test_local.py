@@ -33,6 +33,7 @@ def student(tmp_path, monkeypatch):
             ways=(-1, 0, 1, 1),
             commitment=0.75,
             steps=(4,) * episodes,
+            scenes=tuple(range(7, 7 + episodes)),
             chunks=2,
             motion=(0.12345, float("nan"), 0.5, 0.5),
         )
@@ -40,7 +41,7 @@ def student(tmp_path, monkeypatch):
     monkeypatch.setattr(local, "run_task", run_task)
     folder = tmp_path / "run" / "student"
     streams = {name: StreamSpec(name=name, schedule=NoiseSchedule(1.0)) for name in ("video", "action")}
-    recipe = plain(load_recipe("flash_wam", ["data.tasks=[reach-wall]", f"data.root={tmp_path / 'none'}"]))
+    recipe = plain(load_recipe("flash_wam", ["data.tasks=[reach-wall]", f"data.root={tmp_path / 'none'}", "seed=5"]))
     told = {"name": "quick", "steps": 9, "teacher": str(tmp_path / "teacher"), "recipe": recipe}
     save_wam(folder, tiny_wam(), streams, kind="student", info=told)
     tiny_codec().save(folder)
@@ -63,6 +64,8 @@ def test_an_evaluation_is_written_as_it_is_returned(student):
     numbers = result["tasks"]["reach-wall"]
     assert (numbers["success"], numbers["outcomes"], numbers["motion"]) == (3, [1, 1, 0, 1], [0.1235, None, 0.5, 0.5])
     assert numbers["ways"] == {"-1": 1, "0": 1, "1": 2}
+    assert (numbers["scenes"], numbers["taken"]) == ([7, 8, 9, 10], [-1, 0, 1, 1])
+    assert (result["seed"], result["training_seed"], result["family"]) == (1, 5, "lingbot_va")
     assert result["overall"] == {key: numbers[key] for key in result["overall"]}
     (found,) = read_run(student.parent)
     assert (found.run, found.kind, found.step, found.stages) == ("quick", "student", 9, (("video",), ("action",)))

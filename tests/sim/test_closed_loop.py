@@ -5,9 +5,10 @@ from tiny_models import tiny_codec, tiny_joint_wam, tiny_wam
 
 from flashwam.core.consistency import make_consistency_function
 from flashwam.core.noise import NoiseSchedule
+from flashwam.core.scenes import EVAL_SEED_BASE
 from flashwam.sampling import StreamSampler
 from flashwam.sim.closed_loop import LocalPolicy, drive, run_task
-from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv
+from flashwam.sim.metaworld import MetaWorldEnv
 from flashwam.sim.tasks import get_task
 
 pytestmark = pytest.mark.usefixtures("simulator")

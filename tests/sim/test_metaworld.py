@@ -2,8 +2,9 @@
 import numpy as np
 import pytest
 
+from flashwam.core.scenes import EVAL_SEED_BASE
 from flashwam.sim.experts import make_expert
-from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv, pooled_envs
+from flashwam.sim.metaworld import MetaWorldEnv, pooled_envs
 from flashwam.sim.tasks import TASKS
 
 pytestmark = pytest.mark.usefixtures("simulator")

@@ -4,10 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flashwam.core.scenes import EVAL_SEED_BASE
 from flashwam.data.episodes import episode_path, read_episode_list, read_frames, read_table, video_path, write_episode
 from flashwam.data.privileged import Camera, privileged_path, read_privileged
 from flashwam.sim.collect import collect
-from flashwam.sim.metaworld import EVAL_SEED_BASE, MetaWorldEnv
+from flashwam.sim.metaworld import MetaWorldEnv
 from flashwam.sim.privileged import replay_episodes
 from flashwam.sim.views import CLASSES, PrivilegedView
 

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two models held against each other scene by scene and training by training, with intervals that hold both."""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Paired", "Pairs", "pair_outcomes", "paired_ratio", "paired_share_difference"]
+
+Outcomes = Mapping[Hashable, Mapping[Hashable, bool]]
+"""Training -> scene -> success of the episode."""
+
+_DRAWS = 2000
+_SEED = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paired:
+    """A quantity of two models over the same scenes, with its interval.
+
+    Args:
+        value: Its estimate.
+        low, high: Ends of the interval; with one training the spread of trainings is not in it.
+        trainings: How many it is over.
+        episodes: Pairs of episodes it is over, those of all trainings together.
+    """
+
+    value: float
+    low: float
+    high: float
+    trainings: int
+    episodes: int
+
+    @property
+    def distinct(self) -> bool:
+        """Whether a difference is told from 0; not for ratios."""
+        return self.low > 0 or self.high < 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairs:
+    """Episodes of two models in the same scenes.
+
+    Args:
+        trainings: Training -> scene -> success of the first model and of the second.
+    """
+
+    trainings: Mapping[Hashable, Mapping[Hashable, tuple[bool, bool]]]
+
+    @property
+    def episodes(self) -> int:
+        """How many pairs there are."""
+        return sum(map(len, self.trainings.values()))
+
+    @property
+    def sums(self) -> tuple[int, int]:
+        """Successes of the first model, and of the second."""
+        both = [pair for scenes in self.trainings.values() for pair in scenes.values()]
+        return sum(bool(first) for first, _ in both), sum(bool(second) for _, second in both)
+
+    def __bool__(self) -> bool:
+        return self.episodes > 0
+
+
+def pair_outcomes(first: Outcomes, second: Outcomes, *, fixed: bool = False) -> Pairs:
+    """Pairs the episodes of two models by training and scene; what only one of them has is left out.
+
+    Args:
+        first: Of a model.
+        second: Of another, or of the teacher.
+        fixed: The second model is given, as a teacher is: with one training it is paired with each of the first's.
+    """
+    (only,) = second.values() if fixed and len(second) == 1 else (None,)
+    trainings = {}
+    for training, scenes in first.items():
+        others = second.get(training, {}) if only is None else only
+        common = {scene: (won, others[scene]) for scene, won in scenes.items() if scene in others}
+        if common:
+            trainings[training] = common
+    return Pairs(trainings=trainings)
+
+
+def paired_ratio(pairs: Pairs, confidence: float = 0.95) -> Paired | None:
+    """Successes of the first model over those of the second in the same scenes; None where the second had none.
+
+    The interval is a two-level bootstrap of fixed seed. Trainings are drawn with replacement, and for each one drawn
+    its scenes, a scene with both models' outcomes; scenes that several trainings were driven in are drawn once for all
+    of them, since luck in them is shared. Two episodes are added to what is drawn from, one that each model wins alone:
+    without them equal models would have an interval of no width. The interval is the estimate plus the quantiles of
+    what is drawn less its centre.
+
+    Luck in scenes is counted again in the spread of trainings, which makes up for the narrowness that drawing from few
+    of them has: simulated for two to five trainings of 100 scenes, 95 % intervals hold the truth in 93 to 99 % of the
+    cases where trainings scatter no more than luck in their scenes does, and in 88 to 97 % where they scatter half as
+    much again. One training is not drawn from: its interval holds for that training alone.
+
+    Args:
+        pairs: See `pair_outcomes`.
+        confidence: Two-sided level.
+    """
+    ours, theirs = pairs.sums
+    if not theirs:
+        return None
+    drawn, centre = _draws(pairs)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        deviations = drawn[:, 0] / drawn[:, 1] - centre[0] / centre[1]
+    return _interval(ours / theirs, deviations[~np.isnan(deviations)], pairs, confidence, (0.0, np.inf))
+
+
+def paired_share_difference(pairs: Pairs, confidence: float = 0.95) -> Paired:
+    """Share of successes of the first model less that of the second in the same scenes.
+
+    Args:
+        pairs: See `pair_outcomes`.
+        confidence: Two-sided level; the interval is that of `paired_ratio`.
+
+    Raises:
+        ValueError: There are no pairs.
+    """
+    if not pairs:
+        raise ValueError("expected episodes of both models in the same scenes; got none")
+    ours, theirs = pairs.sums
+    drawn, centre = _draws(pairs)
+    deviations = (drawn[:, 0] - drawn[:, 1]) / drawn[:, 2] - (centre[0] - centre[1]) / centre[2]
+    return _interval((ours - theirs) / pairs.episodes, deviations, pairs, confidence, (-1.0, 1.0))
+
+
+def _interval(
+    value: float, deviations: np.ndarray, pairs: Pairs, confidence: float, bounds: tuple[float, float]
+) -> Paired:
+    if not 0 < confidence < 1:
+        raise ValueError(f"expected a confidence in (0, 1); got {confidence}")
+    low, high = np.quantile(deviations, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return Paired(
+        value=value,
+        low=float(np.clip(value + low, *bounds)),
+        high=float(np.clip(value + high, *bounds)),
+        trainings=len(pairs.trainings),
+        episodes=pairs.episodes,
+    )
+
+
+def _draws(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    """Successes of the first, of the second and episodes in every draw, [draws, 3], and what they scatter about, [3].
+
+    A block is the scenes that the same trainings were driven in; its scenes differ in the pattern of outcomes alone.
+    """
+    generator = np.random.default_rng(_SEED)
+    driven: dict[Hashable, list[int]] = {}
+    for number, own_scenes in enumerate(pairs.trainings.values()):
+        for scene in own_scenes:
+            driven.setdefault(scene, []).append(number)
+    blocks: dict[tuple[int, ...], list[Hashable]] = {}
+    for scene, numbers in driven.items():
+        blocks.setdefault(tuple(numbers), []).append(scene)
+    count, names = len(pairs.trainings), list(pairs.trainings)
+    totals = np.zeros((_DRAWS, count, count, 3))
+    centre = np.zeros(3)
+    for members, scenes in blocks.items():
+        table = np.array([[pairs.trainings[names[k]][scene] for k in members] for scene in scenes], dtype=int)
+        patterns, seen = np.unique(table.reshape(len(scenes), -1), axis=0, return_counts=True)
+        alone = np.tile(np.eye(2, dtype=int), len(members))
+        patterns, weights = np.concatenate([patterns, alone]), np.append(seen, [1 / len(blocks)] * 2)
+        weights = weights / weights.sum()
+        # Each drawn training has its own draw of scenes, but for scenes that it shares with others.
+        drawn = generator.multinomial(len(scenes), weights, size=(_DRAWS, count if len(members) == 1 else 1))
+        for position, member in enumerate(members):
+            own = patterns[:, 2 * position : 2 * position + 2]
+            totals[:, :, member, :2] += drawn @ own
+            totals[:, :, member, 2] += len(scenes)
+            centre += np.append(len(scenes) * weights @ own, len(scenes))
+    chosen = generator.integers(count, size=(_DRAWS, count))
+    return np.take_along_axis(totals, chosen[:, :, None, None], 2).sum((1, 2)), centre
