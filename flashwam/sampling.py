@@ -18,7 +18,7 @@ from flashwam.core.streams import StreamSpec
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["Rollout", "StreamSampler", "draw", "samplers_for"]
+__all__ = ["Rollout", "StreamSampler", "draw", "renoise", "samplers_for"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +74,14 @@ def draw(
                 continue
             level, following = grid[k], grid[k + 1]
             clean = samplers[name].consistency(x[name], sigma[name], predicted[name])
-            eps = (x[name] - (1 - level) * clean) / level
-            x[name] = (1 - following) * clean + following * eps
+            x[name] = renoise(x[name], clean, level, following)
     return {name: _led_by(given[name], state) if name in given else state for name, state in x.items()}
+
+
+def renoise(x: Tensor, clean: Tensor, level: float, following: float) -> Tensor:
+    """The state at level `following` that has the clean estimate and the noise of a state `x` at `level`."""
+    eps = (x - (1 - level) * clean) / level
+    return (1 - following) * clean + following * eps
 
 
 def _led_by(frames: Tensor, x: Tensor) -> Tensor:

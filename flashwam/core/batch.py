@@ -63,6 +63,14 @@ class Batch:
         chosen: dict[str, Any] = {key: {name: t[at] for name, t in getattr(self, key).items()} for key in _BY_NAME}
         return replace(self, **chosen, given=self.given[at], text=self.text[at], index=self.index[at])
 
+    def frames_of(self, which: slice) -> "Batch":
+        """The same samples cut to some of their latent frames."""
+        cut: dict[str, Any] = {
+            key: {name: x[:, :, which] for name, x in getattr(self, key).items()}
+            for key in ("clean", "history", "mask")
+        }
+        return replace(self, **cut, given=self.given[:, which])
+
     def restricted(self, masks: Mapping[str, Tensor]) -> "Batch":
         """The same samples with losses where the masks of a chunk are True too, chunk after chunk.
 

@@ -6,6 +6,7 @@ L text tokens, D text width. Action frame j holds the N controls executed betwee
 a window is its observation, so its actions are padding: zero and masked.
 """
 
+import copy
 import hashlib
 import json
 import logging
@@ -247,6 +248,21 @@ class EpisodeDataset(Dataset):
         self._windows = torch.tensor(rows)
         beginnings = self._windows[self._windows[:, 2] == 0]
         self._pools = [self._by_task(table) for table in (self._windows, beginnings)]
+
+    def beginnings(self, *, several_ways: int = 1) -> "EpisodeDataset":
+        """The same samples, each from where its episode begins, see `flashwam.distillation.setup.Beginnings`."""
+        twin = copy.copy(self)
+        twin.first_share = 1.0
+        beginnings = self._windows[self._windows[:, 2] == 0]
+        open_way = self.episodes[beginnings[:, 0], 2] >= 0
+        if not self.balance:
+            twin._pools = [self._pools[0], [torch.cat([beginnings, *[beginnings[open_way]] * (several_ways - 1)])]]
+            return twin
+        tables = self._by_task(beginnings)
+        open_task = [bool((self.episodes[table[:, 0], 2] >= 0).any()) for table in tables]
+        often = [table for table, ways in zip(tables, open_task, strict=True) if ways]
+        twin._pools = [self._pools[0], [*tables, *often * (several_ways - 1)]]
+        return twin
 
     def _by_task(self, windows: Tensor) -> list[Tensor]:
         """Gives the tables that a draw chooses from: all windows, or one table per task."""

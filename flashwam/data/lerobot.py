@@ -6,6 +6,7 @@ L text tokens, D text width. Action frame j holds the N controls executed betwee
 padding. Nothing is held in memory but the list of segments: a draw opens the files of one segment.
 """
 
+import copy
 import json
 import logging
 from collections.abc import Sequence
@@ -163,6 +164,13 @@ class SegmentDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.segments)
+
+    def beginnings(self, *, several_ways: int = 1) -> "SegmentDataset":
+        """The same samples, each from where its segment begins, see `flashwam.distillation.setup.Beginnings`; of such
+        data nobody knows which had several ways to go."""
+        twin = copy.copy(self)
+        twin.first_share, twin._orders = 1.0, {}
+        return twin
 
     def segment(self, number: int) -> SegmentSample:
         """Reads segment `number` of `segments` whole.

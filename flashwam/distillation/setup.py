@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The data that a run gives its method beside models and options."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import torch
 
 from flashwam.core.batch import Batch
 from flashwam.core.streams import StreamSpec
 
-__all__ = ["Setup", "Source"]
+__all__ = ["Beginnings", "Setup", "Source"]
 
 
 class Source(Protocol):
@@ -20,6 +23,18 @@ class Source(Protocol):
 
         A source that has `describe(index) -> str` too gets its words into error messages. One whose draws take time
         says with `prefetch` how many steps ahead it is read, by a thread of its own, where the recipe does not say.
+        """
+
+
+@runtime_checkable
+class Beginnings(Protocol):
+    """A source that can tell where episodes begin."""
+
+    def beginnings(self, *, several_ways: int = 1) -> Source:
+        """The same samples, each from where its episode begins.
+
+        Args:
+            several_ways: Episodes that had several ways to go are drawn so many times as often as others.
         """
 
 
@@ -34,6 +49,8 @@ class Setup:
         teacher: Folder of the teacher; None where there is none.
         init: Folder of the weights that the student starts from; None for the teacher's.
         kept: Where what is made of the data is kept for other runs; None for the data's own folder.
+        batch_size: Samples of one batch, over all processes.
+        batches: How many batches the run takes; 0 where nobody says.
     """
 
     data: Path
@@ -42,3 +59,15 @@ class Setup:
     teacher: Path | None = None
     init: Path | None = None
     kept: Path | None = None
+    batch_size: int = 1
+    batches: int = 0
+
+    @property
+    def rollouts(self) -> Path:
+        """Folder of the teacher's draws, see `flashwam.distillation.rollouts`."""
+        return (self.kept or self.data) / "rollouts"
+
+    @property
+    def device(self) -> torch.device:
+        """The device to compute on before anything is placed: every process of a machine has a GPU of its own."""
+        return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")

@@ -8,7 +8,6 @@ Letters: B samples, C channels, T channels of a vision model, F latent frames, h
 """
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from flashwam.core.streams import StreamSpec
 from flashwam.data.codec import CODEC_FILE, Codec
 from flashwam.data.pictures import FramePictures, PictureDecoder
 from flashwam.distillation.draws import Draws
+from flashwam.distillation.futures import Future, TeacherFuture
 from flashwam.distillation.methods.base import (
     Method,
     MethodOutput,
@@ -30,12 +30,13 @@ from flashwam.distillation.methods.base import (
     start_states,
     training_levels,
 )
+from flashwam.distillation.rollouts import RolloutStore
 from flashwam.distillation.setup import Setup, Source
 from flashwam.foresight.looks import LOOK, LookSource
 from flashwam.foresight.policy import ForesightPolicy
 from flashwam.foresight.providers import align_frames, find_provider
-from flashwam.foresight.rollouts import Future, RolloutStore, TeacherFuture, TrueFuture
-from flashwam.foresight.source import FutureSource, Target
+from flashwam.foresight.source import PICTURES, FutureSource, Target
+from flashwam.foresight.true_future import TrueFuture
 from flashwam.run.folder import INFO_FILE
 from flashwam.run.model_info import ModelInfo
 from flashwam.sampling import StreamSampler, samplers_for
@@ -194,8 +195,7 @@ class Foresight(Method):
 
     def source(self, source: Source, setup: Setup) -> Source:
         """See `Method.source`: the teacher's rollouts, and in stage "decouplers" what vision models see in them."""
-        # Nothing is placed yet, and every process of a machine has a device of its own.
-        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+        device = setup.device
         if self.stage == "decouplers" or self.actions == "teacher":
             source = self._with_futures(source, setup, device)
         if self.looks is None:
@@ -210,14 +210,17 @@ class Foresight(Method):
 
         return LookSource(source, look, pool=self.looks, seed=setup.seed)
 
-    def _with_futures(self, source: Source, setup: Setup, device: str) -> Source:
+    def _with_futures(self, source: Source, setup: Setup, device: torch.device) -> Source:
         model = self.roles.model.to(device)
         self.roles.teacher.to(device)
         future: Future = TrueFuture()
         if self.targets != "ground_truth":
             future = TeacherFuture(self.roles.teacher, self._teacher_samplers(setup.teacher))
         store = RolloutStore(
-            (setup.kept or setup.data) / "rollouts", future, model.decoder, batch_size=self.rollout_batch
+            setup.rollouts,
+            future,
+            extras=lambda drawn: {PICTURES: model.decoder.pictures(drawn["video"])},
+            batch_size=self.rollout_batch,
         )
         made = FutureSource(
             source,

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,15 +21,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from flashwam.core.batch import Batch
-from flashwam.foresight.rollouts import RolloutStore, seeded_noise
+from flashwam.distillation.futures import seeded_noise
+from flashwam.distillation.rollouts import RolloutStore
 from flashwam.system.errors import InputError
 from flashwam.system.tensor_file import load_tensors, write_tensors
 
-__all__ = ["FutureSource", "Target", "Windows", "pool_number"]
+__all__ = ["PICTURES", "FutureSource", "Target", "Windows", "pool_number"]
 
 logger = logging.getLogger(__name__)
 
 _LEAST_STD = 1e-4
+PICTURES = "video/pictures"
+"""Name under which a rollout holds its video's pictures, uint8 [P, height, width, 3]."""
 
 
 class Windows(Protocol):
@@ -87,12 +91,13 @@ class FutureSource:
         self.prefetch = getattr(source, "prefetch", 0)
         self._seeds = [_seed_of(seed, number) for number in range(pool)]
         self._folders = {name: store.folder / f"target_{target.fingerprint}" for name, target in targets.items()}
+        size = store.batch_size
+        groups = [list(range(pool))[begin : begin + size] for begin in range(0, pool, size)]
+        windows = [(source.batch(group), [self._seeds[number] for number in group]) for group in groups]
+        made = store.complete([partial(_itself, window) for window in windows], progress=progress)
+        self._keys = [key for keys in made for key in keys]
+        counted = torch.cat([batch.loss_mask("video").any(1).flatten(1) for batch, _ in windows])
         with _alone(store.folder):
-            size = store.batch_size
-            groups = [list(range(pool))[begin : begin + size] for begin in range(0, pool, size)]
-            windows = [(source.batch(group), [self._seeds[number] for number in group]) for group in groups]
-            self._keys = store.complete(windows, progress=progress)
-            counted = torch.cat([batch.loss_mask("video").any(1).flatten(1) for batch, _ in windows])
             self.statistics = {
                 name: self._complete(name, target, counted, progress=progress) for name, target in targets.items()
             }
@@ -102,7 +107,8 @@ class FutureSource:
         numbers = [pool_number(self._seed, i, len(self._seeds)) for i in indices]
         batch = self._source.batch(numbers)
         rollouts = [self._store.read(self._keys[number]) for number in numbers]
-        noise = [seeded_noise(r.seed, {name: x[0] for name, x in batch.clean.items()}) for r in rollouts]
+        like = {name: x[0] for name, x in batch.clean.items()}
+        noise = [seeded_noise(self._seeds[number], like) for number in numbers]
         extra = {f"noise/{name}": torch.stack([one[name] for one in noise]) for name in batch.clean}
         for name in self._folders:
             extra[f"target/{name}"] = torch.stack([self._target(name, self._keys[n]) for n in numbers])
@@ -127,7 +133,7 @@ class FutureSource:
         missing = [key for key in self._keys if not (folder / f"{key}.safetensors").is_file()]
         for key in tqdm(missing, desc=f"targets {name}", unit="window", disable=not progress):
             rollout = self._store.read(key)
-            seen = target.extract(rollout.video[None], rollout.drawn["video"].shape[1])[0]
+            seen = target.extract(rollout.extra[PICTURES][None], rollout.drawn["video"].shape[1])[0]
             write_tensors(folder / f"{key}.safetensors", {"seen": seen.half()})
         path = folder / f"statistics_{_pool_hash(self._keys)}.safetensors"
         if not path.is_file():
@@ -143,6 +149,10 @@ class FutureSource:
         mean = total / count
         std = (square / count - mean**2).clamp(min=_LEAST_STD**2).sqrt()
         return {"mean": mean.float(), "std": std.float()}
+
+
+def _itself(window: tuple[Batch, Sequence[int]]) -> tuple[Batch, Sequence[int]]:
+    return window
 
 
 def pool_number(seed: int, index: int, pool: int) -> int:

@@ -113,7 +113,14 @@ def _setup(recipe: Recipe, loop: LoopConfig) -> Setup:
     # Episodes that were collected here lie in a folder of ours; others were only given to be read.
     kept = None if recipe.data.source == "metaworld" else cache_folder()
     return Setup(
-        data=Path(recipe.data.root), streams=recipe.streams, seed=recipe.seed, teacher=teacher, init=init, kept=kept
+        data=Path(recipe.data.root),
+        streams=recipe.streams,
+        seed=recipe.seed,
+        teacher=teacher,
+        init=init,
+        kept=kept,
+        batch_size=loop.batch_size,
+        batches=loop.steps * loop.accumulation,
     )
 
 
@@ -270,7 +277,7 @@ def distill(
         if not method.needs_teacher:
             raise InputError(
                 f"recipe {recipe.name!r}: distill.method {recipe.distill.method!r} learns from data alone and would "
-                "ignore the teacher; set it to consistency or on_policy, or use flashwam train"
+                "ignore the teacher; set it to pairs, consistency or on_policy, or use flashwam train"
             )
         _check_folders(recipe, recipe.distill)
         check_run(recipe, run_dir)

@@ -23,14 +23,16 @@ def roles_of(recipe: Recipe, loop: LoopConfig, model: WorldActionModel, command:
         command: "train" or "distill".
     """
     kind = find_method(loop.method)
+    taught = kind.needs_teacher and kind.keeps_teacher
     if kind.builds_student:
-        kept = {"target": kind.needs_target or loop.save_weights == "target", "teacher": kind.needs_teacher}
+        kept = {"target": kind.needs_target or loop.save_weights == "target", "teacher": taught}
         return [name for name, there in kept.items() if there]
     # Adapters change how the roles are held, not which there are.
     whole = replace(loop, lora=None)
     teacher = deepcopy(model) if command == "distill" else None
     roles = make_method(whole, recipe.streams, model, teacher=teacher).roles
-    return [name for name in ("target", "teacher", "reference") if getattr(roles, name) is not None]
+    held = [name for name in ("target", "teacher", "reference") if getattr(roles, name) is not None]
+    return [name for name in held if name != "teacher" or taught]
 
 
 @overload

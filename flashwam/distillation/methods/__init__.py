@@ -14,6 +14,7 @@ from flashwam.distillation.methods.base import Method, MethodOutput, NonFiniteEr
 from flashwam.distillation.methods.consistency import ConsistencyDistillation
 from flashwam.distillation.methods.flow_matching import FlowMatching
 from flashwam.distillation.methods.on_policy import OnPolicy
+from flashwam.distillation.methods.pairs import Pairs
 from flashwam.recipe.sections import LoopConfig
 from flashwam.system.errors import InputError
 from flashwam.system.imports import find_class
@@ -27,6 +28,7 @@ __all__ = [
     "MethodOutput",
     "NonFiniteError",
     "OnPolicy",
+    "Pairs",
     "StreamTerm",
     "find_method",
     "make_method",
@@ -36,6 +38,7 @@ METHODS: dict[str, type[Method] | str] = {
     "flow_matching": FlowMatching,
     "consistency": ConsistencyDistillation,
     "on_policy": OnPolicy,
+    "pairs": Pairs,
     "foresight": "flashwam.foresight.method:Foresight",
     "masked_reconstruction": "flashwam.swiftvla.method:MaskedReconstruction",
 }

@@ -99,6 +99,8 @@ class Method(ABC):
     """
 
     needs_teacher: bool = True
+    keeps_teacher: bool = True
+    """False if the teacher is asked before training and not kept in memory after."""
     needs_target: bool = False
     needs_reference: bool = False
     trains_probes: bool = False

@@ -35,21 +35,6 @@ __all__ = ["OnPolicy", "path_levels"]
 _POINTS, _TEACHER_STEPS = 1000, 9
 
 
-def _frames(batch: Batch, which: slice) -> Batch:
-    """The batch cut to some of its latent frames."""
-
-    def cut(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: x[:, :, which] for name, x in parts.items()}
-
-    return replace(
-        batch,
-        clean=cut(batch.clean),
-        history=cut(batch.history),
-        mask=cut(batch.mask),
-        given=batch.given[:, which],
-    )
-
-
 def path_levels(schedule: Schedule, offset: Tensor, steps: int) -> Tensor:
     """Levels of a path from noise to data whose inner nodes move with `offset`, so that they cover every level.
 
@@ -125,7 +110,7 @@ class OnPolicy(Method):
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
         """See `Method.loss`."""
         batch, begin = self._window(self.seen_by_model(batch), draws)
-        chunk = _frames(batch, slice(begin, None))
+        chunk = batch.frames_of(slice(begin, None))
         drawn = self._own_draws(batch, begin, draws)
         noisy, sigma, end = self._teacher_paths(batch, begin, drawn, draws)
         held_noisy, held_sigma = self._held_states(chunk, draws)
@@ -168,7 +153,7 @@ class OnPolicy(Method):
         if chunks < 1:
             raise InputError(f"a sample must hold a whole chunk of {length} latent frames; got {batch.frames}")
         chunk = draws.shared_integer("chunk", 0, chunks)
-        return _frames(batch, slice((chunk + 1) * length)), chunk * length
+        return batch.frames_of(slice((chunk + 1) * length)), chunk * length
 
     @staticmethod
     def _rollout(model: WorldActionModel, batch: Batch, begin: int, guidance: Mapping[str, float]) -> RolloutSession:
@@ -230,7 +215,7 @@ class OnPolicy(Method):
         levels: dict[str, Tensor] = {}
         ends: dict[str, Tensor] = {}
         start = draws.uniform("start") < self.start_share
-        chunk = _frames(batch, slice(begin, None))
+        chunk = batch.frames_of(slice(begin, None))
         with self.roles.gathered(self.roles.teacher):
             session = self._rollout(self.roles.teacher, batch, begin, guidance)
             for stage in self.roles.model.stages:

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Futures of recorded pasts, as a teacher draws them from noise that is known.
+
+Letters: B samples, C channels, F latent frames of a window, H and W the rest of a stream's tokens.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flashwam.core.batch import Batch
+from flashwam.sampling import Rollout, StreamSampler
+from flashwam.system.errors import InputError
+from flashwam.wam.base import WorldActionModel
+
+__all__ = ["Future", "TeacherFuture", "seeded_noise", "weights_hash"]
+
+
+def seeded_noise(seed: int, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The noise of one window: unit Gaussian, in the streams' order, shaped as `like`, [C, F, H, W] each."""
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(x.shape, generator=generator) for name, x in like.items()}
+
+
+class Future(ABC):
+    """A source of the video and actions that follow a window's past."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Plain values that determine what it says, given window and noise."""
+
+    @abstractmethod
+    def draw(self, batch: Batch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Windows, and noise [B, C, F', H, W] of their last F' frames -> stream name -> such frames, on the CPU."""
+
+
+class TeacherFuture(Future):
+    """The trajectories that a teacher draws in all its steps, actions under its own video.
+
+    Args:
+        teacher: The world-action model.
+        samplers: How its streams are drawn.
+    """
+
+    def __init__(self, teacher: WorldActionModel, samplers: Mapping[str, StreamSampler]) -> None:
+        self._teacher, self._samplers = teacher, dict(samplers)
+
+    def settings(self) -> dict[str, Any]:
+        """See `Future.settings`."""
+        return {
+            "teacher": weights_hash(self._teacher),
+            "chunk_frames": self._teacher.chunk_frames,
+            "samplers": {
+                name: {
+                    "schedule": dict(sampler.schedule.config),
+                    "function": dict(sampler.consistency.config),
+                    "steps": sampler.steps,
+                    "guidance_scale": float(sampler.guidance_scale),
+                }
+                for name, sampler in self._samplers.items()
+            },
+        }
+
+    @torch.no_grad()
+    def draw(self, batch: Batch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Future.draw`; the same chunks as in a closed loop whose every observation is the recorded one."""
+        teacher, size = self._teacher, self._teacher.chunk_frames
+        device = next(teacher.parameters()).device
+        batch = batch.to(device)
+        ahead = int(teacher.conditions_on_first)
+        drawn_frames = next(iter(noise.values())).shape[2]
+        if batch.frames % size or drawn_frames % size or (ahead and batch.frames != size):
+            whole = f"one chunk of {size}" if ahead else f"whole chunks of {size}"
+            raise InputError(f"a rollout needs {whole} latent frames; got {batch.frames}: see data.window_frames")
+        chunks, begin = batch.frames // size, (batch.frames - drawn_frames) // size
+        rollout = Rollout(
+            teacher,
+            self._samplers,
+            text=batch.text,
+            null_text=batch.null_text,
+            first={name: batch.history[name][:, :, :1] for name in teacher.streams},
+        )
+        drawn: dict[str, list[Tensor]] = {name: [] for name in teacher.streams}
+        for k in range(chunks):
+            if k >= begin:
+                at = slice((k - begin) * size, (k - begin + 1) * size)
+                for name, x in rollout.predict({name: x[:, :, at].to(device) for name, x in noise.items()}).items():
+                    drawn[name].append(x)
+            if k + 1 < chunks:
+                at = slice(k * size, (k + 1) * size)
+                rollout.observe({name: batch.history[name][:, :, at] for name in teacher.streams})
+        return {name: torch.cat(parts, 2).float().cpu() for name, parts in drawn.items()}
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Tells a model from another by name, shape and 64 evenly spread values of every tensor."""
+    made = hashlib.sha256()
+    for name, x in sorted(model.state_dict().items()):
+        flat = x.detach().flatten()
+        some = flat[torch.linspace(0, max(0, flat.numel() - 1), min(64, flat.numel())).long().to(flat.device)]
+        made.update(f"{name} {tuple(x.shape)} {some.double().cpu().tolist()}".encode())
+    return made.hexdigest()

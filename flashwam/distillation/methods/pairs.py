@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Distillation on a teacher's stored draws: from the noise of a chunk to what the teacher draws from it.
+
+Letters: B samples, C channels, F latent frames of a chunk, H and W the rest of a stream's tokens.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flashwam.core.batch import Batch
+from flashwam.core.losses import pseudo_huber
+from flashwam.core.streams import StreamSpec
+from flashwam.distillation.draws import Draws
+from flashwam.distillation.futures import TeacherFuture
+from flashwam.distillation.methods.base import Method, MethodOutput, StreamTerm
+from flashwam.distillation.pair_source import NOISE, PairSource, Pool
+from flashwam.distillation.rollouts import RolloutStore
+from flashwam.distillation.setup import Beginnings, Setup, Source
+from flashwam.sampling import renoise, samplers_for
+from flashwam.system.errors import InputError
+from flashwam.wam.base import WorldActionModel
+
+__all__ = ["Pairs"]
+
+
+class Pairs(Method):
+    """Pseudo-Huber distance of the student's clean estimate to the end of the teacher's path from the same noise.
+
+    The teacher draws every chunk once, before training, in all its steps, every stage under its own draw of the stages
+    before it and guided as it is driven (`streams.*.guidance_scale`); then it is dropped. One pass of the student
+    learns all streams, where its sampler stands: at sigma = 1, and in `further_share` of the steps at the later levels
+    of a sampler of up to `steps` steps, in the state that the student itself has reached there.
+
+    Args:
+        streams: See `Method`; of each, schedule, consistency function, teacher's steps and guidance scale, weight and
+            huber_c are used.
+        student: The model to train.
+        teacher: The frozen model.
+        keep_target: See `Method`.
+        reuse: How often a pair is used: the run has steps x batch / reuse distinct ones.
+        first_share: Share of the batches whose chunk is an episode's first, where a way is chosen; None for as many as
+            the windows have, for data that do not tell where episodes begin.
+        several_ways: Tasks with several ways to go have so many times as many first chunks as others.
+        steps: The largest number of sampling steps, of every stream, that is trained for.
+        further_share: Share of the steps trained at later levels than sigma = 1; 0 where `steps` is 1.
+        drawn_at_once: Chunks that the teacher draws together, and that lie in one file.
+    """
+
+    keeps_teacher = False
+
+    def __init__(
+        self,
+        streams: Mapping[str, StreamSpec],
+        student: WorldActionModel,
+        *,
+        teacher: WorldActionModel | None = None,
+        keep_target: bool = False,
+        reuse: float = 5.0,
+        first_share: float | None = 0.4,
+        several_ways: int = 2,
+        steps: int = 2,
+        further_share: float = 0.3,
+        drawn_at_once: int = 64,
+    ) -> None:
+        super().__init__(streams, student, teacher=teacher, keep_target=keep_target)
+        if any(spec.weight == 0 for spec in streams.values()):
+            silent = [name for name, spec in streams.items() if spec.weight == 0]
+            raise InputError(f"pairs trains every stream from one draw; weight is 0 for {silent}")
+        if reuse < 1 or several_ways < 1 or steps < 1 or drawn_at_once < 1:
+            raise InputError(
+                "reuse, several_ways, steps and drawn_at_once must be at least 1; got "
+                f"{reuse}, {several_ways}, {steps}, {drawn_at_once}"
+            )
+        if not 0 <= further_share < 1 or not (first_share is None or 0 <= first_share <= 1):
+            raise InputError(
+                f"further_share must lie in [0, 1), first_share in [0, 1] or be null; got {further_share} and "
+                f"{first_share}"
+            )
+        self.reuse, self.first_share, self.several_ways = reuse, first_share, several_ways
+        self.steps, self.further_share, self.drawn_at_once = steps, further_share if steps > 1 else 0.0, drawn_at_once
+
+    @classmethod
+    def passes_without_gradient(cls, streams: Mapping[str, StreamSpec], options: Mapping[str, Any]) -> float:
+        """See `Method.passes_without_gradient`: the student's own, to the levels after the first."""
+        steps, share = options.get("steps", 2), options.get("further_share", 0.3)
+        # Of n in 2 .. steps and k in 1 .. n - 1, both even, the mean of k.
+        return float(share * (1 + steps / 2) / 2) if steps > 1 else 0.0
+
+    def source(self, source: Source, setup: Setup) -> Source:
+        """See `Method.source`: the pairs, completed first; the teacher is dropped afterwards."""
+        teacher = self.roles.teacher
+        if teacher is None:
+            raise InputError("pairs are made once, before training: give the method its source with the teacher")
+        teacher.to(setup.device)
+        store = RolloutStore(
+            setup.rollouts,
+            TeacherFuture(teacher, samplers_for(self.streams, steps=None, teacher=True)),
+            frames=teacher.chunk_frames,
+            batch_size=self.drawn_at_once,
+        )
+        made = PairSource(
+            self._pools(source, teacher),
+            store,
+            teacher,
+            batch_size=setup.batch_size,
+            batches=setup.batches,
+            reuse=self.reuse,
+            seed=setup.seed,
+        )
+        self.roles.teacher = None
+        return made
+
+    def _pools(self, source: Source, model: WorldActionModel) -> list[Pool]:
+        """First chunks, and those after one, two ... chunks of true past."""
+        frames, length = source.batch([0]).frames, model.chunk_frames
+        chunks = frames // length
+        if frames % length or (model.conditions_on_first and chunks != 1):
+            whole = "one chunk" if model.conditions_on_first else "whole chunks"
+            raise InputError(
+                f"pairs need windows of {whole} of {length} latent frames; got {frames}: data.window_frames"
+            )
+        if self.first_share is None:
+            return [Pool(source=source, chunk=chunk, share=1 / chunks) for chunk in range(chunks)]
+        if not isinstance(source, Beginnings):
+            raise InputError("the data do not tell where episodes begin: set first_share to null")
+        first = Pool(source=source.beginnings(several_ways=self.several_ways), chunk=0, share=self.first_share)
+        places = range(1, chunks) if chunks > 1 else range(1)
+        later = [Pool(source=source, chunk=c, share=(1 - self.first_share) / len(places)) for c in places]
+        return [pool for pool in (first, *later) if pool.share > 0]
+
+    def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
+        """See `Method.loss`."""
+        batch = self.seen_by_model(batch)
+        chunk = batch.frames_of(slice(-self.roles.model.chunk_frames, None))
+        noise = {name: batch.extra[f"{NOISE}{name}"] for name in chunk.clean}
+        noisy, sigma = self._states(batch, chunk, noise, draws)
+        velocity = self.roles.student(noisy, sigma, batch.history, {"text": batch.text})
+        terms = {}
+        total = torch.zeros((), device=batch.given.device)
+        for name, spec in self.streams.items():
+            clean = spec.consistency(noisy[name], sigma[name], velocity[name])
+            elements = pseudo_huber(clean, chunk.clean[name], c=spec.huber_c)
+            scale = spec.consistency.gradient_scale(sigma[name])
+            terms[name] = StreamTerm.of(
+                elements, chunk.loss_mask(name), sigma=sigma[name], gradient_scale=scale, velocity=velocity[name]
+            )
+            total = total + spec.weight * terms[name].loss.mean()
+        self.check_finite(terms, chunk)
+        return MethodOutput(loss=total, terms=terms)
+
+    @torch.no_grad()
+    def _states(
+        self, batch: Batch, chunk: Batch, noise: Mapping[str, Tensor], draws: Draws
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """States [B, C, F, H, W] and levels [B, F] at which the student is trained, given frames clean at level 0."""
+        model = self.roles.model
+        level = dict.fromkeys(noise, 1.0)
+        x = {name: _held(state, chunk, name) for name, state in noise.items()}
+        if draws.shared_uniform("further") < self.further_share:
+            steps = draws.shared_integer("steps", 2, self.steps + 1)
+            grids = {name: self.streams[name].schedule.sampling_grid(steps).float().tolist() for name in noise}
+            place = {}
+            for stage in model.stages:
+                place |= dict.fromkeys(stage, draws.shared_integer(f"place/{stage[0]}", 1, steps))
+            with self.roles.gathered(model):
+                for k in range(max(place.values())):
+                    sigma = {name: _levels(level[name], chunk) for name in x}
+                    velocity = model(x, sigma, batch.history, {"text": batch.text})
+                    for name in x:
+                        if k < place[name]:
+                            clean = self.streams[name].consistency(x[name], sigma[name], velocity[name])
+                            x[name] = _held(renoise(x[name], clean, level[name], grids[name][k + 1]), chunk, name)
+                            level[name] = grids[name][k + 1]
+        return x, {name: _levels(level[name], chunk) for name in x}
+
+
+def _levels(level: float, chunk: Batch) -> Tensor:
+    return torch.full(chunk.given.shape, level, device=chunk.given.device).masked_fill(chunk.given, 0.0)
+
+
+def _held(x: Tensor, chunk: Batch, name: str) -> Tensor:
+    """The state with the given frames' clean content."""
+    return torch.where(chunk.given[:, None, :, None, None], chunk.clean[name], x)

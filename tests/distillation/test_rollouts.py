@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rollouts of a teacher: reproducible from their seed, made once, found again, and refused where something changed."""
+
+from dataclasses import replace
+from multiprocessing import get_context
+
+import pytest
+import torch
+from tiny_models import tiny_joint_wam, tiny_wam
+from tiny_windows import Windows
+from torch.testing import assert_close
+
+from flashwam.core.consistency import Linear
+from flashwam.core.noise import NoiseSchedule
+from flashwam.distillation.futures import TeacherFuture, seeded_noise
+from flashwam.distillation.rollouts import RolloutStore
+from flashwam.sampling import Rollout, StreamSampler
+
+FAMILIES = {"lingbot_va": tiny_wam, "cogvideox": tiny_joint_wam}
+
+
+def samplers(steps=2, shift=2.0):
+    one = StreamSampler(schedule=NoiseSchedule(shift), consistency=Linear(), steps=steps)
+    return {"video": one, "action": one}
+
+
+@pytest.fixture(params=FAMILIES)
+def teacher(request):
+    return FAMILIES[request.param]().eval()
+
+
+def store(tmp_path, teacher, **changes):
+    return RolloutStore(tmp_path, TeacherFuture(teacher, samplers(**changes)), batch_size=2)
+
+
+def group(batch, seeds):
+    return lambda: (batch, seeds)
+
+
+def in_twos(batch, seeds):
+    """Groups of at most two of the batch's samples."""
+    some = [range(batch.size)[begin : begin + 2] for begin in range(0, batch.size, 2)]
+    return [group(batch.rows(rows), [seeds[row] for row in rows]) for rows in some]
+
+
+def test_a_rollout_is_the_teachers_draw_from_its_seed(teacher, tmp_path):
+    chunks = 1 if teacher.conditions_on_first else 2
+    batch = Windows(teacher, chunks).batch([3, 4, 5])
+    made = store(tmp_path, teacher)
+    (keys,) = made.complete([group(batch, [11, 12, 13])], progress=False)
+    assert len(set(keys)) == 3
+    got = made.read(keys[1])
+
+    one = batch.rows([1])
+    noise = {n: x[None] for n, x in seeded_noise(12, {n: x[0] for n, x in one.clean.items()}).items()}
+    first = {name: x[:, :, :1] for name, x in one.clean.items()}
+    rollout = Rollout(teacher, samplers(), text=one.text, first=first)
+    size = teacher.chunk_frames
+    for k in range(chunks):
+        at = slice(k * size, (k + 1) * size)
+        drawn = rollout.predict({name: x[:, :, at] for name, x in noise.items()})
+        for name, x in drawn.items():
+            # Half precision is what is stored.
+            assert_close(got.drawn[name][None, :, at], x, atol=1e-3, rtol=1e-3)
+        if k + 1 < chunks:
+            rollout.observe({name: one.clean[name][:, :, at] for name in teacher.streams})
+
+
+def test_the_last_chunk_alone_is_the_whole_rollouts(tmp_path):
+    """A window's last frames are drawn after its true past, as when all of it is drawn."""
+    teacher = tiny_wam().eval()
+    batch, size = Windows(teacher, 2).batch([3, 4]), teacher.chunk_frames
+    future = TeacherFuture(teacher, samplers())
+    noise = {name: torch.randn_like(x) for name, x in batch.clean.items()}
+    whole = future.draw(batch, noise)
+    last = future.draw(batch, {name: x[:, :, size:] for name, x in noise.items()})
+    for name, x in last.items():
+        assert_close(x, whole[name][:, :, size:], atol=1e-5, rtol=1e-5)
+
+
+def test_rollouts_are_made_once_and_a_killed_run_goes_on(teacher, tmp_path, monkeypatch):
+    batch, seeds = Windows(teacher).batch([0, 1, 2, 3, 4]), [7, 8, 9, 10, 11]
+    drawn = []
+    draw = TeacherFuture.draw
+
+    def counting(self, batch, noise):
+        if len(drawn) == 4:
+            raise KeyboardInterrupt
+        drawn.extend(batch.index.tolist())
+        return draw(self, batch, noise)
+
+    monkeypatch.setattr(TeacherFuture, "draw", counting)
+    with pytest.raises(KeyboardInterrupt):
+        store(tmp_path, teacher).complete(in_twos(batch, seeds), progress=False)
+    assert drawn == [0, 1, 2, 3]
+    drawn.append(None)  # no further interruption
+    keys = store(tmp_path, teacher).complete(in_twos(batch, seeds), progress=False)
+    assert drawn[5:] == [4]
+    again = store(tmp_path, teacher)
+    assert again.complete(in_twos(batch, seeds), progress=False) == keys
+    assert len(drawn) == 6
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def _complete(folder):
+    """Draws eight windows, as each of several processes does; returns how many were its own."""
+    torch.set_num_threads(1)
+    teacher = tiny_wam().eval()
+    drawn = []
+    future = TeacherFuture(teacher, samplers())
+    draw = future.draw
+    future.draw = lambda batch, noise: drawn.append(batch.size) or draw(batch, noise)
+    made = RolloutStore(folder, future, batch_size=2)
+    batch = Windows(teacher).batch(list(range(8)))
+    keys = made.complete(in_twos(batch, list(range(8))), progress=False)
+    return sum(drawn), [made.read(key).drawn["video"].sum().item() for some in keys for key in some]
+
+
+def test_several_processes_share_the_work_and_end_with_the_same(tmp_path):
+    with get_context("fork").Pool(2) as pool:
+        (mine, some), (yours, others) = pool.map(_complete, [tmp_path, tmp_path], chunksize=1)
+    assert mine + yours == 8
+    assert some == others
+
+
+def test_whatever_changes_the_draw_changes_its_name(teacher, tmp_path):
+    batch = Windows(teacher).batch([0])
+    base = store(tmp_path, teacher)
+    key = base.key(batch, 0, 5)
+    assert base.key(batch, 0, 6) != key
+    assert base.key(replace(batch, text=batch.text + 1), 0, 5) != key
+    moved = {name: x.clone() for name, x in batch.history.items()}
+    moved["video"][0, 0, 0, 0, 0] += 1e-3
+    assert base.key(replace(batch, history=moved), 0, 5) != key
+    settings = {base.settings, store(tmp_path, teacher, steps=3).settings, store(tmp_path, teacher, shift=3.0).settings}
+    with torch.no_grad():
+        next(teacher.parameters()).add_(1e-3)
+    settings.add(store(tmp_path, teacher).settings)
+    assert len(settings) == 4
+
+
+def test_a_rollout_of_other_settings_is_refused(teacher, tmp_path):
+    batch = Windows(teacher).batch([0])
+    made, other = store(tmp_path, teacher), store(tmp_path, teacher, steps=3)
+    ((key,),) = made.complete([group(batch, [1])], progress=False)
+    with pytest.raises(FileNotFoundError, match="complete the rollouts first"):
+        other.read(key)
+    other.file([key]).write_bytes(made.file([key]).read_bytes())
+    other.complete([group(batch, [1])], progress=False)
+    with pytest.raises(ValueError, match="was drawn under settings"):
+        other.read(key)
+
+
+def test_windows_must_hold_whole_chunks(teacher, tmp_path):
+    windows = Windows(teacher)
+    windows.frames += 1
+    with pytest.raises(ValueError, match=r"see data\.window_frames"):
+        store(tmp_path, teacher).complete([group(windows.batch([0]), [1])], progress=False)
+
+
+def test_a_draw_that_half_precision_cannot_hold_is_refused(teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(TeacherFuture, "draw", lambda self, batch, noise: {"video": noise["video"] * 1e6})
+    with pytest.raises(ValueError, match=r"drew \['video'\] beyond 65504"):
+        store(tmp_path, teacher).complete([group(Windows(teacher).batch([0]), [1])], progress=False)
+    assert not list(tmp_path.rglob("*.safetensors"))
