@@ -55,7 +55,7 @@ class Pairs:
 
     @property
     def episodes(self) -> int:
-        """How many pairs there are."""
+        """The number of pairs."""
         return sum(map(len, self.trainings.values()))
 
     @property
