@@ -35,7 +35,7 @@ class Paired:
 
     @property
     def distinct(self) -> bool:
-        """Whether a difference is told from 0; not for ratios."""
+        """Tells whether a difference is told from 0; not for ratios."""
         return self.low > 0 or self.high < 0
 
     def to_json(self) -> dict[str, Any]:
