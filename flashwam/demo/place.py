@@ -20,11 +20,19 @@ DEFAULT_FAMILY = WamConfig().family
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """The places of a preset's files; knows every run's folder and recipe."""
+    """The places of a preset's files; knows every run's folder and recipe.
+
+    Args:
+        preset: How much of everything.
+        out: Folder of everything.
+        family: Of the model.
+        data: Folder of the demonstrations; one of its own in `out` if None.
+    """
 
     preset: Preset
     out: Path
     family: str = DEFAULT_FAMILY
+    data: Path | None = None
 
     def __post_init__(self) -> None:
         # Refuses a family that has none.
@@ -59,6 +67,10 @@ class Place:
     def teacher(self) -> Path:
         return RunFolder(self.teacher_run).result("teacher")
 
+    @property
+    def data_root(self) -> Path:
+        return self.out / "data" if self.data is None else self.data
+
     def rate_file(self, method: str) -> Path:
         return self.out / "rates" / f"{method.partition('@')[0]}.json"
 
@@ -71,7 +83,7 @@ class Place:
     def recipe(self, method: str, *, seed: int = 0, rate: float | None = None) -> Recipe:
         method, _, steps = method.partition("@")
         name = f"{method}_{steps}" if steps else method
-        overrides = [*self.preset.overrides, f"data.root={self.out / 'data'}", f"seed={seed}", f"name={name}"]
+        overrides = [*self.preset.overrides, f"data.root={self.data_root}", f"seed={seed}", f"name={name}"]
         if method != "teacher":
             overrides += [*self.preset.distill, f"wam.pretrained={self.teacher}"]
             # The budget's curve is read off one run; the others need no copies.

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Takes a consistency function apart: its start against its gradient weight, on the miniature LingBot-VA.
+
+    python analysis/mechanism.py                       demonstrations, the shipped teacher, every cell (about 20 hours
+                                                       of one core), then the comparison
+    python analysis/mechanism.py --data DATA           the same with demonstrations that there are already
+    python analysis/mechanism.py --steps 400           the short trainings alone (about 6 hours)
+    python analysis/mechanism.py --vary action both    also with the video's function changed along
+    python analysis/mechanism.py --compare             the comparison of what there is so far, or of what is kept
+    python analysis/mechanism.py --archive FILE        an archive of what there is so far, for another machine
+    python analysis/mechanism.py --restore FILE        go on from such an archive
+
+Four cells {start of linear, start of lcm} x {gradient weight of linear, of lcm} are trained with few and many anchors,
+for short and long, at a tiny learning rate and at one that is searched. What tells most comes first, so that a study
+that was interrupted can be compared already. Results go to analysis/results/mechanism (see `analysis/studies.py`);
+docs/naive_against_modality_aware.md is the page about them.
+"""
+
+import argparse
+from pathlib import Path
+
+from mechanism_cells import FIRST_RATES, LADDER, SEARCHED, TINY, VARIED, Extent, Place
+from mechanism_jobs import mechanism_jobs
+from mechanism_table import write_comparison
+from studies import add_options, or_exit
+
+from flashwam.run.folder import RunFolder
+from flashwam.sim.gl import ensure_gl
+from flashwam.system.jobs import run_jobs
+
+
+def command(place: Place, extent: Extent) -> str:
+    """The call that makes what there is of an extent."""
+    usual = Extent()
+    made = [
+        (cell, seed)
+        for block in extent.blocks()
+        for cell in block
+        for kind in (TINY, SEARCHED)
+        for seed in extent.seeds_of(cell)
+        if RunFolder(place.run(cell, kind, seed)).evaluation_files
+    ]
+    told = {
+        "vary": ([name for name in extent.varied if any(cell.varied == name for cell, _ in made)], usual.varied),
+        "anchors": (sorted({cell.anchors for cell, _ in made}), usual.anchors),
+        "steps": (sorted({cell.steps for cell, _ in made}), usual.steps),
+        "seeds": (sorted({seed for _, seed in made}), usual.seeds),
+        "rates": ([f"{rate:g}" for rate in extent.rates], tuple(f"{rate:g}" for rate in usual.rates)),
+        "set": (list(place.settings), ()),
+    }
+    parts = [f"--{name} {' '.join(map(str, values))}" for name, (values, own) in told.items() if tuple(values) != own]
+    return " ".join(["python analysis/mechanism.py", *parts])
+
+
+def report(place: Place, extent: Extent) -> None:
+    """Table and figure of what there is, beside the measurements."""
+    write_comparison(place, extent, place.out / "comparison")
+    place.study.keep(command(place, extent))
+
+
+def _parser() -> argparse.ArgumentParser:
+    extent = Extent()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder of demonstrations; collected into OUT/data if left out")
+    parser.add_argument("--vary", nargs="+", choices=list(VARIED), default=list(extent.varied), dest="varied")
+    parser.add_argument("--anchors", type=int, nargs="+", default=list(extent.anchors))
+    parser.add_argument("--steps", type=int, nargs="+", default=list(extent.steps))
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=list(extent.seeds), help="the first alone for long ones"
+    )
+    parser.add_argument(
+        "--rates", type=float, nargs="+", choices=LADDER, default=list(FIRST_RATES), help="that a search begins with"
+    )
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="settings", help="for every recipe")
+    parser.add_argument("--out", type=Path, default=Path("runs/mechanism"))
+    parser.add_argument("--results", type=Path, default=Path("analysis/results/mechanism"))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--compare", action="store_true", help="make nothing, compare what there is")
+    add_options(parser)
+    return parser
+
+
+def main() -> None:
+    """Make, drive, compare."""
+    arguments = _parser().parse_args()
+    place = Place(out=arguments.out, results=arguments.results, data=arguments.data, settings=tuple(arguments.settings))
+    extent = Extent(
+        varied=tuple(arguments.varied),
+        anchors=tuple(arguments.anchors),
+        steps=tuple(arguments.steps),
+        seeds=tuple(arguments.seeds),
+        rates=tuple(sorted(arguments.rates)),
+    )
+    jobs = mechanism_jobs(place, extent)
+    if arguments.archive is not None:
+        or_exit(place.study.archive, arguments.archive)
+        return
+    or_exit(place.study.restore, jobs, arguments.restore)
+    if not arguments.compare:
+        ensure_gl()
+        run_jobs(jobs, place.out / "jobs", workers=arguments.workers)
+    or_exit(report, place, extent)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cells of the study that takes a consistency function apart, and where each one lies.
+
+A consistency function f = a x + b v fixes two things: the start, which is f at the teacher's weights, and the gradient
+weight |b| of every level. A cell takes its start from one function and its weight from another, so that each of the
+two can be changed alone.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from studies import Study
+
+from flashwam.demo.place import Place as DemoPlace
+from flashwam.demo.presets import Preset
+from flashwam.recipe.load import load_recipe
+from flashwam.recipe.sections import Recipe
+from flashwam.run.folder import RunFolder
+from flashwam.system.json_file import read_mapping
+
+FUNCTIONS = ("linear", "lcm")
+FOUR = tuple((start, weight) for weight in FUNCTIONS for start in FUNCTIONS)
+"""Start and gradient weight of the four cells; the first is `linear` as it is, the last `lcm`."""
+EULER = "linear"
+"""The function whose f is a plain Euler step to the data: at the teacher's weights the teacher's own single step."""
+VARIED = {"action": ("action",), "both": ("video", "action")}
+"""Name -> the streams whose function changes; the others have `linear`."""
+TINY, SEARCHED = "tiny", "searched"
+TINY_RATE = 1e-4
+LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+"""Learning rates that a search may come to."""
+FIRST_RATES = (3e-4, 1e-3, 3e-3)
+"""Those it begins with."""
+TEACHER = "teacher"
+LONG = 1000
+"""Trainings of more steps than these have one seed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One of the four, at one budget.
+
+    Args:
+        start: The function whose f the student is trained and sampled with, and so starts as.
+        weight: The function whose |b| weighs the levels.
+        varied: Key of `VARIED`.
+        anchors: Points of the jump grid.
+        steps: Of the training.
+    """
+
+    start: str
+    weight: str
+    varied: str
+    anchors: int
+    steps: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.block}_{self.start}-start_{self.weight}-weight"
+
+    @property
+    def block(self) -> str:
+        """What it has in common with the other three."""
+        return f"{self.varied}_{self.anchors}-anchors_{self.steps}-steps"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extent:
+    """How much of the study is run.
+
+    Args:
+        varied: Keys of `VARIED`.
+        anchors: Points of the jump grid.
+        steps: Budgets.
+        seeds: Of training and scenes; the first alone for budgets above `LONG`.
+        rates: Learning rates that a search begins with.
+    """
+
+    varied: tuple[str, ...] = ("action",)
+    anchors: tuple[int, ...] = (2, 25)
+    steps: tuple[int, ...] = (400, 4000)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    rates: tuple[float, ...] = FIRST_RATES
+
+    def blocks(self) -> Iterator[tuple[Cell, ...]]:
+        """The four cells of every block, the short trainings first."""
+        for steps in sorted(self.steps):
+            for varied in self.varied:
+                for anchors in self.anchors:
+                    yield tuple(
+                        Cell(start=start, weight=weight, varied=varied, anchors=anchors, steps=steps)
+                        for start, weight in FOUR
+                    )
+
+    def seeds_of(self, cell: Cell) -> tuple[int, ...]:
+        """Seeds of a cell's trainings."""
+        return self.seeds[:1] if cell.steps > LONG else self.seeds
+
+    def searched_over(self, cell: Cell) -> tuple[int, ...]:
+        """Seeds whose errors a search adds up."""
+        return self.seeds_of(cell)[:2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Folders of everything, and every run's recipe.
+
+    Args:
+        out: Of the runs.
+        results: What is kept of them.
+        data: Of the demonstrations; one of its own in `out` if None.
+        settings: Recipe settings for every run.
+    """
+
+    out: Path
+    results: Path
+    data: Path | None = None
+    settings: tuple[str, ...] = ()
+
+    @property
+    def study(self) -> Study:
+        """The runs and what is kept of them."""
+        return Study(out=self.out, results=self.results, made_again=("collect", TEACHER, "latents"))
+
+    @property
+    def demo(self) -> DemoPlace:
+        """Demonstrations and teacher lie where a demo has them."""
+        return DemoPlace(preset=Preset(methods=(), overrides=self.settings), out=self.out, data=self.data)
+
+    def rate_file(self, cell: Cell) -> Path:
+        return self.out / "rates" / f"{cell.name}.json"
+
+    def run(self, cell: Cell, kind: str, seed: int) -> Path:
+        name = f"{cell.name}_{kind}"
+        return self.out / "runs" / (name if seed == 0 else f"{name}_seed{seed}")
+
+    def untrained(self, cell: Cell) -> Path:
+        """The model before the first step: a start by itself."""
+        return RunFolder(self.run(cell, TINY, 0)).kept_step(0)
+
+    def search(self, cell: Cell, rate: float, seed: int) -> Path:
+        """A run of the search for a cell's learning rate."""
+        return self.out / "search" / f"{cell.name}_{rate:g}_seed{seed}"
+
+    def rate(self, cell: Cell, kind: str) -> float:
+        """The learning rate, which a search must have found before for those that are searched."""
+        return TINY_RATE if kind == TINY else read_mapping(self.rate_file(cell))["lr"]
+
+    def recipe(self, cell: Cell, kind: str, *, seed: int, rate: float) -> Recipe:
+        """A cell's recipe; EMA, warm-up and logging in proportion to its budget, as published."""
+        demo, streams = self.demo, VARIED[cell.varied]
+        own = [
+            *(f"streams.{name}.consistency={cell.start if name in streams else 'linear'}" for name in VARIED["both"]),
+            *(f"streams.{name}.anchors={cell.anchors}" for name in VARIED["both"]),
+            "streams.video.guidance=null",
+            *(f"distill.options.weight_as.{name}={cell.weight}" for name in streams),
+            f"distill.steps={cell.steps}",
+            f"distill.lr={rate:g}",
+            "distill.lr_decay=cosine",
+            # 5 and 10 % of the budget: the paper's 100 and 200 of 2,000 steps.
+            f"distill.warmup_steps={cell.steps // 20}",
+            f"distill.ema_decay={max(0.0, 1 - 10 / cell.steps):g}",
+            f"distill.log_every={max(1, cell.steps // 40)}",
+            f"distill.save_every={max(1, cell.steps // 4)}",
+            f"distill.keep_steps={[0] if kind == TINY and seed == 0 else []}",
+            "evaluate.open_loop_samples=384",
+            f"data.root={demo.data_root}",
+            f"wam.pretrained={demo.teacher}",
+            f"seed={seed}",
+            f"name={cell.name}_{kind}",
+        ]
+        return load_recipe("metaworld/distill", [*own, *self.settings])

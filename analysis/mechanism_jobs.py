@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes and drives the cells of the mechanism's study, a job each."""
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mechanism_cells import EULER, LADDER, SEARCHED, TEACHER, TINY, Cell, Extent, Place
+
+from flashwam.demo import work
+from flashwam.evaluation.local import evaluate
+from flashwam.pipeline.training import distill
+from flashwam.run.folder import RunFolder
+from flashwam.system.errors import DivergedError, InputError
+from flashwam.system.files import whole_folder, write_whole
+from flashwam.system.jobs import Job
+
+NFE = "1v/1a"
+SAMPLERS = {"own": {}, "euler": {"plain_euler": True}}
+"""Ways in which a student is sampled -> options of `evaluate`."""
+
+
+def search_rate(error: Mapping[float, float]) -> float | None:
+    """The next learning rate to try, where the best of those tried stands at an end; None where it is inside.
+
+    Args:
+        error: Neighbours of `LADDER` that were tried -> error.
+
+    Raises:
+        ValueError: The best one is the ladder's own end.
+    """
+    best, tried = LADDER.index(min(error, key=error.__getitem__)), sorted(LADDER.index(rate) for rate in error)
+    further = best - 1 if best == tried[0] else best + 1 if best == tried[-1] else None
+    if further is None:
+        return None
+    if not 0 <= further < len(LADDER):
+        raise InputError(f"the best learning rate stands at the end of {LADDER}: {dict(error)}; make that longer")
+    return LADDER[further]
+
+
+def _try(place: Place, cell: Cell, rate: float, seed: int) -> float:
+    """Distils at a rate; the error of its one-step actions to the teacher's draws, infinite where it diverges."""
+    run = place.search(cell, rate, seed)
+    try:
+        distill(place.recipe(cell, SEARCHED, seed=seed, rate=rate), run_dir=run)
+    except DivergedError as error:
+        print(f"{run.name}: {error}")
+        return math.inf
+    (result,) = evaluate(run, nfe=(NFE,), closed_loop=False)
+    return result["open_loop"]["action_error_teacher"]
+
+
+def choose(place: Place, cell: Cell, rates: Sequence[float], seeds: Sequence[int]) -> None:
+    """Takes the learning rate of the least action error, mean over trainings, from inside of what was tried."""
+    errors: dict[float, list[float]] = {}
+    waiting = list(rates)
+    while waiting:
+        for rate in waiting:
+            errors[rate] = [_try(place, cell, rate, seed) for seed in seeds]
+        mean = {rate: math.fsum(each) / len(each) for rate, each in errors.items()}
+        further = search_rate(mean)
+        waiting = [] if further is None else [further]
+    told = {f"{r:g}": None if math.isinf(mean[r]) else mean[r] for r in sorted(mean)}
+    chosen = {"lr": min(mean, key=mean.__getitem__), "trainings": len(seeds), "action_error_teacher": told}
+    write_whole(place.rate_file(cell), (json.dumps(chosen, indent=1) + "\n").encode())
+
+
+def make(place: Place, cell: Cell, kind: str, seed: int) -> None:
+    """Distils a cell, or takes it over from the search that came by it."""
+    rate, run = place.rate(cell, kind), place.run(cell, kind, seed)
+    found = RunFolder(place.search(cell, rate, seed))
+    if kind == SEARCHED and found.result("student").is_dir():
+        ignored = shutil.ignore_patterns(found.checkpoints.name, found.evaluations.name)
+        with whole_folder(run) as building:
+            shutil.copytree(found.path, building, ignore=ignored, dirs_exist_ok=True)
+        return
+    distill(place.recipe(cell, kind, seed=seed, rate=rate), run_dir=run)
+
+
+def drive(checkpoint: Path, seed: int, sampler: str = "own", nfe: str = NFE) -> None:
+    """Evaluates in closed and open loop."""
+    evaluate(checkpoint, nfe=(nfe,), seed=seed, **SAMPLERS[sampler])
+
+
+def mechanism_jobs(place: Place, extent: Extent) -> list[Job]:
+    """Every job, each after those it needs and what tells most first: one seed before more, short before long."""
+    about = {"place": place.demo}
+    jobs = {
+        "collect": Job(name="collect", function=work.collect_episodes, kwargs=about, weight=300, cores=2),
+        TEACHER: Job(
+            name=TEACHER,
+            function=work.make_teacher,
+            kwargs={**about, "from_scratch": False},
+            after=("collect",),
+            weight=1,
+        ),
+        "latents": Job(name="latents", function=work.encode_episodes, kwargs=about, after=(TEACHER,), weight=60),
+    }
+    for block in extent.blocks():
+        seeds = extent.seeds_of(block[0])
+        for some in (seeds[:1], seeds[1:]):
+            for kind in (TINY, SEARCHED):
+                for seed in some:
+                    every = [*_teacher_jobs(place, seed)]
+                    for cell in block:
+                        every += _cell_jobs(place, extent, cell, kind, seed)
+                    jobs |= {job.name: job for job in every if job.name not in jobs}
+    return list(jobs.values())
+
+
+def _teacher_jobs(place: Place, seed: int) -> Iterator[Job]:
+    """The teacher as it is driven, and its single step without any distillation."""
+    for nfe, weight in (("full", 150), (NFE, 60)):
+        yield _drive(f"{TEACHER}_{nfe.replace('/', '-')}_{seed}", "latents", weight, place.demo.teacher, seed, nfe=nfe)
+
+
+def _cell_jobs(place: Place, extent: Extent, cell: Cell, kind: str, seed: int) -> Iterator[Job]:
+    """A student and what it is driven with; where its f is not plain Euler, that too."""
+    about: dict[str, Any] = {"place": place, "cell": cell}
+    weight, name, after = 10 + 0.35 * cell.steps, f"{cell.name}_{kind}_{seed}", "latents"
+    if kind == SEARCHED:
+        after = f"choose/{cell.name}"
+        searched = {**about, "rates": extent.rates, "seeds": extent.searched_over(cell)}
+        tried = len(extent.rates) * len(extent.searched_over(cell))
+        yield Job(name=after, function=choose, kwargs=searched, after=("latents",), weight=tried * weight)
+        weight = 1 if seed in extent.searched_over(cell) else weight
+    made, run = f"make/{name}", place.run(cell, kind, seed)
+    kwargs = {**about, "kind": kind, "seed": seed}
+    yield Job(name=made, function=make, kwargs=kwargs, after=(after,), weight=weight)
+    yield _drive(name, made, 60, run, seed)
+    if cell.start == EULER:
+        return
+    if kind == SEARCHED:
+        for sampler in SAMPLERS:
+            if sampler != "own":
+                yield _drive(f"{name}_{sampler}", made, 60, run, seed, sampler=sampler)
+    elif cell.start == cell.weight:
+        # The same in every block, so that it is driven in the first one alone.
+        untrained = place.untrained(cell)
+        yield _drive(f"{cell.varied}_{cell.start}-start_{seed}", made, 60, untrained, seed)
+
+
+def _drive(name: str, after: str, weight: float, checkpoint: Path, seed: int, **options: str) -> Job:
+    kwargs = {"checkpoint": checkpoint, "seed": seed, **options}
+    return Job(name=f"drive/{name}", function=drive, kwargs=kwargs, after=(after,), weight=weight)

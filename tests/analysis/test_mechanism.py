@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The study of start against gradient weight: its cells, its search, and the comparison of what was measured."""
+
+import json
+from itertools import pairwise
+
+import mechanism
+import mechanism_cells
+import mechanism_jobs
+import pytest
+from mechanism_cells import FOUR, LADDER, SEARCHED, TINY, Extent, Place
+from mechanism_rows import read_rows, take_apart
+from mechanism_table import write_comparison
+
+from flashwam.core.consistency import LCM, Linear
+from flashwam.distillation.methods import ConsistencyDistillation, find_method
+from flashwam.system.jobs import check_jobs
+
+SMALL = Extent(anchors=(2,), steps=(400,), seeds=(0, 1))
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(out=tmp_path / "out", results=tmp_path / "results", data=tmp_path / "episodes")
+
+
+@pytest.mark.parametrize("varied", mechanism_cells.VARIED)
+def test_a_cell_takes_start_and_weight_from_its_two_functions(place, varied):
+    (block,) = Extent(varied=(varied,), anchors=(2,), steps=(400,)).blocks()
+    kinds = {"linear": Linear, "lcm": LCM}
+    for cell in block:
+        recipe = place.recipe(cell, TINY, seed=1, rate=1e-4)
+        changed = mechanism_cells.VARIED[varied]
+        for name, spec in recipe.streams.items():
+            assert isinstance(spec.consistency, kinds[cell.start] if name in changed else Linear)
+            assert spec.guidance is None
+        assert dict(recipe.distill.options["weight_as"]) == dict.fromkeys(changed, cell.weight)
+        assert find_method(recipe.distill.method) is ConsistencyDistillation
+        assert recipe.data.root == str(place.data)
+        assert recipe.wam.pretrained == str(place.demo.teacher)
+
+
+def test_ema_and_warm_up_are_the_papers_share_of_every_budget(place):
+    for (cell, *_), expected in zip(Extent(anchors=(2,)).blocks(), ((20, 0.975), (200, 0.9975)), strict=True):
+        loop = place.recipe(cell, SEARCHED, seed=0, rate=3e-4).distill
+        assert (loop.warmup_steps, loop.ema_decay) == expected
+        assert (loop.lr, loop.lr_decay) == (3e-4, "cosine")
+
+
+def test_jobs_come_after_what_they_need_and_what_tells_most_comes_first(place):
+    jobs = mechanism_jobs.mechanism_jobs(place, Extent(varied=("action", "both")))
+    check_jobs(jobs)
+    names = [job.name for job in jobs]
+    made = [name for name in names if name.startswith("make/")]
+    assert made[:4] == [f"make/action_2-anchors_400-steps_{s}-start_{w}-weight_tiny_0" for s, w in FOUR]
+    steps = [int(name.split("-steps")[0].rpartition("_")[2]) for name in made]
+    assert all(one <= next_ for one, next_ in pairwise(steps))
+    seeds = {(name.rpartition("_")[2], "_400-" in name) for name in made}
+    assert seeds == {("0", True), ("1", True), ("2", True), ("0", False)}
+    # The start by itself, once for every choice of streams and set of scenes.
+    starts = [name for name in names if "_lcm-start_" in name and "anchors" not in name]
+    assert len(starts) == 2 * 3
+    driven = {name for name in names if name.startswith("drive/") and name.endswith("_euler")}
+    assert driven
+    assert not any("linear-start" in name for name in driven)
+
+
+@pytest.mark.parametrize(
+    ("error", "further"),
+    [
+        ({3e-4: 3.0, 1e-3: 2.0, 3e-3: 2.5}, None),
+        ({3e-4: 1.0, 1e-3: 2.0, 3e-3: 3.0}, 1e-4),
+        ({3e-4: 3.0, 1e-3: 2.0, 3e-3: 1.0}, 1e-2),
+        ({1e-3: 1.0}, 3e-4),
+        ({3e-4: float("inf"), 1e-3: float("inf")}, 1e-4),
+    ],
+)
+def test_a_search_ends_inside_of_what_was_tried(error, further):
+    assert mechanism_jobs.search_rate(error) == further
+
+
+def test_a_search_that_runs_off_the_ladder_says_so():
+    with pytest.raises(ValueError, match="at the end of"):
+        mechanism_jobs.search_rate({rate: -rate for rate in LADDER})
+
+
+def test_a_search_goes_on_beyond_its_edge_and_adds_up_its_trainings(place, monkeypatch):
+    tried = []
+
+    def error(place, cell, rate, seed):
+        tried.append((rate, seed))
+        return float("inf") if rate > 1e-2 else abs(LADDER.index(rate) - 6) + 0.1 * seed
+
+    monkeypatch.setattr(mechanism_jobs, "_try", error)
+    ((cell, *_),) = SMALL.blocks()
+    mechanism_jobs.choose(place, cell, (3e-4, 1e-3, 3e-3), (0, 1))
+    assert tried == [(rate, seed) for rate in (3e-4, 1e-3, 3e-3, 1e-2, 3e-2) for seed in (0, 1)]
+    told = json.loads(place.rate_file(cell).read_text())
+    assert (told["lr"], told["trainings"]) == (1e-2, 2)
+    assert told["action_error_teacher"]["0.03"] is None
+    assert told["action_error_teacher"]["0.003"] == pytest.approx(1.05)
+    assert place.rate(cell, SEARCHED) == 1e-2
+
+
+def measured(run, *, seed, error=0.1, two_way=(1, 1, 0, 0), one_way=(1, 1), setting="1v/1a", step=400, sampler="own"):
+    """An evaluation where it is written by `flashwam evaluate`."""
+    tasks = {
+        name: {
+            "episodes": len(won),
+            "success": sum(won),
+            "multimodal": several,
+            "commitment": 0.5 if several else None,
+            "ways": {"-1": 1, "0": 2, "1": 1} if several else {},
+            "outcomes": list(won),
+        }
+        for name, won, several in (("reach-wall", two_way, True), ("button-press", one_way, False))
+    }
+    kind = "teacher" if run.name == "teacher" else "student"
+    told = {
+        "run": run.name.partition("_seed")[0],
+        "kind": kind,
+        "nfe": {"video": 1, "action": 1},
+        "setting": setting,
+        "sampler": sampler,
+        "step": step,
+        "seed": seed,
+        "tasks": tasks,
+        "open_loop": {"action_error_teacher": error},
+    }
+    path = run / "evaluations" / f"step{step}_{setting.replace('/', '-')}_{sampler}_seed{seed}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(told))
+
+
+@pytest.fixture
+def half_done(place):
+    """Both seeds of a block at the tiny rate, the first seed of one cell at a searched one."""
+    (block,) = SMALL.blocks()
+    for seed in (0, 1):
+        measured(place.demo.teacher_run, seed=seed, two_way=(1, 1, 1, 1), setting="full", step=5000)
+        for cell, error, two_way in zip(
+            block, (0.1, 0.3, 0.15, 0.5), ((1, 1, 1, 0), (1, 0, 0, 0), (1, 1, 1, 0), (0, 0, 0, 0)), strict=True
+        ):
+            measured(place.run(cell, TINY, seed), seed=seed, error=error, two_way=two_way)
+        measured(place.run(block[3], TINY, 0), seed=seed, step=0, two_way=(0, 0, 0, 0), one_way=(0, 0))
+    path = place.rate_file(block[3])
+    path.parent.mkdir(parents=True)
+    path.write_text('{"lr": 0.003}')
+    measured(place.run(block[3], SEARCHED, 0), seed=0, error=0.2)
+    measured(place.run(block[3], SEARCHED, 0), seed=0, error=0.2, sampler="euler", two_way=(1, 1, 1, 1))
+    return place
+
+
+def test_a_gap_is_taken_apart_into_parts_that_add_up(half_done):
+    (gap,) = take_apart(read_rows(half_done, SMALL))
+    assert gap.kind == TINY
+    assert gap.error == pytest.approx({"all": 0.4, "start": 0.2, "weight": 0.05, "together": 0.15})
+    assert {part: paired.value for part, paired in gap.two_way.items()} == {"all": -0.75, "start": -0.5, "weight": 0}
+    assert all(paired.low <= paired.value <= paired.high for paired in gap.two_way.values())
+    assert {paired.trainings for paired in gap.two_way.values()} == {2}
+
+
+def test_an_interrupted_study_is_compared_with_groups_and_teacher_apart(half_done):
+    out = half_done.out / "comparison"
+    write_comparison(half_done, SMALL, out)
+    lines = (out / "mechanism.md").read_text().splitlines()
+    cells = [[part.strip() for part in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    rows = {(line[3], line[4], line[5], line[6]): line for line in cells}
+    tiny = rows["lcm", "b of lcm", "0.0001 (tiny)", "own"]
+    assert (tiny[8], tiny[9], tiny[11], tiny[13]) == ("0.5000", "0/8", "4/2/2", "4/4")
+    assert tiny[10].startswith("0.00 [")
+    assert tiny[14].startswith("1.00 [")
+    assert rows["lcm", "b of lcm", "0.003 (searched)", "euler"][9] == "4/4"
+    assert rows["teacher", "", "", "full"][9:11] == ["8/8", ""]
+    assert rows["untrained, lcm (action)", "", "", "1v/1a"][9] == "0/8"
+    assert any("(12%)" in line and "(50%)" in line for line in lines)
+    content = json.loads((out / "mechanism.json").read_text())
+    assert len(content["rows"]) == len(rows) - len({row for row in rows if row[3] in ("sampler", "---")}) - 3
+    assert (out / "mechanism.png").read_bytes()[:4] == b"\x89PNG"
+    assert mechanism.command(half_done, SMALL) == "python analysis/mechanism.py --anchors 2 --steps 400 --seeds 0 1"
+
+
+def test_a_study_without_evaluations_says_what_to_run(place):
+    with pytest.raises(FileNotFoundError, match=r"run python analysis/mechanism\.py first"):
+        write_comparison(place, SMALL, place.out / "comparison")
