@@ -68,6 +68,24 @@ class ConsistencyFunction(ABC):
         """|b(sigma)|, the factor every gradient of this stream's loss carries at level sigma."""
         return self.b(sigma).abs()
 
+    def mix(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """(p, q) with f = p x0 + q eps, x0 and eps being the data and the noise that x and v stand for.
+
+        p = a (1 - sigma) - b and q = a sigma + b, since x = (1 - sigma) x0 + sigma eps and v = eps - x0. Over the
+        teacher's weights, where training starts, f should be x0: `linear` has p = 1 and q = 0 at every level, any
+        other function has to learn a velocity of its own.
+
+        Args:
+            sigma: Of any shape, in [0, 1].
+        """
+        a, b = self.a(sigma), self.b(sigma)
+        return a * (1 - sigma) - b, a * sigma + b
+
+    def start_bias(self, sigma: Tensor) -> Tensor:
+        """Root mean square of f - x0 over the teacher's weights, for data and noise of variance 1: 0 for `linear`."""
+        clean, noise = self.mix(sigma)
+        return torch.sqrt((clean - 1) ** 2 + noise**2)
+
     def order_at_zero(self) -> float:
         """Order of |b| at zero, found as a log-log slope: 1 for `linear`, 2 for `lcm`."""
         sigma = torch.tensor([1e-5, 1e-4], dtype=torch.float64)

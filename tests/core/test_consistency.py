@@ -97,3 +97,22 @@ def test_broken_boundary_and_wrong_names_are_refused():
         make_consistency_function("torch:Tensor")
     with pytest.raises(ValueError, match="sigma_data must be positive"):
         LCM(0)
+
+
+@pytest.mark.parametrize("function", [LCM(), LCM(0.2), Linear(), Sine()])
+def test_f_is_its_mix_of_data_and_noise(function):
+    x0, eps = torch.randn(2, 3, 4, 5, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    sigma = torch.rand(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    clean, noise = (share[:, None, :, None, None] for share in function.mix(sigma))
+    torch.testing.assert_close(function(add_noise(x0, eps, sigma), sigma, eps - x0), clean * x0 + noise * eps)
+
+
+def test_linear_starts_at_the_data_and_lcm_does_not():
+    sigma = torch.linspace(0, 1, 11, dtype=torch.float64)
+    assert float(Linear().start_bias(sigma).abs().max()) == 0
+    one = torch.ones((), dtype=torch.float64)
+    clean, noise = LCM().mix(one)
+    root = 0.5 / math.sqrt(1.25)
+    assert float(clean) - 1 == pytest.approx(root - 1, abs=1e-12)
+    assert float(noise) == pytest.approx(0.2, abs=1e-12)
+    assert float(LCM().start_bias(one)) == pytest.approx(math.hypot(root - 1, 0.2), abs=1e-12)

@@ -17,6 +17,7 @@ from flashwam.core.batch import Batch
 from flashwam.core.noise import TRAINING_POINTS, add_noise
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
+from flashwam.distillation.methods.lesson import Lesson
 from flashwam.distillation.roles import Roles
 from flashwam.distillation.setup import Setup, Source
 from flashwam.system.errors import DivergedError, InputError
@@ -156,6 +157,17 @@ class Method(ABC):
 
         Args:
             streams: The recipe's.
+            options: The recipe's, as the method's own keywords.
+        """
+        return None
+
+    @classmethod
+    def lesson(cls, spec: StreamSpec, level: float, options: Mapping[str, Any]) -> Lesson | None:
+        """Tells how a stream is trained where its sampler stands; None for a method that does not distil by levels.
+
+        Args:
+            spec: The stream.
+            level: Of its sampler, sigma in (0, 1].
             options: The recipe's, as the method's own keywords.
         """
         return None

@@ -6,6 +6,7 @@ Letters: B samples, C channels, F latent frames, H and W the rest of a stream's 
 """
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from flashwam.distillation.methods.base import (
     training_levels,
     unknown_streams,
 )
+from flashwam.distillation.methods.lesson import Lesson, drawn_share
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.guidance import guided_velocity
@@ -148,6 +150,23 @@ class ConsistencyDistillation(Method):
             walks.append(options.get("anchor_steps", _ANCHOR_STEPS))
         # After the first step of a walk noisy tokens run alone: about half of a pass.
         return 1.0 + guided * sum(1 + 0.5 * (steps - 1) for steps in walks)
+
+    @classmethod
+    def lesson(cls, spec: StreamSpec, level: float, options: Mapping[str, Any]) -> Lesson:
+        """See `Method.lesson`: levels as the schedule has them, targets by jumps of the anchors' grid."""
+        grid = spec.schedule.training_grid()
+        index = ((1 - torch.tensor(spec.schedule.u(level))) * len(grid)).round().long().clamp(max=len(grid) - 1)
+        path = [index]
+        while int(path[-1]) < len(grid) - 1:
+            path.append(spec.schedule.jump(path[-1], spec.anchors))
+        hops = max(1, len(path) - 1)
+        return Lesson.at(
+            level,
+            share=partial(drawn_share, spec.schedule),
+            jump_end=min(level, float(grid[path[min(1, len(path) - 1)]])),
+            hops=hops,
+            teacher_steps=hops * spec.teacher_substeps,
+        )
 
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
         """See `Method.loss`."""

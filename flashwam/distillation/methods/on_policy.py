@@ -8,6 +8,7 @@ Letters: B samples, C channels, F latent frames of a chunk, H and W the rest of 
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import floor
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from flashwam.distillation.methods.base import (
     StreamTerm,
     start_states,
 )
+from flashwam.distillation.methods.lesson import Lesson, drawn_share
 from flashwam.sampling import draw, samplers_for
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
@@ -32,7 +34,7 @@ from flashwam.wam.session import RolloutSession
 
 __all__ = ["OnPolicy", "path_levels"]
 
-_POINTS, _TEACHER_STEPS = 1000, 9
+_POINTS, _TEACHER_STEPS, _START_SHARE = 1000, 9, 0.5
 
 
 def path_levels(schedule: Schedule, offset: Tensor, steps: int) -> Tensor:
@@ -83,7 +85,7 @@ class OnPolicy(Method):
         keep_target: bool = False,
         teacher_steps: int = _TEACHER_STEPS,
         hold_weight: float = 1.0,
-        start_share: float = 0.5,
+        start_share: float = _START_SHARE,
     ) -> None:
         self.carried = [name for name, spec in streams.items() if spec.weight > 0]
         self.held_streams = [name for name, spec in streams.items() if spec.weight == 0 and hold_weight > 0]
@@ -106,6 +108,18 @@ class OnPolicy(Method):
         guided = sum(2 if spec.guidance else 1 for spec in streams.values() if spec.weight > 0)
         steps: float = options.get("teacher_steps", _TEACHER_STEPS)
         return 1.0 + 0.25 * (len(streams) + guided * steps)
+
+    @classmethod
+    def lesson(cls, spec: StreamSpec, level: float, options: Mapping[str, Any]) -> Lesson:
+        """See `Method.lesson`: a part at sigma = 1, the rest as the schedule has it, all drawn to the path's end."""
+        steps: int = options.get("teacher_steps", _TEACHER_STEPS)
+        start: float = options.get("start_share", _START_SHARE) if steps > 1 else 1.0
+
+        def share(low: float, high: float) -> float:
+            return start * (high >= 1) + (1 - start) * drawn_share(spec.schedule, low, high)
+
+        left = floor(float(spec.schedule.u(level)) * (steps - 1)) + 1
+        return Lesson.at(level, share=share, jump_end=0.0, hops=1, teacher_steps=left)
 
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
         """See `Method.loss`."""

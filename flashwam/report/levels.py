@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stream at the levels where its student will be sampled: the start, the training there, the way to the data."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from flashwam.core.consistency import ConsistencyFunction
+from flashwam.core.streams import StreamSpec
+from flashwam.distillation.methods.lesson import Lesson
+
+__all__ = ["FEW_SAMPLES", "few_samples", "level_numbers", "mix_text", "percent", "scarce_levels"]
+
+FEW_SAMPLES = 0.05
+"""With a smaller share of its samples near a level of the sampler, a stream is hardly trained where it is used."""
+
+
+def level_numbers(
+    spec: StreamSpec,
+    functions: Mapping[str, ConsistencyFunction],
+    lesson: Callable[[StreamSpec, float], Lesson | None],
+) -> list[dict[str, Any]]:
+    """Gives the numbers of every level that the student's sampler visits, from noise to data.
+
+    Args:
+        spec: The stream; its `steps` say where its sampler stands.
+        functions: Label -> consistency function.
+        lesson: (stream, level) -> its training there, None where the method does not distil by levels.
+
+    Returns:
+        Plain values per level: `sigma`; `start`, label -> [p, q] of f = p x0 + q eps over the teacher's weights;
+        `bias`, label -> root mean square of f - x0; and the fields of a `Lesson`, or none of them.
+    """
+    found = []
+    for level in spec.schedule.sampling_grid(spec.steps)[:-1]:
+        taught = lesson(spec, float(level))
+        found.append(
+            {
+                "sigma": float(level),
+                "start": {label: [float(share) for share in f.mix(level)] for label, f in functions.items()},
+                "bias": {label: float(f.start_bias(level)) for label, f in functions.items()},
+                **({} if taught is None else asdict(taught)),
+            }
+        )
+    return found
+
+
+def scarce_levels(numbers: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The levels of a distilled stream near which fewer than `FEW_SAMPLES` of its samples lie."""
+    if numbers["weight"] == 0:
+        return []
+    return [level for level in numbers["levels"] if level.get("near", 1.0) < FEW_SAMPLES]
+
+
+def few_samples(level: Mapping[str, Any], near: float) -> str:
+    """The warning of such a level."""
+    return (
+        f"only {percent(level['near'])} of the training samples lie within {near:g} of sigma = {level['sigma']:.2g}, "
+        f"where the sampler stands (fewer than {percent(FEW_SAMPLES)}): the student is used where it is hardly "
+        "trained. No consistency function mends that; a method that trains at the sampler's own levels does."
+    )
+
+
+def mix_text(mix: tuple[float, float]) -> str:
+    """(0.447, 0.2) -> "0.45 x0 + 0.20 eps"; "x0" where f is the data."""
+    clean, noise = mix
+    if abs(clean - 1) < 1e-9 and abs(noise) < 1e-9:
+        return "x0"
+    return f"{clean:.2f} x0 {'-' if noise < 0 else '+'} {abs(noise):.2f} eps"
+
+
+def percent(share: float) -> str:
+    """Two digits: "36%", "2.2%", "0.55%"."""
+    return f"{100 * share:.0f}%" if share >= 0.0995 else f"{100 * share:.2g}%"
