@@ -9,10 +9,11 @@ from typing import Any
 from flashwam.commands.shared import Command, add_json, add_recipe, load, path, write_json
 
 WORDS = """\
-which consistency function fits which stream
-Before any training, per stream: where its noise lies, how strongly each consistency function lets a gradient through
-there, and a verdict. With a trained run, the measured gradients are laid over the theory. Writes JSON, figures and
-one page."""
+what a student starts from, where it is trained, and which consistency function fits which stream
+Before any training, per stream: what f is over the teacher's weights where the student will be sampled, how many of
+the training samples lie there, the hops from there to the data, where its noise lies, how strongly each consistency
+function lets a gradient through, and a verdict, with how often such verdicts were right. With a trained run, the
+measured gradients are laid over the theory. Writes JSON, figures and one page."""
 EXAMPLES = (
     "  flashwam analyze flash_wam\n"
     "  flashwam analyze flash_wam streams.action.shift=0.05 --json -\n"
@@ -55,12 +56,29 @@ def analysis_lines(analysis: Mapping[str, Any]) -> list[str]:
             )
             head = ""
     lines.append("(* = the recipe's own)")
+    lines += [
+        f"{name} {level_line(level, numbers['own'])}"
+        for name, numbers in analysis["streams"].items()
+        for level in numbers["levels"]
+    ]
     lines += [f"{name}: {numbers['verdict']['reason']}" for name, numbers in analysis["streams"].items()]
     if analysis.get("together"):
         lines.append(f"different functions for the streams? {analysis['together']['reason']}")
     for entry in analysis.get("warnings", []):
         lines.append(f"warning: {entry if isinstance(entry, str) else ' '.join(map(str, entry))}")
     return lines
+
+
+def level_line(level: Mapping[str, Any], own: str) -> str:
+    """One level of a student's sampler in a line: its start, and what the method teaches there."""
+    from flashwam.report.levels import mix_text, percent
+
+    line = f"at sigma {level['sigma']:.2g}: starts as {mix_text(level['start'][own])} ({own})"
+    if "near" not in level:
+        return line
+    hops = "1 hop" if level["hops"] == 1 else f"{level['hops']} hops"
+    steps = "1 teacher step" if level["teacher_steps"] == 1 else f"{level['teacher_steps']} teacher steps"
+    return f"{line}; {percent(level['near'])} of the training samples near it; {hops} to the data, {steps}"
 
 
 COMMAND = Command(name="analyze", words=WORDS, examples=EXAMPLES, options=_options, action=_action)

@@ -4,6 +4,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -81,12 +82,10 @@ class Schedule(ABC):
 
     def expectation(self, function: Callable[[Tensor], Tensor], *, nodes: int = 512) -> float:
         """E[function(sigma)] by Gauss-Legendre quadrature in u (exact to rounding for smooth functions)."""
-        import numpy as np
-
-        points, weights = np.polynomial.legendre.leggauss(max(nodes // self.pieces, 4))
-        starts = np.arange(self.pieces)[:, None]
-        u = torch.from_numpy((starts + (points + 1) / 2) / self.pieces)
-        return float((function(self.sigma(u)) * torch.from_numpy(weights / 2)).sum() / self.pieces)
+        points, weights = _gauss_legendre(max(nodes // self.pieces, 4))
+        starts = torch.arange(self.pieces, dtype=torch.float64)[:, None]
+        u = (starts + (points + 1) / 2) / self.pieces
+        return float((function(self.sigma(u)) * weights / 2).sum() / self.pieces)
 
     def training_grid(self, points: int = TRAINING_POINTS) -> Tensor:
         """The discrete training levels, descending from 1: [points], float64."""
@@ -109,3 +108,12 @@ class Schedule(ABC):
         if anchors < 1 or anchors > TRAINING_POINTS:
             raise InputError(f"anchors must lie in 1..{TRAINING_POINTS}; got {anchors}")
         return (index + TRAINING_POINTS // anchors).clamp(max=TRAINING_POINTS - 1)
+
+
+@lru_cache(maxsize=4)
+def _gauss_legendre(nodes: int) -> tuple[Tensor, Tensor]:
+    """Points in [-1, 1] and weights, [nodes], float64; finding them takes longer than all that is done with them."""
+    import numpy as np
+
+    points, weights = np.polynomial.legendre.leggauss(nodes)
+    return torch.from_numpy(points), torch.from_numpy(weights)

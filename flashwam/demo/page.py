@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flashwam.demo.place import Place
-from flashwam.report.analyze import measured_gradients, schedule_sections
+from flashwam.report.analyze import measured_gradients, recipe_analysis
 from flashwam.report.compare import gather
 from flashwam.report.compare_page import compare_sections
 from flashwam.report.page import write_page
-from flashwam.report.schedule import schedule_analysis
+from flashwam.report.schedule_page import schedule_sections
 from flashwam.run.folder import RunFolder
 from flashwam.system.jobs import Job, done_marker
 
@@ -27,7 +27,7 @@ def write_demo_page(place: Place, preset: str, jobs: Sequence[Job]) -> Path:
     Returns:
         The page.
     """
-    analysis = {"recipe": "flash_wam", **schedule_analysis(place.recipe("flash_wam").streams)}
+    analysis = {"recipe": "flash_wam", **recipe_analysis(place.recipe("flash_wam"))}
     run = RunFolder(place.run("flash_wam", 0))
     if run.result("student").is_dir():
         analysis["measured"] = measured_gradients(analysis, run.metrics)

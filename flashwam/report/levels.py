@@ -3,40 +3,61 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeAlias
 
-import torch
-
-from flashwam.core.consistency import ConsistencyFunction
+from flashwam.core.consistency import LCM, ConsistencyFunction, Linear
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.methods.lesson import Lesson
 
-__all__ = ["FEW_SAMPLES", "few_samples", "level_numbers", "mix_text", "percent", "scarce_levels"]
+__all__ = [
+    "FEW_SAMPLES",
+    "Teach",
+    "few_samples",
+    "function_label",
+    "known_functions",
+    "mix_text",
+    "percent",
+    "scarce_levels",
+    "stream_levels",
+]
+
+Teach: TypeAlias = Callable[[StreamSpec, float], Lesson | None]
+"""(stream, level) -> its training there, None where the method does not distil by levels."""
 
 FEW_SAMPLES = 0.05
 """With a smaller share of its samples near a level of the sampler, a stream is hardly trained where it is used."""
 
 
-def level_numbers(
-    spec: StreamSpec,
-    functions: Mapping[str, ConsistencyFunction],
-    lesson: Callable[[StreamSpec, float], Lesson | None],
-) -> list[dict[str, Any]]:
+def function_label(function: ConsistencyFunction) -> str:
+    """Short name, with parameters where they are not the defaults: "lcm", "lcm(sigma_data=0.2)"."""
+    parameters = {key: value for key, value in function.config.items() if key != "name"}
+    defaults = {"lcm": LCM().config}.get(function.name, {})
+    changed = [f"{key}={value:g}" for key, value in parameters.items() if defaults.get(key) != value]
+    name = function.name.rpartition(":")[2]
+    return f"{name}({', '.join(changed)})" if changed else name
+
+
+def known_functions(spec: StreamSpec) -> dict[str, ConsistencyFunction]:
+    """Label -> consistency function: those that everybody has, and the stream's own."""
+    return {function_label(f): f for f in (LCM(), Linear(), spec.consistency)}
+
+
+def stream_levels(spec: StreamSpec, lesson: Teach) -> dict[str, Any]:
     """Gives the numbers of every level that the student's sampler visits, from noise to data.
 
     Args:
         spec: The stream; its `steps` say where its sampler stands.
-        functions: Label -> consistency function.
-        lesson: (stream, level) -> its training there, None where the method does not distil by levels.
+        lesson: Of the recipe's method.
 
     Returns:
-        Plain values per level: `sigma`; `start`, label -> [p, q] of f = p x0 + q eps over the teacher's weights;
-        `bias`, label -> root mean square of f - x0; and the fields of a `Lesson`, or none of them.
+        Plain values: `own`, the label of the stream's function; its `weight`; and `levels`, each with `sigma`; `start`,
+        label -> [p, q] of f = p x0 + q eps over the teacher's weights; `bias`, label -> root mean square of f - x0; and
+        the fields of a `Lesson`, or none of them.
     """
-    found = []
+    functions, levels = known_functions(spec), []
     for level in spec.schedule.sampling_grid(spec.steps)[:-1]:
         taught = lesson(spec, float(level))
-        found.append(
+        levels.append(
             {
                 "sigma": float(level),
                 "start": {label: [float(share) for share in f.mix(level)] for label, f in functions.items()},
@@ -44,7 +65,7 @@ def level_numbers(
                 **({} if taught is None else asdict(taught)),
             }
         )
-    return found
+    return {"own": function_label(spec.consistency), "weight": spec.weight, "levels": levels}
 
 
 def scarce_levels(numbers: Mapping[str, Any]) -> list[Mapping[str, Any]]:

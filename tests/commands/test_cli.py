@@ -295,6 +295,14 @@ def test_analyze_prints_the_known_values(capsys, tmp_path):
     squares = {row[-4].strip("*"): float(row[-2]) for row in rows[3:5]}
     assert squares == {"lcm": pytest.approx(0.0052, abs=1e-4), "linear": pytest.approx(0.041, abs=1e-3)}
     assert (tmp_path / "text" / "schedule.html").is_file()
+    for line in (
+        "video at sigma 1: starts as 0.45 x0 + 0.20 eps (lcm); 36% of the training samples near it; 2 hops to the data, "
+        "2 teacher steps",
+        "action at sigma 1: starts as x0 (linear); 0.55% of the training samples near it; 2 hops to the data, "
+        "2 teacher steps",
+    ):
+        assert line in out
+    assert "warning: action: only 0.55% of the training samples" in out
 
 
 def test_a_run_folder_is_a_recipe(capsys, tmp_path):

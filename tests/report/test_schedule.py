@@ -110,10 +110,11 @@ def test_streams_on_different_schedules_are_compared():
     assert schedule_analysis({"video": spec("video", 5.0)})["together"] is None
 
 
-def test_a_noisy_stream_may_keep_lcm():
+def test_a_noisy_stream_is_reached_by_lcm_and_starts_right_with_linear():
     verdict = schedule_analysis(published())["streams"]["video"]["verdict"]
-    assert verdict["choice"] == "either"
+    assert (verdict["choice"], verdict["strength"]) == ("linear", "start")
     assert verdict["accepted"] == ["lcm", "linear"]
+    assert "lcm answers 0.45 x0 + 0.20 eps at sigma = 1 where linear answers x0" in verdict["reason"]
 
 
 def test_a_recipe_against_the_verdict_is_warned_and_one_with_it_is_not():
