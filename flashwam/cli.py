@@ -61,7 +61,7 @@ flashwam distils it to one per stream, with the consistency function that fits e
 _TOP_EPILOG = """\
 in order:
   flashwam demo                        all of the below at small size, and one page that shows it
-  flashwam analyze flash_wam           before any training: what a student starts from, where it is trained, which function fits
+  flashwam analyze flash_wam           before any training: what a student starts from, and where it is trained
   flashwam collect teacher             demonstrations from a simulator
   flashwam convert RAW OUT --recipe R  or latents of a robot's own episodes
   flashwam train teacher               the many-step teacher
