@@ -25,7 +25,7 @@ def standing(streams: Mapping[str, Mapping[str, Any]]) -> Standing | None:
     Returns:
         None where a stream is not distilled, or not by levels.
     """
-    found = {}
+    found: Standing = {}
     for name, numbers in streams.items():
         for number, level in enumerate(numbers["levels"]):
             if numbers["weight"] == 0 or "near" not in level:
