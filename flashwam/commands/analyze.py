@@ -30,12 +30,15 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 def _action(arguments: argparse.Namespace) -> None:
     from flashwam.report.analyze import analyze
+    from flashwam.report.record import read_record
+    from flashwam.report.record_page import record_sentence
 
     recipe = load(arguments)
     out = arguments.out or Path("runs") / "analysis" / recipe.name
     results = analyze(recipe, out=out, checkpoint=arguments.checkpoint)
     if write_json(arguments, results):
         print("\n".join(analysis_lines(results)))
+        print(f"how often such numbers were right: {record_sentence(read_record())}")
         print(f"page: {results['page']}")
 
 
@@ -64,6 +67,8 @@ def analysis_lines(analysis: Mapping[str, Any]) -> list[str]:
     lines += [f"{name}: {numbers['verdict']['reason']}" for name, numbers in analysis["streams"].items()]
     if analysis.get("together"):
         lines.append(f"different functions for the streams? {analysis['together']['reason']}")
+    if analysis.get("recommended"):
+        lines.append(f"method: {analysis['recommended']['reason']}")
     for entry in analysis.get("warnings", []):
         lines.append(f"warning: {entry if isinstance(entry, str) else ' '.join(map(str, entry))}")
     return lines

@@ -14,6 +14,7 @@ from flashwam.distillation.methods import find_method
 from flashwam.distillation.methods.lesson import NEAR
 from flashwam.report.advice import LOW_NOISE, STARVED_AT, STARVED_LIMIT, remarks, stream_verdict
 from flashwam.report.levels import FEW_SAMPLES, Teach, function_label, known_functions, stream_levels
+from flashwam.report.recommend import recommendation
 from flashwam.report.together import streams_together
 from flashwam.system.errors import InputError
 
@@ -109,7 +110,8 @@ def schedule_analysis(
     Returns:
         Plain values, ready for JSON: `streams[name]` (density and |b| curves over `sigma`, median, moments, `levels` of
         the sampler, verdict), `method`, `reference` (the noisiest stream, that lcm serves best), `together` (whether
-        the streams need different functions; None for a single stream), `warnings`, `notes`, `rule`.
+        the streams need different functions; None for a single stream), `recommended` (a method, see
+        `flashwam.report.recommend`), `warnings`, `notes`, `rule`.
 
     Raises:
         ValueError: without streams, or for an unknown sampler or method.
@@ -118,7 +120,8 @@ def schedule_analysis(
         raise InputError("a schedule analysis needs at least one stream; got none")
     if sampler not in ("own", "euler"):
         raise InputError(f'sampler must be "own" or "euler"; got {sampler!r}')
-    lesson = partial(find_method(method).lesson, options=dict(options or {}))
+    options = dict(options or {})
+    lesson = partial(find_method(method).lesson, options=options)
     numbers = {name: _stream_numbers(spec, lesson) for name, spec in streams.items()}
     reference = max(numbers, key=lambda name: numbers[name]["median"])
     for name, values in numbers.items():
@@ -136,6 +139,7 @@ def schedule_analysis(
         "reference": reference,
         "streams": numbers,
         "together": streams_together(streams, numbers) if len(numbers) > 1 else None,
+        "recommended": recommendation(streams, method, options),
         "warnings": warnings,
         "notes": notes,
     }

@@ -8,7 +8,7 @@ import torch
 
 from flashwam.core.streams import StreamSpec
 
-__all__ = ["streams_together", "times"]
+__all__ = ["listed", "streams_together", "times"]
 
 _SAME = 1e-9
 _DISTANCE_POINTS = 2001
@@ -44,14 +44,14 @@ def streams_together(specs: Mapping[str, StreamSpec], numbers: Mapping[str, Mapp
         reason = _same_schedule(next(iter(numbers.values())), list(numbers))
     elif not starves:
         reason = (
-            f"No. {_listed(fits)} draw differently (their cumulative distributions are up to {distance:.2f} apart), "
+            f"No. {listed(fits)} draw differently (their cumulative distributions are up to {distance:.2f} apart), "
             "but both functions fit every one of them."
         )
     elif not fits:
-        reason = f"No. lcm fits none of {_listed(starves)}: linear on all."
+        reason = f"No. lcm fits none of {listed(starves)}: linear on all."
     else:
         reason = (
-            f"Only if a stream is to keep lcm, which fits {_listed(fits)} and starves {_listed(starves)}; linear fits "
+            f"Only if a stream is to keep lcm, which fits {listed(fits)} and starves {listed(starves)}; linear fits "
             f"all. The balance between the streams is no reason: E b^2 differs between them {times(spread['lcm'])} "
             f"with lcm on all and {times(spread['linear'])} with linear on all. What differs is the low end."
         )
@@ -69,7 +69,7 @@ def _same_schedule(numbers: Mapping[str, Any], names: Sequence[str]) -> str:
     on_average = linear["mean_squared_gradient_scale"] / lcm["mean_squared_gradient_scale"]
     at_low = linear["gradient_scale_at_low_noise"] / lcm["gradient_scale_at_low_noise"]
     return (
-        f"No. {_listed(names)} draw from one schedule ({numbers['label']}; median sigma {numbers['median']:.2f}, "
+        f"No. {listed(names)} draw from one schedule ({numbers['label']}; median sigma {numbers['median']:.2f}, "
         f"{numbers['mass_below_low_noise']:.1%} of the draws below 0.1), so any function passes each of them the same "
         "gradient at every level and none can favour one. One choice serves all: lcm passes "
         f"{times(on_average)} less than linear on average (E b^2), and {times(at_low)} less at sigma 0.1, where "
@@ -78,5 +78,6 @@ def _same_schedule(numbers: Mapping[str, Any], names: Sequence[str]) -> str:
     )
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """["a", "b", "c"] -> "a, b and c"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -10,6 +10,7 @@ from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods import METHODS, ConsistencyDistillation, FlowMatching, OnPolicy
 from flashwam.distillation.methods.lesson import NEAR
+from flashwam.distillation.methods.pairs import Pairs
 
 SAMPLES = 4000
 
@@ -80,6 +81,17 @@ def test_on_policy_targets_are_the_end_of_the_teachers_own_path():
     assert (second.hops, second.teacher_steps) == (1, 3)
     assert second.near == pytest.approx(0.1 * 0.2, abs=1e-9)
     assert OnPolicy.lesson(spec(1.0), 1.0, {"teacher_steps": 1}).near == 1
+
+
+def test_pairs_stand_at_the_levels_of_the_samplers_that_they_are_trained_for():
+    stream = spec(1.0, teacher_steps=12)
+    one = Pairs.lesson(stream, 1.0, {"steps": 1})
+    assert (one.near, one.hops, one.jump_end, one.teacher_steps) == (1.0, 1, 0.0, 12)
+    options = {"steps": 3, "further_share": 0.4}
+    # Two steps stand at 1/2 too, three at 2/3 and 1/3: each sampler has half of the 0.4, a level its even part of it.
+    shares = {level: Pairs.lesson(stream, level, options).near for level in (1.0, 2 / 3, 0.5, 1 / 3, 0.75)}
+    assert shares == pytest.approx({1.0: 0.6, 2 / 3: 0.1, 0.5: 0.2, 1 / 3: 0.1, 0.75: 0.1})
+    assert Pairs.lesson(stream, 0.5, options).within_jump == pytest.approx(0.3)
 
 
 def test_methods_that_do_not_distil_by_levels_say_nothing():

@@ -8,6 +8,8 @@ from flashwam.core.streams import StreamSpec
 from flashwam.recipe.load import load_recipe
 from flashwam.recipe.sections import Recipe
 from flashwam.report.analyze import analyze
+from flashwam.report.record import read_record
+from flashwam.report.record_page import record_sentence
 
 BINS = 10
 
@@ -40,7 +42,7 @@ def test_the_page_is_self_contained_and_holds_the_numbers(tmp_path):
     result = analyze(recipe(), out=tmp_path)
     page = (tmp_path / "schedule.html").read_text()
     assert "http" not in page
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 3
     for text in (
         "22 times less gradient than video gets",
         "0.833",
@@ -49,10 +51,16 @@ def test_the_page_is_self_contained_and_holds_the_numbers(tmp_path):
         "0.0052",
         "0.114",
         "0.647 x -0.447 v",
+        "0.45 x0 + 0.20 eps",
+        "only 0.55% of the training samples lie within 0.1 of sigma = 1",
+        "1.00 to 0.05",
+        "pairs, with linear on every stream.",
+        "prototypes on the miniature LingBot-VA",
+        record_sentence(read_record()),
     ):
         assert text in page, text
     assert json.loads((tmp_path / "schedule.json").read_text()) == result
-    assert {"gradient_scale.png", "gradient_moments.png"} <= {p.name for p in tmp_path.iterdir()}
+    assert {"gradient_scale.png", "gradient_moments.png", "start.png"} <= {p.name for p in tmp_path.iterdir()}
 
 
 def test_measured_gradients_are_laid_over_the_theory(tmp_path):
@@ -70,7 +78,13 @@ def test_measured_gradients_are_laid_over_the_theory(tmp_path):
 def test_a_variance_preserving_recipe_is_analysed_without_its_model(tmp_path):
     result = analyze(load_recipe("videovla/cogvideox_2b"), out=tmp_path)
     page = (tmp_path / "schedule.html").read_text()
-    for text in ("vp, SNR shift 3", "0.754", "No. video and action draw from one schedule", "sigma = s / (alpha + s)"):
+    for text in (
+        "vp, SNR shift 3",
+        "0.754",
+        "No. video and action draw from one schedule",
+        "sigma = s / (alpha + s)",
+        "prototypes on the miniature CogVideoX",
+    ):
         assert text in page, text
     assert "A shift above 1" not in page
     assert result["warnings"] == []

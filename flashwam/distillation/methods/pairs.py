@@ -16,6 +16,7 @@ from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.futures import TeacherFuture
 from flashwam.distillation.methods.base import Method, MethodOutput, StreamTerm
+from flashwam.distillation.methods.lesson import Lesson
 from flashwam.distillation.pair_source import NOISE, PairSource, Pool
 from flashwam.distillation.rollouts import RolloutStore
 from flashwam.distillation.setup import Beginnings, Setup, Source
@@ -24,6 +25,8 @@ from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Pairs"]
+
+_STEPS, _FURTHER_SHARE = 2, 0.3
 
 
 class Pairs(Method):
@@ -61,8 +64,8 @@ class Pairs(Method):
         reuse: float = 5.0,
         first_share: float | None = 0.4,
         several_ways: int = 2,
-        steps: int = 2,
-        further_share: float = 0.3,
+        steps: int = _STEPS,
+        further_share: float = _FURTHER_SHARE,
         drawn_at_once: int = 64,
     ) -> None:
         super().__init__(streams, student, teacher=teacher, keep_target=keep_target)
@@ -85,9 +88,22 @@ class Pairs(Method):
     @classmethod
     def passes_without_gradient(cls, streams: Mapping[str, StreamSpec], options: Mapping[str, Any]) -> float:
         """See `Method.passes_without_gradient`: the student's own, to the levels after the first."""
-        steps, share = options.get("steps", 2), options.get("further_share", 0.3)
+        steps, share = options.get("steps", _STEPS), options.get("further_share", _FURTHER_SHARE)
         # Of n in 2 .. steps and k in 1 .. n - 1, both even, the mean of k.
         return float(share * (1 + steps / 2) / 2) if steps > 1 else 0.0
+
+    @classmethod
+    def lesson(cls, spec: StreamSpec, level: float, options: Mapping[str, Any]) -> Lesson:
+        """See `Method.lesson`: the levels of its samplers alone, all drawn to the teacher's own end."""
+        steps: int = options.get("steps", _STEPS)
+        further: float = options.get("further_share", _FURTHER_SHARE) if steps > 1 else 0.0
+        grids = [spec.schedule.sampling_grid(n)[1:-1].tolist() for n in range(2, steps + 1)]
+
+        def share(low: float, high: float) -> float:
+            later = sum(sum(low - 1e-9 <= at <= high + 1e-9 for at in grid) / len(grid) for grid in grids)
+            return (1 - further) * (high + 1e-9 >= 1) + (further * later / len(grids) if grids else 0.0)
+
+        return Lesson.at(level, share=share, jump_end=0.0, hops=1, teacher_steps=spec.teacher_steps)
 
     def source(self, source: Source, setup: Setup) -> Source:
         """See `Method.source`: the pairs, completed first; the teacher is dropped afterwards."""
