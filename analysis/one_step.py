@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One-step students against their teacher: the goal, what the same seconds buy otherwise, and the published methods.
+
+    python analysis/one_step.py                       all cells (hours), then the comparison
+    python analysis/one_step.py --family cogvideox    the other family's small model (kept apart)
+    python analysis/one_step.py --only pairs          some students alone, and their teacher
+    python analysis/one_step.py --compare             the comparison of what there is so far
+    python analysis/one_step.py --archive FILE        an archive of what there is so far, for another machine
+    python analysis/one_step.py --restore FILE        go on from such an archive
+
+`one_step.yaml` lists the cells: trainings of several seeds, each driven in the scenes of its seed, in which its teacher
+is driven too. Results go to analysis/results/one_step (see `analysis/studies.py`), the other family's to
+cogvideox_one_step. A run that was killed goes on where it was.
+"""
+
+import argparse
+from pathlib import Path
+
+from one_step_cells import STUDENTS, TEACHER_SEEDS, Place
+from one_step_jobs import one_step_jobs
+from studies import add_options, or_exit
+
+from flashwam.demo.place import DEFAULT_FAMILY
+from flashwam.report.compare import compare
+from flashwam.run.folder import RunFolder
+from flashwam.sim.gl import ensure_gl
+from flashwam.system.jobs import run_jobs
+from flashwam.wam.files import FAMILY_FILES
+
+
+def command(place: Place) -> str:
+    """The call that makes what there is."""
+    family = "" if place.family == DEFAULT_FAMILY else f" --family {place.family}"
+    there = [name for name in STUDENTS if RunFolder(place.run(name, 0)).evaluation_files]
+    only = "" if len(there) == sum(place.has(name) for name in STUDENTS) else f" --only {' '.join(there)}"
+    return f"python analysis/one_step.py{family}{only}"
+
+
+def report(place: Place) -> None:
+    """Tables and figures of what there is, beside the measurements."""
+    compare(place.demo.evaluated, out=place.out / "comparison")
+    place.study.keep(command(place))
+
+
+def main() -> None:
+    """Make, drive, compare."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--family", choices=sorted(FAMILY_FILES), default=DEFAULT_FAMILY)
+    parser.add_argument("--only", nargs="+", choices=list(STUDENTS), default=list(STUDENTS), metavar="STUDENT")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(TEACHER_SEEDS))
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="settings", help="for every recipe")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--compare", action="store_true", help="make nothing, compare what there is")
+    add_options(parser)
+    arguments = parser.parse_args()
+    name = "one_step" if arguments.family == DEFAULT_FAMILY else f"{arguments.family}_one_step"
+    place = Place(
+        out=Path("runs") / name,
+        results=Path("analysis/results") / name,
+        family=arguments.family,
+        settings=tuple(arguments.settings),
+    )
+    jobs = one_step_jobs(place, [name for name in arguments.only if place.has(name)], arguments.seeds)
+    if arguments.archive is not None:
+        or_exit(place.study.archive, arguments.archive)
+        return
+    or_exit(place.study.restore, jobs, arguments.restore)
+    if not arguments.compare:
+        ensure_gl()
+        run_jobs(jobs, place.out / "jobs", workers=arguments.workers)
+    or_exit(report, place)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cells of the comparison of one-step students with their teacher, as `one_step.yaml` has them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from studies import Study
+
+from flashwam.demo.place import DEFAULT_FAMILY
+from flashwam.demo.place import Place as DemoPlace
+from flashwam.demo.presets import Preset
+from flashwam.recipe.layers import read_yaml
+from flashwam.recipe.load import load_recipe
+from flashwam.recipe.sections import Recipe
+from flashwam.system.json_file import build, read_mapping
+from flashwam.wam.files import files_of
+
+FILE = Path(__file__).with_name("one_step.yaml")
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Student:
+    """One cell of the comparison; `one_step.yaml` says what the fields mean."""
+
+    recipe: str
+    seeds: tuple[int, ...]
+    settings: tuple[str, ...] = ()
+    search: bool = False
+    rate: str | None = None
+    samplers: tuple[str, ...] = ()
+    families: tuple[str, ...] = ()
+
+
+_TOLD = read_yaml(FILE.read_bytes(), str(FILE))
+STUDENTS: Mapping[str, Student] = {name: build(FILE, Student, cell) for name, cell in _TOLD["students"].items()}
+"""In the order in which they are made."""
+TEACHER_SEEDS: tuple[int, ...] = tuple(_TOLD["teacher"]["seeds"])
+TEACHER_NFE: Mapping[str, tuple[str, ...]] = {name: tuple(nfe) for name, nfe in _TOLD["teacher"]["nfe"].items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Folders of everything, and every run's recipe.
+
+    Args:
+        out: Of the runs.
+        results: What is kept of them.
+        family: The teacher's.
+        settings: Recipe settings for every run.
+    """
+
+    out: Path
+    results: Path
+    family: str = DEFAULT_FAMILY
+    settings: tuple[str, ...] = ()
+
+    @property
+    def study(self) -> Study:
+        """The runs and what is kept of them."""
+        return Study(out=self.out, results=self.results, made_again=("collect", TEACHER, "latents"))
+
+    @property
+    def demo(self) -> DemoPlace:
+        """Demonstrations and teacher lie where a demo has them."""
+        return DemoPlace(preset=Preset(methods=(), overrides=self.settings), out=self.out, family=self.family)
+
+    def has(self, name: str) -> bool:
+        """Tells whether the family has a cell."""
+        return not STUDENTS[name].families or self.family in STUDENTS[name].families
+
+    def run(self, name: str, seed: int) -> Path:
+        return self.out / "runs" / (name if seed == 0 else f"{name}_seed{seed}")
+
+    def attempt(self, name: str, rate: float, seed: int) -> Path:
+        """A run of the search for a cell's learning rate."""
+        return self.out / "search" / f"{name}_{rate:g}_seed{seed}"
+
+    def rate_file(self, name: str) -> Path:
+        return self.out / "rates" / f"{name}.json"
+
+    def recipe(self, name: str, seed: int, rate: float | None = None) -> Recipe:
+        """A cell's recipe, at the learning rate that was searched for it where one was."""
+        cell, demo = STUDENTS[name], self.demo
+        own = [
+            f"data.root={self.out / 'data'}",
+            f"wam.pretrained={demo.teacher}",
+            f"seed={seed}",
+            f"name={name}",
+            *cell.settings,
+        ]
+        if rate is None and (source := name if cell.search else cell.rate) is not None:
+            rate = read_mapping(self.rate_file(source))["lr"]
+        if rate is not None:
+            own.append(f"distill.lr={rate:g}")
+        return load_recipe(f"{files_of(self.family).miniature}/{cell.recipe}", [*own, *self.settings])

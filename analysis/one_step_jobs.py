@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes and drives the students of `one_step.yaml`, a job each."""
+
+import shutil
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from one_step_cells import STUDENTS, TEACHER, TEACHER_NFE, TEACHER_SEEDS, Place
+from searching import FIRST_RATES, action_error, choose_rate, write_rate
+
+from flashwam.demo import work
+from flashwam.evaluation.local import evaluate
+from flashwam.pipeline.training import distill
+from flashwam.run.folder import RunFolder
+from flashwam.system.files import whole_folder
+from flashwam.system.jobs import Job
+
+SEARCHED_SEEDS = 2
+SAMPLERS = {"own": {}, "euler": {"plain_euler": True}}
+"""Ways in which a student is sampled -> options of `evaluate`."""
+
+
+def choose(place: Place, name: str) -> None:
+    """Searches a cell's learning rate."""
+    nfe = place.recipe(name, 0, FIRST_RATES[0]).evaluate.nfe[0]
+    seeds = STUDENTS[name].seeds[:SEARCHED_SEEDS]
+
+    def attempt(rate: float, seed: int) -> float:
+        return action_error(place.recipe(name, seed, rate), place.attempt(name, rate, seed), nfe)
+
+    write_rate(place.rate_file(name), choose_rate(attempt, rates=FIRST_RATES, seeds=seeds))
+
+
+def make(place: Place, name: str, seed: int) -> None:
+    """Distils a cell, or takes it over from the search that came by it."""
+    recipe, run = place.recipe(name, seed), place.run(name, seed)
+    found = RunFolder(place.attempt(name, recipe.distill.lr, seed))
+    if STUDENTS[name].search and found.result("student").is_dir():
+        ignored = shutil.ignore_patterns(found.checkpoints.name, found.evaluations.name)
+        with whole_folder(run) as building:
+            shutil.copytree(found.path, building, ignore=ignored, dirs_exist_ok=True)
+        return
+    distill(recipe, run_dir=run)
+
+
+def drive(checkpoint: Path, seed: int, nfe: str, sampler: str = "own") -> None:
+    """Evaluates in closed and open loop."""
+    evaluate(checkpoint, nfe=(nfe,), seed=seed, **SAMPLERS[sampler])
+
+
+def one_step_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) -> list[Job]:
+    """Every job, each after those it needs; the cells in their order, every seed of one before the next."""
+    about = {"place": place.demo}
+    teaching = {**about, "from_scratch": False}
+    jobs = [
+        Job(name="collect", function=work.collect_episodes, kwargs=about, weight=300, cores=2),
+        Job(name=TEACHER, function=work.make_teacher, kwargs=teaching, after=("collect",), weight=600),
+        Job(name="latents", function=work.encode_episodes, kwargs=about, after=(TEACHER,), weight=60),
+    ]
+    cells = {name: [job for s in STUDENTS[name].seeds if s in seeds for job in _cell(place, name, s)] for name in names}
+    first, *others = cells.values() if cells else [[]]
+    jobs += first
+    jobs += [job for seed in TEACHER_SEEDS if seed in seeds for job in _teacher(place, seed)]
+    jobs += [job for cell in others for job in cell]
+    return list({job.name: job for job in jobs}.values())
+
+
+def _teacher(place: Place, seed: int) -> Iterator[Job]:
+    for nfe in TEACHER_NFE[place.family]:
+        weight = 170 if nfe == "full" else 70
+        yield _drive(TEACHER, "latents", place.demo.teacher, seed, nfe, weight)
+
+
+def _cell(place: Place, name: str, seed: int) -> Iterator[Job]:
+    cell, after, about = STUDENTS[name], ["latents"], {"place": place, "name": name}
+    shape = place.recipe(name, seed, FIRST_RATES[0])
+    weight = 10 + 0.015 * shape.distill.steps * shape.distill.batch_size
+    if cell.search:
+        tried = len(FIRST_RATES) * SEARCHED_SEEDS
+        yield Job(name=f"choose/{name}", function=choose, kwargs=about, after=("latents",), weight=tried * weight)
+    if cell.search or cell.rate is not None:
+        after = [f"choose/{name if cell.search else cell.rate}"]
+        weight = 1 if seed in cell.seeds[:SEARCHED_SEEDS] and cell.search else weight
+    made = f"make/{name}_{seed}"
+    yield Job(name=made, function=make, kwargs={**about, "seed": seed}, after=tuple(after), weight=weight)
+    for nfe in shape.evaluate.nfe:
+        for sampler in ("own", *cell.samplers):
+            yield _drive(name, made, place.run(name, seed), seed, nfe, 70, sampler=sampler)
+
+
+def _drive(name: str, after: str, checkpoint: Path, seed: int, nfe: str, weight: float, **options: Any) -> Job:
+    tail = "".join(f"_{value}" for value in options.values() if value != "own")
+    kwargs = {"checkpoint": checkpoint, "seed": seed, "nfe": nfe, **options}
+    job = f"drive/{name}_{seed}_{nfe.replace('/', '-')}{tail}"
+    return Job(name=job, function=drive, kwargs=kwargs, after=(after,), weight=weight)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The search for a learning rate: judged by actions alone, and never ended at the edge of what was tried."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from flashwam.evaluation.local import evaluate
+from flashwam.pipeline.training import distill
+from flashwam.recipe.sections import Recipe
+from flashwam.system.errors import DivergedError, InputError
+from flashwam.system.files import write_whole
+
+LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+"""Learning rates that a search may come to."""
+FIRST_RATES = (3e-4, 1e-3, 3e-3)
+"""Those it begins with."""
+
+
+def search_rate(error: Mapping[float, float]) -> float | None:
+    """The next learning rate to try, where the best of those tried stands at an end; None where it is inside.
+
+    Args:
+        error: Neighbours of `LADDER` that were tried -> error.
+
+    Raises:
+        ValueError: The best one is the ladder's own end.
+    """
+    best, tried = LADDER.index(min(error, key=error.__getitem__)), sorted(LADDER.index(rate) for rate in error)
+    further = best - 1 if best == tried[0] else best + 1 if best == tried[-1] else None
+    if further is None:
+        return None
+    if not 0 <= further < len(LADDER):
+        raise InputError(f"the best learning rate stands at the end of {LADDER}: {dict(error)}; make that longer")
+    return LADDER[further]
+
+
+def action_error(recipe: Recipe, run: Path, nfe: str) -> float:
+    """Distils; the error of its actions to the teacher's draws, infinite where it diverges."""
+    try:
+        distill(recipe, run_dir=run)
+    except DivergedError as error:
+        print(f"{run.name}: {error}")
+        return math.inf
+    (result,) = evaluate(run, nfe=(nfe,), closed_loop=False)
+    found: float = result["open_loop"]["action_error_teacher"]
+    return found
+
+
+def choose_rate(attempt: Callable[[float, int], float], *, rates: Sequence[float], seeds: Sequence[int]) -> dict:
+    """Finds the learning rate of the least error, mean over trainings, from inside of what was tried.
+
+    Args:
+        attempt: (learning rate, seed) -> error.
+        rates: To begin with.
+        seeds: Of the trainings.
+    """
+    errors: dict[float, list[float]] = {}
+    waiting = list(rates)
+    while waiting:
+        for rate in waiting:
+            errors[rate] = [attempt(rate, seed) for seed in seeds]
+        mean = {rate: math.fsum(each) / len(each) for rate, each in errors.items()}
+        further = search_rate(mean)
+        waiting = [] if further is None else [further]
+    told = {f"{r:g}": None if math.isinf(mean[r]) else mean[r] for r in sorted(mean)}
+    return {"lr": min(mean, key=mean.__getitem__), "trainings": len(seeds), "action_error_teacher": told}
+
+
+def write_rate(path: Path, chosen: Mapping) -> None:
+    """Writes what a search found."""
+    write_whole(path, (json.dumps(chosen, indent=1) + "\n").encode())
