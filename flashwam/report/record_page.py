@@ -34,8 +34,8 @@ def record_section(record: Mapping[str, Any]) -> Section:
     return Section(
         heading="How often this was right",
         paragraphs=(
-            "Of two recipes the numbers put one ahead if it is behind by none of four things, at no level of no "
-            "stream, and ahead by one at least: a start nearer the data; at least 5% of the training samples near "
+            "Of two recipes the numbers put one ahead if it is behind in none of four things at any level of any "
+            "stream, and ahead in one at least: a start nearer the data; at least 5% of the training samples near "
             "the level; fewer hops; more steps of the teacher behind a target. Otherwise they say nothing. The "
             f"benchmarks of this repository, {listed(list(record))}, hold {len(_all(record))} comparisons of that "
             "kind, of students of equal budget over the same seeds of training and evaluation.",

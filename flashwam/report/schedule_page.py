@@ -8,7 +8,7 @@ from typing import Any
 from flashwam.report.levels import mix_text, percent
 from flashwam.report.page import Callout, Figure, Section, Table
 from flashwam.report.record import read_record
-from flashwam.report.record_page import record_section
+from flashwam.report.record_page import record_section, record_sentence
 from flashwam.report.schedule_figures import draw_gradient_scale, draw_measured_gradients, draw_moments
 from flashwam.report.start_figure import draw_start
 
@@ -70,6 +70,8 @@ def _choice(analysis: Mapping[str, Any]) -> Section:
         callouts.append(Callout(title="Do the streams need different functions?", text=together, kind="verdict"))
     if analysis["recommended"]:
         callouts.append(Callout(title="Method", text=analysis["recommended"]["reason"], kind="verdict"))
+    sentence = record_sentence(read_record())
+    callouts.append(Callout(title="How often such numbers were right", text=sentence))
     callouts += [Callout(title="Warning", text=text, kind="warning") for text in analysis["warnings"]]
     rows = [
         (
@@ -116,8 +118,8 @@ def _idea() -> Section:
             "That answer is f = a(sigma) x + b(sigma) v, where x is the noisy input and v what the network "
             "says. The pair (a, b) is the **consistency function**. Any pair with a(0) = 1 and b(0) = 0 is "
             "allowed: `lcm` and `linear` (the plain clean estimate, a = 1 and b = -sigma) are two of them. "
-            "All have the same perfect solution, but they do not learn equally well, because every gradient "
-            "that reaches the network is multiplied by b(sigma).",
+            "All have the same perfect solution, but they do not learn equally well: they begin with different "
+            "answers, and every gradient that reaches the network is multiplied by b(sigma).",
         ),
     )
 
@@ -179,7 +181,7 @@ def _standing(analysis: Mapping[str, Any], folder: Path) -> Section:
                     "teacher steps",
                 ),
                 rows=rows,
-                caption=f"By `{analysis['method']}`, this recipe's method.".replace("`", ""),
+                caption=f"As {analysis['method']} trains them, this recipe's method.",
             ),
         ),
     )
@@ -301,7 +303,7 @@ def _limits(analysis: Mapping[str, Any]) -> Section:
             f"A draw counts as starved where |b| is below {rule['starved_at']:g} of linear's. A function reaches "
             f"a stream if at most {rule['starved_limit']:.0%} of its draws are starved. The ratio quoted "
             f"against the noisiest stream ({analysis['reference']}) is that of E b^2 with lcm on both.",
-            "This is arithmetic on gradients, not a forecast of success. An optimiser that normalises "
+            "This is arithmetic on starts and gradients, not a forecast of success. An optimiser that normalises "
             "gradients, such as Adam, hides a stream's overall scale but not the spread inside it, nor the "
             "balance between streams that share weights. A long enough training can close the gap. So train "
             "both and look at curves over the budget: `flashwam demo` does it in minutes.",

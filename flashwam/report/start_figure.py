@@ -51,7 +51,7 @@ def draw_start(analysis: Mapping[str, Any], path: Path) -> Path:
         left.set_title("f over the teacher's weights")
         tidy(left)
         label_ends(left, ends, size=9)
-        right.set_title("Training samples near the sampler")
+        right.set_title("Samples near the sampler")
         for y, (_, colour, near) in enumerate(reversed(taught)):
             right.barh(y, near, color=colour, height=0.55)
             right.annotate(

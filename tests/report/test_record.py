@@ -87,3 +87,39 @@ def test_outcomes_are_counted_by_sign_and_by_seed():
         "surely right": 1,
         "surely wrong": 1,
     }
+
+
+def test_readme_results_and_notebook_quote_the_record():
+    root = RESULTS.parents[1]
+    comparisons = [one for found in read_record().values() for one in found["comparisons"]]
+    two, one, every = (tally(comparisons, group) for group in ("two-way", "one-way", "all"))
+    readme, results = (" ".join((root / name).read_text().split()) for name in ("README.md", "docs/results.md"))
+    notebook = (root / "notebooks" / "schedule_analysis.ipynb").read_text()
+    assert f"in {two['right']} of {two['all']} comparisons on the two-way tasks, and in {one['right']} of" in readme
+    assert f"in {two['right']} of {two['all']}" in notebook
+    assert f"in {one['right']} of {one['all']} on tasks with one" in notebook
+    for group, count in {"two-way": two, "one-way": one, "all": every}.items():
+        cells = (f"{count['right']} of {count['all']}", *(count[k] for k in ("surely right", "level", "wrong")))
+        assert f"| {group} | {' | '.join(map(str, cells))} | {count['surely wrong']} |" in results
+    start = [o for o in comparisons if o["by"] == ["start"] and (o["ahead"], o["behind"]) != ("flash_wam", "naive_lcm")]
+    assert (tally(start, "two-way")["right"], tally(start, "two-way")["level"], len(start)) == (7, 1, 8)
+    assert "the start alone was right in 7 of 8 comparisons, and level in one" in results
+    flash = [o for o in comparisons if (o["ahead"], o["behind"]) == ("flash_wam", "naive_lcm")]
+    assert tally(flash, "two-way")["wrong"] == len(flash) == 4
+
+
+def test_the_students_that_the_warning_met_are_those_the_results_tell_of():
+    (lingbot,), (cogvideox,) = (found["warned"] for found in read_record().values())
+    assert (cogvideox["run"], cogvideox["setting"], lingbot["run"], lingbot["setting"]) == (
+        "on_policy",
+        "2v/2a",
+        "on_policy",
+        "1v/2a",
+    )
+    assert (cogvideox["fewest"]["success"], cogvideox["success"] - cogvideox["fewest"]["success"]) == (631, -55)
+    assert (lingbot["fewest"]["success"], lingbot["success"] - lingbot["fewest"]["success"]) == (597, 11)
+    results = " ".join((RESULTS.parents[1] / "docs" / "results.md").read_text().split())
+    assert (
+        "On CogVideoX the second pass costs it 55 of 631 successes; on LingBot-VA a second action step gains 11"
+        in results
+    )
