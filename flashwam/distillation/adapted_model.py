@@ -2,6 +2,7 @@
 """A role that shares its backbone with others, as a model of its own."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,19 @@ class AdaptedModel(WorldActionModel):
             return self
         self.adapters.copy(self.name, name)
         return adapted(self.adapters, name).requires_grad_(False).eval()
+
+    def trainable_copy(self, name: str) -> "AdaptedModel":
+        """A further role of the same backbone that starts as this one and is trained."""
+        if self.name is None:
+            self.adapters.add(name)
+        else:
+            self.adapters.copy(self.name, name)
+            self.adapters.train(name)
+        return adapted(self.adapters, name).train()
+
+    def active(self) -> AbstractContextManager[None]:
+        """A context in which the backbone is left as this role whenever no other one computes."""
+        return self.adapters.active(self.name)
 
     def velocity(
         self,

@@ -27,8 +27,8 @@ STUDENT = "student"
 class Adapters:
     """A backbone with exchangeable low-rank adapters.
 
-    The student's adapter is switched on whenever nobody else computes, so that a backward pass that recomputes
-    activations finds it there. The backbone is frozen and in evaluation mode, and is changed in place: its adapted
+    The student's adapter, or that of the role whose `active` is open, is switched on whenever nobody else computes, so
+    that a backward pass that recomputes activations finds it there. The backbone is frozen and in evaluation mode, and is changed in place: its adapted
     layers are wrapped.
 
     Args:
@@ -47,7 +47,8 @@ class Adapters:
         self.backbone, self.lora = backbone, lora
         self._names = _target_layers(backbone, lora)
         self._base = dict(backbone.requires_grad_(False).eval().named_parameters())
-        self._add(STUDENT, seed)
+        self._seed, self._trained = seed, {STUDENT}
+        self._add(STUDENT)
 
     @property
     def base_parameters(self) -> Mapping[str, nn.Parameter]:
@@ -66,9 +67,19 @@ class Adapters:
         """
         load_adapter(folder, self.parameters(STUDENT), self.lora, backbone=self.fingerprint())
 
+    def add(self, name: str) -> None:
+        """Makes an adapter `name` that is trained, from where the backbone alone stands."""
+        self._trained.add(name)
+        self._add(name)
+
+    def train(self, name: str) -> None:
+        """Lets an adapter take gradients."""
+        self._trained.add(name)
+        self._set_gradients()
+
     def copy(self, of: str, name: str) -> None:
         """Makes an adapter `name` that starts as another one and takes no gradient."""
-        self._add(name, 0)
+        self._add(name)
         for layer in self._layers.values():
             for matrices in (layer.lora_A, layer.lora_B):
                 matrices[name].weight.data.copy_(matrices[of].weight.data)
@@ -119,7 +130,7 @@ class Adapters:
         parent, _, child = key.rpartition(".")
         setattr(self.backbone.get_submodule(parent), child, module)
 
-    def _add(self, name: str, seed: int) -> None:
+    def _add(self, name: str) -> None:
         try:
             import peft
         except ImportError as error:
@@ -128,14 +139,20 @@ class Adapters:
         config = peft.LoraConfig(r=self.lora.rank, lora_alpha=self.lora.alpha, target_modules=exactly)
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
-            torch.manual_seed(seed)
+            torch.manual_seed(self._seed)
             peft.inject_adapter_in_model(config, self.backbone, name)
         self._layers = {key: self.backbone.get_submodule(key) for key in self._names}
         for parameter in self.parameters(name).values():
             # Small steps would be lost in a backbone's bfloat16.
             parameter.data = parameter.data.float()
-            parameter.requires_grad_(name == STUDENT)
+        self._set_gradients()
         self._switch(STUDENT)
+
+    def _set_gradients(self) -> None:
+        """As each adapter is trained or not: peft lets the one that was added last take gradients, and no other."""
+        for name in next(iter(self._layers.values())).lora_A:
+            for parameter in self.parameters(name).values():
+                parameter.requires_grad_(name in self._trained)
 
     def _switch(self, name: str | None) -> None:
         # Not by peft's set_adapter, which turns gradients on and off too: 30 ms for 300 layers, as long as a pass.

@@ -35,15 +35,16 @@ _NAME = re.compile(r"step_([0-9]{6,})")
 
 
 class Checkpoints:
-    """`<run>/checkpoints/step_000200/`: student, target and optimiser as tensors by name, whatever the strategy and the
-    number of processes, with every process' random state; `training.json` holds the step and every file's SHA-256.
+    """`<run>/checkpoints/step_000200/`: what is trained, its optimisers and the target as tensors by name, whatever the
+    strategy and the number of processes, with every process' random state; `training.json` holds the step and every
+    file's SHA-256.
 
-    What else a training needs (learning rate, position in the data, draws) follows from the step.
+    What else a training needs (learning rates, whose turn it is, position in the data, draws) follows from the step.
 
     Args:
         run: The run's folder.
         strategy: Gives and takes the state.
-        roles: Of these, student and target are kept; the others come from elsewhere.
+        roles: Of these, what is trained and the target are kept; the others come from elsewhere.
     """
 
     def __init__(self, run: RunFolder, strategy: Strategy, roles: Roles) -> None:
@@ -89,7 +90,7 @@ class Checkpoints:
         """This process' share: the first one writes what every process holds a part of."""
         self.accelerator.wait_for_everyone()
         writer = StateWriter(folder) if self.accelerator.is_main_process else None
-        for name, value in self.strategy.state(self.roles.model, self.roles.target):
+        for name, value in self.strategy.state(self.roles.trained, self.roles.target):
             if writer is not None:
                 writer.add(name, value)
         if writer is not None:
@@ -113,7 +114,7 @@ class Checkpoints:
             return 0
         folder = self.path(step)
         listed = json.loads((folder / MANIFEST).read_bytes())["files"]
-        self.strategy.restore(StateReader(folder, listed), self.roles.model, self.roles.target)
+        self.strategy.restore(StateReader(folder, listed), self.roles.trained, self.roles.target)
         if self._random_state(folder).name in listed:
             load_random_state(self._random_state(folder))
         return step

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fully sharded training with torch's `fully_shard` (FSDP2): student, target, optimiser, and if asked the teacher."""
+"""Fully sharded training with torch's `fully_shard` (FSDP2): what is trained, target, optimisers, and if asked the teacher."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -50,10 +50,11 @@ class FullyShardedStrategy(Strategy):
 
     def prepare(self, model: nn.Module, optimizer: MakeOptimizer) -> tuple[nn.Module, Any, Optimizer]:
         """See `Strategy.prepare`."""
-        self._plain = copy.deepcopy(model).to("meta")
+        if self._plain is None:
+            # Of the student, which comes first: it alone is written as a model.
+            self._plain = copy.deepcopy(model).to("meta")
         self._shard(model)
-        bare = optimizer(p for p in model.parameters() if p.requires_grad)
-        self.bare = bare
+        bare = self._made(model, optimizer)
         return model, self.accelerator.prepare_optimizer(bare, device_placement=False), bare
 
     def place_copy(self, model: nn.Module, *, follows_student: bool) -> None:

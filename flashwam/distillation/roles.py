@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The copies of a model that a method works with: teacher, student, target and an optional frozen reference."""
+"""The copies of a model that a method works with: student, teacher, and target, reference and critic where asked for."""
 
 import copy
 from collections.abc import Callable
@@ -10,9 +10,12 @@ import torch
 from torch import nn
 
 from flashwam.distillation.adapted_model import AdaptedModel
+from flashwam.distillation.adapters import STUDENT
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["Roles", "ema_update", "frozen_copy", "relative_distance"]
+__all__ = ["CRITIC", "Roles", "ema_update", "frozen_copy", "relative_distance", "trainable_copy"]
+
+CRITIC = "critic"
 
 
 def frozen_copy(model: WorldActionModel, name: str) -> WorldActionModel:
@@ -25,6 +28,19 @@ def frozen_copy(model: WorldActionModel, name: str) -> WorldActionModel:
     if isinstance(model, AdaptedModel):
         return model.frozen_copy(name)
     return copy.deepcopy(model).requires_grad_(False).eval()
+
+
+def trainable_copy(model: WorldActionModel, name: str, *, dtype: torch.dtype) -> WorldActionModel:
+    """A copy that is trained, from where the model stands; of a role of a shared backbone, a further adapter.
+
+    Args:
+        model: What is copied.
+        name: Of the copy's adapter, where there is one.
+        dtype: Of a whole copy's parameters; adapters have their own.
+    """
+    if isinstance(model, AdaptedModel):
+        return model.trainable_copy(name)
+    return copy.deepcopy(model).to(dtype).requires_grad_(True).train()
 
 
 @torch.no_grad()
@@ -51,17 +67,20 @@ def relative_distance(model: nn.Module, reference: nn.Module) -> float:
 
 
 class Roles:
-    """The models of one training by their role: student, teacher, target, reference.
+    """The models of one training by their role: student, teacher, target, reference, critic.
 
     Args:
         student: The model that is trained; switched to training mode. Models of one `Adapters` share a backbone.
         teacher: Frozen model that gives targets; None where the data do. Frozen in place.
         target: Whether an exponential moving average of the student is kept.
         reference: Whether a frozen copy of the student as it starts is kept.
+        critic: Whether a copy of the teacher is trained too.
 
     Attributes:
-        student: What losses call; a wrapper of `model` once devices and processes are set up.
-        model: The student itself, for saving.
+        trained: Role -> model that an optimiser moves; the student first.
+        student, critic: What losses call where a gradient is taken; wrappers of those once devices and processes are
+            set up. `critic` is None where there is none.
+        model: The student itself, for saving and for passes without gradient.
     """
 
     def __init__(
@@ -71,12 +90,20 @@ class Roles:
         teacher: WorldActionModel | None = None,
         target: bool = False,
         reference: bool = False,
+        critic: bool = False,
     ) -> None:
         if teacher is not None and teacher is student:
             raise ValueError("teacher and student are the same object; the student must be a copy, load it again")
         self.teacher = None if teacher is None else teacher.requires_grad_(False).eval()
         self.model = student.requires_grad_(True).train()
         self.student: nn.Module = student
+        self.trained = {STUDENT: self.model}
+        self.critic: nn.Module | None = None
+        if critic:
+            if self.teacher is None:
+                raise ValueError("a critic starts as the teacher, and there is none")
+            self.trained[CRITIC] = trainable_copy(self.teacher, CRITIC, dtype=next(student.parameters()).dtype)
+            self.critic = self.trained[CRITIC]
         self.target = frozen_copy(student, "target") if target else None
         self.reference = frozen_copy(student, "reference") if reference else None
         self._gathered: Callable[[nn.Module], AbstractContextManager[Any]] = lambda model: nullcontext()
@@ -84,7 +111,7 @@ class Roles:
 
     def place(
         self,
-        wrap: Callable[[nn.Module], nn.Module],
+        wrap: Callable[[str, nn.Module], nn.Module],
         device: torch.device | str,
         *,
         copies: Callable[..., None] = lambda model, *, follows_student: None,
@@ -94,20 +121,27 @@ class Roles:
         """Moves every copy to `device` and lets a strategy make them ready.
 
         Args:
-            wrap: Makes the student what losses call.
+            wrap: Makes a trained role's model what losses call.
             device: Of every copy.
             copies: Makes a frozen copy ready; `follows_student` says that it must be laid out as the student is.
             gathered: Opens a context in which a model can be computed with outside its own forward.
             average_in_place: Whether student and target lie alike.
         """
         self._gathered, self._average_in_place = gathered, average_in_place
-        for model in (self.model, self.teacher, self.target, self.reference):
+        for model in (*self.trained.values(), self.teacher, self.target, self.reference):
             if model is not None:
                 model.to(device)
         for model in (self.teacher, self.target, self.reference):
             if model is not None:
                 copies(model, follows_student=model is self.target)
-        self.student = wrap(self.model)
+        self.student = wrap(STUDENT, self.model)
+        if CRITIC in self.trained:
+            self.critic = wrap(CRITIC, self.trained[CRITIC])
+
+    def turn(self, role: str) -> AbstractContextManager[Any]:
+        """A context for a trained role's loss and backward pass, which may recompute what only that role computes."""
+        model = self.trained[role]
+        return model.active() if isinstance(model, AdaptedModel) else nullcontext()
 
     def update_target(self, decay: float) -> None:
         """One step of the moving average; nothing to do without a target."""

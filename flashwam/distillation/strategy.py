@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
@@ -12,6 +12,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from flashwam.distillation.adapters import STUDENT
 from flashwam.recipe.sections import LoopConfig
 from flashwam.system.errors import InputError
 
@@ -21,7 +22,7 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 class Strategy:
-    """One process or DDP: accelerate prepares the student; frozen copies are whole in every process.
+    """One process or DDP: accelerate prepares what is trained; frozen copies are whole in every process.
 
     Args:
         loop: Gives strategy, precision and accumulation; processes come from torchrun or accelerate launch.
@@ -30,8 +31,12 @@ class Strategy:
         ValueError: several processes with the strategy "single".
     """
 
+    trains_several: ClassVar[bool] = True
+    """Whether models beside the student can be trained, each with an optimiser of its own."""
+
     def __init__(self, loop: LoopConfig) -> None:
         self.loop = loop
+        self._optimizers: dict[Tensor, Optimizer] = {}
         # accelerate keeps the precision of a process' first training; a second one may have another.
         AcceleratorState._reset_state()
         self.accelerator = self._make_accelerator()
@@ -41,10 +46,9 @@ class Strategy:
             )
 
     def prepare(self, model: nn.Module, optimizer: MakeOptimizer) -> tuple[nn.Module, Any, Optimizer]:
-        """The student as losses call it, its optimiser as the loop steps it, and the bare optimiser beneath."""
-        bare = optimizer(p for p in model.parameters() if p.requires_grad)
+        """A trained model as losses call it, its optimiser as the loop steps it, and the bare optimiser beneath."""
+        bare = self._made(model, optimizer)
         wrapped, prepared = self.accelerator.prepare(model, bare)
-        self.bare = bare
         return wrapped, prepared, bare
 
     def place_copy(self, model: nn.Module, *, follows_student: bool) -> None:
@@ -72,32 +76,40 @@ class Strategy:
     def close(self) -> None:
         """Called once the training ends, however it ends."""
 
-    def state(self, student: nn.Module, target: nn.Module | None) -> Iterator[tuple[str, Tensor]]:
-        """Everything that a checkpoint keeps of the models and the optimiser, whole, by name; one tensor at a time.
+    def state(self, trained: Mapping[str, nn.Module], target: nn.Module | None) -> Iterator[tuple[str, Tensor]]:
+        """Everything that a checkpoint keeps of the models and their optimisers, whole, by name; one tensor at a time.
 
         Every process must take all of it; the main process alone need get values of use.
+
+        Args:
+            trained: Role -> model with an optimiser.
+            target: The moving average, where there is one.
         """
-        for name, value in _named(student).items():
-            yield f"student.{name}", self.whole_value(value)
-            for kind, number in self.optimizer_values(value).items():
-                yield f"optimizer.{kind}.{name}", number
+        for role, model in trained.items():
+            for name, value in _named(model).items():
+                yield f"{role}.{name}", self.whole_value(value)
+                for kind, number in self.optimizer_values(value).items():
+                    yield f"{_optimizer_of(role)}.{kind}.{name}", number
         for name, value in _named(target).items() if target is not None else ():
             yield f"target.{name}", self.whole_value(value)
 
-    def restore(self, state: Mapping[str, Tensor], student: nn.Module, target: nn.Module | None) -> None:
+    def restore(
+        self, state: Mapping[str, Tensor], trained: Mapping[str, nn.Module], target: nn.Module | None
+    ) -> None:
         """Takes back what `state` gave, in any number of processes.
 
         Raises:
             ValueError: `state` is another model's.
         """
-        optimizer: dict[str, dict[str, str]] = {}
+        sections = {_optimizer_of(role): role for role in trained}
+        optimizer: dict[tuple[str, str], dict[str, str]] = {}
         for key in state:
             section, _, rest = key.partition(".")
-            if section == "optimizer":
+            if section in sections:
                 kind, _, name = rest.partition(".")
-                optimizer.setdefault(name, {})[kind] = key
-        for role, model in (("student", student), ("target", target)):
-            for name, value in _named(model).items() if model is not None else ():
+                optimizer.setdefault((sections[section], name), {})[kind] = key
+        for role, model in (*trained.items(), *((("target", target),) if target is not None else ())):
+            for name, value in _named(model).items():
                 kept = state.get(f"{role}.{name}")
                 shape = self.whole_shape(value)
                 if kept is None or kept.shape != shape:
@@ -106,8 +118,8 @@ class Strategy:
                         f"the checkpoint is another model's: {role}.{name} {found}, expected shape {tuple(shape)}"
                     )
                 self.put_value(value, kept)
-                if role == "student":
-                    moments = {k: state[key] for k, key in optimizer.get(name, {}).items()}
+                if role in trained:
+                    moments = {k: state[key] for k, key in optimizer.get((role, name), {}).items()}
                     _check_moments(name, shape, moments)
                     self.put_optimizer_values(value, moments)
         self.restored()
@@ -127,16 +139,27 @@ class Strategy:
 
     def optimizer_values(self, parameter: Tensor) -> dict[str, Tensor]:
         """Gives the whole optimiser's state of a parameter; empty before its first step. All processes call it."""
-        return dict(self.bare.state.get(parameter, {}))
+        owner = self._optimizers.get(parameter)
+        return {} if owner is None else dict(owner.state.get(parameter, {}))
 
     def put_optimizer_values(self, parameter: Tensor, values: Mapping[str, Tensor]) -> None:
         """Sets what the optimiser knows of a parameter from what `optimizer_values` gave."""
-        self.bare.state.pop(parameter, None)
+        owner = self._optimizers.get(parameter)
+        if owner is None:
+            return
+        owner.state.pop(parameter, None)
         if values:
-            self.bare.state[parameter] = {kind: number.to(parameter.device) for kind, number in values.items()}
+            owner.state[parameter] = {kind: number.to(parameter.device) for kind, number in values.items()}
 
     def restored(self) -> None:
         """Called once all values are set."""
+
+    def _made(self, model: nn.Module, optimizer: MakeOptimizer) -> Optimizer:
+        """The optimiser of a model's parameters as they lie now, remembered as theirs."""
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        bare = optimizer(parameters)
+        self._optimizers |= dict.fromkeys(parameters, bare)
+        return bare
 
     def _make_accelerator(self) -> Accelerator:
         # A stream without a loss leaves its head without a gradient.
@@ -145,6 +168,11 @@ class Strategy:
 
     def _common(self) -> dict[str, Any]:
         return {"gradient_accumulation_steps": self.loop.accumulation, "mixed_precision": self.loop.precision}
+
+
+def _optimizer_of(role: str) -> str:
+    """Begins the names of an optimiser's state in a checkpoint; the student's as when nothing else was trained."""
+    return "optimizer" if role == STUDENT else f"{role}_optimizer"
 
 
 def _check_moments(name: str, shape: torch.Size, moments: Mapping[str, Tensor]) -> None:

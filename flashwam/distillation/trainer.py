@@ -5,8 +5,9 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,17 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from flashwam.core.batch import Batch
+from flashwam.distillation.adapters import STUDENT
 from flashwam.distillation.checkpoint import Checkpoints
 from flashwam.distillation.draws import Draws
-from flashwam.distillation.methods.base import Method, MethodOutput, NonFiniteError
+from flashwam.distillation.methods.base import Method, MethodOutput, NonFiniteError, Turn
 from flashwam.distillation.metrics import MetricsLog, gradient_metrics, loss_metrics
 from flashwam.distillation.prefetch import read_ahead
 from flashwam.distillation.roles import relative_distance
 from flashwam.distillation.setup import Source
 from flashwam.distillation.start_checks import EmptyMasks, check_weights
 from flashwam.distillation.stopping import Stopped, StopSignals
-from flashwam.distillation.strategies import make_strategy
+from flashwam.distillation.strategies import check_strategy, make_strategy
 from flashwam.recipe.sections import LoopConfig
 from flashwam.run.folder import INFO_FILE, RunFolder
 from flashwam.run.model_info import read_info
@@ -103,6 +105,28 @@ def train(
     return _Training(method, source, loop, run=run, seed=seed, info=dict(info or {}), extra_files=extra_files).run()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trained:
+    """A model as an optimiser moves it.
+
+    Args:
+        model: Its own parameters.
+        called: Its wrapper, which losses call.
+        optimizer: As it is stepped.
+        bare: The optimiser beneath, which holds the learning rate.
+    """
+
+    model: torch.nn.Module
+    called: torch.nn.Module
+    optimizer: Any
+    bare: Optimizer
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The parameters that the optimiser moves."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+
 class _Training:
     """One call of `train`."""
 
@@ -122,6 +146,7 @@ class _Training:
         for role, model in (("teacher", method.roles.teacher), ("student", method.roles.model)):
             if model is not None:
                 check_weights(model, role)
+        check_strategy(loop, method.roles.trained)
         self.empty_masks = EmptyMasks(steps=min(10, loop.steps))
         self.strategy = make_strategy(loop)
         self.accelerator = self.strategy.accelerator
@@ -134,9 +159,12 @@ class _Training:
         if loop.diagnose_every > 0 and not self.diagnoses:
             logger.warning("diagnose_every does nothing with strategy %s: no gradient diagnostics", loop.strategy)
 
-        def wrap(model: torch.nn.Module) -> torch.nn.Module:
-            wrapped, self.optimizer, self.bare = self.strategy.prepare(model, self._make_optimizer)
-            return wrapped
+        self.trained: dict[str, _Trained] = {}
+
+        def wrap(role: str, model: torch.nn.Module) -> torch.nn.Module:
+            called, optimizer, bare = self.strategy.prepare(model, self._make_optimizer)
+            self.trained[role] = _Trained(model=model, called=called, optimizer=optimizer, bare=bare)
+            return called
 
         method.roles.place(
             wrap,
@@ -152,11 +180,6 @@ class _Training:
         return torch.optim.AdamW(
             list(parameters), lr=loop.lr, betas=loop.betas, weight_decay=loop.weight_decay, fused=True
         )
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        """The parameters that the optimiser moves."""
-        return [p for p in self.method.roles.model.parameters() if p.requires_grad]
 
     def _share_of_batch(self) -> int:
         processes = self.accelerator.num_processes
@@ -199,10 +222,11 @@ class _Training:
                     rate = (done - first) / (time.monotonic() - began)
                     values |= {"steps_per_second": rate, "seconds_left": (loop.steps - done) / rate}
                     log.write(done, values)
-                    bar.set_postfix_str(f"loss {values['loss']:.4g}")
-                    logger.info(
-                        "step %d/%d loss %.5g, %.0f s left", done, loop.steps, values["loss"], values["seconds_left"]
-                    )
+                    # The student's, or that of whose turn it was.
+                    shown = "loss" if "loss" in values else next(iter(values))
+                    bar.set_postfix_str(f"{shown} {values[shown]:.4g}")
+                    left = values["seconds_left"]
+                    logger.info("step %d/%d %s %.5g, %.0f s left", done, loop.steps, shown, values[shown], left)
                 bar.update()
                 self._keep(done)
                 # After the last step the result itself is what is kept.
@@ -221,43 +245,59 @@ class _Training:
         return result
 
     def _step(self, step: int, batches: Iterator[Batch]) -> dict[str, float] | None:
-        """One optimiser step; its numbers where they are due."""
-        loop, accelerator = self.loop, self.accelerator
+        """One optimiser step of every role whose turn it is; its numbers where they are due."""
+        loop = self.loop
         done = step + 1
         due = done % loop.log_every == 0 or step == 0 or done == loop.steps
         diagnosed = self.diagnoses and (done % loop.diagnose_every == 0 or step == 0)
+        parts = [next(batches) for _ in range(loop.accumulation)]
+        turns = self.method.turns(step)
         values: dict[str, float] | None = None
-        lr = loop.lr * learning_rate_factor(step, loop)
-        for group in self.bare.param_groups:
+        for turn in turns:
+            found = self._turn(turn, step, parts, due=due, diagnosed=diagnosed)
+            if found is not None:
+                values = (values or {}) | found
+        if any(turn.role == STUDENT for turn in turns):
+            self.method.after_step(loop.ema_decay)
+        if values is not None and diagnosed and self.method.roles.target is not None:
+            values["ema_drift"] = relative_distance(self.method.roles.target, self.method.roles.model)
+        return values
+
+    def _turn(
+        self, turn: Turn, step: int, parts: Sequence[Batch], *, due: bool, diagnosed: bool
+    ) -> dict[str, float] | None:
+        """One optimiser step of one role; its numbers where they are due, below the role's name but for the student."""
+        loop, accelerator, trained = self.loop, self.accelerator, self.trained[turn.role]
+        values: dict[str, float] | None = None
+        lr = (loop.lr if turn.lr is None else turn.lr) * learning_rate_factor(step, loop)
+        for group in trained.bare.param_groups:
             group["lr"] = lr
-        for part in range(loop.accumulation):
-            batch = next(batches).to(accelerator.device)
+        for part, read in enumerate(parts):
+            batch = read.to(accelerator.device)
             draws = Draws(seed=self.seed, step=step, positions=self._positions(part), device=accelerator.device)
-            with accelerator.accumulate(self.method.roles.student):
-                output = self._loss(batch, draws)
+            with accelerator.accumulate(trained.called), self.method.roles.turn(turn.role):
+                output = self._loss(turn, batch, draws)
                 self._check_loss(output, batch)
                 self.empty_masks.look(output.terms, step)
                 if part == loop.accumulation - 1 and (due or diagnosed):
                     values = loss_metrics(output)
                     if diagnosed:
-                        values |= gradient_metrics(output, self.parameters)
+                        values |= gradient_metrics(output, trained.parameters)
                 accelerator.backward(output.loss)
                 if accelerator.sync_gradients:
-                    norm = self.strategy.clip(self.parameters, loop.clip_norm)
-                    self._check_gradient(norm, step, batch)
-                self.optimizer.step()
-                self.optimizer.zero_grad(set_to_none=True)
-        self.method.after_step(loop.ema_decay)
-        if values is not None:
-            values |= {"lr": lr, "grad_norm": norm}
-            if diagnosed and self.method.roles.target is not None:
-                values["ema_drift"] = relative_distance(self.method.roles.target, self.method.roles.model)
-        return values
+                    norm = self.strategy.clip(trained.parameters, loop.clip_norm)
+                    self._check_gradient(trained.model, norm, step, batch)
+                trained.optimizer.step()
+                trained.optimizer.zero_grad(set_to_none=True)
+        if values is None:
+            return None
+        values |= {"lr": lr, "grad_norm": norm}
+        return values if turn.role == STUDENT else {f"{turn.role}/{name}": value for name, value in values.items()}
 
-    def _loss(self, batch: Batch, draws: Draws) -> MethodOutput:
+    def _loss(self, turn: Turn, batch: Batch, draws: Draws) -> MethodOutput:
         try:
             with self.accelerator.autocast(), draws.seeding_torch():
-                return self.method.loss(batch, draws)
+                return turn.loss(batch, draws)
         except NonFiniteError as error:
             describe = getattr(self.source, "describe", None)
             if describe is None or error.sample is None:
@@ -286,12 +326,12 @@ class _Training:
                 f"and regularisers; samples {batch.index.tolist()}; nothing was saved"
             )
 
-    def _check_gradient(self, norm: float, step: int, batch: Batch) -> None:
+    def _check_gradient(self, model: torch.nn.Module, norm: float, step: int, batch: Batch) -> None:
         if math.isfinite(norm):
             return
         bad = [
             name
-            for name, p in self.method.roles.model.named_parameters()
+            for name, p in model.named_parameters()
             if p.grad is not None and not bool(torch.isfinite(p.grad).all())
         ]
         raise NonFiniteError(

@@ -23,6 +23,9 @@ __all__ = ["ZeroStrategy"]
 class ZeroStrategy(Strategy):
     """DeepSpeed owns the student's optimiser in flat tensors, of which every process has a share.
 
+    It trains the student alone. A second model in the same engine would not stand still while the student has its turn:
+    AdamW moves a parameter with a zero gradient by its momentum.
+
     Started without torchrun it is the only process. What a checkpoint keeps are whole float32 weights and moments by
     name, read from and put into the shares here: DeepSpeed's own checkpoints are pickles of one number of processes.
 
@@ -32,6 +35,8 @@ class ZeroStrategy(Strategy):
     Raises:
         ImportError: deepspeed is missing.
     """
+
+    trains_several = False
 
     def prepare(self, model: nn.Module, optimizer: MakeOptimizer) -> tuple[nn.Module, Any, Optimizer]:
         """See `Strategy.prepare`."""

@@ -5,7 +5,7 @@ Letters: B samples, C channels, F latent frames, H and W the rest of a stream's 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 from flashwam.core.batch import Batch
 from flashwam.core.noise import TRAINING_POINTS, add_noise
 from flashwam.core.streams import StreamSpec
+from flashwam.distillation.adapters import STUDENT
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods.lesson import Lesson
 from flashwam.distillation.roles import Roles
@@ -23,7 +24,7 @@ from flashwam.distillation.setup import Setup, Source
 from flashwam.system.errors import DivergedError, InputError
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["Method", "MethodOutput", "NonFiniteError", "StreamTerm", "reduce_elements", "start_states"]
+__all__ = ["Method", "MethodOutput", "NonFiniteError", "StreamTerm", "Turn", "reduce_elements", "start_states"]
 
 
 class NonFiniteError(DivergedError):
@@ -86,6 +87,21 @@ class MethodOutput:
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One role's part of a step: a loss of its own, and a step of its own optimiser.
+
+    Args:
+        role: Of `Roles.trained`.
+        loss: Called as `Method.loss`, once for every accumulated batch.
+        lr: Learning rate after warm-up; None for the recipe's. Both have the recipe's warm-up and decay.
+    """
+
+    role: str
+    loss: Callable[[Batch, Draws], MethodOutput]
+    lr: float | None = None
+
+
 class Method(ABC):
     """One objective.
 
@@ -104,6 +120,8 @@ class Method(ABC):
     """False if the teacher is asked before training and not kept in memory after."""
     needs_target: bool = False
     needs_reference: bool = False
+    needs_critic: bool = False
+    """True if a copy of the teacher is trained beside the student, in turns of its own."""
     trains_probes: bool = False
     """True if a model with `WorldActionModel.probes` can be trained so."""
     builds_student: bool = False
@@ -139,6 +157,7 @@ class Method(ABC):
             teacher=teacher if self.needs_teacher else None,
             target=self.needs_target or keep_target,
             reference=self.needs_reference,
+            critic=self.needs_critic,
         )
 
     @classmethod
@@ -197,11 +216,19 @@ class Method(ABC):
 
     @abstractmethod
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
-        """The objective on B samples, every random number from `draws`.
+        """The student's objective on B samples, every random number from `draws`.
 
         Raises:
             NonFiniteError: naming stream, sigma and sample.
         """
+
+    def turns(self, step: int) -> Sequence[Turn]:
+        """The optimiser steps of step `step`, in their order, all on the same samples and draws.
+
+        Args:
+            step: From 0. What is due must depend on it alone, so that a resumed run does what an uninterrupted one does.
+        """
+        return (Turn(role=STUDENT, loss=self.loss),)
 
     def seen_by_model(self, batch: Batch) -> Batch:
         """The batch as the model is told it: with a clean first slot, or with the first frame as a condition; and with
@@ -221,7 +248,7 @@ class Method(ABC):
         return context
 
     def after_step(self, decay: float) -> None:
-        """Called after every optimiser step; moves the target."""
+        """Called after every optimiser step of the student; moves the target."""
         self.roles.update_target(decay)
 
     def check_finite(self, terms: Mapping[str, StreamTerm], batch: Batch) -> None:
