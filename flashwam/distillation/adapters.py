@@ -28,8 +28,8 @@ class Adapters:
     """A backbone with exchangeable low-rank adapters.
 
     The student's adapter, or that of the role whose `active` is open, is switched on whenever nobody else computes, so
-    that a backward pass that recomputes activations finds it there. The backbone is frozen and in evaluation mode, and is changed in place: its adapted
-    layers are wrapped.
+    that a backward pass that recomputes activations finds it there. The backbone is frozen and in evaluation mode, and
+    is changed in place: its adapted layers are wrapped.
 
     Args:
         backbone: The teacher's model.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fully sharded training with torch's `fully_shard` (FSDP2): what is trained, target, optimisers, and if asked the teacher."""
+"""Fully sharded training with torch's `fully_shard` (FSDP2): what is trained, its optimisers, target and teacher."""
 
 import copy
 from collections.abc import Iterator, Mapping

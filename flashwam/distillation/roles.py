@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The copies of a model that a method works with: student, teacher, and target, reference and critic where asked for."""
+"""The copies of a model that a method works with: student, teacher, and target, reference and critic if asked for."""
 
 import copy
 from collections.abc import Callable

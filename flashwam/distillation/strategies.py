@@ -32,8 +32,8 @@ def check_strategy(loop: LoopConfig, trained: Collection[str]) -> None:
     """
     if len(trained) > 1 and not find_strategy(loop.strategy).trains_several:
         raise InputError(
-            f"method {loop.method!r} trains {' and '.join(trained)}, which runs with strategy single, ddp or fsdp, or "
-            f"with lora; got {loop.strategy!r}"
+            f"method {loop.method!r} trains {' and '.join(trained)}, each with an optimiser of its own: it runs with "
+            f"single, ddp, fsdp or lora; got strategy {loop.strategy!r}"
         )
 
 

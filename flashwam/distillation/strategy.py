@@ -93,9 +93,7 @@ class Strategy:
         for name, value in _named(target).items() if target is not None else ():
             yield f"target.{name}", self.whole_value(value)
 
-    def restore(
-        self, state: Mapping[str, Tensor], trained: Mapping[str, nn.Module], target: nn.Module | None
-    ) -> None:
+    def restore(self, state: Mapping[str, Tensor], trained: Mapping[str, nn.Module], target: nn.Module | None) -> None:
         """Takes back what `state` gave, in any number of processes.
 
         Raises:

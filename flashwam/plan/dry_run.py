@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flashwam.distillation.strategies import check_strategy
 from flashwam.plan.memory import footprint, strategy_for
 from flashwam.plan.names import check_names
-from flashwam.plan.roles import adapter_count, roles_of
+from flashwam.plan.roles import adapter_count, roles_of, trained_of
 from flashwam.plan.sizes import meta_model, model_size, text_shape
 from flashwam.plan.time import duration_text, run_time
 from flashwam.recipe.sections import LoopConfig, Recipe
@@ -94,12 +95,14 @@ def _size(recipe: Recipe, loop: LoopConfig, model: WorldActionModel, command: st
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     size = model_size(model)
     adapters = adapter_count(model, loop)
+    roles = roles_of(recipe, loop, model, command)
+    check_strategy(loop, trained_of(roles))
     needed = footprint(
         strategy_for(loop.strategy, lora=adapters is not None, shard_teacher=loop.shard_teacher),
         parameters=size.parameters,
         adapters=adapters or 0,
         unit=size.unit,
-        roles=roles_of(recipe, loop, model, command),
+        roles=roles,
         half=loop.precision == "bf16",
         gpus=processes,
     )

@@ -10,7 +10,8 @@ P parameters of the model, A of one set of adapters, N GPUs, e bytes of the pass
 | FSDP2 | 4 P | 4 P | 8 P | 4 P | e P |
 | LoRA | e P of the backbone + 4 A | 4 A | 8 A | 4 A | the backbone |
 
-What a strategy shards is divided by N and rounded up.
+A critic, which is trained beside the student, needs its own weights, gradients and AdamW. What a strategy shards is
+divided by N and rounded up.
 """
 
 from collections.abc import Collection, Mapping
@@ -120,7 +121,7 @@ def footprint(
         parameters: P.
         adapters: A; used with LoRA alone.
         unit: Parameters that FSDP gathers at once.
-        roles: Which of "target", "teacher" and "reference" there are beside the student.
+        roles: Which of "target", "teacher", "critic" and "reference" there are beside the student.
         half: Passes in bf16.
         gpus: N.
         activations: Bytes of `activation_bytes`.
@@ -138,15 +139,20 @@ def footprint(
 
     if strategy.lora:
         resident = {"weights": e * parameters + 4 * adapters, "gradients": 4 * adapters, "optimiser": 8 * adapters}
-        resident |= {role: 0 if role == "teacher" else 4 * adapters for role in roles}
+        trained = (4 + 4 + 8) * adapters
+        resident |= {role: {"teacher": 0, "critic": trained}.get(role, 4 * adapters) for role in roles}
     else:
         each = {
             "weights": e if engine == "deepspeed" else 4,
             "gradients": e if engine == "deepspeed" else 4,
             "optimiser": 12 if engine == "deepspeed" else 8,
-            **{role: e if role == "teacher" else 4 for role in roles},
         }
         resident = {part: held(part, parameters, size) for part, size in each.items()}
+        trained = sum(resident.values())
+        resident |= {
+            role: trained if role == "critic" else held(role, parameters, e if role == "teacher" else 4)
+            for role in roles
+        }
     buffers, step = 0, 0
     if engine == "torch":
         # Autocast keeps every trained weight's bf16 copy until the pass is over.

@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The copies of the model that a run keeps, asked of the method itself."""
 
+from collections.abc import Collection
 from copy import deepcopy
 from dataclasses import replace
 from typing import overload
 
+from flashwam.distillation.adapters import STUDENT
 from flashwam.distillation.methods import find_method, make_method
+from flashwam.distillation.roles import CRITIC
 from flashwam.plan.sizes import adapter_parameters
 from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["adapter_count", "roles_of"]
+__all__ = ["adapter_count", "roles_of", "trained_of"]
 
 
 def roles_of(recipe: Recipe, loop: LoopConfig, model: WorldActionModel, command: str) -> list[str]:
-    """Those of "target", "teacher" and "reference" that the method keeps beside the student.
+    """Those of "target", "teacher", "critic" and "reference" that the method keeps beside the student.
 
     Args:
         recipe: Gives the streams.
@@ -31,8 +34,13 @@ def roles_of(recipe: Recipe, loop: LoopConfig, model: WorldActionModel, command:
     whole = replace(loop, lora=None)
     teacher = deepcopy(model) if command == "distill" else None
     roles = make_method(whole, recipe.streams, model, teacher=teacher).roles
-    held = [name for name in ("target", "teacher", "reference") if getattr(roles, name) is not None]
+    held = [name for name in ("target", "teacher", "critic", "reference") if getattr(roles, name) is not None]
     return [name for name in held if name != "teacher" or taught]
+
+
+def trained_of(roles: Collection[str]) -> list[str]:
+    """The roles that an optimiser moves, of those that `roles_of` gives and the student."""
+    return [STUDENT, *(role for role in roles if role == CRITIC)]
 
 
 @overload

@@ -36,7 +36,8 @@ def plan_lines(plan: TrainingPlan) -> list[str]:
 def _facts(plan: TrainingPlan) -> list[tuple[str, str]]:
     size, kept = plan.size, plan.activations
     rest = size.parameters - size.blocks
-    copies = f"; {' and '.join(plan.roles)} of the same size" if plan.roles else ""
+    *others, last = plan.roles or ("",)
+    copies = f"; {', '.join(others)}{' and ' * bool(others)}{last} of the same size" if last else ""
     facts = [
         ("parameters", f"{size.parameters:,}: {size.layers} blocks of {size.block:,}, and {rest:,} around them"),
         ("roles", f"student{copies}; with LoRA of rank {plan.rank} one backbone and {plan.adapters:,} a role"),

@@ -2,15 +2,16 @@
 """`flashwam plan`: what a training costs on a number of GPUs, under every way of sharing it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
 from flashwam.distillation.methods import find_method
+from flashwam.distillation.strategies import check_strategy, find_strategy
 from flashwam.plan.dry_run import GIB
 from flashwam.plan.memory import STRATEGIES, Footprint, Strategy, footprint, strategy_for
 from flashwam.plan.names import check_names
-from flashwam.plan.roles import adapter_count, roles_of
+from flashwam.plan.roles import adapter_count, roles_of, trained_of
 from flashwam.plan.sizes import ModelSize, activation_bytes, meta_model, model_size, text_shape
 from flashwam.plan.time import Duration, run_time
 from flashwam.recipe.sections import LoopConfig, Recipe
@@ -159,11 +160,11 @@ def plan_training(
         samples_per_gpu=samples,
         checkpointing=checkpointing,
         activations=kept,
-        options=_options(loop, needed, checkpointing=checkpointing),
+        options=_options(loop, needed, trained=trained_of(roles), checkpointing=checkpointing),
         steps=loop.steps,
         samples_per_step=loop.batch_size * loop.accumulation,
         time=run_time(recipe, loop, parameters=size.parameters, tokens=tokens, text=text, gpus=gpus),
-        warnings=_warnings(loop, command, gpus, tokens),
+        warnings=_warnings(loop, command, gpus, tokens, trained=trained_of(roles)),
     )
 
 
@@ -185,23 +186,35 @@ def _activations(size: ModelSize, tokens: int, *, text_tokens: int, samples: int
 
 
 def _options(
-    loop: LoopConfig, needed: Callable[[Strategy, bool], Footprint], *, checkpointing: bool
+    loop: LoopConfig,
+    needed: Callable[[Strategy, bool], Footprint],
+    *,
+    trained: Collection[str],
+    checkpointing: bool,
 ) -> tuple[Option, ...]:
-    """Every strategy, of which a recipe can name some: ZeRO-3 keeps the teacher whole, FSDP as `shard_teacher` says."""
+    """Every strategy, of which a recipe can name some: ZeRO-3 keeps the teacher whole, FSDP as `shard_teacher` says;
+    ZeRO trains the student alone."""
     chosen = strategy_for(loop.strategy, lora=loop.lora is not None, shard_teacher=loop.shard_teacher)
     return tuple(
         Option(
             footprint=needed(strategy, checkpointing),
             other_peak=needed(strategy, not checkpointing).peak,
-            offered="teacher" not in strategy.sharded or strategy.name == "fsdp",
+            offered=("teacher" not in strategy.sharded or strategy.name == "fsdp")
+            and (len(trained) == 1 or find_strategy(strategy.name).trains_several),
             chosen=strategy == chosen,
         )
         for strategy in STRATEGIES
     )
 
 
-def _warnings(loop: LoopConfig, command: str, gpus: int, tokens: int | None) -> tuple[str, ...]:
+def _warnings(
+    loop: LoopConfig, command: str, gpus: int, tokens: int | None, *, trained: Collection[str]
+) -> tuple[str, ...]:
     found = []
+    try:
+        check_strategy(loop, trained)
+    except InputError as error:
+        found.append(str(error))
     if find_method(loop.method).builds_student:
         found.append(
             f"method {loop.method!r} trains a model of its own on top of a frozen one: what is said of a trained copy "

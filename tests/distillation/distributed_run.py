@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Toy distillations for torchrun, one after the other: `distributed_run.py (FOLDER STRATEGY[-OPTION...])...`.
 
-Options: lora (adapters), on_policy (the method), teacher (shard it too), killed (one process dies on the way, once),
+Options: lora (adapters), on_policy and dmd (the method), teacher (shard it too), killed (one process dies on the way, once),
 stopped (one process is asked to stop on the way, once; both then begin again),
 bf16 (precision), offload (the optimiser's state), lingbot and cogvideox (real networks with a teacher of the same kind;
 lingbot's jumps in two steps and its training has four, cogvideox's has two).
@@ -53,7 +53,7 @@ def _streams(options: list[str]) -> dict[str, StreamSpec]:
     if "cogvideox" in options:
         vp = {"schedule": {"name": "vp", "snr_shift": 1.0}}
         return {name: StreamSpec.from_config(name, vp) for name in ("video", "action")}
-    on_policy, lingbot = "on_policy" in options, "lingbot" in options
+    on_policy, lingbot, dmd = "on_policy" in options, "lingbot" in options, "dmd" in options
     video = {
         "shift": 5.0,
         "guidance": [2, 4],
@@ -62,14 +62,20 @@ def _streams(options: list[str]) -> dict[str, StreamSpec]:
     }
     return {
         "video": StreamSpec.from_config("video", video),
-        "action": StreamSpec.from_config("action", {"shift": 1.0, "weight": float(on_policy or lingbot)}),
+        "action": StreamSpec.from_config(
+            "action", {"shift": 1.0, "weight": float(on_policy or lingbot), "regulariser": float(dmd)}
+        ),
     }
 
 
 def _loop(strategy: str, options: list[str]) -> LoopConfig:
     real = "lingbot" in options or "cogvideox" in options
+    methods = {"on_policy": "on_policy", "dmd": "distribution_matching"}
+    method = next((method for option, method in methods.items() if option in options), "consistency")
     return LoopConfig(
-        method="on_policy" if "on_policy" in options else "consistency",
+        method=method,
+        # The student's turn is every second step, and so the last before a checkpoint or the first after it.
+        options={"student_every": 2, "critic_lr": 3e-3} if "dmd" in options else {},
         strategy=strategy,
         precision="bf16" if "bf16" in options else "no",
         offload="offload" in options,

@@ -11,6 +11,8 @@ from launching import HAS_DEEPSPEED, Trainings, compare_with_one, torchrun, weig
 
 LIKE_ONE = {
     "ddp-lora-stopped": 2e-6,
+    "ddp-dmd-lora": 2e-6,
+    "fsdp-dmd-stopped-teacher": 2e-6,
     "fsdp-on_policy": 2e-6,
     # The stock blocks of a video transformer are units; what a family added around them belongs to the root.
     "fsdp-teacher": 2e-6,

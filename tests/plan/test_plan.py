@@ -196,7 +196,8 @@ def test_every_recipe_at_full_size_is_planned(path):
     assert (plan.command, plan.size.parameters) == ("distill", TOTAL)
     assert bool(plan.warnings) == (recipe.distill.batch_size % 4 != 0)
     assert plan.samples_per_step == 48
-    assert plan.roles == (("teacher",) if recipe.distill.method == "on_policy" else ("target", "teacher"))
+    others = {"on_policy": ("teacher",), "distribution_matching": ("teacher", "critic")}
+    assert plan.roles == others.get(recipe.distill.method, ("target", "teacher"))
     assert plan.time.seconds > 0
     assert "stored throughput" in plan.time.how
     json.dumps(plan_numbers(plan), allow_nan=False)
@@ -230,6 +231,42 @@ def test_roles_are_those_the_method_keeps():
     assert plan_training(held).roles == ("teacher", "reference")
     kept = load_recipe("libero/on_policy", ["distill.save_weights=target"])
     assert plan_training(kept).roles == ("target", "teacher")
+
+
+def test_a_critic_is_held_as_the_student_is():
+    """By hand, bytes a parameter on 4 GPUs: student and critic alike, and half a float of the teacher, whole or shared."""
+    plan = plan_training(load_recipe("libero/dmd2_joint"), gpus=4, memory_gib=80)
+    found = by_label(option.footprint for option in plan.options)
+    held = {label: sum(value.resident.values()) / TOTAL for label, value in found.items() if label != "lora"}
+    assert held == pytest.approx(
+        {
+            "ddp": 16 + 16 + 2,
+            "zero2": 5.5 + 5.5 + 2,
+            "zero3, teacher and target whole": 4 + 4 + 2,
+            "zero3, teacher sharded": 4 + 4 + 0.5,
+            "fsdp, teacher whole": 4 + 4 + 2,
+            "fsdp, teacher sharded": 4 + 4 + 0.5,
+        },
+        abs=1e-6,
+    )
+    assert round(held["ddp"] * TOTAL / GIB, 1) == 161.2
+    assert round(held["fsdp, teacher whole"] * TOTAL / GIB, 1) == 47.4
+    assert sum(found["lora"].resident.values()) == 2 * TOTAL + 2 * 16 * 80_609_280
+    average = load_recipe("libero/dmd2_joint", ["distill.save_weights=target"])
+    assert plan_training(average, gpus=4).roles == ("target", "teacher", "critic")
+    assert plan_numbers(plan)["parameters"]["roles_lora"]["critic"] == 80_609_280
+    # Seven passes a step in place of the stored run's six.
+    assert plan.time.seconds == pytest.approx(24 * 3600 * 5 * 7 / 6)
+
+
+def test_a_critic_is_not_planned_for_deepspeed():
+    recipe = load_recipe("libero/dmd2_video_reg", ["distill.strategy=zero2"])
+    plan = plan_training(recipe, gpus=4)
+    assert {o.footprint.strategy.name for o in plan.options if o.offered} == {"ddp", "fsdp", "lora"}
+    assert any("student and critic" in warning and "'zero2'" in warning for warning in plan.warnings)
+    assert plan_training(load_recipe("libero/dmd2_video_reg"), gpus=4).warnings == ()
+    with pytest.raises(ValueError, match="single, ddp, fsdp or lora; got strategy 'zero2'"):
+        make_plan(recipe, "distill")
 
 
 def test_a_recipe_with_adapters_is_planned_with_them():

@@ -12,6 +12,7 @@ from flashwam.distillation.adapted_model import adapted
 from flashwam.distillation.adapters import STUDENT, Adapters
 from flashwam.distillation.methods.base import Method, MethodOutput, NonFiniteError, StreamTerm
 from flashwam.distillation.methods.consistency import ConsistencyDistillation
+from flashwam.distillation.methods.distribution_matching import DistributionMatching
 from flashwam.distillation.methods.flow_matching import FlowMatching
 from flashwam.distillation.methods.on_policy import OnPolicy
 from flashwam.distillation.methods.pairs import Pairs
@@ -23,6 +24,7 @@ from flashwam.wam.base import WorldActionModel
 __all__ = [
     "METHODS",
     "ConsistencyDistillation",
+    "DistributionMatching",
     "FlowMatching",
     "Method",
     "MethodOutput",
@@ -39,6 +41,7 @@ METHODS: dict[str, type[Method] | str] = {
     "consistency": ConsistencyDistillation,
     "on_policy": OnPolicy,
     "pairs": Pairs,
+    "distribution_matching": DistributionMatching,
     "foresight": "flashwam.foresight.method:Foresight",
     "masked_reconstruction": "flashwam.swiftvla.method:MaskedReconstruction",
 }

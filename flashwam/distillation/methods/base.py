@@ -226,7 +226,7 @@ class Method(ABC):
         """The optimiser steps of step `step`, in their order, all on the same samples and draws.
 
         Args:
-            step: From 0. What is due must depend on it alone, so that a resumed run does what an uninterrupted one does.
+            step: From 0. Whose turn it is must depend on it alone, so that a resumed run goes on as before.
         """
         return (Turn(role=STUDENT, loss=self.loss),)
 
@@ -343,6 +343,29 @@ def training_levels(
                 index = draws.integers(key, 0, TRAINING_POINTS, (frames,))
             levels[name] = index.expand(batch.size, batch.frames)
     return levels
+
+
+def random_chunk(batch: Batch, length: int, draws: Draws) -> tuple[Batch, int]:
+    """The batch up to the end of a random chunk of `length` frames, the same for all samples, and its first frame.
+
+    Raises:
+        ValueError: a sample is shorter than a chunk.
+    """
+    chunks = batch.frames // length
+    if chunks < 1:
+        raise InputError(f"a sample must hold a whole chunk of {length} latent frames; got {batch.frames}")
+    chunk = draws.shared_integer("chunk", 0, chunks)
+    return batch.frames_of(slice((chunk + 1) * length)), chunk * length
+
+
+def guidance_scales(specs: Mapping[str, StreamSpec], draws: Draws) -> dict[str, float]:
+    """The guidance scale of every stream that has one, drawn once for the whole step from its range."""
+    scales = {}
+    for name, spec in specs.items():
+        if spec.guidance is not None:
+            low, high = spec.guidance
+            scales[name] = low + (high - low) * draws.shared_uniform(f"guidance/{name}")
+    return scales
 
 
 def unknown_streams(option: str, given: Mapping[str, Any], streams: Mapping[str, StreamSpec]) -> None:

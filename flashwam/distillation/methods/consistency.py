@@ -24,6 +24,7 @@ from flashwam.distillation.methods.base import (
     Method,
     MethodOutput,
     StreamTerm,
+    guidance_scales,
     reduce_elements,
     start_states,
     training_levels,
@@ -253,12 +254,7 @@ class ConsistencyDistillation(Method):
         self, noisy: Mapping[str, Tensor], path: Mapping[str, Tensor], batch: Batch, draws: Draws
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Streams carried along their paths in joint forwards; those with fewer steps stay at their end."""
-        scales = {}
-        for name in path:
-            spec = self.streams[name]
-            if spec.guidance is not None:
-                low, high = spec.guidance
-                scales[name] = low + (high - low) * draws.shared_uniform(f"guidance/{name}")
+        scales = guidance_scales({name: self.streams[name] for name in path}, draws)
         path = {name: levels.masked_fill(batch.given, 0.0) for name, levels in path.items()}
         steps = max(len(levels) - 1 for levels in path.values())
         kept: dict[str, Kept] | None = {} if steps > 1 else None

@@ -24,6 +24,8 @@ from flashwam.distillation.methods.base import (
     Method,
     MethodOutput,
     StreamTerm,
+    guidance_scales,
+    random_chunk,
     start_states,
 )
 from flashwam.distillation.methods.lesson import Lesson, drawn_share
@@ -123,7 +125,7 @@ class OnPolicy(Method):
 
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
         """See `Method.loss`."""
-        batch, begin = self._window(self.seen_by_model(batch), draws)
+        batch, begin = random_chunk(self.seen_by_model(batch), self.roles.model.chunk_frames, draws)
         chunk = batch.frames_of(slice(begin, None))
         drawn = self._own_draws(batch, begin, draws)
         noisy, sigma, end = self._teacher_paths(batch, begin, drawn, draws)
@@ -159,15 +161,6 @@ class OnPolicy(Method):
         terms = {name: terms[name] for name in self.streams if name in terms}
         self.check_finite(terms, chunk)
         return MethodOutput(loss=total, terms=terms)
-
-    def _window(self, batch: Batch, draws: Draws) -> tuple[Batch, int]:
-        """The batch up to the end of a random chunk, and that chunk's first frame."""
-        length = self.roles.model.chunk_frames
-        chunks = batch.frames // length
-        if chunks < 1:
-            raise InputError(f"a sample must hold a whole chunk of {length} latent frames; got {batch.frames}")
-        chunk = draws.shared_integer("chunk", 0, chunks)
-        return batch.frames_of(slice((chunk + 1) * length)), chunk * length
 
     @staticmethod
     def _rollout(model: WorldActionModel, batch: Batch, begin: int, guidance: Mapping[str, float]) -> RolloutSession:
@@ -219,12 +212,7 @@ class OnPolicy(Method):
         self, batch: Batch, begin: int, drawn: Mapping[str, Tensor], draws: Draws
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         """Of every carried stream: a node of the teacher's path [B, C, F, H, W], its level [B, F], the path's end."""
-        guidance = {}
-        for name in self.carried:
-            spec = self.streams[name]
-            if spec.guidance is not None:
-                low, high = spec.guidance
-                guidance[name] = low + (high - low) * draws.shared_uniform(f"guidance/{name}")
+        guidance = guidance_scales({name: self.streams[name] for name in self.carried}, draws)
         states: dict[str, Tensor] = {}
         levels: dict[str, Tensor] = {}
         ends: dict[str, Tensor] = {}
