@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from flashwam.core.checks import check_number
 from flashwam.core.consistency import ConsistencyFunction, Linear, make_consistency_function
@@ -18,6 +18,7 @@ __all__ = ["SCHEDULES", "StreamSpec", "make_schedule", "stream_schedule"]
 
 SCHEDULES: dict[str, type[Schedule]] = {"edm": EDMSchedule, "shift": NoiseSchedule, "vp": VPSchedule}
 """Name in a recipe -> class; "package.module:Class" works as a schedule's name too."""
+LOSSES = ("dmd",)
 MOST_GUIDANCE = 1000
 """Scales beyond it say nothing but a slip of the pen; published ones lie below 20."""
 
@@ -81,8 +82,10 @@ class StreamSpec:
         guidance: Range (low, high) of the guidance scale w of the teacher's target, v_u + w (v_c - v_u), drawn once
             per step; None for the conditional velocity alone.
         huber_c: c of the pseudo-Huber distance sqrt(d^2 + c^2) - c.
-        weight: Weight of the consistency loss; 0 leaves the stream undistilled.
-        regulariser: Weight of the flow-matching regulariser; 0 for none.
+        weight: Weight of the stream's loss; 0 leaves it undistilled.
+        regulariser: Weight of what holds the stream beside its loss, flow matching as a rule; 0 for none.
+        loss: The stream's loss where it is not the method's own, for methods that know it: "dmd", distribution
+            matching, held by the method's own loss with the weight `regulariser`. None for the method's own.
         steps: Steps at inference for the student.
         teacher_steps: Steps at inference for the teacher.
         guidance_scale: The teacher's guidance scale at inference; 1 for none.
@@ -100,6 +103,7 @@ class StreamSpec:
     huber_c: float = 1e-3
     weight: float = 1.0
     regulariser: float = 0.0
+    loss: Literal["dmd"] | None = None
     steps: int = 1
     teacher_steps: int = 10
     guidance_scale: float = 1.0
@@ -117,6 +121,7 @@ class StreamSpec:
             ("guidance_scale", 0, MOST_GUIDANCE),
         ):
             check_number(f"stream {self.name!r}: {key}", getattr(self, key), low=low, high=high)
+        self._check("loss", self.loss in (None, *LOSSES), f"null or one of {', '.join(LOSSES)}")
         if self.guidance is not None:
             pair = isinstance(self.guidance, tuple) and len(self.guidance) == 2 and all(map(_is_number, self.guidance))
             ordered = pair and 0 <= self.guidance[0] <= self.guidance[1] <= MOST_GUIDANCE
@@ -157,4 +162,7 @@ class StreamSpec:
             values["schedule"] = self.schedule.config
         values["consistency"] = self.consistency.config
         values["guidance"] = None if self.guidance is None else list(self.guidance)
+        if self.loss is None:
+            # As every version wrote it.
+            del values["loss"]
         return values

@@ -26,16 +26,18 @@ def roles_of(recipe: Recipe, loop: LoopConfig, model: WorldActionModel, command:
         command: "train" or "distill".
     """
     kind = find_method(loop.method)
-    taught = kind.needs_teacher and kind.keeps_teacher
     if kind.builds_student:
-        kept = {"target": kind.needs_target or loop.save_weights == "target", "teacher": taught}
+        kept = {
+            "target": kind.needs_target or loop.save_weights == "target",
+            "teacher": kind.needs_teacher and kind.keeps_teacher,
+        }
         return [name for name, there in kept.items() if there]
     # Adapters change how the roles are held, not which there are.
     whole = replace(loop, lora=None)
     teacher = deepcopy(model) if command == "distill" else None
-    roles = make_method(whole, recipe.streams, model, teacher=teacher).roles
-    held = [name for name in ("target", "teacher", "critic", "reference") if getattr(roles, name) is not None]
-    return [name for name in held if name != "teacher" or taught]
+    method = make_method(whole, recipe.streams, model, teacher=teacher)
+    held = {name: getattr(method.roles, name) for name in ("target", "teacher", "critic", "reference")}
+    return [name for name, role in held.items() if role is not None and (name != "teacher" or method.keeps_teacher)]
 
 
 def trained_of(roles: Collection[str]) -> list[str]:

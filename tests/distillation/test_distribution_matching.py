@@ -355,7 +355,8 @@ def test_a_student_of_two_ways_comes_to_take_them_and_not_their_mean():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rollout_steps": 0}, "rollout_steps and student_every must be at least 1; got 0, 5"),
+        ({"rollout_steps": 0}, "rollout_steps must be at least 1; got 0"),
+        ({"student_every": 0}, "student_every must be at least 1; got 0"),
         ({"renoise": [0.0, 0.98]}, r"renoise must be \[low, high\] with 0 < low <= high < 1; got \[0.0, 0.98\]"),
         ({"critic_lr": 0.0}, "critic_lr must be positive; got 0.0"),
         ({"critic_bandwidth": -1.0}, "critic_bandwidth must be positive; got -1.0"),

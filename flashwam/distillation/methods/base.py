@@ -120,6 +120,8 @@ class Method(ABC):
     """False if the teacher is asked before training and not kept in memory after."""
     needs_target: bool = False
     needs_reference: bool = False
+    stream_losses: tuple[str, ...] = ()
+    """The values of `StreamSpec.loss` that it knows."""
     needs_critic: bool = False
     """True if a copy of the teacher is trained beside the student, in turns of its own."""
     trains_probes: bool = False
@@ -143,6 +145,12 @@ class Method(ABC):
         if tuple(streams) != tuple(student.streams):
             raise InputError(
                 f"the recipe's streams must be the model's, in its order {tuple(student.streams)}; got {tuple(streams)}"
+            )
+        strange = {name: spec.loss for name, spec in streams.items() if spec.loss not in (None, *self.stream_losses)}
+        if strange:
+            raise InputError(
+                f"{type(self).__name__} has its own loss for every stream, and streams ask for {strange}: remove their "
+                "loss, or take a method that knows it, pairs or distribution_matching"
             )
         if student.probes and not self.trains_probes:
             raise InputError(

@@ -14,7 +14,6 @@ from torch import Tensor
 from flashwam.core.batch import Batch
 from flashwam.core.losses import flow_matching_loss
 from flashwam.core.streams import StreamSpec
-from flashwam.distillation.adapters import STUDENT
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods.base import (
     Method,
@@ -24,18 +23,15 @@ from flashwam.distillation.methods.base import (
     start_states,
     training_levels,
 )
-from flashwam.distillation.methods.dmd_term import DistributionMatchingTerm, Drawn
+from flashwam.distillation.methods.dmd_term import DMD, STUDENT_EVERY, DistributionMatchingTerm, Drawn
 from flashwam.distillation.methods.self_rollout import SelfRollout, SelfRollouts
-from flashwam.distillation.roles import CRITIC
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["DistributionMatching"]
 
 T = TypeVar("T")
-_BANDS, _EVERY = 4, 5
-_TRAINED = 3.0
-"""A pass with gradient, in passes without."""
+_BANDS = 4
 
 
 class DistributionMatching(Method):
@@ -52,11 +48,7 @@ class DistributionMatching(Method):
         teacher: The frozen model.
         keep_target: See `Method`.
         rollout_steps: K, the most steps in which the student draws.
-        student_every: Steps of the critic for one of the student.
-        renoise: (low, high) of the levels at which teacher and critic look at a draw, uniform.
-        critic_lr: The critic's learning rate after warm-up.
-        critic_bandwidth: T of the critic's loss weight exp(-2 ((sigma - 0.5) / T)^2). No publication that we know of
-            states it; 1 is LingBot-VA's own bell.
+        student_every, renoise, critic_lr, critic_bandwidth: See `DistributionMatchingTerm`.
         video_slot: What a later stage sees of the earlier stages of its own chunk: "data", in one joint pass over all
             chunks, as published; "own", the student's draws, of one chunk after its true past, as at rollout.
         synchronous: Streams that are drawn together are looked at at the same level, as they are drawn, or else each at
@@ -64,6 +56,7 @@ class DistributionMatching(Method):
     """
 
     needs_critic = True
+    stream_losses = (DMD,)
 
     def __init__(
         self,
@@ -73,7 +66,7 @@ class DistributionMatching(Method):
         teacher: WorldActionModel | None = None,
         keep_target: bool = False,
         rollout_steps: int = _BANDS,
-        student_every: int = _EVERY,
+        student_every: int = STUDENT_EVERY,
         renoise: Sequence[float] = (0.02, 0.98),
         critic_lr: float = 1e-6,
         critic_bandwidth: float = 1.0,
@@ -83,21 +76,19 @@ class DistributionMatching(Method):
         super().__init__(streams, student, teacher=teacher, keep_target=keep_target)
         if all(spec.weight == 0 for spec in streams.values()):
             raise InputError("every stream has weight 0: there is no distribution to match")
-        if rollout_steps < 1 or student_every < 1:
-            raise InputError(
-                f"rollout_steps and student_every must be at least 1; got {rollout_steps}, {student_every}"
-            )
-        if not critic_lr > 0:
-            raise InputError(f"critic_lr must be positive; got {critic_lr}")
+        if rollout_steps < 1:
+            raise InputError(f"rollout_steps must be at least 1; got {rollout_steps}")
         if video_slot not in ("data", "own"):
             raise InputError(f'video_slot must be "data" or "own"; got {video_slot!r}')
-        self.student_every, self.critic_lr, self.synchronous = student_every, critic_lr, synchronous
+        self.synchronous = synchronous
         self.term = DistributionMatchingTerm(
             self.streams,
             self.roles,
             matched=[name for name, spec in streams.items() if spec.weight > 0],
+            student_every=student_every,
             renoise=renoise,
-            bandwidth=critic_bandwidth,
+            critic_lr=critic_lr,
+            critic_bandwidth=critic_bandwidth,
             synchronous=synchronous,
         )
         self.rollouts = SelfRollouts(
@@ -106,29 +97,26 @@ class DistributionMatching(Method):
 
     @classmethod
     def passes_without_gradient(cls, streams: Mapping[str, StreamSpec], options: Mapping[str, Any]) -> float:
-        """See `Method.passes_without_gradient`: beside the critic's own at every step, the rollouts, and a share of
-        the student's turn."""
-        before = (options.get("rollout_steps", _BANDS) - 1) / 2
-        guided = 2 if any(spec.guidance and spec.weight > 0 for spec in streams.values()) else 1
-        turn = before + _TRAINED + guided + 1
-        return float(before + 1 + turn / options.get("student_every", _EVERY))
+        """See `Method.passes_without_gradient`: the rollouts, and a share of the student's turn."""
+        return DistributionMatchingTerm.passes_without_gradient(
+            streams,
+            matched=[name for name, spec in streams.items() if spec.weight > 0],
+            before=(options.get("rollout_steps", _BANDS) - 1) / 2,
+            student_every=options.get("student_every", STUDENT_EVERY),
+        )
 
     def turns(self, step: int) -> Sequence[Turn]:
         """See `Method.turns`."""
-        critic = Turn(role=CRITIC, loss=self.critic_loss, lr=self.critic_lr)
-        if (step + 1) % self.student_every:
-            return (critic,)
-        return critic, Turn(role=STUDENT, loss=self.loss)
+        return self.term.turns(step, student=self.loss, critic=self.critic_loss)
 
     def critic_loss(self, batch: Batch, draws: Draws) -> MethodOutput:
         """The critic's objective: flow matching on what the student draws."""
         rollout = self.rollouts(self.roles.model, self.seen_by_model(batch), draws)
         with torch.no_grad():
             velocity = self.roles.model(rollout.noisy, rollout.sigma, rollout.history, rollout.context)
-        terms = self.term.critic(self._end(rollout, velocity), draws)
-        self.check_finite(terms, rollout.chunk)
-        total = torch.stack([term.loss.mean() for term in terms.values()]).sum()
-        return MethodOutput(loss=total, terms=terms)
+        output = self.term.critic(self._end(rollout, velocity), draws)
+        self.check_finite(output.terms, rollout.chunk)
+        return output
 
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
         """See `Method.loss`."""

@@ -5,7 +5,7 @@ A student is moved to where the teacher finds its draws more likely than a criti
 Letters: B samples, C channels, F latent frames, H and W the rest of a stream's tokens.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,15 +15,28 @@ from flashwam.core.batch import Batch
 from flashwam.core.losses import flow_matching_loss
 from flashwam.core.noise import append_dims
 from flashwam.core.streams import StreamSpec
+from flashwam.distillation.adapters import STUDENT
 from flashwam.distillation.draws import Draws
-from flashwam.distillation.methods.base import StreamTerm, guidance_scales, start_states, training_levels
+from flashwam.distillation.methods.base import (
+    MethodOutput,
+    StreamTerm,
+    Turn,
+    guidance_scales,
+    start_states,
+    training_levels,
+)
 from flashwam.distillation.roles import CRITIC, Roles
 from flashwam.system.errors import InputError
 from flashwam.wam.guidance import guided_velocity
 
-__all__ = ["DistributionMatchingTerm", "Drawn", "matching_direction"]
+__all__ = ["DMD", "STUDENT_EVERY", "DistributionMatchingTerm", "Drawn", "matching_direction"]
 
+DMD = "dmd"
+"""Name of this loss in `StreamSpec.loss`."""
+STUDENT_EVERY = 5
 _LEAST = 1e-6
+_TRAINED = 3.0
+"""A pass with gradient, in passes without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +89,11 @@ class DistributionMatchingTerm:
         streams: Schedules and guidance of all streams.
         roles: With teacher and critic.
         matched: The streams whose distribution is matched.
+        student_every: Turns of the critic for one of the student.
         renoise: (low, high) of the level at which teacher and critic look at a draw, uniform, one per sample.
-        bandwidth: T of the critic's loss weight exp(-2 ((sigma - 0.5) / T)^2).
+        critic_lr: The critic's learning rate after warm-up.
+        critic_bandwidth: T of the critic's loss weight exp(-2 ((sigma - 0.5) / T)^2). No publication that we know of
+            states it; 1 is LingBot-VA's own bell.
         synchronous: Streams that are drawn together are looked at, and learnt by the critic, at the same level.
 
     Raises:
@@ -90,23 +106,64 @@ class DistributionMatchingTerm:
         roles: Roles,
         *,
         matched: Collection[str],
-        renoise: Sequence[float],
-        bandwidth: float,
-        synchronous: bool,
+        student_every: int = STUDENT_EVERY,
+        renoise: Sequence[float] = (0.02, 0.98),
+        critic_lr: float = 1e-6,
+        critic_bandwidth: float = 1.0,
+        synchronous: bool = True,
     ) -> None:
+        if student_every < 1:
+            raise InputError(f"student_every must be at least 1; got {student_every}")
+        if not critic_lr > 0:
+            raise InputError(f"critic_lr must be positive; got {critic_lr}")
         if len(renoise) != 2 or not 0 < renoise[0] <= renoise[1] < 1:
             raise InputError(f"renoise must be [low, high] with 0 < low <= high < 1; got {list(renoise)}")
-        if not bandwidth > 0:
-            raise InputError(f"critic_bandwidth must be positive; got {bandwidth}")
+        if not critic_bandwidth > 0:
+            raise InputError(f"critic_bandwidth must be positive; got {critic_bandwidth}")
         self.streams, self.roles = streams, roles
         self.matched = [name for name in streams if name in matched]
-        self.renoise, self.bandwidth, self.synchronous = tuple(renoise), bandwidth, synchronous
+        self.student_every, self.critic_lr = student_every, critic_lr
+        self.renoise, self.bandwidth, self.synchronous = tuple(renoise), critic_bandwidth, synchronous
 
     @property
     def drawn(self) -> list[str]:
         """Streams that must be drawn for it: the matched ones, and those that are drawn together with them."""
         whole = self.roles.model.layout.whole_stages(self.matched)
         return [name for name in self.streams if name in whole]
+
+    @staticmethod
+    def passes_without_gradient(
+        streams: Mapping[str, StreamSpec], *, matched: Collection[str], before: float, student_every: int
+    ) -> float:
+        """Counts what a step costs beside one pass with gradient, which is the critic's.
+
+        Args:
+            streams: The recipe's.
+            matched: Of them.
+            before: Passes of the student in front of the one that ends a draw.
+            student_every: As above.
+        """
+        scores = 1 + (2 if any(streams[name].guidance for name in matched) else 1)
+        return before + 1 + (before + _TRAINED + scores) / student_every
+
+    def turns(
+        self,
+        step: int,
+        *,
+        student: Callable[[Batch, Draws], MethodOutput],
+        critic: Callable[[Batch, Draws], MethodOutput],
+    ) -> Sequence[Turn]:
+        """See `Method.turns`: the critic's at every step, then the student's at every `student_every`-th.
+
+        Args:
+            step: From 0.
+            student: The student's loss.
+            critic: The critic's.
+        """
+        first = Turn(role=CRITIC, loss=critic, lr=self.critic_lr)
+        if (step + 1) % self.student_every:
+            return (first,)
+        return first, Turn(role=STUDENT, loss=student)
 
     def student(self, drawn: Drawn, draws: Draws) -> tuple[dict[str, StreamTerm], dict[str, Tensor]]:
         """The student's terms, and numbers to log.
@@ -169,8 +226,8 @@ class DistributionMatchingTerm:
         noisy, sigma, _ = start_states(replace(batch, clean=looked), levels, draws)
         return noisy, sigma
 
-    def critic(self, drawn: Drawn, draws: Draws) -> dict[str, StreamTerm]:
-        """The critic's terms: flow matching on the student's draws, at the levels that the teacher was trained at."""
+    def critic(self, drawn: Drawn, draws: Draws) -> MethodOutput:
+        """The critic's loss: flow matching on the student's draws, at the levels that the teacher was trained at."""
         own = replace(drawn.batch, clean={name: drawn.clean[name].detach() for name in self.drawn})
         index = training_levels(self.roles.model, own, draws, self.streams, synchronous=self.synchronous)
         device = own.given.device
@@ -188,7 +245,7 @@ class DistributionMatchingTerm:
                 gradient_scale=weight,
                 velocity=velocity[name],
             )
-        return terms
+        return MethodOutput(loss=torch.stack([term.loss.mean() for term in terms.values()]).sum(), terms=terms)
 
 
 def _precise(x: Tensor) -> Tensor:

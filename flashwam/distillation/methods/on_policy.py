@@ -125,7 +125,7 @@ class OnPolicy(Method):
 
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
         """See `Method.loss`."""
-        batch, begin = random_chunk(self.seen_by_model(batch), self.roles.model.chunk_frames, draws)
+        batch, begin = self._window(self.seen_by_model(batch), draws)
         chunk = batch.frames_of(slice(begin, None))
         drawn = self._own_draws(batch, begin, draws)
         noisy, sigma, end = self._teacher_paths(batch, begin, drawn, draws)
@@ -161,6 +161,9 @@ class OnPolicy(Method):
         terms = {name: terms[name] for name in self.streams if name in terms}
         self.check_finite(terms, chunk)
         return MethodOutput(loss=total, terms=terms)
+
+    def _window(self, batch: Batch, draws: Draws) -> tuple[Batch, int]:
+        return random_chunk(batch, self.roles.model.chunk_frames, draws)
 
     @staticmethod
     def _rollout(model: WorldActionModel, batch: Batch, begin: int, guidance: Mapping[str, float]) -> RolloutSession:

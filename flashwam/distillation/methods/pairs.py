@@ -4,7 +4,8 @@
 Letters: B samples, C channels, F latent frames of a chunk, H and W the rest of a stream's tokens.
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,18 +16,21 @@ from flashwam.core.losses import pseudo_huber
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.futures import TeacherFuture
-from flashwam.distillation.methods.base import Method, MethodOutput, StreamTerm
+from flashwam.distillation.methods.base import Method, MethodOutput, StreamTerm, Turn
+from flashwam.distillation.methods.dmd_term import DMD, STUDENT_EVERY, DistributionMatchingTerm, Drawn
 from flashwam.distillation.methods.lesson import Lesson
 from flashwam.distillation.pair_source import NOISE, PairSource, Pool
 from flashwam.distillation.rollouts import RolloutStore
 from flashwam.distillation.setup import Beginnings, Setup, Source
 from flashwam.sampling import renoise, samplers_for
 from flashwam.system.errors import InputError
+from flashwam.system.imports import check_keywords
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Pairs"]
 
 _STEPS, _FURTHER_SHARE = 2, 0.3
+_DMD_OPTIONS = inspect.signature(DistributionMatchingTerm).parameters.keys() - {"streams", "roles", "matched"}
 
 
 class Pairs(Method):
@@ -39,7 +43,8 @@ class Pairs(Method):
 
     Args:
         streams: See `Method`; of each, schedule, consistency function, teacher's steps and guidance scale, weight and
-            huber_c are used.
+            huber_c are used. A stream with `loss: dmd` has its draws matched to the teacher's distribution with its
+            weight, and is held by its pairs with the weight of its regulariser; the teacher is then kept.
         student: The model to train.
         teacher: The frozen model.
         keep_target: See `Method`.
@@ -50,9 +55,11 @@ class Pairs(Method):
         steps: The largest number of sampling steps, of every stream, that is trained for.
         further_share: Share of the steps trained at later levels than sigma = 1; 0 where `steps` is 1.
         drawn_at_once: Chunks that the teacher draws together, and that lie in one file.
+        dmd: Options of `DistributionMatchingTerm`, where a stream has that loss.
     """
 
     keeps_teacher = False
+    stream_losses = (DMD,)
 
     def __init__(
         self,
@@ -67,7 +74,10 @@ class Pairs(Method):
         steps: int = _STEPS,
         further_share: float = _FURTHER_SHARE,
         drawn_at_once: int = 64,
+        dmd: Mapping[str, Any] | None = None,
     ) -> None:
+        self.matched = _matched(streams)
+        self.needs_critic = self.keeps_teacher = bool(self.matched)
         super().__init__(streams, student, teacher=teacher, keep_target=keep_target)
         if any(spec.weight == 0 for spec in streams.values()):
             silent = [name for name, spec in streams.items() if spec.weight == 0]
@@ -82,6 +92,10 @@ class Pairs(Method):
                 f"further_share must lie in [0, 1), first_share in [0, 1] or be null; got {further_share} and "
                 f"{first_share}"
             )
+        if dmd and not self.matched:
+            raise InputError('options.dmd says how a stream is matched, and no stream has "loss: dmd"')
+        check_keywords("options.dmd", dmd or {}, [*_DMD_OPTIONS])
+        self.matching = DistributionMatchingTerm(self.streams, self.roles, matched=self.matched, **(dmd or {}))
         self.reuse, self.first_share, self.several_ways = reuse, first_share, several_ways
         self.steps, self.further_share, self.drawn_at_once = steps, further_share if steps > 1 else 0.0, drawn_at_once
 
@@ -90,7 +104,19 @@ class Pairs(Method):
         """See `Method.passes_without_gradient`: the student's own, to the levels after the first."""
         steps, share = options.get("steps", _STEPS), options.get("further_share", _FURTHER_SHARE)
         # Of n in 2 .. steps and k in 1 .. n - 1, both even, the mean of k.
-        return float(share * (1 + steps / 2) / 2) if steps > 1 else 0.0
+        before = float(share * (1 + steps / 2) / 2) if steps > 1 else 0.0
+        if not (matched := _matched(streams)):
+            return before
+        every = (options.get("dmd") or {}).get("student_every", STUDENT_EVERY)
+        return DistributionMatchingTerm.passes_without_gradient(
+            streams, matched=matched, before=before, student_every=every
+        )
+
+    def turns(self, step: int) -> Sequence[Turn]:
+        """See `Method.turns`: with a stream to match, the student waits for the critic."""
+        if not self.matched:
+            return super().turns(step)
+        return self.matching.turns(step, student=self.loss, critic=self.critic_loss)
 
     @classmethod
     def lesson(cls, spec: StreamSpec, level: float, options: Mapping[str, Any]) -> Lesson:
@@ -106,7 +132,7 @@ class Pairs(Method):
         return Lesson.at(level, share=share, jump_end=0.0, hops=1, teacher_steps=spec.teacher_steps)
 
     def source(self, source: Source, setup: Setup) -> Source:
-        """See `Method.source`: the pairs, completed first; the teacher is dropped afterwards."""
+        """See `Method.source`: the pairs, completed first; the teacher is dropped afterwards where nobody asks it."""
         teacher = self.roles.teacher
         if teacher is None:
             raise InputError("pairs are made once, before training: give the method its source with the teacher")
@@ -126,7 +152,8 @@ class Pairs(Method):
             reuse=self.reuse,
             seed=setup.seed,
         )
-        self.roles.teacher = None
+        if not self.keeps_teacher:
+            self.roles.teacher = None
         return made
 
     def _pools(self, source: Source, model: WorldActionModel) -> list[Pool]:
@@ -149,23 +176,55 @@ class Pairs(Method):
 
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
         """See `Method.loss`."""
+        batch, chunk, noisy, sigma = self._started(batch, draws)
+        velocity = self.roles.student(noisy, sigma, batch.history, {"text": batch.text})
+        drawn = self._drawn(batch, chunk, noisy, sigma, velocity)
+        terms, metrics = self.matching.student(drawn, draws) if self.matched else ({}, {})
+        total = torch.zeros((), device=batch.given.device)
+        for name, term in terms.items():
+            total = total + self.streams[name].weight * term.loss.mean()
+        for name, spec in self.streams.items():
+            elements = pseudo_huber(drawn.clean[name], chunk.clean[name], c=spec.huber_c)
+            scale = spec.consistency.gradient_scale(sigma[name])
+            pair = StreamTerm.of(
+                elements, chunk.loss_mask(name), sigma=sigma[name], gradient_scale=scale, velocity=velocity[name]
+            )
+            if name in terms:
+                metrics[f"{name}/pairs"] = pair.loss.detach().mean()
+                total = total + spec.regulariser * pair.loss.mean()
+            else:
+                terms[name] = pair
+                total = total + spec.weight * pair.loss.mean()
+        terms = {name: terms[name] for name in self.streams}
+        self.check_finite(terms, chunk)
+        return MethodOutput(loss=total, terms=terms, metrics=metrics)
+
+    def critic_loss(self, batch: Batch, draws: Draws) -> MethodOutput:
+        """The critic's objective: flow matching on what the student draws from the pairs' noise."""
+        batch, chunk, noisy, sigma = self._started(batch, draws)
+        with torch.no_grad():
+            velocity = self.roles.model(noisy, sigma, batch.history, {"text": batch.text})
+        output = self.matching.critic(self._drawn(batch, chunk, noisy, sigma, velocity), draws)
+        self.check_finite(output.terms, chunk)
+        return output
+
+    def _started(self, batch: Batch, draws: Draws) -> tuple[Batch, Batch, dict[str, Tensor], dict[str, Tensor]]:
+        """The samples as the model is told them, their last chunk, and where the student's sampler stands in it."""
         batch = self.seen_by_model(batch)
         chunk = batch.frames_of(slice(-self.roles.model.chunk_frames, None))
         noise = {name: batch.extra[f"{NOISE}{name}"] for name in chunk.clean}
-        noisy, sigma = self._states(batch, chunk, noise, draws)
-        velocity = self.roles.student(noisy, sigma, batch.history, {"text": batch.text})
-        terms = {}
-        total = torch.zeros((), device=batch.given.device)
-        for name, spec in self.streams.items():
-            clean = spec.consistency(noisy[name], sigma[name], velocity[name])
-            elements = pseudo_huber(clean, chunk.clean[name], c=spec.huber_c)
-            scale = spec.consistency.gradient_scale(sigma[name])
-            terms[name] = StreamTerm.of(
-                elements, chunk.loss_mask(name), sigma=sigma[name], gradient_scale=scale, velocity=velocity[name]
-            )
-            total = total + spec.weight * terms[name].loss.mean()
-        self.check_finite(terms, chunk)
-        return MethodOutput(loss=total, terms=terms)
+        return batch, chunk, *self._states(batch, chunk, noise, draws)
+
+    def _drawn(
+        self,
+        batch: Batch,
+        chunk: Batch,
+        noisy: Mapping[str, Tensor],
+        sigma: Mapping[str, Tensor],
+        velocity: Mapping[str, Tensor],
+    ) -> Drawn:
+        clean = {name: self.streams[name].consistency(x, sigma[name], velocity[name]) for name, x in noisy.items()}
+        return Drawn(clean=clean, sigma=sigma, velocity=velocity, batch=chunk, history=batch.history)
 
     @torch.no_grad()
     def _states(
@@ -200,3 +259,7 @@ def _levels(level: float, chunk: Batch) -> Tensor:
 def _held(x: Tensor, chunk: Batch, name: str) -> Tensor:
     """The state with the given frames' clean content."""
     return torch.where(chunk.given[:, None, :, None, None], chunk.clean[name], x)
+
+
+def _matched(streams: Mapping[str, StreamSpec]) -> list[str]:
+    return [name for name, spec in streams.items() if spec.loss == DMD]
