@@ -92,8 +92,10 @@ def _loop(strategy: str, options: list[str]) -> LoopConfig:
     )
 
 
-def _toys() -> tuple[torch.nn.Module, torch.nn.Module, ToySource]:
-    return ToyWam.create(seed=1), GaussianTeacher(), ToySource()
+def _toys(options: list[str]) -> tuple[torch.nn.Module, torch.nn.Module, ToySource]:
+    """A critic is a copy of the teacher that learns, which a closed form does not."""
+    teacher = ToyWam.create(seed=2) if "dmd" in options else GaussianTeacher()
+    return ToyWam.create(seed=1), teacher, ToySource()
 
 
 def _networks(name: str) -> tuple[torch.nn.Module, torch.nn.Module, Source]:
@@ -112,7 +114,7 @@ def run(folder: Path, asked: str) -> Path:
     strategy, *options = asked.split("-")
     loop = _loop(strategy, options)
     network = next((name for name in NETWORKS if name in options), None)
-    student, teacher, source = _toys() if network is None else _networks(network)
+    student, teacher, source = _toys(options) if network is None else _networks(network)
     set_precision(loop, student, teacher)
     method = make_method(loop, _streams(options), student, teacher=student if "lora" in options else teacher)
     if os.environ.get("RANK") == "1":
