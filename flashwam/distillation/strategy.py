@@ -32,7 +32,7 @@ class Strategy:
     """
 
     trains_several: ClassVar[bool] = True
-    """Whether models beside the student can be trained, each with an optimiser of its own."""
+    """True if models beside the student can be trained, each with an optimiser of its own."""
 
     def __init__(self, loop: LoopConfig) -> None:
         self.loop = loop

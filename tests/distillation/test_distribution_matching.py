@@ -67,7 +67,7 @@ def gradients(method, batch, draws) -> dict[str, torch.Tensor]:
 
 
 def drawn(method, batch, draws) -> dict[str, torch.Tensor]:
-    """What the student draws in all the steps of its rollout."""
+    """The draws of the student, after all the steps of its rollout."""
     with torch.no_grad():
         rollout = method.rollouts(method.roles.model, batch, draws)
         velocity = method.roles.model(rollout.noisy, rollout.sigma, rollout.history, rollout.context)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the student itself draws in a few steps, up to the last of them, which may then be taken with a gradient.
+"""Rollouts of the student itself in a few steps, up to the last one, which may then be taken with a gradient.
 
 Letters: B samples, C channels, F latent frames, H and W the rest of a stream's tokens.
 """
