@@ -18,6 +18,7 @@ STARVED_LIMIT = 0.05
 """A function reaches a stream if at most this share of its draws is starved."""
 STRONG_RATIO = 5.0
 """From this ratio of mean squared factors on, the mean alone decides."""
+_SAME = 1e-9
 
 
 def stream_verdict(
@@ -56,17 +57,16 @@ def stream_verdict(
             "needs no sampler of its own."
         )
         return verdict | {"accepted": ["lcm", "linear"], "strength": "start", "reason": reason}
-    versus = (
-        "" if name == reference else f"lcm would give {times(less_than_reference)} less gradient than {reference} gets"
-    )
+    noisier = name != reference and less_than_reference > 1 + _SAME
+    versus = f"lcm would give {times(less_than_reference)} less gradient than {reference} gets" if noisier else ""
     low = (
         f"{starved:.0%} of the draws are so clean that lcm passes less than a tenth of linear's gradient; "
         f"over all draws it passes {times(less_than_linear)} less"
     )
-    if name != reference and less_than_reference >= STRONG_RATIO:
+    if noisier and less_than_reference >= STRONG_RATIO:
         strength = "strong"
         reason = f"linear; {versus} (E b^2, lcm on both). {low[0].upper()}{low[1:]}."
-    elif name != reference:
+    elif noisier:
         strength = "weak"
         reason = (
             f"linear, by its gradient for a modest reason: {versus} (E b^2, lcm on both), which alone does not explain "

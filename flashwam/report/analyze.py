@@ -65,7 +65,9 @@ def analyze(recipe: Recipe, *, out: Path | str, checkpoint: Path | str | None = 
 def recipe_analysis(recipe: Recipe) -> dict[str, Any]:
     """`schedule_analysis` of a recipe's streams under its own distillation, `consistency` where it has none."""
     if recipe.distill is None:
-        return schedule_analysis(recipe.streams)
+        analysis = schedule_analysis(recipe.streams)
+        analysis["notes"].append("this recipe distils nothing; it is analysed as consistency would distil it.")
+        return analysis
     return schedule_analysis(recipe.streams, method=recipe.distill.method, options=recipe.distill.options)
 
 

@@ -41,19 +41,16 @@ def recommendation(specs: Mapping[str, StreamSpec], method: str, options: Mappin
     """Names the method that no other is put ahead of, by `flashwam.report.order`, with `linear` on every stream.
 
     Args:
-        specs: The recipe's streams; all are taken as distilled.
+        specs: The recipe's streams.
         method: The recipe's own.
         options: Its options; the other methods have their defaults.
 
     Returns:
         Plain values: `method`; `consistency`; `compared`, method -> the least share of samples `near` a level, the most
         `hops` and the fewest `teacher_steps`; `reason` and `measured`, in sentences. None for a method that does not
-        distil by levels, to which none of these is an alternative.
+        distil by levels, to which none of these is an alternative, and where a stream is left undistilled.
     """
-    streams = {
-        name: replace(spec, consistency=Linear(), weight=spec.weight or 1.0, regulariser=0.0)
-        for name, spec in specs.items()
-    }
+    streams = {name: replace(spec, consistency=Linear()) for name, spec in specs.items()}
     # In the order in which they are named where the numbers do not tell them apart.
     known: dict[str, Mapping[str, Any]] = {
         "pairs": {"steps": max(spec.steps for spec in streams.values())},

@@ -126,6 +126,7 @@ def _idea() -> Section:
 
 def _standing(analysis: Mapping[str, Any], folder: Path) -> Section:
     near = analysis["rule"]["near"]
+    told = any("near" in level for numbers in analysis["streams"].values() for level in numbers["levels"])
     rows = []
     for name, numbers in analysis["streams"].items():
         for level in numbers["levels"]:
@@ -163,8 +164,8 @@ def _standing(analysis: Mapping[str, Any], folder: Path) -> Section:
         figures=(
             Figure(
                 path=draw_start(analysis, folder / "start.png"),
-                caption="Left: dots are this recipe's, at the levels where its student is sampled. Right: by "
-                f"`{analysis['method']}`.",
+                caption="Dots: this recipe's functions, at the levels where its student is sampled."
+                + (f" Bars: the samples of its method, {analysis['method']}." if told else ""),
                 alt="Shares of data and noise in f against sigma, and the share of training samples near the sampler",
             ),
         ),
@@ -181,7 +182,9 @@ def _standing(analysis: Mapping[str, Any], folder: Path) -> Section:
                     "teacher steps",
                 ),
                 rows=rows,
-                caption=f"As {analysis['method']} trains them, this recipe's method.",
+                caption=f"As {analysis['method']} trains them, this recipe's method."
+                if told
+                else f"This recipe's method, {analysis['method']}, does not distil by levels.",
             ),
         ),
     )

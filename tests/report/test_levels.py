@@ -64,6 +64,12 @@ def test_a_stream_that_is_not_distilled_and_a_method_without_levels_are_not_warn
     assert "near" not in numbers["streams"]["action"]["levels"][0]
 
 
+def test_a_recipe_that_distils_nothing_is_said_to_be_analysed_as_one_that_would():
+    analysed = recipe_analysis(load_recipe("metaworld/teacher"))
+    assert analysed["method"] == "consistency"
+    assert any(note.startswith("this recipe distils nothing") for note in analysed["notes"])
+
+
 def test_levels_are_told_in_few_digits():
     assert [percent(share) for share in (0.357143, 0.1, 0.021739, 0.005525, 1.0)] == [
         "36%",

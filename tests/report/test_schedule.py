@@ -94,6 +94,12 @@ def test_streams_on_one_variance_preserving_path_need_no_choice_each(snr_shift, 
     assert any("(alpha + s)" in note for note in analysis["notes"])
 
 
+def test_a_stream_is_not_set_against_one_that_draws_alike():
+    streams = schedule_analysis({"video": spec("video", 1.0), "action": spec("action", 1.0)})["streams"]
+    assert streams["action"]["verdict"]["reason"] == streams["video"]["verdict"]["reason"]
+    assert "than video gets" not in streams["action"]["verdict"]["reason"]
+
+
 def test_streams_on_different_schedules_are_compared():
     together = schedule_analysis(published())["together"]
     assert together["matters"]
