@@ -25,9 +25,9 @@ from student_jobs import student_jobs
 from studies import add_options, or_exit
 
 from flashwam.demo.place import DEFAULT_FAMILY
-from flashwam.report.compare import format_table
 from flashwam.report.results import pool_evaluations, read_evaluations
 from flashwam.report.routes import write_routes
+from flashwam.report.table import format_table
 from flashwam.run.folder import INFO_FILE, RunFolder
 from flashwam.system.files import write_whole
 from flashwam.system.jobs import run_jobs

@@ -15,6 +15,7 @@ from flashwam.core.checks import check_drawn
 from flashwam.core.consistency import ConsistencyFunction, Linear
 from flashwam.core.schedule import Schedule
 from flashwam.core.streams import StreamSpec
+from flashwam.core.unit_amplitude import UnitAmplitude
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 
@@ -90,7 +91,12 @@ def _led_by(frames: Tensor, x: Tensor) -> Tensor:
 
 
 def samplers_for(
-    specs: Mapping[str, StreamSpec], *, steps: Mapping[str, int] | None, teacher: bool, plain_euler: bool = False
+    specs: Mapping[str, StreamSpec],
+    *,
+    steps: Mapping[str, int] | None,
+    teacher: bool,
+    plain_euler: bool = False,
+    unit_amplitude: bool = False,
 ) -> dict[str, StreamSampler]:
     """The sampler of every stream.
 
@@ -100,16 +106,28 @@ def samplers_for(
         teacher: A teacher is a velocity network: Euler, guided. A student applies its own function; its guidance is
             in its weights.
         plain_euler: Ignores the student's functions, to measure what that mismatch costs.
+        unit_amplitude: Brings the student's functions to the data's amplitude, see `UnitAmplitude`.
+
+    Raises:
+        ValueError: Both of the last two are asked for.
     """
+    if plain_euler and unit_amplitude:
+        raise InputError("plain Euler ignores a student's functions, so their amplitude cannot be chosen: ask for one")
     return {
         name: StreamSampler(
             schedule=spec.schedule,
-            consistency=Linear() if teacher or plain_euler else spec.consistency,
+            consistency=_function(spec, ignored=teacher or plain_euler, unit_amplitude=unit_amplitude),
             steps=spec.teacher_steps if steps is None else steps[name],
             guidance_scale=spec.guidance_scale if teacher else 1.0,
         )
         for name, spec in specs.items()
     }
+
+
+def _function(spec: StreamSpec, *, ignored: bool, unit_amplitude: bool) -> ConsistencyFunction:
+    if ignored:
+        return Linear()
+    return UnitAmplitude(function=spec.consistency) if unit_amplitude else spec.consistency
 
 
 class Rollout:

@@ -27,7 +27,7 @@ def tables(text):
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split(" | ")] if line.startswith("| ") else []
         if cells[:1] in (["model"], ["loop"]):
-            head = ["several ways" if cell == "two-way tasks" else cell for cell in cells]
+            head = cells
         elif not cells and not line.startswith("|"):
             head = []
         elif cells and head:

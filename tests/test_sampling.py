@@ -6,6 +6,7 @@ from flashwam.core.consistency import LCM, Linear
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.steps import parse_nfe
 from flashwam.core.streams import StreamSpec
+from flashwam.core.unit_amplitude import UnitAmplitude
 from flashwam.sampling import StreamSampler, draw, samplers_for
 
 
@@ -107,5 +108,9 @@ def test_a_student_is_sampled_with_its_own_function_and_without_guidance():
     student = samplers_for(specs, steps={"video": 2}, teacher=False)["video"]
     assert (student.consistency, student.steps, student.guidance_scale) == (LCM(), 2, 1.0)
     assert samplers_for(specs, steps={"video": 2}, teacher=False, plain_euler=True)["video"].consistency == Linear()
+    unit = samplers_for(specs, steps={"video": 2}, teacher=False, unit_amplitude=True)["video"]
+    assert unit.consistency == UnitAmplitude(function=LCM())
+    with pytest.raises(ValueError, match="ask for one"):
+        samplers_for(specs, steps={"video": 2}, teacher=False, plain_euler=True, unit_amplitude=True)
     teacher = samplers_for(specs, steps=None, teacher=True)["video"]
     assert (teacher.consistency, teacher.steps, teacher.guidance_scale) == (Linear(), 10, 3.0)

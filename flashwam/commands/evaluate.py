@@ -27,6 +27,8 @@ EXAMPLES = (
     "  flashwam evaluate runs/flash_wam/student --episodes 50 --nfe 1v/1a --nfe 1v/2a\n"
     "  flashwam evaluate runs/teacher/teacher --nfe full --tasks reach-wall,faucet-turn\n"
     "  flashwam evaluate runs/naive_lcm/student --plain-euler          what the wrong sampler costs\n"
+    "  flashwam evaluate runs/naive_lcm/student --unit-amplitude       the same, with no loss of amplitude\n"
+    "  flashwam evaluate runs/teacher --random                         random actions on this model's tasks\n"
     "  flashwam evaluate runs/swift_full --auxiliary --nfe full        with what its training was shown beside\n"
     "  flashwam evaluate --server ws://127.0.0.1:29536 --episodes 50   a model that flashwam serve runs"
 )
@@ -41,6 +43,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nfe", action="append", metavar="1v/1a", help="steps per chunk; may be given several times")
     parser.add_argument("--tasks", type=_names, metavar="A,B", help="tasks (default: the recipe's)")
     parser.add_argument("--plain-euler", action="store_true", help="ignore the student's consistency functions")
+    unit_help = "bring the student's consistency functions to the data's amplitude"
+    parser.add_argument("--unit-amplitude", action="store_true", help=unit_help)
+    parser.add_argument("--random", action="store_true", help="random actions; MODEL only says tasks and episodes")
     parser.add_argument("--auxiliary", action="store_true", help="show the policy its training modality too")
     parser.add_argument("--seed", type=int, default=0, help="shifts the evaluation seeds (default: 0)")
     parser.add_argument("--out", type=path, metavar="DIR", help="folder of the results (default: the run's)")
@@ -57,26 +62,39 @@ def _action(arguments: argparse.Namespace) -> None:
 
 
 def _measured(arguments: argparse.Namespace) -> Any:
+    sampling = [name for name in ("nfe", "plain_euler", "unit_amplitude", "auxiliary") if getattr(arguments, name)]
+    if arguments.random:
+        if arguments.server is not None or sampling:
+            arguments.parser.error("--random drives no model: leave out --server and all that says how one is sampled")
+        from flashwam.evaluation.chance import evaluate_random
+
+        asked = {name: getattr(arguments, name) for name in ("episodes", "tasks", "seed", "out")}
+        return evaluate_random(arguments.checkpoint, **asked, **trust(arguments))
     if (arguments.checkpoint is None) == (arguments.server is None):
         arguments.parser.error("give either MODEL or --server URL")
     common = {"episodes": arguments.episodes, "tasks": arguments.tasks, "seed": arguments.seed, "out": arguments.out}
     if arguments.server is not None:
-        if arguments.nfe or arguments.plain_euler or arguments.auxiliary:
+        if sampling:
             arguments.parser.error(
-                "--nfe, --plain-euler and --auxiliary are the server's to choose: see flashwam serve --help"
+                "--nfe, --plain-euler, --unit-amplitude and --auxiliary are the server's to choose: see flashwam serve "
+                "--help"
             )
         from flashwam.evaluation.served import evaluate_served
 
         return evaluate_served(arguments.server, token=read_token(arguments), **common)
     common |= trust(arguments)
     if arguments.auxiliary:
-        if arguments.plain_euler:
-            arguments.parser.error("--plain-euler is for students; --auxiliary drives what was trained, unstripped")
+        if arguments.plain_euler or arguments.unit_amplitude:
+            arguments.parser.error(
+                "--plain-euler and --unit-amplitude are for students; --auxiliary drives what was trained, unstripped"
+            )
         drive = _auxiliary_evaluation(arguments.checkpoint, trusted=arguments.trust)
         return drive(arguments.checkpoint, nfe=tuple(arguments.nfe or ("full",)), **common)
     from flashwam.evaluation.local import evaluate
 
     nfe = tuple(arguments.nfe or ("1v/1a",))
+    if arguments.unit_amplitude:
+        common["unit_amplitude"] = True
     return evaluate(arguments.checkpoint, nfe=nfe, plain_euler=arguments.plain_euler, **common)
 
 

@@ -2,12 +2,11 @@
 """Two models held against each other scene by scene and training by training, with intervals that hold both."""
 
 from collections.abc import Hashable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Paired", "Pairs", "pair_outcomes", "paired_ratio", "paired_share_difference"]
+__all__ = ["Outcomes", "Paired", "Pairs", "pair_outcomes", "paired_ratio", "paired_share_difference"]
 
 Outcomes = Mapping[Hashable, Mapping[Hashable, bool]]
 """Training -> scene -> success of the episode."""
@@ -25,6 +24,7 @@ class Paired:
         low, high: Ends of the interval; with one training the spread of trainings is not in it.
         trainings: How many it is over.
         episodes: Pairs of episodes it is over, those of all trainings together.
+        by_training: The same quantity of each training, in their order; of those that have it.
     """
 
     value: float
@@ -32,15 +32,7 @@ class Paired:
     high: float
     trainings: int
     episodes: int
-
-    @property
-    def distinct(self) -> bool:
-        """Tells whether a difference is told from 0; not for ratios."""
-        return self.low > 0 or self.high < 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+    by_training: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +51,12 @@ class Pairs:
         return sum(map(len, self.trainings.values()))
 
     @property
-    def sums(self) -> tuple[int, int]:
-        """Successes of the first model, and of the second."""
-        both = [pair for scenes in self.trainings.values() for pair in scenes.values()]
-        return sum(bool(first) for first, _ in both), sum(bool(second) for _, second in both)
+    def counts(self) -> list[tuple[int, int, int]]:
+        """Of each training, successes of the first model, of the second, and pairs."""
+        return [
+            (sum(bool(first) for first, _ in own), sum(bool(second) for _, second in own), len(own))
+            for own in (scenes.values() for scenes in self.trainings.values())
+        ]
 
     def __bool__(self) -> bool:
         return self.episodes > 0
@@ -104,13 +98,14 @@ def paired_ratio(pairs: Pairs, confidence: float = 0.95) -> Paired | None:
         pairs: See `pair_outcomes`.
         confidence: Two-sided level.
     """
-    ours, theirs = pairs.sums
+    ours, theirs = (sum(count[k] for count in pairs.counts) for k in (0, 1))
     if not theirs:
         return None
     drawn, centre = _draws(pairs)
     with np.errstate(divide="ignore", invalid="ignore"):
         deviations = drawn[:, 0] / drawn[:, 1] - centre[0] / centre[1]
-    return _interval(ours / theirs, deviations[~np.isnan(deviations)], pairs, confidence, (0.0, np.inf))
+    single = tuple(first / second for first, second, _ in pairs.counts if second)
+    return _interval(ours / theirs, single, deviations[~np.isnan(deviations)], pairs, confidence, (0.0, np.inf))
 
 
 def paired_share_difference(pairs: Pairs, confidence: float = 0.95) -> Paired:
@@ -125,14 +120,20 @@ def paired_share_difference(pairs: Pairs, confidence: float = 0.95) -> Paired:
     """
     if not pairs:
         raise ValueError("expected episodes of both models in the same scenes; got none")
-    ours, theirs = pairs.sums
+    single = tuple((first - second) / count for first, second, count in pairs.counts)
+    value = sum(first - second for first, second, _ in pairs.counts) / pairs.episodes
     drawn, centre = _draws(pairs)
     deviations = (drawn[:, 0] - drawn[:, 1]) / drawn[:, 2] - (centre[0] - centre[1]) / centre[2]
-    return _interval((ours - theirs) / pairs.episodes, deviations, pairs, confidence, (-1.0, 1.0))
+    return _interval(value, single, deviations, pairs, confidence, (-1.0, 1.0))
 
 
 def _interval(
-    value: float, deviations: np.ndarray, pairs: Pairs, confidence: float, bounds: tuple[float, float]
+    value: float,
+    single: tuple[float, ...],
+    deviations: np.ndarray,
+    pairs: Pairs,
+    confidence: float,
+    bounds: tuple[float, float],
 ) -> Paired:
     if not 0 < confidence < 1:
         raise ValueError(f"expected a confidence in (0, 1); got {confidence}")
@@ -143,6 +144,7 @@ def _interval(
         high=float(np.clip(value + high, *bounds)),
         trainings=len(pairs.trainings),
         episodes=pairs.episodes,
+        by_training=single,
     )
 
 

@@ -29,6 +29,8 @@ def preset_jobs(preset: Preset, out: Path, *, from_scratch: bool = False, family
     jobs = _first_jobs(place, recipe, from_scratch)
     for seed in preset.seeds:
         jobs += _teacher_jobs(place, seed, driving)
+        kwargs = {"place": place, "seed": seed}
+        jobs.append(Job(name=f"evaluate/random_{seed}", function=work.drive_random, kwargs=kwargs, weight=driving))
         for method in preset.methods:
             if seed == 0 and preset.rates:
                 jobs += _search_jobs(place, method)
@@ -106,6 +108,7 @@ def _method_jobs(place: Place, method: str, seed: int, driving: float) -> list[J
         jobs.append(_drive(f"{name}_{_stem(nfe)}", run, nfe, seed, done, driving))
         if method in preset.euler:
             jobs.append(_drive(f"{name}_{_stem(nfe)}_euler", run, nfe, seed, done, driving, plain_euler=True))
+            jobs.append(_drive(f"{name}_{_stem(nfe)}_unit", run, nfe, seed, done, driving, unit_amplitude=True))
     return jobs
 
 

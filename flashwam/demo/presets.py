@@ -16,7 +16,7 @@ class Preset:
         distill: Overrides of the distillation recipes alone.
         seeds: Of distillation and evaluation.
         nfe: Settings every student is driven at; those of the recipes (`evaluate.nfe`) where empty.
-        euler: Methods also sampled with plain Euler.
+        euler: Methods also sampled with plain Euler, and with their own functions at unit amplitude.
         curve: Distillation steps at which a copy is driven too, at the first setting and the first seed.
         rates: Learning rates tried for every method; its best by action error is used for every seed. Empty: the
             recipe's own.

@@ -12,7 +12,8 @@ from flashwam.demo.jobs import preset_jobs
 from flashwam.demo.page import write_demo_page
 from flashwam.demo.place import DEFAULT_FAMILY, Place
 from flashwam.demo.presets import PRESETS
-from flashwam.report.compare import compare, format_table, gather
+from flashwam.report.compare import compare, gather
+from flashwam.report.table import format_table
 from flashwam.sim.gl import ensure_gl
 from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole

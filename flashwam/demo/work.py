@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.demo.place import Place
+from flashwam.evaluation.chance import evaluate_random
 from flashwam.evaluation.cross import cross_table
 from flashwam.evaluation.latency import latency_table
 from flashwam.evaluation.local import evaluate
@@ -21,7 +22,17 @@ from flashwam.run.folder import CARD_FILE, INFO_FILE, RunFolder
 from flashwam.system.files import whole_folder, write_whole
 from flashwam.system.json_file import read_mapping
 
-__all__ = ["choose_rate", "collect_episodes", "cross", "distil", "drive", "encode_episodes", "make_teacher", "time_all"]
+__all__ = [
+    "choose_rate",
+    "collect_episodes",
+    "cross",
+    "distil",
+    "drive",
+    "drive_random",
+    "encode_episodes",
+    "make_teacher",
+    "time_all",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +102,17 @@ def choose_rate(place: Place, method: str) -> None:
 def drive(checkpoint: Path, nfe: Sequence[str], seed: int, **options: Any) -> None:
     """Evaluates a checkpoint, in closed and open loop."""
     evaluate(checkpoint, nfe=nfe, seed=seed, **options)
+
+
+def drive_random(place: Place, seed: int) -> None:
+    """Evaluates random actions on the demo's tasks, in the scenes that the models are driven in."""
+    recipe = place.recipe("teacher")
+    evaluate_random(
+        tasks=recipe.tasks,
+        episodes=recipe.evaluate.episodes,
+        seed=seed,
+        out=RunFolder(place.out / "runs" / "random").evaluations,
+    )
 
 
 def cross(place: Place) -> None:

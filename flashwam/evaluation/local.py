@@ -39,6 +39,7 @@ def evaluate(
     nfe: Sequence[str] = ("1v/1a",),
     tasks: Sequence[str] | None = None,
     plain_euler: bool = False,
+    unit_amplitude: bool = False,
     closed_loop: bool = True,
     seed: int = 0,
     out: str | Path | None = None,
@@ -52,6 +53,8 @@ def evaluate(
         nfe: Steps per stream and chunk, such as "1v/2a"; "full" for the teacher's own.
         tasks: The recipe's if None.
         plain_euler: Ignore the student's consistency functions, to measure what that mismatch costs.
+        unit_amplitude: Bring the student's consistency functions to the data's amplitude (`UnitAmplitude`), to tell a
+            gain before controls are clipped from what plain Euler adds.
         closed_loop: Drive the tasks; False measures the open loop alone.
         seed: Of episodes and noise.
         out: Folder for the results; see `Policy.evaluations` if None.
@@ -60,7 +63,13 @@ def evaluate(
 
     Returns:
         One result per entry of `nfe`, as written.
+
+    Raises:
+        FileNotFoundError, ValueError: The model cannot be loaded or driven, or is asked for two samplers at once.
     """
+    if plain_euler and unit_amplitude:
+        raise InputError("plain Euler ignores a student's functions, so their amplitude cannot be chosen: ask for one")
+    sampler = "euler" if plain_euler else "unit" if unit_amplitude else "own"
     policy = load_policy(checkpoint, trust=trust)
     tasks = tuple(tasks or policy.info.tasks)
     episodes = episodes or policy.info.episodes or 50
@@ -69,10 +78,9 @@ def evaluate(
         raise InputError(f"{checkpoint} names no tasks; give --tasks, such as reach-wall")
     results = []
     for steps in nfe:
-        sampler = "euler" if plain_euler else "own"
         stem = evaluation_name(policy.info.steps, steps, sampler, seed)
         asked = Asked(tasks=tasks, episodes=episodes, closed_loop=closed_loop)
-        measure = partial(_measure, policy, steps, asked, seed=seed, plain_euler=plain_euler, picture=folder / stem)
+        measure = partial(_measure, policy, steps, asked, seed=seed, sampler=sampler, picture=folder / stem)
         with trusting(trust):
             results.append(measure_once(folder / f"{stem}.json", asked, measure).to_json())
         if folder.resolve() == policy.run.evaluations.resolve():
@@ -80,20 +88,20 @@ def evaluate(
     return results
 
 
-def _measure(policy: Policy, nfe: str, asked: Asked, *, seed: int, plain_euler: bool, picture: Path) -> Evaluation:
-    samplers = policy.samplers(nfe, plain_euler=plain_euler)
+def _measure(policy: Policy, nfe: str, asked: Asked, *, seed: int, sampler: str, picture: Path) -> Evaluation:
+    samplers = policy.samplers(nfe, sampler=sampler)
     tasks = asked.tasks if asked.closed_loop else ()
     drive_one = partial(run_task, policy.wam, samplers, policy.codec, episodes=asked.episodes, seed=seed)
     driven = drive_tasks(drive_one, tasks, f"{policy.name} {nfe}")
     open_loop, strip = _open_loop(policy, samplers, picture.with_name(f"{picture.name}.png"))
     films = [result.film for result in driven if result.film is not None]
     # The teacher's own steps are what others are compared with; every other setting carries its steps in its label.
-    suffix = " euler" if plain_euler else ""
+    suffix = "" if sampler == "own" else f" {sampler}"
     return Evaluation(
         run=policy.name,
         label=f"{policy.name} {nfe}{suffix}",
         setting=nfe,
-        sampler="euler" if plain_euler else "own",
+        sampler=sampler,
         **described(policy, samplers),
         tasks=task_numbers(driven),
         overall=overall_numbers(driven),

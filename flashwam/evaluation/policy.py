@@ -58,11 +58,17 @@ class Policy:
         """Its streams."""
         return self.info.streams
 
-    def samplers(self, nfe: str, *, plain_euler: bool = False) -> dict[str, StreamSampler]:
-        """Samplers for steps such as "1v/2a"."""
+    def samplers(self, nfe: str, *, sampler: str = "own") -> dict[str, StreamSampler]:
+        """Samplers for steps such as "1v/2a"; `sampler` is that of `flashwam.run.evaluation.Evaluation`."""
         steps = parse_nfe(nfe, tuple(self.wam.streams))
         teacher = self.info.kind == "teacher"
-        return samplers_for(self.specs, steps=steps, teacher=teacher, plain_euler=plain_euler)
+        return samplers_for(
+            self.specs,
+            steps=steps,
+            teacher=teacher,
+            plain_euler=sampler == "euler",
+            unit_amplitude=sampler == "unit",
+        )
 
 
 def load_policy(folder: str | Path, *, trust: bool = False) -> Policy:

@@ -3,17 +3,21 @@
 
 import json
 import logging
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from flashwam.report.against import with_ratios
 from flashwam.report.compare_page import compare_sections
 from flashwam.report.metrics import has_metrics, read_metrics
 from flashwam.report.page import write_page
-from flashwam.report.results import Row, pool_evaluations, read_evaluations
+from flashwam.report.results import pool_evaluations, read_evaluations
+from flashwam.report.row import Row
 from flashwam.report.study import find_study
-from flashwam.report.verdict import cross_losses, full_teacher, verdict
+from flashwam.report.table import format_table, markdown_table, table_notes
+from flashwam.report.verdict import cross_losses, verdict
 from flashwam.run.evaluation import Evaluation
 from flashwam.run.folder import RunFolder
 from flashwam.system.errors import InputError
@@ -21,12 +25,11 @@ from flashwam.system.files import write_whole
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
 
-__all__ = ["compare", "format_table", "gather", "measured_rows"]
+__all__ = ["compare", "gather", "measured_rows"]
 
 logger = logging.getLogger(__name__)
 
-_ALWAYS = ("model", "episodes", "success", "95 % interval", "several ways", "commitment")
-_WHERE_KNOWN = ("ms a chunk", "speed-up", "parameters", "training, min")
+_KINDS = ("teacher", "baseline", "student")
 
 
 def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
@@ -39,7 +42,7 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
         out: Folder to write into; made if absent.
 
     Returns:
-        What `compare.json` holds: "rows", "verdict" (sentences), "table" (plain text), "cross", "page".
+        What `compare.json` holds: "rows", "verdict" (sentences), "table" (plain text) and its "notes", "cross", "page".
 
     Raises:
         FileNotFoundError: for a run that does not exist or was never evaluated.
@@ -51,6 +54,7 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
         "rows": [row.to_json() for row in rows],
         "verdict": verdict(rows, cross),
         "table": format_table(rows),
+        "notes": table_notes(rows),
         "cross": cross,
         "cross_losses": cross_losses(cross) if cross else [],
     }
@@ -62,7 +66,7 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
         footer="Made by `flashwam compare`. The numbers are in `compare.json` beside this page.",
     )
     result["page"] = str(page)
-    write_whole(out / "compare.md", format_table(rows, markdown=True) + "\n")
+    write_whole(out / "compare.md", markdown_table(rows))
     write_whole(out / "compare.json", json.dumps(result, indent=1) + "\n")
     logger.info("comparison of %d runs: %s", len(runs), page)
     return result
@@ -75,7 +79,7 @@ def gather(
     if not runs:
         raise InputError("nothing to compare; give at least one run folder")
     results = [result for run in runs for result in read_evaluations(run)]
-    rows = measured_rows(results, out)
+    rows = with_ratios(measured_rows(results, out))
     named = {folder: row.run for row in rows if row.kind == "student" for folder in row.folders}
     metrics: dict[str, list[list[dict[str, Any]]]] = {}
     for folder in dict.fromkeys(result.folder for result in results):
@@ -90,15 +94,53 @@ def measured_rows(results: Sequence[Evaluation], out: Path) -> list[Row]:
     """Pools evaluations, in the order they are shown, with what was measured of whole models: latency and costs.
 
     `latency.json` and `costs.json` are those of `out`, or, for a run of a study, of its `comparison`, where they were
-    made.
+    made. Rows of one network and as many steps have one latency, the median of theirs: they run the same passes, and
+    what differs is the machine's noise. Those that were timed in turns, in `latency.json`, go before what each
+    evaluation timed for itself.
     """
-    rows = []
+    rows: list[Row] = []
+    in_turns = set()
     for row in pool_evaluations(results):
         study, run = find_study(row.folders[0]), row.run.rpartition("/")[2]
         timed, costs = (_measured(name, out, study) for name in ("latency.json", "costs.json"))
-        row = replace(row, latency=timed.get(f"{run} {row.steps_text}", row.latency))
+        if (label := f"{run} {row.steps_text}") in timed:
+            in_turns.add(len(rows))
+            row = replace(row, latency=timed[label])
         rows.append(_with_cost(row, costs[run]) if run in costs else row)
+    for numbers in _alike(rows):
+        told = [rows[number].latency for number in numbers if number in in_turns or not in_turns.intersection(numbers)]
+        one = _median(told)
+        for number in numbers:
+            rows[number] = replace(rows[number], latency=one)
     return sorted(rows, key=_order)
+
+
+def _alike(rows: Sequence[Row]) -> list[list[int]]:
+    """Groups rows, by their numbers, of one network and as many steps.
+
+    An older evaluation tells less of its network: it counts to the only one that it may be. Studies were timed apart.
+    """
+    groups: list[list[int]] = []
+    for number in sorted(range(len(rows)), key=lambda k: -sum(map(bool, rows[k].network))):
+        fitting = [numbers for numbers in groups if all(_may_be_one(rows[number], rows[k]) for k in numbers)]
+        if len(fitting) == 1:
+            fitting[0].append(number)
+        else:
+            groups.append([number])
+    return groups
+
+
+def _may_be_one(first: Row, second: Row) -> bool:
+    passes = [(dict(row.nfe), row.guided, find_study(row.folders[0])) for row in (first, second)]
+    if passes[0] != passes[1]:
+        return False
+    return all(not a or not b or a == b for a, b in zip(first.network, second.network, strict=True))
+
+
+def _median(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Medians of what each measure came to where it was measured."""
+    names = dict.fromkeys(name for each in measured for name in each)
+    return {name: statistics.median(each[name] for each in measured if name in each) for name in names}
 
 
 def _measured(name: str, out: Path, study: Path | None) -> dict[str, Any]:
@@ -115,52 +157,9 @@ def _with_cost(row: Row, told: dict[str, Any]) -> Row:
 
 def _order(row: Row) -> tuple[Any, ...]:
     return (
-        row.kind != "teacher",
+        _KINDS.index(row.kind),
         not row.final,
-        row.sampler == "euler",
-        row.total_nfe * (1 if row.kind == "student" else -1),
-        (-row.share().rate),
+        row.sampler != "own",
+        row.total_nfe * (-1 if row.kind == "teacher" else 1),
+        -row.share().rate,
     )
-
-
-def format_table(rows: Sequence[Row], *, markdown: bool = False, teacher: Row | None = None) -> str:
-    """The comparison in a few lines, for a terminal or, with `markdown`, for a README.
-
-    Args:
-        rows: In order.
-        markdown: For a README.
-        teacher: What speed-ups are against; the slowest teacher of the rows if None.
-    """
-    teacher = full_teacher(rows) if teacher is None else teacher
-    full = None if teacher is None else teacher.latency.get("chunk_ms")
-    lines = []
-    for row in (r for r in rows if r.final):
-        share, several, milliseconds = row.share(), row.share(multimodal=True), row.latency.get("chunk_ms")
-        lines.append(
-            {
-                "model": row.label,
-                "episodes": f"{share.episodes:,}",
-                "success": f"{share.rate:.2f}",
-                "95 % interval": f"{share.interval[0]:.2f} to {share.interval[1]:.2f}",
-                "several ways": f"{several.rate:.2f}" if several.episodes else "-",
-                "commitment": "-" if share.commitment is None else f"{share.commitment:.2f}",
-                "ms a chunk": f"{milliseconds:.3g}" if milliseconds else "-",
-                "speed-up": f"{full / milliseconds:.1f}x" if full and milliseconds else "-",
-                "parameters": row.parameters_text or "-",
-                "training, min": row.cost_text or "-",
-            }
-        )
-    known = {name for line in lines for name, cell in line.items() if cell != "-"}
-    head = [*_ALWAYS, *(name for name in _WHERE_KNOWN if name in known)]
-    body = [[line[name] for name in head] for line in lines]
-    if markdown:
-        rule = "|---" + "|---:" * (len(head) - 1) + "|"
-        return "\n".join(["| " + " | ".join(head) + " |", rule, *("| " + " | ".join(cells) + " |" for cells in body)])
-    widths = [max(len(cells[i]) for cells in (head, *body)) for i in range(len(head))]
-    text = [
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, widths, strict=True))
-        )
-        for cells in (head, ["-" * w for w in widths], *body)
-    ]
-    return "\n".join(text)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flashwam.report.against import full_teacher
 from flashwam.report.figures import (
     INK,
     MUTED,
@@ -19,8 +20,7 @@ from flashwam.report.figures import (
     tidy,
 )
 from flashwam.report.metrics import series
-from flashwam.report.results import Row, Share
-from flashwam.report.verdict import full_teacher
+from flashwam.report.row import GROUPS, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,94 +35,132 @@ def run_colours(rows: Sequence[Row]) -> dict[str, str]:
     return {row.run: colours.get(row.run, INK) for row in rows}
 
 
-def _draw_share(
-    axes: "Axes", y: int, share: Share, colour: str, *, filled: bool, seed_rates: Sequence[float] = ()
-) -> None:
-    low, high = share.interval
-    axes.plot([low, high], [y, y], color=colour, lw=2, alpha=0.45, solid_capstyle="butt")
-    if len(seed_rates) > 1:
-        axes.plot(seed_rates, [y] * len(seed_rates), "|", ms=9, mew=1, color=colour, alpha=0.8)
-    axes.plot(share.rate, y, "o", ms=7, color=colour if filled else "white", mec=colour, mew=1.6)
-    axes.annotate(
-        f"{share.rate:.2f}", (1.0, y), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9, color=MUTED
-    )
-
-
 def draw_forest(rows: Sequence[Row], path: Path) -> Path:
-    """Success with Wilson intervals, one line a row; beside it the tasks with several ways and commitment."""
-    colours = run_colours(rows)
-    several = any(row.share(multimodal=True).episodes for row in rows)
+    """Each group of tasks in a panel, one line a row, and commitment beside them.
+
+    Where episodes are paired a panel shows success over the teacher's, with its paired interval and a tick a training;
+    else success, with Wilson's interval and a tick a seed.
+    """
+    paired = any(found.paired for row in rows for found in row.kept.values())
+    groups = [name for name, several in GROUPS.items() if any(row.share(multimodal=several).episodes for row in rows)]
     committed = any(row.share(multimodal=True).commitment is not None for row in rows)
-    titles = ["success, all tasks"] + ["success, several ways"] * several + ["commitment"] * committed
+    colours, teacher = run_colours(rows), full_teacher(rows)
     with new_figure(8.4, 0.9 + 0.31 * len(rows)) as figure:
-        panels = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
-        teacher = full_teacher(rows)
-        for axes, title in zip(panels, titles, strict=True):
+        panels = figure.subplots(1, len(groups) + committed, sharey=True, squeeze=False)[0]
+        for axes, group in zip(panels, groups, strict=False):
+            goal = None if teacher is None else teacher.share(multimodal=GROUPS[group]).rate
+            shown = [_spans(row, group, goal or 1.0) if paired else _success(row, group) for row in reversed(rows)]
+            for y, (row, span) in enumerate(zip(reversed(rows), shown, strict=True)):
+                if span is not None:
+                    _draw_span(axes, y, span, colours[row.run], filled=row.sampler == "own")
+            top = max([1.0, *(span[2] for span in shown if span is not None)]) if paired else 1.0
+            _finish_panel(axes, f"{group}: of teacher" if paired else f"{group}: success", rows, min(top, 1.5))
+            if goal is not None:
+                axes.axvline(1.0 if paired else goal, color=INK, lw=0.9, ls=(0, (2, 2)), zorder=0)
+        if committed:
+            axes, goal = panels[-1], None if teacher is None else teacher.share(multimodal=True).commitment
             for y, row in enumerate(reversed(rows)):
-                share = row.share() if "all" in title else row.share(multimodal=True)
-                filled = row.sampler == "own" or row.kind == "teacher"
-                if title == "commitment":
-                    if share.commitment is not None:
-                        axes.plot([0, share.commitment], [y, y], color=colours[row.run], lw=1.2, alpha=0.35)
-                        axes.plot(share.commitment, y, "D", ms=5.5, color=colours[row.run])
-                        text = f"{share.commitment:.2f}"
-                        axes.annotate(
-                            text,
-                            (1, y),
-                            xytext=(8, 0),
-                            textcoords="offset points",
-                            va="center",
-                            fontsize=9,
-                            color=MUTED,
-                        )
-                elif share.episodes:
-                    by_seed = row.seed_rates if "all" in title else ()
-                    _draw_share(axes, y, share, colours[row.run], filled=filled, seed_rates=by_seed)
-            if teacher is not None:
-                goal = teacher.share() if "all" in title else teacher.share(multimodal=True)
-                at = goal.commitment if title == "commitment" else goal.rate
-                if at is not None and goal.episodes:
-                    axes.axvline(at, color=INK, lw=0.9, ls=(0, (2, 2)), zorder=0)
-            axes.set(xlim=(-0.03, 1.03), xticks=(0, 0.5, 1), ylim=(-0.7, len(rows) - 0.3))
-            axes.set_title(title, fontsize=10.5)
-            tidy(axes, grid="x")
-            axes.spines["left"].set_visible(False)
+                share = row.share(multimodal=True).commitment
+                if share is not None:
+                    axes.plot([0, share], [y, y], color=colours[row.run], lw=1.2, alpha=0.35)
+                    axes.plot(share, y, "D", ms=5.5, color=colours[row.run])
+                    _number(axes, y, share)
+            _finish_panel(axes, "two-way: commitment", rows, 1.0)
+            if goal is not None:
+                axes.axvline(goal, color=INK, lw=0.9, ls=(0, (2, 2)), zorder=0)
         panels[0].set_yticks(range(len(rows)), [row.label for row in reversed(rows)])
         for tick, row in zip(panels[0].get_yticklabels(), reversed(rows), strict=True):
             tick.set_color(colours[row.run])
         return save_figure(figure, path)
 
 
+_Span = tuple[float, float, float, Sequence[float]]
+"""Value, ends of its interval, and what single trainings or seeds come to."""
+
+
+def _success(row: Row, group: str) -> _Span | None:
+    share = row.share(multimodal=GROUPS[group])
+    return (share.rate, *share.interval, row.seed_rates(GROUPS[group])) if share.episodes else None
+
+
+def _spans(row: Row, group: str, goal: float) -> _Span | None:
+    """Of the teacher; for the teacher itself 1, and for what is not paired no interval."""
+    found = row.kept.get(group)
+    if found is None:
+        share = row.share(multimodal=GROUPS[group])
+        return (share.rate / goal, share.rate / goal, share.rate / goal, ()) if share.episodes else None
+    low, high = (found.value if end is None else end for end in (found.low, found.high))
+    return found.value, low, high, found.by_training
+
+
+def _draw_span(axes: "Axes", y: int, span: _Span, colour: str, *, filled: bool) -> None:
+    value, low, high, single = span
+    axes.plot([low, high], [y, y], color=colour, lw=2, alpha=0.45, solid_capstyle="butt")
+    if len(single) > 1:
+        axes.plot(single, [y] * len(single), "|", ms=9, mew=1, color=colour, alpha=0.8)
+    axes.plot(value, y, "o", ms=7, color=colour if filled else "white", mec=colour, mew=1.6)
+    _number(axes, y, value)
+
+
+def _number(axes: "Axes", y: int, value: float) -> None:
+    axes.annotate(
+        f"{value:.2f}",
+        (1, y),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=9,
+        color=MUTED,
+    )
+
+
+def _finish_panel(axes: "Axes", title: str, rows: Sequence[Row], right: float) -> None:
+    axes.set(xlim=(-0.03, right + 0.03), xticks=(0, 0.5, 1), ylim=(-0.7, len(rows) - 0.3))
+    axes.set_title(title, fontsize=10.5)
+    tidy(axes, grid="x")
+    axes.spines["left"].set_visible(False)
+
+
 def draw_latency(rows: Sequence[Row], path: Path) -> Path | None:
-    """Success against milliseconds a chunk; None where no latency was measured."""
+    """Success against milliseconds a chunk, a panel a group of tasks; None where no latency was measured."""
     timed = [row for row in rows if row.latency.get("chunk_ms") and row.final and row.sampler == "own"]
-    timed += [r for r in rows if r.latency.get("chunk_ms") and r.kind == "teacher" and r not in timed]
-    if not timed:
+    groups = [name for name, several in GROUPS.items() if any(row.share(multimodal=several).episodes for row in timed)]
+    if not timed or not groups:
         return None
     colours = run_colours(rows)
-    with new_figure(7.2, 4.4) as figure:
-        axes = figure.subplots()
-        milliseconds = [row.latency["chunk_ms"] for row in timed]
-        rates = [row.share().rate for row in timed]
-        low, high = min(milliseconds) / 3, max(milliseconds) * 3
-        axes.set(xscale="log", xlim=(low, high))
-        margin = 0.12 * (max(rates) - min(rates)) + 0.05
-        axes.set_ylim(max(-0.02, min(rates) - margin), min(1.06, max(rates) + margin))
-        axes.set(xlabel="milliseconds a chunk (logarithmic; left is better)", ylabel="success, all tasks")
-        axes.set_xticks(*plain_ticks(low, high))
-        axes.set_title("Success against latency")
-        for row in timed:
-            marker = "s" if row.kind == "teacher" else "o"
-            axes.plot(
-                row.latency["chunk_ms"], row.share().rate, marker, ms=8, color=colours[row.run], mec="white", mew=1
-            )
-        tidy(axes, grid="both")
-        label_points(axes, [(r.latency["chunk_ms"], r.share().rate, r.label, colours[r.run]) for r in timed])
+    milliseconds = [row.latency["chunk_ms"] for row in timed]
+    low, high = min(milliseconds) / 3, max(milliseconds) * 3
+    with new_figure(7.2, 0.4 + 4.0 * len(groups)) as figure:
+        panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, group in zip(panels, groups, strict=True):
+            shown = [row for row in timed if row.share(multimodal=GROUPS[group]).episodes]
+            rates = [row.share(multimodal=GROUPS[group]).rate for row in shown]
+            axes.set(xscale="log", xlim=(low, high))
+            margin = 0.12 * (max(rates) - min(rates)) + 0.05
+            axes.set_ylim(max(-0.02, min(rates) - margin), min(1.06, max(rates) + margin))
+            axes.set_ylabel(f"success, {group} tasks")
+            axes.set_xticks(*plain_ticks(low, high))
+            for row, rate in zip(shown, rates, strict=True):
+                marker = "o" if row.kind == "student" else "s"
+                axes.plot(row.latency["chunk_ms"], rate, marker, ms=8, color=colours[row.run], mec="white", mew=1)
+            tidy(axes, grid="both")
+        panels[0].set_title("Success against latency")
+        panels[-1].set_xlabel("milliseconds a chunk (logarithmic; left is better)")
+        for axes, group in zip(panels, groups, strict=True):
+            points = [
+                (r.latency["chunk_ms"], r.share(multimodal=GROUPS[group]).rate, r.label, colours[r.run])
+                for r in timed
+                if r.share(multimodal=GROUPS[group]).episodes
+            ]
+            label_points(axes, points)
         return save_figure(figure, path)
 
 
 def draw_budget(rows: Sequence[Row], path: Path) -> Path | None:
-    """Success and action error over distillation steps, at the fewest steps of inference that have a curve.
+    """Success and action error along trainings, at the fewest steps of inference that have a curve.
+
+    Success is that of the two-way tasks, where there are such.
 
     None unless some run was evaluated at several distillation steps.
     """
@@ -137,7 +175,11 @@ def draw_budget(rows: Sequence[Row], path: Path) -> Path | None:
     _, steps_text = min(several)
     curves = {run: sorted(found, key=lambda at: at[0]) for run, found in several[min(several)].items()}
     colours, teacher = run_colours(rows), full_teacher(rows)
-    success = {run: [(step, r.share()) for step, r in found if r.driven] for run, found in curves.items()}
+    several_ways = any(row.share(multimodal=True).episodes for row in rows)
+    chosen, group = (True, "two-way tasks") if several_ways else (None, "all tasks")
+    success = {
+        run: [(step, r.share(multimodal=chosen)) for step, r in found if r.driven] for run, found in curves.items()
+    }
     error = {
         run: [(step, r.open_loop[measure]) for step, r in found if (measure := "action_error_teacher") in r.open_loop]
         for run, found in curves.items()
@@ -156,10 +198,11 @@ def draw_budget(rows: Sequence[Row], path: Path) -> Path | None:
                 axes.fill_between(steps, low, high, color=colours[run], alpha=0.08, lw=0)
                 ends += [(steps[-1], rates[-1], run, colours[run])] if shares else []
             if teacher is not None and teacher.driven:
-                axes.axhline(teacher.share().rate, color=INK, lw=0.9, ls=(0, (2, 2)))
-                ends.append((0, teacher.share().rate, teacher.label, INK))
-            axes.set(ylabel="success, all tasks", ylim=(-0.02, 1.02))
-            axes.set_title(f"Success over the distillation budget, {steps_text}")
+                goal = teacher.share(multimodal=chosen).rate
+                axes.axhline(goal, color=INK, lw=0.9, ls=(0, (2, 2)))
+                ends.append((0, goal, teacher.label, INK))
+            axes.set(ylabel=f"success, {group}", ylim=(-0.02, 1.02))
+            axes.set_title(f"Success along one training, {steps_text}")
             _finish(axes, ends)
         if wanted[1]:
             axes, ends = next(panels), []
@@ -168,7 +211,7 @@ def draw_budget(rows: Sequence[Row], path: Path) -> Path | None:
                     axes.plot(*zip(*points, strict=True), color=colours[run], lw=2, marker="o", ms=4)
                     ends.append((*points[-1], run, colours[run]))
             axes.set_ylabel("squared error to the\nteacher's actions")
-            axes.set_title(f"Action error over the distillation budget, {steps_text}")
+            axes.set_title(f"Action error along one training, {steps_text}")
             _log_axis(axes)
             _finish(axes, ends)
         axes.set_xlabel("distillation steps")

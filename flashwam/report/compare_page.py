@@ -8,7 +8,8 @@ from typing import Any
 from flashwam.report.compare_figures import draw_budget, draw_cross, draw_forest, draw_latency, draw_training
 from flashwam.report.motion_page import motion_section
 from flashwam.report.page import Callout, Figure, Section, Table
-from flashwam.report.results import Row
+from flashwam.report.row import Row
+from flashwam.report.table import group_cells, table_notes
 from flashwam.report.verdict import best_student, verdict
 
 __all__ = ["compare_sections"]
@@ -66,13 +67,24 @@ def _outcome(rows: Sequence[Row], cross: Mapping[str, Any] | None, folder: Path)
         figures=(
             Figure(
                 path=draw_forest(driven, folder / "success.png"),
-                caption="Dots: share of successful episodes; bars: Wilson's 95 % interval; dashed: the "
-                "teacher at full steps. Hollow: sampled with plain Euler. Commitment: share of episodes that "
-                "clearly take one of the demonstrated ways.",
+                caption=_forest_caption(driven),
                 alt="Success with intervals of every run",
             ),
         ),
         tables=(_success_table(driven),),
+    )
+
+
+def _forest_caption(rows: Sequence[Row]) -> str:
+    told = (
+        "Dots: success over the teacher's in the same scenes; bars: the paired 95 % interval over trainings and scenes "
+        "(none where nothing can be paired); ticks: single trainings."
+        if any(found.paired for row in rows for found in row.kept.values())
+        else "Dots: share of successful episodes; bars: Wilson's 95 % interval; ticks: single seeds."
+    )
+    return (
+        f"{told} Dashed: the teacher at full steps. Hollow: not sampled with its own function. Commitment: share of "
+        "episodes that clearly take one of the demonstrated ways."
     )
 
 
@@ -99,16 +111,15 @@ def _budget(
 ) -> Section | None:
     budget = draw_budget(rows, folder / "budget.png")
     training = draw_training(metrics, rows, _streams(rows), folder / "training.png")
-    figures = [Figure(path=budget, caption="Shaded: Wilson's 95 % interval.")] if budget else []
+    figures = [Figure(path=budget, caption="Shaded: Wilson's 95 % interval over episodes.")] if budget else []
     figures += [Figure(path=training, caption="Running means; logarithmic.")] if training else []
     if not figures:
         return None
     return Section(
-        heading="Over the distillation budget",
+        heading="Along the training",
         paragraphs=(
-            "A single budget misleads: a setting that starts badly may catch up. So look at where each curve "
-            "starts, how fast it rises and where it ends. Losses of different consistency functions are not "
-            "comparable, their course is.",
+            "Each curve is one training with one schedule: a point on its way is not what a shorter training of its "
+            "own schedule would reach. Losses of different consistency functions are not comparable, their course is.",
         ),
         figures=figures,
     )
@@ -161,39 +172,27 @@ def _streams(rows: Sequence[Row]) -> list[str]:
 def _success_table(rows: Sequence[Row]) -> Table:
     tasks = list(dict.fromkeys(name for row in rows for name in row.tasks))
     several = {name for row in rows for name, share in row.tasks.items() if share.multimodal}
-    committed = any(row.share().commitment is not None for row in rows)
-    seeds = any(len(row.seed_rates) > 1 for row in rows)
+    cells = [group_cells(row) for row in rows]
+    columns = [name for name in cells[0] if any(each[name] != "-" for each in cells)]
     best = best_student(rows)
     body = []
-    for row in rows:
-        low, high = row.share().interval
-        cells = [row.label, f"{row.share().rate:.2f} [{low:.2f}, {high:.2f}]"]
-        if seeds:
-            cells.append(" ".join(f"{rate:.2f}" for rate in row.seed_rates))
-        if committed:
-            commitment = row.share().commitment
-            cells.append("" if commitment is None else f"{commitment:.2f}")
-        for name in tasks:
-            share = row.tasks.get(name)
-            cells.append(
-                "" if share is None else f"{share.rate:.2f} [{share.interval[0]:.2f}, {share.interval[1]:.2f}]"
-            )
-        body.append(cells)
-    episodes = sorted({row.share().episodes for row in rows})
-    span = f"{episodes[0]}" if len(episodes) == 1 else f"{episodes[0]} to {episodes[-1]}"
+    for row, each in zip(rows, cells, strict=True):
+        shares = [row.tasks.get(name) for name in tasks]
+        rates = ["" if share is None else f"{share.rate:.2f}" for share in shares]
+        over = "" if row.kind == "baseline" else str(row.trainings)
+        body.append([row.label, str(row.total_nfe or ""), over, f"{row.share().episodes:,}"])
+        body[-1] += [*("" if each[name] == "-" else each[name] for name in columns), *rates]
     return Table(
         columns=(
-            "model",
-            "success",
-            *(["by seed"] if seeds else []),
-            *(["commitment"] if committed else []),
-            *(f"{t}{' *' if t in several else ''}" for t in tasks),
+            *("model", "NFE", "trainings", "episodes"),
+            *columns,
+            *(f"{name}{' *' if name in several else ''}" for name in tasks),
         ),
         rows=body,
         emphasised=frozenset({rows.index(best)}) if best is not None else frozenset(),
-        caption=f"Share of successes with Wilson's 95 % interval, {span} episodes a row."
+        caption=" ".join(table_notes(rows))
         + (" * has several ways." if several else "")
-        + " v: video steps a chunk, a: action steps.",
+        + " v: video steps a chunk, a: action steps; NFE: passes of the network a chunk.",
     )
 
 
@@ -217,11 +216,14 @@ def _fidelity_table(rows: Sequence[Row]) -> Table | None:
     body = []
     for row in rows:
         values = [getattr(row, place).get(key) for key, _, place in measures]
+        if all(value is None for value in values):
+            continue
         numbers = ["" if v is None else f"{v:.3g}" for v in values]
         body.append([row.label, str(row.total_nfe), *numbers, *([row.parameters_text] if sized else [])])
     return Table(
         columns=("model", "NFE", *(name for _, name, _ in measures), *(["parameters"] if sized else [])),
         rows=body,
-        caption="NFE: network evaluations a chunk. Milliseconds as measured on the machine that evaluated."
+        caption="NFE: network evaluations a chunk. Milliseconds: one for each network and number of steps, the median "
+        "of the models that have it, on the machine that evaluated."
         + (" Parameters: all that stay in the deployed model." if sized else ""),
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flashwam.core.stats import within_correlation
-from flashwam.report.results import Row
+from flashwam.report.row import Row
 
 __all__ = ["MotionLink", "correlation_text", "motion_link"]
 

@@ -8,7 +8,7 @@ from flashwam.report.compare_figures import run_colours
 from flashwam.report.figures import MUTED, new_figure, save_figure, tidy
 from flashwam.report.motion import MotionLink, correlation_text, motion_link
 from flashwam.report.page import Figure, Section, Table
-from flashwam.report.results import Row
+from flashwam.report.row import Row
 
 __all__ = ["draw_motion", "motion_section"]
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.core.stats import paired_difference
-from flashwam.report.compare import format_table, measured_rows
+from flashwam.report.against import full_teacher, with_ratios
+from flashwam.report.compare import measured_rows
 from flashwam.report.figures import INK, MUTED, PALETTE, label_points, new_figure, plain_ticks, save_figure, tidy
-from flashwam.report.results import Row, read_evaluations
-from flashwam.report.verdict import full_teacher
+from flashwam.report.results import read_evaluations
+from flashwam.report.row import Row
+from flashwam.report.table import format_table, table_notes
 from flashwam.run.evaluation import Evaluation
 from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
@@ -209,6 +211,8 @@ def write_routes(
     results = [result for run in runs for result in read_evaluations(run)]
     rows = [row for row in measured_rows(results, out) if row.final and row.sampler == "own" and row.driven]
     checked = check_orders(orders, results)
+    first = next(iter(routes.values()))
+    rows = with_ratios(rows, full_teacher([row for row in rows if row.run in first]))
     grouped = {route: [r for name in names for r in rows if r.run == name] for route, names in routes.items()}
     teacher = full_teacher(next(iter(grouped.values())))
     parts = [
@@ -216,6 +220,7 @@ def write_routes(
         for route, some in grouped.items()
         if some
     ]
+    parts.append("\n".join(f"- {note}" for note in table_notes(rows)))
     if checked:
         parts.append(order_lines(checked))
     write_whole(out / "students.md", "\n\n".join(parts) + "\n")

@@ -2,45 +2,49 @@
 """The verdict of a comparison, in sentences computed from its numbers."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from flashwam.core.stats import difference_interval
+from flashwam.report.against import basis_text, compare_rows, full_teacher, keep_of_teacher
+from flashwam.report.comparison import signed_points
 from flashwam.report.motion import correlation_text, motion_link
-from flashwam.report.results import Row, Share
+from flashwam.report.row import GROUPS, Row, Share
 
-__all__ = ["best_student", "compare_shares", "cross_losses", "full_teacher", "verdict"]
+__all__ = ["best_student", "cross_losses", "verdict"]
 
 COLLAPSED = 0.5
 """A stream whose draws vary less than this share of the teacher's has collapsed."""
 BLURRED = 0.7
 """Decoded video with less than this share of the teacher's gradients is blurred."""
-
-
-def full_teacher(rows: Sequence[Row]) -> Row | None:
-    """The teacher at its most steps."""
-    return max((r for r in rows if r.kind == "teacher" and r.final), key=lambda r: r.total_nfe, default=None)
-
-
-def _rank(row: Row) -> tuple[float, float]:
-    return -row.share().rate, -(row.share().commitment or 0.0)
-
-
-def _students(rows: Sequence[Row]) -> list[Row]:
-    finals = [r for r in rows if r.kind == "student" and r.final and r.sampler == "own"]
-    finals = [r for r in finals if r.driven]
-    fewest = min((r.total_nfe for r in finals), default=0)
-    return sorted((r for r in finals if r.total_nfe == fewest), key=_rank)
+_SAMPLERS = {
+    "euler": "with plain Euler instead of the student's own function",
+    "unit": "with the student's own function brought to unit amplitude",
+}
+"""Sampler -> how the page says it."""
 
 
 def best_student(rows: Sequence[Row]) -> Row | None:
-    """The most successful student at the fewest steps, sampled with its own function."""
+    """The student at the fewest steps, sampled with its own function, whose weaker group of tasks fares best."""
     return next(iter(_students(rows)), None)
 
 
-def compare_shares(first: Share, second: Share) -> dict[str, Any]:
-    """first - second with its 95 % interval, and whether that interval leaves out 0."""
-    low, high = difference_interval((first.successes, first.episodes), (second.successes, second.episodes))
-    return {"difference": first.rate - second.rate, "low": low, "high": high, "distinct": low > 0 or high < 0}
+def _students(rows: Sequence[Row]) -> list[Row]:
+    teacher = full_teacher(rows)
+    finals = [r for r in rows if r.kind == "student" and r.final and r.sampler == "own" and r.driven]
+    fewest = min((r.total_nfe for r in finals), default=0)
+    return sorted((r for r in finals if r.total_nfe == fewest), key=lambda row: _rank(row, teacher))
+
+
+def _rank(row: Row, teacher: Row | None) -> tuple[float, ...]:
+    """What helps one group of tasks often costs the other, so the weaker one counts first, then all."""
+    shares = {name: row.share(multimodal=several) for name, several in GROUPS.items()}
+    goals = {name: 1.0 if teacher is None else teacher.share(multimodal=GROUPS[name]).rate or 1.0 for name in shares}
+    weakest = min(share.rate / goals[name] for name, share in shares.items() if share.episodes)
+    return -weakest, -row.share().rate, -(row.share().commitment or 0.0)
+
+
+def _groups(row: Row) -> list[str]:
+    return [name for name, several in GROUPS.items() if row.share(multimodal=several).episodes]
 
 
 def _percent(share: Share) -> str:
@@ -48,79 +52,110 @@ def _percent(share: Share) -> str:
     return f"{share.rate:.0%} of {share.episodes} episodes (95 % interval {low:.0%} to {high:.0%})"
 
 
-def _signed(share: float) -> str:
-    points = 100 * share
-    return f"{points:+.1f}" if abs(points) < 1.5 else f"{points:+.0f}"
-
-
-def _points(comparison: Mapping[str, Any]) -> str:
-    low, high = _signed(comparison["low"]), _signed(comparison["high"])
-    return f"{_signed(comparison['difference'])} points (95 % interval {low} to {high})"
-
-
-def _fairly(row: Row, other: Row, *, multimodal: bool | None = None) -> tuple[Share, Share]:
+def _fairly(row: Row, other: Row, group: str) -> tuple[Share, Share]:
     """Both over the seeds that both have."""
-    return row.beside(other).share(multimodal=multimodal), other.beside(row).share(multimodal=multimodal)
+    several = GROUPS[group]
+    return row.beside(other).share(multimodal=several), other.beside(row).share(multimodal=several)
 
 
-def _against_teacher(best: Row, teacher: Row) -> str:
-    ours, theirs = _fairly(best, teacher)
-    comparison = compare_shares(ours, theirs)
-    kept = ours.rate / theirs.rate if theirs.rate else float("nan")
-    text = f"**{best.label}** succeeds in {_percent(ours)}; {teacher.label} in {_percent(theirs)}"
-    if len(best.seeds) != len(teacher.seeds):
-        text += " of the same seeds"
-    if theirs.rate:
-        text += f", so it keeps {kept:.2f} of its teacher's success"
+def _against_teacher(best: Row, teacher: Row) -> list[str]:
+    parts, rests = [], []
+    for group in _groups(best):
+        found = keep_of_teacher(best, teacher, group)
+        ours, theirs = _fairly(best, teacher, group)
+        text = f"on the {group} tasks in {ours.rate:.0%}, {teacher.label} in {theirs.rate:.0%}"
+        if found is None:
+            parts.append(text)
+            continue
+        rests.append(found)
+        text += f", so it keeps {found.value:.2f} of its teacher's success"
+        if found.paired:
+            text += f" (95 % interval {found.low:.2f} to {found.high:.2f})"
+            sure = "surely" if found.leaves_out(1) else "not surely"
+            parts.append(f"{text}, {sure} {'less' if found.value <= 1 else 'more'} than all of it")
+        else:
+            difference = compare_rows(best, teacher, multimodal=GROUPS[group])
+            parts.append(f"{text} ({difference.points_text})")
+    sentences = [f"**{best.label}** succeeds {'; '.join(parts)}."]
+    if rests:
+        over = replace(rests[0], episodes=sum(found.episodes for found in rests))
+        sentences.append(f"This rests on {basis_text(over)}")
     fast, slow = best.latency.get("chunk_ms"), teacher.latency.get("chunk_ms")
     if fast and slow:
-        text += f", {slow / fast:.1f} times as fast ({fast:.3g} against {slow:.3g} ms a chunk)"
-    if comparison["distinct"]:
-        return f"{text}. The difference, {_points(comparison)}, is outside what chance explains."
-    return f"{text}. The difference, {_points(comparison)}, is within what this many episodes can tell."
+        sentences.append(
+            f"{best.label} is {slow / fast:.1f} times as fast as {teacher.label} ({fast:.3g} against {slow:.3g} ms a "
+            "chunk)."
+        )
+    return sentences
 
 
-def _among_students(students: Sequence[Row]) -> str:
-    best = students[0]
-    groups: dict[bool, list[str]] = {}
-    for other in students[1:]:
-        ours, theirs = _fairly(best, other)
-        comparison = compare_shares(ours, theirs)
-        points, low, high = (_signed(comparison[key]) for key in ("difference", "low", "high"))
-        text = f"{other.run} ({theirs.rate:.0%}; {points} points, {low} to {high})"
-        groups.setdefault(comparison["distinct"], []).append(text)
-    parts = [
-        f"{'surely' if sure else 'not surely'} ahead of {', '.join(groups[sure])}"
-        for sure in (True, False)
-        if sure in groups
-    ]
-    return f"At {best.steps_text} {best.run} is {'; '.join(parts)}."
+def _among_students(students: Sequence[Row]) -> list[str]:
+    best, sentences = students[0], []
+    for group in _groups(best):
+        order: dict[str, list[str]] = {}
+        found = {other.run: compare_rows(best, other, multimodal=GROUPS[group]) for other in students[1:]}
+        for run, one in found.items():
+            sure = "surely " if one.leaves_out(0) else "not surely "
+            word = sure + ("ahead of" if one.value >= 0 else "behind")
+            order.setdefault(word, []).append(f"{run} ({signed_points(one.value)} points, {one.span_text})")
+        parts = "; ".join(f"{word} {', '.join(runs)}" for word, runs in sorted(order.items(), key=_surest))
+        kind = "" if all(one.paired for one in found.values()) else " (intervals not paired)"
+        trainings = min(one.trainings for one in found.values())
+        over = f"{trainings} training{'s' * (trainings > 1)}"
+        sentences.append(f"At {best.steps_text}, on the {group} tasks, {best.run} is {parts}; {over}{kind}.")
+    return sentences
 
 
-def _against_untrained(best: Row, rows: Sequence[Row]) -> str | None:
-    control = next((r for r in rows if r.kind == "teacher" and dict(r.nfe) == dict(best.nfe)), None)
-    if control is None:
-        return None
-    ours, theirs = _fairly(best, control)
-    comparison = compare_shares(ours, theirs)
-    text = f"The control, the teacher without any distillation at {control.steps_text}, reaches {theirs.rate:.0%}"
-    if comparison["distinct"] and comparison["difference"] > 0:
-        return f"{text}: distillation gains {_points(comparison)}."
-    if comparison["distinct"]:
-        return f"{text}: distillation costs {_points(comparison)}. Something is wrong with these students."
-    return f"{text}, {_points(comparison)}: on these tasks success alone cannot tell distillation from none."
+def _surest(words: tuple[str, list[str]]) -> tuple[bool, str]:
+    return words[0].startswith("not"), words[0]
+
+
+def _against_controls(best: Row, rows: Sequence[Row]) -> list[str]:
+    """The untrained teacher at each student's steps, and actions without a model."""
+    sentences = []
+    finals = [r for r in rows if r.final]
+    controls = [r for r in finals if r.kind == "teacher"]
+    for control in sorted(controls, key=lambda r: dict(r.nfe) != dict(best.nfe)):
+        students = [
+            r for r in finals if r.kind == "student" and r.sampler == "own" and dict(r.nfe) == dict(control.nfe)
+        ]
+        if not students:
+            continue
+        student = best if best in students else min(students, key=lambda r: _rank(r, full_teacher(rows)))
+        sentences.append(_against_untrained(student, control))
+    for chance in (r for r in finals if r.kind == "baseline"):
+        shares = [(group, chance.share(multimodal=GROUPS[group])) for group in _groups(chance)]
+        told = "; ".join(f"{share.rate:.0%} on the {group} tasks" for group, share in shares)
+        sentences.append(f"{chance.run.capitalize()} actions succeed in {told}: what a task is worth without a model.")
+    return sentences
+
+
+def _against_untrained(student: Row, control: Row) -> str:
+    parts, gained, lost = [], False, False
+    for group in _groups(student):
+        found = compare_rows(student, control, multimodal=GROUPS[group])
+        _, theirs = _fairly(student, control, group)
+        gained |= found.leaves_out(0) and found.value > 0
+        lost |= found.leaves_out(0) and found.value < 0
+        parts.append(f"{theirs.rate:.0%} on the {group} tasks ({student.run} {found.points_text})")
+    text = f"The control, the teacher without any distillation at {control.steps_text}, reaches {', '.join(parts)}"
+    if gained and lost:
+        return f"{text}: distillation gains on one group of tasks and costs on the other."
+    if gained:
+        return f"{text}: distillation gains."
+    if lost:
+        return f"{text}: distillation costs. Something is wrong with these students."
+    return f"{text}: on these tasks success alone cannot tell distillation from none."
 
 
 def _commitment(best: Row, teacher: Row | None, rows: Sequence[Row]) -> str | None:
     several = best.share(multimodal=True)
     if not several.episodes or several.commitment is None:
         return None
-    text = (
-        f"On the tasks with several ways {best.label} commits to one in {several.commitment:.0%} of the "
-        f"episodes and succeeds in {several.rate:.0%}"
-    )
+    text = f"On the two-way tasks {best.label} commits to a way in {several.commitment:.0%} of the episodes"
+    text += _sides(several)
     if teacher is not None and (goal := teacher.beside(best).share(multimodal=True)).commitment is not None:
-        text += f"; the teacher in {goal.commitment:.0%} and {goal.rate:.0%}"
+        text += f"; the teacher in {goal.commitment:.0%}{_sides(goal)}"
     shares = [(r.share(multimodal=True).commitment, r.run) for r in _students(rows)[1:]]
     others = [(share, run) for share, run in shares if share is not None]
     if others:
@@ -130,18 +165,27 @@ def _commitment(best: Row, teacher: Row | None, rows: Sequence[Row]) -> str | No
     return text + "."
 
 
-def _euler_cost(rows: Sequence[Row]) -> list[str]:
+def _sides(share: Share) -> str:
+    return f" (left/right/none {share.ways_text})" if share.ways_text else ""
+
+
+def _other_samplers(rows: Sequence[Row]) -> list[str]:
+    """Success of students under other samplers than their own; Euler beside f brought to unit amplitude."""
     own = {(r.run, r.steps_text): r for r in rows if r.kind == "student" and r.final and r.sampler == "own"}
-    found = []
-    for row in rows:
-        match = own.get((row.run, row.steps_text))
-        if row.kind == "student" and row.final and row.sampler == "euler" and match is not None:
-            comparison = compare_shares(*_fairly(row, match))
-            sure = "" if comparison["distinct"] else ", within chance"
-            found.append(f"{row.run} {row.steps_text}: {_points(comparison)}{sure}")
-    return (
-        ["Sampling with plain Euler instead of the student's own function: " + "; ".join(found) + "."] if found else []
-    )
+    sentences = []
+    for sampler, told in _SAMPLERS.items():
+        found = []
+        for row in (r for r in rows if r.kind == "student" and r.final and r.sampler == sampler):
+            match = own.get((row.run, row.steps_text))
+            if match is None:
+                continue
+            for group in _groups(row):
+                difference = compare_rows(row, match, multimodal=GROUPS[group])
+                sure = "" if difference.leaves_out(0) else ", within chance"
+                found.append(f"{row.run} {row.steps_text}, {group}: {difference.points_text}{sure}")
+        if found:
+            sentences.append(f"Sampling {told}: " + "; ".join(found) + ".")
+    return sentences
 
 
 def _imagination(best: Row | None, teacher: Row | None) -> list[str]:
@@ -214,8 +258,8 @@ def _losing_stream(rows: Sequence[Row], teacher: Row | None, cross: Mapping[str,
     if sentences or teacher is None:
         return sentences
     for row in _students(rows):
-        comparison = compare_shares(*_fairly(row, teacher))
-        if not (comparison["distinct"] and comparison["difference"] < 0):
+        found = [compare_rows(row, teacher, multimodal=GROUPS[group]) for group in _groups(row)]
+        if not any(one.leaves_out(0) and one.value < 0 for one in found):
             continue
         collapsed = [
             f"the {key.removesuffix('_variance_ratio')} stream has collapsed, its draws vary {value:.2f} "
@@ -252,13 +296,14 @@ def verdict(rows: Sequence[Row], cross: Mapping[str, Any] | None = None) -> list
     best, teacher = best_student(rows), full_teacher(rows)
     sentences: list[str] = []
     if best is not None and teacher is not None:
-        sentences.append(_against_teacher(best, teacher))
+        sentences += _against_teacher(best, teacher)
     elif best is not None:
         sentences.append(f"**{best.label}** succeeds in {_percent(best.share())}. No teacher was evaluated beside it.")
     elif teacher is not None:
         sentences.append(f"{teacher.label} succeeds in {_percent(teacher.share())}. No student was evaluated yet.")
     if best is not None:
         if len(_students(rows)) > 1:
-            sentences.append(_among_students(_students(rows)))
-        sentences += [text for text in (_against_untrained(best, rows), _commitment(best, teacher, rows)) if text]
-    return sentences + _imagination(best, teacher) + _euler_cost(rows) + _losing_stream(rows, teacher, cross)
+            sentences += _among_students(_students(rows))
+        sentences += _against_controls(best, rows)
+        sentences += [text for text in (_commitment(best, teacher, rows),) if text]
+    return sentences + _imagination(best, teacher) + _other_samplers(rows) + _losing_stream(rows, teacher, cross)

@@ -21,6 +21,7 @@ __all__ = ["Asked", "Evaluation", "TaskNumbers", "evaluation_name", "measure_onc
 logger = logging.getLogger(__name__)
 
 _REQUIRED = ("run", "nfe", "tasks")
+_KINDS = (*RESULTS, "baseline")
 _NOT_IN_FILE = ("file", "more")
 
 
@@ -127,10 +128,10 @@ class Evaluation:
         nfe: Stream name -> steps of a chunk.
         tasks: Task -> its episodes; none where only the open loop was measured.
         overall: All episodes together; None where there are none.
-        kind: "student" or "teacher".
+        kind: "student", "teacher", or "baseline" for what no model made.
         step: Optimiser steps of the weights; None where it is not told.
         setting: Steps as they were asked for, such as "1v/2a" or "full".
-        sampler: "own", or "euler" for plain Euler steps.
+        sampler: "own", "euler" for plain Euler steps, or "unit" for its functions at unit amplitude.
         seed: Of episodes and noise; None where it is not told.
         training_seed: Of the training that made the weights; None where it is not told.
         family: Of the model; empty where it is not told.
@@ -182,8 +183,8 @@ class Evaluation:
         }
         for name, value in untold.items():
             object.__setattr__(self, name, getattr(self, name) or value)
-        if self.kind not in RESULTS:
-            raise InputError(f"kind must be one of {', '.join(RESULTS)}; got {self.kind!r}")
+        if self.kind not in _KINDS:
+            raise InputError(f"kind must be one of {', '.join(_KINDS)}; got {self.kind!r}")
 
     @classmethod
     def from_json(cls, content: Any, where: str | Path, *, file: Path | None = None) -> Self:

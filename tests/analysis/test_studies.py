@@ -11,7 +11,8 @@ import benchmark
 import pytest
 from studies import Study, parts, read_archive
 
-from flashwam.report.compare import format_table, gather
+from flashwam.report.compare import gather
+from flashwam.report.table import markdown_table
 from flashwam.report.verdict import verdict
 from flashwam.system.jobs import Job, done_marker
 
@@ -173,7 +174,7 @@ def test_committed_comparisons_come_out_of_the_committed_evaluations(name, tmp_p
     assert [row.to_json() for row in rows] == committed["rows"]
     assert cross == committed["cross"]
     assert verdict(rows, cross) == committed["verdict"]
-    assert format_table(rows, markdown=True) + "\n" == (RESULTS / name / "comparison" / "compare.md").read_text()
+    assert markdown_table(rows) == (RESULTS / name / "comparison" / "compare.md").read_text()
 
 
 def test_results_are_few_files_and_small():

@@ -76,6 +76,21 @@ def test_every_student_of_the_benchmark_is_driven_at_one_and_at_two_steps(family
             assert {f"evaluate/{method}_{seed}_1v-1a", f"evaluate/{method}_{seed}_{settings}"} <= names
 
 
+@pytest.mark.parametrize("family", ["lingbot_va", "cogvideox"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_control_is_driven_beside_the_students(preset, family, tmp_path):
+    """The untrained teacher at all steps that students are driven at, random actions, and lcm at unit amplitude."""
+    jobs = preset_jobs(PRESETS[preset], tmp_path, family=family)
+    asked = [job.kwargs for job in jobs if job.name.startswith("evaluate/") and "nfe" in job.kwargs]
+    teacher = [told for told in asked if told["checkpoint"].name == "teacher"]
+    settings = {(nfe, told["seed"]) for told in asked if told not in teacher for nfe in told["nfe"]}
+    assert settings <= {(nfe, told["seed"]) for told in teacher for nfe in told["nfe"]}
+    assert {f"evaluate/random_{seed}" for seed in PRESETS[preset].seeds} <= {job.name for job in jobs}
+    euler, unit = (sum(name in told for told in asked) for name in ("plain_euler", "unit_amplitude"))
+    assert euler == unit
+    assert bool(unit) == bool(PRESETS[preset].euler)
+
+
 def test_the_benchmark_measures_what_it_promises():
     full = PRESETS["full"]
     assert len(full.seeds) >= 3

@@ -72,6 +72,19 @@ def test_an_evaluation_is_written_as_it_is_returned(student):
     assert found.chunk_ms > 0
 
 
+def test_a_student_is_sampled_in_three_ways_each_a_file_of_its_own(student):
+    """On the way its functions are linear, which unit amplitude leaves as they are."""
+    own, euler, unit = (
+        evaluate(student, episodes=4, **sampler)[0] for sampler in ({}, {"plain_euler": True}, {"unit_amplitude": True})
+    )
+    assert [one["sampler"] for one in (own, euler, unit)] == ["own", "euler", "unit"]
+    assert [one["label"] for one in (own, euler, unit)] == ["quick 1v/1a", "quick 1v/1a euler", "quick 1v/1a unit"]
+    names = {path.name for path in (student.parent / "evaluations").glob("*.json")}
+    assert names == {f"step9_1v-1a_{sampler}_seed0.json" for sampler in ("own", "euler", "unit")}
+    with pytest.raises(ValueError, match="ask for one"):
+        evaluate(student, plain_euler=True, unit_amplitude=True)
+
+
 def test_the_models_card_tells_of_it(student):
     assert "not evaluated" in (student / "README.md").read_text()
     for seed in (0, 1):

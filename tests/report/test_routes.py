@@ -6,16 +6,17 @@ import json
 import pytest
 from synthetic import evaluation, latency, write
 
-from flashwam.report.compare import format_table, gather
+from flashwam.report.compare import gather
 from flashwam.report.routes import Order, best_at_each_latency, check_orders, draw_routes, write_routes
+from flashwam.report.table import format_table
 from flashwam.run.evaluation import Evaluation
 
 CLAIM = {"claim": "it helps", "published": ".5, .4"}
 
 
-def driven(run, rate, *, seed=0, ms=(1, 1), reverse=False):
+def driven(run, rate, *, seed=0, ms=(1, 1), reverse=False, **rest):
     """An evaluation whose first episodes succeed, or its last ones."""
-    result = evaluation(run, rates=rate, seed=seed, latency=latency(*ms))
+    result = evaluation(run, rates=rate, seed=seed, latency=latency(*ms), **rest)
     for task in result["tasks"].values():
         outcomes = [1] * task["success"] + [0] * (task["episodes"] - task["success"])
         task["outcomes"] = outcomes[::-1] if reverse else outcomes
@@ -74,8 +75,8 @@ def test_orders_compare_the_seeds_that_both_have_and_leave_out_what_is_missing()
 def test_only_what_is_slower_and_worse_is_left_behind(tmp_path):
     """A model that is faster by less than times can be told apart does not count as faster."""
     measured = {"slow": (0.9, 10), "fast": (0.5, 1), "dull": (0.4, 2), "middle": (0.7, 3), "level": (0.68, 2.9)}
-    for run, (rate, ms) in measured.items():
-        write(tmp_path / run, driven(run, rate, ms=(ms, ms)))
+    for size, (run, (rate, ms)) in enumerate(measured.items(), 1):
+        write(tmp_path / run, driven(run, rate, ms=(ms, ms), parameters={"network": size}))
     rows, _, _ = gather([tmp_path / run for run in measured], tmp_path)
     assert [row.run for row in best_at_each_latency(rows)] == ["fast", "middle", "slow"]
 
@@ -89,7 +90,9 @@ def test_table_figure_and_orders_are_written_together(tmp_path):
     routes = {"teacher": ("teacher",), "a way": ("good", "bad", "not run"), "another": ("not run either",)}
     result = write_routes(runs, out=out, routes=routes, orders=[Order(better="good", worse="bad", **CLAIM)])
     table = (out / "students.md").read_text()
-    assert "| good 1v/1a | 250 | 0.80 | 0.75 to 0.84 | 0.80 | 0.70 | 16 | 1.0x | 2.5 k | 1.5 + 10 |" in table
+    (line,) = [line for line in table.splitlines() if line.startswith("| good 1v/1a")]
+    assert line.startswith("| good 1v/1a | 2 | 1 | 250 | 0.80 | 0.89 [0.81, 0.95] | 0.80 | 0.89 [0.83, 0.95] |")
+    assert line.endswith("| 0.70 | 16 | 1.0x | 2.5 k | 1.5 + 10 |")
     assert "| it helps | .5, .4 | +20 (+15 to +25) | +20 | holds |" in table
     assert "another" not in table
     assert json.loads((out / "students.json").read_text()) == result
@@ -110,7 +113,7 @@ def test_the_first_run_of_a_way_that_was_driven_is_named(tmp_path, monkeypatch):
 def test_costs_and_sizes_are_shown_where_they_are_known(tmp_path):
     write(tmp_path / "a", driven("a", 0.5))
     rows, _, _ = gather([tmp_path / "a"], tmp_path)
-    assert "training" not in format_table(rows)
+    assert "training, min" not in format_table(rows)
     (tmp_path / "costs.json").write_text(json.dumps({"a": {"training": 30.0, "before": {}}}))
     rows, _, _ = gather([tmp_path / "a"], tmp_path)
     assert format_table(rows).splitlines()[-1].split()[-1] == "0.5"

@@ -96,7 +96,7 @@ def test_equal_names_of_two_studies_are_told_apart_by_the_studies(tmp_path):
         folder.mkdir()
         (folder / "latency.json").write_text(json.dumps({"flash 1v/1a": {"chunk_ms": rate}}))
     rows, curves, _ = gather([tmp_path / "studies" / side for side in ("small", "large")], tmp_path / "out")
-    found = {row.run: (row.seed_rates, row.latency["chunk_ms"]) for row in rows}
+    found = {row.run: (row.seed_rates(), row.latency["chunk_ms"]) for row in rows}
     assert found == {"small/flash": ((0.2, 0.2), 0.2), "large/flash": ((0.9, 0.9), 0.9)}
     assert {run: [one[0]["loss"] for one in some] for run, some in curves.items()} == {
         "small/flash": [0.2],

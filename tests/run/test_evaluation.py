@@ -65,7 +65,7 @@ def test_what_an_evaluation_does_not_know_is_kept():
         ({"step": 1.5}, r"a\.json: step must be a whole number or null; got 1\.5"),
         ({"latency": {"chunk_ms": "3"}}, r"a\.json: latency must be a mapping, each a number"),
         ({"stages": ["video"]}, r"a\.json: stages must be a list"),
-        ({"kind": "expert"}, r"a\.json: kind must be one of student, teacher; got 'expert'"),
+        ({"kind": "expert"}, r"a\.json: kind must be one of student, teacher, baseline; got 'expert'"),
         ({"tasks": {"reach": {"episodes": 4}}}, r"a\.json: tasks\.reach: .*missing fields \['success'\]"),
         ({"tasks": {"reach": {"episodes": 4, "success": 5}}}, r"a\.json: tasks\.reach: success must be from 0 to .* 4"),
         ({"overall": {"episodes": True, "success": 1}}, r"a\.json: overall: episodes must be a whole number"),

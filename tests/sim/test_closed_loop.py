@@ -9,6 +9,7 @@ from flashwam.core.scenes import EVAL_SEED_BASE
 from flashwam.sampling import StreamSampler
 from flashwam.sim.closed_loop import LocalPolicy, drive, run_task
 from flashwam.sim.metaworld import MetaWorldEnv
+from flashwam.sim.random_policy import RandomPolicy
 from flashwam.sim.tasks import get_task
 
 pytestmark = pytest.mark.usefixtures("simulator")
@@ -91,3 +92,11 @@ def test_every_chunk_is_executed_to_the_last_step(policy, monkeypatch):
     run_task(wam, samplers, codec, "faucet-turn", episodes=2)
     assert sorted(executed) == [EVAL_SEED_BASE, EVAL_SEED_BASE + 1]
     assert all(np.shape(actions) == (64, 4) for actions in executed.values())
+
+
+def test_random_actions_are_driven_in_the_scenes_of_models(policy):
+    first, again = (drive(RandomPolicy(), "reach-wall", episodes=2, seed=1) for _ in range(2))
+    assert first.scenes == run_task(*policy, "faucet-turn", episodes=2, seed=1).scenes
+    assert (first.success, first.steps, first.ways) == (again.success, again.steps, again.ways)
+    assert first.commitment == 0
+    assert first.motion == ()

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of a comparison held against each other and against their teacher."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from flashwam.core.pairing import paired_ratio, paired_share_difference
+from flashwam.core.stats import difference_interval
+from flashwam.report.comparison import Comparison
+from flashwam.report.row import GROUPS, Row
+
+__all__ = ["basis_text", "compare_rows", "full_teacher", "keep_of_teacher", "with_ratios"]
+
+
+def full_teacher(rows: Sequence[Row]) -> Row | None:
+    """The teacher at its most steps."""
+    return max((r for r in rows if r.kind == "teacher" and r.final), key=lambda r: r.total_nfe, default=None)
+
+
+def with_ratios(rows: Sequence[Row], teacher: Row | None = None) -> list[Row]:
+    """Fills in, group by group, which part of its teacher's success each driven row keeps.
+
+    Args:
+        rows: Of one comparison.
+        teacher: What is held against; that of most steps among the rows if None.
+    """
+    teacher = full_teacher(rows) if teacher is None else teacher
+    if teacher is None:
+        return list(rows)
+    kept = [
+        {}
+        if row is teacher
+        else {name: found for name in GROUPS if (found := keep_of_teacher(row, teacher, name)) is not None}
+        for row in rows
+    ]
+    return [replace(row, kept=each) for row, each in zip(rows, kept, strict=True)]
+
+
+def keep_of_teacher(row: Row, teacher: Row, group: str) -> Comparison | None:
+    """Success over the teacher's in the same scenes, with its paired interval.
+
+    Where evaluations do not tell each episode's outcome it is that of the shares over common seeds, with no interval;
+    None where one of the two was not driven, or the teacher never succeeds.
+    """
+    several = GROUPS[group]
+    found = paired_ratio(row.pairs(teacher, multimodal=several))
+    if found is not None:
+        return Comparison.of_pairs(found)
+    ours, theirs = row.beside(teacher).share(multimodal=several), teacher.beside(row).share(multimodal=several)
+    if not ours.episodes or not theirs.successes:
+        return None
+    return Comparison(
+        value=ours.rate / theirs.rate,
+        low=None,
+        high=None,
+        paired=False,
+        trainings=row.trainings,
+        episodes=ours.episodes,
+    )
+
+
+def compare_rows(first: Row, second: Row, *, multimodal: bool | None = None) -> Comparison:
+    """Share of successes of the first less that of the second.
+
+    Episodes are paired by scene and training where both tell them; else the shares over common seeds have Newcombe's
+    interval, which knows of no pairs and of no trainings.
+
+    Args:
+        first: A row that was driven.
+        second: Another.
+        multimodal: Over the tasks with several ways (True) or one (False) alone.
+    """
+    pairs = first.pairs(second, multimodal=multimodal)
+    if pairs:
+        return Comparison.of_pairs(paired_share_difference(pairs))
+    ours, theirs = (a.beside(b).share(multimodal=multimodal) for a, b in ((first, second), (second, first)))
+    low, high = difference_interval((ours.successes, ours.episodes), (theirs.successes, theirs.episodes))
+    return Comparison(
+        value=ours.rate - theirs.rate,
+        low=low,
+        high=high,
+        paired=False,
+        trainings=first.trainings,
+        episodes=ours.episodes,
+    )
+
+
+def basis_text(found: Comparison) -> str:
+    """Says in a sentence what an interval rests on: trainings, episodes, pairing."""
+    trainings = f"{found.trainings} training{'s' * (found.trainings > 1)}"
+    over = f"{trainings}, {found.episodes:,} episodes"
+    if not found.paired:
+        return (
+            f"{over}, not paired: these evaluations do not tell the outcome of each episode, so no interval holds the "
+            "spread of trainings."
+        )
+    held = "the spread of trainings is not in the intervals" if found.trainings == 1 else "intervals hold both"
+    return f"{over}, each paired with the other's in the same scene; {held}."

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of a comparison, for a terminal or a README, and the notes that it needs."""
+
+from collections.abc import Mapping, Sequence
+
+from flashwam.report.against import full_teacher
+from flashwam.report.row import GROUPS, Row
+
+__all__ = ["format_table", "group_cells", "markdown_table", "table_notes"]
+
+_ALWAYS = ("model", "NFE", "trainings", "episodes")
+_WHERE_KNOWN = (
+    *(column for group in GROUPS for column in (group, f"{group}, of teacher")),
+    "left/right/none",
+    "commitment",
+    "ms a chunk",
+    "speed-up",
+    "parameters",
+    "training, min",
+)
+
+
+def format_table(rows: Sequence[Row], *, markdown: bool = False, teacher: Row | None = None) -> str:
+    """The comparison in a few lines, for a terminal or, with `markdown`, for a README.
+
+    Args:
+        rows: In order.
+        markdown: For a README.
+        teacher: What speed-ups are against; the slowest teacher of the rows if None.
+    """
+    teacher = full_teacher(rows) if teacher is None else teacher
+    full = None if teacher is None else teacher.latency.get("chunk_ms")
+    lines = []
+    for row in (r for r in rows if r.final):
+        milliseconds = row.latency.get("chunk_ms")
+        lines.append(
+            {
+                "model": row.label,
+                "NFE": str(row.total_nfe or "-"),
+                "trainings": "-" if row.kind == "baseline" else str(row.trainings),
+                "episodes": f"{row.share().episodes:,}",
+                **group_cells(row),
+                "ms a chunk": f"{milliseconds:.3g}" if milliseconds else "-",
+                "speed-up": f"{full / milliseconds:.1f}x" if full and milliseconds else "-",
+                "parameters": row.parameters_text or "-",
+                "training, min": row.cost_text or "-",
+            }
+        )
+    known = {name for line in lines for name, cell in line.items() if cell != "-"}
+    head = [*_ALWAYS, *(name for name in _WHERE_KNOWN if name in known)]
+    body = [[line[name] for name in head] for line in lines]
+    if markdown:
+        rule = "|---" + "|---:" * (len(head) - 1) + "|"
+        return "\n".join(["| " + " | ".join(head) + " |", rule, *("| " + " | ".join(cells) + " |" for cells in body)])
+    widths = [max(len(cells[i]) for cells in (head, *body)) for i in range(len(head))]
+    text = [
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, widths, strict=True))
+        )
+        for cells in (head, ["-" * w for w in widths], *body)
+    ]
+    return "\n".join(text)
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """The table and its notes, as a file."""
+    notes = "\n".join(f"- {note}" for note in table_notes(rows))
+    return f"{format_table(rows, markdown=True)}\n\n{notes}\n"
+
+
+def group_cells(row: Row) -> Mapping[str, str]:
+    """Writes a row's success in each group of tasks and over its teacher's, and the ways that it took."""
+    cells = {}
+    for group, several in GROUPS.items():
+        share, kept = row.share(multimodal=several), row.kept.get(group)
+        low, high = share.interval
+        # Episodes alone are what an interval can rest on where nothing is paired.
+        beside = "" if kept is not None and kept.paired else f" [{low:.2f}, {high:.2f}]"
+        cells[group] = f"{share.rate:.2f}{beside}" if share.episodes else "-"
+        cells[f"{group}, of teacher"] = "-" if kept is None else kept.ratio_text
+    several_ways = row.share(multimodal=True)
+    cells["left/right/none"] = several_ways.ways_text or "-"
+    cells["commitment"] = "-" if several_ways.commitment is None else f"{several_ways.commitment:.2f}"
+    return cells
+
+
+def table_notes(rows: Sequence[Row]) -> list[str]:
+    """Explains, where they occur, the columns whose numbers rest on something that their names do not say."""
+    shown = [row for row in rows if row.final and row.driven]
+    kept = [found for row in shown for found in row.kept.values()]
+    notes = []
+    if any(found.paired for found in kept):
+        notes.append(
+            "Of teacher: success over the teacher's in the same scenes, with a 95 % interval that holds trainings and "
+            "scenes (drawn anew at both levels, episodes paired); from one training it holds scenes alone."
+        )
+    if any(not found.paired for found in kept):
+        notes.append(
+            "Of teacher, without an interval: those evaluations do not tell the outcome of each episode, so that "
+            "nothing can be paired."
+        )
+    if any(not (row.kept and all(found.paired for found in row.kept.values())) for row in shown):
+        notes.append("Two-way and one-way, with an interval: Wilson's over episodes, where nothing is paired.")
+    if any(row.share().ways for row in shown):
+        notes.append(
+            "Left/right/none: episodes of the two-way tasks by the way that the hand took. Commitment: share of their "
+            "first chunks that clearly leave to one side."
+        )
+    if any(row.latency.get("chunk_ms") for row in shown):
+        notes.append("Ms a chunk: one for each network and number of steps, the median of all models that have it.")
+    return notes
