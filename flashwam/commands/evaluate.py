@@ -68,8 +68,14 @@ def _measured(arguments: argparse.Namespace) -> Any:
             arguments.parser.error("--random drives no model: leave out --server and all that says how one is sampled")
         from flashwam.evaluation.chance import evaluate_random
 
-        asked = {name: getattr(arguments, name) for name in ("episodes", "tasks", "seed", "out")}
-        return evaluate_random(arguments.checkpoint, **asked, **trust(arguments))
+        return evaluate_random(
+            arguments.checkpoint,
+            episodes=arguments.episodes,
+            tasks=arguments.tasks,
+            seed=arguments.seed,
+            out=arguments.out,
+            trust=arguments.trust,
+        )
     if (arguments.checkpoint is None) == (arguments.server is None):
         arguments.parser.error("give either MODEL or --server URL")
     common = {"episodes": arguments.episodes, "tasks": arguments.tasks, "seed": arguments.seed, "out": arguments.out}

@@ -12,7 +12,8 @@ from flashwam.core.streams import StreamSpec
 from flashwam.distillation.methods import find_method
 from flashwam.report.levels import scarce_levels, stream_levels
 from flashwam.report.order import better_at, standing
-from flashwam.report.results import Row, pool_evaluations, read_evaluations
+from flashwam.report.results import pool_evaluations, read_evaluations
+from flashwam.report.row import Row
 from flashwam.system.files import write_whole
 from flashwam.system.json_file import parse_json, read_mapping
 from flashwam.system.paths import ASSETS
