@@ -36,7 +36,7 @@ def _students(rows: Sequence[Row]) -> list[Row]:
 
 
 def _rank(row: Row, teacher: Row | None) -> tuple[float, ...]:
-    """What helps one group of tasks often costs the other, so the weaker one counts first, then all."""
+    """Sorts by the weaker group of tasks first, since what helps the one often costs the other, then by all."""
     shares = {name: row.share(multimodal=several) for name, several in GROUPS.items()}
     goals = {name: 1.0 if teacher is None else teacher.share(multimodal=GROUPS[name]).rate or 1.0 for name in shares}
     weakest = min(share.rate / goals[name] for name, share in shares.items() if share.episodes)
