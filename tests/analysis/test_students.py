@@ -129,9 +129,9 @@ def test_other_learning_rates_stand_beside_their_recipe_and_nowhere_else(place):
     assert students.command(place) == f"python analysis/students.py --seeds 0 1 --only {done}"
     lines = (place.out / "comparison" / "rates.md").read_text().splitlines()
     assert "ms a chunk" not in lines[0]
-    assert [line.split(" | ")[:3] for line in lines[2:]] == [
-        ["| swift_2d 10a", "50", "0.80"],
-        ["| swift_2d_lr_3e-4 10a", "50", "0.60"],
+    assert [line.strip(" |").split(" | ")[:5] for line in lines[2:]] == [
+        ["swift_2d 10a", "10", "1", "50", "0.80 [0.67, 0.89]"],
+        ["swift_2d_lr_3e-4 10a", "10", "1", "50", "0.60 [0.46, 0.72]"],
     ]
 
 
