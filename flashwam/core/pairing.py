@@ -2,7 +2,8 @@
 """Two models held against each other scene by scene and training by training, with intervals that hold both."""
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,15 @@ class Paired:
     trainings: int
     episodes: int
     by_training: tuple[float, ...]
+
+    @property
+    def distinct(self) -> bool:
+        """Tells whether a difference is told from 0; not for ratios."""
+        return self.low > 0 or self.high < 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "by_training": list(self.by_training)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
