@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Takes a consistency function apart: its start against its gradient weight, on the miniature LingBot-VA.
+"""Tells a consistency function's gradient weight from its start and reach, on the miniature LingBot-VA.
 
     python analysis/mechanism.py                       demonstrations, the shipped teacher, every cell (about 20 hours
                                                        of one core), then the comparison
@@ -10,10 +10,10 @@
     python analysis/mechanism.py --archive FILE        an archive of what there is so far, for another machine
     python analysis/mechanism.py --restore FILE        go on from such an archive
 
-Four cells {start of linear, start of lcm} x {gradient weight of linear, of lcm} are trained with few and many anchors,
-for short and long, at a tiny learning rate and at one that is searched. What tells most comes first, so that a study
-that was interrupted can be compared already. Results go to analysis/results/mechanism (see `analysis/studies.py`);
-docs/naive_against_modality_aware.md is the page about them.
+Four cells {start and reach of linear, of lcm} x {gradient weight of linear, of lcm} are trained with few and many
+anchors, for short and long, at a tiny learning rate and at one that is searched. What tells most comes first, so that
+a study that was interrupted can be compared already. Results go to analysis/results/mechanism (see
+`analysis/studies.py`); docs/naive_against_modality_aware.md is the page about them.
 """
 
 import argparse

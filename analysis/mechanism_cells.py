@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cells of the study that takes a consistency function apart, and where each one lies.
 
-A consistency function f = a x + b v fixes two things: the start, which is f at the teacher's weights, and the gradient
-weight |b| of every level. A cell takes its start from one function and its weight from another, so that each of the
-two can be changed alone.
+A consistency function f = a x + b v fixes the weight |b| of every level's gradient, and beside it the start, which is f
+at the teacher's weights, and the reach, how far f moves with the network's answer. A cell takes start and reach from
+one function and the gradient weight from another.
 """
 
 from collections.abc import Iterator
@@ -42,8 +42,8 @@ class Cell:
     """One of the four, at one budget.
 
     Args:
-        start: The function whose f the student is trained and sampled with, and so starts as.
-        weight: The function whose |b| weighs the levels.
+        start: The function that the student is trained and sampled with, and so starts as.
+        weight: The function whose |b| weighs the gradient of every level.
         varied: Key of `VARIED`.
         anchors: Points of the jump grid.
         steps: Of the training.

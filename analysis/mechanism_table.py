@@ -10,12 +10,12 @@ from mechanism_cells import FOUR, SEARCHED, TEACHER, TINY, Cell, Extent, Place
 from mechanism_rows import Gap, Row, read_rows, take_apart
 
 from flashwam.core.pairing import Paired
-from flashwam.report.figures import INK, MUTED, PALETTE, new_figure, save_figure, tidy
+from flashwam.report.figures import INK, PALETTE, new_figure, plain_ticks, save_figure, tidy
 from flashwam.system.errors import MissingFileError
 from flashwam.system.files import write_whole
 
 WEIGHTS = {"linear": "sigma", "lcm": "b of lcm"}
-PARTS = {"all": "lcm - linear", "weight": "weight alone", "start": "start alone", "together": "only both together"}
+PARTS = {"all": "lcm - linear", "weight": "weight alone", "start": "start and reach alone", "together": "only together"}
 COLOURS = dict(zip(("linear", "lcm"), PALETTE, strict=False))
 KINDS = (TINY, SEARCHED)
 
@@ -44,7 +44,16 @@ def _teacher(rows: Sequence[Row]) -> Row | None:
 def cells_table(rows: Sequence[Row]) -> str:
     """One line a row: success by groups of tasks, each with its ratio to the teacher over the same scenes."""
     teacher = _teacher(rows)
-    heads = ["varied", "anchors", "steps", "start", "gradient weight", "learning rate", "sampler", "trainings"]
+    heads = [
+        "varied",
+        "anchors",
+        "steps",
+        "start and reach",
+        "gradient weight",
+        "learning rate",
+        "sampler",
+        "trainings",
+    ]
     heads += ["action error", "two-way", "of the teacher's", "left/right/none", "commitment"]
     heads += ["one-way", "of the teacher's"]
     lines = []
@@ -106,7 +115,7 @@ def draw_mechanism(rows: Sequence[Row], path: Path) -> Path:
     for row in rows:
         if row.cell is not None:
             blocks.setdefault(row.cell.block, row.cell)
-    with new_figure(1.2 + 2.3 * len(blocks), 5.6) as figure:
+    with new_figure(max(6.4, 1.0 + 2.3 * len(blocks)), 6.0) as figure:
         grid = figure.subplots(2, len(blocks), sharey="row", squeeze=False)
         for (top, bottom), (block, cell) in zip(grid.T, blocks.items(), strict=True):
             top.set_title(f"{cell.anchors} anchors,\n{cell.steps} steps, {cell.varied}", fontsize=9.5)
@@ -123,24 +132,28 @@ def draw_mechanism(rows: Sequence[Row], path: Path) -> Path:
                 won, episodes = teacher.successes(True)
                 bottom.axhline(won / max(1, episodes), color=INK, lw=0.9, ls=(0, (2, 2)))
         grid[0, 0].set_yscale("log")
-        grid[0, 0].set_ylabel("action error to the teacher's draws")
-        grid[1, 0].set_ylabel("success, two-way tasks")
-        grid[1, 0].set_ylim(0, 1)
+        grid[0, 0].minorticks_off()
+        for axes in grid[0]:
+            axes.set_yticks(*plain_ticks(*grid[0, 0].get_ylim()))
+        grid[0, 0].set_ylabel("action error\nto the teacher's draws")
+        grid[1, 0].set_ylabel("success,\ntwo-way tasks")
+        grid[1, 0].set_ylim(-0.03, 1.03)
         marks = [
-            grid[0, 0].plot([], [], ls="", marker="o", color=COLOURS[start], mfc=_fill(start, weight))[0]
+            grid[0, 0].plot([], [], ls="", marker="o", ms=7, mew=1.6, color=COLOURS[start], mfc=_fill(start, weight))[0]
             for start, weight in FOUR
         ]
         (dashed,) = grid[0, 0].plot([], [], color=INK, lw=0.9, ls=(0, (2, 2)))
-        labels = [f"starts as {start}, weighs by {WEIGHTS[weight]}" for start, weight in FOUR]
+        labels = [f"function {start}, weight {WEIGHTS[weight]}" for start, weight in FOUR]
         figure.legend(
             [*marks, dashed],
             [*labels, "teacher, 10 + 10 steps"],
             loc="outside lower center",
-            ncols=2 if len(blocks) < 3 else 3,
+            ncols=2,
             frameon=False,
             fontsize=9,
+            title="small dots: single trainings",
+            title_fontsize=9,
         )
-        figure.supxlabel("small dots: single trainings; large: their mean", fontsize=9, color=MUTED)
         return save_figure(figure, path)
 
 

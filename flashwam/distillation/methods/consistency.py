@@ -97,8 +97,8 @@ class ConsistencyDistillation(Method):
             gradient weight |b| the stream's loss takes; its own where not named. The loss is multiplied by
             |b_other| / |b_own| at every level, not the difference inside it, so that the gradient with respect to the
             velocity carries |b_other| at any distance to the target: pseudo-Huber is not quadratic, and its slope
-            stays that of the stream's own difference. What the student starts from is left to
-            `StreamSpec.consistency`.
+            stays that of the stream's own difference. What the student starts as, and how far its f moves with the
+            velocity, is left to `StreamSpec.consistency`.
         anchor: Weight of the mean of (v - (x_s - x_K) / sigma_s)^2 over every stream that jumps, which draws the
             student's velocity to the end x_K of the teacher's whole path from the same state (TACD, arXiv 2610.06617,
             0.2); 0 for none. `StreamSpec.weight` does not multiply it.
