@@ -61,7 +61,7 @@ class Cell:
 
     @property
     def block(self) -> str:
-        """What it has in common with the other three."""
+        """Name of the four that it is one of."""
         return f"{self.varied}_{self.anchors}-anchors_{self.steps}-steps"
 
 
