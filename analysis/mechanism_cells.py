@@ -67,7 +67,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extent:
-    """How much of the study is run.
+    """The part of the study that is run.
 
     Args:
         varied: Keys of `VARIED`.

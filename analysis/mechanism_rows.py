@@ -40,7 +40,7 @@ class Row:
 
     @property
     def trainings(self) -> int:
-        """How many models they are of."""
+        """The number of models they are of."""
         return len({one.folder for one in self.evaluations})
 
     @property
