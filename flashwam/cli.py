@@ -22,6 +22,7 @@ from flashwam.commands import (
     import_weights,
     info,
     plan,
+    record,
     serve,
     train,
 )
@@ -44,6 +45,7 @@ COMMANDS = (
     train.COMMAND,
     distill.COMMAND,
     evaluate.COMMAND,
+    record.COMMAND,
     serve.COMMAND,
     analyze.COMMAND,
     compare.COMMAND,

@@ -139,10 +139,10 @@ def tiny_cogvideox(folder: Path, *, transformer: bool = True) -> Path:
     return folder
 
 
-def save_tiny_student(folder: Path) -> Path:
-    """Saves a student of random weights as a run would, with its codec: chunks of 2 frames, 4 actions a frame, pictures
-    of 64 pixels; returns its folder."""
-    wam = tiny_wam()
+def save_tiny_student(folder: Path, *, joint: bool = False) -> Path:
+    """Saves a student of random weights as a run would, with its codec: chunks of 2 frames, or a joint one's, 4 actions
+    a frame, pictures of 64 pixels; returns its folder."""
+    wam = tiny_joint_wam() if joint else tiny_wam()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for parameter in wam.parameters():

@@ -11,6 +11,7 @@ from flashwam.commands.shared import (
     add_json,
     add_token,
     add_trust,
+    names,
     path,
     positive,
     read_token,
@@ -41,7 +42,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add_token(parser, ", for --server")
     parser.add_argument("--episodes", type=positive, metavar="N", help="episodes per task (default: the recipe's)")
     parser.add_argument("--nfe", action="append", metavar="1v/1a", help="steps per chunk; may be given several times")
-    parser.add_argument("--tasks", type=_names, metavar="A,B", help="tasks (default: the recipe's)")
+    parser.add_argument("--tasks", type=names, metavar="A,B", help="tasks (default: the recipe's)")
     parser.add_argument("--plain-euler", action="store_true", help="ignore the student's consistency functions")
     unit_help = "bring the student's consistency functions to the data's amplitude"
     parser.add_argument("--unit-amplitude", action="store_true", help=unit_help)
@@ -126,10 +127,6 @@ def _auxiliary_evaluation(checkpoint: Path, *, trusted: bool) -> Callable[..., A
     if method.auxiliary_evaluation is None:
         raise InputError(f"{folder} was trained by {name}, without an auxiliary modality: evaluate it as it is")
     return find_function(method.auxiliary_evaluation, what="evaluation")
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 COMMAND = Command(name="evaluate", words=WORDS, examples=EXAMPLES, options=_options, action=_action)

@@ -24,6 +24,7 @@ __all__ = [
     "add_trust",
     "load",
     "load_to_run",
+    "names",
     "path",
     "positive",
     "read_token",
@@ -187,6 +188,11 @@ def path(text: str) -> Path:
         return user_path(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names with commas between them."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def positive(text: str) -> int:

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers of the scenes that evaluations are driven in: seeds of the simulator that no demonstration has."""
+"""Numbers of the scenes that models are driven in: seeds of the simulator, apart by what they are for."""
 
-__all__ = ["DEMO_SEED_BASE", "EVAL_SEED_BASE", "evaluation_scene"]
+from flashwam.system.errors import InputError
+
+__all__ = ["DEMO_SEED_BASE", "EVAL_SEED_BASE", "HISTORY_SEED_BASE", "evaluation_scene", "recorded_scene"]
 
 DEMO_SEED_BASE = 0
 EVAL_SEED_BASE = 1_000_000
-"""Demonstrations draw seeds below this number, evaluations from it on."""
+HISTORY_SEED_BASE = 1_000_000_000
+"""Demonstrations draw seeds below the second number, evaluations those up to the third, recordings of models from the
+third on."""
 _APART = 10_000
 
 
@@ -15,5 +19,25 @@ def evaluation_scene(seed: int, episode: int) -> int:
     Args:
         seed: Of the evaluation.
         episode: Its place, from 0.
+
+    Raises:
+        ValueError: It would be a scene of demonstrations or recordings.
     """
-    return EVAL_SEED_BASE + _APART * seed + episode
+    most = (HISTORY_SEED_BASE - EVAL_SEED_BASE) // _APART
+    scene = EVAL_SEED_BASE + _APART * seed + episode
+    if seed < 0 or scene >= HISTORY_SEED_BASE:
+        raise InputError(f"seed of an evaluation: expected 0 to {most - 1}; got {seed}")
+    return scene
+
+
+def recorded_scene(seed: int, episode: int) -> int:
+    """Numbers the scene of an episode that is recorded of a model, see `evaluation_scene`.
+
+    Raises:
+        ValueError: The seed is negative, or the episode another seed's.
+    """
+    if seed < 0 or not 0 <= episode < _APART:
+        raise InputError(
+            f"a recording has a seed from 0 on and episodes below {_APART}; got seed {seed} and episode {episode}"
+        )
+    return HISTORY_SEED_BASE + _APART * seed + episode

@@ -101,6 +101,9 @@ class EpisodeDataset(Dataset):
         limit: At most so many episodes per repo.
         senses: What else is told of every latent frame: columns `observation.<name>` of the tables, unnormalised.
 
+    Attributes:
+        autoencoders: Fingerprints of those that made the latents, None among them where a file does not tell.
+
     Raises:
         FileNotFoundError, ValueError: Something is missing or damaged; the message names the file and the reason.
     """
@@ -131,6 +134,7 @@ class EpisodeDataset(Dataset):
         self.norm = norm if norm is not None else self._read_norm()
         self.null_text = read_text(self.root / EMPTY_TEXT)
         self.tasks: list[str] = []
+        self.autoencoders: set[str | None] = set()
         self._texts: list[Tensor] = []
         video, label, executed = [], [], []
         sensed: dict[str, list[Tensor]] = {name: [] for name in self.senses}
@@ -211,6 +215,7 @@ class EpisodeDataset(Dataset):
         if not keys:
             raise MissingFileError(f"{folder} holds no latents: encode the episodes first")
         views: list[LatentSegment] = [read_latents(latent_path(repo, index, start, end, key)) for key in keys]
+        self.autoencoders |= {view.autoencoder for view in views}
         first = views[0]
         path = episode_path(repo, index)
         columns = {name: f"observation.{name}" for name in self.senses}
@@ -297,19 +302,27 @@ class EpisodeDataset(Dataset):
         """
         indices = [int(i) for i in indices]
         chosen = torch.stack([self._draw(i) for i in indices])
-        return self._gather(chosen[:, 0], chosen[:, 2], torch.tensor(indices))
+        return self.windows(chosen[:, 0], chosen[:, 2], torch.tensor(indices))
 
     def first_windows(self, episodes: Sequence[int] | Tensor | None = None) -> dict[str, Tensor]:
         """The windows at the very start of episodes (numbers into `episodes`; None for all), as `sample` returns."""
         numbers = torch.arange(len(self.episodes)) if episodes is None else torch.as_tensor(episodes)
-        return self._gather(numbers, torch.zeros_like(numbers), numbers)
+        return self.windows(numbers, torch.zeros_like(numbers), numbers)
 
-    def _gather(self, episode: Tensor, start: Tensor, index: Tensor) -> dict[str, Tensor]:
+    def windows(self, episode: Tensor, start: Tensor, index: Tensor, *, frames: int | None = None) -> dict[str, Tensor]:
+        """Gathers windows by where they begin, as `sample` returns.
+
+        Args:
+            episode: Numbers into `episodes`, [B].
+            start: Their first latent frames, [B].
+            index: What is told as `index`, [B].
+            frames: F; `window_frames` if None.
+        """
         info = self.episodes[episode]
-        first, frames = info[:, 3], info[:, 4]
-        local = start[:, None] + torch.arange(self.window_frames)
-        real = local < frames[:, None]
-        at = first[:, None] + torch.minimum(local, frames[:, None] - 1)
+        first, there = info[:, 3], info[:, 4]
+        local = start[:, None] + torch.arange(frames or self.window_frames)
+        real = local < there[:, None]
+        at = first[:, None] + torch.minimum(local, there[:, None] - 1)
         known = real.clone()
         known[:, 0] = False
         channels = self.norm.mask()[None]

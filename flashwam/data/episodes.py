@@ -71,17 +71,18 @@ def find_repos(root: Path) -> list[Path]:
     return repos
 
 
-def _write_video(path: Path, frames: np.ndarray, fps: int, crf: int) -> None:
+def _write_video(path: Path, frames: np.ndarray, fps: int, crf: int | None) -> None:
     try:
         import av
     except ImportError as error:
         raise MissingPackageError("writing videos needs PyAV: pip install 'flashwam[data]'") from error
     with whole_file(path) as building, av.open(str(building), "w", format="mp4") as container:
-        # Single-threaded, full chroma: the same bytes every time, and small coloured things keep their colour.
-        options = {"crf": str(crf), "preset": "veryfast", "threads": "1"}
-        stream = container.add_stream("libx264", rate=fps, options=options)
+        # Single-threaded, full chroma: the same bytes every time, and small coloured things keep their colour. Nothing
+        # at all is lost without a conversion of colours, at quality 0.
+        options = {"crf": str(crf or 0), "preset": "veryfast", "threads": "1"}
+        stream = container.add_stream("libx264rgb" if crf is None else "libx264", rate=fps, options=options)
         stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv444p"
+        stream.pix_fmt = "rgb24" if crf is None else "yuv444p"
         stream.thread_count = 1
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
@@ -147,7 +148,7 @@ def write_episode(
     frames: np.ndarray,
     record: dict[str, Any],
     fps: int,
-    crf: int = 14,
+    crf: int | None = 14,
 ) -> None:
     """Writes one episode: the video first, then the table, whose presence says that the episode is complete.
 
@@ -158,7 +159,7 @@ def write_episode(
         frames: One picture per row, uint8 [T, H, W, 3].
         record: What `episodes.jsonl` shall say of it, kept in the table's schema.
         fps: Rows per second.
-        crf: Quality of the video, lower is better.
+        crf: Quality of the video, lower is better; None keeps every pixel as it is.
     """
     length = len(frames)
     if any(len(values) != length for values in columns.values()):

@@ -16,6 +16,7 @@ import itertools
 import json
 import logging
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ __all__ = [
     "latent_path",
     "read_latents",
     "read_text",
+    "write_latents",
 ]
 
 logger = logging.getLogger(__name__)
@@ -75,6 +77,7 @@ class LatentSegment:
         stride: Rows between pictures.
         factor: Pictures per latent frame.
         alone: float32 [C, h, w], the first picture encoded alone; None where the first of `latents` is just that.
+        autoencoder: What `fingerprint` says of the autoencoder that made them; None where the file does not tell.
     """
 
     latents: Tensor
@@ -86,6 +89,7 @@ class LatentSegment:
     stride: int
     factor: int
     alone: Tensor | None = None
+    autoencoder: str | None = None
 
     @property
     def actions_per_frame(self) -> int:
@@ -194,6 +198,7 @@ def read_latents(path: Path | str) -> LatentSegment:
         stride=stride,
         factor=factor,
         alone=None if alone is None else grid[:, frames].contiguous(),
+        autoencoder=None if raw.get("autoencoder") is None else str(raw["autoencoder"]),
     )
 
 
@@ -237,6 +242,52 @@ def _read_once(path: Path) -> Tensor:
     return read_text(path)
 
 
+def write_latents(
+    path: Path,
+    latents: Tensor,
+    *,
+    text: Tensor,
+    prompt: str,
+    rows: range,
+    end: int,
+    fps: float,
+    size: Sequence[int],
+    made_by: str,
+) -> None:
+    """Writes the latents of a segment whose pictures are encoded one by one, in the numbers' own precision.
+
+    Args:
+        path: See `latent_path`.
+        latents: [F, C, h, w].
+        text: [L, D].
+        prompt: The instruction.
+        rows: Row of every picture, as many as there are latent frames.
+        end: Row after the segment's last.
+        fps: Rows per second.
+        size: Height and width of the pictures.
+        made_by: What `fingerprint` says of the autoencoder.
+    """
+    count, channels, height, width = latents.shape
+    value = {
+        "latent": latents.permute(0, 2, 3, 1).reshape(-1, channels),
+        "latent_num_frames": count,
+        "latent_height": height,
+        "latent_width": width,
+        "video_num_frames": len(rows),
+        "video_height": size[0],
+        "video_width": size[1],
+        "text_emb": text,
+        "text": prompt,
+        "frame_ids": list(rows),
+        "start_frame": rows.start,
+        "end_frame": end,
+        "fps": fps / rows.step,
+        "ori_fps": fps,
+        "autoencoder": made_by,
+    }
+    write_torch(path, value)
+
+
 def encode_latents(root: Path | str, autoencoder: FrameAutoencoder, *, progress: bool = True) -> int:
     """Encodes every episode below `root` and writes `empty_emb.pt` and the action quantiles beside the repos.
 
@@ -269,27 +320,18 @@ def encode_latents(root: Path | str, autoencoder: FrameAutoencoder, *, progress:
                 continue
             frame_ids = list(range(start, end, every))
             frames = read_frames(video_path(repo, index), frame_ids)
-            latents = autoencoder.encode(frames)
-            count, channels, height, width = latents.shape
             prompt = segment["action_text"]
-            value = {
-                "latent": latents.permute(0, 2, 3, 1).reshape(-1, channels).to(torch.bfloat16),
-                "latent_num_frames": count,
-                "latent_height": height,
-                "latent_width": width,
-                "video_num_frames": len(frame_ids),
-                "video_height": frames.shape[1],
-                "video_width": frames.shape[2],
-                "text_emb": encode_text(prompt).to(torch.bfloat16),
-                "text": prompt,
-                "frame_ids": frame_ids,
-                "start_frame": start,
-                "end_frame": end,
-                "fps": fps / every,
-                "ori_fps": fps,
-                "autoencoder": made_by,
-            }
-            write_torch(path, value)
+            write_latents(
+                path,
+                autoencoder.encode(frames).to(torch.bfloat16),
+                text=encode_text(prompt).to(torch.bfloat16),
+                prompt=prompt,
+                rows=range(start, end, every),
+                end=end,
+                fps=fps,
+                size=frames.shape[1:3],
+                made_by=made_by,
+            )
             written += 1
     norm = ActionNorm.fit(np.concatenate(labels))
     write_whole(root / ACTION_NORM, json.dumps(norm.to_dict(), indent=2).encode())

@@ -11,6 +11,7 @@ import torch
 
 from flashwam.core.batch import Batch
 from flashwam.core.streams import StreamSpec
+from flashwam.data.histories import Histories
 
 __all__ = ["Beginnings", "Setup", "Source"]
 
@@ -51,6 +52,7 @@ class Setup:
         kept: Where what is made of the data is kept for other runs; None for the data's own folder.
         batch_size: Samples of one batch, over all processes.
         batches: How many batches the run takes; 0 where nobody says.
+        histories: The recorded episodes of `Method.histories`; None where there are none.
     """
 
     data: Path
@@ -61,6 +63,7 @@ class Setup:
     kept: Path | None = None
     batch_size: int = 1
     batches: int = 0
+    histories: Histories | None = None
 
     @property
     def rollouts(self) -> Path:

@@ -9,7 +9,8 @@ from flashwam.data.actions import read_norm
 from flashwam.data.autoencoder import train_autoencoder
 from flashwam.data.codec import CODEC_FILE, Codec
 from flashwam.data.dataset import EpisodeDataset
-from flashwam.data.latents import ACTION_NORM, encode_latents
+from flashwam.data.histories import Histories
+from flashwam.data.latents import ACTION_NORM, encode_latents, fingerprint
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.data.pixels import PixelAutoencoder, load_autoencoder
 from flashwam.distillation.methods import find_method
@@ -22,7 +23,7 @@ from flashwam.sim.privileged import replay_episodes
 from flashwam.sim.tasks import get_task
 from flashwam.system.errors import InputError
 
-__all__ = ["check", "collect", "dataset", "prepare_data"]
+__all__ = ["check", "collect", "dataset", "prepare_data", "read_histories"]
 
 
 def check(recipe: Recipe) -> tuple[int, dict[str, str]]:
@@ -111,3 +112,34 @@ def dataset(recipe: Recipe, *, codec: Codec | None, senses: Collection[str] = ()
         first_share=recipe.data.first_share,
         senses=tuple(senses),
     )
+
+
+def read_histories(recipe: Recipe, folder: Path, *, codec: Codec | None, senses: Collection[str] = ()) -> Histories:
+    """A model's own episodes (`flashwam record`), normalised as the recipe's data are, with the senses that a model is
+    told.
+
+    Raises:
+        FileNotFoundError: There are none.
+        ValueError: They are of other tasks than the data, or their latents are another autoencoder's.
+    """
+    if codec is None:
+        raise InputError(f"histories ({folder}) are episodes of the simulator, beside data of data.source metaworld")
+    episodes = EpisodeDataset(
+        folder,
+        window_frames=recipe.data.window_frames,
+        split="all",
+        norm=codec.actions,
+        senses=tuple(senses),
+    )
+    foreign = sorted(set(episodes.tasks) - set(recipe.data.tasks))
+    if foreign:
+        raise InputError(
+            f"histories {folder} are of {foreign}, which are not among the recipe's tasks {list(recipe.data.tasks)}: "
+            "record with --tasks, or set data.tasks"
+        )
+    if episodes.autoencoders != {fingerprint(codec.autoencoder)}:
+        raise InputError(
+            f"the latents of histories {folder} are not by the autoencoder of {recipe.wam.pretrained}: record a "
+            "student of that teacher"
+        )
+    return Histories(episodes, seed=recipe.seed)

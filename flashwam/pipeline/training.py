@@ -12,13 +12,14 @@ import torch
 
 from flashwam.data.codec import Codec
 from flashwam.data.fingerprint import files_fingerprint, tensors_fingerprint
+from flashwam.data.histories import Histories
 from flashwam.data.latents import ACTION_NORM
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.distillation.methods import find_method, make_method
 from flashwam.distillation.setup import Setup
 from flashwam.distillation.trainer import Source
 from flashwam.distillation.trainer import train as run_training
-from flashwam.pipeline.data import dataset, prepare_data
+from flashwam.pipeline.data import dataset, prepare_data, read_histories
 from flashwam.pipeline.norms import action_norm, refuse_other_norm, say_norm
 from flashwam.recipe.build import plain
 from flashwam.recipe.sections import LoopConfig, Recipe
@@ -56,18 +57,20 @@ def _run(
         extra_files = _codec_writer(recipe, student) if codec is None else codec.save
     if isinstance(source, SegmentDataset):
         _check_shapes(source, student)
+    folder = find_method(loop.method).histories(loop.options)
+    histories = None if folder is None else read_histories(recipe, folder, codec=codec, senses=student.senses)
     accepted: list[dict[str, Any]] = []
     if (
         os.environ.get("RANK", "0") == "0"
         and not (RunFolder(run_dir).result(find_method(loop.method).result) / INFO_FILE).exists()
     ):
-        inputs = _inputs(recipe, loop, source, codec, teacher=teacher, student=student)
+        inputs = _inputs(recipe, loop, source, codec, histories=histories, teacher=teacher, student=student)
         accepted = check_inputs(run_dir, inputs, accept=accept_changed_inputs)
     set_precision(loop, student, teacher)
     method = make_method(loop, recipe.streams, student, teacher=teacher, seed=recipe.seed)
     return run_training(
         method,
-        method.source(source, _setup(recipe, loop)),
+        method.source(source, _setup(recipe, loop, histories=histories)),
         loop,
         run_dir=run_dir,
         seed=recipe.seed,
@@ -87,6 +90,7 @@ def _inputs(
     source: Source,
     codec: Codec | None,
     *,
+    histories: Histories | None,
     teacher: WorldActionModel | None,
     student: WorldActionModel,
 ) -> dict[str, str]:
@@ -94,6 +98,8 @@ def _inputs(
     found: dict[str, str] = {}
     if (fingerprint := getattr(source, "fingerprint", None)) is not None:
         found["data (data.root)"] = fingerprint()
+    if histories is not None:
+        found["own episodes (options.histories)"] = histories.fingerprint()
     if teacher is not None:
         found["teacher (wam.pretrained)"] = tensors_fingerprint(teacher.state_dict())
     elif recipe.wam.pretrained is not None:
@@ -108,7 +114,7 @@ def _inputs(
     return found
 
 
-def _setup(recipe: Recipe, loop: LoopConfig) -> Setup:
+def _setup(recipe: Recipe, loop: LoopConfig, *, histories: Histories | None = None) -> Setup:
     teacher, init = (None if folder is None else Path(folder) for folder in (recipe.wam.pretrained, loop.init))
     # Episodes that were collected here lie in a folder of ours; others were only given to be read.
     kept = None if recipe.data.source == "metaworld" else cache_folder()
@@ -121,6 +127,7 @@ def _setup(recipe: Recipe, loop: LoopConfig) -> Setup:
         kept=kept,
         batch_size=loop.batch_size,
         batches=loop.steps * loop.accumulation,
+        histories=histories,
     )
 
 
@@ -172,7 +179,13 @@ def _codec_writer(recipe: Recipe, model: WorldActionModel) -> Callable[[Path], N
 def _check_folders(recipe: Recipe, loop: LoopConfig) -> None:
     """Refuses a recipe that names folders which are not there, before anything is made from it."""
     needed = {"wam.pretrained": recipe.wam.pretrained}
-    needed[f"{'distill' if loop is recipe.distill else 'train'}.init"] = loop.init
+    section = "distill" if loop is recipe.distill else "train"
+    needed[f"{section}.init"] = loop.init
+    histories = find_method(loop.method).histories(loop.options)
+    if histories is not None and not histories.is_dir():
+        raise MissingFileError(
+            f"{section}.options.histories: {histories}: no such folder. Record one first: flashwam record MODEL OUT"
+        )
     if recipe.data.source == "metaworld" and recipe.wam.pretrained is None:
         needed["autoencoder.pretrained"] = recipe.autoencoder.pretrained
     for key, folder in needed.items():

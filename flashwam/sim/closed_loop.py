@@ -5,10 +5,10 @@ Letters: B episodes, F latent frames of a chunk, N actions per latent frame, U c
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -220,7 +220,16 @@ def run_task(
     return drive(LocalPolicy(wam, samplers, codec), task, episodes=episodes, seed=seed, size=size)
 
 
-def drive(policy: ChunkPolicy, task: TaskSpec | str, *, episodes: int, seed: int = 0, size: int = 64) -> TaskResult:
+def drive(
+    policy: ChunkPolicy,
+    task: TaskSpec | str,
+    *,
+    episodes: int,
+    seed: int = 0,
+    size: int = 64,
+    scenes: Sequence[int] | None = None,
+    seen_as: Callable[[MetaWorldEnv], Any] = lambda env: env,
+) -> TaskResult:
     """Runs `episodes` episodes whose seeds no demonstration has.
 
     The first chunk has the observation as its frame 0 and executes what follows it; every chunk is executed whole,
@@ -233,8 +242,14 @@ def drive(policy: ChunkPolicy, task: TaskSpec | str, *, episodes: int, seed: int
         episodes: How many.
         seed: Chooses the evaluation seeds and the noise.
         size: Pixels of a picture's side.
+        scenes: The scene of every episode; those of the evaluation of that seed if None.
+        seen_as: What stands between policy and environment, such as one that records.
     """
     task = get_task(task) if isinstance(task, str) else task
+    if scenes is None:
+        scenes = [evaluation_scene(seed, episode) for episode in range(episodes)]
+    if len(scenes) != episodes:
+        raise ValueError(f"expected a scene for each of {episodes} episodes; got {len(scenes)}")
     before, chunks = dict(policy.seconds), policy.chunks
     group = episodes if policy.batch is None else policy.batch
     success: list[bool] = []
@@ -243,30 +258,16 @@ def drive(policy: ChunkPolicy, task: TaskSpec | str, *, episodes: int, seed: int
     starts: list[np.ndarray] = []
     environment_seconds = 0.0
     imagined: list[_Imagined] = []
-    scenes = tuple(evaluation_scene(seed, episode) for episode in range(episodes))
     for begin in range(0, episodes, group):
-        envs = pooled_envs(task, min(group, episodes - begin), size=size)
+        envs = [seen_as(env) for env in pooled_envs(task, min(group, episodes - begin), size=size)]
         clock = time.perf_counter()
         frames = np.stack([env.reset(scenes[begin + i]) for i, env in enumerate(envs)])
         environment_seconds += time.perf_counter() - clock
         felt = np.stack([env.proprioception for env in envs])
         policy.reset(task.prompt, frames, seed=1_000_003 * seed + 17 + begin, state=felt)
-        running = np.ones(len(envs), dtype=bool)
-        leading: list[np.ndarray] = []
-        beside = _Imagined(frames)
-        while True:
-            controls = policy.controls()
-            leading.append(controls)
-            foreseen = policy.foreseen()
-            clock = time.perf_counter()
-            seen, felt = _execute(envs, controls, running, policy.per_frame)
-            environment_seconds += time.perf_counter() - clock
-            if not running.any():
-                break
-            if foreseen is not None:
-                beside.compare(foreseen, seen[:, -1], running)
-            policy.observe(seen, controls, state=felt)
-        if foreseen is not None:
+        leading, beside, seconds = _run(policy, envs, frames)
+        environment_seconds += seconds
+        if beside is not None:
             imagined.append(beside)
         success += [bool(env.success) for env in envs]
         ways += [env.way() for env in envs]
@@ -285,11 +286,33 @@ def drive(policy: ChunkPolicy, task: TaskSpec | str, *, episodes: int, seed: int
         chunks=policy.chunks - chunks,
         seconds={name: seconds - before.get(name, 0.0) for name, seconds in policy.seconds.items()},
         environment_seconds=environment_seconds,
-        scenes=scenes,
+        scenes=tuple(scenes),
         motion=tuple(float(value) for one in imagined for value in one.similarity()),
         first_motion=tuple(float(value) for one in imagined for value in one.similarity(chunks=1)),
         film=imagined[0].film() if imagined else None,
     )
+
+
+def _run(
+    policy: ChunkPolicy, envs: list[Any], frames: np.ndarray
+) -> tuple[list[np.ndarray], "_Imagined | None", float]:
+    """Drives episodes that have begun to their ends: controls of every chunk, what was imagined beside what was seen
+    (None where the policy does not show it), and seconds of physics and pictures."""
+    running = np.ones(len(envs), dtype=bool)
+    leading: list[np.ndarray] = []
+    beside, seconds = _Imagined(frames), 0.0
+    while True:
+        controls = policy.controls()
+        leading.append(controls)
+        foreseen = policy.foreseen()
+        clock = time.perf_counter()
+        seen, felt = _execute(envs, controls, running, policy.per_frame)
+        seconds += time.perf_counter() - clock
+        if not running.any():
+            return leading, beside if foreseen is not None else None, seconds
+        if foreseen is not None:
+            beside.compare(foreseen, seen[:, -1], running)
+        policy.observe(seen, controls, state=felt)
 
 
 class _Imagined:

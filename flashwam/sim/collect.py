@@ -24,11 +24,13 @@ from flashwam.sim.tasks import TaskSpec, get_task
 from flashwam.system.errors import FailedError, InputError
 from flashwam.system.paths import user_path
 
-__all__ = ["CollectSummary", "NoiseBursts", "collect", "record_episode", "toss_way"]
+__all__ = ["RECORDING", "CollectSummary", "NoiseBursts", "collect", "record_episode", "toss_way"]
 
 logger = logging.getLogger(__name__)
 
 CONTROL_HZ = 80
+RECORDING = "recording.json"
+"""Says that the episodes of a folder are a model's own, and whose."""
 _ATTEMPTS = 10
 _EPISODES = 10_000
 
@@ -218,6 +220,10 @@ def collect(
         Counts per task.
     """
     root, noise = user_path(root), noise or NoiseBursts()
+    if (root / RECORDING).exists():
+        raise InputError(
+            f"{root} holds a model's own episodes ({RECORDING}): collect demonstrations into another folder"
+        )
     counts = {get_task(t).name: episodes if isinstance(episodes, int) else episodes.get(t, 0) for t in tasks}
     bad = [t for t, n in counts.items() if not 1 <= n <= _EPISODES]
     if bad:

@@ -41,6 +41,7 @@ COMMANDS = [
     "train",
     "distill",
     "evaluate",
+    "record",
     "serve",
     "analyze",
     "compare",

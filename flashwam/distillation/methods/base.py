@@ -179,6 +179,15 @@ class Method(ABC):
         return False
 
     @classmethod
+    def histories(cls, options: Mapping[str, Any]) -> Path | None:
+        """Names the folder of a model's own episodes that it learns from beside the data; None for none.
+
+        Args:
+            options: The recipe's.
+        """
+        return None
+
+    @classmethod
     def passes_without_gradient(cls, streams: Mapping[str, StreamSpec], options: Mapping[str, Any]) -> float | None:
         """Counts a batch's forward passes without gradient, beside the student's own; None where nobody has.
 

@@ -6,6 +6,8 @@ Letters: B samples, C channels, F latent frames of a chunk, H and W the rest of 
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,12 +21,14 @@ from flashwam.distillation.futures import TeacherFuture
 from flashwam.distillation.methods.base import Method, MethodOutput, StreamTerm, Turn
 from flashwam.distillation.methods.dmd_term import DMD, STUDENT_EVERY, DistributionMatchingTerm, Drawn
 from flashwam.distillation.methods.lesson import Lesson
+from flashwam.distillation.own_pasts import own_pasts
 from flashwam.distillation.pair_source import NOISE, PairSource, Pool
 from flashwam.distillation.rollouts import RolloutStore
 from flashwam.distillation.setup import Beginnings, Setup, Source
 from flashwam.sampling import renoise, samplers_for
 from flashwam.system.errors import InputError
 from flashwam.system.imports import check_keywords
+from flashwam.system.paths import user_path
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Pairs"]
@@ -56,6 +60,9 @@ class Pairs(Method):
         further_share: Share of the steps trained at later levels than sigma = 1; 0 where `steps` is 1.
         drawn_at_once: Chunks that the teacher draws together, and that lie in one file.
         dmd: Options of `DistributionMatchingTerm`, where a stream has that loss.
+        histories: Folder of a model's own episodes (`flashwam record`), whose pasts the teacher draws from too.
+        histories_share: Share of the batches whose past is one of those, from an episode's second chunk on; the others
+            are parted as without them.
     """
 
     keeps_teacher = False
@@ -75,6 +82,8 @@ class Pairs(Method):
         further_share: float = _FURTHER_SHARE,
         drawn_at_once: int = 64,
         dmd: Mapping[str, Any] | None = None,
+        histories: str | None = None,
+        histories_share: float = 0.5,
     ) -> None:
         self.matched = _matched(streams)
         self.needs_critic = self.keeps_teacher = bool(self.matched)
@@ -96,8 +105,17 @@ class Pairs(Method):
             raise InputError('options.dmd says how a stream is matched, and no stream has "loss: dmd"')
         check_keywords("options.dmd", dmd or {}, [*_DMD_OPTIONS])
         self.matching = DistributionMatchingTerm(self.streams, self.roles, matched=self.matched, **(dmd or {}))
+        if not 0 < histories_share <= 1:
+            raise InputError(f"histories_share must lie in (0, 1]; got {histories_share}")
+        self.histories_share = histories_share if histories is not None else 0.0
         self.reuse, self.first_share, self.several_ways = reuse, first_share, several_ways
         self.steps, self.further_share, self.drawn_at_once = steps, further_share if steps > 1 else 0.0, drawn_at_once
+
+    @classmethod
+    def histories(cls, options: Mapping[str, Any]) -> Path | None:
+        """See `Method.histories`."""
+        folder = options.get("histories")
+        return None if folder is None else user_path(folder)
 
     @classmethod
     def passes_without_gradient(cls, streams: Mapping[str, StreamSpec], options: Mapping[str, Any]) -> float:
@@ -144,7 +162,7 @@ class Pairs(Method):
             batch_size=self.drawn_at_once,
         )
         made = PairSource(
-            self._pools(source, teacher),
+            self._pools(source, setup, teacher),
             store,
             teacher,
             batch_size=setup.batch_size,
@@ -156,8 +174,18 @@ class Pairs(Method):
             self.roles.teacher = None
         return made
 
-    def _pools(self, source: Source, model: WorldActionModel) -> list[Pool]:
-        """First chunks, and those after one, two ... chunks of true past."""
+    def _pools(self, source: Source, setup: Setup, model: WorldActionModel) -> list[Pool]:
+        """Chunks after a past of the data, then those after a model's own."""
+        parts = [(1 - self.histories_share, self._true_pasts(source, model))]
+        if self.histories_share > 0:
+            if setup.histories is None:
+                raise InputError("histories are episodes of the simulator, beside data of data.source metaworld")
+            parts.append((self.histories_share, own_pasts(setup.histories, model)))
+        pools = [replace(pool, share=pool.share * share) for share, pools in parts for pool in pools]
+        return [pool for pool in pools if pool.share > 0]
+
+    def _true_pasts(self, source: Source, model: WorldActionModel) -> list[Pool]:
+        """First chunks, and those after one, two ... chunks of the data."""
         frames, length = source.batch([0]).frames, model.chunk_frames
         chunks = frames // length
         if frames % length or (model.conditions_on_first and chunks != 1):
@@ -172,7 +200,7 @@ class Pairs(Method):
         first = Pool(source=source.beginnings(several_ways=self.several_ways), chunk=0, share=self.first_share)
         places = range(1, chunks) if chunks > 1 else range(1)
         later = [Pool(source=source, chunk=c, share=(1 - self.first_share) / len(places)) for c in places]
-        return [pool for pool in (first, *later) if pool.share > 0]
+        return [first, *later]
 
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
         """See `Method.loss`."""
