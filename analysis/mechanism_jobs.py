@@ -19,7 +19,7 @@ from flashwam.system.files import whole_folder, write_whole
 from flashwam.system.jobs import Job
 
 NFE = "1v/1a"
-SAMPLERS = {"own": {}, "euler": {"plain_euler": True}}
+SAMPLERS = {"own": {}, "euler": {"plain_euler": True}, "unit": {"unit_amplitude": True}}
 """Ways in which a student is sampled -> options of `evaluate`."""
 
 
