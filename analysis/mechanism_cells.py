@@ -164,7 +164,7 @@ class Place:
             f"distill.log_every={max(1, cell.steps // 40)}",
             f"distill.save_every={max(1, cell.steps // 4)}",
             f"distill.keep_steps={[0] if kind == TINY and seed == 0 else []}",
-            "evaluate.open_loop_samples=384",
+            "evaluate.open_loop_samples=192",
             f"data.root={demo.data_root}",
             f"wam.pretrained={demo.teacher}",
             f"seed={seed}",

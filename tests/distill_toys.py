@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Toy models and data: a network of a few hundred weights and a teacher in closed form."""
+"""Toy models and data: a network of a few hundred weights, teachers in closed form and the jumps that they make."""
 
 import time
 
@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from flashwam.core.batch import Batch
 from flashwam.core.noise import append_dims
+from flashwam.distillation.methods.base import start_states, training_levels
+from flashwam.distillation.methods.consistency import jump_levels
 from flashwam.wam import Layout, WorldActionModel
 
 FRAMES, CHUNK, TEXT = 4, 2, 3
@@ -91,6 +93,25 @@ def gaussian_flow(x: Tensor, start: Tensor, end: Tensor, mean: Tensor, spread: f
         return torch.sqrt((1 - s) ** 2 * spread**2 + s**2)
 
     return (1 - end) * mean + scale(end) / scale(start) * (x - (1 - start) * mean)
+
+
+class Point(ToyWam):
+    """The exact velocity of data at one point, which is the sample itself: its flow is straight."""
+
+    def velocity(self, noisy, sigma, clean, context):
+        return {n: (x - clean[n]) / append_dims(sigma[n], x).clamp(min=1e-6) for n, x in noisy.items()}
+
+
+def teacher_jump(method, batch, draws):
+    """States, paths and the teacher's end, as the method's own loss makes them."""
+    start = training_levels(method.roles.model, batch, draws, method.streams)
+    path = {
+        n: jump_levels(s.schedule, start[n], s.schedule.jump(start[n], s.anchors), s.teacher_substeps)
+        for n, s in method.streams.items()
+    }
+    noisy, sigma, _ = start_states(batch, {n: p[0] for n, p in path.items()}, draws)
+    end, end_sigma = method._teacher_jump(noisy, path, batch, draws)
+    return noisy, sigma, end, end_sigma
 
 
 class ToySource:

@@ -10,6 +10,7 @@ from launching import Trainings
 
 from flashwam.core.batch import Batch
 from flashwam.core.streams import StreamSpec
+from flashwam.distillation.draws import Draws
 
 
 @pytest.fixture
@@ -38,6 +39,11 @@ def specs() -> Callable[..., dict[str, StreamSpec]]:
 @pytest.fixture
 def batch() -> Batch:
     return ToySource().batch(list(range(4)))
+
+
+@pytest.fixture
+def draws() -> Draws:
+    return Draws(seed=5, step=2, positions=range(4))
 
 
 @pytest.fixture

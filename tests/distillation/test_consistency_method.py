@@ -1,44 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Consistency distillation against a teacher whose flow is known in closed form."""
 
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import replace
 
 import pytest
 import torch
-from distill_toys import SPREAD, GaussianTeacher, ToyWam, gaussian_flow, gaussian_velocity
+from distill_toys import SPREAD, GaussianTeacher, Point, ToyWam, gaussian_flow, gaussian_velocity, teacher_jump
 
-from flashwam.core.consistency import LCM, ConsistencyFunction, Linear
 from flashwam.core.noise import NoiseSchedule, append_dims
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods import ConsistencyDistillation, FlowMatching
 from flashwam.distillation.methods.base import start_states, training_levels
-from flashwam.distillation.methods.consistency import jump_levels, weight_ratio
+from flashwam.distillation.methods.consistency import jump_levels
 from flashwam.wam.guidance import guided_velocity
-
-
-@pytest.fixture
-def draws():
-    return Draws(seed=5, step=2, positions=range(4))
-
-
-class Point(ToyWam):
-    """The exact velocity of data at one point, which is the sample itself: its flow is straight."""
-
-    def velocity(self, noisy, sigma, clean, context):
-        return {n: (x - clean[n]) / append_dims(sigma[n], x).clamp(min=1e-6) for n, x in noisy.items()}
-
-
-def jump(method, batch, draws):
-    """States, paths and the teacher's end, as the method's own loss makes them."""
-    start = training_levels(method.roles.model, batch, draws, method.streams)
-    path = {
-        n: jump_levels(s.schedule, start[n], s.schedule.jump(start[n], s.anchors), s.teacher_substeps)
-        for n, s in method.streams.items()
-    }
-    noisy, sigma, _ = start_states(batch, {n: p[0] for n, p in path.items()}, draws)
-    end, end_sigma = method._teacher_jump(noisy, path, batch, draws)
-    return noisy, sigma, end, end_sigma
 
 
 def test_path_runs_from_start_to_end_on_the_training_grid():
@@ -55,7 +29,7 @@ def test_path_runs_from_start_to_end_on_the_training_grid():
 
 def test_one_substep_is_one_euler_step(wam, teacher, specs, batch, draws):
     method = ConsistencyDistillation(specs(), wam, teacher=teacher)
-    noisy, sigma, end, end_sigma = jump(method, batch, draws)
+    noisy, sigma, end, end_sigma = teacher_jump(method, batch, draws)
     shift = batch.text.mean((1, 2))
     for name in method.streams:
         x, level = noisy[name], append_dims(sigma[name], noisy[name])
@@ -69,7 +43,7 @@ def test_many_substeps_reach_the_exact_flow(wam, teacher, specs, batch, draws):
     errors = []
     for substeps in (50, 100):
         method = ConsistencyDistillation(specs(teacher_substeps=substeps), wam, teacher=teacher)
-        noisy, sigma, end, end_sigma = jump(method, batch, draws)
+        noisy, sigma, end, end_sigma = teacher_jump(method, batch, draws)
         worst = 0.0
         for name in method.streams:
             x = noisy[name]
@@ -85,11 +59,11 @@ def test_many_substeps_reach_the_exact_flow(wam, teacher, specs, batch, draws):
 def test_streams_may_take_different_numbers_of_substeps(teacher, specs, batch, draws):
     mixed = ConsistencyDistillation(specs(video={"teacher_substeps": 3}), ToyWam.create(seed=1), teacher=teacher)
     teacher.calls = 0
-    _, _, end, _ = jump(mixed, batch, draws)
+    _, _, end, _ = teacher_jump(mixed, batch, draws)
     assert teacher.calls == 3
     for name, substeps in (("video", 3), ("action", 1)):
         alone = ConsistencyDistillation(specs(teacher_substeps=substeps), ToyWam.create(seed=1), teacher=teacher)
-        assert torch.equal(end[name], jump(alone, batch, draws)[2][name])
+        assert torch.equal(end[name], teacher_jump(alone, batch, draws)[2][name])
 
 
 def test_guidance_formula_for_guided_streams_only(teacher, batch):
@@ -115,9 +89,11 @@ def test_guidance_scale_is_drawn_once_a_step_from_its_range(wam, teacher, specs,
     scales = []
     for step in range(12):
         draws = Draws(seed=0, step=step, positions=range(4))
-        noisy, _, end, _ = jump(method, batch, draws)
-        conditional = jump(plain, batch, draws)[2]["video"] - noisy["video"]
-        unconditional = jump(plain, replace(batch, text=batch.null_text.expand_as(batch.text)), draws)[2]["video"]
+        noisy, _, end, _ = teacher_jump(method, batch, draws)
+        conditional = teacher_jump(plain, batch, draws)[2]["video"] - noisy["video"]
+        unconditional = teacher_jump(plain, replace(batch, text=batch.null_text.expand_as(batch.text)), draws)[2][
+            "video"
+        ]
         unconditional = unconditional - noisy["video"]
         free = (~batch.given)[:, None, :, None, None].expand_as(conditional)
         ratio = (end["video"] - noisy["video"] - unconditional)[free] / (conditional - unconditional)[free]
@@ -159,155 +135,6 @@ def test_output_gradient_of_lcm_to_linear_is_the_ratio_of_b(specs, batch, draws)
     level = output.terms["action"].sigma[:, None, :, None, None].expand_as(free)[free]
     # |b_lcm| / |b_linear| = sigma d / sqrt(sigma^2 + d^2) with d = 1/2.
     torch.testing.assert_close(ratio, level / torch.sqrt(4 * level**2 + 1), rtol=2e-3, atol=0)
-
-
-@pytest.mark.parametrize("weight", ["linear", "lcm"])
-@pytest.mark.parametrize("start", ["linear", "lcm"])
-def test_start_and_gradient_weight_are_chosen_apart(start, weight, specs, batch, draws):
-    """dL/dv by hand: the slope of pseudo-Huber at the start's own difference, times |b| of the other function."""
-    streams = specs(consistency=start, huber_c=0.3)
-    as_other = dict.fromkeys(streams, weight)
-    method = ConsistencyDistillation(streams, ToyWam.create(seed=1), teacher=GaussianTeacher(), weight_as=as_other)
-    output = method.loss(batch, draws)
-    noisy, _, end, end_sigma = jump(method, batch, draws)
-    with torch.no_grad():
-        target = method.roles.target(end, end_sigma, batch.history, {"text": batch.text})
-    b = {"linear": lambda s: s, "lcm": lambda s: s**2 * 0.5 / torch.sqrt(s**2 + 0.25)}[weight]
-    for name, term in output.terms.items():
-        own = streams[name].consistency
-        f = own(noisy[name], term.sigma, term.velocity.detach()), own(end[name], end_sigma[name], target[name])
-        difference = f[0] - f[1]
-        slope = difference / torch.sqrt(difference**2 + 0.3**2)
-        count = term.mask.expand_as(difference).sum((1, 2, 3, 4), keepdim=True)
-        expected = -append_dims(b(term.sigma), slope) * slope * term.mask / count
-        gradient = torch.autograd.grad(term.loss.sum(), term.velocity, retain_graph=True)[0]
-        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-8)
-        torch.testing.assert_close(term.gradient_scale, b(term.sigma))
-
-
-def test_streams_take_gradient_weights_of_their_own(specs, batch, draws):
-    streams = specs(action={"consistency": "lcm"})
-    plain, one = (
-        ConsistencyDistillation(streams, ToyWam.create(seed=1), teacher=GaussianTeacher(), weight_as=given).loss(
-            batch, draws
-        )
-        for given in (None, {"action": "linear"})
-    )
-    assert torch.equal(one.terms["video"].loss, plain.terms["video"].loss)
-    assert bool((one.terms["action"].loss > 2 * plain.terms["action"].loss).all())
-
-
-@pytest.mark.parametrize("function", ["linear", "lcm", {"name": "lcm", "sigma_data": 0.3}])
-def test_gradient_weight_of_the_own_function_is_no_option(function, specs, batch, draws):
-    results = []
-    for given in (None, {"video": function, "action": function}):
-        student = ToyWam.create(seed=1)
-        streams = specs(consistency=function)
-        method = ConsistencyDistillation(streams, student, teacher=GaussianTeacher(), weight_as=given)
-        loss = method.loss(batch, draws).loss
-        loss.backward()
-        results.append([loss.detach(), *(p.grad for p in student.parameters())])
-    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
-
-
-@dataclass(frozen=True)
-class Late(ConsistencyFunction):
-    """Does not look at the velocity below half noise."""
-
-    def a(self, sigma):
-        return torch.ones_like(sigma)
-
-    def b(self, sigma):
-        return -(sigma - 0.5).clamp(min=0)
-
-
-def test_no_gradient_weight_is_taken_where_the_own_function_has_no_gradient(specs, batch, draws):
-    sigma = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
-    assert weight_ratio(Late(), Linear(), sigma).tolist() == [1, 1, 1, 3, 2]
-    assert weight_ratio(Linear(), Late(), sigma).tolist() == pytest.approx([1, 0, 0, 1 / 3, 1 / 2])
-    assert weight_ratio(LCM(), Linear(), sigma)[0] == 1
-    streams = {name: replace(spec, consistency=Late()) for name, spec in specs().items()}
-    student = ToyWam.create(seed=1)
-    as_linear = dict.fromkeys(streams, "linear")
-    output = ConsistencyDistillation(streams, student, teacher=GaussianTeacher(), weight_as=as_linear).loss(
-        batch, draws
-    )
-    for term in output.terms.values():
-        gradient = torch.autograd.grad(term.loss.sum(), term.velocity, retain_graph=True)[0]
-        below = term.sigma <= 0.5
-        assert bool(torch.isfinite(term.loss).all())
-        assert not bool(gradient.transpose(1, 2)[below].any())
-        torch.testing.assert_close(term.gradient_scale, term.sigma.masked_fill(below, 0.0))
-
-
-def test_gradient_weight_of_no_jump_is_refused(wam, teacher, specs):
-    with pytest.raises(ValueError, match="weight_as names \\['sound'\\]"):
-        ConsistencyDistillation(specs(), wam, teacher=teacher, weight_as={"sound": "lcm"})
-    with pytest.raises(ValueError, match="weight 0 and so no consistency loss"):
-        ConsistencyDistillation(specs(action={"weight": 0}), wam, teacher=teacher, weight_as={"action": "lcm"})
-    with pytest.raises(ValueError, match="consistency function"):
-        ConsistencyDistillation(specs(), wam, teacher=teacher, weight_as={"action": "cubic"})
-
-
-def test_anchor_is_the_end_of_the_teachers_path_from_the_same_state(wam, teacher, specs, batch, draws):
-    """Three Euler steps by hand, evenly spaced on the training grid; the video's guided with w = 3."""
-    streams = specs(video={"guidance": [3.0, 3.0]})
-    method = ConsistencyDistillation(streams, wam, teacher=teacher, anchor=0.3, anchor_steps=3)
-    plain = ConsistencyDistillation(streams, ToyWam.create(seed=1), teacher=teacher).loss(batch, draws)
-    output = method.loss(batch, draws)
-    shift = batch.text.mean((1, 2))
-    start = training_levels(method.roles.model, batch, draws, streams)
-    total = 0.0
-    for name, term in output.terms.items():
-        index = start[name].double()
-        nodes = [streams[name].schedule.sigma(1 - (index + k / 3 * (1000 - index)) / 1000) for k in range(4)]
-        nodes = [level.float().masked_fill(batch.given, 0.0) for level in nodes]
-        x = state = jump(method, batch, draws)[0][name]
-        for here, there in pairwise(nodes):
-            told, untold = (
-                gaussian_velocity(x, append_dims(here, x), GaussianTeacher.mean(name, text, x), SPREAD[name])
-                for text in (shift, torch.zeros_like(shift))
-            )
-            velocity = untold + (3.0 if name == "video" else 1.0) * (told - untold)
-            x = x + append_dims(there - here, x) * velocity
-        straight = (state - x) / append_dims(nodes[0], x)
-        apart = ((term.velocity.detach() - straight) ** 2)[term.mask.expand_as(x)].mean()
-        torch.testing.assert_close(output.metrics[f"{name}/anchor"], apart)
-        total += 0.3 * apart
-        assert torch.equal(term.loss, plain.terms[name].loss)
-    torch.testing.assert_close(output.loss.detach(), plain.loss.detach() + total)
-
-
-def test_anchor_costs_a_walk_of_the_teacher_and_holds_streams_that_jump_alone(teacher, specs, batch, draws):
-    streams = specs(action={"weight": 0, "regulariser": 0.5})
-    method = ConsistencyDistillation(streams, ToyWam.create(seed=1), teacher=teacher, anchor=0.2, anchor_steps=5)
-    teacher.calls = 0
-    output = method.loss(batch, draws)
-    assert teacher.calls == 1 + 5
-    assert set(output.metrics) == {"video/anchor"}
-    velocity = output.terms["video"].velocity
-    gradient = torch.autograd.grad(output.loss, velocity, retain_graph=True)[0]
-    assert not bool(gradient[:, :, 0].any())
-    assert float(gradient[:, :, 1:].abs().min()) > 0
-
-
-def test_anchor_of_a_straight_flow_is_reached_by_its_own_velocity(specs, batch, draws):
-    method = ConsistencyDistillation(specs(), Point(), teacher=Point(), anchor=1.0, anchor_steps=4)
-    output = method.loss(batch, draws)
-    assert max(float(value) for value in output.metrics.values()) < 1e-6
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"anchor": -0.1}, {"anchor": float("nan")}, {"anchor_steps": 0}, {"anchor_steps": 2.5}]
-)
-def test_anchor_out_of_range_is_refused(wrong, wam, teacher, specs):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        ConsistencyDistillation(specs(), wam, teacher=teacher, **wrong)
-
-
-def test_anchor_without_a_jump_is_refused(wam, teacher, specs):
-    with pytest.raises(ValueError, match="anchor holds streams that jump"):
-        ConsistencyDistillation(specs(weight=0, regulariser=1.0), wam, teacher=teacher, anchor=0.2)
 
 
 @pytest.mark.parametrize("kind", [ConsistencyDistillation, FlowMatching])
