@@ -38,7 +38,7 @@ from flashwam.system.files import clear_leftovers, only_writer, whole_folder
 from flashwam.system.json_file import whole_number
 from flashwam.system.paths import user_path
 
-__all__ = ["Source", "learning_rate_factor", "train"]
+__all__ = ["Source", "is_finished", "learning_rate_factor", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -88,15 +88,8 @@ def train(
     run_dir = user_path(run_dir)
     run = RunFolder(run_dir)
     result = run.result(method.result)
-    if (result / INFO_FILE).is_file():
-        done = whole_number(read_info(result).get("steps", 0), f"{result / INFO_FILE}: steps", most=2**63 - 1)
-        if done == loop.steps:
-            logger.info("%s is finished: %d steps are in %s", run_dir, done, result)
-            return result
-        if done > loop.steps:
-            raise InputError(
-                f"{result} has {done} steps already, the recipe asks for {loop.steps}; use another run folder"
-            )
+    if is_finished(run, method.result, steps=loop.steps):
+        return result
     for path in (run_dir, result, run.checkpoints, run.steps):
         # Said now, not after hours, when the folder is needed.
         if (path.exists() or path.is_symlink()) and not path.is_dir():
@@ -125,6 +118,28 @@ class _Trained:
     def parameters(self) -> list[Tensor]:
         """The parameters that the optimiser moves."""
         return [p for p in self.model.parameters() if p.requires_grad]
+
+
+def is_finished(run: RunFolder, result: str, *, steps: int) -> bool:
+    """Tells whether a run has its result, and says so.
+
+    Args:
+        run: The run's folder.
+        result: Name of the result's folder, see `Method.result`.
+        steps: That the recipe asks for.
+
+    Raises:
+        ValueError: The result has more.
+    """
+    path = run.result(result)
+    if not (path / INFO_FILE).is_file():
+        return False
+    done = whole_number(read_info(path).get("steps", 0), f"{path / INFO_FILE}: steps", most=2**63 - 1)
+    if done > steps:
+        raise InputError(f"{path} has {done} steps already, the recipe asks for {steps}; use another run folder")
+    if done == steps:
+        logger.info("%s is finished: %d steps are in %s", run.path, done, path)
+    return done == steps
 
 
 class _Training:

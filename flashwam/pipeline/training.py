@@ -17,7 +17,7 @@ from flashwam.data.latents import ACTION_NORM
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.distillation.methods import find_method, make_method
 from flashwam.distillation.setup import Setup
-from flashwam.distillation.trainer import Source
+from flashwam.distillation.trainer import Source, is_finished
 from flashwam.distillation.trainer import train as run_training
 from flashwam.pipeline.data import dataset, prepare_data, read_histories
 from flashwam.pipeline.norms import action_norm, refuse_other_norm, say_norm
@@ -68,9 +68,11 @@ def _run(
         accepted = check_inputs(run_dir, inputs, accept=accept_changed_inputs)
     set_precision(loop, student, teacher)
     method = make_method(loop, recipe.streams, student, teacher=teacher, seed=recipe.seed)
+    # Of a finished run nothing is made that its method would make before.
+    finished = is_finished(RunFolder(run_dir), method.result, steps=loop.steps)
     return run_training(
         method,
-        method.source(source, _setup(recipe, loop, histories=histories)),
+        source if finished else method.source(source, _setup(recipe, loop, histories=histories)),
         loop,
         run_dir=run_dir,
         seed=recipe.seed,
