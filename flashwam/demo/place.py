@@ -93,6 +93,7 @@ class Place:
                 overrides.append(f"distill.lr={rate:g}")
             elif self.rate_file(method).is_file():
                 overrides.append(f"distill.lr={read_mapping(self.rate_file(method))['lr']:g}")
+            overrides += self.preset.own.get(method, ())
             if steps:
                 overrides.append(f"distill.steps={steps}")
         return load_recipe(f"{self.files.miniature}/{method}", overrides)

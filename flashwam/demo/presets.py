@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Four sizes of a demo, each with how much of everything it does. The benchmark in the README is the preset "full"."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 __all__ = ["PRESETS", "Preset"]
 
@@ -14,6 +15,7 @@ class Preset:
         methods: Recipes of recipes/metaworld, in the order they are run.
         overrides: For every recipe.
         distill: Overrides of the distillation recipes alone.
+        own: Method -> overrides of its recipe alone, after those.
         seeds: Of distillation and evaluation.
         nfe: Settings every student is driven at; those of the recipes (`evaluate.nfe`) where empty.
         euler: Methods also sampled with plain Euler, and with their own functions at unit amplitude.
@@ -28,6 +30,7 @@ class Preset:
     methods: tuple[str, ...]
     overrides: tuple[str, ...] = ()
     distill: tuple[str, ...] = ()
+    own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
     nfe: tuple[str, ...] = ("1v/1a",)
     euler: tuple[str, ...] = ()
@@ -58,7 +61,7 @@ PRESETS = {
     ),
     "quick": Preset(
         # The longest first, so that both cores are busy to the end.
-        methods=("best", "on_policy", "naive_lcm", "flash_wam"),
+        methods=("pairs", "on_policy", "naive_lcm", "flash_wam"),
         overrides=(
             "data.tasks=[button-press,reach-wall,button-wall]",
             "data.episodes=60",
@@ -66,7 +69,8 @@ PRESETS = {
             "evaluate.episodes=24",
         ),
         distill=("distill.steps=200",),
-        cross=("best", "on_policy"),
+        own={"pairs": ("distill.steps=900",)},
+        cross=("pairs", "on_policy"),
     ),
     "pilot": Preset(
         methods=ALL_METHODS,
