@@ -19,9 +19,10 @@ a study that was interrupted can be compared already. Results go to analysis/res
 import argparse
 from pathlib import Path
 
-from mechanism_cells import FIRST_RATES, LADDER, SEARCHED, TINY, VARIED, Extent, Place
+from mechanism_cells import SEARCHED, TINY, VARIED, Extent, Place
 from mechanism_jobs import mechanism_jobs
 from mechanism_table import write_comparison
+from searching import FIRST_RATES, LADDER
 from studies import add_options, or_exit
 
 from flashwam.run.folder import RunFolder

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from searching import FIRST_RATES
 from studies import Study
 
 from flashwam.demo.place import Place as DemoPlace
@@ -28,10 +29,6 @@ VARIED = {"action": ("action",), "both": ("video", "action")}
 """Name -> the streams whose function changes; the others have `linear`."""
 TINY, SEARCHED = "tiny", "searched"
 TINY_RATE = 1e-4
-LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-"""Learning rates that a search may come to."""
-FIRST_RATES = (3e-4, 1e-3, 3e-3)
-"""Those it begins with."""
 TEACHER = "teacher"
 LONG = 1000
 """Trainings of more steps than these have one seed."""

@@ -1,21 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes and drives the cells of the mechanism's study, a job each."""
 
-import json
-import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mechanism_cells import EULER, LADDER, SEARCHED, TEACHER, TINY, Cell, Extent, Place
+from mechanism_cells import EULER, SEARCHED, TEACHER, TINY, Cell, Extent, Place
+from searching import action_error, choose_rate, write_rate
 
 from flashwam.demo import work
 from flashwam.evaluation.local import evaluate
 from flashwam.pipeline.training import distill
 from flashwam.run.folder import RunFolder
-from flashwam.system.errors import DivergedError, InputError
-from flashwam.system.files import whole_folder, write_whole
+from flashwam.system.files import whole_folder
 from flashwam.system.jobs import Job
 
 NFE = "1v/1a"
@@ -23,49 +21,14 @@ SAMPLERS = {"own": {}, "euler": {"plain_euler": True}, "unit": {"unit_amplitude"
 """Ways in which a student is sampled -> options of `evaluate`."""
 
 
-def search_rate(error: Mapping[float, float]) -> float | None:
-    """The next learning rate to try, where the best of those tried stands at an end; None where it is inside.
-
-    Args:
-        error: Neighbours of `LADDER` that were tried -> error.
-
-    Raises:
-        ValueError: The best one is the ladder's own end.
-    """
-    best, tried = LADDER.index(min(error, key=error.__getitem__)), sorted(LADDER.index(rate) for rate in error)
-    further = best - 1 if best == tried[0] else best + 1 if best == tried[-1] else None
-    if further is None:
-        return None
-    if not 0 <= further < len(LADDER):
-        raise InputError(f"the best learning rate stands at the end of {LADDER}: {dict(error)}; make that longer")
-    return LADDER[further]
-
-
-def _try(place: Place, cell: Cell, rate: float, seed: int) -> float:
-    """Distils at a rate; the error of its one-step actions to the teacher's draws, infinite where it diverges."""
-    run = place.search(cell, rate, seed)
-    try:
-        distill(place.recipe(cell, SEARCHED, seed=seed, rate=rate), run_dir=run)
-    except DivergedError as error:
-        print(f"{run.name}: {error}")
-        return math.inf
-    (result,) = evaluate(run, nfe=(NFE,), closed_loop=False)
-    return result["open_loop"]["action_error_teacher"]
-
-
 def choose(place: Place, cell: Cell, rates: Sequence[float], seeds: Sequence[int]) -> None:
     """Takes the learning rate of the least action error, mean over trainings, from inside of what was tried."""
-    errors: dict[float, list[float]] = {}
-    waiting = list(rates)
-    while waiting:
-        for rate in waiting:
-            errors[rate] = [_try(place, cell, rate, seed) for seed in seeds]
-        mean = {rate: math.fsum(each) / len(each) for rate, each in errors.items()}
-        further = search_rate(mean)
-        waiting = [] if further is None else [further]
-    told = {f"{r:g}": None if math.isinf(mean[r]) else mean[r] for r in sorted(mean)}
-    chosen = {"lr": min(mean, key=mean.__getitem__), "trainings": len(seeds), "action_error_teacher": told}
-    write_whole(place.rate_file(cell), (json.dumps(chosen, indent=1) + "\n").encode())
+
+    def attempt(rate: float, seed: int) -> float:
+        recipe = place.recipe(cell, SEARCHED, seed=seed, rate=rate)
+        return action_error(recipe, place.search(cell, rate, seed), NFE)
+
+    write_rate(place.rate_file(cell), choose_rate(attempt, rates=rates, seeds=seeds))
 
 
 def make(place: Place, cell: Cell, kind: str, seed: int) -> None:

@@ -84,7 +84,7 @@ class Place:
         """A cell's recipe, at the learning rate that was searched for it where one was."""
         cell, demo = STUDENTS[name], self.demo
         own = [
-            f"data.root={self.out / 'data'}",
+            f"data.root={demo.data_root}",
             f"wam.pretrained={demo.teacher}",
             f"seed={seed}",
             f"name={name}",

@@ -17,7 +17,7 @@ from flashwam.system.files import whole_folder
 from flashwam.system.jobs import Job
 
 SEARCHED_SEEDS = 2
-SAMPLERS = {"own": {}, "euler": {"plain_euler": True}}
+SAMPLERS = {"own": {}, "euler": {"plain_euler": True}, "unit": {"unit_amplitude": True}}
 """Ways in which a student is sampled -> options of `evaluate`."""
 
 

@@ -8,7 +8,7 @@ import mechanism
 import mechanism_cells
 import mechanism_jobs
 import pytest
-from mechanism_cells import FOUR, LADDER, SEARCHED, TINY, Extent, Place
+from mechanism_cells import FOUR, SEARCHED, TINY, Extent, Place
 from mechanism_rows import read_rows, take_apart
 from mechanism_table import write_comparison
 
@@ -65,43 +65,6 @@ def test_jobs_come_after_what_they_need_and_what_tells_most_comes_first(place):
         driven = [name for name in names if name.endswith(f"_{sampler}")]
         assert driven
         assert not any("linear-start" in name for name in driven)
-
-
-@pytest.mark.parametrize(
-    ("error", "further"),
-    [
-        ({3e-4: 3.0, 1e-3: 2.0, 3e-3: 2.5}, None),
-        ({3e-4: 1.0, 1e-3: 2.0, 3e-3: 3.0}, 1e-4),
-        ({3e-4: 3.0, 1e-3: 2.0, 3e-3: 1.0}, 1e-2),
-        ({1e-3: 1.0}, 3e-4),
-        ({3e-4: float("inf"), 1e-3: float("inf")}, 1e-4),
-    ],
-)
-def test_a_search_ends_inside_of_what_was_tried(error, further):
-    assert mechanism_jobs.search_rate(error) == further
-
-
-def test_a_search_that_runs_off_the_ladder_says_so():
-    with pytest.raises(ValueError, match="at the end of"):
-        mechanism_jobs.search_rate({rate: -rate for rate in LADDER})
-
-
-def test_a_search_goes_on_beyond_its_edge_and_adds_up_its_trainings(place, monkeypatch):
-    tried = []
-
-    def error(place, cell, rate, seed):
-        tried.append((rate, seed))
-        return float("inf") if rate > 1e-2 else abs(LADDER.index(rate) - 6) + 0.1 * seed
-
-    monkeypatch.setattr(mechanism_jobs, "_try", error)
-    ((cell, *_),) = SMALL.blocks()
-    mechanism_jobs.choose(place, cell, (3e-4, 1e-3, 3e-3), (0, 1))
-    assert tried == [(rate, seed) for rate in (3e-4, 1e-3, 3e-3, 1e-2, 3e-2) for seed in (0, 1)]
-    told = json.loads(place.rate_file(cell).read_text())
-    assert (told["lr"], told["trainings"]) == (1e-2, 2)
-    assert told["action_error_teacher"]["0.03"] is None
-    assert told["action_error_teacher"]["0.003"] == pytest.approx(1.05)
-    assert place.rate(cell, SEARCHED) == 1e-2
 
 
 def measured(run, *, seed, error=0.1, two_way=(1, 1, 0, 0), one_way=(1, 1), setting="1v/1a", step=400, sampler="own"):

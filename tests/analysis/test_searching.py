@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The search for a learning rate."""
+
+import json
+
+import pytest
+from searching import LADDER, choose_rate, search_rate, write_rate
+
+
+@pytest.mark.parametrize(
+    ("error", "further"),
+    [
+        ({3e-4: 3.0, 1e-3: 2.0, 3e-3: 2.5}, None),
+        ({3e-4: 1.0, 1e-3: 2.0, 3e-3: 3.0}, 1e-4),
+        ({3e-4: 3.0, 1e-3: 2.0, 3e-3: 1.0}, 1e-2),
+        ({1e-3: 1.0}, 3e-4),
+        ({3e-4: float("inf"), 1e-3: float("inf")}, 1e-4),
+    ],
+)
+def test_a_search_ends_inside_of_what_was_tried(error, further):
+    assert search_rate(error) == further
+
+
+def test_a_search_that_runs_off_the_ladder_says_so():
+    with pytest.raises(ValueError, match="at the end of"):
+        search_rate({rate: -rate for rate in LADDER})
+
+
+def test_a_search_goes_on_beyond_its_edge_and_adds_up_its_trainings(tmp_path):
+    tried = []
+
+    def error(rate, seed):
+        tried.append((rate, seed))
+        return float("inf") if rate > 1e-2 else abs(LADDER.index(rate) - 6) + 0.1 * seed
+
+    write_rate(tmp_path / "rate.json", choose_rate(error, rates=(3e-4, 1e-3, 3e-3), seeds=(0, 1)))
+    assert tried == [(rate, seed) for rate in (3e-4, 1e-3, 3e-3, 1e-2, 3e-2) for seed in (0, 1)]
+    told = json.loads((tmp_path / "rate.json").read_text())
+    assert (told["lr"], told["trainings"]) == (1e-2, 2)
+    assert told["action_error_teacher"]["0.03"] is None
+    assert told["action_error_teacher"]["0.003"] == pytest.approx(1.05)
