@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from flashwam.core.checks import UnsoundError
 from flashwam.evaluation.local import evaluate
 from flashwam.pipeline.training import distill
 from flashwam.recipe.sections import Recipe
@@ -37,15 +38,15 @@ def search_rate(error: Mapping[float, float]) -> float | None:
 
 
 def action_error(recipe: Recipe, run: Path, nfe: str) -> float:
-    """Distils; the error of its actions to the teacher's draws, infinite where it diverges."""
+    """Distils; the error of its actions to the teacher's draws, infinite where it diverges or draws no numbers."""
     try:
         distill(recipe, run_dir=run)
-    except DivergedError as error:
+        (result,) = evaluate(run, nfe=(nfe,), closed_loop=False)
+    except (DivergedError, UnsoundError) as error:
         print(f"{run.name}: {error}")
         return math.inf
-    (result,) = evaluate(run, nfe=(nfe,), closed_loop=False)
-    found: float = result["open_loop"]["action_error_teacher"]
-    return found
+    found: float | None = result["open_loop"]["action_error_teacher"]
+    return found if found is not None and math.isfinite(found) else math.inf
 
 
 def choose_rate(attempt: Callable[[float, int], float], *, rates: Sequence[float], seeds: Sequence[int]) -> dict:

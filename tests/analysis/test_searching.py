@@ -4,7 +4,11 @@
 import json
 
 import pytest
+import searching
 from searching import LADDER, choose_rate, search_rate, write_rate
+
+from flashwam.core.checks import UnsoundError
+from flashwam.system.errors import DivergedError
 
 
 @pytest.mark.parametrize(
@@ -39,3 +43,15 @@ def test_a_search_goes_on_beyond_its_edge_and_adds_up_its_trainings(tmp_path):
     assert (told["lr"], told["trainings"]) == (1e-2, 2)
     assert told["action_error_teacher"]["0.03"] is None
     assert told["action_error_teacher"]["0.003"] == pytest.approx(1.05)
+
+
+@pytest.mark.parametrize("found", [None, float("nan"), DivergedError("loss inf"), UnsoundError("chunk 1")])
+def test_a_rate_that_diverges_is_the_worst_one(tmp_path, monkeypatch, found):
+    def judge(*_, **__):
+        if isinstance(found, Exception):
+            raise found
+        return [{"open_loop": {"action_error_teacher": found}}]
+
+    monkeypatch.setattr(searching, "distill", lambda *_, **__: None)
+    monkeypatch.setattr(searching, "evaluate", judge)
+    assert searching.action_error(None, tmp_path, "1v/1a") == float("inf")
