@@ -94,14 +94,12 @@ class Turn:
     Args:
         role: Of `Roles.trained`.
         loss: Called as `Method.loss`, once for every accumulated batch.
-        lr: Learning rate after warm-up; None for `lr_times` the recipe's. Both have the recipe's warm-up and decay.
-        lr_times: See `lr`.
+        lr: Learning rate after warm-up; None for the recipe's. Both have the recipe's warm-up and decay.
     """
 
     role: str
     loss: Callable[[Batch, Draws], MethodOutput]
     lr: float | None = None
-    lr_times: float = 1.0
 
 
 class Method(ABC):
