@@ -70,6 +70,8 @@ def _teacher(place: Place, seed: int) -> Iterator[Job]:
     for nfe in TEACHER_NFE[place.family]:
         weight = 170 if nfe == "full" else 70
         yield _drive(TEACHER, "latents", place.demo.teacher, seed, nfe, weight)
+    about = {"place": place.demo, "seed": seed}
+    yield Job(name=f"drive/random_{seed}", function=work.drive_random, kwargs=about, after=("latents",), weight=70)
 
 
 def _cell(place: Place, name: str, seed: int) -> Iterator[Job]:

@@ -12,6 +12,7 @@ from student_cells import STUDENTS, TEACHER, TIERS, Place
 from flashwam import pipeline
 from flashwam.evaluation.local import evaluate
 from flashwam.recipe.sections import Recipe
+from flashwam.run.folder import RunFolder
 from flashwam.sim.privileged import replay_episodes
 from flashwam.system.jobs import Job
 
@@ -58,6 +59,20 @@ def _cell_jobs(place: Place, name: str, seed: int) -> Iterator[Job]:
         yield Job(name=drive, function=_drive, kwargs={**about, "modality": modality}, after=(make,), weight=80)
 
 
+def control(place: Place, nfe: str, seed: int) -> None:
+    """Drives the benchmark's teacher at steps that students are driven at, without any training for these."""
+    evaluate(place.teacher, nfe=(nfe,), seed=seed, out=RunFolder(place.out / "benchmark" / TEACHER).evaluations)
+
+
+def _control_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) -> Iterator[Job]:
+    """Of students that are made from the teacher, or from its looks, at settings that the benchmark lacks."""
+    made = [STUDENTS[name] for name in names if place.recipe(name, 0).wam.pretrained == str(place.teacher)]
+    for nfe in sorted({nfe for cell in made for nfe in cell.nfe} - {"full", "1v/1a"}):
+        for seed in seeds:
+            kwargs = {"place": place, "nfe": nfe, "seed": seed}
+            yield Job(name=f"control/{nfe.replace('/', '-')}_{seed}", function=control, kwargs=kwargs, weight=90)
+
+
 def student_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) -> list[Job]:
     """Every student's making and driving, what matters most first."""
     first, others = seeds[:1], seeds[1:]
@@ -77,6 +92,7 @@ def student_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) -> 
         if name in names
         for job in _cell_jobs(place, name, seed)
     ]
+    jobs += _control_jobs(place, names, seeds)
     kwargs = {"place": place}
     before = [Job(name="replay", function=_replay, kwargs=kwargs, weight=300, cores=2)]
     if any("tokens" in job.after for job in jobs):

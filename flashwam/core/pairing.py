@@ -112,10 +112,10 @@ def paired_ratio(pairs: Pairs, confidence: float = 0.95) -> Paired | None:
     if not theirs:
         return None
     drawn, centre = _draws(pairs)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        deviations = drawn[:, 0] / drawn[:, 1] - centre[0] / centre[1]
+    # A draw in which the second never succeeds counts as one success of it, so that the interval ends somewhere.
+    deviations = drawn[:, 0] / np.maximum(drawn[:, 1], 1) - centre[0] / centre[1]
     single = tuple(first / second for first, second, _ in pairs.counts if second)
-    return _interval(ours / theirs, single, deviations[~np.isnan(deviations)], pairs, confidence, (0.0, np.inf))
+    return _interval(ours / theirs, single, deviations, pairs, confidence, (0.0, np.inf))
 
 
 def paired_share_difference(pairs: Pairs, confidence: float = 0.95) -> Paired:

@@ -110,6 +110,14 @@ def test_a_teacher_that_never_succeeds_has_no_ratio():
         paired_share_difference(Pairs(trainings={}))
 
 
+def test_a_ratio_to_a_few_successes_is_wide_and_ends_somewhere():
+    found = paired_ratio(pairs(counted(2, 1, 1, 8), counted(0, 2, 0, 10)))
+    assert found.value == 5 / 3
+    assert 0 <= found.low < 1
+    assert 2 < found.high < 10
+    assert found.by_training == (1.0,)
+
+
 def test_episodes_are_paired_by_training_and_scene():
     student = {1: {"a": 1, "b": 0}, 2: {"b": 1, "c": 1}}
     teacher = {0: {"a": 1, "b": 1, "d": 0}}
