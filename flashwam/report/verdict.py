@@ -111,7 +111,7 @@ def _surest(words: tuple[str, list[str]]) -> tuple[bool, str]:
 
 
 def _against_controls(best: Row, rows: Sequence[Row]) -> list[str]:
-    """The untrained teacher at each student's steps, and actions without a model."""
+    """The untrained teacher at each student's steps."""
     sentences = []
     finals = [r for r in rows if r.final]
     controls = [r for r in finals if r.kind == "teacher"]
@@ -123,7 +123,12 @@ def _against_controls(best: Row, rows: Sequence[Row]) -> list[str]:
             continue
         student = best if best in students else min(students, key=lambda r: _rank(r, full_teacher(rows)))
         sentences.append(_against_untrained(student, control))
-    for chance in (r for r in finals if r.kind == "baseline"):
+    return sentences
+
+
+def _chance(rows: Sequence[Row]) -> list[str]:
+    sentences = []
+    for chance in (r for r in rows if r.final and r.kind == "baseline"):
         shares = [(group, chance.share(multimodal=GROUPS[group])) for group in _groups(chance)]
         told = "; ".join(f"{share.rate:.0%} on the {group} tasks" for group, share in shares)
         sentences.append(f"{chance.run.capitalize()} actions succeed in {told}: what a task is worth without a model.")
@@ -306,4 +311,5 @@ def verdict(rows: Sequence[Row], cross: Mapping[str, Any] | None = None) -> list
             sentences += _among_students(_students(rows))
         sentences += _against_controls(best, rows)
         sentences += [text for text in (_commitment(best, teacher, rows),) if text]
+    sentences += _chance(rows)
     return sentences + _imagination(best, teacher) + _other_samplers(rows) + _losing_stream(rows, teacher, cross)

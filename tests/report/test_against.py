@@ -93,6 +93,13 @@ def test_the_verdict_names_trainings_scenes_and_pairing(rows):
     assert any("left/right/none 180/90/30" in s for s in sentences)
 
 
+def test_random_actions_alone_have_a_verdict_too(tmp_path):
+    """They are a demo's first result."""
+    rows = rows_of(tmp_path / "runs", {**told("random", 0.0, seed=0, training=0), "nfe": {}, "kind": "baseline"})
+    (sentence,) = verdict(list(rows.values()))
+    assert "what a task is worth without a model" in sentence
+
+
 def test_one_network_at_as_many_steps_has_one_latency(rows):
     assert rows["early 1v/1a"].latency == rows["late 1v/1a"].latency
     assert rows["early 1v/1a"].latency["chunk_ms"] == (latency(1, 1)["chunk_ms"] + latency(1, 2)["chunk_ms"]) / 2
