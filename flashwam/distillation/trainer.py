@@ -284,7 +284,7 @@ class _Training:
         """One optimiser step of one role; its numbers where they are due, below the role's name but for the student."""
         loop, accelerator, trained = self.loop, self.accelerator, self.trained[turn.role]
         values: dict[str, float] | None = None
-        lr = (loop.lr if turn.lr is None else turn.lr) * learning_rate_factor(step, loop)
+        lr = (loop.lr * turn.lr_times if turn.lr is None else turn.lr) * learning_rate_factor(step, loop)
         for group in trained.bare.param_groups:
             group["lr"] = lr
         for part, read in enumerate(parts):

@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 from distill_toys import CHUNK, GaussianTeacher, ToyWam, gaussian_velocity
+from tiny_models import tiny_joint_wam, tiny_wam
+from tiny_windows import Windows
 from torch import nn
 
 from flashwam.core.batch import Batch
@@ -358,7 +360,7 @@ def test_a_student_of_two_ways_comes_to_take_them_and_not_their_mean():
         ({"rollout_steps": 0}, "rollout_steps must be at least 1; got 0"),
         ({"student_every": 0}, "student_every must be at least 1; got 0"),
         ({"renoise": [0.0, 0.98]}, r"renoise must be \[low, high\] with 0 < low <= high < 1; got \[0.0, 0.98\]"),
-        ({"critic_lr": 0.0}, "critic_lr must be positive; got 0.0"),
+        ({"critic_lr": 0.0}, "critic_lr must be positive, or null for twice the student's; got 0.0"),
         ({"critic_bandwidth": -1.0}, "critic_bandwidth must be positive; got -1.0"),
         ({"video_slot": "teacher"}, 'video_slot must be "data" or "own"; got \'teacher\''),
     ],
@@ -366,6 +368,30 @@ def test_a_student_of_two_ways_comes_to_take_them_and_not_their_mean():
 def test_an_option_out_of_range_is_refused_by_its_name(specs, wam, teacher, options, message):
     with pytest.raises(ValueError, match=message):
         DistributionMatching(specs(), wam, teacher=teacher, **options)
+
+
+@pytest.mark.parametrize("video_slot", ["data", "own"])
+@pytest.mark.parametrize("weight", [0.0, 0.1])
+@pytest.mark.parametrize("wam", [tiny_wam, tiny_joint_wam], ids=["lingbot_va", "cogvideox"])
+def test_both_families_have_both_turns(specs, wam, weight, video_slot):
+    student, teacher = wam(seed=3), wam(seed=4)
+    streams = specs(video={"guidance": [3, 3]}, action={"weight": weight, "regulariser": 1.0 - weight})
+    method = DistributionMatching(streams, student, teacher=teacher, video_slot=video_slot)
+    batch = Windows(teacher, 1 if teacher.conditions_on_first else 2).batch([0, 1])
+    output = method.loss(batch, Draws(seed=0, step=0, positions=range(2)))
+    output.loss.backward()
+    assert list(output.terms) == ["video", "action"]
+    assert ("action/regulariser" in output.metrics) == ("action/ratio" in output.metrics) == (weight > 0)
+    assert all(p.grad is None for p in method.roles.critic.parameters())
+    reached = {name for name, p in student.named_parameters() if p.grad is not None and p.grad.any()}
+    student.zero_grad()
+    critic = method.critic_loss(batch, Draws(seed=0, step=0, positions=range(2)))
+    critic.loss.backward()
+    assert list(critic.terms) == (["video", "action"] if weight else ["video"])
+    assert not any(p.grad is not None and p.grad.any() for p in student.parameters())
+    assert len(reached) > 10
+    assert any(p.grad is not None and p.grad.any() for p in method.roles.critic.parameters())
+    assert all(p.grad is None for p in teacher.parameters())
 
 
 def test_a_pass_more_or_less_is_counted(specs):

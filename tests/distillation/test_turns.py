@@ -128,6 +128,13 @@ def test_resumed_between_the_turns_equals_uninterrupted_bit_for_bit(tmp_path, lo
     assert steps == {"optimizer": 1, "critic_optimizer": 9}
 
 
+def test_a_critic_learns_twice_as_fast_where_nobody_says_how_fast(tmp_path):
+    config = loop(options={"student_every": 1}, steps=1)
+    train(method_of(config), ToySource(), config, run_dir=tmp_path, seed=0)
+    (line,) = lines(tmp_path)
+    assert line["critic/lr"] == 2 * line["lr"] > 0
+
+
 def test_a_checkpoint_without_a_critic_is_another_trainings(tmp_path):
     plain = loop(method="consistency", options={}, steps=4)
     train(method_of(plain), ToySource(), plain, run_dir=tmp_path, seed=0)

@@ -50,6 +50,21 @@ def test_others_differ_in_streams_and_method_alone(name, base):
     assert all(key.startswith(("streams.", "distill.method", "distill.options")) for key in changed), changed
 
 
+@pytest.mark.parametrize("base", [*COMMON, "videovla/metaworld/distill"])
+def test_both_ways_of_matching_have_the_published_values(base):
+    for name, action in (("dmd2_joint", (0.1, 0.0)), ("dmd2_video_reg", (0.0, 1.0))):
+        recipe = load_recipe(Path(base).parent / name)
+        loop, streams = recipe.distill, recipe.streams
+        assert (streams["video"].weight, streams["video"].guidance, streams["action"].guidance) == (1.0, (3, 3), None)
+        assert (streams["action"].weight, streams["action"].regulariser) == action
+        assert all(isinstance(spec.consistency, Linear) for spec in streams.values())
+        numbers = {"rollout_steps": 4, "student_every": 5, "renoise": [0.02, 0.98]}
+        assert numbers.items() <= loop.options.items()
+        assert (loop.betas, loop.clip_norm) == ((0.9, 0.999), 2.0)
+        if base.startswith("lingbot_va"):
+            assert (loop.lr, loop.options["critic_lr"], loop.strategy) == (5e-7, 1e-6, "fsdp")
+
+
 @pytest.mark.parametrize(
     ("folder", "regulariser"),
     [("metaworld", 0.2), ("lingbot_va/libero", 0.2), ("lingbot_va/robotwin", 0.01)],

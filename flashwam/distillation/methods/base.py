@@ -94,12 +94,14 @@ class Turn:
     Args:
         role: Of `Roles.trained`.
         loss: Called as `Method.loss`, once for every accumulated batch.
-        lr: Learning rate after warm-up; None for the recipe's. Both have the recipe's warm-up and decay.
+        lr: Learning rate after warm-up; None for `lr_times` the recipe's. Both have the recipe's warm-up and decay.
+        lr_times: See `lr`.
     """
 
     role: str
     loss: Callable[[Batch, Draws], MethodOutput]
     lr: float | None = None
+    lr_times: float = 1.0
 
 
 class Method(ABC):

@@ -68,7 +68,7 @@ class DistributionMatching(Method):
         rollout_steps: int = _BANDS,
         student_every: int = STUDENT_EVERY,
         renoise: Sequence[float] = (0.02, 0.98),
-        critic_lr: float = 1e-6,
+        critic_lr: float | None = None,
         critic_bandwidth: float = 1.0,
         video_slot: Literal["data", "own"] = "data",
         synchronous: bool = True,

@@ -34,6 +34,7 @@ __all__ = ["DMD", "STUDENT_EVERY", "DistributionMatchingTerm", "Drawn", "matchin
 DMD = "dmd"
 """Name of this loss in `StreamSpec.loss`."""
 STUDENT_EVERY = 5
+_CRITIC_LR_TIMES = 2.0
 _LEAST = 1e-6
 _TRAINED = 3.0
 """A pass with gradient, in passes without."""
@@ -91,7 +92,7 @@ class DistributionMatchingTerm:
         matched: The streams whose distribution is matched.
         student_every: Turns of the critic for one of the student.
         renoise: (low, high) of the level at which teacher and critic look at a draw, uniform, one per sample.
-        critic_lr: The critic's learning rate after warm-up.
+        critic_lr: The critic's learning rate after warm-up; None for twice the student's, as published.
         critic_bandwidth: T of the critic's loss weight exp(-2 ((sigma - 0.5) / T)^2). No publication that we know of
             states it; 1 is LingBot-VA's own bell.
         synchronous: Streams that are drawn together are looked at, and learnt by the critic, at the same level.
@@ -108,14 +109,14 @@ class DistributionMatchingTerm:
         matched: Collection[str],
         student_every: int = STUDENT_EVERY,
         renoise: Sequence[float] = (0.02, 0.98),
-        critic_lr: float = 1e-6,
+        critic_lr: float | None = None,
         critic_bandwidth: float = 1.0,
         synchronous: bool = True,
     ) -> None:
         if student_every < 1:
             raise InputError(f"student_every must be at least 1; got {student_every}")
-        if not critic_lr > 0:
-            raise InputError(f"critic_lr must be positive; got {critic_lr}")
+        if critic_lr is not None and not critic_lr > 0:
+            raise InputError(f"critic_lr must be positive, or null for twice the student's; got {critic_lr}")
         if len(renoise) != 2 or not 0 < renoise[0] <= renoise[1] < 1:
             raise InputError(f"renoise must be [low, high] with 0 < low <= high < 1; got {list(renoise)}")
         if not critic_bandwidth > 0:
@@ -160,7 +161,7 @@ class DistributionMatchingTerm:
             student: The student's loss.
             critic: The critic's.
         """
-        first = Turn(role=CRITIC, loss=critic, lr=self.critic_lr)
+        first = Turn(role=CRITIC, loss=critic, lr=self.critic_lr, lr_times=_CRITIC_LR_TIMES)
         if (step + 1) % self.student_every:
             return (first,)
         return first, Turn(role=STUDENT, loss=student)
