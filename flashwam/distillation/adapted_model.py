@@ -99,6 +99,10 @@ class AdaptedModel(WorldActionModel):
         """See `WorldActionModel.pass_tokens`."""
         return self.adapters.backbone.pass_tokens(frames)
 
+    def draw_tokens(self, stage: tuple[str, ...]) -> int | None:
+        """See `WorldActionModel.draw_tokens`."""
+        return self.adapters.backbone.draw_tokens(stage)
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the plain model that computes what this role does, in the family's own layout, and its adapter."""
         with self.adapters.merged(self.name) as model:

@@ -21,7 +21,7 @@ from flashwam.distillation.rollouts import RolloutStore
 from flashwam.distillation.setup import Source
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["NOISE", "Pool", "PairSource", "parts_in_turn"]
+__all__ = ["NOISE", "PairSource", "Pool", "pair_counts", "parts_in_turn"]
 
 NOISE = "noise/"
 """Before a stream's name: its noise, in the samples' `extra`."""
@@ -53,6 +53,12 @@ def parts_in_turn(shares: Sequence[float], batches: int) -> np.ndarray:
     return order
 
 
+def pair_counts(shares: Sequence[float], *, batches: int, batch_size: int, reuse: float) -> list[int]:
+    """Counts the distinct pairs of every pool, so that each is used `reuse` times."""
+    taken = np.bincount(parts_in_turn(shares, batches), minlength=len(shares))
+    return [math.ceil(int(count) * batch_size / reuse) for count in taken]
+
+
 class PairSource:
     """Every batch is of one pool, and every pair of a pool is used as often before it is used again.
 
@@ -72,6 +78,7 @@ class PairSource:
 
     Attributes:
         pairs: How many distinct pairs each pool has.
+        store: Holds them.
     """
 
     def __init__(
@@ -86,17 +93,17 @@ class PairSource:
         seed: int,
         progress: bool = True,
     ) -> None:
-        self._pools, self._store, self._seed, self._size = list(pools), store, seed, batch_size
+        self._pools, self.store, self._seed, self._size = list(pools), store, seed, batch_size
         self._length, self._conditions = model.chunk_frames, model.conditions_on_first
         self._earlier = [name for stage in model.stages[:-1] for name in stage]
         self.prefetch = max(getattr(pool.source, "prefetch", 0) for pool in pools)
-        self._order = parts_in_turn([pool.share for pool in pools], batches)
+        shares = [pool.share for pool in pools]
+        self._order = parts_in_turn(shares, batches)
         # How many batches before this one were of the same pool.
         self._ordinal = np.zeros(batches, dtype=np.int64)
         for number in range(len(pools)):
             self._ordinal[self._order == number] = np.arange((self._order == number).sum())
-        taken = [int((self._order == number).sum()) for number in range(len(pools))]
-        self.pairs = [math.ceil(count * batch_size / reuse) for count in taken]
+        self.pairs = pair_counts(shares, batches=batches, batch_size=batch_size, reuse=reuse)
         self._permutation = lru_cache(maxsize=2 * len(pools))(self._permuted)
         self._keys: list[list[str]] = []
         groups = [
@@ -112,7 +119,7 @@ class PairSource:
         """See `flashwam.distillation.setup.Source`."""
         pool, numbers = self._chosen(indices)
         batch = self._windows(pool, numbers)
-        rollouts = [self._store.read(self._keys[pool][number]) for number in numbers]
+        rollouts = [self.store.read(self._keys[pool][number]) for number in numbers]
         begin = self._pools[pool].chunk * self._length
         drawn = {name: torch.stack([one.drawn[name] for one in rollouts]) for name in batch.clean}
         noise = [seeded_noise(self._noise_seed(pool, n), {k: x[0] for k, x in drawn.items()}) for n in numbers]

@@ -13,7 +13,7 @@ from flashwam.distillation.adapted_model import AdaptedModel
 from flashwam.distillation.adapters import STUDENT
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["CRITIC", "Roles", "ema_update", "frozen_copy", "relative_distance", "trainable_copy"]
+__all__ = ["CRITIC", "Roles", "ema_update", "frozen_copy", "relative_distance", "trainable_copy", "weightless_copy"]
 
 CRITIC = "critic"
 
@@ -41,6 +41,12 @@ def trainable_copy(model: WorldActionModel, name: str, *, dtype: torch.dtype) ->
     if isinstance(model, AdaptedModel):
         return model.trainable_copy(name)
     return copy.deepcopy(model).to(dtype).requires_grad_(True).train()
+
+
+def weightless_copy(model: WorldActionModel) -> WorldActionModel:
+    """A copy without memory for its parameters: it says all that a model says of itself, and computes nothing."""
+    bare: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in model.parameters()}
+    return copy.deepcopy(model, bare)
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,10 +25,12 @@ from flashwam.core.batch import Batch
 from flashwam.distillation.futures import Future, seeded_noise
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
+from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
 from flashwam.system.tensor_file import read_header, write_tensors
+from flashwam.wam.base import WorldActionModel
 
-__all__ = ["Group", "RolloutStore", "TeacherRollout"]
+__all__ = ["Group", "RolloutStore", "TeacherRollout", "stored_bytes"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +39,11 @@ Group = Callable[[], tuple[Batch, Sequence[int]]]
 
 _STORED = torch.float16
 """Half the bytes; normalised latents and actions lose less than one part in a thousand."""
+
+
+def stored_bytes(model: WorldActionModel, frames: int) -> int:
+    """Bytes that a store holds of some drawn latent frames of a model's streams."""
+    return _STORED.itemsize * frames * sum(math.prod(shape) for shape in model.shapes.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +71,9 @@ class RolloutStore:
         frames: How many of a window's last frames are drawn; None for all.
         extras: What else is made of drawn streams [B, C, F, H, W] and stored, first axis B.
         batch_size: Windows drawn at once, and put into one file.
+
+    Attributes:
+        made: How many rollouts were drawn here, and not found.
     """
 
     def __init__(
@@ -76,8 +87,11 @@ class RolloutStore:
     ) -> None:
         if batch_size < 1:
             raise InputError(f"at least 1 window is drawn at once; got {batch_size}")
-        self._future, self._extras, self.frames, self.batch_size = future, extras, frames, batch_size
-        settings = json.dumps(future.settings(), sort_keys=True)
+        self._future: Future | None = future
+        self._extras, self.frames, self.batch_size = extras, frames, batch_size
+        self.made = 0
+        self._told = future.settings()
+        settings = json.dumps(self._told, sort_keys=True)
         self.settings = hashlib.sha256(settings.encode()).hexdigest()[:16]
         self.folder = user_path(folder) / self.settings
         if not (self.folder / "settings.json").is_file():
@@ -143,6 +157,10 @@ class RolloutStore:
         missing = [number for number, file in enumerate(files) if not file.is_file()]
         total, left = sum(map(len, keys)), sum(len(keys[number]) for number in missing)
         logger.info("%d rollouts of %d are in %s", total - left, total, self.folder)
+        if not missing:
+            return keys
+        if left == total:
+            self._tell_others()
         with (
             tqdm(total=total, initial=total - left, desc="rollouts", unit="window", disable=not progress) as bar,
             (self.folder / ".making").open("ab") as locks,
@@ -158,7 +176,27 @@ class RolloutStore:
                             missing = [other for other in missing if other != number]
         return keys
 
+    def release(self) -> None:
+        """Lets go of what draws: what was completed can still be read."""
+        self._future = self._extras = None
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk of all that `complete` was asked for."""
+        return sum(path.stat().st_size for path in {path for path, _ in self._places.values()})
+
+    def _tell_others(self) -> None:
+        """Says in the log what the latest rollouts beside these were drawn otherwise by."""
+        beside = [path for path in self.folder.parent.glob("*/settings.json") if path.parent != self.folder]
+        if not beside:
+            return
+        latest = max(beside, key=lambda path: path.stat().st_mtime)
+        differ = _different(read_mapping(latest), self._told)
+        logger.info("all are drawn anew: those in %s differ in %s; they stay", latest.parent, ", ".join(differ))
+
     def _make(self, group: Group, keys: Sequence[str], path: Path) -> None:
+        if self._future is None:
+            raise RuntimeError("the store was released: it draws nothing any more")
         batch, seeds = group()
         length = batch.frames if self.frames is None else self.frames
         like = {name: x[0][:, -length:] for name, x in batch.clean.items()}
@@ -173,6 +211,19 @@ class RolloutStore:
             seen = self._extras({name: x.float() for name, x in stored.items()})
             held |= {f"extra/{name}": x.cpu() for name, x in seen.items()}
         write_tensors(path, held, metadata={"settings": self.settings, "keys": " ".join(keys)})
+        self.made += len(keys)
+
+
+def _different(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> list[str]:
+    """Dotted names of the values that differ between two trees."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += _different(a, b, f"{within}{key}.")
+        elif a != b:
+            found.append(f"{within}{key}")
+    return found
 
 
 @contextmanager

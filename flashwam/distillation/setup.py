@@ -12,6 +12,8 @@ import torch
 from flashwam.core.batch import Batch
 from flashwam.core.streams import StreamSpec
 from flashwam.data.histories import Histories
+from flashwam.recipe.sections import LoopConfig, Recipe
+from flashwam.system.paths import cache_folder
 
 __all__ = ["Beginnings", "Setup", "Source"]
 
@@ -64,6 +66,24 @@ class Setup:
     batch_size: int = 1
     batches: int = 0
     histories: Histories | None = None
+
+    @classmethod
+    def of(cls, recipe: Recipe, loop: LoopConfig, *, histories: Histories | None = None) -> "Setup":
+        """The surroundings of a recipe's training or distillation, whose section `loop` is."""
+        teacher, init = (None if folder is None else Path(folder) for folder in (recipe.wam.pretrained, loop.init))
+        # Episodes that were collected here lie in a folder of ours; others were only given to be read.
+        kept = None if recipe.data.source == "metaworld" else cache_folder()
+        return cls(
+            data=Path(recipe.data.root),
+            streams=recipe.streams,
+            seed=recipe.seed,
+            teacher=teacher,
+            init=init,
+            kept=kept,
+            batch_size=loop.batch_size,
+            batches=loop.steps * loop.accumulation,
+            histories=histories,
+        )
 
     @property
     def rollouts(self) -> Path:

@@ -30,7 +30,8 @@ from flashwam.distillation.methods.base import (
     start_states,
     training_levels,
 )
-from flashwam.distillation.rollouts import RolloutStore
+from flashwam.distillation.prepared import Prepared, draw_passes
+from flashwam.distillation.rollouts import RolloutStore, stored_bytes
 from flashwam.distillation.setup import Setup, Source
 from flashwam.foresight.looks import LOOK, LookSource
 from flashwam.foresight.policy import ForesightPolicy
@@ -146,6 +147,32 @@ class Foresight(Method):
         return 0.0
 
     @classmethod
+    def prepares(
+        cls,
+        streams: Mapping[str, StreamSpec],
+        options: Mapping[str, Any],
+        *,
+        model: WorldActionModel,
+        frames: int,
+        setup: Setup,
+    ) -> Prepared | None:
+        """See `Method.prepares`: a rollout of every window of the pool."""
+        if cls.option(options, "stage") != "decouplers" and cls.option(options, "actions") != "teacher":
+            return None
+        passes: dict[tuple[str, ...], int] | None = {}
+        if cls.option(options, "targets") != "ground_truth":
+            samplers = _teacher_samplers(cls.option(options, "teacher_streams"), setup.teacher)
+            chunks = max(1, frames // model.chunk_frames)
+            passes = None if samplers is None else draw_passes(model, samplers, chunks=chunks)
+        return Prepared(
+            what="rollouts",
+            count=cls.option(options, "pool"),
+            bytes_each=stored_bytes(model, frames),
+            passes=passes,
+            beside="their pictures, and what the vision models see in them",
+        )
+
+    @classmethod
     def needs_records(cls, options: Mapping[str, Any], data: Path) -> bool:
         """See `Method.needs_records`: as its vision models do, which stage "decouplers" builds."""
         if options.get("stage", "decouplers") != "decouplers":
@@ -215,7 +242,10 @@ class Foresight(Method):
         self.roles.teacher.to(device)
         future: Future = TrueFuture()
         if self.targets != "ground_truth":
-            future = TeacherFuture(self.roles.teacher, self._teacher_samplers(setup.teacher))
+            samplers = _teacher_samplers(self.teacher_streams, setup.teacher)
+            if samplers is None:
+                raise InputError(f"{setup.teacher} does not say how the teacher is sampled: give teacher_streams")
+            future = TeacherFuture(self.roles.teacher, samplers)
         store = RolloutStore(
             setup.rollouts,
             future,
@@ -304,17 +334,21 @@ class Foresight(Method):
             extract=lambda pictures, frames: align_frames(model.features_of(name, pictures), frames, self.align),
         )
 
-    def _teacher_samplers(self, folder: Path | None) -> dict[str, StreamSampler]:
-        configs, kind = self.teacher_streams, "teacher"
-        if configs is None:
-            if folder is None or not (folder / INFO_FILE).is_file():
-                raise InputError(f"{folder} does not say how the teacher is sampled: give teacher_streams")
-            told = ModelInfo.read(folder)
-            kind, specs = told.kind, told.streams
-        else:
-            specs = {name: StreamSpec.from_config(name, config) for name, config in configs.items()}
-        steps = None if kind == "teacher" else {name: spec.steps for name, spec in specs.items()}
-        return samplers_for(specs, steps=steps, teacher=kind == "teacher")
+
+def _teacher_samplers(
+    configs: Mapping[str, Mapping[str, Any]] | None, folder: Path | None
+) -> dict[str, StreamSampler] | None:
+    """The way in which a teacher is drawn: as its streams are given, or as its folder says; None where neither does."""
+    kind = "teacher"
+    if configs is not None:
+        specs = {name: StreamSpec.from_config(name, config) for name, config in configs.items()}
+    elif folder is not None and (folder / INFO_FILE).is_file():
+        told = ModelInfo.read(folder)
+        kind, specs = told.kind, dict(told.streams)
+    else:
+        return None
+    steps = None if kind == "teacher" else {name: spec.steps for name, spec in specs.items()}
+    return samplers_for(specs, steps=steps, teacher=kind == "teacher")
 
 
 def _pictures(folder: Path | None) -> tuple[PictureDecoder, int | None]:

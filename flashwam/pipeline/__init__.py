@@ -7,6 +7,6 @@ Imports distillation and evaluation, and what they import.
 from flashwam.evaluation.local import evaluate
 from flashwam.pipeline.data import check, collect, dataset, prepare_data
 from flashwam.pipeline.sources import convert_raw as convert
-from flashwam.pipeline.training import distill, train
+from flashwam.pipeline.training import distill, make_pairs, train
 
-__all__ = ["check", "collect", "convert", "dataset", "distill", "evaluate", "prepare_data", "train"]
+__all__ = ["check", "collect", "convert", "dataset", "distill", "evaluate", "make_pairs", "prepare_data", "train"]

@@ -1,203 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains a teacher and distils a student, as a recipe says."""
 
-import json
-import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from flashwam.data.codec import Codec
-from flashwam.data.fingerprint import files_fingerprint, tensors_fingerprint
-from flashwam.data.histories import Histories
-from flashwam.data.latents import ACTION_NORM
-from flashwam.data.lerobot import SegmentDataset
-from flashwam.distillation.methods import find_method, make_method
-from flashwam.distillation.setup import Setup
-from flashwam.distillation.trainer import Source, is_finished
-from flashwam.distillation.trainer import train as run_training
-from flashwam.pipeline.data import dataset, prepare_data, read_histories
-from flashwam.pipeline.norms import action_norm, refuse_other_norm, say_norm
+from flashwam.distillation.methods import find_method
+from flashwam.distillation.methods.pairs import Pairs
+from flashwam.distillation.pair_source import PairSource
+from flashwam.distillation.roles import weightless_copy
+from flashwam.distillation.setup import Setup, Source
+from flashwam.pipeline.data import prepare_data
+from flashwam.pipeline.norms import refuse_other_norm, say_norm
+from flashwam.pipeline.ready import Ready, check_folders, method_of, ready, samples
 from flashwam.recipe.build import plain
 from flashwam.recipe.sections import LoopConfig, Recipe
-from flashwam.run.folder import INFO_FILE, RunFolder, check_run, prepare_run
-from flashwam.run.inputs import check_inputs
+from flashwam.run.folder import check_run, prepare_run
 from flashwam.student import load_pretrained
-from flashwam.system.errors import InputError, MissingFileError
-from flashwam.system.files import write_whole
+from flashwam.system.errors import InputError
 from flashwam.system.imports import foreign_paths, trusting
-from flashwam.system.paths import cache_folder
 from flashwam.wam import family
 from flashwam.wam.base import WorldActionModel
-from flashwam.wam.files import files_of
 
-__all__ = ["distill", "set_precision", "train"]
-
-_AUTOENCODER_FILES = (".json", ".safetensors", ".bin", ".pt", ".pth")
-
-
-def _run(
-    recipe: Recipe,
-    loop: LoopConfig,
-    student: WorldActionModel,
-    codec: Codec | None,
-    run_dir: Path,
-    *,
-    teacher: WorldActionModel | None = None,
-    source: Source | None = None,
-    accept_changed_inputs: bool,
-    info: dict[str, Any],
-) -> Path:
-    extra_files = None
-    if source is None:
-        source = dataset(recipe, codec=codec, senses=student.senses)
-        extra_files = _codec_writer(recipe, student) if codec is None else codec.save
-    if isinstance(source, SegmentDataset):
-        _check_shapes(source, student)
-    folder = find_method(loop.method).histories(loop.options)
-    histories = None if folder is None else read_histories(recipe, folder, codec=codec, senses=student.senses)
-    accepted: list[dict[str, Any]] = []
-    if (
-        os.environ.get("RANK", "0") == "0"
-        and not (RunFolder(run_dir).result(find_method(loop.method).result) / INFO_FILE).exists()
-    ):
-        inputs = _inputs(recipe, loop, source, codec, histories=histories, teacher=teacher, student=student)
-        accepted = check_inputs(run_dir, inputs, accept=accept_changed_inputs)
-    set_precision(loop, student, teacher)
-    method = make_method(loop, recipe.streams, student, teacher=teacher, seed=recipe.seed)
-    # Of a finished run nothing is made that its method would make before.
-    finished = is_finished(RunFolder(run_dir), method.result, steps=loop.steps)
-    return run_training(
-        method,
-        source if finished else method.source(source, _setup(recipe, loop, histories=histories)),
-        loop,
-        run_dir=run_dir,
-        seed=recipe.seed,
-        info={
-            "name": recipe.name,
-            "recipe": plain(recipe),
-            **info,
-            **({"accepted_changes": accepted} if accepted else {}),
-        },
-        extra_files=extra_files,
-    )
-
-
-def _inputs(
-    recipe: Recipe,
-    loop: LoopConfig,
-    source: Source,
-    codec: Codec | None,
-    *,
-    histories: Histories | None,
-    teacher: WorldActionModel | None,
-    student: WorldActionModel,
-) -> dict[str, str]:
-    """Fingerprints a run's inputs as they are now, by name. Weights that are drawn anew are no input."""
-    found: dict[str, str] = {}
-    if (fingerprint := getattr(source, "fingerprint", None)) is not None:
-        found["data (data.root)"] = fingerprint()
-    if histories is not None:
-        found["own episodes (options.histories)"] = histories.fingerprint()
-    if teacher is not None:
-        found["teacher (wam.pretrained)"] = tensors_fingerprint(teacher.state_dict())
-    elif recipe.wam.pretrained is not None:
-        found["model (wam.pretrained)"] = tensors_fingerprint(student.state_dict())
-    if loop.init is not None and student is not teacher:
-        found["initial weights (init)"] = tensors_fingerprint(student.state_dict())
-    if codec is not None:
-        found["autoencoder"] = tensors_fingerprint(codec.autoencoder.state_dict())
-    elif recipe.wam.pretrained is not None and (vae := Path(recipe.wam.pretrained) / "vae").is_dir():
-        files = [path for path in vae.rglob("*") if path.suffix in _AUTOENCODER_FILES and path.is_file()]
-        found["autoencoder (vae/ of wam.pretrained)"] = files_fingerprint(files, base=vae)
-    return found
-
-
-def _setup(recipe: Recipe, loop: LoopConfig, *, histories: Histories | None = None) -> Setup:
-    teacher, init = (None if folder is None else Path(folder) for folder in (recipe.wam.pretrained, loop.init))
-    # Episodes that were collected here lie in a folder of ours; others were only given to be read.
-    kept = None if recipe.data.source == "metaworld" else cache_folder()
-    return Setup(
-        data=Path(recipe.data.root),
-        streams=recipe.streams,
-        seed=recipe.seed,
-        teacher=teacher,
-        init=init,
-        kept=kept,
-        batch_size=loop.batch_size,
-        batches=loop.steps * loop.accumulation,
-        histories=histories,
-    )
-
-
-def set_precision(loop: LoopConfig, student: WorldActionModel, teacher: WorldActionModel | None) -> None:
-    """Float32 for what is trained; what is not needs no more digits than the passes compute with, in place.
-
-    Args:
-        loop: Gives precision and whether adapters are trained, in which case the student's own weights are not.
-        student: The model to train, or the one that adapters go to.
-        teacher: The frozen model, the student itself with adapters.
-    """
-    if loop.lora is None:
-        student.float()
-    frozen = teacher if loop.lora is None else student
-    if frozen is not None and loop.precision == "bf16":
-        frozen.to(torch.bfloat16)
-
-
-def _check_shapes(source: SegmentDataset, model: WorldActionModel) -> None:
-    """Refuses data that the model cannot take, before anything is placed on a device."""
-    for name, shape in model.shapes.items():
-        if source.shapes[name] != tuple(shape):
-            raise InputError(
-                f"stream {name!r}: the data has (channels, rows, columns) {source.shapes[name]}, the model "
-                f"{tuple(shape)}; see data.cameras, data.layout and data.stride, and wam.config"
-            )
-    if model.conditions_on_first and source.factor > 1 and "alone" not in source.shapes:
-        raise InputError(
-            f"every chunk of this model begins with a picture that is encoded alone, but {source.root} has whole "
-            "segments: convert the raw data with this model's autoencoder, see `flashwam convert`"
-        )
-
-
-def _codec_writer(recipe: Recipe, model: WorldActionModel) -> Callable[[Path], None]:
-    """Puts beside a model what it is driven with: the actions' normalisation, and what its family notes of pictures."""
-    norm, given = action_norm(recipe), recipe.wam.pretrained
-    text = json.dumps(norm.to_dict(), indent=2) + "\n"
-    files = files_of(recipe.wam.family)
-
-    def write(folder: Path) -> None:
-        write_whole(folder / ACTION_NORM, text.encode())
-        if files is not None:
-            pretrained = None if given is None else Path(given)
-            files.note_codec(folder, model=model, data=recipe.data, actions=norm, pretrained=pretrained)
-
-    return write
-
-
-def _check_folders(recipe: Recipe, loop: LoopConfig) -> None:
-    """Refuses a recipe that names folders which are not there, before anything is made from it."""
-    needed = {"wam.pretrained": recipe.wam.pretrained}
-    section = "distill" if loop is recipe.distill else "train"
-    needed[f"{section}.init"] = loop.init
-    histories = find_method(loop.method).histories(loop.options)
-    if histories is not None and not histories.is_dir():
-        raise MissingFileError(
-            f"{section}.options.histories: {histories}: no such folder. Record one first: flashwam record MODEL OUT"
-        )
-    if recipe.data.source == "metaworld" and recipe.wam.pretrained is None:
-        needed["autoencoder.pretrained"] = recipe.autoencoder.pretrained
-    for key, folder in needed.items():
-        if folder is None or Path(folder).is_dir():
-            continue
-        told = "is a file, not a model's folder" if Path(folder).exists() else "no such folder"
-        raise MissingFileError(
-            f"{key}: {folder}: {told}. Train it first (flashwam train), or download it: "
-            "hf download OWNER/NAME --local-dir FOLDER"
-        )
+__all__ = ["distill", "make_pairs", "train"]
 
 
 def train(
@@ -233,7 +60,7 @@ def train(
             "train.lora to null"
         )
     with trusting(trust, named=foreign_paths(plain(recipe))):
-        _check_folders(recipe, recipe.train)
+        check_folders(recipe, recipe.train)
         check_run(recipe, run_dir)
         codec = prepare_data(recipe, recipe.train) if source is None else None
         if source is None and recipe.data.source == "lerobot":
@@ -245,7 +72,7 @@ def train(
                 model = family(recipe.wam.family).create(**recipe.wam.config)
             else:
                 model = load_pretrained(recipe.wam.pretrained, recipe.wam, trust=trust)
-        return _run(
+        return ready(
             recipe,
             recipe.train,
             model,
@@ -254,7 +81,7 @@ def train(
             source=source,
             accept_changed_inputs=accept_changed_inputs,
             info={"teacher": None},
-        )
+        ).run()
 
 
 def distill(
@@ -277,6 +104,48 @@ def distill(
     Raises:
         ValueError: the recipe has no `distill` section or names no teacher; or the run began with other inputs.
     """
+    with trusting(trust, named=foreign_paths(plain(recipe))):
+        loop = _distillation(recipe)
+        check_run(recipe, run_dir)
+        # In a function of its own, so that nothing here holds a teacher that the method does not keep.
+        return _ready_to_distil(
+            recipe, loop, run_dir=run_dir, source=source, trust=trust, accept_changed_inputs=accept_changed_inputs
+        ).run()
+
+
+def make_pairs(recipe: Recipe, *, trust: bool = False) -> PairSource:
+    """Makes the pairs that a recipe's distillation learns from, as far as they are missing; `distill` finds them.
+
+    Any number of processes may do so at once; a killed one goes on where it was.
+
+    Args:
+        recipe: What is to be distilled, and how; of method `pairs`.
+        trust: As for `train`.
+
+    Raises:
+        ValueError: as `distill`, or the method is another.
+    """
+    with trusting(trust, named=foreign_paths(plain(recipe))):
+        loop = _distillation(recipe)
+        if not issubclass(find_method(loop.method), Pairs):
+            raise InputError(
+                f"recipe {recipe.name!r}: distill.method {loop.method!r} learns from no stored pairs; take a recipe of "
+                "method pairs"
+            )
+        teacher, codec = _teacher_and_data(recipe, loop, trust=trust)
+        # No weights of a student are needed to draw from a teacher.
+        student = weightless_copy(teacher) if loop.lora is None else teacher
+        method = method_of(recipe, loop, student, teacher)
+        assert isinstance(method, Pairs)
+        return method.source(samples(recipe, codec, teacher), Setup.of(recipe, loop))
+
+
+def _distillation(recipe: Recipe) -> LoopConfig:
+    """The recipe's `distill` section.
+
+    Raises:
+        ValueError: there is none, it names no teacher, or nothing that learns from one.
+    """
     if recipe.distill is None:
         raise InputError(
             f"recipe {recipe.name!r} cannot be distilled: it has no distill section, so it trains a teacher (flashwam "
@@ -287,42 +156,62 @@ def distill(
             f"recipe {recipe.name!r} cannot be distilled: wam.pretrained names no teacher; set it to the folder of one "
             "(flashwam train makes one)"
         )
-    with trusting(trust, named=foreign_paths(plain(recipe))):
-        method = find_method(recipe.distill.method)
-        if not method.needs_teacher:
-            raise InputError(
-                f"recipe {recipe.name!r}: distill.method {recipe.distill.method!r} learns from data alone and would "
-                "ignore the teacher; set it to pairs, consistency or on_policy, or use flashwam train"
-            )
-        _check_folders(recipe, recipe.distill)
-        check_run(recipe, run_dir)
-        teacher_folder = Path(recipe.wam.pretrained)
-        teacher = load_pretrained(teacher_folder, recipe.wam, trust=trust)
-        codec = prepare_data(recipe, recipe.distill) if source is None else None
-        if source is None and recipe.data.source == "lerobot":
-            refuse_other_norm(recipe)
-            say_norm(recipe)
-        if recipe.distill.lora is None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(recipe.seed)
-                student = method.make_student(
-                    partial(load_pretrained, recipe.distill.init or teacher_folder, recipe.wam, trust=trust),
-                    teacher=teacher,
-                    options=recipe.distill.options,
-                    setup=_setup(recipe, recipe.distill),
-                )
-        else:
-            student = teacher
-        folder = prepare_run(recipe, run_dir)
-        info = {"teacher": str(teacher_folder), "init": recipe.distill.init}
-        return _run(
-            recipe,
-            recipe.distill,
-            student,
-            codec,
-            folder,
-            teacher=teacher,
-            source=source,
-            accept_changed_inputs=accept_changed_inputs,
-            info=info,
+    if not find_method(recipe.distill.method).needs_teacher:
+        raise InputError(
+            f"recipe {recipe.name!r}: distill.method {recipe.distill.method!r} learns from data alone and would "
+            "ignore the teacher; set it to pairs, consistency or on_policy, or use flashwam train"
         )
+    check_folders(recipe, recipe.distill)
+    return recipe.distill
+
+
+def _teacher_and_data(
+    recipe: Recipe, loop: LoopConfig, *, trust: bool, given: bool = False
+) -> tuple[WorldActionModel, Codec | None]:
+    """The teacher, and the codec of the recipe's data, which are made where they are missing; not where `given`."""
+    teacher = load_pretrained(_folder_of_teacher(recipe), recipe.wam, trust=trust)
+    codec = None if given else prepare_data(recipe, loop)
+    if not given and recipe.data.source == "lerobot":
+        refuse_other_norm(recipe)
+        say_norm(recipe)
+    return teacher, codec
+
+
+def _folder_of_teacher(recipe: Recipe) -> Path:
+    assert recipe.wam.pretrained is not None
+    return Path(recipe.wam.pretrained)
+
+
+def _ready_to_distil(
+    recipe: Recipe,
+    loop: LoopConfig,
+    *,
+    run_dir: str | Path | None,
+    source: Source | None,
+    trust: bool,
+    accept_changed_inputs: bool,
+) -> Ready:
+    teacher, codec = _teacher_and_data(recipe, loop, trust=trust, given=source is not None)
+    folder_of_teacher = _folder_of_teacher(recipe)
+    if loop.lora is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            student = find_method(loop.method).make_student(
+                partial(load_pretrained, loop.init or folder_of_teacher, recipe.wam, trust=trust),
+                teacher=teacher,
+                options=loop.options,
+                setup=Setup.of(recipe, loop),
+            )
+    else:
+        student = teacher
+    return ready(
+        recipe,
+        loop,
+        student,
+        codec,
+        prepare_run(recipe, run_dir),
+        teacher=teacher,
+        source=source,
+        accept_changed_inputs=accept_changed_inputs,
+        info={"teacher": str(folder_of_teacher), "init": loop.init},
+    )

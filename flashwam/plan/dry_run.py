@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flashwam.distillation.setup import Setup
 from flashwam.distillation.strategies import check_strategy
+from flashwam.plan.drawing import drawing
 from flashwam.plan.memory import footprint, strategy_for
 from flashwam.plan.names import check_names
 from flashwam.plan.roles import adapter_count, roles_of, trained_of
@@ -65,7 +67,11 @@ def make_plan(recipe: Recipe, command: str, *, run_dir: str | Path | None = None
     tokens = model.pass_tokens(recipe.data.window_frames)
     size, text = model_size(model), text_shape(recipe, model)
     time = run_time(recipe, loop, parameters=size.parameters, tokens=tokens, text=text, gpus=None)
-    rows += [*_size(recipe, loop, model, command), *_budget(loop), ("time", str(time))]
+    rows += _size(recipe, loop, model, command)
+    made = drawing(recipe, loop, model, text=text)
+    if made is not None:
+        rows += [*made.rows(), ("kept in", f"{Setup.of(recipe, loop).rollouts} (`flashwam pairs` makes them)")]
+    rows += [*_budget(loop), ("time", str(time))]
     return Plan(command=command, rows=tuple(rows))
 
 

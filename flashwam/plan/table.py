@@ -3,6 +3,7 @@
 
 from typing import Any
 
+from flashwam.plan.drawing import Drawing
 from flashwam.plan.dry_run import GIB, gib
 from flashwam.plan.sizes import ACTIVATION_FORMULA
 from flashwam.plan.training import NOTES, Option, TrainingPlan
@@ -20,6 +21,7 @@ def plan_lines(plan: TrainingPlan) -> list[str]:
     end = [
         ("steps", f"{plan.steps:,} of {plan.samples_per_step} samples, {samples:,} in all"),
         ("time", str(plan.time)),
+        *([] if plan.drawing is None else plan.drawing.rows()),
         *(("note", text) for text in NOTES),
         *(("warning", text) for text in plan.warnings),
     ]
@@ -132,8 +134,23 @@ def plan_numbers(plan: TrainingPlan) -> dict[str, Any]:
         "seconds": plan.time.seconds,
         "gpu_hours": None if plan.time.seconds is None else plan.time.seconds * plan.gpus / 3600,
         "time_from": plan.time.how,
+        "made_first": None if plan.drawing is None else _drawing(plan.drawing),
         "notes": list(NOTES),
         "warnings": list(plan.warnings),
+    }
+
+
+def _drawing(made: Drawing) -> dict[str, Any]:
+    prepared = made.prepared
+    return {
+        "what": prepared.what,
+        "count": prepared.count,
+        "bytes_each": prepared.bytes_each,
+        "bytes": prepared.bytes,
+        "beside": prepared.beside,
+        "passes": made.passes,
+        "gpu_hours": None if made.seconds is None else [seconds / 3600 for seconds in made.seconds],
+        "time_from": made.how,
     }
 
 

@@ -11,7 +11,7 @@ from flashwam.distillation.methods import find_method
 from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.wam import family
 
-__all__ = ["STORED", "Duration", "Throughput", "duration_text", "run_time"]
+__all__ = ["MEASURABLE", "STORED", "Duration", "Throughput", "duration_text", "forward_seconds", "run_time"]
 
 MEASURABLE = 50_000_000
 """Parameters up to which a plan times a few passes instead of looking a throughput up."""
@@ -150,8 +150,25 @@ def _measured(recipe: Recipe, loop: LoopConfig, text: tuple[int, int | None], gp
     return Duration(seconds=seconds * loop.steps / gpus, how=how)
 
 
+def forward_seconds(recipe: Recipe, loop: LoopConfig, text_shape: tuple[int, int]) -> float:
+    """Measures a batch's pass without gradient, on random weights and data of the run's shapes."""
+    with torch.no_grad():
+        return _seconds(_pass(recipe, loop, text_shape))
+
+
 def _measure(recipe: Recipe, loop: LoopConfig, text_shape: tuple[int, int]) -> tuple[float, float]:
     """Seconds of a pass without and with gradient, on random weights and data of the run's shapes."""
+    forward = _pass(recipe, loop, text_shape)
+
+    def step() -> None:
+        torch.stack([v.square().mean() for v in forward().values()]).sum().backward()
+
+    with torch.no_grad():
+        without = _seconds(forward)
+    return without, _seconds(step)
+
+
+def _pass(recipe: Recipe, loop: LoopConfig, text_shape: tuple[int, int]) -> Callable[[], Mapping[str, torch.Tensor]]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = family(recipe.wam.family).create(**recipe.wam.config).to(device)
     rows, frames = loop.batch_size, recipe.data.window_frames
@@ -163,15 +180,7 @@ def _measure(recipe: Recipe, loop: LoopConfig, text_shape: tuple[int, int]) -> t
     told = clean | {name: torch.randn(rows, size, frames, 1, 1, device=device) for name, size in model.senses.items()}
     context = {"text": torch.randn(rows, *text_shape, device=device), "noise": clean}
 
-    def forward() -> Mapping[str, torch.Tensor]:
-        return model.velocity(clean, sigma, told, context)
-
-    def step() -> None:
-        torch.stack([v.square().mean() for v in forward().values()]).sum().backward()
-
-    with torch.no_grad():
-        without = _seconds(forward)
-    return without, _seconds(step)
+    return lambda: model.velocity(clean, sigma, told, context)
 
 
 def _seconds(function: Callable[[], object]) -> float:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from flashwam.distillation.methods import find_method
 from flashwam.distillation.strategies import check_strategy, find_strategy
+from flashwam.plan.drawing import Drawing, drawing
 from flashwam.plan.dry_run import GIB
 from flashwam.plan.memory import STRATEGIES, Footprint, Strategy, footprint, strategy_for
 from flashwam.plan.names import check_names
@@ -63,7 +64,8 @@ class TrainingPlan:
         options: One per strategy.
         steps: Optimiser steps.
         samples_per_step: Over all GPUs.
-        time: Of the whole run.
+        time: Of all steps.
+        drawing: Of the teacher before the first; None where the method draws nothing.
         warnings: What to mind, in sentences.
     """
 
@@ -86,6 +88,7 @@ class TrainingPlan:
     steps: int
     samples_per_step: int
     time: Duration
+    drawing: Drawing | None
     warnings: tuple[str, ...]
 
     def spare(self, peak: int) -> float | None:
@@ -116,10 +119,7 @@ def plan_training(
         ValueError: for a number out of range, or a section that is not there.
     """
     _check_numbers(gpus, memory_gib=memory_gib, rank=rank)
-    command = command or ("train" if recipe.distill is None else "distill")
-    loop = recipe.train if command == "train" else recipe.distill
-    if loop is None:
-        raise InputError(f"recipe {recipe.name!r} has no distill section to plan; plan its train section")
+    command, loop = _section(recipe, command)
     check_names(recipe, command)
     model = meta_model(recipe, trust=trust)
     size, lora = model_size(model), loop.lora
@@ -164,8 +164,20 @@ def plan_training(
         steps=loop.steps,
         samples_per_step=loop.batch_size * loop.accumulation,
         time=run_time(recipe, loop, parameters=size.parameters, tokens=tokens, text=text, gpus=gpus),
+        drawing=drawing(recipe, loop, model, text=text),
         warnings=_warnings(loop, command, gpus, tokens, trained=trained_of(roles)),
     )
+
+
+def _section(
+    recipe: Recipe, command: Literal["train", "distill"] | None
+) -> tuple[Literal["train", "distill"], LoopConfig]:
+    """The command to plan, and its section of the recipe."""
+    command = command or ("train" if recipe.distill is None else "distill")
+    loop = recipe.train if command == "train" else recipe.distill
+    if loop is None:
+        raise InputError(f"recipe {recipe.name!r} has no distill section to plan; plan its train section")
+    return command, loop
 
 
 def _check_numbers(gpus: int, *, memory_gib: float | None, rank: int | None) -> None:

@@ -195,6 +195,11 @@ class WorldActionModel(nn.Module, ABC):
         """Tokens of one sample in `velocity` over F = `frames`, text aside; None if a family cannot say."""
         return None
 
+    def draw_tokens(self, stage: tuple[str, ...]) -> int | None:
+        """Tokens of one sample in a rollout's pass that draws the streams of a stage, past and text aside; None if a
+        family cannot say."""
+        return None
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the weights in the family's own layout, or as `flashwam.wam.plain` does."""
         save_plain(self, self.settings, folder)

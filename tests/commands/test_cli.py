@@ -39,6 +39,7 @@ COMMANDS = [
     "import",
     "plan",
     "train",
+    "pairs",
     "distill",
     "evaluate",
     "record",

@@ -20,7 +20,7 @@ from flashwam.core.streams import StreamSpec
 from flashwam.distillation.methods import make_method
 from flashwam.distillation.stopping import Stopped
 from flashwam.distillation.trainer import Source, train
-from flashwam.pipeline.training import set_precision
+from flashwam.pipeline.ready import set_precision
 from flashwam.recipe.sections import LoopConfig, LoraConfig
 from flashwam.system.processes import end_process
 

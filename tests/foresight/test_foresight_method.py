@@ -23,7 +23,7 @@ from flashwam.foresight.method import Foresight
 from flashwam.foresight.policy import ForesightPolicy
 from flashwam.foresight.scene import SceneEncoder
 from flashwam.foresight.source import pool_number
-from flashwam.pipeline.training import _setup, distill
+from flashwam.pipeline.training import distill
 from flashwam.recipe.load import load_recipe
 from flashwam.recipe.sections import DataConfig, LoopConfig, Recipe, WamConfig
 from flashwam.sampling import Rollout, samplers_for
@@ -113,7 +113,7 @@ def test_what_is_made_of_data_that_are_only_read_is_kept_elsewhere(tmp_path: Pat
     assert any((kept / "rollouts").rglob("*.safetensors"))
     assert not any(data.iterdir())
     own, foreign = (
-        _setup(recipe, recipe.distill)
+        Setup.of(recipe, recipe.distill)
         for recipe in map(load_recipe, ("metaworld/flash_wam", "lingbot_va/libero/flash_wam"))
     )
     assert (own.kept, foreign.kept) == (None, cache_folder())

@@ -24,7 +24,7 @@ from flashwam.distillation.methods import METHODS, make_method
 from flashwam.distillation.methods.base import Method
 from flashwam.distillation.setup import Setup, Source
 from flashwam.distillation.trainer import train
-from flashwam.pipeline.training import set_precision
+from flashwam.pipeline.ready import set_precision
 from flashwam.recipe.sections import LoopConfig, LoraConfig
 
 WITHIN = 5e-3

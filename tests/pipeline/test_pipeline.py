@@ -4,7 +4,7 @@ from copy import deepcopy
 import pytest
 import torch
 
-from flashwam.pipeline.training import set_precision
+from flashwam.pipeline.ready import set_precision
 from flashwam.recipe.sections import LoopConfig, LoraConfig
 from flashwam.wam.lingbot_va import LingBotVA
 

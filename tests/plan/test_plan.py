@@ -196,7 +196,7 @@ def test_every_recipe_at_full_size_is_planned(path):
     assert (plan.command, plan.size.parameters) == ("distill", TOTAL)
     assert bool(plan.warnings) == (recipe.distill.batch_size % 4 != 0)
     assert plan.samples_per_step == 48
-    others = {"on_policy": ("teacher",), "distribution_matching": ("teacher", "critic")}
+    others = {"on_policy": ("teacher",), "distribution_matching": ("teacher", "critic"), "pairs": ()}
     assert plan.roles == others.get(recipe.distill.method, ("target", "teacher"))
     assert plan.time.seconds > 0
     assert "stored throughput" in plan.time.how

@@ -4,6 +4,7 @@
 Letters: B samples, C channels, F latent frames, H and W the rest of a stream's tokens.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from flashwam.core.streams import StreamSpec
 from flashwam.distillation.adapters import STUDENT
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods.lesson import Lesson
+from flashwam.distillation.prepared import Prepared
 from flashwam.distillation.roles import Roles
 from flashwam.distillation.setup import Setup, Source
 from flashwam.system.errors import DivergedError, InputError
@@ -209,6 +211,32 @@ class Method(ABC):
             options: The recipe's, as the method's own keywords.
         """
         return None
+
+    @classmethod
+    def prepares(
+        cls,
+        streams: Mapping[str, StreamSpec],
+        options: Mapping[str, Any],
+        *,
+        model: WorldActionModel,
+        frames: int,
+        setup: Setup,
+    ) -> Prepared | None:
+        """Counts the teacher's draws that `source` makes before training; None where it makes none.
+
+        Args:
+            streams: The recipe's.
+            options: The recipe's, as the method's own keywords.
+            model: The recipe's, with weights or without.
+            frames: Latent frames of a window.
+            setup: The run's surroundings; its folders need not be there.
+        """
+        return None
+
+    @classmethod
+    def option(cls, options: Mapping[str, Any], name: str) -> Any:
+        """One of the method's own keywords: as the recipe has it, or its default."""
+        return options.get(name, inspect.signature(cls).parameters[name].default)
 
     @classmethod
     def make_student(

@@ -22,8 +22,9 @@ from flashwam.distillation.methods.base import Method, MethodOutput, StreamTerm,
 from flashwam.distillation.methods.dmd_term import DMD, STUDENT_EVERY, DistributionMatchingTerm, Drawn
 from flashwam.distillation.methods.lesson import Lesson
 from flashwam.distillation.own_pasts import own_pasts
-from flashwam.distillation.pair_source import NOISE, PairSource, Pool
-from flashwam.distillation.rollouts import RolloutStore
+from flashwam.distillation.pair_source import NOISE, PairSource, Pool, pair_counts
+from flashwam.distillation.prepared import Prepared, draw_passes
+from flashwam.distillation.rollouts import RolloutStore, stored_bytes
 from flashwam.distillation.setup import Beginnings, Setup, Source
 from flashwam.sampling import renoise, samplers_for
 from flashwam.system.errors import InputError
@@ -33,7 +34,6 @@ from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Pairs"]
 
-_STEPS, _FURTHER_SHARE = 2, 0.3
 _DMD_OPTIONS = inspect.signature(DistributionMatchingTerm).parameters.keys() - {"streams", "roles", "matched"}
 
 
@@ -78,8 +78,8 @@ class Pairs(Method):
         reuse: float = 5.0,
         first_share: float | None = 0.4,
         several_ways: int = 2,
-        steps: int = _STEPS,
-        further_share: float = _FURTHER_SHARE,
+        steps: int = 2,
+        further_share: float = 0.3,
         drawn_at_once: int = 64,
         dmd: Mapping[str, Any] | None = None,
         histories: str | None = None,
@@ -120,7 +120,7 @@ class Pairs(Method):
     @classmethod
     def passes_without_gradient(cls, streams: Mapping[str, StreamSpec], options: Mapping[str, Any]) -> float:
         """See `Method.passes_without_gradient`: the student's own, to the levels after the first."""
-        steps, share = options.get("steps", _STEPS), options.get("further_share", _FURTHER_SHARE)
+        steps, share = cls.option(options, "steps"), cls.option(options, "further_share")
         # Of n in 2 .. steps and k in 1 .. n - 1, both even, the mean of k.
         before = float(share * (1 + steps / 2) / 2) if steps > 1 else 0.0
         if not (matched := _matched(streams)):
@@ -139,8 +139,8 @@ class Pairs(Method):
     @classmethod
     def lesson(cls, spec: StreamSpec, level: float, options: Mapping[str, Any]) -> Lesson:
         """See `Method.lesson`: the levels of its samplers alone, all drawn to the teacher's own end."""
-        steps: int = options.get("steps", _STEPS)
-        further: float = options.get("further_share", _FURTHER_SHARE) if steps > 1 else 0.0
+        steps: int = cls.option(options, "steps")
+        further: float = cls.option(options, "further_share") if steps > 1 else 0.0
         grids = [spec.schedule.sampling_grid(n)[1:-1].tolist() for n in range(2, steps + 1)]
 
         def share(low: float, high: float) -> float:
@@ -149,8 +149,33 @@ class Pairs(Method):
 
         return Lesson.at(level, share=share, jump_end=0.0, hops=1, teacher_steps=spec.teacher_steps)
 
-    def source(self, source: Source, setup: Setup) -> Source:
-        """See `Method.source`: the pairs, completed first; the teacher is dropped afterwards where nobody asks it."""
+    @classmethod
+    def prepares(
+        cls,
+        streams: Mapping[str, StreamSpec],
+        options: Mapping[str, Any],
+        *,
+        model: WorldActionModel,
+        frames: int,
+        setup: Setup,
+    ) -> Prepared:
+        """See `Method.prepares`: the pairs."""
+        counts = pair_counts(
+            [share for _, share in _shares(cls.option(options, "first_share"), max(1, frames // model.chunk_frames))],
+            batches=setup.batches,
+            batch_size=setup.batch_size,
+            reuse=cls.option(options, "reuse"),
+        )
+        return Prepared(
+            what="pairs",
+            count=sum(counts),
+            bytes_each=stored_bytes(model, model.chunk_frames),
+            passes=draw_passes(model, samplers_for(streams, steps=None, teacher=True)),
+        )
+
+    def source(self, source: Source, setup: Setup) -> PairSource:
+        """See `Method.source`: the pairs, completed first; the teacher is dropped afterwards where nobody
+        asks it."""
         teacher = self.roles.teacher
         if teacher is None:
             raise InputError("pairs are made once, before training: give the method its source with the teacher")
@@ -170,6 +195,7 @@ class Pairs(Method):
             reuse=self.reuse,
             seed=setup.seed,
         )
+        store.release()
         if not self.keeps_teacher:
             self.roles.teacher = None
         return made
@@ -193,14 +219,15 @@ class Pairs(Method):
             raise InputError(
                 f"pairs need windows of {whole} of {length} latent frames; got {frames}: data.window_frames"
             )
-        if self.first_share is None:
-            return [Pool(source=source, chunk=chunk, share=1 / chunks) for chunk in range(chunks)]
-        if not isinstance(source, Beginnings):
-            raise InputError("the data do not tell where episodes begin: set first_share to null")
-        first = Pool(source=source.beginnings(several_ways=self.several_ways), chunk=0, share=self.first_share)
-        places = range(1, chunks) if chunks > 1 else range(1)
-        later = [Pool(source=source, chunk=c, share=(1 - self.first_share) / len(places)) for c in places]
-        return [first, *later]
+        sources = [source]
+        if self.first_share is not None:
+            if not isinstance(source, Beginnings):
+                raise InputError("the data do not tell where episodes begin: set first_share to null")
+            sources.append(source.beginnings(several_ways=self.several_ways))
+        shares = _shares(self.first_share, chunks)
+        # Where a share is asked for, the first pool is that of the beginnings.
+        chosen = [sources[-1] if number == 0 and self.first_share else source for number in range(len(shares))]
+        return [Pool(source=one, chunk=chunk, share=share) for one, (chunk, share) in zip(chosen, shares, strict=True)]
 
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
         """See `Method.loss`."""
@@ -278,6 +305,15 @@ class Pairs(Method):
                             x[name] = _held(renoise(x[name], clean, level[name], grids[name][k + 1]), chunk, name)
                             level[name] = grids[name][k + 1]
         return x, {name: _levels(level[name], chunk) for name in x}
+
+
+def _shares(first_share: float | None, chunks: int) -> list[tuple[int, float]]:
+    """Places of a chunk in its window with their share of the batches; that of episodes' first chunks stands first."""
+    if first_share is None:
+        return [(chunk, 1 / chunks) for chunk in range(chunks)]
+    places = range(1, chunks) if chunks > 1 else range(1)
+    found = [(0, first_share), *((chunk, (1 - first_share) / len(places)) for chunk in places)]
+    return [(chunk, share) for chunk, share in found if share > 0]
 
 
 def _levels(level: float, chunk: Batch) -> Tensor:

@@ -277,6 +277,10 @@ class CogVideoX(LooksInside):
         rows, columns = self.config.latent_size
         return self.chunk_frames * (rows // patch) * (columns // patch) + self.config.action_tokens
 
+    def draw_tokens(self, stage: tuple[str, ...]) -> int:
+        """See `WorldActionModel.draw_tokens`: a chunk, as always."""
+        return self.pass_tokens(self.chunk_frames)
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes ``transformer/`` in diffusers' layout, ``action/`` and ``wam.json`` beside it."""
         folder = user_path(folder)

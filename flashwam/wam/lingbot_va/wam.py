@@ -284,6 +284,10 @@ class LingBotVA(LooksInside):
         last = max(int(ids[-1]) for ids in blocks.values())
         return sum(count * (frames + int((blocks[name] < last).sum())) for name, count in per_frame.items())
 
+    def draw_tokens(self, stage: tuple[str, ...]) -> int:
+        """See `WorldActionModel.draw_tokens`."""
+        return sum(self._chunk_tokens()[name] for name in stage)
+
     def _chunk_tokens(self) -> dict[str, int]:
         rows, columns = self.transformer.config.patch_size[1:]
         height, width = self.config.latent_size

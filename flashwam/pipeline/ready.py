@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The last step before a training: its samples, its method, its inputs compared with those it began with."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flashwam.data.codec import Codec
+from flashwam.data.fingerprint import files_fingerprint, tensors_fingerprint
+from flashwam.data.histories import Histories
+from flashwam.data.latents import ACTION_NORM
+from flashwam.data.lerobot import SegmentDataset
+from flashwam.distillation.methods import Method, find_method, make_method
+from flashwam.distillation.setup import Setup, Source
+from flashwam.distillation.trainer import is_finished
+from flashwam.distillation.trainer import train as run_training
+from flashwam.pipeline.data import dataset, read_histories
+from flashwam.pipeline.norms import action_norm
+from flashwam.recipe.build import plain
+from flashwam.recipe.sections import LoopConfig, Recipe
+from flashwam.run.folder import INFO_FILE, RunFolder
+from flashwam.run.inputs import check_inputs
+from flashwam.system.errors import InputError, MissingFileError
+from flashwam.system.files import write_whole
+from flashwam.wam.base import WorldActionModel
+from flashwam.wam.files import files_of
+
+__all__ = ["Ready", "check_folders", "histories_of", "method_of", "ready", "samples", "set_precision"]
+
+_AUTOENCODER_FILES = (".json", ".safetensors", ".bin", ".pt", ".pth")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A training that can begin; a teacher that its method does not keep is gone from memory."""
+
+    method: Method
+    source: Source
+    loop: LoopConfig
+    folder: Path
+    seed: int
+    info: dict[str, Any]
+    extra_files: Callable[[Path], None] | None
+
+    def run(self) -> Path:
+        """Trains; see `flashwam.distillation.trainer.train`."""
+        return run_training(
+            self.method,
+            self.source,
+            self.loop,
+            run_dir=self.folder,
+            seed=self.seed,
+            info=self.info,
+            extra_files=self.extra_files,
+        )
+
+
+def ready(
+    recipe: Recipe,
+    loop: LoopConfig,
+    student: WorldActionModel,
+    codec: Codec | None,
+    run_dir: Path,
+    *,
+    teacher: WorldActionModel | None = None,
+    source: Source | None = None,
+    accept_changed_inputs: bool,
+    info: dict[str, Any],
+) -> Ready:
+    extra_files = None
+    if source is None:
+        source = samples(recipe, codec, student)
+        extra_files = _codec_writer(recipe, student) if codec is None else codec.save
+    histories = histories_of(recipe, loop, codec, student)
+    accepted: list[dict[str, Any]] = []
+    if (
+        os.environ.get("RANK", "0") == "0"
+        and not (RunFolder(run_dir).result(find_method(loop.method).result) / INFO_FILE).exists()
+    ):
+        inputs = _inputs(recipe, loop, source, codec, histories=histories, teacher=teacher, student=student)
+        accepted = check_inputs(run_dir, inputs, accept=accept_changed_inputs)
+    method = method_of(recipe, loop, student, teacher)
+    # Of a finished run nothing is made that its method would make before.
+    finished = is_finished(RunFolder(run_dir), method.result, steps=loop.steps)
+    return Ready(
+        method=method,
+        source=source if finished else method.source(source, Setup.of(recipe, loop, histories=histories)),
+        loop=loop,
+        folder=run_dir,
+        seed=recipe.seed,
+        info={
+            "name": recipe.name,
+            "recipe": plain(recipe),
+            **info,
+            **({"accepted_changes": accepted} if accepted else {}),
+        },
+        extra_files=extra_files,
+    )
+
+
+def histories_of(
+    recipe: Recipe, loop: LoopConfig, codec: Codec | None, model: WorldActionModel
+) -> Histories | None:
+    """A model's own episodes that the recipe's method learns from; None where it learns from none."""
+    folder = find_method(loop.method).histories(loop.options)
+    return None if folder is None else read_histories(recipe, folder, codec=codec, senses=model.senses)
+
+
+def samples(recipe: Recipe, codec: Codec | None, student: WorldActionModel) -> Source:
+    """The recipe's samples, of shapes that the model takes."""
+    source = dataset(recipe, codec=codec, senses=student.senses)
+    if isinstance(source, SegmentDataset):
+        _check_shapes(source, student)
+    return source
+
+
+def method_of(recipe: Recipe, loop: LoopConfig, student: WorldActionModel, teacher: WorldActionModel | None) -> Method:
+    set_precision(loop, student, teacher)
+    return make_method(loop, recipe.streams, student, teacher=teacher, seed=recipe.seed)
+
+
+def check_folders(recipe: Recipe, loop: LoopConfig) -> None:
+    """Refuses a recipe that names folders which are not there, before anything is made from it."""
+    needed = {"wam.pretrained": recipe.wam.pretrained}
+    section = "distill" if loop is recipe.distill else "train"
+    needed[f"{section}.init"] = loop.init
+    histories = find_method(loop.method).histories(loop.options)
+    if histories is not None and not histories.is_dir():
+        raise MissingFileError(
+            f"{section}.options.histories: {histories}: no such folder. Record one first: flashwam record MODEL OUT"
+        )
+    if recipe.data.source == "metaworld" and recipe.wam.pretrained is None:
+        needed["autoencoder.pretrained"] = recipe.autoencoder.pretrained
+    for key, folder in needed.items():
+        if folder is None or Path(folder).is_dir():
+            continue
+        told = "is a file, not a model's folder" if Path(folder).exists() else "no such folder"
+        raise MissingFileError(
+            f"{key}: {folder}: {told}. Train it first (flashwam train), or download it: "
+            "hf download OWNER/NAME --local-dir FOLDER"
+        )
+
+
+def set_precision(loop: LoopConfig, student: WorldActionModel, teacher: WorldActionModel | None) -> None:
+    """Float32 for what is trained; what is not needs no more digits than the passes compute with, in place.
+
+    Args:
+        loop: Gives precision and whether adapters are trained, in which case the student's own weights are not.
+        student: The model to train, or the one that adapters go to.
+        teacher: The frozen model, the student itself with adapters.
+    """
+    if loop.lora is None:
+        student.float()
+    frozen = teacher if loop.lora is None else student
+    if frozen is not None and loop.precision == "bf16":
+        frozen.to(torch.bfloat16)
+
+
+def _inputs(
+    recipe: Recipe,
+    loop: LoopConfig,
+    source: Source,
+    codec: Codec | None,
+    *,
+    histories: Histories | None,
+    teacher: WorldActionModel | None,
+    student: WorldActionModel,
+) -> dict[str, str]:
+    """Fingerprints a run's inputs as they are now, by name. Weights that are drawn anew are no input."""
+    found: dict[str, str] = {}
+    if (fingerprint := getattr(source, "fingerprint", None)) is not None:
+        found["data (data.root)"] = fingerprint()
+    if histories is not None:
+        found["own episodes (options.histories)"] = histories.fingerprint()
+    if teacher is not None:
+        found["teacher (wam.pretrained)"] = tensors_fingerprint(teacher.state_dict())
+    elif recipe.wam.pretrained is not None:
+        found["model (wam.pretrained)"] = tensors_fingerprint(student.state_dict())
+    if loop.init is not None and student is not teacher:
+        found["initial weights (init)"] = tensors_fingerprint(student.state_dict())
+    if codec is not None:
+        found["autoencoder"] = tensors_fingerprint(codec.autoencoder.state_dict())
+    elif recipe.wam.pretrained is not None and (vae := Path(recipe.wam.pretrained) / "vae").is_dir():
+        files = [path for path in vae.rglob("*") if path.suffix in _AUTOENCODER_FILES and path.is_file()]
+        found["autoencoder (vae/ of wam.pretrained)"] = files_fingerprint(files, base=vae)
+    return found
+
+
+def _check_shapes(source: SegmentDataset, model: WorldActionModel) -> None:
+    """Refuses data that the model cannot take, before anything is placed on a device."""
+    for name, shape in model.shapes.items():
+        if source.shapes[name] != tuple(shape):
+            raise InputError(
+                f"stream {name!r}: the data has (channels, rows, columns) {source.shapes[name]}, the model "
+                f"{tuple(shape)}; see data.cameras, data.layout and data.stride, and wam.config"
+            )
+    if model.conditions_on_first and source.factor > 1 and "alone" not in source.shapes:
+        raise InputError(
+            f"every chunk of this model begins with a picture that is encoded alone, but {source.root} has whole "
+            "segments: convert the raw data with this model's autoencoder, see `flashwam convert`"
+        )
+
+
+def _codec_writer(recipe: Recipe, model: WorldActionModel) -> Callable[[Path], None]:
+    """Puts beside a model what it is driven with: the actions' normalisation, and what its family notes of pictures."""
+    norm, given = action_norm(recipe), recipe.wam.pretrained
+    text = json.dumps(norm.to_dict(), indent=2) + "\n"
+    files = files_of(recipe.wam.family)
+
+    def write(folder: Path) -> None:
+        write_whole(folder / ACTION_NORM, text.encode())
+        if files is not None:
+            pretrained = None if given is None else Path(given)
+            files.note_codec(folder, model=model, data=recipe.data, actions=norm, pretrained=pretrained)
+
+    return write
