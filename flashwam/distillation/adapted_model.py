@@ -14,7 +14,10 @@ from flashwam.wam.base import WorldActionModel
 from flashwam.wam.features import LooksInside
 from flashwam.wam.session import RolloutSession
 
-__all__ = ["AdaptedLooker", "AdaptedModel", "adapted"]
+__all__ = ["HELD", "AdaptedLooker", "AdaptedModel", "adapted"]
+
+HELD = "weights"
+"""The name that a role's parameters stand under in its state dict."""
 
 
 def adapted(adapters: Adapters, name: str | None) -> "AdaptedModel":
@@ -39,7 +42,7 @@ class AdaptedModel(WorldActionModel):
         # In a tuple, so that the backbone does not become a part of this module.
         self._shared = (adapters,)
         self.name = name
-        self.weights = _tree(adapters.base_parameters if name is None else adapters.parameters(name))
+        self.add_module(HELD, _tree(adapters.base_parameters if name is None else adapters.parameters(name)))
 
     @property
     def adapters(self) -> Adapters:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from flashwam.core.batch import Batch
+from flashwam.distillation.adapted_model import HELD, AdaptedModel
 from flashwam.sampling import Rollout, StreamSampler
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
@@ -97,9 +98,13 @@ class TeacherFuture(Future):
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Tells a model from another by name, shape and 64 evenly spread values of every tensor."""
+    """Tells a model from another by name, shape and 64 evenly spread values of every tensor; the backbone of adapters
+    is the model that it was."""
     made = hashlib.sha256()
-    for name, x in sorted(model.state_dict().items()):
+    held = model.state_dict()
+    if isinstance(model, AdaptedModel):
+        held = {name.removeprefix(f"{HELD}."): x for name, x in held.items()}
+    for name, x in sorted(held.items()):
         flat = x.detach().flatten()
         some = flat[torch.linspace(0, max(0, flat.numel() - 1), min(64, flat.numel())).long().to(flat.device)]
         made.update(f"{name} {tuple(x.shape)} {some.double().cpu().tolist()}".encode())
