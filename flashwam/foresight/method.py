@@ -30,6 +30,7 @@ from flashwam.distillation.methods.base import (
     start_states,
     training_levels,
 )
+from flashwam.distillation.methods.options import option
 from flashwam.distillation.prepared import Prepared, draw_passes
 from flashwam.distillation.rollouts import RolloutStore, stored_bytes
 from flashwam.distillation.setup import Setup, Source
@@ -148,25 +149,19 @@ class Foresight(Method):
 
     @classmethod
     def prepares(
-        cls,
-        streams: Mapping[str, StreamSpec],
-        options: Mapping[str, Any],
-        *,
-        model: WorldActionModel,
-        frames: int,
-        setup: Setup,
+        cls, options: Mapping[str, Any], *, model: WorldActionModel, frames: int, setup: Setup
     ) -> Prepared | None:
         """See `Method.prepares`: a rollout of every window of the pool."""
-        if cls.option(options, "stage") != "decouplers" and cls.option(options, "actions") != "teacher":
+        if option(cls, options, "stage") != "decouplers" and option(cls, options, "actions") != "teacher":
             return None
         passes: dict[tuple[str, ...], int] | None = {}
-        if cls.option(options, "targets") != "ground_truth":
-            samplers = _teacher_samplers(cls.option(options, "teacher_streams"), setup.teacher)
+        if option(cls, options, "targets") != "ground_truth":
+            samplers = _teacher_samplers(option(cls, options, "teacher_streams"), setup.teacher)
             chunks = max(1, frames // model.chunk_frames)
             passes = None if samplers is None else draw_passes(model, samplers, chunks=chunks)
         return Prepared(
             what="rollouts",
-            count=cls.option(options, "pool"),
+            count=option(cls, options, "pool"),
             bytes_each=stored_bytes(model, frames),
             passes=passes,
             beside="their pictures, and what the vision models see in them",

@@ -73,7 +73,7 @@ def drawing(
         text: (L, D) of a sample's text; D is None where the family does not say.
     """
     prepared = find_method(loop.method).prepares(
-        recipe.streams, loop.options, model=model, frames=recipe.data.window_frames, setup=Setup.of(recipe, loop)
+        loop.options, model=model, frames=recipe.data.window_frames, setup=Setup.of(recipe, loop)
     )
     if prepared is None:
         return None

@@ -117,7 +117,7 @@ def test_a_training_makes_as_many_pairs_as_were_planned(tmp_path, first_share):
     options = {"reuse": 3, "first_share": first_share}
     setup = Setup(data=tmp_path, streams=streams, seed=5, batch_size=4, batches=7)
     windows = Episodes(teacher, 3)
-    planned = Pairs.prepares(streams, options, model=teacher, frames=windows.frames, setup=setup)
+    planned = Pairs.prepares(options, model=teacher, frames=windows.frames, setup=setup)
     made = Pairs(streams, tiny_wam(), teacher=teacher, **options).source(windows, setup)
     assert planned.count == sum(made.pairs) == made.store.made
     # Each file has a short head of its own.

@@ -4,7 +4,6 @@
 Letters: B samples, C channels, F latent frames, H and W the rest of a stream's tokens.
 """
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -214,29 +213,17 @@ class Method(ABC):
 
     @classmethod
     def prepares(
-        cls,
-        streams: Mapping[str, StreamSpec],
-        options: Mapping[str, Any],
-        *,
-        model: WorldActionModel,
-        frames: int,
-        setup: Setup,
+        cls, options: Mapping[str, Any], *, model: WorldActionModel, frames: int, setup: Setup
     ) -> Prepared | None:
         """Counts the teacher's draws that `source` makes before training; None where it makes none.
 
         Args:
-            streams: The recipe's.
             options: The recipe's, as the method's own keywords.
             model: The recipe's, with weights or without.
             frames: Latent frames of a window.
             setup: The run's surroundings; its folders need not be there.
         """
         return None
-
-    @classmethod
-    def option(cls, options: Mapping[str, Any], name: str) -> Any:
-        """One of the method's own keywords: as the recipe has it, or its default."""
-        return options.get(name, inspect.signature(cls).parameters[name].default)
 
     @classmethod
     def make_student(
@@ -413,10 +400,3 @@ def guidance_scales(specs: Mapping[str, StreamSpec], draws: Draws) -> dict[str, 
             low, high = spec.guidance
             scales[name] = low + (high - low) * draws.shared_uniform(f"guidance/{name}")
     return scales
-
-
-def unknown_streams(option: str, given: Mapping[str, Any], streams: Mapping[str, StreamSpec]) -> None:
-    """Refuses an option that names a stream the model does not have."""
-    wrong = sorted(set(given) - set(streams))
-    if wrong:
-        raise InputError(f"{option} names {wrong}; the streams are {list(streams)}")

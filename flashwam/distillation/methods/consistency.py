@@ -28,9 +28,9 @@ from flashwam.distillation.methods.base import (
     reduce_elements,
     start_states,
     training_levels,
-    unknown_streams,
 )
 from flashwam.distillation.methods.lesson import Lesson, drawn_share
+from flashwam.distillation.methods.options import unknown_streams
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.guidance import guided_velocity

@@ -21,8 +21,8 @@ from flashwam.distillation.methods.base import (
     StreamTerm,
     start_states,
     training_levels,
-    unknown_streams,
 )
+from flashwam.distillation.methods.options import unknown_streams
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 

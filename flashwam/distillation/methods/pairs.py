@@ -21,6 +21,7 @@ from flashwam.distillation.futures import TeacherFuture
 from flashwam.distillation.methods.base import Method, MethodOutput, StreamTerm, Turn
 from flashwam.distillation.methods.dmd_term import DMD, STUDENT_EVERY, DistributionMatchingTerm, Drawn
 from flashwam.distillation.methods.lesson import Lesson
+from flashwam.distillation.methods.options import option
 from flashwam.distillation.own_pasts import own_pasts
 from flashwam.distillation.pair_source import NOISE, PairSource, Pool, pair_counts
 from flashwam.distillation.prepared import Prepared, draw_passes
@@ -120,7 +121,7 @@ class Pairs(Method):
     @classmethod
     def passes_without_gradient(cls, streams: Mapping[str, StreamSpec], options: Mapping[str, Any]) -> float:
         """See `Method.passes_without_gradient`: the student's own, to the levels after the first."""
-        steps, share = cls.option(options, "steps"), cls.option(options, "further_share")
+        steps, share = option(cls, options, "steps"), option(cls, options, "further_share")
         # Of n in 2 .. steps and k in 1 .. n - 1, both even, the mean of k.
         before = float(share * (1 + steps / 2) / 2) if steps > 1 else 0.0
         if not (matched := _matched(streams)):
@@ -139,8 +140,8 @@ class Pairs(Method):
     @classmethod
     def lesson(cls, spec: StreamSpec, level: float, options: Mapping[str, Any]) -> Lesson:
         """See `Method.lesson`: the levels of its samplers alone, all drawn to the teacher's own end."""
-        steps: int = cls.option(options, "steps")
-        further: float = cls.option(options, "further_share") if steps > 1 else 0.0
+        steps: int = option(cls, options, "steps")
+        further: float = option(cls, options, "further_share") if steps > 1 else 0.0
         grids = [spec.schedule.sampling_grid(n)[1:-1].tolist() for n in range(2, steps + 1)]
 
         def share(low: float, high: float) -> float:
@@ -150,27 +151,19 @@ class Pairs(Method):
         return Lesson.at(level, share=share, jump_end=0.0, hops=1, teacher_steps=spec.teacher_steps)
 
     @classmethod
-    def prepares(
-        cls,
-        streams: Mapping[str, StreamSpec],
-        options: Mapping[str, Any],
-        *,
-        model: WorldActionModel,
-        frames: int,
-        setup: Setup,
-    ) -> Prepared:
+    def prepares(cls, options: Mapping[str, Any], *, model: WorldActionModel, frames: int, setup: Setup) -> Prepared:
         """See `Method.prepares`: the pairs."""
         counts = pair_counts(
-            [share for _, share in _shares(cls.option(options, "first_share"), max(1, frames // model.chunk_frames))],
+            [share for _, share in _shares(option(cls, options, "first_share"), max(1, frames // model.chunk_frames))],
             batches=setup.batches,
             batch_size=setup.batch_size,
-            reuse=cls.option(options, "reuse"),
+            reuse=option(cls, options, "reuse"),
         )
         return Prepared(
             what="pairs",
             count=sum(counts),
             bytes_each=stored_bytes(model, model.chunk_frames),
-            passes=draw_passes(model, samplers_for(streams, steps=None, teacher=True)),
+            passes=draw_passes(model, samplers_for(setup.streams, steps=None, teacher=True)),
         )
 
     def source(self, source: Source, setup: Setup) -> PairSource:
