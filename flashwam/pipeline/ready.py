@@ -103,9 +103,7 @@ def ready(
     )
 
 
-def histories_of(
-    recipe: Recipe, loop: LoopConfig, codec: Codec | None, model: WorldActionModel
-) -> Histories | None:
+def histories_of(recipe: Recipe, loop: LoopConfig, codec: Codec | None, model: WorldActionModel) -> Histories | None:
     """A model's own episodes that the recipe's method learns from; None where it learns from none."""
     folder = find_method(loop.method).histories(loop.options)
     return None if folder is None else read_histories(recipe, folder, codec=codec, senses=model.senses)

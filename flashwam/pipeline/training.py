@@ -14,7 +14,7 @@ from flashwam.distillation.roles import weightless_copy
 from flashwam.distillation.setup import Setup, Source
 from flashwam.pipeline.data import prepare_data
 from flashwam.pipeline.norms import refuse_other_norm, say_norm
-from flashwam.pipeline.ready import Ready, check_folders, method_of, ready, samples
+from flashwam.pipeline.ready import Ready, check_folders, histories_of, method_of, ready, samples
 from flashwam.recipe.build import plain
 from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.run.folder import check_run, prepare_run
@@ -137,7 +137,8 @@ def make_pairs(recipe: Recipe, *, trust: bool = False) -> PairSource:
         student = weightless_copy(teacher) if loop.lora is None else teacher
         method = method_of(recipe, loop, student, teacher)
         assert isinstance(method, Pairs)
-        return method.source(samples(recipe, codec, teacher), Setup.of(recipe, loop))
+        histories = histories_of(recipe, loop, codec, teacher)
+        return method.source(samples(recipe, codec, teacher), Setup.of(recipe, loop, histories=histories))
 
 
 def _distillation(recipe: Recipe) -> LoopConfig:

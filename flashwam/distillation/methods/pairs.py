@@ -152,9 +152,12 @@ class Pairs(Method):
 
     @classmethod
     def prepares(cls, options: Mapping[str, Any], *, model: WorldActionModel, frames: int, setup: Setup) -> Prepared:
-        """See `Method.prepares`: the pairs."""
+        """See `Method.prepares`: the pairs; those of own pasts as if their chunks all stood at one place."""
+        own = option(cls, options, "histories_share") if cls.histories(options) is not None else 0.0
+        places = _shares(option(cls, options, "first_share"), max(1, frames // model.chunk_frames))
+        shares = [(1 - own) * share for _, share in places] + [own]
         counts = pair_counts(
-            [share for _, share in _shares(option(cls, options, "first_share"), max(1, frames // model.chunk_frames))],
+            [share for share in shares if share > 0],
             batches=setup.batches,
             batch_size=setup.batch_size,
             reuse=option(cls, options, "reuse"),
