@@ -218,10 +218,8 @@ class Method(ABC):
         """Counts the teacher's draws that `source` makes before training; None where it makes none.
 
         Args:
-            options: The recipe's, as the method's own keywords.
-            model: The recipe's, with weights or without.
-            frames: Latent frames of a window.
-            setup: The run's surroundings; its folders need not be there.
+            options, setup: As the method is given them; no folder need be there.
+            model, frames: The recipe's, with weights or without, and the latent frames of a window.
         """
         return None
 
