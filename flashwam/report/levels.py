@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 Teach: TypeAlias = Callable[[StreamSpec, float], Lesson | None]
-"""(stream, level) -> its training there, None where the method does not distil by levels."""
+"""(stream, level) -> its training there, None where the method does not say."""
 
 FEW_SAMPLES = 0.05
 """With a smaller share of its samples near a level of the sampler, a stream is hardly trained where it is used."""

@@ -23,7 +23,7 @@ def standing(streams: Mapping[str, Mapping[str, Any]]) -> Standing | None:
         streams: Stream name -> its numbers, as `flashwam.report.levels.stream_levels` gives them.
 
     Returns:
-        None where a stream is not distilled, or not by levels.
+        None where a stream is not distilled, or its method does not say where it trains.
     """
     found: Standing = {}
     for name, numbers in streams.items():

@@ -48,7 +48,7 @@ def recommendation(specs: Mapping[str, StreamSpec], method: str, options: Mappin
     Returns:
         Plain values: `method`; `consistency`; `compared`, method -> the least share of samples `near` a level, the most
         `hops` and the fewest `teacher_steps`; `reason` and `measured`, in sentences. None for a method that does not
-        distil by levels, to which none of these is an alternative, and where a stream is left undistilled.
+        say where it trains, to which none of these need be an alternative, and where a stream is left undistilled.
     """
     streams = {name: replace(spec, consistency=Linear()) for name, spec in specs.items()}
     # In the order in which they are named where the numbers do not tell them apart.

@@ -184,7 +184,7 @@ def _standing(analysis: Mapping[str, Any], folder: Path) -> Section:
                 rows=rows,
                 caption=f"As {analysis['method']} trains them, this recipe's method."
                 if told
-                else f"This recipe's method, {analysis['method']}, does not distil by levels.",
+                else f"This recipe's method, {analysis['method']}, does not say where it trains.",
             ),
         ),
     )

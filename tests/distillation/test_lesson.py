@@ -94,6 +94,6 @@ def test_pairs_stand_at_the_levels_of_the_samplers_that_they_are_trained_for():
     assert Pairs.lesson(stream, 0.5, options).within_jump == pytest.approx(0.3)
 
 
-def test_methods_that_do_not_distil_by_levels_say_nothing():
+def test_methods_without_a_student_of_few_steps_say_nothing():
     assert FlowMatching.lesson(spec(1.0), 1.0, {}) is None
     assert {"consistency", "on_policy"} <= METHODS.keys()

@@ -49,6 +49,6 @@ def test_methods_that_the_numbers_do_not_tell_apart_are_said_not_to_be():
     assert many["reason"].endswith("They do not tell it from consistency.")
 
 
-def test_nothing_is_recommended_in_place_of_a_method_that_does_not_distil_by_levels():
+def test_nothing_is_recommended_in_place_of_a_method_that_does_not_say_where_it_trains():
     assert advised(TWO, "flow_matching") is None
     assert advised(TWO, weight=0.0) is None

@@ -202,7 +202,7 @@ class Method(ABC):
 
     @classmethod
     def lesson(cls, spec: StreamSpec, level: float, options: Mapping[str, Any]) -> Lesson | None:
-        """Tells how a stream is trained where its sampler stands; None for a method that does not distil by levels.
+        """Tells how a stream is trained where its sampler stands; None where a method does not say.
 
         Args:
             spec: The stream.
