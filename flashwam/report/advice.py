@@ -84,7 +84,7 @@ def _start(numbers: Mapping[str, Any]) -> str:
     return (
         f"Over the teacher's weights, where training starts, lcm answers {mix_text(first['start']['lcm'])} at sigma = "
         f"{first['sigma']:.2g} where linear answers x0. A network can learn either: they differ in where they start "
-        "and in the weight of each level."
+        "and in how much its answer counts at each level."
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of two students an analysis puts ahead, by what their streams start from and learn where they are sampled."""
+"""The order of two recipes, by what their streams start from and learn where they are sampled."""
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -9,7 +9,7 @@ from flashwam.report.levels import FEW_SAMPLES
 __all__ = ["CRITERIA", "Standing", "better_at", "standing"]
 
 CRITERIA = ("start", "samples", "hops", "teacher steps")
-"""What is compared: f nearer the data over the teacher's weights; at least `FEW_SAMPLES` of the samples near the
+"""The things compared: f nearer the data over the teacher's weights; at least `FEW_SAMPLES` of the samples near the
 sampler; fewer hops to the data; more steps of the teacher behind a target."""
 Standing: TypeAlias = dict[tuple[str, int], tuple[float, ...]]
 """(stream, number of the level) -> a value per criterion, smaller being better."""

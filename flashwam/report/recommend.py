@@ -34,7 +34,7 @@ MEASURED = {
         "again."
     ),
 }
-"""What speaks for the recommended method, and how much of it there is: schedules -> sentences."""
+"""Measurements that speak for the recommended method, and how many they are: schedules -> sentences."""
 
 
 def recommendation(specs: Mapping[str, StreamSpec], method: str, options: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often the analysis of recipes put the better student ahead, in studies whose outcomes are known."""
+"""The record of the analysis: comparisons of students whose outcomes are known, and those that it ordered right."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flashwam.report.levels import mix_text, percent
+from flashwam.report.levels import percent
 from flashwam.report.page import Callout, Figure, Section, Table
 from flashwam.report.record import read_record
 from flashwam.report.record_page import record_section, record_sentence
 from flashwam.report.schedule_figures import draw_gradient_scale, draw_measured_gradients, draw_moments
-from flashwam.report.start_figure import draw_start
+from flashwam.report.standing_page import method_section, standing_section
 
 __all__ = ["schedule_sections"]
 
@@ -23,8 +23,8 @@ def schedule_sections(analysis: Mapping[str, Any], folder: Path) -> list[Section
     sections = [
         _choice(analysis),
         _idea(),
-        _standing(analysis, folder),
-        *([_method(analysis)] if analysis["recommended"] else []),
+        standing_section(analysis, folder),
+        *([method_section(analysis)] if analysis["recommended"] else []),
         Section(
             heading="Where the noise lies, and what gets through",
             paragraphs=(
@@ -120,93 +120,6 @@ def _idea() -> Section:
             "allowed: `lcm` and `linear` (the plain clean estimate, a = 1 and b = -sigma) are two of them. "
             "All have the same perfect solution, but they do not learn equally well: they begin with different "
             "answers, and every gradient that reaches the network is multiplied by b(sigma).",
-        ),
-    )
-
-
-def _standing(analysis: Mapping[str, Any], folder: Path) -> Section:
-    near = analysis["rule"]["near"]
-    told = any("near" in level for numbers in analysis["streams"].values() for level in numbers["levels"])
-    rows = []
-    for name, numbers in analysis["streams"].items():
-        for level in numbers["levels"]:
-            start = [mix_text(level["start"][label]) for label in ("lcm", numbers["own"])]
-            taught = (
-                (
-                    percent(level["near"]),
-                    f"{level['sigma']:.2f} to {level['jump_end']:.2f}",
-                    percent(level["within_jump"]),
-                    str(level["hops"]),
-                    str(level["teacher_steps"]),
-                )
-                if "near" in level
-                else ("-",) * 5
-            )
-            rows.append((f"{name}, sigma {level['sigma']:.2g}", *start, *taught))
-    return Section(
-        heading="Where the sampler stands",
-        paragraphs=(
-            "A student with few steps is used at few levels: at sigma = 1, and at one more for each further step. "
-            "Three things can be told of each level before any training.",
-            "**The start.** Distillation begins at the teacher's weights. There f = (a (1 - sigma) - b) x0 + "
-            "(a sigma + b) eps, where x0 and eps are the data and the noise that the network takes x to be made of. It "
-            "should be x0: `linear` is, at every level. `lcm` is not, so its student first has to learn a velocity of "
-            "its own. In a toy with two ways (that of `notebooks/naive_against_modality_aware.ipynb`: 100 steps, 2 "
-            "anchors, the best of four learning rates, five seeds) the start alone made up 61 % of the distance "
-            "between `lcm` and `linear` on the actions, the smaller gradient alone 8 %, both together the rest; after "
-            "600 steps the distance was gone.",
-            f"**The training there.** The share of the training samples within {near:g} of the level. A jump of the "
-            "anchors' grid spans the same share of the draws under every schedule, so that share tells streams not "
-            "apart; how far the jump reaches does.",
-            "**The way to the data.** Hops: targets in a row, each the student's own answer but the last. Teacher "
-            "steps: its Euler steps on all of that way.",
-        ),
-        figures=(
-            Figure(
-                path=draw_start(analysis, folder / "start.png"),
-                caption="Dots: this recipe's functions, at the levels where its student is sampled."
-                + (f" Bars: the samples of its method, {analysis['method']}." if told else ""),
-                alt="Shares of data and noise in f against sigma, and the share of training samples near the sampler",
-            ),
-        ),
-        tables=(
-            Table(
-                columns=(
-                    "stream, level",
-                    "lcm starts as",
-                    "this recipe",
-                    f"samples within {near:g}",
-                    "first jump",
-                    "samples in it",
-                    "hops",
-                    "teacher steps",
-                ),
-                rows=rows,
-                caption=f"As {analysis['method']} trains them, this recipe's method."
-                if told
-                else f"This recipe's method, {analysis['method']}, does not say where it trains.",
-            ),
-        ),
-    )
-
-
-def _method(analysis: Mapping[str, Any]) -> Section:
-    recommended = analysis["recommended"]
-    rows = [
-        (name, percent(numbers["near"]), str(numbers["hops"]), str(numbers["teacher_steps"]))
-        for name, numbers in recommended["compared"].items()
-    ]
-    names = list(recommended["compared"])
-    return Section(
-        heading="Which method the numbers recommend",
-        paragraphs=(recommended["reason"], recommended["measured"]),
-        tables=(
-            Table(
-                columns=("method", "least share near a level", "hops", "teacher steps"),
-                rows=rows,
-                emphasised=frozenset({names.index(recommended["method"])}),
-                caption=f"With linear on every stream, at the worst of its levels. This recipe: {analysis['method']}.",
-            ),
         ),
     )
 

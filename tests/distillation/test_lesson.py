@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a method says that it trains a stream, against the levels that it really draws."""
+"""The levels at which a method says that it trains a stream, against those that it really draws."""
 
 import pytest
 import torch

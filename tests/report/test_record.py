@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often the analysis put the better student ahead: counted anew from the committed results."""
+"""The record of the analysis, counted anew from the committed results."""
 
 import json
 from pathlib import Path
