@@ -30,10 +30,22 @@ from flashwam.wam.files import FAMILY_FILES
 
 def command(place: Place) -> str:
     """The call that makes what there is."""
-    family = "" if place.family == DEFAULT_FAMILY else f" --family {place.family}"
-    there = [name for name in STUDENTS if RunFolder(place.run(name, 0)).evaluation_files]
-    only = "" if len(there) == sum(place.has(name) for name in STUDENTS) else f" --only {' '.join(there)}"
-    return f"python analysis/one_step.py{family}{only}"
+    parts = ["python analysis/one_step.py"]
+    if place.family != DEFAULT_FAMILY:
+        parts.append(f"--family {place.family}")
+    names = [name for name in STUDENTS if place.has(name)]
+    there = {
+        (name, seed) for name in names for seed in TEACHER_SEEDS if RunFolder(place.run(name, seed)).evaluation_files
+    }
+    made = [name for name in names if any(name == other for other, _ in there)]
+    if made != names:
+        parts.append(f"--only {' '.join(made)}")
+    seeds = sorted({seed for _, seed in there})
+    if tuple(seeds) != TEACHER_SEEDS:
+        parts.append(f"--seeds {' '.join(map(str, seeds))}")
+    if place.settings:
+        parts.append(f"--set {' '.join(place.settings)}")
+    return " ".join(parts)
 
 
 def report(place: Place) -> None:
