@@ -3,7 +3,7 @@
 
     python analysis/one_step.py                       all cells (hours), then the comparison
     python analysis/one_step.py --family cogvideox    the other family's small model (kept apart)
-    python analysis/one_step.py --only pairs          some students alone, and their teacher
+    python analysis/one_step.py --only pairs          some students alone, what they go on from, and their teacher
     python analysis/one_step.py --compare             the comparison of what there is so far
     python analysis/one_step.py --archive FILE        an archive of what there is so far, for another machine
     python analysis/one_step.py --restore FILE        go on from such an archive
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from one_step_cells import STUDENTS, TEACHER_SEEDS, Place
 from one_step_jobs import one_step_jobs
+from one_step_pasts import write_differences
 from studies import add_options, or_exit
 
 from flashwam.demo.place import DEFAULT_FAMILY
@@ -51,6 +52,7 @@ def command(place: Place) -> str:
 def report(place: Place) -> None:
     """Tables and figures of what there is, beside the measurements."""
     compare(place.demo.evaluated, out=place.out / "comparison")
+    write_differences(place)
     place.study.keep(command(place))
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cells of the comparison of one-step students with their teacher, as `one_step.yaml` has them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +13,14 @@ from flashwam.demo.presets import Preset
 from flashwam.recipe.layers import read_yaml
 from flashwam.recipe.load import load_recipe
 from flashwam.recipe.sections import Recipe
+from flashwam.run.folder import RunFolder
 from flashwam.system.json_file import build, read_mapping
 from flashwam.wam.files import files_of
 
 FILE = Path(__file__).with_name("one_step.yaml")
 TEACHER = "teacher"
+SECOND_STAGE = 1000
+"""Seeds of trainings that go on from a student are so much higher, for draws that it has not learnt from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,8 @@ class Student:
     settings: tuple[str, ...] = ()
     search: bool = False
     rate: str | None = None
+    start: str | None = None
+    record: int = 0
     samplers: tuple[str, ...] = ()
     families: tuple[str, ...] = ()
 
@@ -77,6 +82,10 @@ class Place:
         """A run of the search for a cell's learning rate."""
         return self.out / "search" / f"{name}_{rate:g}_seed{seed}"
 
+    def recording(self, name: str, seed: int) -> Path:
+        """Folder of a student's own episodes."""
+        return self.out / "recorded" / f"{name}_seed{seed}"
+
     def rate_file(self, name: str) -> Path:
         return self.out / "rates" / f"{name}.json"
 
@@ -86,12 +95,24 @@ class Place:
         own = [
             f"data.root={demo.data_root}",
             f"wam.pretrained={demo.teacher}",
-            f"seed={seed}",
+            f"seed={seed if cell.start is None else SECOND_STAGE + seed}",
             f"name={name}",
             *cell.settings,
         ]
+        if cell.start is not None:
+            own.append(f"distill.init={RunFolder(self.run(cell.start, seed)).result('student')}")
+        if cell.record:
+            own.append(f"distill.options.histories={self.recording(cell.start, seed)}")
         if rate is None and (source := name if cell.search else cell.rate) is not None:
             rate = read_mapping(self.rate_file(source))["lr"]
         if rate is not None:
             own.append(f"distill.lr={rate:g}")
         return load_recipe(f"{files_of(self.family).miniature}/{cell.recipe}", [*own, *self.settings])
+
+
+def with_starts(names: Iterable[str]) -> list[str]:
+    """The cells, and those that they go on from, in their order."""
+    wanted = set(names)
+    while more := {STUDENTS[name].start for name in wanted} - wanted - {None}:
+        wanted |= more
+    return [name for name in STUDENTS if name in wanted]

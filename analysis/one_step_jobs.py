@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from one_step_cells import STUDENTS, TEACHER, TEACHER_NFE, TEACHER_SEEDS, Place
+from one_step_cells import STUDENTS, TEACHER, TEACHER_NFE, TEACHER_SEEDS, Place, with_starts
 from searching import FIRST_RATES, action_error, choose_rate, write_rate
 
 from flashwam.demo import work
 from flashwam.evaluation.local import evaluate
+from flashwam.evaluation.recording import record
 from flashwam.pipeline.training import distill
 from flashwam.run.folder import RunFolder
 from flashwam.system.files import whole_folder
@@ -44,6 +45,13 @@ def make(place: Place, name: str, seed: int) -> None:
     distill(recipe, run_dir=run)
 
 
+def record_start(place: Place, name: str, seed: int) -> None:
+    """Records the student that a cell goes on from, as it is driven at one step."""
+    cell, recipe = STUDENTS[name], place.recipe(name, seed)
+    out = place.recording(cell.start, seed)
+    record(place.run(cell.start, seed), out, episodes=cell.record, tasks=recipe.data.tasks, seed=seed)
+
+
 def drive(checkpoint: Path, seed: int, nfe: str, sampler: str = "own") -> None:
     """Evaluates in closed and open loop."""
     evaluate(checkpoint, nfe=(nfe,), seed=seed, **SAMPLERS[sampler])
@@ -58,7 +66,10 @@ def one_step_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) ->
         Job(name=TEACHER, function=work.make_teacher, kwargs=teaching, after=("collect",), weight=600),
         Job(name="latents", function=work.encode_episodes, kwargs=about, after=(TEACHER,), weight=60),
     ]
-    cells = {name: [job for s in STUDENTS[name].seeds if s in seeds for job in _cell(place, name, s)] for name in names}
+    cells = {
+        name: [job for s in STUDENTS[name].seeds if s in seeds for job in _cell(place, name, s)]
+        for name in with_starts(names)
+    }
     first, *others = cells.values() if cells else [[]]
     jobs += first
     jobs += [job for seed in TEACHER_SEEDS if seed in seeds for job in _teacher(place, seed)]
@@ -84,6 +95,12 @@ def _cell(place: Place, name: str, seed: int) -> Iterator[Job]:
     if cell.search or cell.rate is not None:
         after = [f"choose/{name if cell.search else cell.rate}"]
         weight = 1 if seed in cell.seeds[:SEARCHED_SEEDS] and cell.search else weight
+    if cell.start is not None:
+        after.append(f"make/{cell.start}_{seed}")
+    if cell.record:
+        taped = f"record/{name}_{seed}"
+        yield Job(name=taped, function=record_start, kwargs={**about, "seed": seed}, after=(after[-1],), weight=100)
+        after.append(taped)
     made = f"make/{name}_{seed}"
     yield Job(name=made, function=make, kwargs={**about, "seed": seed}, after=tuple(after), weight=weight)
     for nfe in shape.evaluate.nfe:
