@@ -2,6 +2,7 @@
 """A recording of a model is what it saw and did, and a past of the recording is the past that it had."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from flashwam.sampling import Rollout
 from flashwam.sim import closed_loop
 from flashwam.sim.collect import collect
 from flashwam.sim.metaworld import MetaWorldEnv
+from flashwam.sim.tasks import get_task
 
 pytestmark = pytest.mark.usefixtures("simulator")
 TASK, EPISODES = "faucet-turn", 2
@@ -128,6 +130,17 @@ def test_an_interrupted_recording_is_completed_to_the_same_bytes(lived):
         path.unlink()
     record(student, root, episodes=EPISODES, progress=False)
     assert {path: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()} == before
+
+
+def test_an_episode_that_ends_before_a_second_picture_shows_no_past(lived, tmp_path, monkeypatch):
+    student = lived[0]
+    short = replace(get_task(TASK), max_steps=4)
+    monkeypatch.setattr("flashwam.evaluation.recording.get_task", lambda name: short)
+    counts = record(student, tmp_path, episodes=1, progress=False)
+    assert counts.frames == {TASK: 1}
+    (told,) = read_episode_list(tmp_path / TASK)
+    assert (told["length"], told["action_config"]) == (4, [])
+    assert read_table(episode_path(tmp_path / TASK, 0))["executed_action"].shape == (4, 4)
 
 
 def test_a_folder_holds_one_models_episodes_alone(lived, tmp_path):
