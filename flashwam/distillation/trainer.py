@@ -162,6 +162,10 @@ class _Training:
             if model is not None:
                 check_weights(model, role)
         check_strategy(loop, method.roles.trained)
+        if not any(turn.role == STUDENT for step in range(loop.steps) for turn in method.turns(step)):
+            raise InputError(
+                f"in {loop.steps} steps it is never the student's turn: raise steps, or lower student_every"
+            )
         self.empty_masks = EmptyMasks(steps=min(10, loop.steps))
         self.strategy = make_strategy(loop)
         self.accelerator = self.strategy.accelerator

@@ -135,6 +135,12 @@ def test_a_critic_learns_twice_as_fast_where_nobody_says_how_fast(tmp_path):
     assert line["critic/lr"] == 2 * line["lr"] > 0
 
 
+def test_a_run_that_ends_before_the_students_turn_is_refused(tmp_path):
+    config = loop(steps=4)
+    with pytest.raises(ValueError, match="in 4 steps it is never the student's turn"):
+        train(method_of(config), ToySource(), config, run_dir=tmp_path, seed=0)
+
+
 def test_a_checkpoint_without_a_critic_is_another_trainings(tmp_path):
     plain = loop(method="consistency", options={}, steps=4)
     train(method_of(plain), ToySource(), plain, run_dir=tmp_path, seed=0)
