@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Toy distillations for torchrun, one after the other: `distributed_run.py (FOLDER STRATEGY[-OPTION...])...`.
 
-Options: lora (adapters), on_policy and dmd (the method), teacher (shard it too), killed (one process dies on the way, once),
+Options: lora (adapters), on_policy, dmd and pairs (the method), teacher (shard it too), killed (one process dies on the way, once),
 stopped (one process is asked to stop on the way, once; both then begin again),
 bf16 (precision), offload (the optimiser's state), lingbot and cogvideox (real networks with a teacher of the same kind;
 lingbot's jumps in two steps and its training has four, cogvideox's has two).
@@ -18,6 +18,7 @@ from distill_toys import GaussianTeacher, ToySource, ToyWam
 from flashwam.core.batch import Batch
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.methods import make_method
+from flashwam.distillation.setup import Setup
 from flashwam.distillation.stopping import Stopped
 from flashwam.distillation.trainer import Source, train
 from flashwam.pipeline.ready import set_precision
@@ -54,6 +55,9 @@ def _streams(options: list[str]) -> dict[str, StreamSpec]:
         vp = {"schedule": {"name": "vp", "snr_shift": 1.0}}
         return {name: StreamSpec.from_config(name, vp) for name in ("video", "action")}
     on_policy, lingbot, dmd = "on_policy" in options, "lingbot" in options, "dmd" in options
+    if "pairs" in options:
+        shifts = {"video": 5.0, "action": 1.0}
+        return {name: StreamSpec.from_config(name, {"shift": s, "teacher_steps": 3}) for name, s in shifts.items()}
     video = {
         "shift": 5.0,
         "guidance": [2, 4],
@@ -70,12 +74,16 @@ def _streams(options: list[str]) -> dict[str, StreamSpec]:
 
 def _loop(strategy: str, options: list[str]) -> LoopConfig:
     real = "lingbot" in options or "cogvideox" in options
-    methods = {"on_policy": "on_policy", "dmd": "distribution_matching"}
+    methods = {"on_policy": "on_policy", "dmd": "distribution_matching", "pairs": "pairs"}
+    own = {
+        # The student's turn is every second step, and so the last before a checkpoint or the first after it.
+        "dmd": {"student_every": 2, "critic_lr": 3e-3},
+        "pairs": {"first_share": None, "further_share": 0.5, "drawn_at_once": 8},
+    }
     method = next((method for option, method in methods.items() if option in options), "consistency")
     return LoopConfig(
         method=method,
-        # The student's turn is every second step, and so the last before a checkpoint or the first after it.
-        options={"student_every": 2, "critic_lr": 3e-3} if "dmd" in options else {},
+        options=next((given for option, given in own.items() if option in options), {}),
         strategy=strategy,
         precision="bf16" if "bf16" in options else "no",
         offload="offload" in options,
@@ -116,13 +124,17 @@ def run(folder: Path, asked: str) -> Path:
     network = next((name for name in NETWORKS if name in options), None)
     student, teacher, source = _toys(options) if network is None else _networks(network)
     set_precision(loop, student, teacher)
-    method = make_method(loop, _streams(options), student, teacher=student if "lora" in options else teacher)
+    streams = _streams(options)
+    method = make_method(loop, streams, student, teacher=student if "lora" in options else teacher)
     if os.environ.get("RANK") == "1":
         if "killed" in options:
             source = Signalled(folder.with_name("signalled"), signal.SIGKILL, 3)
         elif "stopped" in options:
             source = Signalled(folder.with_name("signalled"), signal.SIGTERM, 2)
-    return train(method, source, loop, run_dir=folder, seed=0)
+    # What is drawn before lies beside, for any number of processes.
+    batches = loop.steps * loop.accumulation
+    setup = Setup(data=folder.parent, streams=streams, seed=0, batch_size=loop.batch_size, batches=batches)
+    return train(method, method.source(source, setup), loop, run_dir=folder, seed=0)
 
 
 def run_all(arguments: list[str]) -> None:

@@ -14,12 +14,14 @@ LIKE_ONE = {
     "ddp-dmd-lora": 2e-6,
     "fsdp-dmd-stopped-teacher": 2e-6,
     "fsdp-on_policy": 2e-6,
+    "fsdp-pairs": 2e-6,
     # The stock blocks of a video transformer are units; what a family added around them belongs to the root.
     "fsdp-teacher": 2e-6,
     # Two steps of up to 1e-3; a real network rounds more often than a toy.
     "fsdp-cogvideox-teacher": 1e-5,
     "zero2-offload": 2e-6,
     "zero3-on_policy": 2e-6,
+    "zero3-pairs": 2e-6,
 }
 """Strategy -> how far its weights may be from those of one process."""
 STARTED_BY_TORCHRUN = ("ddp-lora-stopped", "fsdp-on_policy", "zero2-offload")
