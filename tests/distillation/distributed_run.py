@@ -102,7 +102,7 @@ def _loop(strategy: str, options: list[str]) -> LoopConfig:
 
 def _toys(options: list[str]) -> tuple[torch.nn.Module, torch.nn.Module, ToySource]:
     """A critic is a copy of the teacher that learns, which a closed form does not."""
-    teacher = ToyWam.create(seed=2) if "dmd" in options else GaussianTeacher()
+    teacher = (ToyWam if "dmd" in options else GaussianTeacher).create(seed=2)
     return ToyWam.create(seed=1), teacher, ToySource()
 
 
