@@ -92,7 +92,9 @@ def _table(record: Mapping[str, Any], settings: Sequence[tuple[str, str]], group
     pairs = dict.fromkeys((one["ahead"], one["behind"]) for one in _all(record))
     rows = []
     for ahead, behind in sorted(pairs):
-        cells, by, beside = [], {}, {}
+        cells: list[str] = []
+        by: dict[str, None] = {}
+        beside: dict[str, None] = {}
         for model, setting in settings:
             found = [
                 one
