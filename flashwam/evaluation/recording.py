@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Records what a model does in closed loop, in the layout of collected demonstrations.
 
-Every episode is kept, successful or not: its controls, the pictures that the model saw, and their latents by its own
-autoencoder, all as they were to the bit. A row is a control; its picture is the last one before it.
+Every episode is kept, successful or not: its controls and the pictures that the model saw, to the bit, and their
+latents by its own autoencoder in full precision. A row is a control; its picture is the last one before it.
 """
 
 import json
