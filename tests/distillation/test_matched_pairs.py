@@ -1,18 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pairs with a stream whose distribution is matched, and held by its pairs."""
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 from distill_toys import CHUNK, ToyWam
+from tiny_models import tiny_wam
+from tiny_windows import Windows
 
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods import ConsistencyDistillation, Pairs
 from flashwam.distillation.pair_source import NOISE
+from flashwam.distillation.setup import Setup
+from flashwam.distillation.trainer import train
 from flashwam.plan import plan_training
 from flashwam.recipe.load import load_recipe
+from flashwam.recipe.sections import LoopConfig
 
 
 def streams(**video) -> dict[str, StreamSpec]:
@@ -77,6 +83,26 @@ def test_the_teacher_is_kept_for_its_score_and_the_critic_has_the_first_turns(pa
     assert not plain.keeps_teacher
     assert plain.roles.critic is None
     assert [turn.role for turn in plain.turns(0)] == ["student"]
+
+
+def test_it_trains_from_stored_pairs(tmp_path):
+    """Every second step is the student's too, and the teacher that drew the pairs is there for its score."""
+    specs = streams(loss="dmd", regulariser=0.25, teacher_steps=2)
+    teacher = tiny_wam(seed=4)
+    method = Pairs(
+        specs, tiny_wam(seed=3), teacher=teacher, first_share=None, drawn_at_once=4, dmd={"student_every": 2}
+    )
+    setup = Setup(data=tmp_path, streams=specs, seed=5, batch_size=2, batches=4)
+    source = method.source(Windows(teacher, 2), setup)
+    assert method.roles.teacher is teacher
+    loop = LoopConfig(method="pairs", steps=4, batch_size=2, lr=1e-3, save_every=2, log_every=1, diagnose_every=0)
+    train(method, source, loop, run_dir=tmp_path / "run", seed=0)
+    logged = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [
+        line["step"] for line in logged if {"loss", "video/pairs", "video/ratio", "action/loss"} <= line.keys()
+    ] == [2, 4]
+    assert [line["step"] for line in logged if "critic/video/loss" in line] == [1, 2, 3, 4]
+    assert not any("critic/action/loss" in line for line in logged)
 
 
 def test_a_loss_that_a_method_does_not_know_is_refused():
