@@ -73,7 +73,7 @@ def recipe(tmp_path, monkeypatch):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """How many windows were drawn at each call of a teacher, its weights' dtype, and what came out."""
+    """Counts the windows of each call of a teacher; notes its weights' dtype and what came out."""
     calls = []
     draw = TeacherFuture.draw
 
