@@ -147,7 +147,7 @@ def ours(wam: LingBotVA, samples: int, device: torch.device, half: bool, *, lora
     if half:
         teacher.to(torch.bfloat16)
     method = make_method(loop, streams(substeps), wam, teacher=teacher, seed=0)
-    method.roles.place(lambda model: model, device)
+    method.roles.place(lambda role, model: model, device)
     batch = sample(wam, samples, device)
     optimizer = optimizer_of([p for p in method.roles.model.parameters() if p.requires_grad])
 
