@@ -72,17 +72,22 @@ def one_step_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) ->
     }
     first, *others = cells.values() if cells else [[]]
     jobs += first
-    jobs += [job for seed in TEACHER_SEEDS if seed in seeds for job in _teacher(place, seed)]
+    # The teacher's own steps in every scene first: nothing is compared without them.
+    jobs += [job for nfe in TEACHER_NFE[place.family] for job in _teacher(place, nfe, seeds)]
+    jobs += [_random(place, seed) for seed in TEACHER_SEEDS if seed in seeds]
     jobs += [job for cell in others for job in cell]
     return list({job.name: job for job in jobs}.values())
 
 
-def _teacher(place: Place, seed: int) -> Iterator[Job]:
-    for nfe in TEACHER_NFE[place.family]:
-        weight = 170 if nfe == "full" else 70
-        yield _drive(TEACHER, "latents", place.demo.teacher, seed, nfe, weight)
+def _teacher(place: Place, nfe: str, seeds: Collection[int]) -> Iterator[Job]:
+    for seed in TEACHER_SEEDS:
+        if seed in seeds:
+            yield _drive(TEACHER, "latents", place.demo.teacher, seed, nfe, 170 if nfe == "full" else 70)
+
+
+def _random(place: Place, seed: int) -> Job:
     about = {"place": place.demo, "seed": seed}
-    yield Job(name=f"drive/random_{seed}", function=work.drive_random, kwargs=about, after=("latents",), weight=70)
+    return Job(name=f"drive/random_{seed}", function=work.drive_random, kwargs=about, after=("latents",), weight=70)
 
 
 def _cell(place: Place, name: str, seed: int) -> Iterator[Job]:

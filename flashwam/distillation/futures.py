@@ -78,12 +78,14 @@ class TeacherFuture(Future):
             whole = f"one chunk of {size}" if ahead else f"whole chunks of {size}"
             raise InputError(f"a rollout needs {whole} latent frames; got {batch.frames}: see data.window_frames")
         chunks, begin = batch.frames // size, (batch.frames - drawn_frames) // size
+        # What it is told beside its streams, too.
+        observed = {name: batch.history[name] for name in teacher.layout.observed_shapes}
         rollout = Rollout(
             teacher,
             self._samplers,
             text=batch.text,
             null_text=batch.null_text,
-            first={name: batch.history[name][:, :, :1] for name in teacher.streams},
+            first={name: x[:, :, :1] for name, x in observed.items()},
         )
         drawn: dict[str, list[Tensor]] = {name: [] for name in teacher.streams}
         for k in range(chunks):
@@ -93,7 +95,7 @@ class TeacherFuture(Future):
                     drawn[name].append(x)
             if k + 1 < chunks:
                 at = slice(k * size, (k + 1) * size)
-                rollout.observe({name: batch.history[name][:, :, at] for name in teacher.streams})
+                rollout.observe({name: x[:, :, at] for name, x in observed.items()})
         return {name: torch.cat(parts, 2).float().cpu() for name, parts in drawn.items()}
 
 

@@ -6,6 +6,7 @@ from multiprocessing import get_context
 
 import pytest
 import torch
+from distill_toys import ToySource, ToyWam
 from tiny_models import tiny_joint_wam, tiny_wam
 from tiny_windows import Windows
 from torch.testing import assert_close
@@ -163,3 +164,22 @@ def test_a_draw_that_half_precision_cannot_hold_is_refused(teacher, tmp_path, mo
     with pytest.raises(ValueError, match=r"drew \['video'\] beyond 65504"):
         store(tmp_path, teacher).complete([group(Windows(teacher).batch([0]), [1])], progress=False)
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+class Told(ToyWam):
+    """Moves its noise by what it is told of the robot."""
+
+    layout = replace(ToyWam.layout, senses={"state": 2}, conditions_on_first=True, execute_frames=1)
+
+    def velocity(self, noisy, sigma, clean, context):
+        return {name: torch.zeros_like(x) + clean["state"].mean() for name, x in noisy.items()}
+
+
+def test_a_teacher_is_told_the_robots_state_with_the_observation():
+    batch = ToySource().batch([0, 1]).frames_of(slice(Told.layout.chunk_frames))
+    future = TeacherFuture(Told(), samplers())
+    noise = {name: torch.randn_like(x) for name, x in batch.clean.items()}
+    for state in (0.0, 0.5):
+        told = {**batch.history, "state": torch.full((2, 2, batch.frames, 1, 1), state)}
+        for name, x in future.draw(replace(batch, history=told), noise).items():
+            assert torch.equal(x, noise[name]) == (state == 0)
