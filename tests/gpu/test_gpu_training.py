@@ -78,10 +78,22 @@ def masked_reconstruction(folder: Path, **changes: Any) -> Built:
     return config, make_method(config, policy_toys.specs(), policy_toys.policy()), policy_toys.PolicySource()
 
 
+def pairs(folder: Path, **changes: Any) -> Built:
+    """A student whose pairs its teacher draws on the device."""
+    options = {"first_share": None, "steps": 2, "further_share": 0.5}
+    config, method, source = on_waves("pairs", options=options, **changes)
+    setup = Setup(data=folder, streams=STREAMS, seed=0, batch_size=config.batch_size, batches=config.steps)
+    return config, method, method.source(source, setup)
+
+
 BUILD: dict[str, Callable[..., Built]] = {
     "flow_matching": lambda folder, **changes: on_waves("flow_matching", **changes),
     "consistency": lambda folder, **changes: on_waves("consistency", **changes),
     "on_policy": lambda folder, **changes: on_waves("on_policy", **changes),
+    "pairs": pairs,
+    "distribution_matching": lambda folder, **changes: on_waves(
+        "distribution_matching", options={"student_every": 1}, **changes
+    ),
     "foresight": foresight,
     "masked_reconstruction": masked_reconstruction,
     "consistency with adapters": lambda folder, **changes: on_waves("consistency", lora=LORA, **changes),

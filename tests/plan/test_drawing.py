@@ -76,7 +76,7 @@ def test_a_method_that_draws_nothing_before_says_nothing():
 
 
 def test_a_small_teacher_is_timed():
-    recipe = load_recipe("metaworld/pairs", ["distill.batch_size=2"])
+    recipe = load_recipe("metaworld/pairs", ["distill.batch_size=2", "distill.steps=3000"])
     made = plan_numbers(plan_training(recipe))["made_first"]
     # 3,000 batches of 2, five uses each; a chunk of four frames in float16.
     assert (made["count"], made["bytes_each"]) == (1200, 2 * 4 * (6 * 8 * 8 + 4 * 4))
