@@ -17,17 +17,17 @@ a study that was interrupted can be compared already. Results go to analysis/res
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
+from cells import add_extent, run_study
 from mechanism_cells import SEARCHED, TINY, VARIED, Extent, Place
 from mechanism_jobs import mechanism_jobs
 from mechanism_table import write_comparison
 from searching import FIRST_RATES, LADDER
-from studies import add_options, or_exit
+from studies import add_options
 
 from flashwam.run.folder import RunFolder
-from flashwam.sim.gl import ensure_gl
-from flashwam.system.jobs import run_jobs
 
 
 def command(place: Place, extent: Extent) -> str:
@@ -72,11 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rates", type=float, nargs="+", choices=LADDER, default=list(FIRST_RATES), help="that a search begins with"
     )
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="settings", help="for every recipe")
     parser.add_argument("--out", type=Path, default=Path("runs/mechanism"))
     parser.add_argument("--results", type=Path, default=Path("analysis/results/mechanism"))
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--compare", action="store_true", help="make nothing, compare what there is")
+    add_extent(parser)
     add_options(parser)
     return parser
 
@@ -93,14 +91,7 @@ def main() -> None:
         rates=tuple(sorted(arguments.rates)),
     )
     jobs = mechanism_jobs(place, extent)
-    if arguments.archive is not None:
-        or_exit(place.study.archive, arguments.archive)
-        return
-    or_exit(place.study.restore, jobs, arguments.restore)
-    if not arguments.compare:
-        ensure_gl()
-        run_jobs(jobs, place.out / "jobs", workers=arguments.workers)
-    or_exit(report, place, extent)
+    run_study(place.study, jobs, partial(report, place, extent), arguments)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cells import StudyPlace
 from searching import FIRST_RATES
-from studies import Study
 
-from flashwam.demo.place import Place as DemoPlace
-from flashwam.demo.presets import Preset
 from flashwam.recipe.load import load_recipe
 from flashwam.recipe.sections import Recipe
 from flashwam.run.folder import RunFolder
@@ -29,7 +27,6 @@ VARIED = {"action": ("action",), "both": ("video", "action")}
 """Name -> the streams whose function changes; the others have `linear`."""
 TINY, SEARCHED = "tiny", "searched"
 TINY_RATE = 1e-4
-TEACHER = "teacher"
 LONG = 1000
 """Trainings of more steps than these have one seed."""
 
@@ -100,30 +97,8 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Folders of everything, and every run's recipe.
-
-    Args:
-        out: Of the runs.
-        results: What is kept of them.
-        data: Of the demonstrations; one of its own in `out` if None.
-        settings: Recipe settings for every run.
-    """
-
-    out: Path
-    results: Path
-    data: Path | None = None
-    settings: tuple[str, ...] = ()
-
-    @property
-    def study(self) -> Study:
-        """The runs and what is kept of them."""
-        return Study(out=self.out, results=self.results, made_again=("collect", TEACHER, "latents"))
-
-    @property
-    def demo(self) -> DemoPlace:
-        """Demonstrations and teacher lie where a demo has them."""
-        return DemoPlace(preset=Preset(methods=(), overrides=self.settings), out=self.out, data=self.data)
+class Place(StudyPlace):
+    """Folders of everything, and every run's recipe."""
 
     def rate_file(self, cell: Cell) -> Path:
         return self.out / "rates" / f"{cell.name}.json"

@@ -1,24 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes and drives the cells of the mechanism's study, a job each."""
 
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mechanism_cells import EULER, SEARCHED, TEACHER, TINY, Cell, Extent, Place
+from cells import SAMPLERS, TEACHER, distil_or_take, drive, first_jobs
+from mechanism_cells import EULER, SEARCHED, TINY, Cell, Extent, Place
 from searching import action_error, choose_rate, write_rate
 
-from flashwam.demo import work
-from flashwam.evaluation.local import evaluate
-from flashwam.pipeline.training import distill
-from flashwam.run.folder import RunFolder
-from flashwam.system.files import whole_folder
 from flashwam.system.jobs import Job
 
 NFE = "1v/1a"
-SAMPLERS = {"own": {}, "euler": {"plain_euler": True}, "unit": {"unit_amplitude": True}}
-"""Ways in which a student is sampled -> options of `evaluate`."""
 
 
 def choose(place: Place, cell: Cell, rates: Sequence[float], seeds: Sequence[int]) -> None:
@@ -33,35 +26,14 @@ def choose(place: Place, cell: Cell, rates: Sequence[float], seeds: Sequence[int
 
 def make(place: Place, cell: Cell, kind: str, seed: int) -> None:
     """Distils a cell, or takes it over from the search that came by it."""
-    rate, run = place.rate(cell, kind), place.run(cell, kind, seed)
-    found = RunFolder(place.search(cell, rate, seed))
-    if kind == SEARCHED and found.result("student").is_dir():
-        ignored = shutil.ignore_patterns(found.checkpoints.name, found.evaluations.name)
-        with whole_folder(run) as building:
-            shutil.copytree(found.path, building, ignore=ignored, dirs_exist_ok=True)
-        return
-    distill(place.recipe(cell, kind, seed=seed, rate=rate), run_dir=run)
-
-
-def drive(checkpoint: Path, seed: int, sampler: str = "own", nfe: str = NFE) -> None:
-    """Evaluates in closed and open loop."""
-    evaluate(checkpoint, nfe=(nfe,), seed=seed, **SAMPLERS[sampler])
+    rate = place.rate(cell, kind)
+    found = place.search(cell, rate, seed) if kind == SEARCHED else None
+    distil_or_take(place.recipe(cell, kind, seed=seed, rate=rate), place.run(cell, kind, seed), found)
 
 
 def mechanism_jobs(place: Place, extent: Extent) -> list[Job]:
     """Every job, each after those it needs and what tells most first: one seed before more, short before long."""
-    about = {"place": place.demo}
-    jobs = {
-        "collect": Job(name="collect", function=work.collect_episodes, kwargs=about, weight=300, cores=2),
-        TEACHER: Job(
-            name=TEACHER,
-            function=work.make_teacher,
-            kwargs={**about, "from_scratch": False},
-            after=("collect",),
-            weight=1,
-        ),
-        "latents": Job(name="latents", function=work.encode_episodes, kwargs=about, after=(TEACHER,), weight=60),
-    }
+    jobs = {job.name: job for job in first_jobs(place)}
     for block in extent.blocks():
         seeds = extent.seeds_of(block[0])
         for some in (seeds[:1], seeds[1:]):
@@ -107,5 +79,5 @@ def _cell_jobs(place: Place, extent: Extent, cell: Cell, kind: str, seed: int) -
 
 
 def _drive(name: str, after: str, weight: float, checkpoint: Path, seed: int, **options: str) -> Job:
-    kwargs = {"checkpoint": checkpoint, "seed": seed, **options}
+    kwargs = {"checkpoint": checkpoint, "seed": seed, "nfe": NFE, **options}
     return Job(name=f"drive/{name}", function=drive, kwargs=kwargs, after=(after,), weight=weight)

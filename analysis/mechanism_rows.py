@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mechanism_cells import EULER, FOUR, SEARCHED, TEACHER, TINY, Cell, Extent, Place
+from cells import TEACHER
+from mechanism_cells import EULER, FOUR, SEARCHED, TINY, Cell, Extent, Place
 from mechanism_jobs import NFE, SAMPLERS
 
 from flashwam.core.pairing import Outcomes, Paired, pair_outcomes, paired_ratio, paired_share_difference

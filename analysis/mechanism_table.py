@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mechanism_cells import FOUR, SEARCHED, TEACHER, TINY, Cell, Extent, Place
+from cells import TEACHER
+from mechanism_cells import FOUR, SEARCHED, TINY, Cell, Extent, Place
 from mechanism_rows import Gap, Row, read_rows, take_apart
 
 from flashwam.core.pairing import Paired

@@ -14,18 +14,18 @@ cogvideox_one_step. A run that was killed goes on where it was.
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
+from cells import add_extent, run_study
 from one_step_cells import STUDENTS, TEACHER_SEEDS, Place
 from one_step_jobs import one_step_jobs
 from one_step_pasts import write_differences
-from studies import add_options, or_exit
+from studies import add_options
 
 from flashwam.demo.place import DEFAULT_FAMILY
 from flashwam.report.compare import compare
 from flashwam.run.folder import RunFolder
-from flashwam.sim.gl import ensure_gl
-from flashwam.system.jobs import run_jobs
 from flashwam.wam.files import FAMILY_FILES
 
 
@@ -62,9 +62,7 @@ def main() -> None:
     parser.add_argument("--family", choices=sorted(FAMILY_FILES), default=DEFAULT_FAMILY)
     parser.add_argument("--only", nargs="+", choices=list(STUDENTS), default=list(STUDENTS), metavar="STUDENT")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(TEACHER_SEEDS))
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="settings", help="for every recipe")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--compare", action="store_true", help="make nothing, compare what there is")
+    add_extent(parser)
     add_options(parser)
     arguments = parser.parse_args()
     name = "one_step" if arguments.family == DEFAULT_FAMILY else f"{arguments.family}_one_step"
@@ -75,14 +73,7 @@ def main() -> None:
         settings=tuple(arguments.settings),
     )
     jobs = one_step_jobs(place, [name for name in arguments.only if place.has(name)], arguments.seeds)
-    if arguments.archive is not None:
-        or_exit(place.study.archive, arguments.archive)
-        return
-    or_exit(place.study.restore, jobs, arguments.restore)
-    if not arguments.compare:
-        ensure_gl()
-        run_jobs(jobs, place.out / "jobs", workers=arguments.workers)
-    or_exit(report, place)
+    run_study(place.study, jobs, partial(report, place), arguments)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from studies import Study
+from cells import StudyPlace
 
-from flashwam.demo.place import DEFAULT_FAMILY
-from flashwam.demo.place import Place as DemoPlace
-from flashwam.demo.presets import Preset
 from flashwam.recipe.layers import read_yaml
 from flashwam.recipe.load import load_recipe
 from flashwam.recipe.sections import Recipe
@@ -18,7 +15,6 @@ from flashwam.system.json_file import build, read_mapping
 from flashwam.wam.files import files_of
 
 FILE = Path(__file__).with_name("one_step.yaml")
-TEACHER = "teacher"
 SECOND_STAGE = 1000
 """Seeds of trainings that go on from a student are so much higher, for draws that it has not learnt from."""
 
@@ -46,30 +42,8 @@ TEACHER_NFE: Mapping[str, tuple[str, ...]] = {name: tuple(nfe) for name, nfe in 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Folders of everything, and every run's recipe.
-
-    Args:
-        out: Of the runs.
-        results: What is kept of them.
-        family: The teacher's.
-        settings: Recipe settings for every run.
-    """
-
-    out: Path
-    results: Path
-    family: str = DEFAULT_FAMILY
-    settings: tuple[str, ...] = ()
-
-    @property
-    def study(self) -> Study:
-        """The runs and what is kept of them."""
-        return Study(out=self.out, results=self.results, made_again=("collect", TEACHER, "latents"))
-
-    @property
-    def demo(self) -> DemoPlace:
-        """Demonstrations and teacher lie where a demo has them."""
-        return DemoPlace(preset=Preset(methods=(), overrides=self.settings), out=self.out, family=self.family)
+class Place(StudyPlace):
+    """Folders of everything, and every run's recipe."""
 
     def has(self, name: str) -> bool:
         """Tells whether the family has a cell."""

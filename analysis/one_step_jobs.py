@@ -1,25 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes and drives the students of `one_step.yaml`, a job each."""
 
-import shutil
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from one_step_cells import STUDENTS, TEACHER, TEACHER_NFE, TEACHER_SEEDS, Place, with_starts
+from cells import TEACHER, distil_or_take, drive, first_jobs
+from one_step_cells import STUDENTS, TEACHER_NFE, TEACHER_SEEDS, Place, with_starts
 from searching import FIRST_RATES, action_error, choose_rate, write_rate
 
 from flashwam.demo import work
-from flashwam.evaluation.local import evaluate
 from flashwam.evaluation.recording import record
-from flashwam.pipeline.training import distill
-from flashwam.run.folder import RunFolder
-from flashwam.system.files import whole_folder
 from flashwam.system.jobs import Job
 
 SEARCHED_SEEDS = 2
-SAMPLERS = {"own": {}, "euler": {"plain_euler": True}, "unit": {"unit_amplitude": True}}
-"""Ways in which a student is sampled -> options of `evaluate`."""
 
 
 def choose(place: Place, name: str) -> None:
@@ -35,14 +29,9 @@ def choose(place: Place, name: str) -> None:
 
 def make(place: Place, name: str, seed: int) -> None:
     """Distils a cell, or takes it over from the search that came by it."""
-    recipe, run = place.recipe(name, seed), place.run(name, seed)
-    found = RunFolder(place.attempt(name, recipe.distill.lr, seed))
-    if STUDENTS[name].search and found.result("student").is_dir():
-        ignored = shutil.ignore_patterns(found.checkpoints.name, found.evaluations.name)
-        with whole_folder(run) as building:
-            shutil.copytree(found.path, building, ignore=ignored, dirs_exist_ok=True)
-        return
-    distill(recipe, run_dir=run)
+    recipe = place.recipe(name, seed)
+    found = place.attempt(name, recipe.distill.lr, seed) if STUDENTS[name].search else None
+    distil_or_take(recipe, place.run(name, seed), found)
 
 
 def record_start(place: Place, name: str, seed: int) -> None:
@@ -52,20 +41,9 @@ def record_start(place: Place, name: str, seed: int) -> None:
     record(place.run(cell.start, seed), out, episodes=cell.record, tasks=recipe.data.tasks, seed=seed)
 
 
-def drive(checkpoint: Path, seed: int, nfe: str, sampler: str = "own") -> None:
-    """Evaluates in closed and open loop."""
-    evaluate(checkpoint, nfe=(nfe,), seed=seed, **SAMPLERS[sampler])
-
-
 def one_step_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) -> list[Job]:
     """Every job, each after those it needs; the cells in their order, every seed of one before the next."""
-    about = {"place": place.demo}
-    teaching = {**about, "from_scratch": False}
-    jobs = [
-        Job(name="collect", function=work.collect_episodes, kwargs=about, weight=300, cores=2),
-        Job(name=TEACHER, function=work.make_teacher, kwargs=teaching, after=("collect",), weight=600),
-        Job(name="latents", function=work.encode_episodes, kwargs=about, after=(TEACHER,), weight=60),
-    ]
+    jobs = first_jobs(place)
     cells = {
         name: [job for s in STUDENTS[name].seeds if s in seeds for job in _cell(place, name, s)]
         for name in with_starts(names)

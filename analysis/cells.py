@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The common part of studies whose cells are students of one small teacher: their folders, and how one is made, driven
+and run to its results."""
+
+import argparse
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studies import Study, or_exit
+
+from flashwam.demo import work
+from flashwam.demo.place import DEFAULT_FAMILY
+from flashwam.demo.place import Place as DemoPlace
+from flashwam.demo.presets import Preset
+from flashwam.evaluation.local import evaluate
+from flashwam.pipeline.training import distill
+from flashwam.recipe.sections import Recipe
+from flashwam.run.folder import RunFolder
+from flashwam.sim.gl import ensure_gl
+from flashwam.system.files import whole_folder
+from flashwam.system.jobs import Job, run_jobs
+
+TEACHER = "teacher"
+COLLECT, LATENTS = "collect", "latents"
+SAMPLERS = {"own": {}, "euler": {"plain_euler": True}, "unit": {"unit_amplitude": True}}
+"""Ways in which a student is sampled -> options of `evaluate`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyPlace:
+    """Folders of everything.
+
+    Args:
+        out: Of the runs.
+        results: What is kept of them.
+        family: The teacher's.
+        data: Of the demonstrations; one of its own in `out` if None.
+        settings: Recipe settings for every run.
+    """
+
+    out: Path
+    results: Path
+    family: str = DEFAULT_FAMILY
+    data: Path | None = None
+    settings: tuple[str, ...] = ()
+
+    @property
+    def study(self) -> Study:
+        """The runs and what is kept of them."""
+        return Study(out=self.out, results=self.results, made_again=(COLLECT, TEACHER, LATENTS))
+
+    @property
+    def demo(self) -> DemoPlace:
+        """Demonstrations and teacher lie where a demo has them."""
+        preset = Preset(methods=(), overrides=self.settings)
+        return DemoPlace(preset=preset, out=self.out, family=self.family, data=self.data)
+
+
+def distil_or_take(recipe: Recipe, run: Path, found: Path | None) -> None:
+    """Distils a cell, or takes it over from the search that came by it, at `found`."""
+    searched = None if found is None else RunFolder(found)
+    if searched is None or not searched.result("student").is_dir():
+        distill(recipe, run_dir=run)
+        return
+    ignored = shutil.ignore_patterns(searched.checkpoints.name, searched.evaluations.name)
+    with whole_folder(run) as building:
+        shutil.copytree(searched.path, building, ignore=ignored, dirs_exist_ok=True)
+
+
+def drive(checkpoint: Path, seed: int, nfe: str, sampler: str = "own") -> None:
+    """Evaluates in closed and open loop."""
+    evaluate(checkpoint, nfe=(nfe,), seed=seed, **SAMPLERS[sampler])
+
+
+def first_jobs(place: StudyPlace) -> list[Job]:
+    """Demonstrations, teacher and latents, which every cell needs."""
+    about: dict[str, Any] = {"place": place.demo}
+    teaching = {**about, "from_scratch": False}
+    weight = 600 if place.demo.shipped_teacher is None else 1
+    return [
+        Job(name=COLLECT, function=work.collect_episodes, kwargs=about, weight=300, cores=2),
+        Job(name=TEACHER, function=work.make_teacher, kwargs=teaching, after=(COLLECT,), weight=weight),
+        Job(name=LATENTS, function=work.encode_episodes, kwargs=about, after=(TEACHER,), weight=60),
+    ]
+
+
+def add_extent(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that `run_study` reads, and settings for every recipe."""
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="settings", help="for every recipe")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--compare", action="store_true", help="make nothing, compare what there is")
+
+
+def run_study(study: Study, jobs: Sequence[Job], report: Callable[[], None], arguments: argparse.Namespace) -> None:
+    """Archives, or restores, runs the jobs and reports, as the options ask."""
+    if arguments.archive is not None:
+        or_exit(study.archive, arguments.archive)
+        return
+    or_exit(study.restore, jobs, arguments.restore)
+    if not arguments.compare:
+        ensure_gl()
+        run_jobs(jobs, study.out / "jobs", workers=arguments.workers)
+    or_exit(report)
