@@ -6,7 +6,7 @@ Letters: B samples, C channels, F latent frames of a window, H and W the rest of
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,13 +18,19 @@ from flashwam.sampling import Rollout, StreamSampler
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["Future", "TeacherFuture", "seeded_noise", "weights_hash"]
+__all__ = ["Future", "TeacherFuture", "seeded_noise", "stacked_noise", "weights_hash"]
 
 
 def seeded_noise(seed: int, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The noise of one window: unit Gaussian, in the streams' order, shaped as `like`, [C, F, H, W] each."""
     generator = torch.Generator().manual_seed(seed)
     return {name: torch.randn(x.shape, generator=generator) for name, x in like.items()}
+
+
+def stacked_noise(seeds: Sequence[int], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The noise of B windows, each from its seed, see `seeded_noise`: [B, C, F, H, W]."""
+    noise = [seeded_noise(seed, like) for seed in seeds]
+    return {name: torch.stack([one[name] for one in noise]) for name in like}
 
 
 class Future(ABC):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from flashwam.core.batch import Batch
 from flashwam.distillation.draws import keyed_seed
-from flashwam.distillation.futures import seeded_noise
+from flashwam.distillation.futures import stacked_noise
 from flashwam.distillation.rollouts import RolloutStore
 from flashwam.distillation.setup import Source
 from flashwam.wam.base import WorldActionModel
@@ -122,7 +122,8 @@ class PairSource:
         rollouts = [self.store.read(self._keys[pool][number]) for number in numbers]
         begin = self._pools[pool].chunk * self._length
         drawn = {name: torch.stack([one.drawn[name] for one in rollouts]) for name in batch.clean}
-        noise = [seeded_noise(self._noise_seed(pool, n), {k: x[0] for k, x in drawn.items()}) for n in numbers]
+        seeds = [self._noise_seed(pool, number) for number in numbers]
+        noise = stacked_noise(seeds, {name: x[0] for name, x in drawn.items()})
         # What is an observation at rollout is not the teacher's to draw, unless the model predicts it too.
         given = batch.given[:, begin:] & (not self._conditions)
         return replace(
@@ -132,7 +133,7 @@ class PairSource:
                 name: _ending(x, drawn[name], given) if name in self._earlier else x
                 for name, x in batch.history.items()
             },
-            extra={f"{NOISE}{name}": torch.stack([one[name] for one in noise]) for name in batch.clean},
+            extra={f"{NOISE}{name}": x for name, x in noise.items()},
             index=torch.tensor(indices),
         )
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from flashwam.core.batch import Batch
-from flashwam.distillation.futures import Future, seeded_noise
+from flashwam.distillation.futures import Future, stacked_noise
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
 from flashwam.system.json_file import read_mapping
@@ -200,8 +200,7 @@ class RolloutStore:
         batch, seeds = group()
         length = batch.frames if self.frames is None else self.frames
         like = {name: x[0][:, -length:] for name, x in batch.clean.items()}
-        noise = [seeded_noise(seed, like) for seed in seeds]
-        drawn = self._future.draw(batch, {name: torch.stack([one[name] for one in noise]) for name in like})
+        drawn = self._future.draw(batch, stacked_noise(seeds, like))
         stored = {name: x.to(_STORED) for name, x in drawn.items()}
         beyond = [name for name, x in stored.items() if not bool(torch.isfinite(x).all())]
         if beyond:

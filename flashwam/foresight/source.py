@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from flashwam.core.batch import Batch
-from flashwam.distillation.futures import seeded_noise
+from flashwam.distillation.futures import stacked_noise
 from flashwam.distillation.rollouts import RolloutStore
 from flashwam.system.errors import InputError
 from flashwam.system.tensor_file import load_tensors, write_tensors
@@ -108,8 +108,8 @@ class FutureSource:
         batch = self._source.batch(numbers)
         rollouts = [self._store.read(self._keys[number]) for number in numbers]
         like = {name: x[0] for name, x in batch.clean.items()}
-        noise = [seeded_noise(self._seeds[number], like) for number in numbers]
-        extra = {f"noise/{name}": torch.stack([one[name] for one in noise]) for name in batch.clean}
+        noise = stacked_noise([self._seeds[number] for number in numbers], like)
+        extra = {f"noise/{name}": x for name, x in noise.items()}
         for name in self._folders:
             extra[f"target/{name}"] = torch.stack([self._target(name, self._keys[n]) for n in numbers])
         clean = dict(batch.clean)

@@ -10,8 +10,8 @@ import numpy as np
 from flashwam.report.against import full_teacher
 from flashwam.report.figures import (
     INK,
-    MUTED,
     PALETTE,
+    label_beside,
     label_ends,
     label_points,
     new_figure,
@@ -64,7 +64,7 @@ def draw_forest(rows: Sequence[Row], path: Path) -> Path:
                 if share is not None:
                     axes.plot([0, share], [y, y], color=colours[row.run], lw=1.2, alpha=0.35)
                     axes.plot(share, y, "D", ms=5.5, color=colours[row.run])
-                    _number(axes, y, share)
+                    label_beside(axes, y, f"{share:.2f}", offset=4)
             _finish_panel(axes, "two-way: commitment", rows, 1.0)
             if goal is not None:
                 axes.axvline(goal, color=INK, lw=0.9, ls=(0, (2, 2)), zorder=0)
@@ -99,20 +99,7 @@ def _draw_span(axes: "Axes", y: int, span: _Span, colour: str, *, filled: bool) 
     if len(single) > 1:
         axes.plot(single, [y] * len(single), "|", ms=9, mew=1, color=colour, alpha=0.8)
     axes.plot(value, y, "o", ms=7, color=colour if filled else "white", mec=colour, mew=1.6)
-    _number(axes, y, value)
-
-
-def _number(axes: "Axes", y: int, value: float) -> None:
-    axes.annotate(
-        f"{value:.2f}",
-        (1, y),
-        xycoords=("axes fraction", "data"),
-        xytext=(4, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=9,
-        color=MUTED,
-    )
+    label_beside(axes, y, f"{value:.2f}", offset=4)
 
 
 def _finish_panel(axes: "Axes", title: str, rows: Sequence[Row], right: float) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "INK",
     "MUTED",
     "PALETTE",
+    "label_beside",
     "label_points",
     "new_figure",
     "plain_ticks",
@@ -93,6 +94,20 @@ def save_figure(figure: "Figure", path: Path, *, dpi: int = 160) -> Path:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return write_whole(path, buffer.getvalue())
+
+
+def label_beside(axes: "Axes", y: float, text: str, *, offset: float) -> None:
+    """Writes to the right of the axes, at the height `y` of the data, so many points away."""
+    axes.annotate(
+        text,
+        (1, y),
+        xycoords=("axes fraction", "data"),
+        xytext=(offset, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=9,
+        color=MUTED,
+    )
 
 
 def label_points(axes: "Axes", points: Sequence[tuple[float, float, str, str]], *, size: float = 9) -> None:

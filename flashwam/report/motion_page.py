@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flashwam.report.compare_figures import run_colours
-from flashwam.report.figures import MUTED, new_figure, save_figure, tidy
+from flashwam.report.figures import label_beside, new_figure, save_figure, tidy
 from flashwam.report.motion import MotionLink, correlation_text, motion_link
 from flashwam.report.page import Figure, Section, Table
 from flashwam.report.row import Row
@@ -68,16 +68,7 @@ def draw_motion(linked: Sequence[tuple[Row, MotionLink]], path: Path) -> Path:
                 axes.plot(link.failed, y, "o", ms=6.5, color="white", mec=colour, mew=1.6)
             if link.succeeded is not None:
                 axes.plot(link.succeeded, y, "o", ms=6.5, color=colour, mec=colour)
-            axes.annotate(
-                f"r {correlation_text(link.correlation)}",
-                (1, y),
-                xycoords=("axes fraction", "data"),
-                xytext=(8, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=9,
-                color=MUTED,
-            )
+            label_beside(axes, y, f"r {correlation_text(link.correlation)}", offset=8)
         axes.set_yticks(range(len(linked)), [row.label for row, _ in reversed(linked)])
         for tick, (row, _) in zip(axes.get_yticklabels(), reversed(linked), strict=True):
             tick.set_color(colours[row.run])
