@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from studies import Study, or_exit
 
@@ -41,6 +41,9 @@ class StudyPlace:
         settings: Recipe settings for every run.
     """
 
+    MADE_AGAIN: ClassVar[tuple[str, ...]] = (COLLECT, TEACHER, LATENTS)
+    """Jobs whose results others need, and that are not kept."""
+
     out: Path
     results: Path
     family: str = DEFAULT_FAMILY
@@ -50,7 +53,7 @@ class StudyPlace:
     @property
     def study(self) -> Study:
         """The runs and what is kept of them."""
-        return Study(out=self.out, results=self.results, made_again=(COLLECT, TEACHER, LATENTS))
+        return Study(out=self.out, results=self.results, made_again=self.MADE_AGAIN)
 
     @property
     def demo(self) -> DemoPlace:

@@ -51,7 +51,9 @@ def command(place: Place) -> str:
 
 def report(place: Place) -> None:
     """Tables and figures of what there is, beside the measurements."""
-    compare(place.demo.evaluated, out=place.out / "comparison")
+    compare(place.evaluated(guided=False), out=place.out / "comparison")
+    if guided := place.evaluated(guided=True):
+        compare(guided, out=place.out / "comparison_guided")
     write_differences(place)
     place.study.keep(command(place))
 

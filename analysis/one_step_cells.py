@@ -4,8 +4,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from cells import StudyPlace
+from cells import TEACHER, StudyPlace
 
 from flashwam.recipe.layers import read_yaml
 from flashwam.recipe.load import load_recipe
@@ -32,6 +33,7 @@ class Student:
     record: int = 0
     samplers: tuple[str, ...] = ()
     families: tuple[str, ...] = ()
+    guided: bool = False
 
 
 _TOLD = read_yaml(FILE.read_bytes(), str(FILE))
@@ -39,11 +41,16 @@ STUDENTS: Mapping[str, Student] = {name: build(FILE, Student, cell) for name, ce
 """In the order in which they are made."""
 TEACHER_SEEDS: tuple[int, ...] = tuple(_TOLD["teacher"]["seeds"])
 TEACHER_NFE: Mapping[str, tuple[str, ...]] = {name: tuple(nfe) for name, nfe in _TOLD["teacher"]["nfe"].items()}
+GUIDANCE: float = _TOLD["teacher"]["guidance"]
+"""Scale of the video's guidance at which the teacher of the guided cells is driven."""
+GUIDED = "teacher_guided"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place(StudyPlace):
     """Folders of everything, and every run's recipe."""
+
+    MADE_AGAIN: ClassVar[tuple[str, ...]] = (*StudyPlace.MADE_AGAIN, GUIDED)
 
     def has(self, name: str) -> bool:
         """Tells whether the family has a cell."""
@@ -51,6 +58,16 @@ class Place(StudyPlace):
 
     def run(self, name: str, seed: int) -> Path:
         return self.out / "runs" / (name if seed == 0 else f"{name}_seed{seed}")
+
+    @property
+    def guided_teacher(self) -> Path:
+        """Folder of the teacher as one that is driven with guidance."""
+        return RunFolder(self.run(GUIDED, 0)).result(TEACHER)
+
+    def evaluated(self, *, guided: bool) -> list[Path]:
+        """Runs with an evaluation, of the cells with a guided teacher or of the others."""
+        apart = {self.run(name, seed).name for name, cell in STUDENTS.items() if cell.guided for seed in cell.seeds}
+        return [run for run in self.demo.evaluated if (run.name in {GUIDED, *apart}) == guided]
 
     def attempt(self, name: str, rate: float, seed: int) -> Path:
         """A run of the search for a cell's learning rate."""
@@ -68,11 +85,13 @@ class Place(StudyPlace):
         cell, demo = STUDENTS[name], self.demo
         own = [
             f"data.root={demo.data_root}",
-            f"wam.pretrained={demo.teacher}",
+            f"wam.pretrained={self.guided_teacher if cell.guided else demo.teacher}",
             f"seed={seed if cell.start is None else SECOND_STAGE + seed}",
             f"name={name}",
             *cell.settings,
         ]
+        if cell.guided:
+            own.append(f"streams.video.guidance_scale={GUIDANCE:g}")
         if cell.start is not None:
             own.append(f"distill.init={RunFolder(self.run(cell.start, seed)).result('student')}")
         if cell.record:

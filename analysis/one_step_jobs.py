@@ -1,19 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes and drives the students of `one_step.yaml`, a job each."""
 
+import json
+import shutil
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cells import TEACHER, distil_or_take, drive, first_jobs
-from one_step_cells import STUDENTS, TEACHER_NFE, TEACHER_SEEDS, Place, with_starts
+from cells import LATENTS, TEACHER, distil_or_take, drive, first_jobs
+from one_step_cells import GUIDANCE, GUIDED, STUDENTS, TEACHER_NFE, TEACHER_SEEDS, Place, with_starts
 from searching import FIRST_RATES, action_error, choose_rate, write_rate
 
 from flashwam.demo import work
 from flashwam.evaluation.recording import record
+from flashwam.recipe.sections import Recipe
+from flashwam.run.folder import CARD_FILE, INFO_FILE
+from flashwam.run.model_info import read_info
+from flashwam.system.files import whole_folder, write_whole
 from flashwam.system.jobs import Job
 
 SEARCHED_SEEDS = 2
+
+
+def guide(place: Place) -> None:
+    """Puts the teacher a second time, as one that is driven with guidance."""
+    told = read_info(place.demo.teacher)
+    told["name"] = GUIDED
+    told["streams"]["video"]["guidance_scale"] = GUIDANCE
+    with whole_folder(place.guided_teacher) as building:
+        # Its card speaks of the one without.
+        ignored = shutil.ignore_patterns(CARD_FILE)
+        shutil.copytree(place.demo.teacher, building, ignore=ignored, dirs_exist_ok=True)
+        write_whole(building / INFO_FILE, json.dumps(told, indent=2) + "\n")
 
 
 def choose(place: Place, name: str) -> None:
@@ -53,6 +71,8 @@ def one_step_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) ->
     # The teacher's own steps in every scene first: nothing is compared without them.
     jobs += [job for nfe in TEACHER_NFE[place.family] for job in _teacher(place, nfe, seeds)]
     jobs += [_random(place, seed) for seed in TEACHER_SEEDS if seed in seeds]
+    if guided := [name for name in cells if STUDENTS[name].guided]:
+        jobs += _guided_teacher(place, guided, seeds)
     jobs += [job for cell in others for job in cell]
     return list({job.name: job for job in jobs}.values())
 
@@ -60,24 +80,46 @@ def one_step_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) ->
 def _teacher(place: Place, nfe: str, seeds: Collection[int]) -> Iterator[Job]:
     for seed in TEACHER_SEEDS:
         if seed in seeds:
-            yield _drive(TEACHER, "latents", place.demo.teacher, seed, nfe, 170 if nfe == "full" else 70)
+            yield _drive(TEACHER, LATENTS, place.demo.teacher, seed, nfe, 170 if nfe == "full" else 70)
+
+
+def _guided(place: Place) -> Job:
+    return Job(name=GUIDED, function=guide, kwargs={"place": place}, after=(LATENTS,), weight=1)
+
+
+def _guided_teacher(place: Place, names: Collection[str], seeds: Collection[int]) -> Iterator[Job]:
+    yield _guided(place)
+    for seed in sorted({seed for name in names for seed in STUDENTS[name].seeds}.intersection(seeds)):
+        yield _drive(GUIDED, GUIDED, place.guided_teacher, seed, "full", 250)
 
 
 def _random(place: Place, seed: int) -> Job:
     about = {"place": place.demo, "seed": seed}
-    return Job(name=f"drive/random_{seed}", function=work.drive_random, kwargs=about, after=("latents",), weight=70)
+    return Job(name=f"drive/random_{seed}", function=work.drive_random, kwargs=about, after=(LATENTS,), weight=70)
+
+
+def _training_weight(recipe: Recipe) -> float:
+    return 10 + 0.015 * recipe.distill.steps * recipe.distill.batch_size
+
+
+def _choice(place: Place, name: str) -> Job:
+    weight = len(FIRST_RATES) * SEARCHED_SEEDS * _training_weight(place.recipe(name, 0, FIRST_RATES[0]))
+    about = {"place": place, "name": name}
+    return Job(name=f"choose/{name}", function=choose, kwargs=about, after=(LATENTS,), weight=weight)
 
 
 def _cell(place: Place, name: str, seed: int) -> Iterator[Job]:
-    cell, after, about = STUDENTS[name], ["latents"], {"place": place, "name": name}
-    shape = place.recipe(name, seed, FIRST_RATES[0])
-    weight = 10 + 0.015 * shape.distill.steps * shape.distill.batch_size
-    if cell.search:
-        tried = len(FIRST_RATES) * SEARCHED_SEEDS
-        yield Job(name=f"choose/{name}", function=choose, kwargs=about, after=("latents",), weight=tried * weight)
-    if cell.search or cell.rate is not None:
-        after = [f"choose/{name if cell.search else cell.rate}"]
-        weight = 1 if seed in cell.seeds[:SEARCHED_SEEDS] and cell.search else weight
+    cell, recipe, about = STUDENTS[name], place.recipe(name, seed, FIRST_RATES[0]), {"place": place, "name": name}
+    after, weight = [LATENTS], _training_weight(recipe)
+    if cell.guided:
+        yield _guided(place)
+        after.append(GUIDED)
+    if (rated := name if cell.search else cell.rate) is not None:
+        choice = _choice(place, rated)
+        yield choice
+        after.append(choice.name)
+    if cell.search and seed in cell.seeds[:SEARCHED_SEEDS]:
+        weight = 1
     if cell.start is not None:
         after.append(f"make/{cell.start}_{seed}")
     if cell.record:
@@ -86,7 +128,7 @@ def _cell(place: Place, name: str, seed: int) -> Iterator[Job]:
         after.append(taped)
     made = f"make/{name}_{seed}"
     yield Job(name=made, function=make, kwargs={**about, "seed": seed}, after=tuple(after), weight=weight)
-    for nfe in shape.evaluate.nfe:
+    for nfe in recipe.evaluate.nfe:
         for sampler in ("own", *cell.samplers):
             yield _drive(name, made, place.run(name, seed), seed, nfe, 70, sampler=sampler)
 

@@ -3,7 +3,7 @@
 
 Below `analysis/results/<study>` lie:
 
-    comparison/         tables and figures, and what was measured of whole models (latency, costs, learning rates)
+    comparison*/        tables and figures, and what was measured of whole models (latency, costs, learning rates)
     evaluations.jsonl   an evaluation a line, with the outcome of every episode
     curves.parquet      a row for every logged training step
     recipes.jsonl       the resolved recipe of every run
@@ -43,11 +43,11 @@ from flashwam.system.provenance import provenance
 
 EVALUATED = ("runs/**/evaluations/*.json", "benchmark/*/evaluations/*.json", "steps/*.json")
 LOGGED, CONFIGURED, DONE, RATES = "runs/*/metrics.jsonl", "runs/*/recipe.yaml", "jobs/*.done", "rates/*.json"
-TABLES = "comparison/*.json"
+TABLES = "comparison*/*.json"
 SHOWN = (
     TABLES,
-    "comparison/*.md",
-    "comparison/*.png",
+    "comparison*/*.md",
+    "comparison*/*.png",
     # The teacher as it is driven, and the best student: what they imagined beside what happened.
     "runs/teacher/evaluations/*_full_own_seed0_film.png",
     "runs/on_policy/evaluations/*_1v-1a_own_seed0_film.png",

@@ -2,14 +2,18 @@
 """The comparison of one-step students: its cells are recipes, its jobs can run, and what is made is told."""
 
 import json
+import shutil
 
 import pytest
 from one_step import command
-from one_step_cells import SECOND_STAGE, STUDENTS, TEACHER_NFE, TEACHER_SEEDS, Place
-from one_step_jobs import one_step_jobs
+from one_step_cells import GUIDANCE, GUIDED, SECOND_STAGE, STUDENTS, TEACHER_NFE, TEACHER_SEEDS, Place
+from one_step_jobs import guide, one_step_jobs
 from searching import write_rate
 
+from flashwam.evaluation.policy import load_policy
+from flashwam.run.model_info import read_info
 from flashwam.system.jobs import check_jobs
+from flashwam.system.paths import ASSETS
 
 
 @pytest.fixture(params=["lingbot_va", "cogvideox"])
@@ -21,13 +25,14 @@ def place(request, tmp_path):
 
 def test_every_cell_is_a_recipe_whose_settings_reach_it(place):
     write_rate(place.rate_file("naive_lcm_400"), {"lr": 0.002})
+    write_rate(place.rate_file("flash_wam_400"), {"lr": 0.001})
     for name, cell in STUDENTS.items():
         if not place.has(name):
             continue
         recipe = place.recipe(name, 3, 0.5)
         seed = 3 if cell.start is None else SECOND_STAGE + 3
         assert (recipe.name, recipe.seed, recipe.distill.lr, recipe.data.episodes) == (name, seed, 0.5, 7)
-        assert recipe.streams["video"].guidance is None, cell
+        assert (recipe.streams["video"].guidance is not None) == cell.guided, cell
     assert place.recipe("naive_lcm_400", 0).distill.lr == place.recipe("naive_lcm_4000", 0).distill.lr == 0.002
     assert place.recipe("naive_lcm_4000", 0).distill.steps == 4000
 
@@ -43,7 +48,39 @@ def test_every_job_comes_after_those_it_needs_and_students_meet_their_teacher(pl
                 stem = nfe.replace("/", "-")
                 assert nfe in TEACHER_NFE[place.family]
                 assert {f"drive/{name}_{seed}_{stem}", f"drive/teacher_{seed}_{stem}"} <= driven
-                assert f"drive/teacher_{seed}_full" in driven
+                assert f"drive/{GUIDED if STUDENTS[name].guided else 'teacher'}_{seed}_full" in driven
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_cell_alone_has_all_that_it_needs(place, name):
+    if place.has(name):
+        check_jobs(one_step_jobs(place, [name], [0]))
+
+
+def test_the_guided_cells_have_a_teacher_of_their_own_that_differs_in_its_scale_alone(tmp_path):
+    place = Place(out=tmp_path / "runs", results=tmp_path / "results")
+    plain = ASSETS / "teacher"
+    shutil.copytree(plain, place.demo.teacher)
+    guide(place)
+    told, theirs = (read_info(folder) for folder in (place.guided_teacher, plain))
+    low, high = place.recipe("naive_lcm_guided_400", 0, 1e-3).streams["video"].guidance
+    assert low < told["streams"]["video"].pop("guidance_scale") < high
+    assert theirs["streams"]["video"].pop("guidance_scale") == 1
+    assert told.pop("name") != theirs.pop("name")
+    assert told == theirs
+    assert load_policy(place.guided_teacher).samplers("full")["video"].guidance_scale == GUIDANCE
+    for name in ("naive_lcm_guided_400", "naive_lcm_400"):
+        recipe = place.recipe(name, 0, 1e-3)
+        assert recipe.wam.pretrained == str(place.guided_teacher if STUDENTS[name].guided else place.demo.teacher)
+        assert recipe.streams["video"].guidance_scale == (GUIDANCE if STUDENTS[name].guided else 1)
+
+
+def test_guided_cells_and_the_others_are_compared_apart(place):
+    for run in [place.run("naive_lcm_guided_400", 1), place.guided_teacher.parent, place.run("naive_lcm_400", 1)]:
+        (run / "evaluations").mkdir(parents=True)
+        (run / "evaluations" / "step1_1v-1a_own_seed0.json").write_text("{}")
+    apart, others = ({run.name for run in place.evaluated(guided=guided)} for guided in (True, False))
+    assert (apart, others) == ({"naive_lcm_guided_400_seed1", "teacher_guided"}, {"naive_lcm_400_seed1"})
 
 
 def test_the_command_names_what_there_is(place):
