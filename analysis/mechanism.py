@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tells a consistency function's gradient weight from its start and reach, on the miniature LingBot-VA.
 
-    python analysis/mechanism.py                       demonstrations, the shipped teacher, every cell (about 20 hours
+    python analysis/mechanism.py                       demonstrations, the shipped teacher, every cell (about 13 hours
                                                        of one core), then the comparison
     python analysis/mechanism.py --data DATA           the same with demonstrations that there are already
     python analysis/mechanism.py --steps 400           the short trainings alone (about 6 hours)
@@ -11,8 +11,8 @@
     python analysis/mechanism.py --restore FILE        go on from such an archive
 
 Four cells {start and reach of linear, of lcm} x {gradient weight of linear, of lcm} are trained with few and many
-anchors, for short and long, at a tiny learning rate and at one that is searched. What tells most comes first, so that
-a study that was interrupted can be compared already. Results go to analysis/results/mechanism (see
+anchors, for short and long, at a tiny learning rate and at one that is searched for the short ones. What tells most
+comes first, so that a study that was interrupted can be compared already. Results go to analysis/results/mechanism (see
 `analysis/studies.py`); docs/naive_against_modality_aware.md is the page about them.
 """
 

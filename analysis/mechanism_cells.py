@@ -7,7 +7,7 @@ one function and the gradient weight from another.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cells import StudyPlace
@@ -28,7 +28,8 @@ VARIED = {"action": ("action",), "both": ("video", "action")}
 TINY, SEARCHED = "tiny", "searched"
 TINY_RATE = 1e-4
 LONG = 1000
-"""Trainings of more steps than these have one seed."""
+"""Trainings of more steps than these have one seed, and the learning rate that was searched for `SHORT` ones."""
+SHORT = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,11 @@ class Cell:
     @property
     def name(self) -> str:
         return f"{self.block}_{self.start}-start_{self.weight}-weight"
+
+    @property
+    def searched(self) -> "Cell":
+        """The cell whose search gives its learning rate."""
+        return replace(self, steps=SHORT) if self.steps > LONG else self
 
     @property
     def block(self) -> str:
@@ -117,7 +123,7 @@ class Place(StudyPlace):
 
     def rate(self, cell: Cell, kind: str) -> float:
         """The learning rate, which a search must have found before for those that are searched."""
-        return TINY_RATE if kind == TINY else read_mapping(self.rate_file(cell))["lr"]
+        return TINY_RATE if kind == TINY else read_mapping(self.rate_file(cell.searched))["lr"]
 
     def recipe(self, cell: Cell, kind: str, *, seed: int, rate: float) -> Recipe:
         """A cell's recipe; EMA, warm-up and logging in proportion to its budget, as published."""

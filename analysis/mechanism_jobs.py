@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cells import SAMPLERS, TEACHER, distil_or_take, drive, first_jobs
+from cells import LATENTS, SAMPLERS, TEACHER, distil_or_take, drive, first_jobs
 from mechanism_cells import EULER, SEARCHED, TINY, Cell, Extent, Place
 from searching import action_error, choose_rate, write_rate
 
@@ -27,7 +27,7 @@ def choose(place: Place, cell: Cell, rates: Sequence[float], seeds: Sequence[int
 def make(place: Place, cell: Cell, kind: str, seed: int) -> None:
     """Distils a cell, or takes it over from the search that came by it."""
     rate = place.rate(cell, kind)
-    found = place.search(cell, rate, seed) if kind == SEARCHED else None
+    found = place.search(cell, rate, seed) if kind == SEARCHED and cell.searched == cell else None
     distil_or_take(place.recipe(cell, kind, seed=seed, rate=rate), place.run(cell, kind, seed), found)
 
 
@@ -49,19 +49,19 @@ def mechanism_jobs(place: Place, extent: Extent) -> list[Job]:
 def _teacher_jobs(place: Place, seed: int) -> Iterator[Job]:
     """The teacher as it is driven, and its single step without any distillation."""
     for nfe, weight in (("full", 150), (NFE, 60)):
-        yield _drive(f"{TEACHER}_{nfe.replace('/', '-')}_{seed}", "latents", weight, place.demo.teacher, seed, nfe=nfe)
+        yield _drive(f"{TEACHER}_{nfe.replace('/', '-')}_{seed}", LATENTS, weight, place.demo.teacher, seed, nfe=nfe)
 
 
 def _cell_jobs(place: Place, extent: Extent, cell: Cell, kind: str, seed: int) -> Iterator[Job]:
     """A student and what it is driven with; where its f is not plain Euler, that too."""
     about: dict[str, Any] = {"place": place, "cell": cell}
-    weight, name, after = 10 + 0.35 * cell.steps, f"{cell.name}_{kind}_{seed}", "latents"
+    weight, name, after = 10 + 0.35 * cell.steps, f"{cell.name}_{kind}_{seed}", LATENTS
     if kind == SEARCHED:
-        after = f"choose/{cell.name}"
-        searched = {**about, "rates": extent.rates, "seeds": extent.searched_over(cell)}
-        tried = len(extent.rates) * len(extent.searched_over(cell))
-        yield Job(name=after, function=choose, kwargs=searched, after=("latents",), weight=tried * weight)
-        weight = 1 if seed in extent.searched_over(cell) else weight
+        choice = _choice(place, extent, cell.searched)
+        yield choice
+        after = choice.name
+        if cell.searched == cell and seed in extent.searched_over(cell):
+            weight = 1
     made, run = f"make/{name}", place.run(cell, kind, seed)
     kwargs = {**about, "kind": kind, "seed": seed}
     yield Job(name=made, function=make, kwargs=kwargs, after=(after,), weight=weight)
@@ -76,6 +76,13 @@ def _cell_jobs(place: Place, extent: Extent, cell: Cell, kind: str, seed: int) -
         # The same in every block, so that it is driven in the first one alone.
         untrained = place.untrained(cell)
         yield _drive(f"{cell.varied}_{cell.start}-start_{seed}", made, 60, untrained, seed)
+
+
+def _choice(place: Place, extent: Extent, cell: Cell) -> Job:
+    seeds = extent.searched_over(cell)
+    about = {"place": place, "cell": cell, "rates": extent.rates, "seeds": seeds}
+    weight = len(extent.rates) * len(seeds) * (10 + 0.35 * cell.steps)
+    return Job(name=f"choose/{cell.name}", function=choose, kwargs=about, after=(LATENTS,), weight=weight)
 
 
 def _drive(name: str, after: str, weight: float, checkpoint: Path, seed: int, **options: str) -> Job:

@@ -145,7 +145,7 @@ def read_rows(place: Place, extent: Extent) -> list[Row]:
     for block in extent.blocks():
         for cell in block:
             for kind in (TINY, SEARCHED):
-                if kind == SEARCHED and not place.rate_file(cell).is_file():
+                if kind == SEARCHED and not place.rate_file(cell.searched).is_file():
                     continue
                 rate = place.rate(cell, kind)
                 runs = [place.run(cell, kind, seed) for seed in extent.seeds_of(cell)]

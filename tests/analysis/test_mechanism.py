@@ -11,6 +11,7 @@ import pytest
 from mechanism_cells import FOUR, SEARCHED, TINY, Extent, Place
 from mechanism_rows import read_rows, take_apart
 from mechanism_table import write_comparison
+from searching import write_rate
 
 from flashwam.core.consistency import LCM, Linear
 from flashwam.distillation.methods import ConsistencyDistillation, find_method
@@ -45,6 +46,21 @@ def test_ema_and_warm_up_are_the_papers_share_of_every_budget(place):
         loop = place.recipe(cell, SEARCHED, seed=0, rate=3e-4).distill
         assert (loop.warmup_steps, loop.ema_decay) == expected
         assert (loop.lr, loop.lr_decay) == (3e-4, "cosine")
+
+
+def test_long_trainings_take_the_rate_that_was_searched_for_short_ones(place):
+    short, long = (Extent(anchors=(2,), steps=(steps,)) for steps in (400, 4000))
+    ((cell, *_),), ((longer, *_),) = short.blocks(), long.blocks()
+    write_rate(place.rate_file(cell), {"lr": 3e-3})
+    assert place.rate(longer, SEARCHED) == place.rate(cell, SEARCHED) == 3e-3
+    assert place.rate(longer, TINY) == mechanism_cells.TINY_RATE
+    jobs = mechanism_jobs.mechanism_jobs(place, long)
+    check_jobs(jobs)
+    after = {job.name: job.after for job in jobs}
+    assert after[f"make/{longer.name}_searched_0"] == (f"choose/{cell.name}",)
+    assert [name for name in after if name.startswith("choose/")] == [
+        f"choose/{one.name}" for one in next(short.blocks())
+    ]
 
 
 def test_jobs_come_after_what_they_need_and_what_tells_most_comes_first(place):
