@@ -165,7 +165,7 @@ class TransformerBlock(nn.Module):
         Args:
             x: Hidden states, [B, S, D].
             modulation: Time modulation per group, [B, G, 6, D].
-            rotary: Rotations, complex64 [S, d / 2].
+            rotary: Cosines and sines of the rotations, [S, d / 2, 2].
             text: Embedded text [B, L, D], or its keys and values from ``attn2.key_value``, or what asks ``attn2`` for
                 them: parameters of a sharded block are there in its forward alone.
             attend: Self-attention of queries over keys and values, [B, heads, S, d] each.

@@ -3,20 +3,33 @@
 
 Shapes: F latent frames, N actions per frame, L tokens, d head dimension.
 
-Angles are built in float64 from plain numbers, never from buffers, so no ``.to()`` can round them. Tables are cached
-by their arguments: a training run and a rollout need a handful of them.
+Angles are built in float64 from plain numbers, never from buffers, so no ``.to()`` can round them. A table is made on
+its device once for every page of frames, and what a pass asks for is a slice of it: nothing is copied from the host in
+a rollout.
 """
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
 
 from flashwam.system.errors import InputError
 
-__all__ = ["action_grid", "action_rotary", "apply_rotary", "axis_dims", "rotary_table", "video_grid", "video_rotary"]
+__all__ = [
+    "action_grid",
+    "action_rotary",
+    "apply_rotary",
+    "axis_dims",
+    "rotated",
+    "rotary_table",
+    "video_grid",
+    "video_rotary",
+]
 
 _BASE = 10000.0
+_PAGE = 64
+"""Latent frames of one table."""
 
 
 def video_grid(frames: int, height: int, width: int, *, start: int = 0) -> Tensor:
@@ -72,33 +85,30 @@ def rotary_table(head_dim: int, grid: Tensor) -> Tensor:
         grid: Positions, [3, L].
 
     Returns:
-        Complex64 rotations, [L, d / 2].
+        Cosines and sines, float32 [L, d / 2, 2]: real numbers, since compilers have no complex ones.
     """
     angles = []
     for positions, dim in zip(grid, axis_dims(head_dim), strict=True):
         base = _BASE ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
         angles.append(positions.double()[:, None] * base)
     angle = torch.cat(angles, dim=1).float()
-    return torch.polar(torch.ones_like(angle), angle)
+    return torch.view_as_real(torch.polar(torch.ones_like(angle), angle))
 
 
-# The tables outlive the call that made them: built under inference mode they could never serve a training step.
-@lru_cache(maxsize=512)
 def video_rotary(
     head_dim: int, frames: int, height: int, width: int, start: int = 0, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Cached `rotary_table` of `video_grid`, [F * height * width, d / 2]."""
-    with torch.inference_mode(False):
-        return rotary_table(head_dim, video_grid(frames, height, width, start=start)).to(device)
+    """`rotary_table` of `video_grid`, [F * height * width, d / 2, 2], out of tables that are kept."""
+    page = partial(_video_page, head_dim, height, width, torch.device(device))
+    return _out_of_pages(page, frames, start, per_frame=height * width)
 
 
-@lru_cache(maxsize=512)
 def action_rotary(
     head_dim: int, frames: int, actions: int, start: int = 0, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Cached `rotary_table` of `action_grid`, [F * N, d / 2]."""
-    with torch.inference_mode(False):
-        return rotary_table(head_dim, action_grid(frames, actions, start=start)).to(device)
+    """`rotary_table` of `action_grid`, [F * N, d / 2, 2], out of tables that are kept."""
+    page = partial(_action_page, head_dim, actions, torch.device(device))
+    return _out_of_pages(page, frames, start, per_frame=actions)
 
 
 def apply_rotary(x: Tensor, rotary: Tensor) -> Tensor:
@@ -106,10 +116,44 @@ def apply_rotary(x: Tensor, rotary: Tensor) -> Tensor:
 
     Args:
         x: Queries or keys, [B, L, heads, d].
-        rotary: Complex64 rotations, [L, d / 2].
+        rotary: Cosines and sines, [L, d / 2, 2].
 
     Returns:
         Rotated tensor of the shape and dtype of `x`.
     """
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rotary[:, None]).flatten(-2).type_as(x)
+    pairs = x.float().unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():
+        return rotated(pairs, rotary).flatten(-2).type_as(x)
+    # The same products in one pass over memory, which a compiler could not make code for.
+    turned = torch.view_as_complex(pairs) * torch.view_as_complex(rotary)[:, None]
+    return torch.view_as_real(turned).flatten(-2).type_as(x)
+
+
+def rotated(pairs: Tensor, rotary: Tensor) -> Tensor:
+    """Rotates pairs [B, L, heads, d / 2, 2] with real numbers alone."""
+    (a, b), (cos, sin) = pairs.unbind(-1), rotary[:, None].unbind(-1)
+    return torch.stack((a * cos - b * sin, a * sin + b * cos), -1)
+
+
+def _out_of_pages(page: Callable[[int], Tensor], frames: int, start: int, *, per_frame: int) -> Tensor:
+    """Rows of `frames` frames from `start` on; a view, but where they lie in several pages."""
+    parts, at = [], start
+    while at < start + frames:
+        number, offset = divmod(at, _PAGE)
+        count = min(_PAGE - offset, start + frames - at)
+        parts.append(page(number)[offset * per_frame : (offset + count) * per_frame])
+        at += count
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+# The tables outlive the call that made them: built under inference mode they could never serve a training step.
+@lru_cache(maxsize=64)
+def _video_page(head_dim: int, height: int, width: int, device: torch.device, number: int) -> Tensor:
+    with torch.inference_mode(False):
+        return rotary_table(head_dim, video_grid(_PAGE, height, width, start=number * _PAGE)).to(device)
+
+
+@lru_cache(maxsize=64)
+def _action_page(head_dim: int, actions: int, device: torch.device, number: int) -> Tensor:
+    with torch.inference_mode(False):
+        return rotary_table(head_dim, action_grid(_PAGE, actions, start=number * _PAGE)).to(device)

@@ -325,7 +325,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         return block(*args, **kwargs)
 
     def _embed(self, stream: str, x: Tensor, *, start: int) -> tuple[Tensor, Tensor]:
-        """Tokens [B, S, D] and rotations [S, d / 2] of a stream tensor."""
+        """Tokens [B, S, D] and rotations [S, d / 2, 2] of a stream tensor."""
         head_dim, frames = self.config.attention_head_dim, x.shape[2]
         if stream == "action":
             rotary = action_rotary(head_dim, frames, x.shape[3], start, x.device)
