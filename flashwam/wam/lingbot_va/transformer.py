@@ -22,6 +22,7 @@ from flashwam.system.errors import InputError
 from flashwam.wam.lingbot_va.cache import RolloutCache
 from flashwam.wam.lingbot_va.cached_blocks import cached_taps, cached_trunk
 from flashwam.wam.lingbot_va.clean_past import CleanPast
+from flashwam.wam.lingbot_va.kernels import kernels_for_any_length
 from flashwam.wam.lingbot_va.layers import ConditionEmbedder, KeyValue, Linear, TransformerBlock, modulated_norm
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET, PassLayout, check_backend, teacher_forced_layout
 from flashwam.wam.lingbot_va.patches import action_tokens, action_untokens, patchify, unpatchify
@@ -263,10 +264,11 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
                 embedding = _per_group(embedded, *embedded.shape[:2], count // group)
         h, modulation, rotary = _joined(hidden, 1), _joined(modulations, 1), _joined(rotaries, 0)
         queries = hidden[0].shape[1] if velocity else 0
-        if tap is not None:
-            cached_taps(self.blocks, h, modulation, rotary, text, cache, hidden[0].shape[1], tap)
-            return None
-        h = self._trunk(self.blocks, h, modulation, rotary, text, cache, queries)
+        with kernels_for_any_length(h.device):
+            if tap is not None:
+                cached_taps(self.blocks, h, modulation, rotary, text, cache, hidden[0].shape[1], tap)
+                return None
+            h = self._trunk(self.blocks, h, modulation, rotary, text, cache, queries)
         return self._head(segments[-1].stream, self._norm_out(h, embedding), segments[-1].x) if velocity else None
 
     def compile_rollout(self, **options: Any) -> None:
