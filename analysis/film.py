@@ -24,7 +24,7 @@ from flashwam import pipeline
 from flashwam.core.scenes import EVAL_SEED_BASE
 from flashwam.evaluation.policy import load_policy
 from flashwam.recipe import load_recipe
-from flashwam.sim.closed_loop import LocalPolicy
+from flashwam.sim.local_policy import LocalPolicy
 from flashwam.sim.metaworld import MetaWorldEnv
 from flashwam.sim.tasks import get_task
 from flashwam.system.files import write_whole

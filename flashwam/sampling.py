@@ -21,6 +21,9 @@ from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Rollout", "StreamSampler", "draw", "renoise", "samplers_for"]
 
+_ACTION = "action"
+"""The stream whose frames are known before they are seen."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSampler:
@@ -171,6 +174,8 @@ class Rollout:
         self.chunks = 0
         self._batch = text.shape[0]
         self._first: Mapping[str, Tensor] | None = None
+        self._drawn: Mapping[str, Tensor] = {}
+        self._under_way = 0
         self.session = wam.session(
             text, null_text=null_text, guidance={name: s.guidance_scale for name, s in samplers.items()}
         )
@@ -181,9 +186,11 @@ class Rollout:
 
     @property
     def executed(self) -> slice:
-        """Frames of the current chunk that are to be executed: those after the observed one, as many as the model
-        plans for."""
+        """Frames of the current chunk that are to be executed: those after the observed one, and after those that are
+        under way where a chunk begins before them, as many as the model plans for."""
         observed = int(self.wam.conditions_on_first or self._first is not None)
+        if self.wam.conditions_on_first:
+            observed += self._under_way
         return slice(observed, min(observed + self.wam.execute_frames, self.wam.chunk_frames))
 
     def noise(self) -> dict[str, Tensor]:
@@ -242,6 +249,7 @@ class Rollout:
         # At the end, since a look at what a GPU computes waits for it.
         for name, x in drawn.items():
             check_drawn(x, name, chunk=self.chunks)
+        self._drawn = drawn
         return drawn
 
     def _probe(self, stage: tuple[str, ...], noise: Mapping[str, Tensor], replace: Mapping[str, Tensor]) -> None:
@@ -256,16 +264,51 @@ class Rollout:
         self.session.probe(noise, sigma)
 
     @torch.no_grad()
-    def observe(self, observed: Mapping[str, Tensor]) -> None:
+    def observe(self, observed: Mapping[str, Tensor], *, under_way: int = 0) -> None:
         """Appends what really happened: stream name -> [B, C, F, H, W] (executed actions, seen frames, senses).
 
         Without `conditions_on_first` that is a whole chunk, an episode's first frame included.
+
+        The next chunk can be drawn while the last actions of this one are still executed. A model that remembers chunks
+        is told them as executed, with the frames that it imagined for them, which stay in its memory, so that its next
+        chunk begins where the robot will be. One that `conditions_on_first` begins its next chunk at what was seen
+        last, and the actions that are executed meanwhile are passed over in it (`executed`).
+
+        Args:
+            observed: What happened; of the frames under way the actions alone. What is seen of them comes with the next
+                call, before its own frames.
+            under_way: Last frames of the actions that are not executed yet.
+
+        Raises:
+            ValueError: A sense is missing, nothing was seen, or a model that remembers chunks imagines no frames.
         """
         _check_senses(self.wam, observed)
+        if under_way or self._under_way:
+            observed = self._without_gaps(observed, under_way)
         for name in self.wam.layout.observed_shapes:
             self.session.append(name, observed[name], predicted=False)
         self.session.advance(observed[self.wam.streams[0]].shape[2])
-        self._first = None
+        self._first, self._under_way = None, under_way
+
+    def _without_gaps(self, observed: Mapping[str, Tensor], under_way: int) -> dict[str, Tensor]:
+        """The frames of one chunk, of every stream and sense alike."""
+        seen = {name: x if name == _ACTION else x[:, :, self._under_way :] for name, x in observed.items()}
+        if min(x.shape[2] for x in seen.values()) < 1 or not 0 <= under_way < seen[_ACTION].shape[2]:
+            raise InputError("a frame must be seen between two chunks: look later, or let the robot wait")
+        if self.wam.conditions_on_first:
+            return {**seen, _ACTION: seen[_ACTION][:, :, : seen[_ACTION].shape[2] - under_way]}
+        if missing := [name for name in self.wam.streams if name != _ACTION and name not in self._drawn]:
+            raise InputError(
+                f"the model never draws its {' and '.join(missing)}, so nothing stands for what is not seen yet of "
+                "actions under way: let the robot hold while a chunk is computed"
+            )
+        for name, x in seen.items():
+            if name in self._drawn and name != _ACTION:
+                imagined = self._drawn[name][:, :, x.shape[2] : x.shape[2] + under_way]
+                seen[name] = torch.cat([x, imagined.to(x)], 2)
+            elif name in self.wam.senses:
+                seen[name] = torch.cat([x, x[:, :, -1:].expand(-1, -1, under_way, -1, -1)], 2)
+        return seen
 
 
 def _check_senses(wam: WorldActionModel, observed: Mapping[str, Tensor]) -> None:

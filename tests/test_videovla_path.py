@@ -20,7 +20,7 @@ from flashwam.evaluation.policy import load_policy
 from flashwam.recipe.load import load_recipe
 from flashwam.serve.model import load_served
 from flashwam.serve.session import PolicySession
-from flashwam.sim.closed_loop import LocalPolicy
+from flashwam.sim.local_policy import LocalPolicy
 from flashwam.wam.cogvideox.codec import CogVideoXCodec
 
 PROMPT = "fold"

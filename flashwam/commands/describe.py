@@ -115,7 +115,7 @@ def _describe_run(folder: Path, trust: bool) -> dict[str, Any]:
         "recipe": recipe.name,
         "state": state,
         "kept_steps": run.kept_names,
-        "evaluations": [path.stem for path in run.evaluation_files],
+        "evaluations": [path.stem for path in run.evaluation_files + run.real_time_files],
         "made_by": _json(run.provenance),
         **{name: _describe_model(run.result(name)) for name in results},
     }

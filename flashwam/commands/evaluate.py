@@ -23,7 +23,10 @@ from flashwam.system.errors import InputError
 WORDS = """\
 success in closed loop, with intervals, error and latency
 Drives a teacher or student in the simulator from seeds that no demonstration used. Success comes with its Wilson 95 %
-interval. "1v/2a" means one video step and two action steps per chunk; "full" the teacher's own."""
+interval. "1v/2a" means one video step and two action steps per chunk; "full" the teacher's own. With --real-time the
+world goes on while a chunk is computed, for a latency that is measured here, or given so that another machine's figure
+can be tried; then the time that a task takes is told too."""
+_TIMING = ("latency_ms", "latency_scale", "meanwhile", "control_hz", "patience")
 EXAMPLES = (
     "  flashwam evaluate runs/flash_wam/student --episodes 50 --nfe 1v/1a --nfe 1v/2a\n"
     "  flashwam evaluate runs/teacher/teacher --nfe full --tasks reach-wall,faucet-turn\n"
@@ -31,6 +34,8 @@ EXAMPLES = (
     "  flashwam evaluate runs/naive_lcm/student --unit-amplitude       the same, with no loss of amplitude\n"
     "  flashwam evaluate runs/teacher --random                         random actions on this model's tasks\n"
     "  flashwam evaluate runs/swift_full --auxiliary --nfe full        with what its training was shown beside\n"
+    "  flashwam evaluate runs/flash_wam --real-time --latency-ms 20 --latency-ms 348    the world does not wait\n"
+    "  flashwam evaluate runs/flash_wam --real-time --meanwhile go_on     the robot goes on while a chunk is computed\n"
     "  flashwam evaluate --server ws://127.0.0.1:29536 --episodes 50   a model that flashwam serve runs"
 )
 
@@ -48,10 +53,25 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unit-amplitude", action="store_true", help=unit_help)
     parser.add_argument("--random", action="store_true", help="random actions; MODEL only says tasks and episodes")
     parser.add_argument("--auxiliary", action="store_true", help="show the policy its training modality too")
+    _real_time_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="shifts the evaluation seeds (default: 0)")
     parser.add_argument("--out", type=path, metavar="DIR", help="folder of the results (default: the run's)")
     add_trust(parser)
     add_json(parser)
+
+
+def _real_time_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("a world that does not wait")
+    group.add_argument("--real-time", action="store_true", help="time goes on while a chunk is computed")
+    latency_help = "from a picture to its chunk; may be given several times (default: measured here)"
+    group.add_argument("--latency-ms", type=float, action="append", metavar="MS", help=latency_help)
+    group.add_argument("--latency-scale", type=float, metavar="X", help="so many times what is measured here")
+    meanwhile_help = "what the robot does meanwhile: stay, or execute the rest of its last chunk (default: hold)"
+    group.add_argument("--meanwhile", choices=("hold", "go_on"), help=meanwhile_help)
+    rate_help = "controls that the robot executes in a second (default: 80, the simulator's)"
+    group.add_argument("--control-hz", type=float, metavar="HZ", help=rate_help)
+    patience_help = "an episode may last so many times its task's limit, waiting included (default: 1)"
+    group.add_argument("--patience", type=float, metavar="X", help=patience_help)
 
 
 def _action(arguments: argparse.Namespace) -> None:
@@ -63,6 +83,11 @@ def _action(arguments: argparse.Namespace) -> None:
 
 
 def _measured(arguments: argparse.Namespace) -> Any:
+    timing = [name for name in _TIMING if getattr(arguments, name) is not None]
+    if timing and not arguments.real_time:
+        arguments.parser.error(f"--{timing[0].replace('_', '-')} is for a world that does not wait: add --real-time")
+    if arguments.real_time and (arguments.random or arguments.auxiliary or arguments.server is not None):
+        arguments.parser.error("--real-time drives MODEL: leave out --random, --auxiliary and --server")
     sampling = [name for name in ("nfe", "plain_euler", "unit_amplitude", "auxiliary") if getattr(arguments, name)]
     if arguments.random:
         if arguments.server is not None or sampling:
@@ -100,9 +125,28 @@ def _measured(arguments: argparse.Namespace) -> Any:
     from flashwam.evaluation.local import evaluate
 
     nfe = tuple(arguments.nfe or ("1v/1a",))
+    if arguments.real_time:
+        return _in_real_time(arguments, nfe=nfe, **common)
     if arguments.unit_amplitude:
         common["unit_amplitude"] = True
     return evaluate(arguments.checkpoint, nfe=nfe, plain_euler=arguments.plain_euler, **common)
+
+
+def _in_real_time(arguments: argparse.Namespace, **common: Any) -> Any:
+    if arguments.plain_euler and arguments.unit_amplitude:
+        arguments.parser.error("give either --plain-euler or --unit-amplitude")
+    from flashwam.evaluation.real_time import evaluate_real_time
+    from flashwam.run.real_time import RealTime
+
+    told = {name: getattr(arguments, name) for name in ("control_hz", "patience")}
+    told |= {
+        "scale": arguments.latency_scale,
+        "meanwhile": arguments.meanwhile and arguments.meanwhile.replace("-", "_"),
+    }
+    given = {name: value for name, value in told.items() if value is not None}
+    clocks = tuple(RealTime(latency_ms=ms, **given) for ms in arguments.latency_ms or [None])
+    sampler = "euler" if arguments.plain_euler else "unit" if arguments.unit_amplitude else "own"
+    return evaluate_real_time(arguments.checkpoint, clocks=clocks, sampler=sampler, **common)
 
 
 def _auxiliary_evaluation(checkpoint: Path, *, trusted: bool) -> Callable[..., Any]:

@@ -30,8 +30,13 @@ def drive_tasks(drive_one: Callable[[str], TaskResult], tasks: Sequence[str], la
     return driven
 
 
-def task_numbers(driven: Sequence[TaskResult]) -> dict[str, TaskNumbers]:
-    """Counts each task's episodes, and keeps every one's scene, success, way and motion, which comparisons relate."""
+def task_numbers(driven: Sequence[TaskResult], *, control_hz: float | None = None) -> dict[str, TaskNumbers]:
+    """Counts each task's episodes, and keeps every one's scene, success, way and motion, which comparisons relate.
+
+    Args:
+        driven: The tasks.
+        control_hz: Controls of a second, where the world did not wait and its time counts.
+    """
     return {
         result.task: replace(
             _numbers([result]),
@@ -40,6 +45,7 @@ def task_numbers(driven: Sequence[TaskResult]) -> dict[str, TaskNumbers]:
             taken=result.ways if result.multimodal else None,
             motion=_similarities(result.motion),
             first_motion=_similarities(result.first_motion),
+            lasted=None if control_hz is None else tuple(round(steps / control_hz, 4) for steps in result.steps),
         )
         for result in driven
     }

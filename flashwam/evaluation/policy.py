@@ -49,6 +49,11 @@ class Policy:
         return (RunFolder(Path("runs") / "shipped" / self.name) if shipped else self.run).evaluations
 
     @property
+    def real_time(self) -> Path:
+        """Folder of what is measured of it in worlds that do not wait."""
+        return RunFolder(self.evaluations.parent).real_time
+
+    @property
     def name(self) -> str:
         """The run's name."""
         return self.info.name or self.run.name

@@ -21,9 +21,10 @@ from flashwam.data.fingerprint import tensors_fingerprint
 from flashwam.data.latents import ACTION_NORM, EMPTY_TEXT, fingerprint, latent_path, write_latents
 from flashwam.evaluation.policy import Policy, load_policy
 from flashwam.sampling import StreamSampler
-from flashwam.sim.closed_loop import LocalPolicy, drive
-from flashwam.sim.collect import CONTROL_HZ, RECORDING
-from flashwam.sim.metaworld import MetaWorldEnv
+from flashwam.sim.closed_loop import drive
+from flashwam.sim.collect import RECORDING
+from flashwam.sim.local_policy import LocalPolicy
+from flashwam.sim.metaworld import CONTROL_HZ, MetaWorldEnv
 from flashwam.sim.tape import TapedEnv
 from flashwam.sim.tasks import TaskSpec, get_task
 from flashwam.system.errors import InputError

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_evaluations(run: Path | str) -> list[Evaluation]:
-    """Reads a run's evaluations, or those of a study's runs.
+    """Reads a run's evaluations, or those of a study's runs, in worlds that waited for their policy.
 
     Args:
         run: A folder with `evaluations/*.json`, a study's folder, or that of a run in one (`flashwam.report.study`).
@@ -34,7 +34,7 @@ def read_evaluations(run: Path | str) -> list[Evaluation]:
     if study is None:
         return read_run(folder)
     told = [Evaluation.from_json(content, file, file=file) for file, content in study_evaluations(study)]
-    found = [result for result in told if folder in (study, result.folder)]
+    found = [result for result in told if folder in (study, result.folder) and result.real_time is None]
     if not found:
         raise MissingFileError(f"{study} has no evaluations of a run {folder.relative_to(study)}")
     return found

@@ -3,20 +3,30 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-from flashwam.core.stats import wilson
 from flashwam.core.steps import nfe_text
 from flashwam.run.folder import RESULTS, RunFolder
+from flashwam.run.real_time import RealTime
+from flashwam.run.task_numbers import TaskNumbers, known_values
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
-from flashwam.system.json_file import Measured, build, read_json, shown
+from flashwam.system.json_file import Measured, build, read_json
 from flashwam.system.paths import user_path
 
-__all__ = ["Asked", "Evaluation", "TaskNumbers", "evaluation_name", "measure_once", "read_evaluation", "read_run"]
+__all__ = [
+    "Asked",
+    "Evaluation",
+    "TaskNumbers",
+    "evaluation_name",
+    "measure_once",
+    "read_evaluation",
+    "read_real_time",
+    "read_run",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -34,89 +44,30 @@ class Asked:
         episodes: Per task.
         closed_loop: Whether the tasks are driven.
         cache: Entries of the cache of a policy that keeps one by choice.
+        real_time: The clock of a world that does not wait; None for one that does.
     """
 
     tasks: tuple[str, ...]
     episodes: int
     closed_loop: bool = True
     cache: int | None = None
+    real_time: RealTime | None = None
+
+    @classmethod
+    def from_json(cls, content: Any, where: str) -> Self:
+        """A request from plain values; `where` names them in messages.
+
+        Raises:
+            ValueError: They are none.
+        """
+        return build(where, cls, _with_clock(known_values(content, where), where))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         told = {"tasks": list(self.tasks), "episodes": self.episodes, "closed_loop": self.closed_loop}
-        return told if self.cache is None else {**told, "cache": self.cache}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskNumbers:
-    """Episodes of one task, or of several together.
-
-    Args:
-        episodes: How many.
-        success: Successful ones.
-        commitment: Share of episodes that clearly took one way; None where there is but one, or it is not told.
-        multimodal: Whether several ways lead to success.
-        ways: "-1" for none, "0" or "1" -> episodes whose hand took it.
-        steps: Control steps of an episode, mean; None where it is not told.
-        outcomes: Per episode 1 for success and 0 for failure; None for several tasks, or where it is not told.
-        scenes: Per episode, the number of its scene; None like `outcomes`.
-        taken: Per episode, the way its hand took, -1 for none; None like `outcomes`, or where there is but one way.
-        motion: Per episode, how alike the imagined and the real motion were, in [-1, 1]; None where it had none.
-        first_motion: The same of an episode's first chunk.
-
-    Raises:
-        ValueError: More successes than episodes.
-    """
-
-    episodes: int
-    success: int
-    commitment: Measured | None = None
-    multimodal: bool = False
-    ways: Mapping[str, int] = field(default_factory=dict)
-    steps: Measured | None = None
-    outcomes: tuple[int, ...] | None = None
-    scenes: tuple[int, ...] | None = None
-    taken: tuple[int, ...] | None = None
-    motion: tuple[Measured | None, ...] | None = None
-    first_motion: tuple[Measured | None, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.success <= self.episodes:
-            raise InputError(f"success must be from 0 to the number of episodes, {self.episodes}; got {self.success}")
-
-    @classmethod
-    def from_json(cls, content: Any, where: str) -> Self:
-        """Numbers from plain values; `where` names them in messages.
-
-        Raises:
-            ValueError: They are no numbers of episodes.
-        """
-        return build(where, cls, _told(content, where, {each.name for each in fields(cls)}))
-
-    @property
-    def rate(self) -> float:
-        """Share of successes, 0 where nothing was tried."""
-        return self.success / self.episodes if self.episodes else 0.0
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the share."""
-        return wilson(self.success, self.episodes)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        told = {
-            "episodes": self.episodes,
-            "success": self.success,
-            "wilson": list(self.interval),
-            "commitment": self.commitment,
-            "multimodal": self.multimodal,
-            "ways": dict(self.ways),
-            "steps": self.steps,
-        }
-        names = ("outcomes", "scenes", "taken", "motion", "first_motion")
-        of_episodes = {name: getattr(self, name) for name in names}
-        return told | {name: list(values) for name, values in of_episodes.items() if values is not None}
+        if self.cache is not None:
+            told["cache"] = self.cache
+        return told if self.real_time is None else {**told, "real_time": self.real_time.to_json()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +95,7 @@ class Evaluation:
         parameters: Part -> parameters that stay in the deployed model; empty where it is not told.
         strip: Name of a picture of decoded video beside the file.
         film: Name of a picture of real frames above imagined ones beside the file.
+        real_time: The clock that it was driven by, its latency known; None where the world waited.
         provenance: Versions, machine and command that made it.
         more: What else the file says.
         file: Where it was read from.
@@ -169,6 +121,7 @@ class Evaluation:
     parameters: Mapping[str, int] = field(default_factory=dict)
     strip: str | None = None
     film: str | None = None
+    real_time: RealTime | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
     file: Path | None = field(default=None, compare=False, repr=False)
@@ -202,13 +155,14 @@ class Evaluation:
         if missing:
             raise InputError(f"{where} is not an evaluation: it lacks {missing}")
         known = {each.name for each in fields(cls)} - {*_NOT_IN_FILE}
-        values = _told(content, where, known)
-        tasks = _told(values["tasks"], f"{where}: tasks")
+        values = known_values(content, where, known)
+        tasks = known_values(values["tasks"], f"{where}: tasks")
         values["tasks"] = {name: TaskNumbers.from_json(told, f"{where}: tasks.{name}") for name, told in tasks.items()}
         if "overall" in values:
             values["overall"] = TaskNumbers.from_json(values["overall"], f"{where}: overall")
         if "asked" in values:
-            values["asked"] = build(f"{where}: asked", Asked, _told(values["asked"], f"{where}: asked"))
+            values["asked"] = Asked.from_json(values["asked"], f"{where}: asked")
+        values = _with_clock(values, where)
         more = {key: value for key, value in content.items() if key not in known}
         return build(where, cls, {**values, "more": more, "file": file})
 
@@ -221,11 +175,10 @@ class Evaluation:
         """
         if self.file is None:
             raise ValueError(f"{self.label} was not read from a file, so nothing says in which run's folder it belongs")
-        return (
-            self.file.parents[1]
-            if self.file.parent == RunFolder(self.file.parents[1]).evaluations
-            else self.file.parent
-        )
+        for above in self.file.parents[1:3]:
+            if self.file.parent in (RunFolder(above).evaluations, RunFolder(above).real_time):
+                return above
+        return self.file.parent
 
     @property
     def chunk_ms(self) -> float | None:
@@ -256,9 +209,10 @@ class Evaluation:
             "training_seed": self.training_seed,
             "family": self.family,
             "guidance": dict(self.guidance),
+            "real_time": None if self.real_time is None else self.real_time.to_json(),
         }
-        # Of a model behind a server, or by an older version, these are not told.
-        untold = [name for name in ("stages", "parameters", "family", "guidance") if not told[name]]
+        # Of a model behind a server, in a world that waits, or by an older version, these are not told.
+        untold = [name for name in ("stages", "parameters", "family", "guidance", "real_time") if not told[name]]
         return {name: value for name, value in told.items() if name not in untold} | dict(self.more)
 
     def write(self, path: Path) -> None:
@@ -327,8 +281,21 @@ def read_run(folder: Path | str) -> list[Evaluation]:
                 "by `flashwam train` or `flashwam distill`"
             )
         raise MissingFileError(f"{run.path} has no evaluations; make one first: flashwam evaluate {run.path}")
+    return _read_all(run.evaluation_files)
+
+
+def read_real_time(folder: Path | str) -> list[Evaluation]:
+    """Reads a run's evaluations in worlds that did not wait, by their files' names; none where it has none.
+
+    Raises:
+        ValueError: A file is no evaluation.
+    """
+    return _read_all(RunFolder(user_path(folder)).real_time_files)
+
+
+def _read_all(files: Sequence[Path]) -> list[Evaluation]:
     found = []
-    for file in run.evaluation_files:
+    for file in files:
         try:
             found.append(read_evaluation(file))
         except ValueError as error:
@@ -336,8 +303,8 @@ def read_run(folder: Path | str) -> list[Evaluation]:
     return found
 
 
-def _told(content: Any, where: str | Path, known: set[str] | None = None) -> dict[str, Any]:
-    """Keeps the known keys of a mapping whose values are not null."""
-    if not isinstance(content, Mapping):
-        raise InputError(f"{where} must be a mapping; got {shown(content)}")
-    return {key: value for key, value in content.items() if value is not None and (known is None or key in known)}
+def _with_clock(values: dict[str, Any], where: str | Path) -> dict[str, Any]:
+    if "real_time" not in values:
+        return values
+    what = f"{where}: real_time"
+    return {**values, "real_time": build(what, RealTime, known_values(values["real_time"], what))}

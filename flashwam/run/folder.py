@@ -109,6 +109,16 @@ class RunFolder:
         return sorted(self.evaluations.glob("*.json"))
 
     @property
+    def real_time(self) -> Path:
+        """Folder of what was measured in worlds that did not wait, which no other measurement is mixed with."""
+        return self.evaluations / "real_time"
+
+    @property
+    def real_time_files(self) -> list[Path]:
+        """Files of that, by name."""
+        return sorted(self.real_time.glob("*.json"))
+
+    @property
     def is_run(self) -> bool:
         """Tells whether anything says that a run or a model lies here."""
         return any((self.path / name).exists() for name in (RECIPE_FILE, INFO_FILE, *RESULTS))

@@ -19,7 +19,7 @@ from flashwam.core.scenes import DEMO_SEED_BASE, EVAL_SEED_BASE
 from flashwam.data.episodes import CAMERA, episode_path, write_episode, write_meta
 from flashwam.sim.experts import make_expert
 from flashwam.sim.gl import ensure_gl
-from flashwam.sim.metaworld import MetaWorldEnv
+from flashwam.sim.metaworld import CONTROL_HZ, MetaWorldEnv
 from flashwam.sim.tasks import TaskSpec, get_task
 from flashwam.system.errors import FailedError, InputError
 from flashwam.system.paths import user_path
@@ -28,7 +28,6 @@ __all__ = ["RECORDING", "CollectSummary", "NoiseBursts", "collect", "record_epis
 
 logger = logging.getLogger(__name__)
 
-CONTROL_HZ = 80
 RECORDING = "recording.json"
 """Says that the episodes of a folder are a model's own, and whose."""
 _ATTEMPTS = 10

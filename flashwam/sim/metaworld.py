@@ -13,8 +13,13 @@ from flashwam.sim.gl import ensure_gl
 from flashwam.sim.tasks import TaskSpec, below, get_task, way_of
 from flashwam.system.errors import InputError, MissingPackageError
 
-__all__ = ["MetaWorldEnv", "StepInfo", "pooled_envs"]
+__all__ = ["CONTROL_HZ", "MetaWorldEnv", "StepInfo", "pooled_envs"]
 
+CONTROL_HZ = 80
+"""Controls that the simulator executes in a second of its physics."""
+
+_AFTER = 500
+"""Steps that may follow the end of an episode, as a demonstration's last rows do."""
 _MODELS: dict[str, Any] = {}
 _RENDERERS: dict[tuple[str, int], Any] = {}
 
@@ -70,6 +75,8 @@ def _build(task: TaskSpec) -> Any:
     env.seeded_rand_vec = True
     env._set_task_called = True
     env._partially_observable = False
+    # MetaWorld refuses to go on after 500 steps; an episode that waits for its policy may be longer.
+    env.max_path_length = task.max_steps + _AFTER
     # The space was cached while goals were hidden; states are clipped to it.
     env.__dict__.pop("sawyer_observation_space", None)
     env.hand_init_pos = np.array(task.hand)

@@ -35,5 +35,7 @@ class RandomPolicy:
     def foreseen(self) -> None:
         """See `ChunkPolicy.foreseen`: nothing is imagined."""
 
-    def observe(self, pictures: np.ndarray, controls: np.ndarray, *, state: np.ndarray | None = None) -> None:
+    def observe(
+        self, pictures: np.ndarray, controls: np.ndarray, *, state: np.ndarray | None = None, under_way: int = 0
+    ) -> None:
         """See `ChunkPolicy.observe`: nothing is looked at."""

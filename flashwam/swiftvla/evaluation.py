@@ -16,7 +16,8 @@ from flashwam.evaluation.latency import LATENCY_CHUNKS, chunk_latency
 from flashwam.evaluation.policy import Policy, described, load_policy
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name, measure_once
 from flashwam.sampling import StreamSampler
-from flashwam.sim.closed_loop import LocalPolicy, drive
+from flashwam.sim.closed_loop import drive
+from flashwam.sim.local_policy import LocalPolicy
 from flashwam.swiftvla.accompanied import AccompaniedPolicy
 from flashwam.swiftvla.sense import StreamedSense
 from flashwam.swiftvla.streaming_tokens import StreamingTokens

@@ -28,7 +28,7 @@ from flashwam.serve.model import load_served
 from flashwam.serve.protocol import pack
 from flashwam.serve.server import serving
 from flashwam.serve.session import PolicySession
-from flashwam.sim.closed_loop import LocalPolicy
+from flashwam.sim.local_policy import LocalPolicy
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from flashwam.core.consistency import make_consistency_function
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.scenes import EVAL_SEED_BASE
 from flashwam.sampling import StreamSampler
-from flashwam.sim.closed_loop import LocalPolicy, drive, run_task
+from flashwam.sim.closed_loop import drive, run_task
+from flashwam.sim.local_policy import LocalPolicy
 from flashwam.sim.metaworld import MetaWorldEnv
 from flashwam.sim.random_policy import RandomPolicy
 from flashwam.sim.tasks import get_task

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluates a model in a world that does not wait for it: success, and the time that a task takes, at a latency."""
+
+import logging
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flashwam.evaluation.driving import drive_tasks, overall_numbers, task_numbers
+from flashwam.evaluation.policy import Policy, described, load_policy
+from flashwam.run.evaluation import Asked, Evaluation, evaluation_name, measure_once
+from flashwam.run.real_time import RealTime
+from flashwam.sim.chunk_policy import ChunkPolicy
+from flashwam.sim.closed_loop import run_task
+from flashwam.sim.local_policy import LocalPolicy
+from flashwam.sim.pace import Pace
+from flashwam.system.errors import InputError
+from flashwam.system.imports import trusting
+from flashwam.system.paths import user_path
+from flashwam.system.provenance import provenance
+
+__all__ = ["PICTURE", "clock_of", "evaluate_real_time", "loop_ms"]
+
+logger = logging.getLogger(__name__)
+
+PICTURE = 64
+_TIMED = 7
+
+
+def evaluate_real_time(
+    checkpoint: str | Path,
+    *,
+    clocks: Sequence[RealTime] = (RealTime(),),
+    episodes: int | None = None,
+    nfe: Sequence[str] = ("1v/1a",),
+    tasks: Sequence[str] | None = None,
+    sampler: str = "own",
+    seed: int = 0,
+    out: str | Path | None = None,
+    trust: bool = False,
+) -> list[dict[str, Any]]:
+    """Drives a model while time goes on; what was measured before is read, not run again.
+
+    Args:
+        checkpoint: A teacher's or student's folder, or a run folder.
+        clocks: How time goes on. A latency that is not given is measured first, once, with one episode, so that the
+            episodes that follow are a function of it and of the seed.
+        episodes: Per task; the recipe's if None.
+        nfe: Steps per stream and chunk, such as "1v/2a"; "full" for the teacher's own.
+        tasks: The recipe's if None.
+        sampler: See `Evaluation.sampler`.
+        seed: Of episodes and noise.
+        out: Folder for the results; `real_time` in that of the model's other evaluations if None.
+        trust: See `flashwam.evaluate`.
+
+    Returns:
+        One result per entry of `nfe` and clock, as written.
+
+    Raises:
+        FileNotFoundError, ValueError: The model cannot be loaded or driven, or a clock cannot be.
+    """
+    for clock in clocks:
+        clock_of(clock)
+    policy = load_policy(checkpoint, trust=trust)
+    tasks = tuple(tasks or policy.info.tasks)
+    episodes = episodes or policy.info.episodes or 50
+    folder = user_path(out) if out is not None else policy.real_time
+    if not tasks:
+        raise InputError(f"{checkpoint} names no tasks; give --tasks, such as reach-wall")
+    results = []
+    for steps in nfe:
+        for clock in clocks:
+            name = evaluation_name(policy.info.steps, steps, f"{sampler}_{clock.name}", seed)
+            asked = Asked(tasks=tasks, episodes=episodes, real_time=clock)
+            measure = partial(_measure, policy, steps, asked, seed=seed, sampler=sampler)
+            with trusting(trust):
+                results.append(measure_once(folder / f"{name}.json", asked, measure).to_json())
+    return results
+
+
+def clock_of(clock: RealTime, *, latency_ms: float | None = None) -> Pace:
+    """The pace of a world, of a clock whose latency is known or given here.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+    if clock.latency_ms is not None and clock.scale != 1:
+        raise InputError("a latency that is given is not scaled: give it as it is to be, or have it measured")
+    known = latency_ms if clock.latency_ms is None else clock.latency_ms
+    return Pace(
+        latency_ms=0.0 if known is None else known,
+        meanwhile=clock.meanwhile,
+        control_hz=clock.control_hz,
+        patience=clock.patience,
+    )
+
+
+def loop_ms(policy: ChunkPolicy, *, state: int, size: int = PICTURE) -> float:
+    """Milliseconds from a picture to the controls drawn from it: encoded, remembered, drawn and decoded.
+
+    The median of several chunks of one episode that sees black pictures; the first, with everything that is made once,
+    is left out.
+
+    Args:
+        policy: It is reset.
+        state: Numbers of the robot's state.
+        size: Pixels of a picture's side.
+    """
+    policy.reset("", np.zeros((1, size, size, 3), np.uint8), seed=0, state=np.zeros((1, state)))
+    controls, spent = policy.controls(), []
+    for _ in range(_TIMED):
+        frames = controls.shape[1] // policy.per_frame
+        pictures, felt = np.zeros((1, frames, size, size, 3), np.uint8), np.zeros((1, frames, state))
+        start = time.perf_counter()
+        policy.observe(pictures, controls, state=felt)
+        controls = policy.controls()
+        spent.append(1000 * (time.perf_counter() - start))
+    return statistics.median(spent[1:])
+
+
+def _measure(policy: Policy, nfe: str, asked: Asked, *, seed: int, sampler: str) -> Evaluation:
+    samplers, clock = policy.samplers(nfe, sampler=sampler), asked.real_time or RealTime()
+    latency = clock.latency_ms
+    if latency is None:
+        one = LocalPolicy(policy.wam, samplers, policy.codec)
+        latency = round(clock.scale * loop_ms(one, state=policy.wam.senses.get("state", 4)), 3)
+        logger.info("%s %s: %g ms a chunk", policy.name, nfe, latency)
+    pace = clock_of(clock, latency_ms=latency)
+    drive_one = partial(run_task, policy.wam, samplers, policy.codec, episodes=asked.episodes, seed=seed, pace=pace)
+    driven = drive_tasks(drive_one, asked.tasks, f"{policy.name} {nfe} {clock.meanwhile} at {latency:g} ms")
+    suffix = "" if sampler == "own" else f" {sampler}"
+    return Evaluation(
+        run=policy.name,
+        label=f"{policy.name} {nfe}{suffix}",
+        setting=nfe,
+        sampler=sampler,
+        **described(policy, samplers),
+        tasks=task_numbers(driven, control_hz=pace.control_hz),
+        overall=overall_numbers(driven),
+        asked=asked,
+        parameters=policy.wam.deployed_parameters(),
+        real_time=replace(clock, latency_ms=latency),
+        seed=seed,
+        provenance=provenance(),
+    )

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of evaluations in worlds that do not wait; the simulator's part is made up."""
+
+import json
+
+import pytest
+from tiny_models import save_tiny_student
+
+from flashwam.cli import main
+from flashwam.evaluation import real_time
+from flashwam.evaluation.real_time import evaluate_real_time
+from flashwam.run.evaluation import Evaluation, read_evaluation, read_real_time
+from flashwam.run.folder import RunFolder
+from flashwam.run.real_time import RealTime
+from flashwam.sim.closed_loop import TaskResult
+
+
+@pytest.fixture
+def driven(tmp_path, monkeypatch):
+    """A student in its run, and the paces at which it was driven."""
+    paces = []
+
+    def run_task(wam, samplers, codec, task, *, episodes, seed, pace):
+        paces.append(pace)
+        steps = tuple(40 + 8 * number for number in range(episodes))
+        success = tuple(number != 1 for number in range(episodes))
+        return TaskResult(
+            task=task,
+            multimodal=False,
+            success=success,
+            ways=(-1,) * episodes,
+            commitment=None,
+            steps=steps,
+            scenes=tuple(range(episodes)),
+            chunks=2,
+        )
+
+    monkeypatch.setattr(real_time, "run_task", run_task)
+    return save_tiny_student(tmp_path / "run" / "student"), paces
+
+
+def test_a_given_latency_makes_a_file_of_its_own_beside_those_of_worlds_that_wait(driven):
+    student, paces = driven
+    clocks = [RealTime(latency_ms=ms, meanwhile="go_on", control_hz=20) for ms in (0, 348)]
+    _, late = evaluate_real_time(student, clocks=clocks, episodes=3, tasks=["drawer-open"])
+    assert [(pace.latency_ms, pace.meanwhile, pace.controls) for pace in paces] == [(0, "go_on", 0), (348, "go_on", 7)]
+    run = RunFolder.of_model(student)
+    assert run.evaluation_files == []
+    names = [path.name for path in run.real_time_files]
+    assert [name.split("_own_")[1] for name in names] == ["go_on_0ms_20hz_seed0.json", "go_on_348ms_20hz_seed0.json"]
+    numbers = late["tasks"]["drawer-open"]
+    assert (numbers["outcomes"], numbers["lasted"]) == ([1, 0, 1], [2.0, 2.4, 2.8])
+    found = read_real_time(run.path)[1]
+    assert found.to_json() == late == json.loads(run.real_time_files[1].read_text())
+    assert found.folder == run.path
+    assert found.real_time == RealTime(latency_ms=348, meanwhile="go_on", control_hz=20)
+    assert found.tasks["drawer-open"].task_seconds == pytest.approx(2.4)
+
+
+def test_a_measured_latency_is_kept_so_that_the_episodes_can_be_driven_again(driven):
+    student, paces = driven
+    (result,) = evaluate_real_time(student, clocks=[RealTime(scale=0.5)], episodes=2, tasks=["drawer-open"])
+    kept = Evaluation.from_json(result, "it").real_time.latency_ms
+    assert paces[0].latency_ms == kept > 0
+    assert result["asked"]["real_time"]["latency_ms"] is None
+    # Asked again it is read, although it would be measured otherwise now.
+    assert evaluate_real_time(student, clocks=[RealTime(scale=0.5)], episodes=2, tasks=["drawer-open"]) == [result]
+    assert len(paces) == 1
+    evaluate_real_time(student, clocks=[RealTime(latency_ms=kept)], episodes=2, tasks=["drawer-open"])
+    assert paces[1] == paces[0]
+
+
+def test_another_request_under_the_same_name_is_refused(driven):
+    student, _ = driven
+    evaluate_real_time(student, clocks=[RealTime(latency_ms=5)], episodes=2, tasks=["drawer-open"])
+    with pytest.raises(ValueError, match="give another out= folder"):
+        evaluate_real_time(student, clocks=[RealTime(latency_ms=5)], episodes=3, tasks=["drawer-open"])
+
+
+def test_a_given_latency_is_not_scaled_and_a_clock_must_run(driven):
+    student, _ = driven
+    with pytest.raises(ValueError, match="not scaled"):
+        evaluate_real_time(student, clocks=[RealTime(latency_ms=5, scale=2)])
+    with pytest.raises(ValueError, match="control_hz must be above 0"):
+        evaluate_real_time(student, clocks=[RealTime(control_hz=0)])
+
+
+def test_the_command_tells_success_and_the_seconds_of_a_task(driven, capsys):
+    student, paces = driven
+    asked = ["--real-time", "--latency-ms", "20", "--patience", "2", "--tasks", "drawer-open", "--episodes", "2"]
+    assert main(["evaluate", str(student), *asked]) == 0
+    told = capsys.readouterr().out
+    assert "hold, 20 ms at 80 controls a second" in told
+    assert "done in 0.50 s" in told
+    assert (paces[0].patience, paces[0].limit(92)) == (2, 184)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--latency-ms", "5"], "--latency-ms is for a world that does not wait: add --real-time"),
+        (["--real-time", "--random"], "leave out --random"),
+        (["--real-time", "--plain-euler", "--unit-amplitude"], "give either"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(driven, capsys, options, message):
+    student, _ = driven
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(student), *options])
+    assert message in capsys.readouterr().err
+
+
+def test_an_evaluation_that_tells_no_clock_is_of_a_world_that_waits(driven):
+    student, _ = driven
+    (result,) = evaluate_real_time(student, clocks=[RealTime(latency_ms=5)], episodes=2, tasks=["drawer-open"])
+    del result["real_time"], result["asked"]["real_time"], result["tasks"]["drawer-open"]["lasted"]
+    old = Evaluation.from_json(result, "an older file")
+    assert old.real_time is old.asked.real_time is old.tasks["drawer-open"].lasted is None
+    assert old.to_json() == result
+    path = RunFolder.of_model(student).real_time_files[0]
+    assert read_evaluation(path).asked.real_time == RealTime(latency_ms=5)
