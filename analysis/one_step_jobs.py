@@ -12,6 +12,8 @@ from one_step_cells import GUIDANCE, GUIDED, STUDENTS, TEACHER_NFE, TEACHER_SEED
 from searching import FIRST_RATES, action_error, choose_rate, write_rate
 
 from flashwam.demo import work
+from flashwam.evaluation.latency import latency_table
+from flashwam.evaluation.policy import load_policy
 from flashwam.evaluation.recording import record
 from flashwam.recipe.sections import Recipe
 from flashwam.run.folder import CARD_FILE, INFO_FILE
@@ -59,6 +61,13 @@ def record_start(place: Place, name: str, seed: int) -> None:
     record(place.run(cell.start, seed), out, episodes=cell.record, tasks=recipe.data.tasks, seed=seed)
 
 
+def time_steps(place: Place, *, rounds: int = 9) -> None:
+    """Times a chunk at every number of steps, in turns, with the teacher's network: every student's is the same."""
+    policy = load_policy(place.demo.teacher)
+    sources = [(policy, nfe) for nfe in TEACHER_NFE[place.family]]
+    latency_table(sources, out=place.out / "comparison", rounds=rounds)
+
+
 def one_step_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) -> list[Job]:
     """Every job, each after those it needs; the cells in their order, every seed of one before the next."""
     jobs = first_jobs(place)
@@ -74,6 +83,7 @@ def one_step_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) ->
     if guided := [name for name in cells if STUDENTS[name].guided]:
         jobs += _guided_teacher(place, guided, seeds)
     jobs += [job for cell in others for job in cell]
+    jobs.append(Job(name="latency", function=time_steps, kwargs={"place": place}, after=(LATENTS,), weight=20, cores=2))
     return list({job.name: job for job in jobs}.values())
 
 

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from one_step import command
 from one_step_cells import GUIDANCE, GUIDED, SECOND_STAGE, STUDENTS, TEACHER_NFE, TEACHER_SEEDS, Place
-from one_step_jobs import guide, one_step_jobs
+from one_step_jobs import guide, one_step_jobs, time_steps
 from searching import write_rate
 
 from flashwam.evaluation.policy import load_policy
@@ -73,6 +73,17 @@ def test_the_guided_cells_have_a_teacher_of_their_own_that_differs_in_its_scale_
         recipe = place.recipe(name, 0, 1e-3)
         assert recipe.wam.pretrained == str(place.guided_teacher if STUDENTS[name].guided else place.demo.teacher)
         assert recipe.streams["video"].guidance_scale == (GUIDANCE if STUDENTS[name].guided else 1)
+
+
+def test_the_teacher_is_timed_at_every_number_of_steps_last_and_alone(tmp_path):
+    place = Place(out=tmp_path / "runs", results=tmp_path / "results")
+    last = one_step_jobs(place, ["pairs"], [0])[-1]
+    assert (last.function, last.cores) == (time_steps, 2)
+    shutil.copytree(ASSETS / "teacher", place.demo.teacher)
+    time_steps(place, rounds=1)
+    timed = json.loads((place.out / "comparison" / "latency.json").read_text())
+    labels = {"full": "10v/10a"}
+    assert list(timed) == [f"teacher {labels.get(nfe, nfe)}" for nfe in TEACHER_NFE["lingbot_va"]]
 
 
 def test_guided_cells_and_the_others_are_compared_apart(place):
