@@ -2,25 +2,28 @@
 """Seconds and memory of one distillation step: the published step, ours, and ours with low-rank adapters.
 
     python benchmarks/distill_step.py                     small sizes, CPU; writes analysis/results/distill_step
-    python benchmarks/distill_step.py --sizes real --device cuda --precision bf16 --samples 1
+    python benchmarks/distill_step.py --sizes real --device cuda --precision bf16 --ways "ours, LoRA 32" --samples 1
 
 The published step keeps three whole copies (teacher, student, target) and runs the teacher once with and once without
 text, each over every token; with several teacher sub-steps it does so in each. It runs on our network, which leaves out
 tokens that nobody sees; the original does not.
-Time: all in turns in one process, medians. Memory: each alone in a process of its own.
+On a CPU time is taken in turns and memory in a process for each; on a GPU each has the card to itself. Three whole
+copies of the real model do not fit a card: the low-rank steps do.
 """
 
 import argparse
 import resource
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from ceilings import Ceilings
 from common import about, keep
+from sizes import LIBERO, SIZES, TEXT_TOKENS, random_wam
+from timing import NOT_MEASURED, Clock, forget_peak, peak_bytes, shown, spread
 from torch import Tensor
 
 from flashwam.core.batch import Batch
@@ -35,12 +38,6 @@ from flashwam.distillation.roles import ema_update, frozen_copy
 from flashwam.recipe.sections import LoopConfig, LoraConfig
 from flashwam.wam.lingbot_va import LingBotVA
 
-LIBERO = {"latent_size": (8, 16), "chunk_frames": 4, "actions_per_frame": 4, "window_chunks": 30}
-SIZES = {
-    "6 x 256": {"num_layers": 6, "num_attention_heads": 8, "attention_head_dim": 32, "ffn_dim": 1024, "text_dim": 64},
-    "8 x 512": {"num_layers": 8, "num_attention_heads": 16, "attention_head_dim": 32, "ffn_dim": 2048, "text_dim": 64},
-    "real": {"text_dim": 4096},
-}
 SUBSTEPS = "4 sub-steps"
 WAYS = (
     "published",
@@ -50,7 +47,9 @@ WAYS = (
     f"ours, {SUBSTEPS}",
     f"ours, LoRA 32, {SUBSTEPS}",
 )
-FRAMES, TEXT_TOKENS = 16, 512
+# Passes of a step, one being the student's forward: see analysis/results/distill_step/floor.md.
+PASSES = dict(zip(WAYS, (6.0, 5.83, 4.9, 12.0, 8.71, 7.8), strict=True))
+FRAMES = 16
 Step = Callable[[int], None]
 
 
@@ -168,10 +167,8 @@ def build(way: str, arguments: argparse.Namespace, size: str) -> Step:
     """One contender on a model of its own."""
     device = torch.device(arguments.device)
     torch.manual_seed(0)
-    with torch.device(device):
-        wam = LingBotVA.create(
-            **LIBERO, **SIZES[size], attention=arguments.attention, gradient_checkpointing=arguments.checkpointing
-        )
+    options = {"attention": arguments.attention, "gradient_checkpointing": arguments.checkpointing}
+    wam = random_wam(size, LIBERO, device=device, dtype=torch.float32, **options)
     half = arguments.precision == "bf16"
     substeps = 4 if SUBSTEPS in way else 1
     if way.startswith("published"):
@@ -180,7 +177,7 @@ def build(way: str, arguments: argparse.Namespace, size: str) -> Step:
 
 
 def memory_of(way: str, arguments: argparse.Namespace, size: str) -> int:
-    """Peak bytes of two steps, in a process of its own; on a CPU of the whole process."""
+    """Peak bytes of two steps on a CPU: of a whole process that does nothing else."""
     given = [f"--{key}={getattr(arguments, key)}" for key in ("device", "precision", "samples", "threads", "attention")]
     given += ["--checkpointing"] if arguments.checkpointing else []
     command = [sys.executable, __file__, *given, "--sizes", size, "--only", way]
@@ -188,44 +185,105 @@ def memory_of(way: str, arguments: argparse.Namespace, size: str) -> int:
 
 
 def only(way: str, arguments: argparse.Namespace) -> None:
-    """Prints the peak bytes of two steps of one contender."""
+    """Prints the peak bytes of this process after two steps of one contender."""
     step = build(way, arguments, arguments.sizes[0])
     for number in range(2):
         step(number)
-    if arguments.device.startswith("cuda"):
-        print(torch.cuda.max_memory_allocated())
+    print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def measure(arguments: argparse.Namespace, size: str) -> Iterator[dict[str, Any]]:
+    """A row for each way: on a GPU one after the other, each with the card to itself; on a CPU time in turns."""
+    device = torch.device(arguments.device)
+    floors = floor_seconds(arguments, size)
+    ways: list[str] = arguments.ways
+    if device.type == "cuda":
+        for way in ways:
+            forget_peak(device)
+            yield from timed([way], arguments, size, floors, memory=lambda _: peak_bytes(device))
     else:
-        print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        memory = {} if arguments.no_memory else {way: memory_of(way, arguments, size) for way in ways}
+        yield from timed(ways, arguments, size, floors, memory=memory.get)
 
 
-def measure(arguments: argparse.Namespace, size: str) -> dict[str, object]:
-    """Memory of each alone, then time in turns."""
-    memory = {way: memory_of(way, arguments, size) for way in WAYS}
-    steps = {way: build(way, arguments, size) for way in WAYS}
-    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
-    for number in range(arguments.rounds + 1):
+def timed(
+    ways: Sequence[str],
+    arguments: argparse.Namespace,
+    size: str,
+    floors: Mapping[str, float],
+    *,
+    memory: Callable[[str], int | None],
+) -> Iterator[dict[str, Any]]:
+    """Builds some ways and times their steps in turns; one that cannot run here says why."""
+    clock = Clock(torch.device(arguments.device))
+    steps: dict[str, Step] = {}
+    first: dict[str, float] = {}
+    failed: dict[str, str] = {}
+    for way in ways:
+        try:
+            step = build(way, arguments, size)
+            clock()
+            step(0)
+            first[way], steps[way] = clock(), step
+        except Exception as error:
+            # Of a few minutes with a GPU, a way that fails must not take the others'.
+            failed[way] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    seconds: dict[str, list[float]] = {way: [] for way in steps}
+    for number in range(1, arguments.rounds + 1):
         for way, step in steps.items():
-            began = time.perf_counter()
+            clock()
             step(number)
-            if arguments.device.startswith("cuda"):
-                torch.cuda.synchronize()
-            if number:
-                seconds[way].append(time.perf_counter() - began)
-    rows = [{"name": way, "seconds": statistics.median(seconds[way]), "peak_bytes": memory[way]} for way in WAYS]
-    return {"size": size, "rows": rows}
+            seconds[way].append(clock())
+    for way in ways:
+        row = {"size": size, "name": way, "samples": arguments.samples, "floor_seconds": floors[way]}
+        if way in failed:
+            yield {**row, "seconds": None, "why": failed[way]}
+        else:
+            whole = spread(seconds[way])
+            numbers = {"seconds": whole["median"], "spread": whole, "first_seconds": first[way]}
+            yield {**row, **numbers, "peak_bytes": memory(way)}
 
 
-def table(results: list[dict]) -> str:
-    """All results as Markdown."""
-    lines = ["| size | step | seconds | published / it | peak GiB |", "|---|---|---:|---:|---:|"]
-    for result in results:
-        for row in result["rows"]:
-            if row["name"].startswith("published"):
-                slow = row["seconds"]
-            lines.append(
-                f"| {result['size']} | {row['name']} | {row['seconds']:.3f} | {slow / row['seconds']:.2f} | "
-                f"{row['peak_bytes'] / 2**30:.2f} |"
-            )
+def floor_seconds(arguments: argparse.Namespace, size: str) -> dict[str, float]:
+    """Least seconds of a step's matrix products: its passes at the speed that this device reaches in one pass."""
+    device, dtype = torch.device(arguments.device), torch.bfloat16 if arguments.precision == "bf16" else torch.float32
+    wam = random_wam(size, LIBERO, device=device, dtype=dtype).requires_grad_(False)
+    tokens = wam.pass_tokens(FRAMES)
+    one = Ceilings(wam, device, dtype).linear(arguments.samples * tokens)
+    return {way: passes * one for way, passes in PASSES.items()}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "A step: teacher, target and student on random samples of LIBERO's sizes, backward pass, clipping, optimiser "
+        "and average; no data are read. Medians; p5 and p95 in brackets. First: the first step, with whatever is "
+        "compiled in it. Floor: the matrix products of a step's passes at the speed that this device reached with them "
+        "in this run. Peak: on a GPU of its tensors, on a CPU of the whole process.",
+        "",
+        "| size | step | samples | seconds | steps | first, s | published / it | floor, s | it / floor | peak GiB |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    slow: dict[tuple[str, bool], float] = {}
+    for row in rows:
+        first, several = f"| {row['size']} | {row['name']} | {row['samples']} ", SUBSTEPS in row["name"]
+        floor = row["floor_seconds"]
+        if row["seconds"] is None:
+            lines.append(f"{first}| {NOT_MEASURED}: {row['why']} | | | | {floor:.3f} | | |")
+            continue
+        if row["name"].startswith("published"):
+            slow[row["size"], several] = row["seconds"]
+        against = slow.get((row["size"], several))
+        cells = [
+            f"{row['seconds']:.3f} ({row['spread']['p5']:.3f}, {row['spread']['p95']:.3f})",
+            str(row["spread"]["count"]),
+            f"{row['first_seconds']:.2f}",
+            shown(against and against / row["seconds"], ".2f"),
+            f"{floor:.3f}",
+            f"{row['seconds'] / floor:.1f}",
+            shown(row["peak_bytes"], ".2f", scale=2**-30),
+        ]
+        lines.append(f"{first}| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -233,12 +291,14 @@ def main() -> None:
     """Measure, write, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["6 x 256", "8 x 512"])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--samples", type=int, default=2, help="a step")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=20, help="steps that are timed")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="no", choices=["no", "bf16"])
     parser.add_argument("--attention", default="sdpa", choices=["sdpa", "flex"])
     parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--no-memory", action="store_true", help="on a CPU, where it takes a process for each way")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--only", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=Path("analysis/results/distill_step"))
@@ -247,14 +307,14 @@ def main() -> None:
     if arguments.only:
         only(arguments.only, arguments)
         return
-    device = torch.device(arguments.device)
     run = about(__file__, arguments, device=arguments.device)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    results = []
+    rows: list[dict[str, Any]] = []
     for size in arguments.sizes:
-        results.append(measure(arguments, size))
-        keep(arguments.out, device.type, run, {"results": results}, table(results))
-    print(table(results))
+        for row in measure(arguments, size):
+            rows.append(row)
+            # After every row, so that a run that is stopped has kept what it measured.
+            keep(arguments.out, torch.device(arguments.device).type, run, {"results": rows}, table(rows))
+    print(table(rows))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The least time that a loop can take on a device: its matrix products and attention at the device's own best speed.
+
+Both are measured in the run: all linear layers of the blocks one after the other, each with its own weights, and
+attention without a mask; on a GPU captured. Embedders, heads, norms, rotations and copies are left out, so nothing can
+be faster.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from sizes import TEXT_TOKENS
+from timing import seconds_of
+from torch import nn
+from torch.nn import functional
+
+from flashwam.wam.lingbot_va import LingBotVA
+
+__all__ = ["Ceilings", "Pass"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One pass through the blocks.
+
+    Args:
+        rows: Of the batch.
+        tokens: Of a row.
+        keys: That its tokens see at most.
+    """
+
+    rows: int
+    tokens: int
+    keys: int
+
+
+class Ceilings:
+    """Measured pieces of passes of one model; each is measured once.
+
+    Args:
+        wam: The model.
+        device: Where it is.
+        dtype: Of its weights.
+    """
+
+    def __init__(self, wam: LingBotVA, device: torch.device, dtype: torch.dtype) -> None:
+        self.device, self.dtype = device, dtype
+        config = wam.transformer.config
+        self.heads, self.dim = config.num_attention_heads, config.attention_head_dim
+        # Keys and values of the text are made once an episode.
+        self.linear_layers = [
+            module
+            for block in wam.transformer.blocks
+            for name, module in block.named_modules()
+            if isinstance(module, nn.Linear) and name not in ("attn2.to_k", "attn2.to_v")
+        ]
+        self.layers = config.num_layers
+        self._linear: dict[int, float] = {}
+        self._attention: dict[tuple[int, int, int], float] = {}
+
+    @torch.no_grad()
+    def linear(self, tokens: int) -> float:
+        """Seconds of all linear layers over some tokens of the batch."""
+        if tokens not in self._linear:
+            widths = {layer.in_features for layer in self.linear_layers}
+            inputs = {width: torch.randn(tokens, width, device=self.device, dtype=self.dtype) for width in widths}
+
+            def products() -> None:
+                for layer in self.linear_layers:
+                    functional.linear(inputs[layer.in_features], layer.weight, layer.bias)
+
+            self._linear[tokens] = seconds_of(products, self.device)
+        return self._linear[tokens]
+
+    @torch.no_grad()
+    def attention(self, rows: int, queries: int, keys: int) -> float:
+        """Seconds of one layer's attention, without a mask."""
+        shape = (rows, queries, keys)
+        if shape not in self._attention:
+            q, k, v = (
+                torch.randn(rows, self.heads, count, self.dim, device=self.device, dtype=self.dtype)
+                for count in (queries, keys, keys)
+            )
+            self._attention[shape] = seconds_of(lambda: functional.scaled_dot_product_attention(q, k, v), self.device)
+        return self._attention[shape]
+
+    def seconds(self, passes: Sequence[Pass]) -> dict[str, float]:
+        """The floor of a chunk, whole and by kind of work."""
+        linear = sum(self.linear(each.rows * each.tokens) for each in passes)
+        looking = sum(
+            self.attention(each.rows, each.tokens, each.keys) + self.attention(each.rows, each.tokens, TEXT_TOKENS)
+            for each in passes
+        )
+        return {"linear": linear, "attention": self.layers * looking, "seconds": linear + self.layers * looking}

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The steps of `gpu_check.py`, and how one is run within its time."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Step", "all_steps", "missing_packages", "run_step"]
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ("torch", "numpy", "safetensors", "diffusers", "accelerate", "omegaconf", "scipy", "transformers", "tqdm")
+"""Imported by whatever runs a model."""
+ENDED = 5
+"""Seconds between asking a process to end and ending it."""
+LINES = 30
+"""Last lines of a step's output that are kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One command.
+
+    Args:
+        name: Of the step.
+        command: What follows the interpreter.
+        limit: Seconds after which it is ended.
+        needs: Modules without which it is not begun.
+        environment: Variables of its own.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    limit: float
+    needs: tuple[str, ...] = PACKAGE
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def all_steps(*, tiny: bool, device: str, out: Path) -> list[Step]:
+    """The steps in their order.
+
+    Args:
+        tiny: Tiny sizes and few rounds.
+        device: "cuda" or "cpu".
+        out: Folder in which every step has one of its own for its results.
+    """
+    size = "tiny" if tiny else "real"
+
+    def benchmark(name: str, *options: str) -> tuple[str, ...]:
+        script = (f"benchmarks/{name}.py", "--sizes", size, "--device", device)
+        return (*script, "--out", str(out / STEP_OF[name]), *(TINY if tiny else FULL)[name], *options)
+
+    tests = ("tests/gpu/test_gpu_passes.py",) if tiny else ("tests/gpu",)
+    return [
+        Step(
+            name="tests",
+            command=("-m", "pytest", "-q", "-p", "no:cacheprovider", *tests),
+            limit=120,
+            needs=(*PACKAGE, "pytest", "tokenizers"),
+            environment={"FLASHWAM_TEST_DEVICE": device},
+        ),
+        Step(name="rollout", command=benchmark("rollout"), limit=190),
+        Step(name="training", command=benchmark("distill_step"), limit=90),
+    ]
+
+
+STEP_OF = {"rollout": "rollout", "distill_step": "training"}
+FULL = {
+    "rollout": ("--dtype", "bfloat16", "--rollout", "dynamic", "graphed", "--slow-rounds", "3"),
+    "distill_step": ("--precision", "bf16", "--samples", "1", "--ways", "ours, LoRA 32"),
+}
+TINY = {
+    "rollout": ("--rounds", "2", "--steps", "2", "2", "--history", "2"),
+    "distill_step": ("--rounds", "1", "--no-memory"),
+}
+
+
+def missing_packages(names: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """Which of some modules a process with this environment cannot find."""
+    ask = "import importlib.util, sys; print(*[n for n in sys.argv[1:] if importlib.util.find_spec(n) is None])"
+    done = subprocess.run(
+        [sys.executable, "-c", ask, *names], env=dict(environment), capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+def run_step(step: Step, *, environment: Mapping[str, str], folder: Path, limit: float) -> dict[str, Any]:
+    """Runs a step, and ends it and what it started when its time is over.
+
+    Args:
+        step: What to run.
+        environment: Of the process, beside the step's own.
+        folder: Where it leaves what it measured, as JSON with a table of the same name beside it.
+        limit: Seconds.
+
+    Returns:
+        state ("done", "failed", "timed out"), seconds, output (its last lines, where they say more than
+        the results), results and tables.
+    """
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, *step.command],
+        cwd=ROOT,
+        env={**environment, **step.environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=limit)
+        state = "failed" if process.returncode else "done"
+    except subprocess.TimeoutExpired:
+        output, state = _end(process), "timed out"
+    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    lines = [] if results and state == "done" else output.splitlines()[-LINES:]
+    return {
+        "state": state,
+        "seconds": round(time.monotonic() - began, 1),
+        "output": "\n".join(lines),
+        "results": results,
+        "tables": [path.read_text() for path in sorted(folder.glob("*.md"))],
+    }
+
+
+def _end(process: subprocess.Popen[str]) -> str:
+    """Ends a process and its children; gives what it had printed."""
+    for sent in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, sent)
+        with suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=ENDED)[0]
+    return ""
