@@ -83,7 +83,7 @@ TINY = {
 
 
 def missing_packages(names: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """Which of some modules a process with this environment cannot find."""
+    """Names those modules that a process with this environment cannot find."""
     ask = "import importlib.util, sys; print(*[n for n in sys.argv[1:] if importlib.util.find_spec(n) is None])"
     done = subprocess.run(
         [sys.executable, "-c", ask, *names], env=dict(environment), capture_output=True, text=True, check=True

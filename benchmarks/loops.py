@@ -22,7 +22,7 @@ __all__ = ["Loop", "OurLoop", "Way", "our_ways", "published_ways", "with_rollout
 
 
 class Loop(Protocol):
-    """What can be timed."""
+    """Anything that can be timed."""
 
     def restart(self) -> None:
         """Goes back to the chunk that is timed, which is not counted."""

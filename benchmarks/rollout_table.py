@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `rollout.py` measured, as Markdown."""
+"""The results of `rollout.py` as Markdown."""
 
 from typing import Any
 

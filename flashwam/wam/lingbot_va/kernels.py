@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of torch's attention kernels a rollout runs on."""
+"""The attention kernels of torch that a rollout runs on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
