@@ -27,7 +27,8 @@ def _action(arguments: argparse.Namespace) -> None:
 
     results = compare(arguments.runs, out=arguments.out)
     if write_json(arguments, results):
-        print(results["table"], *results["verdict"], f"page: {results['page']}", sep="\n")
+        apart = [f"\n{results['real_time_table']}"] if results["real_time"] else []
+        print(results["table"], *results["verdict"], *apart, f"page: {results['page']}", sep="\n")
 
 
 COMMAND = Command(name="compare", words=WORDS, examples=EXAMPLES, options=_options, action=_action)

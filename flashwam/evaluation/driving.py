@@ -64,6 +64,7 @@ def _numbers(results: Sequence[TaskResult]) -> TaskNumbers:
         success=sum(success),
         commitment=statistics.fmean(committed) if committed else None,
         multimodal=any(r.multimodal for r in results),
+        moving=any(r.moving for r in results),
         ways={str(way): sum(w == way for r in results for w in r.ways) for way in (-1, 0, 1)},
         steps=statistics.fmean(s for r in results for s in r.steps),
     )

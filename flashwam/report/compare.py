@@ -13,14 +13,16 @@ from flashwam.report.against import with_ratios
 from flashwam.report.compare_page import compare_sections
 from flashwam.report.metrics import has_metrics, read_metrics
 from flashwam.report.page import write_page
-from flashwam.report.results import pool_evaluations, read_evaluations
+from flashwam.report.real_time import real_time_curves, real_time_table
+from flashwam.report.real_time_page import real_time_section
+from flashwam.report.results import pool_evaluations, read_evaluations, read_real_time_evaluations
 from flashwam.report.row import Row
 from flashwam.report.study import find_study
 from flashwam.report.table import format_table, markdown_table, table_notes
 from flashwam.report.verdict import cross_losses, verdict
 from flashwam.run.evaluation import Evaluation
 from flashwam.run.folder import RunFolder
-from flashwam.system.errors import InputError
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
@@ -35,6 +37,8 @@ _KINDS = ("teacher", "baseline", "student")
 def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
     """Compares evaluated runs: writes `compare.json`, `compare.md`, PNG figures and `compare.html` into `out`.
 
+    Evaluations in worlds that did not wait stand apart, in `real_time.md` and a section of the page.
+
     Args:
         runs: Run folders with `evaluations/*.json`, or studies of many (`flashwam.report.study`); the teacher's too,
             for the controls. `metrics.jsonl` is read where a run has one, and `cross.json`, `latency.json` and
@@ -42,7 +46,8 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
         out: Folder to write into; made if absent.
 
     Returns:
-        What `compare.json` holds: "rows", "verdict" (sentences), "table" (plain text) and its "notes", "cross", "page".
+        What `compare.json` holds: "rows", "verdict" (sentences), "table" (plain text) and its "notes", "cross", "page",
+        "real_time" and its "real_time_table".
 
     Raises:
         FileNotFoundError: for a run that does not exist or was never evaluated.
@@ -50,6 +55,7 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
     """
     out = user_path(out)
     rows, metrics, cross = gather(runs, out)
+    curves = real_time_curves([one for run in runs for one in read_real_time_evaluations(run)])
     result = {
         "rows": [row.to_json() for row in rows],
         "verdict": verdict(rows, cross),
@@ -57,16 +63,21 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
         "notes": table_notes(rows),
         "cross": cross,
         "cross_losses": cross_losses(cross) if cross else [],
+        "real_time": [curve.to_json() for curve in curves],
+        "real_time_table": real_time_table(curves),
     }
+    sections = compare_sections(rows, out, metrics=metrics, cross=cross)
     page = write_page(
         out / "compare.html",
         "Comparison of runs",
-        compare_sections(rows, out, metrics=metrics, cross=cross),
+        [*sections, *([real_time_section(curves, out)] if curves else [])],
         lead="Who succeeds, how fast, and which stream loses what.",
         footer="Made by `flashwam compare`. The numbers are in `compare.json` beside this page.",
     )
     result["page"] = str(page)
     write_whole(out / "compare.md", markdown_table(rows))
+    if curves:
+        write_whole(out / "real_time.md", real_time_table(curves, markdown=True) + "\n")
     write_whole(out / "compare.json", json.dumps(result, indent=1) + "\n")
     logger.info("comparison of %d runs: %s", len(runs), page)
     return result
@@ -78,7 +89,7 @@ def gather(
     """(rows in the order they are shown, student -> metrics of each of its folders, cross table or None)."""
     if not runs:
         raise InputError("nothing to compare; give at least one run folder")
-    results = [result for run in runs for result in read_evaluations(run)]
+    results = [result for run in runs for result in _waited_for(run)]
     rows = with_ratios(measured_rows(results, out))
     named = {folder: row.run for row in rows if row.kind == "student" for folder in row.folders}
     metrics: dict[str, list[list[dict[str, Any]]]] = {}
@@ -88,6 +99,16 @@ def gather(
     studies = dict.fromkeys(find_study(result.folder) for result in results)
     cross = _measured("cross.json", out, next(iter(studies)) if len(studies) == 1 else None)
     return rows, metrics, cross or None
+
+
+def _waited_for(run: Path | str) -> list[Evaluation]:
+    """Reads a run's evaluations; none of one that was driven in worlds that did not wait alone."""
+    try:
+        return read_evaluations(run)
+    except MissingFileError:
+        if not read_real_time_evaluations(run):
+            raise
+        return []
 
 
 def measured_rows(results: Sequence[Evaluation], out: Path) -> list[Row]:

@@ -9,12 +9,12 @@ from typing import Any
 from flashwam.core.scenes import evaluation_scene
 from flashwam.report.row import Row, Share
 from flashwam.report.study import find_study, study_evaluations
-from flashwam.run.evaluation import Evaluation, TaskNumbers, read_run
+from flashwam.run.evaluation import Evaluation, TaskNumbers, read_real_time, read_run
 from flashwam.run.folder import RunFolder
 from flashwam.system.errors import MissingFileError
 from flashwam.system.paths import user_path
 
-__all__ = ["pool_evaluations", "read_evaluations"]
+__all__ = ["pool_evaluations", "read_evaluations", "read_real_time_evaluations"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,25 @@ def read_evaluations(run: Path | str) -> list[Evaluation]:
     if not found:
         raise MissingFileError(f"{study} has no evaluations of a run {folder.relative_to(study)}")
     return found
+
+
+def read_real_time_evaluations(run: Path | str) -> list[Evaluation]:
+    """Reads a run's evaluations, or those of a study's runs, in worlds that did not wait; none where there are none.
+
+    Args:
+        run: See `read_evaluations`.
+
+    Raises:
+        ValueError: for a file or a line that is not an evaluation.
+    """
+    folder = user_path(run)
+    if found := read_real_time(folder):
+        return found
+    study = find_study(folder)
+    if study is None:
+        return []
+    told = (Evaluation.from_json(content, file, file=file) for file, content in study_evaluations(study))
+    return [one for one in told if folder in (study, one.folder) and one.real_time is not None]
 
 
 def _mean(dicts: Sequence[Mapping[str, float] | None]) -> dict[str, float]:

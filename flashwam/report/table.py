@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from flashwam.report.against import full_teacher
 from flashwam.report.row import GROUPS, Row
 
-__all__ = ["format_table", "group_cells", "markdown_table", "table_notes"]
+__all__ = ["format_table", "group_cells", "markdown_table", "table_notes", "text_table"]
 
 _ALWAYS = ("model", "NFE", "trainings", "episodes")
 _WHERE_KNOWN = (
@@ -49,17 +49,7 @@ def format_table(rows: Sequence[Row], *, markdown: bool = False, teacher: Row | 
     known = {name for line in lines for name, cell in line.items() if cell != "-"}
     head = [*_ALWAYS, *(name for name in _WHERE_KNOWN if name in known)]
     body = [[line[name] for name in head] for line in lines]
-    if markdown:
-        rule = "|---" + "|---:" * (len(head) - 1) + "|"
-        return "\n".join(["| " + " | ".join(head) + " |", rule, *("| " + " | ".join(cells) + " |" for cells in body)])
-    widths = [max(len(cells[i]) for cells in (head, *body)) for i in range(len(head))]
-    text = [
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, widths, strict=True))
-        )
-        for cells in (head, ["-" * w for w in widths], *body)
-    ]
-    return "\n".join(text)
+    return text_table(head, body, markdown=markdown)
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
@@ -109,3 +99,19 @@ def table_notes(rows: Sequence[Row]) -> list[str]:
     if any(row.latency.get("chunk_ms") for row in shown):
         notes.append("Ms a chunk: one for each network and number of steps, the median of all models that have it.")
     return notes
+
+
+def text_table(head: Sequence[str], body: Sequence[Sequence[str]], *, markdown: bool = False) -> str:
+    """Sets cells in columns, the first to the left and the others to the right, for a terminal or, with `markdown`, for
+    a README."""
+    if markdown:
+        rule = "|---" + "|---:" * (len(head) - 1) + "|"
+        return "\n".join(["| " + " | ".join(head) + " |", rule, *("| " + " | ".join(cells) + " |" for cells in body)])
+    widths = [max(len(cells[i]) for cells in (head, *body)) for i in range(len(head))]
+    text = [
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, widths, strict=True))
+        )
+        for cells in (head, ["-" * w for w in widths], *body)
+    ]
+    return "\n".join(text)

@@ -23,6 +23,7 @@ class TaskNumbers:
         success: Successful ones.
         commitment: Share of episodes that clearly took one way; None where there is but one, or it is not told.
         multimodal: Whether several ways lead to success.
+        moving: Whether its scene moves by itself.
         ways: "-1" for none, "0" or "1" -> episodes whose hand took it.
         steps: Control steps of an episode, mean; None where it is not told.
         outcomes: Per episode 1 for success and 0 for failure; None for several tasks, or where it is not told.
@@ -40,6 +41,7 @@ class TaskNumbers:
     success: int
     commitment: Measured | None = None
     multimodal: bool = False
+    moving: bool = False
     ways: Mapping[str, int] = field(default_factory=dict)
     steps: Measured | None = None
     outcomes: tuple[int, ...] | None = None
@@ -92,6 +94,8 @@ class TaskNumbers:
         }
         names = ("outcomes", "scenes", "taken", "motion", "first_motion", "lasted")
         of_episodes = {name: getattr(self, name) for name in names}
+        if self.moving:
+            told["moving"] = True
         return told | {name: list(values) for name, values in of_episodes.items() if values is not None}
 
 

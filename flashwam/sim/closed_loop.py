@@ -34,6 +34,7 @@ class TaskResult:
     Args:
         task: Its name.
         multimodal: Whether several ways lead to success.
+        moving: Whether the scene goes on by itself.
         success: Per episode.
         scenes: Per episode, the number of its scene (`flashwam.core.scenes`), by which models are paired.
         ways: Per episode, the way its hand took, -1 for none.
@@ -62,6 +63,7 @@ class TaskResult:
     motion: tuple[float, ...] = ()
     first_motion: tuple[float, ...] = ()
     film: np.ndarray | None = None
+    moving: bool = False
 
 
 def run_task(
@@ -118,7 +120,8 @@ def drive(
         pace: Of the world; one that waits for the policy if None.
     """
     task, pace = get_task(task) if isinstance(task, str) else task, pace or Pace()
-    task = replace(task, max_steps=pace.limit(task.max_steps))
+    if not task.moving:
+        task = replace(task, max_steps=pace.limit(task.max_steps))
     if scenes is None:
         scenes = [evaluation_scene(seed, episode) for episode in range(episodes)]
     if len(scenes) != episodes:
@@ -150,6 +153,7 @@ def drive(
     return TaskResult(
         task=task.name,
         multimodal=task.multimodal,
+        moving=task.moving,
         success=tuple(success),
         ways=tuple(ways),
         commitment=committed,

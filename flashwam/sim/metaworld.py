@@ -209,6 +209,8 @@ class MetaWorldEnv:
         Returns:
             Whether the episode is over, whether it has succeeded, and what happened.
         """
+        if self.task.moves is not None:
+            self.task.moves(self.env)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.state, _, _, _, info = self.env.step(np.clip(action, -1.0, 1.0).astype(np.float64))

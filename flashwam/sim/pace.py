@@ -28,7 +28,7 @@ class Pace:
         meanwhile: "hold" or "go_on".
         control_hz: Controls that the robot executes in a second; the simulator's own by default. A lower number is the
             same as a world that is so much slower.
-        patience: An episode may last so many times its task's own limit; waiting counts.
+        patience: An episode may last so many times its task's own limit, waiting included, unless its scene moves.
 
     Raises:
         ValueError: A number is out of range, or `meanwhile` unknown.

@@ -16,12 +16,14 @@ import numpy as np
 
 from flashwam.system.errors import InputError
 
-__all__ = ["TASKS", "CameraView", "TaskSpec", "below", "commitment", "get_task", "task_names", "way_of"]
+__all__ = ["BUTTON_DRIFT", "TASKS", "CameraView", "TaskSpec", "below", "commitment", "get_task", "task_names", "way_of"]
 
 WALL_Y = {"reach-wall": 0.66, "button-wall": 0.64}
 """y of the post, which the hand meets within its first chunk unless it leaves to a side at once."""
 WALL_HALF_WIDTH = 0.03
 FAUCET_TURN = 1.0
+BUTTON_DRIFT = 0.00075
+"""Metres that the moving button is carried while a control is executed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,8 @@ class TaskSpec:
         hand: Where the hand starts, in metres.
         low, high: Bounds of the random object and goal positions, in the scene's own order.
         setup: Changes the MuJoCo model once, after it was built.
+        moves: Moves the scene on, before every control; None for one that stands still. What moves is gone after
+            `max_steps`, however long a robot is waited for.
         success: Success rule `(env, info) -> bool`; None takes MetaWorld's.
         forbidden: A body that must not be touched; touching it fails the episode.
         reference_x: The x about which the ways are mirrored, `(env) -> metres`.
@@ -63,11 +67,17 @@ class TaskSpec:
     low: tuple[float, ...] | None = None
     high: tuple[float, ...] | None = None
     setup: Callable[[Any], None] | None = None
+    moves: Callable[[Any], None] | None = None
     success: Callable[[Any, dict], bool] | None = None
     forbidden: str | None = None
     reference_x: Callable[[Any], float] | None = None
     commit_threshold: float = 0.5
     camera: CameraView = field(default_factory=CameraView)
+
+    @property
+    def moving(self) -> bool:
+        """True if the scene goes on by itself."""
+        return self.moves is not None
 
     @property
     def multimodal(self) -> bool:
@@ -162,10 +172,24 @@ def _faucet_turned(env: Any, info: dict) -> bool:
     return abs(float(env.data.joint("knob_Joint_1").qpos[0])) > FAUCET_TURN
 
 
+def _move_button(env: Any) -> None:
+    """Carries the button through the middle to the other side, and on, as a belt would: it does not come back."""
+    way = -1.0 if env.obj_init_pos[0] > 0 else 1.0
+    carried = way * BUTTON_DRIFT * (env.curr_path_length + 1)
+    env.model.body("box").pos[0] = env.obj_init_pos[0] + carried
+
+
 _SUITE = (
     TaskSpec(name="button-press", env="button-press-topdown-v3", prompt="press the button from above", max_steps=96),
     TaskSpec(name="drawer-open", env="drawer-open-v3", prompt="open the drawer", max_steps=108),
     TaskSpec(name="window-open", env="window-open-v3", prompt="slide the window open", max_steps=140),
+    TaskSpec(
+        name="button-moving",
+        env="button-press-topdown-v3",
+        prompt="press the button from above",
+        max_steps=160,
+        moves=_move_button,
+    ),
     TaskSpec(
         name="reach-wall",
         env="reach-wall-v3",

@@ -5,7 +5,7 @@ import pytest
 from flashwam.core.scenes import EVAL_SEED_BASE
 from flashwam.sim.experts import make_expert
 from flashwam.sim.metaworld import MetaWorldEnv, pooled_envs
-from flashwam.sim.tasks import TASKS
+from flashwam.sim.tasks import BUTTON_DRIFT, TASKS
 
 pytestmark = pytest.mark.usefixtures("simulator")
 MULTIMODAL = [name for name, task in TASKS.items() if task.multimodal]
@@ -65,6 +65,43 @@ def test_an_episode_depends_on_its_seed_alone():
     assert (env.hand_path == path).all()
     assert (env.render() == picture).all()
     assert not (env.reset(6) == first).all()
+
+
+def test_a_moving_button_is_carried_through_the_middle_and_comes_back_at_a_reset_alone():
+    env, still = MetaWorldEnv("button-moving"), MetaWorldEnv("button-press")
+    for seed in (3, 4):
+        assert (env.reset(seed) == still.reset(seed)).all()
+        at = env.state[4:7].copy()
+        for _ in range(40):
+            env.step(np.zeros(4))
+            still.step(np.zeros(4))
+        assert np.abs(still.state[4:7] - at).max() < 1e-6
+        carried = env.state[4:7] - at
+        assert carried[0] == pytest.approx(-np.sign(at[0]) * 40 * BUTTON_DRIFT, abs=1e-6)
+        assert np.abs(carried[1:]).max() < 1e-3
+        assert not (env.render() == still.render()).all()
+
+
+@pytest.mark.parametrize(("name", "late"), [("button-press", True), ("button-moving", False)])
+def test_one_who_sees_a_button_late_presses_it_where_it_stands_still_alone(name, late):
+    """The scripted expert, who is told where the button was eighty controls ago."""
+    env = MetaWorldEnv(name)
+    expert = make_expert(env.task, env.env)
+    for seed in range(2):
+        env.reset(seed, render=False)
+        seen, done = [], False
+        while not done:
+            seen.append(env.state[4:7].copy())
+            told = env.state.copy()
+            told[4:7] = seen[max(0, len(seen) - 81)]
+            done, success, _ = env.step(expert(told))
+        assert success == late
+
+
+def test_an_episode_may_last_longer_than_metaworld_allows_by_itself():
+    env = MetaWorldEnv("drawer-open", max_steps=510)
+    env.reset(0, render=False)
+    assert [env.step(np.zeros(4))[0] for _ in range(510)].index(True) == 509
 
 
 def test_first_picture_shows_where_the_scene_is():

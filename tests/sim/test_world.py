@@ -15,6 +15,7 @@ from flashwam.sim.closed_loop import drive
 from flashwam.sim.local_policy import LocalPolicy
 from flashwam.sim.metaworld import MetaWorldEnv
 from flashwam.sim.pace import Pace
+from flashwam.sim.random_policy import RandomPolicy
 from flashwam.sim.tasks import get_task
 
 pytestmark = pytest.mark.usefixtures("simulator")
@@ -143,6 +144,13 @@ def test_a_latency_longer_than_a_chunk_is_waited_for_after_the_chunk(model, step
         executed[begun + waited :][: second.shape[1]], second[0][: len(executed) - begun - waited]
     )
     assert len(executed) == 128
+
+
+def test_patience_does_not_stop_what_moves(stepped):
+    """A standing scene is given twice its time; a moving one is gone when it is gone."""
+    for task, limit in (("faucet-turn", 128), ("button-moving", 160)):
+        found = drive(RandomPolicy(), task, episodes=1, pace=Pace(latency_ms=500, patience=2))
+        assert (found.success, found.steps, found.moving) == ((False,), (limit,), task == "button-moving")
 
 
 def test_a_run_at_a_pace_is_a_function_of_its_seed_in_the_scenes_of_a_world_that_waits(model):
