@@ -4,7 +4,7 @@
 Shapes: B batch, S new tokens, D width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -12,7 +12,10 @@ from flashwam.wam.lingbot_va.cache import RolloutCache
 from flashwam.wam.lingbot_va.layers import KeyValue
 from flashwam.wam.taps import FeatureTap
 
-__all__ = ["cached_taps", "cached_trunk"]
+__all__ = ["Trunk", "cached_taps", "cached_trunk"]
+
+Trunk = Callable[[nn.ModuleList, Tensor, Tensor, Tensor, Sequence[KeyValue], RolloutCache, int], Tensor]
+"""`cached_trunk`, or another way to compute the same."""
 
 
 def cached_trunk(

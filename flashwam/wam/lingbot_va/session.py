@@ -13,6 +13,7 @@ from torch import Tensor
 from flashwam.system.errors import InputError
 from flashwam.wam.lingbot_va.cache import BlockCache, RolloutCache
 from flashwam.wam.lingbot_va.config import check_eviction
+from flashwam.wam.lingbot_va.graphed import CannotRecordError, Lane, Lanes
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET
 from flashwam.wam.lingbot_va.patches import keep_used
 from flashwam.wam.lingbot_va.static_cache import StaticCache
@@ -54,6 +55,7 @@ class LingBotSession(RolloutSession):
         fused: False runs a pass of its own for appended tokens, which is what fusion is measured against.
         chunk_tokens: Stream name -> tokens of one chunk, for a cache of fixed shapes (`StaticCache`); None for one that
             grows with what is in it, which is faster where shapes may change.
+        lanes: Where to run in recorded passes; where that cannot be, a growing cache is used, with a warning.
         used_channels: See `LingBotConfig`.
         depth: Blocks to run and keep; fewer than all for a rollout that is asked for `features` alone.
     """
@@ -69,6 +71,7 @@ class LingBotSession(RolloutSession):
         eviction: str = "mask",
         fused: bool = True,
         chunk_tokens: Mapping[str, int] | None = None,
+        lanes: Lanes | None = None,
         used_channels: tuple[int, ...] | None = None,
         depth: int | None = None,
     ) -> None:
@@ -98,6 +101,11 @@ class LingBotSession(RolloutSession):
             if guided:
                 text = torch.cat([text, null_text.to(text).expand(self._batch, -1, -1)])
             self._text = transformer.text_key_value(text, depth=depth)
+        self._cache: RolloutCache
+        self._lane = self._lane_in(lanes, window, chunk_tokens)
+        if self._lane is not None:
+            self._text, self._cache = self._lane.text, self._lane.cache
+            return
         config = transformer.config
         options = {
             "heads": config.num_attention_heads,
@@ -106,11 +114,19 @@ class LingBotSession(RolloutSession):
             "dtype": self._text[0][0].dtype,
             "device": self._text[0][0].device,
         }
-        self._cache: RolloutCache
-        if chunk_tokens is None:
+        if chunk_tokens is None or lanes is not None:
             self._cache = BlockCache(self.depth, text.shape[0], **options)
         else:
             self._cache = StaticCache(self.depth, text.shape[0], tokens=chunk_tokens, **options)
+
+    def _lane_in(self, lanes: Lanes | None, window: int, chunk_tokens: Mapping[str, int] | None) -> Lane | None:
+        if lanes is None or chunk_tokens is None:
+            return None
+        try:
+            return lanes.open(self, self._transformer, self._text, window=window, tokens=chunk_tokens)
+        except CannotRecordError as error:
+            lanes.say(error)
+            return None
 
     @property
     def depth(self) -> int:
@@ -150,6 +166,8 @@ class LingBotSession(RolloutSession):
         tap = FeatureTap(blocks, self.depth)
         x = noisy["video"]
         self._check("video", x)
+        if self._lane is not None:
+            self._lane.say("features are looked at in passes of their own, which are not recorded")
         if tap.depth < self.depth:
             # What waits must be kept of every block.
             self._write_waiting()
@@ -165,6 +183,8 @@ class LingBotSession(RolloutSession):
             raise RuntimeError("the cache holds predicted tokens: call drop_predicted() before observed ones")
         if not predicted and stream in self._observed:
             raise RuntimeError(f"{stream} of this chunk was appended already: call advance(frames) first")
+        if not predicted and self._cache.one_chunk_at_a_time and any(p.index < 2 * self._chunk for p in self._waiting):
+            self._write_waiting()
         if sigma is None:
             sigma = clean.new_zeros(self._batch, clean.shape[2], dtype=torch.float32)
         index = 2 * self._chunk + STREAM_OFFSET[stream]
@@ -198,6 +218,7 @@ class LingBotSession(RolloutSession):
         self.frame_index += frames
         self._chunk += 1
         self._observed.clear()
+        self._cache.make_room(2 * self._chunk)
 
     @property
     def _rows(self) -> int:
@@ -252,7 +273,10 @@ class LingBotSession(RolloutSession):
             Segment(part.stream, _rows_of(part.x, rows), 1000.0 * _rows_of(part.sigma, rows), part.start)
             for part in parts
         ]
-        out = self._transformer.cached_pass(segments, text=text, cache=self._cache, velocity=velocity, tap=tap)
+        if tap is None and self._lane is not None:
+            out = self._lane.cached_pass(segments, text=text, cache=self._lane.cache, velocity=velocity)
+        else:
+            out = self._transformer.cached_pass(segments, text=text, cache=self._cache, velocity=velocity, tap=tap)
         self._cache.close([(part.index, part.predicted) for part in self._waiting])
         imagined = [part for part in self._waiting if part.predicted]
         if imagined:

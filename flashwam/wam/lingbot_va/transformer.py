@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from flashwam.system.errors import InputError
 from flashwam.wam.lingbot_va.cache import RolloutCache
-from flashwam.wam.lingbot_va.cached_blocks import cached_taps, cached_trunk
+from flashwam.wam.lingbot_va.cached_blocks import Trunk, cached_taps, cached_trunk
 from flashwam.wam.lingbot_va.clean_past import CleanPast
+from flashwam.wam.lingbot_va.compiled_blocks import CompiledTrunk
 from flashwam.wam.lingbot_va.kernels import kernels_for_any_length
 from flashwam.wam.lingbot_va.layers import ConditionEmbedder, KeyValue, Linear, TransformerBlock, modulated_norm
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET, PassLayout, check_backend, teacher_forced_layout
@@ -100,7 +101,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         self.attention = "sdpa"
         self.gradient_checkpointing = False
         # A function of the blocks, not a bound method: a copy of the model must run its own.
-        self._trunk = cached_trunk
+        self._trunk: Trunk = cached_trunk
         self.patch_embedding_mlp = nn.Linear(in_channels * rows * columns, dim)
         self.action_embedder = nn.Linear(action_dim, dim)
         self.condition_embedder = ConditionEmbedder(dim, freq_dim=freq_dim, text_dim=text_dim)
@@ -217,7 +218,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         hidden, embeddings, modulations, rotaries = [], [], [], []
         for stream, x, t, start in parts:
             frames = x.shape[2]
-            tokens, rotary = self._embed(stream, x, start=start)
+            tokens, rotary = self._tokens(stream, x), self._rotary(stream, x, start=start)
             level = x.new_zeros(1, 1, dtype=torch.float32) if t is None else t[:, :frames].float()
             embedding, modulation = self._time(stream, level, tokens.dtype)
             repeats = tokens.shape[1] // frames // group
@@ -235,6 +236,8 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         cache: RolloutCache,
         velocity: bool = True,
         tap: FeatureTap | None = None,
+        rotary: Tensor | None = None,
+        trunk: Trunk | None = None,
     ) -> Tensor | None:
         """One pass over blocks of a rollout under a cache that `RolloutCache.open` has made ready for them.
 
@@ -246,38 +249,46 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
             cache: The cache; it holds these tokens' keys and values until it is closed or reopened.
             velocity: Whether the last segment's velocity is wanted; otherwise keys and values are all that is made.
             tap: Takes the last segment's hidden states instead; the pass ends after its deepest block.
+            rotary: `pass_rotary` of the segments, if it is known; their `start` is then not looked at.
+            trunk: Runs the blocks; as `compile_rollout` has chosen if None.
 
         Returns:
             Velocity shaped like the last segment's tensor, float32; None if not wanted.
         """
+        cache.begin()
         in_pass = [segments[-1], *segments[:-1]]
         per_frame = [self.tokens_per_frame(part.stream, part.x) for part in in_pass]
         group = gcd(*per_frame)
-        hidden, modulations, rotaries = [], [], []
+        hidden, modulations = [], []
         for part, count in zip(in_pass, per_frame, strict=True):
-            tokens, rotary = self._embed(part.stream, part.x, start=part.start)
+            tokens = self._tokens(part.stream, part.x)
             embedded, modulation = self._time(part.stream, part.timestep.float(), tokens.dtype)
             hidden.append(tokens)
             modulations.append(_per_group(modulation, *modulation.shape[:2], count // group))
-            rotaries.append(rotary)
             if part is segments[-1]:
                 embedding = _per_group(embedded, *embedded.shape[:2], count // group)
-        h, modulation, rotary = _joined(hidden, 1), _joined(modulations, 1), _joined(rotaries, 0)
+        h, modulation = _joined(hidden, 1), _joined(modulations, 1)
+        rotary = self.pass_rotary(segments) if rotary is None else rotary
         queries = hidden[0].shape[1] if velocity else 0
         with kernels_for_any_length(h.device):
             if tap is not None:
                 cached_taps(self.blocks, h, modulation, rotary, text, cache, hidden[0].shape[1], tap)
                 return None
-            h = self._trunk(self.blocks, h, modulation, rotary, text, cache, queries)
+            h = (trunk or self._trunk)(self.blocks, h, modulation, rotary, text, cache, queries)
         return self._head(segments[-1].stream, self._norm_out(h, embedding), segments[-1].x) if velocity else None
+
+    def pass_rotary(self, segments: Sequence[Segment]) -> Tensor:
+        """Rotations of all tokens of a `cached_pass` in its order, [S, d / 2, 2]."""
+        in_pass = [segments[-1], *segments[:-1]]
+        return _joined([self._rotary(part.stream, part.x, start=part.start) for part in in_pass], 0)
 
     def compile_rollout(self, **options: Any) -> None:
         """Compiles the blocks of `cached_pass`; worth it with a `StaticCache`, whose shapes never change.
 
         Args:
-            options: For `torch.compile`, such as mode="reduce-overhead" for CUDA graphs.
+            options: For `torch.compile`, such as backend="inductor".
         """
-        self._trunk = torch.compile(cached_trunk, dynamic=False, fullgraph=True, **options)
+        self._trunk = CompiledTrunk(tuple(sorted(options.items())))
 
     def text_key_value(self, text: Tensor, *, depth: int | None = None) -> list[KeyValue]:
         """The first `depth` blocks' cross-attention keys and values of text [B, L, text_dim]; every block's if None."""
@@ -326,17 +337,21 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
             return torch.utils.checkpoint.checkpoint(block, *args, use_reentrant=False, **kwargs)
         return block(*args, **kwargs)
 
-    def _embed(self, stream: str, x: Tensor, *, start: int) -> tuple[Tensor, Tensor]:
-        """Tokens [B, S, D] and rotations [S, d / 2, 2] of a stream tensor."""
-        head_dim, frames = self.config.attention_head_dim, x.shape[2]
+    def _tokens(self, stream: str, x: Tensor) -> Tensor:
+        """Tokens [B, S, D] of a stream tensor."""
         if stream == "action":
-            rotary = action_rotary(head_dim, frames, x.shape[3], start, x.device)
             tokens, embed = action_tokens(x), self.action_embedder
         else:
             _, rows, columns = self.config.patch_size
-            rotary = video_rotary(head_dim, frames, x.shape[3] // rows, x.shape[4] // columns, start, x.device)
             tokens, embed = patchify(x, (rows, columns)), self.patch_embedding_mlp
-        return embed(tokens.to(embed.weight.dtype)), rotary
+        return embed(tokens.to(embed.weight.dtype))
+
+    def _rotary(self, stream: str, x: Tensor, *, start: int) -> Tensor:
+        """Rotations [S, d / 2, 2] of a stream tensor's tokens."""
+        head_dim = self.config.attention_head_dim
+        if stream == "action":
+            return action_rotary(head_dim, x.shape[2], x.shape[3], start, x.device)
+        return video_rotary(head_dim, *self.video_grid(x), start, x.device)
 
     def _time(self, stream: str, timestep: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         embedder = self.condition_embedder_action if stream == "action" else self.condition_embedder

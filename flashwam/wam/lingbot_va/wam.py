@@ -22,6 +22,7 @@ from flashwam.wam.hub import push_folder
 from flashwam.wam.layout import Layout
 from flashwam.wam.lingbot_va.checkpoint import find_transformer, load_transformer, network_config
 from flashwam.wam.lingbot_va.config import LingBotConfig
+from flashwam.wam.lingbot_va.graphed import Lanes
 from flashwam.wam.lingbot_va.lerobot import say_recipe_differences
 from flashwam.wam.lingbot_va.masks import block_ids
 from flashwam.wam.lingbot_va.patches import keep_used
@@ -83,8 +84,9 @@ class LingBotVA(LooksInside):
         self.transformer.set_matmul_dtype(getattr(torch, config.matmul_dtype) if config.matmul_dtype else None)
         if gradient_checkpointing:
             self.transformer.enable_gradient_checkpointing()
-        if config.rollout in ("compiled", "graphed"):
-            transformer.compile_rollout(mode="reduce-overhead" if config.rollout == "graphed" else "default")
+        if config.rollout == "compiled":
+            transformer.compile_rollout()
+        self.lanes = Lanes() if config.rollout == "graphed" else None
 
     @property
     def actions_per_frame(self) -> int:
@@ -256,9 +258,10 @@ class LingBotVA(LooksInside):
             window_chunks: Replaces the model's own.
             eviction: Replaces the model's own, see `LingBotConfig`.
             fused: As in `LingBotSession`.
-            static: A cache of fixed shapes; the model's own choice if None.
+            static: A cache of fixed shapes, which grows if False; as the model's own `rollout` says if None.
             depth: As in `LingBotSession`.
         """
+        graphed = static is None and self.config.rollout == "graphed"
         static = self.config.rollout != "dynamic" if static is None else static
         return LingBotSession(
             self.transformer,
@@ -269,6 +272,7 @@ class LingBotVA(LooksInside):
             eviction=eviction or self.config.eviction,
             fused=fused,
             chunk_tokens=self._chunk_tokens() if static else None,
+            lanes=self.lanes if graphed else None,
             used_channels=self.config.used_channels,
             depth=depth,
         )

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recorded work on tensors at fixed addresses: a CUDA graph, and the same thing for a CPU, call by call.
+
+Work that is recorded may depend on nothing but the contents of its tensors: whatever Python decides while it is
+recorded is held fast. It must wait for nothing and read no number back.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+__all__ = ["CallRecorder", "CudaRecorder", "Recorder", "Recording"]
+
+Work = Callable[[], Tensor | None]
+
+
+class Recording(ABC):
+    """Work that is done again over the same tensors.
+
+    Attributes:
+        result: What the work returned, at a fixed address; `replay` writes it anew.
+    """
+
+    result: Tensor | None
+
+    @abstractmethod
+    def replay(self) -> None:
+        """Does the work once more, on what the tensors hold now."""
+
+
+class Recorder(ABC):
+    """Records work of one device."""
+
+    @abstractmethod
+    def record(self, work: Work) -> Recording:
+        """Records work, which may be run a few times for that.
+
+        Raises:
+            RuntimeError: it cannot be recorded.
+        """
+
+
+class CudaRecorder(Recorder):
+    """Captures CUDA graphs, which share one pool of memory since one runs at a time."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def record(self, work: Work) -> Recording:
+        """See `Recorder.record`."""
+        # Compilers and libraries set themselves up in the first runs, which a capture does not allow.
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(2):
+                work()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may go on using the device, such as one that embeds the next prompt.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            result = work()
+        return _CudaRecording(graph, result)
+
+
+class _CudaRecording(Recording):
+    def __init__(self, graph: torch.cuda.CUDAGraph, result: Tensor | None) -> None:
+        self._graph, self.result = graph, result
+
+    def replay(self) -> None:
+        self._graph.replay()
+
+
+class CallRecorder(Recorder):
+    """Notes every call of torch that work makes and makes them again over the same tensors.
+
+    It holds what a CUDA graph holds and refuses what a capture refuses, so that recorded passes are tested where there
+    is no GPU. It makes nothing faster.
+    """
+
+    def record(self, work: Work) -> Recording:
+        """See `Recorder.record`."""
+        work()
+        calls = _Calls()
+        with calls:
+            result = work()
+        return _CallRecording(calls.made, result)
+
+
+class _Calls(TorchDispatchMode):
+    """Lists calls, with arguments and results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Lets compiled code run as such: its calls are noted like any others."""
+        return True
+
+    def __torch_dispatch__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.data_dependent_output in call.tags or torch.Tag.dynamic_output_shape in call.tags:
+            raise RuntimeError(f"{call} reads numbers back or makes a shape of them, which cannot be recorded")
+        result = call(*args, **(kwargs or {}))
+        self.made.append((call, args, kwargs or {}, result))
+        return result
+
+
+class _CallRecording(Recording):
+    def __init__(self, made: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]], result: Tensor | None) -> None:
+        # A view needs no second making: it shows what its base holds.
+        self._made = [call for call in made if not call[0].is_view]
+        self.result = result
+
+    def replay(self) -> None:
+        for call, args, kwargs, result in self._made:
+            for old, new in zip(_tensors(result), _tensors(call(*args, **kwargs)), strict=True):
+                if old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [value for value in tree_leaves(values) if isinstance(value, Tensor) and value.numel()]

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recorded passes draw what passes that are computed draw, whatever came before them, and are recorded once."""
+
+import gc
+import logging
+from collections.abc import Callable
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from flashwam.wam.lingbot_va import LingBotVA
+from flashwam.wam.lingbot_va.graphed import Lanes
+from flashwam.wam.lingbot_va.recording import CallRecorder
+from flashwam.wam.session import RolloutSession
+
+Draw = Callable[..., dict[str, Tensor]]
+BATCH, CHUNK, CHUNKS = 1, 2, 10
+TEXT = torch.randn(BATCH, 6, 12, generator=torch.Generator().manual_seed(4))
+NULL = torch.randn(6, 12, generator=torch.Generator().manual_seed(6))
+ONE, MANY = {"video": 1, "action": 1}, {"video": 2, "action": 3}
+
+
+@pytest.fixture
+def wam(make_wam: Callable[..., LingBotVA]) -> LingBotVA:
+    """Its passes are recorded call by call; its window is full after five chunks, beyond the first length of four."""
+    return recording(make_wam(rollout="graphed", window_chunks=9, num_layers=2))
+
+
+@pytest.fixture
+def seen(wam: LingBotVA, draw: Draw) -> dict[str, Tensor]:
+    return draw(wam, BATCH, CHUNKS * CHUNK, 1)
+
+
+def recording(wam: LingBotVA, **options: object) -> LingBotVA:
+    wam.lanes = Lanes(CallRecorder(), **({"compiled": False} | options))
+    return wam
+
+
+def closed_loop(
+    session: RolloutSession, seen: dict[str, Tensor], steps: dict[str, int], *, chunks: int = CHUNKS
+) -> list[Tensor]:
+    """Chunks drawn with Euler steps, of noise and pictures that are others in every chunk."""
+    drawn = []
+    for start in range(0, chunks * CHUNK, CHUNK):
+        for stream, count in steps.items():
+            x = torch.randn(seen[stream][:, :, :CHUNK].shape, generator=torch.Generator().manual_seed(start))
+            for k in range(count):
+                sigma = torch.full((BATCH, CHUNK), 1 - k / count)
+                x = x - session.velocity({stream: x}, {stream: sigma})[stream] / count
+            drawn.append(x)
+            if stream == "video":
+                session.append(stream, x, predicted=True)
+        session.drop_predicted()
+        for stream in steps:
+            session.append(stream, seen[stream][:, :, start : start + CHUNK], predicted=False)
+        session.advance(CHUNK)
+    return drawn
+
+
+def assert_same(drawn: list[Tensor], expected: list[Tensor]) -> None:
+    for one, other in zip(drawn, expected, strict=True):
+        assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("eviction", ["mask", "permanent"])
+@pytest.mark.parametrize(
+    ("steps", "guidance"), [(ONE, None), (MANY, None), (MANY, {"video": 3.0}), (ONE, {"action": 2.0})]
+)
+def test_replays_draw_what_computed_passes_draw_and_a_second_episode_records_nothing(
+    wam: LingBotVA, seen: dict[str, Tensor], steps: dict[str, int], guidance: dict[str, float], eviction: str
+) -> None:
+    options = {"null_text": NULL, "guidance": guidance, "eviction": eviction}
+    closed_loop(wam.session(TEXT, **options), seen, steps)
+    recorded = wam.lanes.recorded
+    other_seen = {stream: x.flip(2) for stream, x in seen.items()}
+    other_text = TEXT.flip(1)
+    drawn = closed_loop(wam.session(other_text, **options), other_seen, steps)
+    expected = closed_loop(wam.session(other_text, static=False, **options), other_seen, steps)
+    assert_same(drawn, expected)
+    assert wam.lanes.recorded == recorded > 0
+
+
+def test_blocks_are_compiled_once_for_a_number_of_tokens(wam: LingBotVA, seen: dict[str, Tensor]) -> None:
+    """Whatever the layer, the length of the past, the lane, the model, and whether passes are recorded."""
+    compiled = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        compiled.append(graph)
+        return graph
+
+    torch.compiler.reset()
+    recording(wam, compiled=True, backend=backend)
+    expected = closed_loop(wam.session(TEXT, static=False), seen, ONE)
+    opened = [wam.session(TEXT)]
+    assert_same(closed_loop(opened[0], seen, ONE), expected)
+    # Two functions for each of: the first chunk's video; video with what was seen; actions with drawn video; and what
+    # the last layer makes of the latter two, for the tokens that are drawn alone.
+    assert len(compiled) == 2 * 5
+    copied = deepcopy(wam)
+    copied.transformer.compile_rollout(backend=backend)
+    opened += [wam.session(TEXT), copied.session(TEXT), copied.session(TEXT, static=True)]
+    for session in opened[1:]:
+        assert_same(closed_loop(session, seen, ONE), expected)
+    assert len(compiled) == 2 * 5
+
+
+def test_recordings_stay_with_their_addresses(wam: LingBotVA, seen: dict[str, Tensor]) -> None:
+    def addresses() -> tuple[int, ...]:
+        session = wam.session(TEXT)
+        closed_loop(session, seen, ONE)
+        cache = session._lane.cache
+        return (cache.buffer.data_ptr(), cache.control.data_ptr(), *(k.data_ptr() for k, _ in session._lane.text))
+
+    assert addresses() == addresses()
+
+
+def test_sessions_at_a_time_have_pasts_of_their_own_as_far_as_there_is_room(
+    wam: LingBotVA, seen: dict[str, Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = closed_loop(wam.session(TEXT, static=False), seen, ONE, chunks=2)
+    opened = [wam.session(TEXT) for _ in range(3)]
+    for session in (*opened, opened[0]):
+        assert session.frame_index in (0, 4)
+    for session in opened:
+        assert_same(closed_loop(session, seen, ONE, chunks=2), expected)
+    assert [session._lane is not None for session in opened] == [True, True, False]
+    assert "2 sessions run in graphs already" in caplog.text
+    session = None
+    opened.clear()
+    gc.collect()
+    recorded = wam.lanes.recorded
+    assert_same(closed_loop(wam.session(TEXT), seen, ONE, chunks=2), expected)
+    assert wam.lanes.recorded == recorded > 0
+
+
+def test_an_episode_that_went_wrong_leaves_nothing_behind(wam: LingBotVA, seen: dict[str, Tensor]) -> None:
+    broken = {stream: torch.full_like(x, float("nan")) for stream, x in seen.items()}
+    closed_loop(wam.session(TEXT), broken, ONE, chunks=3)
+    assert_same(
+        closed_loop(wam.session(TEXT), seen, ONE, chunks=3),
+        closed_loop(wam.session(TEXT, static=False), seen, ONE, chunks=3),
+    )
+
+
+def test_weights_that_move_are_recorded_anew(wam: LingBotVA, seen: dict[str, Tensor]) -> None:
+    closed_loop(wam.session(TEXT), seen, ONE, chunks=2)
+    recorded = wam.lanes.recorded
+    wam.double().float()
+    with torch.no_grad():
+        for p in wam.parameters():
+            p.mul_(0.9)
+    expected = closed_loop(wam.session(TEXT, static=False), seen, ONE, chunks=2)
+    assert_same(closed_loop(wam.session(TEXT), seen, ONE, chunks=2), expected)
+    assert wam.lanes.recorded == 2 * recorded > 0
+
+
+def test_what_cannot_be_recorded_is_drawn_all_the_same_and_says_why(
+    wam: LingBotVA, seen: dict[str, Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Refusing(CallRecorder):
+        def record(self, work: Callable[[], Tensor | None]) -> None:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    expected = closed_loop(wam.session(TEXT, static=False), seen, ONE)
+    wam.lanes = Lanes(Refusing())
+    assert_same(closed_loop(wam.session(TEXT), seen, ONE), expected)
+    assert "not compiled (RuntimeError: operation not permitted" in caplog.text
+    assert "a pass could not be recorded (RuntimeError: operation not permitted" in caplog.text
+
+
+def test_a_model_on_a_cpu_runs_without_graphs_and_says_so_once(
+    make_wam: Callable[..., LingBotVA], draw: Draw, caplog: pytest.LogCaptureFixture
+) -> None:
+    wam = make_wam(rollout="graphed")
+    seen = draw(wam, BATCH, 2 * CHUNK, 1)
+    drawn = [closed_loop(wam.session(TEXT), seen, ONE, chunks=2) for _ in range(2)]
+    assert_same(drawn[0], closed_loop(wam.session(TEXT, static=False), seen, ONE, chunks=2))
+    said = [r for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(said) == 1
+    assert "CUDA graphs need a GPU, and the model is on cpu" in said[0].getMessage()

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recorded calls are made again over the same tensors, and what a capture would refuse is refused."""
+
+import pytest
+import torch
+
+from flashwam.wam.lingbot_va.recording import CallRecorder
+
+
+def test_replays_compute_what_tensors_hold_now_at_addresses_that_stay() -> None:
+    x, kept = torch.ones(3, 4), torch.zeros(4, 3)
+
+    def work() -> torch.Tensor:
+        kept.copy_((2 * x).t())
+        first, second = kept.split([1, 3])
+        return torch.cat([first, second.exp()]).softmax(0)
+
+    recording = CallRecorder().record(work)
+    address = recording.result.data_ptr()
+    for value in (3.0, -1.0):
+        x.copy_(torch.linspace(0, value, 12).view(3, 4))
+        expected = work().clone()
+        kept.zero_()
+        recording.replay()
+        assert torch.equal(recording.result, expected)
+        assert recording.result.data_ptr() == address
+        assert torch.equal(kept, 2 * x.t())
+
+
+def test_what_python_decides_is_held_fast() -> None:
+    x, factor = torch.ones(2), [2.0]
+    recording = CallRecorder().record(lambda: x * factor[0])
+    factor[0] = 5.0
+    recording.replay()
+    assert recording.result.tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("work", [lambda x: x * x.sum().item(), lambda x: x[x > 0]], ids=["number", "shape"])
+def test_work_that_depends_on_data_is_refused(work) -> None:
+    with pytest.raises(RuntimeError, match="cannot be recorded"):
+        CallRecorder().record(lambda: work(torch.ones(3)))
