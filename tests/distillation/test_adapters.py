@@ -182,7 +182,10 @@ def test_compiled_rollouts_follow_the_roles():
     torch.compiler.reset()
     roles.model.adapters.backbone.transformer.compile_rollout(backend="eager")
     for role, value in zip(members, expected, strict=True):
-        assert torch.equal(session_velocity(role.session(text, static=True)), value)
+        # Compilers turn queries and keys by real numbers, in another order than complex ones are multiplied.
+        assert_close(session_velocity(role.session(text, static=True)), value, rtol=0, atol=1e-6)
+    student, teacher, _ = expected
+    assert (student - teacher).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize(("method", "streams"), [("consistency", STREAMS), ("on_policy", STREAMS), ("on_policy", HELD)])

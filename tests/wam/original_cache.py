@@ -39,6 +39,12 @@ class OriginalCache(RolloutCache):
         self.mask[self.opened] = True
         self.is_pred[self.opened] = False
 
+    def begin(self) -> None:
+        pass
+
+    def make_room(self, index: int) -> None:
+        pass
+
     def attend(self, layer: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             self.write(layer, k, v)

@@ -79,7 +79,7 @@ class CallRecorder(Recorder):
     """Notes every call of torch that work makes and makes them again over the same tensors.
 
     It holds what a CUDA graph holds and refuses what a capture refuses, so that recorded passes are tested where there
-    is no GPU. It makes nothing faster.
+    is no GPU. It makes nothing faster, and code that a compiler has made without calls of torch escapes it.
     """
 
     def record(self, work: Work) -> Recording:
