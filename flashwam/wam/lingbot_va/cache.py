@@ -60,7 +60,7 @@ class RolloutCache(ABC):
     """
 
     one_chunk_at_a_time: bool = False
-    """Whether a pass may hold observed blocks of one chunk alone, beside those that are drawn."""
+    """True where observed blocks of one chunk alone fit a pass, beside those that are drawn."""
 
     def __init__(
         self,
