@@ -223,5 +223,4 @@ def _numbers(
         part = torch.repeat_interleave(torch.arange(len(tokens)), torch.tensor(tokens))
         offset = torch.cat([torch.arange(count) for count in tokens])
         block = torch.repeat_interleave(torch.arange(2 * chunks), torch.tensor(sizes * chunks))
-        made = (part, offset, torch.arange(len(block)), block)
-        return tuple(numbers.to(device) for numbers in made)  # type: ignore[return-value]
+        return part.to(device), offset.to(device), torch.arange(len(block), device=device), block.to(device)
