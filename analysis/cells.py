@@ -64,13 +64,18 @@ class StudyPlace:
 
 def distil_or_take(recipe: Recipe, run: Path, found: Path | None) -> None:
     """Distils a cell, or takes it over from the search that came by it, at `found`."""
-    searched = None if found is None else RunFolder(found)
-    if searched is None or not searched.result("student").is_dir():
+    if found is None or not RunFolder(found).result("student").is_dir():
         distill(recipe, run_dir=run)
         return
-    ignored = shutil.ignore_patterns(searched.checkpoints.name, searched.evaluations.name)
+    take(run, found)
+
+
+def take(run: Path, found: Path) -> None:
+    """Takes a finished run over, without what was measured of it."""
+    source = RunFolder(found)
+    ignored = shutil.ignore_patterns(source.checkpoints.name, source.evaluations.name)
     with whole_folder(run) as building:
-        shutil.copytree(searched.path, building, ignore=ignored, dirs_exist_ok=True)
+        shutil.copytree(source.path, building, ignore=ignored, dirs_exist_ok=True)
 
 
 def drive(checkpoint: Path, seed: int, nfe: str, sampler: str = "own") -> None:

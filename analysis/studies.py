@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -41,7 +41,14 @@ from flashwam.system.jobs import Job, done_marker
 from flashwam.system.json_file import parse_json, read_json, read_mapping
 from flashwam.system.provenance import provenance
 
-EVALUATED = ("runs/**/evaluations/*.json", "benchmark/*/evaluations/*.json", "steps/*.json")
+T = TypeVar("T")
+
+EVALUATED = (
+    "runs/**/evaluations/*.json",
+    "runs/*/evaluations/real_time/*.json",
+    "benchmark/*/evaluations/*.json",
+    "steps/*.json",
+)
 LOGGED, CONFIGURED, DONE, RATES = "runs/*/metrics.jsonl", "runs/*/recipe.yaml", "jobs/*.done", "rates/*.json"
 TABLES = "comparison*/*.json"
 SHOWN = (
@@ -242,10 +249,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--restore", type=Path, metavar="FILE", help="go on from an archive, not from what is kept")
 
 
-def or_exit(call: Callable[..., None], *arguments: Any) -> None:
+def or_exit(call: Callable[..., T], *arguments: Any) -> T:
     """Calls; an error that its message explains ends the program with that message."""
     try:
-        call(*arguments)
+        return call(*arguments)
     except UserError as error:
         raise SystemExit(str(error)) from error
 

@@ -86,8 +86,8 @@ def _measured(arguments: argparse.Namespace) -> Any:
     timing = [name for name in _TIMING if getattr(arguments, name) is not None]
     if timing and not arguments.real_time:
         arguments.parser.error(f"--{timing[0].replace('_', '-')} is for a world that does not wait: add --real-time")
-    if arguments.real_time and (arguments.random or arguments.auxiliary or arguments.server is not None):
-        arguments.parser.error("--real-time drives MODEL: leave out --random, --auxiliary and --server")
+    if arguments.real_time and (arguments.random or arguments.auxiliary):
+        arguments.parser.error("--real-time drives a model as it is deployed: leave out --random and --auxiliary")
     sampling = [name for name in ("nfe", "plain_euler", "unit_amplitude", "auxiliary") if getattr(arguments, name)]
     if arguments.random:
         if arguments.server is not None or sampling:
@@ -113,7 +113,12 @@ def _measured(arguments: argparse.Namespace) -> Any:
             )
         from flashwam.evaluation.served import evaluate_served
 
-        return evaluate_served(arguments.server, token=read_token(arguments), **common)
+        token, clocks = read_token(arguments), _clocks(arguments) if arguments.real_time else [None]
+        return [
+            one
+            for clock in clocks
+            for one in evaluate_served(arguments.server, token=token, **common, **({"clock": clock} if clock else {}))
+        ]
     common |= trust(arguments)
     if arguments.auxiliary:
         if arguments.plain_euler or arguments.unit_amplitude:
@@ -136,17 +141,19 @@ def _in_real_time(arguments: argparse.Namespace, **common: Any) -> Any:
     if arguments.plain_euler and arguments.unit_amplitude:
         arguments.parser.error("give either --plain-euler or --unit-amplitude")
     from flashwam.evaluation.real_time import evaluate_real_time
+
+    sampler = "euler" if arguments.plain_euler else "unit" if arguments.unit_amplitude else "own"
+    return evaluate_real_time(arguments.checkpoint, clocks=_clocks(arguments), sampler=sampler, **common)
+
+
+def _clocks(arguments: argparse.Namespace) -> list[Any]:
+    """A clock for every latency that is asked for, or the one that is measured."""
     from flashwam.run.real_time import RealTime
 
-    told = {name: getattr(arguments, name) for name in ("control_hz", "patience")}
-    told |= {
-        "scale": arguments.latency_scale,
-        "meanwhile": arguments.meanwhile and arguments.meanwhile.replace("-", "_"),
-    }
+    told = {name: getattr(arguments, name) for name in ("control_hz", "patience", "meanwhile")}
+    told["scale"] = arguments.latency_scale
     given = {name: value for name, value in told.items() if value is not None}
-    clocks = tuple(RealTime(latency_ms=ms, **given) for ms in arguments.latency_ms or [None])
-    sampler = "euler" if arguments.plain_euler else "unit" if arguments.unit_amplitude else "own"
-    return evaluate_real_time(arguments.checkpoint, clocks=clocks, sampler=sampler, **common)
+    return [RealTime(latency_ms=ms, **given) for ms in arguments.latency_ms or [None]]
 
 
 def _auxiliary_evaluation(checkpoint: Path, *, trusted: bool) -> Callable[..., Any]:

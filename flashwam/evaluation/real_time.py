@@ -85,14 +85,14 @@ def evaluate_real_time(
 
 
 def clock_of(clock: RealTime, *, latency_ms: float | None = None) -> Pace:
-    """The pace of a world, of a clock whose latency is known or given here.
+    """The pace of a world, of a clock whose latency is given, or was measured to be `latency_ms`.
 
     Raises:
         ValueError: A number is out of range.
     """
-    if clock.latency_ms is not None and clock.scale != 1:
+    if latency_ms is None and clock.latency_ms is not None and clock.scale != 1:
         raise InputError("a latency that is given is not scaled: give it as it is to be, or have it measured")
-    known = latency_ms if clock.latency_ms is None else clock.latency_ms
+    known = clock.latency_ms if latency_ms is None else latency_ms
     return Pace(
         latency_ms=0.0 if known is None else known,
         meanwhile=clock.meanwhile,

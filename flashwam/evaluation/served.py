@@ -2,17 +2,21 @@
 """Evaluates a model behind a policy server: the same tasks, scenes and table as `flashwam.evaluation.local`."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flashwam.core.steps import nfe_text
 from flashwam.evaluation.driving import drive_tasks, overall_numbers, task_numbers
+from flashwam.evaluation.real_time import clock_of, loop_ms
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name
 from flashwam.run.folder import RunFolder
+from flashwam.run.real_time import RealTime
 from flashwam.serve.client import PolicyClient, RemotePolicy
 from flashwam.sim.closed_loop import drive
+from flashwam.sim.pace import Pace
 from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
@@ -28,6 +32,7 @@ def evaluate_served(
     tasks: Sequence[str] | None = None,
     seed: int = 0,
     out: str | Path | None = None,
+    clock: RealTime | None = None,
 ) -> list[dict[str, Any]]:
     """Drives the tasks in closed loop through a policy server, one episode after another.
 
@@ -40,7 +45,9 @@ def evaluate_served(
         episodes: Per task; what the served model's recipe says if None.
         tasks: What the served model's recipe says if None.
         seed: Of episodes and noise.
-        out: Folder for the result; `runs/served/<name>/evaluations` if None.
+        out: Folder for the result; `runs/served/<name>/evaluations`, or `real_time` in it, if None.
+        clock: Of a world that goes on while the server computes; one that waits if None. A latency that is not given is
+            that of round trips, measured first.
 
     Returns:
         One result, as written: like those of `evaluate`, without an open loop; latency is a round trip's.
@@ -57,25 +64,28 @@ def evaluate_served(
         episodes = episodes or told.get("episodes") or 50
         if not tasks:
             raise InputError(f"the model at {url} names no tasks; give --tasks, such as reach-wall")
-        folder = user_path(out) if out is not None else RunFolder(Path("runs") / "served" / name).evaluations
-        path = folder / f"{evaluation_name(told['step'], nfe, 'served', seed)}.json"
+        run, how = RunFolder(Path("runs") / "served" / name), "served" if clock is None else f"served_{clock.name}"
+        folder = user_path(out) if out is not None else run.evaluations if clock is None else run.real_time
+        path = folder / f"{evaluation_name(told['step'], nfe, how, seed)}.json"
         if path.exists():
             raise FileExistsError(
                 f"{path} holds an earlier measurement, and a server does not say whether its weights are still the "
                 "same: give another out= folder (--out), or move the file away"
             )
-        drive_one = partial(drive, policy, episodes=episodes, seed=seed, size=policy.size)
+        pace, clock_told = _pace(policy, told, clock)
+        drive_one = partial(drive, policy, episodes=episodes, seed=seed, size=policy.size, pace=pace)
         driven = drive_tasks(drive_one, tasks, f"{name} {nfe} at {url}")
     result = Evaluation(
         run=name,
         label=f"{name} {nfe} served",
         setting=nfe,
-        tasks=task_numbers(driven),
+        tasks=task_numbers(driven, control_hz=None if pace is None else pace.control_hz),
         overall=overall_numbers(driven),
         kind=told["kind"],
         step=told["step"],
         nfe=dict(told["nfe"]),
-        asked=Asked(tasks=tasks, episodes=episodes),
+        asked=Asked(tasks=tasks, episodes=episodes, real_time=clock),
+        real_time=clock_told,
         latency={"chunk_ms": statistics.median(policy.chunk_ms)},
         seed=seed,
         # A server of an earlier version does not tell these.
@@ -87,3 +97,18 @@ def evaluate_served(
     )
     result.write(path)
     return [result.to_json()]
+
+
+def _pace(policy: RemotePolicy, told: Mapping[str, Any], clock: RealTime | None) -> tuple[Pace | None, RealTime | None]:
+    """The pace of the world, and its clock with the latency known; None for a world that waits."""
+    if clock is None:
+        return None, None
+    pace = clock_of(clock)
+    if pace.meanwhile == "go_on" and not told.get("takes_under_way"):
+        raise InputError("this server takes no frames that are under way: let the robot hold (--meanwhile hold)")
+    if clock.latency_ms is None:
+        state = dict(told.get("senses", {})).get("state", 4)
+        clock = replace(clock, latency_ms=round(clock.scale * loop_ms(policy, state=state, size=policy.size), 3))
+        policy.chunk_ms.clear()
+        pace = clock_of(clock, latency_ms=clock.latency_ms)
+    return pace, clock

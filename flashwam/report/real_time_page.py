@@ -2,6 +2,7 @@
 """Section and figure of a comparison's page: success and task time over latency, in worlds that did not wait."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,6 +75,7 @@ def draw_real_time(
         marks: Words -> milliseconds, for lines that show where something known lies.
         title: Of the figure.
     """
+    curves = [_with_origin(curve, curves) for curve in curves]
     marks, points = marks or {}, [point for curve in curves for point in curve.points]
     scenes = [name for name in SCENES if any(name in point.success for point in points)]
     timed = [name for name in scenes if any(name in point.seconds for point in points)][:1]
@@ -92,18 +94,23 @@ def draw_real_time(
             for curve in curves:
                 shown = [point for point in curve.points if name in point.seconds]
                 _line(axes, curve, shown, [point.seconds[name] for point in shown], colours[curve.label], zero)
-            axes.set_yticks(*plain_ticks(*axes.get_ylim()))
+            seconds = [point.seconds[name] for point in points if name in point.seconds]
+            ticks, labels = plain_ticks(min(seconds) / 3, max(seconds) * 3)
+            lowest = max((tick for tick in ticks if tick <= min(seconds)), default=ticks[0])
+            axes.set_ylim(0.9 * lowest, 1.1 * min(tick for tick in ticks if tick >= max(seconds)))
+            axes.set_yticks(ticks, labels)
             axes.minorticks_off()
         for axes in panels:
             tidy(axes, grid="both")
             for ms in marks.values():
                 axes.axvline(ms, color=INK, lw=0.9, ls=(0, (2, 2)), zorder=0)
-        for words, ms in marks.items():
+        for number, (words, ms) in enumerate(sorted(marks.items(), key=lambda mark: mark[1])):
             panels[0].annotate(
                 words,
                 (ms, 1),
                 xycoords=("data", "axes fraction"),
-                xytext=(0, 3),
+                # Neighbours at two heights, since words are wider than some latencies are apart.
+                xytext=(0, 3 + 12 * (number % 2)),
                 textcoords="offset points",
                 ha="center",
                 va="bottom",
@@ -119,6 +126,18 @@ def draw_real_time(
         _name(panels[0], curves, scenes[0], colours)
         _explain(panels[-1], curves)
         return save_figure(figure, path)
+
+
+def _with_origin(curve: Curve, curves: Sequence[Curve]) -> Curve:
+    """A curve of a robot that goes on, with the point of the one that holds where neither has anything to wait for."""
+    if curve.clock.meanwhile == "hold" or any(point.latency_ms == 0 for point in curve.points):
+        return curve
+    same = (other for other in curves if other.label == curve.label and other.clock.meanwhile == "hold")
+    clocks = [(replace(other.clock, meanwhile=curve.clock.meanwhile), other) for other in same]
+    origin = [
+        point for clock, other in clocks if clock == curve.clock for point in other.points if not point.latency_ms
+    ]
+    return replace(curve, points=(*origin, *curve.points))
 
 
 def _draw_success(axes: "Axes", curve: Curve, name: str, colour: str, zero: float) -> None:

@@ -46,6 +46,7 @@ class PolicyClient:
         self._timeout = timeout
         self._closed = ConnectionClosed
         self.timing: dict[str, float] = {}
+        self._asked = 0
         try:
             self._connection = connect(
                 url,
@@ -85,6 +86,32 @@ class PolicyClient:
         """
         return self._controls(self._ask({} if observation is None else {"obs": dict(observation)}).get("action"))
 
+    def infer_ahead(self, observations: Sequence[Observation], state: np.ndarray, *, under_way: int = 0) -> None:
+        """Sends what `refresh` does and asks for the next chunk, and returns at once; `answer` gives that chunk.
+
+        Raises:
+            ValueError: the server is of another kind, and takes no frames under way.
+        """
+        self._send(self._told(observations, state, under_way))
+        self._send({})
+
+    def answer(self, *, wait: bool = True) -> np.ndarray | None:
+        """Gives the chunk that `infer_ahead` has asked for, as `infer` does.
+
+        Args:
+            wait: False for None where it has not come yet.
+
+        Raises:
+            RuntimeError: nothing was asked for, or as for `infer`.
+        """
+        if not self._asked:
+            raise FailedError("no chunk was asked for: call infer_ahead before")
+        while self._asked > 1:
+            if self._reply(wait=wait) is None:
+                return None
+        reply = self._reply(wait=wait)
+        return None if reply is None else self._controls(reply.get("action"))
+
     def _controls(self, action: Any) -> np.ndarray:
         """Checks controls that came from a server; refuses what may not be executed."""
         told = [self.metadata.get(key) for key in ("controls", "chunk_frames", "actions_per_frame")]
@@ -107,15 +134,30 @@ class PolicyClient:
         sound: np.ndarray = action
         return sound
 
-    def refresh(self, observations: Sequence[Observation], state: np.ndarray) -> None:
+    def refresh(self, observations: Sequence[Observation], state: np.ndarray, *, under_way: int = 0) -> None:
         """Tells what happened.
 
         Args:
-            observations: What was seen while the chunk was executed, oldest first.
-            state: The executed controls, [U, F, N]; in the first chunk, frame 0 is padding.
+            observations: What was seen since the last call, oldest first.
+            state: The controls that were executed, or will have been, [U, F, N]; in the first chunk, frame 0 is
+                padding.
+            under_way: Last of the frames that are not executed yet, fewer than all; what is seen of them comes with the
+                next call.
+
+        Raises:
+            ValueError: the server is of another kind, and takes no frames under way.
         """
+        self._ask(self._told(observations, state, under_way))
+
+    def _told(self, observations: Sequence[Observation], state: np.ndarray, under_way: int) -> dict[str, Any]:
+        if under_way and not self.metadata.get("takes_under_way"):
+            raise InputError(
+                f"the server at {self._url} takes no frames that are under way: let the robot hold while a chunk is "
+                "computed, or serve the model by this version of flashwam"
+            )
         seen = [dict(observation) for observation in observations]
-        self._ask({"obs": seen, "compute_kv_cache": True, "imagine": False, "state": state})
+        told = {"obs": seen, "compute_kv_cache": True, "imagine": False, "state": state}
+        return {**told, "under_way": under_way} if under_way else told
 
     def close(self) -> None:
         """Ends the session."""
@@ -128,22 +170,40 @@ class PolicyClient:
         self.close()
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        if self._asked:
+            raise FailedError("a chunk was asked for ahead: take its answer before the next request")
+        self._send(request)
+        reply = self._reply()
+        if reply is None:
+            raise AssertionError("a reply that is waited for comes or fails")
+        return reply
+
+    def _send(self, request: dict[str, Any]) -> None:
         packed = pack(request)
         # Where the server has ended the session, the reason is waiting to be read.
         with contextlib.suppress(self._closed):
             self._connection.send(packed)
-        reply = self._receive()
+        self._asked += 1
+
+    def _reply(self, *, wait: bool = True) -> dict[str, Any] | None:
+        """The oldest reply that is awaited; None where it is not waited for and has not come."""
+        reply = self._receive(wait=wait)
+        if reply is None:
+            return None
+        self._asked -= 1
         if not isinstance(reply, dict):
             raise FailedError(f"{self._url} must answer with a map; got {type(reply).__name__}")
         self.timing = reply.get("server_timing", {})
         return reply
 
-    def _receive(self) -> Any:
+    def _receive(self, *, wait: bool = True) -> Any:
         try:
-            message = self._connection.recv(self._timeout)
+            message = self._connection.recv(self._timeout if wait else 0)
         except self._closed as error:
             raise FailedError(f"{self._url} ended the session: {error}") from error
         except TimeoutError as error:
+            if not wait:
+                return None
             self._connection.close()
             raise TimeoutError(f"{self._url} has not answered within {self._timeout:g} s") from error
         if isinstance(message, str):
@@ -200,17 +260,19 @@ class RemotePolicy:
     def foreseen(self) -> None:
         """See `ChunkPolicy.foreseen`: the protocol carries actions alone."""
 
-    def observe(self, pictures: np.ndarray, controls: np.ndarray, *, state: np.ndarray | None = None) -> None:
-        """Tells what was seen, uint8 [1, F', H, W, 3], and felt, [1, F', S], after each N of the executed controls
-        [1, F' * N, U]."""
+    def observe(
+        self, pictures: np.ndarray, controls: np.ndarray, *, state: np.ndarray | None = None, under_way: int = 0
+    ) -> None:
+        """See `ChunkPolicy.observe`, of one episode."""
         start = time.perf_counter()
         if self._state is None:
             raise ValueError("nothing was executed that could be observed: ask for controls before")
         done = self._state.copy()
-        held = done.shape[1] - pictures.shape[1]
-        done[:, held:] = controls[0].reshape(pictures.shape[1], self.per_frame, -1).transpose(2, 0, 1)
+        frames = controls.shape[1] // self.per_frame
+        done[:, done.shape[1] - frames :] = controls[0].reshape(frames, self.per_frame, -1).transpose(2, 0, 1)
         felt = [None] * pictures.shape[1] if state is None else state[0]
-        self._client.refresh([self._observation(*pair) for pair in zip(pictures[0], felt, strict=True)], done)
+        seen = [self._observation(*pair) for pair in zip(pictures[0], felt, strict=True)]
+        self._client.refresh(seen, done, under_way=under_way)
         self.seconds["refresh"] += time.perf_counter() - start
         self._first = None
 

@@ -56,7 +56,7 @@ class PolicySession:
         self._rollout: Rollout | None = None
         self._first: Tensor | None = None
         self._first_senses: dict[str, Tensor] = {}
-        self._frames = 0
+        self._frames = self._under_way = 0
         self._generator = torch.Generator()
 
     def handle(self, request: Any) -> tuple[str, dict[str, Any]]:
@@ -77,7 +77,7 @@ class PolicySession:
         if _flag(request, "compute_kv_cache"):
             observations: Any = request.get("obs")
             state: Any = request.get("state")
-            self.refresh(observations, state)
+            self.refresh(observations, state, under_way=_frames(request.get("under_way", 0)))
             return "refresh", {}
         return "infer", {"action": self.infer(request.get("obs"))}
 
@@ -163,13 +163,17 @@ class PolicySession:
     def _forget(self) -> None:
         """Ends the episode."""
         self._episode = self._rollout = self._first = None
+        self._under_way = 0
 
-    def refresh(self, observations: Sequence[Observation], state: np.ndarray) -> None:
+    def refresh(self, observations: Sequence[Observation], state: np.ndarray, *, under_way: int = 0) -> None:
         """Puts what happened in the place of what was drawn, and moves on to the next chunk.
 
         Args:
             observations: What was seen since the last refresh, or since the first observation.
-            state: The controls that were executed, [U, F, N]; in the first chunk, frame 0 is padding.
+            state: The controls that were executed, or will have been, [U, F, N]; in the first chunk, frame 0 is
+                padding.
+            under_way: Last frames of it that are not executed yet; what is seen of them comes with the next refresh,
+                first. See `Rollout.observe` for what the model makes of them.
         """
         codec = self._begun().codec
         if self._rollout is None:
@@ -179,21 +183,27 @@ class PolicySession:
             video = codec.encode(_observations(observations)).to(self._device)
             if self._first is not None:
                 video = torch.cat([self._first, video], 2)
-        frames = self._frames
-        if video.shape[2] != frames:
-            missing = " after the first chunk" if self._first is not None else ""
+        begun = int(self._first is not None)
+        if under_way >= self._frames - begun:
             raise ValueError(
-                f"a chunk has {frames} latent frames; {len(observations)} observations{missing} make {video.shape[2]}"
+                f"a frame must be seen between two chunks; {under_way} of {self._frames - begun} are under way"
             )
-        senses = self._senses(_observations(observations), frames - int(self._first is not None))
+        frames = self._under_way + self._frames - under_way
+        if video.shape[2] != frames:
+            missing = " after the first chunk" if begun else ""
+            told = f"a chunk has {self._frames} latent frames"
+            if frames != self._frames or under_way:
+                told += f", {under_way} of them under way, and {self._under_way} were before: {frames} are to be seen"
+            raise ValueError(f"{told}; {len(observations)} observations{missing} make {video.shape[2]}")
+        senses = self._senses(_observations(observations), frames - begun)
         if self._first is not None:
             senses = {name: torch.cat([self._first_senses[name], x], 2) for name, x in senses.items()}
         action = codec.executed(state).to(self._device)
         if self._first is not None:
             action = torch.cat([torch.zeros_like(action[:, :, :1]), action[:, :, 1:]], 2)
         with self._timed("cache"):
-            self._rollout.observe({"video": video, "action": action, **senses})
-        self._first = None
+            self._rollout.observe({"video": video, "action": action, **senses}, under_way=under_way)
+        self._first, self._under_way = None, under_way
 
     def _open(self, episode: "_Episode", observation: Observation | None) -> Rollout:
         observations = _observations(observation if isinstance(observation, list) else [observation])
@@ -273,6 +283,12 @@ def _flag(request: Mapping[str, Any], key: str) -> bool:
     if not isinstance(value, (bool, int, np.bool_, np.integer, type(None))):
         raise ValueError(f"{key} must be true or false; got {type(value).__name__}")
     return bool(value)
+
+
+def _frames(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise ValueError(f"under_way must be a number of latent frames, 0 or more; got {type(value).__name__}")
+    return int(value)
 
 
 def _observations(observations: Any) -> Sequence[Observation]:

@@ -62,6 +62,7 @@ def test_a_measured_latency_is_kept_so_that_the_episodes_can_be_driven_again(dri
     (result,) = evaluate_real_time(student, clocks=[RealTime(scale=0.5)], episodes=2, tasks=["drawer-open"])
     kept = Evaluation.from_json(result, "it").real_time.latency_ms
     assert paces[0].latency_ms == kept > 0
+    assert read_real_time(student.parent)[0].real_time == RealTime(latency_ms=kept, scale=0.5)
     assert result["asked"]["real_time"]["latency_ms"] is None
     # Asked again it is read, although it would be measured otherwise now.
     assert evaluate_real_time(student, clocks=[RealTime(scale=0.5)], episodes=2, tasks=["drawer-open"]) == [result]
@@ -100,6 +101,7 @@ def test_the_command_tells_success_and_the_seconds_of_a_task(driven, capsys):
     [
         (["--latency-ms", "5"], "--latency-ms is for a world that does not wait: add --real-time"),
         (["--real-time", "--random"], "leave out --random"),
+        (["--real-time", "--auxiliary"], "leave out --random and --auxiliary"),
         (["--real-time", "--plain-euler", "--unit-amplitude"], "give either"),
     ],
 )

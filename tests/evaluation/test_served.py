@@ -15,7 +15,9 @@ from tiny_models import save_tiny_student
 from flashwam.cli import main
 from flashwam.core.scenes import EVAL_SEED_BASE
 from flashwam.evaluation.local import evaluate
+from flashwam.evaluation.real_time import evaluate_real_time
 from flashwam.evaluation.served import evaluate_served
+from flashwam.run.real_time import RealTime
 from flashwam.serve.client import PolicyClient, RemotePolicy
 from flashwam.serve.model import load_served
 from flashwam.serve.server import serving
@@ -73,6 +75,21 @@ def test_an_episode_through_a_server_is_the_local_one(model, checkpoint, execute
     assert {key: remote[key] for key in told if key in local} == {key: local[key] for key in told if key in local}
     assert local["tasks"]["faucet-turn"]["scenes"] == [seed]
     assert remote["latency"]["chunk_ms"] > 0
+
+
+def test_an_episode_of_a_robot_that_goes_on_through_a_server_is_the_local_one(model, checkpoint, executed, tmp_path):
+    clock = RealTime(latency_ms=40, meanwhile="go_on")
+    (local,) = evaluate_real_time(checkpoint, clocks=[clock], nfe=("1v/2a",), out=tmp_path / "local")
+    with serving(model) as server:
+        (remote,) = evaluate_served(server.url, out=tmp_path / "served", clock=clock)
+        # The latency of round trips, where none is given.
+        (timed,) = evaluate_served(server.url, out=tmp_path / "served", clock=RealTime())
+    (_, here), (_, there), _ = executed
+    assert_array_equal(here, there)
+    assert local["real_time"] == remote["real_time"] == clock.to_json()
+    assert timed["real_time"]["latency_ms"] > 0
+    assert timed["asked"]["real_time"]["latency_ms"] is None
+    assert local["tasks"]["faucet-turn"]["lasted"] == remote["tasks"]["faucet-turn"]["lasted"] == [0.8]
 
 
 def test_the_command_drives_the_same_scenes_one_by_one(model, executed, tmp_path, capsys, monkeypatch):

@@ -97,7 +97,10 @@ def test_a_run_that_was_never_driven_in_a_world_that_waits_is_compared_too(tmp_p
 
 
 def test_the_figure_has_a_place_for_no_latency_and_for_what_is_known(tmp_path):
-    curves = curves_of(late("teacher", ms=0, won=9, nfe=(10, 10), moving=False))
+    curves = curves_of(
+        late("teacher", ms=0, won=9, nfe=(10, 10), moving=False),
+        late("teacher", ms=20, won=8, nfe=(10, 10), moving=False, meanwhile="go_on"),
+    )
     path = draw_real_time(curves, tmp_path / "a.png", marks={"published loop": 8100, "the paper's": 348})
     plain = draw_real_time(curves, tmp_path / "b.png")
     assert path.read_bytes() != plain.read_bytes()

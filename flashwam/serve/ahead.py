@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drives a robot at its own pace through a policy server, its next chunk asked for before the last one has ended.
+
+Letters: F latent frames of a chunk, N actions per latent frame, U controls.
+"""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from flashwam.serve.client import Observation, PolicyClient
+from flashwam.system.errors import FailedError, InputError
+
+__all__ = ["ChunkStream"]
+
+
+class ChunkStream:
+    """The controls of one episode, a latent frame at a time.
+
+    The robot executes what `next` gives and tells what it saw with `saw`, by turns. So many frames before its chunk
+    ends, the server is told what was seen and what will have been executed, and draws the next chunk while the robot
+    executes the rest; that chunk begins where the robot will be.
+
+    A chunk that comes late is executed from its beginning all the same, and nothing of it is dropped: the robot has
+    come to rest where it begins. Until then `next` waits, or gives None and the robot holds.
+
+    Args:
+        client: A session; nobody else asks anything of it.
+        under_way: Frames of a chunk that are still to be executed when the next one is asked for; 0 for a robot that
+            holds. At least one frame of every chunk is seen before.
+
+    Attributes:
+        waited_ms: Of every chunk but the first, milliseconds that the robot was without controls.
+
+    Raises:
+        ValueError: The number is below 0, or the server takes no frames under way.
+    """
+
+    def __init__(self, client: PolicyClient, *, under_way: int = 1) -> None:
+        if under_way < 0:
+            raise InputError(f"under_way must be a number of latent frames, 0 or more; got {under_way}")
+        if under_way and not client.metadata.get("takes_under_way"):
+            raise InputError("this server takes no frames that are under way: give under_way=0, and the robot holds")
+        self.waited_ms: list[float] = []
+        self._client, self._most = client, under_way
+        self._chunk: np.ndarray | None = None
+        self._at = self._first = 0
+        self._told: list[Observation] = []
+        self._asked = self._owed = False
+        self._out: float | None = None
+
+    def begin(self, prompt: str, observation: Observation, *, seed: int | None = None) -> None:
+        """Begins an episode, and waits for its first chunk.
+
+        Args:
+            prompt: The instruction.
+            observation: What is seen now.
+            seed: Of the server's noise.
+        """
+        if self._asked:
+            # The answer to the episode before is still to come; nobody wants it.
+            self._client.answer()
+        self._client.reset(prompt, seed=seed)
+        self._take(self._client.infer(observation), first=1)
+        self._told, self.waited_ms, self._owed = [], [], False
+
+    def next(self, *, wait: bool = True) -> np.ndarray | None:
+        """Gives the controls of the next latent frame, float32 [U, N].
+
+        Args:
+            wait: False for None where they have not come yet: the robot holds, and asks again.
+
+        Raises:
+            RuntimeError: No episode has begun, or it was not told what was seen of the frame before; or as for
+                `PolicyClient.infer`.
+        """
+        chunk = self._begun()
+        if self._owed:
+            raise FailedError("tell what was seen of the frame before: call saw")
+        if self._at == chunk.shape[1]:
+            self._out = time.perf_counter() if self._out is None else self._out
+            following = self._client.answer(wait=wait)
+            if following is None:
+                return None
+            self.waited_ms.append(1000 * (time.perf_counter() - self._out))
+            chunk = self._take(following)
+        self._at, self._owed = self._at + 1, True
+        controls: np.ndarray = chunk[:, self._at - 1].copy()
+        return controls
+
+    def saw(self, observations: Sequence[Observation], executed: np.ndarray | None = None) -> None:
+        """Tells what was seen while a latent frame was executed; asks for the next chunk when it is time.
+
+        Args:
+            observations: As many as the model has pictures a latent frame, oldest first.
+            executed: What was really executed, [U, N], where that is not what `next` gave. Of frames that were told as
+                under way it comes too late.
+
+        Raises:
+            RuntimeError: No frame was given to execute.
+        """
+        chunk = self._begun()
+        if not self._owed:
+            raise FailedError("no frame was given to execute: call next before")
+        self._owed = False
+        self._told += observations
+        if executed is not None:
+            chunk[:, self._at - 1] = executed
+        left = chunk.shape[1] - self._at
+        if not self._asked and left <= min(self._most, chunk.shape[1] - self._first - 1):
+            self._client.infer_ahead(self._told, chunk, under_way=left)
+            self._told, self._asked = [], True
+
+    def _take(self, chunk: np.ndarray, *, first: int = 0) -> np.ndarray:
+        """Goes on with a chunk, whose first frames may be padding."""
+        # What came over the wire cannot be written to.
+        self._chunk, self._at, self._first = chunk.copy(), first, first
+        self._asked, self._out = False, None
+        return self._chunk
+
+    def _begun(self) -> np.ndarray:
+        if self._chunk is None:
+            raise FailedError("no episode has begun: call begin")
+        return self._chunk
