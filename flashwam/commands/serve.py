@@ -12,6 +12,7 @@ of its own. GET /healthz answers OK; GET /metrics gives sessions and latency per
 EXAMPLES = (
     "  flashwam serve runs/flash_wam/student\n"
     "  flashwam serve runs/teacher/teacher --nfe 5v/10a --port 29056\n"
+    "  flashwam serve runs/flash_wam/student --rollout graphed\n"
     "  flashwam serve runs/flash_wam/student --host 0.0.0.0 --token-file token.txt\n"
     "  flashwam serve checkpoints/lingbot-va-posttrain-robotwin --preset robotwin\n"
     "  flashwam serve checkpoints/videovla --preset videovla --base checkpoints/CogVideoX-5b-I2V"
@@ -27,6 +28,11 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="for another tool's checkpoint, its family's settings: robotwin, libero, ...; an unknown name lists them",
     )
     parser.add_argument("--base", type=path, metavar="DIR", help="folder with vae/ and text_encoder/")
+    parser.add_argument(
+        "--rollout",
+        metavar="NAME",
+        help="how chunks are computed, where a family knows several ways: graphed, on a GPU (default: the model's own)",
+    )
     parser.add_argument("--device", help="such as cuda:1 or cpu (default: cuda where there is one, or else cpu)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=29536, help="default: 29536; 0 takes a free one")
@@ -67,6 +73,7 @@ def _action(arguments: argparse.Namespace) -> None:
         device=device,
         preset=arguments.preset,
         base=arguments.base,
+        rollout=arguments.rollout,
         **trust(arguments),
     )
     serve(model, options)

@@ -46,6 +46,7 @@ def load_served(
     device: str = "cpu",
     preset: str | None = None,
     base: str | Path | None = None,
+    rollout: str | None = None,
     trust: bool = False,
 ) -> ServedModel:
     """Loads a model with its codec.
@@ -58,6 +59,7 @@ def load_served(
         preset: For another tool's checkpoint, see `load_wam`.
         base: Folder with ``vae/``, ``text_encoder/`` and ``tokenizer/``; that of `folder` itself, or the one noted
             in its ``codec.json``, if None.
+        rollout: One of its family's ways to compute a rollout; the model's own if None.
         trust: Import the classes that its files name beside ours, and run their code.
 
     Raises:
@@ -65,6 +67,8 @@ def load_served(
     """
     folder = model_folder(folder)
     wam, info = load_wam(folder, preset=preset, trust=trust)
+    if rollout is not None:
+        wam.choose_rollout(rollout)
     wam.to(device).eval()
     teacher = info.kind == "teacher"
     steps = parse_nfe(nfe, tuple(wam.streams)) if nfe is not None else None

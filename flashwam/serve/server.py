@@ -32,6 +32,7 @@ from flashwam.serve.model import ServedModel
 from flashwam.serve.options import ServerOptions
 from flashwam.serve.protocol import pack
 from flashwam.serve.session import LongPromptError, PolicySession
+from flashwam.serve.warm_up import warm_up
 from flashwam.system.errors import MissingPackageError
 
 __all__ = ["PolicyServer", "serve", "serving"]
@@ -83,7 +84,7 @@ class PolicyServer:
                 self._loop.call_soon_threadsafe(self._stopping.set)
 
     async def run(self, *, started: threading.Event | None = None) -> None:
-        """Listens until `stop`.
+        """Warms up, then listens until `stop`.
 
         Args:
             started: Set once connections are accepted and `port` is known.
@@ -99,6 +100,7 @@ class PolicyServer:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="inference")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="prompts")
         try:
+            await self._loop.run_in_executor(self._worker, partial(warm_up, self.model, stopped=self._stopping.is_set))
             async with listen(
                 self._connection,
                 options.host,

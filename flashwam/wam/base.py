@@ -191,6 +191,19 @@ class WorldActionModel(nn.Module, ABC):
         """
         return ReplaySession(self, text, null_text=null_text, guidance=guidance)
 
+    def choose_rollout(self, rollout: str) -> None:
+        """Chooses how sessions opened from now on compute, for a family that knows several ways.
+
+        Raises:
+            ValueError: The family does not know this one.
+        """
+        raise InputError(f"{type(self).__name__} computes a rollout in one way; got rollout {rollout!r}: leave it out")
+
+    @property
+    def warm_up_chunks(self) -> int:
+        """Chunks of an episode that meets every kind of pass, where kinds have to be compiled or recorded; else 0."""
+        return 0
+
     def pass_tokens(self, frames: int) -> int | None:
         """Tokens of one sample in `velocity` over F = `frames`, text aside; None if a family cannot say."""
         return None

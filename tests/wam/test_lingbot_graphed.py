@@ -171,6 +171,20 @@ def test_what_cannot_be_recorded_is_drawn_all_the_same_and_says_why(
     assert "a pass could not be recorded (RuntimeError: operation not permitted" in caplog.text
 
 
+def test_adapters_beside_the_weights_are_not_recorded(
+    wam: LingBotVA, seen: dict[str, Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are switched between passes, which a recording would not see."""
+
+    class Adapter(torch.nn.Linear):
+        pass
+
+    wam.transformer.blocks[0].attn1.to_q.adapter = Adapter(2, 2)
+    closed_loop(wam.session(TEXT), seen, ONE, chunks=1)
+    assert wam.lanes.recorded == 0
+    assert "adapters are not merged into the weights (layers Adapter)" in caplog.text
+
+
 def test_a_model_on_a_cpu_runs_without_graphs_and_says_so_once(
     make_wam: Callable[..., LingBotVA], draw: Draw, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -250,7 +250,7 @@ class Lane:
             cache: This lane's.
             velocity: As there.
         """
-        key = (cache.plan, cache.rows, velocity, *((part.stream, part.x.shape, part.x.dtype) for part in segments))
+        key = (cache.plan, cache.rows, velocity, *((part.stream, part.x.shape) for part in segments))
         rotary = self._transformer.pass_rotary(segments)
         if key not in self._passes:
             with torch.inference_mode(False), torch.no_grad():
@@ -260,11 +260,18 @@ class Lane:
             return self._transformer.cached_pass(segments, text=text, cache=cache, velocity=velocity)
         return recorded(segments, rotary)
 
-    def _record(self, segments: Sequence[Segment], rotary: Tensor, **how: Any) -> _RecordedPass | None:
-        own = tuple(replace(part, x=part.x.clone(), timestep=part.timestep.clone()) for part in segments)
+    def _record(
+        self, segments: Sequence[Segment], rotary: Tensor, *, cache: StaticCache, **how: Any
+    ) -> _RecordedPass | None:
+        # Whatever dtype the next pass of the kind comes in; the embedders round to the weights' own.
+        wide = torch.promote_types(cache.buffer.dtype, torch.float32)
+        own = tuple(
+            replace(part, x=part.x.to(wide, copy=True), timestep=part.timestep.to(torch.float32, copy=True))
+            for part in segments
+        )
         turned = rotary.clone()
         recording = self._lanes.record(
-            lambda trunk: self._transformer.cached_pass(own, rotary=turned, trunk=trunk, **how)
+            lambda trunk: self._transformer.cached_pass(own, rotary=turned, trunk=trunk, cache=cache, **how)
         )
         return None if recording is None else _RecordedPass(own, turned, recording)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flashwam.system.errors import InputError
 from flashwam.wam.lingbot_va.cache import BlockCache, RolloutCache
+from flashwam.wam.lingbot_va.cached_blocks import Trunk
 from flashwam.wam.lingbot_va.config import check_eviction
 from flashwam.wam.lingbot_va.graphed import CannotRecordError, Lane, Lanes
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET
@@ -56,6 +57,7 @@ class LingBotSession(RolloutSession):
         chunk_tokens: Stream name -> tokens of one chunk, for a cache of fixed shapes (`StaticCache`); None for one that
             grows with what is in it, which is faster where shapes may change.
         lanes: Where to run in recorded passes; where that cannot be, a growing cache is used, with a warning.
+        trunk: Runs the blocks of passes that are not recorded; as the network has it if None.
         used_channels: See `LingBotConfig`.
         depth: Blocks to run and keep; fewer than all for a rollout that is asked for `features` alone.
     """
@@ -72,6 +74,7 @@ class LingBotSession(RolloutSession):
         fused: bool = True,
         chunk_tokens: Mapping[str, int] | None = None,
         lanes: Lanes | None = None,
+        trunk: Trunk | None = None,
         used_channels: tuple[int, ...] | None = None,
         depth: int | None = None,
     ) -> None:
@@ -90,6 +93,7 @@ class LingBotSession(RolloutSession):
         self._permanent = check_eviction(eviction) == "permanent"
         self._evicted = 0
         self._transformer = transformer
+        self._trunk = trunk
         self._used_channels = used_channels
         self._batch = text.shape[0]
         self._chunk = 0
@@ -276,7 +280,9 @@ class LingBotSession(RolloutSession):
         if tap is None and self._lane is not None:
             out = self._lane.cached_pass(segments, text=text, cache=self._lane.cache, velocity=velocity)
         else:
-            out = self._transformer.cached_pass(segments, text=text, cache=self._cache, velocity=velocity, tap=tap)
+            out = self._transformer.cached_pass(
+                segments, text=text, cache=self._cache, velocity=velocity, tap=tap, trunk=self._trunk
+            )
         self._cache.close([(part.index, part.predicted) for part in self._waiting])
         imagined = [part for part in self._waiting if part.predicted]
         if imagined:

@@ -13,7 +13,6 @@ dimension.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from torch.nn import functional
 from flashwam.wam.lingbot_va.cache import Block, Reach, RolloutCache, attend_to_reaches, write_to_reaches
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET
 
-__all__ = ["PassPlan", "StaticCache"]
+__all__ = ["PassPlan", "StaticCache", "window_chunks"]
 
 _NOTHING = -(1 << 30)
 
@@ -60,13 +59,14 @@ class StaticCache(RolloutCache):
     def __init__(self, layers: int, rows: int, *, window: int, tokens: Mapping[str, int], **options: Any) -> None:
         self._sizes = [tokens[stream] for stream in sorted(STREAM_OFFSET, key=STREAM_OFFSET.__getitem__)]
         self._chunk_tokens = sum(self._sizes)
-        # A pass reaches from the current chunk's actions to the window of the last chunk's video.
-        self.chunks = (window + 1) // 2 + 2
+        self.chunks = window_chunks(window)
         super().__init__(layers, rows, window=window, capacity=self.chunks * self._chunk_tokens, **options)
         self.control = torch.zeros(10 * self.chunks, dtype=torch.int64, device=self.buffer.device)
         self.plan = PassPlan((), 0)
         self._base = 0
         self._opened: list[tuple[int, int, int]] = []
+        # Kept as long as the cache, since recordings read them.
+        self._numbers: dict[PassPlan, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
         self._where: Tensor | None = None
         self._mask: Tensor | None = None
 
@@ -94,12 +94,12 @@ class StaticCache(RolloutCache):
         plan = self.plan
         if plan.reaches:
             return
-        part, offset, place, block = _numbers(plan.tokens, tuple(self._sizes), plan.chunks, self.control.device)
+        part, offset, place, block = self._numbers[plan]
         ids, ends = self.control[: 4 * plan.chunks].view(2, -1).index_select(1, block)
         numbers = self.control[4 * plan.chunks : 4 * plan.chunks + 3 * len(plan.tokens)]
         begin, own, lowest = numbers.view(3, -1).index_select(1, part)
         self._where = begin + offset
-        held = torch.where(place < ends, ids, _NOTHING)
+        held = ids.masked_fill(place >= ends, _NOTHING)
         hidden = (held > own[:, None]) | (held < lowest[:, None])
         # Numbers to add, since attention would make them anew of truth values in every layer.
         self._mask = self.buffer.new_zeros(hidden.shape).masked_fill(hidden, float("-inf"))
@@ -158,6 +158,8 @@ class StaticCache(RolloutCache):
         newest = self._opened[-1][0] // 2 - self._base
         chunks = next(count for count in _ladder(self.chunks) if count > newest)
         self.plan = PassPlan(tokens, chunks)
+        if self.plan not in self._numbers:
+            self._numbers[self.plan] = _numbers(tokens, self._sizes, chunks, self.control.device)
         ids, ends = [_NOTHING] * (2 * chunks), [0] * (2 * chunks)
         for index, _, end in held:
             ids[index - 2 * self._base], ends[index - 2 * self._base] = index, end
@@ -204,6 +206,11 @@ class StaticCache(RolloutCache):
         ]
 
 
+def window_chunks(window: int) -> int:
+    """Chunks that a pass can reach: from the current one's actions to the window of the last one's video."""
+    return (window + 1) // 2 + 2
+
+
 def _last_first(blocks: Sequence[Any]) -> list[Any]:
     return [blocks[-1], *blocks[:-1]]
 
@@ -214,13 +221,12 @@ def _ladder(chunks: int) -> tuple[int, ...]:
     return (*(count for count in powers if 4 * count <= 3 * chunks), chunks)
 
 
-@lru_cache(maxsize=64)
 def _numbers(
-    tokens: tuple[int, ...], sizes: tuple[int, ...], chunks: int, device: torch.device
+    tokens: Sequence[int], sizes: Sequence[int], chunks: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """For every token of a pass its block in the pass and its number in it; for every place itself and its block."""
     with torch.inference_mode(False):
         part = torch.repeat_interleave(torch.arange(len(tokens)), torch.tensor(tokens))
         offset = torch.cat([torch.arange(count) for count in tokens])
-        block = torch.repeat_interleave(torch.arange(2 * chunks), torch.tensor(sizes * chunks))
+        block = torch.repeat_interleave(torch.arange(2 * chunks), torch.tensor([*sizes] * chunks))
         return part.to(device), offset.to(device), torch.arange(len(block), device=device), block.to(device)

@@ -21,6 +21,7 @@ from flashwam.wam.features import LooksInside
 from flashwam.wam.hub import push_folder
 from flashwam.wam.layout import Layout
 from flashwam.wam.lingbot_va.checkpoint import find_transformer, load_transformer, network_config
+from flashwam.wam.lingbot_va.compiled_blocks import CompiledTrunk
 from flashwam.wam.lingbot_va.config import LingBotConfig
 from flashwam.wam.lingbot_va.graphed import Lanes
 from flashwam.wam.lingbot_va.lerobot import say_recipe_differences
@@ -28,6 +29,7 @@ from flashwam.wam.lingbot_va.masks import block_ids
 from flashwam.wam.lingbot_va.patches import keep_used
 from flashwam.wam.lingbot_va.session import LingBotSession
 from flashwam.wam.lingbot_va.settings import says_how, settings_of
+from flashwam.wam.lingbot_va.static_cache import window_chunks
 from flashwam.wam.lingbot_va.transformer import WanTransformer3DModel
 from flashwam.wam.taps import FeatureTap
 from flashwam.wam.wam_file import WAM_FILE
@@ -84,9 +86,7 @@ class LingBotVA(LooksInside):
         self.transformer.set_matmul_dtype(getattr(torch, config.matmul_dtype) if config.matmul_dtype else None)
         if gradient_checkpointing:
             self.transformer.enable_gradient_checkpointing()
-        if config.rollout == "compiled":
-            transformer.compile_rollout()
-        self.lanes = Lanes() if config.rollout == "graphed" else None
+        self.choose_rollout(config.rollout)
 
     @property
     def actions_per_frame(self) -> int:
@@ -97,6 +97,16 @@ class LingBotVA(LooksInside):
     def window_chunks(self) -> int:
         """Reach of attention in blocks, see `LingBotConfig`."""
         return self.config.window_chunks
+
+    def choose_rollout(self, rollout: str) -> None:
+        """See `WorldActionModel.choose_rollout`; `LingBotConfig` names the ways."""
+        self.config = replace(self.config, rollout=rollout)
+        self.lanes = Lanes() if rollout == "graphed" else None
+
+    @property
+    def warm_up_chunks(self) -> int:
+        """See `WorldActionModel.warm_up_chunks`: until the window is full and has moved on by two chunks."""
+        return window_chunks(self.window_chunks) + 3 if self.config.rollout in ("compiled", "graphed") else 0
 
     @classmethod
     def create(
@@ -273,6 +283,7 @@ class LingBotVA(LooksInside):
             fused=fused,
             chunk_tokens=self._chunk_tokens() if static else None,
             lanes=self.lanes if graphed else None,
+            trunk=CompiledTrunk() if self.config.rollout == "compiled" else None,
             used_channels=self.config.used_channels,
             depth=depth,
         )

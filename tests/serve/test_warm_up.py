@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nothing is recorded for the first robot: a trial episode has met every kind of pass before."""
+
+import logging
+
+import pytest
+
+from flashwam.serve.model import load_served
+from flashwam.serve.options import ServerOptions
+from flashwam.serve.server import serving
+from flashwam.serve.session import PolicySession
+from flashwam.serve.warm_up import warm_up
+from flashwam.system.errors import InputError
+from flashwam.wam.lingbot_va.graphed import Lanes
+from flashwam.wam.lingbot_va.recording import CallRecorder
+
+
+@pytest.fixture
+def graphed(checkpoint):
+    """A student of two steps each whose passes are recorded call by call."""
+    model = load_served(checkpoint, rollout="graphed", nfe="2v/3a")
+    model.wam.lanes = Lanes(CallRecorder(), compiled=False)
+    return model
+
+
+def drive(model, episode, *, chunks):
+    prompt, observations = episode(0)
+    session = PolicySession(model)
+    session.reset(prompt, seed=1)
+    drawn = []
+    for chunk in range(chunks):
+        drawn.append(session.infer(observations[0]))
+        session.refresh(observations[1:2] if chunk == 0 else observations[2:4], drawn[-1])
+    return drawn
+
+
+def test_an_episode_after_the_trial_records_nothing_and_is_drawn_as_ever(graphed, checkpoint, episode, caplog):
+    with caplog.at_level(logging.INFO, logger="flashwam.serve.warm_up"), serving(graphed, ServerOptions(port=0)):
+        assert "drawing 6 chunks" in caplog.text
+        recorded = graphed.wam.lanes.recorded
+        drawn = drive(graphed, episode, chunks=8)
+        assert graphed.wam.lanes.recorded == recorded > 0
+    plain = load_served(checkpoint, nfe="2v/3a")
+    for one, other in zip(drawn, drive(plain, episode, chunks=8), strict=True):
+        assert abs(one - other).max() < 1e-5
+
+
+def test_a_model_that_has_nothing_to_make_ready_draws_nothing(model):
+    assert warm_up(model) == 0
+
+
+def test_a_trial_ends_when_the_server_is_told_to_stop(graphed):
+    asked = iter([False, False, True])
+    assert warm_up(graphed, stopped=lambda: next(asked)) == 2
+
+
+def test_a_rollout_that_a_family_does_not_know_is_refused(checkpoint):
+    with pytest.raises(InputError, match="rollout must be one of dynamic, static, compiled, graphed; got 'fast'"):
+        load_served(checkpoint, rollout="fast")
