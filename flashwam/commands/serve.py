@@ -34,6 +34,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="how chunks are computed, where a family knows several ways: graphed, on a GPU (default: the model's own)",
     )
     parser.add_argument("--device", help="such as cuda:1 or cpu (default: cuda where there is one, or else cpu)")
+    parser.add_argument(
+        "--dtype", choices=("bfloat16", "float32"), help="of the model and its autoencoder (default: that of its files)"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=29536, help="default: 29536; 0 takes a free one")
     add_token(parser)
@@ -74,6 +77,7 @@ def _action(arguments: argparse.Namespace) -> None:
         preset=arguments.preset,
         base=arguments.base,
         rollout=arguments.rollout,
+        dtype=arguments.dtype,
         **trust(arguments),
     )
     serve(model, options)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from flashwam.core.steps import parse_nfe
 from flashwam.data.codec import Codec
 from flashwam.data.episodes import CAMERA
@@ -19,7 +21,9 @@ from flashwam.system.paths import user_path
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.files import files_for_preset, files_of_codec, files_that_say_how
 
-__all__ = ["ServedModel", "describe_sampling", "load_served"]
+__all__ = ["DTYPES", "ServedModel", "describe_sampling", "load_served"]
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,7 @@ def load_served(
     preset: str | None = None,
     base: str | Path | None = None,
     rollout: str | None = None,
+    dtype: str | None = None,
     trust: bool = False,
 ) -> ServedModel:
     """Loads a model with its codec.
@@ -60,13 +65,16 @@ def load_served(
         base: Folder with ``vae/``, ``text_encoder/`` and ``tokenizer/``; that of `folder` itself, or the one noted
             in its ``codec.json``, if None.
         rollout: One of its family's ways to compute a rollout; the model's own if None.
+        dtype: "bfloat16" or "float32" of the model and a video autoencoder; that of the model's files if None.
         trust: Import the classes that its files name beside ours, and run their code.
 
     Raises:
         FileNotFoundError, ValueError: it cannot be loaded or sampled.
     """
     folder = model_folder(folder)
-    wam, info = load_wam(folder, preset=preset, trust=trust)
+    if dtype is not None and dtype not in DTYPES:
+        raise InputError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    wam, info = load_wam(folder, preset=preset, trust=trust, **({} if dtype is None else {"dtype": DTYPES[dtype]}))
     if rollout is not None:
         wam.choose_rollout(rollout)
     wam.to(device).eval()
@@ -82,6 +90,7 @@ def load_served(
         "kind": info.kind,
         "step": info.steps,
         "device": device,
+        "dtype": str(next(wam.parameters()).dtype).removeprefix("torch."),
         "tasks": list(info.tasks),
         "episodes": info.episodes,
         "training_seed": info.seed,

@@ -42,12 +42,14 @@ class FamilyFiles(ABC):
         weights: Folders of a saved model that hold its weights.
         miniature: Folder of recipes for a small model in the simulator; None where there are none.
         miniature_teacher: Folder of a trained one in `flashwam/assets`; None where it has to be trained.
+        text_encoder_parameters: Of the released text encoder; 0 where there is none.
     """
 
     presets: tuple[str, ...] = ()
     weights: tuple[str, ...] = ("transformer",)
     miniature: str | None = None
     miniature_teacher: str | None = None
+    text_encoder_parameters: int = 0
 
     @abstractmethod
     def describe(self, folder: Path) -> dict[str, Any]:
@@ -122,6 +124,28 @@ class FamilyFiles(ABC):
         self, folder: Path, *, preset: str | None, base: Path | None, dtype: torch.dtype, device: str
     ) -> tuple[Callable[[], Any], dict[str, Any]]:
         """Gives the opener of an episode's codec, and the facts of it that a client needs."""
+
+    def blank_codec(
+        self,
+        data: Any,
+        *,
+        actions: ActionNorm,
+        prompts: Callable[[str], torch.Tensor],
+        dtype: torch.dtype,
+        device: torch.device | str,
+        **autoencoder: Any,
+    ) -> Any | None:
+        """A codec of the released autoencoder's size with fresh weights, for plans (on the device "meta") and timings;
+        None for a family without one.
+
+        Args:
+            data: Section of a recipe, whose cameras it is for.
+            actions: Normalisation of the controls.
+            prompts: prompt -> [L, D].
+            dtype, device: Of the autoencoder.
+            autoencoder: Keywords of it that are to be of another size.
+        """
+        return None
 
     def frame_codec(
         self, folder: Path, *, preset: str | None = None, base: Path | None = None, dtype: torch.dtype, device: str

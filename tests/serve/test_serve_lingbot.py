@@ -124,3 +124,12 @@ def test_what_a_client_sends_wrongly_is_named(released: Path) -> None:
     session.refresh(pictures(12, 1), reply)
     with pytest.raises(FileNotFoundError, match="not among"):
         session.reset("another prompt")
+
+
+def test_a_model_is_served_in_another_dtype_than_its_files(released: Path) -> None:
+    served = load_served(released, nfe="1v/1a", preset="libero", dtype="float32")
+    assert served.metadata["dtype"] == "float32"
+    assert {p.dtype for p in served.wam.parameters()} == {torch.float32}
+    assert load_served(released, nfe="1v/1a", preset="libero").metadata["dtype"] == "bfloat16"
+    with pytest.raises(ValueError, match="dtype must be one of bfloat16, float32; got 'float16'"):
+        load_served(released, dtype="float16", preset="libero")

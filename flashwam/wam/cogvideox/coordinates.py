@@ -22,7 +22,11 @@ def shared_levels(sigma: Mapping[str, Tensor], streams: tuple[str, ...]) -> tupl
     Raises:
         ValueError: A level differs over the frames of a sample.
     """
+    level = {name: sigma[name][:, 0].to(torch.promote_types(sigma[name].dtype, torch.float32)) for name in streams}
     first = sigma[streams[0]][:, 0]
+    if first.is_meta:
+        # Shapes alone, of a plan.
+        return level, True
     differs = [(sigma[name] != sigma[name][:, :1]).any() for name in streams]
     differs += [(sigma[name][:, 0] != first).any() for name in streams]
     # One wait for the device.
@@ -33,7 +37,6 @@ def shared_levels(sigma: Mapping[str, Tensor], streams: tuple[str, ...]) -> tupl
             f"sigma of {uneven} differs over the frames of a sample; this family has one level per stream and sample "
             "(frame_levels is False)"
         )
-    level = {name: sigma[name][:, 0].to(torch.promote_types(sigma[name].dtype, torch.float32)) for name in streams}
     return level, not any(differs)
 
 

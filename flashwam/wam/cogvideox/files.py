@@ -26,6 +26,7 @@ from flashwam.wam.cogvideox.encoders import cogvideox_encoders
 from flashwam.wam.cogvideox.pictures import CogVideoXPictures
 from flashwam.wam.cogvideox.presets import PRESETS
 from flashwam.wam.cogvideox.presets import preset as find_preset
+from flashwam.wam.cogvideox.vae import CogVideoXVae
 from flashwam.wam.cogvideox.wam import CogVideoX
 from flashwam.wam.files import FamilyFiles
 from flashwam.wam.soundness import nonfinite
@@ -42,6 +43,8 @@ class CogVideoXFiles(FamilyFiles):
     presets = tuple(PRESETS)
     weights = ("transformer", "action")
     miniature = "videovla/metaworld"
+    # The encoder of T5-v1.1-XXL: 32,128 words of 4,096, then 24 layers, of which the first has the distances.
+    text_encoder_parameters = 32_128 * 4096 + 24 * (4 * 4096**2 + 3 * 4096 * 10_240 + 2 * 4096) + 32 * 64 + 4096
 
     def check(self, folder: Path) -> None:
         """See `FamilyFiles.check`."""
@@ -150,6 +153,20 @@ class CogVideoXFiles(FamilyFiles):
             note = replace(note, checkpoint=base)
         return CogVideoXCodec.from_note(note, dtype=dtype, device=device)
 
+    def blank_codec(
+        self,
+        data: Any,
+        *,
+        actions: ActionNorm,
+        prompts: Callable[[str], torch.Tensor],
+        dtype: torch.dtype,
+        device: torch.device | str,
+        **autoencoder: Any,
+    ) -> CogVideoXCodec:
+        """See `FamilyFiles.blank_codec`."""
+        vae = CogVideoXVae.blank(dtype=dtype, device=device, **autoencoder)
+        return CogVideoXCodec(vae=vae, cameras=_cameras(data), actions=actions, prompts=prompts)
+
     def note_codec(
         self, folder: Path, *, model: WorldActionModel, data: Any, actions: ActionNorm, pretrained: Path | None
     ) -> None:
@@ -158,18 +175,22 @@ class CogVideoXFiles(FamilyFiles):
         multiple = PIXELS_PER_LATENT * (2 if data.layout == "tshape" else 1)
         if pretrained is None or data.source != "lerobot" or any(side % multiple for side in data.camera_size):
             return
-        cameras = CameraLayout(
-            cameras=data.cameras,
-            image_size=data.camera_size,
-            arrangement=data.layout,
-            factor=PIXELS_PER_LATENT,
-            resize=data.resize,
-        )
+        cameras = _cameras(data)
         base = base_checkpoint(pretrained, family=FAMILY)
         # A frame autoencoder of the same factor is noted by its own codec.
         own = not (base / "vae" / "latent_stats.json").is_file()
         if own and cameras.latent_size == model.shapes["video"][1:]:
             CodecNote(family=FAMILY, checkpoint=base, cameras=cameras, actions=actions).write(folder)
+
+
+def _cameras(data: Any) -> CameraLayout:
+    return CameraLayout(
+        cameras=data.cameras,
+        image_size=data.camera_size,
+        arrangement=data.layout,
+        factor=PIXELS_PER_LATENT,
+        resize=data.resize,
+    )
 
 
 def _preset_note(folder: Path, name: str) -> CodecNote:

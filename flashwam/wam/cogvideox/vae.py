@@ -8,6 +8,7 @@ Letters: B clips, T pictures, C latent channels, F latent frames, h, w latent si
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLCogVideoX
@@ -69,6 +70,13 @@ class CogVideoXVae(nn.Module):
         """Loads ``vae/`` of a checkpoint, see `load_autoencoder`."""
         model = load_autoencoder(AutoencoderKLCogVideoX, folder, dtype=dtype, device=device)
         return built_from(user_path(folder) / "config.json", lambda: cls(model))
+
+    @classmethod
+    def blank(cls, *, dtype: torch.dtype, device: torch.device | str, **changes: Any) -> "CogVideoXVae":
+        """One of the released size, but for some keywords of diffusers' class, with fresh weights."""
+        with torch.device(device):
+            model = AutoencoderKLCogVideoX(**changes)
+        return cls(nn.Module.to(model, dtype=dtype))
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:

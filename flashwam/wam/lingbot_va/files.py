@@ -23,6 +23,7 @@ from flashwam.wam.lingbot_va.pictures import WanPictures
 from flashwam.wam.lingbot_va.presets import PRESETS
 from flashwam.wam.lingbot_va.presets import preset as find_preset
 from flashwam.wam.lingbot_va.settings import says_how
+from flashwam.wam.lingbot_va.vae import WanVae
 from flashwam.wam.lingbot_va.wam import LingBotVA
 from flashwam.wam.soundness import nonfinite
 
@@ -38,6 +39,8 @@ class LingBotFiles(FamilyFiles):
     presets = tuple(PRESETS)
     miniature = "metaworld"
     miniature_teacher = "teacher"
+    # UMT5-XXL: 256,384 words of 4,096, then 24 layers that each have distances of their own.
+    text_encoder_parameters = 256_384 * 4096 + 24 * (4 * 4096**2 + 3 * 4096 * 10_240 + 2 * 4096 + 32 * 64) + 4096
 
     def check(self, folder: Path) -> None:
         """See `FamilyFiles.check`."""
@@ -98,6 +101,20 @@ class LingBotFiles(FamilyFiles):
             codec = LingBotCodec.load(folder, checkpoint=base, **options)
         return codec.open, codec.facts
 
+    def blank_codec(
+        self,
+        data: Any,
+        *,
+        actions: ActionNorm,
+        prompts: Callable[[str], torch.Tensor],
+        dtype: torch.dtype,
+        device: torch.device | str,
+        **autoencoder: Any,
+    ) -> LingBotCodec:
+        """See `FamilyFiles.blank_codec`."""
+        vae = WanVae.blank(dtype=dtype, device=device, **autoencoder)
+        return LingBotCodec(vae=vae, cameras=_cameras(data), actions=actions, prompts=prompts)
+
     def note_codec(
         self, folder: Path, *, model: WorldActionModel, data: Any, actions: ActionNorm, pretrained: Path | None
     ) -> None:
@@ -108,7 +125,8 @@ class LingBotFiles(FamilyFiles):
         fits = model.shapes["video"][0] == _CHANNELS and not (rows % multiple or columns % multiple)
         if fits and pretrained is not None:
             base = base_checkpoint(pretrained, family=FAMILY)
-            cameras = CameraLayout(
-                cameras=data.cameras, image_size=data.camera_size, arrangement=data.layout, resize=data.resize
-            )
-            CodecNote(family=FAMILY, checkpoint=base, cameras=cameras, actions=actions).write(folder)
+            CodecNote(family=FAMILY, checkpoint=base, cameras=_cameras(data), actions=actions).write(folder)
+
+
+def _cameras(data: Any) -> CameraLayout:
+    return CameraLayout(cameras=data.cameras, image_size=data.camera_size, arrangement=data.layout, resize=data.resize)

@@ -8,7 +8,7 @@ Letters: B cameras, T pictures, C latent channels, F latent frames, h, w latent 
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +110,15 @@ class WanVae(nn.Module):
 
         model = load_autoencoder(AutoencoderKLWan, folder, dtype=dtype, device=device)
         return built_from(user_path(folder) / "config.json", lambda: cls(model))
+
+    @classmethod
+    def blank(cls, *, dtype: torch.dtype, device: torch.device | str, **changes: Any) -> "WanVae":
+        """One of the released size, but for some keywords of `WAN22_CONFIG`, with fresh weights."""
+        from diffusers import AutoencoderKLWan
+
+        with torch.device(device):
+            model = AutoencoderKLWan(**{**WAN22_CONFIG, **changes})
+        return cls(nn.Module.to(model, dtype=dtype))
 
     def open(self) -> "VaeStream":
         """A new past for pictures that come one after the other."""

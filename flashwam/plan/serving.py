@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`flashwam plan --serve`: bytes that a served model needs on a GPU, counted by a rehearsal without memory."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flashwam.data.actions import ActionNorm
+from flashwam.data.autoencoder import FrameAutoencoder
+from flashwam.plan.dry_run import GIB, gib
+from flashwam.plan.names import check_names
+from flashwam.plan.rehearsal import counted_bytes, held_bytes
+from flashwam.plan.sizes import meta_model, model_size, text_shape
+from flashwam.recipe.sections import Recipe
+from flashwam.sampling import Rollout, samplers_for
+from flashwam.system.errors import InputError
+from flashwam.wam import family
+from flashwam.wam.base import WorldActionModel
+from flashwam.wam.files import files_of
+
+__all__ = ["DTYPES", "ServingPlan", "plan_serving", "serving_lines", "serving_numbers"]
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+_CHUNKS = 3
+_FEW = (2, 3)
+"""Numbers of blocks that are rehearsed; what every further block adds is their difference."""
+NOTE = (
+    "counted by running the model and its autoencoder on tensors without memory; not counted: the CUDA context, the "
+    "allocator's rounding, kernels' scratch space and CUDA graphs, 1 to 2 GiB"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Bytes of a rollout or of an autoencoder at work.
+
+    Args:
+        stays: Between the chunks of an episode.
+        passing: On top of that while a chunk is computed, at most.
+    """
+
+    stays: int
+    passing: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingPlan:
+    """Everything that `flashwam plan --serve` shows; bytes are of one GPU.
+
+    Args:
+        recipe: Name of the recipe.
+        kind: "student" or "teacher", which is guided where its streams are.
+        dtype: Of model and autoencoder.
+        sessions: Episodes at once; their chunks are computed one after the other.
+        memory: Bytes of the GPU; None where there is no limit to compare with.
+        weights: Of the model.
+        autoencoder: Its weights.
+        past: Of an episode in the model: the cache of a full window, keys and values of the text, what was seen last.
+        pictures: Of an episode in the autoencoder.
+        text_encoder: Bytes in the host's memory while a new prompt is embedded; none on the GPU.
+        warnings: What to mind, in sentences.
+    """
+
+    recipe: str
+    kind: Literal["student", "teacher"]
+    dtype: str
+    sessions: int
+    memory: float | None
+    weights: int
+    autoencoder: int
+    past: Held
+    pictures: Held
+    text_encoder: int
+    warnings: tuple[str, ...]
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Part -> bytes, as they add up to the peak."""
+        return {
+            "weights": self.weights,
+            "autoencoder": self.autoencoder,
+            "past": self.sessions * self.past.stays,
+            "pictures": self.sessions * self.pictures.stays,
+            "a chunk": max(self.past.passing, self.pictures.passing),
+        }
+
+    @property
+    def peak(self) -> int:
+        """The most that is needed at once."""
+        return sum(self.parts.values())
+
+
+def plan_serving(
+    recipe: Recipe,
+    kind: Literal["student", "teacher"] | None = None,
+    *,
+    dtype: str = "bfloat16",
+    sessions: int = 1,
+    memory_gib: float | None = None,
+    trust: bool = False,
+) -> ServingPlan:
+    """Plans the service of a recipe's model, with a cache of fixed size for the full window.
+
+    Args:
+        recipe: The recipe.
+        kind: Which of its models; the student where it distils by default.
+        dtype: "bfloat16" or "float32".
+        sessions: Episodes at once.
+        memory_gib: GiB of the GPU, to tell whether it fits.
+        trust: See `load_wam`, of a model that only a folder describes.
+
+    Raises:
+        ValueError: for a number out of range or an unknown dtype.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    if sessions < 1:
+        raise InputError(f"sessions must be at least 1; got {sessions}")
+    if memory_gib is not None and not (math.isfinite(memory_gib) and memory_gib > 0):
+        raise InputError(f"memory must be a positive number of GiB; got {memory_gib!r}")
+    check_names(recipe, "train" if recipe.distill is None else "distill")
+    kind = kind or ("teacher" if recipe.distill is None else "student")
+    model = meta_model(recipe, trust=trust)
+    past, growing = _past(recipe, model, teacher=kind == "teacher", dtype=DTYPES[dtype])
+    autoencoder, pictures = _pictures(recipe, model, DTYPES[dtype])
+    files = files_of(recipe.wam.family)
+    read = recipe.data.source == "lerobot" and files is not None
+    return ServingPlan(
+        recipe=recipe.name,
+        kind=kind,
+        dtype=dtype,
+        sessions=sessions,
+        memory=None if memory_gib is None else memory_gib * GIB,
+        weights=sum(p.numel() for p in model.parameters()) * DTYPES[dtype].itemsize,
+        autoencoder=autoencoder,
+        past=past,
+        pictures=pictures,
+        # Prompts are embedded in bfloat16 whatever the model runs in.
+        text_encoder=2 * files.text_encoder_parameters if read and files is not None else 0,
+        warnings=_warnings(recipe, growing),
+    )
+
+
+def _warnings(recipe: Recipe, growing: bool) -> tuple[str, ...]:
+    found = []
+    if "rollout" in family(recipe.wam.family).keywords() and recipe.wam.config.get("rollout", "dynamic") == "dynamic":
+        found.append(
+            "the recipe's rollout is 'dynamic', whose cache grows with what is in it: up to twice this past, and twice "
+            "that while it moves into a larger buffer; what is counted is that of the other rollouts"
+        )
+    if growing:
+        found.append(f"this model's past grows without end; it is counted after {_CHUNKS} chunks")
+    return tuple(found)
+
+
+def _past(recipe: Recipe, model: WorldActionModel, *, teacher: bool, dtype: torch.dtype) -> tuple[Held, bool]:
+    """What an episode holds, and whether that still grows from chunk to chunk."""
+    kind, config = family(recipe.wam.family), dict(recipe.wam.config)
+    known = kind.keywords()
+    if "rollout" in known:
+        config["rollout"] = "static"
+    samplers = samplers_for(recipe.streams, steps=dict.fromkeys(model.streams, 1), teacher=teacher)
+    shape = text_shape(recipe, model)
+    layers = model_size(model).layers
+
+    def rehearsed(**changes: Any) -> list[tuple[int, int]]:
+        with torch.device("meta"):
+            cut = kind.create(**{**config, **changes})
+        return _rehearse(cut.to(dtype).eval(), samplers, text=(shape[0], shape[1] or 1), dtype=dtype)
+
+    if not config:
+        counts = [_rehearse(model.to("meta", dtype).eval(), samplers, text=(shape[0], shape[1] or 1), dtype=dtype)]
+    elif "num_layers" in known and layers > max(_FEW):
+        counts = [rehearsed(num_layers=count) for count in _FEW]
+    else:
+        counts = [rehearsed()]
+    stays, peak = (
+        counts[0][-1][k] + (layers - _FEW[0]) * (counts[-1][-1][k] - counts[0][-1][k])
+        if len(counts) > 1
+        else counts[0][-1][k]
+        for k in range(2)
+    )
+    return Held(stays=stays, passing=peak - stays), counts[0][-1][0] > counts[0][-2][0]
+
+
+def _rehearse(
+    model: WorldActionModel, samplers: Mapping[str, Any], *, text: tuple[int, int], dtype: torch.dtype
+) -> list[tuple[int, int]]:
+    """After every chunk: bytes that are held, and the most so far."""
+
+    def frames(count: int) -> dict[str, Tensor]:
+        shapes = model.layout.observed_shapes
+        return {name: torch.empty(1, c, count, h, w, dtype=dtype, device="meta") for name, (c, h, w) in shapes.items()}
+
+    def begun() -> Rollout:
+        embedded = torch.empty(1, *text, dtype=dtype, device="meta")
+        return Rollout(model, samplers, text=embedded, null_text=embedded[0], first=frames(1))
+
+    counts = []
+    # Tables that every episode of the process shares are there after a first chunk.
+    with counted_bytes(model) as before:
+        begun().predict()
+    with counted_bytes(model, known=before.left) as live:
+        rollout = begun()
+        for _ in range(_CHUNKS):
+            executed = rollout.executed
+            rollout.predict()
+            rollout.observe(frames(executed.stop - (executed.start if model.conditions_on_first else 0)))
+            counts.append((live.now, live.peak))
+    return counts
+
+
+def _pictures(recipe: Recipe, model: WorldActionModel, dtype: torch.dtype) -> tuple[int, Held]:
+    """Bytes of the autoencoder, and of an episode's pictures in it."""
+    files, data = files_of(recipe.wam.family), recipe.data
+    codec = None
+    if data.source == "lerobot" and files is not None and data.cameras:
+        norm = ActionNorm(q01=(-1.0,), q99=(1.0,), used=(0,))
+        meta = torch.device("meta")
+        codec = files.blank_codec(data, actions=norm, prompts=lambda _: torch.empty(0), dtype=dtype, device=meta)
+    if codec is None:
+        # A few small convolutions; whatever passes through them is less than they are.
+        with torch.device("meta"):
+            small = FrameAutoencoder(latent_channels=model.shapes["video"][0], width=recipe.autoencoder.width)
+        return held_bytes(small), Held(stays=0, passing=0)
+    black = {key: np.zeros((*data.camera_size, 3), np.uint8) for key in data.cameras}
+    with counted_bytes(codec.vae) as live:
+        session = codec.open()
+        for count in (1, codec.keyframes_per_frame * model.execute_frames):
+            session.encode([black] * count)
+        stays, peak = live.now, live.peak
+    return held_bytes(codec.vae), Held(stays=stays, passing=peak - stays)
+
+
+def serving_lines(plan: ServingPlan) -> list[str]:
+    """Formats a plan as `flashwam plan --serve` prints it."""
+    limit = "" if plan.memory is None else f" of {plan.memory / GIB:g} GiB"
+    each = "" if plan.sessions == 1 else f" of {plan.sessions} episodes"
+    told = {
+        "weights": "of the model",
+        "autoencoder": "its weights",
+        "past": f"the full window's keys and values{each}, those of the text, what was seen last",
+        "pictures": f"what the autoencoder keeps of them{each}",
+        "a chunk": "more than that while one is computed or its pictures are encoded",
+    }
+    lines = [f"serve {plan.recipe}: {plan.kind}, {plan.dtype}, one GPU{limit}"]
+    lines += [f"  {name:<13}{gib(size):>10}  {told[name]}" for name, size in plan.parts.items()]
+    lines.append(f"  {'peak':<13}{gib(plan.peak):>10}  {_verdict(plan)}".rstrip())
+    if plan.text_encoder:
+        lines.append(
+            f"  {'text encoder':<13}{gib(0):>10}  it runs on the CPU, in {gib(plan.text_encoder)} of memory there, "
+            "and only for new prompts"
+        )
+    return [*lines, f"  note         {NOTE}", *(f"  warning      {text}" for text in plan.warnings)]
+
+
+def _verdict(plan: ServingPlan) -> str:
+    if plan.memory is None:
+        return ""
+    spare = plan.memory - plan.peak
+    return f"fits, {gib(spare)} spare" if spare >= 0 else f"does NOT fit, {gib(-spare)} over"
+
+
+def serving_numbers(plan: ServingPlan) -> dict[str, Any]:
+    """Gives a plan's numbers as `flashwam plan --serve --json` writes them; bytes are of one GPU."""
+    return {
+        "recipe": plan.recipe,
+        "kind": plan.kind,
+        "dtype": plan.dtype,
+        "sessions": plan.sessions,
+        "memory_gib": None if plan.memory is None else plan.memory / GIB,
+        "bytes": plan.parts,
+        "peak_bytes": plan.peak,
+        "fits": None if plan.memory is None else plan.peak <= plan.memory,
+        "text_encoder_bytes_on_host": plan.text_encoder,
+        "notes": [NOTE],
+        "warnings": list(plan.warnings),
+    }

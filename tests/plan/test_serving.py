@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What serving takes is counted: to the byte at tiny size, and within a card of 24 GB at the real one."""
+
+import gc
+import json
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from flashwam.cli import main
+from flashwam.data.hashed_text import TEXT_LENGTH
+from flashwam.plan import plan_serving, serving_numbers
+from flashwam.plan.rehearsal import counted_bytes
+from flashwam.recipe.load import load_recipe
+from flashwam.sampling import Rollout, samplers_for
+from flashwam.wam import family
+
+GIB = 2**30
+PARAMETERS, LAYERS, WIDTH, TEXT = 5_088_872_670, 30, 3072, 512
+CHUNK = 2 * 120 + 2 * 16
+"""Tokens of RoboTwin's chunk, of which the ring of a window of 71 blocks holds 38."""
+
+
+def keys_and_values(tokens: int) -> int:
+    return 2 * 2 * LAYERS * tokens * WIDTH
+
+
+def test_five_billion_parameters_are_served_on_24_gb() -> None:
+    plan = plan_serving(load_recipe("robotwin/flash_wam"), memory_gib=24)
+    assert plan.weights == 2 * PARAMETERS
+    cached = keys_and_values(38 * CHUNK + TEXT)
+    assert 0 <= plan.past.stays - cached < 8 * 2**20, "beside the cache there are masks, and one seen chunk"
+    # Wan2.2's autoencoder has .70 billion parameters.
+    assert plan.autoencoder == pytest.approx(2 * 0.705e9, rel=0.01)
+    assert 0 < plan.pictures.stays < 0.3 * GIB
+    hidden = (2 * CHUNK - 32) * WIDTH
+    assert 14336 / WIDTH * 2 * hidden < plan.parts["a chunk"] < GIB
+    assert plan.peak == sum(plan.parts.values())
+    assert plan.peak + 2 * GIB < 24e9, "with what the note says is not counted"
+    assert plan.text_encoder == pytest.approx(2 * 5.68e9, rel=0.001)
+    assert serving_numbers(plan)["fits"]
+    assert any("'dynamic'" in text for text in plan.warnings)
+
+
+def reachable_bytes(root: Any, model: nn.Module) -> int:
+    """Of all tensors that an object leads to, those of the model aside."""
+    ours = {x.untyped_storage().data_ptr() for x in (*model.parameters(), *model.buffers())}
+    known, left, found = {id(model)}, [root], {}
+    while left:
+        one = left.pop()
+        if id(one) in known or isinstance(one, (type, ModuleType, nn.Module)):
+            continue
+        known.add(id(one))
+        if isinstance(one, Tensor):
+            found[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
+        elif not callable(one):
+            left += gc.get_referents(one)
+    return sum(size for place, size in found.items() if place not in ours)
+
+
+@pytest.mark.parametrize("kind", ["student", "teacher"])
+def test_a_rehearsal_counts_what_a_rollout_holds(kind: Any) -> None:
+    recipe = load_recipe("metaworld/flash_wam", ["wam.config.num_layers=4"])
+    plan = plan_serving(recipe, kind, dtype="float32")
+    model = family(recipe.wam.family).create(**{**recipe.wam.config, "rollout": "static"}).eval()
+    samplers = samplers_for(recipe.streams, steps=dict.fromkeys(model.streams, 1), teacher=kind == "teacher")
+    text = torch.zeros(1, TEXT_LENGTH, recipe.wam.config["text_dim"])
+
+    def frames(count: int) -> dict[str, Tensor]:
+        return {name: torch.zeros(1, c, count, h, w) for name, (c, h, w) in model.shapes.items()}
+
+    rollout = Rollout(model, samplers, text=text, null_text=text[0], first=frames(1))
+    for _ in range(3):
+        rollout.predict()
+        rollout.observe(frames(model.chunk_frames))
+    assert plan.past.stays == reachable_bytes(rollout, model)
+    assert plan.weights == sum(4 * p.numel() for p in model.parameters())
+
+
+def test_more_episodes_take_more_pasts_and_one_chunk_at_a_time() -> None:
+    recipe = load_recipe("metaworld/flash_wam")
+    one, three = plan_serving(recipe, dtype="float32"), plan_serving(recipe, sessions=3, dtype="float32")
+    assert three.peak - one.peak == 2 * (one.past.stays + one.pictures.stays)
+
+
+def test_what_is_freed_is_not_counted_and_attention_holds_no_scores() -> None:
+    layer = nn.Linear(8, 8, device="meta")
+    with counted_bytes(layer) as live:
+        x = torch.empty(2, 4, 100, 8, device="meta")
+        start = live.now
+        assert start == x.nbytes
+        y = functional.scaled_dot_product_attention(x, x, x)
+        assert live.now == live.peak == 2 * start
+        layer.weight.t()
+        assert live.now == 2 * start, "a view of what was there before"
+        del x, y
+        assert (live.now, live.peak) == (0, 2 * start)
+
+
+def test_the_command_says_what_fits(capsys: pytest.CaptureFixture) -> None:
+    arguments = ["plan", "metaworld/flash_wam", "--serve"]
+    assert main([*arguments, "--memory", "0.001"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("serve flash_wam: student, bfloat16, one GPU of 0.001 GiB")
+    assert "does NOT fit" in text
+    assert main([*arguments, "--stage", "train", "--dtype", "float32", "--json", "-"]) == 0
+    numbers = json.loads(capsys.readouterr().out)
+    assert (numbers["kind"], numbers["fits"]) == ("teacher", None)
+    assert numbers["peak_bytes"] == sum(numbers["bytes"].values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--serve", "--gpus", "2"], "a model is served on one GPU"),
+        (["--serve", "--rank", "8"], "a model is served on one GPU"),
+        (["--sessions", "2"], "--sessions say how a model is served: add --serve"),
+    ],
+)
+def test_numbers_of_another_kind_are_refused(arguments: list[str], said: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(["plan", "metaworld/flash_wam", *arguments]) == 2
+    assert said in capsys.readouterr().err
