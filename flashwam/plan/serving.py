@@ -168,51 +168,52 @@ def _past(recipe: Recipe, model: WorldActionModel, *, teacher: bool, dtype: torc
     shape = text_shape(recipe, model)
     layers = model_size(model).layers
 
-    def rehearsed(**changes: Any) -> list[tuple[int, int]]:
-        with torch.device("meta"):
-            cut = kind.create(**{**config, **changes})
-        return _rehearse(cut.to(dtype).eval(), samplers, text=(shape[0], shape[1] or 1), dtype=dtype)
+    shared: list[Any] = []
 
-    if not config:
-        counts = [_rehearse(model.to("meta", dtype).eval(), samplers, text=(shape[0], shape[1] or 1), dtype=dtype)]
-    elif "num_layers" in known and layers > max(_FEW):
-        counts = [rehearsed(num_layers=count) for count in _FEW]
-    else:
-        counts = [rehearsed()]
-    stays, peak = (
-        counts[0][-1][k] + (layers - _FEW[0]) * (counts[-1][-1][k] - counts[0][-1][k])
-        if len(counts) > 1
-        else counts[0][-1][k]
-        for k in range(2)
-    )
-    return Held(stays=stays, passing=peak - stays), counts[0][-1][0] > counts[0][-2][0]
+    def rehearsed(**changes: int) -> list[tuple[int, int]]:
+        one = model
+        if config:
+            with torch.device("meta"):
+                one = kind.create(**{**config, **changes})
+        counts, left = _rehearse(
+            one.to("meta", dtype).eval(), samplers, text=(shape[0], shape[1] or 1), dtype=dtype, known=shared
+        )
+        shared.extend(left)
+        return counts
+
+    few = [{"num_layers": count} for count in _FEW] if "num_layers" in known and layers > max(_FEW) else [{}]
+    # Tables that all episodes of a process share are made in the first rehearsal, which is not counted.
+    rehearsed(**few[0])
+    fewer, *more = (rehearsed(**changes) for changes in few)
+    stays, peak = fewer[-1]
+    if more:
+        rest = layers - _FEW[0]
+        stays, peak = stays + rest * (more[0][-1][0] - stays), peak + rest * (more[0][-1][1] - peak)
+    return Held(stays=stays, passing=peak - stays), fewer[-1][0] > fewer[-2][0]
 
 
 def _rehearse(
-    model: WorldActionModel, samplers: Mapping[str, Any], *, text: tuple[int, int], dtype: torch.dtype
-) -> list[tuple[int, int]]:
-    """After every chunk: bytes that are held, and the most so far."""
+    model: WorldActionModel, samplers: Mapping[str, Any], *, text: tuple[int, int], dtype: torch.dtype, known: list[Any]
+) -> tuple[list[tuple[int, int]], list[Any]]:
+    """Bytes that are held after every chunk and the most so far, without those of known storages; and the storages that
+    outlive the episode."""
 
     def frames(count: int) -> dict[str, Tensor]:
         shapes = model.layout.observed_shapes
         return {name: torch.empty(1, c, count, h, w, dtype=dtype, device="meta") for name, (c, h, w) in shapes.items()}
 
-    def begun() -> Rollout:
-        embedded = torch.empty(1, *text, dtype=dtype, device="meta")
-        return Rollout(model, samplers, text=embedded, null_text=embedded[0], first=frames(1))
-
     counts = []
-    # Tables that every episode of the process shares are there after a first chunk.
-    with counted_bytes(model) as before:
-        begun().predict()
-    with counted_bytes(model, known=before.left) as live:
-        rollout = begun()
+    with counted_bytes(model, known=known) as live:
+        embedded = torch.empty(1, *text, dtype=dtype, device="meta")
+        rollout = Rollout(model, samplers, text=embedded, null_text=embedded[0], first=frames(1))
+        del embedded
         for _ in range(_CHUNKS):
             executed = rollout.executed
             rollout.predict()
             rollout.observe(frames(executed.stop - (executed.start if model.conditions_on_first else 0)))
             counts.append((live.now, live.peak))
-    return counts
+        del rollout
+        return counts, live.left
 
 
 def _pictures(recipe: Recipe, model: WorldActionModel, dtype: torch.dtype) -> tuple[int, Held]:
