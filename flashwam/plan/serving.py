@@ -159,7 +159,7 @@ def _warnings(recipe: Recipe, growing: bool) -> tuple[str, ...]:
 
 
 def _past(recipe: Recipe, model: WorldActionModel, *, teacher: bool, dtype: torch.dtype) -> tuple[Held, bool]:
-    """What an episode holds, and whether that still grows from chunk to chunk."""
+    """Bytes of an episode, and whether they still grow from chunk to chunk."""
     kind, config = family(recipe.wam.family), dict(recipe.wam.config)
     known = kind.keywords()
     if "rollout" in known:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What serving takes is counted: to the byte at tiny size, and within a card of 24 GB at the real one."""
+"""The memory of serving is counted: to the byte at tiny size, and within a card of 24 GB at the real one."""
 
 import gc
 import json
