@@ -30,7 +30,7 @@ class LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self, known: Iterable[Any]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        TorchDispatchMode.__init__(self)
         self.now = self.peak = 0
         # Views of what was there before are no new bytes.
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet(known)
