@@ -15,7 +15,7 @@ from flashwam.demo import work
 from flashwam.evaluation.policy import load_policy
 from flashwam.evaluation.real_time import evaluate_real_time, loop_ms
 from flashwam.recipe.layers import read_yaml
-from flashwam.run.real_time import RealTime
+from flashwam.run.real_time import RealTime, both_habits
 from flashwam.sim.local_policy import LocalPolicy
 from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
@@ -44,11 +44,8 @@ class Cells:
 
     @property
     def clocks(self) -> list[RealTime]:
-        """Robots that hold at every latency, and robots that go on wherever that is something else."""
-        common = {"control_hz": float(self.control_hz), "patience": float(self.patience)}
-        hold = [RealTime(latency_ms=float(ms), **common) for ms in self.latencies]
-        go_on = [RealTime(latency_ms=float(ms), meanwhile="go_on", **common) for ms in self.latencies if ms > 0]
-        return hold + go_on
+        """Robots of both habits at every latency."""
+        return both_habits(self.latencies, control_hz=self.control_hz, patience=self.patience)
 
 
 CELLS = build(FILE, Cells, read_yaml(FILE.read_bytes(), str(FILE)))

@@ -42,6 +42,7 @@ def preset_jobs(preset: Preset, out: Path, *, from_scratch: bool = False, family
         jobs += _method_jobs(place, method, preset.seeds[0], driving)
     for method in preset.methods:
         jobs += _curve_jobs(place, method, driving)
+    jobs += _late_jobs(place)
     students = tuple(f"distill/{method}_0".replace("@", "_") for method in (*preset.methods, *preset.longer))
     kwargs = {"place": place}
     jobs.append(Job(name="latency", function=work.time_all, kwargs=kwargs, after=students, weight=20, cores=2))
@@ -118,6 +119,24 @@ def _curve_jobs(place: Place, method: str, driving: float) -> list[Job]:
     return [
         _drive(f"{name}_step{step}", run.kept_step(step), place.nfe[0], 0, f"distill/{name}", driving)
         for step in place.preset.curve
+    ]
+
+
+def _late_jobs(place: Place) -> list[Job]:
+    """The teacher, the same in the students' steps, and some students, in worlds that do not wait."""
+    if not place.preset.clocks:
+        return []
+    models = [(f"teacher_{_stem(nfe)}", place.teacher, nfe, "latents") for nfe in ("full", "1v/1a")]
+    models += [(f"{name}_1v-1a", place.run(name, 0), "1v/1a", f"distill/{name}_0") for name in place.preset.late]
+    return [
+        Job(
+            name=f"late/{name}",
+            function=work.drive_late,
+            kwargs={"place": place, "checkpoint": checkpoint, "nfe": nfe},
+            after=(after,),
+            weight=400 if nfe == "full" else 90,
+        )
+        for name, checkpoint, nfe, after in models
     ]
 
 

@@ -9,6 +9,9 @@ from flashwam.report.analyze import measured_gradients, recipe_analysis
 from flashwam.report.compare import gather
 from flashwam.report.compare_page import compare_sections
 from flashwam.report.page import write_page
+from flashwam.report.real_time import real_time_curves
+from flashwam.report.real_time_page import real_time_section
+from flashwam.report.results import read_real_time_evaluations
 from flashwam.report.schedule_page import schedule_sections
 from flashwam.run.folder import RunFolder
 from flashwam.system.jobs import Job, done_marker
@@ -36,7 +39,9 @@ def write_demo_page(place: Place, preset: str, jobs: Sequence[Job]) -> Path:
     if runs:
         folder = place.out / "comparison"
         rows, curves, cross = gather(runs, folder)
-        sections = [*compare_sections(rows, folder, metrics=curves, cross=cross), *sections]
+        late = real_time_curves([one for run in runs for one in read_real_time_evaluations(run)])
+        told = [real_time_section(late, folder)] if late else []
+        sections = [*compare_sections(rows, folder, metrics=curves, cross=cross), *told, *sections]
     left = sum(not done_marker(place.out / "jobs", job.name).is_file() for job in jobs)
     lead = (
         "Demonstrations from a physics simulator, a world-action model trained on them, and that teacher distilled to "

@@ -4,7 +4,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["PRESETS", "Preset"]
+from flashwam.run.real_time import RealTime, both_habits
+
+__all__ = ["LATE_EPISODES", "LATE_TASKS", "PRESETS", "Preset"]
+
+LATE_TASKS, LATE_EPISODES = ("button-press", "button-moving"), 20
+"""A task that stands and the same one as it moves, for worlds that do not wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +30,9 @@ class Preset:
         cross: Methods that are crossed with the teacher.
         longer: Methods that are also distilled for more steps, as "method@steps", at the first seed; driven at the
             first setting.
+        latencies: Milliseconds at which the teacher and some students are driven in a world that does not wait, at the
+            first seed; empty for none.
+        late: Those students' methods.
     """
 
     methods: tuple[str, ...]
@@ -38,6 +46,13 @@ class Preset:
     rates: tuple[float, ...] = ()
     cross: tuple[str, ...] = ()
     longer: tuple[str, ...] = ()
+    latencies: tuple[float, ...] = ()
+    late: tuple[str, ...] = ()
+
+    @property
+    def clocks(self) -> list[RealTime]:
+        """Robots at every latency, as fast as LIBERO's; an episode may last four times its task's limit."""
+        return both_habits(self.latencies, control_hz=20, patience=4)
 
 
 # The comparisons that matter most first, so that an interrupted benchmark already shows them.
@@ -79,6 +94,8 @@ PRESETS = {
         euler=("naive_lcm", "flash_wam"),
         curve=(0, 50, 150),
         cross=("flash_wam", "best", "on_policy"),
+        latencies=(0.0, 100.0, 348.0, 1000.0, 8100.0),
+        late=("flash_wam", "on_policy"),
     ),
     "full": Preset(
         methods=ALL_METHODS,

@@ -23,6 +23,8 @@ from flashwam.system.paths import user_path
 
 __all__ = ["demo"]
 
+_MEASURING = ("evaluate/", "late/", "cross", "latency")
+"""Beginnings of the names of jobs whose results the page shows."""
 _SECONDS_BETWEEN_PAGES = 60.0
 """Drawing one takes seconds, in which no job is started."""
 
@@ -69,7 +71,10 @@ def demo(
 
     def refresh(job: Job) -> None:
         nonlocal drawn
-        if job.name.startswith(("evaluate/", "cross", "latency")) and time.monotonic() - drawn > _SECONDS_BETWEEN_PAGES:
+        if (
+            job.name.startswith(("evaluate/", "late/", "cross", "latency"))
+            and time.monotonic() - drawn > _SECONDS_BETWEEN_PAGES
+        ):
             write_demo_page(place, preset, jobs)
             drawn = time.monotonic()
 

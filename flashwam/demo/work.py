@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.demo.place import Place
+from flashwam.demo.presets import LATE_EPISODES, LATE_TASKS
 from flashwam.evaluation.chance import evaluate_random
 from flashwam.evaluation.cross import cross_table
 from flashwam.evaluation.latency import latency_table
 from flashwam.evaluation.local import evaluate
 from flashwam.evaluation.policy import load_policy
+from flashwam.evaluation.real_time import evaluate_real_time
 from flashwam.pipeline.data import collect, prepare_data
 from flashwam.pipeline.training import distill, train
 from flashwam.recipe.build import plain
@@ -28,6 +30,7 @@ __all__ = [
     "cross",
     "distil",
     "drive",
+    "drive_late",
     "drive_random",
     "encode_episodes",
     "make_teacher",
@@ -102,6 +105,12 @@ def choose_rate(place: Place, method: str) -> None:
 def drive(checkpoint: Path, nfe: Sequence[str], seed: int, **options: Any) -> None:
     """Evaluates a checkpoint, in closed and open loop."""
     evaluate(checkpoint, nfe=nfe, seed=seed, **options)
+
+
+def drive_late(place: Place, checkpoint: Path, nfe: str) -> None:
+    """Evaluates a checkpoint in worlds that do not wait, by every clock of the preset."""
+    clocks = place.preset.clocks
+    evaluate_real_time(checkpoint, clocks=clocks, nfe=(nfe,), tasks=LATE_TASKS, episodes=LATE_EPISODES)
 
 
 def drive_random(place: Place, seed: int) -> None:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The clock of an evaluation whose world did not wait for the policy."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flashwam.system.errors import InputError
 from flashwam.system.json_file import Measured
 
-__all__ = ["RealTime"]
+__all__ = ["RealTime", "both_habits"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,3 +52,15 @@ class RealTime:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {name: getattr(self, name) for name in self.__slots__}
+
+
+def both_habits(latencies: Sequence[float], *, control_hz: float, patience: float) -> list[RealTime]:
+    """Makes clocks of robots that hold at every latency, and of robots that go on wherever that is something else.
+
+    Args:
+        latencies: Milliseconds.
+        control_hz, patience: See `RealTime`.
+    """
+    slow = RealTime(control_hz=float(control_hz), patience=float(patience))
+    hold = [replace(slow, latency_ms=float(ms)) for ms in latencies]
+    return hold + [replace(clock, meanwhile="go_on") for clock in hold if clock.latency_ms]

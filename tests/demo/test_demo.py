@@ -3,10 +3,14 @@ import json
 
 import pytest
 
+from flashwam.demo import work
 from flashwam.demo.jobs import preset_jobs
-from flashwam.demo.presets import PRESETS
+from flashwam.demo.page import write_demo_page
+from flashwam.demo.place import Place
+from flashwam.demo.presets import LATE_TASKS, PRESETS
 from flashwam.demo.run import demo
-from flashwam.run.folder import CARD_FILE
+from flashwam.run.folder import CARD_FILE, RunFolder
+from flashwam.sim.tasks import get_task
 from flashwam.system.paths import ASSETS
 
 
@@ -91,6 +95,23 @@ def test_every_control_is_driven_beside_the_students(preset, family, tmp_path):
     assert bool(unit) == bool(PRESETS[preset].euler)
 
 
+def test_the_pilot_drives_its_teacher_and_students_in_a_world_that_does_not_wait(tmp_path, monkeypatch):
+    """Whose results are a section of the page, and no row of the table."""
+    pilot, asked = PRESETS["pilot"], []
+    jobs = {job.name: job for job in preset_jobs(pilot, tmp_path) if job.name.startswith("late/")}
+    assert len(jobs) == 2 + len(pilot.late)
+    assert set(pilot.late) <= set(pilot.methods)
+    assert {get_task(name).moving for name in LATE_TASKS} == {False, True}
+    monkeypatch.setattr(work, "evaluate_real_time", lambda *args, **kwargs: asked.append((args, kwargs)))
+    student = jobs["late/on_policy_1v-1a"]
+    assert student.after == ("distill/on_policy_0",)
+    student.function(**student.kwargs)
+    (((checkpoint,), told),) = asked
+    assert (checkpoint.name, told["nfe"], told["tasks"]) == ("on_policy", ("1v/1a",), LATE_TASKS)
+    habits = {(clock.latency_ms, clock.meanwhile) for clock in told["clocks"]}
+    assert habits == {(ms, habit) for ms in pilot.latencies for habit in ("hold", "go_on")} - {(0, "go_on")}
+
+
 def test_the_benchmark_measures_what_it_promises():
     full = PRESETS["full"]
     assert len(full.seeds) >= 3
@@ -115,3 +136,14 @@ def test_the_shipped_teacher_is_taken_and_measured_on_the_demos_own_data(tmp_pat
     assert told["train"] == before["train"]
     (trained,) = (job for job in preset_jobs(PRESETS["quick"], tmp_path, from_scratch=True) if job.name == "teacher")
     assert trained.weight > 100 * job.weight
+
+
+def test_the_page_shows_worlds_that_did_not_wait_apart(tmp_path):
+    place = Place(preset=PRESETS["pilot"], out=tmp_path)
+    run = RunFolder(place.teacher_run)
+    told = {"run": "teacher", "nfe": {"video": 1, "action": 1}, "tasks": {"press": {"episodes": 2, "success": 1}}}
+    clock = {"latency_ms": 348.0, "meanwhile": "hold", "control_hz": 20.0, "patience": 4.0}
+    for folder, result in ((run.evaluations, told), (run.real_time, {**told, "real_time": clock})):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "a.json").write_text(json.dumps(result))
+    assert "A world that does not wait" in write_demo_page(place, "pilot", []).read_text()
