@@ -71,10 +71,7 @@ def demo(
 
     def refresh(job: Job) -> None:
         nonlocal drawn
-        if (
-            job.name.startswith(("evaluate/", "late/", "cross", "latency"))
-            and time.monotonic() - drawn > _SECONDS_BETWEEN_PAGES
-        ):
+        if job.name.startswith(_MEASURING) and time.monotonic() - drawn > _SECONDS_BETWEEN_PAGES:
             write_demo_page(place, preset, jobs)
             drawn = time.monotonic()
 

@@ -3,9 +3,8 @@ import json
 
 import pytest
 
-from flashwam.demo import work
+from flashwam.demo import page, work
 from flashwam.demo.jobs import preset_jobs
-from flashwam.demo.page import write_demo_page
 from flashwam.demo.place import Place
 from flashwam.demo.presets import LATE_TASKS, PRESETS
 from flashwam.demo.run import demo
@@ -96,7 +95,7 @@ def test_every_control_is_driven_beside_the_students(preset, family, tmp_path):
 
 
 def test_the_pilot_drives_its_teacher_and_students_in_a_world_that_does_not_wait(tmp_path, monkeypatch):
-    """Whose results are a section of the page, and no row of the table."""
+    """One task as it stands and as it moves, by every clock of the preset."""
     pilot, asked = PRESETS["pilot"], []
     jobs = {job.name: job for job in preset_jobs(pilot, tmp_path) if job.name.startswith("late/")}
     assert len(jobs) == 2 + len(pilot.late)
@@ -138,7 +137,10 @@ def test_the_shipped_teacher_is_taken_and_measured_on_the_demos_own_data(tmp_pat
     assert trained.weight > 100 * job.weight
 
 
-def test_the_page_shows_worlds_that_did_not_wait_apart(tmp_path):
+def test_the_page_shows_worlds_that_did_not_wait_apart(tmp_path, monkeypatch):
+    # The analysis of the recipe takes seconds and has tests of its own.
+    monkeypatch.setattr(page, "recipe_analysis", lambda recipe: {})
+    monkeypatch.setattr(page, "schedule_sections", lambda analysis, folder: [])
     place = Place(preset=PRESETS["pilot"], out=tmp_path)
     run = RunFolder(place.teacher_run)
     told = {"run": "teacher", "nfe": {"video": 1, "action": 1}, "tasks": {"press": {"episodes": 2, "success": 1}}}
@@ -146,4 +148,4 @@ def test_the_page_shows_worlds_that_did_not_wait_apart(tmp_path):
     for folder, result in ((run.evaluations, told), (run.real_time, {**told, "real_time": clock})):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "a.json").write_text(json.dumps(result))
-    assert "A world that does not wait" in write_demo_page(place, "pilot", []).read_text()
+    assert "A world that does not wait" in page.write_demo_page(place, "pilot", []).read_text()
