@@ -107,6 +107,25 @@ def test_blocks_are_compiled_once_for_a_number_of_tokens(wam: LingBotVA, seen: d
     assert len(compiled) == 2 * 5
 
 
+def test_passes_take_nothing_from_the_host(
+    make_wam: Callable[..., LingBotVA], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Recorded on a device that is not the host's: whatever a pass copied would go from one to the other."""
+    wam = recording(make_wam(rollout="graphed", window_chunks=1, num_layers=1).to("meta"))
+    session = wam.session(TEXT.to("meta"))
+    chunk = {stream: torch.empty(BATCH, c, CHUNK, h, w, device="meta") for stream, (c, h, w) in wam.shapes.items()}
+    for _ in range(4):
+        for stream, x in chunk.items():
+            session.velocity({stream: x}, {stream: torch.empty(BATCH, CHUNK, device="meta")})
+            session.append(stream, x, predicted=True)
+        session.drop_predicted()
+        for stream, x in chunk.items():
+            session.append(stream, x, predicted=False)
+        session.advance(CHUNK)
+    assert wam.lanes.recorded > 3
+    assert not caplog.records
+
+
 def test_recordings_stay_with_their_addresses(wam: LingBotVA, seen: dict[str, Tensor]) -> None:
     def addresses() -> tuple[int, ...]:
         session = wam.session(TEXT)

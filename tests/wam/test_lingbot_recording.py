@@ -39,3 +39,9 @@ def test_what_python_decides_is_held_fast() -> None:
 def test_work_that_depends_on_data_is_refused(work) -> None:
     with pytest.raises(RuntimeError, match="cannot be recorded"):
         CallRecorder().record(lambda: work(torch.ones(3)))
+
+
+def test_work_that_copies_from_the_host_is_refused() -> None:
+    x = torch.ones(3, device="meta")
+    with pytest.raises(RuntimeError, match="from one device to another"):
+        CallRecorder().record(lambda: x + torch.tensor([1.0, 2.0, 3.0]).to("meta"))

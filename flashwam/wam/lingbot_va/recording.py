@@ -107,6 +107,9 @@ class _Calls(TorchDispatchMode):
         if torch.Tag.data_dependent_output in call.tags or torch.Tag.dynamic_output_shape in call.tags:
             raise RuntimeError(f"{call} reads numbers back or makes a shape of them, which cannot be recorded")
         result = call(*args, **(kwargs or {}))
+        devices = {value.device for value in tree_leaves((args, kwargs, result)) if isinstance(value, Tensor)}
+        if len(devices) > 1:
+            raise RuntimeError(f"{call} goes from one device to another ({sorted(map(str, devices))}): not recorded")
         self.made.append((call, args, kwargs or {}, result))
         return result
 
