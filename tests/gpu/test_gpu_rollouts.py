@@ -94,7 +94,13 @@ def test_a_loop_in_bfloat16_stays_near(family: str, device: torch.device) -> Non
 
 
 @pytest.mark.parametrize("way", ["compiled", "graphed"])
-def test_compiled_loops_draw_what_the_cpu_draws(way: str, device: torch.device) -> None:
+@pytest.mark.parametrize("teacher", [True, False], ids=["guided", "student"])
+def test_compiled_loops_draw_what_the_cpu_draws(teacher: bool, way: str, device: torch.device) -> None:
     if device.type == "cpu":
-        pytest.skip("compiled on a GPU alone; tests/distillation/test_adapters.py compiles for the CPU")
-    near(chunks(lingbot(rollout=way), device), chunks(lingbot(), CPU), device, within=WITHIN)
+        pytest.skip("compiled on a GPU alone; tests/wam/test_lingbot_graphed.py compiles and records for the CPU")
+    wam, expected = lingbot(rollout=way), chunks(lingbot(), CPU, teacher=teacher)
+    near(chunks(wam, device, teacher=teacher), expected, device, within=WITHIN)
+    recorded = wam.lanes.recorded if way == "graphed" else 0
+    assert (recorded > 0) == (way == "graphed")
+    near(chunks(wam, device, teacher=teacher), expected, device, within=WITHIN)
+    assert way != "graphed" or wam.lanes.recorded == recorded
