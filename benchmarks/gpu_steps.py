@@ -62,23 +62,29 @@ def all_steps(*, tiny: bool, device: str, out: Path) -> list[Step]:
         Step(
             name="tests",
             command=("-m", "pytest", "-q", "-p", "no:cacheprovider", *tests),
-            limit=120,
+            limit=110,
             needs=(*PACKAGE, "pytest", "tokenizers"),
             environment={"FLASHWAM_TEST_DEVICE": device},
         ),
-        Step(name="rollout", command=benchmark("rollout"), limit=190),
-        Step(name="training", command=benchmark("distill_step"), limit=90),
+        Step(name="rollout", command=benchmark("rollout"), limit=180),
+        Step(name="training", command=benchmark("distill_step"), limit=60),
+        Step(name="serving", command=benchmark("serving"), limit=70, needs=(*PACKAGE, "websockets", "msgpack")),
+        Step(name="pairs", command=benchmark("pair_rate"), limit=60),
     ]
 
 
-STEP_OF = {"rollout": "rollout", "distill_step": "training"}
+STEP_OF = {"rollout": "rollout", "distill_step": "training", "serving": "serving", "pair_rate": "pairs"}
 FULL = {
     "rollout": ("--dtype", "bfloat16", "--rollout", "dynamic", "graphed", "--slow-rounds", "3"),
     "distill_step": ("--precision", "bf16", "--samples", "1", "--ways", "ours, LoRA 32"),
+    "serving": ("--dtype", "bfloat16", "--rollout", "graphed"),
+    "pair_rate": ("--precision", "bf16", "--groups", "1", "--rounds", "3"),
 }
 TINY = {
     "rollout": ("--rounds", "2", "--steps", "2", "2", "--history", "2"),
     "distill_step": ("--rounds", "1", "--no-memory"),
+    "serving": ("--rounds", "2"),
+    "pair_rate": ("--groups", "1", "--at-once", "2", "--rounds", "1"),
 }
 
 

@@ -36,8 +36,10 @@ TEXT_TOKENS = 8
 class RandomWindows:
     """Windows of noise; draw i depends on i alone."""
 
-    def __init__(self, shapes: dict[str, tuple[int, int, int]], frames: int, width: int) -> None:
-        self.shapes, self.frames, self.width = shapes, frames, width
+    def __init__(
+        self, shapes: dict[str, tuple[int, int, int]], frames: int, width: int, *, text_tokens: int = TEXT_TOKENS
+    ) -> None:
+        self.shapes, self.frames, self.width, self.text_tokens = shapes, frames, width, text_tokens
 
     def beginnings(self, *, several_ways: int = 1) -> "RandomWindows":
         """See `flashwam.distillation.setup.Beginnings`."""
@@ -57,8 +59,8 @@ class RandomWindows:
             history=clean,
             mask={name: torch.ones_like(x, dtype=torch.bool) for name, x in clean.items()},
             given=given,
-            text=torch.randn(rows, TEXT_TOKENS, self.width, generator=generator),
-            null_text=torch.zeros(TEXT_TOKENS, self.width),
+            text=torch.randn(rows, self.text_tokens, self.width, generator=generator),
+            null_text=torch.zeros(self.text_tokens, self.width),
             index=torch.tensor(indices),
         )
 
