@@ -58,9 +58,8 @@ class ChunkStream:
             observation: What is seen now.
             seed: Of the server's noise.
         """
-        if self._asked:
-            # The answer to the episode before is still to come; nobody wants it.
-            self._client.answer()
+        # The answer to the episode before may still be to come; nobody wants it.
+        self._client.drop_answer()
         self._client.reset(prompt, seed=seed)
         self._take(self._client.infer(observation), first=1)
         self._told, self.waited_ms, self._owed = [], [], False

@@ -134,6 +134,12 @@ class PolicyClient:
         sound: np.ndarray = action
         return sound
 
+    def drop_answer(self) -> None:
+        """Waits for what `infer_ahead` has asked for and forgets it, whatever it is; does nothing where nothing was."""
+        while self._asked:
+            with contextlib.suppress(FailedError):
+                self._reply()
+
     def refresh(self, observations: Sequence[Observation], state: np.ndarray, *, under_way: int = 0) -> None:
         """Tells what happened.
 
@@ -190,7 +196,6 @@ class PolicyClient:
         reply = self._receive(wait=wait)
         if reply is None:
             return None
-        self._asked -= 1
         if not isinstance(reply, dict):
             raise FailedError(f"{self._url} must answer with a map; got {type(reply).__name__}")
         self.timing = reply.get("server_timing", {})
@@ -200,12 +205,15 @@ class PolicyClient:
         try:
             message = self._connection.recv(self._timeout if wait else 0)
         except self._closed as error:
+            self._asked = 0
             raise FailedError(f"{self._url} ended the session: {error}") from error
         except TimeoutError as error:
             if not wait:
                 return None
             self._connection.close()
             raise TimeoutError(f"{self._url} has not answered within {self._timeout:g} s") from error
+        # The greeting answers nothing; a text frame answers a request too.
+        self._asked = max(0, self._asked - 1)
         if isinstance(message, str):
             raise FailedError(f"{self._url} could not answer: {message}")
         return unpack(message)

@@ -11,6 +11,7 @@ import torch
 from numpy.testing import assert_array_equal
 from tiny_models import tiny_joint_wam, tiny_wam
 
+from flashwam.core.checks import UnsoundError
 from flashwam.data.episodes import CAMERA
 from flashwam.evaluation.policy import load_policy
 from flashwam.serve.ahead import ChunkStream
@@ -171,6 +172,44 @@ def test_a_stream_is_told_of_every_frame_it_gave(server, episode):
         stream.saw([observations[1]])
         stream.begin(prompt, observations[0], seed=1)
         assert_array_equal(stream.next(), first)
+
+
+def test_an_episode_begins_anew_after_a_chunk_that_no_robot_may_execute(server, episode, monkeypatch):
+    """Its refusal is the answer to what was asked ahead, whether the robot has heard it or not."""
+    prompt, observations = episode(1)
+    infer, drawn = PolicySession.infer, []
+
+    def second_is_unsound(self, observation=None):
+        drawn.append(infer(self, observation))
+        if len(drawn) in (2, 4):
+            raise UnsoundError("nonsense")
+        return drawn[-1]
+
+    monkeypatch.setattr(PolicySession, "infer", second_is_unsound)
+    with PolicyClient(server.url) as client:
+        stream = ChunkStream(client)
+        for heard in (True, False, None):
+            stream.begin(prompt, observations[0], seed=1)
+            first = stream.next()
+            stream.saw([observations[1]])
+            if heard:
+                with pytest.raises(RuntimeError, match="nonsense"):
+                    stream.next()
+        assert_array_equal(first, drawn[0][:, 1])
+        assert stream.next().shape == first.shape
+
+
+def test_a_session_that_the_server_ends_is_over(server, episode):
+    prompt, observations = episode(1)
+    with PolicyClient(server.url) as client:
+        stream = ChunkStream(client)
+        stream.begin(prompt, observations[0])
+        stream.next()
+        stream.saw([{}])
+        with pytest.raises(RuntimeError, match="must be a picture"):
+            stream.next()
+        with pytest.raises(RuntimeError, match="ended the session"):
+            stream.begin(prompt, observations[0])
 
 
 def test_what_was_really_executed_is_told(server, model, episode):
