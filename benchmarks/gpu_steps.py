@@ -62,20 +62,20 @@ def all_steps(*, tiny: bool, device: str, out: Path) -> list[Step]:
         Step(
             name="tests",
             command=("-m", "pytest", "-q", "-p", "no:cacheprovider", *tests),
-            limit=110,
+            limit=90,
             needs=(*PACKAGE, "pytest", "tokenizers"),
             environment={"FLASHWAM_TEST_DEVICE": device},
         ),
-        Step(name="rollout", command=benchmark("rollout"), limit=180),
-        Step(name="training", command=benchmark("distill_step"), limit=60),
-        Step(name="serving", command=benchmark("serving"), limit=70, needs=(*PACKAGE, "websockets", "msgpack")),
-        Step(name="pairs", command=benchmark("pair_rate"), limit=60),
+        Step(name="rollout", command=benchmark("rollout"), limit=230),
+        Step(name="training", command=benchmark("distill_step"), limit=50),
+        Step(name="serving", command=benchmark("serving"), limit=60, needs=(*PACKAGE, "websockets", "msgpack")),
+        Step(name="pairs", command=benchmark("pair_rate"), limit=50),
     ]
 
 
 STEP_OF = {"rollout": "rollout", "distill_step": "training", "serving": "serving", "pair_rate": "pairs"}
 FULL = {
-    "rollout": ("--dtype", "bfloat16", "--rollout", "dynamic", "graphed", "--slow-rounds", "3"),
+    "rollout": ("--dtype", "bfloat16", "--rollout", "graphed", "dynamic", "--slow-rounds", "3"),
     "distill_step": ("--precision", "bf16", "--samples", "1", "--ways", "ours, LoRA 32"),
     "serving": ("--dtype", "bfloat16", "--rollout", "graphed"),
     "pair_rate": ("--precision", "bf16", "--groups", "1", "--rounds", "3"),

@@ -67,7 +67,7 @@ class OurLoop:
         history: int,
         fused: bool = True,
     ) -> None:
-        samplers = {
+        self.samplers = {
             stream: StreamSampler(
                 schedule=NoiseSchedule(shift=SHIFT[stream]),
                 consistency=Linear(),
@@ -78,26 +78,32 @@ class OurLoop:
         }
         first = {stream: x[:, :, :1] for stream, x in seen.items()}
         self.full = 2 * history > wam.window_chunks
-        self.begin = partial(Rollout, wam, samplers, text=text, first=first, null_text=null_text)
+        self.begin = partial(Rollout, wam, text=text, first=first, null_text=null_text)
         self.fused, self.seen, self.history = fused, seen, history
         self.clock = Clock(text.device)
-        self.rollout = self._begun()
+        self.rollout: Rollout | None = None
 
     def _begun(self) -> Rollout:
-        """An episode with its history; its last chunk waits, as after any other."""
-        rollout = self.begin()
-        for number in range(self.history):
-            rollout.session.fused = self.fused and number == self.history - 1
+        """An episode with its history, drawn in one step a stream, since how it was drawn is not seen later."""
+        rollout = self.begin({name: replace(sampler, steps=1) for name, sampler in self.samplers.items()})
+        rollout.session.fused = self.fused
+        for _ in range(self.history):
+            rollout.predict()
             rollout.observe(self.seen)
+        rollout.samplers = self.samplers
         return rollout
 
     def restart(self) -> None:
         """See `Loop.restart`; a full window is as full after another chunk."""
-        if not self.full:
+        if self.rollout is None or not self.full:
+            # First of all the old one goes, for its place in memory.
+            self.rollout = None
             self.rollout = self._begun()
 
     def chunk(self) -> dict[str, float]:
         """See `Loop.chunk`."""
+        if self.rollout is None:
+            raise RuntimeError("an episode begins with restart()")
         self.rollout.seconds = dict.fromkeys(STREAMS, 0.0)
         self.clock()
         self.rollout.predict()
@@ -109,9 +115,7 @@ class OurLoop:
 
 
 def with_rollout(wam: LingBotVA, rollout: str) -> LingBotVA:
-    """The same weights, with another cache and another way to run the blocks."""
-    if rollout == wam.config.rollout:
-        return wam
+    """A model of the same weights, with a cache and recordings of its own."""
     return LingBotVA(wam.transformer, replace(wam.config, rollout=rollout)).eval()
 
 
@@ -164,12 +168,12 @@ def published_ways(
 
 
 def our_ways(
-    wam: LingBotVA, *, history: int, steps: dict[str, int], device: torch.device, dtype: torch.dtype
+    wam: LingBotVA, rollout: str, *, history: int, steps: dict[str, int], device: torch.device, dtype: torch.dtype
 ) -> list[Way]:
-    """Ours, by the model's own rollout: the teacher, and students of one and two action steps."""
+    """Ours, by one kind of rollout: students of one and two action steps, and the teacher."""
     inputs = inputs_of(wam, history, device, dtype)
     tokens = {name: wam.draw_tokens((name,)) for name in STREAMS}
-    label = "" if wam.config.rollout == "dynamic" else f" {wam.config.rollout}"
+    label = "" if rollout == "dynamic" else f" {rollout}"
 
     def way(kind: str, n: dict[str, int], *, guided: bool = False, fused: bool = True) -> Way:
         passes = our_passes(tokens, n, history=history, window=wam.window_chunks, guided=guided, fused=fused)
@@ -177,16 +181,13 @@ def our_ways(
             name=f"{kind}{label} {_steps(n)}{' guided' if guided else ''}",
             passes=len(passes),
             tokens=sum(each.rows * each.tokens for each in passes),
-            build=partial(OurLoop, wam, steps=n, guided=guided, fused=fused, **inputs),
+            build=lambda: OurLoop(with_rollout(wam, rollout), steps=n, guided=guided, fused=fused, **inputs),
             floor=passes,
         )
 
     one, two = {"video": 1, "action": 1}, {"video": 1, "action": 2}
-    return [
-        way("teacher", steps, guided=True),
-        way("student, unfused", one, fused=False),
-        *(way("student", n) for n in (two, one)),
-    ]
+    ways = [way("student", one), way("student", two), way("teacher", steps, guided=True)]
+    return [*ways, way("student, unfused", one, fused=False)] if rollout == "dynamic" else ways
 
 
 def our_passes(

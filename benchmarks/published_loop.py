@@ -164,6 +164,12 @@ class RingCache(RolloutCache):
         seen = {slot for slot, (block, _) in self.held.items() if lowest <= block < index}
         self.seen = tuple(sorted(seen | {self.own}))
 
+    def begin(self) -> None:
+        """See `RolloutCache.begin`; there is nothing."""
+
+    def make_room(self, index: int) -> None:
+        """See `RolloutCache.make_room`; there is always room."""
+
     def attend(self, layer: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         """See `RolloutCache.attend`."""
         begin, end = self.places[self.seen[0]][0], self.places[self.seen[-1]][1]

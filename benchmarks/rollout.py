@@ -12,6 +12,7 @@ so that the peak of its memory, with the weights, is its own.
 """
 
 import argparse
+import gc
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 from ceilings import Ceilings
 from common import about, keep
-from loops import Loop, Way, our_ways, published_ways, with_rollout
+from loops import Loop, Way, our_ways, published_ways
 from rollout_table import table
 from sizes import ROBOTWIN, SIZES, STREAMS, random_wam
 from timing import forget_peak, peak_bytes, spread
@@ -42,6 +43,7 @@ def rows_of(ways: list[Way], *, rounds: int, slow_rounds: int, device: torch.dev
 
 def together(ways: list[Way], counts: dict[str, int], device: torch.device) -> Iterator[dict[str, Any]]:
     """Warms up, then takes turns; a way that cannot run here says why and stops none of the others."""
+    gc.collect()
     forget_peak(device)
     loops: dict[str, Loop] = {}
     warm: dict[str, float] = {}
@@ -100,9 +102,8 @@ def measure(arguments: argparse.Namespace, size: str) -> Iterator[dict[str, Any]
             "full": 2 * history > wam.window_chunks,
             "rows": rows,
         }
-        ways = published_ways(wam, history=history, **options)
-        for rollout in arguments.rollout:
-            ways += our_ways(with_rollout(wam, rollout), history=history, **options)
+        ways = [way for name in arguments.rollout for way in our_ways(wam, name, history=history, **options)]
+        ways += published_ways(wam, history=history, **options)
         floors = {way.name: way.floor and ceilings.seconds(way.floor) for way in ways}
         counted = {"rounds": arguments.rounds, "slow_rounds": arguments.slow_rounds}
         for row in rows_of(ways, **counted, device=device):
