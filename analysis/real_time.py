@@ -3,6 +3,7 @@
 
     python analysis/real_time.py                             all cells (hours), then the figure
     python analysis/real_time.py --students runs/one_step    with the students of `one_step.py`, which are not made anew
+    python analysis/real_time.py --family cogvideox          the other family's small model (kept apart)
     python analysis/real_time.py --latencies 0 348 --episodes 2 --seeds 0    a small part
     python analysis/real_time.py --mark "student, H100 fp32" 90    one more line in the figure
     python analysis/real_time.py --compare                   the figure of what there is so far
@@ -10,7 +11,8 @@
     python analysis/real_time.py --restore FILE              go on from such an archive
 
 `real_time.yaml` lists latencies, models and tasks: three that stand and one that moves. Results go to
-analysis/results/real_time (see `analysis/studies.py`). A run that was killed goes on where it was.
+analysis/results/real_time (see `analysis/studies.py`), the other family's to cogvideox_real_time. A run that was killed
+goes on where it was.
 """
 
 import argparse
@@ -23,12 +25,14 @@ from one_step_cells import Place
 from real_time_jobs import CELLS, TIMED, Cells, real_time_jobs
 from studies import add_options, or_exit
 
+from flashwam.demo.place import DEFAULT_FAMILY
 from flashwam.report.compare import compare
 from flashwam.report.real_time import real_time_curves
 from flashwam.report.real_time_page import draw_real_time
 from flashwam.report.results import read_real_time_evaluations
 from flashwam.run.folder import RunFolder
 from flashwam.system.json_file import read_mapping
+from flashwam.wam.files import FAMILY_FILES
 
 FIGURE = "success_over_latency.png"
 
@@ -63,7 +67,8 @@ def report(place: Place, cells: Cells, command: str) -> None:
 def main() -> None:
     """Make or take, drive, draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--students", type=Path, metavar="DIR", help="folder of the runs of one_step.py")
+    parser.add_argument("--family", choices=sorted(FAMILY_FILES), default=DEFAULT_FAMILY)
+    parser.add_argument("--students", type=Path, metavar="DIR", help="folder of a study by one_step.py")
     parser.add_argument("--latencies", type=float, nargs="+", default=list(CELLS.latencies), metavar="MS")
     parser.add_argument("--episodes", type=int, default=CELLS.episodes)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(CELLS.seeds))
@@ -81,8 +86,12 @@ def main() -> None:
         students=tuple(arguments.only),
         marks={**CELLS.marks, **{words: float(ms) for words, ms in arguments.mark}},
     )
+    name = "real_time" if arguments.family == DEFAULT_FAMILY else f"{arguments.family}_real_time"
     place = Place(
-        out=Path("runs/real_time"), results=Path("analysis/results/real_time"), settings=tuple(arguments.settings)
+        out=Path("runs") / name,
+        results=Path("analysis/results") / name,
+        family=arguments.family,
+        settings=tuple(arguments.settings),
     )
     told = command(cells, arguments)
     jobs = or_exit(partial(real_time_jobs, students=arguments.students), place, cells)
@@ -92,6 +101,8 @@ def main() -> None:
 def command(cells: Cells, arguments: argparse.Namespace) -> str:
     """The call that makes what there is."""
     parts = ["python analysis/real_time.py"]
+    if arguments.family != DEFAULT_FAMILY:
+        parts.append(f"--family {arguments.family}")
     if arguments.students is not None:
         parts.append(f"--students {arguments.students}")
     for name in ("latencies", "seeds"):

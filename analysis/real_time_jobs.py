@@ -72,10 +72,10 @@ def real_time_jobs(place: Place, cells: Cells, *, students: Path | None = None) 
     Args:
         place: Folders.
         cells: What is driven.
-        students: Folder of the runs of `one_step.py`, whose students are taken over; they are made if None.
+        students: Folder of a study by `one_step.py`, whose students are taken over; they are made if None.
 
     Raises:
-        ValueError: A student is missing there.
+        ValueError: A student, or a teacher that is not shipped, is missing there.
     """
     names = [name for name in cells.students if place.has(name)]
     jobs = _made(place, names, cells.seeds) if students is None else _taken(place, names, cells.seeds, students)
@@ -104,9 +104,19 @@ def _made(place: Place, names: Collection[str], seeds: Sequence[int]) -> list[Jo
 
 
 def _taken(place: Place, names: Collection[str], seeds: Collection[int], source: Path) -> list[Job]:
-    teaching = {"place": place.demo, "from_scratch": False}
-    taking = list(_takes(place, names, seeds, Place(out=source, results=source, family=place.family)))
-    return [Job(name=TEACHER, function=work.make_teacher, kwargs=teaching, weight=1), *taking]
+    there = Place(out=source, results=source, family=place.family)
+    return [_teacher(place, there), *_takes(place, names, seeds, there)]
+
+
+def _teacher(place: Place, source: Place) -> Job:
+    """The shipped teacher, or the one that the students learnt from."""
+    if place.demo.shipped_teacher is not None:
+        teaching = {"place": place.demo, "from_scratch": False}
+        return Job(name=TEACHER, function=work.make_teacher, kwargs=teaching, weight=1)
+    if not source.demo.teacher.is_dir():
+        raise InputError(f"{source.demo.teacher} is missing; make it first: python analysis/one_step.py")
+    about = {"run": place.demo.teacher_run, "found": source.demo.teacher_run}
+    return Job(name=TEACHER, function=take, kwargs=about, weight=1)
 
 
 def _takes(place: Place, names: Collection[str], seeds: Collection[int], source: Place) -> Iterator[Job]:

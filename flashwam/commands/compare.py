@@ -27,8 +27,9 @@ def _action(arguments: argparse.Namespace) -> None:
 
     results = compare(arguments.runs, out=arguments.out)
     if write_json(arguments, results):
-        apart = [f"\n{results['real_time_table']}"] if results["real_time"] else []
-        print(results["table"], *results["verdict"], *apart, f"page: {results['page']}", sep="\n")
+        waited = [results["table"], *results["verdict"]] if results["rows"] or not results["real_time"] else []
+        late = [results["real_time_table"]] if results["real_time"] else []
+        print(*waited, *late, f"page: {results['page']}", sep="\n")
 
 
 COMMAND = Command(name="compare", words=WORDS, examples=EXAMPLES, options=_options, action=_action)

@@ -13,33 +13,35 @@ __all__ = ["evaluation_lines"]
 def evaluation_lines(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Writes evaluations as a table: a line per label and task, with success, its interval, errors and latency.
 
+    Those of worlds that did not wait follow, with the seconds that a task took.
+
     Args:
         results: As `flashwam.evaluate` returns them.
     """
-    lines = [f"{'evaluation':<28} {'success':>8}  {'95 % interval':<14} {'committed':>9} {'actT':>7} {'ms/chunk':>9}"]
-    for one in (Evaluation.from_json(result, "an evaluation") for result in results):
-        if one.real_time is not None:
-            lines += _real_time_lines(one, one.real_time)
-            continue
+    found = [Evaluation.from_json(result, "an evaluation") for result in results]
+    late = [line for one in found if one.real_time is not None for line in _real_time_lines(one, one.real_time)]
+    waited = [one for one in found if one.real_time is None]
+    head = f"{'evaluation':<28} {'success':>8}  {'95 % interval':<14} {'committed':>9} {'actT':>7} {'ms/chunk':>9}"
+    lines = [head] if waited else []
+    for one in waited:
         open_loop = one.open_loop or {}
         lines.append(
             f"{one.label:<28} {_success(one.overall)} {_number(open_loop.get('action_error_teacher'), 7, 4)} "
             f"{_number(one.chunk_ms, 9, 1)}"
         )
         lines += [f"  {task:<26} {_success(numbers)}" for task, numbers in one.tasks.items()]
-    return lines
+    return lines + late
 
 
 def _real_time_lines(one: Evaluation, clock: RealTime) -> list[str]:
-    lines = [
-        f"{one.label}, {clock.meanwhile.replace('_', ' ')}, {clock.latency_ms:g} ms at {clock.control_hz:g} controls a "
-        "second",
-        f"{'':<28} {_success(one.overall)}",
-    ]
+    habit = {"hold": "holds", "go_on": "goes on"}.get(clock.meanwhile, clock.meanwhile)
+    paced = f"{clock.latency_ms or 0:g} ms a chunk, {clock.control_hz:g} controls a second"
+    lines = [f"{one.label}: the robot {habit} for {paced}"]
     for task, numbers in one.tasks.items():
+        low, high = numbers.interval
         seconds = numbers.task_seconds
-        done = "" if seconds is None else f"   done in {seconds:.2f} s"
-        lines.append(f"  {task:<26} {_success(numbers)}{done}")
+        done = "" if seconds is None else f"  done in {seconds:.2f} s"
+        lines.append(f"  {task:<26} {numbers.rate:>8.3f}  [{low:.3f}, {high:.3f}]{done}")
     return lines
 
 

@@ -62,6 +62,20 @@ def test_students_that_are_there_are_taken_and_no_data_are_collected(place, tmp_
     assert not (taken / "evaluations").exists()
 
 
+def test_a_teacher_that_is_not_shipped_is_taken_from_where_the_students_are(tmp_path):
+    place = Place(out=tmp_path / "runs", results=tmp_path / "results", family="cogvideox")
+    cells = replace(CELLS, students=())
+    with pytest.raises(ValueError, match=r"teacher is missing; make it first"):
+        real_time_jobs.real_time_jobs(place, cells, students=tmp_path / "one_step")
+    found = Place(out=tmp_path / "one_step", results=tmp_path, family="cogvideox").demo.teacher
+    found.mkdir(parents=True)
+    (found / "flashwam.json").write_text("{}")
+    jobs = real_time_jobs.real_time_jobs(place, cells, students=tmp_path / "one_step")
+    check_jobs(jobs)
+    jobs[0].function(**jobs[0].kwargs)
+    assert (place.demo.teacher / "flashwam.json").is_file()
+
+
 def test_a_cell_drives_its_model_by_its_clock(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(real_time_jobs, "evaluate_real_time", lambda *args, **kwargs: asked.append((args, kwargs)))
@@ -107,6 +121,7 @@ def test_the_loop_is_timed_at_every_number_of_steps(place, monkeypatch):
 
 def test_the_command_that_makes_a_part_is_told():
     cells = replace(CELLS, latencies=(0.0, 348.0), episodes=2, marks={**CELLS.marks, "a GPU": 90.0})
-    told = command(cells, Namespace(students=None))
+    told = command(cells, Namespace(students=None, family="lingbot_va"))
     assert told == 'python analysis/real_time.py --latencies 0 348 --episodes 2 --mark "a GPU" 90'
-    assert command(CELLS, Namespace(students="runs/one_step")).endswith("--students runs/one_step")
+    other = command(CELLS, Namespace(students="runs/one_step", family="cogvideox"))
+    assert other == "python analysis/real_time.py --family cogvideox --students runs/one_step"

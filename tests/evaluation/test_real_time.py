@@ -91,7 +91,7 @@ def test_the_command_tells_success_and_the_seconds_of_a_task(driven, capsys):
     asked = ["--real-time", "--latency-ms", "20", "--patience", "2", "--tasks", "drawer-open", "--episodes", "2"]
     assert main(["evaluate", str(student), *asked]) == 0
     told = capsys.readouterr().out
-    assert "hold, 20 ms at 80 controls a second" in told
+    assert "tiny 1v/1a: the robot holds for 20 ms a chunk, 80 controls a second" in told
     assert "done in 0.50 s" in told
     assert (paces[0].patience, paces[0].limit(92)) == (2, 184)
 
