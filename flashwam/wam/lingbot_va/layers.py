@@ -181,29 +181,32 @@ class TransformerBlock(nn.Module):
         text_k, text_v = text(self.attn2) if callable(text) else text
         return self.finish(x, table, attended, text_k, text_v)
 
-    def modulation_table(self, modulation: Tensor) -> Tensor:
-        """Shift, scale and gate of both modulated layers per group, float32 [B, G, 6, D]."""
-        return self.scale_shift_table.unsqueeze(0).float() + modulation.float()
+    def modulation_table(self, modulation: Tensor) -> tuple[Tensor, ...]:
+        """Shift, scale and gate of self-attention per group, then those of the feed-forward, float32 [B, G, D] each."""
+        return (self.scale_shift_table.unsqueeze(0).float() + modulation.float()).unbind(2)
 
     def project(
-        self, x: Tensor, table: Tensor, rotary: Tensor, queries: int | None = None
+        self, x: Tensor, table: tuple[Tensor, ...], rotary: Tensor, queries: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The block down to its self-attention: queries, of the first so many tokens, and all keys and values.
 
         Arguments as in `forward`, but `table` from `modulation_table`.
         """
-        h = modulated_norm(x, table[:, :, 0], table[:, :, 1], self.eps)
+        shift, scale = table[:2]
+        h = modulated_norm(x, shift, scale, self.eps)
         k, v = self.attn1.key_value(h, rotary)
         if queries is not None and queries < x.shape[1]:
             h, rotary = h[:, :queries], rotary[:queries]
         return self.attn1.query(h, rotary), k, v
 
-    def finish(self, x: Tensor, table: Tensor, attended: Tensor, text_k: Tensor, text_v: Tensor) -> Tensor:
+    def finish(self, x: Tensor, table: tuple[Tensor, ...], attended: Tensor, text_k: Tensor, text_v: Tensor) -> Tensor:
         """The block from its self-attention on, for the leading tokens that have `attended` [B, heads, queries, d]."""
+        gate, shift_ff, scale_ff, gate_ff = table[2:]
         queries = attended.shape[2]
         if queries < x.shape[1]:
-            x, table = x[:, :queries], table[:, : queries * table.shape[1] // x.shape[1]]
-        gate, shift_ff, scale_ff, gate_ff = table[:, :, 2:].unbind(2)
+            groups = queries * gate.shape[1] // x.shape[1]
+            x = x[:, :queries]
+            gate, shift_ff, scale_ff, gate_ff = (m[:, :groups] for m in table[2:])
         x = _add_gated(x, self.attn1.out(attended), gate)
         seen = functional.scaled_dot_product_attention(self.attn2.query(self._norm2(x)), text_k, text_v)
         x = x + self.attn2.out(seen)
