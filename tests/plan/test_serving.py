@@ -3,6 +3,7 @@
 
 import gc
 import json
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +21,7 @@ from flashwam.sampling import Rollout, samplers_for
 from flashwam.wam import family
 
 GIB = 2**30
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "real_time.md"
 PARAMETERS, LAYERS, WIDTH, TEXT = 5_088_872_670, 30, 3072, 512
 CHUNK = 2 * 120 + 2 * 16
 """Tokens of RoboTwin's chunk, of which the ring of a window of 71 blocks holds 38."""
@@ -44,6 +46,10 @@ def test_five_billion_parameters_are_served_on_24_gb() -> None:
     assert plan.text_encoder == pytest.approx(2 * 5.68e9, rel=0.001)
     assert serving_numbers(plan)["fits"]
     assert any("'dynamic'" in text for text in plan.warnings)
+    two = plan.peak + plan.past.stays + plan.pictures.stays
+    parts = (plan.weights, plan.autoencoder, plan.past.stays, plan.peak, two)
+    counted = " | ".join(["| RoboTwin's student, bfloat16", *(f"{size / GIB:.1f} GiB" for size in parts)])
+    assert counted in PAGE.read_text(), "the page shows what the plan says"
 
 
 def reachable_bytes(root: Any, model: nn.Module) -> int:
