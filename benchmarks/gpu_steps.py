@@ -80,7 +80,7 @@ FULL = {
     "rollout": ("--dtype", "bfloat16", "--rollout", "graphed", "dynamic", "--slow-rounds", "3"),
     "distill_step": ("--precision", "bf16", "--samples", "1", "--ways", "ours, LoRA 32"),
     "serving": ("--dtype", "bfloat16", "--rollout", "graphed"),
-    "pair_rate": ("--precision", "bf16", "--groups", "1", "--rounds", "3"),
+    "pair_rate": ("--precision", "bf16", "--attention", "sdpa", "--groups", "1", "--rounds", "3"),
 }
 TINY = {
     "rollout": ("--rounds", "2", "--steps", "2", "2", "--history", "2"),

@@ -160,7 +160,8 @@ def measure(name: str, arguments: argparse.Namespace) -> list[Row]:
     """One method: what it draws first, then a step of it."""
     device = torch.device(arguments.device)
     path, overrides = RECIPES[arguments.sizes][name]
-    recipe = load_recipe(path, overrides)
+    chosen_attention = [] if arguments.attention is None else [f"wam.config.attention={arguments.attention}"]
+    recipe = load_recipe(path, [*overrides, *chosen_attention])
     plan = plan_training(recipe, gpus=1)
     forget_peak(device)
     bench = Bench(recipe, device=device, half=arguments.precision == "bf16")
@@ -229,6 +230,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="steps that are timed")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="no", choices=["no", "bf16"])
+    parser.add_argument("--attention", choices=["sdpa", "flex"], help="of training passes (default: the recipe's)")
     parser.add_argument("--out", type=Path, default=Path("analysis/results/pair_rate"))
     arguments = parser.parse_args()
     run = about(__file__, arguments, device=arguments.device)

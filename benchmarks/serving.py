@@ -11,6 +11,7 @@ window is full, the first three left out.
 """
 
 import argparse
+import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -207,6 +208,8 @@ def measure(size: str, rollout: str, arguments: argparse.Namespace) -> dict[str,
     warm_up(one.served)
     warm = time.perf_counter() - begun
     wire, reset, _ = over_the_wire(one, chunks)
+    # The server's session goes, so that the next one takes over what it has recorded.
+    gc.collect()
     stages, _ = by_stage(one, chunks)
     return {
         "size": size,
