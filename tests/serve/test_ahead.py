@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chunks that are asked for before the last one has ended."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
@@ -61,13 +62,13 @@ def streamed(url, prompt, observations, *, seed, under_way, wait):
         frames = []
         for number in range(FRAMES):
             while (controls := stream.next(wait=wait)) is None:
-                pass
+                time.sleep(0.001)
             frames.append(controls)
             stream.saw([observations[number + 1]])
         return np.stack(frames), stream.waited_ms
 
 
-@pytest.mark.parametrize("under_way", [0, 1, 5])
+@pytest.mark.parametrize("under_way", [0, 5])
 def test_a_stream_gives_what_the_protocol_does(served, episode, under_way):
     prompt, observations = episode(3, frames=FRAMES + 5)
     expected = alone(served, prompt, observations, seed=4, under_way=under_way)
