@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
-from flashwam.wam.replay import ReplaySession
+from flashwam.wam.replay import Replayed, ReplaySession
 from flashwam.wam.session import RolloutSession
 
 __all__ = ["LookingReplay", "LooksInside", "looked_into"]
@@ -77,11 +77,12 @@ class LookingReplay(ReplaySession):
     Args:
         wam: The model.
         text: [B, L, D].
+        run: Computes its velocities; the model itself if None.
         options: See `ReplaySession`.
     """
 
-    def __init__(self, wam: LooksInside, text: Tensor, **options: Any) -> None:
-        super().__init__(wam, text, **options)
+    def __init__(self, wam: LooksInside, text: Tensor, *, run: Replayed | None = None, **options: Any) -> None:
+        super().__init__(wam if run is None else run, text, **options)
         self._looker = wam
 
     @torch.no_grad()

@@ -79,6 +79,17 @@ def test_streams_that_are_drawn_together(teacher: bool, device: torch.device) ->
     near(chunks(make(), device, teacher=teacher), chunks(make(), CPU, teacher=teacher), device, within=WITHIN)
 
 
+@pytest.mark.parametrize("teacher", [True, False], ids=["guided", "student"])
+def test_streams_that_are_drawn_together_from_recorded_passes(teacher: bool, device: torch.device) -> None:
+    if device.type == "cpu":
+        pytest.skip("CUDA graphs need a GPU; tests/wam/test_cogvideox_graphed.py records for the CPU")
+    wam, expected = MODELS["cogvideox"](), chunks(MODELS["cogvideox"](), CPU, teacher=teacher)
+    wam.choose_rollout("graphed")
+    for _ in range(2):
+        near(chunks(wam, device, teacher=teacher), expected, device, within=WITHIN)
+        assert 0 < wam.recorded.recordings.count <= 3
+
+
 @pytest.mark.parametrize("policy", ["foresight", "fusion"])
 def test_policies_that_only_look_at_the_video(policy: str, device: torch.device) -> None:
     near(chunks(MODELS[policy](), device), chunks(MODELS[policy](), CPU), device, within=WITHIN)

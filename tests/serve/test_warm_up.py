@@ -12,7 +12,7 @@ from flashwam.serve.session import PolicySession
 from flashwam.serve.warm_up import warm_up
 from flashwam.system.errors import InputError
 from flashwam.wam.lingbot_va.graphed import Lanes
-from flashwam.wam.lingbot_va.recording import CallRecorder
+from flashwam.wam.recording import CallRecorder
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from flashwam.wam.lingbot_va import LingBotVA
 from flashwam.wam.lingbot_va.graphed import Lanes
-from flashwam.wam.lingbot_va.recording import CallRecorder
+from flashwam.wam.recording import CallRecorder
 from flashwam.wam.session import RolloutSession
 
 Draw = Callable[..., dict[str, Tensor]]

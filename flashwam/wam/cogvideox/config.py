@@ -16,6 +16,7 @@ PIXELS_PER_LATENT = 8
 CONDITIONINGS = ("channel_concat", "prefix")
 ROPE_MODES = ("integer", "resize_crop")
 PREDICTIONS = ("v",)
+ROLLOUTS = ("dynamic", "graphed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,7 @@ class CogVideoXConfig:
         beta_start, beta_end: Ends of the scaled-linear betas.
         prediction: What the network puts out; "v" is all that is defined at zero terminal SNR.
         norm_out_eps: Epsilon of the last normalisation where it differs from the transformer's own (VideoVLA: 1e-6).
+        rollout: "graphed" captures a pass of a rollout in a CUDA graph, one for every kind of pass.
 
     Raises:
         ValueError: for a value outside its range, naming field and value.
@@ -60,6 +62,7 @@ class CogVideoXConfig:
     beta_end: float = 0.012
     prediction: str = "v"
     norm_out_eps: float | None = None
+    rollout: str = "dynamic"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "latent_size", tuple(self.latent_size))
@@ -80,6 +83,7 @@ class CogVideoXConfig:
         self._check("conditioning", self.conditioning in CONDITIONINGS, f"one of {CONDITIONINGS}")
         self._check("rope_mode", self.rope_mode in ROPE_MODES, f"one of {ROPE_MODES}")
         self._check("prediction", self.prediction in PREDICTIONS, f"one of {PREDICTIONS}")
+        self._check("rollout", self.rollout in ROLLOUTS, f"one of {', '.join(ROLLOUTS)}")
         self._check("robots", self.robots >= 0, "at least 0")
         self._check("robot", 0 <= self.robot < max(1, self.robots), f"0..{max(1, self.robots) - 1}")
         check_number("snr_shift", self.snr_shift, low=1e-3, high=1e3)

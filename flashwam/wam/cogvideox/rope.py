@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rotary tables for video tokens followed by action tokens, which are not rotated."""
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
@@ -10,7 +10,8 @@ from torch import Tensor
 __all__ = ["rotary_table"]
 
 
-@lru_cache(maxsize=32)
+# Without a limit: recordings read the tables, of which a model has a few.
+@cache
 def rotary_table(
     head_dim: int,
     grid: tuple[int, int, int],

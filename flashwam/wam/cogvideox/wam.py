@@ -10,7 +10,8 @@ sees x = alpha x0 + s eps with alpha^2 + s^2 = 1 and puts out alpha eps - s x0. 
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ from flashwam.wam.cogvideox.coordinates import network_state, network_timestep, 
 from flashwam.wam.cogvideox.fitting import fitted_transformer, fresh_positions, table_size
 from flashwam.wam.cogvideox.network import CogVideoXActionNetwork
 from flashwam.wam.cogvideox.presets import SNR_SHIFTS, check_version, network_options
-from flashwam.wam.features import LooksInside
+from flashwam.wam.features import LookingReplay, LooksInside
+from flashwam.wam.layout import Layout
+from flashwam.wam.recorded_function import RecordedFunction
+from flashwam.wam.recording import CannotRecordError
 from flashwam.wam.taps import FeatureTap
 
 __all__ = ["CogVideoX"]
@@ -51,7 +55,7 @@ class CogVideoX(LooksInside):
 
     # Every linear layer of the blocks; the embedders and heads around them stay the teacher's.
     adapter_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
-    compute_options = ("gradient_checkpointing",)
+    compute_options = ("gradient_checkpointing", "rollout")
 
     def __init__(
         self,
@@ -80,6 +84,8 @@ class CogVideoX(LooksInside):
             transformer.norm_out.norm.eps = config.norm_out_eps
         self.config = config
         self.network = CogVideoXActionNetwork(transformer, action, rope_mode=config.rope_mode)
+        # Of rollouts alone: a pass that is trained, or whose adapters are switched, is none that a recording knows.
+        self.recorded = RecordedFunction()
         self.schedule = VPSchedule(snr_shift=config.snr_shift, beta_start=config.beta_start, beta_end=config.beta_end)
         if gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
@@ -197,6 +203,29 @@ class CogVideoX(LooksInside):
         """
         return self._pass(noisy, sigma, clean, context)
 
+    def choose_rollout(self, rollout: str) -> None:
+        """See `WorldActionModel.choose_rollout`; `CogVideoXConfig` names the ways."""
+        self.config = replace(self.config, rollout=rollout)
+
+    @property
+    def warm_up_chunks(self) -> int:
+        """See `WorldActionModel.warm_up_chunks`: passes are of one shape, whatever came before them."""
+        return 1 if self.config.rollout == "graphed" else 0
+
+    def session(
+        self, text: Tensor, *, null_text: Tensor | None = None, guidance: Mapping[str, float] | None = None
+    ) -> LookingReplay:
+        """See `WorldActionModel.session`; it replays recorded passes where the configuration says so."""
+        run = None
+        if self.config.rollout == "graphed":
+            try:
+                self.recorded.recordings.check(self.transformer.proj_out.weight.device, self.transformer)
+                self.recorded.begin(self)
+                run = _RecordedPasses(self)
+            except CannotRecordError as error:
+                self.recorded.recordings.say(error)
+        return LookingReplay(self, text, run=run, null_text=null_text, guidance=guidance)
+
     @property
     def feature_blocks(self) -> int:
         """See `LooksInside.feature_blocks`."""
@@ -236,6 +265,7 @@ class CogVideoX(LooksInside):
         context: Mapping[str, Any],
         *,
         tap: FeatureTap | None = None,
+        recorded: RecordedFunction | None = None,
     ) -> dict[str, Tensor]:
         """Velocities; nothing where a tap takes the hidden states."""
         check_chunk(self.layout, noisy, sigma, clean, context)
@@ -251,7 +281,8 @@ class CogVideoX(LooksInside):
             seen = torch.cat([video, shown], dim=2)
 
         dtype, timestep = self.network.dtype, network_timestep(self.schedule, level["video"])
-        out = self.network(
+        run = self.network if recorded is None else partial(recorded, self.network)
+        out = run(
             seen.to(dtype),
             action.to(dtype),
             context["text"].to(dtype),
@@ -297,6 +328,7 @@ class CogVideoX(LooksInside):
         dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
         gradient_checkpointing: bool = False,
+        rollout: str | None = None,
     ) -> "CogVideoX":
         """Loads what `save_pretrained` wrote; keys that do not fit are a ValueError that lists them.
 
@@ -305,6 +337,7 @@ class CogVideoX(LooksInside):
             dtype: Dtype of the parameters; that of the files by default.
             device: Where they go.
             gradient_checkpointing: See the class.
+            rollout: Replaces the folder's own, see `CogVideoXConfig`.
 
         Raises:
             FileNotFoundError: A file is missing.
@@ -312,6 +345,8 @@ class CogVideoX(LooksInside):
         """
         source = find_transformer(folder)
         config = CogVideoXConfig.load(source.root)
+        if rollout is not None:
+            config = replace(config, rollout=rollout)
         transformer = load_module(CogVideoXTransformer3DModel, source.folder, dtype=dtype, device=device)
         action = load_module(ActionModule, source.root / "action", dtype=dtype, device=device)
         return cls(transformer, action, config, gradient_checkpointing=gradient_checkpointing).eval()
@@ -325,6 +360,20 @@ class CogVideoX(LooksInside):
         if robot is None:
             return torch.full(like.shape, self.config.robot, dtype=torch.long, device=like.device)
         return robot.to(like.device)
+
+
+class _RecordedPasses:
+    """The model's velocities with its network replayed."""
+
+    def __init__(self, wam: CogVideoX) -> None:
+        self._wam = wam
+
+    @property
+    def layout(self) -> Layout:
+        return self._wam.layout
+
+    def __call__(self, *arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+        return self._wam._pass(*arguments, recorded=self._wam.recorded)
 
 
 def _split(options: Mapping[str, Any]) -> tuple[CogVideoXConfig, dict[str, Any]]:

@@ -21,20 +21,16 @@ from torch import Tensor
 from flashwam.wam.lingbot_va.cached_blocks import Trunk, cached_trunk
 from flashwam.wam.lingbot_va.compiled_blocks import CompiledTrunk
 from flashwam.wam.lingbot_va.layers import KeyValue
-from flashwam.wam.lingbot_va.recording import CudaRecorder, Recorder, Recording
 from flashwam.wam.lingbot_va.static_cache import StaticCache
 from flashwam.wam.lingbot_va.transformer import Segment, WanTransformer3DModel
+from flashwam.wam.recording import CannotRecordError, Recorder, Recording, Recordings
 
-__all__ = ["MOST_LANES", "CannotRecordError", "Lane", "Lanes"]
+__all__ = ["MOST_LANES", "Lane", "Lanes"]
 
 logger = logging.getLogger(__name__)
 
 MOST_LANES = 2
 """Sessions at a time that run in graphs; each has a cache for the whole window to itself."""
-
-
-class CannotRecordError(RuntimeError):
-    """A session cannot run in graphs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,27 +61,28 @@ class Lanes:
         options: For `torch.compile`.
 
     Attributes:
-        recorded: Passes recorded so far.
         trunk: Runs the blocks of passes that are yet to be recorded.
     """
 
     def __init__(
         self, recorder: Recorder | None = None, *, most: int = MOST_LANES, compiled: bool = True, **options: Any
     ) -> None:
-        self.recorded = 0
         self.trunk: Trunk = CompiledTrunk(tuple(sorted(options.items()))) if compiled else cached_trunk
         self._made = (recorder, most, compiled, options)
-        self._recorder = recorder
+        self._recordings = Recordings(recorder)
         self._most = most
         self._taken = 0
         self._free: list[Lane] = []
-        self._said: set[str] = set()
-        self._failed = ""
 
     def __deepcopy__(self, memo: Any) -> "Lanes":
         """None of the lanes: they run the model that this was made for."""
         recorder, most, compiled, options = self._made
         return Lanes(recorder, most=most, compiled=compiled, **options)
+
+    @property
+    def recorded(self) -> int:
+        """Passes recorded so far."""
+        return self._recordings.count
 
     def open(
         self,
@@ -108,8 +105,10 @@ class Lanes:
         Raises:
             CannotRecordError: There is no lane for it, or none can be.
         """
-        self._check(transformer, text)
+        if len(text) < len(transformer.blocks):
+            raise CannotRecordError("it looks at features and runs a part of the blocks alone")
         keys = text[0][0]
+        self._recordings.check(keys.device, transformer.blocks)
         kind = (window, tuple(sorted(tokens.items())), keys.shape, keys.dtype, keys.device)
         weights = tuple(p.data_ptr() for p in transformer.parameters())
         # Of a model that has moved nothing that was recorded is of use.
@@ -131,10 +130,8 @@ class Lanes:
         return lane
 
     def say(self, reason: object) -> None:
-        """Warns that something runs without graphs, once for every reason."""
-        if str(reason) not in self._said:
-            self._said.add(str(reason))
-            logger.warning("rollout 'graphed': a session runs without graphs, since %s", reason)
+        """See `Recordings.say`."""
+        self._recordings.say(reason)
 
     def record(self, work: Callable[[Trunk], Tensor | None]) -> Recording | None:
         """Records one kind of pass and says what had to be left out; None if nothing can be recorded.
@@ -142,37 +139,17 @@ class Lanes:
         Args:
             work: The pass, with its blocks run by what it is given.
         """
-        while not self._failed:
+        while not self._recordings.failed:
             trunk = self.trunk
             try:
-                recording = self._recorder.record(partial(work, trunk))
-            except Exception as error:
-                reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), 'no more is known')}"
+                return self._recordings.make(partial(work, trunk))
+            except CannotRecordError as error:
                 if trunk is cached_trunk:
-                    self._failed = f"a pass could not be recorded ({reason})"
-                    self.say(self._failed)
+                    self._recordings.give_up(error)
                 else:
                     self.trunk = cached_trunk
-                    logger.warning("rollout 'graphed': blocks are recorded as they are, not compiled (%s)", reason)
-            else:
-                self.recorded += 1
-                logger.info("rollout 'graphed': recorded pass %d", self.recorded)
-                return recording
+                    logger.warning("rollout 'graphed': blocks are recorded as they are, not compiled (%s)", error)
         return None
-
-    def _check(self, transformer: WanTransformer3DModel, text: Sequence[KeyValue]) -> None:
-        device = text[0][0].device
-        if len(text) < len(transformer.blocks):
-            raise CannotRecordError("it looks at features and runs a part of the blocks alone")
-        strange = {type(module).__name__ for module in transformer.blocks.modules() if not _is_plain(module)}
-        if strange:
-            raise CannotRecordError(f"adapters are not merged into the weights (layers {', '.join(sorted(strange))})")
-        if self._failed:
-            raise CannotRecordError(self._failed)
-        if self._recorder is None:
-            if device.type != "cuda":
-                raise CannotRecordError(f"CUDA graphs need a GPU, and the model is on {device}")
-            self._recorder = CudaRecorder()
 
     def _give_back(self, lane: "Lane") -> None:
         self._taken -= 1
@@ -274,7 +251,3 @@ class Lane:
             lambda trunk: self._transformer.cached_pass(own, rotary=turned, trunk=trunk, cache=cache, **how)
         )
         return None if recording is None else _RecordedPass(own, turned, recording)
-
-
-def _is_plain(module: object) -> bool:
-    return type(module).__module__.partition(".")[0] == "torch" or type(module).__module__.startswith("flashwam.wam.")

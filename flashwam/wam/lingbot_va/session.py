@@ -14,11 +14,12 @@ from flashwam.system.errors import InputError
 from flashwam.wam.lingbot_va.cache import BlockCache, RolloutCache
 from flashwam.wam.lingbot_va.cached_blocks import Trunk
 from flashwam.wam.lingbot_va.config import check_eviction
-from flashwam.wam.lingbot_va.graphed import CannotRecordError, Lane, Lanes
+from flashwam.wam.lingbot_va.graphed import Lane, Lanes
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET
 from flashwam.wam.lingbot_va.patches import keep_used
 from flashwam.wam.lingbot_va.static_cache import StaticCache
 from flashwam.wam.lingbot_va.transformer import Segment, WanTransformer3DModel
+from flashwam.wam.recording import CannotRecordError
 from flashwam.wam.session import RolloutSession
 from flashwam.wam.taps import FeatureTap
 

@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from flashwam.wam.lingbot_va.recording import CallRecorder
+from flashwam.wam.recording import CallRecorder
 
 
 def test_replays_compute_what_tensors_hold_now_at_addresses_that_stay() -> None:

@@ -5,18 +5,22 @@ Work that is recorded may depend on nothing but the contents of its tensors: wha
 recorded is held fast. It must wait for nothing and read no number back.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["CallRecorder", "CudaRecorder", "Recorder", "Recording"]
+__all__ = ["CallRecorder", "CannotRecordError", "CudaRecorder", "Recorder", "Recording", "Recordings"]
 
-Work = Callable[[], Tensor | None]
+logger = logging.getLogger(__name__)
+
+Work = Callable[[], Any]
+"""Gives a tensor, several of them or nothing."""
 
 
 class Recording(ABC):
@@ -26,7 +30,7 @@ class Recording(ABC):
         result: What the work returned, at a fixed address; `replay` writes it anew.
     """
 
-    result: Tensor | None
+    result: Any
 
     @abstractmethod
     def replay(self) -> None:
@@ -68,7 +72,7 @@ class CudaRecorder(Recorder):
 
 
 class _CudaRecording(Recording):
-    def __init__(self, graph: torch.cuda.CUDAGraph, result: Tensor | None) -> None:
+    def __init__(self, graph: torch.cuda.CUDAGraph, result: Any) -> None:
         self._graph, self.result = graph, result
 
     def replay(self) -> None:
@@ -115,7 +119,7 @@ class _Calls(TorchDispatchMode):
 
 
 class _CallRecording(Recording):
-    def __init__(self, made: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]], result: Tensor | None) -> None:
+    def __init__(self, made: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]], result: Any) -> None:
         # A view needs no second making: it shows what its base holds.
         self._made = [call for call in made if not call[0].is_view]
         self.result = result
@@ -129,3 +133,78 @@ class _CallRecording(Recording):
 
 def _tensors(values: Any) -> list[Tensor]:
     return [value for value in tree_leaves(values) if isinstance(value, Tensor) and value.numel()]
+
+
+class CannotRecordError(RuntimeError):
+    """Something cannot be recorded; the message says why."""
+
+
+class Recordings:
+    """Makes and counts the recordings of one model, and where there are none, says why.
+
+    Args:
+        recorder: CUDA graphs if None, which need the model on a GPU.
+
+    Attributes:
+        count: Recordings made so far.
+        failed: Why nothing can be recorded any more; empty while it can.
+    """
+
+    def __init__(self, recorder: Recorder | None = None) -> None:
+        self.count = 0
+        self.failed = ""
+        self._given = self._recorder = recorder
+        self._said: set[str] = set()
+
+    def __deepcopy__(self, memo: Any) -> "Recordings":
+        """None of the recordings: they run the model that this was made for."""
+        return Recordings(self._given)
+
+    def check(self, device: torch.device, blocks: nn.Module) -> None:
+        """Checks that what runs these blocks on a device can be recorded.
+
+        Raises:
+            CannotRecordError: It cannot.
+        """
+        foreign = {type(module).__name__ for module in blocks.modules() if not _is_plain(module)}
+        if foreign:
+            raise CannotRecordError(f"adapters are not merged into the weights (layers {', '.join(sorted(foreign))})")
+        if self.failed:
+            raise CannotRecordError(self.failed)
+        if self._recorder is None:
+            if device.type != "cuda":
+                raise CannotRecordError(f"CUDA graphs need a GPU, and the model is on {device}")
+            self._recorder = CudaRecorder()
+
+    def make(self, work: Work) -> Recording:
+        """Records work.
+
+        Raises:
+            CannotRecordError: It cannot be recorded.
+        """
+        assert self._recorder is not None
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                recording = self._recorder.record(work)
+        except Exception as error:
+            first = next(iter(str(error).strip().splitlines()), "no more is known")
+            raise CannotRecordError(f"{type(error).__name__}: {first}") from error
+        self.count += 1
+        logger.info("rollout 'graphed': recorded pass %d", self.count)
+        return recording
+
+    def give_up(self, reason: object) -> None:
+        """Records nothing any more, and says so."""
+        self.failed = f"a pass could not be recorded ({reason})"
+        self.say(self.failed)
+
+    def say(self, reason: object) -> None:
+        """Warns that something runs without graphs, once for every reason."""
+        if str(reason) not in self._said:
+            self._said.add(str(reason))
+            logger.warning("rollout 'graphed': a session runs without graphs, since %s", reason)
+
+
+def _is_plain(module: object) -> bool:
+    home = type(module).__module__
+    return home.partition(".")[0] in {"torch", "diffusers"} or home.startswith("flashwam.wam.")
