@@ -5,6 +5,8 @@ import argparse
 import json
 import os
 import platform
+import shlex
+import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ def about(script: str, arguments: argparse.Namespace, *, device: str = "cpu") ->
     return {
         # Versions first: the command of the provenance is this process' own line, without the interpreter.
         **provenance(),
-        "command": f"python benchmarks/{Path(script).name}",
+        "command": shlex.join(["python", f"benchmarks/{Path(script).name}", *_without_out(sys.argv[1:])]),
         "arguments": {key: str(value) for key, value in vars(arguments).items()},
         "date": date.today().isoformat(),
         "machine": torch.cuda.get_device_name(device) if cuda else _processor(),
@@ -37,6 +39,16 @@ def keep(folder: Path, stem: str, run: dict[str, Any], results: dict[str, Any], 
     revision = str(run.get("git_revision") or "unknown")[:8]
     head = f"`{run['command']}`, {run['cores']} cores of {run['machine']}, {run['date']}, revision {revision}."
     write_whole(folder / f"{stem}.md", f"{head}\n\n{table}")
+
+
+def _without_out(words: list[str]) -> list[str]:
+    """The words of a command line but for where results go, which is another folder on every machine."""
+    kept, skip = [], False
+    for word in words:
+        if not skip and word != "--out" and not word.startswith("--out="):
+            kept.append(word)
+        skip = word == "--out"
+    return kept
 
 
 def _processor() -> str:
