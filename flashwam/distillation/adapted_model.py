@@ -85,6 +85,15 @@ class AdaptedModel(WorldActionModel):
         with self.adapters.merged(self.name) as model:
             return model.deployed_parameters()
 
+    def choose_rollout(self, rollout: str) -> None:
+        """See `WorldActionModel.choose_rollout`: of all roles, since they share the backbone."""
+        self.adapters.backbone.choose_rollout(rollout)
+
+    @property
+    def warm_up_chunks(self) -> int:
+        """See `WorldActionModel.warm_up_chunks`."""
+        return self.adapters.backbone.warm_up_chunks
+
     def session(
         self,
         text: Tensor,

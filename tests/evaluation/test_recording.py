@@ -20,7 +20,7 @@ from flashwam.distillation.own_pasts import own_pasts
 from flashwam.evaluation.policy import load_policy
 from flashwam.evaluation.recording import record
 from flashwam.sampling import Rollout
-from flashwam.sim import closed_loop
+from flashwam.sim import local_policy
 from flashwam.sim.collect import collect
 from flashwam.sim.metaworld import MetaWorldEnv
 from flashwam.sim.tasks import get_task
@@ -70,7 +70,7 @@ def lived(request, tmp_path_factory, simulator):
         patch.setattr(MetaWorldEnv, "step", stepped)
         patch.setattr(MetaWorldEnv, "render", rendered)
         patch.setattr("flashwam.data.codec.Codec.video", encoded)
-        patch.setattr(closed_loop, "Rollout", Watched)
+        patch.setattr(local_policy, "Rollout", Watched)
         counts = record(student, root / "out", episodes=EPISODES, progress=False)
     assert counts.episodes == {TASK: EPISODES}
     seen = torch.cat([x for x in latents if len(x) == EPISODES], 2)
