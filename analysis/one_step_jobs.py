@@ -12,7 +12,7 @@ from one_step_cells import GUIDANCE, GUIDED, STUDENTS, TEACHER_NFE, TEACHER_SEED
 from searching import FIRST_RATES, action_error, choose_rate, write_rate
 
 from flashwam.demo import work
-from flashwam.evaluation.latency import latency_table
+from flashwam.evaluation.latency import latency_timers, time_in_turns
 from flashwam.evaluation.policy import load_policy
 from flashwam.evaluation.recording import record
 from flashwam.recipe.sections import Recipe
@@ -62,10 +62,12 @@ def record_start(place: Place, name: str, seed: int) -> None:
 
 
 def time_steps(place: Place, *, rounds: int = 9) -> None:
-    """Times a chunk at every number of steps, in turns, with the teacher's network: every student's is the same."""
+    """Times a chunk at every number of steps, in turns, by the teacher: every student has the same network."""
     policy = load_policy(place.demo.teacher)
-    sources = [(policy, nfe) for nfe in TEACHER_NFE[place.family]]
-    latency_table(sources, out=place.out / "comparison", rounds=rounds)
+    timed = time_in_turns(latency_timers([(policy, nfe) for nfe in TEACHER_NFE[place.family]]), rounds=rounds)
+    named = [policy.name, *(name for name in STUDENTS if place.has(name))]
+    table = {label.replace(policy.name, name, 1): told for name in named for label, told in timed.items()}
+    write_whole(place.out / "comparison" / "latency.json", json.dumps(table, indent=1) + "\n")
 
 
 def one_step_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) -> list[Job]:

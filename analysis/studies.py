@@ -55,9 +55,10 @@ SHOWN = (
     TABLES,
     "comparison*/*.md",
     "comparison*/*.png",
-    # The teacher as it is driven, and the best student: what they imagined beside what happened.
+    # The teacher as it is driven, and the best students: what they imagined beside what happened.
     "runs/teacher/evaluations/*_full_own_seed0_film.png",
     "runs/on_policy/evaluations/*_1v-1a_own_seed0_film.png",
+    "runs/pairs/evaluations/*_1v-1a_own_seed0_film.png",
 )
 RECIPES, ABOUT, CHOSEN = "recipes.jsonl", "about.json", "comparison/rates.json"
 

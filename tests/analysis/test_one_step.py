@@ -83,7 +83,10 @@ def test_the_teacher_is_timed_at_every_number_of_steps_last_and_alone(tmp_path):
     time_steps(place, rounds=1)
     timed = json.loads((place.out / "comparison" / "latency.json").read_text())
     labels = {"full": "10v/10a"}
-    assert list(timed) == [f"teacher {labels.get(nfe, nfe)}" for nfe in TEACHER_NFE["lingbot_va"]]
+    for name in ("teacher", "pairs", "flash_wam_400"):
+        told = [label for label in timed if label.startswith(f"{name} ")]
+        assert told == [f"{name} {labels.get(nfe, nfe)}" for nfe in TEACHER_NFE["lingbot_va"]]
+    assert timed["pairs 1v/2a"] == timed["teacher 1v/2a"] != timed["pairs 1v/1a"]
 
 
 def test_guided_cells_and_the_others_are_compared_apart(place):
