@@ -71,11 +71,8 @@ def evaluate(
         raise InputError("plain Euler ignores a student's functions, so their amplitude cannot be chosen: ask for one")
     sampler = "euler" if plain_euler else "unit" if unit_amplitude else "own"
     policy = load_policy(checkpoint, trust=trust)
-    tasks = tuple(tasks or policy.info.tasks)
-    episodes = episodes or policy.info.episodes or 50
+    tasks, episodes = policy.request(tasks, episodes)
     folder = user_path(out) if out is not None else policy.evaluations
-    if not tasks:
-        raise InputError(f"{checkpoint} names no tasks; give --tasks, such as reach-wall")
     results = []
     for steps in nfe:
         stem = evaluation_name(policy.info.steps, steps, sampler, seed)

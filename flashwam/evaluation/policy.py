@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model on disk, loaded with everything it needs to act."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from flashwam.run.folder import RunFolder
 from flashwam.run.model_info import ModelInfo, model_folder
 from flashwam.sampling import StreamSampler, samplers_for
 from flashwam.student import load_wam
+from flashwam.system.errors import InputError
 from flashwam.system.imports import trusting
 from flashwam.system.paths import ASSETS
 from flashwam.wam.base import WorldActionModel
@@ -62,6 +63,17 @@ class Policy:
     def specs(self) -> Mapping[str, StreamSpec]:
         """Its streams."""
         return self.info.streams
+
+    def request(self, tasks: Sequence[str] | None, episodes: int | None) -> tuple[tuple[str, ...], int]:
+        """Tasks to drive it on and episodes of each: those that are given, or else its recipe's.
+
+        Raises:
+            ValueError: None are given, and it names none.
+        """
+        chosen = tuple(tasks or self.info.tasks)
+        if not chosen:
+            raise InputError(f"{self.folder} names no tasks; give --tasks, such as reach-wall")
+        return chosen, episodes or self.info.episodes or 50
 
     def samplers(self, nfe: str, *, sampler: str = "own") -> dict[str, StreamSampler]:
         """Samplers for steps such as "1v/2a"; `sampler` is that of `flashwam.run.evaluation.Evaluation`."""

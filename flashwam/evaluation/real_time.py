@@ -68,11 +68,8 @@ def evaluate_real_time(
     for clock in clocks:
         clock_of(clock)
     policy = load_policy(checkpoint, trust=trust)
-    tasks = tuple(tasks or policy.info.tasks)
-    episodes = episodes or policy.info.episodes or 50
+    tasks, episodes = policy.request(tasks, episodes)
     folder = user_path(out) if out is not None else policy.real_time
-    if not tasks:
-        raise InputError(f"{checkpoint} names no tasks; give --tasks, such as reach-wall")
     results = []
     for steps in nfe:
         for clock in clocks:

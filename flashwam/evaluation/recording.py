@@ -86,10 +86,8 @@ def record(
         ValueError: The folder holds other episodes, or the model's pictures are not encoded one by one.
     """
     policy, root = load_policy(checkpoint, trust=trust), user_path(out)
-    names = [get_task(task).name for task in tasks or policy.info.tasks]
-    count = episodes or policy.info.episodes or 50
-    if not names:
-        raise InputError(f"{checkpoint} names no tasks; give --tasks, such as reach-wall")
+    chosen, count = policy.request(tasks, episodes)
+    names = [get_task(task).name for task in chosen]
     if not isinstance(policy.codec, Codec):
         raise InputError(f"{checkpoint} encodes several pictures at once; a model of the simulator's data is needed")
     recorded_scene(seed, count - 1)
