@@ -167,7 +167,7 @@ def test_the_script_takes_what_is_committed_to_another_machine(tmp_path, monkeyp
         benchmark.main()
 
 
-@pytest.mark.parametrize("name", ["full", "cogvideox_full", "one_step"])
+@pytest.mark.parametrize("name", ["full", "cogvideox_full", "one_step", "cogvideox_one_step"])
 def test_committed_comparisons_come_out_of_the_committed_evaluations(name, tmp_path):
     rows, _, cross = gather([RESULTS / name], tmp_path)
     committed = json.loads((RESULTS / name / "comparison" / "compare.json").read_text())
