@@ -13,10 +13,9 @@ from one_step_jobs import one_step_jobs
 
 from flashwam.demo import work
 from flashwam.evaluation.policy import load_policy
-from flashwam.evaluation.real_time import evaluate_real_time, loop_ms
+from flashwam.evaluation.real_time import evaluate_real_time, local_loop_ms
 from flashwam.recipe.layers import read_yaml
 from flashwam.run.real_time import RealTime, both_habits
-from flashwam.sim.local_policy import LocalPolicy
 from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 from flashwam.system.jobs import Job
@@ -59,10 +58,8 @@ def drive_late(checkpoint: Path, seed: int, nfe: str, clock: RealTime, tasks: Se
 def time_loops(place: Place, cells: Cells) -> None:
     """Times what the teacher's network takes here at every number of steps; every student's is the same."""
     policy = load_policy(place.demo.teacher)
-    told = {}
-    for nfe in dict.fromkeys([*cells.teacher, cells.student_nfe]):
-        one = LocalPolicy(policy.wam, policy.samplers(nfe), policy.codec)
-        told[nfe] = loop_ms(one, state=policy.wam.senses.get("state", 4))
+    every = dict.fromkeys([*cells.teacher, cells.student_nfe])
+    told = {nfe: local_loop_ms(policy, policy.samplers(nfe)) for nfe in every}
     write_whole(place.out / "comparison" / f"{TIMED}.json", json.dumps(told, indent=1) + "\n")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flashwam.run.evaluation import Evaluation, TaskNumbers
-from flashwam.run.real_time import RealTime
+from flashwam.run.real_time import MEANWHILE, RealTime
 
 __all__ = ["evaluation_lines"]
 
@@ -34,7 +34,7 @@ def evaluation_lines(results: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _real_time_lines(one: Evaluation, clock: RealTime) -> list[str]:
-    habit = {"hold": "holds", "go_on": "goes on"}.get(clock.meanwhile, clock.meanwhile)
+    habit = MEANWHILE.get(clock.meanwhile, clock.meanwhile)
     paced = f"{clock.latency_ms or 0:g} ms a chunk, {clock.control_hz:g} controls a second"
     lines = [f"{one.label}: the robot {habit} for {paced}"]
     for task, numbers in one.tasks.items():

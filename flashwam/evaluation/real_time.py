@@ -4,7 +4,7 @@
 import logging
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from flashwam.evaluation.driving import drive_tasks, overall_numbers, task_numbe
 from flashwam.evaluation.policy import Policy, described, load_policy
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name, measure_once
 from flashwam.run.real_time import RealTime
+from flashwam.sampling import StreamSampler
 from flashwam.sim.chunk_policy import ChunkPolicy
 from flashwam.sim.closed_loop import run_task
 from flashwam.sim.local_policy import LocalPolicy
@@ -25,7 +26,7 @@ from flashwam.system.imports import trusting
 from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
 
-__all__ = ["PICTURE", "clock_of", "evaluate_real_time", "loop_ms"]
+__all__ = ["PICTURE", "clock_of", "evaluate_real_time", "local_loop_ms", "loop_ms"]
 
 logger = logging.getLogger(__name__)
 
@@ -121,12 +122,17 @@ def loop_ms(policy: ChunkPolicy, *, state: int, size: int = PICTURE) -> float:
     return statistics.median(spent[1:])
 
 
+def local_loop_ms(policy: Policy, samplers: Mapping[str, StreamSampler]) -> float:
+    """`loop_ms` of a model in this process."""
+    one = LocalPolicy(policy.wam, samplers, policy.codec)
+    return loop_ms(one, state=policy.wam.senses.get("state", 4))
+
+
 def _measure(policy: Policy, nfe: str, asked: Asked, *, seed: int, sampler: str) -> Evaluation:
     samplers, clock = policy.samplers(nfe, sampler=sampler), asked.real_time or RealTime()
     latency = clock.latency_ms
     if latency is None:
-        one = LocalPolicy(policy.wam, samplers, policy.codec)
-        latency = round(clock.scale * loop_ms(one, state=policy.wam.senses.get("state", 4)), 3)
+        latency = round(clock.scale * local_loop_ms(policy, samplers), 3)
         logger.info("%s %s: %g ms a chunk", policy.name, nfe, latency)
     pace = clock_of(clock, latency_ms=latency)
     drive_one = partial(run_task, policy.wam, samplers, policy.codec, episodes=asked.episodes, seed=seed, pace=pace)

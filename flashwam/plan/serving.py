@@ -21,11 +21,11 @@ from flashwam.sampling import Rollout, samplers_for
 from flashwam.system.errors import InputError
 from flashwam.wam import family
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.dtypes import dtype_named
 from flashwam.wam.files import files_of
 
-__all__ = ["DTYPES", "ServingPlan", "plan_serving", "serving_lines", "serving_numbers"]
+__all__ = ["ServingPlan", "plan_serving", "serving_lines", "serving_numbers"]
 
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 _CHUNKS = 3
 _FEW = (2, 3)
 """Numbers of blocks that are rehearsed; what every further block adds is their difference."""
@@ -117,8 +117,7 @@ def plan_serving(
     Raises:
         ValueError: for a number out of range or an unknown dtype.
     """
-    if dtype not in DTYPES:
-        raise InputError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    chosen = dtype_named(dtype)
     if sessions < 1:
         raise InputError(f"sessions must be at least 1; got {sessions}")
     if memory_gib is not None and not (math.isfinite(memory_gib) and memory_gib > 0):
@@ -126,8 +125,8 @@ def plan_serving(
     check_names(recipe, "train" if recipe.distill is None else "distill")
     kind = kind or ("teacher" if recipe.distill is None else "student")
     model = meta_model(recipe, trust=trust)
-    past, growing = _past(recipe, model, teacher=kind == "teacher", dtype=DTYPES[dtype])
-    autoencoder, pictures = _pictures(recipe, model, DTYPES[dtype])
+    past, growing = _past(recipe, model, teacher=kind == "teacher", dtype=chosen)
+    autoencoder, pictures = _pictures(recipe, model, chosen)
     files = files_of(recipe.wam.family)
     read = recipe.data.source == "lerobot" and files is not None
     return ServingPlan(
@@ -136,7 +135,7 @@ def plan_serving(
         dtype=dtype,
         sessions=sessions,
         memory=None if memory_gib is None else memory_gib * GIB,
-        weights=sum(p.numel() for p in model.parameters()) * DTYPES[dtype].itemsize,
+        weights=sum(p.numel() for p in model.parameters()) * chosen.itemsize,
         autoencoder=autoencoder,
         past=past,
         pictures=pictures,

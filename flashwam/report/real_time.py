@@ -7,17 +7,15 @@ from statistics import fmean
 from typing import Any
 
 from flashwam.core.steps import nfe_text
-from flashwam.report.row import Share, pooled_share
+from flashwam.report.row import Share, pooled_share, row_label
 from flashwam.report.table import text_table
 from flashwam.run.evaluation import Evaluation
-from flashwam.run.real_time import RealTime
+from flashwam.run.real_time import MEANWHILE, RealTime
 
-__all__ = ["MEANWHILE", "SCENES", "Curve", "Point", "real_time_curves", "real_time_table"]
+__all__ = ["SCENES", "Curve", "Point", "real_time_curves", "real_time_table"]
 
 SCENES = {"standing": False, "moving": True}
 """Name of a group of tasks -> whether their scenes move by themselves."""
-MEANWHILE = {"hold": "holds", "go_on": "goes on"}
-"""Words for what a robot does while a chunk is computed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,9 +110,8 @@ def _order(one: Evaluation) -> tuple[bool, int, bool]:
 def _curve(groups: Sequence[Sequence[Evaluation]], last: dict[str, int]) -> Curve:
     one = groups[0][0]
     clock = one.real_time or RealTime()
-    label = f"{one.run} {nfe_text(one.nfe)}"
-    label += {"euler": " Euler", "unit": " unit amplitude"}.get(one.sampler, "") if one.kind == "student" else ""
-    label += "" if (one.step or 0) == last[one.run] else f" at {one.step}"
+    final = (one.step or 0) == last[one.run]
+    label = row_label(f"{one.run} {nfe_text(one.nfe)}", one.kind, one.sampler, step=None if final else one.step)
     points = sorted((_point(parts) for parts in groups), key=lambda point: point.latency_ms)
     common = RealTime(meanwhile=clock.meanwhile, control_hz=clock.control_hz, patience=clock.patience)
     return Curve(label=label, kind=one.kind, clock=common, points=tuple(points))

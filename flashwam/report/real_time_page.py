@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from flashwam.report.figures import INK, MUTED, PALETTE, label_ends, new_figure, plain_ticks, save_figure, tidy
 from flashwam.report.page import Figure, Section, Table
-from flashwam.report.real_time import MEANWHILE, SCENES, Curve, Point
+from flashwam.report.real_time import SCENES, Curve, Point
+from flashwam.run.real_time import MEANWHILE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ from flashwam.core.stats import wilson
 from flashwam.core.steps import nfe_text
 from flashwam.report.comparison import Comparison
 
-__all__ = ["GROUPS", "Row", "Share", "pooled_share"]
+__all__ = ["GROUPS", "Row", "Share", "pooled_share", "row_label"]
 
 GROUPS = {"two-way": True, "one-way": False}
 """Name of a group of tasks -> whether several ways lead to success in them. What helps the one often hurts the other,
@@ -170,10 +170,8 @@ class Row:
     @property
     def label(self) -> str:
         """Name in figures and tables."""
-        text = f"{self.run} {self.steps_text}".rstrip()
-        if self.kind == "student":
-            text += {"euler": " Euler", "unit": " unit amplitude"}.get(self.sampler, "")
-        return text if self.final else f"{text} at {self.step}"
+        name = f"{self.run} {self.steps_text}".rstrip()
+        return row_label(name, self.kind, self.sampler, step=None if self.final else self.step)
 
     @property
     def parameters_text(self) -> str:
@@ -229,6 +227,19 @@ class Row:
             "parameters": dict(self.parameters),
             "cost": dict(self.cost),
         }
+
+
+def row_label(name: str, kind: str, sampler: str, *, step: int | None) -> str:
+    """Name of some weights of a run as they are sampled: "naive_lcm 1v/1a Euler at 300".
+
+    Args:
+        name: Of run and NFE.
+        kind: See `Row`; a teacher has one sampler.
+        sampler: See `Row`.
+        step: Of the weights; None for the run's last.
+    """
+    sampled = {"euler": " Euler", "unit": " unit amplitude"}.get(sampler, "") if kind == "student" else ""
+    return f"{name}{sampled}" + ("" if step is None else f" at {step}")
 
 
 def pooled_share(shares: Sequence[Share]) -> Share:

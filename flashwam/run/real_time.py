@@ -8,7 +8,10 @@ from typing import Any
 from flashwam.system.errors import InputError
 from flashwam.system.json_file import Measured
 
-__all__ = ["RealTime", "both_habits"]
+__all__ = ["MEANWHILE", "RealTime", "both_habits"]
+
+MEANWHILE = {"hold": "holds", "go_on": "goes on"}
+"""Words for what a robot does while a chunk is computed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

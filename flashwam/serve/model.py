@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from flashwam.core.steps import parse_nfe
 from flashwam.data.codec import Codec
 from flashwam.data.episodes import CAMERA
@@ -19,11 +17,10 @@ from flashwam.system.errors import InputError
 from flashwam.system.imports import trusting
 from flashwam.system.paths import user_path
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.dtypes import dtype_named
 from flashwam.wam.files import files_for_preset, files_of_codec, files_that_say_how
 
-__all__ = ["DTYPES", "ServedModel", "describe_sampling", "load_served"]
-
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+__all__ = ["ServedModel", "describe_sampling", "load_served"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +69,8 @@ def load_served(
         FileNotFoundError, ValueError: it cannot be loaded or sampled.
     """
     folder = model_folder(folder)
-    if dtype is not None and dtype not in DTYPES:
-        raise InputError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
-    wam, info = load_wam(folder, preset=preset, trust=trust, **({} if dtype is None else {"dtype": DTYPES[dtype]}))
+    other = {} if dtype is None else {"dtype": dtype_named(dtype)}
+    wam, info = load_wam(folder, preset=preset, trust=trust, **other)
     if rollout is not None:
         wam.choose_rollout(rollout)
     wam.to(device).eval()

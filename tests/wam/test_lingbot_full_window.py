@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from lingbot_loops import Drawn, labelled_loop
 from original_cache import with_original_cache
 from torch import Tensor
 from torch.testing import assert_close
@@ -13,7 +14,6 @@ from flashwam.wam.lingbot_va import LingBotVA
 from flashwam.wam.session import RolloutSession
 
 Draw = Callable[..., dict[str, Tensor]]
-Drawn = list[tuple[str, Tensor]]
 BATCH, CHUNK, CHUNKS = 2, 2, 7
 TOKENS = 2 * CHUNK * 2 + CHUNK * 4  # video of 2 x 2 patches a frame, 4 actions a frame
 TEXT = torch.randn(BATCH, 6, 12, generator=torch.Generator().manual_seed(4))
@@ -35,22 +35,7 @@ def seen(wam: LingBotVA, draw: Draw) -> dict[str, Tensor]:
 def closed_loop(
     session: RolloutSession, seen: dict[str, Tensor], steps: dict[str, int], *, imagined: tuple[str, ...]
 ) -> Drawn:
-    """Chunks drawn with Euler steps; those of `imagined` enter the cache until the real ones replace them."""
-    drawn = []
-    for start in range(0, CHUNKS * CHUNK, CHUNK):
-        for stream, count in steps.items():
-            x = torch.randn(seen[stream][:, :, :CHUNK].shape, generator=torch.Generator().manual_seed(start))
-            for k in range(count):
-                sigma = torch.full((BATCH, CHUNK), 1 - k / count)
-                x = x - session.velocity({stream: x}, {stream: sigma})[stream] / count
-            drawn.append((f"chunk {start // CHUNK}, {stream}", x))
-            if stream in imagined:
-                session.append(stream, x, predicted=True)
-        session.drop_predicted()
-        for stream in steps:
-            session.append(stream, seen[stream][:, :, start : start + CHUNK], predicted=False)
-        session.advance(CHUNK)
-    return drawn
+    return labelled_loop(session, seen, steps, chunk=CHUNK, chunks=CHUNKS, imagined=imagined)
 
 
 def assert_same(drawn: Drawn, expected: Drawn) -> None:

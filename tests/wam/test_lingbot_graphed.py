@@ -8,6 +8,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from lingbot_loops import drawn_chunks
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -42,22 +43,7 @@ def recording(wam: LingBotVA, **options: object) -> LingBotVA:
 def closed_loop(
     session: RolloutSession, seen: dict[str, Tensor], steps: dict[str, int], *, chunks: int = CHUNKS
 ) -> list[Tensor]:
-    """Chunks drawn with Euler steps, of noise and pictures that are others in every chunk."""
-    drawn = []
-    for start in range(0, chunks * CHUNK, CHUNK):
-        for stream, count in steps.items():
-            x = torch.randn(seen[stream][:, :, :CHUNK].shape, generator=torch.Generator().manual_seed(start))
-            for k in range(count):
-                sigma = torch.full((BATCH, CHUNK), 1 - k / count)
-                x = x - session.velocity({stream: x}, {stream: sigma})[stream] / count
-            drawn.append(x)
-            if stream == "video":
-                session.append(stream, x, predicted=True)
-        session.drop_predicted()
-        for stream in steps:
-            session.append(stream, seen[stream][:, :, start : start + CHUNK], predicted=False)
-        session.advance(CHUNK)
-    return drawn
+    return drawn_chunks(session, seen, steps, chunk=CHUNK, chunks=chunks)
 
 
 def assert_same(drawn: list[Tensor], expected: list[Tensor]) -> None:

@@ -6,12 +6,12 @@ from functools import partial
 
 import pytest
 import torch
+from lingbot_loops import drawn_chunks
 from torch import Tensor
 from torch.testing import assert_close
 
 from flashwam.wam.lingbot_va import LingBotVA
 from flashwam.wam.replay import ReplaySession
-from flashwam.wam.session import RolloutSession
 
 Draw = Callable[..., dict[str, Tensor]]
 BATCH, CHUNKS, CHUNK = 2, 5, 2
@@ -228,7 +228,8 @@ def test_fused_rollout_equals_the_unfused_one(inputs: tuple, guidance: dict, ste
             return run(*args, **kwargs)
 
         wam.transformer.cached_pass = counted
-        drawn[fused] = _closed_loop(session, clean, dict(zip(wam.streams, steps, strict=True)))
+        counts = dict(zip(wam.streams, steps, strict=True))
+        drawn[fused] = drawn_chunks(session, clean, counts, chunk=CHUNK, chunks=CHUNKS)
         del wam.transformer.cached_pass
     for one, other in zip(drawn[True], drawn[False], strict=True):
         assert_close(one, other, atol=1e-5, rtol=1e-5)
@@ -246,7 +247,9 @@ def test_cache_of_fixed_shapes_equals_the_growing_one(inputs: tuple, guidance: d
     null_text = torch.randn(6, 12, generator=torch.Generator().manual_seed(6))
     options = {"null_text": null_text, "guidance": guidance, "window_chunks": window, "fused": fused}
     one, other = (
-        _closed_loop(wam.session(text, static=static, **options), clean, {"video": 2, "action": 1})
+        drawn_chunks(
+            wam.session(text, static=static, **options), clean, {"video": 2, "action": 1}, chunk=CHUNK, chunks=CHUNKS
+        )
         for static in (True, False)
     )
     for a, b in zip(one, other, strict=True):
@@ -262,26 +265,6 @@ def test_fixed_shapes_refuse_what_does_not_fit(inputs: tuple) -> None:
     session.velocity({"action": clean["action"][:, :, :CHUNK]}, {"action": torch.ones(BATCH, CHUNK)})["action"]
     with pytest.raises(RuntimeError, match="drop_predicted"):
         session.velocity({"video": clean["video"][:, :, :CHUNK]}, {"video": torch.ones(BATCH, CHUNK)})["video"]
-
-
-def _closed_loop(session: RolloutSession, clean: dict[str, Tensor], steps: dict[str, int]) -> list[Tensor]:
-    """Chunks drawn with Euler steps; what is observed is `clean`."""
-    drawn = []
-    for start in range(0, CHUNKS * CHUNK, CHUNK):
-        for stream, count in steps.items():
-            shape = clean[stream][:, :, :CHUNK].shape
-            x = torch.randn(shape, generator=torch.Generator().manual_seed(start))
-            for k in range(count):
-                sigma = torch.full((BATCH, CHUNK), 1 - k / count)
-                x = x - session.velocity({stream: x}, {stream: sigma})[stream] / count
-            drawn.append(x)
-            if stream == "video":
-                session.append(stream, x, predicted=True)
-        session.drop_predicted()
-        for stream in steps:
-            session.append(stream, clean[stream][:, :, start : start + CHUNK], predicted=False)
-        session.advance(CHUNK)
-    return drawn
 
 
 @pytest.mark.parametrize("guidance", [None, {"video": 3.0}, {"action": 2.0}])
