@@ -105,7 +105,7 @@ def robot(size: str, rollout: str, *, device: torch.device, dtype: torch.dtype) 
 def over_the_wire(one: Robot, chunks: int) -> tuple[Chunks, float, np.ndarray]:
     """Milliseconds of every chunk at the client, those of a reset, and the last controls."""
     measured: Chunks = []
-    with serving(one.served, ServerOptions(port=0)) as running, PolicyClient(running.url) as client:
+    with serving(one.served, ServerOptions(port=0, max_sessions=1)) as running, PolicyClient(running.url) as client:
         begun = time.perf_counter()
         client.reset("push the button", seed=SEED)
         reset = 1000 * (time.perf_counter() - begun)

@@ -94,6 +94,11 @@ class AdaptedModel(WorldActionModel):
         """See `WorldActionModel.warm_up_chunks`."""
         return self.adapters.backbone.warm_up_chunks
 
+    @property
+    def warm_up_sessions(self) -> int:
+        """See `WorldActionModel.warm_up_sessions`."""
+        return self.adapters.backbone.warm_up_sessions
+
     def session(
         self,
         text: Tensor,

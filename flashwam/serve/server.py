@@ -100,7 +100,8 @@ class PolicyServer:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="inference")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="prompts")
         try:
-            await self._loop.run_in_executor(self._worker, partial(warm_up, self.model, stopped=self._stopping.is_set))
+            ready = partial(warm_up, self.model, sessions=options.max_sessions, stopped=self._stopping.is_set)
+            await self._loop.run_in_executor(self._worker, ready)
             async with listen(
                 self._connection,
                 options.host,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trial episode before the first robot's, in which everything is compiled and recorded."""
+"""Trial episodes before the first robot's, in which everything is compiled and recorded."""
 
 import logging
 import time
@@ -20,24 +20,44 @@ _EVERY = 5.0
 """Seconds between two lines of progress."""
 
 
-def warm_up(model: ServedModel, *, stopped: Callable[[], bool] = lambda: False) -> int:
+def warm_up(model: ServedModel, *, sessions: int = 1, stopped: Callable[[], bool] = lambda: False) -> int:
     """Draws chunks until the model has met every kind of pass, where kinds have to be made ready.
 
     A stream is drawn in two steps at most: the second is like all that follow.
 
     Args:
         model: What is served.
+        sessions: At a time; each is made ready, as far as the model can.
         stopped: Asked between chunks; True ends it.
 
     Returns:
         Chunks drawn.
     """
-    chunks = model.wam.warm_up_chunks
+    chunks, sessions = model.wam.warm_up_chunks, min(sessions, model.wam.warm_up_sessions)
     if not chunks:
         return 0
+    began = time.perf_counter()
+    logger.info("warming up: drawing %d chunks of a trial episode for each of %d sessions", chunks, sessions)
+    drawn = 0
+    # Held until all are ready, so that each has its own.
+    opened: list[Rollout] = []
+    for number in range(1, sessions + 1):
+        try:
+            opened.append(_trial(model))
+            drawn += _draw(model, opened[-1], chunks, stopped=stopped, told=f"session {number} of {sessions}")
+        except torch.OutOfMemoryError:
+            if number == 1:
+                raise
+            logger.warning("the device has memory to make %d session(s) at a time ready, not %d", number - 1, sessions)
+            break
+        if drawn < number * chunks:
+            return drawn
+    logger.info("warm after %.0f s", time.perf_counter() - began)
+    return drawn
+
+
+def _draw(model: ServedModel, rollout: Rollout, chunks: int, *, stopped: Callable[[], bool], told: str) -> int:
     began = said = time.perf_counter()
-    logger.info("warming up: drawing %d chunks of a trial episode", chunks)
-    rollout = _trial(model)
     for drawn in range(chunks):
         if stopped():
             return drawn
@@ -48,8 +68,7 @@ def warm_up(model: ServedModel, *, stopped: Callable[[], bool] = lambda: False) 
         now = time.perf_counter()
         if now - said > _EVERY:
             said = now
-            logger.info("warming up: chunk %d of %d after %.0f s", drawn + 1, chunks, now - began)
-    logger.info("warm after %.0f s", time.perf_counter() - began)
+            logger.info("warming up %s: chunk %d of %d after %.0f s", told, drawn + 1, chunks, now - began)
     return chunks
 
 

@@ -204,6 +204,11 @@ class WorldActionModel(nn.Module, ABC):
         """Chunks of an episode that meets every kind of pass, where kinds have to be compiled or recorded; else 0."""
         return 0
 
+    @property
+    def warm_up_sessions(self) -> int:
+        """Sessions at a time that have to be made ready, where each has recordings of its own."""
+        return 1
+
     def pass_tokens(self, frames: int) -> int | None:
         """Tokens of one sample in `velocity` over F = `frames`, text aside; None if a family cannot say."""
         return None

@@ -4,6 +4,7 @@
 import logging
 
 import pytest
+import torch
 
 from flashwam.serve.model import load_served
 from flashwam.serve.options import ServerOptions
@@ -36,13 +37,29 @@ def drive(model, episode, *, chunks):
 
 def test_an_episode_after_the_trial_records_nothing_and_is_drawn_as_ever(graphed, checkpoint, episode, caplog):
     with caplog.at_level(logging.INFO, logger="flashwam.serve.warm_up"), serving(graphed, ServerOptions(port=0)):
-        assert "drawing 6 chunks" in caplog.text
+        assert "drawing 6 chunks of a trial episode for each of 2 sessions" in caplog.text
         recorded = graphed.wam.lanes.recorded
         drawn = drive(graphed, episode, chunks=8)
         assert graphed.wam.lanes.recorded == recorded > 0
     plain = load_served(checkpoint, nfe="2v/3a")
     for one, other in zip(drawn, drive(plain, episode, chunks=8), strict=True):
         assert abs(one - other).max() < 1e-5
+
+
+def test_as_many_sessions_are_made_ready_as_there_is_memory_for(graphed, monkeypatch, caplog):
+    opened, kept = [], graphed.wam.lanes.open
+
+    def little_memory(*given, **how):
+        opened.append(kept)
+        if len(opened) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return kept(*given, **how)
+
+    monkeypatch.setattr(graphed.wam.lanes, "open", little_memory)
+    assert warm_up(graphed, sessions=3) == 6
+    assert "memory to make 1 session(s) at a time ready, not 2" in caplog.text
+    assert warm_up(graphed, sessions=1) == 6
+    assert len(opened) == 3
 
 
 def test_a_model_that_has_nothing_to_make_ready_draws_nothing(model):

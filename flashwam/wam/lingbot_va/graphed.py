@@ -62,6 +62,7 @@ class Lanes:
 
     Attributes:
         trunk: Runs the blocks of passes that are yet to be recorded.
+        most: Sessions at a time.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Lanes:
         self.trunk: Trunk = CompiledTrunk(tuple(sorted(options.items()))) if compiled else cached_trunk
         self._made = (recorder, most, compiled, options)
         self._recordings = Recordings(recorder)
-        self._most = most
+        self.most = most
         self._taken = 0
         self._free: list[Lane] = []
 
@@ -116,10 +117,10 @@ class Lanes:
         lane = next((lane for lane in self._free if lane.kind == kind), None)
         if lane is not None:
             self._free.remove(lane)
-        elif self._taken >= self._most:
+        elif self._taken >= self.most:
             raise CannotRecordError(f"{self._taken} sessions run in graphs already, as many as have room")
         else:
-            del self._free[: max(0, len(self._free) + self._taken + 1 - self._most)]
+            del self._free[: max(0, len(self._free) + self._taken + 1 - self.most)]
             try:
                 lane = Lane(self, transformer, text, kind=kind, window=window, tokens=tokens)
             except torch.OutOfMemoryError as error:

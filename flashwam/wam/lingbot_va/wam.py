@@ -108,6 +108,11 @@ class LingBotVA(LooksInside):
         """See `WorldActionModel.warm_up_chunks`: until the window is full and has moved on by two chunks."""
         return window_chunks(self.window_chunks) + 3 if self.config.rollout in ("compiled", "graphed") else 0
 
+    @property
+    def warm_up_sessions(self) -> int:
+        """See `WorldActionModel.warm_up_sessions`: as many as run in graphs."""
+        return self.lanes.most if self.config.rollout == "graphed" else 1
+
     @classmethod
     def create(
         cls,
