@@ -50,10 +50,10 @@ class Row:
         return [float(one.open_loop[ERROR]) for one in self.evaluations if one.open_loop]
 
     def outcomes(self, several: bool) -> Outcomes:
-        """Seed -> scene -> success, of one group of tasks."""
+        """Seed -> (task, scene) -> success, of one group of tasks."""
         return {
             one.seed: {
-                (one.seed, name, episode): bool(won)
+                (name, (one.seed, episode)): bool(won)
                 for name, task in one.tasks.items()
                 if task.multimodal == several
                 for episode, won in enumerate(task.outcomes or ())

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Outcomes", "Paired", "Pairs", "pair_outcomes", "paired_ratio", "paired_share_difference"]
+__all__ = ["Episode", "Outcomes", "Paired", "Pairs", "pair_outcomes", "paired_ratio", "paired_share_difference"]
 
-Outcomes = Mapping[Hashable, Mapping[Hashable, bool]]
-"""Training -> scene -> success of the episode."""
+Episode = tuple[Hashable, Hashable]
+"""(task, scene); a scene of the same number has the same noise in every task."""
+Outcomes = Mapping[Hashable, Mapping[Episode, bool]]
+"""Training -> episode -> success."""
 
 _DRAWS = 2000
 _SEED = 0
@@ -50,10 +52,10 @@ class Pairs:
     """Episodes of two models in the same scenes.
 
     Args:
-        trainings: Training -> scene -> success of the first model and of the second.
+        trainings: Training -> episode -> success of the first model and of the second.
     """
 
-    trainings: Mapping[Hashable, Mapping[Hashable, tuple[bool, bool]]]
+    trainings: Mapping[Hashable, Mapping[Episode, tuple[bool, bool]]]
 
     @property
     def episodes(self) -> int:
@@ -65,7 +67,7 @@ class Pairs:
         """Of each training, successes of the first model, of the second, and pairs."""
         return [
             (sum(bool(first) for first, _ in own), sum(bool(second) for _, second in own), len(own))
-            for own in (scenes.values() for scenes in self.trainings.values())
+            for own in (episodes.values() for episodes in self.trainings.values())
         ]
 
     def __bool__(self) -> bool:
@@ -82,9 +84,9 @@ def pair_outcomes(first: Outcomes, second: Outcomes, *, fixed: bool = False) -> 
     """
     (only,) = second.values() if fixed and len(second) == 1 else (None,)
     trainings = {}
-    for training, scenes in first.items():
+    for training, episodes in first.items():
         others = second.get(training, {}) if only is None else only
-        common = {scene: (won, others[scene]) for scene, won in scenes.items() if scene in others}
+        common = {episode: (won, others[episode]) for episode, won in episodes.items() if episode in others}
         if common:
             trainings[training] = common
     return Pairs(trainings=trainings)
@@ -94,10 +96,10 @@ def paired_ratio(pairs: Pairs, confidence: float = 0.95) -> Paired | None:
     """Successes of the first model over those of the second in the same scenes; None where the second had none.
 
     The interval is a two-level bootstrap of fixed seed. Trainings are drawn with replacement, and for each one drawn
-    its scenes, a scene with both models' outcomes; scenes that several trainings were driven in are drawn once for all
-    of them, since luck in them is shared. Two episodes are added to what is drawn from, one that each model wins alone:
-    without them equal models would have an interval of no width. The interval is the estimate plus the quantiles of
-    what is drawn less its centre.
+    its scenes, a scene with both models' outcomes in all its tasks, since they had the same noise there; scenes that
+    several trainings were driven in are drawn once for all of them, since luck in them is shared. Two episodes are
+    added to what is drawn from, one that each model wins alone: without them equal models would have an interval of no
+    width. The interval is the estimate plus the quantiles of what is drawn less its centre.
 
     Luck in scenes is counted again in the spread of trainings, which makes up for the narrowness that drawing from few
     of them has: simulated for two to five trainings of 100 scenes, 95 % intervals hold the truth in 93 to 99 % of the
@@ -164,28 +166,37 @@ def _draws(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
     A block is the scenes that the same trainings were driven in; its scenes differ in the pattern of outcomes alone.
     """
     generator = np.random.default_rng(_SEED)
+    counted = [_scenes(episodes) for episodes in pairs.trainings.values()]
     driven: dict[Hashable, list[int]] = {}
-    for number, own_scenes in enumerate(pairs.trainings.values()):
+    for number, own_scenes in enumerate(counted):
         for scene in own_scenes:
             driven.setdefault(scene, []).append(number)
     blocks: dict[tuple[int, ...], list[Hashable]] = {}
     for scene, numbers in driven.items():
         blocks.setdefault(tuple(numbers), []).append(scene)
-    count, names = len(pairs.trainings), list(pairs.trainings)
+    count = len(counted)
     totals = np.zeros((_DRAWS, count, count, 3))
     centre = np.zeros(3)
     for members, scenes in blocks.items():
-        table = np.array([[pairs.trainings[names[k]][scene] for k in members] for scene in scenes], dtype=int)
+        table = np.array([[counted[k][scene] for k in members] for scene in scenes], dtype=int)
         patterns, seen = np.unique(table.reshape(len(scenes), -1), axis=0, return_counts=True)
-        alone = np.tile(np.eye(2, dtype=int), len(members))
+        alone = np.tile([[1, 0, 1], [0, 1, 1]], len(members))
         patterns, weights = np.concatenate([patterns, alone]), np.append(seen, [1 / len(blocks)] * 2)
         weights = weights / weights.sum()
         # Each drawn training has its own draw of scenes, but for scenes that it shares with others.
         drawn = generator.multinomial(len(scenes), weights, size=(_DRAWS, count if len(members) == 1 else 1))
         for position, member in enumerate(members):
-            own = patterns[:, 2 * position : 2 * position + 2]
-            totals[:, :, member, :2] += drawn @ own
-            totals[:, :, member, 2] += len(scenes)
-            centre += np.append(len(scenes) * weights @ own, len(scenes))
+            own = patterns[:, 3 * position : 3 * position + 3]
+            totals[:, :, member] += drawn @ own
+            centre += len(scenes) * weights @ own
     chosen = generator.integers(count, size=(_DRAWS, count))
     return np.take_along_axis(totals, chosen[:, :, None, None], 2).sum((1, 2)), centre
+
+
+def _scenes(episodes: Mapping[Episode, tuple[bool, bool]]) -> dict[Hashable, tuple[int, int, int]]:
+    """Scene -> successes of the first, of the second, and episodes, over its tasks."""
+    counted: dict[Hashable, tuple[int, int, int]] = {}
+    for (_, scene), (first, second) in episodes.items():
+        ours, theirs, count = counted.get(scene, (0, 0, 0))
+        counted[scene] = (ours + bool(first), theirs + bool(second), count + 1)
+    return counted

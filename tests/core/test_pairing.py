@@ -13,7 +13,9 @@ def pairs(*trainings, shared=False):
     """Pairs from the outcomes of two models, a training each; every training in scenes of its own, or in the same."""
     return Pairs(
         trainings={
-            number: {(0 if shared else number, scene): pair for scene, pair in enumerate(zip(*both, strict=True))}
+            number: {
+                ("task", (0 if shared else number, scene)): pair for scene, pair in enumerate(zip(*both, strict=True))
+            }
             for number, both in enumerate(trainings)
         }
     )
@@ -62,6 +64,19 @@ def test_luck_in_scenes_that_trainings_share_is_not_averaged_away():
     apart = half_width(paired_share_difference(pairs(*[one] * 5)))
     assert shared == pytest.approx(alone, rel=0.1)
     assert apart < 0.7 * alone
+
+
+def test_luck_in_noise_that_tasks_share_is_not_averaged_away():
+    """Two tasks that end alike in every scene tell no more than one of them; two that do not tell more."""
+    one = counted(90, 4, 6)
+    outcomes = list(zip(*one, strict=True))
+    alone = half_width(paired_ratio(pairs(one)))
+    both = {("first", scene): pair for scene, pair in enumerate(outcomes)}
+    alike = Pairs(trainings={0: {**both, **{("second", scene): pair for scene, pair in enumerate(outcomes)}}})
+    apart = Pairs(trainings={0: {**both, **{("second", 1000 + scene): pair for scene, pair in enumerate(outcomes)}}})
+    assert paired_ratio(alike).value == paired_ratio(apart).value
+    assert half_width(paired_ratio(alike)) == pytest.approx(alone, rel=0.1)
+    assert half_width(paired_ratio(apart)) < 0.8 * alone
 
 
 def test_the_interval_holds_the_truth():
@@ -119,11 +134,12 @@ def test_a_ratio_to_a_few_successes_is_wide_and_ends_somewhere():
 
 
 def test_episodes_are_paired_by_training_and_scene():
-    student = {1: {"a": 1, "b": 0}, 2: {"b": 1, "c": 1}}
-    teacher = {0: {"a": 1, "b": 1, "d": 0}}
+    a, b, c, d = (("task", scene) for scene in "abcd")
+    student = {1: {a: 1, b: 0}, 2: {b: 1, c: 1}}
+    teacher = {0: {a: 1, b: 1, d: 0}}
     assert pair_outcomes(student, teacher).episodes == 0
-    assert pair_outcomes(student, teacher, fixed=True).trainings == {1: {"a": (1, 1), "b": (0, 1)}, 2: {"b": (1, 1)}}
-    other = {2: {"c": 0, "b": 0}, 3: {"a": 1}}
-    assert pair_outcomes(student, other).trainings == {2: {"b": (1, 0), "c": (1, 0)}}
+    assert pair_outcomes(student, teacher, fixed=True).trainings == {1: {a: (1, 1), b: (0, 1)}, 2: {b: (1, 1)}}
+    other = {2: {c: 0, b: 0}, 3: {a: 1}}
+    assert pair_outcomes(student, other).trainings == {2: {b: (1, 0), c: (1, 0)}}
     # A given model of several trainings is paired with its own namesakes.
     assert pair_outcomes(student, other, fixed=True).episodes == 2
