@@ -270,9 +270,10 @@ class Rollout:
         Without `conditions_on_first` that is a whole chunk, an episode's first frame included.
 
         The next chunk can be drawn while the last actions of this one are still executed. A model that remembers chunks
-        is told them as executed, with the frames that it imagined for them, which stay in its memory, so that its next
-        chunk begins where the robot will be. One that `conditions_on_first` begins its next chunk at what was seen
-        last, and the actions that are executed meanwhile are passed over in it (`executed`).
+        is told them as executed, with the frames that it imagined for them, so that its next chunk begins where the
+        robot will be; the next call puts what was seen in the place of what was imagined. One that
+        `conditions_on_first` begins its next chunk at what was seen last, and the actions that are executed meanwhile
+        are passed over in it (`executed`).
 
         Args:
             observed: What happened; of the frames under way the actions alone. What is seen of them comes with the next
@@ -284,7 +285,10 @@ class Rollout:
         """
         _check_senses(self.wam, observed)
         if under_way or self._under_way:
+            late = {name: observed[name][:, :, : self._under_way] for name in self.wam.layout.observed_shapes}
             observed = self._without_gaps(observed, under_way)
+            if self._under_way and not self.wam.conditions_on_first:
+                self.session.amend({name: x for name, x in late.items() if name != _ACTION})
         for name in self.wam.layout.observed_shapes:
             self.session.append(name, observed[name], predicted=False)
         self.session.advance(observed[self.wam.streams[0]].shape[2])

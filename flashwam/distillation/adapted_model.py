@@ -230,6 +230,11 @@ class _AdaptedSession(RolloutSession):
         with self._adapters.active(self._name):
             self._session.advance(frames)
 
+    def amend(self, seen: Mapping[str, Tensor]) -> None:
+        """See `RolloutSession.amend`."""
+        with self._adapters.active(self._name):
+            self._session.amend(seen)
+
 
 def _tree(parameters: Mapping[str, nn.Parameter]) -> nn.Module:
     """Modules that do nothing but hold parameters under their dotted names."""

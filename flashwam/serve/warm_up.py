@@ -57,15 +57,19 @@ def warm_up(model: ServedModel, *, sessions: int = 1, stopped: Callable[[], bool
 
 
 def _draw(model: ServedModel, rollout: Rollout, chunks: int, *, stopped: Callable[[], bool], told: str) -> int:
+    """Draws and observes as for a robot that goes on, which meets what one that holds meets and passes of its own."""
     began = said = time.perf_counter()
+    goes_on = not (model.wam.conditions_on_first or model.wam.probes)
+    late, under_way = 0, min(1, model.wam.chunk_frames - 1) if goes_on else 0
     for drawn in range(chunks):
         if stopped():
             return drawn
         rollout.predict()
         executed = rollout.executed
-        before = executed.start if model.wam.conditions_on_first else 0
-        rollout.observe(_nothing_seen(model, executed.stop - before))
-        now = time.perf_counter()
+        frames = executed.stop - (executed.start if model.wam.conditions_on_first else 0)
+        seen = _nothing_seen(model, late + frames - under_way) | {"action": _nothing_seen(model, frames)["action"]}
+        rollout.observe(seen, under_way=under_way)
+        late, now = under_way, time.perf_counter()
         if now - said > _EVERY:
             said = now
             logger.info("warming up %s: chunk %d of %d after %.0f s", told, drawn + 1, chunks, now - began)

@@ -145,3 +145,13 @@ class ReplaySession(RolloutSession):
             self._past[name] = torch.cat([self._past[name], x], 2) if kept else x
         self._chunk.clear()
         self._seen += frames
+
+    def amend(self, seen: Mapping[str, Tensor]) -> None:
+        """See `RolloutSession.amend`."""
+        if self._chunk:
+            raise RuntimeError("what was seen of the chunk before comes before this chunk's own")
+        for name, x in seen.items():
+            held = self._past[name].shape[2] if name in self._past else 0
+            if x.shape[2] > held:
+                raise ValueError(f"got {x.shape[2]} frames of {name}; what was told before has {held}")
+            self._past[name] = torch.cat([self._past[name][:, :, : held - x.shape[2]], x], 2)

@@ -4,8 +4,10 @@
 Letters: B episodes, C channels, F latent frames, H and W the rest of a stream's tokens.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +16,8 @@ from torch import Tensor
 from flashwam.system.errors import InputError
 
 __all__ = ["Kept", "RolloutSession"]
+
+logger = logging.getLogger(__name__)
 
 
 class Kept:
@@ -87,3 +91,23 @@ class RolloutSession(ABC):
     @abstractmethod
     def advance(self, frames: int) -> None:
         """Moves to the next chunk after `frames` latent frames of observed tokens were appended."""
+
+    def amend(self, seen: Mapping[str, Tensor]) -> None:
+        """Puts what was really seen in the place of the last frames of the chunk before, which had been imagined.
+
+        Everything that knew them is computed anew, as if they had been seen all along. A family that does not write
+        this keeps what it imagined, and a warning says so.
+
+        Args:
+            seen: Streams and senses of that chunk -> its last U frames, [B, C, U, H, W].
+
+        Raises:
+            ValueError: That chunk has fewer frames, or no such stream.
+            RuntimeError: Predicted tokens are there, or observed ones of the current chunk.
+        """
+        _say_kept(type(self).__name__)
+
+
+@cache
+def _say_kept(name: str) -> None:
+    logger.warning("what %s imagined of frames under way stays in its past, since it writes no `amend`", name)

@@ -24,14 +24,17 @@ def graphed(checkpoint):
     return model
 
 
-def drive(model, episode, *, chunks):
+def drive(model, episode, *, chunks, under_way=0):
+    """A robot that holds, or that goes on after its first chunk of a single frame."""
     prompt, observations = episode(0)
     session = PolicySession(model)
     session.reset(prompt, seed=1)
     drawn = []
     for chunk in range(chunks):
         drawn.append(session.infer(observations[0]))
-        session.refresh(observations[1:2] if chunk == 0 else observations[2:4], drawn[-1])
+        seen = observations[2 : 4 - under_way * int(chunk == 1)]
+        late = under_way * int(chunk > 0)
+        session.refresh(observations[1:2] if chunk == 0 else seen, drawn[-1], under_way=late)
     return drawn
 
 
@@ -39,10 +42,11 @@ def test_an_episode_after_the_trial_records_nothing_and_is_drawn_as_ever(graphed
     with caplog.at_level(logging.INFO, logger="flashwam.serve.warm_up"), serving(graphed, ServerOptions(port=0)):
         assert "drawing 6 chunks of a trial episode for each of 2 sessions" in caplog.text
         recorded = graphed.wam.lanes.recorded
-        drawn = drive(graphed, episode, chunks=8)
+        drawn = drive(graphed, episode, chunks=8) + drive(graphed, episode, chunks=8, under_way=1)
         assert graphed.wam.lanes.recorded == recorded > 0
     plain = load_served(checkpoint, nfe="2v/3a")
-    for one, other in zip(drawn, drive(plain, episode, chunks=8), strict=True):
+    expected = drive(plain, episode, chunks=8) + drive(plain, episode, chunks=8, under_way=1)
+    for one, other in zip(drawn, expected, strict=True):
         assert abs(one - other).max() < 1e-5
 
 

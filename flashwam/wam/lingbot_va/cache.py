@@ -122,6 +122,10 @@ class RolloutCache(ABC):
         """Forgets every predicted block; observed ones never follow them, so the rest stays contiguous."""
         self.blocks = [block for block in self.blocks if not block.predicted]
 
+    def drop_from(self, index: int) -> None:
+        """Forgets block `index` and all that follow it."""
+        self.blocks = [block for block in self.blocks if block.index < index]
+
     def _first(self, blocks: Sequence[tuple[int, int]], first: Sequence[int] | None) -> Sequence[int]:
         return [index - self.window for index, _ in blocks] if first is None else first
 

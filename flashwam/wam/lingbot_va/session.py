@@ -5,7 +5,7 @@ Shapes: B episodes, C channels, F latent frames, H, W the rest of a stream's tok
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -98,7 +98,8 @@ class LingBotSession(RolloutSession):
         self._used_channels = used_channels
         self._batch = text.shape[0]
         self._chunk = 0
-        self._observed: dict[str, int] = {}
+        self._observed: list[_Clean] = []
+        self._before: list[_Clean] = []
         self._waiting: list[_Clean] = []
         self._imagined: list[_Clean] = []
         self._imagined_rows = 0
@@ -186,26 +187,25 @@ class LingBotSession(RolloutSession):
         clean = keep_used(stream, clean, self._used_channels)
         if not predicted and (self._imagined or any(part.predicted for part in self._waiting)):
             raise RuntimeError("the cache holds predicted tokens: call drop_predicted() before observed ones")
-        if not predicted and stream in self._observed:
+        if not predicted and any(part.stream == stream for part in self._observed):
             raise RuntimeError(f"{stream} of this chunk was appended already: call advance(frames) first")
         if not predicted and self._cache.one_chunk_at_a_time and any(p.index < 2 * self._chunk for p in self._waiting):
             self._write_waiting()
         if sigma is None:
             sigma = clean.new_zeros(self._batch, clean.shape[2], dtype=torch.float32)
         index = 2 * self._chunk + STREAM_OFFSET[stream]
-        self._waiting.append(
-            _Clean(
-                index=index,
-                stream=stream,
-                x=clean,
-                sigma=sigma,
-                start=self.frame_index,
-                predicted=predicted,
-                first=self._first(index),
-            )
+        part = _Clean(
+            index=index,
+            stream=stream,
+            x=clean,
+            sigma=sigma,
+            start=self.frame_index,
+            predicted=predicted,
+            first=self._first(index),
         )
+        self._waiting.append(part)
         if not predicted:
-            self._observed[stream] = clean.shape[2]
+            self._observed.append(part)
         if not self.fused:
             self._write_waiting()
 
@@ -217,13 +217,39 @@ class LingBotSession(RolloutSession):
 
     def advance(self, frames: int) -> None:
         """See `RolloutSession.advance`."""
-        wrong = {stream: held for stream, held in self._observed.items() if held != frames}
+        wrong = {part.stream: part.x.shape[2] for part in self._observed if part.x.shape[2] != frames}
         if wrong or frames < 1:
             raise ValueError(f"advance({frames}) does not fit the latent frames appended in this chunk: {wrong}")
         self.frame_index += frames
         self._chunk += 1
-        self._observed.clear()
+        self._before, self._observed = self._observed, []
         self._cache.make_room(2 * self._chunk)
+
+    @torch.no_grad()
+    def amend(self, seen: Mapping[str, Tensor]) -> None:
+        """See `RolloutSession.amend`: the chunk's blocks from the first amended one on see again what they saw."""
+        if self._imagined or any(part.predicted for part in self._waiting):
+            raise RuntimeError("the cache holds predicted tokens: call drop_predicted() before what was really seen")
+        if self._observed:
+            raise RuntimeError("what was seen of the chunk before comes before this chunk's own")
+        for stream, x in seen.items():
+            self._check(stream, x)
+            held = sum(part.x.shape[2] for part in self._before if part.stream == stream)
+            if x.shape[2] > held:
+                raise ValueError(f"got {x.shape[2]} frames of {stream}; the chunk before has {held}")
+        self._before = [self._amended(part, seen) for part in self._before]
+        lowest = min((part.index for part in self._before if part.stream in seen), default=2 * self._chunk)
+        self._cache.drop_from(lowest)
+        self._waiting = [part for part in self._waiting if part.index < lowest]
+        self._waiting += [part for part in self._before if part.index >= lowest]
+        if not self.fused:
+            self._write_waiting()
+
+    def _amended(self, part: _Clean, seen: Mapping[str, Tensor]) -> _Clean:
+        if part.stream not in seen:
+            return part
+        x = keep_used(part.stream, seen[part.stream].to(part.x), self._used_channels)
+        return replace(part, x=torch.cat([part.x[:, :, : part.x.shape[2] - x.shape[2]], x], 2))
 
     @property
     def _rows(self) -> int:
@@ -266,8 +292,8 @@ class LingBotSession(RolloutSession):
 
     def _run(self, parts: list[_Clean], *, rows: int, velocity: bool, tap: FeatureTap | None = None) -> Tensor | None:
         """One pass; the waiting tokens in it stay in the cache, a velocity's do not."""
-        # This chunk's video may still come, or come again as it really was.
-        self._cache.forget(min(parts[0].index, 2 * self._chunk))
+        # This chunk's video may still come, and the chunk before may come again as it really was.
+        self._cache.forget(min(parts[0].index, 2 * self._chunk - 2))
         self._cache.open(
             [(part.index, self._tokens(part)) for part in parts], first=[part.first for part in parts], rows=rows
         )
