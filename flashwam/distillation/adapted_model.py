@@ -85,6 +85,10 @@ class AdaptedModel(WorldActionModel):
         with self.adapters.merged(self.name) as model:
             return model.deployed_parameters()
 
+    def compile_training(self, **options: Any) -> None:
+        """See `WorldActionModel.compile_training`: of all roles, since they share the backbone."""
+        self.adapters.backbone.compile_training(**options)
+
     def choose_rollout(self, rollout: str) -> None:
         """See `WorldActionModel.choose_rollout`: of all roles, since they share the backbone."""
         self.adapters.backbone.choose_rollout(rollout)

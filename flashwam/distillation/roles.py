@@ -144,6 +144,12 @@ class Roles:
         if CRITIC in self.trained:
             self.critic = wrap(CRITIC, self.trained[CRITIC])
 
+    def compile_training(self, **options: Any) -> None:
+        """Lets every role's passes be compiled; see `WorldActionModel.compile_training`."""
+        for model in (*self.trained.values(), self.teacher, self.target, self.reference):
+            if model is not None:
+                model.compile_training(**options)
+
     def turn(self, role: str) -> AbstractContextManager[Any]:
         """A context for a trained role's loss and backward pass, which may recompute what only that role computes."""
         model = self.trained[role]

@@ -162,6 +162,8 @@ class _Training:
             if model is not None:
                 check_weights(model, role)
         check_strategy(loop, method.roles.trained)
+        if loop.compile:
+            method.roles.compile_training()
         if not any(turn.role == STUDENT for step in range(loop.steps) for turn in method.turns(step)):
             raise InputError(
                 f"in {loop.steps} steps it is never the student's turn: raise steps, or lower student_every"

@@ -236,6 +236,9 @@ class LoopConfig:
     """The copy that is exported as the result."""
     precision: Literal["no", "bf16"] = "no"
     """Mixed precision of accelerate."""
+    compile: bool = False
+    """Compile the network's blocks for training, once for each kind of pass: fewer and larger kernels, and minutes at
+    the start. For one process or ddp, worth it on a GPU."""
     strategy: Literal["single", "ddp", "zero2", "zero3", "fsdp"] = "single"
     """The way processes share the work; the zero strategies need deepspeed."""
     shard_teacher: bool = False
@@ -267,6 +270,8 @@ class LoopConfig:
         _check(
             self, "offload", lambda value: not value or self.strategy.startswith("zero"), "false without zero2, zero3"
         )
+        shards = "false with zero2, zero3 and fsdp, whose hooks a compiled block would leave out"
+        _check(self, "compile", lambda value: not value or self.strategy in ("single", "ddp"), shards)
         if self.lora is not None:
             why = "with lora, whose roles share one whole backbone and whose adapters are too small to shard"
             _check(self, "strategy", lambda value: value in ("single", "ddp"), f'"single" or "ddp" {why}')

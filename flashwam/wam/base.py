@@ -191,6 +191,17 @@ class WorldActionModel(nn.Module, ABC):
         """
         return ReplaySession(self, text, null_text=null_text, guidance=guidance)
 
+    def compile_training(self, **options: Any) -> None:
+        """Lets `velocity` compile what it is made of, at its first call with each shape, for a family that can.
+
+        Args:
+            options: For `torch.compile`, such as backend="inductor".
+
+        Raises:
+            ValueError: The family cannot.
+        """
+        raise InputError(f"{type(self).__name__} has no passes that are compiled; leave compile out, or set it false")
+
     def choose_rollout(self, rollout: str) -> None:
         """Chooses how sessions opened from now on compute, for a family that knows several ways.
 

@@ -6,10 +6,9 @@ import torch
 from compared_models import MODELS, lingbot
 from comparing import CPU, TOLERANCE, near, to
 from torch import Tensor
-from torch.nn.attention.flex_attention import flex_attention
 
 from flashwam.wam import WorldActionModel
-from flashwam.wam.lingbot_va import masks
+from flashwam.wam.lingbot_va import flex
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:flex_attention called without")]
 FRAMES = 6
@@ -48,7 +47,7 @@ def test_a_masked_pass_is_the_cpus(kind: str, device: torch.device, monkeypatch:
     """Flex attention is compiled on a GPU; without one its uncompiled reference is run, which has no gradients."""
     uncompiled = kind == "flex" and device.type == "cpu"
     if uncompiled:
-        monkeypatch.setattr(masks, "_compiled_flex", lambda: flex_attention)
+        monkeypatch.setattr(flex, "compiled", lambda function, **options: function)
     expected = masked_pass(KINDS["sdpa" if kind == "flex" else kind](), CPU, gradients=not uncompiled)
     got = masked_pass(KINDS[kind](), device, gradients=not uncompiled)
     near(got, expected, device, within=TOLERANCE)

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import flex_attention
 from torch.testing import assert_close
 
 from flashwam.wam.guidance import guided_velocity
-from flashwam.wam.lingbot_va import LingBotVA, masks
+from flashwam.wam.lingbot_va import LingBotVA, flex, masks
 from flashwam.wam.session import Kept
 
 Draw = Callable[..., dict[str, Tensor]]
@@ -100,7 +99,7 @@ def test_kept_passes_equal_plain_ones(
 ) -> None:
     """Several noise levels under the same clean tokens, with streams that leave and come back."""
     wam, _, _, clean, text = given
-    monkeypatch.setattr(masks, "_compiled_flex", lambda: flex_attention)
+    monkeypatch.setattr(flex, "compiled", lambda function, **options: function)
     masks.teacher_forced_layout.cache_clear()
     wam.transformer.set_attention(backend)
     levels = {"clean_sigma": {name: torch.full((ROWS, FRAMES), 0.2) for name in clean}, "window_chunks": window}

@@ -11,10 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn.attention.flex_attention import flex_attention
 from torch.testing import assert_close
 
-from flashwam.wam.lingbot_va import LingBotConfig, LingBotVA, WanTransformer3DModel, masks
+from flashwam.wam.lingbot_va import LingBotConfig, LingBotVA, WanTransformer3DModel, flex, masks
 
 Draw = Callable[..., dict[str, Tensor]]
 Make = Callable[..., LingBotVA]
@@ -113,7 +112,7 @@ def test_an_attention_that_drops_the_mask_is_refused(make_wam: Make) -> None:
 @pytest.mark.parametrize("window", [1, 3, 64])
 def test_block_mask_equals_dense_mask(make_wam: Make, draw: Draw, monkeypatch: pytest.MonkeyPatch, window: int) -> None:
     """The flex backend's block mask, run by flex attention's uncompiled reference."""
-    monkeypatch.setattr(masks, "_compiled_flex", lambda: flex_attention)
+    monkeypatch.setattr(flex, "compiled", lambda function, **options: function)
     masks.teacher_forced_layout.cache_clear()
     dense, block = (make_wam(attention=name, window_chunks=window) for name in ("sdpa", "flex"))
     with torch.no_grad():

@@ -5,6 +5,9 @@ Letters: B samples, F latent frames, C channels, H and W latent size, K action t
 tokens, D text width.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from diffusers import CogVideoXTransformer3DModel
 from torch import Tensor, nn
@@ -15,6 +18,7 @@ from flashwam.wam.cogvideox.config import ROPE_MODES
 from flashwam.wam.cogvideox.presets import check_version
 from flashwam.wam.cogvideox.rope import rotary_table
 from flashwam.wam.cogvideox.timegroups import group_times, take_time_groups
+from flashwam.wam.compiling import compiled, like_a_later_block
 from flashwam.wam.taps import FeatureTap
 
 __all__ = ["CogVideoXActionNetwork"]
@@ -55,6 +59,8 @@ class CogVideoXActionNetwork(nn.Module):
         self.transformer = transformer
         self.action = action
         self.rope_mode = rope_mode
+        # A function of the block, not a method: a copy of the network must run its own.
+        self._run: Callable[..., tuple[Tensor, Tensor]] = _run_block
         for block in transformer.transformer_blocks:
             take_time_groups(block)
         if config.use_learned_positional_embeddings:
@@ -67,6 +73,14 @@ class CogVideoXActionNetwork(nn.Module):
     def dtype(self) -> torch.dtype:
         """Of the parameters, and so of what goes in."""
         return self.transformer.proj_out.weight.dtype
+
+    def compile_training(self, **options: Any) -> None:
+        """Compiles the blocks, once for all of them and for every kind of pass.
+
+        Args:
+            options: For `torch.compile`, such as backend="inductor".
+        """
+        self._run = compiled(_run_block, **options)
 
     def forward(
         self,
@@ -119,11 +133,13 @@ class CogVideoXActionNetwork(nn.Module):
         times = group_times(text_time, [*video_spans, (actions.shape[1], action_time)])
         rotary = self._rotary(grid, actions.shape[1], hidden.device)
         depth = len(net.transformer_blocks) if tap is None else tap.depth
+        if self._run is not _run_block:
+            hidden, encoded = (like_a_later_block(x, net.transformer_blocks[0]) for x in (hidden, encoded))
         for index, block in zip(range(depth), net.transformer_blocks, strict=False):
             if torch.is_grad_enabled() and net.gradient_checkpointing:
-                hidden, encoded = net._gradient_checkpointing_func(block, hidden, encoded, times, rotary)
+                hidden, encoded = net._gradient_checkpointing_func(self._run, block, hidden, encoded, times, rotary)
             else:
-                hidden, encoded = block(hidden, encoded, times, rotary)
+                hidden, encoded = self._run(block, hidden, encoded, times, rotary)
             if tap is not None:
                 tap.take(index, hidden[:, :video_tokens])
         if tap is not None:
@@ -182,3 +198,7 @@ class CogVideoXActionNetwork(nn.Module):
                 f"the learned table of positions is made for (frames, rows, columns) {made_for}, got "
                 f"{(frames, height, width)}: load the network with use_learned_positional_embeddings=False"
             )
+
+
+def _run_block(block: nn.Module, *arguments: Any) -> tuple[Tensor, Tensor]:
+    return block(*arguments)

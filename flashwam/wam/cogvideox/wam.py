@@ -203,6 +203,10 @@ class CogVideoX(LooksInside):
         """
         return self._pass(noisy, sigma, clean, context)
 
+    def compile_training(self, **options: Any) -> None:
+        """See `WorldActionModel.compile_training`."""
+        self.network.compile_training(**options)
+
     def choose_rollout(self, rollout: str) -> None:
         """See `WorldActionModel.choose_rollout`; `CogVideoXConfig` names the ways."""
         self.config = replace(self.config, rollout=rollout)

@@ -8,6 +8,7 @@ per token. It stays in float32 whatever the parameters' dtype.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from diffusers.models.embeddings import PixArtAlphaTextProjection, TimestepEmbedding, Timesteps
@@ -16,9 +17,24 @@ from torch.nn import functional
 
 from flashwam.wam.lingbot_va.rope import apply_rotary
 
-__all__ = ["Attention", "ConditionEmbedder", "FeedForward", "Linear", "TransformerBlock", "modulate", "modulated_norm"]
+__all__ = [
+    "Attention",
+    "ConditionEmbedder",
+    "FeedForward",
+    "Halves",
+    "Linear",
+    "TransformerBlock",
+    "modulate",
+    "modulated_norm",
+    "per_group",
+]
 
 KeyValue = tuple[Tensor, Tensor]
+
+
+def per_group(x: Tensor, batch: int, frames: int, repeats: int) -> Tensor:
+    """Repeats per-frame values [B or 1, F or 1, ...] to groups, [B, F * repeats, ...]."""
+    return x.unsqueeze(2).expand(batch, frames, repeats, *x.shape[2:]).flatten(1, 2)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -138,6 +154,18 @@ class Attention(nn.Module):
         return (x if rotary is None else apply_rotary(x, rotary)).transpose(1, 2)
 
 
+class Halves(NamedTuple):
+    """A block's work before and after its self-attention, as two functions of the block and of tensors.
+
+    Args:
+        project: (block, x, modulation, rotary, queries) -> queries, keys and values.
+        finish: (block, x, modulation, attended, text, or its keys and values) -> hidden states.
+    """
+
+    project: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    finish: Callable[..., Tensor]
+
+
 class TransformerBlock(nn.Module):
     """Modulated self-attention, text cross-attention, modulated feed-forward."""
 
@@ -159,6 +187,7 @@ class TransformerBlock(nn.Module):
         text: Tensor | KeyValue | Callable[[Attention], KeyValue],
         attend: Callable[[Tensor, Tensor, Tensor], Tensor],
         queries: int | None = None,
+        halves: Halves | None = None,
     ) -> Tensor:
         """Runs the block.
 
@@ -170,10 +199,15 @@ class TransformerBlock(nn.Module):
                 them: parameters of a sharded block are there in its forward alone.
             attend: Self-attention of queries over keys and values, [B, heads, S, d] each.
             queries: Update only the first so many tokens; the rest give keys and values alone. All by default.
+            halves: Compute what is around `attend` in the block's place, as `compiled_blocks.compiled_halves` do.
 
         Returns:
             Hidden states, [B, queries, D].
         """
+        if halves is not None:
+            wanted = x.shape[1] if queries is None else queries
+            attended = attend(*halves.project(self, x, modulation, rotary, wanted))
+            return halves.finish(self, x, modulation, attended, text(self.attn2) if callable(text) else text)
         table = self.modulation_table(modulation)
         attended = attend(*self.project(x, table, rotary, queries))
         if isinstance(text, Tensor):

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import gcd
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from flashwam.system.errors import InputError
+from flashwam.wam.lingbot_va.flex import flex_attend
+from flashwam.wam.lingbot_va.mask_rule import allowed
 
 __all__ = ["ATTENTION_BACKENDS", "PassLayout", "allowed", "block_ids", "check_backend", "teacher_forced_layout"]
 
@@ -25,26 +26,6 @@ ATTENTION_BACKENDS = ("sdpa", "flex")
 STREAM_OFFSET = {"video": 0, "action": 1}
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def allowed(q_block: Tensor, q_noisy: Tensor, k_block: Tensor, k_noisy: Tensor, window: int | Tensor) -> Tensor:
-    """The one mask rule; arguments broadcast against each other.
-
-    Args:
-        q_block: Block id of the query, int.
-        q_noisy: Whether the query is a noisy token, bool.
-        k_block: Block id of the key, int.
-        k_noisy: Whether the key is a noisy token, bool.
-        window: Largest distance in blocks (two blocks a chunk) that attention reaches back.
-
-    Returns:
-        Bool, True where the query sees the key.
-    """
-    clean_to_clean = ~q_noisy & ~k_noisy & (k_block <= q_block)
-    noisy_to_clean = q_noisy & ~k_noisy & (k_block < q_block)
-    noisy_to_noisy = q_noisy & k_noisy & (k_block == q_block)
-    near = (q_block - k_block).abs() <= window
-    return near & (clean_to_clean | noisy_to_clean | noisy_to_noisy)
 
 
 def block_ids(stream: str, frames: int, chunk_frames: int) -> Tensor:
@@ -103,7 +84,7 @@ def teacher_forced_layout(
         noisy: Streams whose noisy tokens take part.
         noisy_frames: They take part for so many last frames; all by default.
         chunk_frames: Latent frames per chunk.
-        window: Reach of attention in blocks, see `allowed`.
+        window: Reach of attention in blocks, see `mask_rule.allowed`.
         backend: "sdpa" (dense mask) or "flex" (block mask).
         device: Where the mask lives.
 
@@ -124,7 +105,7 @@ def teacher_forced_layout(
     is_noisy = torch.arange(len(block)) < queries
     with torch.inference_mode(False):
         block, is_noisy = block.to(device), is_noisy.to(device)
-        build = _dense_attention if backend == "sdpa" else _flex_attention
+        build = _dense_attention if backend == "sdpa" else flex_attend
         attend = build(block, is_noisy, window, len(block))
         attend_noisy = build(block, is_noisy, window, queries)
     return PassLayout(
@@ -145,28 +126,3 @@ def _dense_attention(block: Tensor, is_noisy: Tensor, window: int, queries: int)
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
     return attend
-
-
-def _flex_attention(block: Tensor, is_noisy: Tensor, window: int, queries: int) -> Attend:
-    """Flex attention of the first `queries` tokens under the same rule as a block mask."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    reach = torch.tensor(window, device=block.device)
-
-    # A tensor, since a number would be compiled in and every window would compile its own kernel.
-    def rule(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return allowed(block[q], is_noisy[q], block[k], is_noisy[k], reach)
-
-    mask = create_block_mask(rule, None, None, queries, len(block), device=block.device)
-
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return _compiled_flex()(q, k, v, block_mask=mask)
-
-    return attend
-
-
-@lru_cache(maxsize=1)
-def _compiled_flex() -> Callable[..., Any]:
-    from torch.nn.attention.flex_attention import flex_attention
-
-    return torch.compile(flex_attention, dynamic=False)

@@ -19,12 +19,21 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from flashwam.system.errors import InputError
+from flashwam.wam.compiling import like_a_later_block
 from flashwam.wam.lingbot_va.cache import RolloutCache
 from flashwam.wam.lingbot_va.cached_blocks import Trunk, cached_taps, cached_trunk
 from flashwam.wam.lingbot_va.clean_past import CleanPast
-from flashwam.wam.lingbot_va.compiled_blocks import CompiledTrunk
+from flashwam.wam.lingbot_va.compiled_blocks import CompiledTrunk, compiled_halves
 from flashwam.wam.lingbot_va.kernels import kernels_for_any_length
-from flashwam.wam.lingbot_va.layers import ConditionEmbedder, KeyValue, Linear, TransformerBlock, modulated_norm
+from flashwam.wam.lingbot_va.layers import (
+    ConditionEmbedder,
+    Halves,
+    KeyValue,
+    Linear,
+    TransformerBlock,
+    modulated_norm,
+    per_group,
+)
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET, PassLayout, check_backend, teacher_forced_layout
 from flashwam.wam.lingbot_va.patches import action_tokens, action_untokens, patchify, unpatchify
 from flashwam.wam.lingbot_va.rope import action_rotary, axis_dims, video_rotary
@@ -102,6 +111,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         self.gradient_checkpointing = False
         # A function of the blocks, not a bound method: a copy of the model must run its own.
         self._trunk: Trunk = cached_trunk
+        self._halves: Halves | None = None
         self.patch_embedding_mlp = nn.Linear(in_channels * rows * columns, dim)
         self.action_embedder = nn.Linear(action_dim, dim)
         self.condition_embedder = ConditionEmbedder(dim, freq_dim=freq_dim, text_dim=text_dim)
@@ -120,6 +130,14 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
     def set_attention(self, backend: str) -> None:
         """Chooses the masked pass's attention: "sdpa" (dense mask) or "flex" (block mask, for GPUs)."""
         self.attention = check_backend(backend)
+
+    def compile_training(self, **options: Any) -> None:
+        """Compiles the blocks of the masked pass, once for all of them and for every kind of pass.
+
+        Args:
+            options: For `torch.compile`, such as backend="inductor".
+        """
+        self._halves = compiled_halves(**options)
 
     def set_matmul_dtype(self, dtype: torch.dtype | None) -> None:
         """Chooses the dtype of the blocks' linear products; None takes the parameters' own. See `layers.Linear`."""
@@ -149,7 +167,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
             clean: Clean latents and actions, shapes as in `noisy`, both streams.
             text: Text embeddings [B, L, text_dim]; every position is attended.
             chunk_frames: Latent frames per chunk.
-            window: Reach of attention in blocks, see `masks.allowed`.
+            window: Reach of attention in blocks, see `mask_rule.allowed`.
             clean_timestep: 1000 sigma of the clean tokens, [B, F] per stream; 0 where absent.
             kept: Keeps the clean tokens' and the text's keys and values for further passes that differ in noisy tokens
                 and their levels alone.
@@ -185,6 +203,8 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
             if frames and not reading
         ]
         h, embeddings, modulation, rotary = self._embed_parts(parts, layout.group)
+        if self._halves is not None:
+            h = like_a_later_block(h, self.blocks[0])
         embedded_text = None if reading else self.condition_embedder.text(text).to(h.dtype)
 
         lengths = [noisy[stream].shape[2] * self.tokens_per_frame(stream, noisy[stream]) for stream in layout.noisy]
@@ -223,8 +243,8 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
             embedding, modulation = self._time(stream, level, tokens.dtype)
             repeats = tokens.shape[1] // frames // group
             hidden.append(tokens)
-            embeddings.append(_per_group(embedding, x.shape[0], frames, repeats))
-            modulations.append(_per_group(modulation, x.shape[0], frames, repeats))
+            embeddings.append(per_group(embedding, x.shape[0], frames, repeats))
+            modulations.append(per_group(modulation, x.shape[0], frames, repeats))
             rotaries.append(rotary)
         return torch.cat(hidden, 1), embeddings, torch.cat(modulations, 1), torch.cat(rotaries)
 
@@ -264,9 +284,9 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
             tokens = self._tokens(part.stream, part.x)
             embedded, modulation = self._time(part.stream, part.timestep.float(), tokens.dtype)
             hidden.append(tokens)
-            modulations.append(_per_group(modulation, *modulation.shape[:2], count // group))
+            modulations.append(per_group(modulation, *modulation.shape[:2], count // group))
             if part is segments[-1]:
-                embedding = _per_group(embedded, *embedded.shape[:2], count // group)
+                embedding = per_group(embedded, *embedded.shape[:2], count // group)
         h, modulation = _joined(hidden, 1), _joined(modulations, 1)
         rotary = self.pass_rotary(segments) if rotary is None else rotary
         queries = hidden[0].shape[1] if velocity else 0
@@ -333,6 +353,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         )
 
     def _run(self, block: TransformerBlock, *args: Any, **kwargs: Any) -> Tensor:
+        kwargs["halves"] = self._halves
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return torch.utils.checkpoint.checkpoint(block, *args, use_reentrant=False, **kwargs)
         return block(*args, **kwargs)
@@ -379,11 +400,6 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
                 else:
                     nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-
-
-def _per_group(x: Tensor, batch: int, frames: int, repeats: int) -> Tensor:
-    """Repeat per-frame values [B or 1, F or 1, ...] to groups, [B, F * repeats, ...]."""
-    return x.unsqueeze(2).expand(batch, frames, repeats, *x.shape[2:]).flatten(1, 2)
 
 
 def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:

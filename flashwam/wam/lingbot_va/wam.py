@@ -98,6 +98,10 @@ class LingBotVA(LooksInside):
         """Reach of attention in blocks, see `LingBotConfig`."""
         return self.config.window_chunks
 
+    def compile_training(self, **options: Any) -> None:
+        """See `WorldActionModel.compile_training`."""
+        self.transformer.compile_training(**options)
+
     def choose_rollout(self, rollout: str) -> None:
         """See `WorldActionModel.choose_rollout`; `LingBotConfig` names the ways."""
         self.config = replace(self.config, rollout=rollout)
