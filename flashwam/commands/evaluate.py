@@ -9,6 +9,7 @@ from typing import Any
 from flashwam.commands.shared import (
     Command,
     add_json,
+    add_precision,
     add_token,
     add_trust,
     names,
@@ -32,6 +33,7 @@ EXAMPLES = (
     "  flashwam evaluate runs/teacher/teacher --nfe full --tasks reach-wall,faucet-turn\n"
     "  flashwam evaluate runs/naive_lcm/student --plain-euler          what the wrong sampler costs\n"
     "  flashwam evaluate runs/naive_lcm/student --unit-amplitude       the same, with no loss of amplitude\n"
+    "  flashwam evaluate runs/flash_wam/student --precision fp8         its linear layers in 8-bit numbers\n"
     "  flashwam evaluate runs/teacher --random                         random actions on this model's tasks\n"
     "  flashwam evaluate runs/swift_full --auxiliary --nfe full        with what its training was shown beside\n"
     "  flashwam evaluate runs/flash_wam --real-time --latency-ms 20 --latency-ms 348    the world does not wait\n"
@@ -51,6 +53,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plain-euler", action="store_true", help="ignore the student's consistency functions")
     unit_help = "bring the student's consistency functions to the data's amplitude"
     parser.add_argument("--unit-amplitude", action="store_true", help=unit_help)
+    add_precision(parser)
     parser.add_argument("--random", action="store_true", help="random actions; MODEL only says tasks and episodes")
     parser.add_argument("--auxiliary", action="store_true", help="show the policy its training modality too")
     _real_time_options(parser)
@@ -88,7 +91,9 @@ def _measured(arguments: argparse.Namespace) -> Any:
         arguments.parser.error(f"--{timing[0].replace('_', '-')} is for a world that does not wait: add --real-time")
     if arguments.real_time and (arguments.random or arguments.auxiliary):
         arguments.parser.error("--real-time drives a model as it is deployed: leave out --random and --auxiliary")
-    sampling = [name for name in ("nfe", "plain_euler", "unit_amplitude", "auxiliary") if getattr(arguments, name)]
+    sampling = [
+        name for name in ("nfe", "plain_euler", "unit_amplitude", "precision", "auxiliary") if getattr(arguments, name)
+    ]
     if arguments.random:
         if arguments.server is not None or sampling:
             arguments.parser.error("--random drives no model: leave out --server and all that says how one is sampled")
@@ -108,8 +113,8 @@ def _measured(arguments: argparse.Namespace) -> Any:
     if arguments.server is not None:
         if sampling:
             arguments.parser.error(
-                "--nfe, --plain-euler, --unit-amplitude and --auxiliary are the server's to choose: see flashwam serve "
-                "--help"
+                "--nfe, --plain-euler, --unit-amplitude, --precision and --auxiliary are the server's to choose: see "
+                "flashwam serve --help"
             )
         from flashwam.evaluation.served import evaluate_served
 
@@ -125,11 +130,15 @@ def _measured(arguments: argparse.Namespace) -> Any:
             arguments.parser.error(
                 "--plain-euler and --unit-amplitude are for students; --auxiliary drives what was trained, unstripped"
             )
+        if arguments.precision is not None:
+            arguments.parser.error("--auxiliary drives what was trained, in its own numbers: leave --precision out")
         drive = _auxiliary_evaluation(arguments.checkpoint, trusted=arguments.trust)
         return drive(arguments.checkpoint, nfe=tuple(arguments.nfe or ("full",)), **common)
     from flashwam.evaluation.local import evaluate
 
     nfe = tuple(arguments.nfe or ("1v/1a",))
+    if arguments.precision is not None:
+        common["precision"] = arguments.precision
     if arguments.real_time:
         return _in_real_time(arguments, nfe=nfe, **common)
     if arguments.unit_amplitude:

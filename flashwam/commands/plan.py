@@ -4,7 +4,7 @@
 import argparse
 from typing import TYPE_CHECKING, Literal
 
-from flashwam.commands.shared import Command, add_json, add_recipe, load, positive, trust, write_json
+from flashwam.commands.shared import Command, add_json, add_precision, add_recipe, load, positive, trust, write_json
 
 if TYPE_CHECKING:
     from flashwam.recipe.sections import Recipe
@@ -18,7 +18,8 @@ EXAMPLES = (
     "  flashwam plan libero/flash_wam --gpus 4 --memory 80\n"
     "  flashwam plan robotwin/flash_wam --gpus 8 --memory 141 distill.batch_size=8 --json -\n"
     "  flashwam plan libero/flash_wam --stage train --memory 24 --rank 64\n"
-    "  flashwam plan robotwin/flash_wam --serve --memory 24"
+    "  flashwam plan robotwin/flash_wam --serve --memory 24\n"
+    "  flashwam plan robotwin/flash_wam --serve --memory 16 --precision fp8"
 )
 
 
@@ -34,6 +35,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=("bfloat16", "float32"), help="of the served model and its autoencoder (default: bfloat16)"
     )
+    add_precision(parser)
     parser.add_argument("--sessions", type=positive, metavar="N", help="episodes that are served at once (default: 1)")
     add_json(parser)
 
@@ -43,7 +45,7 @@ def _action(arguments: argparse.Namespace) -> None:
     from flashwam.system.errors import InputError
 
     recipe = load(arguments)
-    served = {"--dtype": arguments.dtype, "--sessions": arguments.sessions}
+    served = {"--dtype": arguments.dtype, "--precision": arguments.precision, "--sessions": arguments.sessions}
     if arguments.serve:
         if arguments.gpus > 1 or arguments.rank is not None:
             raise InputError("--gpus and --rank are of a training; a model is served on one GPU: leave them out")
@@ -65,6 +67,7 @@ def _serve(arguments: argparse.Namespace, recipe: "Recipe") -> None:
         recipe,
         kinds.get(arguments.stage),
         dtype=arguments.dtype or "bfloat16",
+        precision=arguments.precision,
         sessions=arguments.sessions or 1,
         memory_gib=arguments.memory,
         **trust(arguments),

@@ -3,7 +3,7 @@
 
 import argparse
 
-from flashwam.commands.shared import Command, add_token, add_trust, path, positive, read_token, trust
+from flashwam.commands.shared import Command, add_precision, add_token, add_trust, path, positive, read_token, trust
 
 WORDS = """\
 a teacher or student as a policy server
@@ -13,6 +13,7 @@ EXAMPLES = (
     "  flashwam serve runs/flash_wam/student\n"
     "  flashwam serve runs/teacher/teacher --nfe 5v/10a --port 29056\n"
     "  flashwam serve runs/flash_wam/student --rollout graphed\n"
+    "  flashwam serve runs/flash_wam/student --rollout graphed --precision fp8\n"
     "  flashwam serve runs/flash_wam/student --host 0.0.0.0 --token-file token.txt\n"
     "  flashwam serve checkpoints/lingbot-va-posttrain-robotwin --preset robotwin\n"
     "  flashwam serve checkpoints/videovla --preset videovla --base checkpoints/CogVideoX-5b-I2V"
@@ -37,6 +38,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=("bfloat16", "float32"), help="of the model and its autoencoder (default: that of its files)"
     )
+    add_precision(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=29536, help="default: 29536; 0 takes a free one")
     add_token(parser)
@@ -78,6 +80,7 @@ def _action(arguments: argparse.Namespace) -> None:
         base=arguments.base,
         rollout=arguments.rollout,
         dtype=arguments.dtype,
+        precision=arguments.precision,
         **trust(arguments),
     )
     serve(model, options)

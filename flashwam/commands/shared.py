@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flashwam.core.precision import PRECISIONS
 from flashwam.system.files import write_whole
 from flashwam.system.paths import user_path
 
@@ -17,6 +18,7 @@ __all__ = [
     "add_dry_run",
     "add_json",
     "add_overrides",
+    "add_precision",
     "add_recipe",
     "add_run",
     "add_token",
@@ -168,6 +170,12 @@ def write_json(arguments: argparse.Namespace, results: Any) -> bool:
         return False
     write_whole(arguments.json, text + "\n")
     return True
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Adds --precision."""
+    told = "numbers in which the blocks' linear layers multiply: fp8 rounds them to 8 bits (default: the recipe's)"
+    parser.add_argument("--precision", choices=PRECISIONS, help=told)
 
 
 def add_token(parser: argparse.ArgumentParser, purpose: str = "") -> None:

@@ -40,6 +40,7 @@ def evaluate(
     tasks: Sequence[str] | None = None,
     plain_euler: bool = False,
     unit_amplitude: bool = False,
+    precision: str | None = None,
     closed_loop: bool = True,
     seed: int = 0,
     out: str | Path | None = None,
@@ -55,6 +56,8 @@ def evaluate(
         plain_euler: Ignore the student's consistency functions, to measure what that mismatch costs.
         unit_amplitude: Bring the student's consistency functions to the data's amplitude (`UnitAmplitude`), to tell a
             gain before controls are clipped from what plain Euler adds.
+        precision: "own" or "fp8", see `WorldActionModel.choose_precision`; what the model's recipe says if None. The
+            teacher's draws that it is compared with are in their own numbers.
         closed_loop: Drive the tasks; False measures the open loop alone.
         seed: Of episodes and noise.
         out: Folder for the results; see `Policy.evaluations` if None.
@@ -71,11 +74,12 @@ def evaluate(
         raise InputError("plain Euler ignores a student's functions, so their amplitude cannot be chosen: ask for one")
     sampler = "euler" if plain_euler else "unit" if unit_amplitude else "own"
     policy = load_policy(checkpoint, trust=trust)
+    policy.wam.choose_precision(policy.info.precision if precision is None else precision)
     tasks, episodes = policy.request(tasks, episodes)
     folder = user_path(out) if out is not None else policy.evaluations
     results = []
     for steps in nfe:
-        stem = evaluation_name(policy.info.steps, steps, sampler, seed)
+        stem = evaluation_name(policy.info.steps, steps, policy.how(sampler), seed)
         asked = Asked(tasks=tasks, episodes=episodes, closed_loop=closed_loop)
         measure = partial(_measure, policy, steps, asked, seed=seed, sampler=sampler, picture=folder / stem)
         with trusting(trust):
@@ -93,7 +97,7 @@ def _measure(policy: Policy, nfe: str, asked: Asked, *, seed: int, sampler: str,
     open_loop, strip = _open_loop(policy, samplers, picture.with_name(f"{picture.name}.png"))
     films = [result.film for result in driven if result.film is not None]
     # The teacher's own steps are what others are compared with; every other setting carries its steps in its label.
-    suffix = "" if sampler == "own" else f" {sampler}"
+    suffix = policy.suffix(sampler)
     return Evaluation(
         run=policy.name,
         label=f"{policy.name} {nfe}{suffix}",
@@ -149,7 +153,7 @@ def _open_loop(
     batch = _held_out(policy)
     if batch is None:
         return None, None
-    teacher = policy
+    teacher = policy if policy.wam.precision == "own" else load_policy(policy.folder)
     if policy.info.role == "student":
         source = Path(str(policy.info.teacher))
         if not source.is_dir():

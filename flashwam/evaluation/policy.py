@@ -64,6 +64,14 @@ class Policy:
         """Its streams."""
         return self.info.streams
 
+    def how(self, sampler: str) -> str:
+        """What tells an evaluation of it from others of the same steps: "own", "euler_fp8"."""
+        return sampler if self.wam.precision == "own" else f"{sampler}_{self.wam.precision}"
+
+    def suffix(self, sampler: str) -> str:
+        """`how`, as it stands at the end of a label: "", " euler", " fp8"."""
+        return "".join(f" {word}" for word in (sampler, self.wam.precision) if word != "own")
+
     def request(self, tasks: Sequence[str] | None, episodes: int | None) -> tuple[tuple[str, ...], int]:
         """Tasks to drive it on and episodes of each: those that are given, or else its recipe's.
 
@@ -112,6 +120,7 @@ def described(policy: Policy, samplers: Mapping[str, StreamSampler]) -> dict[str
     """Describes a model for an evaluation's record."""
     return {
         "kind": policy.info.role,
+        "precision": policy.wam.precision,
         "step": policy.info.steps,
         "nfe": {name: sampler.steps for name, sampler in samplers.items()},
         "stages": tuple(tuple(stage) for stage in policy.wam.stages),

@@ -42,6 +42,7 @@ def evaluate_real_time(
     nfe: Sequence[str] = ("1v/1a",),
     tasks: Sequence[str] | None = None,
     sampler: str = "own",
+    precision: str | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     trust: bool = False,
@@ -56,6 +57,7 @@ def evaluate_real_time(
         nfe: Steps per stream and chunk, such as "1v/2a"; "full" for the teacher's own.
         tasks: The recipe's if None.
         sampler: See `Evaluation.sampler`.
+        precision: See `flashwam.evaluate`.
         seed: Of episodes and noise.
         out: Folder for the results; `real_time` in that of the model's other evaluations if None.
         trust: See `flashwam.evaluate`.
@@ -69,12 +71,13 @@ def evaluate_real_time(
     for clock in clocks:
         clock_of(clock)
     policy = load_policy(checkpoint, trust=trust)
+    policy.wam.choose_precision(policy.info.precision if precision is None else precision)
     tasks, episodes = policy.request(tasks, episodes)
     folder = user_path(out) if out is not None else policy.real_time
     results = []
     for steps in nfe:
         for clock in clocks:
-            name = evaluation_name(policy.info.steps, steps, f"{sampler}_{clock.name}", seed)
+            name = evaluation_name(policy.info.steps, steps, f"{policy.how(sampler)}_{clock.name}", seed)
             asked = Asked(tasks=tasks, episodes=episodes, real_time=clock)
             measure = partial(_measure, policy, steps, asked, seed=seed, sampler=sampler)
             with trusting(trust):
@@ -137,7 +140,7 @@ def _measure(policy: Policy, nfe: str, asked: Asked, *, seed: int, sampler: str)
     pace = clock_of(clock, latency_ms=latency)
     drive_one = partial(run_task, policy.wam, samplers, policy.codec, episodes=asked.episodes, seed=seed, pace=pace)
     driven = drive_tasks(drive_one, asked.tasks, f"{policy.name} {nfe} {clock.meanwhile} at {latency:g} ms")
-    suffix = "" if sampler == "own" else f" {sampler}"
+    suffix = policy.suffix(sampler)
     return Evaluation(
         run=policy.name,
         label=f"{policy.name} {nfe}{suffix}",

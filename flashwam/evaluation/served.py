@@ -90,6 +90,7 @@ def evaluate_served(
         seed=seed,
         # A server of an earlier version does not tell these.
         training_seed=told.get("training_seed"),
+        precision=told.get("precision", "own"),
         family=told.get("family", ""),
         guidance={n: s["guidance_scale"] for n, s in told.get("streams", {}).items() if s["guidance_scale"] != 1},
         provenance=provenance(),

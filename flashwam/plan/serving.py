@@ -56,6 +56,7 @@ class ServingPlan:
         recipe: Name of the recipe.
         kind: "student" or "teacher", which is guided where its streams are.
         dtype: Of model and autoencoder.
+        precision: Of the rollout, see `flashwam.core.precision`.
         sessions: Episodes at once; their chunks are computed one after the other.
         memory: Bytes of the GPU; None where there is no limit to compare with.
         weights: Of the model.
@@ -69,6 +70,7 @@ class ServingPlan:
     recipe: str
     kind: Literal["student", "teacher"]
     dtype: str
+    precision: str
     sessions: int
     memory: float | None
     weights: int
@@ -100,6 +102,7 @@ def plan_serving(
     kind: Literal["student", "teacher"] | None = None,
     *,
     dtype: str = "bfloat16",
+    precision: str | None = None,
     sessions: int = 1,
     memory_gib: float | None = None,
     trust: bool = False,
@@ -110,12 +113,13 @@ def plan_serving(
         recipe: The recipe.
         kind: Which of its models; the student where it distils by default.
         dtype: "bfloat16" or "float32".
+        precision: "own" or "fp8", see `WorldActionModel.choose_precision`; what the recipe says if None.
         sessions: Episodes at once.
         memory_gib: GiB of the GPU, to tell whether it fits.
         trust: See `load_wam`, of a model that only a folder describes.
 
     Raises:
-        ValueError: for a number out of range or an unknown dtype.
+        ValueError: for a number out of range, an unknown dtype, or a precision that the model cannot have.
     """
     chosen = dtype_named(dtype)
     if sessions < 1:
@@ -125,7 +129,8 @@ def plan_serving(
     check_names(recipe, "train" if recipe.distill is None else "distill")
     kind = kind or ("teacher" if recipe.distill is None else "student")
     model = meta_model(recipe, trust=trust)
-    past, growing = _past(recipe, model, teacher=kind == "teacher", dtype=chosen)
+    precision = recipe.rollout.precision if precision is None else precision
+    past, growing = _past(recipe, model, teacher=kind == "teacher", dtype=chosen, precision=precision)
     autoencoder, pictures = _pictures(recipe, model, chosen)
     files = files_of(recipe.wam.family)
     read = recipe.data.source == "lerobot" and files is not None
@@ -133,9 +138,10 @@ def plan_serving(
         recipe=recipe.name,
         kind=kind,
         dtype=dtype,
+        precision=precision,
         sessions=sessions,
         memory=None if memory_gib is None else memory_gib * GIB,
-        weights=sum(p.numel() for p in model.parameters()) * chosen.itemsize,
+        weights=held_bytes(_as_served(model, chosen, precision)),
         autoencoder=autoencoder,
         past=past,
         pictures=pictures,
@@ -143,6 +149,13 @@ def plan_serving(
         text_encoder=2 * files.text_encoder_parameters if read and files is not None else 0,
         warnings=_warnings(recipe, growing),
     )
+
+
+def _as_served(model: WorldActionModel, dtype: torch.dtype, precision: str) -> WorldActionModel:
+    """The model without memory, in the numbers in which it is served."""
+    model.to("meta", dtype).eval()
+    model.choose_precision(precision)
+    return model
 
 
 def _warnings(recipe: Recipe, growing: bool) -> tuple[str, ...]:
@@ -157,7 +170,9 @@ def _warnings(recipe: Recipe, growing: bool) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _past(recipe: Recipe, model: WorldActionModel, *, teacher: bool, dtype: torch.dtype) -> tuple[Held, bool]:
+def _past(
+    recipe: Recipe, model: WorldActionModel, *, teacher: bool, dtype: torch.dtype, precision: str
+) -> tuple[Held, bool]:
     """Bytes of an episode, and whether they still grow from chunk to chunk."""
     kind, config = family(recipe.wam.family), dict(recipe.wam.config)
     known = kind.keywords()
@@ -174,9 +189,8 @@ def _past(recipe: Recipe, model: WorldActionModel, *, teacher: bool, dtype: torc
         if config:
             with torch.device("meta"):
                 one = kind.create(**{**config, **changes})
-        counts, left = _rehearse(
-            one.to("meta", dtype).eval(), samplers, text=(shape[0], shape[1] or 1), dtype=dtype, known=shared
-        )
+        served = _as_served(one, dtype, precision)
+        counts, left = _rehearse(served, samplers, text=(shape[0], shape[1] or 1), dtype=dtype, known=shared)
         shared.extend(left)
         return counts
 
@@ -248,7 +262,8 @@ def serving_lines(plan: ServingPlan) -> list[str]:
         "pictures": f"what the autoencoder keeps of them{each}",
         "a chunk": "more than that while one is computed or its pictures are encoded",
     }
-    lines = [f"serve {plan.recipe}: {plan.kind}, {plan.dtype}, one GPU{limit}"]
+    rounded = "" if plan.precision == "own" else f", linear layers in {plan.precision}"
+    lines = [f"serve {plan.recipe}: {plan.kind}, {plan.dtype}{rounded}, one GPU{limit}"]
     lines += [f"  {name:<13}{gib(size):>10}  {told[name]}" for name, size in plan.parts.items()]
     lines.append(f"  {'peak':<13}{gib(plan.peak):>10}  {_verdict(plan)}".rstrip())
     if plan.text_encoder:
@@ -272,6 +287,7 @@ def serving_numbers(plan: ServingPlan) -> dict[str, Any]:
         "recipe": plan.recipe,
         "kind": plan.kind,
         "dtype": plan.dtype,
+        "precision": plan.precision,
         "sessions": plan.sessions,
         "memory_gib": None if plan.memory is None else plan.memory / GIB,
         "bytes": plan.parts,

@@ -20,6 +20,7 @@ from flashwam.recipe.sections import (
     LoopConfig,
     PathText,
     Recipe,
+    RolloutConfig,
     Unlimited,
     WamConfig,
 )
@@ -36,6 +37,7 @@ SECTIONS: dict[str, type] = {
     "wam": WamConfig,
     "train": LoopConfig,
     "distill": LoopConfig,
+    "rollout": RolloutConfig,
     "evaluate": EvaluateConfig,
 }
 _SCALARS = {"name": str, "run_dir": PathText | None, "seed": int}

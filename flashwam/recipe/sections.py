@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
+from flashwam.core.precision import Precision
 from flashwam.core.steps import parse_nfe
 from flashwam.core.streams import StreamSpec
 from flashwam.system.errors import InputError
@@ -20,6 +21,7 @@ __all__ = [
     "LoraConfig",
     "PathText",
     "Recipe",
+    "RolloutConfig",
     "Unlimited",
     "WamConfig",
 ]
@@ -278,6 +280,15 @@ class LoopConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutConfig:
+    """The model as it acts: served and evaluated. A training's own draws are always in the model's numbers."""
+
+    precision: Precision = "own"
+    """Numbers in which the blocks' linear layers multiply: "own", those of the weights; "fp8", 8-bit ones, which need
+    an Ada, Hopper or Blackwell GPU for their speed and are emulated on a CPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateConfig:
     """Closed-loop and open-loop evaluation."""
 
@@ -315,6 +326,7 @@ class Recipe:
     wam: WamConfig = field(default_factory=WamConfig)
     train: LoopConfig = field(default_factory=LoopConfig)
     distill: LoopConfig | None = None
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
     @property

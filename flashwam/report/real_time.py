@@ -64,8 +64,8 @@ class Curve:
 
 
 def real_time_curves(evaluations: Sequence[Evaluation]) -> list[Curve]:
-    """Pools evaluations of one run, step, NFE, sampler and clock over seeds and trainings: teachers first, of most
-    steps, and robots that hold before those that go on.
+    """Pools evaluations of one run, step, NFE, sampler, precision and clock over seeds and trainings: teachers first,
+    of most steps, and robots that hold before those that go on.
 
     Args:
         evaluations: In worlds that did not wait; others are left out.
@@ -75,7 +75,7 @@ def real_time_curves(evaluations: Sequence[Evaluation]) -> list[Curve]:
         clock = one.real_time
         if clock is None:
             continue
-        way = (one.run, one.step, tuple(one.nfe.items()), one.sampler)
+        way = (one.run, one.step, tuple(one.nfe.items()), one.sampler, one.precision)
         key = (*way, clock.meanwhile, clock.control_hz, clock.patience)
         asked = clock if one.asked is None or one.asked.real_time is None else one.asked.real_time
         groups.setdefault(key, {}).setdefault((asked.latency_ms, asked.scale), []).append(one)
@@ -111,7 +111,8 @@ def _curve(groups: Sequence[Sequence[Evaluation]], last: dict[str, int]) -> Curv
     one = groups[0][0]
     clock = one.real_time or RealTime()
     final = (one.step or 0) == last[one.run]
-    label = row_label(f"{one.run} {nfe_text(one.nfe)}", one.kind, one.sampler, step=None if final else one.step)
+    step = None if final else one.step
+    label = row_label(f"{one.run} {nfe_text(one.nfe)}", one.kind, one.sampler, precision=one.precision, step=step)
     points = sorted((_point(parts) for parts in groups), key=lambda point: point.latency_ms)
     common = RealTime(meanwhile=clock.meanwhile, control_hz=clock.control_hz, patience=clock.patience)
     return Curve(label=label, kind=one.kind, clock=common, points=tuple(points))

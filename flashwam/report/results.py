@@ -83,10 +83,13 @@ def _tasks(result: Evaluation) -> dict[str, Share]:
 def pool_evaluations(results: Sequence[Evaluation]) -> list[Row]:
     """Pools evaluations of one run, step, NFE and sampler over seeds, in the order of their first appearance.
 
+    Of a run that was measured in its own numbers, what was measured in others is left out and counted: methods are
+    compared by what they made, and not by how it was rounded.
     Folders whose runs share a name, a training's seed and a seed are told apart by the nearest of the folders above
     them that differ. Pictures that are named but are not there any more are left out; a warning counts them, but for
     those of a study, which keeps few.
     """
+    results = _of_one_precision(results)
     single = [result for result in results if result.file is not None and result.file.is_file()]
     gone = [one.file for one in single if any(name and _picture(one, name) is None for name in (one.strip, one.film))]
     if gone:
@@ -102,7 +105,7 @@ def pool_evaluations(results: Sequence[Evaluation]) -> list[Row]:
             run = f"{result.folder.resolve().parents[above[run]].name}/{run}"
         groups.setdefault(_key(result, run), []).append(result)
     last: dict[str, int] = {}
-    for run, _, _, step in groups:
+    for run, _, _, _, step in groups:
         last[run] = max(last.get(run, 0), step or 0)
     return [
         Row(
@@ -125,9 +128,18 @@ def pool_evaluations(results: Sequence[Evaluation]) -> list[Row]:
             outcomes=_outcomes(parts),
             family=parts[0].family,
             guided=bool(parts[0].guidance),
+            precision=precision,
         )
-        for (run, nfe, sampler, step), parts in groups.items()
+        for (run, nfe, sampler, precision, step), parts in groups.items()
     ]
+
+
+def _of_one_precision(results: Sequence[Evaluation]) -> list[Evaluation]:
+    own = {result.run for result in results if result.precision == "own"}
+    kept = [result for result in results if result.precision == "own" or result.run not in own]
+    if len(kept) < len(results):
+        logger.info("%d evaluations of rounded models are left out", len(results) - len(kept))
+    return kept
 
 
 def _outcomes(parts: Sequence[Evaluation]) -> dict[Hashable, dict[tuple[str, int], bool]]:
@@ -162,7 +174,7 @@ def _levels_apart(clashes: Mapping[tuple[Any, ...], set[Path]]) -> dict[str, int
 
 
 def _key(result: Evaluation, run: str) -> tuple[Any, ...]:
-    return run, tuple(result.nfe.items()), result.sampler, result.step
+    return run, tuple(result.nfe.items()), result.sampler, result.precision, result.step
 
 
 def _motion(

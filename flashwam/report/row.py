@@ -90,6 +90,7 @@ class Row:
         outcomes: Training -> (task, number of the scene) -> success; empty where no evaluation tells it.
         family: Of the model; empty where it is not told.
         guided: Whether it is drawn with guidance, which costs passes of its own.
+        precision: Of the rollout, see `flashwam.core.precision`.
         kept: Group of tasks -> success over the teacher's; filled by `flashwam.report.against`.
     """
 
@@ -113,6 +114,7 @@ class Row:
     outcomes: Mapping[Hashable, Mapping[tuple[str, int], bool]] = field(default_factory=dict)
     family: str = ""
     guided: bool = False
+    precision: str = "own"
     kept: Mapping[str, Comparison] = field(default_factory=dict)
 
     @property
@@ -171,7 +173,8 @@ class Row:
     def label(self) -> str:
         """Name in figures and tables."""
         name = f"{self.run} {self.steps_text}".rstrip()
-        return row_label(name, self.kind, self.sampler, step=None if self.final else self.step)
+        step = None if self.final else self.step
+        return row_label(name, self.kind, self.sampler, precision=self.precision, step=step)
 
     @property
     def parameters_text(self) -> str:
@@ -229,17 +232,18 @@ class Row:
         }
 
 
-def row_label(name: str, kind: str, sampler: str, *, step: int | None) -> str:
-    """Name of some weights of a run as they are sampled: "naive_lcm 1v/1a Euler at 300".
+def row_label(name: str, kind: str, sampler: str, *, precision: str, step: int | None) -> str:
+    """Name of some weights of a run as they are sampled: "naive_lcm 1v/1a Euler fp8 at 300".
 
     Args:
         name: Of run and NFE.
         kind: See `Row`; a teacher has one sampler.
-        sampler: See `Row`.
+        sampler, precision: See `Row`.
         step: Of the weights; None for the run's last.
     """
     sampled = {"euler": " Euler", "unit": " unit amplitude"}.get(sampler, "") if kind == "student" else ""
-    return f"{name}{sampled}" + ("" if step is None else f" at {step}")
+    rounded = "" if precision == "own" else f" {precision}"
+    return f"{name}{sampled}{rounded}" + ("" if step is None else f" at {step}")
 
 
 def pooled_share(shares: Sequence[Share]) -> Share:

@@ -196,11 +196,12 @@ def _results(evaluations: Sequence[Evaluation]) -> str:
     if not driven:
         return "## Results\nThese weights were not evaluated in closed loop here.\n"
     lines = ["| steps | sampler | task | success | episodes | 95 % interval |", "|---|---|---|---|---|---|"]
-    for (setting, sampler), seeds in groupby(driven, lambda one: (one.setting, one.sampler)):
+    for (setting, sampler, precision), seeds in groupby(driven, lambda one: (one.setting, one.sampler, one.precision)):
+        how = sampler if precision == "own" else f"{sampler}, {precision}"
         for task, numbers in _pooled(list(seeds)).items():
             low, high = numbers.interval
             counted = f"{numbers.rate:.3f} | {numbers.episodes} | [{low:.3f}, {high:.3f}]"
-            lines.append(f"| {setting} | {sampler} | {task} | {counted} |")
+            lines.append(f"| {setting} | {how} | {task} | {counted} |")
     return "## Results\nSuccess rates in closed loop with Wilson intervals.\n\n" + "\n".join(lines) + "\n"
 
 
@@ -247,7 +248,7 @@ def _of_these(folder: Path, info: ModelInfo, evaluations: Sequence[Evaluation] |
         evaluations = [read_evaluation(path) for place in places for path in place.evaluation_files]
     name = info.name or run.name
     these = [one for one in evaluations if (one.run, one.kind, one.step or 0) == (name, info.role, info.steps)]
-    return sorted(these, key=lambda one: (one.setting, one.sampler, one.seed or 0))
+    return sorted(these, key=lambda one: (one.setting, one.sampler, one.precision, one.seed or 0))
 
 
 def _place(path: str) -> str:

@@ -83,6 +83,7 @@ class Evaluation:
         step: Optimiser steps of the weights; None where it is not told.
         setting: Steps as they were asked for, such as "1v/2a" or "full".
         sampler: "own", "euler" for plain Euler steps, or "unit" for its functions at unit amplitude.
+        precision: Of the rollout, see `flashwam.core.precision`.
         seed: Of episodes and noise; None where it is not told.
         training_seed: Of the training that made the weights; None where it is not told.
         family: Of the model; empty where it is not told.
@@ -109,6 +110,7 @@ class Evaluation:
     step: int | None = None
     setting: str = ""
     sampler: str = "own"
+    precision: str = "own"
     seed: int | None = None
     training_seed: int | None = None
     family: str = ""
@@ -192,6 +194,7 @@ class Evaluation:
             "run": self.run,
             "setting": self.setting,
             "sampler": self.sampler,
+            "precision": self.precision,
             "tasks": {name: numbers.to_json() for name, numbers in self.tasks.items()},
             "overall": None if self.overall is None else self.overall.to_json(),
             "open_loop": None if self.open_loop is None else dict(self.open_loop),
@@ -213,6 +216,7 @@ class Evaluation:
         }
         # Of a model behind a server, in a world that waits, or by an older version, these are not told.
         untold = [name for name in ("stages", "parameters", "family", "guidance", "real_time") if not told[name]]
+        untold += ["precision"] if self.precision == "own" else []
         return {name: value for name, value in told.items() if name not in untold} | dict(self.more)
 
     def write(self, path: Path) -> None:
@@ -226,7 +230,7 @@ def evaluation_name(step: int | None, setting: str, how: str, seed: int) -> str:
     Args:
         step: Optimiser steps of the weights.
         setting: Steps of a chunk, such as "1v/2a".
-        how: What tells it from others of the same weights and setting: "own", "euler", "served".
+        how: What tells it from others of the same weights and setting: "own", "euler", "own_fp8", "served".
         seed: Of episodes and noise.
     """
     return f"step{step}_{setting.replace('/', '-')}_{how}_seed{seed}"

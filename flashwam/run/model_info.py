@@ -99,6 +99,11 @@ class ModelInfo:
         return "" if self.recipe is None else self.recipe.wam.family
 
     @property
+    def precision(self) -> str:
+        """Precision of its rollouts, see `flashwam.core.precision`, as its recipe says."""
+        return "own" if self.recipe is None else self.recipe.rollout.precision
+
+    @property
     def episodes(self) -> int | None:
         """Episodes per task that its recipe evaluates; None where that is not told."""
         return None if self.recipe is None else self.recipe.evaluate.episodes

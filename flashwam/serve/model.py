@@ -49,6 +49,7 @@ def load_served(
     base: str | Path | None = None,
     rollout: str | None = None,
     dtype: str | None = None,
+    precision: str | None = None,
     trust: bool = False,
 ) -> ServedModel:
     """Loads a model with its codec.
@@ -63,16 +64,19 @@ def load_served(
             in its ``codec.json``, if None.
         rollout: One of its family's ways to compute a rollout; the model's own if None.
         dtype: "bfloat16" or "float32" of the model and a video autoencoder; that of the model's files if None.
+        precision: "own" or "fp8", see `WorldActionModel.choose_precision`; what its recipe says if None.
         trust: Import the classes that its files name beside ours, and run their code.
 
     Raises:
-        FileNotFoundError, ValueError: it cannot be loaded or sampled.
+        FileNotFoundError, ValueError: it cannot be loaded, sampled or rounded.
     """
     folder = model_folder(folder)
     other = {} if dtype is None else {"dtype": dtype_named(dtype)}
     wam, info = load_wam(folder, preset=preset, trust=trust, **other)
     if rollout is not None:
         wam.choose_rollout(rollout)
+    # Before it is moved, so that a GPU holds 8-bit weights alone.
+    wam.choose_precision(info.precision if precision is None else precision)
     wam.to(device).eval()
     teacher = info.kind == "teacher"
     steps = parse_nfe(nfe, tuple(wam.streams)) if nfe is not None else None
@@ -87,6 +91,7 @@ def load_served(
         "step": info.steps,
         "device": device,
         "dtype": str(next(wam.parameters()).dtype).removeprefix("torch."),
+        "precision": wam.precision,
         "tasks": list(info.tasks),
         "episodes": info.episodes,
         "training_seed": info.seed,

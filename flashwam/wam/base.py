@@ -20,10 +20,12 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
+from flashwam.core.precision import check_precision
 from flashwam.system.errors import InputError
 from flashwam.wam.layout import Layout
 from flashwam.wam.plain import build_plain, load_weights, save_plain
 from flashwam.wam.replay import ReplaySession
+from flashwam.wam.rounded_linear import is_rounded, round_layers
 from flashwam.wam.session import RolloutSession
 
 __all__ = ["WorldActionModel"]
@@ -57,7 +59,8 @@ class WorldActionModel(nn.Module, ABC):
     Attributes:
         layout: Those facts; each is an attribute of the model too, such as `streams`.
         settings: Keywords that `create` was given, for a family that saves as `save_plain` does.
-        adapter_targets: Linear layers that low-rank adapters go to by default, by the ends of their names.
+        adapter_targets: Linear layers that low-rank adapters go to by default, and that `choose_precision` rounds, by
+            the ends of their names.
         compute_options: Keywords of `create` that say how the network computes, not what it is; `from_pretrained`
             takes them too.
 
@@ -209,6 +212,32 @@ class WorldActionModel(nn.Module, ABC):
             ValueError: The family does not know this one.
         """
         raise InputError(f"{type(self).__name__} computes a rollout in one way; got rollout {rollout!r}: leave it out")
+
+    @property
+    def precision(self) -> str:
+        """One of `flashwam.core.precision.PRECISIONS`: how its blocks multiply."""
+        return "fp8" if is_rounded(self) else "own"
+
+    def choose_precision(self, precision: str) -> None:
+        """Chooses how the linear layers of the blocks (`adapter_targets`) multiply in rollouts from now on.
+
+        Args:
+            precision: "own", in the numbers of the weights, or "fp8", which rounds the weights where they are: a model
+                that was rounded is neither trained nor saved.
+
+        Raises:
+            ValueError: It is no precision, the family names no layers, adapters are not merged, the device has no fp8,
+                or the model has been rounded and is to be as it was.
+        """
+        check_precision(precision)
+        if precision == self.precision:
+            return
+        if precision == "own":
+            raise InputError("the weights have been rounded to fp8, and what they were is gone: load the model again")
+        targets = [
+            target for each in self.modules() if isinstance(each, WorldActionModel) for target in each.adapter_targets
+        ]
+        round_layers(self, targets)
 
     @property
     def warm_up_chunks(self) -> int:

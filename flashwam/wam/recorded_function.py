@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from flashwam.wam.recording import CannotRecordError, Recording, Recordings
+from flashwam.wam.recording import CannotRecordError, Recording, Recordings, tensors_of
 
 __all__ = ["RecordedFunction"]
 
@@ -52,7 +52,7 @@ class RecordedFunction:
 
     def begin(self, model: nn.Module) -> None:
         """Begins a session: what was recorded over weights that have moved since is forgotten."""
-        weights = [p.detach() for p in model.parameters()]
+        weights = tensors_of(model)
         if [p.data_ptr() for p in weights] != [p.data_ptr() for p in self._weights]:
             self._calls.clear()
         # Held, so that what a recording reads is never someone else's memory.

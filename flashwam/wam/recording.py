@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["CallRecorder", "CannotRecordError", "CudaRecorder", "Recorder", "Recording", "Recordings"]
+__all__ = ["CallRecorder", "CannotRecordError", "CudaRecorder", "Recorder", "Recording", "Recordings", "tensors_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -203,6 +203,11 @@ class Recordings:
         if str(reason) not in self._said:
             self._said.add(str(reason))
             logger.warning("rollout 'graphed': a session runs without graphs, since %s", reason)
+
+
+def tensors_of(model: nn.Module) -> list[Tensor]:
+    """Lists what a recording of a model reads beside its inputs: parameters and buffers."""
+    return [x.detach() for x in (*model.parameters(), *model.buffers())]
 
 
 def _is_plain(module: object) -> bool:

@@ -14,6 +14,7 @@ from flashwam.evaluation.local import evaluate
 from flashwam.evaluation.policy import load_policy
 from flashwam.recipe.build import plain
 from flashwam.recipe.load import load_recipe
+from flashwam.report.results import pool_evaluations
 from flashwam.run.evaluation import read_run
 from flashwam.sim.closed_loop import TaskResult
 from flashwam.student import save_wam
@@ -43,7 +44,7 @@ def student(tmp_path, monkeypatch):
     streams = {name: StreamSpec(name=name, schedule=NoiseSchedule(1.0)) for name in ("video", "action")}
     recipe = plain(load_recipe("flash_wam", ["data.tasks=[reach-wall]", f"data.root={tmp_path / 'none'}", "seed=5"]))
     told = {"name": "quick", "steps": 9, "teacher": str(tmp_path / "teacher"), "recipe": recipe}
-    save_wam(folder, tiny_wam(), streams, kind="student", info=told)
+    save_wam(folder, tiny_wam(attention_head_dim=32), streams, kind="student", info=told)
     tiny_codec().save(folder)
     return folder
 
@@ -83,6 +84,26 @@ def test_a_student_is_sampled_in_three_ways_each_a_file_of_its_own(student):
     assert names == {f"step9_1v-1a_{sampler}_seed0.json" for sampler in ("own", "euler", "unit")}
     with pytest.raises(ValueError, match="ask for one"):
         evaluate(student, plain_euler=True, unit_amplitude=True)
+
+
+def test_a_student_in_8_bit_numbers_is_an_evaluation_of_its_own_and_no_row_beside_the_exact_one(student):
+    """Asked for, or as the recipe of the model says; reports compare methods by exact ones while there are any."""
+    (rounded,) = evaluate(student, episodes=4, precision="fp8")
+    assert (rounded["precision"], rounded["label"], rounded["sampler"]) == ("fp8", "quick 1v/1a fp8", "own")
+    assert [row.label for row in pool_evaluations(read_run(student.parent))] == ["quick 1v/1a fp8"]
+    (exact,) = evaluate(student, episodes=4)
+    assert "precision" not in exact, "older files say nothing of it either"
+    assert exact["parameters"] == rounded["parameters"]
+    names = {path.name for path in (student.parent / "evaluations").glob("*.json")}
+    assert names == {f"step9_1v-1a_{how}_seed0.json" for how in ("own", "own_fp8")}
+    assert [row.label for row in pool_evaluations(read_run(student.parent))] == ["quick 1v/1a"]
+    assert "| 1v/1a | own, fp8 | reach-wall | 0.750 | 4 |" in (student / "README.md").read_text()
+    info = json.loads((student / "flashwam.json").read_text())
+    info["recipe"]["rollout"] = {"precision": "fp8"}
+    (student / "flashwam.json").write_text(json.dumps(info))
+    assert evaluate(student, episodes=4) == [rounded]
+    with pytest.raises(ValueError, match="precision must be one of own, fp8; got 'fp4'"):
+        evaluate(student, precision="fp4")
 
 
 def test_the_models_card_tells_of_it(student):

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from flashwam.cli import main
 from flashwam.data.hashed_text import TEXT_LENGTH
-from flashwam.plan import plan_serving, serving_numbers
+from flashwam.plan import plan_serving, serving_lines, serving_numbers
 from flashwam.plan.rehearsal import counted_bytes
 from flashwam.recipe.load import load_recipe
 from flashwam.sampling import Rollout, samplers_for
@@ -66,6 +66,20 @@ def reachable_bytes(root: Any, model: nn.Module) -> int:
         elif not callable(one):
             left += gc.get_referents(one)
     return sum(size for place, size in found.items() if place not in ours)
+
+
+def test_8_bit_weights_are_counted_with_their_scales() -> None:
+    """Asked for by the recipe; what is not in a block's linear layers stays in two bytes."""
+    recipe = load_recipe("metaworld/flash_wam", ["rollout.precision=fp8"])
+    plan = plan_serving(recipe)
+    model = family(recipe.wam.family).create(**recipe.wam.config)
+    layers = [layer for layer in model.transformer.blocks.modules() if isinstance(layer, nn.Linear)]
+    weights, rows = (sum(count) for count in zip(*((x.weight.numel(), x.out_features) for x in layers), strict=True))
+    assert plan.weights == weights + 4 * rows + 2 * (sum(p.numel() for p in model.parameters()) - weights)
+    assert serving_lines(plan)[0] == "serve flash_wam: student, bfloat16, linear layers in fp8, one GPU"
+    exact = plan_serving(recipe, precision="own")
+    assert exact.weights == 2 * sum(p.numel() for p in model.parameters())
+    assert exact.past.stays == plan.past.stays
 
 
 @pytest.mark.parametrize("kind", ["student", "teacher"])
@@ -124,6 +138,7 @@ def test_the_command_says_what_fits(capsys: pytest.CaptureFixture) -> None:
     [
         (["--serve", "--gpus", "2"], "a model is served on one GPU"),
         (["--serve", "--rank", "8"], "a model is served on one GPU"),
+        (["--precision", "fp8"], "--precision say how a model is served: add --serve"),
         (["--sessions", "2"], "--sessions say how a model is served: add --serve"),
     ],
 )

@@ -23,7 +23,7 @@ from flashwam.wam.lingbot_va.compiled_blocks import CompiledTrunk
 from flashwam.wam.lingbot_va.layers import KeyValue
 from flashwam.wam.lingbot_va.static_cache import StaticCache
 from flashwam.wam.lingbot_va.transformer import Segment, WanTransformer3DModel
-from flashwam.wam.recording import CannotRecordError, Recorder, Recording, Recordings
+from flashwam.wam.recording import CannotRecordError, Recorder, Recording, Recordings, tensors_of
 
 __all__ = ["MOST_LANES", "Lane", "Lanes"]
 
@@ -188,7 +188,7 @@ class Lane:
         self.kind = kind
         self.weights = tuple(p.data_ptr() for p in transformer.parameters())
         # Held, so that what a recording reads is never someone else's memory after a model has moved.
-        self._held = [p.detach() for p in transformer.parameters()]
+        self._held = tensors_of(transformer)
         self._transformer = transformer
         self._lanes = lanes
         self._passes: dict[object, _RecordedPass | None] = {}

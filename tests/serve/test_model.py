@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model is served in the numbers that are asked for, or that its recipe names."""
+
+import json
+
+import pytest
+from tiny_models import tiny_codec, tiny_wam
+
+from flashwam.core.streams import StreamSpec
+from flashwam.serve.model import load_served
+from flashwam.student import save_wam
+from flashwam.wam.rounded_linear import Float8Linear
+
+
+@pytest.fixture
+def wide(tmp_path):
+    """A student whose layers' sides are multiples of 16, with a recipe that rounds them."""
+    streams = {name: StreamSpec.from_config(name, {"shift": 1.0}) for name in ("video", "action")}
+    recipe = {"data": {"root": "nowhere", "tasks": ["faucet-turn"]}, "rollout": {"precision": "fp8"}}
+    save_wam(tmp_path, tiny_wam(attention_head_dim=32), streams, kind="student", info={"recipe": recipe})
+    tiny_codec().save(tmp_path)
+    return tmp_path
+
+
+def test_a_recipe_or_whoever_serves_says_the_precision(wide):
+    rounded, exact = load_served(wide, dtype="bfloat16"), load_served(wide, precision="own")
+    assert [model.metadata["precision"] for model in (rounded, exact)] == ["fp8", "own"]
+    layers = [module for module in rounded.wam.modules() if isinstance(module, Float8Linear)]
+    assert len(layers) == 10
+    assert rounded.metadata["dtype"] == "bfloat16"
+    assert not any(isinstance(module, Float8Linear) for module in exact.wam.modules())
+
+
+def test_a_precision_that_nobody_knows_is_refused(wide):
+    with pytest.raises(ValueError, match="precision must be one of own, fp8; got 'fp16'"):
+        load_served(wide, precision="fp16")
+    info = json.loads((wide / "flashwam.json").read_text())
+    info["recipe"]["rollout"]["precision"] = "fp16"
+    (wide / "flashwam.json").write_text(json.dumps(info))
+    with pytest.raises(ValueError, match=r"recipe.rollout.precision: expected one of own, fp8; got 'fp16'"):
+        load_served(wide)
