@@ -2,13 +2,15 @@
 """Seconds and memory of one distillation step: the published step, ours, and ours with low-rank adapters.
 
     python benchmarks/distill_step.py                     small sizes, CPU; writes analysis/results/distill_step
-    python benchmarks/distill_step.py --sizes real --device cuda --precision bf16 --ways "ours, LoRA 32" --samples 1
+    python benchmarks/distill_step.py --sizes real --device cuda --precision bf16 --samples 1 \\
+        --ways "ours, LoRA 32" "ours, LoRA 32, compiled" "ours, LoRA 32, flex" "ours, LoRA 32, compiled, flex"
 
 The published step keeps three whole copies (teacher, student, target) and runs the teacher once with and once without
 text, each over every token; with several teacher sub-steps it does so in each. It runs on our network, which leaves out
 tokens that nobody sees; the original does not.
 On a CPU time is taken in turns and memory in a process for each; on a GPU each has the card to itself. Three whole
-copies of the real model do not fit a card: the low-rank steps do.
+copies of the real model do not fit a card: the low-rank steps do. With a way that has flex attention, attention is
+timed alone too, at the lengths of both recipes.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from typing import Any
 import torch
 from ceilings import Ceilings
 from common import about, keep
+from masked_attention import attention_rows, attention_table
 from sizes import LIBERO, SIZES, TEXT_TOKENS, random_wam
 from timing import NOT_MEASURED, Clock, forget_peak, peak_bytes, shown, spread
 from torch import Tensor
@@ -49,6 +52,10 @@ WAYS = (
 )
 # Passes of a step, one being the student's forward: see analysis/results/distill_step/floor.md.
 PASSES = dict(zip(WAYS, (6.0, 5.83, 4.9, 12.0, 8.71, 7.8), strict=True))
+COMPILED, FLEX = "compiled", "flex"
+FASTER = {f"{way}, {how}": way for way in ("ours", "ours, LoRA 32") for how in (COMPILED, FLEX, f"{COMPILED}, {FLEX}")}
+"""Ways with compiled blocks, with flex attention and with both -> what they do otherwise."""
+PASSES |= {way: PASSES[plain] for way, plain in FASTER.items()}
 FRAMES = 16
 Step = Callable[[int], None]
 
@@ -139,13 +146,17 @@ def published(wam: LingBotVA, samples: int, device: torch.device, half: bool, *,
     return step
 
 
-def ours(wam: LingBotVA, samples: int, device: torch.device, half: bool, *, lora: bool, substeps: int) -> Step:
+def ours(
+    wam: LingBotVA, samples: int, device: torch.device, half: bool, *, lora: bool, compiled: bool, substeps: int
+) -> Step:
     """The method as the loop runs it."""
     loop = LoopConfig(method="consistency", lora=LoraConfig(rank=32, alpha=32) if lora else None)
     teacher = wam if lora else frozen_copy(wam, "teacher")
     if half:
         teacher.to(torch.bfloat16)
     method = make_method(loop, streams(substeps), wam, teacher=teacher, seed=0)
+    if compiled:
+        method.roles.compile_training()
     method.roles.place(lambda role, model: model, device)
     batch = sample(wam, samples, device)
     optimizer = optimizer_of([p for p in method.roles.model.parameters() if p.requires_grad])
@@ -167,13 +178,14 @@ def build(way: str, arguments: argparse.Namespace, size: str) -> Step:
     """One contender on a model of its own."""
     device = torch.device(arguments.device)
     torch.manual_seed(0)
-    options = {"attention": arguments.attention, "gradient_checkpointing": arguments.checkpointing}
+    attention = FLEX if way.endswith(FLEX) else arguments.attention
+    options = {"attention": attention, "gradient_checkpointing": arguments.checkpointing}
     wam = random_wam(size, LIBERO, device=device, dtype=torch.float32, **options)
     half = arguments.precision == "bf16"
     substeps = 4 if SUBSTEPS in way else 1
     if way.startswith("published"):
         return published(wam, arguments.samples, device, half, substeps=substeps)
-    return ours(wam, arguments.samples, device, half, lora="LoRA" in way, substeps=substeps)
+    return ours(wam, arguments.samples, device, half, lora="LoRA" in way, compiled=COMPILED in way, substeps=substeps)
 
 
 def memory_of(way: str, arguments: argparse.Namespace, size: str) -> int:
@@ -241,6 +253,9 @@ def timed(
         else:
             whole = spread(seconds[way])
             numbers = {"seconds": whole["median"], "spread": whole, "first_seconds": first[way]}
+            numbers["samples_per_second"] = arguments.samples / whole["median"]
+            if way in FASTER:
+                numbers["compile_seconds"] = max(0.0, first[way] - whole["median"])
             yield {**row, **numbers, "peak_bytes": memory(way)}
 
 
@@ -257,27 +272,29 @@ def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
     lines = [
         "A step: teacher, target and student on random samples of LIBERO's sizes, backward pass, clipping, optimiser "
-        "and average; no data are read. Medians; p5 and p95 in brackets. First: the first step, with whatever is "
-        "compiled in it. Floor: the matrix products of a step's passes at the speed that this device reached with them "
-        "in this run. Peak: on a GPU of its tensors, on a CPU of the whole process.",
+        "and average; no data are read. Medians; p5 and p95 in brackets. Compiling: what the first step took longer "
+        "than a later one, where anything is compiled. Floor: the matrix products of a step's passes at the speed that "
+        "this device reached with them in this run. Peak: on a GPU of its tensors, on a CPU of the whole process.",
         "",
-        "| size | step | samples | seconds | steps | first, s | published / it | floor, s | it / floor | peak GiB |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| size | step | samples | seconds | samples a second | steps | compiling, s | published / it | floor, s | "
+        "it / floor | peak GiB |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     slow: dict[tuple[str, bool], float] = {}
     for row in rows:
         first, several = f"| {row['size']} | {row['name']} | {row['samples']} ", SUBSTEPS in row["name"]
         floor = row["floor_seconds"]
         if row["seconds"] is None:
-            lines.append(f"{first}| {NOT_MEASURED}: {row['why']} | | | | {floor:.3f} | | |")
+            lines.append(f"{first}| {NOT_MEASURED}: {row['why']} | | | | | {floor:.3f} | | |")
             continue
         if row["name"].startswith("published"):
             slow[row["size"], several] = row["seconds"]
         against = slow.get((row["size"], several))
         cells = [
             f"{row['seconds']:.3f} ({row['spread']['p5']:.3f}, {row['spread']['p95']:.3f})",
+            f"{row['samples_per_second']:.2f}",
             str(row["spread"]["count"]),
-            f"{row['first_seconds']:.2f}",
+            f"{row['compile_seconds']:.1f}" if "compile_seconds" in row else "",
             shown(against and against / row["seconds"], ".2f"),
             f"{floor:.3f}",
             f"{row['seconds'] / floor:.1f}",
@@ -291,7 +308,7 @@ def main() -> None:
     """Measure, write, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["6 x 256", "8 x 512"])
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--ways", nargs="+", choices=[*WAYS, *FASTER], default=list(WAYS))
     parser.add_argument("--samples", type=int, default=2, help="a step")
     parser.add_argument("--rounds", type=int, default=20, help="steps that are timed")
     parser.add_argument("--device", default="cpu")
@@ -300,7 +317,7 @@ def main() -> None:
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--no-memory", action="store_true", help="on a CPU, where it takes a process for each way")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--only", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=[*WAYS, *FASTER], help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=Path("analysis/results/distill_step"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -308,13 +325,26 @@ def main() -> None:
         only(arguments.only, arguments)
         return
     run = about(__file__, arguments, device=arguments.device)
+    device = torch.device(arguments.device)
+    dtype = torch.bfloat16 if arguments.precision == "bf16" else torch.float32
     rows: list[dict[str, Any]] = []
+    attention: list[dict[str, Any]] = []
+
+    def page() -> str:
+        return table(rows) + (f"\n{attention_table(attention)}" if attention else "")
+
+    def kept() -> None:
+        # After every row, so that a run that is stopped has kept what it measured.
+        keep(arguments.out, device.type, run, {"results": rows, "attention": attention}, page())
+
     for size in arguments.sizes:
+        if any(way.endswith(FLEX) for way in arguments.ways):
+            attention += attention_rows(size, device, dtype, rounds=arguments.rounds)
+            kept()
         for row in measure(arguments, size):
             rows.append(row)
-            # After every row, so that a run that is stopped has kept what it measured.
-            keep(arguments.out, torch.device(arguments.device).type, run, {"results": rows}, table(rows))
-    print(table(rows))
+            kept()
+    print(page())
 
 
 if __name__ == "__main__":

@@ -47,8 +47,9 @@ def test_a_tiny_run_writes_what_it_measured_in_both_places(tmp_path: Path) -> No
 
 def test_the_steps_come_in_their_order_and_fit_into_eight_minutes() -> None:
     steps = all_steps(tiny=False, device="cuda", out=Path("out"))
-    assert [step.name for step in steps] == ["tests", "rollout", "training", "serving", "pairs"]
-    assert sum(step.limit for step in steps) <= gpu_check.WHOLE <= 480
+    assert [step.name for step in steps] == ["tests", "rollout", "training", "serving", "pairs", "compiled training"]
+    # The last one gets what the others leave.
+    assert sum(step.limit for step in steps[:-1]) <= gpu_check.WHOLE <= 480
     assert all("cuda" in " ".join([*step.command, *step.environment.values()]) for step in steps)
 
 

@@ -68,6 +68,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> CountingCompiler:
     """Counts; and lets flex attention take gradients, which torch's kernel for CPUs does not."""
     counter = CountingCompiler()
     monkeypatch.setattr(flex, "compiled", partial(compiled, backend=counter))
+    monkeypatch.setattr(flex, "check_gradients", lambda *tensors: None)
     monkeypatch.setattr(torch_flex, "_validate_device", lambda *tensors: None)
     teacher_forced_layout.cache_clear()
     return counter
@@ -102,6 +103,11 @@ def test_one_kernel_serves_every_layer_role_and_length(
         gradients = [{n: p.grad for n, p in model.named_parameters()} for model in (wam, dense)]
         assert_close(*gradients, rtol=1e-5, atol=1e-5)
     assert len(compiler.graphs) == 2
+
+
+def test_gradients_on_a_cpu_are_refused_in_plain_words(make_wam: Make, draw: Callable) -> None:
+    with pytest.raises(ValueError, match=r"does not support backward on CPU .* wam.config.attention=sdpa"):
+        loss(make_wam(attention="flex", num_layers=1), draw, 4, ("video",))
 
 
 def test_autocast_rounds_as_it_does_for_the_dense_mask(

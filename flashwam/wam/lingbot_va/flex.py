@@ -16,6 +16,7 @@ from torch.fx.experimental import _config as shape_config
 from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+from flashwam.system.errors import InputError
 from flashwam.wam.compiling import compiled
 from flashwam.wam.lingbot_va.mask_rule import allowed
 
@@ -83,6 +84,7 @@ def flex_attend(
         torch._dynamo.maybe_mark_dynamic(held, list(range(2, held.ndim)))
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        check_gradients(q, k, v)
         if torch.is_autocast_enabled(q.device.type):
             # As autocast does for torch's other attention; it does not know this one.
             q, k, v = (x.to(torch.get_autocast_dtype(x.device.type)) for x in (q, k, v))
@@ -93,6 +95,19 @@ def flex_attend(
             return compiled(_attention, dynamic=None)(q, k, v, tiles, block, is_noisy, reach)
 
     return attend
+
+
+def check_gradients(*tensors: Tensor) -> None:
+    """Refuses gradients where torch has none, before its compiler says so in words of its own.
+
+    Raises:
+        ValueError: They are wanted on a CPU.
+    """
+    if any(x.requires_grad and x.device.type == "cpu" for x in tensors):
+        raise InputError(
+            "attention flex does not support backward on CPU (torch has no such kernel): train there with "
+            "wam.config.attention=sdpa, which computes the same"
+        )
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, tiles: Tiles, block: Tensor, is_noisy: Tensor, reach: Tensor) -> Tensor:
