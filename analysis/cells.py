@@ -102,13 +102,16 @@ def add_extent(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compare", action="store_true", help="make nothing, compare what there is")
 
 
-def run_study(study: Study, jobs: Sequence[Job], report: Callable[[], None], arguments: argparse.Namespace) -> None:
+def run_study(
+    place: StudyPlace, jobs: Sequence[Job], report: Callable[[], None], arguments: argparse.Namespace
+) -> None:
     """Archives, or restores, runs the jobs and reports, as the options ask."""
+    study = place.study
     if arguments.archive is not None:
         or_exit(study.archive, arguments.archive)
         return
     or_exit(study.restore, jobs, arguments.restore)
     if not arguments.compare:
         ensure_gl()
-        run_jobs(jobs, study.out / "jobs", workers=arguments.workers)
+        run_jobs(jobs, study.out / "jobs", workers=arguments.workers, imported=place.demo.imported)
     or_exit(report)

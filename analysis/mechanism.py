@@ -91,7 +91,7 @@ def main() -> None:
         rates=tuple(sorted(arguments.rates)),
     )
     jobs = mechanism_jobs(place, extent)
-    run_study(place.study, jobs, partial(report, place, extent), arguments)
+    run_study(place, jobs, partial(report, place, extent), arguments)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def main() -> None:
         settings=tuple(arguments.settings),
     )
     jobs = one_step_jobs(place, [name for name in arguments.only if place.has(name)], arguments.seeds)
-    run_study(place.study, jobs, partial(report, place), arguments)
+    run_study(place, jobs, partial(report, place), arguments)
 
 
 if __name__ == "__main__":

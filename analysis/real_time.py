@@ -95,7 +95,7 @@ def main() -> None:
     )
     told = command(cells, arguments)
     jobs = or_exit(partial(real_time_jobs, students=arguments.students), place, cells)
-    run_study(place.study, jobs, partial(report, place, cells, told), arguments)
+    run_study(place, jobs, partial(report, place, cells, told), arguments)
 
 
 def command(cells: Cells, arguments: argparse.Namespace) -> str:

@@ -4,14 +4,10 @@
 Imports core, and what it imports.
 """
 
-from flashwam.data.actions import ActionNorm
-from flashwam.data.autoencoder import FrameAutoencoder, train_autoencoder
-from flashwam.data.controls import ControlSpace
-from flashwam.data.dataset import EpisodeDataset, to_batch
-from flashwam.data.hashed_text import encode_text
-from flashwam.data.latents import encode_latents, read_latents
-from flashwam.data.lerobot import SegmentDataset
+import importlib
+from typing import Any
 
+# Imported when first used: processes that collect demonstrations need none of these, nor torch.
 __all__ = [
     "ActionNorm",
     "ControlSpace",
@@ -24,3 +20,29 @@ __all__ = [
     "to_batch",
     "train_autoencoder",
 ]
+
+_HOME = {
+    "ActionNorm": "flashwam.data.actions",
+    "ControlSpace": "flashwam.data.controls",
+    "EpisodeDataset": "flashwam.data.dataset",
+    "FrameAutoencoder": "flashwam.data.autoencoder",
+    "SegmentDataset": "flashwam.data.lerobot",
+    "encode_latents": "flashwam.data.latents",
+    "encode_text": "flashwam.data.hashed_text",
+    "read_latents": "flashwam.data.latents",
+    "to_batch": "flashwam.data.dataset",
+    "train_autoencoder": "flashwam.data.autoencoder",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'flashwam.data' has no attribute {name!r}; it has {', '.join(__all__)}")
+    # Kept, so that the import happens once.
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

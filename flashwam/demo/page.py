@@ -47,7 +47,7 @@ def write_demo_page(place: Place, preset: str, jobs: Sequence[Job]) -> Path:
         "Demonstrations from a physics simulator, a world-action model trained on them, and that teacher distilled to "
         "one step per stream by several methods, all driven in closed loop."
     )
-    if not jobs or left:
+    if left:
         lead += " **This page is not finished: results are added as they come.**"
     return write_page(
         place.out / "index.html",

@@ -55,6 +55,11 @@ class Place:
         return None if name is None else ASSETS / name
 
     @property
+    def imported(self) -> tuple[str, ...]:
+        """Modules that nearly every job imports late; no simulator, whose GL context a fork would not survive."""
+        return (type(self.files).__module__, "diffusers.models.autoencoders", "matplotlib.image")
+
+    @property
     def nfe(self) -> tuple[str, ...]:
         """Settings every student is driven at."""
         return self.preset.nfe or tuple(self.recipe(self.preset.methods[0]).evaluate.nfe)

@@ -68,11 +68,19 @@ PRESETS = {
             "data.multimodal_episodes=20",
             "autoencoder.steps=30",
             "autoencoder.width=32",
+            "autoencoder.batch_size=8",
             "train.steps=30",
+            "train.batch_size=8",
             "evaluate.episodes=3",
             "evaluate.open_loop_samples=16",
         ),
-        distill=("distill.steps=10", "distill.save_every=5", "distill.diagnose_every=5", "distill.log_every=5"),
+        distill=(
+            "distill.steps=10",
+            "distill.batch_size=8",
+            "distill.save_every=5",
+            "distill.diagnose_every=5",
+            "distill.log_every=5",
+        ),
     ),
     "quick": Preset(
         # The longest first, so that both cores are busy to the end.

@@ -17,7 +17,7 @@ from flashwam.report.table import format_table
 from flashwam.sim.gl import ensure_gl
 from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
-from flashwam.system.jobs import Job, run_jobs
+from flashwam.system.jobs import Job, done_marker, run_jobs
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
 
@@ -64,9 +64,10 @@ def demo(
     if kept.is_file() and {"family": DEFAULT_FAMILY, **read_mapping(kept)} != asked:
         raise InputError(f"{out} holds the demo {kept.read_text().strip()}, not {asked}; give another --out")
     write_whole(kept, (json.dumps(asked) + "\n").encode())
-    page = write_demo_page(place, preset, [])
-    print(f"schedule analysis: {page} (fills as results come)", flush=True)
     jobs = preset_jobs(PRESETS[preset], out, from_scratch=from_scratch, family=family)
+    if not all(done_marker(out / "jobs", job.name).is_file() for job in jobs):
+        page = write_demo_page(place, preset, jobs)
+        print(f"schedule analysis: {page} (fills as results come)", flush=True)
     drawn = time.monotonic()
 
     def refresh(job: Job) -> None:
@@ -75,7 +76,7 @@ def demo(
             write_demo_page(place, preset, jobs)
             drawn = time.monotonic()
 
-    run_jobs(jobs, out / "jobs", workers=workers, on_done=refresh)
+    run_jobs(jobs, out / "jobs", workers=workers, on_done=refresh, imported=place.imported)
     compare(place.evaluated, out=out / "comparison")
     page = write_demo_page(place, preset, jobs)
     rows, _, _ = gather(place.evaluated, out / "comparison")

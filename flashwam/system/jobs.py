@@ -3,7 +3,6 @@
 
 import json
 import logging
-import multiprocessing
 import os
 import sys
 import threading
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from flashwam.system.errors import FailedError
 from flashwam.system.files import write_whole
+from flashwam.system.workers import worker_context
 
 __all__ = ["Job", "JobFailed", "check_jobs", "done_marker", "run_jobs"]
 
@@ -105,7 +105,12 @@ def check_jobs(jobs: Sequence[Job]) -> None:
 
 
 def run_jobs(
-    jobs: Sequence[Job], folder: Path, *, workers: int = 2, on_done: Callable[[Job], None] | None = None
+    jobs: Sequence[Job],
+    folder: Path,
+    *,
+    workers: int = 2,
+    on_done: Callable[[Job], None] | None = None,
+    imported: Sequence[str] = (),
 ) -> dict[str, float]:
     """Runs jobs in order, several at a time; those with a marker in `folder` count as done.
 
@@ -114,6 +119,8 @@ def run_jobs(
         folder: Keeps `<name>.log` and, once done, `<name>.done`.
         workers: Processes at a time.
         on_done: Called after each job that ran now.
+        imported: Modules that jobs import late, which are imported once for all of them; those that are not installed
+            are left out. Importing one must leave nothing behind that a fork does not survive, such as a GL context.
 
     Returns:
         Seconds that each job took, also those done in an earlier run.
@@ -128,10 +135,7 @@ def run_jobs(
     done = {job.name for job in jobs if marker[job.name].is_file()}
     waiting = [job for job in jobs if job.name not in done]
     running: dict[str, tuple[Job, BaseProcess]] = {}
-    # Not forked from here: threads and GL contexts of this process would not survive it. The server imports what is
-    # slow to import once, and forks every job from that.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(sorted({job.function.__module__ for job in jobs}))
+    context = worker_context("torch", *(job.function.__module__ for job in jobs), *imported)
     # Nobody writes to it: it closes with this process, however that ends.
     ours, _alive = context.Pipe(duplex=False)
     total = sum(job.weight for job in waiting)

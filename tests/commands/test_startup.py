@@ -34,6 +34,13 @@ def test_help_imports_the_commands_alone():
     assert not found & {"torch", "numpy", "omegaconf", "transformers", "diffusers", "accelerate"}
 
 
+def test_a_process_that_collects_demonstrations_imports_no_torch():
+    """Each of them would take seconds for it, and a quarter of a gigabyte."""
+    code = "import sys, flashwam.sim.collect; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
+
+
 def test_the_plan_of_a_consistency_recipe_imports_its_family_and_the_engine_alone():
     found = imported("distill", "flash_wam", "--dry-run")
     assert {"flashwam.wam.lingbot_va", "flashwam.distillation.methods.consistency"} <= found

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from flashwam.system.jobs import Job, JobFailed, run_jobs
 
 HERE = Path(__file__).resolve().parent
-PATHS = os.pathsep.join([str(HERE), str(HERE.parent)])
+PATHS = os.pathsep.join([str(HERE), str(HERE.parents[1])])
 """Folders in which a script of its own finds this file and the package, installed or not."""
 
 
@@ -79,21 +79,39 @@ def test_jobs_end_when_the_one_who_started_them_is_killed(tmp_path):
     assert out.stat().st_size == size
 
 
-def test_jobs_leave_nothing_behind_that_python_complains_about(tmp_path):
-    script = tmp_path / "main.py"
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """The folder of a process that ran one job, and what it wrote."""
+    folder = tmp_path_factory.mktemp("main")
+    script = folder / "main.py"
     script.write_text(
         "from pathlib import Path; from flashwam.system.jobs import Job, run_jobs; from test_jobs import bar\n"
-        f"if __name__ == '__main__': run_jobs([Job(name='x', function=bar)], Path({str(tmp_path)!r}) / 'jobs')"
+        f"out = Path({str(folder)!r})\n"
+        "if __name__ == '__main__':\n"
+        "    jobs = [Job(name='x', function=bar, kwargs={'path': out / 'out'})]\n"
+        "    run_jobs(jobs, out / 'jobs', imported=['no_such_module', 'wave'])"
     )
     environment = {**os.environ, "PYTHONPATH": PATHS}
-    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0
+    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_jobs_leave_nothing_behind_that_python_complains_about(ended):
+    _, done = ended
     assert "leaked" not in done.stderr
 
 
-def bar():
+def test_modules_that_jobs_import_late_are_there_when_a_job_begins(ended):
+    """Imported once for all of them, and one that is not installed stops none."""
+    folder, _ = ended
+    assert (folder / "out").read_text() == "True"
+
+
+def bar(path):
     for _ in tqdm(range(3)):
         pass
+    path.write_text(str("wave" in sys.modules))
 
 
 def beat(path):
