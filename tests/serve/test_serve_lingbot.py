@@ -35,7 +35,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_attention_heads=2, attention_head_dim=20, text_dim=12, freq_dim=16, ffn_dim=64, num_layers=2
     )
     network.bfloat16().save_pretrained(folder / "transformer")
-    small = {**WAN22_CONFIG, "base_dim": 8, "decoder_base_dim": 8, "num_res_blocks": 1, "dim_mult": [1, 1, 1, 1]}
+    small = {**WAN22_CONFIG, "base_dim": 2, "decoder_base_dim": 2, "num_res_blocks": 1, "dim_mult": [1, 1, 1, 1]}
     AutoencoderKLWan(**small).bfloat16().save_pretrained(folder / "vae")
     (folder / TEXT_CACHE).mkdir()
     (folder / TEXT_CACHE / "encoder.json").write_text(json.dumps({"fingerprint": "elsewhere"}))
