@@ -33,6 +33,7 @@ from flashwam.system.errors import FailedError, InputError
 from flashwam.system.files import clear_half_files, write_whole
 from flashwam.system.paths import user_path
 from flashwam.system.tensor_file import write_torch
+from flashwam.system.workers import worker_context
 
 __all__ = ["Conversion", "convert"]
 
@@ -227,8 +228,7 @@ def _run(
 def _in_processes(
     jobs: list[EpisodeJob], plan: ConversionPlan, make_encoders: Callable[[], Encoders], processes: int
 ) -> Iterator[EpisodeResult]:
-    # Spawned: threads and devices of this process would not survive a fork.
-    context = multiprocessing.get_context("spawn")
+    context = worker_context(__name__, getattr(make_encoders, "func", make_encoders).__module__)
     count = min(processes, len(jobs))
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(plan, make_encoders))
     try:

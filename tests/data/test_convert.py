@@ -2,7 +2,6 @@
 import dataclasses
 import functools
 import json
-import multiprocessing
 import shutil
 import signal
 from pathlib import Path
@@ -25,6 +24,7 @@ from flashwam.data.convert import convert
 from flashwam.data.hashed_text import encode_text
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.data.raw import list_episodes
+from flashwam.system.workers import worker_context
 
 PLAN = ConversionPlan(cameras=CAMERAS, layout="width", size=(32, 48), stride=2)
 SEGMENTS = [(0, 0, 26, "fold"), (1, 0, 13, "open"), (1, 13, 30, "shut"), (2, 0, 21, "fold")]
@@ -149,9 +149,11 @@ def run_and_die(raw, out, kill_after):
 
 def test_a_killed_conversion_resumes_to_the_same_files(raw, converted, tmp_path):
     out = tmp_path / "out"
-    process = multiprocessing.get_context("spawn").Process(target=run_and_die, args=(raw / "v3", out, 5))
+    process = worker_context("flashwam.data.convert", wan.__module__).Process(
+        target=run_and_die, args=(raw / "v3", out, 5)
+    )
     process.start()
-    process.join(60)
+    process.join(300)
     assert process.exitcode == -signal.SIGKILL
     made = latents(out)
     assert len(made) == 5
