@@ -22,8 +22,8 @@ SHORTER = {
         "for seed in (1, 2)]\n    parts": "for seed in (1,)]\n    parts",
     },
     "wrap_your_own": {
-        '["name=teacher"]': '["name=teacher", "train.steps=1000", "train.batch_size=32"]',
-        "*changes]": '*changes, "distill.steps=150"]',
+        '["name=teacher"]': '["name=teacher", "train.steps=500", "train.batch_size=32"]',
+        "*changes]": '*changes, "distill.steps=80", "distill.batch_size=32"]',
     },
 }
 """Notebook -> what stands in it -> what is run in its place: the same cells and claims with less training. All is run
