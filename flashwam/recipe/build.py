@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from flashwam.core.consistency import LCM, Linear, make_consistency_function
 from flashwam.core.streams import SCHEDULES, StreamSpec, make_schedule
@@ -25,6 +25,7 @@ from flashwam.recipe.sections import (
     WamConfig,
 )
 from flashwam.system.errors import InputError
+from flashwam.system.hints import field_types
 
 __all__ = ["SECTIONS", "Origins", "build_recipe", "build_section", "check_free", "check_keys", "default_value", "plain"]
 
@@ -41,7 +42,7 @@ SECTIONS: dict[str, type] = {
     "evaluate": EvaluateConfig,
 }
 _SCALARS = {"name": str, "run_dir": PathText | None, "seed": int}
-_STREAM: dict[str, Any] = {"shift": float, **get_type_hints(StreamSpec)}
+_STREAM: dict[str, Any] = {"shift": float, **field_types(StreamSpec)}
 for _key in ("name", "schedule", "consistency"):
     del _STREAM[_key]
 _BUILT: dict[str, tuple[Callable[[Any], Any], Mapping[str, type]]] = {
@@ -131,7 +132,7 @@ def default_value(keys: Sequence[str]) -> Any:
             return None
         if place == len(keys):
             return plain(getattr(kind(), key))
-        hint = get_type_hints(kind)[key]
+        hint = field_types(kind)[key]
         kind = next((each for each in (hint, *get_args(hint)) if is_dataclass(each)), None)
     return None
 
@@ -164,7 +165,7 @@ def build_section(section: str, values: Any, kind: type, origins: Origins) -> An
     Raises:
         ValueError: It is no mapping, or a value has the wrong type or is out of range.
     """
-    hints = get_type_hints(kind, include_extras=True)
+    hints = field_types(kind, extras=True)
     values = _mapping(section, values, origins.of(section))
     converted = {key: _convert(f"{section}.{key}", held, hints[key], origins) for key, held in values.items()}
     try:
@@ -358,7 +359,7 @@ def _known(section: str, values: Mapping[str, Any], known: Iterable[str], source
 def _known_fields(section: str, values: Mapping[str, Any], kind: type, source: str) -> None:
     """`_known` for a section's fields and those of the sections within it."""
     _known(section, values, [f.name for f in fields(kind)], source)
-    for key, hint in get_type_hints(kind).items():
+    for key, hint in field_types(kind).items():
         inner = next((each for each in (hint, *get_args(hint)) if isinstance(each, type) and is_dataclass(each)), None)
         if inner is not None and values.get(key) is not None:
             at = f"{section}.{key}"

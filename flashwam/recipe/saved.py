@@ -3,12 +3,13 @@
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 from flashwam.core.streams import StreamSpec
 from flashwam.recipe.build import SECTIONS, Origins, build_section
 from flashwam.recipe.sections import Recipe
 from flashwam.system.errors import InputError
+from flashwam.system.hints import field_types
 from flashwam.system.json_file import shown
 
 __all__ = ["saved_recipe"]
@@ -52,7 +53,7 @@ def saved_recipe(values: Any, streams: Mapping[str, StreamSpec], *, source: str)
 
 def _known(values: Mapping[str, Any], kind: type) -> dict[str, Any]:
     """The values of fields that a section has, and so within the sections in it."""
-    hints, known = get_type_hints(kind), {}
+    hints, known = field_types(kind), {}
     for key in (each.name for each in fields(kind) if each.name in values):
         value, kinds = values[key], (hints[key], *get_args(hints[key]))
         inner = next((each for each in kinds if isinstance(each, type) and is_dataclass(each)), None)

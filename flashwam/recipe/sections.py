@@ -4,12 +4,13 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args
 
 from flashwam.core.precision import Precision
 from flashwam.core.steps import parse_nfe
 from flashwam.core.streams import StreamSpec
 from flashwam.system.errors import InputError
+from flashwam.system.hints import field_types
 from flashwam.system.paths import user_path
 
 __all__ = [
@@ -353,7 +354,7 @@ def _at_home(owner: Any, name: str, above: str = "") -> Any:
         held = {each.name: _at_home(value, each.name, f"{key}.") for each in fields(value)}
         changed = {inner: new for inner, new in held.items() if new is not getattr(value, inner)}
         return replace(value, **changed) if changed else value
-    kind = get_type_hints(type(owner), include_extras=True)[name]
+    kind = field_types(type(owner), extras=True)[name]
     if isinstance(value, str) and value.startswith("~") and PathText in (kind, *get_args(kind)):
         try:
             return str(user_path(value))

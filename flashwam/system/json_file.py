@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from flashwam.system.errors import InputError, MissingFileError
+from flashwam.system.hints import field_types
 from flashwam.system.lfs import refuse_pointer
 from flashwam.system.paths import user_path
 
@@ -133,7 +134,7 @@ def build(path: Path | str, kind: type[D], content: Mapping[str, Any]) -> D:
     missing = [name for name, needed in known.items() if needed and name not in content]
     if unknown or missing:
         raise InputError(f"{path}: unknown fields {unknown}, missing fields {missing}")
-    hints = get_type_hints(kind, include_extras=True)
+    hints = field_types(kind, extras=True)
     for name, value in content.items():
         if not _is_a(value, hints[name]):
             raise InputError(f"{path}: {name} must be {_described(hints[name])}; got {shown(value)}")
