@@ -15,7 +15,9 @@ from timing import seconds_of
 from torch import nn
 from torch.nn import functional
 
+from flashwam.core.float8 import product, round_rows
 from flashwam.wam.lingbot_va import LingBotVA
+from flashwam.wam.rounded_linear import Float8Linear
 
 __all__ = ["Ceilings", "Pass"]
 
@@ -53,7 +55,7 @@ class Ceilings:
             module
             for block in wam.transformer.blocks
             for name, module in block.named_modules()
-            if isinstance(module, nn.Linear) and name not in ("attn2.to_k", "attn2.to_v")
+            if isinstance(module, (nn.Linear, Float8Linear)) and name not in ("attn2.to_k", "attn2.to_v")
         ]
         self.layers = config.num_layers
         self._linear: dict[int, float] = {}
@@ -61,14 +63,19 @@ class Ceilings:
 
     @torch.no_grad()
     def linear(self, tokens: int) -> float:
-        """Seconds of all linear layers over some tokens of the batch."""
+        """Seconds of all linear layers over some tokens of the batch; of rounded ones their products alone."""
         if tokens not in self._linear:
-            widths = {layer.in_features for layer in self.linear_layers}
+            widths = {layer.weight.shape[1] for layer in self.linear_layers}
             inputs = {width: torch.randn(tokens, width, device=self.device, dtype=self.dtype) for width in widths}
+            rounded = {width: round_rows(x) for width, x in inputs.items()}
 
             def products() -> None:
                 for layer in self.linear_layers:
-                    functional.linear(inputs[layer.in_features], layer.weight, layer.bias)
+                    width = layer.weight.shape[1]
+                    if isinstance(layer, Float8Linear):
+                        product(*rounded[width], layer.weight, layer.scale, layer.bias.to(torch.bfloat16))
+                    else:
+                        functional.linear(inputs[width], layer.weight, layer.bias)
 
             self._linear[tokens] = seconds_of(products, self.device)
         return self._linear[tokens]

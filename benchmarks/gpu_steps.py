@@ -84,14 +84,17 @@ def all_steps(*, tiny: bool, device: str, out: Path) -> list[Step]:
 
 FASTER = ("ours, LoRA 32", "ours, LoRA 32, flex", "ours, LoRA 32, compiled, flex", "ours, LoRA 32, compiled")
 FULL = {
-    "rollout": ("--dtype", "bfloat16", "--rollout", "graphed", "dynamic", "--slow-rounds", "3"),
+    "rollout": (
+        *("--dtype", "bfloat16", "--rollout", "graphed", "dynamic"),
+        *("--precision", "own", "fp8", "--slow-rounds", "3"),
+    ),
     "training": ("--precision", "bf16", "--samples", "1", "--ways", "ours, LoRA 32"),
     "serving": ("--dtype", "bfloat16", "--rollout", "graphed"),
     "pairs": ("--precision", "bf16", "--attention", "sdpa", "--groups", "1", "--rounds", "3"),
     "compiled training": ("--precision", "bf16", "--samples", "2", "--rounds", "10", "--ways", *FASTER),
 }
 TINY = {
-    "rollout": ("--rounds", "2", "--steps", "2", "2", "--history", "2"),
+    "rollout": ("--rounds", "2", "--steps", "2", "2", "--history", "2", "--precision", "own", "fp8"),
     "training": ("--rounds", "1", "--no-memory"),
     "serving": ("--rounds", "2"),
     "pairs": ("--groups", "1", "--at-once", "2", "--rounds", "1"),

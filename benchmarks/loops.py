@@ -170,10 +170,12 @@ def published_ways(
 def our_ways(
     wam: LingBotVA, rollout: str, *, history: int, steps: dict[str, int], device: torch.device, dtype: torch.dtype
 ) -> list[Way]:
-    """Ours, by one kind of rollout: students of one and two action steps, and the teacher."""
+    """Ours, by one kind of rollout: students of one and two action steps, and the teacher; of a rounded model the
+    students alone."""
     inputs = inputs_of(wam, history, device, dtype)
     tokens = {name: wam.draw_tokens((name,)) for name in STREAMS}
-    label = "" if rollout == "dynamic" else f" {rollout}"
+    exact = wam.precision == "own"
+    label = ("" if rollout == "dynamic" else f" {rollout}") + ("" if exact else f" {wam.precision}")
 
     def way(kind: str, n: dict[str, int], *, guided: bool = False, fused: bool = True) -> Way:
         passes = our_passes(tokens, n, history=history, window=wam.window_chunks, guided=guided, fused=fused)
@@ -186,7 +188,10 @@ def our_ways(
         )
 
     one, two = {"video": 1, "action": 1}, {"video": 1, "action": 2}
-    ways = [way("student", one), way("student", two), way("teacher", steps, guided=True)]
+    ways = [way("student", one), way("student", two)]
+    if not exact:
+        return ways
+    ways.append(way("teacher", steps, guided=True))
     return [*ways, way("student, unfused", one, fused=False)] if rollout == "dynamic" else ways
 
 

@@ -3,6 +3,7 @@
 
     python benchmarks/rollout.py                          small sizes, CPU; writes analysis/results/rollout
     python benchmarks/rollout.py --sizes real --device cuda --dtype bfloat16 --rollout dynamic graphed
+    python benchmarks/rollout.py ... --precision own fp8  students with 8-bit linear layers too, which a CPU emulates
 
 The transformer alone, at batch 1 with random weights: no pictures, no autoencoder, no text encoder (`serving.py` times
 those). The published loop is that of `published_loop.py`. It runs on our blocks and our cache, which copy less than the
@@ -25,6 +26,8 @@ from loops import Loop, Way, our_ways, published_ways
 from rollout_table import table
 from sizes import ROBOTWIN, SIZES, STREAMS, random_wam
 from timing import forget_peak, peak_bytes, spread
+
+from flashwam.core.precision import PRECISIONS
 
 MANY = 20
 """A chunk of more passes has its own number of rounds."""
@@ -91,26 +94,26 @@ def measure(arguments: argparse.Namespace, size: str) -> Iterator[dict[str, Any]
     device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
     torch.manual_seed(0)
     wam = random_wam(size, ROBOTWIN, device=device, dtype=dtype, rollout="dynamic").eval().requires_grad_(False)
-    ceilings = Ceilings(wam, device, dtype)
     options = {"steps": dict(zip(STREAMS, arguments.steps, strict=True)), "device": device, "dtype": dtype}
-    for history in arguments.history:
-        rows: list[dict[str, Any]] = []
-        result = {
-            "size": size,
-            "parameters": sum(p.numel() for p in wam.parameters()),
-            "history": history,
-            "full": 2 * history > wam.window_chunks,
-            "rows": rows,
-        }
-        ways = [way for name in arguments.rollout for way in our_ways(wam, name, history=history, **options)]
-        ways += published_ways(wam, history=history, **options)
-        floors = {way.name: way.floor and ceilings.seconds(way.floor) for way in ways}
-        counted = {"rounds": arguments.rounds, "slow_rounds": arguments.slow_rounds}
-        for row in rows_of(ways, **counted, device=device):
-            rows.append({**row, "floor": floors[row["name"]]})
-            if device.type == "cuda":
-                yield result
-        yield result
+    facts = {"size": size, "parameters": sum(p.numel() for p in wam.parameters())}
+    results: dict[int, dict[str, Any]] = {
+        history: {**facts, "history": history, "full": 2 * history > wam.window_chunks, "rows": []}
+        for history in arguments.history
+    }
+    # In place, for the peak of its own memory; so what is exact comes first.
+    for precision in sorted(set(arguments.precision), key=PRECISIONS.index):
+        wam.choose_precision(precision)
+        ceilings = Ceilings(wam, device, dtype)
+        for history, result in results.items():
+            ways = [way for name in arguments.rollout for way in our_ways(wam, name, history=history, **options)]
+            ways += published_ways(wam, history=history, **options) if precision == "own" else []
+            floors = {way.name: way.floor and ceilings.seconds(way.floor) for way in ways}
+            counted = {"rounds": arguments.rounds, "slow_rounds": arguments.slow_rounds}
+            for row in rows_of(ways, **counted, device=device):
+                result["rows"].append({**row, "floor": floors[row["name"]]})
+                if device.type == "cuda":
+                    yield result
+            yield result
 
 
 def main() -> None:
@@ -128,12 +131,14 @@ def main() -> None:
     parser.add_argument(
         "--rollout", nargs="+", default=["dynamic"], choices=["dynamic", "static", "compiled", "graphed"]
     )
+    parser.add_argument("--precision", nargs="+", default=["own"], choices=PRECISIONS, help="of the linear layers")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=Path("analysis/results/rollout"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     run = about(__file__, arguments, device=arguments.device)
-    stem = f"{torch.device(arguments.device).type}_{'_'.join(arguments.rollout)}"
+    rounded = [each for each in PRECISIONS if each in arguments.precision and each != "own"]
+    stem = "_".join([torch.device(arguments.device).type, *arguments.rollout, *rounded])
     results: list[dict[str, Any]] = []
     for size in arguments.sizes:
         for result in measure(arguments, size):

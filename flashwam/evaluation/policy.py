@@ -65,7 +65,7 @@ class Policy:
         return self.info.streams
 
     def how(self, sampler: str) -> str:
-        """What tells an evaluation of it from others of the same steps: "own", "euler_fp8"."""
+        """The part of an evaluation's name that tells it from others of the same steps: "own", "euler_fp8"."""
         return sampler if self.wam.precision == "own" else f"{sampler}_{self.wam.precision}"
 
     def suffix(self, sampler: str) -> str:

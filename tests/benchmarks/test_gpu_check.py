@@ -38,6 +38,9 @@ def test_a_tiny_run_writes_what_it_measured_in_both_places(tmp_path: Path) -> No
     assert rows["published 2v/2a guided"]["ms"] > rows["student 1v/1a"]["ms"] > 0
     assert rows["student 1v/1a"]["spread"]["count"] == 2
     assert rows["student 1v/1a"]["floor"]["seconds"] > 0
+    rounded = rows["student fp8 1v/1a"]
+    assert (rounded["passes"], rounded["spread"]["count"]) == (rows["student 1v/1a"]["passes"], 2)
+    assert rounded["floor"]["linear"] > 0
     captured = rows["published captured 1v/1a"]
     assert (captured["ms"], captured["why"]) == (None, "a CPU has no CUDA graphs")
     page = path.with_suffix(".md").read_text()

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from flashwam.core.streams import StreamSpec
 from flashwam.sampling import Rollout, samplers_for
+from flashwam.system.errors import InputError
 from flashwam.wam import WorldActionModel
+from flashwam.wam.rounded_linear import check_float8
 
 pytestmark = pytest.mark.gpu
 STREAMS = {
@@ -102,6 +104,30 @@ def test_a_loop_in_bfloat16_stays_near(family: str, device: torch.device) -> Non
     for name, value in expected.items():
         assert got[name].device.type == device.type
         assert (got[name].cpu() - value).square().mean() < 0.1**2 * value.square().mean()
+
+
+@pytest.mark.parametrize("way", ["dynamic", "graphed"])
+def test_8_bit_layers_draw_what_the_cpu_emulates(way: str, device: torch.device) -> None:
+    """Its sums are added up in another order, so now and then a number is rounded to the next one of 8 bits."""
+    try:
+        check_float8(device)
+    except InputError as error:
+        pytest.skip(str(error))
+    if device.type == "cpu" and way == "graphed":
+        pytest.skip("CUDA graphs need a GPU; tests/wam/test_rounded_linear.py records for the CPU")
+
+    def rounded(rollout: str) -> WorldActionModel:
+        wam = lingbot(rollout=rollout)
+        wam.choose_precision("fp8")
+        return wam
+
+    wam, expected = rounded(way), chunks(rounded("dynamic"), CPU)
+    for _ in range(2):
+        got = chunks(wam, device)
+        for name, value in expected.items():
+            assert got[name].device.type == device.type
+            assert (got[name].cpu() - value).square().mean() < 0.03**2 * value.square().mean()
+    assert way != "graphed" or wam.lanes.recorded > 0
 
 
 @pytest.mark.parametrize("way", ["compiled", "graphed"])
