@@ -88,10 +88,10 @@ class FullyShardedStrategy(Strategy):
                     mine[name].copy_(value)
         yield plain
 
-    def clip(self, parameters: list[Tensor], norm: float) -> float:
+    def clip(self, parameters: list[Tensor], norm: float) -> Tensor:
         """See `Strategy.clip`."""
         total = torch.nn.utils.clip_grad_norm_(parameters, norm)
-        return float(total.full_tensor() if isinstance(total, DTensor) else total)
+        return total.full_tensor() if isinstance(total, DTensor) else total
 
     def whole_value(self, value: Tensor) -> Tensor:
         """See `Strategy.whole_value`."""

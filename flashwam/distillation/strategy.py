@@ -69,9 +69,9 @@ class Strategy:
         with self.gathered(model):
             yield model
 
-    def clip(self, parameters: list[Tensor], norm: float) -> float:
-        """Scales gradients down to a norm; returns what it was."""
-        return float(self.accelerator.clip_grad_norm_(parameters, norm))
+    def clip(self, parameters: list[Tensor], norm: float) -> Tensor:
+        """Scales gradients down to a norm; returns what it was, [], where it was computed."""
+        return torch.as_tensor(self.accelerator.clip_grad_norm_(parameters, norm))
 
     def close(self) -> None:
         """Called once the training ends, however it ends."""

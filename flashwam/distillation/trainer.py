@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from flashwam.core.batch import Batch
 from flashwam.distillation.adapters import STUDENT
 from flashwam.distillation.checkpoint import Checkpoints
 from flashwam.distillation.draws import Draws
-from flashwam.distillation.methods.base import Method, MethodOutput, NonFiniteError, Turn
+from flashwam.distillation.methods.base import Method, MethodOutput, Turn
+from flashwam.distillation.methods.not_finite import NonFiniteError, gradient_error, total_error
 from flashwam.distillation.metrics import MetricsLog, gradient_metrics, loss_metrics
 from flashwam.distillation.prefetch import read_ahead
 from flashwam.distillation.roles import relative_distance
@@ -29,6 +31,7 @@ from flashwam.distillation.setup import Source
 from flashwam.distillation.start_checks import EmptyMasks, check_weights
 from flashwam.distillation.stopping import Stopped, StopSignals
 from flashwam.distillation.strategies import check_strategy, make_strategy
+from flashwam.distillation.watch import Watch
 from flashwam.recipe.sections import LoopConfig
 from flashwam.run.folder import INFO_FILE, RunFolder
 from flashwam.run.model_info import read_info
@@ -168,6 +171,7 @@ class _Training:
             raise InputError(
                 f"in {loop.steps} steps it is never the student's turn: raise steps, or lower student_every"
             )
+        self.watch = method.watch = Watch()
         self.empty_masks = EmptyMasks(steps=min(10, loop.steps))
         self.strategy = make_strategy(loop)
         self.accelerator = self.strategy.accelerator
@@ -217,6 +221,7 @@ class _Training:
             ):
                 return self._run(stop)
         finally:
+            self.method.watch = type(self.method).watch
             self.strategy.close()
 
     def _run(self, signals: StopSignals) -> Path:
@@ -237,7 +242,7 @@ class _Training:
             tqdm(total=loop.steps, initial=first, disable=None if main else True, mininterval=1.0) as bar,
         ):
             for step in range(first, loop.steps):
-                values = self._step(step, batches)
+                values = self._watched_step(step, batches)
                 done = step + 1
                 if values is not None and log is not None:
                     rate = (done - first) / (time.monotonic() - began)
@@ -249,10 +254,12 @@ class _Training:
                     left = values["seconds_left"]
                     logger.info("step %d/%d %s %.5g, %.0f s left", done, loop.steps, shown, values[shown], left)
                 bar.update()
-                self._keep(done)
                 # After the last step the result itself is what is kept.
                 stop = signals.agreed(self.accelerator) if done < loop.steps else 0
-                if stop or (done % loop.save_every == 0 and done < loop.steps):
+                save = stop or done % loop.save_every == 0 or done == loop.steps
+                self._look(before=None if save or done in loop.keep_steps else step)
+                self._keep(done)
+                if save and done < loop.steps:
                     self.checkpoints.save(done)
                 if stop:
                     kept = self.checkpoints.path(done)
@@ -264,6 +271,30 @@ class _Training:
         if stop := signals.agreed(self.accelerator):
             raise Stopped(f"stopped after the last step: the result is in {result}", stop)
         return result
+
+    def _watched_step(self, step: int, batches: Iterator[Batch]) -> dict[str, float] | None:
+        """`_step`; what fails because an earlier step went wrong is said of that step."""
+        self.watch.step = step
+        try:
+            values = self._step(step, batches)
+        except Exception:
+            self._look()
+            raise
+        if values is not None:
+            self._look()
+        return values
+
+    def _look(self, *, before: int | None = None) -> None:
+        """Raises what is known to have gone wrong, in all steps or in those before one; nothing is saved then."""
+        try:
+            self.watch.look(before=before)
+        except NonFiniteError as error:
+            describe = getattr(self.source, "describe", None)
+            if describe is None or error.sample is None:
+                raise
+            with self.reading:
+                described = describe(error.sample)
+            raise NonFiniteError(f"{error} (sample {error.sample}: {described})") from error
 
     def _step(self, step: int, batches: Iterator[Batch]) -> dict[str, float] | None:
         """One optimiser step of every role whose turn it is; its numbers where they are due."""
@@ -298,7 +329,8 @@ class _Training:
             draws = Draws(seed=self.seed, step=step, positions=self._positions(part), device=accelerator.device)
             with accelerator.accumulate(trained.called), self.method.roles.turn(turn.role):
                 output = self._loss(turn, batch, draws)
-                self._check_loss(output, batch)
+                total = output.loss.detach()
+                self.watch.note(torch.isfinite(total), partial(total_error, total, batch.index))
                 self.empty_masks.look(output.terms, step)
                 if part == loop.accumulation - 1 and (due or diagnosed):
                     values = loss_metrics(output)
@@ -307,25 +339,18 @@ class _Training:
                 accelerator.backward(output.loss)
                 if accelerator.sync_gradients:
                     norm = self.strategy.clip(trained.parameters, loop.clip_norm)
-                    self._check_gradient(trained.model, norm, step, batch)
+                    error = partial(gradient_error, trained.model, step, batch.index)
+                    self.watch.note(torch.isfinite(norm), error)
                 trained.optimizer.step()
                 trained.optimizer.zero_grad(set_to_none=True)
         if values is None:
             return None
-        values |= {"lr": lr, "grad_norm": norm}
+        values |= {"lr": lr, "grad_norm": float(norm)}
         return values if turn.role == STUDENT else {f"{turn.role}/{name}": value for name, value in values.items()}
 
     def _loss(self, turn: Turn, batch: Batch, draws: Draws) -> MethodOutput:
-        try:
-            with self.accelerator.autocast(), draws.seeding_torch():
-                return turn.loss(batch, draws)
-        except NonFiniteError as error:
-            describe = getattr(self.source, "describe", None)
-            if describe is None or error.sample is None:
-                raise
-            with self.reading:
-                described = describe(error.sample)
-            raise NonFiniteError(f"{error} (sample {error.sample}: {described})") from error
+        with self.accelerator.autocast(), draws.seeding_torch():
+            return turn.loss(batch, draws)
 
     def _positions(self, part: int) -> range:
         """Places of this process' samples of one accumulated batch, counted over the whole optimiser step."""
@@ -339,26 +364,6 @@ class _Training:
     def _read(self, indices: list[int]) -> Batch:
         with self.reading:
             return self.source.batch(indices)
-
-    def _check_loss(self, output: MethodOutput, batch: Batch) -> None:
-        if not bool(torch.isfinite(output.loss.detach())):
-            raise NonFiniteError(
-                f"the total loss is {float(output.loss.detach())} though every stream's is finite: look at the weights "
-                f"and regularisers; samples {batch.index.tolist()}; nothing was saved"
-            )
-
-    def _check_gradient(self, model: torch.nn.Module, norm: float, step: int, batch: Batch) -> None:
-        if math.isfinite(norm):
-            return
-        bad = [
-            name
-            for name, p in model.named_parameters()
-            if p.grad is not None and not bool(torch.isfinite(p.grad).all())
-        ]
-        raise NonFiniteError(
-            f"step {step}: the gradient is not finite in {len(bad)} parameters, first {bad[:3]}, though every loss "
-            f"was; last samples {batch.index.tolist()}; nothing was saved"
-        )
 
     def _keep(self, step: int) -> None:
         path = self.folder.kept_step(step)

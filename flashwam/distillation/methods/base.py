@@ -7,6 +7,7 @@ Letters: B samples, C channels, F latent frames, H and W the rest of a stream's 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +20,15 @@ from flashwam.core.streams import StreamSpec
 from flashwam.distillation.adapters import STUDENT
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods.lesson import Lesson
+from flashwam.distillation.methods.not_finite import NonFiniteError, loss_error
 from flashwam.distillation.prepared import Prepared
 from flashwam.distillation.roles import Roles
 from flashwam.distillation.setup import Setup, Source
-from flashwam.system.errors import DivergedError, InputError
+from flashwam.distillation.watch import AtOnce, Watch
+from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Method", "MethodOutput", "NonFiniteError", "StreamTerm", "Turn", "reduce_elements", "start_states"]
-
-
-class NonFiniteError(DivergedError):
-    """A loss or gradient is infinite or not a number; the message names stream, sigma and sample.
-
-    Attributes:
-        sample: Draw number of the sample, where it is known.
-    """
-
-    def __init__(self, message: str, *, sample: int | None = None) -> None:
-        super().__init__(message)
-        self.sample = sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +107,10 @@ class Method(ABC):
 
     Attributes:
         roles: The copies of the model.
+        watch: Is told what must hold of a loss; a training gives one that lets no device wait.
     """
+
+    watch: Watch = AtOnce()
 
     needs_teacher: bool = True
     keeps_teacher: bool = True
@@ -284,21 +278,15 @@ class Method(ABC):
         self.roles.update_target(decay)
 
     def check_finite(self, terms: Mapping[str, StreamTerm], batch: Batch) -> None:
-        """Raises NonFiniteError where a sample's loss is not finite; a term may have the samples several times over."""
+        """Watches that every sample's loss is finite; a term may have the samples several times over.
+
+        Raises:
+            NonFiniteError: one is not; in a training when it is known, see `flashwam.distillation.watch`.
+        """
         for name, term in terms.items():
             finite = torch.isfinite(term.loss.detach()) & torch.isfinite(term.frame_loss).all(1)
-            if bool(finite.all()):
-                continue
-            row = int((~finite).nonzero()[0])
-            levels = ", ".join(f"{level:.4f}" for level in term.sigma[row].tolist())
-            values = ", ".join(f"{value:.4g}" for value in term.frame_loss[row].tolist())
-            sample = int(batch.index[row % batch.size])
-            raise NonFiniteError(
-                f"stream {name!r}: loss {float(term.loss[row].detach()):g} of sample {sample} is not "
-                f"finite; sigma per frame [{levels}], loss per frame [{values}]. Look at the sample or lower lr; "
-                "nothing was saved after the last checkpoint",
-                sample=sample,
-            )
+            found = finite, term.loss.detach(), term.frame_loss, term.sigma
+            self.watch.note(finite.all(), partial(loss_error, name, batch.index, *found))
 
 
 def reduce_elements(loss: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:

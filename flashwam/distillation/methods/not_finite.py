@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The errors of a training whose numbers are not finite, made once that is known."""
+
+import torch
+from torch import Tensor, nn
+
+from flashwam.system.errors import DivergedError
+
+__all__ = ["NonFiniteError", "gradient_error", "loss_error", "total_error"]
+
+
+class NonFiniteError(DivergedError):
+    """A loss or gradient is infinite or not a number; the message names stream, sigma and sample.
+
+    Attributes:
+        sample: Draw number of the sample, where it is known.
+    """
+
+    def __init__(self, message: str, *, sample: int | None = None) -> None:
+        super().__init__(message)
+        self.sample = sample
+
+
+def loss_error(
+    name: str, index: Tensor, finite: Tensor, loss: Tensor, frame_loss: Tensor, sigma: Tensor
+) -> NonFiniteError:
+    """Names the first sample of a stream [B] whose loss is not finite."""
+    row = int((~finite).nonzero()[0])
+    levels = ", ".join(f"{level:.4f}" for level in sigma[row].tolist())
+    values = ", ".join(f"{value:.4g}" for value in frame_loss[row].tolist())
+    sample = int(index[row % len(index)])
+    return NonFiniteError(
+        f"stream {name!r}: loss {float(loss[row]):g} of sample {sample} is not "
+        f"finite; sigma per frame [{levels}], loss per frame [{values}]. Look at the sample or lower lr; "
+        "nothing was saved after the last checkpoint",
+        sample=sample,
+    )
+
+
+def total_error(loss: Tensor, index: Tensor) -> NonFiniteError:
+    """Names the samples [B] of a batch whose total loss [] alone is not finite."""
+    return NonFiniteError(
+        f"the total loss is {float(loss)} though every stream's is finite: look at the weights and regularisers; "
+        f"samples {index.tolist()}; nothing was saved"
+    )
+
+
+def gradient_error(model: nn.Module, step: int, index: Tensor) -> NonFiniteError:
+    """Names the parameters of a model that an optimiser has moved by a gradient that is not finite."""
+    bad = [name for name, p in model.named_parameters() if not bool(torch.isfinite(p.detach()).all())]
+    return NonFiniteError(
+        f"step {step}: the gradient is not finite in {len(bad)} parameters, first {bad[:3]}, though every loss was; "
+        f"last samples {index.tolist()}; nothing was saved"
+    )
