@@ -34,6 +34,11 @@ def _options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="how chunks are computed, where a family knows several ways: graphed, on a GPU (default: the model's own)",
     )
+    parser.add_argument(
+        "--encoder",
+        choices=("plain", "compiled", "graphed"),
+        help="how a video autoencoder encodes pictures (default: as --rollout where that is one of these, else plain)",
+    )
     parser.add_argument("--device", help="such as cuda:1 or cpu (default: cuda where there is one, or else cpu)")
     parser.add_argument(
         "--dtype", choices=("bfloat16", "float32"), help="of the model and its autoencoder (default: that of its files)"
@@ -79,6 +84,7 @@ def _action(arguments: argparse.Namespace) -> None:
         preset=arguments.preset,
         base=arguments.base,
         rollout=arguments.rollout,
+        encoder=arguments.encoder,
         dtype=arguments.dtype,
         precision=arguments.precision,
         **trust(arguments),

@@ -102,11 +102,13 @@ class CameraLayout:
             stacked.append(np.stack(pictures))
         return stacked
 
-    def pixels(self, observations: Sequence[Mapping[str, np.ndarray]]) -> list[Tensor]:
-        """Per group: [K, 3, T, rows, columns] in [-1, 1], float32."""
+    def pixels(
+        self, observations: Sequence[Mapping[str, np.ndarray]], *, device: torch.device | str = "cpu"
+    ) -> list[Tensor]:
+        """Per group: [K, 3, T, rows, columns] in [-1, 1], float32, resized on the device."""
         by_camera = dict(zip(self.cameras, self.stack(observations), strict=True))
         return [
-            torch.stack([to_pixels(by_camera[key], size, resize=self.resize) for key in keys])
+            torch.stack([to_pixels(by_camera[key], size, resize=self.resize, device=device) for key in keys])
             for keys, size in self.groups
         ]
 

@@ -66,7 +66,13 @@ def check_resize(resize: str) -> None:
         raise InputError(f"resize: expected one of {', '.join(get_args(Resize))}, got {resize!r}")
 
 
-def to_pixels(pictures: np.ndarray, size: tuple[int, int], *, resize: Resize = "stretch") -> Tensor:
+def to_pixels(
+    pictures: np.ndarray,
+    size: tuple[int, int],
+    *,
+    resize: Resize = "stretch",
+    device: torch.device | str = "cpu",
+) -> Tensor:
     """Resizes pictures on the 0 to 255 scale.
 
     Args:
@@ -74,12 +80,13 @@ def to_pixels(pictures: np.ndarray, size: tuple[int, int], *, resize: Resize = "
         size: Rows and columns of the result.
         resize: "stretch" as LingBot-VA does: bilinear, corners not aligned, no antialiasing. "cover" as VideoVLA does:
             bicubic with antialiasing until the size is covered, then the middle.
+        device: Where they are resized; they go there as they are, four times smaller than what is made of them.
 
     Returns:
-        float32 [3, T, *size] in [-1, 1].
+        float32 [3, T, *size] in [-1, 1], on the device.
     """
     check_resize(resize)
-    values = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float()
+    values = torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2).float()
     if tuple(values.shape[-2:]) != tuple(size):
         values = _covering(values, size) if resize == "cover" else _stretched(values, size)
     return (values / 255 * 2 - 1).transpose(0, 1).contiguous()

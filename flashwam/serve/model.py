@@ -18,6 +18,7 @@ from flashwam.system.imports import trusting
 from flashwam.system.paths import user_path
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.dtypes import dtype_named
+from flashwam.wam.encoder_passes import ENCODERS
 from flashwam.wam.files import files_for_preset, files_of_codec, files_that_say_how
 
 __all__ = ["ServedModel", "describe_sampling", "load_served"]
@@ -48,6 +49,7 @@ def load_served(
     preset: str | None = None,
     base: str | Path | None = None,
     rollout: str | None = None,
+    encoder: str | None = None,
     dtype: str | None = None,
     precision: str | None = None,
     trust: bool = False,
@@ -63,6 +65,8 @@ def load_served(
         base: Folder with ``vae/``, ``text_encoder/`` and ``tokenizer/``; that of `folder` itself, or the one noted
             in its ``codec.json``, if None.
         rollout: One of its family's ways to compute a rollout; the model's own if None.
+        encoder: How a video autoencoder encodes pictures, see `EncoderPasses`; if None, as `rollout` says where that is
+            one of its ways, and else "plain".
         dtype: "bfloat16" or "float32" of the model and a video autoencoder; that of the model's files if None.
         precision: "own" or "fp8", see `WorldActionModel.choose_precision`; what its recipe says if None.
         trust: Import the classes that its files name beside ours, and run their code.
@@ -84,7 +88,7 @@ def load_served(
         steps = {name: spec.steps for name, spec in info.streams.items()}
     samplers = samplers_for(info.streams, steps=steps, teacher=teacher)
     with trusting(trust):
-        codec, facts = _codec(folder, wam, device, preset=preset, base=base)
+        codec, facts = _codec(folder, wam, device, preset=preset, base=base, rollout=rollout, encoder=encoder)
     metadata = {
         "name": info.name or folder.parent.name,
         "kind": info.kind,
@@ -103,7 +107,14 @@ def load_served(
 
 
 def _codec(
-    folder: Path, wam: WorldActionModel, device: str, *, preset: str | None, base: str | Path | None
+    folder: Path,
+    wam: WorldActionModel,
+    device: str,
+    *,
+    preset: str | None,
+    base: str | Path | None,
+    rollout: str | None,
+    encoder: str | None,
 ) -> tuple[Callable[[], ObservationCodec], dict[str, Any]]:
     """Gives the maker of an episode's codec, and the facts of it that a client needs."""
     if preset is None:
@@ -113,9 +124,14 @@ def _codec(
     if files is None:
         if base is not None:
             raise InputError(f"{folder} has codecs of its own; a base folder is for models that lack them")
+        if encoder not in (None, "plain"):
+            raise InputError(f"{folder} has an autoencoder of single pictures, which is plain; got encoder {encoder!r}")
         return _frame_codec(folder, wam, device)
     base = None if base is None else user_path(base)
-    return files.codec(folder, preset=preset, base=base, dtype=next(wam.parameters()).dtype, device=device)
+    way = encoder or (rollout if rollout in ENCODERS else "plain")
+    dtype = next(wam.parameters()).dtype
+    opener, facts = files.codec(folder, preset=preset, base=base, dtype=dtype, device=device, encoder=way)
+    return opener, {**facts, "encoder": way}
 
 
 def _frame_codec(

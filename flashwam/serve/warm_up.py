@@ -5,7 +5,9 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,6 +36,8 @@ def warm_up(model: ServedModel, *, sessions: int = 1, stopped: Callable[[], bool
         Chunks drawn.
     """
     chunks, sessions = model.wam.warm_up_chunks, min(sessions, model.wam.warm_up_sessions)
+    if chunks or model.metadata.get("encoder", "plain") != "plain":
+        _encode(model)
     if not chunks:
         return 0
     began = time.perf_counter()
@@ -54,6 +58,20 @@ def warm_up(model: ServedModel, *, sessions: int = 1, stopped: Callable[[], bool
             return drawn
     logger.info("warm after %.0f s", time.perf_counter() - began)
     return drawn
+
+
+def _encode(model: ServedModel) -> None:
+    """Encodes black pictures until every kind of pass has been met: the first one, and two latent frames later."""
+    facts, codec = model.metadata, model.codec()
+    if not facts.get("cameras"):
+        return
+    began = time.perf_counter()
+    black = np.zeros((*facts["picture_size"], 3), np.uint8)
+    seen: dict[str, Any] = dict.fromkeys(facts["cameras"], black)
+    codec.encode([seen])
+    for _ in range(3):
+        codec.encode([seen] * facts["keyframes_per_frame"])
+    logger.info("the encoder of pictures is warm after %.1f s", time.perf_counter() - began)
 
 
 def _draw(model: ServedModel, rollout: Rollout, chunks: int, *, stopped: Callable[[], bool], told: str) -> int:

@@ -121,9 +121,17 @@ class FamilyFiles(ABC):
 
     @abstractmethod
     def codec(
-        self, folder: Path, *, preset: str | None, base: Path | None, dtype: torch.dtype, device: str
+        self,
+        folder: Path,
+        *,
+        preset: str | None,
+        base: Path | None,
+        dtype: torch.dtype,
+        device: str,
+        encoder: str = "plain",
     ) -> tuple[Callable[[], Any], dict[str, Any]]:
-        """Gives the opener of an episode's codec, and the facts of it that a client needs."""
+        """Gives the opener of an episode's codec, and the facts of it that a client needs; `EncoderPasses` names the
+        encoders."""
 
     def blank_codec(
         self,

@@ -144,21 +144,24 @@ class Recordings:
 
     Args:
         recorder: CUDA graphs if None, which need the model on a GPU.
+        of: What is said to be graphed.
+        user: What runs without graphs where there are none.
 
     Attributes:
         count: Recordings made so far.
         failed: Why nothing can be recorded any more; empty while it can.
     """
 
-    def __init__(self, recorder: Recorder | None = None) -> None:
+    def __init__(self, recorder: Recorder | None = None, *, of: str = "rollout", user: str = "a session") -> None:
         self.count = 0
         self.failed = ""
+        self._of, self._user = of, user
         self._given = self._recorder = recorder
         self._said: set[str] = set()
 
     def __deepcopy__(self, memo: Any) -> "Recordings":
         """None of the recordings: they run the model that this was made for."""
-        return Recordings(self._given)
+        return Recordings(self._given, of=self._of, user=self._user)
 
     def check(self, device: torch.device, blocks: nn.Module) -> None:
         """Checks that what runs these blocks on a device can be recorded.
@@ -190,7 +193,7 @@ class Recordings:
             first = next(iter(str(error).strip().splitlines()), "no more is known")
             raise CannotRecordError(f"{type(error).__name__}: {first}") from error
         self.count += 1
-        logger.info("rollout 'graphed': recorded pass %d", self.count)
+        logger.info("%s 'graphed': recorded pass %d", self._of, self.count)
         return recording
 
     def give_up(self, reason: object) -> None:
@@ -202,7 +205,7 @@ class Recordings:
         """Warns that something runs without graphs, once for every reason."""
         if str(reason) not in self._said:
             self._said.add(str(reason))
-            logger.warning("rollout 'graphed': a session runs without graphs, since %s", reason)
+            logger.warning("%s 'graphed': %s runs without graphs, since %s", self._of, self._user, reason)
 
 
 def tensors_of(model: nn.Module) -> list[Tensor]:

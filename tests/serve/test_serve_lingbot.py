@@ -2,6 +2,7 @@
 """A released checkpoint behind the three requests, at a tiny size and in its own layout."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ from flashwam.evaluation.policy import load_policy
 from flashwam.sampling import Rollout, samplers_for
 from flashwam.serve.model import ServedModel, load_served
 from flashwam.serve.session import PolicySession
+from flashwam.serve.warm_up import warm_up
 from flashwam.student import load_wam, save_wam
 from flashwam.wam.lingbot_va import WanTransformer3DModel
 from flashwam.wam.lingbot_va.codec import LingBotCodec
+from flashwam.wam.lingbot_va.graphed import Lanes
 from flashwam.wam.lingbot_va.presets import preset
 from flashwam.wam.lingbot_va.prompts import PromptEncoder
 from flashwam.wam.lingbot_va.vae import WAN22_CONFIG
 from flashwam.wam.prompts import TEXT_CACHE
+from flashwam.wam.recording import CallRecorder
 
 PROMPT = "put the cup on the stove"
 
@@ -133,3 +137,34 @@ def test_a_model_is_served_in_another_dtype_than_its_files(released: Path) -> No
     assert load_served(released, nfe="1v/1a", preset="libero").metadata["dtype"] == "bfloat16"
     with pytest.raises(ValueError, match="dtype must be one of bfloat16, float32; got 'float16'"):
         load_served(released, dtype="float16", preset="libero")
+
+
+def test_nothing_of_the_whole_chunk_is_recorded_for_the_first_robot(released: Path) -> None:
+    """Pictures and passes alike; the chunks are those of the plain way."""
+    options = {"nfe": "1v/1a", "preset": "libero", "dtype": "float32"}
+    served, model = load_served(released, **options), load_served(released, rollout="graphed", **options)
+    for one in (served, model):
+        one.wam.config = replace(one.wam.config, window_chunks=3)
+    plain = episode(served)
+    assert model.metadata["encoder"] == "graphed"
+    model.wam.lanes = Lanes(CallRecorder(), compiled=False)
+    passes = []
+    with torch.compiler.set_stance("force_eager"):
+        vae = model.codec.__self__.vae
+        vae.choose_encoder("graphed", recorder=CallRecorder())
+        for _ in range(2):
+            warm_up(model)
+            passes.append((vae.passes.recorded, model.wam.lanes.recorded))
+            replies = episode(model)
+    passes.append((vae.passes.recorded, model.wam.lanes.recorded))
+    assert passes[0] == passes[1] == passes[2]
+    assert min(passes[0]) > 0
+    for one, other in zip(replies, plain, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_an_encoder_is_chosen_apart_from_the_rollout(released: Path, checkpoint: Path) -> None:
+    chosen = load_served(released, nfe="1v/1a", preset="libero", rollout="graphed", encoder="plain")
+    assert chosen.codec.__self__.vae.passes.way == chosen.metadata["encoder"] == "plain"
+    with pytest.raises(ValueError, match="an autoencoder of single pictures, which is plain; got encoder 'compiled'"):
+        load_served(checkpoint, encoder="compiled")

@@ -104,8 +104,14 @@ class CogVideoXCodec(RobotCodec):
 class CogVideoXCodecSession(CodecSession):
     """See `CodecSession`."""
 
+    def __init__(self, codec: CogVideoXCodec) -> None:
+        super().__init__(codec)
+        codec.vae.passes.begin()
+
     def encode(self, observations: Sequence[Mapping[str, Any]]) -> Tensor:
         """See `CodecSession.encode`; any number of observations, each a latent frame of its own."""
         codec = self._codec
-        views = [codec.vae.encode_alone(pixels) for pixels in codec.cameras.pixels(observations)]
+        views = [
+            codec.vae.encode_alone(pixels) for pixels in codec.cameras.pixels(observations, device=codec.vae.device)
+        ]
         return codec.cameras.join(views)

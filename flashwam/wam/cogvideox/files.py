@@ -138,10 +138,18 @@ class CogVideoXFiles(FamilyFiles):
         return autoencoder == "AutoencoderKLCogVideoX"
 
     def codec(
-        self, folder: Path, *, preset: str | None, base: Path | None, dtype: torch.dtype, device: str
+        self,
+        folder: Path,
+        *,
+        preset: str | None,
+        base: Path | None,
+        dtype: torch.dtype,
+        device: str,
+        encoder: str = "plain",
     ) -> tuple[Callable[[], Any], dict[str, Any]]:
         """See `FamilyFiles.codec`."""
         codec = self.frame_codec(folder, preset=preset, base=base, dtype=dtype, device=device)
+        codec.vae.choose_encoder(encoder)
         return codec.open, codec.facts
 
     def frame_codec(

@@ -7,6 +7,7 @@ picture encoded alone. A model is shown the latter.
 Letters: B clips, T pictures, C latent channels, F latent frames, h, w latent size.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from flashwam.system.errors import InputError
 from flashwam.system.json_file import built_from
 from flashwam.system.paths import user_path
 from flashwam.wam.autoencoders import load_autoencoder
+from flashwam.wam.encoder_passes import EncoderPasses
 
 __all__ = ["PICTURES_PER_FRAME", "UNIT", "CogVideoXVae"]
 
@@ -52,6 +54,24 @@ class CogVideoXVae(nn.Module):
             )
         check_number("scaling_factor", config.scaling_factor, low=1e-4, high=1e4, hint="1.15258426 released with 2b")
         self.model = model.eval().requires_grad_(False)
+        self.passes = EncoderPasses(self.model, _means(self.model))
+
+    def choose_encoder(self, way: str, **options: Any) -> None:
+        """Chooses how pictures are encoded alone from now on: any way but "plain" takes one at a time.
+
+        Args:
+            way: See `EncoderPasses`.
+            options: Of it.
+
+        Raises:
+            ValueError: The way is unknown.
+        """
+        self.passes = EncoderPasses(self.model, _means(self.model), way, **options)
+
+    @property
+    def device(self) -> torch.device:
+        """Of the weights."""
+        return next(self.model.parameters()).device
 
     @property
     def channels(self) -> int:
@@ -96,15 +116,17 @@ class CogVideoXVae(nn.Module):
             raise ValueError(f"a clip has 1 and a multiple of {UNIT} pictures, which decode to as many; got {count}")
         if any(side % self.factor for side in size):
             raise InputError(f"rows and columns must be multiples of {self.factor}, got {tuple(size)}")
-        posterior = self.model.encode(pixels.to(next(self.model.parameters()))).latent_dist
-        return posterior.mode().float() * self.model.config.scaling_factor
+        pixels = pixels.to(next(self.model.parameters()))
+        means: Tensor = self.passes(pixels) if len(pixels) == count == 1 else _means(self.model)(pixels)
+        return means.float() * self.model.config.scaling_factor
 
     def encode_alone(self, pictures: Tensor) -> Tensor:
         """Every picture as a clip of its own: [B, 3, T, rows, columns] in [-1, 1] -> [B, C, T, h, w], float32."""
         batch, count = pictures.shape[0], pictures.shape[2]
         alone = pictures.transpose(1, 2).flatten(0, 1)[:, :, None]
         # Many episodes at once would take as much memory each.
-        latents = torch.cat([self.encode(part)[:, :, 0] for part in alone.split(_TOGETHER)])
+        together = _TOGETHER if self.passes.way == "plain" else 1
+        latents = torch.cat([self.encode(part)[:, :, 0] for part in alone.split(together)])
         return latents.unflatten(0, (batch, count)).transpose(1, 2).contiguous()
 
     @torch.no_grad()
@@ -114,3 +136,13 @@ class CogVideoXVae(nn.Module):
             raise ValueError(f"a clip has an odd number of latent frames, got {latents.shape[2]}")
         raw = latents.float() / self.model.config.scaling_factor
         return to_pictures(self.model.decode(raw.to(next(self.model.parameters()))).sample)
+
+
+def _means(model: AutoencoderKLCogVideoX) -> Callable[[Tensor], Tensor]:
+    """The encoder as a function of clips, to the means of their posteriors before they are scaled."""
+
+    def encode(pixels: Tensor) -> Tensor:
+        means: Tensor = model.encode(pixels).latent_dist.mode()
+        return means
+
+    return encode

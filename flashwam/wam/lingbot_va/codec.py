@@ -172,7 +172,7 @@ class LingBotCodecSession(CodecSession):
         Returns:
             F = 1 in the first call, then one frame per 4 pictures.
         """
-        pixels = self._codec.cameras.pixels(observations)
+        pixels = self._codec.cameras.pixels(observations, device=self._codec.vae.device)
         streams = [stream.fork() for stream in self._streams]
         latents = self._codec.cameras.join([stream.encode(x) for stream, x in zip(streams, pixels, strict=True)])
         self._streams = streams

@@ -87,7 +87,14 @@ class LingBotFiles(FamilyFiles):
         return WanPictures.load(folder)
 
     def codec(
-        self, folder: Path, *, preset: str | None, base: Path | None, dtype: torch.dtype, device: str
+        self,
+        folder: Path,
+        *,
+        preset: str | None,
+        base: Path | None,
+        dtype: torch.dtype,
+        device: str,
+        encoder: str = "plain",
     ) -> tuple[Callable[[], Any], dict[str, Any]]:
         """See `FamilyFiles.codec`."""
         options = {"dtype": dtype, "device": device, "text_device": "cpu"}
@@ -99,6 +106,7 @@ class LingBotFiles(FamilyFiles):
             codec = LingBotCodec.from_pretrained(checkpoint, lerobot_preset(source), **options)
         else:
             codec = LingBotCodec.load(folder, checkpoint=base, **options)
+        codec.vae.choose_encoder(encoder)
         return codec.open, codec.facts
 
     def blank_codec(

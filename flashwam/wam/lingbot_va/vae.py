@@ -7,6 +7,8 @@ planned or trained on latents has none.
 Letters: B cameras, T pictures, C latent channels, F latent frames, h, w latent size (a sixteenth of the pictures').
 """
 
+from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from flashwam.system.errors import InputError
 from flashwam.system.json_file import built_from
 from flashwam.system.paths import user_path
 from flashwam.wam.autoencoders import load_autoencoder
+from flashwam.wam.encoder_passes import EncoderPasses
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
@@ -27,6 +30,8 @@ __all__ = ["LATENTS_MEAN", "LATENTS_STD", "PICTURES_PER_FRAME", "WAN22_CONFIG", 
 
 PICTURES_PER_FRAME = 4
 """Pictures that a latent frame spans; the very first one spans 1."""
+_GROWING = 2
+"""Latent frames after which a convolution's past, two of its inputs, is as long as it gets."""
 
 # fmt: off
 LATENTS_MEAN = (
@@ -95,6 +100,26 @@ class WanVae(nn.Module):
         self.model = model.eval().requires_grad_(False)
         shape = (1, -1, 1, 1, 1)
         self._mean, self._std = torch.tensor(mean).view(shape), torch.tensor(std).view(shape)
+        # No buffers, which a change of the model's dtype would round.
+        self._statistics: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self.passes = EncoderPasses(self.model.encoder, _over_past(self.model.encoder))
+
+    def choose_encoder(self, way: str, **options: Any) -> None:
+        """Chooses how episodes that are opened from now on are encoded, once their past has its final shape.
+
+        Args:
+            way: See `EncoderPasses`.
+            options: Of it.
+
+        Raises:
+            ValueError: The way is unknown.
+        """
+        self.passes = EncoderPasses(self.model.encoder, _over_past(self.model.encoder), way, **options)
+
+    @property
+    def device(self) -> torch.device:
+        """Of the weights."""
+        return next(self.model.parameters()).device
 
     @property
     def channels(self) -> int:
@@ -122,6 +147,7 @@ class WanVae(nn.Module):
 
     def open(self) -> "VaeStream":
         """A new past for pictures that come one after the other."""
+        self.passes.begin()
         return VaeStream(self)
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -137,13 +163,26 @@ class WanVae(nn.Module):
 
     def normalised(self, mean: Tensor) -> Tensor:
         """The encoder's mean [B, C, F, h, w], scaled to the statistics in float32, in the dtype it came."""
-        return ((mean.float() - self._mean.to(mean.device)) / self._std.to(mean.device)).to(mean.dtype)
+        if mean.device not in self._statistics:
+            self._statistics[mean.device] = (self._mean.to(mean.device), self._std.to(mean.device))
+        centre, scale = self._statistics[mean.device]
+        return ((mean.float() - centre) / scale).to(mean.dtype)
+
+
+def _over_past(encoder: nn.Module) -> Callable[..., Any]:
+    """The encoder as a function of pictures and the convolutions' past, to latents and what is the past then."""
+
+    def encode(pictures: Tensor, *past: Tensor | None) -> tuple[Tensor | None, ...]:
+        held = list(past)
+        return (encoder(pictures, feat_cache=held, feat_idx=[0]), *held)
+
+    return encode
 
 
 class VaeStream:
     """Encodes one picture, then any multiples of four, as one long clip would be.
 
-    The convolutions' past is kept between calls. A call that fails leaves it as it was.
+    The convolutions' past is kept between calls, where the weights are. A call that fails leaves it as it was.
 
     Args:
         vae: The weights; several streams share them.
@@ -154,14 +193,14 @@ class VaeStream:
         from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 
         convolutions = sum(isinstance(module, WanCausalConv3d) for module in vae.model.encoder.modules())
-        self._past: list[Tensor | str | None] = [None] * convolutions
+        self._past: list[Tensor | None] = [None] * convolutions
         self.frames = 0
         """Latent frames so far."""
 
     def fork(self) -> "VaeStream":
         """A stream with the same past, which goes its own way from here."""
-        other = VaeStream(self._vae)
-        other._past, other.frames = list(self._past), self.frames
+        other = copy(self)
+        other._past = list(self._past)
         return other
 
     @torch.no_grad()
@@ -191,7 +230,14 @@ class VaeStream:
         past = list(self._past)
         parts = [x[:, :, :single]] if single else []
         parts += x[:, :, single:].split(PICTURES_PER_FRAME, 2) if count > single else []
-        encoded = [model.encoder(part, feat_cache=past, feat_idx=[0]) for part in parts]
+        encoded: list[Tensor] = []
+        for part in parts:
+            if self.frames + len(encoded) < _GROWING:
+                encoded.append(model.encoder(part, feat_cache=past, feat_idx=[0]))
+            else:
+                # However many pictures came at once, so that they are compiled for one layout.
+                latents, *past = self._vae.passes(part.contiguous(), *past)
+                encoded.append(latents)
         mean = model.quant_conv(torch.cat(encoded, 2))[:, : self._vae.channels]
         self._past = past
         self.frames += mean.shape[2]
