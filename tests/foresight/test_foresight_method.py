@@ -58,7 +58,7 @@ def trained(tmp_path: Path, *, targets: str, steps: int = 120) -> float:
     source = method.source(Observations(), Setup(data=tmp_path, streams=streams(), seed=0))
     optimizer = torch.optim.Adam(policy.decouplers.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    size = 48
+    size = 24
     losses = []
     for step in range(steps):
         indices = list(range(step * size, (step + 1) * size))
