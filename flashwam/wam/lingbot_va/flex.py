@@ -66,7 +66,7 @@ def mask_tiles(block: Tensor, is_noisy: Tensor, window: Tensor, queries: int) ->
 
 
 def _ordered(tiles: Tensor) -> tuple[Tensor, Tensor]:
-    """How many tiles of every row count, and the tiles with those first, each in rising order."""
+    """The number of tiles of every row that count, and the tiles with those first, each in rising order."""
     order = torch.argsort(tiles.int(), dim=-1, descending=True, stable=True)
     return tiles.sum(-1, dtype=torch.int32)[None, None].contiguous(), order.int()[None, None].contiguous()
 

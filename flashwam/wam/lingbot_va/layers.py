@@ -24,6 +24,7 @@ __all__ = [
     "Halves",
     "Linear",
     "TransformerBlock",
+    "draw_weights",
     "modulate",
     "modulated_norm",
     "per_group",
@@ -256,3 +257,17 @@ class TransformerBlock(nn.Module):
             return x
         weight, bias = self.norm2.weight.float(), self.norm2.bias.float()
         return functional.layer_norm(x.float(), x.shape[-1:], weight, bias, self.eps).type_as(x)
+
+
+@torch.no_grad()
+def draw_weights(network: nn.Module) -> None:
+    """Draws the weights of a network of these layers, for training from scratch; loading replaces them all."""
+    if network.scale_shift_table.is_meta:
+        return
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Linear):
+            if name.startswith("blocks") or name in ("patch_embedding_mlp", "action_embedder"):
+                nn.init.xavier_uniform_(module.weight)
+            else:
+                nn.init.normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)

@@ -31,6 +31,7 @@ from flashwam.wam.lingbot_va.layers import (
     KeyValue,
     Linear,
     TransformerBlock,
+    draw_weights,
     modulated_norm,
     per_group,
 )
@@ -122,7 +123,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         self.proj_out = nn.Linear(dim, out_channels * rows * columns)
         self.action_proj_out = nn.Linear(dim, action_dim)
         self.scale_shift_table = nn.Parameter(torch.randn(1, 2, dim) / dim**0.5)
-        self._initialise()
+        draw_weights(self)
         self.condition_embedder_action = deepcopy(self.condition_embedder)
         # Files of the original carry this copy though no pass uses it; frozen, it cannot trip DDP's unused check.
         self.condition_embedder_action.text_embedder.requires_grad_(False)
@@ -203,8 +204,6 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
             if frames and not reading
         ]
         h, embeddings, modulation, rotary = self._embed_parts(parts, layout.group)
-        if self._halves is not None:
-            h = like_a_later_block(h, self.blocks[0])
         embedded_text = None if reading else self.condition_embedder.text(text).to(h.dtype)
 
         lengths = [noisy[stream].shape[2] * self.tokens_per_frame(stream, noisy[stream]) for stream in layout.noisy]
@@ -246,7 +245,10 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
             embeddings.append(per_group(embedding, x.shape[0], frames, repeats))
             modulations.append(per_group(modulation, x.shape[0], frames, repeats))
             rotaries.append(rotary)
-        return torch.cat(hidden, 1), embeddings, torch.cat(modulations, 1), torch.cat(rotaries)
+        tokens = torch.cat(hidden, 1)
+        if self._halves is not None:
+            tokens = like_a_later_block(tokens, self.blocks[0])
+        return tokens, embeddings, torch.cat(modulations, 1), torch.cat(rotaries)
 
     def cached_pass(
         self,
@@ -387,19 +389,6 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
             return action_untokens(self.action_proj_out(h).float(), like.shape[2])
         _, rows, columns = self.config.patch_size
         return unpatchify(self.proj_out(h).float(), self.video_grid(like), (rows, columns))
-
-    @torch.no_grad()
-    def _initialise(self) -> None:
-        """Weights for training from scratch; loading replaces them all."""
-        if self.scale_shift_table.is_meta:
-            return
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear):
-                if name.startswith("blocks") or name in ("patch_embedding_mlp", "action_embedder"):
-                    nn.init.xavier_uniform_(module.weight)
-                else:
-                    nn.init.normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
 
 
 def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
