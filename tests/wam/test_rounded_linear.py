@@ -5,12 +5,14 @@ from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from lingbot_loops import drawn_chunks
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from flashwam.core.float8 import FLOAT8
 from flashwam.core.streams import StreamSpec
@@ -119,6 +121,37 @@ def test_compiled_blocks_take_rounded_layers_and_are_compiled_once(
     assert len(compiled) == 4
     assert_same(drawn(), expected)
     assert len(compiled) == 4
+
+
+def test_a_gpu_is_asked_for_one_product_of_rows_with_scales(wam: LingBotVA) -> None:
+    """Without values, torch checks the product's sizes, layouts and scales as it does on a GPU."""
+    layer = rounded(wam.to("meta"))[0]
+    x = torch.empty(2, 5, 64, dtype=torch.bfloat16, device="meta")
+    asked: list[tuple[object, ...]] = []
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if call is torch.ops.aten._scaled_mm.default:
+                asked.append((*(tuple(each.shape) for each in args[:5]), args[1].stride()))
+            return call(*args, **(kwargs or {}))
+
+    with Products():
+        made = layer(x)
+    assert (made.shape, made.dtype) == ((2, 5, 64), torch.bfloat16)
+    assert asked == [((10, 64), (64, 64), (10, 1), (1, 64), (64,), (1, 64))]
+
+
+def test_rounded_passes_take_nothing_from_the_host(make_wam: Callable[..., LingBotVA]) -> None:
+    """Recorded on a device that is not the host's: whatever a pass copied would go from one to the other."""
+    wam = make_wam(rollout="graphed", window_chunks=1, **{**WIDE, "num_layers": 1}).to("meta")
+    wam.choose_precision("fp8")
+    wam.lanes = Lanes(CallRecorder(), compiled=False)
+    seen = {stream: torch.empty(1, c, CHUNK, h, w, device="meta") for stream, (c, h, w) in wam.shapes.items()}
+    session = wam.session(TEXT.to("meta"))
+    for stream, x in seen.items():
+        session.velocity({stream: x}, {stream: torch.empty(1, CHUNK, device="meta")})
+        session.append(stream, x, predicted=True)
+    assert wam.lanes.recorded == 2
 
 
 def test_recordings_hold_every_tensor_that_they_read(wam: LingBotVA, draw: Draw) -> None:
