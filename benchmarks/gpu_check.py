@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The work of `gpu_check.sh`: six steps, one after the other, each within its own time, and one file of results.
+"""The work of `gpu_check.sh`: seven steps, one after the other, each within its own time, and one file of results.
 
     python benchmarks/gpu_check.py [--tiny] [--only STEP ...] [--out DIR]
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# A few minutes of GPU: tests, rollout, training step, serving stages and pairs, each within its own time.
+# A few minutes of GPU: tests, rollout of both families, training step, serving stages and pairs, each within its own time.
 #
 #   benchmarks/gpu_check.sh            on the GPU; writes analysis/results/gpu/<card>_<date>.json and .md
 #   benchmarks/gpu_check.sh --tiny     all of it at tiny sizes on the CPU; writes below runs/

@@ -52,9 +52,11 @@ def all_steps(*, tiny: bool, device: str, out: Path) -> list[Step]:
         out: Folder in which every step has one of its own for its results.
     """
     size = "tiny" if tiny else "real"
+    joint = ("cogvideox tiny",) if tiny else ("cogvideox 2b", "cogvideox 5b")
+    sizes = {"joint": joint, "serving": (size, joint[-1])}
 
     def benchmark(step: str, name: str) -> tuple[str, ...]:
-        script = (f"benchmarks/{name}.py", "--sizes", size, "--device", device)
+        script = (f"benchmarks/{name}.py", "--sizes", *sizes.get(step, (size,)), "--device", device)
         return (*script, "--out", str(out / step), *(TINY if tiny else FULL)[step])
 
     tests = ("tests/gpu/test_gpu_passes.py",) if tiny else ("tests/gpu",)
@@ -66,7 +68,8 @@ def all_steps(*, tiny: bool, device: str, out: Path) -> list[Step]:
             needs=(*PACKAGE, "pytest", "tokenizers"),
             environment={"FLASHWAM_TEST_DEVICE": device},
         ),
-        Step(name="rollout", command=benchmark("rollout", "rollout"), limit=230),
+        Step(name="rollout", command=benchmark("rollout", "rollout"), limit=175),
+        Step(name="joint", command=benchmark("joint", "rollout"), limit=55),
         Step(name="training", command=benchmark("training", "distill_step"), limit=50),
         Step(
             name="serving",
@@ -88,13 +91,15 @@ FULL = {
         *("--dtype", "bfloat16", "--rollout", "graphed", "dynamic"),
         *("--precision", "own", "fp8", "--slow-rounds", "3"),
     ),
+    "joint": ("--dtype", "bfloat16", "--slow-rounds", "1"),
     "training": ("--precision", "bf16", "--samples", "1", "--ways", "ours, LoRA 32"),
-    "serving": ("--dtype", "bfloat16", "--rollout", "graphed"),
+    "serving": ("--dtype", "bfloat16", "--rollout", "graphed", "--encoder", "plain", "graphed"),
     "pairs": ("--precision", "bf16", "--attention", "sdpa", "--groups", "1", "--rounds", "3"),
     "compiled training": ("--precision", "bf16", "--samples", "2", "--rounds", "10", "--ways", *FASTER),
 }
 TINY = {
     "rollout": ("--rounds", "2", "--steps", "2", "2", "--history", "2", "--precision", "own", "fp8"),
+    "joint": ("--rounds", "2", "--joint-steps", "2"),
     "training": ("--rounds", "1", "--no-memory"),
     "serving": ("--rounds", "2"),
     "pairs": ("--groups", "1", "--at-once", "2", "--rounds", "1"),

@@ -4,6 +4,7 @@
     python benchmarks/rollout.py                          small sizes, CPU; writes analysis/results/rollout
     python benchmarks/rollout.py --sizes real --device cuda --dtype bfloat16 --rollout dynamic graphed
     python benchmarks/rollout.py ... --precision own fp8  students with 8-bit linear layers too, which a CPU emulates
+    python benchmarks/rollout.py --sizes "cogvideox 2b" "cogvideox 5b" --device cuda --dtype bfloat16
 
 The transformer alone, at batch 1 with random weights: no pictures, no autoencoder, no text encoder (`serving.py` times
 those). The published loop is that of `published_loop.py`. It runs on our blocks and our cache, which copy less than the
@@ -22,9 +23,10 @@ from typing import Any
 import torch
 from ceilings import Ceilings
 from common import about, keep
+from joint_loops import joint_ways
 from loops import Loop, Way, our_ways, published_ways
 from rollout_table import table
-from sizes import ROBOTWIN, SIZES, STREAMS, random_wam
+from sizes import JOINT_SIZES, ROBOTWIN, SIZES, STREAMS, random_joint_wam, random_wam
 from timing import forget_peak, peak_bytes, spread
 
 from flashwam.core.precision import PRECISIONS
@@ -32,6 +34,7 @@ from flashwam.core.precision import PRECISIONS
 MANY = 20
 """A chunk of more passes has its own number of rounds."""
 WARM = 2
+"""Chunks before those that are timed; one where a chunk has so many passes."""
 
 
 def rows_of(ways: list[Way], *, rounds: int, slow_rounds: int, device: torch.device) -> Iterator[dict[str, Any]]:
@@ -58,7 +61,7 @@ def together(ways: list[Way], counts: dict[str, int], device: torch.device) -> I
         began = time.perf_counter()
         try:
             loops[way.name] = way.build()
-            for _ in range(WARM):
+            for _ in range(WARM if way.passes <= MANY else 1):
                 loops[way.name].restart()
                 loops[way.name].chunk()
         except Exception as error:
@@ -116,14 +119,36 @@ def measure(arguments: argparse.Namespace, size: str) -> Iterator[dict[str, Any]
             yield result
 
 
+@torch.no_grad()
+def measure_joint(arguments: argparse.Namespace, size: str) -> Iterator[dict[str, Any]]:
+    """One size of the family that draws both streams together, whose chunks are alike from the first one on."""
+    device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
+    torch.manual_seed(0)
+    wam = random_joint_wam(size, device=device, dtype=dtype).eval().requires_grad_(False)
+    rows: list[dict[str, Any]] = []
+    result = {
+        "size": size,
+        "parameters": sum(p.numel() for p in wam.parameters()),
+        "history": None,
+        "rows": rows,
+    }
+    ways = joint_ways(wam, steps=arguments.joint_steps, device=device, dtype=dtype)
+    for row in rows_of(ways, rounds=arguments.rounds, slow_rounds=arguments.slow_rounds, device=device):
+        rows.append({**row, "floor": None})
+        if device.type == "cuda":
+            yield result
+    yield result
+
+
 def main() -> None:
     """Measure, write, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["6 x 256", "8 x 512"])
+    parser.add_argument("--sizes", nargs="+", choices=[*SIZES, *JOINT_SIZES], default=["6 x 256", "8 x 512"])
     parser.add_argument(
         "--history", nargs="+", type=int, default=[2, 36], help="chunks in the cache; 36 are a full window"
     )
     parser.add_argument("--steps", nargs=2, type=int, default=[25, 50], help="of the teacher, video and action")
+    parser.add_argument("--joint-steps", type=int, default=50, help="of a teacher that draws both together")
     parser.add_argument("--rounds", type=int, default=20, help="chunks that are timed")
     parser.add_argument("--slow-rounds", type=int, default=20, help=f"of a chunk with more than {MANY} passes")
     parser.add_argument("--device", default="cpu")
@@ -141,7 +166,7 @@ def main() -> None:
     stem = "_".join([torch.device(arguments.device).type, *arguments.rollout, *rounded])
     results: list[dict[str, Any]] = []
     for size in arguments.sizes:
-        for result in measure(arguments, size):
+        for result in (measure_joint if size in JOINT_SIZES else measure)(arguments, size):
             if result not in results:
                 results.append(result)
             # After every row, so that a run that is stopped has kept what it measured.

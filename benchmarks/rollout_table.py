@@ -12,7 +12,8 @@ INSIDE = (
     "Inside a chunk: the transformer alone, from noise to a chunk that has been observed, batch 1; no pictures, no "
     "autoencoder, no text encoder. Medians; p5 and p95 in brackets. Warm-up: building the loop with its history, "
     "compiling, capturing, and two chunks. Floor: matrix products and attention of the same passes at the speed that "
-    "this device reached with them in this run."
+    "this device reached with them in this run. Where both streams are drawn together, their time is in the video's "
+    "column."
 )
 
 
@@ -20,9 +21,13 @@ def table(results: list[dict[str, Any]]) -> str:
     """All results."""
     lines = [INSIDE, ""]
     for result in results:
-        age = "a full window" if result.get("full") else "a young episode"
+        if result["history"] is None:
+            past = "no past but the picture"
+        else:
+            age = "a full window" if result.get("full") else "a young episode"
+            past = f"{result['history']} chunks of history: {age}"
         lines += [
-            f"### {result['size']} ({result['parameters']:,} parameters), {result['history']} chunks of history: {age}",
+            f"### {result['size']} ({result['parameters']:,} parameters), {past}",
             "",
             "| loop | passes | tokens | video ms | action ms | cache ms | chunk ms | chunks | published / it "
             "| floor ms | it / floor | peak GiB | warm-up s |",
@@ -41,8 +46,10 @@ def _line(row: dict[str, Any], slow: float | None) -> str:
     if row["ms"] is None:
         return f"{first}| | | | {NOT_MEASURED}: {row['why']} | | | {shown(floor) if floor else ''} | | | |"
     spread = row["spread"]
+    together = row["stages"].get("+".join(STREAMS))
+    stages = {STREAMS[0]: together, **row["stages"]}
     cells = [
-        *(f"{row['stages'][key]:.1f}" for key in (*STREAMS, "cache")),
+        *("" if stages.get(key) is None else f"{stages[key]:.1f}" for key in (*STREAMS, "cache")),
         f"{row['ms']:.1f} ({spread['p5']:.1f}, {spread['p95']:.1f})",
         str(spread["count"]),
         shown(slow and slow / row["ms"]),

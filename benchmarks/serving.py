@@ -4,10 +4,10 @@
     python benchmarks/serving.py --sizes real --device cuda --dtype bfloat16 --rollout graphed
     python benchmarks/serving.py --sizes tiny                                shows on a CPU that it runs
 
-RoboTwin's cameras, random weights, a student of 1v/1a; the prompt is embedded already, as it is for all chunks of an
-episode. Twice over the same long episode: through a server and a client on this machine, as they are; and in this
-process with the device waited for after every stage, which adds a little to the whole. Young are the chunks before the
-window is full, the first three left out.
+RoboTwin's cameras, or one camera for CogVideoX; random weights, a student of 1v/1a; the prompt is embedded already, as
+it is for all chunks of an episode. Twice over the same long episode: through a server and a client on this machine, as
+they are; and in this process with the device waited for after every stage, which adds a little to the whole. Young are
+the chunks before the window is full, the first three left out.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,12 +24,13 @@ import numpy as np
 import torch
 from common import about, keep
 from published_loop import SHIFT
-from sizes import ROBOTWIN, SIZES, STREAMS, TEXT_TOKENS, random_wam
+from sizes import JOINT_SIZES, ROBOTWIN, SIZES, STREAMS, TEXT_TOKENS, random_joint_wam, random_wam
 from timing import NOT_MEASURED, Clock, forget_peak, peak_bytes
 from torch import Tensor
 
 from flashwam.core.consistency import Linear
 from flashwam.core.noise import NoiseSchedule
+from flashwam.data.actions import ActionNorm
 from flashwam.recipe.load import load_recipe
 from flashwam.sampling import Rollout, StreamSampler
 from flashwam.serve.client import PolicyClient
@@ -38,12 +40,21 @@ from flashwam.serve.options import ServerOptions
 from flashwam.serve.protocol import pack, unpack
 from flashwam.serve.server import serving
 from flashwam.serve.warm_up import warm_up
+from flashwam.wam.cogvideox.files import CogVideoXFiles
+from flashwam.wam.encoder_passes import ENCODERS
 from flashwam.wam.lingbot_va.files import LingBotFiles
 from flashwam.wam.lingbot_va.presets import preset
 
 LEFT_OUT = 3
 SEED = 0
 TINY_VAE = {"base_dim": 8, "decoder_base_dim": 8, "num_res_blocks": 1, "dim_mult": [1, 1, 1, 1]}
+TINY_JOINT_VAE = {
+    "block_out_channels": (8, 8, 8, 8),
+    "latent_channels": 4,
+    "layers_per_block": 1,
+    "norm_num_groups": 2,
+}
+TINY_CAMERA = SimpleNamespace(cameras=("camera",), camera_size=(32, 32), layout="width", resize="cover")
 TINY_CAMERAS = SimpleNamespace(cameras=("camera",), camera_size=(64, 64), layout="width", resize="stretch")
 STAGES = {
     "unpack": "the request's message",
@@ -76,26 +87,33 @@ class Robot:
         return [self.seen] * (frames * self.codec.keyframes_per_frame)
 
 
-def robot(size: str, rollout: str, *, device: torch.device, dtype: torch.dtype) -> Robot:
+def robot(size: str, rollout: str, *, encoder: str = "plain", device: torch.device, dtype: torch.dtype) -> Robot:
     """Builds it with random weights."""
     torch.manual_seed(0)
-    wam = random_wam(size, ROBOTWIN, device=device, dtype=dtype, rollout=rollout).eval().requires_grad_(False)
-    text = torch.randn(TEXT_TOKENS, wam.transformer.config.text_dim).to(dtype)
-    tiny = size == "tiny"
-    data = TINY_CAMERAS if tiny else load_recipe("lingbot_va/robotwin/flash_wam").data
-    codec = LingBotFiles().blank_codec(
-        data,
-        actions=preset("robotwin").actions(clip=None),
-        prompts=lambda _: text,
-        dtype=dtype,
-        device=device,
-        **(TINY_VAE if tiny else {}),
-    )
+    made = {"device": device, "dtype": dtype, "rollout": rollout}
+    if size in JOINT_SIZES:
+        wam, tiny = random_joint_wam(size, **made), size == JOINT_SIZES[0]
+        data = TINY_CAMERA if tiny else load_recipe("videovla/robot/videovla").data
+        bounds = (1.0,) * wam.config.action_dim
+        actions = ActionNorm(q01=tuple(-b for b in bounds), q99=bounds, used=tuple(range(len(bounds))))
+        files, small = CogVideoXFiles(), TINY_JOINT_VAE
+        schedules = dict.fromkeys(STREAMS, wam.schedule)
+    else:
+        wam, tiny = random_wam(size, ROBOTWIN, **made), size == "tiny"
+        data = TINY_CAMERAS if tiny else load_recipe("lingbot_va/robotwin/flash_wam").data
+        actions, files, small = preset("robotwin").actions(clip=None), LingBotFiles(), TINY_VAE
+        schedules = {name: NoiseSchedule(shift=SHIFT[name]) for name in STREAMS}
+    wam.eval().requires_grad_(False)
+    length, width = wam.text_shape
+    text = torch.randn(length or TEXT_TOKENS, width).to(dtype)
+    shown = {"actions": actions, "prompts": lambda _: text, "device": device, "dtype": dtype}
+    codec = files.blank_codec(data, **shown, **(small if tiny else {}))
     samplers = {
-        name: StreamSampler(schedule=NoiseSchedule(shift=SHIFT[name]), consistency=Linear(), steps=1)
-        for name in STREAMS
+        name: StreamSampler(schedule=schedule, consistency=Linear(), steps=1) for name, schedule in schedules.items()
     }
-    metadata = {"name": "random weights", "kind": "student", **codec.facts, **describe_sampling(wam, samplers)}
+    codec.vae.choose_encoder(encoder)
+    facts = {**codec.facts, **describe_sampling(wam, samplers), "encoder": encoder}
+    metadata = {"name": "random weights", "kind": "student", **facts}
     served = ServedModel(wam=wam, samplers=samplers, codec=codec.open, metadata=metadata)
     rng = np.random.default_rng(0)
     seen = {key: rng.integers(0, 256, (*data.camera_size, 3), np.uint8) for key in data.cameras}
@@ -136,13 +154,17 @@ def by_stage(one: Robot, chunks: int) -> tuple[Chunks, np.ndarray]:
     """Milliseconds of every chunk's stages in this process, and the last controls: the server's."""
     wam, codec = one.served.wam, one.codec
     device = next(wam.parameters()).device
-    clock, streams = Clock(device), [codec.vae.open() for _ in codec.cameras.groups]
+    clock, session = Clock(device), codec.open()
+    if wam.conditions_on_first:
+        encoders = [codec.vae.encode_alone for _ in codec.cameras.groups]
+    else:
+        encoders = [codec.vae.open().encode for _ in codec.cameras.groups]
 
     def encoded(pixels: list[Tensor]) -> Tensor:
-        return codec.cameras.join([s.encode(x) for s, x in zip(streams, pixels, strict=True)]).float()
+        return codec.cameras.join([encode(x) for encode, x in zip(encoders, pixels, strict=True)]).float()
 
     def on_device(observations: Any) -> list[Tensor]:
-        return [x.to(device) for x in codec.cameras.pixels(observations)]
+        return codec.cameras.pixels(observations, device=device)
 
     first = encoded(on_device([one.seen]))
     actions, per_frame, _ = wam.shapes["action"]
@@ -153,11 +175,16 @@ def by_stage(one: Robot, chunks: int) -> tuple[Chunks, np.ndarray]:
         first={"video": first, "action": first.new_zeros(1, actions, 1, per_frame, 1)},
         generator=torch.Generator().manual_seed(SEED),
     )
-    session, measured = codec.open(), []
-    controls = session.actions(rollout.predict()["action"].float().cpu())
+
+    def controls_of(drawn: dict[str, Tensor], executed: slice) -> np.ndarray:
+        return session.actions(drawn["action"][:, :, executed].float().cpu())
+
+    measured: Chunks = []
+    executed = rollout.executed
+    controls = controls_of(rollout.predict(), slice(0, executed.stop))
     for number in range(chunks):
         # The first chunk's first frame was seen before it was drawn.
-        frames = wam.chunk_frames - int(number == 0)
+        frames = controls.shape[1] - int(number == 0)
         message = pack({"compute_kv_cache": True, "obs": one.pictures(frames), "state": controls})
         seconds: dict[str, float] = {}
 
@@ -180,8 +207,9 @@ def by_stage(one: Robot, chunks: int) -> tuple[Chunks, np.ndarray]:
             rollout.observe({"video": video, "action": action})
 
         timed("observe", observe)
+        executed = rollout.executed
         drawn = timed("chunk", rollout.predict)
-        controls = timed("actions", lambda drawn=drawn: session.actions(drawn["action"].float().cpu()))
+        controls = timed("actions", lambda drawn=drawn, executed=executed: controls_of(drawn, executed))
         timed("pack", lambda controls=controls: pack({"action": controls, "server_timing": {}}))
         measured.append({**seconds, "sum": sum(seconds.values())})
     return measured, controls
@@ -197,12 +225,13 @@ def ages(chunks: Chunks, window: int) -> dict[str, dict[str, dict[str, float]]]:
     }
 
 
-def measure(size: str, rollout: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One size with one way to compute a rollout."""
+def measure(size: str, rollout: str, encoder: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One size with one way to compute a rollout and one to encode pictures."""
     device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
     forget_peak(device)
-    one = robot(size, rollout, device=device, dtype=dtype)
-    window = one.served.wam.window_chunks
+    one = robot(size, rollout, encoder=encoder, device=device, dtype=dtype)
+    # A model that begins at the picture has no window, and its chunks are alike.
+    window = getattr(one.served.wam, "window_chunks", 0)
     chunks = window // 2 + 2 + arguments.rounds
     begun = time.perf_counter()
     warm_up(one.served)
@@ -214,6 +243,8 @@ def measure(size: str, rollout: str, arguments: argparse.Namespace) -> dict[str,
     return {
         "size": size,
         "rollout": rollout,
+        "encoder": encoder,
+        "window": window,
         "dtype": arguments.dtype,
         "warm_up_seconds": warm,
         "peak_bytes": peak_bytes(device),
@@ -235,12 +266,13 @@ def table(results: list[dict[str, Any]]) -> str:
         young, full = ages_of["young"], ages_of["full"]
         lines += [
             "",
-            f"### {result['size']}, {result['dtype']}, rollout {result['rollout']}",
+            f"### {result['size']}, {result['dtype']}, rollout {result['rollout']}, encoder {result['encoder']}",
             "",
             f"Warm-up {result['warm_up_seconds']:.1f} s, a reset {result['reset_ms']:.1f} ms; the device's memory: "
             + (NOT_MEASURED if result["peak_bytes"] is None else f"{result['peak_bytes'] / 2**30:.2f} GiB"),
             "",
-            f"| | young ({young['count']} chunks) | full window ({full['count']} chunks) | what |",
+            f"| | young ({young['count']} chunks) | {'full window' if result['window'] else 'later'} "
+            f"({full['count']} chunks) | what |",
             "|---|---:|---:|---|",
         ]
         told = {
@@ -263,9 +295,12 @@ def _line(name: str, by_age: dict[str, Any], key: str, what: str) -> str:
 def main() -> None:
     """Measure, write, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["tiny"])
+    parser.add_argument("--sizes", nargs="+", choices=[*SIZES, *JOINT_SIZES], default=["tiny"])
     parser.add_argument(
         "--rollout", nargs="+", default=["dynamic"], choices=["dynamic", "static", "compiled", "graphed"]
+    )
+    parser.add_argument(
+        "--encoder", nargs="+", default=["plain"], choices=ENCODERS, help="ways to encode pictures, one after another"
     )
     parser.add_argument("--rounds", type=int, default=20, help="chunks under a full window")
     parser.add_argument("--device", default="cpu")
@@ -275,8 +310,8 @@ def main() -> None:
     run = about(__file__, arguments, device=arguments.device)
     results: list[dict[str, Any]] = []
     for size in arguments.sizes:
-        for rollout in arguments.rollout:
-            results.append(measure(size, rollout, arguments))
+        for rollout, encoder in product(arguments.rollout, arguments.encoder):
+            results.append(measure(size, rollout, encoder, arguments))
             keep(arguments.out, torch.device(arguments.device).type, run, {"results": results}, table(results))
     print(table(results))
 

@@ -7,10 +7,11 @@ import serving
 import torch
 
 
-def test_stages_one_by_one_give_what_the_server_gives() -> None:
+@pytest.mark.parametrize("size", ["tiny", "cogvideox tiny"])
+def test_stages_one_by_one_give_what_the_server_gives(size: str) -> None:
     pytest.importorskip("websockets")
     pytest.importorskip("msgpack")
-    one = serving.robot("tiny", "dynamic", device=torch.device("cpu"), dtype=torch.float32)
+    one = serving.robot(size, "dynamic", device=torch.device("cpu"), dtype=torch.float32)
     wire, reset, sent = serving.over_the_wire(one, 5)
     stages, made = serving.by_stage(one, 5)
     assert float(np.ptp(made)) > 0.1
@@ -24,8 +25,10 @@ def test_stages_one_by_one_give_what_the_server_gives() -> None:
     ages = serving.ages(stages, window=3)
     assert (ages["young"]["count"], ages["full"]["count"]) == (0, 2)
     result = {
-        "size": "tiny",
+        "size": size,
         "rollout": "dynamic",
+        "encoder": "plain",
+        "window": 3,
         "dtype": "float32",
         "warm_up_seconds": 0.0,
         "peak_bytes": None,
