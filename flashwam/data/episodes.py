@@ -28,6 +28,7 @@ from flashwam.system.paths import user_path
 
 __all__ = [
     "CAMERA",
+    "current_meta",
     "episode_path",
     "find_repos",
     "read_episode_list",
@@ -290,6 +291,30 @@ def _statistics(columns: dict[str, np.ndarray]) -> dict[str, dict[str, list]]:
             "count": [len(table)],
         }
     return out
+
+
+def current_meta(repo: Path, *, extra: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """Reads the episodes' records where `meta/` was written after the last change of any episode.
+
+    Args:
+        repo: Folder of the task.
+        extra: What `write_meta` is to put into `info.json`.
+
+    Returns:
+        The records; None where a file is newer than `info.json`, which is written last, or the two tell of different
+        episodes: then only `write_meta` knows.
+    """
+    meta, paths = Path(repo) / "meta", sorted(Path(repo).glob("data/chunk-*/episode_*.parquet"))
+    try:
+        written = (meta / "info.json").stat().st_mtime_ns
+        others = [meta / name for name in ("episodes.jsonl", "episodes_stats.jsonl", "tasks.jsonl")]
+        if any(path.stat().st_mtime_ns > written for path in (*paths, *others)):
+            return None
+        records, info = read_episode_list(repo), read_info(repo)
+    except (OSError, ValueError):
+        return None
+    told = [episode_path(Path(repo), record["episode_index"]) for record in records]
+    return records if told == paths and all(info.get(key) == value for key, value in extra.items()) else None
 
 
 def write_meta(repo: Path, *, fps: int, extra: dict[str, Any] | None = None) -> list[dict[str, Any]]:

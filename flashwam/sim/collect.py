@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from flashwam.core.scenes import DEMO_SEED_BASE, EVAL_SEED_BASE
-from flashwam.data.episodes import CAMERA, episode_path, write_episode, write_meta
+from flashwam.data.episodes import CAMERA, current_meta, episode_path, write_episode, write_meta
 from flashwam.sim.experts import make_expert
 from flashwam.sim.gl import ensure_gl
 from flashwam.sim.metaworld import CONTROL_HZ, MetaWorldEnv
@@ -271,7 +271,8 @@ def _finish(root: Path, counts: dict[str, int], render_every: int) -> CollectSum
     out: dict[str, dict] = {"episodes": {}, "failed": {}, "frames": {}, "ways": {}}
     for task in counts:
         extra = {"render_every": render_every, "camera": CAMERA, "task": task}
-        records = write_meta(root / task, fps=CONTROL_HZ, extra=extra)
+        # Every training asks; what it does not read here, it reads as it loads the episodes.
+        records = current_meta(root / task, extra=extra) or write_meta(root / task, fps=CONTROL_HZ, extra=extra)
         ways = [record["way"] for record in records]
         out["episodes"][task] = len(records)
         out["failed"][task] = sum(record["failed_attempts"] for record in records)

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +82,23 @@ def test_killed_collection_ends_with_the_same_bytes(collected, tmp_path):
     collect(tmp_path, TASKS, episodes=4, processes=1, progress=False)
     left = {name for name in contents(tmp_path) if ".tmp" in name}
     assert {k: v for k, v in contents(tmp_path).items() if k not in left} == contents(root)
+
+
+def test_a_second_call_rewrites_nothing_and_reads_what_was_changed_since(collected, tmp_path):
+    root, summary = collected
+    shutil.copytree(root, tmp_path / "demos", copy_function=shutil.copy2)
+    info = tmp_path / "demos" / "faucet-turn" / "meta" / "info.json"
+    written = info.stat().st_mtime_ns
+    again = partial(collect, tmp_path / "demos", TASKS, episodes=4, processes=1, progress=False)
+    assert again() == summary
+    assert info.stat().st_mtime_ns == written
+    (info.parent / "episodes.jsonl").write_text("")
+    assert again() == summary
+    assert contents(tmp_path / "demos") == contents(root)
+    torn = episode_path(tmp_path / "demos" / "faucet-turn", 2)
+    torn.write_bytes(torn.read_bytes()[:-40])
+    with pytest.raises(ValueError, match=torn.name):
+        again()
 
 
 def test_collect_refuses_nonsense(tmp_path):
