@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`flashwam evaluate --auxiliary`: the method that made a model says how it is driven with its modality."""
+"""`flashwam evaluate`: the method that made a model says how it is driven with its modality; options arrive."""
 
 import json
 import sys
@@ -70,3 +70,14 @@ def test_without_the_folder_of_a_method_only_its_option_is_lost(capsys, monkeypa
     assert "\n" not in err
     monkeypatch.setattr("flashwam.evaluation.local.evaluate", lambda checkpoint, **asked: [RESULT])
     assert main(["evaluate", str(folder)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("function", "more"), [("local.evaluate", []), ("real_time.evaluate_real_time", ["--real-time"])], ids=["", "late"]
+)
+def test_the_precision_is_the_recipes_unless_it_is_told(monkeypatch, made_by, function, more):
+    asked = []
+    monkeypatch.setattr(f"flashwam.evaluation.{function}", lambda checkpoint, **told: asked.append(told) or [RESULT])
+    folder = str(made_by("flow_matching"))
+    assert main(["evaluate", folder, *more, "--precision", "fp8"]) == main(["evaluate", folder, *more]) == 0
+    assert [told.get("precision") for told in asked] == ["fp8", None]
