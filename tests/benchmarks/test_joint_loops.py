@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The published loop of the family that draws both streams together draws what our guided teacher draws."""
 
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 import torch
 from joint_loops import CapturedJointLoop, JointLoop, PublishedJointLoop, joint_inputs, joint_ways
+from rollout import measure_joint
+from rollout_table import table
 from sizes import JOINT_SIZES, random_joint_wam
 from torch.testing import assert_close
 
@@ -59,3 +62,15 @@ def test_every_way_takes_the_passes_and_tokens_that_it_says(wam: CogVideoX) -> N
         assert sum(rows) * tokens == way.tokens, way.name
         # On a CPU each prompt of ours has a pass of its own.
         assert len(rows) == (2 * way.passes if way.name.startswith("teacher") else way.passes)
+
+
+def test_the_table_has_a_row_of_every_way_and_says_what_a_cpu_cannot_time() -> None:
+    options = {"device": "cpu", "dtype": "float32", "rounds": 2, "slow_rounds": 1, "joint_steps": 30}
+    *_, result = measure_joint(SimpleNamespace(**options), JOINT_SIZES[0])
+    rows = {row["name"]: row for row in result["rows"]}
+    assert rows["published 30v/30a guided"]["ms"] > rows["student 1v/1a"]["ms"] > 0
+    assert (rows["student 1v/1a"]["spread"]["count"], rows["teacher 30v/30a guided"]["spread"]["count"]) == (2, 1)
+    assert rows["student graphed 1v/1a"]["ms"] is rows["published captured 30v/30a guided"]["ms"] is None
+    page = table([result])
+    assert f"cogvideox tiny ({result['parameters']:,} parameters), no past but the picture" in page
+    assert "not measured: a CPU has no CUDA graphs" in page
