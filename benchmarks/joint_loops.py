@@ -52,7 +52,7 @@ class PublishedJointLoop:
         """Every chunk is alike."""
 
     def velocity(self, video: Tensor, action: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network puts out, guided: alpha eps - s x0 of both streams."""
+        """The network's guided output: alpha eps - s x0 of both streams."""
         seen = torch.cat([video, self.shown], 2).expand(2, -1, -1, -1, -1)
         with_text = self.wam.network(seen, action.expand(2, -1, -1), self.text, timestep.expand(2))
         assert with_text is not None

@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """What the test files import stays to the end: half a million objects, which no collection of garbage looks at."""
+    """Keeps to the end what the test files import: half a million objects, which no collection of garbage looks at."""
     gc.disable()
     try:
         return (yield)

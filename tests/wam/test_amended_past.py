@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was imagined of frames under way is in a model's past until the real frames come, and no longer."""
+"""Imagined frames under way are in a model's past until the real ones come, and no longer."""
 
 import logging
 from collections.abc import Callable

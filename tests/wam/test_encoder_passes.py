@@ -28,7 +28,7 @@ def wan() -> WanVae:
 
 @pytest.fixture
 def uncompiled() -> Any:
-    """What is compiled runs as it is: what compiling makes of it is another test's."""
+    """Nothing is compiled: that is another test's."""
     with torch.compiler.set_stance("force_eager"):
         yield
 
