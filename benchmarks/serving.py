@@ -155,10 +155,8 @@ def by_stage(one: Robot, chunks: int) -> tuple[Chunks, np.ndarray]:
     wam, codec = one.served.wam, one.codec
     device = next(wam.parameters()).device
     clock, session = Clock(device), codec.open()
-    if wam.conditions_on_first:
-        encoders = [codec.vae.encode_alone for _ in codec.cameras.groups]
-    else:
-        encoders = [codec.vae.open().encode for _ in codec.cameras.groups]
+    alone = wam.conditions_on_first
+    encoders = [codec.vae.encode_alone if alone else codec.vae.open().encode for _ in codec.cameras.groups]
 
     def encoded(pixels: list[Tensor]) -> Tensor:
         return codec.cameras.join([encode(x) for encode, x in zip(encoders, pixels, strict=True)]).float()
@@ -175,13 +173,9 @@ def by_stage(one: Robot, chunks: int) -> tuple[Chunks, np.ndarray]:
         first={"video": first, "action": first.new_zeros(1, actions, 1, per_frame, 1)},
         generator=torch.Generator().manual_seed(SEED),
     )
-
-    def controls_of(drawn: dict[str, Tensor], executed: slice) -> np.ndarray:
-        return session.actions(drawn["action"][:, :, executed].float().cpu())
-
     measured: Chunks = []
     executed = rollout.executed
-    controls = controls_of(rollout.predict(), slice(0, executed.stop))
+    controls = _controls(session, rollout.predict(), slice(0, executed.stop))
     for number in range(chunks):
         # The first chunk's first frame was seen before it was drawn.
         frames = controls.shape[1] - int(number == 0)
@@ -209,10 +203,14 @@ def by_stage(one: Robot, chunks: int) -> tuple[Chunks, np.ndarray]:
         timed("observe", observe)
         executed = rollout.executed
         drawn = timed("chunk", rollout.predict)
-        controls = timed("actions", lambda drawn=drawn, executed=executed: controls_of(drawn, executed))
+        controls = timed("actions", lambda drawn=drawn, executed=executed: _controls(session, drawn, executed))
         timed("pack", lambda controls=controls: pack({"action": controls, "server_timing": {}}))
         measured.append({**seconds, "sum": sum(seconds.values())})
     return measured, controls
+
+
+def _controls(session: Any, drawn: dict[str, Tensor], executed: slice) -> np.ndarray:
+    return session.actions(drawn["action"][:, :, executed].float().cpu())
 
 
 def ages(chunks: Chunks, window: int) -> dict[str, dict[str, dict[str, float]]]:

@@ -89,15 +89,13 @@ class LingBotSession(RolloutSession):
             raise InputError(f"guidance {guidance} needs null_text, the embedding of the empty prompt, [L, D]")
         if guided and null_text.shape != text.shape[1:]:
             raise ValueError(f"null_text must be {tuple(text.shape[1:])} as text is, got {tuple(null_text.shape)}")
-        self.frame_index = 0
+        self.frame_index = self._chunk = self._evicted = 0
         self.fused = fused
         self._permanent = check_eviction(eviction) == "permanent"
-        self._evicted = 0
         self._transformer = transformer
         self._trunk = trunk
         self._used_channels = used_channels
         self._batch = text.shape[0]
-        self._chunk = 0
         self._observed: list[_Clean] = []
         self._before: list[_Clean] = []
         self._waiting: list[_Clean] = []
