@@ -354,7 +354,7 @@ def _at_home(owner: Any, name: str, above: str = "") -> Any:
         held = {each.name: _at_home(value, each.name, f"{key}.") for each in fields(value)}
         changed = {inner: new for inner, new in held.items() if new is not getattr(value, inner)}
         return replace(value, **changed) if changed else value
-    kind = field_types(type(owner), extras=True)[name]
+    kind = field_types(owner.__class__, extras=True)[name]
     if isinstance(value, str) and value.startswith("~") and PathText in (kind, *get_args(kind)):
         try:
             return str(user_path(value))
