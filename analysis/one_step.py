@@ -14,6 +14,7 @@ cogvideox_one_step. A run that was killed goes on where it was.
 """
 
 import argparse
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +28,14 @@ from flashwam.demo.place import DEFAULT_FAMILY
 from flashwam.report.compare import compare
 from flashwam.run.folder import RunFolder
 from flashwam.wam.files import FAMILY_FILES
+
+
+def place_of(family: str, settings: Sequence[str] = ()) -> Place:
+    """Folders of a family's study."""
+    name = "one_step" if family == DEFAULT_FAMILY else f"{family}_one_step"
+    return Place(
+        out=Path("runs") / name, results=Path("analysis/results") / name, family=family, settings=tuple(settings)
+    )
 
 
 def command(place: Place) -> str:
@@ -67,13 +76,7 @@ def main() -> None:
     add_extent(parser)
     add_options(parser)
     arguments = parser.parse_args()
-    name = "one_step" if arguments.family == DEFAULT_FAMILY else f"{arguments.family}_one_step"
-    place = Place(
-        out=Path("runs") / name,
-        results=Path("analysis/results") / name,
-        family=arguments.family,
-        settings=tuple(arguments.settings),
-    )
+    place = place_of(arguments.family, arguments.settings)
     jobs = one_step_jobs(place, [name for name in arguments.only if place.has(name)], arguments.seeds)
     run_study(place, jobs, partial(report, place), arguments)
 

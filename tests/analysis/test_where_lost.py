@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a student loses: two policies at one robot, and the tables of what came of it."""
+
+import numpy as np
+import pytest
+import where_lost
+from handover import Handover
+
+from flashwam.sim.closed_loop import drive
+from flashwam.sim.random_policy import RandomPolicy
+from flashwam.sim.tasks import get_task
+
+
+class Told:
+    """A policy that gives its own number, and remembers what it was told."""
+
+    batch, per_frame = None, 4
+
+    def __init__(self, number):
+        self.number, self.draws, self.told = number, 0, []
+
+    def reset(self, prompt, frames, *, seed, state=None):
+        self.told.append(("reset", seed))
+
+    def controls(self):
+        self.draws += 1
+        return np.full((1, 4, 4), self.number)
+
+    def observe(self, pictures, controls, *, state=None, under_way=0):
+        self.told.append(("observe", controls[0, 0, 0]))
+
+
+def test_the_first_chunk_is_one_policys_and_all_others_the_others():
+    first, then = Told(1), Told(2)
+    both = Handover(first, then)
+    for seed in (5, 6):
+        both.reset("go", np.zeros((1, 2, 2, 3)), seed=seed)
+        given = []
+        for _ in range(3):
+            given.append(both.controls())
+            both.observe(np.zeros((1, 1, 2, 2, 3)), given[-1])
+        assert [chunk[0, 0, 0] for chunk in given] == [1, 2, 2]
+    # The one that goes on has spent its noise of every chunk, and knows what the other one did.
+    assert (first.draws, then.draws) == (2, 6)
+    assert first.told == [("reset", 5), ("reset", 6)]
+    assert then.told[:4] == [("reset", 5), ("observe", 1), ("observe", 2), ("observe", 2)]
+
+
+def test_a_policy_that_hands_over_to_itself_drives_as_it_does_alone():
+    task = get_task("reach-wall")
+    alone, both = (
+        drive(policy, task, episodes=2, seed=3) for policy in (RandomPolicy(), Handover(RandomPolicy(), RandomPolicy()))
+    )
+    assert (both.success, both.ways, both.steps) == (alone.success, alone.ways, alone.steps)
+
+
+def test_a_chunk_chooses_where_it_clearly_leaves_to_one_side():
+    task = get_task("reach-wall")
+    controls = np.zeros((3, 16, 4))
+    controls[0, :8, 0], controls[1, :8, 0], controls[2, 8:, 0] = -1, 1, 1
+    assert where_lost.choices(controls, task).tolist() == [0, 1, -1]
+
+
+def driven(won, way):
+    return {"wall": {"outcomes": won, "taken": way}}
+
+
+def test_the_tables_hold_each_order_against_the_teacher():
+    orders = {
+        "teacher": driven([1, 1, 1, 0], [0, 1, 1, -1]),
+        where_lost.TEACHER_FIRST: driven([1, 1, 1, 0], [0, 1, 1, -1]),
+        where_lost.STUDENT_FIRST: driven([1, 1, 0, 0], [0, 1, -1, -1]),
+        "student": driven([1, 0, 0, 0], [0, -1, -1, -1]),
+    }
+    told = {"handover": {"0 1v/1a": orders, "1 1v/1a": orders}, "starts": []}
+    lines = list(where_lost.handover_lines(told))[2:]
+    assert [line.split(" | ")[2] for line in lines] == ["6 of 8", "6 of 8", "4 of 8", "2 of 8"]
+    assert [line.split(" | ")[3][:5] for line in lines] == ["-", "1.000", "0.667", "0.333"]
+    assert lines[3].endswith("| 2/0/6 | 2 |")
+    told["starts"] = [
+        {"task": "wall", "scenes": "new", "model": "teacher", "nfe": "full", "chooses": 1.0},
+        *(
+            {"task": "wall", "scenes": "new", "model": f"training {seed}", "nfe": "1v/1a", "chooses": chooses}
+            | {"hesitates": 1 - chooses, "same": 1.0, "error": 0.5}
+            for seed, chooses in enumerate((0.9, 0.8))
+        ),
+    ]
+    assert list(where_lost.start_lines(told))[2:] == [
+        "| new | teacher | full | 1.000 | - | - | - |",
+        "| new | student | 1v/1a | 0.850 | 0.150 | 1.000 | 0.500 |",
+    ]
+
+
+def test_what_was_not_evaluated_is_asked_for(tmp_path):
+    with pytest.raises(SystemExit, match=r"was not evaluated at 1v/1a with seed 0: run analysis/one_step\.py first"):
+        where_lost.alone(tmp_path, 0, "1v/1a", [])
