@@ -117,7 +117,10 @@ class PairSource:
 
     def batch(self, indices: list[int]) -> Batch:
         """See `flashwam.distillation.setup.Source`."""
-        pool, numbers = self._chosen(indices)
+        return replace(self.of_pool(*self._chosen(indices)), index=torch.tensor(indices))
+
+    def of_pool(self, pool: int, numbers: list[int]) -> Batch:
+        """Pairs of one pool by their numbers, below `pairs[pool]`."""
         batch = self._windows(pool, numbers)
         rollouts = [self.store.read(self._keys[pool][number]) for number in numbers]
         begin = self._pools[pool].chunk * self._length
@@ -134,7 +137,6 @@ class PairSource:
                 for name, x in batch.history.items()
             },
             extra={f"{NOISE}{name}": x for name, x in noise.items()},
-            index=torch.tensor(indices),
         )
 
     def describe(self, index: int) -> str:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a student loses: two policies at one robot, and the tables of what came of it."""
 
+import first_chunks
 import numpy as np
 import pytest
 import where_lost
@@ -58,7 +59,7 @@ def test_a_chunk_chooses_where_it_clearly_leaves_to_one_side():
     task = get_task("reach-wall")
     controls = np.zeros((3, 16, 4))
     controls[0, :8, 0], controls[1, :8, 0], controls[2, 8:, 0] = -1, 1, 1
-    assert where_lost.choices(controls, task).tolist() == [0, 1, -1]
+    assert first_chunks.choices(controls, task).tolist() == [0, 1, -1]
 
 
 def driven(won, way):
@@ -72,25 +73,39 @@ def test_the_tables_hold_each_order_against_the_teacher():
         where_lost.STUDENT_FIRST: driven([1, 1, 0, 0], [0, 1, -1, -1]),
         "student": driven([1, 0, 0, 0], [0, -1, -1, -1]),
     }
-    told = {"handover": {"0 1v/1a": orders, "1 1v/1a": orders}, "starts": []}
+    told = {"handover": {"0 1v/1a": orders, "1 1v/1a": orders}}
     lines = list(where_lost.handover_lines(told))[2:]
     assert [line.split(" | ")[2] for line in lines] == ["6 of 8", "6 of 8", "4 of 8", "2 of 8"]
     assert [line.split(" | ")[3][:5] for line in lines] == ["-", "1.000", "0.667", "0.333"]
     assert lines[3].endswith("| 2/0/6 | 2 |")
-    told["starts"] = [
-        {"task": "wall", "scenes": "new", "model": "teacher", "nfe": "full", "chooses": 1.0},
-        *(
-            {"task": "wall", "scenes": "new", "model": f"training {seed}", "nfe": "1v/1a", "chooses": chooses}
-            | {"hesitates": 1 - chooses, "same": 1.0, "error": 0.5}
-            for seed, chooses in enumerate((0.9, 0.8))
-        ),
+
+
+def test_shares_are_means_over_tasks_and_trainings():
+    shares = {"teacher chooses": 1.0, "same": 1.0, "error": 0.5}
+    rows = [
+        {"scenes": "new", "task": task, "training": seed, "nfe": "1v/1a", "chooses": share, "hesitates": 1 - share}
+        | shares
+        for seed, share in enumerate((0.9, 0.8))
+        for task in ("wall", "other wall")
     ]
-    assert list(where_lost.start_lines(told))[2:] == [
-        "| new | teacher | full | 1.000 | - | - | - |",
-        "| new | student | 1v/1a | 0.850 | 0.150 | 1.000 | 0.500 |",
+    assert list(where_lost.share_lines(rows, "scenes"))[2:] == [
+        "| new | 1v/1a | 0.850 | 1.000 | 0.150 | 1.000 | 0.500 | 2 |"
     ]
+
+
+def test_a_first_chunk_is_held_against_the_teachers():
+    task = get_task("reach-wall")
+    teachers, own = np.zeros((4, 16, 4)), np.zeros((4, 16, 4))
+    teachers[:3, :8, 0], own[:2, :8, 0] = 1, [[1], [-1]]
+    assert first_chunks.beside(own, teachers, task) == {
+        "chooses": 0.5,
+        "teacher chooses": 0.75,
+        "hesitates": pytest.approx(1 / 3),
+        "same": 0.5,
+        "error": pytest.approx((2 + 1) * 8 / (4 * 16 * 4)),
+    }
 
 
 def test_what_was_not_evaluated_is_asked_for(tmp_path):
     with pytest.raises(SystemExit, match=r"was not evaluated at 1v/1a with seed 0: run analysis/one_step\.py first"):
-        where_lost.alone(tmp_path, 0, "1v/1a", [])
+        where_lost.alone(tmp_path, 0, "1v/1a", ["wall"])
