@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a one-step student loses what its teacher has: at the first chunk or later, in which scenes, from which noise.
+"""The chunks, the scenes and the noise at which a one-step student loses its way.
 
     python analysis/where_lost.py                              the students `pairs` of analysis/one_step.py
     python analysis/where_lost.py --family cogvideox --nfe 1v/1a 2v/2a

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a student loses: two policies at one robot, and the tables of what came of it."""
+"""Two policies at one robot, first chunks beside the teacher, and the tables of what came of them."""
 
 import first_chunks
 import numpy as np
