@@ -57,7 +57,8 @@ FASTER = {f"{way}, {how}": way for way in ("ours", "ours, LoRA 32") for how in (
 """Ways with compiled blocks, with flex attention and with both -> what they do otherwise."""
 PASSES |= {way: PASSES[plain] for way, plain in FASTER.items()}
 FRAMES = 16
-Step = Callable[[int], None]
+Step = Callable[[int], Tensor]
+"""Does the step of a number; its loss."""
 
 
 def streams(substeps: int = 1) -> dict[str, StreamSpec]:
@@ -105,7 +106,7 @@ def published(wam: LingBotVA, samples: int, device: torch.device, half: bool, *,
     batch, specs = sample(wam, samples, device), streams(substeps)
     optimizer = optimizer_of([p for p in student.parameters() if p.requires_grad])
 
-    def step(number: int) -> None:
+    def step(number: int) -> Tensor:
         draws = Draws(seed=0, step=number, positions=range(samples), device=device)
         start = training_levels(student, batch, draws, specs, shared=True)
         path = {
@@ -142,6 +143,7 @@ def published(wam: LingBotVA, samples: int, device: torch.device, half: bool, *,
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         ema_update(target, student, decay=0.995)
+        return loss.detach()
 
     return step
 
@@ -161,7 +163,7 @@ def ours(
     batch = sample(wam, samples, device)
     optimizer = optimizer_of([p for p in method.roles.model.parameters() if p.requires_grad])
 
-    def step(number: int) -> None:
+    def step(number: int) -> Tensor:
         draws = Draws(seed=0, step=number, positions=range(samples), device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             loss = method.loss(batch, draws).loss
@@ -170,6 +172,7 @@ def ours(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         method.after_step(0.995)
+        return loss.detach()
 
     return step
 
@@ -230,13 +233,15 @@ def timed(
     clock = Clock(torch.device(arguments.device))
     steps: dict[str, Step] = {}
     first: dict[str, float] = {}
+    losses: dict[str, float] = {}
     failed: dict[str, str] = {}
     for way in ways:
         try:
             step = build(way, arguments, size)
             clock()
-            step(0)
+            loss = step(0)
             first[way], steps[way] = clock(), step
+            losses[way] = float(loss)
         except Exception as error:
             # Of a few minutes with a GPU, a way that fails must not take the others'.
             failed[way] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
@@ -252,7 +257,7 @@ def timed(
             yield {**row, "seconds": None, "why": failed[way]}
         else:
             whole = spread(seconds[way])
-            numbers = {"seconds": whole["median"], "spread": whole, "first_seconds": first[way]}
+            numbers = {"seconds": whole["median"], "spread": whole, "first_seconds": first[way], "loss": losses[way]}
             numbers["samples_per_second"] = arguments.samples / whole["median"]
             if way in FASTER:
                 numbers["compile_seconds"] = max(0.0, first[way] - whole["median"])
@@ -272,20 +277,21 @@ def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
     lines = [
         "A step: teacher, target and student on random samples of LIBERO's sizes, backward pass, clipping, optimiser "
-        "and average; no data are read. Medians; p5 and p95 in brackets. Compiling: what the first step took longer "
-        "than a later one, where anything is compiled. Floor: the matrix products of a step's passes at the speed that "
-        "this device reached with them in this run. Peak: on a GPU of its tensors, on a CPU of the whole process.",
+        "and average; no data are read. Medians; p5 and p95 in brackets. First loss: of the first step, the same for "
+        "all ways of one method but for rounding. Compiling: what that step took longer than a later one. Floor: the "
+        "matrix products of a step's passes at the speed that this device reached with them in this run. Peak: on a "
+        "GPU of its tensors, on a CPU of the whole process.",
         "",
-        "| size | step | samples | seconds | samples a second | steps | compiling, s | published / it | floor, s | "
-        "it / floor | peak GiB |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| size | step | samples | seconds | samples a second | steps | first loss | compiling, s | published / it | "
+        "floor, s | it / floor | peak GiB |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     slow: dict[tuple[str, bool], float] = {}
     for row in rows:
         first, several = f"| {row['size']} | {row['name']} | {row['samples']} ", SUBSTEPS in row["name"]
         floor = row["floor_seconds"]
         if row["seconds"] is None:
-            lines.append(f"{first}| {NOT_MEASURED}: {row['why']} | | | | | {floor:.3f} | | |")
+            lines.append(f"{first}| {NOT_MEASURED}: {row['why']} | | | | | | {floor:.3f} | | |")
             continue
         if row["name"].startswith("published"):
             slow[row["size"], several] = row["seconds"]
@@ -294,6 +300,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{row['seconds']:.3f} ({row['spread']['p5']:.3f}, {row['spread']['p95']:.3f})",
             f"{row['samples_per_second']:.2f}",
             str(row["spread"]["count"]),
+            f"{row['loss']:.5f}",
             f"{row['compile_seconds']:.1f}" if "compile_seconds" in row else "",
             shown(against and against / row["seconds"], ".2f"),
             f"{floor:.3f}",
