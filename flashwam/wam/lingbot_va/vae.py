@@ -232,7 +232,8 @@ class VaeStream:
         parts += x[:, :, single:].split(PICTURES_PER_FRAME, 2) if count > single else []
         encoded: list[Tensor] = []
         for part in parts:
-            if self.frames + len(encoded) < _GROWING:
+            if self._vae.passes.way == "plain" or self.frames + len(encoded) < _GROWING:
+                # In place, so that nothing of the past is there twice.
                 encoded.append(model.encoder(part, feat_cache=past, feat_idx=[0]))
             else:
                 # However many pictures came at once, so that they are compiled for one layout.
