@@ -94,6 +94,15 @@ class AdaptedModel(WorldActionModel):
         self.adapters.backbone.choose_rollout(rollout)
 
     @property
+    def precision(self) -> str:
+        """See `WorldActionModel.precision`."""
+        return self.adapters.backbone.precision
+
+    def choose_precision(self, precision: str) -> None:
+        """See `WorldActionModel.choose_precision`: refused, until the adapters are merged."""
+        self.adapters.backbone.choose_precision(precision)
+
+    @property
     def warm_up_chunks(self) -> int:
         """See `WorldActionModel.warm_up_chunks`."""
         return self.adapters.backbone.warm_up_chunks

@@ -91,7 +91,7 @@ def test_table_figure_and_orders_are_written_together(tmp_path):
     result = write_routes(runs, out=out, routes=routes, orders=[Order(better="good", worse="bad", **CLAIM)])
     table = (out / "students.md").read_text()
     (line,) = [line for line in table.splitlines() if line.startswith("| good 1v/1a")]
-    assert line.startswith("| good 1v/1a | 2 | 1 | 250 | 0.80 | 0.89 [0.81, 0.95] | 0.80 | 0.89 [0.83, 0.95] |")
+    assert line.startswith("| good 1v/1a | 2 | 1 | 250 | 0.80 | 0.89 [0.79, 0.98] | 0.80 | 0.89 [0.79, 0.98] |")
     assert line.endswith("| 0.70 | 16 | 1.0x | 2.5 k | 1.5 + 10 |")
     assert "| it helps | .5, .4 | +20 (+15 to +25) | +20 | holds |" in table
     assert "another" not in table
