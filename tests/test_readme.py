@@ -11,6 +11,11 @@ ROOT = Path(__file__).resolve().parents[1]
 MEASURED = [
     ("README.md", "## What one step keeps", "full/comparison/compare.md"),
     ("docs/results.md", "## A one-step student near its teacher", "one_step/comparison/compare.md"),
+    (
+        "docs/results.md",
+        "## A one-step student of the miniature CogVideoX, and where it loses",
+        "cogvideox_one_step/comparison/compare.md",
+    ),
     ("docs/results.md", "## One-step students of the miniature LingBot-VA", "full/comparison/compare.md"),
     ("docs/results.md", "## One-step students of the miniature CogVideoX", "cogvideox_full/comparison/compare.md"),
     ("docs/results.md", "## Three ways to a cheap student", "students/comparison/students.md"),
