@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from flashwam.core.batch import Batch
 from flashwam.core.float8 import FLOAT8, LARGEST, product, round_rows
-from flashwam.data.dataset import EpisodeDataset
 from flashwam.evaluation.open_loop import chunk_draws
 from flashwam.evaluation.policy import Policy, load_policy
 from flashwam.wam.base import WorldActionModel
@@ -117,19 +116,7 @@ def errors(drawn: list[dict[str, Tensor]], exact: list[dict[str, Tensor]]) -> di
 
 def windows_of(policy: Policy, count: int) -> tuple[Batch, Batch]:
     """Held-out windows that are measured, and others to calibrate on."""
-    recipe = policy.info.recipe
-    if recipe is None:
-        raise SystemExit(f"{policy.folder} does not say where its data lie")
-    held = EpisodeDataset(
-        recipe.data.root,
-        window_frames=recipe.data.window_frames,
-        tasks=recipe.data.tasks,
-        split="val",
-        norm=policy.codec.actions,
-        balance=True,
-        seed=1,
-        senses=tuple(policy.wam.senses),
-    )
+    held = policy.held_out()
     return held.batch(range(count)), held.batch(range(count, count + CALIBRATION))
 
 

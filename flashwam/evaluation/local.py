@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from flashwam.core.batch import Batch
-from flashwam.data.dataset import EpisodeDataset
 from flashwam.evaluation.driving import drive_tasks, overall_numbers, task_numbers
 from flashwam.evaluation.latency import chunk_latency
 from flashwam.evaluation.open_loop import chunk_draws, open_loop_measures
@@ -129,16 +128,7 @@ def _held_out(policy: Policy) -> Batch | None:
         logger.warning("no open-loop measures: none of the data of %s is held out", policy.name)
         return None
     try:
-        windows = EpisodeDataset(
-            recipe.data.root,
-            window_frames=recipe.data.window_frames,
-            tasks=recipe.data.tasks,
-            split="val",
-            norm=policy.codec.actions,
-            balance=True,
-            seed=1,
-            senses=tuple(policy.wam.senses),
-        )
+        windows = policy.held_out()
     except FileNotFoundError as error:
         logger.warning("no open-loop measures: the data of %s are not here (%s)", policy.name, error)
         return None

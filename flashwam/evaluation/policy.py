@@ -9,6 +9,7 @@ from typing import Any
 from flashwam.core.steps import parse_nfe
 from flashwam.core.streams import StreamSpec
 from flashwam.data.codec import Codec
+from flashwam.data.dataset import EpisodeDataset
 from flashwam.run.folder import RunFolder
 from flashwam.run.model_info import ModelInfo, model_folder
 from flashwam.sampling import StreamSampler, samplers_for
@@ -82,6 +83,27 @@ class Policy:
         if not chosen:
             raise InputError(f"{self.folder} names no tasks; give --tasks, such as reach-wall")
         return chosen, episodes or self.info.episodes or 50
+
+    def held_out(self) -> EpisodeDataset:
+        """Windows of episodes that were held out of the data that its recipe names, always in the same order.
+
+        Raises:
+            ValueError: It has no recipe.
+            FileNotFoundError: The data are not here.
+        """
+        recipe = self.info.recipe
+        if recipe is None:
+            raise InputError(f"{self.folder} does not say where its data lie")
+        return EpisodeDataset(
+            recipe.data.root,
+            window_frames=recipe.data.window_frames,
+            tasks=recipe.data.tasks,
+            split="val",
+            norm=self.codec.actions,
+            balance=True,
+            seed=1,
+            senses=tuple(self.wam.senses),
+        )
 
     def samplers(self, nfe: str, *, sampler: str = "own") -> dict[str, StreamSampler]:
         """Samplers for steps such as "1v/2a"; `sampler` is that of `flashwam.run.evaluation.Evaluation`."""
