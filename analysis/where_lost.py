@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from first_chunks import PAIRS, STARTS, acting, in_scenes, on_pairs, several_ways
+from first_chunks import STARTS, acting, in_scenes, on_pairs, several_ways
 from handover import Handover
 from one_step import place_of
 from one_step_cells import TEACHER_SEEDS, Place
@@ -135,14 +135,15 @@ def handover_lines(told: Mapping[str, Any]) -> Iterator[str]:
 
 def share_lines(rows: Sequence[Mapping[str, Any]], by: str) -> Iterator[str]:
     """Rows of a table of first chunks, each the mean over tasks and trainings."""
-    yield f"| {by} | steps | chooses | teacher chooses | hesitates | same way | error | trainings |"
-    yield "|---|---|" + "---:|" * 6
+    yield f"| {by} | steps | chooses | teacher chooses | hesitates | same way | error | first chunks | trainings |"
+    yield "|---|---|" + "---:|" * 7
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row[by], row["nfe"]), []).append(row)
     for (kind, nfe), members in groups.items():
         shown = " | ".join(f"{np.mean([row[name] for row in members]):.3f}" for name in SHARES)
-        yield f"| {kind} | {nfe} | {shown} | {len({row['training'] for row in members})} |"
+        drawn, trainings = sum(row.get("draws", STARTS) for row in members), {row["training"] for row in members}
+        yield f"| {kind} | {nfe} | {shown} | {drawn:,} | {len(trainings)} |"
 
 
 def tables(told: Mapping[str, Any]) -> str:
@@ -151,9 +152,8 @@ def tables(told: Mapping[str, Any]) -> str:
         "\n".join(handover_lines(told)),
         "\n".join(share_lines(told["scenes"], "scenes")),
         "\n".join(share_lines(told["pairs"], "noise")),
-        f"- Second and third table: first chunks alone, of {STARTS} scenes and of about {PAIRS} pairs a training. One "
-        "that clearly leaves to one side chooses; hesitates: the share that does not where the teacher does; error: "
-        "mean distance of the controls to the teacher's.",
+        "- Second and third table: first chunks alone. One that clearly leaves to one side chooses; hesitates: the "
+        "share that does not where the teacher does; error: mean distance of the controls to the teacher's.",
     ]
     return "\n\n".join(parts) + "\n"
 

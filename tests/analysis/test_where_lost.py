@@ -89,7 +89,7 @@ def test_shares_are_means_over_tasks_and_trainings():
         for task in ("wall", "other wall")
     ]
     assert list(where_lost.share_lines(rows, "scenes"))[2:] == [
-        "| new | 1v/1a | 0.850 | 1.000 | 0.150 | 1.000 | 0.500 | 2 |"
+        "| new | 1v/1a | 0.850 | 1.000 | 0.150 | 1.000 | 0.500 | 1,000 | 2 |"
     ]
 
 
