@@ -17,7 +17,7 @@ from flashwam.evaluation.policy import Policy
 from flashwam.pipeline.training import make_pairs
 from flashwam.sim.local_policy import LocalPolicy
 from flashwam.sim.metaworld import pooled_envs
-from flashwam.sim.tasks import TaskSpec, commitment, get_task
+from flashwam.sim.tasks import TaskSpec, commitment, get_task, leading_x
 from flashwam.sim.world import World
 
 STARTS, PAIRS, AT_ONCE = 250, 1024, 50
@@ -25,8 +25,6 @@ UNUSED = 900
 """Seed of an evaluation that no study makes."""
 SCENES = {"demonstrated": DEMO_SEED_BASE, "new": evaluation_scene(UNUSED, 0)}
 LEARNT, FRESH = "learnt from", "fresh"
-_LEADING = 8
-"""Controls that tell the way, as `flashwam.sim.closed_loop` counts."""
 
 
 def acting(policy: Policy, nfe: str) -> LocalPolicy:
@@ -41,8 +39,7 @@ def several_ways(policy: Policy) -> list[TaskSpec]:
 
 def choices(controls: np.ndarray, task: TaskSpec) -> np.ndarray:
     """The way that each first chunk takes, -1 for none, [B], of its controls [B, N, U]."""
-    leading = controls[:, :_LEADING, 0].astype(np.float64)
-    return commitment(leading, threshold=task.commit_threshold)[1]
+    return commitment(leading_x(controls), threshold=task.commit_threshold)[1]
 
 
 def beside(own: np.ndarray, teachers: np.ndarray, task: TaskSpec) -> dict[str, float]:

@@ -18,13 +18,11 @@ from flashwam.sim.imagined import Imagined
 from flashwam.sim.local_policy import LocalPolicy
 from flashwam.sim.metaworld import MetaWorldEnv, pooled_envs
 from flashwam.sim.pace import Pace
-from flashwam.sim.tasks import TaskSpec, commitment, get_task
+from flashwam.sim.tasks import TaskSpec, commitment, get_task, leading_x
 from flashwam.sim.world import World
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["TaskResult", "drive", "run_task"]
-
-_LEADING_CONTROLS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,8 +145,7 @@ def drive(
         ways += [env.way() for env in envs]
         steps += [env.steps for env in envs]
         # Means, because a group whose episodes ended early has fewer controls than another.
-        start = np.concatenate(leading, 1)[:, :_LEADING_CONTROLS, 0]
-        starts.append(start.astype(np.float64).mean(1, keepdims=True))
+        starts.append(leading_x(np.concatenate(leading, 1)))
     committed = commitment(np.concatenate(starts), threshold=task.commit_threshold)[0] if task.multimodal else None
     return TaskResult(
         task=task.name,

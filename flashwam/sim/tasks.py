@@ -16,7 +16,18 @@ import numpy as np
 
 from flashwam.system.errors import InputError
 
-__all__ = ["BUTTON_DRIFT", "TASKS", "CameraView", "TaskSpec", "below", "commitment", "get_task", "task_names", "way_of"]
+__all__ = [
+    "BUTTON_DRIFT",
+    "TASKS",
+    "CameraView",
+    "TaskSpec",
+    "below",
+    "commitment",
+    "get_task",
+    "leading_x",
+    "task_names",
+    "way_of",
+]
 
 WALL_Y = {"reach-wall": 0.66, "button-wall": 0.64}
 """y of the post, which the hand meets within its first chunk unless it leaves to a side at once."""
@@ -24,6 +35,7 @@ WALL_HALF_WIDTH = 0.03
 FAUCET_TURN = 1.0
 BUTTON_DRIFT = 0.00075
 """Metres that the moving button is carried while a control is executed."""
+_LEADING_CONTROLS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +111,18 @@ def way_of(hand_x: np.ndarray, reference_x: float = 0.0, *, threshold: float = 0
     offset = np.asarray(hand_x, dtype=np.float64) - reference_x
     away = np.flatnonzero(np.abs(offset) > threshold)
     return -1 if away.size == 0 else int(offset[away[0]] > 0)
+
+
+def leading_x(controls: np.ndarray) -> np.ndarray:
+    """The mean x action of the first executed controls, by which `commitment` tells a first chunk's way.
+
+    Args:
+        controls: Raw units in [-1, 1], [B, T, U]; the first eight count, or all where there are fewer.
+
+    Returns:
+        float64 [B, 1].
+    """
+    return controls[:, :_LEADING_CONTROLS, 0].astype(np.float64).mean(1, keepdims=True)
 
 
 def commitment(action_x: np.ndarray, *, threshold: float = 0.5) -> tuple[float, np.ndarray]:

@@ -191,16 +191,7 @@ class LingBotSession(RolloutSession):
             self._write_waiting()
         if sigma is None:
             sigma = clean.new_zeros(self._batch, clean.shape[2], dtype=torch.float32)
-        index = 2 * self._chunk + STREAM_OFFSET[stream]
-        part = _Clean(
-            index=index,
-            stream=stream,
-            x=clean,
-            sigma=sigma,
-            start=self.frame_index,
-            predicted=predicted,
-            first=self._first(index),
-        )
+        part = self._part(stream, clean, sigma, predicted=predicted)
         self._waiting.append(part)
         if not predicted:
             self._observed.append(part)
@@ -265,17 +256,21 @@ class LingBotSession(RolloutSession):
             self._imagined = []
         if rows < self._rows and any(not part.predicted for part in self._waiting):
             self._write_waiting()
+        current = self._part(stream, noisy, sigma, predicted=True)
+        return self._run([*self._waiting, current], rows=rows, velocity=True, tap=tap)
+
+    def _part(self, stream: str, x: Tensor, sigma: Tensor, *, predicted: bool) -> _Clean:
+        """A stream's tokens of this chunk, that come now."""
         index = 2 * self._chunk + STREAM_OFFSET[stream]
-        current = _Clean(
+        return _Clean(
             index=index,
             stream=stream,
-            x=noisy,
+            x=x,
             sigma=sigma,
             start=self.frame_index,
-            predicted=True,
+            predicted=predicted,
             first=self._first(index),
         )
-        return self._run([*self._waiting, current], rows=rows, velocity=True, tap=tap)
 
     def _first(self, index: int) -> int:
         """Lowest block that tokens of block `index` see, if they come now."""
