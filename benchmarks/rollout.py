@@ -16,6 +16,7 @@ so that the peak of its memory, with the weights, is its own.
 import argparse
 import gc
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ def together(ways: list[Way], counts: dict[str, int], device: torch.device) -> I
                 loops[way.name].chunk()
         except Exception as error:
             # Of a few minutes with a GPU, a way that fails must not take the others'.
+            traceback.print_exc()
             loops.pop(way.name, None)
             failed[way.name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         warm[way.name] = time.perf_counter() - began
