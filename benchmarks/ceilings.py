@@ -15,7 +15,7 @@ from timing import seconds_of
 from torch import nn
 from torch.nn import functional
 
-from flashwam.core.float8 import product, round_rows
+from flashwam.core.float8 import round_rows, sums
 from flashwam.wam.lingbot_va import LingBotVA
 from flashwam.wam.rounded_linear import Float8Linear
 
@@ -73,7 +73,7 @@ class Ceilings:
                 for layer in self.linear_layers:
                     width = layer.weight.shape[1]
                     if isinstance(layer, Float8Linear):
-                        product(*rounded[width], layer.weight, layer.scale, layer.bias.to(torch.bfloat16))
+                        sums(rounded[width][0], layer.weight, unit=layer.unit)
                     else:
                         functional.linear(inputs[width], layer.weight, layer.bias)
 

@@ -38,19 +38,22 @@ class Float8Linear(nn.Module):
     """
 
     scale: Tensor
+    unit: Tensor
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight, scale = round_rows(linear.weight.detach())
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.register_buffer("scale", scale)
+        self.register_buffer("unit", torch.ones((), device=scale.device))
         self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Projects x [..., in] to [..., out] in the dtype of x; the product has been rounded to bfloat16."""
+        """Projects x [..., in] to [..., out] in the dtype of x, rounded as `product` rounds."""
         rows, scale = round_rows(x.flatten(0, -2))
         bias = None if self.bias is None else self.bias.to(torch.bfloat16)
-        return product(rows, scale, self.weight, self.scale, bias).unflatten(0, x.shape[:-1]).to(x.dtype)
+        made = product(rows, scale, self.weight, self.scale, bias, unit=self.unit)
+        return made.unflatten(0, x.shape[:-1]).to(x.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Float8Linear":
         """Moves with its model, but takes no other dtype: the numbers mean nothing without their scales."""
@@ -60,7 +63,7 @@ class Float8Linear(nn.Module):
         if self.bias is not None:
             self.bias = nn.Parameter(fn(self.bias.detach()), requires_grad=False)
         self.weight = nn.Parameter(weight.to(device), requires_grad=False)
-        self.scale = scale.to(device)
+        self.scale, self.unit = scale.to(device), self.unit.to(device)
         return self
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
@@ -92,8 +95,8 @@ def check_float8(device: torch.device) -> None:
     except RuntimeError as error:
         first = next(iter(str(error).strip().splitlines()), "no more is known")
         raise InputError(
-            f"precision fp8 needs products of float8 with a scale for each row, which torch {torch.__version__} does "
-            f"not compute on the {name} ({first}): take a newer torch, or {instead}"
+            f"precision fp8 needs products of float8, which torch {torch.__version__} does not compute on the {name} "
+            f"({first}): take a newer torch, or {instead}"
         ) from error
 
 

@@ -35,7 +35,7 @@ def test_five_billion_parameters_are_served_on_24_gb() -> None:
     plan = plan_serving(load_recipe("robotwin/flash_wam"), memory_gib=24)
     assert plan.weights == 2 * PARAMETERS
     cached = keys_and_values(38 * CHUNK + TEXT)
-    assert 0 <= plan.past.stays - cached < 8 * 2**20, "beside the cache there are masks, and one seen chunk"
+    assert 0 <= plan.past.stays - cached < 14 * 2**20, "beside the cache there is a mask, and one seen chunk"
     # Wan2.2's autoencoder has .70 billion parameters.
     assert plan.autoencoder == pytest.approx(2 * 0.705e9, rel=0.01)
     assert 0 < plan.pictures.stays < 0.3 * GIB
@@ -75,7 +75,9 @@ def test_8_bit_weights_are_counted_with_their_scales() -> None:
     model = family(recipe.wam.family).create(**recipe.wam.config)
     layers = [layer for layer in model.transformer.blocks.modules() if isinstance(layer, nn.Linear)]
     weights, rows = (sum(count) for count in zip(*((x.weight.numel(), x.out_features) for x in layers), strict=True))
-    assert plan.weights == weights + 4 * rows + 2 * (sum(p.numel() for p in model.parameters()) - weights)
+    assert plan.weights == weights + 4 * (rows + len(layers)) + 2 * (
+        sum(p.numel() for p in model.parameters()) - weights
+    )
     assert serving_lines(plan)[0] == "serve flash_wam: student, bfloat16, linear layers in fp8, one GPU"
     exact = plan_serving(recipe, precision="own")
     assert exact.weights == 2 * sum(p.numel() for p in model.parameters())

@@ -70,10 +70,11 @@ def test_a_layer_multiplies_rounded_rows_with_rounded_rows() -> None:
         scale = rows.abs().amax(-1, keepdim=True) / 448
         return (rows / scale).to(FLOAT8).float() * scale
 
-    by_hand = (back(x) @ back(linear.weight).T + linear.bias.bfloat16().float()).bfloat16().float()
+    by_hand = back(x) @ back(linear.weight).T + linear.bias.bfloat16().float()
     made = layer(x)
     assert made.dtype == x.dtype
-    assert_close(made, by_hand, atol=1e-5, rtol=2**-7)
+    # Rounded to 8 bits of fraction before and after the bias.
+    assert_close(made, by_hand, atol=2**-8, rtol=2**-7)
     assert 0 < (made - linear(x)).std() < 0.05 * linear(x).std()
     assert layer(x.bfloat16()).dtype == torch.bfloat16
 
@@ -123,7 +124,7 @@ def test_compiled_blocks_take_rounded_layers_and_are_compiled_once(
     assert len(compiled) == 4
 
 
-def test_a_gpu_is_asked_for_one_product_of_rows_with_scales(wam: LingBotVA) -> None:
+def test_a_gpu_is_asked_for_one_product_without_scales(wam: LingBotVA) -> None:
     """Without values, torch checks the product's sizes, layouts and scales as it does on a GPU."""
     layer = rounded(wam.to("meta"))[0]
     x = torch.empty(2, 5, 64, dtype=torch.bfloat16, device="meta")
@@ -132,13 +133,13 @@ def test_a_gpu_is_asked_for_one_product_of_rows_with_scales(wam: LingBotVA) -> N
     class Products(TorchDispatchMode):
         def __torch_dispatch__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if call is torch.ops.aten._scaled_mm.default:
-                asked.append((*(tuple(each.shape) for each in args[:5]), args[1].stride()))
+                asked.append((*(tuple(each.shape) for each in args[:4]), args[1].stride()))
             return call(*args, **(kwargs or {}))
 
     with Products():
         made = layer(x)
     assert (made.shape, made.dtype) == ((2, 5, 64), torch.bfloat16)
-    assert asked == [((10, 64), (64, 64), (10, 1), (1, 64), (64,), (1, 64))]
+    assert asked == [((10, 64), (64, 64), (), (), (1, 64))]
 
 
 def test_rounded_passes_take_nothing_from_the_host(make_wam: Callable[..., LingBotVA]) -> None:
