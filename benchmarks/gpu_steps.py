@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -60,24 +61,27 @@ def all_steps(*, tiny: bool, device: str, out: Path) -> list[Step]:
         return (*script, "--out", str(out / step), *(TINY if tiny else FULL)[step])
 
     tests = ("tests/gpu/test_gpu_passes.py",) if tiny else ("tests/gpu",)
+    # Compiling is most of it, on a core each.
+    tests += ("-n", "4") if find_spec("xdist") and not tiny else ()
     steps = [
         Step(
             name="tests",
             command=("-m", "pytest", "-q", "-p", "no:cacheprovider", *tests),
-            limit=90,
+            limit=70,
             needs=(*PACKAGE, "pytest", "tokenizers"),
             environment={"FLASHWAM_TEST_DEVICE": device},
         ),
-        Step(name="rollout", command=benchmark("rollout", "rollout"), limit=175),
-        Step(name="joint", command=benchmark("joint", "rollout"), limit=55),
-        Step(name="training", command=benchmark("training", "distill_step"), limit=50),
+        Step(name="rollout", command=benchmark("rollout", "rollout"), limit=190),
+        Step(name="8-bit rollout", command=benchmark("8-bit rollout", "rollout"), limit=45),
+        Step(name="joint", command=benchmark("joint", "rollout"), limit=45),
+        Step(name="training", command=benchmark("training", "distill_step"), limit=35),
         Step(
             name="serving",
             command=benchmark("serving", "serving"),
             limit=60,
             needs=(*PACKAGE, "websockets", "msgpack"),
         ),
-        Step(name="pairs", command=benchmark("pairs", "pair_rate"), limit=50),
+        Step(name="pairs", command=benchmark("pairs", "pair_rate"), limit=35),
         # The last one, which gets no more than what the others leave of the whole time.
         Step(name="compiled training", command=benchmark("compiled training", "distill_step"), limit=240),
     ]
@@ -87,10 +91,8 @@ def all_steps(*, tiny: bool, device: str, out: Path) -> list[Step]:
 
 FASTER = ("ours, LoRA 32", "ours, LoRA 32, flex", "ours, LoRA 32, compiled, flex", "ours, LoRA 32, compiled")
 FULL = {
-    "rollout": (
-        *("--dtype", "bfloat16", "--rollout", "graphed", "dynamic"),
-        *("--precision", "own", "fp8", "--slow-rounds", "3"),
-    ),
+    "rollout": ("--dtype", "bfloat16", "--rollout", "graphed", "dynamic", "--slow-rounds", "1"),
+    "8-bit rollout": ("--dtype", "bfloat16", "--rollout", "graphed", "--precision", "fp8"),
     "joint": ("--dtype", "bfloat16", "--slow-rounds", "1"),
     "training": ("--precision", "bf16", "--samples", "1", "--ways", "ours, LoRA 32"),
     "serving": ("--dtype", "bfloat16", "--rollout", "graphed", "--encoder", "plain", "graphed"),
@@ -98,7 +100,8 @@ FULL = {
     "compiled training": ("--precision", "bf16", "--samples", "2", "--rounds", "10", "--ways", *FASTER),
 }
 TINY = {
-    "rollout": ("--rounds", "2", "--steps", "2", "2", "--history", "2", "--precision", "own", "fp8"),
+    "rollout": ("--rounds", "2", "--steps", "2", "2", "--history", "2"),
+    "8-bit rollout": ("--rounds", "2", "--steps", "2", "2", "--history", "2", "--precision", "fp8"),
     "joint": ("--rounds", "2", "--joint-steps", "2"),
     "training": ("--rounds", "1", "--no-memory"),
     "serving": ("--rounds", "2"),

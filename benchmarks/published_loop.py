@@ -20,7 +20,7 @@ from flashwam.wam.lingbot_va import LingBotVA
 from flashwam.wam.lingbot_va.cache import BlockCache, RolloutCache
 from flashwam.wam.lingbot_va.transformer import Segment
 
-__all__ = ["SHIFT", "CapturedLoop", "PublishedLoop", "RingCache"]
+__all__ = ["SHIFT", "CapturedLoop", "PublishedLoop", "SlotCache"]
 
 SHIFT = {"video": 5.0, "action": 1.0}
 
@@ -129,7 +129,7 @@ class PublishedLoop:
         return seconds
 
 
-class RingCache(RolloutCache):
+class SlotCache(RolloutCache):
     """A window's keys and values at fixed addresses: every block overwrites the one that leaves as it comes.
 
     Args:
@@ -139,6 +139,8 @@ class RingCache(RolloutCache):
         tokens: Stream name -> tokens of one chunk.
         options: Further arguments of `RolloutCache`.
     """
+
+    fixed_shapes = True
 
     def __init__(self, layers: int, rows: int, *, window: int, tokens: dict[str, int], **options: Any) -> None:
         if window % 2 == 0:
@@ -166,9 +168,6 @@ class RingCache(RolloutCache):
 
     def begin(self) -> None:
         """See `RolloutCache.begin`; there is nothing."""
-
-    def make_room(self, index: int) -> None:
-        """See `RolloutCache.make_room`; there is always room."""
 
     def attend(self, layer: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         """See `RolloutCache.attend`."""
@@ -214,7 +213,7 @@ class RingCache(RolloutCache):
 class CapturedLoop(PublishedLoop):
     """The same loop with every pass recorded, text and all; it draws one chunk of an episode again and again."""
 
-    cache: RingCache
+    cache: SlotCache
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._recorded: dict[tuple[int, str, tuple[int, ...]], Replayed] = {}
@@ -224,10 +223,10 @@ class CapturedLoop(PublishedLoop):
         begin, end = self._own_places()
         self._before = (self.index, self.evicted, dict(self.cache.held), self.cache.buffer[..., begin:end, :].clone())
 
-    def make_cache(self) -> RingCache:
+    def make_cache(self) -> SlotCache:
         """See `PublishedLoop.make_cache`."""
         layers = self.wam.transformer.config.num_layers
-        return RingCache(layers, self.text.shape[0], tokens=self.tokens, **self.cache_options())
+        return SlotCache(layers, self.text.shape[0], tokens=self.tokens, **self.cache_options())
 
     def restart(self) -> None:
         """See `PublishedLoop.restart`; what the chunk overwrote comes back."""

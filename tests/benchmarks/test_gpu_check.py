@@ -24,7 +24,7 @@ def run(code: str, folder: Path, *, limit: float = 30.0) -> dict:
 def test_a_tiny_run_writes_what_it_measured_in_both_places(tmp_path: Path) -> None:
     out, other = tmp_path / "kept", tmp_path / "other"
     environment = {**os.environ, "OUT": str(other), "PYTHON": sys.executable}
-    command = ["benchmarks/gpu_check.sh", "--tiny", "--only", "rollout", "--out", str(out)]
+    command = ["benchmarks/gpu_check.sh", "--tiny", "--only", "rollout", "8-bit rollout", "--out", str(out)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = out.glob("*.json")
@@ -32,13 +32,13 @@ def test_a_tiny_run_writes_what_it_measured_in_both_places(tmp_path: Path) -> No
     assert record == json.loads((other / path.name).read_text())
     assert record["card"] is None
     assert record["date"] in path.name
-    (step,) = record["steps"]
+    step, short = record["steps"]
     assert (step["name"], step["state"], step["missing"]) == ("rollout", "done", [])
     rows = {row["name"]: row for row in step["results"][0]["results"][0]["rows"]}
     assert rows["published 2v/2a guided"]["ms"] > rows["student 1v/1a"]["ms"] > 0
     assert rows["student 1v/1a"]["spread"]["count"] == 2
     assert rows["student 1v/1a"]["floor"]["seconds"] > 0
-    rounded = rows["student fp8 1v/1a"]
+    (rounded,) = (row for row in short["results"][0]["results"][0]["rows"] if row["name"] == "student fp8 1v/1a")
     assert (rounded["passes"], rounded["spread"]["count"]) == (rows["student 1v/1a"]["passes"], 2)
     assert rounded["floor"]["linear"] > 0
     captured = rows["published captured 1v/1a"]
@@ -50,7 +50,7 @@ def test_a_tiny_run_writes_what_it_measured_in_both_places(tmp_path: Path) -> No
 
 def test_the_steps_come_in_their_order_and_fit_into_eight_minutes() -> None:
     steps = all_steps(tiny=False, device="cuda", out=Path("out"))
-    names = ["tests", "rollout", "joint", "training", "serving", "pairs", "compiled training"]
+    names = ["tests", "rollout", "8-bit rollout", "joint", "training", "serving", "pairs", "compiled training"]
     assert [step.name for step in steps] == names
     # The last one gets what the others leave.
     assert sum(step.limit for step in steps[:-1]) <= gpu_check.WHOLE <= 480

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from published_loop import CapturedLoop, PublishedLoop, RingCache
+from published_loop import CapturedLoop, PublishedLoop, SlotCache
 from tiny_models import tiny_wam
 from torch.testing import assert_close
 
@@ -69,4 +69,4 @@ def test_the_observed_past_decides_what_is_drawn() -> None:
 
 def test_a_ring_holds_whole_chunks() -> None:
     with pytest.raises(ValueError, match="must be odd; got 4"):
-        RingCache(1, 1, window=4, tokens={"video": 2, "action": 1}, heads=1, head_dim=2)
+        SlotCache(1, 1, window=4, tokens={"video": 2, "action": 1}, heads=1, head_dim=2)

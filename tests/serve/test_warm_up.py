@@ -40,7 +40,7 @@ def drive(model, episode, *, chunks, under_way=0):
 
 def test_an_episode_after_the_trial_records_nothing_and_is_drawn_as_ever(graphed, checkpoint, episode, caplog):
     with caplog.at_level(logging.INFO, logger="flashwam.serve.warm_up"), serving(graphed, ServerOptions(port=0)):
-        assert "drawing 6 chunks of a trial episode for each of 2 sessions" in caplog.text
+        assert "drawing 4 chunks of a trial episode for each of 2 sessions" in caplog.text
         recorded = graphed.wam.lanes.recorded
         drawn = drive(graphed, episode, chunks=8) + drive(graphed, episode, chunks=8, under_way=1)
         assert graphed.wam.lanes.recorded == recorded > 0
@@ -60,9 +60,9 @@ def test_as_many_sessions_are_made_ready_as_there_is_memory_for(graphed, monkeyp
         return kept(*given, **how)
 
     monkeypatch.setattr(graphed.wam.lanes, "open", little_memory)
-    assert warm_up(graphed, sessions=3) == 6
+    assert warm_up(graphed, sessions=3) == 4
     assert "memory to make 1 session(s) at a time ready, not 2" in caplog.text
-    assert warm_up(graphed, sessions=1) == 6
+    assert warm_up(graphed, sessions=1) == 4
     assert len(opened) == 3
 
 

@@ -42,9 +42,6 @@ class OriginalCache(RolloutCache):
     def begin(self) -> None:
         pass
 
-    def make_room(self, index: int) -> None:
-        pass
-
     def attend(self, layer: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             self.write(layer, k, v)

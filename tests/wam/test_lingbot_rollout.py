@@ -259,8 +259,11 @@ def test_cache_of_fixed_shapes_equals_the_growing_one(inputs: tuple, guidance: d
 def test_fixed_shapes_refuse_what_does_not_fit(inputs: tuple) -> None:
     wam, clean, _, _, text = inputs
     session = wam.session(text, static=True)
-    with pytest.raises(ValueError, match="whole chunks"):
-        session.velocity({"video": clean["video"][:, :, :4]}, {"video": torch.ones(BATCH, 4)})["video"]
+    short = wam.session(text, static=True, window_chunks=1)
+    frames = clean["video"].shape[2]
+    short.append("video", clean["video"], predicted=True)
+    with pytest.raises(ValueError, match=f"do not fit a ring of {3 * CHUNK * 8} .* one at a time"):
+        short.velocity({"action": clean["action"]}, {"action": torch.ones(BATCH, frames)})
     session.append("video", clean["video"][:, :, :CHUNK], predicted=True)
     session.velocity({"action": clean["action"][:, :, :CHUNK]}, {"action": torch.ones(BATCH, CHUNK)})["action"]
     with pytest.raises(RuntimeError, match="drop_predicted"):

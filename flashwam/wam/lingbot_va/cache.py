@@ -19,10 +19,7 @@ from torch.nn import functional
 
 from flashwam.system.errors import InputError
 
-__all__ = ["Block", "BlockCache", "Reach", "RolloutCache", "attend_to_reaches", "write_to_reaches"]
-
-Reach = tuple[int, int, int]
-"""First place that a block sees, its own first place, and the end of both."""
+__all__ = ["Block", "BlockCache", "RolloutCache"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +34,10 @@ class Block:
     """One past the last token."""
     predicted: bool
     """True if these tokens were imagined and may be dropped."""
+
+
+_Reach = tuple[int, int, int]
+"""First place that a block sees, its own first place, and the end of both."""
 
 
 class RolloutCache(ABC):
@@ -59,8 +60,9 @@ class RolloutCache(ABC):
         rows: Rows of the opened pass.
     """
 
-    one_chunk_at_a_time: bool = False
-    """True where observed blocks of one chunk alone fit a pass, beside those that are drawn."""
+    fixed_shapes: bool = False
+    """True where passes are of few kinds, whatever came before them: then observed blocks of one chunk go in one pass,
+    and attention may be planned for its shapes."""
 
     def __init__(
         self,
@@ -111,10 +113,6 @@ class RolloutCache(ABC):
         """Writes the opened blocks' keys and values, [R, heads, S, d] each."""
 
     @abstractmethod
-    def make_room(self, index: int) -> None:
-        """Does now what opening block `index` would have to do first, where that takes time."""
-
-    @abstractmethod
     def close(self, blocks: Sequence[tuple[int, bool]]) -> None:
         """Keeps the first opened blocks of the pass just run: block id and whether it is predicted."""
 
@@ -139,7 +137,7 @@ class BlockCache(RolloutCache):
 
     def __init__(self, layers: int, rows: int, **options: Any) -> None:
         super().__init__(layers, rows, **options)
-        self._reach: list[Reach] = []
+        self._reach: list[_Reach] = []
 
     @property
     def end(self) -> int:
@@ -166,28 +164,38 @@ class BlockCache(RolloutCache):
     def begin(self) -> None:
         """See `RolloutCache.begin`; there is nothing."""
 
-    def make_room(self, index: int) -> None:
-        """See `RolloutCache.make_room`; there is always room."""
-
     def attend(self, layer: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         """See `RolloutCache.attend`."""
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             self.write(layer, k, v)
-            return attend_to_reaches(q, *self.buffer[:, layer, : self.rows], self._in_pass())
+            keys, values = self.buffer[:, layer, : self.rows]
+            attended, at = [], 0
+            for begin, start, end in self._in_pass():
+                # Queries of the last blocks may be left out.
+                part = q[:, :, at : at + end - start]
+                seen = (x[:, :, begin:end] for x in (keys, values))
+                attended += [functional.scaled_dot_product_attention(part, *seen)] if part.shape[2] else []
+                at += end - start
+            return attended[0] if len(attended) == 1 else torch.cat(attended, 2)
 
         return attend
 
     def write(self, layer: int, k: Tensor, v: Tensor) -> None:
         """See `RolloutCache.write`."""
-        write_to_reaches(*self.buffer[:, layer, : self.rows], k, v, self._in_pass())
+        keys, values = self.buffer[:, layer, : self.rows]
+        at = 0
+        for _, start, end in self._in_pass():
+            keys[:, :, start:end] = k[:, :, at : at + end - start]
+            values[:, :, start:end] = v[:, :, at : at + end - start]
+            at += end - start
 
     def close(self, blocks: Sequence[tuple[int, bool]]) -> None:
         """See `RolloutCache.close`."""
         for (index, predicted), (_, start, end) in zip(blocks, self._reach, strict=False):
             self.blocks.append(Block(index=index, begin=start, end=end, predicted=predicted))
 
-    def _in_pass(self) -> list[Reach]:
+    def _in_pass(self) -> list[_Reach]:
         """Reach, begin and end of the opened blocks in the order of the pass."""
         return [self._reach[-1], *self._reach[:-1]]
 
@@ -204,33 +212,3 @@ class BlockCache(RolloutCache):
             held = held.clone()
         self.buffer[..., : self.end - first, :] = held
         self.blocks = [replace(block, begin=block.begin - first, end=block.end - first) for block in self.blocks]
-
-
-def attend_to_reaches(q: Tensor, keys: Tensor, values: Tensor, reaches: Sequence[Reach]) -> Tensor:
-    """Attention of blocks that each see one stretch of a buffer.
-
-    Args:
-        q: Queries of the blocks, one after another, [R, heads, S, d]; the last ones may be left out.
-        keys, values: The buffer, [R, heads, places, d] each.
-        reaches: Of the blocks, in the queries' order.
-    """
-    attended, at = [], 0
-    for begin, start, end in reaches:
-        if at == q.shape[2]:
-            break
-        part = q[:, :, at : at + end - start]
-        attended.append(functional.scaled_dot_product_attention(part, keys[:, :, begin:end], values[:, :, begin:end]))
-        at += end - start
-    # Laid out token after token, as attention itself puts it out: whoever goes on compiles one layout.
-    return (
-        attended[0] if len(attended) == 1 else torch.cat([part.transpose(1, 2) for part in attended], 1).transpose(1, 2)
-    )
-
-
-def write_to_reaches(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, reaches: Sequence[Reach]) -> None:
-    """Writes blocks, one after another in k and v [R, heads, S, d], to their own places in a buffer."""
-    at = 0
-    for _, start, end in reaches:
-        keys[:, :, start:end] = k[:, :, at : at + end - start]
-        values[:, :, start:end] = v[:, :, at : at + end - start]
-        at += end - start

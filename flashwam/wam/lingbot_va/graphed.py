@@ -21,7 +21,7 @@ from torch import Tensor
 from flashwam.wam.lingbot_va.cached_blocks import Trunk, cached_trunk
 from flashwam.wam.lingbot_va.compiled_blocks import CompiledTrunk
 from flashwam.wam.lingbot_va.layers import KeyValue
-from flashwam.wam.lingbot_va.static_cache import StaticCache
+from flashwam.wam.lingbot_va.ring_cache import RingCache
 from flashwam.wam.lingbot_va.transformer import Segment, WanTransformer3DModel
 from flashwam.wam.recording import CannotRecordError, Recorder, Recording, Recordings, tensors_of
 
@@ -101,7 +101,7 @@ class Lanes:
             transformer: The network.
             text: Keys and values of its text for every block, [R, heads, L, d] each.
             window: See `RolloutCache`.
-            tokens: See `StaticCache`.
+            tokens: See `RingCache`.
 
         Raises:
             CannotRecordError: There is no lane for it, or none can be.
@@ -166,7 +166,7 @@ class Lane:
         text: As in `Lanes.open`; just its shapes are taken.
         kind: See the attribute.
         window: See `RolloutCache`.
-        tokens: See `StaticCache`.
+        tokens: See `RingCache`.
 
     Attributes:
         kind: What sessions have to agree on to run in it.
@@ -195,7 +195,7 @@ class Lane:
         keys = text[0][0]
         with torch.inference_mode(False):
             self.text = [(torch.empty_like(k), torch.empty_like(v)) for k, v in text]
-            self.cache = StaticCache(
+            self.cache = RingCache(
                 len(text),
                 keys.shape[0],
                 heads=keys.shape[1],
@@ -218,7 +218,7 @@ class Lane:
         self._lanes.say(reason)
 
     def cached_pass(
-        self, segments: Sequence[Segment], *, text: Sequence[KeyValue], cache: StaticCache, velocity: bool = True
+        self, segments: Sequence[Segment], *, text: Sequence[KeyValue], cache: RingCache, velocity: bool = True
     ) -> Tensor | None:
         """`WanTransformer3DModel.cached_pass` by a recording, which the first pass of a kind makes.
 
@@ -239,7 +239,7 @@ class Lane:
         return recorded(segments, rotary)
 
     def _record(
-        self, segments: Sequence[Segment], rotary: Tensor, *, cache: StaticCache, **how: Any
+        self, segments: Sequence[Segment], rotary: Tensor, *, cache: RingCache, **how: Any
     ) -> _RecordedPass | None:
         # Whatever dtype the next pass of the kind comes in; the embedders round to the weights' own.
         wide = torch.promote_types(cache.buffer.dtype, torch.float32)

@@ -17,7 +17,7 @@ from flashwam.wam.lingbot_va.config import check_eviction
 from flashwam.wam.lingbot_va.graphed import Lane, Lanes
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET
 from flashwam.wam.lingbot_va.patches import keep_used
-from flashwam.wam.lingbot_va.static_cache import StaticCache
+from flashwam.wam.lingbot_va.ring_cache import RingCache
 from flashwam.wam.lingbot_va.transformer import Segment, WanTransformer3DModel
 from flashwam.wam.recording import CannotRecordError
 from flashwam.wam.session import RolloutSession
@@ -55,7 +55,7 @@ class LingBotSession(RolloutSession):
         window: Reach of attention in blocks, as in the training mask.
         eviction: What of a full window a token still sees, see `LingBotConfig`.
         fused: False runs a pass of its own for appended tokens, which is what fusion is measured against.
-        chunk_tokens: Stream name -> tokens of one chunk, for a cache of fixed shapes (`StaticCache`); None for one that
+        chunk_tokens: Stream name -> tokens of one chunk, for a cache of fixed shapes (`RingCache`); None for one that
             grows with what is in it, which is faster where shapes may change.
         lanes: Where to run in recorded passes; where that cannot be, a growing cache is used, with a warning.
         trunk: Runs the blocks of passes that are not recorded; as the network has it if None.
@@ -121,7 +121,7 @@ class LingBotSession(RolloutSession):
         if chunk_tokens is None or lanes is not None:
             self._cache = BlockCache(self.depth, text.shape[0], **options)
         else:
-            self._cache = StaticCache(self.depth, text.shape[0], tokens=chunk_tokens, **options)
+            self._cache = RingCache(self.depth, text.shape[0], tokens=chunk_tokens, **options)
 
     def _lane_in(self, lanes: Lanes | None, window: int, chunk_tokens: Mapping[str, int] | None) -> Lane | None:
         if lanes is None or chunk_tokens is None:
@@ -187,7 +187,7 @@ class LingBotSession(RolloutSession):
             raise RuntimeError("the cache holds predicted tokens: call drop_predicted() before observed ones")
         if not predicted and any(part.stream == stream for part in self._observed):
             raise RuntimeError(f"{stream} of this chunk was appended already: call advance(frames) first")
-        if not predicted and self._cache.one_chunk_at_a_time and any(p.index < 2 * self._chunk for p in self._waiting):
+        if not predicted and self._cache.fixed_shapes and any(p.index < 2 * self._chunk for p in self._waiting):
             self._write_waiting()
         if sigma is None:
             sigma = clean.new_zeros(self._batch, clean.shape[2], dtype=torch.float32)
@@ -212,7 +212,6 @@ class LingBotSession(RolloutSession):
         self.frame_index += frames
         self._chunk += 1
         self._before, self._observed = self._observed, []
-        self._cache.make_room(2 * self._chunk)
 
     @torch.no_grad()
     def amend(self, seen: Mapping[str, Tensor]) -> None:

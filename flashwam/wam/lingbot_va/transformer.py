@@ -8,6 +8,7 @@ D width, G groups of tokens that share a latent frame, L text tokens.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from math import gcd
@@ -292,7 +293,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         h, modulation = _joined(hidden, 1), _joined(modulations, 1)
         rotary = self.pass_rotary(segments) if rotary is None else rotary
         queries = hidden[0].shape[1] if velocity else 0
-        with kernels_for_any_length(h.device):
+        with nullcontext() if cache.fixed_shapes else kernels_for_any_length(h.device):
             if tap is not None:
                 cached_taps(self.blocks, h, modulation, rotary, text, cache, hidden[0].shape[1], tap)
                 return None
@@ -305,7 +306,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         return _joined([self._rotary(part.stream, part.x, start=part.start) for part in in_pass], 0)
 
     def compile_rollout(self, **options: Any) -> None:
-        """Compiles the blocks of `cached_pass`; worth it with a `StaticCache`, whose shapes never change.
+        """Compiles the blocks of `cached_pass`; worth it with a `RingCache`, whose shapes never change.
 
         Args:
             options: For `torch.compile`, such as backend="inductor".

@@ -29,7 +29,6 @@ from flashwam.wam.lingbot_va.masks import block_ids
 from flashwam.wam.lingbot_va.patches import keep_used
 from flashwam.wam.lingbot_va.session import LingBotSession
 from flashwam.wam.lingbot_va.settings import says_how, settings_of
-from flashwam.wam.lingbot_va.static_cache import window_chunks
 from flashwam.wam.lingbot_va.transformer import WanTransformer3DModel
 from flashwam.wam.taps import FeatureTap
 from flashwam.wam.wam_file import WAM_FILE
@@ -109,8 +108,8 @@ class LingBotVA(LooksInside):
 
     @property
     def warm_up_chunks(self) -> int:
-        """See `WorldActionModel.warm_up_chunks`: until the window is full and has moved on by two chunks."""
-        return window_chunks(self.window_chunks) + 3 if self.config.rollout in ("compiled", "graphed") else 0
+        """See `WorldActionModel.warm_up_chunks`: from the fourth on, chunks are of kinds that came before."""
+        return 4 if self.config.rollout in ("compiled", "graphed") else 0
 
     @property
     def warm_up_sessions(self) -> int:
