@@ -4,8 +4,8 @@
     python benchmarks/gpu_check.py [--tiny] [--only STEP ...] [--out DIR]
 
 A step that fails, does not end in time or lacks a package does not stop the others: the file says so of it, with the
-last lines of what it printed. The file is written anew after every step, so that a run that is cut off has kept what it
-measured. This file itself needs nothing but Python.
+last lines of what it printed. The file is written anew every few seconds, so that a run that is cut off has kept what
+it measured. This file itself needs nothing but Python.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -133,26 +134,34 @@ def main() -> int:
             if step.name in arguments.only:
                 left = whole - (time.monotonic() - began)
                 patient = replace(step, limit=arguments.patience * step.limit)
-                record["steps"].append(one(patient, environment, scratch, left))
+
+                def told(found: dict[str, Any]) -> None:
+                    keep(paths, {**record, "steps": [*record["steps"], found]})
+
+                record["steps"].append(one(patient, environment, scratch, left, told))
                 keep(paths, record)
     print(f"wrote {path} and {path.with_suffix('.md').name} in {time.monotonic() - began:.0f} s")
     return int(any(step["state"] != "done" for step in record["steps"]))
 
 
-def one(step: Step, environment: dict[str, str], scratch: Path, left: float) -> dict[str, Any]:
-    """Runs a step within its own time and what is left of all, and tells how it went."""
+def one(
+    step: Step, environment: dict[str, str], scratch: Path, left: float, told: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Runs a step within its own time and what is left of all, and tells how it goes and went."""
     lacking = missing_packages(step.needs, environment)
     limit = min(step.limit, left)
+    command = " ".join(["python", *step.command]).replace(str(scratch), "OUT")
+    about = {"name": step.name, "command": command, "limit_seconds": limit, "missing": lacking}
     if lacking:
         found = {"state": "not run: packages are missing", "seconds": 0.0, "results": [], "tables": []}
     elif limit < 1:
         found = {"state": "not run: no time was left", "seconds": 0.0, "results": [], "tables": []}
     else:
         print(f"{step.name}: at most {limit:.0f} s", flush=True)
-        found = run_step(step, environment=environment, folder=scratch / step.name, limit=limit)
+        options = {"environment": environment, "folder": scratch / step.name, "limit": limit}
+        found = run_step(step, **options, told=lambda so_far: told({**about, **so_far}))
     print(f"{step.name}: {found['state']} after {found['seconds']:.0f} s {' '.join(lacking)}".rstrip(), flush=True)
-    command = " ".join(["python", *step.command]).replace(str(scratch), "OUT")
-    return {"name": step.name, "command": command, "limit_seconds": limit, "missing": lacking, **found}
+    return {**about, **found}
 
 
 if __name__ == "__main__":

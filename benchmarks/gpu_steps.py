@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -21,6 +21,8 @@ PACKAGE = ("torch", "numpy", "safetensors", "diffusers", "accelerate", "omegacon
 """Imported by whatever runs a model."""
 ENDED = 5
 """Seconds between asking a process to end and ending it."""
+EVERY = 5
+"""Seconds between looks at what a step has written."""
 LINES = 30
 """Last lines of a step's output that are kept."""
 
@@ -67,21 +69,21 @@ def all_steps(*, tiny: bool, device: str, out: Path) -> list[Step]:
         Step(
             name="tests",
             command=("-m", "pytest", "-q", "-p", "no:cacheprovider", *tests),
-            limit=70,
+            limit=120,
             needs=(*PACKAGE, "pytest", "tokenizers"),
             environment={"FLASHWAM_TEST_DEVICE": device},
         ),
-        Step(name="rollout", command=benchmark("rollout", "rollout"), limit=190),
-        Step(name="8-bit rollout", command=benchmark("8-bit rollout", "rollout"), limit=45),
-        Step(name="joint", command=benchmark("joint", "rollout"), limit=45),
-        Step(name="training", command=benchmark("training", "distill_step"), limit=35),
+        Step(name="rollout", command=benchmark("rollout", "rollout"), limit=150),
+        Step(name="8-bit rollout", command=benchmark("8-bit rollout", "rollout"), limit=75),
+        Step(name="joint", command=benchmark("joint", "rollout"), limit=30),
+        Step(name="training", command=benchmark("training", "distill_step"), limit=25),
         Step(
             name="serving",
             command=benchmark("serving", "serving"),
-            limit=60,
+            limit=45,
             needs=(*PACKAGE, "websockets", "msgpack"),
         ),
-        Step(name="pairs", command=benchmark("pairs", "pair_rate"), limit=35),
+        Step(name="pairs", command=benchmark("pairs", "pair_rate"), limit=25),
         # The last one, which gets no more than what the others leave of the whole time.
         Step(name="compiled training", command=benchmark("compiled training", "distill_step"), limit=240),
     ]
@@ -119,7 +121,14 @@ def missing_packages(names: Sequence[str], environment: Mapping[str, str]) -> li
     return done.stdout.split()
 
 
-def run_step(step: Step, *, environment: Mapping[str, str], folder: Path, limit: float) -> dict[str, Any]:
+def run_step(
+    step: Step,
+    *,
+    environment: Mapping[str, str],
+    folder: Path,
+    limit: float,
+    told: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> dict[str, Any]:
     """Runs a step, and ends it and what it started when its time is over.
 
     Args:
@@ -127,6 +136,7 @@ def run_step(step: Step, *, environment: Mapping[str, str], folder: Path, limit:
         environment: Of the process, beside the step's own.
         folder: Where it leaves what it measured, as JSON with a table of the same name beside it.
         limit: Seconds.
+        told: Is given what there is so far, every few seconds.
 
     Returns:
         state ("done", "failed", "timed out"), seconds, output (its last lines, where they say more than
@@ -142,11 +152,21 @@ def run_step(step: Step, *, environment: Mapping[str, str], folder: Path, limit:
         text=True,
         start_new_session=True,
     )
-    try:
-        output, _ = process.communicate(timeout=limit)
-        state = "failed" if process.returncode else "done"
-    except subprocess.TimeoutExpired:
-        output, state = _end(process), "timed out"
+    state = "running"
+    while state == "running":
+        left = limit - (time.monotonic() - began)
+        try:
+            output, _ = process.communicate(timeout=max(min(EVERY, left), 0))
+            state = "failed" if process.returncode else "done"
+        except subprocess.TimeoutExpired:
+            if left <= EVERY:
+                output, state = _end(process), "timed out"
+            else:
+                told(_found(folder, state, began, output=""))
+    return _found(folder, state, began, output=output)
+
+
+def _found(folder: Path, state: str, began: float, *, output: str) -> dict[str, Any]:
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     lines = [] if results and state == "done" else output.splitlines()[-LINES:]
     return {

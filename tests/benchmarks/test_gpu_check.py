@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import gpu_check
+import gpu_steps
 import pytest
 from gpu_steps import Step, all_steps, missing_packages, run_step
 
@@ -70,13 +71,24 @@ def test_a_step_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
     assert found["seconds"] < 30
 
 
+def test_what_a_step_has_so_far_is_told_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a run which is cut off from outside has kept it."""
+    monkeypatch.setattr(gpu_steps, "EVERY", 0.3)
+    code = f"import time; open({str(tmp_path / 'a.json')!r}, 'w').write('[1]'); time.sleep(1.5)"
+    so_far: list[dict] = []
+    step = Step(name="it", command=("-c", code), limit=30.0)
+    found = run_step(step, environment=os.environ, folder=tmp_path, limit=30.0, told=so_far.append)
+    assert found["state"] == "done"
+    assert (so_far[-1]["state"], so_far[-1]["results"]) == ("running", [[1]])
+
+
 def test_packages_that_are_missing_are_named(tmp_path: Path) -> None:
     assert missing_packages(("json", "no_such_package"), os.environ) == ["no_such_package"]
     step = Step(name="it", command=("-c", "pass"), limit=9.0, needs=("no_such_package",))
-    told = gpu_check.one(step, dict(os.environ), tmp_path, left=9.0)
+    told = gpu_check.one(step, dict(os.environ), tmp_path, 9.0, lambda _: None)
     assert (told["state"], told["missing"]) == ("not run: packages are missing", ["no_such_package"])
     late = Step(name="it", command=("-c", "pass"), limit=9.0, needs=())
-    assert gpu_check.one(late, dict(os.environ), tmp_path, left=0.5)["state"] == "not run: no time was left"
+    assert gpu_check.one(late, dict(os.environ), tmp_path, 0.5, lambda _: None)["state"] == "not run: no time was left"
 
 
 def test_wheels_are_unpacked_and_installed_packages_taken_as_they_are(tmp_path: Path) -> None:
