@@ -9,6 +9,7 @@ from flashwam.core.noise import NoiseSchedule
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods import METHODS, ConsistencyDistillation, FlowMatching, OnPolicy
+from flashwam.distillation.methods.distribution_matching import DistributionMatching
 from flashwam.distillation.methods.lesson import NEAR
 from flashwam.distillation.methods.pairs import Pairs
 
@@ -92,6 +93,27 @@ def test_pairs_stand_at_the_levels_of_the_samplers_that_they_are_trained_for():
     shares = {level: Pairs.lesson(stream, level, options).near for level in (1.0, 2 / 3, 0.5, 1 / 3, 0.75)}
     assert shares == pytest.approx({1.0: 0.6, 2 / 3: 0.1, 0.5: 0.2, 1 / 3: 0.1, 0.75: 0.1})
     assert Pairs.lesson(stream, 0.5, options).within_jump == pytest.approx(0.3)
+
+
+def test_matching_stands_at_the_last_steps_of_its_own_rollouts():
+    streams = {"video": StreamSpec(name="video", schedule=NoiseSchedule(5.0)), "action": spec(0.2, weight=0.1)}
+    method = DistributionMatching(streams, ToyWam.create(seed=1), teacher=GaussianTeacher(), rollout_steps=3)
+    batch, stood = ToySource().batch(range(2)), {name: [] for name in streams}
+    for step in range(300):
+        rollout = method.rollouts(method.roles.model, batch, Draws(seed=3, step=step, positions=range(2)))
+        for name, sigma in rollout.sigma.items():
+            stood[name].append(float(sigma[~rollout.chunk.given].unique()))
+    for name, stream in streams.items():
+        levels = sorted(set(stood[name]), reverse=True)
+        assert levels == pytest.approx([float(stream.schedule.sigma(u)) for u in (1.0, 2 / 3, 1 / 3)])
+        for level in levels:
+            lesson = DistributionMatching.lesson(stream, level, {"rollout_steps": 3})
+            near = sum(abs(each - level) <= NEAR for each in stood[name]) / len(stood[name])
+            within = sum(each <= level for each in stood[name]) / len(stood[name])
+            assert lesson.near == pytest.approx(near, abs=0.08), (name, level)
+            assert lesson.within_jump == pytest.approx(within, abs=0.08), (name, level)
+            assert (lesson.hops, lesson.jump_end, lesson.teacher_steps) == (1, 0.0, 1)
+    assert DistributionMatching.lesson(spec(1.0, weight=0.0), 1.0, {}) is None
 
 
 def test_methods_without_a_student_of_few_steps_say_nothing():

@@ -24,6 +24,7 @@ from flashwam.distillation.methods.base import (
     training_levels,
 )
 from flashwam.distillation.methods.dmd_term import DMD, STUDENT_EVERY, DistributionMatchingTerm, Drawn
+from flashwam.distillation.methods.lesson import Lesson
 from flashwam.distillation.methods.self_rollout import SelfRollout, SelfRollouts
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
@@ -104,6 +105,20 @@ class DistributionMatching(Method):
             before=(options.get("rollout_steps", _BANDS) - 1) / 2,
             student_every=options.get("student_every", STUDENT_EVERY),
         )
+
+    @classmethod
+    def lesson(cls, spec: StreamSpec, level: float, options: Mapping[str, Any]) -> Lesson | None:
+        """See `Method.lesson`: the last step of every number of them, moved by single looks of the teacher; None for a
+        stream that is held to the data."""
+        if spec.weight == 0:
+            return None
+        steps = options.get("rollout_steps", _BANDS)
+        levels = [float(spec.schedule.sigma(1 - k / steps)) for k in range(steps)]
+
+        def share(low: float, high: float) -> float:
+            return sum(low - 1e-6 <= each <= high + 1e-6 for each in levels) / steps
+
+        return Lesson.at(level, share=share, jump_end=0.0, hops=1, teacher_steps=1)
 
     def turns(self, step: int) -> Sequence[Turn]:
         """See `Method.turns`."""
