@@ -30,6 +30,7 @@ from torch import Tensor
 
 from flashwam.core.consistency import Linear
 from flashwam.core.noise import NoiseSchedule
+from flashwam.core.precision import PRECISIONS
 from flashwam.data.actions import ActionNorm
 from flashwam.recipe.load import load_recipe
 from flashwam.sampling import Rollout, StreamSampler
@@ -87,7 +88,15 @@ class Robot:
         return [self.seen] * (frames * self.codec.keyframes_per_frame)
 
 
-def robot(size: str, rollout: str, *, encoder: str = "plain", device: torch.device, dtype: torch.dtype) -> Robot:
+def robot(
+    size: str,
+    rollout: str,
+    *,
+    encoder: str = "plain",
+    precision: str = "own",
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Robot:
     """Builds it with random weights."""
     torch.manual_seed(0)
     made = {"device": device, "dtype": dtype, "rollout": rollout}
@@ -104,6 +113,7 @@ def robot(size: str, rollout: str, *, encoder: str = "plain", device: torch.devi
         actions, files, small = preset("robotwin").actions(clip=None), LingBotFiles(), TINY_VAE
         schedules = {name: NoiseSchedule(shift=SHIFT[name]) for name in STREAMS}
     wam.eval().requires_grad_(False)
+    wam.choose_precision(precision)
     length, width = wam.text_shape
     text = torch.randn(length or TEXT_TOKENS, width).to(dtype)
     shown = {"actions": actions, "prompts": lambda _: text, "device": device, "dtype": dtype}
@@ -223,11 +233,11 @@ def ages(chunks: Chunks, window: int) -> dict[str, dict[str, dict[str, float]]]:
     }
 
 
-def measure(size: str, rollout: str, encoder: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One size with one way to compute a rollout and one to encode pictures."""
+def measure(size: str, rollout: str, encoder: str, precision: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One size with one way to compute a rollout, one to encode pictures, and one kind of numbers."""
     device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
     forget_peak(device)
-    one = robot(size, rollout, encoder=encoder, device=device, dtype=dtype)
+    one = robot(size, rollout, encoder=encoder, precision=precision, device=device, dtype=dtype)
     # A model that begins at the picture has no window, and its chunks are alike.
     window = getattr(one.served.wam, "window_chunks", 0)
     chunks = window // 2 + 2 + arguments.rounds
@@ -242,6 +252,7 @@ def measure(size: str, rollout: str, encoder: str, arguments: argparse.Namespace
         "size": size,
         "rollout": rollout,
         "encoder": encoder,
+        "precision": precision,
         "window": window,
         "dtype": arguments.dtype,
         "warm_up_seconds": warm,
@@ -262,9 +273,10 @@ def table(results: list[dict[str, Any]]) -> str:
     for result in results:
         ages_of = result["stages"]
         young, full = ages_of["young"], ages_of["full"]
+        numbers = result["dtype"] if result["precision"] == "own" else f"{result['dtype']} with {result['precision']}"
         lines += [
             "",
-            f"### {result['size']}, {result['dtype']}, rollout {result['rollout']}, encoder {result['encoder']}",
+            f"### {result['size']}, {numbers}, rollout {result['rollout']}, encoder {result['encoder']}",
             "",
             f"Warm-up {result['warm_up_seconds']:.1f} s, a reset {result['reset_ms']:.1f} ms; the device's memory: "
             + (NOT_MEASURED if result["peak_bytes"] is None else f"{result['peak_bytes'] / 2**30:.2f} GiB"),
@@ -300,6 +312,7 @@ def main() -> None:
     parser.add_argument(
         "--encoder", nargs="+", default=["plain"], choices=ENCODERS, help="ways to encode pictures, one after another"
     )
+    parser.add_argument("--precision", nargs="+", default=["own"], choices=PRECISIONS, help="of the linear layers")
     parser.add_argument("--rounds", type=int, default=20, help="chunks under a full window")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
@@ -308,8 +321,8 @@ def main() -> None:
     run = about(__file__, arguments, device=arguments.device)
     results: list[dict[str, Any]] = []
     for size in arguments.sizes:
-        for rollout, encoder in product(arguments.rollout, arguments.encoder):
-            results.append(measure(size, rollout, encoder, arguments))
+        for rollout, encoder, precision in product(arguments.rollout, arguments.encoder, arguments.precision):
+            results.append(measure(size, rollout, encoder, precision, arguments))
             keep(arguments.out, torch.device(arguments.device).type, run, {"results": results}, table(results))
     print(table(results))
 

@@ -28,6 +28,7 @@ def test_stages_one_by_one_give_what_the_server_gives(size: str) -> None:
         "size": size,
         "rollout": "dynamic",
         "encoder": "plain",
+        "precision": "fp8",
         "window": 3,
         "dtype": "float32",
         "warm_up_seconds": 0.0,
@@ -38,4 +39,5 @@ def test_stages_one_by_one_give_what_the_server_gives(size: str) -> None:
     }
     page = serving.table([result])
     assert "peak not measured GiB" not in page
+    assert f"### {size}, float32 with fp8, rollout dynamic" in page
     assert "| chunk | not measured |" in page

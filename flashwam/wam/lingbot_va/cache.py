@@ -177,7 +177,10 @@ class BlockCache(RolloutCache):
                 seen = (x[:, :, begin:end] for x in (keys, values))
                 attended += [functional.scaled_dot_product_attention(part, *seen)] if part.shape[2] else []
                 at += end - start
-            return attended[0] if len(attended) == 1 else torch.cat(attended, 2)
+            if len(attended) == 1:
+                return attended[0]
+            # Laid out token after token, as attention itself puts it out: whoever goes on compiles one layout.
+            return torch.cat([part.transpose(1, 2) for part in attended], 1).transpose(1, 2)
 
         return attend
 
