@@ -5,9 +5,10 @@
     python benchmarks/serving.py --sizes tiny                                shows on a CPU that it runs
 
 RoboTwin's cameras, or one camera for CogVideoX; random weights, a student of 1v/1a; the prompt is embedded already, as
-it is for all chunks of an episode. Twice over the same long episode: through a server and a client on this machine, as
-they are; and in this process with the device waited for after every stage, which adds a little to the whole. Young are
-the chunks before the window is full, the first three left out.
+it is for all chunks of an episode. Three times over the same long episode: through a server and a client on this
+machine, as they are; the same with all pictures but the last sent as they are seen ("early"); and in this process with
+the device waited for after every stage, which adds a little to the whole. Young are the chunks before the window is
+full, the first three left out.
 """
 
 import argparse
@@ -130,8 +131,14 @@ def robot(
     return Robot(served=served, codec=codec, seen=seen)
 
 
-def over_the_wire(one: Robot, chunks: int) -> tuple[Chunks, float, np.ndarray]:
-    """Milliseconds of every chunk at the client, those of a reset, and the last controls."""
+def over_the_wire(one: Robot, chunks: int, *, early: bool = False) -> tuple[Chunks, float, np.ndarray]:
+    """Milliseconds of every chunk at the client, those of a reset, and the last controls.
+
+    Args:
+        one: The model.
+        chunks: To draw.
+        early: Each chunk's pictures but the last one have been sent, and taken, when the clock starts.
+    """
     measured: Chunks = []
     with serving(one.served, ServerOptions(port=0, max_sessions=1)) as running, PolicyClient(running.url) as client:
         begun = time.perf_counter()
@@ -141,6 +148,9 @@ def over_the_wire(one: Robot, chunks: int) -> tuple[Chunks, float, np.ndarray]:
         frames = controls.shape[1] - 1
         for _ in range(chunks):
             pictures = one.pictures(frames)
+            for picture in pictures[:-1] if early else []:
+                client.look([picture], wait=True)
+            pictures = pictures[-1:] if early else pictures
             begun = time.perf_counter()
             client.refresh(pictures, controls)
             computed, told = client.timing["infer_ms"], time.perf_counter()
@@ -245,6 +255,8 @@ def measure(size: str, rollout: str, encoder: str, precision: str, arguments: ar
     warm_up(one.served)
     warm = time.perf_counter() - begun
     wire, reset, _ = over_the_wire(one, chunks)
+    gc.collect()
+    early, _, _ = over_the_wire(one, chunks, early=True)
     # The server's session goes, so that the next one takes over what it has recorded.
     gc.collect()
     stages, _ = by_stage(one, chunks)
@@ -259,6 +271,7 @@ def measure(size: str, rollout: str, encoder: str, precision: str, arguments: ar
         "peak_bytes": peak_bytes(device),
         "reset_ms": reset,
         "wire": ages(wire, window),
+        "early": ages(early, window),
         "stages": ages(stages, window),
     }
 
@@ -292,6 +305,8 @@ def table(results: list[dict[str, Any]]) -> str:
             "messages and wire": "of both",
         }
         lines += [_line(f"client: {key}", result["wire"], key, what) for key, what in told.items()]
+        told["both"] = "the same, all pictures but the last having been sent as they were seen"
+        lines += [_line(f"client, early: {key}", result["early"], key, what) for key, what in told.items()]
         lines += [_line(key, ages_of, key, what) for key, what in (*STAGES.items(), ("sum", "of the stages"))]
     return "\n".join(lines) + "\n"
 

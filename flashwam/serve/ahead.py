@@ -46,6 +46,7 @@ class ChunkStream:
         self._client, self._most = client, under_way
         self._chunk: np.ndarray | None = None
         self._at = self._first = 0
+        self._looks = bool(client.metadata.get("takes_looks"))
         self._told: list[Observation] = []
         self._asked = self._owed = False
         self._out: float | None = None
@@ -110,6 +111,9 @@ class ChunkStream:
         if not self._asked and left <= min(self._most, chunk.shape[1] - self._first - 1):
             self._client.infer_ahead(self._told, chunk, under_way=left)
             self._told, self._asked = [], True
+        elif self._looks and self._told:
+            self._client.look(self._told)
+            self._told = []
 
     def _take(self, chunk: np.ndarray, *, first: int = 0) -> np.ndarray:
         """Goes on with a chunk, whose first frames may be padding."""

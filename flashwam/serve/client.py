@@ -6,6 +6,7 @@ Letters: F latent frames of a chunk, N actions per latent frame, U controls.
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,8 @@ class PolicyClient:
         self._timeout = timeout
         self._closed = ConnectionClosed
         self.timing: dict[str, float] = {}
-        self._asked = 0
+        # Requests whose replies are still to come, oldest first.
+        self._asked: deque[str] = deque()
         try:
             self._connection = connect(
                 url,
@@ -69,7 +71,7 @@ class PolicyClient:
 
     def reset(self, prompt: str, *, seed: int | None = None) -> None:
         """Begins an episode; `seed` fixes the server's noise."""
-        self._ask({"reset": True, "prompt": prompt} | ({} if seed is None else {"seed": seed}))
+        self._ask({"reset": True, "prompt": prompt} | ({} if seed is None else {"seed": seed}), "reset")
 
     def infer(self, observation: Observation | None = None) -> np.ndarray:
         """Draws the next chunk.
@@ -84,7 +86,8 @@ class PolicyClient:
             RuntimeError: the server has none that a robot may execute, or sends something else. Where it has drawn
                 nonsense the session stands and can be reset; otherwise it is over.
         """
-        return self._controls(self._ask({} if observation is None else {"obs": dict(observation)}).get("action"))
+        asked = self._ask({} if observation is None else {"obs": dict(observation)}, "infer")
+        return self._controls(asked.get("action"))
 
     def infer_ahead(self, observations: Sequence[Observation], state: np.ndarray, *, under_way: int = 0) -> None:
         """Sends what `refresh` does and asks for the next chunk, and returns at once; `answer` gives that chunk.
@@ -92,8 +95,8 @@ class PolicyClient:
         Raises:
             ValueError: the server is of another kind, and takes no frames under way.
         """
-        self._send(self._told(observations, state, under_way))
-        self._send({})
+        self._send("refresh", self._told(observations, state, under_way))
+        self._send("infer", {})
 
     def answer(self, *, wait: bool = True) -> np.ndarray | None:
         """Gives the chunk that `infer_ahead` has asked for, as `infer` does.
@@ -104,9 +107,9 @@ class PolicyClient:
         Raises:
             RuntimeError: nothing was asked for, or as for `infer`.
         """
-        if not self._asked:
+        if "infer" not in self._asked:
             raise FailedError("no chunk was asked for: call infer_ahead before")
-        while self._asked > 1:
+        while self._asked[0] != "infer":
             if self._reply(wait=wait) is None:
                 return None
         reply = self._reply(wait=wait)
@@ -140,6 +143,23 @@ class PolicyClient:
             with contextlib.suppress(FailedError):
                 self._reply()
 
+    def look(self, observations: Sequence[Observation], *, wait: bool = False) -> None:
+        """Sends what is seen of a chunk as soon as it is, so that the server has encoded it when the chunk ends.
+
+        Args:
+            observations: What was seen since the last call of this, of `refresh` or of `infer_ahead`, oldest first; the
+                next of those two does not repeat it.
+            wait: Until the server has taken it. Otherwise a failure shows in the next call that waits for an answer.
+
+        Raises:
+            ValueError: the server is of another kind, and takes pictures with `refresh` alone.
+        """
+        if not self.metadata.get("takes_looks"):
+            raise InputError(f"the server at {self._url} takes pictures with refresh alone: send them then")
+        self._send("look", {"look": True, "obs": [dict(observation) for observation in observations]})
+        while wait and "look" in self._asked:
+            self._reply()
+
     def refresh(self, observations: Sequence[Observation], state: np.ndarray, *, under_way: int = 0) -> None:
         """Tells what happened.
 
@@ -153,7 +173,7 @@ class PolicyClient:
         Raises:
             ValueError: the server is of another kind, and takes no frames under way.
         """
-        self._ask(self._told(observations, state, under_way))
+        self._ask(self._told(observations, state, under_way), "refresh")
 
     def _told(self, observations: Sequence[Observation], state: np.ndarray, under_way: int) -> dict[str, Any]:
         if under_way and not self.metadata.get("takes_under_way"):
@@ -175,21 +195,23 @@ class PolicyClient:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        if self._asked:
+    def _ask(self, request: dict[str, Any], kind: str) -> dict[str, Any]:
+        if "infer" in self._asked:
             raise FailedError("a chunk was asked for ahead: take its answer before the next request")
-        self._send(request)
+        self._send(kind, request)
+        while len(self._asked) > 1:
+            self._reply()
         reply = self._reply()
         if reply is None:
             raise AssertionError("a reply that is waited for comes or fails")
         return reply
 
-    def _send(self, request: dict[str, Any]) -> None:
+    def _send(self, kind: str, request: dict[str, Any]) -> None:
         packed = pack(request)
         # Where the server has ended the session, the reason is waiting to be read.
         with contextlib.suppress(self._closed):
             self._connection.send(packed)
-        self._asked += 1
+        self._asked.append(kind)
 
     def _reply(self, *, wait: bool = True) -> dict[str, Any] | None:
         """The oldest reply that is awaited; None where it is not waited for and has not come."""
@@ -205,7 +227,7 @@ class PolicyClient:
         try:
             message = self._connection.recv(self._timeout if wait else 0)
         except self._closed as error:
-            self._asked = 0
+            self._asked.clear()
             raise FailedError(f"{self._url} ended the session: {error}") from error
         except TimeoutError as error:
             if not wait:
@@ -213,7 +235,8 @@ class PolicyClient:
             self._connection.close()
             raise TimeoutError(f"{self._url} has not answered within {self._timeout:g} s") from error
         # The greeting answers nothing; a text frame answers a request too.
-        self._asked = max(0, self._asked - 1)
+        if self._asked:
+            self._asked.popleft()
         if isinstance(message, str):
             raise FailedError(f"{self._url} could not answer: {message}")
         return unpack(message)

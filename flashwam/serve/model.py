@@ -155,6 +155,7 @@ def describe_sampling(wam: WorldActionModel, samplers: Mapping[str, StreamSample
         "chunk_frames": wam.chunk_frames,
         "senses": dict(wam.senses),
         "takes_under_way": True,
+        "takes_looks": True,
         "actions_per_frame": wam.shapes["action"][1],
         "nfe": {name: sampler.steps for name, sampler in samplers.items()},
         "streams": {

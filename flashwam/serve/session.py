@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One episode's policy behind the three requests of LingBot-VA's protocol: reset, infer, refresh.
+"""One episode's policy behind the three requests of LingBot-VA's protocol (reset, infer, refresh) and one of our own:
+look.
 
 Letters: C and A channels, F latent frames of a chunk, N actions per latent frame, U controls, L text tokens, D width.
 """
@@ -7,7 +8,7 @@ Letters: C and A channels, F latent frames of a chunk, N actions per latent fram
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ class PolicySession:
         self._first: Tensor | None = None
         self._first_senses: dict[str, Tensor] = {}
         self._frames = self._under_way = 0
+        self._early = _Early()
         self._generator = torch.Generator()
 
     def handle(self, request: Any) -> tuple[str, dict[str, Any]]:
@@ -79,6 +81,10 @@ class PolicySession:
             state: Any = request.get("state")
             self.refresh(observations, state, under_way=_frames(request.get("under_way", 0)))
             return "refresh", {}
+        if _flag(request, "look"):
+            looked: Any = request.get("obs")
+            self.look(looked)
+            return "look", {}
         return "infer", {"action": self.infer(request.get("obs"))}
 
     @staticmethod
@@ -163,13 +169,41 @@ class PolicySession:
     def _forget(self) -> None:
         """Ends the episode."""
         self._episode = self._rollout = self._first = None
-        self._under_way = 0
+        self._under_way, self._early = 0, _Early()
+
+    def look(self, observations: Sequence[Observation]) -> None:
+        """Takes what the next refresh will not repeat, and encodes the latent frames that it completes.
+
+        Args:
+            observations: Those that follow on what was seen so far.
+
+        Raises:
+            ValueError: no chunk was drawn, or these are more than it has.
+        """
+        if self._rollout is None:
+            raise ValueError("look needs a chunk that was drawn: send infer before")
+        observations = [*self._early.waiting, *_observations(observations)]
+        each = int(self._model.metadata.get("keyframes_per_frame", 1))
+        whole = len(observations) // each * each
+        begun = int(self._first is not None)
+        missing = self._under_way + self._frames - begun - self._early.frames
+        if len(observations) > each * missing:
+            raise ValueError(
+                f"{each * missing} observations of the chunk are still to be seen, and {len(observations)} came: send "
+                "refresh before the next chunk's"
+            )
+        if whole:
+            with self._timed("vae"):
+                self._early.video.append(self._begun().codec.encode(observations[:whole]).to(self._device))
+            self._early.senses.append(self._senses(observations[:whole], whole // each))
+        self._early.waiting = observations[whole:]
 
     def refresh(self, observations: Sequence[Observation], state: np.ndarray, *, under_way: int = 0) -> None:
         """Puts what happened in the place of what was drawn, and moves on to the next chunk.
 
         Args:
-            observations: What was seen since the last refresh, or since the first observation.
+            observations: What was seen since the last refresh, or since the first observation, but for what `look` was
+                given; none where that was all.
             state: The controls that were executed, or will have been, [U, F, N]; in the first chunk, frame 0 is
                 padding.
             under_way: Last frames of it that are not executed yet; what is seen of them comes with the next refresh,
@@ -179,10 +213,11 @@ class PolicySession:
         if self._rollout is None:
             raise ValueError("refresh needs the first observation: send infer with it before")
         state = self._state(state)
+        early, self._early = self._early, _Early()
+        observations = [*early.waiting, *_observations(observations, some=not early.frames)]
         with self._timed("vae"):
-            video = codec.encode(_observations(observations)).to(self._device)
-            if self._first is not None:
-                video = torch.cat([self._first, video], 2)
+            seen = [codec.encode(observations).to(self._device)] if observations else []
+            video = torch.cat([*([] if self._first is None else [self._first]), *early.video, *seen], 2)
         begun = int(self._first is not None)
         if under_way >= self._frames - begun:
             raise ValueError(
@@ -194,10 +229,11 @@ class PolicySession:
             told = f"a chunk has {self._frames} latent frames"
             if frames != self._frames or under_way:
                 told += f", {under_way} of them under way, and {self._under_way} were before: {frames} are to be seen"
-            raise ValueError(f"{told}; {len(observations)} observations{missing} make {video.shape[2]}")
-        senses = self._senses(_observations(observations), frames - begun)
-        if self._first is not None:
-            senses = {name: torch.cat([self._first_senses[name], x], 2) for name, x in senses.items()}
+            number = early.frames * int(self._model.metadata.get("keyframes_per_frame", 1)) + len(observations)
+            raise ValueError(f"{told}; {number} observations{missing} make {video.shape[2]}")
+        parts = [*([] if self._first is None else [self._first_senses]), *early.senses]
+        parts += [self._senses(observations, frames - begun - early.frames)] if observations else []
+        senses = {name: torch.cat([part[name] for part in parts], 2) for name in self._model.wam.senses}
         action = codec.executed(state).to(self._device)
         if self._first is not None:
             action = torch.cat([torch.zeros_like(action[:, :, :1]), action[:, :, 1:]], 2)
@@ -269,6 +305,20 @@ class PolicySession:
         self.stages[stage] = 1000 * (time.perf_counter() - start)
 
 
+@dataclass(slots=True)
+class _Early:
+    """Sights of a chunk before its refresh: latents and senses of whole frames, and the pictures since."""
+
+    video: list[Tensor] = field(default_factory=list)
+    senses: list[dict[str, Tensor]] = field(default_factory=list)
+    waiting: list[Observation] = field(default_factory=list)
+
+    @property
+    def frames(self) -> int:
+        """Latent frames that are encoded."""
+        return sum(x.shape[2] for x in self.video)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Episode:
     """An episode that has begun: its codec, and its prompt as the model takes it."""
@@ -291,7 +341,8 @@ def _frames(value: Any) -> int:
     return int(value)
 
 
-def _observations(observations: Any) -> Sequence[Observation]:
-    if not isinstance(observations, list) or not observations or not all(isinstance(o, dict) for o in observations):
+def _observations(observations: Any, *, some: bool = True) -> Sequence[Observation]:
+    fits = isinstance(observations, list) and all(isinstance(o, dict) for o in observations)
+    if not fits or (some and not observations):
         raise ValueError("observations must be maps from camera to picture, in a list where there are several")
     return observations

@@ -13,9 +13,11 @@ def test_stages_one_by_one_give_what_the_server_gives(size: str) -> None:
     pytest.importorskip("msgpack")
     one = serving.robot(size, "dynamic", device=torch.device("cpu"), dtype=torch.float32)
     wire, reset, sent = serving.over_the_wire(one, 5)
+    early, _, ahead = serving.over_the_wire(one, 5, early=True)
     stages, made = serving.by_stage(one, 5)
     assert float(np.ptp(made)) > 0.1
     np.testing.assert_allclose(sent, made, atol=1e-5)
+    np.testing.assert_allclose(ahead, made, atol=1e-5)
     assert reset > 0
     for told, timed in zip(wire, stages, strict=True):
         assert told["both"] == pytest.approx(told["refresh"] + told["infer"])
@@ -35,6 +37,7 @@ def test_stages_one_by_one_give_what_the_server_gives(size: str) -> None:
         "peak_bytes": None,
         "reset_ms": reset,
         "wire": serving.ages(wire, window=3),
+        "early": serving.ages(early, window=3),
         "stages": ages,
     }
     page = serving.table([result])

@@ -2,6 +2,7 @@
 """A released checkpoint behind the three requests, at a tiny size and in its own layout."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,17 @@ def pictures(count: int, seed: int) -> list[dict[str, Any]]:
     return [{key: rng.integers(0, 256, (100, 120, 3), np.uint8) for key in keys} for _ in range(count)]
 
 
-def episode(model: ServedModel) -> list[np.ndarray]:
-    """Two chunks by the requests a client of the original sends."""
+def episode(model: ServedModel, *, early: Sequence[int] = ()) -> list[np.ndarray]:
+    """Two chunks by the requests a client of the original sends, or with pictures that come early, so many at a time."""
     session, first, replies = PolicySession(model), pictures(1, 0)[0], []
     session.reset(PROMPT, seed=3)
     for count in (12, 16):
         replies.append(session.infer(first))
-        session.refresh(pictures(count, count), replies[-1])
+        seen = pictures(count, count)
+        for each in early:
+            session.look(seen[:each])
+            seen = seen[each:]
+        session.refresh(seen, replies[-1])
     return replies
 
 
@@ -137,6 +142,14 @@ def test_a_model_is_served_in_another_dtype_than_its_files(released: Path) -> No
     assert load_served(released, nfe="1v/1a", preset="libero").metadata["dtype"] == "bfloat16"
     with pytest.raises(ValueError, match="dtype must be one of bfloat16, float32; got 'float16'"):
         load_served(released, dtype="float16", preset="libero")
+
+
+@pytest.mark.parametrize("early", [(1,) * 12, (3, 6, 2), (12,)])
+def test_pictures_may_come_as_they_are_seen(released: Path, early: tuple[int, ...]) -> None:
+    """Whether whole latent frames of four or not."""
+    model = load_served(released, preset="libero", dtype="float32", nfe="1v/1a")
+    for one, other in zip(episode(model, early=early), episode(model), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_nothing_of_the_whole_chunk_is_recorded_for_the_first_robot(released: Path) -> None:

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a robot sees may be sent before its chunk has ended."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from flashwam.serve.client import PolicyClient
+from flashwam.serve.server import serving
+from flashwam.serve.session import PolicySession
+
+
+def driven(client, prompt, observations, *, early):
+    """Three chunks through a client that looks at so many observations before each refresh."""
+    client.reset(prompt, seed=2)
+    chunks = [client.infer(observations[0])]
+    for seen in (observations[1:2], observations[2:4]):
+        for one in seen[:early]:
+            client.look([one])
+        client.refresh(seen[early:], chunks[-1])
+        chunks.append(client.infer())
+    return chunks
+
+
+@pytest.mark.parametrize("early", [1, 2])
+def test_chunks_are_those_of_pictures_that_come_all_at_once(model, episode, early):
+    prompt, observations = episode(0)
+    with serving(model) as server, PolicyClient(server.url) as client:
+        assert client.metadata["takes_looks"]
+        expected = driven(client, prompt, observations, early=0)
+        for chunk, one in zip(driven(client, prompt, observations, early=early), expected, strict=True):
+            assert_allclose(chunk, one, atol=1e-5)
+        summary = server.metrics()["latency"]
+        assert {"look", "refresh", "infer"} <= set(summary)
+
+
+def test_a_reset_forgets_what_was_looked_at(model, episode):
+    prompt, observations = episode(1)
+    session = PolicySession(model)
+    session.reset(prompt, seed=2)
+    session.infer(observations[0])
+    session.look(observations[1:2])
+    session.reset(prompt, seed=2)
+    chunk = session.infer(observations[0])
+    with pytest.raises(ValueError, match="observations must be maps"):
+        session.refresh([], chunk)
+
+
+def test_more_than_the_chunk_has_is_refused_and_the_chunk_goes_on(model, episode):
+    prompt, observations = episode(1)
+    session = PolicySession(model)
+    session.reset(prompt, seed=2)
+    with pytest.raises(ValueError, match="look needs a chunk that was drawn"):
+        session.look(observations[1:2])
+    chunk = session.infer(observations[0])
+    session.look(observations[1:2])
+    with pytest.raises(ValueError, match="0 observations of the chunk are still to be seen, and 1 came"):
+        session.look(observations[2:3])
+    session.refresh([], chunk)
+    chunk = session.infer()
+    session.look(observations[2:3])
+    with pytest.raises(ValueError, match="2 latent frames; 1 observations make 1"):
+        session.refresh([], chunk)
+
+
+def test_a_look_that_fails_is_told_by_the_next_answer(model, episode):
+    prompt, observations = episode(0)
+    with serving(model) as server, PolicyClient(server.url) as client:
+        client.reset(prompt, seed=2)
+        chunk = client.infer(observations[0])
+        client.look([{key: np.zeros((3, 3), np.uint8) for key in observations[0]}])
+        with pytest.raises(RuntimeError, match="must be a picture"):
+            client.refresh([], chunk)
+
+
+def test_a_server_that_takes_no_looks_is_told_apart(model, episode):
+    prompt, observations = episode(0)
+    with serving(model) as server, PolicyClient(server.url) as client:
+        del client.metadata["takes_looks"]
+        client.reset(prompt, seed=2)
+        client.infer(observations[0])
+        with pytest.raises(ValueError, match="takes pictures with refresh alone"):
+            client.look(observations[1:2])
