@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a robot sees may be sent before its chunk has ended."""
+"""Pictures may be sent before the chunk has ended in which a robot sees them."""
 
 import numpy as np
 import pytest

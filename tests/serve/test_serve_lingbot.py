@@ -146,7 +146,7 @@ def test_a_model_is_served_in_another_dtype_than_its_files(released: Path) -> No
 
 @pytest.mark.parametrize("early", [(1,) * 12, (3, 6, 2), (12,)])
 def test_pictures_may_come_as_they_are_seen(released: Path, early: tuple[int, ...]) -> None:
-    """Whether whole latent frames of four or not."""
+    """In whole latent frames of four or not."""
     model = load_served(released, preset="libero", dtype="float32", nfe="1v/1a")
     for one, other in zip(episode(model, early=early), episode(model), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
