@@ -23,10 +23,10 @@ from torch.profiler import ProfilerActivity, profile
 from flashwam.core.precision import PRECISIONS
 
 KINDS = {
-    "products": ("nvjet", "gemm", "cutlass", "addmm", "aten::mm", "_scaled_mm"),
+    "norms, rotations, gates, GELU": ("triton_",),
     "attention": ("_attend", "_join", "sdpa", "flash", "fmha", "attention"),
     "keys and values into the ring": ("_write", "index_copy", "index_elementwise"),
-    "norms, rotations, gates, GELU": ("triton_",),
+    "products": ("nvjet", "gemm", "cutlass", "addmm", "aten::mm", "_scaled_mm"),
 }
 """Kind of work -> parts of its kernels' names; the first one that fits."""
 OTHERS = "copies and others"

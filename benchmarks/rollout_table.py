@@ -12,7 +12,8 @@ INSIDE = (
     "Inside a chunk: the transformer alone, from noise to a chunk that has been observed, batch 1; no pictures, no "
     "autoencoder, no text encoder. Medians; p5 and p95 in brackets. Warm-up: building the loop with its history, "
     "compiling, capturing, and two chunks. Floor: matrix products and attention of the same passes at the speed that "
-    "this device reached with them in this run. Where both streams are drawn together, their time is in the video's "
+    "this device reached with them in this run. Stages of our loops are told without waiting for the device, so what "
+    "it has left to do is in the cache's column. Where both streams are drawn together, their time is in the video's "
     "column."
 )
 

@@ -50,13 +50,21 @@ class Recorder(ABC):
 
 
 class CudaRecorder(Recorder):
-    """Captures CUDA graphs, which share one pool of memory since one runs at a time."""
+    """Captures CUDA graphs, which share one pool of memory since one runs at a time.
 
-    def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
+    Args:
+        device: Where the work runs, whichever device is the current one.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._pool = device, torch.cuda.graph_pool_handle()
 
     def record(self, work: Work) -> Recording:
         """See `Recorder.record`."""
+        with torch.cuda.device(self._device):
+            return self._captured(work)
+
+    def _captured(self, work: Work) -> Recording:
         # Compilers and libraries set themselves up in the first runs, which a capture does not allow.
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -177,7 +185,7 @@ class Recordings:
         if self._recorder is None:
             if device.type != "cuda":
                 raise CannotRecordError(f"CUDA graphs need a GPU, and the model is on {device}")
-            self._recorder = CudaRecorder()
+            self._recorder = CudaRecorder(device)
 
     def make(self, work: Work) -> Recording:
         """Records work.

@@ -29,9 +29,10 @@ def test_few_queries_share_the_past_among_processors() -> None:
 
 
 @pytest.mark.parametrize("number_bytes", [2, 4])
+@pytest.mark.parametrize("head_dim", [32, 128, 256])
 @pytest.mark.parametrize("card", [H100, ADA])
-def test_a_program_fits_the_shared_memory(card: dict[str, int], number_bytes: int) -> None:
+def test_a_program_fits_the_shared_memory(card: dict[str, int], head_dim: int, number_bytes: int) -> None:
     for tokens in ((240, 240, 32), (32,)):
-        one = launch_for(tokens, 24, **{**card, "number_bytes": number_bytes})
-        row = card["head_dim"] * number_bytes
+        one = launch_for(tokens, 24, **{**card, "number_bytes": number_bytes, "head_dim": head_dim})
+        row = head_dim * number_bytes
         assert one.queries * row + 2 * one.stages * one.keys * row <= card["memory"]

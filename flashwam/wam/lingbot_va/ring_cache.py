@@ -58,7 +58,10 @@ class RingCache(RolloutCache):
         end, numbers = self.blocks[-1].end if self.blocks else 0, []
         for (index, count), lowest in zip(blocks, self._first(blocks, first), strict=True):
             if held and index <= held[-1][0]:
-                raise RuntimeError(f"block {index} is in the cache already: call drop_predicted() first")
+                raise RuntimeError(
+                    f"block {index} comes after {held[-1][0]}, which is in the cache already: blocks come in "
+                    "their order, so call drop_predicted() first"
+                )
             held.append((index, end))
             begin = next(start for block, start in held if block >= lowest)
             self._opened.append((end, end + count))

@@ -55,6 +55,10 @@ class KernelRingPass(RingPass):
 
     def write(self, ready: Ready, keys: Tensor, values: Tensor, k: Tensor, v: Tensor) -> None:
         """See `RingPass.write`."""
+        with torch.cuda.device_of(k):
+            self._write(keys, values, k, v)
+
+    def _write(self, keys: Tensor, values: Tensor, k: Tensor, v: Tensor) -> None:
         rows, heads, tokens, head_dim = k.shape
         if k.stride() != v.stride() or k.stride(3) != 1:
             v, k = v.contiguous(), k.contiguous()
@@ -76,6 +80,10 @@ class KernelRingPass(RingPass):
 
     def attend(self, ready: Ready, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """See `RingPass.attend`."""
+        with torch.cuda.device_of(q):
+            return self._attend(q, keys, values)
+
+    def _attend(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         rows, heads, queries, head_dim = q.shape
         if q.stride(3) != 1:
             q = q.contiguous()

@@ -44,15 +44,19 @@ def launch_for(
         processors: Of the GPU.
         memory: Bytes of shared memory that a program can have.
     """
-    large = 10 * lines * sum(-(-count // 128) for count in tokens) >= 9 * processors
-    queries, keys, splits = (128, 64, 1) if large and number_bytes <= 2 else (64, 64, 1)
-    if number_bytes > 2:
-        keys = 32
+    row = head_dim * number_bytes
+    keys = 64 if number_bytes <= 2 else 32
+
+    def fits(queries: int, stages: int) -> bool:
+        return queries * row + 2 * stages * keys * row <= memory
+
+    enough = 10 * lines * sum(-(-count // 128) for count in tokens) >= 9 * processors
+    large = enough and number_bytes <= 2 and fits(128, 2)
+    queries, splits = 128 if large else next((n for n in (64, 32) if fits(n, 1)), 16), 1
     if not large:
         programs = lines * sum(-(-count // queries) for count in tokens)
         splits = min(max(2 * processors // programs, 1), _MOST_SPLITS)
-    row = head_dim * number_bytes
-    stages = next((n for n in (3, 2) if queries * row + 2 * n * keys * row <= memory), 1)
+    stages = next((n for n in (3, 2) if fits(queries, n)), 1)
     return Launch(queries, keys, splits, stages, 8 if queries == 128 else 4)
 
 
