@@ -110,8 +110,8 @@ def draw_real_time(
                 words,
                 (ms, 1),
                 xycoords=("data", "axes fraction"),
-                # Neighbours at two heights, since words are wider than some latencies are apart.
-                xytext=(0, 3 + 12 * (number % 2)),
+                # Neighbours at three heights, since words are wider than some latencies are apart.
+                xytext=(0, 3 + 12 * (number % 3)),
                 textcoords="offset points",
                 ha="center",
                 va="bottom",
