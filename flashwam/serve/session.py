@@ -342,7 +342,10 @@ def _frames(value: Any) -> int:
 
 
 def _observations(observations: Any, *, some: bool = True) -> Sequence[Observation]:
-    fits = isinstance(observations, list) and all(isinstance(o, dict) for o in observations)
-    if not fits or (some and not observations):
+    if (
+        not isinstance(observations, list)
+        or (some and not observations)
+        or not all(isinstance(o, dict) for o in observations)
+    ):
         raise ValueError("observations must be maps from camera to picture, in a list where there are several")
     return observations
