@@ -183,7 +183,7 @@ class PolicySession:
         if self._rollout is None:
             raise ValueError("look needs a chunk that was drawn: send infer before")
         observations = [*self._early.waiting, *_observations(observations)]
-        each = int(self._model.metadata.get("keyframes_per_frame", 1))
+        each = self._pictures_a_frame
         whole = len(observations) // each * each
         begun = int(self._first is not None)
         missing = self._under_way + self._frames - begun - self._early.frames
@@ -229,7 +229,7 @@ class PolicySession:
             told = f"a chunk has {self._frames} latent frames"
             if frames != self._frames or under_way:
                 told += f", {under_way} of them under way, and {self._under_way} were before: {frames} are to be seen"
-            number = early.frames * int(self._model.metadata.get("keyframes_per_frame", 1)) + len(observations)
+            number = early.frames * self._pictures_a_frame + len(observations)
             raise ValueError(f"{told}; {number} observations{missing} make {video.shape[2]}")
         parts = [*([] if self._first is None else [self._first_senses]), *early.senses]
         parts += [self._senses(observations, frames - begun - early.frames)] if observations else []
@@ -292,6 +292,10 @@ class PolicySession:
         if not np.isfinite(executed).all():
             raise ValueError("state must be finite")
         return executed
+
+    @property
+    def _pictures_a_frame(self) -> int:
+        return int(self._model.metadata.get("keyframes_per_frame", 1))
 
     def _begun(self) -> "_Episode":
         if self._episode is None:

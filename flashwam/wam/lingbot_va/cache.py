@@ -11,7 +11,6 @@ gathered.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,6 +82,12 @@ class RolloutCache(ABC):
         # Zeros, since what is masked is still multiplied.
         self.buffer = torch.zeros(2, layers, rows, heads, capacity, head_dim, dtype=dtype, device=device)
         self.rows = rows
+        self._reach: list[_Reach] = []
+
+    @property
+    def end(self) -> int:
+        """End of the last block."""
+        return self.blocks[-1].end if self.blocks else 0
 
     @abstractmethod
     def open(
@@ -112,9 +117,10 @@ class RolloutCache(ABC):
     def write(self, layer: int, k: Tensor, v: Tensor) -> None:
         """Writes the opened blocks' keys and values, [R, heads, S, d] each."""
 
-    @abstractmethod
     def close(self, blocks: Sequence[tuple[int, bool]]) -> None:
         """Keeps the first opened blocks of the pass just run: block id and whether it is predicted."""
+        for (index, predicted), (_, start, end) in zip(blocks, self._reach, strict=False):
+            self.blocks.append(Block(index=index, begin=start, end=end, predicted=predicted))
 
     def drop_predicted(self) -> None:
         """Forgets every predicted block; observed ones never follow them, so the rest stays contiguous."""
@@ -123,6 +129,20 @@ class RolloutCache(ABC):
     def drop_from(self, index: int) -> None:
         """Forgets block `index` and all that follow it."""
         self.blocks = [block for block in self.blocks if block.index < index]
+
+    def _reaches(self, blocks: Sequence[tuple[int, int]], first: Sequence[int] | None) -> list[_Reach]:
+        """Reach of blocks that follow the last one, each after the other."""
+        starts, end, reaches = [(block.index, block.begin) for block in self.blocks], self.end, []
+        for (index, count), lowest in zip(blocks, self._first(blocks, first), strict=True):
+            starts.append((index, end))
+            begin = next(start for held, start in starts if held >= lowest)
+            reaches.append((begin, end, end + count))
+            end += count
+        return reaches
+
+    def _in_pass(self) -> list[_Reach]:
+        """Reach of the opened blocks in the order of the pass."""
+        return [self._reach[-1], *self._reach[:-1]]
 
     def _first(self, blocks: Sequence[tuple[int, int]], first: Sequence[int] | None) -> Sequence[int]:
         return [index - self.window for index, _ in blocks] if first is None else first
@@ -135,15 +155,6 @@ class RolloutCache(ABC):
 class BlockCache(RolloutCache):
     """A sliding buffer that grows with what is in it; arguments are those of `RolloutCache`."""
 
-    def __init__(self, layers: int, rows: int, **options: Any) -> None:
-        super().__init__(layers, rows, **options)
-        self._reach: list[_Reach] = []
-
-    @property
-    def end(self) -> int:
-        """End of the last block in the buffer."""
-        return self.blocks[-1].end if self.blocks else 0
-
     def open(
         self, blocks: Sequence[tuple[int, int]], *, first: Sequence[int] | None = None, rows: int | None = None
     ) -> None:
@@ -151,14 +162,7 @@ class BlockCache(RolloutCache):
         tokens = sum(count for _, count in blocks)
         if self.end + tokens > self.buffer.shape[4]:
             self._make_room(tokens)
-        starts = [(block.index, block.begin) for block in self.blocks]
-        self._reach = []
-        end = self.end
-        for (index, count), lowest in zip(blocks, self._first(blocks, first), strict=True):
-            starts.append((index, end))
-            begin = next(start for held, start in starts if held >= lowest)
-            self._reach.append((begin, end, end + count))
-            end += count
+        self._reach = self._reaches(blocks, first)
         self.rows = self.buffer.shape[2] if rows is None else rows
 
     def begin(self) -> None:
@@ -172,10 +176,12 @@ class BlockCache(RolloutCache):
             keys, values = self.buffer[:, layer, : self.rows]
             attended, at = [], 0
             for begin, start, end in self._in_pass():
-                # Queries of the last blocks may be left out.
+                if at == q.shape[2]:
+                    break
                 part = q[:, :, at : at + end - start]
-                seen = (x[:, :, begin:end] for x in (keys, values))
-                attended += [functional.scaled_dot_product_attention(part, *seen)] if part.shape[2] else []
+                attended.append(
+                    functional.scaled_dot_product_attention(part, keys[:, :, begin:end], values[:, :, begin:end])
+                )
                 at += end - start
             if len(attended) == 1:
                 return attended[0]
@@ -192,15 +198,6 @@ class BlockCache(RolloutCache):
             keys[:, :, start:end] = k[:, :, at : at + end - start]
             values[:, :, start:end] = v[:, :, at : at + end - start]
             at += end - start
-
-    def close(self, blocks: Sequence[tuple[int, bool]]) -> None:
-        """See `RolloutCache.close`."""
-        for (index, predicted), (_, start, end) in zip(blocks, self._reach, strict=False):
-            self.blocks.append(Block(index=index, begin=start, end=end, predicted=predicted))
-
-    def _in_pass(self) -> list[_Reach]:
-        """Reach, begin and end of the opened blocks in the order of the pass."""
-        return [self._reach[-1], *self._reach[:-1]]
 
     def _make_room(self, tokens: int) -> None:
         """Move the blocks to the buffer's head, into a larger buffer if that alone does not do."""

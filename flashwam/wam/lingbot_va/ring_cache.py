@@ -7,12 +7,13 @@ addresses whatever came before it, nothing is ever moved, and the host never wai
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flashwam.wam.lingbot_va.cache import Block, RolloutCache
+from flashwam.wam.lingbot_va.cache import RolloutCache
 from flashwam.wam.lingbot_va.masks import STREAM_OFFSET
 from flashwam.wam.lingbot_va.ring_choice import make_ring_pass
 from flashwam.wam.lingbot_va.ring_passes import MOST_BLOCKS, Ready, RingPass
@@ -44,7 +45,6 @@ class RingCache(RolloutCache):
         super().__init__(layers, rows, window=window, capacity=self.places, **options)
         self.control = torch.zeros(MOST_BLOCKS, 3, dtype=torch.int32, device=self.buffer.device)
         self.plan: tuple[int, ...] = ()
-        self._opened: list[tuple[int, int]] = []
         self._ready = Ready()
         # Kept as long as the cache, since recordings read them.
         self._passes: dict[tuple[int, ...], RingPass] = {}
@@ -53,35 +53,30 @@ class RingCache(RolloutCache):
         self, blocks: Sequence[tuple[int, int]], *, first: Sequence[int] | None = None, rows: int | None = None
     ) -> None:
         """See `RolloutCache.open`."""
-        self._opened = []
-        held = [(block.index, block.begin) for block in self.blocks]
-        end, numbers = self.blocks[-1].end if self.blocks else 0, []
-        for (index, count), lowest in zip(blocks, self._first(blocks, first), strict=True):
-            if held and index <= held[-1][0]:
+        for (before, _), (index, _) in pairwise([*((block.index, 0) for block in self.blocks[-1:]), *blocks]):
+            if index <= before:
                 raise RuntimeError(
-                    f"block {index} comes after {held[-1][0]}, which is in the cache already: blocks come in "
-                    "their order, so call drop_predicted() first"
+                    f"block {index} comes after {before}, which is in the cache already: blocks come in their "
+                    "order, so call drop_predicted() first"
                 )
-            held.append((index, end))
-            begin = next(start for block, start in held if block >= lowest)
-            self._opened.append((end, end + count))
-            end += count
-            numbers.append((begin % self.places, end - begin, (end - count) % self.places))
-        if end - held[0][1] > self.places:
+        self._reach = self._reaches(blocks, first)
+        lowest = min([block.begin for block in self.blocks[:1]] + [self._reach[0][1]])
+        if self._reach[-1][2] - lowest > self.places:
             raise ValueError(
                 f"blocks of {[count for _, count in blocks]} tokens do not fit a ring of {self.places} that holds "
-                f"{held[-len(blocks)][1] - held[0][1]}: give whole chunks, one at a time"
+                f"{self.end - lowest}: give whole chunks, one at a time"
             )
         if len(blocks) > MOST_BLOCKS:
             raise ValueError(f"a pass has at most {MOST_BLOCKS} blocks, got {len(blocks)}")
         self.rows = self.buffer.shape[2] if rows is None else rows
-        in_pass = [numbers[-1], *numbers[:-1]]
-        self.plan = tuple(count for _, count in (blocks[-1], *blocks[:-1]))
+        in_pass = self._in_pass()
+        self.plan = tuple(end - start for _, start, end in in_pass)
         if self.plan not in self._passes:
             self._passes[self.plan] = make_ring_pass(self.plan, self.control, self.buffer)
         on_gpu = self.control.device.type == "cuda"
-        given = torch.tensor(in_pass, dtype=torch.int32, pin_memory=on_gpu)
-        self.control[: len(in_pass)].copy_(given, non_blocking=True)
+        numbers = [(begin % self.places, end - begin, start % self.places) for begin, start, end in in_pass]
+        given = torch.tensor(numbers, dtype=torch.int32, pin_memory=on_gpu)
+        self.control[: len(numbers)].copy_(given, non_blocking=True)
 
     def begin(self) -> None:
         """See `RolloutCache.begin`."""
@@ -99,11 +94,6 @@ class RingCache(RolloutCache):
     def write(self, layer: int, k: Tensor, v: Tensor) -> None:
         """See `RolloutCache.write`."""
         self._passes[self.plan].write(self._ready, *self.buffer[:, layer, : self.rows], k, v)
-
-    def close(self, blocks: Sequence[tuple[int, bool]]) -> None:
-        """See `RolloutCache.close`."""
-        for (index, predicted), (begin, end) in zip(blocks, self._opened, strict=False):
-            self.blocks.append(Block(index=index, begin=begin, end=end, predicted=predicted))
 
     def reset(self) -> None:
         """Forgets everything, for another episode."""

@@ -62,7 +62,7 @@ class KernelRingPass(RingPass):
         rows, heads, tokens, head_dim = k.shape
         if k.stride() != v.stride() or k.stride(3) != 1:
             v, k = v.contiguous(), k.contiguous()
-        _write[(tokens, rows)](
+        _write_kernel[(tokens, rows)](
             k,
             v,
             keys,
@@ -95,7 +95,7 @@ class KernelRingPass(RingPass):
             wide = {"dtype": torch.float32, "device": q.device}
             parts = torch.empty(launch.splits, rows, heads, queries, head_dim, **wide)
             sums = torch.empty(launch.splits, rows, heads, queries, 2, **wide)
-        _attend[(len(tiles), rows * heads, launch.splits)](
+        _attend_kernel[(len(tiles), rows * heads, launch.splits)](
             q,
             keys,
             values,
@@ -119,7 +119,7 @@ class KernelRingPass(RingPass):
             num_warps=launch.warps,
         )
         if launch.splits > 1:
-            _join[(triton.cdiv(queries, _JOINED), rows * heads)](
+            _join_kernel[(triton.cdiv(queries, _JOINED), rows * heads)](
                 parts, sums, out, heads, queries, D=head_dim, M=_JOINED, SPLITS=launch.splits
             )
         return out
@@ -151,7 +151,7 @@ def _kernel(function: Any) -> Any:
 
 
 @_kernel
-def _write(
+def _write_kernel(
     k,
     v,
     keys,
@@ -180,7 +180,7 @@ def _write(
 
 
 @_kernel
-def _attend(
+def _attend_kernel(
     q,
     keys,
     values,
@@ -288,7 +288,7 @@ def _look(
 
 
 @_kernel
-def _join(
+def _join_kernel(
     parts,
     sums,
     out,
