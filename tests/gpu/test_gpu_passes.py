@@ -8,6 +8,7 @@ from comparing import CPU, TOLERANCE, near, to
 from torch import Tensor
 
 from flashwam.wam import WorldActionModel
+from flashwam.wam.linear_gelu import linear_gelu, runs_inside
 from flashwam.wam.lingbot_va import flex
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:flex_attention called without")]
@@ -60,3 +61,18 @@ def test_a_pass_in_bfloat16_is_near_the_cpus_in_float32(kind: str, device: torch
     for name, value in expected.items():
         assert got[name].device.type == device.type
         assert (got[name].cpu() - value).square().mean() < 0.05**2 * value.square().mean()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gelu_in_a_product_is_the_cpus(dtype: torch.dtype, device: torch.device) -> None:
+    """At the narrow and at the real model's width, for a pass's many tokens and for few."""
+    assert runs_inside(device, dtype) == (device.type == "cuda")
+    generator = torch.Generator().manual_seed(0)
+    for tokens, width, out in ((5, 48, 96), (512, 3072, 14336), (32, 3072, 14336)):
+        if device.type == "cpu" and width > 48:
+            continue
+        x, bias = torch.randn(1, tokens, width, generator=generator), torch.randn(out, generator=generator)
+        weight = torch.randn(out, width, generator=generator) * width**-0.5
+        exact = linear_gelu(*(value.to(dtype).float() for value in (x, weight, bias)))
+        found = linear_gelu(*(value.to(device, dtype) for value in (x, weight, bias))).cpu().float()
+        assert (found - exact).norm() < 4e-3 * exact.norm()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from flashwam.wam.compiling import compiled
 from flashwam.wam.lingbot_va.cache import RolloutCache
-from flashwam.wam.lingbot_va.layers import Halves, KeyValue, TransformerBlock
+from flashwam.wam.lingbot_va.layers import APART, Fused, Halves, KeyValue, TransformerBlock
 
 __all__ = ["CompiledTrunk", "compiled_halves"]
 
@@ -25,16 +25,27 @@ def compiled_halves(**options: Any) -> Halves:
 
 
 def _project(
-    block: TransformerBlock, x: Tensor, modulation: Tensor, rotary: Tensor, queries: int
+    block: TransformerBlock,
+    x: Tensor,
+    modulation: Tensor,
+    rotary: Tensor,
+    queries: int,
+    together: nn.Module | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return block.project(x, block.modulation_table(modulation), rotary, queries)
+    return block.project(x, block.modulation_table(modulation), rotary, queries, together=together)
 
 
 def _finish(
-    block: TransformerBlock, x: Tensor, modulation: Tensor, attended: Tensor, text: Tensor | KeyValue
+    block: TransformerBlock,
+    x: Tensor,
+    modulation: Tensor,
+    attended: Tensor,
+    text: Tensor | KeyValue,
+    gelu_inside: bool = False,
 ) -> Tensor:
     text_k, text_v = block.attn2.key_value(text) if isinstance(text, Tensor) else text
-    return block.finish(x, block.modulation_table(modulation), attended, text_k, text_v)
+    table = block.modulation_table(modulation)
+    return block.finish(x, table, attended, text_k, text_v, gelu_inside=gelu_inside)
 
 
 def _key_value(block: TransformerBlock, x: Tensor, modulation: Tensor, rotary: Tensor) -> KeyValue:
@@ -57,16 +68,18 @@ class CompiledTrunk:
         text: Sequence[KeyValue],
         cache: RolloutCache,
         queries: int,
+        *,
+        fused: Sequence[Fused] | None = None,
     ) -> Tensor:
         """See `cached_trunk`."""
         options = dict(self.options)
         halves, key_value = compiled_halves(**options), compiled(_key_value, **options)
-        last = len(text) - 1
-        for index, (block, known) in enumerate(zip(blocks, text, strict=False)):
+        last, ways = len(text) - 1, fused or [APART] * len(text)
+        for index, (block, known, way) in enumerate(zip(blocks, text, ways, strict=False)):
             wanted = queries if index == last else h.shape[1]
             if not wanted:
                 cache.write(index, *key_value(block, h, modulation, rotary))
                 return h
-            attended = cache.attend(index)(*halves.project(block, h, modulation, rotary, wanted))
-            h = halves.finish(block, h, modulation, attended, known)
+            attended = cache.attend(index)(*halves.project(block, h, modulation, rotary, wanted, way.together))
+            h = halves.finish(block, h, modulation, attended, known, way.gelu_inside)
         return h

@@ -186,6 +186,11 @@ class Lane:
         tokens: Mapping[str, int],
     ) -> None:
         self.kind = kind
+        # Before anything is recorded: weights that are joined lie elsewhere from then on.
+        self._fused = [block.fuse() for block in transformer.blocks[: len(text)]]
+        if text[0][0].is_cuda:
+            # The places that they left are of other sizes than what comes next.
+            torch.cuda.empty_cache()
         self.weights = tuple(p.data_ptr() for p in transformer.parameters())
         # Held, so that what a recording reads is never someone else's memory after a model has moved.
         self._held = tensors_of(transformer)
@@ -249,6 +254,8 @@ class Lane:
         )
         turned = rotary.clone()
         recording = self._lanes.record(
-            lambda trunk: self._transformer.cached_pass(own, rotary=turned, trunk=trunk, cache=cache, **how)
+            lambda trunk: self._transformer.cached_pass(
+                own, rotary=turned, trunk=partial(trunk, fused=self._fused), cache=cache, **how
+            )
         )
         return None if recording is None else _RecordedPass(own, turned, recording)

@@ -15,12 +15,16 @@ from diffusers.models.embeddings import PixArtAlphaTextProjection, TimestepEmbed
 from torch import Tensor, nn
 from torch.nn import functional
 
+from flashwam.wam.joined_linear import joined
+from flashwam.wam.linear_gelu import linear_gelu, runs_inside
 from flashwam.wam.lingbot_va.rope import apply_rotary
 
 __all__ = [
+    "APART",
     "Attention",
     "ConditionEmbedder",
     "FeedForward",
+    "Fused",
     "Halves",
     "Linear",
     "TransformerBlock",
@@ -88,11 +92,23 @@ class FeedForward(nn.Module):
         proj.proj.rounded = True
         self.net = nn.ModuleList([proj, nn.Identity(), Linear(inner_dim, dim)])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps [B, S, D] to [B, S, D]."""
+    def forward(self, x: Tensor, *, inside: bool = False) -> Tensor:
+        """Maps [B, S, D] to [B, S, D].
+
+        Args:
+            x: Hidden states.
+            inside: Whether the GELU is computed in the first product, as `gelu_inside` allows.
+        """
+        up = self.net[0].proj
         # Through the layers' own calls, so that what wraps a layer takes part.
-        inner = functional.gelu(self.net[0].proj(x), approximate="tanh")
+        inner = linear_gelu(x, up.weight, up.bias) if inside else functional.gelu(up(x), approximate="tanh")
         return self.net[2](inner).to(x.dtype)
+
+    @property
+    def gelu_inside(self) -> bool:
+        """True if the device computes the GELU in a plain product of 16-bit numbers."""
+        up = self.net[0].proj
+        return type(up) is Linear and up.matmul_dtype is None and runs_inside(up.weight.device, up.weight.dtype)
 
 
 class ConditionEmbedder(nn.Module):
@@ -138,6 +154,28 @@ class Attention(nn.Module):
         self.norm_q = nn.RMSNorm(dim, eps=eps)
         self.norm_k = nn.RMSNorm(dim, eps=eps)
 
+    def joined(self) -> nn.Module | None:
+        """The projections to queries, keys and values as one layer, where they can be joined; see `joined_linear`."""
+        return joined([self.to_q, self.to_k, self.to_v])
+
+    def project(
+        self, x: Tensor, rotary: Tensor, queries: int | None = None, *, together: nn.Module | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, of the first so many tokens, keys and values of x [B, S, D] as [B, heads, S, d] each.
+
+        Args:
+            x: Hidden states.
+            rotary: Rotations of queries and keys.
+            queries: All by default.
+            together: From `joined`; taken where queries are those of all tokens.
+        """
+        if queries is not None and queries < x.shape[1]:
+            return self.query(x[:, :queries], rotary[:queries]), *self.key_value(x, rotary)
+        if together is None:
+            return self.query(x, rotary), *self.key_value(x, rotary)
+        q, k, v = together(x).chunk(3, -1)
+        return self._heads(self.norm_q(q), rotary), self._heads(self.norm_k(k), rotary), self._heads(v, None)
+
     def query(self, x: Tensor, rotary: Tensor | None = None) -> Tensor:
         """Queries of x [B, S, D] as [B, heads, S, d]."""
         return self._heads(self.norm_q(self.to_q(x)), rotary)
@@ -155,6 +193,18 @@ class Attention(nn.Module):
         return (x if rotary is None else apply_rotary(x, rotary)).transpose(1, 2)
 
 
+class Fused(NamedTuple):
+    """Products of a block that a recorded rollout computes with others or with what follows.
+
+    Args:
+        together: The projections to queries, keys and values as one.
+        gelu_inside: Whether the GELU is computed in the feed-forward's first product.
+    """
+
+    together: nn.Module | None = None
+    gelu_inside: bool = False
+
+
 class Halves(NamedTuple):
     """A block's work before and after its self-attention, as two functions of the block and of tensors.
 
@@ -165,6 +215,10 @@ class Halves(NamedTuple):
 
     project: Callable[..., tuple[Tensor, Tensor, Tensor]]
     finish: Callable[..., Tensor]
+
+
+APART = Fused()
+"""Nothing fused, as wherever a gradient is wanted or layers are wrapped."""
 
 
 class TransformerBlock(nn.Module):
@@ -189,6 +243,7 @@ class TransformerBlock(nn.Module):
         attend: Callable[[Tensor, Tensor, Tensor], Tensor],
         queries: int | None = None,
         halves: Halves | None = None,
+        fused: Fused = APART,
     ) -> Tensor:
         """Runs the block.
 
@@ -201,6 +256,7 @@ class TransformerBlock(nn.Module):
             attend: Self-attention of queries over keys and values, [B, heads, S, d] each.
             queries: Update only the first so many tokens; the rest give keys and values alone. All by default.
             halves: Compute what is around `attend` in the block's place, as `compiled_blocks.compiled_halves` do.
+            fused: From `fuse`; not with `halves`.
 
         Returns:
             Hidden states, [B, queries, D].
@@ -210,31 +266,46 @@ class TransformerBlock(nn.Module):
             attended = attend(*halves.project(self, x, modulation, rotary, wanted))
             return halves.finish(self, x, modulation, attended, text(self.attn2) if callable(text) else text)
         table = self.modulation_table(modulation)
-        attended = attend(*self.project(x, table, rotary, queries))
+        attended = attend(*self.project(x, table, rotary, queries, together=fused.together))
         if isinstance(text, Tensor):
             text = self.attn2.key_value(text)
         text_k, text_v = text(self.attn2) if callable(text) else text
-        return self.finish(x, table, attended, text_k, text_v)
+        return self.finish(x, table, attended, text_k, text_v, gelu_inside=fused.gelu_inside)
+
+    def fuse(self) -> Fused:
+        """Joins what can be computed together on the weights' device, for as long as they stay there."""
+        return Fused(self.attn1.joined(), self.ffn.gelu_inside)
 
     def modulation_table(self, modulation: Tensor) -> tuple[Tensor, ...]:
         """Shift, scale and gate of self-attention per group, then those of the feed-forward, float32 [B, G, D] each."""
         return (self.scale_shift_table.unsqueeze(0).float() + modulation.float()).unbind(2)
 
     def project(
-        self, x: Tensor, table: tuple[Tensor, ...], rotary: Tensor, queries: int | None = None
+        self,
+        x: Tensor,
+        table: tuple[Tensor, ...],
+        rotary: Tensor,
+        queries: int | None = None,
+        *,
+        together: nn.Module | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The block down to its self-attention: queries, of the first so many tokens, and all keys and values.
 
-        Arguments as in `forward`, but `table` from `modulation_table`.
+        Arguments as in `forward`, but `table` from `modulation_table`, and `together` as in `Fused`.
         """
         shift, scale = table[:2]
-        h = modulated_norm(x, shift, scale, self.eps)
-        k, v = self.attn1.key_value(h, rotary)
-        if queries is not None and queries < x.shape[1]:
-            h, rotary = h[:, :queries], rotary[:queries]
-        return self.attn1.query(h, rotary), k, v
+        return self.attn1.project(modulated_norm(x, shift, scale, self.eps), rotary, queries, together=together)
 
-    def finish(self, x: Tensor, table: tuple[Tensor, ...], attended: Tensor, text_k: Tensor, text_v: Tensor) -> Tensor:
+    def finish(
+        self,
+        x: Tensor,
+        table: tuple[Tensor, ...],
+        attended: Tensor,
+        text_k: Tensor,
+        text_v: Tensor,
+        *,
+        gelu_inside: bool = False,
+    ) -> Tensor:
         """The block from its self-attention on, for the leading tokens that have `attended` [B, heads, queries, d]."""
         gate, shift_ff, scale_ff, gate_ff = table[2:]
         queries = attended.shape[2]
@@ -245,7 +316,8 @@ class TransformerBlock(nn.Module):
         x = _add_gated(x, self.attn1.out(attended), gate)
         seen = functional.scaled_dot_product_attention(self.attn2.query(self._norm2(x)), text_k, text_v)
         x = x + self.attn2.out(seen)
-        return _add_gated(x, self.ffn(modulated_norm(x, shift_ff, scale_ff, self.eps)), gate_ff)
+        inner = self.ffn(modulated_norm(x, shift_ff, scale_ff, self.eps), inside=gelu_inside)
+        return _add_gated(x, inner, gate_ff)
 
     def key_value(self, x: Tensor, modulation: Tensor, *, rotary: Tensor) -> KeyValue:
         """Self-attention's keys and values of x alone: all that a cache needs of the last block."""
