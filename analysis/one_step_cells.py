@@ -31,6 +31,7 @@ class Student:
     rate: str | None = None
     start: str | None = None
     record: int = 0
+    again: int = 0
     samplers: tuple[str, ...] = ()
     families: tuple[str, ...] = ()
     guided: bool = False

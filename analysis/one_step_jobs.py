@@ -81,6 +81,11 @@ def one_step_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) ->
     jobs += first
     # The teacher's own steps in every scene first: nothing is compared without them.
     jobs += [job for nfe in TEACHER_NFE[place.family] for job in _teacher(place, nfe, seeds)]
+    # Last of the teacher's, since what is driven there tells more about what is known.
+    for name in cells:
+        if again := STUDENTS[name].again:
+            own = [seed for seed in STUDENTS[name].seeds if seed in seeds]
+            jobs += [_drive(TEACHER, LATENTS, place.demo.teacher, seed + again, "full", 170) for seed in own]
     jobs += [_random(place, seed) for seed in TEACHER_SEEDS if seed in seeds]
     if guided := [name for name in cells if STUDENTS[name].guided]:
         jobs += _guided_teacher(place, guided, seeds)
@@ -143,6 +148,8 @@ def _cell(place: Place, name: str, seed: int) -> Iterator[Job]:
     for nfe in recipe.evaluate.nfe:
         for sampler in ("own", *cell.samplers):
             yield _drive(name, made, place.run(name, seed), seed, nfe, 70, sampler=sampler)
+    if cell.again:
+        yield _drive(name, made, place.run(name, seed), seed + cell.again, recipe.evaluate.nfe[0], 70)
 
 
 def _drive(name: str, after: str, checkpoint: Path, seed: int, nfe: str, weight: float, **options: Any) -> Job:

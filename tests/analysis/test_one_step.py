@@ -51,6 +51,17 @@ def test_every_job_comes_after_those_it_needs_and_students_meet_their_teacher(pl
                 assert f"drive/{GUIDED if STUDENTS[name].guided else 'teacher'}_{seed}_full" in driven
 
 
+def test_a_second_set_of_scenes_is_driven_by_student_and_teacher(place):
+    driven = {job.name for job in one_step_jobs(place, ["pairs"], [0, 3]) if job.name.startswith("drive/")}
+    (first, *_) = place.recipe("pairs", 0).evaluate.nfe
+    assert {f"drive/pairs_{seed}_{first.replace('/', '-')}" for seed in (0, 3)} <= driven
+    again = {name for name in driven if "_10" in name}
+    assert again == {
+        *(f"drive/pairs_{100 + seed}_{first.replace('/', '-')}" for seed in (0, 3)),
+        *(f"drive/teacher_{100 + seed}_full" for seed in (0, 3)),
+    }
+
+
 @pytest.mark.parametrize("name", STUDENTS)
 def test_a_cell_alone_has_all_that_it_needs(place, name):
     if place.has(name):
