@@ -45,6 +45,8 @@ TEACHER_NFE: Mapping[str, tuple[str, ...]] = {name: tuple(nfe) for name, nfe in 
 GUIDANCE: float = _TOLD["teacher"]["guidance"]
 """Scale of the video's guidance at which the teacher of the guided cells is driven."""
 GUIDED = "teacher_guided"
+CROSSED: tuple[str, ...] = tuple(_TOLD["cross"])
+"""Students whose video is crossed with each other's actions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,11 +3,12 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from one_step import command
-from one_step_cells import GUIDANCE, GUIDED, SECOND_STAGE, STUDENTS, TEACHER_NFE, TEACHER_SEEDS, Place
-from one_step_jobs import guide, one_step_jobs, time_steps
+from one_step_cells import CROSSED, GUIDANCE, GUIDED, SECOND_STAGE, STUDENTS, TEACHER_NFE, TEACHER_SEEDS, Place
+from one_step_jobs import cross, guide, one_step_jobs, time_steps
 from searching import write_rate
 
 from flashwam.evaluation.policy import load_policy
@@ -60,6 +61,22 @@ def test_a_second_set_of_scenes_is_driven_by_student_and_teacher(place):
         *(f"drive/pairs_{100 + seed}_{first.replace('/', '-')}" for seed in (0, 3)),
         *(f"drive/teacher_{100 + seed}_full" for seed in (0, 3)),
     }
+
+
+def test_students_are_crossed_with_their_teacher_where_all_of_them_are_made(place):
+    def crossing(names):
+        return [job for job in one_step_jobs(place, names, [0]) if job.name == "cross"]
+
+    (job,) = crossing(CROSSED)
+    assert job.after == tuple(f"make/{name}_0" for name in CROSSED)
+    assert not crossing(CROSSED[:-1])
+
+
+def test_streams_that_are_drawn_together_are_not_crossed(place, monkeypatch):
+    together = SimpleNamespace(wam=SimpleNamespace(stages=(("video", "action"),)))
+    monkeypatch.setattr("one_step_jobs.load_policy", lambda folder: together)
+    cross(place, CROSSED)
+    assert not (place.out / "comparison").exists()
 
 
 @pytest.mark.parametrize("name", STUDENTS)
