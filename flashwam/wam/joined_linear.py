@@ -52,9 +52,10 @@ def _settings(layer: nn.Module) -> dict[str, object]:
 
 
 def _is_alone(x: Tensor) -> bool:
-    """Tells whether a tensor, and of a class that can lie elsewhere, has its memory to itself."""
+    """Tells whether a tensor has its memory to itself, and is of a kind that can be moved elsewhere."""
     plain = type(x) in (Tensor, nn.Parameter) and x.is_contiguous()
-    return plain and x.untyped_storage().nbytes() == x.numel() * x.element_size()
+    # What was made in inference mode cannot be moved.
+    return plain and not x.is_inference() and x.untyped_storage().nbytes() == x.numel() * x.element_size()
 
 
 def _is_one(parts: Sequence[Tensor]) -> bool:

@@ -127,6 +127,18 @@ def test_layers_that_share_their_memory_stay_where_they_are() -> None:
     assert [layer.weight.data_ptr() for layer in layers] == addresses
 
 
+@pytest.mark.parametrize("within", [True, False])
+def test_inference_mode_is_no_hindrance_but_what_was_made_in_it_stays(make: Make, within: bool) -> None:
+    layers = [make(out) for out in OUT]
+    with torch.inference_mode():
+        still = [make(out) for out in OUT]
+        expected = each(layers, numbers())
+    with torch.inference_mode(within), torch.no_grad():
+        whole = joined(layers)
+        assert_close(whole(numbers()), expected, rtol=1e-6, atol=1e-6)
+        assert joined(still) is None
+
+
 @pytest.mark.parametrize(
     "layers",
     [
