@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures of a comparison, drawn from its rows."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -287,7 +288,7 @@ def draw_cross(cross: Mapping[str, Any], path: Path) -> Path:
             dark = (table[i, j] - low) / (1.12 - low) > 0.55
             text = f"{table[i, j]:.2f}" + (f"\nerror {errors[i, j]:.3f}" if errors is not None else "")
             axes.text(j, i, text, ha="center", va="center", fontsize=9, color="white" if dark else INK)
-        axes.set_xticks(range(table.shape[1]), [label.replace(" ", "\n", 1) for label in cross["columns"]])
+        axes.set_xticks(range(table.shape[1]), [_in_lines(label) for label in cross["columns"]])
         axes.set_yticks(range(table.shape[0]), cross["rows"])
         axes.xaxis.tick_top()
         axes.xaxis.set_label_position("top")
@@ -295,3 +296,14 @@ def draw_cross(cross: Mapping[str, Any], path: Path) -> Path:
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         return save_figure(figure, path)
+
+
+def _in_lines(label: str, most: int = 15) -> str:
+    """A model's label over its column: its number of steps on a line of its own, a long name broken at underscores."""
+    name, _, steps = label.partition(" ")
+    lines = [""]
+    for part in re.findall(r"[^_]+_?|_", name):
+        if lines[-1] and len(lines[-1]) + len(part) > most:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join([*lines, *([steps] if steps else [])])

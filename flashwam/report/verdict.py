@@ -254,9 +254,9 @@ def cross_losses(cross: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _losing_stream(rows: Sequence[Row], teacher: Row | None, cross: Mapping[str, Any] | None) -> list[str]:
     sentences = []
     for loss in cross_losses(cross) if cross else []:
-        worse = "actions" if loss["action"] > loss["video"] else "video"
+        worse = "actions lose" if loss["action"] > loss["video"] else "video loses"
         sentences.append(
-            f"{loss['student']} with {loss['column']}: its {worse} lose more. Given its own video, the "
+            f"{loss['student']} with {loss['column']}: its {worse} more. Given its own video, the "
             f"teacher's actions commit {loss['action']:.0%} more often than its own; its video costs the "
             f"teacher's actions {loss['video']:.0%}."
         )

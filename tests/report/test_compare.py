@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from synthetic import CROSS, benchmark, evaluation, open_loop, strip, write
 
 from flashwam.core.stats import difference_interval, wilson
+from flashwam.report import compare_figures
 from flashwam.report.compare import compare, gather
+from flashwam.report.compare_figures import draw_cross
 from flashwam.report.motion import motion_link
 from flashwam.report.motion_page import motion_section
 from flashwam.report.results import pool_evaluations, read_evaluations
@@ -258,3 +261,21 @@ def test_parameters_of_the_deployed_model_are_shown_where_they_are_known(tmp_pat
     assert "1.23 M" in page
     assert "34,000" in page
     assert {"backbone": 1_200_000, "expert": 34_000} in [row["parameters"] for row in result["rows"]]
+
+
+def test_labels_of_the_cross_table_do_not_run_into_each_other(tmp_path, monkeypatch):
+    """Drawn as large as the page shows it; the boxes of neighbours' labels have nothing in common."""
+    boxes = []
+
+    def measured(figure, path):
+        (axes,) = figure.axes
+        figure.canvas.draw()
+        boxes.extend(label.get_window_extent() for label in axes.get_xticklabels())
+        return path
+
+    monkeypatch.setattr(compare_figures, "save_figure", measured)
+    names = ["pairs 1v/1a", "on_policy_equal_cost 1v/1a", "naive_lcm_guided_400 1v/1a", "teacher full"]
+    square = [[0.5] * len(names)] * len(names)
+    draw_cross({"rows": names, "columns": names, "commitment": square, "action_error": square}, tmp_path / "cross.png")
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+    assert len(boxes) == len(names)
