@@ -9,7 +9,7 @@ import flashwam
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURED = [
-    ("README.md", "## What one step keeps", "full/comparison/compare.md"),
+    ("README.md", "## What one step keeps", "one_step/comparison/compare.md"),
     ("docs/results.md", "## A one-step student near its teacher", "one_step/comparison/compare.md"),
     (
         "docs/results.md",

@@ -90,10 +90,16 @@ def plain_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
 
 
 def save_figure(figure: "Figure", path: Path, *, dpi: int = 160) -> Path:
-    """Writes a PNG without a date in it, so that equal numbers give equal bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return write_whole(path, buffer.getvalue())
+    """Writes a PNG of 256 colours, a third of the size of all, and without a date, so that equal numbers give equal
+    bytes."""
+    from PIL import Image
+
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi, metadata={"Software": None})
+    with Image.open(drawn) as image:
+        # Edges keep their shades; scattered dots of two colours for a third would cost what the palette saves.
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return write_whole(path, small.getvalue())
 
 
 def label_beside(axes: "Axes", y: float, text: str, *, offset: float) -> None:

@@ -108,6 +108,17 @@ def test_readme_results_and_notebook_quote_the_record():
     assert tally(flash, "two-way")["wrong"] == len(flash) == 4
 
 
+def test_results_tell_of_the_comparisons_made_since():
+    """Their outcomes were not known when the rule was written."""
+    results = " ".join((RESULTS.parents[1] / "docs" / "results.md").read_text().split())
+    found = judge_study(RESULTS / "one_step")
+    assert {(one["ahead"], one["behind"]) for one in found} == {("flash_wam_400", "naive_lcm_400")}
+    two = [one["outcomes"]["two-way"] for one in found]
+    lost = [-outcome["difference"] for outcome in two]
+    assert f"behind on the two-way tasks by {lost[0]} and {lost[1]} of {two[0]['episodes']} episodes" in results
+    assert [sum(seed < 0 for seed in outcome["seeds"]) for outcome in two] == [2, 1]
+
+
 def test_the_students_that_the_warning_met_are_those_the_results_tell_of():
     (lingbot,), (cogvideox,) = (found["warned"] for found in read_record().values())
     assert (cogvideox["run"], cogvideox["setting"], lingbot["run"], lingbot["setting"]) == (
