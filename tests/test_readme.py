@@ -121,3 +121,15 @@ def test_links_lead_somewhere(page):
         file = (page.parent / name).resolve() if name else page
         assert file.exists(), target
         assert not anchor or anchor in headings(file), target
+
+
+def test_the_page_about_the_mechanism_has_the_studys_numbers():
+    text = (ROOT / "docs/naive_against_modality_aware.md").read_text()
+    rows = json.loads((ROOT / "analysis/results/mechanism/comparison/mechanism.json").read_text())["rows"]
+    trained = [row for row in rows if row["cell"] and row["sampler"] == "own"]
+    assert len(trained) == 8
+    for row in trained:
+        (error,) = row["action_error_teacher"]
+        numbers = f"{error:.4f} | {row['two-way']['success']} | {row['one-way']['success']} |"
+        named = rf"\| `{row['cell']['start']}` \| `{row['cell']['weight']}` \| [^|]*{row['kind']} \| "
+        assert re.search(named + re.escape(numbers), text), row["cell"]

@@ -83,9 +83,15 @@ def tidy(axes: "Axes", *, grid: Literal["both", "x", "y"] | None = "y") -> None:
         axes.grid(True, axis=grid)
 
 
+_MANTISSAS = (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9)
+
+
 def plain_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
-    """Ticks 1, 2, 5, 10, ... of a logarithmic axis, and their labels."""
-    ticks = [m * 10.0**e for e in range(-3, 7) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
+    """Ticks 1, 2, 5, 10, ... of a logarithmic axis, and their labels; more of them where these are fewer than three."""
+    for mantissas in _MANTISSAS:
+        ticks = [m * 10.0**e for e in range(-3, 7) for m in mantissas if low <= m * 10.0**e <= high]
+        if len(ticks) > 2:
+            break
     return ticks, [f"{tick:g}" for tick in ticks]
 
 

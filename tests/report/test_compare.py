@@ -10,6 +10,7 @@ from flashwam.core.stats import difference_interval, wilson
 from flashwam.report import compare_figures
 from flashwam.report.compare import compare, gather
 from flashwam.report.compare_figures import draw_cross
+from flashwam.report.figures import plain_ticks
 from flashwam.report.motion import motion_link
 from flashwam.report.motion_page import motion_section
 from flashwam.report.results import pool_evaluations, read_evaluations
@@ -279,3 +280,11 @@ def test_labels_of_the_cross_table_do_not_run_into_each_other(tmp_path, monkeypa
     draw_cross({"rows": names, "columns": names, "commitment": square, "action_error": square}, tmp_path / "cross.png")
     assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
     assert len(boxes) == len(names)
+
+
+def test_a_logarithmic_axis_has_three_ticks_or_more():
+    for low, high in ((0.012, 0.0205), (1, 1.9), (0.3, 40), (0.018, 0.031), (5e-3, 2e5)):
+        ticks, labels = plain_ticks(low, high)
+        assert len(ticks) == len(labels) > 2
+        assert low <= min(ticks) < max(ticks) <= high
+    assert plain_ticks(0.9, 60)[1] == ["1", "2", "5", "10", "20", "50"]
