@@ -100,8 +100,9 @@ def save_figure(figure: "Figure", path: Path, *, dpi: int = 160) -> Path:
     bytes."""
     from PIL import Image
 
-    drawn, small = io.BytesIO(), io.BytesIO()
+    drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi, metadata={"Software": None})
+    small = io.BytesIO()
     with Image.open(drawn) as image:
         # Edges keep their shades; scattered dots of two colours for a third would cost what the palette saves.
         image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
