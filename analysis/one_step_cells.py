@@ -47,6 +47,8 @@ GUIDANCE: float = _TOLD["teacher"]["guidance"]
 GUIDED = "teacher_guided"
 CROSSED: tuple[str, ...] = tuple(_TOLD["cross"])
 """Students whose video is crossed with each other's actions."""
+DIFFERENCES: tuple[tuple[str, str], ...] = tuple((one, other) for one, other in _TOLD["differences"])
+"""Models that are held against each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,6 @@
 """Makes and drives the students of `one_step.yaml`, a job each."""
 
 import json
-import logging
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,6 @@ from one_step_cells import CROSSED, GUIDANCE, GUIDED, STUDENTS, TEACHER_NFE, TEA
 from searching import FIRST_RATES, action_error, choose_rate, write_rate
 
 from flashwam.demo import work
-from flashwam.evaluation.cross import cross_table
 from flashwam.evaluation.latency import latency_timers, time_in_turns
 from flashwam.evaluation.policy import load_policy
 from flashwam.evaluation.recording import record
@@ -22,8 +20,6 @@ from flashwam.run.folder import CARD_FILE, INFO_FILE
 from flashwam.run.model_info import read_info
 from flashwam.system.files import whole_folder, write_whole
 from flashwam.system.jobs import Job
-
-logger = logging.getLogger(__name__)
 
 SEARCHED_SEEDS = 2
 
@@ -65,17 +61,6 @@ def record_start(place: Place, name: str, seed: int) -> None:
     record(place.run(cell.start, seed), out, episodes=cell.record, tasks=recipe.data.tasks, seed=seed)
 
 
-def cross(place: Place, names: Sequence[str]) -> None:
-    """Lets students and teacher act on each other's video, to tell in which stream a choice is lost."""
-    teacher = load_policy(place.demo.teacher)
-    if any(len(stage) > 1 for stage in teacher.wam.stages):
-        logger.info("nothing to cross: the streams are drawn together, so a video has its own actions")
-        return
-    sources = {f"{name} 1v/1a": (load_policy(place.run(name, STUDENTS[name].seeds[0])), "1v/1a") for name in names}
-    sources |= {f"{TEACHER} {nfe}": (teacher, nfe) for nfe in ("1v/1a", "full")}
-    cross_table(sources, out=place.out / "comparison")
-
-
 def time_steps(place: Place, *, rounds: int = 9) -> None:
     """Times a chunk at every number of steps, in turns, by the teacher: every student has the same network."""
     policy = load_policy(place.demo.teacher)
@@ -105,9 +90,11 @@ def one_step_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) ->
     if guided := [name for name in cells if STUDENTS[name].guided]:
         jobs += _guided_teacher(place, guided, seeds)
     jobs += [job for cell in others for job in cell]
-    made = tuple(f"make/{name}_{STUDENTS[name].seeds[0]}" for name in CROSSED)
+    firsts = {name: STUDENTS[name].seeds[0] for name in CROSSED}
+    made = tuple(f"make/{name}_{seed}" for name, seed in firsts.items())
     if {*made} <= {job.name for job in jobs}:
-        jobs.append(Job(name="cross", function=cross, kwargs={"place": place, "names": CROSSED}, after=made, weight=90))
+        crossed = {"place": place.demo, "students": {name: place.run(name, seed) for name, seed in firsts.items()}}
+        jobs.append(Job(name="cross", function=work.cross_students, kwargs=crossed, after=made, weight=90))
     jobs.append(Job(name="latency", function=time_steps, kwargs={"place": place}, after=(LATENTS,), weight=20, cores=2))
     return list({job.name: job for job in jobs}.values())
 

@@ -4,7 +4,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ __all__ = [
     "choose_rate",
     "collect_episodes",
     "cross",
+    "cross_students",
     "distil",
     "drive",
     "drive_late",
@@ -126,11 +127,16 @@ def drive_random(place: Place, seed: int) -> None:
 
 def cross(place: Place) -> None:
     """Lets every model act on every other's video, to tell what a mistake is due to."""
+    cross_students(place, {method: place.run(method, 0) for method in place.preset.cross})
+
+
+def cross_students(place: Place, students: Mapping[str, Path]) -> None:
+    """Lets students, name -> folder, and their teacher act on each other's video in one step each."""
     teacher = load_policy(place.teacher)
     if any(len(stage) > 1 for stage in teacher.wam.stages):
         logger.info("nothing to cross: the streams are drawn together, so a video has its own actions")
         return
-    sources = {f"{method} 1v/1a": (load_policy(place.run(method, 0)), "1v/1a") for method in place.preset.cross}
+    sources = {f"{name} 1v/1a": (load_policy(folder), "1v/1a") for name, folder in students.items()}
     sources |= {f"teacher {nfe}": (teacher, nfe) for nfe in ("1v/1a", "full")}
     cross_table(sources, out=place.out / "comparison")
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from one_step import command
 from one_step_cells import CROSSED, GUIDANCE, GUIDED, SECOND_STAGE, STUDENTS, TEACHER_NFE, TEACHER_SEEDS, Place
-from one_step_jobs import cross, guide, one_step_jobs, time_steps
+from one_step_jobs import guide, one_step_jobs, time_steps
 from searching import write_rate
 
 from flashwam.evaluation.policy import load_policy
@@ -74,8 +74,9 @@ def test_students_are_crossed_with_their_teacher_where_all_of_them_are_made(plac
 
 def test_streams_that_are_drawn_together_are_not_crossed(place, monkeypatch):
     together = SimpleNamespace(wam=SimpleNamespace(stages=(("video", "action"),)))
-    monkeypatch.setattr("one_step_jobs.load_policy", lambda folder: together)
-    cross(place, CROSSED)
+    monkeypatch.setattr("flashwam.demo.work.load_policy", lambda folder: together)
+    (job,) = [job for job in one_step_jobs(place, CROSSED, [0]) if job.name == "cross"]
+    job.function(**job.kwargs)
     assert not (place.out / "comparison").exists()
 
 

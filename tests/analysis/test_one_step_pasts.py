@@ -2,12 +2,14 @@
 """The second stages of the one-step study: what they go on from, in which order, and how they are held together."""
 
 import pytest
-from one_step_cells import SECOND_STAGE, STUDENTS, Place, with_starts
+from one_step_cells import DIFFERENCES, SECOND_STAGE, STUDENTS, Place, with_starts
+from one_step_differences import differences, line
 from one_step_jobs import one_step_jobs
-from one_step_pasts import FURTHER, OWN, differences, line
 
 from flashwam.report.row import Row, Share
 from flashwam.system.jobs import check_jobs
+
+OWN, FURTHER = "pairs_own_pasts", "pairs_further"
 
 
 @pytest.fixture
@@ -57,7 +59,15 @@ def row(run, won):
 
 
 def test_the_difference_is_of_the_same_scenes_by_group():
-    told = list(differences([row(OWN, {"wall": 4, "button": 2}), row(FURTHER, {"wall": 2, "button": 2})]))
+    rows = [row(OWN, {"wall": 4, "button": 2}), row(FURTHER, {"wall": 2, "button": 2})]
+    told = list(differences(rows, OWN, FURTHER))
     assert [(one["group"], one["value"], one["episodes"]) for one in told] == [("two-way", 0.5, 4), ("one-way", 0.0, 4)]
     assert line(told[0]).startswith("| 1v/1a | two-way | 1.000 | 0.500 | +0.500 [")
-    assert list(differences([row(OWN, {"wall": 4})])) == []
+    assert list(differences([row(OWN, {"wall": 4})], OWN, FURTHER)) == []
+
+
+def test_students_of_the_same_scenes_are_held_against_each_other():
+    assert (OWN, FURTHER) in DIFFERENCES
+    for one, other in DIFFERENCES:
+        assert other == "teacher" or set(STUDENTS[one].seeds) <= set(STUDENTS[other].seeds)
+        assert not STUDENTS[one].guided
