@@ -18,7 +18,16 @@ from flashwam.system.files import write_whole
 from flashwam.system.json_file import parse_json, read_mapping
 from flashwam.system.paths import ASSETS
 
-__all__ = ["GROUPS", "RECORD", "judge_study", "judge_warnings", "read_record", "tally", "write_record"]
+__all__ = [
+    "GROUPS",
+    "RECORD",
+    "judge_study",
+    "judge_warnings",
+    "read_record",
+    "split_record",
+    "tally",
+    "write_record",
+]
 
 RECORD = ASSETS / "verdict_record.json"
 """The record that `analysis/verdict_record.py` made of the studies in `analysis/results`."""
@@ -161,15 +170,32 @@ def tally(comparisons: Sequence[Mapping[str, Any]], group: str) -> dict[str, int
     }
 
 
-def write_record(studies: Mapping[str, Path], path: Path = RECORD) -> Path:
-    """Writes the comparisons of studies, by the models' names."""
+def write_record(known: Mapping[str, Path], since: Mapping[str, Path], path: Path = RECORD) -> Path:
+    """Writes the comparisons of studies.
+
+    Args:
+        known: Model -> study whose outcomes were known when the rule of `flashwam.report.order` was written.
+        since: Model -> study made later, a test of the rule; other names than those of `known`.
+        path: File.
+    """
     record = {
-        model: {"study": study.name, "comparisons": judge_study(study), "warned": judge_warnings(study)}
-        for model, study in studies.items()
+        model: {
+            "study": study.name,
+            "known": model in known,
+            "comparisons": judge_study(study),
+            "warned": judge_warnings(study),
+        }
+        for model, study in {**known, **since}.items()
     }
     return write_whole(path, json.dumps(record, indent=1) + "\n")
 
 
 def read_record(path: Path = RECORD) -> dict[str, Any]:
-    """Reads what `write_record` wrote: model -> {"study", "comparisons", "warned"}."""
+    """Reads what `write_record` wrote: model -> {"study", "known", "comparisons", "warned"}."""
     return dict(read_mapping(path))
+
+
+def split_record(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The part of a record that was known when the rule was written, and the part that tests it."""
+    known = {model: found for model, found in record.items() if found["known"]}
+    return known, {model: found for model, found in record.items() if model not in known}

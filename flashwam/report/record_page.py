@@ -6,7 +6,7 @@ from typing import Any
 
 from flashwam.report.levels import percent
 from flashwam.report.page import Section, Table
-from flashwam.report.record import tally
+from flashwam.report.record import split_record, tally
 from flashwam.report.together import listed
 
 __all__ = ["record_section", "record_sentence"]
@@ -17,7 +17,13 @@ def _all(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def record_sentence(record: Mapping[str, Any]) -> str:
-    """The counts in a sentence: "On the two-way tasks the student put ahead was ahead in 24 of 30 comparisons ..."."""
+    """The counts in two sentences, of the studies that the rule was written after and of those made since."""
+    known, since = split_record(record)
+    sentence = f"{_counts(known)} These outcomes were known when the rule was written."
+    return f"{sentence} In studies made since: {_counts(since)}" if _all(since) else sentence
+
+
+def _counts(record: Mapping[str, Any]) -> str:
     comparisons = _all(record)
     two, one, every = (tally(comparisons, group) for group in ("two-way", "one-way", "all"))
     return (
@@ -29,26 +35,33 @@ def record_sentence(record: Mapping[str, Any]) -> str:
 
 
 def record_section(record: Mapping[str, Any]) -> Section:
-    """The rule, the counts and every comparison."""
-    settings = [(model, setting) for model, found in record.items() for setting in _settings(found["comparisons"])]
+    """The rule, the counts and every comparison, of what was known before it and of what tests it."""
+    known, since = split_record(record)
+    tested: list[str] = []
+    if _all(since):
+        tested = [
+            f"**What was measured since is the test of it** ({listed(list(since))}). {_counts(since)} "
+            f"{_by_criterion(_all(since))}".rstrip(),
+        ]
     return Section(
         heading="How often this was right",
         paragraphs=(
             "Of two recipes the numbers put one ahead if it is behind in none of four things at any level of any "
             "stream, and ahead in one at least: a start nearer the data; at least 5% of the training samples near "
             "the level; fewer hops; more steps of the teacher behind a target. Otherwise they say nothing. The "
-            f"benchmarks of this repository, {listed(list(record))}, hold {len(_all(record))} comparisons of that "
-            "kind, of students of equal budget over the same seeds of training and evaluation.",
-            f"**{record_sentence(record)}** So the numbers say who keeps the choice of a way, and nothing good of the "
+            f"benchmarks that were there before this rule, {listed(list(known))}, hold {len(_all(known))} comparisons "
+            "of that kind, of students of equal budget over the same seeds of training and evaluation.",
+            f"**{_counts(known)}** So the numbers say who keeps the choice of a way, and nothing good of the "
             "tasks with one way, where the blurred mean of the untrained single step does well and the order is "
             "rather the reverse.",
             "The rule was written after these outcomes were known: the counts say how far it agrees with them, not "
             "how well it foretells others. The comparisons share students, so they are not independent, and some "
             "recipes differ in more than the numbers read (last column).",
-            *_by_criterion(_all(record)),
+            *([by] if (by := _by_criterion(_all(known))) else []),
+            *tested,
             *_warned(record),
         ),
-        tables=(_table(record, settings, "two-way"), _table(record, settings, "one-way")),
+        tables=tuple(_table(part, group) for part in (known, since) if _all(part) for group in ("two-way", "one-way")),
     )
 
 
@@ -56,7 +69,7 @@ def _settings(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted({one["setting"] for one in comparisons})
 
 
-def _by_criterion(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
+def _by_criterion(comparisons: Sequence[Mapping[str, Any]]) -> str:
     alone: dict[str, list[Mapping[str, Any]]] = {}
     for one in comparisons:
         if len(one["by"]) == 1:
@@ -69,7 +82,7 @@ def _by_criterion(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
         )
         missed = f" (wrong: {listed(wrong)})" if wrong else ""
         parts.append(f"by {criterion} alone {count['right']} of {count['all']}{missed}")
-    return [f"Right on the tasks with two ways, where one thing decides: {'; '.join(parts)}."] if parts else []
+    return f"Right on the tasks with two ways, where one thing decides: {'; '.join(parts)}." if parts else ""
 
 
 def _warned(record: Mapping[str, Any]) -> list[str]:
@@ -88,7 +101,8 @@ def _warned(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _table(record: Mapping[str, Any], settings: Sequence[tuple[str, str]], group: str) -> Table:
+def _table(record: Mapping[str, Any], group: str) -> Table:
+    settings = [(model, setting) for model, found in record.items() for setting in _settings(found["comparisons"])]
     pairs = dict.fromkeys((one["ahead"], one["behind"]) for one in _all(record))
     rows = []
     for ahead, behind in sorted(pairs):

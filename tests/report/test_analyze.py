@@ -55,7 +55,7 @@ def test_the_page_is_self_contained_and_holds_the_numbers(tmp_path):
         "only 0.55% of the training samples lie within 0.1 of sigma = 1",
         "1.00 to 0.05",
         "pairs, with linear on every stream.",
-        "prototypes on the miniature LingBot-VA",
+        "(miniature LingBot-VA, five tasks, ",
         record_sentence(read_record()),
     ):
         assert text in page, text
@@ -83,7 +83,7 @@ def test_a_variance_preserving_recipe_is_analysed_without_its_model(tmp_path):
         "0.754",
         "No. video and action draw from one schedule",
         "sigma = s / (alpha + s)",
-        "prototypes on the miniature CogVideoX",
+        "(miniature CogVideoX, five tasks, ",
     ):
         assert text in page, text
     assert "A shift above 1" not in page

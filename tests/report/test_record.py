@@ -10,7 +10,8 @@ from flashwam.core.streams import StreamSpec
 from flashwam.distillation.methods import ConsistencyDistillation, OnPolicy
 from flashwam.report.levels import stream_levels
 from flashwam.report.order import better_at, standing
-from flashwam.report.record import judge_study, judge_warnings, read_record, tally
+from flashwam.report.record import GROUPS, judge_study, judge_warnings, read_record, split_record, tally
+from flashwam.report.record_page import record_section, record_sentence
 from flashwam.report.results import pool_evaluations, read_evaluations
 
 RESULTS = Path(__file__).resolve().parents[2] / "analysis" / "results"
@@ -24,7 +25,9 @@ def place(kind=ConsistencyDistillation, options=None, **changes):
 
 def test_the_record_is_what_the_committed_results_give():
     record = read_record()
-    assert {found["study"] for found in record.values()} == {"full", "cogvideox_full"}
+    known, since = split_record(record)
+    assert {found["study"] for found in known.values()} == {"full", "cogvideox_full"}
+    assert {found["study"] for found in since.values()} == {"one_step"}
     for found in record.values():
         study = RESULTS / found["study"]
         assert found["comparisons"] == json.loads(json.dumps(judge_study(study)))
@@ -89,18 +92,33 @@ def test_outcomes_are_counted_by_sign_and_by_seed():
     }
 
 
+def counted(part):
+    """Group -> tally of a part of the record."""
+    comparisons = [one for found in part.values() for one in found["comparisons"]]
+    return comparisons, {group: tally(comparisons, group) for group in GROUPS}
+
+
+def told_row(group, count):
+    cells = (f"{count['right']} of {count['all']}", *(count[k] for k in ("surely right", "level", "wrong")))
+    return f"| {group} | {' | '.join(map(str, cells))} | {count['surely wrong']} |"
+
+
 def test_readme_results_and_notebook_quote_the_record():
     root = RESULTS.parents[1]
-    comparisons = [one for found in read_record().values() for one in found["comparisons"]]
-    two, one, every = (tally(comparisons, group) for group in ("two-way", "one-way", "all"))
+    known, since = split_record(read_record())
+    comparisons, counts = counted(known)
+    _, later = counted(since)
     readme, results = (" ".join((root / name).read_text().split()) for name in ("README.md", "docs/results.md"))
-    notebook = (root / "notebooks" / "schedule_analysis.ipynb").read_text()
+    notebook = " ".join((root / "notebooks" / "schedule_analysis.ipynb").read_text().split())
+    two, one = counts["two-way"], counts["one-way"]
     assert f"in {two['right']} of {two['all']} comparisons on the two-way tasks, and in {one['right']} of" in readme
     assert f"in {two['right']} of {two['all']}" in notebook
     assert f"in {one['right']} of {one['all']} on tasks with one" in notebook
-    for group, count in {"two-way": two, "one-way": one, "all": every}.items():
-        cells = (f"{count['right']} of {count['all']}", *(count[k] for k in ("surely right", "level", "wrong")))
-        assert f"| {group} | {' | '.join(map(str, cells))} | {count['surely wrong']} |" in results
+    for text in (readme, notebook):
+        assert f"{later['two-way']['right']} of {later['two-way']['all']} made since" in text
+    for part in (counts, later):
+        for group, count in part.items():
+            assert told_row(group, count) in results
     start = [o for o in comparisons if o["by"] == ["start"] and (o["ahead"], o["behind"]) != ("flash_wam", "naive_lcm")]
     assert (tally(start, "two-way")["right"], tally(start, "two-way")["level"], len(start)) == (7, 1, 8)
     assert "the start alone was right in 7 of 8 comparisons, and level in one" in results
@@ -108,19 +126,28 @@ def test_readme_results_and_notebook_quote_the_record():
     assert tally(flash, "two-way")["wrong"] == len(flash) == 4
 
 
-def test_results_tell_of_the_comparisons_made_since():
-    """Their outcomes were not known when the rule was written."""
-    results = " ".join((RESULTS.parents[1] / "docs" / "results.md").read_text().split())
-    found = judge_study(RESULTS / "one_step")
-    assert {(one["ahead"], one["behind"]) for one in found} == {("flash_wam_400", "naive_lcm_400")}
-    two = [one["outcomes"]["two-way"] for one in found]
-    lost = [-outcome["difference"] for outcome in two]
-    assert f"behind on the two-way tasks by {lost[0]} and {lost[1]} of {two[0]['episodes']} episodes" in results
-    assert [sum(seed < 0 for seed in outcome["seeds"]) for outcome in two] == [2, 1]
+def test_the_page_tells_what_was_known_apart_from_what_tests_the_rule():
+    record = read_record()
+    known, since = split_record(record)
+    sentence = record_sentence(record)
+    two, later = (counted(part)[1]["two-way"] for part in (known, since))
+    before, after = sentence.split(" In studies made since: ")
+    assert f"ahead in {two['right']} of {two['all']} comparisons" in before
+    assert f"ahead in {later['right']} of {later['all']} comparisons" in after
+    assert "studies made since" not in record_sentence(known)
+    section = record_section(record)
+    assert [len(table.rows) > 0 for table in section.tables] == [True] * 4
+    assert len(record_section(known).tables) == 2
+    rows = {row[0] for table in section.tables[2:] for row in table.rows}
+    assert rows == {f"{one['ahead']} over {one['behind']}" for one in counted(since)[0]}
 
 
 def test_the_students_that_the_warning_met_are_those_the_results_tell_of():
-    (lingbot,), (cogvideox,) = (found["warned"] for found in read_record().values())
+    known, since = split_record(read_record())
+    (lingbot,), (cogvideox,) = (found["warned"] for found in known.values())
+    (later,) = (one for found in since.values() for one in found["warned"])
+    assert (later["run"], later["setting"]) == ("on_policy_equal_cost", "1v/2a")
+    assert (later["fewest"]["success"], later["success"] - later["fewest"]["success"]) == (665, -10)
     assert (cogvideox["run"], cogvideox["setting"], lingbot["run"], lingbot["setting"]) == (
         "on_policy",
         "2v/2a",
@@ -131,6 +158,6 @@ def test_the_students_that_the_warning_met_are_those_the_results_tell_of():
     assert (lingbot["fewest"]["success"], lingbot["success"] - lingbot["fewest"]["success"]) == (597, 11)
     results = " ".join((RESULTS.parents[1] / "docs" / "results.md").read_text().split())
     assert (
-        "On CogVideoX the second pass costs it 55 of 631 successes; on LingBot-VA a second action step gains 11"
-        in results
-    )
+        "On CogVideoX the second pass costs it 55 of 631 successes; on LingBot-VA a second action step gains 11 on 597, "
+        "and costs the longer training of the later study 10 of 665"
+    ) in results
