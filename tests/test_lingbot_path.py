@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from diffusers import AutoencoderKLWan
 from safetensors.torch import load_file, save_file
 
 from flashwam import pipeline
+from flashwam.cli import main
 from flashwam.commands.describe import describe
 from flashwam.core.batch import Batch
 from flashwam.data.lerobot import SegmentDataset
@@ -27,6 +29,7 @@ from flashwam.recipe.load import load_recipe
 from flashwam.recipe.sections import Recipe
 from flashwam.serve.model import load_served
 from flashwam.serve.session import PolicySession
+from flashwam.student import load_wam
 from flashwam.wam.lingbot_va import WanTransformer3DModel
 from flashwam.wam.lingbot_va.prompts import PromptEncoder
 from flashwam.wam.lingbot_va.vae import WAN22_CONFIG
@@ -115,6 +118,57 @@ def test_released_weights_and_data_become_a_served_student(base: Path, data: Pat
         assert (controls.shape, controls.dtype) == ((16, 2, 16), np.float32)
         assert np.isfinite(controls).all()
         session.refresh(seen(count), controls)
+
+
+def test_a_student_is_judged_on_the_episodes_that_nobody_trained_on(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By commands alone: no simulator knows these tasks."""
+    monkeypatch.setattr(lerobot_sets, "CHANNELS", 48)
+    monkeypatch.setattr(lerobot_sets, "TEXT", (5, 12))
+    episodes = [(130, [(0, 130, 0, 4)]) for _ in range(20)]
+    data, other, run = tmp_path / "set", tmp_path / "other", tmp_path / "run"
+    lerobot_sets.write_set(data, "robotwin", {"clean/a": episodes})
+    lerobot_sets.write_set(other, "robotwin", {"clean/b": episodes[:2]}, seed=1)
+    pipeline.distill(recipe_of(base, data), run_dir=run)
+    assert main(["evaluate", str(run), "--windows", "2", "--draws", "2", "--json", "-"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    numbers = result["recordings"]
+    assert (numbers["held_out"], numbers["episodes"], numbers["windows"]) == (True, 1, 2)
+    assert (numbers["names"][0], numbers["units"][0], len(numbers["by_control"]["error_teacher"])) == (
+        "left x",
+        "mm",
+        14,
+    )
+    assert 0 < numbers["measures"]["all_error_teacher"] < numbers["measures"]["all_error_recorded"]
+    assert result["open_loop"]["video_error_teacher"] > 0
+    assert (run / "evaluations" / "recordings" / result["strip"]).is_file()
+
+    # Its teacher is its own reference, and other recordings are nobody's training data.
+    own = ["--recipe", str(run), "--windows", "1", "--draws", "2", "--nfe", "full"]
+    monkeypatch.setattr("flashwam.evaluation.policy.load_wam", _as_a_teacher())
+    assert main(["evaluate", str(run), "--data", str(other), *own, "--out", str(tmp_path / "own"), "--json", "-"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert (result["recordings"]["held_out"], result["recordings"]["episodes"]) == (True, 2)
+    assert result["recordings"]["measures"]["all_error_teacher"] == 0
+    assert result["asked"]["recordings"]["data"] == str(other)
+
+    assert main(["compare", str(run), "--out", str(tmp_path / "page")]) == 0
+    told = capsys.readouterr().out
+    assert "to teacher" in told
+    assert "robotwin_flash_wam 1v/1a" in told
+    page = (tmp_path / "page" / "compare.html").read_text()
+    for text in ("On recorded episodes", "2 windows of 1 held-out episodes, 2 draws each", "left turn x, deg"):
+        assert text in page
+    assert page.count("data:image/png;base64,") == 3
+
+
+def _as_a_teacher() -> Callable[..., Any]:
+    def load(folder: Path, **options: Any) -> Any:
+        model, info = load_wam(folder, **options)
+        return model, replace(info, kind="teacher", extra={**info.extra, "teacher": None})
+
+    return load
 
 
 def _scaled(path: Path) -> None:

@@ -17,6 +17,7 @@ from flashwam.cli import main
 from flashwam.commands.describe import describe
 from flashwam.evaluation.local import evaluate
 from flashwam.evaluation.policy import load_policy
+from flashwam.evaluation.recordings import evaluate_recordings
 from flashwam.recipe.load import load_recipe
 from flashwam.serve.model import load_served
 from flashwam.serve.session import PolicySession
@@ -154,3 +155,20 @@ def test_whole_segments_are_refused(base: Path, data: Path, tmp_path: Path) -> N
     recipe = load_recipe("videovla/robot/teacher", settings(base, tmp_path / "data"))
     with pytest.raises(ValueError, match="begins with a picture that is encoded alone"):
         pipeline.train(recipe, run_dir=tmp_path / "run")
+
+
+def test_a_student_is_judged_on_recordings_by_the_first_control_of_each_clip_on(
+    student: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (result,) = evaluate_recordings(student, windows=2, draws=2, out=tmp_path)
+    numbers = result["recordings"]
+    # A data set of so few episodes holds none out.
+    assert not numbers["held_out"]
+    assert "judged on episodes that it was trained on" in caplog.text
+    assert numbers["measures"]["all_error_teacher"] > 0
+    assert len(numbers["by_control"]["error_recorded"]) == 7
+    with np.load(tmp_path / numbers["trajectories"]) as held:
+        assert held["student"].shape[:2] == held["teacher"].shape[:2] == (2, 2)
+        assert held["valid"].any(axis=1).all()
+    assert result["open_loop"]["video_error_teacher"] > 0
+    assert (tmp_path / result["strip"]).is_file()

@@ -27,9 +27,9 @@ def _action(arguments: argparse.Namespace) -> None:
 
     results = compare(arguments.runs, out=arguments.out)
     if write_json(arguments, results):
-        waited = [results["table"], *results["verdict"]] if results["rows"] or not results["real_time"] else []
-        late = [results["real_time_table"]] if results["real_time"] else []
-        print(*waited, *late, f"page: {results['page']}", sep="\n")
+        others = [results[f"{name}_table"] for name in ("real_time", "recordings") if results[name]]
+        driven = [results["table"], *results["verdict"]] if results["rows"] or not others else []
+        print(*driven, *others, f"page: {results['page']}", sep="\n")
 
 
 COMMAND = Command(name="compare", words=WORDS, examples=EXAMPLES, options=_options, action=_action)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flashwam.commands.on_recordings import add_recording_options, is_for_recordings, recording_results
 from flashwam.commands.shared import (
     Command,
     add_json,
@@ -22,11 +23,12 @@ from flashwam.commands.shared import (
 from flashwam.system.errors import InputError
 
 WORDS = """\
-success in closed loop, with intervals, error and latency
+success in closed loop, or errors on recorded episodes, with latency
 Drives a teacher or student in the simulator from seeds that no demonstration used. Success comes with its Wilson 95 %
 interval. "1v/2a" means one video step and two action steps per chunk; "full" the teacher's own. With --real-time the
 world goes on while a chunk is computed, for a latency that is measured here, or given so that another machine's figure
-can be tried; then the time that a task takes is told too."""
+can be tried; then the time that a task takes is told too. A model of one's own recordings has no simulator: it is
+judged on recorded episodes, against its teacher's draws from the same noise and against what was recorded."""
 _TIMING = ("latency_ms", "latency_scale", "meanwhile", "control_hz", "patience")
 EXAMPLES = (
     "  flashwam evaluate runs/flash_wam/student --episodes 50 --nfe 1v/1a --nfe 1v/2a\n"
@@ -38,6 +40,8 @@ EXAMPLES = (
     "  flashwam evaluate runs/swift_full --auxiliary --nfe full        with what its training was shown beside\n"
     "  flashwam evaluate runs/flash_wam --real-time --latency-ms 20 --latency-ms 348    the world does not wait\n"
     "  flashwam evaluate runs/flash_wam --real-time --meanwhile go_on     the robot goes on while a chunk is computed\n"
+    "  flashwam evaluate runs/libero_pairs --device cuda                 on the episodes that were held out\n"
+    "  flashwam evaluate runs/libero_pairs --data data/mine              on other recordings\n"
     "  flashwam evaluate --server ws://127.0.0.1:29536 --episodes 50   a model that flashwam serve runs"
 )
 
@@ -57,6 +61,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--random", action="store_true", help="random actions; MODEL only says tasks and episodes")
     parser.add_argument("--auxiliary", action="store_true", help="show the policy its training modality too")
     _real_time_options(parser)
+    add_recording_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="shifts the evaluation seeds (default: 0)")
     parser.add_argument("--out", type=path, metavar="DIR", help="folder of the results (default: the run's)")
     add_trust(parser)
@@ -78,7 +83,7 @@ def _real_time_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _action(arguments: argparse.Namespace) -> None:
-    results = _measured(arguments)
+    results = _on_recordings(arguments) if is_for_recordings(arguments) else _measured(arguments)
     if write_json(arguments, results):
         from flashwam.commands.evaluation_lines import evaluation_lines
 
@@ -144,6 +149,11 @@ def _measured(arguments: argparse.Namespace) -> Any:
     if arguments.unit_amplitude:
         common["unit_amplitude"] = True
     return evaluate(arguments.checkpoint, nfe=nfe, plain_euler=arguments.plain_euler, **common)
+
+
+def _on_recordings(arguments: argparse.Namespace) -> Any:
+    common = {name: getattr(arguments, name) for name in ("seed", "out", "plain_euler", "unit_amplitude", "precision")}
+    return recording_results(arguments, nfe=tuple(arguments.nfe or ("1v/1a",)), **common, **trust(arguments))
 
 
 def _in_real_time(arguments: argparse.Namespace, **common: Any) -> Any:

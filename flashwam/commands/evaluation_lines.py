@@ -4,6 +4,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flashwam.commands.recording_lines import recording_lines
 from flashwam.run.evaluation import Evaluation, TaskNumbers
 from flashwam.run.real_time import MEANWHILE, RealTime
 
@@ -13,14 +14,15 @@ __all__ = ["evaluation_lines"]
 def evaluation_lines(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Writes evaluations as a table: a line per label and task, with success, its interval, errors and latency.
 
-    Those of worlds that did not wait follow, with the seconds that a task took.
+    Those of worlds that did not wait follow, with the seconds that a task took, and those on recorded episodes.
 
     Args:
         results: As `flashwam.evaluate` returns them.
     """
     found = [Evaluation.from_json(result, "an evaluation") for result in results]
     late = [line for one in found if one.real_time is not None for line in _real_time_lines(one, one.real_time)]
-    waited = [one for one in found if one.real_time is None]
+    late += [line for one in found if one.recordings is not None for line in recording_lines(one, one.recordings)]
+    waited = [one for one in found if one.real_time is None and one.recordings is None]
     head = f"{'evaluation':<28} {'success':>8}  {'95 % interval':<14} {'committed':>9} {'actT':>7} {'ms/chunk':>9}"
     lines = [head] if waited else []
     for one in waited:

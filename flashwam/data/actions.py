@@ -98,6 +98,12 @@ class ActionNorm:
                 )
 
     @classmethod
+    def of_settings(cls, data: Any) -> "ActionNorm":
+        """The quantiles that a recipe's `data` section says; it must say them."""
+        used = data.used_channels or tuple(range(data.action_channels))
+        return cls(q01=data.q01 or (), q99=data.q99 or (), used=used, clip=data.action_clip)
+
+    @classmethod
     def fit(cls, actions: np.ndarray, *, clip: float | None = 1.5, least_range: float = 0.2) -> "ActionNorm":
         """Takes the quantiles of controls, one model channel per control; minimum and maximum of a control that is
         `rare`, since between its quantiles next to nothing lies.

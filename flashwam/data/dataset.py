@@ -24,6 +24,7 @@ from flashwam.core.batch import Batch
 from flashwam.data.actions import ActionNorm, read_norm
 from flashwam.data.episodes import episode_path, find_repos, read_episode_list, read_table
 from flashwam.data.latents import ACTION_NORM, EMPTY_TEXT, LatentSegment, latent_path, read_latents, read_text
+from flashwam.data.segments import NoEpisodesError, is_held_out
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.paths import user_path
 
@@ -156,7 +157,7 @@ class EpisodeDataset(Dataset):
                     episodes.append((*key, self._text_id(text)))
                     offset += frames
         if not episodes:
-            raise InputError(f"no episodes for split {split!r} below {self.root}; collect more or lower val_every")
+            raise NoEpisodesError(f"no episodes for split {split!r} below {self.root}; collect more or lower val_every")
         shapes = {(tuple(v.shape[1:]), a.shape[1:]) for v, a in zip(video, label, strict=True)}
         if len(shapes) > 1:
             raise InputError(f"episodes below {self.root} differ in latent or action shape: {sorted(map(str, shapes))}")
@@ -381,5 +382,5 @@ def _of_split(episodes: list[dict[str, Any]], split: str, val_every: int) -> lis
     return [
         episode
         for episode in episodes
-        if split == "all" or (episode["episode_index"] % val_every == val_every - 1) == (split == "val")
+        if split == "all" or is_held_out(episode["episode_index"], val_every) == (split == "val")
     ]

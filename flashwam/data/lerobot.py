@@ -12,6 +12,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,21 +20,23 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from flashwam.core.batch import Batch
+from flashwam.data.actions import ActionNorm
 from flashwam.data.bad_files import BadFiles
 from flashwam.data.controls import ControlSpace
 from flashwam.data.dataset import to_batch
 from flashwam.data.fingerprint import files_fingerprint
 from flashwam.data.latents import EMPTY_TEXT, read_latents, read_text
 from flashwam.data.layouts import arrange, check_cameras
-from flashwam.data.segments import find_segments
+from flashwam.data.segments import NoEpisodesError, find_segments, is_held_out
 from flashwam.data.tables import read_actions
 from flashwam.system.errors import FailedError, InputError, MissingFileError
 from flashwam.system.paths import user_path
 
-__all__ = ["SegmentDataset", "SegmentSample"]
+__all__ = ["SegmentDataset", "SegmentSample", "Split"]
 
 logger = logging.getLogger(__name__)
 
+Split = Literal["train", "val", "all"]
 _ATTEMPTS = 100
 _ORDER, _REPLACE, _START, _TEXT = range(4)
 
@@ -88,6 +91,8 @@ class SegmentDataset(Dataset):
         first_share: Share of draws whose window begins where its segment begins.
         text_dropout: Probability that a draw's text is the empty prompt's.
         skip_bad: Skip files that cannot be read, and draw another segment instead; `bad` lists them.
+        split: Which episodes: "train", "val", or "all".
+        val_every: One episode in so many of every repo, the last of them, belongs to "val"; None: none does.
 
     Attributes:
         shapes: Stream name -> (C, H, W) of its tensors, "text" -> (L, D), and "alone" -> (C, H, W) where every segment
@@ -116,7 +121,11 @@ class SegmentDataset(Dataset):
         first_share: float = 0.0,
         text_dropout: float = 0.0,
         skip_bad: bool = False,
+        split: Split = "all",
+        val_every: int | None = None,
     ) -> None:
+        if split not in get_args(Split):
+            raise InputError(f"split: expected one of {', '.join(get_args(Split))}, got {split!r}")
         if window_frames < 2:
             raise InputError(f"window_frames must be at least 2 (an observation and what follows), got {window_frames}")
         for name, share in (("first_share", first_share), ("text_dropout", text_dropout)):
@@ -130,7 +139,15 @@ class SegmentDataset(Dataset):
         if not self.root.is_dir():
             raise MissingFileError(f"{self.root}: no such folder; data.root is where the encoded data sets lie")
         self.null_text = read_text(self.root / EMPTY_TEXT)
-        self.segments = find_segments(self.root, cameras=cameras, tasks=tasks, bad=self.bad)
+        self.segments = [
+            segment
+            for segment in find_segments(self.root, cameras=cameras, tasks=tasks, bad=self.bad)
+            if split == "all" or is_held_out(segment.episode, val_every) == (split == "val")
+        ]
+        if not self.segments:
+            held = "is held out" if val_every is None else f"is the last of {val_every}, as those held out are"
+            told = f"no episode below {self.root} {held}" if split == "val" else f"every one below {self.root} {held}"
+            raise NoEpisodesError(f"no episodes for split {split!r}: {told}; see data.held_out_every")
         self._stride = stride
         self._orders: dict[int, np.ndarray] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -148,6 +165,31 @@ class SegmentDataset(Dataset):
                 f"{self.root / EMPTY_TEXT}: expected {self.shapes['text']} like the segments' text, got "
                 f"{tuple(self.null_text.shape)}"
             )
+
+    @classmethod
+    def of_settings(cls, data: Any, norm: ActionNorm, *, split: Split, seed: int) -> "SegmentDataset":
+        """The samples that a recipe's `data` section describes.
+
+        Args:
+            data: The section.
+            norm: Of the actions.
+            split, seed: See the class.
+        """
+        return cls(
+            data.root,
+            cameras=data.cameras,
+            layout=data.layout,
+            space=ControlSpace(norm=norm, relative=data.relative_poses, first=data.first_actions),
+            window_frames=data.window_frames,
+            tasks=data.tasks,
+            stride=data.stride,
+            seed=seed,
+            first_share=data.first_share,
+            text_dropout=data.text_dropout if split == "train" else 0.0,
+            skip_bad=data.skip_bad,
+            split=split,
+            val_every=data.held_out_every,
+        )
 
     def fingerprint(self) -> str:
         """Tells these samples from others; see `flashwam.data.fingerprint` for what it can miss."""

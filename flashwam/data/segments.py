@@ -13,9 +13,13 @@ from flashwam.data.records import whole_field
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.paths import user_path
 
-__all__ = ["Segment", "find_segments", "select_repos"]
+__all__ = ["NoEpisodesError", "Segment", "find_segments", "is_held_out", "select_repos"]
 
 logger = logging.getLogger(__name__)
+
+
+class NoEpisodesError(InputError):
+    """There are recordings, but none of the episodes that are asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,12 @@ class Segment:
 
     def __str__(self) -> str:
         return f"{self.repo.name}/episode_{self.episode:06d} rows {self.start} to {self.end}"
+
+
+def is_held_out(episode: int, every: int | None) -> bool:
+    """Tells whether no training sees an episode: the last of every so many, so that episodes which are added later
+    change nothing for those that are there; None holds none out."""
+    return every is not None and episode % every == every - 1
 
 
 def select_repos(root: Path | str, tasks: Sequence[str] | None = None) -> list[Path]:

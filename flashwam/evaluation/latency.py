@@ -3,22 +3,26 @@
 
 import json
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from flashwam.core.steps import nfe_text
 from flashwam.evaluation.policy import Policy
 from flashwam.sampling import Rollout, StreamSampler
 from flashwam.system.files import write_whole
 from flashwam.system.paths import user_path
+from flashwam.wam.base import WorldActionModel
 
 __all__ = [
     "LATENCY_CHUNKS",
     "chunk_latency",
+    "draw_latency",
     "latency_label",
     "latency_table",
     "latency_timers",
@@ -31,28 +35,42 @@ LATENCY_CHUNKS = 7
 def chunk_latency(
     policy: Policy, samplers: Mapping[str, StreamSampler], *, chunks: int = LATENCY_CHUNKS
 ) -> dict[str, float]:
+    """`draw_latency` of a policy, whose codec has an empty prompt."""
+    return draw_latency(policy.wam, samplers, policy.codec.text(""), chunks=chunks)
+
+
+def draw_latency(
+    wam: WorldActionModel, samplers: Mapping[str, StreamSampler], text: Tensor, *, chunks: int = LATENCY_CHUNKS
+) -> dict[str, float]:
     """Milliseconds per stage and chunk at batch 1: medians, the first chunk left out as warm-up; beside them, as
-    "part/<name>_ms", those of the parts that a model tells apart.
+    "part/<name>_ms", those of the parts that a model tells apart. On another device than the CPU the whole chunk alone.
 
     Args:
-        policy: What is timed.
+        wam: What is timed, where it is.
         samplers: How its streams are drawn.
+        text: Of a prompt, [L, D].
         chunks: Chunks in a row, at least 2.
     """
-    shapes = policy.wam.layout.observed_shapes
-    first = {n: torch.zeros(1, c, 1, h, w) for n, (c, h, w) in shapes.items()}
-    unseen = {name: x.expand(-1, -1, policy.wam.chunk_frames, -1, -1) for name, x in first.items()}
-    text = policy.codec.text("")
-    rollout = Rollout(policy.wam, samplers, text=text[None], null_text=text, first=first)
+    device = next(wam.parameters()).device
+    first = {n: torch.zeros(1, c, 1, h, w, device=device) for n, (c, h, w) in wam.layout.observed_shapes.items()}
+    unseen = {name: x.expand(-1, -1, wam.chunk_frames, -1, -1) for name, x in first.items()}
+    text = text.to(device)
+    rollout = Rollout(wam, samplers, text=text[None], null_text=text, first=first)
     clocks: list[Callable[[], Mapping[str, float]]] = [lambda: rollout.seconds, lambda: rollout.session.part_seconds]
     spent: list[dict[str, list[float]]] = [{}, {}]
+    whole = []
     for _ in range(chunks):
         before = [dict(clock()) for clock in clocks]
+        began = time.perf_counter()
         drawn = rollout.predict()
+        whole.append(1000 * (time.perf_counter() - began))
         for clock, earlier, values in zip(clocks, before, spent, strict=True):
             for name, seconds in clock().items():
                 values.setdefault(name, []).append(1000 * (seconds - earlier.get(name, 0.0)))
         rollout.observe(unseen | drawn)
+    if device.type != "cpu":
+        # A stage is only dispatched when its clock stops; at its end a chunk has been looked at.
+        return {"chunk_ms": statistics.median(whole[1:])}
     stages, parts = ({name: statistics.median(values[1:]) for name, values in group.items()} for group in spent)
     latency = {f"{name}_ms": value for name, value in stages.items()}
     split = {f"part/{name}_ms": value for name, value in parts.items()}

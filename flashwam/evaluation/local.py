@@ -10,11 +10,16 @@ from typing import Any
 import torch
 
 from flashwam.core.batch import Batch
+from flashwam.data.dataset import EpisodeDataset
+from flashwam.data.lerobot import SegmentDataset
 from flashwam.evaluation.driving import drive_tasks, overall_numbers, task_numbers
 from flashwam.evaluation.latency import chunk_latency
 from flashwam.evaluation.open_loop import chunk_draws, open_loop_measures
 from flashwam.evaluation.pictures import save_film, save_strip
 from flashwam.evaluation.policy import Policy, described, load_policy
+from flashwam.evaluation.reference import reference_draws
+from flashwam.evaluation.windows import held_out_windows
+from flashwam.recipe.sections import Recipe
 from flashwam.run.card import renew_card
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name, measure_once
 from flashwam.sampling import StreamSampler
@@ -124,15 +129,19 @@ def _held_out(policy: Policy) -> Batch | None:
         return None
     if recipe.evaluate.open_loop_samples < DRAWS:
         return None
-    if recipe.data.source == "lerobot":
-        logger.warning("no open-loop measures: none of the data of %s is held out", policy.name)
-        return None
     try:
-        windows = policy.held_out()
+        windows = policy.held_out() if recipe.data.source == "metaworld" else _recorded(policy, recipe)
     except FileNotFoundError as error:
         logger.warning("no open-loop measures: the data of %s are not here (%s)", policy.name, error)
         return None
-    return windows.batch(range(recipe.evaluate.open_loop_samples // DRAWS))
+    return None if windows is None else windows.batch(range(recipe.evaluate.open_loop_samples // DRAWS))
+
+
+def _recorded(policy: Policy, recipe: Recipe) -> EpisodeDataset | SegmentDataset | None:
+    found = held_out_windows(policy, recipe.data)
+    if found is None:
+        logger.warning("no open-loop measures: none of the data of %s is held out", policy.name)
+    return None if found is None else found.source
 
 
 def _open_loop(
@@ -143,15 +152,11 @@ def _open_loop(
     batch = _held_out(policy)
     if batch is None:
         return None, None
-    teacher = policy if policy.wam.precision == "own" else load_policy(policy.folder)
-    if policy.info.role == "student":
-        source = Path(str(policy.info.teacher))
-        if not source.is_dir():
-            logger.warning("no open-loop measures: the teacher of %s is not at %s", policy.name, source)
-            return None, None
-        teacher = load_policy(source)
-    reference = chunk_draws(teacher.wam, teacher.samplers("full"), batch, draws=DRAWS)
+    draw = partial(chunk_draws, batch=batch, draws=DRAWS)
+    reference = reference_draws(policy, draw, recipe=policy.info.recipe)
+    if reference is None:
+        return None, None
     drawn = chunk_draws(policy.wam, samplers, batch, draws=DRAWS)
     decode = {"video": lambda z: torch.from_numpy(policy.codec.pictures(z)).float().movedim(-1, -3) / 255}
     measures = open_loop_measures(drawn, reference, batch, draws=DRAWS, decoders=decode)
-    return measures, save_strip(policy.codec, batch, (reference, drawn), picture, draws=DRAWS)
+    return measures, save_strip(policy.codec.pictures, batch, (reference, drawn), picture, draws=DRAWS)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of what a model imagined: windows beside the real ones, and films of episodes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from flashwam.core.batch import Batch
-from flashwam.data.codec import Codec
 from flashwam.system.files import whole_file
 
 __all__ = ["save_film", "save_strip"]
@@ -19,12 +18,17 @@ _STRIP_WINDOWS = 3
 
 
 def save_strip(
-    codec: Codec, batch: Batch, models: Sequence[list[dict[str, Tensor]]], path: Path, *, draws: int
+    pictures: Callable[[Tensor], np.ndarray],
+    batch: Batch,
+    models: Sequence[list[dict[str, Tensor]]],
+    path: Path,
+    *,
+    draws: int,
 ) -> str | None:
     """Writes rows of pictures for the first windows: real ones, then those that each model drew.
 
     Args:
-        codec: Makes pictures of latents.
+        pictures: Latents [n, C, F, H, W] -> uint8 [n, F, height, width, 3].
         batch: The windows.
         models: As `chunk_draws` returns them, with the first of a window's draws shown.
         path: Of the PNG.
@@ -42,7 +46,7 @@ def save_strip(
             batch.clean["video"][window : window + 1],
             *(torch.cat([c["video"][window * draws : window * draws + 1] for c in drawn], 2) for drawn in models),
         ]
-        rows.extend(codec.pictures(source)[0] for source in sources)
+        rows.extend(pictures(source)[0] for source in sources)
     return _save_rows(rows, 3, path)
 
 

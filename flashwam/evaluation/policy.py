@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model on disk, loaded with everything it needs to act."""
+"""A model on disk, loaded: by itself, and with everything it needs to act."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,26 +18,25 @@ from flashwam.system.errors import InputError
 from flashwam.system.imports import trusting
 from flashwam.system.paths import ASSETS
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.dtypes import dtype_named
 from flashwam.wam.files import files_of_codec
 
-__all__ = ["Policy", "described", "load_policy"]
+__all__ = ["LoadedModel", "Policy", "described", "load_model", "load_policy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """A loaded model with everything it needs to act.
+class LoadedModel:
+    """A loaded model.
 
     Args:
         folder: Where it came from.
         wam: The model, in evaluation mode.
         info: What its `flashwam.json` says.
-        codec: Its codecs: a `Codec`, or what a family has in its place, see `FamilyFiles.frame_codec`.
     """
 
     folder: Path
     wam: WorldActionModel
     info: ModelInfo
-    codec: Codec
 
     @property
     def run(self) -> RunFolder:
@@ -73,6 +72,29 @@ class Policy:
         """`how`, as it stands at the end of a label: "", " euler", " fp8"."""
         return "".join(f" {word}" for word in (sampler, self.wam.precision) if word != "own")
 
+    def samplers(self, nfe: str, *, sampler: str = "own") -> dict[str, StreamSampler]:
+        """Samplers for steps such as "1v/2a"; `sampler` is that of `flashwam.run.evaluation.Evaluation`."""
+        steps = parse_nfe(nfe, tuple(self.wam.streams))
+        teacher = self.info.kind == "teacher"
+        return samplers_for(
+            self.specs,
+            steps=steps,
+            teacher=teacher,
+            plain_euler=sampler == "euler",
+            unit_amplitude=sampler == "unit",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy(LoadedModel):
+    """A loaded model with everything it needs to act.
+
+    Args:
+        codec: Its codecs: a `Codec`, or what a family has in its place, see `FamilyFiles.frame_codec`.
+    """
+
+    codec: Codec
+
     def request(self, tasks: Sequence[str] | None, episodes: int | None) -> tuple[tuple[str, ...], int]:
         """Tasks to drive it on and episodes of each: those that are given, or else its recipe's.
 
@@ -105,17 +127,31 @@ class Policy:
             senses=tuple(self.wam.senses),
         )
 
-    def samplers(self, nfe: str, *, sampler: str = "own") -> dict[str, StreamSampler]:
-        """Samplers for steps such as "1v/2a"; `sampler` is that of `flashwam.run.evaluation.Evaluation`."""
-        steps = parse_nfe(nfe, tuple(self.wam.streams))
-        teacher = self.info.kind == "teacher"
-        return samplers_for(
-            self.specs,
-            steps=steps,
-            teacher=teacher,
-            plain_euler=sampler == "euler",
-            unit_amplitude=sampler == "unit",
-        )
+
+def load_model(
+    folder: str | Path,
+    *,
+    preset: str | None = None,
+    device: str = "cpu",
+    dtype: str | None = None,
+    trust: bool = False,
+) -> LoadedModel:
+    """Loads a model's folder, or the result of a run's, without what it would act with.
+
+    Args:
+        folder: The model's or the run's; with a preset, another tool's checkpoint that its family knows.
+        preset: See `load_wam`.
+        device: Where it runs.
+        dtype: "bfloat16" or "float32"; that of the model's files if None.
+        trust: Import the classes that its files name beside ours, and run their code.
+
+    Raises:
+        FileNotFoundError, ValueError: There is none, or it cannot be loaded.
+    """
+    folder = model_folder(folder)
+    other = {} if dtype is None else {"dtype": dtype_named(dtype)}
+    wam, info = load_wam(folder, preset=preset, trust=trust, **other)
+    return LoadedModel(folder=folder, wam=wam.to(device).eval(), info=info)
 
 
 def load_policy(folder: str | Path, *, trust: bool = False) -> Policy:
@@ -129,16 +165,15 @@ def load_policy(folder: str | Path, *, trust: bool = False) -> Policy:
         FileNotFoundError: there is none.
         ValueError: its pictures cannot be encoded one by one.
     """
-    folder = model_folder(folder)
-    wam, info = load_wam(folder, trust=trust)
+    model = load_model(folder, trust=trust)
     with trusting(trust):
-        files = files_of_codec(folder)
-    dtype = next(wam.parameters()).dtype
-    codec = Codec.load(folder) if files is None else files.frame_codec(folder, dtype=dtype, device="cpu")
-    return Policy(folder=folder, wam=wam.eval(), info=info, codec=codec)
+        files = files_of_codec(model.folder)
+    dtype = next(model.wam.parameters()).dtype
+    codec = Codec.load(model.folder) if files is None else files.frame_codec(model.folder, dtype=dtype, device="cpu")
+    return Policy(folder=model.folder, wam=model.wam, info=model.info, codec=codec)
 
 
-def described(policy: Policy, samplers: Mapping[str, StreamSampler]) -> dict[str, Any]:
+def described(policy: LoadedModel, samplers: Mapping[str, StreamSampler]) -> dict[str, Any]:
     """Describes a model for an evaluation's record."""
     return {
         "kind": policy.info.role,

@@ -19,8 +19,6 @@ from flashwam.core.edm import EDMSchedule
 from flashwam.core.losses import flow_matching_loss
 from flashwam.core.noise import add_noise, append_dims
 from flashwam.core.streams import StreamSpec
-from flashwam.data.codec import CODEC_FILE, Codec
-from flashwam.data.pictures import FramePictures, PictureDecoder
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.futures import Future, TeacherFuture
 from flashwam.distillation.methods.base import (
@@ -43,10 +41,9 @@ from flashwam.run.folder import INFO_FILE
 from flashwam.run.model_info import ModelInfo
 from flashwam.sampling import StreamSampler, samplers_for
 from flashwam.system.errors import InputError
-from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
 from flashwam.wam.base import WorldActionModel
-from flashwam.wam.files import all_files
+from flashwam.wam.decoders import find_decoder
 
 __all__ = ["Foresight"]
 
@@ -207,7 +204,7 @@ class Foresight(Method):
             own = {key: value for key, value in given.items() if key != "name"}
             providers[name] = find_provider(str(given.get("name"))).build(own, root=setup.data, seed=setup.seed)
         folder = setup.teacher if options.get("pictures") is None else user_path(options["pictures"])
-        decoder, text_width = _pictures(folder)
+        decoder, text_width = find_decoder(folder)
         policy.setdefault("text_width", text_width if text_width is not None else teacher.text_shape[1])
         if policy["text_width"] is None:
             raise InputError("policy.text_width is missing, and the teacher does not tell it (4096 for T5-XXL)")
@@ -344,23 +341,3 @@ def _teacher_samplers(
         return None
     steps = None if kind == "teacher" else {name: spec.steps for name, spec in specs.items()}
     return samplers_for(specs, steps=steps, teacher=kind == "teacher")
-
-
-def _pictures(folder: Path | None) -> tuple[PictureDecoder, int | None]:
-    """Finds the decoder of a teacher's latents, and the width of its text embedding, where the folder tells.
-
-    Raises:
-        ValueError: there is no decoder, or nobody knows it.
-    """
-    path = None if folder is None else folder / CODEC_FILE
-    if path is not None and path.is_file() and "family" not in read_mapping(path):
-        codec = Codec.load(folder)
-        return FramePictures(codec.autoencoder), codec.text("").shape[-1]
-    config = None if folder is None else folder / "vae" / "config.json"
-    if config is None or not config.is_file():
-        raise InputError(f"{folder} has no vae/ to decode what the teacher draws: give pictures, a folder that has one")
-    name = str(read_mapping(config).get("_class_name"))
-    for files in all_files():
-        if files.encodes(name):
-            return files.picture_decoder(folder), None
-    raise InputError(f"no model family knows the autoencoder {name!r} of {folder}")

@@ -33,7 +33,7 @@ def check(recipe: Recipe) -> tuple[int, dict[str, str]]:
         How many there are, and what cannot be read -> why.
     """
     recipe = replace(recipe, data=replace(recipe.data, skip_bad=True))
-    source = segment_dataset(recipe)
+    source = segment_dataset(recipe, split="all")
     say_norm(recipe, every=True)
     return len(source), source.check()
 

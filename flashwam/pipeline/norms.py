@@ -12,7 +12,7 @@ from flashwam.data.bad_files import BadFiles
 from flashwam.data.coverage import LEAST_SPAN, MOST_OUTSIDE, ControlFit, coverage, worst
 from flashwam.data.latents import ACTION_NORM
 from flashwam.data.quantiles import control_rows, norm_of
-from flashwam.recipe.sections import DataConfig, Recipe
+from flashwam.recipe.sections import Recipe
 from flashwam.system.errors import InputError, MissingFileError
 
 __all__ = ["NormChoice", "action_norm", "choose_norm", "refuse_other_norm", "say_norm"]
@@ -55,14 +55,16 @@ def choose_norm(recipe: Recipe) -> NormChoice:
     of_model = None if given is None else Path(given) / ACTION_NORM
     if of_model is not None and of_model.is_file():
         norm = _read_norm(of_model)
-        if data.norm is None and data.q01 is not None and _of_recipe(data) != norm:
+        if data.norm is None and data.q01 is not None and ActionNorm.of_settings(data) != norm:
             raise InputError(
                 f"{of_model}: the model was trained with another normalisation than data.q01, data.q99 say; set "
                 "data.norm=teacher to keep the model's"
             )
         return NormChoice(norm=norm, origin=str(of_model), measured=False)
     if data.q01 is not None:
-        return NormChoice(norm=_of_recipe(data), origin="data.q01 and data.q99 of the recipe", measured=False)
+        return NormChoice(
+            norm=ActionNorm.of_settings(data), origin="data.q01 and data.q99 of the recipe", measured=False
+        )
     if data.norm == "teacher":
         raise MissingFileError(
             f"data.norm is teacher, but neither does the recipe say data.q01 and data.q99, nor has {given} an "
@@ -89,11 +91,6 @@ def refuse_other_norm(recipe: Recipe) -> None:
 def action_norm(recipe: Recipe) -> ActionNorm:
     """The normalisation of `choose_norm`."""
     return choose_norm(recipe).norm
-
-
-def _of_recipe(data: DataConfig) -> ActionNorm:
-    used = data.used_channels or tuple(range(data.action_channels))
-    return ActionNorm(q01=data.q01 or (), q99=data.q99 or (), used=used, clip=data.action_clip)
 
 
 def _of_data(recipe: Recipe) -> NormChoice:

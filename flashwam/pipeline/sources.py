@@ -11,13 +11,12 @@ from typing import Any
 
 import torch
 
-from flashwam.data.controls import ControlSpace
 from flashwam.data.conversion import ConversionPlan
 from flashwam.data.convert import Conversion, convert
 from flashwam.data.coverage import coverage
 from flashwam.data.encoders import Encoders, frame_encoders
 from flashwam.data.latents import ACTION_NORM
-from flashwam.data.lerobot import SegmentDataset
+from flashwam.data.lerobot import SegmentDataset, Split
 from flashwam.data.preflight import ActionRules
 from flashwam.data.quantiles import control_rows, norm_of
 from flashwam.data.summary import SUMMARY_FILE, summary
@@ -34,23 +33,9 @@ __all__ = ["convert_raw", "find_encoders", "segment_dataset"]
 logger = logging.getLogger(__name__)
 
 
-def segment_dataset(recipe: Recipe) -> SegmentDataset:
-    """The samples of a recipe whose `data.source` is "lerobot"."""
-    data = recipe.data
-    space = ControlSpace(norm=action_norm(recipe), relative=data.relative_poses, first=data.first_actions)
-    return SegmentDataset(
-        data.root,
-        cameras=data.cameras,
-        layout=data.layout,
-        space=space,
-        window_frames=data.window_frames,
-        tasks=data.tasks,
-        stride=data.stride,
-        seed=recipe.seed,
-        first_share=data.first_share,
-        text_dropout=data.text_dropout,
-        skip_bad=data.skip_bad,
-    )
+def segment_dataset(recipe: Recipe, *, split: Split = "train") -> SegmentDataset:
+    """The samples of a recipe whose `data.source` is "lerobot"; of the episodes that are not held out."""
+    return SegmentDataset.of_settings(recipe.data, action_norm(recipe), split=split, seed=recipe.seed)
 
 
 def find_encoders(folder: str | Path) -> Callable[[], Encoders]:

@@ -14,6 +14,9 @@ from flashwam.system.json_file import shown
 
 __all__ = ["saved_recipe"]
 
+_BEFORE: Mapping[str, Mapping[str, Any]] = {"data": {"held_out_every": None}}
+"""Section -> fields that older files do not name, with what was done then where that is not the default."""
+
 
 def saved_recipe(values: Any, streams: Mapping[str, StreamSpec], *, source: str) -> Recipe | None:
     """Reads a recipe that was saved with a model.
@@ -41,6 +44,7 @@ def saved_recipe(values: Any, streams: Mapping[str, StreamSpec], *, source: str)
             continue
         if not isinstance(told, Mapping):
             raise InputError(f"{source}: recipe.{section} must be a mapping; got {shown(told)}")
+        told = {**_BEFORE.get(section, {}), **told}
         built[section] = build_section(f"recipe.{section}", _known(told, kind), kind, origins)
     if not {"root", "tasks"} <= (values.get("data") or {}).keys():
         return None

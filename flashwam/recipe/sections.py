@@ -91,6 +91,9 @@ class DataConfig:
     """The way pictures become so large: "stretch" as LingBot-VA does, "cover" and the middle of it as VideoVLA does."""
     stride: int = 1
     """Control steps between encoded pictures; four pictures are a latent frame."""
+    held_out_every: int | None = 20
+    """No training sees one episode in so many of every data set, the last of them; students are judged by these. null:
+    none is held out."""
     clip_hop: int | None = None
     """Control steps from one clip's beginning to the next one's, for an autoencoder that makes every sample a clip of
     its own; null: as many as a latent frame spans. Clips have `window_frames` latent frames."""
@@ -127,6 +130,7 @@ class DataConfig:
         _check(self, ("first_share", "text_dropout"), lambda value: 0 <= value <= 1, "in [0, 1]")
         _check(self, "camera_size", lambda value: min(value) >= 1, "two positive numbers of pixels")
         _check(self, "clip_hop", lambda value: value is None or value >= 1, "at least 1, or null")
+        _check(self, "held_out_every", lambda value: value is None or value >= 2, "at least 2, or null")
         _check(self, "action_key", lambda value: value.strip() != "", "the name of a column")
         _check(self, "action_clip", lambda value: value is None or value > 0, "positive or null")
         self._check_channels()

@@ -15,12 +15,14 @@ from flashwam.report.metrics import has_metrics, read_metrics
 from flashwam.report.page import write_page
 from flashwam.report.real_time import real_time_curves, real_time_table
 from flashwam.report.real_time_page import real_time_section
+from flashwam.report.recordings import recording_rows, recording_table
+from flashwam.report.recordings_page import recordings_section
 from flashwam.report.results import pool_evaluations, read_evaluations, read_real_time_evaluations
 from flashwam.report.row import Row
 from flashwam.report.study import find_study
 from flashwam.report.table import format_table, markdown_table, table_notes
 from flashwam.report.verdict import cross_losses, verdict
-from flashwam.run.evaluation import Evaluation
+from flashwam.run.evaluation import Evaluation, read_recordings
 from flashwam.run.folder import RunFolder
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
@@ -37,7 +39,8 @@ _KINDS = ("teacher", "baseline", "student")
 def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
     """Compares evaluated runs: writes `compare.json`, `compare.md`, PNG figures and `compare.html` into `out`.
 
-    Evaluations in worlds that did not wait stand apart, in `real_time.md` and a section of the page.
+    Evaluations in worlds that did not wait, and those on recorded episodes, stand apart, in `real_time.md`,
+    `recordings.md` and a section of the page each.
 
     Args:
         runs: Run folders with `evaluations/*.json`, or studies of many (`flashwam.report.study`); the teacher's too,
@@ -47,7 +50,7 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
 
     Returns:
         What `compare.json` holds: "rows", "verdict" (sentences), "table" (plain text) and its "notes", "cross", "page",
-        "real_time" and its "real_time_table".
+        "real_time" and its "real_time_table", "recordings" and its "recordings_table".
 
     Raises:
         FileNotFoundError: for a run that does not exist or was never evaluated.
@@ -56,6 +59,7 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
     out = user_path(out)
     rows, metrics, cross = gather(runs, out)
     curves = real_time_curves([one for run in runs for one in read_real_time_evaluations(run)])
+    recorded = recording_rows([one for run in runs for one in read_recordings(run)])
     result = {
         "rows": [row.to_json() for row in rows],
         "verdict": verdict(rows, cross),
@@ -65,12 +69,16 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
         "cross_losses": cross_losses(cross) if cross else [],
         "real_time": [curve.to_json() for curve in curves],
         "real_time_table": real_time_table(curves),
+        "recordings": [row.to_json() for row in recorded],
+        "recordings_table": recording_table(recorded),
     }
     sections = compare_sections(rows, out, metrics=metrics, cross=cross)
+    sections += [real_time_section(curves, out)] if curves else []
+    sections += [recordings_section(recorded, out)] if recorded else []
     page = write_page(
         out / "compare.html",
         "Comparison of runs",
-        [*sections, *([real_time_section(curves, out)] if curves else [])],
+        sections,
         lead="Who succeeds, how fast, and which stream loses what.",
         footer="Made by `flashwam compare`. The numbers are in `compare.json` beside this page.",
     )
@@ -78,6 +86,8 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
     write_whole(out / "compare.md", markdown_table(rows))
     if curves:
         write_whole(out / "real_time.md", real_time_table(curves, markdown=True) + "\n")
+    if recorded:
+        write_whole(out / "recordings.md", recording_table(recorded, markdown=True) + "\n")
     write_whole(out / "compare.json", json.dumps(result, indent=1) + "\n")
     logger.info("comparison of %d runs: %s", len(runs), page)
     return result
@@ -102,11 +112,11 @@ def gather(
 
 
 def _waited_for(run: Path | str) -> list[Evaluation]:
-    """Reads a run's evaluations; none of one that was driven in worlds that did not wait alone."""
+    """Reads a run's evaluations in a world that waits; none of one that has others alone."""
     try:
         return read_evaluations(run)
     except MissingFileError:
-        if not read_real_time_evaluations(run):
+        if not read_real_time_evaluations(run) and not read_recordings(run):
             raise
         return []
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 from flashwam.core.steps import nfe_text
 from flashwam.run.folder import RESULTS, RunFolder
 from flashwam.run.real_time import RealTime
+from flashwam.run.recordings import OnRecordings, RecordingNumbers
 from flashwam.run.task_numbers import TaskNumbers, known_values
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
@@ -25,6 +26,7 @@ __all__ = [
     "measure_once",
     "read_evaluation",
     "read_real_time",
+    "read_recordings",
     "read_run",
 ]
 
@@ -45,6 +47,7 @@ class Asked:
         closed_loop: Whether the tasks are driven.
         cache: Entries of the cache of a policy that keeps one by choice.
         real_time: The clock of a world that does not wait; None for one that does.
+        recordings: On which recordings; None where episodes are driven, or held-out windows of the run alone drawn.
     """
 
     tasks: tuple[str, ...]
@@ -52,6 +55,7 @@ class Asked:
     closed_loop: bool = True
     cache: int | None = None
     real_time: RealTime | None = None
+    recordings: OnRecordings | None = None
 
     @classmethod
     def from_json(cls, content: Any, where: str) -> Self:
@@ -60,14 +64,16 @@ class Asked:
         Raises:
             ValueError: They are none.
         """
-        return build(where, cls, _with_clock(known_values(content, where), where))
+        values = known_values(content, where)
+        return build(where, cls, _with_parts(values, where, recordings=OnRecordings))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         told = {"tasks": list(self.tasks), "episodes": self.episodes, "closed_loop": self.closed_loop}
         if self.cache is not None:
             told["cache"] = self.cache
-        return told if self.real_time is None else {**told, "real_time": self.real_time.to_json()}
+        parts = {"real_time": self.real_time, "recordings": self.recordings}
+        return told | {name: part.to_json() for name, part in parts.items() if part is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +103,7 @@ class Evaluation:
         strip: Name of a picture of decoded video beside the file.
         film: Name of a picture of real frames above imagined ones beside the file.
         real_time: The clock that it was driven by, its latency known; None where the world waited.
+        recordings: What was measured on recorded episodes; None where it was not asked for.
         provenance: Versions, machine and command that made it.
         more: What else the file says.
         file: Where it was read from.
@@ -124,6 +131,7 @@ class Evaluation:
     strip: str | None = None
     film: str | None = None
     real_time: RealTime | None = None
+    recordings: RecordingNumbers | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
     file: Path | None = field(default=None, compare=False, repr=False)
@@ -164,7 +172,7 @@ class Evaluation:
             values["overall"] = TaskNumbers.from_json(values["overall"], f"{where}: overall")
         if "asked" in values:
             values["asked"] = Asked.from_json(values["asked"], f"{where}: asked")
-        values = _with_clock(values, where)
+        values = _with_parts(values, where, recordings=RecordingNumbers)
         more = {key: value for key, value in content.items() if key not in known}
         return build(where, cls, {**values, "more": more, "file": file})
 
@@ -178,7 +186,8 @@ class Evaluation:
         if self.file is None:
             raise ValueError(f"{self.label} was not read from a file, so nothing says in which run's folder it belongs")
         for above in self.file.parents[1:3]:
-            if self.file.parent in (RunFolder(above).evaluations, RunFolder(above).real_time):
+            run = RunFolder(above)
+            if self.file.parent in (run.evaluations, run.real_time, run.recordings):
                 return above
         return self.file.parent
 
@@ -213,9 +222,12 @@ class Evaluation:
             "family": self.family,
             "guidance": dict(self.guidance),
             "real_time": None if self.real_time is None else self.real_time.to_json(),
+            "recordings": None if self.recordings is None else self.recordings.to_json(),
         }
-        # Of a model behind a server, in a world that waits, or by an older version, these are not told.
-        untold = [name for name in ("stages", "parameters", "family", "guidance", "real_time") if not told[name]]
+        # Of a model behind a server, in a world that waits, of episodes that are driven, or by an older version, these
+        # are not told.
+        maybe = ("stages", "parameters", "family", "guidance", "real_time", "recordings")
+        untold = [name for name in maybe if not told[name]]
         untold += ["precision"] if self.precision == "own" else []
         return {name: value for name, value in told.items() if name not in untold} | dict(self.more)
 
@@ -297,6 +309,15 @@ def read_real_time(folder: Path | str) -> list[Evaluation]:
     return _read_all(RunFolder(user_path(folder)).real_time_files)
 
 
+def read_recordings(folder: Path | str) -> list[Evaluation]:
+    """Reads a run's evaluations on recorded episodes, by their files' names; none where it has none.
+
+    Raises:
+        ValueError: A file is no evaluation.
+    """
+    return _read_all(RunFolder(user_path(folder)).recording_files)
+
+
 def _read_all(files: Sequence[Path]) -> list[Evaluation]:
     found = []
     for file in files:
@@ -307,8 +328,11 @@ def _read_all(files: Sequence[Path]) -> list[Evaluation]:
     return found
 
 
-def _with_clock(values: dict[str, Any], where: str | Path) -> dict[str, Any]:
-    if "real_time" not in values:
-        return values
-    what = f"{where}: real_time"
-    return {**values, "real_time": build(what, RealTime, known_values(values["real_time"], what))}
+def _with_parts(values: dict[str, Any], where: str | Path, **kinds: Any) -> dict[str, Any]:
+    """Values with the dataclasses that some of them stand for: a clock, and those of `kinds`."""
+    found = dict(values)
+    for name, kind in {"real_time": RealTime, **kinds}.items():
+        if name in values:
+            what = f"{where}: {name}"
+            found[name] = build(what, kind, known_values(values[name], what))
+    return found

@@ -119,6 +119,16 @@ class RunFolder:
         return sorted(self.real_time.glob("*.json"))
 
     @property
+    def recordings(self) -> Path:
+        """Folder of what was measured on recorded episodes, with nobody driving."""
+        return self.evaluations / "recordings"
+
+    @property
+    def recording_files(self) -> list[Path]:
+        """Files of that, by name."""
+        return sorted(self.recordings.glob("*.json"))
+
+    @property
     def is_run(self) -> bool:
         """Tells whether anything says that a run or a model lies here."""
         return any((self.path / name).exists() for name in (RECIPE_FILE, INFO_FILE, *RESULTS))

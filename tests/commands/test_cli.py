@@ -320,7 +320,7 @@ def test_compare_prints_table_verdict_and_page(capsys, monkeypatch, tmp_path):
     def compare(runs, *, out):
         seen.update(runs=runs, out=out)
         waited = {"rows": [{}], "table": "model success", "verdict": ["naive loses."]}
-        return {**waited, "real_time": [], "page": str(out / "compare.html")}
+        return {**waited, "real_time": [], "recordings": [], "page": str(out / "compare.html")}
 
     monkeypatch.setattr("flashwam.report.compare.compare", compare)
     status, out, _ = run(capsys, "compare", "a", "b", "--out", str(tmp_path))

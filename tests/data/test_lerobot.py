@@ -6,10 +6,11 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 import torch
-from lerobot_sets import ROBOTWIN
+from lerobot_sets import ROBOTWIN, write_set
 from released_sets import CAMERAS, PLAN, QUANTILES, USED, reader
 
 from flashwam.data.lerobot import SegmentDataset
+from flashwam.data.segments import NoEpisodesError
 
 
 @pytest.fixture(scope="module", params=["robotwin", "libero"])
@@ -203,3 +204,25 @@ def test_a_segment_without_latents_of_every_camera_is_no_sample(roots, tmp_path)
     assert len(reader(tmp_path / "copy", "robotwin")) == len(data) - 1
     with pytest.raises(FileNotFoundError, match=r"4 segments.*cam_low"):
         SegmentDataset(tmp_path / "copy", cameras=["cam_low"], layout="width", space=data.space, window_frames=4)
+
+
+def test_one_episode_in_so_many_of_every_set_is_held_out_and_more_episodes_change_nothing(tmp_path):
+    episodes = [(30, [(0, 12, 0, 3), (12, 28, 12, 4)])] * 7
+    write_set(tmp_path / "set", "libero", {"a": episodes, "b": episodes[:3]})
+
+    def numbers(split, every=3):
+        segments = reader(tmp_path / "set", "libero", split=split, val_every=every).segments
+        return sorted({(segment.repo.name, segment.episode) for segment in segments})
+
+    assert numbers("val") == [("a", 2), ("a", 5), ("b", 2)]
+    assert sorted([*numbers("val"), *numbers("train")]) == numbers("all")
+    assert numbers("train", None) == numbers("all")
+    fewer = numbers("train")
+    shutil.rmtree(tmp_path / "set")
+    write_set(tmp_path / "set", "libero", {"a": [*episodes, *episodes], "b": episodes[:3]})
+    assert [known for known in numbers("train") if known in fewer] == fewer
+    for every in (None, 20):
+        with pytest.raises(NoEpisodesError, match=r"no episodes for split 'val'.*data\.held_out_every"):
+            reader(tmp_path / "set", "libero", split="val", val_every=every)
+    with pytest.raises(ValueError, match="split: expected one of train, val, all, got 'test'"):
+        reader(tmp_path / "set", "libero", split="test")

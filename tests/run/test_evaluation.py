@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from flashwam.report.study import study_evaluations
-from flashwam.run.evaluation import Asked, Evaluation, TaskNumbers, measure_once, read_evaluation, read_run
+from flashwam.run.evaluation import (
+    Asked,
+    Evaluation,
+    TaskNumbers,
+    measure_once,
+    read_evaluation,
+    read_recordings,
+    read_run,
+)
+from flashwam.run.folder import RunFolder
+from flashwam.run.recordings import OnRecordings, RecordingNumbers
 
 RESULTS = Path(__file__).resolve().parents[2] / "analysis" / "results"
 REACH = TaskNumbers(episodes=4, success=3, commitment=0.5, multimodal=True, outcomes=(1, 1, 0, 1), motion=(0.5, None))
@@ -37,6 +47,31 @@ def test_what_is_written_is_read(tmp_path):
     assert (found.folder, found.file.name, found.chunk_ms) == (tmp_path / "run", "a.json", 3.5)
     assert found.tasks == {"reach": REACH}
     assert json.dumps(found.to_json()) == json.dumps(evaluation.to_json())
+
+
+def test_what_was_measured_on_recordings_lies_apart(tmp_path):
+    numbers = RecordingNumbers(
+        held_out=True,
+        windows=2,
+        episodes=1,
+        draws=3,
+        names=("x", "gripper"),
+        units=("mm", ""),
+        by_control={"error_teacher": (1.5, float("nan"))},
+        measures={"split": 0.25},
+        over_chunk=(0.1, 0.2),
+    )
+    asked = Asked(tasks=(), episodes=0, closed_loop=False, recordings=OnRecordings(windows=2, draws=3, data="mine"))
+    run = RunFolder(tmp_path / "run")
+    evaluation = made(tasks={}, overall=None, asked=asked, recordings=numbers)
+    evaluation.write(run.recordings / "a.json")
+    (found,) = read_recordings(run.path)
+    assert json.dumps(found.to_json()) == json.dumps(evaluation.to_json())
+    assert (found.folder, found.asked) == (run.path, asked)
+    with pytest.raises(FileNotFoundError, match="neither"):
+        read_run(run.path)
+    with pytest.raises(ValueError, match="draws must be at least 1; got 0"):
+        OnRecordings(windows=1, draws=0)
 
 
 def test_an_old_file_says_less():

@@ -48,6 +48,13 @@ def test_fields_and_names_of_another_version_are_no_hindrance():
     assert found.recipe.autoencoder.width == 64
 
 
+def test_an_older_version_held_no_recordings_out():
+    told = plain(RECIPE)
+    assert info(told).recipe.data.held_out_every == 20
+    del told["data"]["held_out_every"]
+    assert info(told).recipe.data.held_out_every is None
+
+
 @pytest.mark.parametrize("told", [None, "flash_wam", {}, {"evaluate": {"episodes": 3}}, {"data": {"tasks": ["reach"]}}])
 def test_a_model_that_does_not_say_what_it_learnt_from_has_no_recipe(told):
     assert (info(told).recipe, info(told).tasks, info(told).episodes) == (None, (), None)

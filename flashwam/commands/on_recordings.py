@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The part of `flashwam evaluate` that judges a model on recorded episodes: its options, and when it is meant."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from flashwam.commands.shared import RECIPE_HELP, path, positive
+
+__all__ = ["add_recording_options", "is_for_recordings", "recording_results"]
+
+_OPTIONS = ("data", "recipe", "teacher", "windows", "draws", "preset", "device", "dtype")
+_DRIVING = ("episodes", "tasks", "server", "random", "auxiliary", "real_time")
+
+
+def add_recording_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --recordings and what says on which and how."""
+    group = parser.add_argument_group("on recorded episodes, with no simulator")
+    told = "draw there instead of driving (taken by itself for a model whose tasks are not the simulator's)"
+    group.add_argument("--recordings", action="store_true", help=told)
+    data_help = "folder of recordings (default: the episodes held out of those that MODEL was made from)"
+    group.add_argument("--data", type=path, metavar="FOLDER", help=data_help)
+    recipe_help = f"its data section says how they are laid out: {RECIPE_HELP} (default: MODEL's own)"
+    group.add_argument("--recipe", metavar="RECIPE", help=recipe_help)
+    teacher_help = "folder of the model that MODEL was distilled from (default: where it was)"
+    group.add_argument("--teacher", type=path, metavar="FOLDER", help=teacher_help)
+    group.add_argument("--windows", type=positive, metavar="N", help="samples of the recipe's length (default: 32)")
+    draws_help = "of every window; 8 or more tell whether they take several ways (default: 8)"
+    group.add_argument("--draws", type=positive, metavar="N", help=draws_help)
+    preset_help = "settings for another tool's checkpoint that does not say how it is sampled"
+    group.add_argument("--preset", metavar="NAME", help=preset_help)
+    group.add_argument("--device", help="such as cuda:1 or cpu (default: cuda where there is one, or else cpu)")
+    dtype_help = "of the models (default: that of their files)"
+    group.add_argument("--dtype", choices=("bfloat16", "float32"), help=dtype_help)
+
+
+def is_for_recordings(arguments: argparse.Namespace) -> bool:
+    """Tells whether recordings are asked for, or nothing else can be: the model's tasks are not the simulator's."""
+    from flashwam.run.folder import INFO_FILE
+    from flashwam.run.model_info import ModelInfo, model_folder
+    from flashwam.sim.tasks import TASKS
+    from flashwam.system.imports import trusting
+
+    driving = [name for name in _DRIVING if getattr(arguments, name)]
+    asked = [name for name in ("recordings", *_OPTIONS) if getattr(arguments, name)]
+    if asked:
+        if driving:
+            arguments.parser.error(
+                f"--{asked[0]} is for recorded episodes, on which nothing is driven: leave out "
+                f"--{driving[0].replace('_', '-')}"
+            )
+        if arguments.checkpoint is None:
+            arguments.parser.error("give MODEL, which is to be judged on recorded episodes")
+        return True
+    if driving or arguments.checkpoint is None or not (model_folder(arguments.checkpoint) / INFO_FILE).is_file():
+        return False
+    with trusting(arguments.trust):
+        recipe = ModelInfo.read(model_folder(arguments.checkpoint)).recipe
+    return recipe is not None and recipe.data.source == "lerobot" and not set(recipe.tasks) & set(TASKS)
+
+
+def recording_results(arguments: argparse.Namespace, *, nfe: Sequence[str], **common: Any) -> Any:
+    """Judges on recordings, as the arguments say.
+
+    Args:
+        arguments: With those of `add_recording_options`.
+        nfe: Steps.
+        common: For `evaluate_recordings`.
+    """
+    import torch
+
+    from flashwam.evaluation.recordings import evaluate_recordings
+    from flashwam.recipe.load import load_recipe
+
+    given = {name: getattr(arguments, name) for name in _OPTIONS if getattr(arguments, name) is not None}
+    if "recipe" in given:
+        given["recipe"] = load_recipe(given["recipe"], trust=arguments.trust)
+    given.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
+    return evaluate_recordings(arguments.checkpoint, nfe=nfe, **given, **common)

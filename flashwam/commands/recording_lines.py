@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluations on recorded episodes as lines for a terminal."""
+
+from collections.abc import Mapping
+
+from flashwam.run.evaluation import Evaluation
+from flashwam.run.recordings import RecordingNumbers
+
+__all__ = ["recording_lines"]
+
+_MOTION = {"border": "step into a chunk", "jerk": "jerk", "flips": "gripper switches per 100 controls"}
+
+
+def recording_lines(one: Evaluation, numbers: RecordingNumbers) -> list[str]:
+    """Writes one evaluation on recordings: errors per control, and what tells a decided hand from another."""
+    whose = "held-out" if numbers.held_out else "TRAINED-ON"
+    lines = [
+        f"{one.label}: {numbers.windows} windows of {numbers.episodes} {whose} episodes, {numbers.draws} draws each"
+    ]
+    columns = {
+        "to teacher": "error_teacher",
+        "teacher's two draws": "teacher_spread",
+        "to recorded": "error_recorded",
+        "teacher to recorded": "teacher_error_recorded",
+        "variance ratio": "variance_ratio",
+    }
+    told = {column: numbers.by_control[name] for column, name in columns.items() if name in numbers.by_control}
+    names = [f"{name} [{unit}]" if unit else name for name, unit in zip(numbers.names, numbers.units, strict=True)]
+    wide = max(len(name) for name in names)
+    lines.append(f"  {'control':<{wide}} " + " ".join(f"{column:>19}" for column in told))
+    lines += [
+        f"  {name:<{wide}} " + " ".join(f"{values[number]:>19.4g}" for values in told.values())
+        for number, name in enumerate(names)
+    ]
+    measures = numbers.measures
+    for name, words in _MOTION.items():
+        each = {
+            who: measures[key] for who in ("student", "teacher", "recorded") if (key := f"{who}_{name}") in measures
+        }
+        if each:
+            lines.append(f"  {words}: " + ", ".join(f"{who} {value:.3g}" for who, value in each.items()))
+    if "split" in measures:
+        lines.append(_ways_line(measures))
+    video = (one.open_loop or {}).get("video_error_teacher")
+    if video is not None:
+        lines.append(f"  video: mean squared error to the teacher's {video:.4g}")
+    if one.chunk_ms is not None:
+        lines.append(f"  {one.chunk_ms:.1f} ms a chunk")
+    return lines
+
+
+def _ways_line(measures: Mapping[str, float]) -> str:
+    line = f"  ways: the teacher's draws fall apart in {measures['split']:.0%} of the chunks"
+    if "student_between" in measures:
+        ours, theirs = measures["student_between"], measures["teacher_between"]
+        line += f"; there {ours:.0%} of the student's and {theirs:.0%} of its own lie between the ways"
+    if "same_way" in measures:
+        line += f"; of the others {measures['same_way']:.0%} go the teacher's way from the same noise"
+    return line

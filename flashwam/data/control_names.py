@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Controls as people read them: names, and units where the data say what a control is.
+
+Letters: U controls of the robot, V values shown of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flashwam.data.poses import ARM_WIDTH
+
+__all__ = ["ControlNames"]
+
+_ARMS = {1: ("",), 2: ("left ", "right ")}
+_POSE = (
+    ("x", "mm"),
+    ("y", "mm"),
+    ("z", "mm"),
+    ("turn x", "deg"),
+    ("turn y", "deg"),
+    ("turn z", "deg"),
+    ("gripper", ""),
+)
+_MILLIMETRES = 1000.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlNames:
+    """Names and units of the values that are shown of a robot's controls.
+
+    Attributes:
+        names: Of each of V values.
+        units: Of each; empty for the data's own.
+        poses: The controls are poses [xyz in metres, quaternion xyzw, gripper] per arm, of which millimetres, a
+            rotation vector in degrees and the gripper are shown: V = 7 per arm.
+    """
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    poses: bool = False
+
+    @classmethod
+    def of_data(cls, count: int, *, relative: bool, info: Mapping[str, Any] | None = None) -> "ControlNames":
+        """The names that data give their controls, or plain numbers.
+
+        Args:
+            count: U.
+            relative: The controls are relative poses, see `ControlSpace`.
+            info: The `meta/info.json` of a data set, which may name its actions.
+        """
+        if relative:
+            arms = count // ARM_WIDTH
+            prefixes = _ARMS.get(arms, tuple(f"arm {number} " for number in range(arms)))
+            told = [(f"{prefix}{name}", unit) for prefix in prefixes for name, unit in _POSE]
+            return cls(names=tuple(name for name, _ in told), units=tuple(unit for _, unit in told), poses=True)
+        named = _named((info or {}).get("features", {}))
+        names = named if len(named) == count else tuple(f"control {number}" for number in range(count))
+        return cls(names=names, units=("",) * count)
+
+    def readable(self, controls: np.ndarray) -> np.ndarray:
+        """Controls in raw units [..., U] -> what is shown, float64 [..., V]; a quaternion of zeros is no turn."""
+        controls = np.asarray(controls, dtype=np.float64)
+        if not self.poses:
+            return controls
+        from scipy.spatial.transform import Rotation
+
+        arms = controls.reshape(*controls.shape[:-1], -1, ARM_WIDTH)
+        turns = arms[..., 3:7].reshape(-1, 4)
+        # No robot means a zero quaternion, but an untrained model may draw one.
+        turns = np.where(np.linalg.norm(turns, axis=1, keepdims=True) > 0, turns, (0.0, 0.0, 0.0, 1.0))
+        vectors = Rotation.from_quat(turns).as_rotvec(degrees=True).reshape(*arms.shape[:-1], 3)
+        parts = (_MILLIMETRES * arms[..., :3], vectors, arms[..., 7:])
+        return np.concatenate(parts, axis=-1).reshape(*controls.shape[:-1], -1)
+
+
+def _named(features: Any) -> tuple[str, ...]:
+    """The names of an action's dimensions, flat or grouped as LeRobot writes them; none where they are not told."""
+    names = features.get("action", {}).get("names") if isinstance(features, Mapping) else None
+    if isinstance(names, Mapping):
+        names = [name for group in names.values() for name in (group if isinstance(group, Sequence) else ())]
+    ok = isinstance(names, Sequence) and not isinstance(names, str) and all(isinstance(name, str) for name in names)
+    return tuple(names) if ok else ()

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Judges a model on recorded episodes: what it draws there, against its teacher's draws and what was recorded."""
+
+import io
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flashwam.core.batch import Batch
+from flashwam.evaluation.latency import draw_latency
+from flashwam.evaluation.open_loop import chunk_draws, open_loop_measures
+from flashwam.evaluation.pictures import save_strip
+from flashwam.evaluation.policy import LoadedModel, described, load_model
+from flashwam.evaluation.reference import Chunks, reference_draws
+from flashwam.evaluation.trajectories import Drawn, trajectory_measures
+from flashwam.evaluation.windows import Windows, recorded_windows
+from flashwam.recipe.sections import Recipe
+from flashwam.run.evaluation import Asked, Evaluation, evaluation_name, measure_once
+from flashwam.run.folder import RunFolder
+from flashwam.run.recordings import OnRecordings, RecordingNumbers
+from flashwam.sampling import StreamSampler
+from flashwam.system.errors import InputError
+from flashwam.system.files import write_whole
+from flashwam.system.imports import trusting
+from flashwam.system.paths import user_path
+from flashwam.system.provenance import provenance
+from flashwam.wam.base import WorldActionModel
+from flashwam.wam.decoders import find_decoder
+
+__all__ = ["evaluate_recordings"]
+
+logger = logging.getLogger(__name__)
+
+_PICTURED = 3
+_SHOWN_WINDOWS, _SHOWN_DRAWS = 4, 4
+
+
+def evaluate_recordings(
+    checkpoint: str | Path,
+    *,
+    data: str | Path | None = None,
+    recipe: Recipe | None = None,
+    teacher: str | Path | None = None,
+    nfe: Sequence[str] = ("1v/1a",),
+    windows: int = 32,
+    draws: int = 8,
+    plain_euler: bool = False,
+    unit_amplitude: bool = False,
+    precision: str | None = None,
+    preset: str | None = None,
+    device: str = "cpu",
+    dtype: str | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    trust: bool = False,
+) -> list[dict[str, Any]]:
+    """Measures a model on recorded episodes, with no simulator; a setting that was measured before is read.
+
+    Every window is drawn `draws` times under its recorded past, by the model and by its teacher in all the teacher's
+    steps, from the same noise. A teacher is its own reference.
+
+    Args:
+        checkpoint: A teacher's or student's folder, or a run folder; with a preset, another tool's checkpoint.
+        data: Folder of recordings in the layout that the recipe describes; None for the episodes that were held out of
+            those that the model was made from.
+        recipe: Its `data` section says how the recordings are laid out; the model's own if None.
+        teacher: Folder of the model that it was distilled from, where that is not where it was.
+        nfe: Steps per stream and chunk, such as "1v/2a"; "full" for the teacher's own.
+        windows: Samples of the recipe's length.
+        draws: Of every window; 8 or more tell whether the draws take several ways.
+        plain_euler, unit_amplitude, precision: As for `flashwam.evaluate`.
+        preset: For a checkpoint that does not say how it is sampled.
+        device: Where the models run, one after another.
+        dtype: "bfloat16" or "float32" of the models; that of their files if None.
+        seed: Of the noise; the windows are always the same.
+        out: Folder for the results; `evaluations/recordings` of the model's run if None.
+        trust: As for `flashwam.evaluate`.
+
+    Returns:
+        One result per entry of `nfe`, as written.
+
+    Raises:
+        FileNotFoundError, ValueError: Model or recordings are missing, do not fit each other, or two samplers are asked
+            for at once.
+    """
+    if plain_euler and unit_amplitude:
+        raise InputError("plain Euler ignores a student's functions, so their amplitude cannot be chosen: ask for one")
+    sampler = "euler" if plain_euler else "unit" if unit_amplitude else "own"
+    on = OnRecordings(windows=windows, draws=draws, data="" if data is None else str(data))
+    model = load_model(checkpoint, preset=preset, device=device, dtype=dtype, trust=trust)
+    model.wam.choose_precision(model.info.precision if precision is None else precision)
+    recipe = recipe or model.info.recipe
+    if recipe is None:
+        raise InputError(
+            f"{model.folder} does not say how its data are laid out: give a recipe whose data section does, such as "
+            "--recipe libero/flash_wam"
+        )
+    folder = user_path(out) if out is not None else RunFolder(model.evaluations.parent).recordings
+    asked = Asked(tasks=(), episodes=0, closed_loop=False, recordings=on)
+    with trusting(trust):
+        given = {"recipe": recipe, "teacher": teacher, "dtype": dtype, "trust": trust}
+        judge = _Judge(model=model, recipe=recipe, on=on, seed=seed, teacher=given)
+        results = []
+        for steps in nfe:
+            stem = evaluation_name(model.info.steps, steps, model.how(sampler), seed)
+            measure = partial(judge.measure, steps, sampler, asked, folder / stem)
+            results.append(measure_once(folder / f"{stem}.json", asked, measure).to_json())
+    return results
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Judge:
+    """One model on one set of windows."""
+
+    model: LoadedModel
+    recipe: Recipe
+    on: OnRecordings
+    seed: int
+    teacher: Mapping[str, Any]
+
+    @cached_property
+    def windows(self) -> Windows:
+        return recorded_windows(self.model, self.recipe, data=self.on.data or None)
+
+    @cached_property
+    def batch(self) -> Batch:
+        return self.windows.source.batch(range(self.on.windows))
+
+    @cached_property
+    def reference(self) -> Chunks | None:
+        return reference_draws(self.model, partial(self.draw, "teacher"), **self.teacher)
+
+    @cached_property
+    def pictures(self) -> Callable[[Tensor], np.ndarray] | None:
+        """Latents [n, C, F, H, W] -> uint8 [n, F, height, width, 3]; None where nothing decodes them."""
+        places = [self.model.folder, *([Path(given)] if (given := self.recipe.wam.pretrained) else [])]
+        for place in places:
+            try:
+                decoder, _ = find_decoder(place)
+            except (FileNotFoundError, InputError) as error:
+                logger.warning("no pictures: %s", error)
+                continue
+            return partial(_frames, decoder.pictures)
+        return None
+
+    def draw(self, who: str, wam: WorldActionModel, samplers: Mapping[str, StreamSampler]) -> Chunks:
+        """Every window's draws, window after window, so that memory and noise are one window's."""
+        from tqdm import tqdm
+
+        device = next(wam.parameters()).device
+        found: list[Chunks] = []
+        for row in tqdm(range(self.batch.size), desc=f"{self.model.name}: {who} draws", unit="window"):
+            one = self.batch.rows([row]).to(device)
+            chunks = chunk_draws(wam, samplers, one, draws=self.on.draws, seed=self.seed + row)
+            found.append([{name: x.float().cpu() for name, x in chunk.items()} for chunk in chunks])
+        firsts = enumerate(found[0])
+        return [{name: torch.cat([window[k][name] for window in found]) for name in first} for k, first in firsts]
+
+    def measure(self, nfe: str, sampler: str, asked: Asked, place: Path) -> Evaluation:
+        """One setting."""
+        model, draws = self.model, self.on.draws
+        samplers = model.samplers(nfe, sampler=sampler)
+        reference = self.reference
+        drawn = self.draw(nfe, model.wam, samplers)
+        decode = {} if self.pictures is None else {"video": partial(_unit, self.pictures)}
+        open_loop = None
+        if reference is not None:
+            open_loop = open_loop_measures(drawn, reference, self.batch, draws=draws, decoders=decode)
+        strip = None
+        if self.pictures is not None:
+            shown = [each for each in (reference, drawn) if each is not None]
+            strip = save_strip(self.pictures, self.batch, shown, place.with_name(f"{place.name}.png"), draws=draws)
+        return Evaluation(
+            run=model.name,
+            label=f"{model.name} {nfe}{model.suffix(sampler)}",
+            setting=nfe,
+            sampler=sampler,
+            **described(model, samplers),
+            tasks={},
+            asked=asked,
+            open_loop=open_loop,
+            latency=draw_latency(model.wam, samplers, self.batch.null_text),
+            parameters=model.wam.deployed_parameters(),
+            strip=strip,
+            seed=self.seed,
+            recordings=self._numbers(drawn, reference, place),
+            provenance=provenance(),
+        )
+
+    def _numbers(self, drawn: Chunks, reference: Chunks | None, place: Path) -> RecordingNumbers:
+        windows, names = self.windows, self.windows.names
+        controls = _controls(drawn, reference, self.batch, windows, draws=self.on.draws)
+        found = trajectory_measures(controls)
+        measures = {name: value for name, value in found.items() if isinstance(value, float)}
+        listed = {name: tuple(value) for name, value in found.items() if isinstance(value, list)}
+        over_chunk = listed.pop("over_chunk", ())
+        file = place.with_name(f"{place.name}_trajectories.npz")
+        shown = _most_undecided(controls)[:_SHOWN_WINDOWS]
+        arrays: dict[str, np.ndarray] = {"window": shown, "valid": controls.valid[shown], "chunk": controls.chunk}
+        for who, values in controls.shown.items():
+            kept = values[shown] if who == "recorded" else values[shown, :_SHOWN_DRAWS]
+            arrays[who] = kept.astype(np.float32)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        write_whole(file, buffer.getvalue())
+        return RecordingNumbers(
+            held_out=windows.held_out,
+            windows=self.batch.size,
+            episodes=windows.episodes,
+            draws=self.on.draws,
+            names=names.names,
+            units=names.units,
+            by_control=listed,
+            measures=measures,
+            over_chunk=over_chunk,
+            trajectories=file.name,
+        )
+
+
+def _most_undecided(controls: Drawn) -> np.ndarray:
+    """Numbers of the windows, those first whose draws differ most: the teacher's, where there is one."""
+    draws = controls.student if controls.teacher is None else controls.teacher
+    spread = (draws.var(axis=1).mean(axis=-1) * controls.valid).sum(axis=1) / controls.valid.sum(axis=1).clip(1)
+    return np.argsort(-spread, kind="stable")
+
+
+def _controls(drawn: Chunks, reference: Chunks | None, batch: Batch, windows: Windows, *, draws: int) -> Drawn:
+    """Drawn and recorded actions as a robot's controls, in the order in which they are executed."""
+    used, frames = list(windows.norm.used), drawn[0]["action"].shape[2]
+
+    def rows(action: Tensor) -> Tensor:
+        """[n, A, F, N, 1] -> [n, F * N, U]."""
+        return action[:, used, :, :, 0].permute(0, 2, 3, 1).flatten(1, 2)
+
+    def several(chunks: Chunks) -> Tensor:
+        return torch.cat([chunk["action"] for chunk in chunks], 2)
+
+    total = frames * len(drawn)
+    recorded = batch.clean["action"][:, :, :total]
+    sides = {"student": several(drawn), **({} if reference is None else {"teacher": several(reference)})}
+    normalised = {who: rows(action).unflatten(0, (batch.size, draws)).double().numpy() for who, action in sides.items()}
+    shown = {}
+    for who, action in {**sides, "recorded": recorded}.items():
+        raw = windows.norm.denormalise(action).permute(0, 2, 3, 1).flatten(1, 2).numpy()
+        values = windows.names.readable(raw)
+        shown[who] = values if who == "recorded" else values.reshape(batch.size, draws, *values.shape[1:])
+    mask = batch.loss_mask("action").expand_as(batch.clean["action"])[:, used[:1], :total, :, 0]
+    per_frame = recorded.shape[3]
+    return Drawn(
+        student=normalised["student"],
+        teacher=normalised.get("teacher"),
+        recorded=rows(recorded).double().numpy(),
+        shown=shown,
+        valid=mask[:, 0].flatten(1, 2).numpy().astype(bool),
+        chunk=np.repeat(np.arange(len(drawn)), frames * per_frame),
+    )
+
+
+def _frames(decode: Callable[[Tensor], Tensor], latents: Tensor) -> np.ndarray:
+    """One picture of each latent frame, of decoders that make several of one."""
+    pictures = decode(latents).numpy()
+    step = max(1, (pictures.shape[1] - 1) // max(1, latents.shape[2] - 1))
+    return pictures[:, ::step][:, : latents.shape[2]]
+
+
+def _unit(pictures: Callable[[Tensor], np.ndarray], latents: Tensor) -> Tensor:
+    """Latents [n, C, F, H, W] -> [n, F, 3, height, width] in [0, 1]."""
+    return torch.from_numpy(pictures(latents)).float().movedim(-1, -3) / 255

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Windows of recorded episodes that a model is judged on."""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from flashwam.data.actions import ActionNorm, read_norm
+from flashwam.data.codec import CODEC_FILE, read_actions
+from flashwam.data.control_names import ControlNames
+from flashwam.data.dataset import EpisodeDataset
+from flashwam.data.episodes import read_info
+from flashwam.data.latents import ACTION_NORM
+from flashwam.data.lerobot import SegmentDataset, Split
+from flashwam.data.segments import NoEpisodesError, select_repos
+from flashwam.evaluation.policy import LoadedModel
+from flashwam.recipe.sections import DataConfig, Recipe
+from flashwam.system.errors import InputError
+from flashwam.system.json_file import read_mapping
+from flashwam.system.paths import user_path
+
+__all__ = ["Windows", "held_out_windows", "recorded_windows"]
+
+logger = logging.getLogger(__name__)
+
+_SEED = 1
+"""Windows are the same for every model and evaluation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """Windows, and what their actions mean.
+
+    Attributes:
+        source: Draw i is window i.
+        norm: Of the actions.
+        names: Of the controls.
+        held_out: The model was not trained on these episodes.
+        episodes: That there are.
+    """
+
+    source: EpisodeDataset | SegmentDataset
+    norm: ActionNorm
+    names: ControlNames
+    held_out: bool
+    episodes: int
+
+
+def recorded_windows(model: LoadedModel, recipe: Recipe, *, data: str | Path | None = None) -> Windows:
+    """Windows of a folder of recordings, or of the episodes that were held out of those that a model was made from.
+
+    Where none were held out, all episodes are taken, with a warning.
+
+    Args:
+        model: Its shapes, and its normalisation of actions where its folder has one.
+        recipe: Its `data` section says how the recordings are laid out.
+        data: Folder of other recordings.
+
+    Raises:
+        FileNotFoundError, ValueError: They are missing, damaged, or of other shapes than the model's.
+    """
+    section = recipe.data if data is None else replace(recipe.data, root=str(data))
+    made = model.info.recipe
+    own = made is not None and user_path(section.root).resolve() == user_path(made.data.root).resolve()
+    if own and (found := held_out_windows(model, section)) is not None:
+        return found
+    if own:
+        logger.warning(
+            "no episode below %s was held out when %s was trained (data.held_out_every): it is judged on episodes that "
+            "it was trained on",
+            section.root,
+            model.name,
+        )
+    return _windows(model, section, split="all", held_out=not own)
+
+
+def held_out_windows(model: LoadedModel, data: DataConfig) -> Windows | None:
+    """Windows of the episodes that were held out of those that a recipe's `data` section names; None where none were.
+
+    Raises:
+        FileNotFoundError, ValueError: As `recorded_windows`.
+    """
+    if data.source == "lerobot" and data.held_out_every is None:
+        return None
+    try:
+        return _windows(model, data, split="val", held_out=True)
+    except NoEpisodesError:
+        return None
+
+
+def _windows(model: LoadedModel, data: DataConfig, *, split: Split, held_out: bool) -> Windows:
+    norm = _norm(model.folder, data)
+    if data.source == "lerobot":
+        source: Any = SegmentDataset.of_settings(data, norm, split=split, seed=_SEED)
+        episodes = len({(segment.repo, segment.episode) for segment in source.segments})
+        info = read_info(source.segments[0].repo)
+    else:
+        source = EpisodeDataset(
+            data.root,
+            window_frames=data.window_frames,
+            tasks=data.tasks,
+            split=split,
+            norm=norm,
+            balance=True,
+            first_share=data.first_share,
+            seed=_SEED,
+            senses=tuple(model.wam.senses),
+        )
+        episodes, info = len(source.episodes), read_info(select_repos(data.root, data.tasks)[0])
+    _check_shapes(source, model)
+    names = ControlNames.of_data(len(norm.used), relative=data.relative_poses, info=info)
+    return Windows(source=source, norm=norm, names=names, held_out=held_out, episodes=episodes)
+
+
+def _norm(folder: Path, data: DataConfig) -> ActionNorm:
+    """The model's own normalisation; that of its recipe, or of the recordings, where its folder has none."""
+    if (folder / ACTION_NORM).is_file():
+        return read_norm(folder / ACTION_NORM)
+    if (folder / CODEC_FILE).is_file():
+        return read_actions(folder / CODEC_FILE, read_mapping(folder / CODEC_FILE))
+    if data.q01 is not None:
+        return ActionNorm.of_settings(data)
+    return read_norm(user_path(data.root) / ACTION_NORM)
+
+
+def _check_shapes(source: Any, model: LoadedModel) -> None:
+    sample = source.batch([0])
+    for name, (channels, height, width) in model.wam.shapes.items():
+        found = sample.clean[name].shape
+        if (found[1], *found[3:]) != (channels, height, width):
+            raise InputError(
+                f"stream {name!r}: the recordings have (channels, rows, columns) {(found[1], *found[3:])}, the model "
+                f"{(channels, height, width)}; see data.cameras, data.layout and data.stride of the recipe"
+            )

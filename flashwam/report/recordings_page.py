@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Section and figures of a comparison's page: what models draw on recorded episodes."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flashwam.report.figures import INK, MUTED, PALETTE, label_ends, new_figure, save_figure, tidy
+from flashwam.report.page import Figure, Section, Table
+from flashwam.report.recordings import RecordingRow, recording_columns
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["draw_over_chunk", "draw_trajectories", "recordings_section"]
+
+logger = logging.getLogger(__name__)
+
+_WINDOWS, _CONTROLS, _FIGURES = 3, 7, 4
+
+
+def recordings_section(rows: Sequence[RecordingRow], folder: Path) -> Section:
+    """Numbers and figures.
+
+    Args:
+        rows: At least one.
+        folder: For the PNGs.
+    """
+    cells = [recording_columns(row) for row in rows]
+    columns = [name for name in cells[0] if any(line[name] != "-" for line in cells)]
+    figures = []
+    if any(any(row.over_chunk) for row in rows):
+        path = draw_over_chunk(rows, folder / "over_chunk.png")
+        told = "Distance to the teacher's controls from the same noise, at each place of a chunk, normalised."
+        figures.append(Figure(path=path, caption=told, alt="Error to the teacher over a chunk, one line a model"))
+    for row in [row for row in rows if row.kind == "student"][:_FIGURES]:
+        figures += _own_figures(row, folder)
+    tables = [Table(columns=columns, rows=[[line[name] for name in columns] for line in cells], caption=_CAPTION)]
+    tables += [_by_control(row) for row in rows if row.by_control("error_teacher")]
+    return Section(
+        heading="On recorded episodes",
+        paragraphs=(
+            "Nobody drove here: every model drew chunks under the recorded past of its windows, and is held against "
+            "what its teacher drew in all its steps from the same noise, and against what was recorded. "
+            + _on_which(rows),
+            "Two draws of a teacher differ, most of all where there is a choice. So a student's distance to the "
+            "teacher is given over the distance of two draws of the teacher: near 0 it draws what the teacher draws, "
+            "at 1 it is as far off as another draw. The distance to the recording cannot be near 0 where the teacher "
+            "has a choice that the recording made one way. Small errors here are needed for success on a robot, and "
+            "do not prove it.",
+        ),
+        figures=figures,
+        tables=tables,
+    )
+
+
+def _on_which(rows: Sequence[RecordingRow]) -> str:
+    told = dict.fromkeys(row.recordings for row in rows)
+    if len(told) == 1:
+        return f"All of them: {next(iter(told))}."
+    return "; ".join(f"{row.label}: {row.recordings}" for row in rows) + "."
+
+
+_CAPTION = (
+    "To teacher and to recorded: over the distance of two draws of the teacher, all controls together, normalised; in "
+    "brackets the teacher's own. Variance ratio: of a window's draws, over the teacher's; near 0 all draws are one. "
+    "Chunks with two ways: those whose draws of the teacher fall apart more clearly than 99 in 100 normal ones would. "
+    "Between the ways: share of draws nearer to the middle than to a way (the teacher's own). Teacher's way: of the "
+    "others, from the same noise. Step into a chunk: from the recorded control before it, over a step within (teacher, "
+    "recorded). Jerk: third differences, normalised (teacher, recorded)."
+)
+
+
+def _by_control(row: RecordingRow) -> Table:
+    columns = {
+        "to teacher": "error_teacher",
+        "teacher's two draws": "teacher_spread",
+        "to recorded": "error_recorded",
+        "teacher to recorded": "teacher_error_recorded",
+        "variance ratio": "variance_ratio",
+    }
+    told = {column: values for column, name in columns.items() if (values := row.by_control(name))}
+    rows = [[name, *(f"{values[number]:.3g}" for values in told.values())] for number, name in enumerate(row.controls)]
+    return Table(
+        columns=("control", *told), rows=rows, caption=f"{row.label}: root mean squares, in each control's unit."
+    )
+
+
+def _own_figures(row: RecordingRow, folder: Path) -> list[Figure]:
+    found = []
+    evaluation, numbers = row.parts[0], row.numbers[0]
+    place = None if evaluation.file is None else evaluation.file.parent
+    name = row.label.replace("/", "-").replace(" ", "_")
+    arrays = None if place is None or numbers.trajectories is None else place / numbers.trajectories
+    if arrays is not None and arrays.is_file():
+        path = draw_trajectories(arrays, row.controls, folder / f"trajectories_{name}.png", title=row.label)
+        told = (
+            f"{row.label}: recorded controls (black), draws of the teacher (grey) and of the student (colour) from the "
+            "same noise, each chunk under the recorded past. One line of panels is a window, those in which the draws "
+            "of the teacher differ most; dotted lines part chunks."
+        )
+        found.append(Figure(path=path, caption=told, alt=f"Controls over time, recorded and drawn, of {row.label}"))
+    elif arrays is not None:
+        logger.warning("%s is not there, so its trajectories are not drawn", arrays)
+    if place is not None and evaluation.strip is not None and (place / evaluation.strip).is_file():
+        told = f"{row.label}: recorded video of three windows, below each what the teacher and the student drew."
+        found.append(Figure(path=place / evaluation.strip, caption=told, alt=told, photo=True))
+    return found
+
+
+def draw_over_chunk(rows: Sequence[RecordingRow], path: Path) -> Path:
+    """The error to the teacher at each place of a chunk, a line a row that has one."""
+    shown = [row for row in rows if any(row.over_chunk)]
+    with new_figure(7.2, 3.2) as figure:
+        axes = figure.subplots()
+        ends = []
+        for number, row in enumerate(shown):
+            colour = MUTED if row.kind == "teacher" else PALETTE[number % len(PALETTE)]
+            places = np.arange(1, len(row.over_chunk) + 1)
+            axes.plot(places, row.over_chunk, color=colour, lw=1.6)
+            ends.append((float(places[-1]), row.over_chunk[-1], row.label, colour))
+        axes.set(ylim=(0, None), xlabel="control of the chunk", ylabel="error to the teacher")
+        tidy(axes)
+        label_ends(axes, ends)
+        return save_figure(figure, path)
+
+
+def draw_trajectories(arrays: Path, controls: Sequence[str], path: Path, *, title: str = "") -> Path:
+    """Controls over time: recorded, the teacher's draws and the student's; a line of panels a window.
+
+    Args:
+        arrays: What `flashwam.evaluation.recordings` wrote.
+        controls: Their names.
+        path: The PNG's.
+        title: Of the figure.
+    """
+    with np.load(arrays, allow_pickle=False) as held:
+        told = {name: held[name] for name in held.files}
+    windows, shown = min(_WINDOWS, len(told["recorded"])), range(min(_CONTROLS, len(controls)))
+    with new_figure(2.2 * len(shown) + 0.6, 1.7 * windows + 0.7) as figure:
+        panels = figure.subplots(windows, len(shown), sharex=True, sharey="col", squeeze=False)
+        for line, window in zip(panels, range(windows), strict=True):
+            for axes, control in zip(line, shown, strict=True):
+                _draw_control(axes, told, window, control)
+        for axes, control in zip(panels[0], shown, strict=True):
+            axes.set_title(controls[control], fontsize=9)
+        for axes in panels[-1]:
+            axes.set_xlabel("control", fontsize=8.5)
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+        return save_figure(figure, path)
+
+
+def _draw_control(axes: "Axes", told: Mapping[str, np.ndarray], window: int, control: int) -> None:
+    at, chunk = np.flatnonzero(told["valid"][window]), told["chunk"]
+    for name, colour, alpha in (("teacher", MUTED, 0.55), ("student", PALETTE[0], 0.7)):
+        for draw in told[name][window] if name in told else ():
+            for number in np.unique(chunk[at]):
+                here = at[chunk[at] == number]
+                axes.plot(here, draw[here, control], color=colour, lw=1, alpha=alpha)
+    axes.plot(at, told["recorded"][window][at, control], color=INK, lw=1.3)
+    for border in np.flatnonzero(np.diff(chunk)):
+        if at.size and at[0] <= border < at[-1]:
+            axes.axvline(border + 0.5, color=MUTED, lw=0.7, ls=(0, (1, 2)))
+    tidy(axes)
+    axes.tick_params(labelsize=7.5)

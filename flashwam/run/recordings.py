@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An evaluation on recorded episodes: nobody drives, what is drawn is compared with what was recorded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flashwam.system.errors import InputError
+from flashwam.system.json_file import Measured
+
+__all__ = ["OnRecordings", "RecordingNumbers"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnRecordings:
+    """The part of a request that says on which recordings.
+
+    Args:
+        windows: Windows of episodes.
+        draws: Of every window, each from noise of its own.
+        data: Folder of the recordings; empty for those that the model was made from.
+    """
+
+    windows: int
+    draws: int
+    data: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("windows", "draws"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1; got {getattr(self, name)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingNumbers:
+    """The measurements of a model on recordings.
+
+    Args:
+        held_out: No training of this model saw these episodes; its teacher's may have, where that was made elsewhere.
+        windows: That there were, and episodes that they are from.
+        episodes: See `windows`.
+        draws: Of every window.
+        names, units: Of the V values shown of the controls, see `flashwam.data.control_names.ControlNames`.
+        by_control: Measure -> value of each of V, in its unit, see `flashwam.evaluation.trajectories`.
+        measures: Measure -> value of all together.
+        over_chunk: Error to the teacher at each place of a chunk, in normalised controls.
+        trajectories: Name of a file of arrays beside the evaluation's; None where there is none.
+    """
+
+    held_out: bool
+    windows: int
+    episodes: int
+    draws: int
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    by_control: Mapping[str, tuple[Measured, ...]] = field(default_factory=dict)
+    measures: Mapping[str, Measured] = field(default_factory=dict)
+    over_chunk: tuple[Measured, ...] = ()
+    trajectories: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        told = {name: getattr(self, name) for name in self.__slots__}
+        return told | {
+            "names": list(self.names),
+            "units": list(self.units),
+            "by_control": {name: list(values) for name, values in self.by_control.items()},
+            "measures": dict(self.measures),
+            "over_chunk": list(self.over_chunk),
+        }

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The choice of `flashwam evaluate` between driving and recordings."""
+
+import re
+
+import pytest
+
+from flashwam.cli import main
+from flashwam.system.paths import ASSETS
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Keywords of what was called, by the name of what was."""
+    calls = {}
+
+    def keep(name):
+        def called(checkpoint=None, **keywords):
+            calls[name] = keywords
+            return []
+
+        return called
+
+    monkeypatch.setattr("flashwam.evaluation.recordings.evaluate_recordings", keep("recordings"))
+    monkeypatch.setattr("flashwam.evaluation.local.evaluate", keep("driven"))
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["runs/a", "--recordings", "--real-time"],
+            "--recordings is for recorded episodes, on which nothing is driven",
+        ),
+        (
+            ["runs/a", "--windows", "4", "--tasks", "reach-wall"],
+            "--windows is for recorded episodes.*leave out --tasks",
+        ),
+        (["--server", "ws://x", "--data", "data/mine"], "--data is for recorded episodes.*leave out --server"),
+        (["--data", "data/mine"], "give MODEL, which is to be judged on recorded episodes"),
+    ],
+)
+def test_driving_and_recordings_do_not_mix(words, message, capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", *words])
+    assert re.search(message, " ".join(capsys.readouterr().err.split()))
+
+
+def test_what_is_asked_of_recordings_is_passed_on(asked, tmp_path):
+    words = ["--data", "data/mine", "--draws", "4", "--nfe", "1v/2a", "--seed", "3", "--device", "cpu", "--plain-euler"]
+    assert main(["evaluate", str(tmp_path), *words, "--recipe", "libero/flash_wam", "--json", "-"]) == 0
+    told = asked["recordings"]
+    assert (str(told["data"]), told["draws"], told["nfe"], told["seed"]) == ("data/mine", 4, ("1v/2a",), 3)
+    assert told["recipe"].data.source == "lerobot"
+    assert (told["plain_euler"], told["device"]) == (True, "cpu")
+    assert "windows" not in told
+
+
+def test_a_model_of_the_simulators_tasks_is_driven(asked):
+    assert main(["evaluate", str(ASSETS / "teacher"), "--json", "-"]) == 0
+    assert list(asked) == ["driven"]
