@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 
 from flashwam.run.evaluation import Evaluation
-from flashwam.run.recordings import RecordingNumbers
+from flashwam.run.recordings import CONTROL_COLUMNS, RecordingNumbers
 
 __all__ = ["recording_lines"]
 
@@ -17,14 +17,7 @@ def recording_lines(one: Evaluation, numbers: RecordingNumbers) -> list[str]:
     lines = [
         f"{one.label}: {numbers.windows} windows of {numbers.episodes} {whose} episodes, {numbers.draws} draws each"
     ]
-    columns = {
-        "to teacher": "error_teacher",
-        "teacher's two draws": "teacher_spread",
-        "to recorded": "error_recorded",
-        "teacher to recorded": "teacher_error_recorded",
-        "variance ratio": "variance_ratio",
-    }
-    told = {column: numbers.by_control[name] for column, name in columns.items() if name in numbers.by_control}
+    told = {column: numbers.by_control[name] for column, name in CONTROL_COLUMNS.items() if name in numbers.by_control}
     names = [f"{name} [{unit}]" if unit else name for name, unit in zip(numbers.names, numbers.units, strict=True)]
     wide = max(len(name) for name in names)
     lines.append(f"  {'control':<{wide}} " + " ".join(f"{column:>19}" for column in told))
@@ -37,7 +30,7 @@ def recording_lines(one: Evaluation, numbers: RecordingNumbers) -> list[str]:
         each = {
             who: measures[key] for who in ("student", "teacher", "recorded") if (key := f"{who}_{name}") in measures
         }
-        if each:
+        if any(each.values()):
             lines.append(f"  {words}: " + ", ".join(f"{who} {value:.3g}" for who, value in each.items()))
     if "split" in measures:
         lines.append(_ways_line(measures))

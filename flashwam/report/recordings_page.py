@@ -11,6 +11,7 @@ import numpy as np
 from flashwam.report.figures import INK, MUTED, PALETTE, label_ends, new_figure, save_figure, tidy
 from flashwam.report.page import Figure, Section, Table
 from flashwam.report.recordings import RecordingRow, recording_columns
+from flashwam.run.recordings import CONTROL_COLUMNS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,14 +76,7 @@ _CAPTION = (
 
 
 def _by_control(row: RecordingRow) -> Table:
-    columns = {
-        "to teacher": "error_teacher",
-        "teacher's two draws": "teacher_spread",
-        "to recorded": "error_recorded",
-        "teacher to recorded": "teacher_error_recorded",
-        "variance ratio": "variance_ratio",
-    }
-    told = {column: values for column, name in columns.items() if (values := row.by_control(name))}
+    told = {column: values for column, name in CONTROL_COLUMNS.items() if (values := row.by_control(name))}
     rows = [[name, *(f"{values[number]:.3g}" for values in told.values())] for number, name in enumerate(row.controls)]
     return Table(
         columns=("control", *told), rows=rows, caption=f"{row.label}: root mean squares, in each control's unit."

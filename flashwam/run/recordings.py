@@ -8,7 +8,16 @@ from typing import Any
 from flashwam.system.errors import InputError
 from flashwam.system.json_file import Measured
 
-__all__ = ["OnRecordings", "RecordingNumbers"]
+__all__ = ["CONTROL_COLUMNS", "OnRecordings", "RecordingNumbers"]
+
+CONTROL_COLUMNS = {
+    "to teacher": "error_teacher",
+    "teacher's two draws": "teacher_spread",
+    "to recorded": "error_recorded",
+    "teacher to recorded": "teacher_error_recorded",
+    "variance ratio": "variance_ratio",
+}
+"""Column of a table of controls -> measure of each, see `RecordingNumbers.by_control`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
