@@ -5,8 +5,8 @@
 
 It wants the students and evaluations that `analysis/one_step.py` left in runs/one_step. Every training of every student
 that was driven, and the undistilled teacher in few steps, draw on the same windows of episodes that no training saw;
-`recordings.md`, `recordings.json` and `recordings.png` beside the study's comparison hold that beside their success
-over the teacher's in its scenes. What was measured is not measured again.
+`recordings.json` and `recordings.png` beside the study's comparison hold that beside their success over the teacher's
+in its scenes; the table is printed. What was measured is not measured again.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from scipy.stats import spearmanr
 from flashwam.demo.place import DEFAULT_FAMILY
 from flashwam.evaluation.recordings import evaluate_recordings
 from flashwam.report.against import full_teacher, keep_of_teacher
-from flashwam.report.figures import INK, MUTED, PALETTE, label_points, new_figure, save_figure, tidy
+from flashwam.report.figures import INK, MUTED, PALETTE, new_figure, save_figure, tidy
 from flashwam.report.recordings import RecordingRow, recording_columns, recording_rows
 from flashwam.report.results import pool_evaluations, read_evaluations
 from flashwam.report.row import GROUPS
@@ -35,6 +35,7 @@ from flashwam.system.files import write_whole
 NFE = "1v/1a"
 TEACHER_NFE = (NFE, "2v/1a", "1v/2a")
 WINDOWS = 64
+PALE = "#b4bac4"
 MEASURES = {
     "distance to the teacher": lambda row: row.over_spread("error_teacher"),
     "draws between the ways": lambda row: row.measure("student_between"),
@@ -66,13 +67,15 @@ def measure(place: Place) -> dict[str, Any]:
     """Every row, and how well each measure orders the trainings by their success on either group of tasks."""
     kept, evaluations = driven(place), judged(place, TEACHER, 0, TEACHER_NFE)
     for name, cell in STUDENTS.items():
-        if f"{name} {NFE}" in kept:
+        trainings = {len(found.by_training) for found in kept.get(f"{name} {NFE}", {}).values()}
+        # One whose trainings are not all driven yet is left for the next time.
+        if trainings == {len(cell.seeds)}:
             evaluations += [one for seed in cell.seeds for one in judged(place, name, seed, [NFE])]
     rows = [row for row in recording_rows(evaluations) if row.label in kept]
-    trainings = [one for row in rows for one in _each(row, kept[row.label])]
-    orders = {group: {name: _order(trainings, name, group) for name in MEASURES} for group in GROUPS}
+    each = [one for row in rows for one in _each(row, kept[row.label])]
+    orders = {group: {name: _order(each, name, group) for name in MEASURES} for group in GROUPS}
     told = [_told(row, kept[row.label]) for row in rows]
-    return {"rows": told, "trainings": trainings, "rank correlation": orders}
+    return {"rows": told, "trainings": each, "rank correlation": orders}
 
 
 def _each(row: RecordingRow, kept: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -114,7 +117,10 @@ def draw(told: Mapping[str, Any], path: Path) -> Path:
     shown = list(MEASURES)[:2]
     labels = list(dict.fromkeys(one["label"] for one in told["trainings"]))
     students = [label for label in labels if not label.startswith(TEACHER)]
-    colours = {label: PALETTE[students.index(label) % len(PALETTE)] if label in students else MUTED for label in labels}
+    colours = {label: PALETTE[number % len(PALETTE)] for number, label in enumerate(students)}
+    # Darker, the more steps.
+    teachers = [label for label in labels if label not in students]
+    colours |= {label: (INK, MUTED, PALE)[number % 3] for number, label in enumerate(teachers)}
     with new_figure(9.2, 6.2) as figure:
         for line, group in zip(figure.subplots(2, 2, sharex="col", sharey="row"), GROUPS, strict=True):
             for axes, name in zip(line, shown, strict=True):
@@ -128,12 +134,9 @@ def draw(told: Mapping[str, Any], path: Path) -> Path:
             line[0].set_ylabel(f"success of the teacher's,\n{group} tasks")
         for axes, name in zip(figure.axes[2:], shown, strict=True):
             axes.set_xlabel(name)
-        ends = []
         for label in labels:
-            points = [(one[shown[0]], one["two-way"]) for one in told["trainings"] if one["label"] == label]
-            x, y = (sum(values) / len(points) for values in zip(*points, strict=True))
-            ends.append((x, y, label, colours[label]))
-        label_points(figure.axes[0], ends, size=8)
+            figure.axes[0].plot([], [], "o", color=colours[label], label=label)
+        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
         return save_figure(figure, path)
 
 
@@ -144,7 +147,6 @@ def main() -> None:
     place = place_of(DEFAULT_FAMILY, [])
     told, out = measure(place), place.out / "comparison"
     write_whole(out / "recordings.json", json.dumps(told, indent=1) + "\n")
-    write_whole(out / "recordings.md", table(told))
     draw(told, out / "recordings.png")
     print(table(told))
 
