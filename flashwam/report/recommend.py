@@ -26,8 +26,8 @@ MEASURED = {
     ),
     "several schedules": (
         "Measured where the streams draw from two schedules (miniature LingBot-VA, five tasks, episodes paired by "
-        "scene with the teacher's; 95 % intervals over trainings and scenes): in one step a stream pairs kept .98 (.95 "
-        "to 1.01) of its teacher's success on the tasks with two ways and .99 (.96 to 1.01) on those with one (five "
+        "scene with the teacher's; 95 % intervals over trainings and scenes): in one step a stream pairs kept .98 (.96 "
+        "to 1.01) of its teacher's success on the tasks with two ways and .98 (.96 to 1.00) on those with one (five "
         "trainings). on_policy at equal cost kept .97 (.91 to 1.01) and 1.04 (.99 to 1.08) (three trainings): to "
         "pairs of the same seeds -2.0 points (-5.7 to 1.7) and +4.7 points (1.8 to 7.6). So the tasks say which of the "
         "two. "
