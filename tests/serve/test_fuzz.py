@@ -21,8 +21,8 @@ from flashwam.serve.model import load_served
 from flashwam.serve.protocol import pack, unpack
 from flashwam.serve.session import PolicySession
 
-COUNT = 12_000
-OVER_A_SOCKET = 400
+COUNT = 6_000
+OVER_A_SOCKET = 250
 
 ODD = [
     None,
@@ -124,7 +124,7 @@ def quick(checkpoint):
     return load_served(checkpoint, nfe="1v/1a")
 
 
-def test_twelve_thousand_mutated_messages_are_answered_or_refused(quick, episode):
+def test_thousands_of_mutated_messages_are_answered_or_refused(quick, episode):
     draw, messages = random.Random(0), corpus(episode)
     prompt, observations = episode(9)
     alone = PolicySession(quick)
