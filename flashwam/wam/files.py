@@ -164,7 +164,7 @@ class FamilyFiles(ABC):
             ValueError: the family's autoencoder needs several pictures per latent frame.
         """
         raise InputError(
-            f"{folder}: the simulator shows one picture per latent frame, and the autoencoder of this model needs more; "
+            f"{folder}: the simulator shows one picture per latent frame, and this model's autoencoder needs more: "
             "judge it on recorded episodes: flashwam evaluate MODEL --recordings"
         )
 
