@@ -38,7 +38,6 @@ __all__ = ["evaluate_recordings"]
 
 logger = logging.getLogger(__name__)
 
-_PICTURED = 3
 _SHOWN_WINDOWS, _SHOWN_DRAWS = 4, 4
 
 
@@ -147,7 +146,8 @@ class _Judge:
             except (FileNotFoundError, InputError) as error:
                 logger.warning("no pictures: %s", error)
                 continue
-            return partial(_frames, decoder.pictures)
+            device = next(self.model.wam.parameters()).device
+            return partial(_frames, decoder.to(device).pictures, device)
         return None
 
     def draw(self, who: str, wam: WorldActionModel, samplers: Mapping[str, StreamSampler]) -> Chunks:
@@ -263,9 +263,9 @@ def _controls(drawn: Chunks, reference: Chunks | None, batch: Batch, windows: Wi
     )
 
 
-def _frames(decode: Callable[[Tensor], Tensor], latents: Tensor) -> np.ndarray:
-    """One picture of each latent frame, of decoders that make several of one."""
-    pictures = decode(latents).numpy()
+def _frames(decode: Callable[[Tensor], Tensor], device: torch.device, latents: Tensor) -> np.ndarray:
+    """One picture of each latent frame, of decoders that make several of one; decoded on a device."""
+    pictures = decode(latents.to(device)).cpu().numpy()
     step = max(1, (pictures.shape[1] - 1) // max(1, latents.shape[2] - 1))
     return pictures[:, ::step][:, : latents.shape[2]]
 
