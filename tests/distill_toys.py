@@ -3,13 +3,18 @@
 
 import time
 
+import numpy as np
 import torch
+from matplotlib.image import imsave
 from torch import Tensor, nn
 
 from flashwam.core.batch import Batch
 from flashwam.core.noise import append_dims
+from flashwam.distillation.judging import Judgement
 from flashwam.distillation.methods.base import start_states, training_levels
 from flashwam.distillation.methods.consistency import jump_levels
+from flashwam.evaluation.open_loop import window_draws
+from flashwam.sampling import samplers_for
 from flashwam.wam import Layout, WorldActionModel
 
 FRAMES, CHUNK, TEXT = 4, 2, 3
@@ -146,4 +151,29 @@ class ToySource:
             text=torch.stack(texts),
             null_text=torch.zeros(2, TEXT),
             index=torch.tensor(indices),
+        )
+
+
+class ToyJudge:
+    """Draws from the model as it is and measures how far its actions are from the data; notes when it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, model, streams, *, place, tells):
+        self.asked.append(place.name)
+        # It may draw without a seed, whatever a training draws next.
+        torch.rand(3)
+        samplers = samplers_for(streams, steps=dict.fromkeys(streams, 1), teacher=False)
+        batch = ToySource().batch([1_000_000, 1_000_001])
+        drawn = window_draws(model, samplers, batch, draws=2, seed=0)
+        if not tells:
+            return Judgement()
+        error = (drawn[0]["action"][::2] - batch.clean["action"][:, :, :CHUNK]).square().mean()
+        picture = place.with_name(f"{place.name}_noise.png")
+        picture.parent.mkdir(exist_ok=True)
+        imsave(picture, np.zeros((4, 6, 3), np.uint8))
+        return Judgement(
+            measures={"action_error_expert": float(error), "training": float(model.training)},
+            pictures={"noise": picture},
         )

@@ -3,13 +3,22 @@
 
 from flashwam.system.errors import InputError
 
-__all__ = ["DEMO_SEED_BASE", "EVAL_SEED_BASE", "HISTORY_SEED_BASE", "evaluation_scene", "recorded_scene"]
+__all__ = [
+    "DEMO_SEED_BASE",
+    "EVAL_SEED_BASE",
+    "HISTORY_SEED_BASE",
+    "JUDGED_SEED",
+    "evaluation_scene",
+    "recorded_scene",
+]
 
 DEMO_SEED_BASE = 0
 EVAL_SEED_BASE = 1_000_000
 HISTORY_SEED_BASE = 1_000_000_000
 """Demonstrations draw seeds below the second number, evaluations those up to the third, recordings of models from the
 third on."""
+JUDGED_SEED = 90_000
+"""Seed of the evaluations of a model that is still trained, so that it is not chosen by the scenes of a later one."""
 _APART = 10_000
 
 

@@ -60,6 +60,11 @@ class ControlNames:
         names = named if len(named) == count else tuple(f"control {number}" for number in range(count))
         return cls(names=names, units=("",) * count)
 
+    @property
+    def with_units(self) -> tuple[str, ...]:
+        """Names with their units: "x, mm"."""
+        return tuple(f"{name}, {unit}" if unit else name for name, unit in zip(self.names, self.units, strict=True))
+
     def readable(self, controls: np.ndarray) -> np.ndarray:
         """Controls in raw units [..., U] -> what is shown, float64 [..., V]; a quaternion of zeros is no turn."""
         controls = np.asarray(controls, dtype=np.float64)

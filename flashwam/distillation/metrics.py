@@ -4,8 +4,11 @@
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +21,7 @@ __all__ = ["SIGMA_BINS", "MetricsLog", "bin_means", "gradient_metrics", "loss_me
 logger = logging.getLogger(__name__)
 
 SIGMA_BINS = 10
+_JUDGED = "judged/"
 
 
 def bin_means(values: Tensor, sigma: Tensor, mask: Tensor) -> dict[int, float]:
@@ -95,13 +99,13 @@ def _shared_cosine(first: list[Tensor | None], second: list[Tensor | None]) -> f
 
 
 class MetricsLog:
-    """`<run>/metrics.jsonl` and `<run>/tensorboard`, continued after `step`.
+    """`<run>/metrics.jsonl` and `<run>/tensorboard`, continued after `step`, with what is said `about` the run.
 
     Lines of later steps, which a killed run may have written after its last checkpoint, are dropped; so are damaged
     ones, which is said. Numbers that are not finite are left out, because JSON has none.
     """
 
-    def __init__(self, run: RunFolder, step: int) -> None:
+    def __init__(self, run: RunFolder, step: int, *, about: Mapping[str, Any] | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.path = run.metrics
@@ -111,10 +115,15 @@ class MetricsLog:
             steps = [_step_of(line) for line in lines]
             if damaged := steps.count(None):
                 logger.warning("%s: %d damaged lines are left out", self.path, damaged)
-            kept = [line for line, at in zip(lines, steps, strict=True) if at is not None and at <= step]
+            # One that begins anew measures its beginning anew.
+            kept = [line for line, at in zip(lines, steps, strict=True) if at is not None and at <= step and step]
             write_whole(self.path, b"".join(line + b"\n" for line in kept))
         self._file = self.path.open("a")
-        self._writer = SummaryWriter(str(run.tensorboard), purge_step=step + 1)
+        self._writer = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else 0)
+        self._settings, self._judged = dict(_scalars((about or {}).get("recipe", {}))), dict[str, float]()
+        if about and not step:
+            told = json.dumps(about, indent=2, default=str)
+            self._writer.add_text("run", "".join(f"    {line}\n" for line in told.splitlines()), 0)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds the numbers after `step` optimiser steps."""
@@ -123,11 +132,33 @@ class MetricsLog:
         self._file.flush()
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
+        self._judged |= {name: value for name, value in values.items() if name.startswith(_JUDGED)}
+
+    def show(self, step: int, pictures: Mapping[str, Path]) -> None:
+        """Adds pictures, PNG files, to TensorBoard."""
+        from PIL import Image
+
+        for name, path in pictures.items():
+            with Image.open(path) as picture:
+                self._writer.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
 
     def close(self) -> None:
-        """Flushes both."""
+        """Flushes both; what was judged last stands beside the run's settings among TensorBoard's hparams."""
+        if self._judged:
+            self._writer.add_hparams(self._settings, self._judged, run_name=".")
         self._file.close()
         self._writer.close()
+
+
+def _scalars(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str | float]]:
+    """Dotted name and value of every setting that is a number, a truth or a text; of a list its text."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _scalars(value, f"{above}{name}.")
+        elif isinstance(value, list | tuple):
+            yield f"{above}{name}", ", ".join(map(str, value))
+        elif isinstance(value, bool | int | float | str):
+            yield f"{above}{name}", value
 
 
 def _step_of(line: bytes) -> int | None:

@@ -2,29 +2,27 @@
 """The loop: data, loss, gradient, optimiser, target, log, checkpoint. It knows no stream and no model family."""
 
 import logging
-import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
-from torch.optim import Optimizer
 from tqdm import tqdm
 
 from flashwam.core.batch import Batch
 from flashwam.distillation.adapters import STUDENT
 from flashwam.distillation.checkpoint import Checkpoints
 from flashwam.distillation.draws import Draws
+from flashwam.distillation.judging import Judge, Judging
 from flashwam.distillation.methods.base import Method, MethodOutput, Turn
 from flashwam.distillation.methods.not_finite import NonFiniteError, gradient_error, total_error
 from flashwam.distillation.metrics import MetricsLog, gradient_metrics, loss_metrics
+from flashwam.distillation.optimizers import Trained, learning_rate_factor, make_optimizer
 from flashwam.distillation.prefetch import read_ahead
 from flashwam.distillation.roles import relative_distance
 from flashwam.distillation.setup import Source
@@ -40,20 +38,11 @@ from flashwam.system.errors import InputError
 from flashwam.system.files import clear_leftovers, only_writer, whole_folder
 from flashwam.system.json_file import whole_number
 from flashwam.system.paths import user_path
+from flashwam.wam.base import WorldActionModel
 
-__all__ = ["Source", "is_finished", "learning_rate_factor", "train"]
+__all__ = ["Source", "is_finished", "train"]
 
 logger = logging.getLogger(__name__)
-
-
-def learning_rate_factor(step: int, loop: LoopConfig) -> float:
-    """Share of `loop.lr` used by optimiser step `step` (from 0): linear warm-up, then constant or half a cosine."""
-    if step < loop.warmup_steps:
-        return (step + 1) / (loop.warmup_steps + 1)
-    if loop.lr_decay == "constant":
-        return 1.0
-    progress = (step - loop.warmup_steps) / max(1, loop.steps - loop.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 def train(
@@ -65,6 +54,7 @@ def train(
     seed: int,
     info: Mapping[str, Any] | None = None,
     extra_files: Callable[[Path], None] | None = None,
+    judge: Judge | None = None,
 ) -> Path:
     """Trains `method` for `loop.steps` optimiser steps, continuing where an earlier call was stopped.
 
@@ -72,11 +62,12 @@ def train(
         method: The objective with its models.
         source: Samples by draw number.
         loop: Steps, batch, optimiser, intervals.
-        run_dir: Gets `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `steps/step_N` for `loop.keep_steps`, and the
-            result.
+        run_dir: Gets `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `steps/step_N` for `loop.keep_steps`, `judged/`
+            and `best/` where it is judged, and the result.
         seed: Of every draw.
         info: Further entries of the result's `flashwam.json`, such as "teacher" and "recipe".
         extra_files: Writes what else belongs into every exported model folder.
+        judge: Measures the model as `loop.judge` says.
 
     Returns:
         Folder of the result, `<run_dir>/student` or `<run_dir>/teacher`. A finished run returns at once.
@@ -85,7 +76,7 @@ def train(
         NonFiniteError: a loss or gradient is not finite, or a weight before the first step; nothing is saved after it.
         RuntimeError: another process is training in `run_dir`.
         OSError: a checkpoint or the result could not be written.
-        ValueError: no checkpoint is whole, or a whole one is another model's.
+        ValueError: no checkpoint is whole, or a whole one is another model's; or `loop.judge` is given and no judge.
         Stopped: SIGINT or SIGTERM came, in any process; it is a KeyboardInterrupt, and a checkpoint is saved.
     """
     run_dir = user_path(run_dir)
@@ -93,34 +84,16 @@ def train(
     result = run.result(method.result)
     if is_finished(run, method.result, steps=loop.steps):
         return result
-    for path in (run_dir, result, run.checkpoints, run.steps):
+    if loop.judge is not None and judge is None:
+        raise InputError("the recipe asks for a judge (judge), and none is given to measure with")
+    for path in (run_dir, result, run.checkpoints, run.steps, run.best, run.judged):
         # Said now, not after hours, when the folder is needed.
         if (path.exists() or path.is_symlink()) and not path.is_dir():
             raise InputError(f"{path} must be a folder, or not be there; it is a file: move it away")
     run_dir.mkdir(parents=True, exist_ok=True)
-    return _Training(method, source, loop, run=run, seed=seed, info=dict(info or {}), extra_files=extra_files).run()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Trained:
-    """A model as an optimiser moves it.
-
-    Args:
-        model: Its own parameters.
-        called: Its wrapper, which losses call.
-        optimizer: As it is stepped.
-        bare: The optimiser beneath, which holds the learning rate.
-    """
-
-    model: torch.nn.Module
-    called: torch.nn.Module
-    optimizer: Any
-    bare: Optimizer
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        """The parameters that the optimiser moves."""
-        return [p for p in self.model.parameters() if p.requires_grad]
+    return _Training(
+        method, source, loop, run=run, seed=seed, info=dict(info or {}), extra_files=extra_files, judge=judge
+    ).run()
 
 
 def is_finished(run: RunFolder, result: str, *, steps: int) -> bool:
@@ -158,6 +131,7 @@ class _Training:
         seed: int,
         info: dict[str, Any],
         extra_files: Callable[[Path], None] | None,
+        judge: Judge | None,
     ) -> None:
         self.method, self.source, self.loop = method, source, loop
         self.folder, self.seed, self.info, self.extra_files = run, seed, info, extra_files
@@ -184,11 +158,11 @@ class _Training:
         if loop.diagnose_every > 0 and not self.diagnoses:
             logger.warning("diagnose_every does nothing with strategy %s: no gradient diagnostics", loop.strategy)
 
-        self.trained: dict[str, _Trained] = {}
+        self.trained: dict[str, Trained] = {}
 
         def wrap(role: str, model: torch.nn.Module) -> torch.nn.Module:
-            called, optimizer, bare = self.strategy.prepare(model, self._make_optimizer)
-            self.trained[role] = _Trained(model=model, called=called, optimizer=optimizer, bare=bare)
+            called, optimizer, bare = self.strategy.prepare(model, partial(make_optimizer, loop))
+            self.trained[role] = Trained(model=model, called=called, optimizer=optimizer, bare=bare)
             return called
 
         method.roles.place(
@@ -199,12 +173,9 @@ class _Training:
             average_in_place=self.strategy.average_in_place,
         )
         self.checkpoints = Checkpoints(run, self.strategy, method.roles)
-
-    def _make_optimizer(self, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
-        loop = self.loop
-        return torch.optim.AdamW(
-            list(parameters), lr=loop.lr, betas=loop.betas, weight_decay=loop.weight_decay, fused=True
-        )
+        self.judging = None
+        if judge is not None:
+            self.judging = Judging(judge, loop, run=run, method=method, strategy=self.strategy)
 
     def _share_of_batch(self) -> int:
         processes = self.accelerator.num_processes
@@ -234,7 +205,9 @@ class _Training:
             logger.info("continuing %s after step %d", self.folder.path, first)
         else:
             self._keep(0)
-        log = MetricsLog(self.folder, first) if main else None
+        log = MetricsLog(self.folder, first, about=self.info) if main else None
+        if not first:
+            self._measure(0, log)
         began = time.monotonic()
         draws = (self._indices(step, part) for step in range(first, loop.steps) for part in range(loop.accumulation))
         with (
@@ -259,6 +232,7 @@ class _Training:
                 save = stop or done % loop.save_every == 0 or done == loop.steps
                 self._look(before=None if save or done in loop.keep_steps else step)
                 self._keep(done)
+                self._measure(done, log)
                 if save and done < loop.steps:
                     self.checkpoints.save(done)
                 if stop:
@@ -266,6 +240,8 @@ class _Training:
                     raise Stopped(f"stopped after step {done}: {kept} is saved, and the same command goes on", stop)
         if log is not None:
             log.close()
+        if self.judging is not None and main:
+            self.judging.say_best()
         result = self.folder.result(self.method.result)
         self._export(result, loop.steps)
         if stop := signals.agreed(self.accelerator):
@@ -370,12 +346,27 @@ class _Training:
         if step in self.loop.keep_steps and not path.exists():
             self._export(path, step)
 
-    def _export(self, path: Path, step: int) -> None:
-        """Writes the trained weights as a model folder of their own."""
+    def _measure(self, step: int, log: MetricsLog | None) -> None:
+        """Judges the model where it is due, and keeps it where it is the best so far."""
+        if self.judging is None or not self.judging.due(step):
+            return
+        self._look()
+        told = self.judging.measure(step, self._exported, log)
+        if told is not None:
+            self._export(self.folder.best, step, **told)
+
+    @property
+    def _exported(self) -> WorldActionModel:
+        """The role whose weights are the result."""
         roles = self.method.roles
-        use_target = self.loop.save_weights == "target" and roles.target is not None
+        return roles.target if self.loop.save_weights == "target" and roles.target is not None else roles.model
+
+    def _export(self, path: Path, step: int, **told: Any) -> None:
+        """Writes the trained weights as a model folder of their own."""
+        exported = self._exported
+        weights = "target" if exported is self.method.roles.target else "student"
         self.accelerator.wait_for_everyone()
-        with self.strategy.whole(roles.target if use_target else roles.model) as model:
+        with self.strategy.whole(exported) as model:
             if self.accelerator.is_main_process:
                 try:
                     with whole_folder(path) as folder:
@@ -384,7 +375,7 @@ class _Training:
                             model,
                             self.method.streams,
                             kind=self.method.result,
-                            info={**self.info, "steps": step, "weights": "target" if use_target else "student"},
+                            info={**self.info, "steps": step, "weights": weights, **told},
                         )
                         if self.extra_files is not None:
                             self.extra_files(folder)

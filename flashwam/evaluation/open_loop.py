@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from flashwam.core.batch import Batch
 from flashwam.sampling import Rollout, StreamSampler
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["chunk_draws", "open_loop_measures"]
+__all__ = ["chunk_draws", "open_loop_measures", "window_draws"]
 
 
 def _repeat(x: Tensor, draws: int) -> Tensor:
@@ -69,6 +70,32 @@ def chunk_draws(
         names = wam.layout.observed_shapes
         rollout.observe({name: _repeat(batch.history[name][:, :, past], draws) for name in names})
     return drawn
+
+
+def window_draws(
+    wam: WorldActionModel,
+    samplers: Mapping[str, StreamSampler],
+    batch: Batch,
+    *,
+    draws: int,
+    seed: int,
+    label: str | None = None,
+) -> list[dict[str, Tensor]]:
+    """`chunk_draws` window after window, so that memory and noise are one window's; on the CPU, in float32.
+
+    Args:
+        wam, samplers, batch, draws: As for `chunk_draws`; the windows may lie elsewhere than the model.
+        seed: Of the first window's noise, the next one has the next.
+        label: Of a bar that shows progress; no bar if None.
+    """
+    device = next(wam.parameters()).device
+    found: list[list[dict[str, Tensor]]] = []
+    for row in tqdm(range(batch.size), desc=label, unit="window", disable=label is None):
+        one = batch.rows([row]).to(device)
+        chunks = chunk_draws(wam, samplers, one, draws=draws, seed=seed + row)
+        found.append([{name: x.float().cpu() for name, x in chunk.items()} for chunk in chunks])
+    firsts = enumerate(found[0])
+    return [{name: torch.cat([window[k][name] for window in found]) for name in first} for k, first in firsts]
 
 
 def open_loop_measures(

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of what a model imagined: windows beside the real ones, and films of episodes."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,14 @@ import torch
 from torch import Tensor
 
 from flashwam.core.batch import Batch
+from flashwam.data.pictures import PictureDecoder
+from flashwam.system.errors import InputError
 from flashwam.system.files import whole_file
+from flashwam.wam.decoders import find_decoder
 
-__all__ = ["save_film", "save_strip"]
+__all__ = ["find_pictures", "save_film", "save_strip", "unit_pictures"]
+
+logger = logging.getLogger(__name__)
 
 _FILM_COLUMNS = 8
 _STRIP_WINDOWS = 3
@@ -73,3 +80,36 @@ def _save_rows(rows: Sequence[np.ndarray], together: int, path: Path, *, columns
     with whole_file(path) as building:
         matplotlib.image.imsave(building, np.repeat(np.repeat(np.concatenate(lines), 2, 0), 2, 1), format="png")
     return path.name
+
+
+def find_pictures(places: Iterable[Path], device: torch.device) -> Callable[[Tensor], np.ndarray] | None:
+    """Finds what decodes latents [n, C, F, H, W] into uint8 [n, F, height, width, 3]; None, with warnings, where none
+    of the places has it.
+
+    Args:
+        places: Folders of models or checkpoints.
+        device: Where it decodes; it stays there only while it does.
+    """
+    for place in places:
+        try:
+            decoder, _ = find_decoder(place)
+        except (FileNotFoundError, InputError) as error:
+            logger.warning("no pictures: %s", error)
+            continue
+        return partial(_frame_pictures, decoder, device)
+    return None
+
+
+def _frame_pictures(decoder: PictureDecoder, device: torch.device, latents: Tensor) -> np.ndarray:
+    """One picture of each latent frame, of decoders that make several of one."""
+    try:
+        pictures = decoder.to(device).pictures(latents.to(device)).cpu().numpy()
+    finally:
+        decoder.to("cpu")
+    step = max(1, (pictures.shape[1] - 1) // max(1, latents.shape[2] - 1))
+    return pictures[:, ::step][:, : latents.shape[2]]
+
+
+def unit_pictures(pictures: Callable[[Tensor], np.ndarray], latents: Tensor) -> Tensor:
+    """Latents [n, C, F, H, W] -> [n, F, 3, height, width] in [0, 1]."""
+    return torch.from_numpy(pictures(latents)).float().movedim(-1, -3) / 255

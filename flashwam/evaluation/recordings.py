@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Judges a model on recorded episodes: what it draws there, against its teacher's draws and what was recorded."""
 
-import io
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -10,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from flashwam.core.batch import Batch
+from flashwam.evaluation.drawn_controls import drawn_controls, save_trajectories
 from flashwam.evaluation.latency import draw_latency
-from flashwam.evaluation.open_loop import chunk_draws, open_loop_measures
-from flashwam.evaluation.pictures import save_strip
+from flashwam.evaluation.open_loop import open_loop_measures, window_draws
+from flashwam.evaluation.pictures import find_pictures, save_strip, unit_pictures
 from flashwam.evaluation.policy import LoadedModel, described, load_model
 from flashwam.evaluation.reference import Chunks, reference_draws
-from flashwam.evaluation.trajectories import Drawn, trajectory_measures
+from flashwam.evaluation.trajectories import trajectory_measures
 from flashwam.evaluation.windows import Windows, recorded_windows
 from flashwam.recipe.sections import Recipe
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name, measure_once
@@ -27,18 +25,12 @@ from flashwam.run.folder import RunFolder
 from flashwam.run.recordings import OnRecordings, RecordingNumbers
 from flashwam.sampling import StreamSampler
 from flashwam.system.errors import InputError
-from flashwam.system.files import write_whole
 from flashwam.system.imports import trusting
 from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
 from flashwam.wam.base import WorldActionModel
-from flashwam.wam.decoders import find_decoder
 
 __all__ = ["evaluate_recordings"]
-
-logger = logging.getLogger(__name__)
-
-_SHOWN_WINDOWS, _SHOWN_DRAWS = 4, 4
 
 
 def evaluate_recordings(
@@ -140,28 +132,12 @@ class _Judge:
     def pictures(self) -> Callable[[Tensor], np.ndarray] | None:
         """Latents [n, C, F, H, W] -> uint8 [n, F, height, width, 3]; None where nothing decodes them."""
         places = [self.model.folder, *([Path(given)] if (given := self.recipe.wam.pretrained) else [])]
-        for place in places:
-            try:
-                decoder, _ = find_decoder(place)
-            except (FileNotFoundError, InputError) as error:
-                logger.warning("no pictures: %s", error)
-                continue
-            device = next(self.model.wam.parameters()).device
-            return partial(_frames, decoder.to(device).pictures, device)
-        return None
+        return find_pictures(places, next(self.model.wam.parameters()).device)
 
     def draw(self, who: str, wam: WorldActionModel, samplers: Mapping[str, StreamSampler]) -> Chunks:
-        """Every window's draws, window after window, so that memory and noise are one window's."""
-        from tqdm import tqdm
-
-        device = next(wam.parameters()).device
-        found: list[Chunks] = []
-        for row in tqdm(range(self.batch.size), desc=f"{self.model.name}: {who} draws", unit="window"):
-            one = self.batch.rows([row]).to(device)
-            chunks = chunk_draws(wam, samplers, one, draws=self.on.draws, seed=self.seed + row)
-            found.append([{name: x.float().cpu() for name, x in chunk.items()} for chunk in chunks])
-        firsts = enumerate(found[0])
-        return [{name: torch.cat([window[k][name] for window in found]) for name in first} for k, first in firsts]
+        """Every window's draws."""
+        label = f"{self.model.name}: {who} draws"
+        return window_draws(wam, samplers, self.batch, draws=self.on.draws, seed=self.seed, label=label)
 
     def measure(self, nfe: str, sampler: str, asked: Asked, place: Path) -> Evaluation:
         """One setting."""
@@ -169,7 +145,7 @@ class _Judge:
         samplers = model.samplers(nfe, sampler=sampler)
         reference = self.reference
         drawn = self.draw(nfe, model.wam, samplers)
-        decode = {} if self.pictures is None else {"video": partial(_unit, self.pictures)}
+        decode = {} if self.pictures is None else {"video": partial(unit_pictures, self.pictures)}
         open_loop = None
         if reference is not None:
             open_loop = open_loop_measures(drawn, reference, self.batch, draws=draws, decoders=decode)
@@ -196,20 +172,11 @@ class _Judge:
 
     def _numbers(self, drawn: Chunks, reference: Chunks | None, place: Path) -> RecordingNumbers:
         windows, names = self.windows, self.windows.names
-        controls = _controls(drawn, reference, self.batch, windows, draws=self.on.draws)
+        controls = drawn_controls(drawn, reference, self.batch, windows, draws=self.on.draws)
         found = trajectory_measures(controls)
         measures = {name: value for name, value in found.items() if isinstance(value, float)}
         listed = {name: tuple(value) for name, value in found.items() if isinstance(value, list)}
         over_chunk = listed.pop("over_chunk", ())
-        file = place.with_name(f"{place.name}_trajectories.npz")
-        shown = _most_undecided(controls)[:_SHOWN_WINDOWS]
-        arrays: dict[str, np.ndarray] = {"window": shown, "valid": controls.valid[shown], "chunk": controls.chunk}
-        for who, values in controls.shown.items():
-            kept = values[shown] if who == "recorded" else values[shown, :_SHOWN_DRAWS]
-            arrays[who] = kept.astype(np.float32)
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **arrays)
-        write_whole(file, buffer.getvalue())
         return RecordingNumbers(
             held_out=windows.held_out,
             windows=self.batch.size,
@@ -220,56 +187,5 @@ class _Judge:
             by_control=listed,
             measures=measures,
             over_chunk=over_chunk,
-            trajectories=file.name,
+            trajectories=save_trajectories(controls, place.with_name(f"{place.name}_trajectories.npz")),
         )
-
-
-def _most_undecided(controls: Drawn) -> np.ndarray:
-    """Numbers of the windows, those first whose draws differ most: the teacher's, where there is one."""
-    draws = controls.student if controls.teacher is None else controls.teacher
-    spread = (draws.var(axis=1).mean(axis=-1) * controls.valid).sum(axis=1) / controls.valid.sum(axis=1).clip(1)
-    return np.argsort(-spread, kind="stable")
-
-
-def _controls(drawn: Chunks, reference: Chunks | None, batch: Batch, windows: Windows, *, draws: int) -> Drawn:
-    """Drawn and recorded actions as a robot's controls, in the order in which they are executed."""
-    used, frames = list(windows.norm.used), drawn[0]["action"].shape[2]
-
-    def rows(action: Tensor) -> Tensor:
-        """[n, A, F, N, 1] -> [n, F * N, U]."""
-        return action[:, used, :, :, 0].permute(0, 2, 3, 1).flatten(1, 2)
-
-    def several(chunks: Chunks) -> Tensor:
-        return torch.cat([chunk["action"] for chunk in chunks], 2)
-
-    total = frames * len(drawn)
-    recorded = batch.clean["action"][:, :, :total]
-    sides = {"student": several(drawn), **({} if reference is None else {"teacher": several(reference)})}
-    normalised = {who: rows(action).unflatten(0, (batch.size, draws)).double().numpy() for who, action in sides.items()}
-    shown = {}
-    for who, action in {**sides, "recorded": recorded}.items():
-        raw = windows.norm.denormalise(action).permute(0, 2, 3, 1).flatten(1, 2).numpy()
-        values = windows.names.readable(raw)
-        shown[who] = values if who == "recorded" else values.reshape(batch.size, draws, *values.shape[1:])
-    mask = batch.loss_mask("action").expand_as(batch.clean["action"])[:, used[:1], :total, :, 0]
-    per_frame = recorded.shape[3]
-    return Drawn(
-        student=normalised["student"],
-        teacher=normalised.get("teacher"),
-        recorded=rows(recorded).double().numpy(),
-        shown=shown,
-        valid=mask[:, 0].flatten(1, 2).numpy().astype(bool),
-        chunk=np.repeat(np.arange(len(drawn)), frames * per_frame),
-    )
-
-
-def _frames(decode: Callable[[Tensor], Tensor], device: torch.device, latents: Tensor) -> np.ndarray:
-    """One picture of each latent frame, of decoders that make several of one; decoded on a device."""
-    pictures = decode(latents.to(device)).cpu().numpy()
-    step = max(1, (pictures.shape[1] - 1) // max(1, latents.shape[2] - 1))
-    return pictures[:, ::step][:, : latents.shape[2]]
-
-
-def _unit(pictures: Callable[[Tensor], np.ndarray], latents: Tensor) -> Tensor:
-    """Latents [n, C, F, H, W] -> [n, F, 3, height, width] in [0, 1]."""
-    return torch.from_numpy(pictures(latents)).float().movedim(-1, -3) / 255

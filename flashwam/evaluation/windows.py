@@ -19,13 +19,16 @@ from flashwam.recipe.sections import DataConfig, Recipe
 from flashwam.system.errors import InputError
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
+from flashwam.wam.base import WorldActionModel
 
-__all__ = ["Windows", "held_out_windows", "recorded_windows"]
+__all__ = ["JUDGED_WINDOWS", "Windows", "find_windows", "held_out_windows", "recorded_windows"]
 
 logger = logging.getLogger(__name__)
 
 _SEED = 1
 """Windows are the same for every model and evaluation."""
+JUDGED_WINDOWS = 2
+"""Seed of the windows that a model is judged by while it is trained, so that it is not chosen by an evaluation's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +75,7 @@ def recorded_windows(model: LoadedModel, recipe: Recipe, *, data: str | Path | N
             section.root,
             model.name,
         )
-    return _windows(model, section, split="all", held_out=not own)
+    return find_windows(section, _norm(model.folder, section), model.wam, split="all", held_out=not own)
 
 
 def held_out_windows(model: LoadedModel, data: DataConfig) -> Windows | None:
@@ -84,15 +87,29 @@ def held_out_windows(model: LoadedModel, data: DataConfig) -> Windows | None:
     if data.source == "lerobot" and data.held_out_every is None:
         return None
     try:
-        return _windows(model, data, split="val", held_out=True)
+        return find_windows(data, _norm(model.folder, data), model.wam, split="val", held_out=True)
     except NoEpisodesError:
         return None
 
 
-def _windows(model: LoadedModel, data: DataConfig, *, split: Split, held_out: bool) -> Windows:
-    norm = _norm(model.folder, data)
+def find_windows(
+    data: DataConfig, norm: ActionNorm, wam: WorldActionModel, *, split: Split, held_out: bool, seed: int = _SEED
+) -> Windows:
+    """Windows of some of the episodes that a recipe's `data` section names.
+
+    Args:
+        data: The section.
+        norm: Of the actions.
+        wam: Its shapes and senses.
+        split: Which episodes.
+        held_out: What to say of them.
+        seed: Of the windows.
+
+    Raises:
+        FileNotFoundError, ValueError: As `recorded_windows`.
+    """
     if data.source == "lerobot":
-        source: Any = SegmentDataset.of_settings(data, norm, split=split, seed=_SEED)
+        source: Any = SegmentDataset.of_settings(data, norm, split=split, seed=seed)
         episodes = len({(segment.repo, segment.episode) for segment in source.segments})
         info = read_info(source.segments[0].repo)
     else:
@@ -104,11 +121,11 @@ def _windows(model: LoadedModel, data: DataConfig, *, split: Split, held_out: bo
             norm=norm,
             balance=True,
             first_share=data.first_share,
-            seed=_SEED,
-            senses=tuple(model.wam.senses),
+            seed=seed,
+            senses=tuple(wam.senses),
         )
         episodes, info = len(source.episodes), read_info(select_repos(data.root, data.tasks)[0])
-    _check_shapes(source, model)
+    _check_shapes(source, wam)
     names = ControlNames.of_data(len(norm.used), relative=data.relative_poses, info=info)
     return Windows(source=source, norm=norm, names=names, held_out=held_out, episodes=episodes)
 
@@ -124,9 +141,9 @@ def _norm(folder: Path, data: DataConfig) -> ActionNorm:
     return read_norm(user_path(data.root) / ACTION_NORM)
 
 
-def _check_shapes(source: Any, model: LoadedModel) -> None:
+def _check_shapes(source: Any, wam: WorldActionModel) -> None:
     sample = source.batch([0])
-    for name, (channels, height, width) in model.wam.shapes.items():
+    for name, (channels, height, width) in wam.shapes.items():
         found = sample.clean[name].shape
         if (found[1], *found[3:]) != (channels, height, width):
             raise InputError(

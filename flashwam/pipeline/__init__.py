@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a recipe to a model: its data, what a run begins with, training and distillation.
 
-Imports distillation and evaluation, and what they import.
+Imports evaluation and report, and what they import.
 """
 
 from flashwam.evaluation.local import evaluate

@@ -15,11 +15,13 @@ from flashwam.data.fingerprint import files_fingerprint, tensors_fingerprint
 from flashwam.data.histories import Histories
 from flashwam.data.latents import ACTION_NORM
 from flashwam.data.lerobot import SegmentDataset
+from flashwam.distillation.judging import Judge
 from flashwam.distillation.methods import Method, find_method, make_method
 from flashwam.distillation.setup import Setup, Source
 from flashwam.distillation.trainer import is_finished
 from flashwam.distillation.trainer import train as run_training
 from flashwam.pipeline.data import dataset, read_histories
+from flashwam.pipeline.judge import make_judge
 from flashwam.pipeline.norms import action_norm
 from flashwam.recipe.build import plain
 from flashwam.recipe.sections import LoopConfig, Recipe
@@ -46,6 +48,7 @@ class Ready:
     seed: int
     info: dict[str, Any]
     extra_files: Callable[[Path], None] | None
+    judge: Judge | None = None
 
     def run(self) -> Path:
         """Trains; see `flashwam.distillation.trainer.train`."""
@@ -57,6 +60,7 @@ class Ready:
             seed=self.seed,
             info=self.info,
             extra_files=self.extra_files,
+            judge=self.judge,
         )
 
 
@@ -73,20 +77,26 @@ def ready(
     info: dict[str, Any],
 ) -> Ready:
     extra_files = None
+    if source is not None and loop.judge is not None:
+        raise InputError(
+            f"recipe {recipe.name!r}: judge measures on held-out episodes of the recipe's data, and the samples come "
+            "from elsewhere: set judge to null, or give flashwam.distillation.trainer.train a judge of your own"
+        )
     if source is None:
         source = samples(recipe, codec, student)
         extra_files = _codec_writer(recipe, student) if codec is None else codec.save
     histories = histories_of(recipe, loop, codec, student)
     accepted: list[dict[str, Any]] = []
-    if (
-        os.environ.get("RANK", "0") == "0"
-        and not (RunFolder(run_dir).result(find_method(loop.method).result) / INFO_FILE).exists()
-    ):
+    run, result = RunFolder(run_dir), find_method(loop.method).result
+    if os.environ.get("RANK", "0") == "0" and not (run.result(result) / INFO_FILE).exists():
         inputs = _inputs(recipe, loop, source, codec, histories=histories, teacher=teacher, student=student)
         accepted = check_inputs(run_dir, inputs, accept=accept_changed_inputs)
+    # Of a finished run nothing is made that its method or its judge would make before.
+    finished = is_finished(run, result, steps=loop.steps)
+    judge = None
+    if loop.judge is not None and not finished:
+        judge = make_judge(recipe, loop, result=result, student=student, teacher=teacher, codec=codec, run=run)
     method = method_of(recipe, loop, student, teacher)
-    # Of a finished run nothing is made that its method would make before.
-    finished = is_finished(RunFolder(run_dir), method.result, steps=loop.steps)
     return Ready(
         method=method,
         source=source if finished else method.source(source, Setup.of(recipe, loop, histories=histories)),
@@ -100,6 +110,7 @@ def ready(
             **({"accepted_changes": accepted} if accepted else {}),
         },
         extra_files=extra_files,
+        judge=judge,
     )
 
 

@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from flashwam.core.consistency import LCM, Linear, make_consistency_function
 from flashwam.core.streams import SCHEDULES, StreamSpec, make_schedule
+from flashwam.recipe.checks import FieldError
 from flashwam.recipe.sections import (
     AutoencoderConfig,
     DataConfig,
     EvaluateConfig,
-    FieldError,
     LoopConfig,
     PathText,
     Recipe,

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Annotated, Any, Literal, get_args
 
+from flashwam.core.measures import check_measure
 from flashwam.core.precision import Precision
 from flashwam.core.steps import parse_nfe
 from flashwam.core.streams import StreamSpec
+from flashwam.recipe.checks import FieldError, check
 from flashwam.system.errors import InputError
 from flashwam.system.hints import field_types
 from flashwam.system.paths import user_path
@@ -17,7 +19,7 @@ __all__ = [
     "AutoencoderConfig",
     "DataConfig",
     "EvaluateConfig",
-    "FieldError",
+    "JudgeConfig",
     "LoopConfig",
     "LoraConfig",
     "PathText",
@@ -32,22 +34,6 @@ PathText = Annotated[str, "path"]
 """A text that names a file or folder; a `Recipe` replaces a leading ~ by the home folder."""
 Unlimited = Annotated[float, "unlimited"]
 """A number that may be infinite: no limit. All others are finite."""
-
-
-class FieldError(InputError):
-    """A field's value is outside its range; `key` names the field."""
-
-    def __init__(self, key: str, value: object, expected: str) -> None:
-        super().__init__(f"{key} must be {expected}; got {value!r}")
-        self.key = key
-
-
-def _check(section: object, keys: str | tuple[str, ...], valid: Any, expected: str) -> None:
-    """Raises a FieldError for the first of `keys` whose value does not satisfy `valid`."""
-    for key in (keys,) if isinstance(keys, str) else keys:
-        value = getattr(section, key)
-        if not valid(value):
-            raise FieldError(key, value, expected)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,31 +111,31 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         positive = ("episodes", "multimodal_episodes", "window_frames", "image_size", "processes", "stride")
-        _check(self, (*positive, "action_channels"), lambda value: value >= 1, "at least 1")
-        _check(self, ("action_noise", "seed"), lambda value: value >= 0, "at least 0")
-        _check(self, ("first_share", "text_dropout"), lambda value: 0 <= value <= 1, "in [0, 1]")
-        _check(self, "camera_size", lambda value: min(value) >= 1, "two positive numbers of pixels")
-        _check(self, "clip_hop", lambda value: value is None or value >= 1, "at least 1, or null")
-        _check(self, "held_out_every", lambda value: value is None or value >= 2, "at least 2, or null")
-        _check(self, "action_key", lambda value: value.strip() != "", "the name of a column")
-        _check(self, "action_clip", lambda value: value is None or value > 0, "positive or null")
+        check(self, (*positive, "action_channels"), lambda value: value >= 1, "at least 1")
+        check(self, ("action_noise", "seed"), lambda value: value >= 0, "at least 0")
+        check(self, ("first_share", "text_dropout"), lambda value: 0 <= value <= 1, "in [0, 1]")
+        check(self, "camera_size", lambda value: min(value) >= 1, "two positive numbers of pixels")
+        check(self, "clip_hop", lambda value: value is None or value >= 1, "at least 1, or null")
+        check(self, "held_out_every", lambda value: value is None or value >= 2, "at least 2, or null")
+        check(self, "action_key", lambda value: value.strip() != "", "the name of a column")
+        check(self, "action_clip", lambda value: value is None or value > 0, "positive or null")
         self._check_channels()
         if self.source == "lerobot":
             count = 3 if self.layout == "tshape" else max(1, len(self.cameras))
             named = f"{count} different keys, as layout {self.layout!r} takes"
-            _check(self, "cameras", lambda keys: len(keys) == len(set(keys)) == count, named)
-        _check(self, "tasks", lambda tasks: 0 < len(tasks) == len(set(tasks)), "a list of different task names")
+            check(self, "cameras", lambda keys: len(keys) == len(set(keys)) == count, named)
+        check(self, "tasks", lambda tasks: 0 < len(tasks) == len(set(tasks)), "a list of different task names")
 
     def _check_channels(self) -> None:
         count = self.action_channels
         controls = len(self.used_channels) or count
         below = f"a list of different controls below {controls}"
-        _check(self, "unscaled_controls", lambda u: len(set(u)) == len(u) and all(0 <= c < controls for c in u), below)
+        check(self, "unscaled_controls", lambda u: len(set(u)) == len(u) and all(0 <= c < controls for c in u), below)
         below = f"a list of different channels below {count} (action_channels)"
-        _check(self, "used_channels", lambda u: len(set(u)) == len(u) and all(0 <= c < count for c in u), below)
+        check(self, "used_channels", lambda u: len(set(u)) == len(u) and all(0 <= c < count for c in u), below)
         lists = f"a list of {count} numbers (action_channels), and the other quantile too"
         for key, other in (("q01", self.q99), ("q99", self.q01)):
-            _check(self, key, lambda q, o=other: (q is None) == (o is None) and (q is None or len(q) == count), lists)
+            check(self, key, lambda q, o=other: (q is None) == (o is None) and (q is None or len(q) == count), lists)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,8 +158,8 @@ class AutoencoderConfig:
     """Peak learning rate."""
 
     def __post_init__(self) -> None:
-        _check(self, ("latent_channels", "width", "steps", "batch_size"), lambda value: value >= 1, "at least 1")
-        _check(self, "lr", lambda value: value > 0, "positive")
+        check(self, ("latent_channels", "width", "steps", "batch_size"), lambda value: value >= 1, "at least 1")
+        check(self, "lr", lambda value: value > 0, "positive")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,10 +186,30 @@ class LoraConfig:
     """Linear layers that get adapters, by the ends of their names; null: those that the model family names."""
 
     def __post_init__(self) -> None:
-        _check(self, "rank", lambda value: value >= 1, "at least 1")
-        _check(self, "alpha", lambda value: value > 0, "positive")
+        check(self, "rank", lambda value: value >= 1, "at least 1")
+        check(self, "alpha", lambda value: value > 0, "positive")
         fits = self.targets is None or (0 < len(self.targets) == len(set(self.targets)) and all(self.targets))
-        _check(self, "targets", lambda _: fits, "null or a list of different names")
+        check(self, "targets", lambda _: fits, "null or a list of different names")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeConfig:
+    """The measuring of a model while it is trained: on held-out episodes, and in the simulator where there is one."""
+
+    every: int = 500
+    """Steps between measurements; the model that it starts from and the last are measured too."""
+    windows: int = 8
+    """Windows of held-out episodes."""
+    draws: int = 8
+    """Draws of every window; 8 or more tell whether they take several ways."""
+    nfe: str | None = None
+    """Steps per stream and chunk, such as "1v/1a"; null: the first of `evaluate.nfe`."""
+    episodes: int = 0
+    """Episodes of each task that are driven too, in scenes of their own; 0 for none."""
+
+    def __post_init__(self) -> None:
+        check(self, ("every", "windows", "draws"), lambda value: value >= 1, "at least 1")
+        check(self, "episodes", lambda value: value >= 0, "at least 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,25 +269,36 @@ class LoopConfig:
     """Steps between checkpoints."""
     keep_steps: tuple[int, ...] = ()
     """Steps at which an exported copy is kept beside the last, for curves over the budget."""
+    judge: JudgeConfig | None = None
+    """Measure the model at intervals: TensorBoard shows the measures as judged/..., with trajectories and pictures."""
+    keep_best: str | None = None
+    """A measure of `judge`, such as all_error_teacher or success: the model that is best by it lies in `best/` beside
+    the last."""
 
     def __post_init__(self) -> None:
         positive = ("steps", "batch_size", "accumulation", "log_every", "save_every")
-        _check(self, positive, lambda value: value >= 1, "at least 1")
-        _check(self, ("lr", "clip_norm"), lambda value: value > 0, "positive")
-        _check(self, ("warmup_steps", "weight_decay", "diagnose_every"), lambda value: value >= 0, "at least 0")
-        _check(self, "prefetch", lambda value: value is None or value >= 0, "at least 0 or null")
-        _check(self, "ema_decay", lambda value: 0 <= value < 1, "in [0, 1)")
-        _check(self, "betas", lambda betas: len(betas) == 2 and all(0 <= b < 1 for b in betas), "two in [0, 1)")
-        _check(self, "keep_steps", lambda kept: all(0 <= k <= self.steps for k in kept), f"in 0..{self.steps} (steps)")
-        _check(self, "shard_teacher", lambda value: not value or self.strategy == "fsdp", "false without fsdp")
-        _check(
+        check(self, positive, lambda value: value >= 1, "at least 1")
+        check(self, ("lr", "clip_norm"), lambda value: value > 0, "positive")
+        check(self, ("warmup_steps", "weight_decay", "diagnose_every"), lambda value: value >= 0, "at least 0")
+        check(self, "prefetch", lambda value: value is None or value >= 0, "at least 0 or null")
+        check(self, "ema_decay", lambda value: 0 <= value < 1, "in [0, 1)")
+        check(self, "betas", lambda betas: len(betas) == 2 and all(0 <= b < 1 for b in betas), "two in [0, 1)")
+        check(self, "keep_steps", lambda kept: all(0 <= k <= self.steps for k in kept), f"in 0..{self.steps} (steps)")
+        if self.keep_best is not None:
+            check(self, "keep_best", lambda _: self.judge is not None, "null without judge, which measures")
+            try:
+                check_measure(self.keep_best)
+            except InputError as error:
+                raise FieldError("keep_best", self.keep_best, f"null or {error}") from None
+        check(self, "shard_teacher", lambda value: not value or self.strategy == "fsdp", "false without fsdp")
+        check(
             self, "offload", lambda value: not value or self.strategy.startswith("zero"), "false without zero2, zero3"
         )
         shards = "false with zero2, zero3 and fsdp, whose hooks a compiled block would leave out"
-        _check(self, "compile", lambda value: not value or self.strategy in ("single", "ddp"), shards)
+        check(self, "compile", lambda value: not value or self.strategy in ("single", "ddp"), shards)
         if self.lora is not None:
             why = "with lora, whose roles share one whole backbone and whose adapters are too small to shard"
-            _check(self, "strategy", lambda value: value in ("single", "ddp"), f'"single" or "ddp" {why}')
+            check(self, "strategy", lambda value: value in ("single", "ddp"), f'"single" or "ddp" {why}')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,9 +326,9 @@ class EvaluateConfig:
     """Added to the evaluation seeds, which never meet the demonstrations'."""
 
     def __post_init__(self) -> None:
-        _check(self, "episodes", lambda value: value >= 1, "at least 1")
-        _check(self, ("open_loop_samples", "seed"), lambda value: value >= 0, "at least 0")
-        _check(self, "nfe", lambda value: len(value) >= 1, 'a non-empty list such as ["1v/1a", "1v/2a"]')
+        check(self, "episodes", lambda value: value >= 1, "at least 1")
+        check(self, ("open_loop_samples", "seed"), lambda value: value >= 0, "at least 0")
+        check(self, "nfe", lambda value: len(value) >= 1, 'a non-empty list such as ["1v/1a", "1v/2a"]')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -343,11 +360,12 @@ class Recipe:
         for each in fields(self):
             object.__setattr__(self, each.name, _at_home(self, each.name))
         fits = re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name) is not None
-        _check(self, "name", lambda _: fits, "letters, digits, '_', '-' and '.', since it names the run's folder")
-        _check(self, "name", lambda name: name.lower() not in ("none", "null"), "a name")
-        _check(self, "seed", lambda value: value >= 0, "at least 0")
-        _check(self, "streams", lambda streams: len(streams) > 0, "a mapping of at least one stream")
-        for text in self.evaluate.nfe:
+        check(self, "name", lambda _: fits, "letters, digits, '_', '-' and '.', since it names the run's folder")
+        check(self, "name", lambda name: name.lower() not in ("none", "null"), "a name")
+        check(self, "seed", lambda value: value >= 0, "at least 0")
+        check(self, "streams", lambda streams: len(streams) > 0, "a mapping of at least one stream")
+        judges = [loop.judge for loop in (self.train, self.distill) if loop is not None and loop.judge is not None]
+        for text in (*self.evaluate.nfe, *(judge.nfe for judge in judges if judge.nfe is not None)):
             parse_nfe(text, tuple(self.streams))
 
 

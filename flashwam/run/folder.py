@@ -15,7 +15,7 @@ from flashwam.system.imports import foreign_paths
 from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
 
-__all__ = ["CARD_FILE", "INFO_FILE", "RESULTS", "RunFolder", "check_run", "prepare_run", "run_folder"]
+__all__ = ["BEST", "CARD_FILE", "INFO_FILE", "RESULTS", "RunFolder", "check_run", "prepare_run", "run_folder"]
 
 INFO_FILE = "flashwam.json"
 """Of a model's folder: how the model is sampled and what it was made from."""
@@ -23,6 +23,8 @@ CARD_FILE = "README.md"
 """Of a model's folder: its card."""
 RESULTS = ("student", "teacher")
 """Kinds of models, and the folders of a run that hold them."""
+BEST = "best"
+"""The folder of a run that holds the model which was best while it was trained, see `LoopConfig.keep_best`."""
 _MOVABLE = ("data.root", "wam.pretrained", "autoencoder.pretrained", "train.init", "distill.init")
 _KEPT = "step_"
 
@@ -39,14 +41,14 @@ class RunFolder:
 
     @classmethod
     def of_model(cls, folder: Path) -> Self:
-        """The run that a model's folder belongs to: its result, or a copy that was kept on the way.
+        """The run that a model's folder belongs to: its result, its best, or a copy that was kept on the way.
 
         A model that stands alone is a run of its own, so that neighbours in a folder of models do not share what was
         measured of them.
         """
         if folder.parent.name == "steps":
             return cls(folder.parents[1])
-        return cls(folder.parent if folder.name in RESULTS else folder)
+        return cls(folder.parent if folder.name in (*RESULTS, BEST) else folder)
 
     @property
     def name(self) -> str:
@@ -97,6 +99,16 @@ class RunFolder:
     def kept_names(self) -> list[str]:
         """Names of the models that were kept on the way."""
         return _folders(self.steps)
+
+    @property
+    def best(self) -> Path:
+        """Folder of the model that was best while it was trained."""
+        return self.path / BEST
+
+    @property
+    def judged(self) -> Path:
+        """Folder of pictures of what the model drew while it was trained."""
+        return self.path / "judged"
 
     @property
     def evaluations(self) -> Path:

@@ -59,20 +59,21 @@ class LocalPolicy:
         self.chunks = 0
         self.seconds: dict[str, float] = {}
         self._wam, self._samplers, self._codec, self._sensors = wam, samplers, codec, sensors
+        self._device = next(wam.parameters()).device
         self._first: Tensor | None = None
         self._last: Tensor | None = None
 
     def reset(self, prompt: str, frames: np.ndarray, *, seed: int, state: np.ndarray | None = None) -> None:
         """See `ChunkPolicy.reset`."""
-        self._first = self._codec.video(frames[:, None])
+        self._first = self._codec.video(frames[:, None]).to(self._device)
         for sensor in self._sensors.values():
             sensor.reset()
         told = self._told(frames[:, None], None if state is None else state[:, None])
         self._rollout = Rollout(
             self._wam,
             self._samplers,
-            text=self._codec.text(prompt).expand(len(frames), -1, -1),
-            null_text=self._codec.text(""),
+            text=self._codec.text(prompt).expand(len(frames), -1, -1).to(self._device),
+            null_text=self._codec.text("").to(self._device),
             first={"video": self._first, "action": self._padding(len(frames)), **told},
             generator=torch.Generator().manual_seed(seed),
         )
@@ -80,7 +81,7 @@ class LocalPolicy:
     def controls(self) -> np.ndarray:
         """See `ChunkPolicy.controls`."""
         before, executed = dict(self._rollout.seconds), self._rollout.executed
-        drawn = self._rollout.predict()
+        drawn = {name: x.cpu() for name, x in self._rollout.predict().items()}
         self.chunks += 1
         for name, seconds in self._rollout.seconds.items():
             self.seconds[name] = self.seconds.get(name, 0.0) + seconds - before[name]
@@ -95,8 +96,8 @@ class LocalPolicy:
         self, pictures: np.ndarray, controls: np.ndarray, *, state: np.ndarray | None = None, under_way: int = 0
     ) -> None:
         """See `ChunkPolicy.observe`, and `Rollout.observe` for what a model makes of controls that are under way."""
-        video = self._codec.video(pictures)
-        executed = self._codec.executed(controls, self.per_frame)
+        video = self._codec.video(pictures).to(self._device)
+        executed = self._codec.executed(controls, self.per_frame).to(self._device)
         if self._first is not None:
             video = torch.cat([self._first, video], 2)
             executed = torch.cat([self._padding(len(pictures)), executed], 2)
@@ -106,14 +107,15 @@ class LocalPolicy:
 
     def _told(self, pictures: np.ndarray, state: np.ndarray | None) -> dict[str, Tensor]:
         """The model's senses, of pictures [B, F, H, W, 3] and the robot's state [B, F, S]."""
-        told = {name: sensor.sense(pictures) for name, sensor in self._sensors.items()}
+        told = {name: sensor.sense(pictures).to(self._device) for name, sensor in self._sensors.items()}
         if "state" not in self._wam.senses or state is None:
             return told
         size = self._wam.senses["state"]
         if state.shape[-1] != size:
             raise InputError(f"the model is told {size} numbers of the robot's state; got {state.shape[-1]}")
-        return {**told, "state": torch.from_numpy(state.astype(np.float32)).transpose(1, 2)[..., None, None]}
+        felt = torch.from_numpy(state.astype(np.float32)).transpose(1, 2)[..., None, None]
+        return {**told, "state": felt.to(self._device)}
 
     def _padding(self, episodes: int) -> Tensor:
         channels, per_frame, _ = self._wam.shapes["action"]
-        return torch.zeros(episodes, channels, 1, per_frame, 1)
+        return torch.zeros(episodes, channels, 1, per_frame, 1, device=self._device)

@@ -3,7 +3,7 @@
 
 Options: lora (adapters), on_policy, dmd and pairs (the method), teacher (shard it too), killed (one process dies on the way, once),
 stopped (one process is asked to stop on the way, once; both then begin again),
-bf16 (precision), offload (the optimiser's state), lingbot and cogvideox (real networks with a teacher of the same kind;
+bf16 (precision), judged (measured on the way, the best is kept), offload (the optimiser's state), lingbot and cogvideox (real networks with a teacher of the same kind;
 lingbot's jumps in two steps and its training has four, cogvideox's has two).
 """
 
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import torch
-from distill_toys import GaussianTeacher, ToySource, ToyWam
+from distill_toys import GaussianTeacher, ToyJudge, ToySource, ToyWam
 
 from flashwam.core.batch import Batch
 from flashwam.core.streams import StreamSpec
@@ -22,7 +22,7 @@ from flashwam.distillation.setup import Setup
 from flashwam.distillation.stopping import Stopped
 from flashwam.distillation.trainer import Source, train
 from flashwam.pipeline.ready import set_precision
-from flashwam.recipe.sections import LoopConfig, LoraConfig
+from flashwam.recipe.sections import JudgeConfig, LoopConfig, LoraConfig
 from flashwam.system.processes import end_process
 
 NETWORKS = ("lingbot", "cogvideox")
@@ -97,6 +97,8 @@ def _loop(strategy: str, options: list[str]) -> LoopConfig:
         warmup_steps=2,
         save_every=2,
         diagnose_every=3,
+        judge=JudgeConfig(every=2) if "judged" in options else None,
+        keep_best="action_error_expert" if "judged" in options else None,
     )
 
 
@@ -134,7 +136,8 @@ def run(folder: Path, asked: str) -> Path:
     # What is drawn before lies beside, for any number of processes.
     batches = loop.steps * loop.accumulation
     setup = Setup(data=folder.parent, streams=streams, seed=0, batch_size=loop.batch_size, batches=batches)
-    return train(method, method.source(source, setup), loop, run_dir=folder, seed=0)
+    judge = ToyJudge() if "judged" in options else None
+    return train(method, method.source(source, setup), loop, run_dir=folder, seed=0, judge=judge)
 
 
 def run_all(arguments: list[str]) -> None:

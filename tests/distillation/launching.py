@@ -87,3 +87,18 @@ def compare_with_one(folder: Path, strategy: str, *, atol: float = 2e-6) -> None
     two = weights(folder / "two")
     for name, value in weights(folder / "one").items():
         torch.testing.assert_close(value, two[name], rtol=0, atol=atol)
+
+
+def judged_lines(folder: Path) -> list[dict[str, float]]:
+    """Lines of a run's metrics that hold what was judged."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if any(name.startswith("judged/") for name in line)]
+
+
+def compare_judged(folder: Path) -> None:
+    """Two processes measure what one does, and keep the same model as the best."""
+    one, two = (judged_lines(folder / name) for name in ("one", "two"))
+    assert [line["step"] for line in two] == [0, 2, 4, 6]
+    assert [pytest.approx(line, rel=1e-4) for line in one] == two
+    best = [json.loads((folder / name / "best/flashwam.json").read_text()) for name in ("one", "two")]
+    assert best[0]["steps"] == best[1]["steps"] == min(two, key=lambda line: line["judged/action_error_expert"])["step"]

@@ -12,7 +12,8 @@ from flashwam.core.streams import StreamSpec
 from flashwam.distillation.methods import NonFiniteError, make_method
 from flashwam.distillation.prefetch import read_ahead
 from flashwam.distillation.trainer import train
-from flashwam.recipe.sections import FieldError, LoopConfig
+from flashwam.recipe.checks import FieldError
+from flashwam.recipe.sections import LoopConfig
 from flashwam.student import load_wam
 
 STREAMS = {name: StreamSpec.from_config(name, {"shift": 1.0}) for name in ("video", "action")}

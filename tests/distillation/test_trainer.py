@@ -19,9 +19,10 @@ from distill_toys import GaussianTeacher, ToySource, ToyWam
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.methods import NonFiniteError, make_method
 from flashwam.distillation.metrics import MetricsLog
+from flashwam.distillation.optimizers import learning_rate_factor
 from flashwam.distillation.roles import relative_distance
 from flashwam.distillation.start_checks import check_weights
-from flashwam.distillation.trainer import learning_rate_factor, train
+from flashwam.distillation.trainer import train
 from flashwam.recipe.sections import LoopConfig
 from flashwam.run.folder import RunFolder
 from flashwam.student import load_wam

@@ -15,8 +15,9 @@ from flashwam.core.streams import StreamSpec
 from flashwam.distillation.adapter_file import ADAPTER_FILE
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods import DistributionMatching, make_method
+from flashwam.distillation.optimizers import learning_rate_factor
 from flashwam.distillation.roles import CRITIC, Roles
-from flashwam.distillation.trainer import learning_rate_factor, train
+from flashwam.distillation.trainer import train
 from flashwam.recipe.sections import LoopConfig, LoraConfig
 from flashwam.student import load_wam
 

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures a model while it is trained: on held-out episodes, beside its teacher's draws, and in the simulator."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flashwam.core.batch import Batch
+from flashwam.core.scenes import JUDGED_SEED
+from flashwam.core.steps import nfe_text, parse_nfe
+from flashwam.core.streams import StreamSpec
+from flashwam.data.codec import Codec
+from flashwam.data.fingerprint import tensors_fingerprint
+from flashwam.data.segments import NoEpisodesError
+from flashwam.distillation.judging import Judgement
+from flashwam.distillation.setup import Setup
+from flashwam.evaluation.drawn_controls import drawn_controls, save_trajectories
+from flashwam.evaluation.open_loop import open_loop_measures, window_draws
+from flashwam.evaluation.pictures import find_pictures, save_strip, unit_pictures
+from flashwam.evaluation.reference import Chunks
+from flashwam.evaluation.trajectories import trajectory_measures
+from flashwam.evaluation.windows import JUDGED_WINDOWS, Windows, find_windows
+from flashwam.pipeline.norms import action_norm
+from flashwam.recipe.sections import JudgeConfig, LoopConfig, Recipe
+from flashwam.report.recordings_page import draw_trajectories
+from flashwam.run.folder import INFO_FILE, RunFolder
+from flashwam.run.model_info import ModelInfo
+from flashwam.sampling import StreamSampler, samplers_for
+from flashwam.sim.closed_loop import run_task
+from flashwam.system.errors import InputError
+from flashwam.system.tensor_file import load_tensors, read_header, write_tensors
+from flashwam.wam.base import WorldActionModel
+
+__all__ = ["HeldOut", "make_judge"]
+
+logger = logging.getLogger(__name__)
+
+_NOISE = 1_000_000
+"""Seed of the first window's noise; those of an evaluation are below."""
+_REFERENCE = "teacher.safetensors"
+_FIRST = ("all_error_teacher", "all_teacher_spread", "student_between", "all_error_recorded")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """A judge, see `flashwam.distillation.judging.Judge`.
+
+    Args:
+        config: What is measured.
+        windows: Of held-out episodes.
+        batch: The windows that are drawn.
+        steps: Stream name -> steps; None for a teacher's own.
+        teaches: The model is a velocity network, and is drawn as one.
+        reference: What the teacher drew on the windows; None in a teacher's own training.
+        pictures: Latents -> pictures; None where nothing decodes them.
+        codec: Between world and model; None where nobody drives.
+        tasks: Those that are driven.
+    """
+
+    config: JudgeConfig
+    windows: Windows
+    batch: Batch
+    steps: Mapping[str, int] | None
+    teaches: bool
+    reference: Chunks | None = None
+    pictures: Callable[[Tensor], np.ndarray] | None = None
+    codec: Codec | None = None
+    tasks: tuple[str, ...] = field(default=())
+
+    def __call__(
+        self, model: WorldActionModel, streams: Mapping[str, StreamSpec], *, place: Path, tells: bool
+    ) -> Judgement:
+        """See `flashwam.distillation.judging.Judge`."""
+        samplers = samplers_for(streams, steps=self.steps, teacher=self.teaches)
+        drawn = window_draws(model, samplers, self.batch, draws=self.config.draws, seed=_NOISE)
+        measures = self._driven(model, samplers)
+        if not tells:
+            return Judgement()
+        controls = drawn_controls(drawn, self.reference, self.batch, self.windows, draws=self.config.draws)
+        found = trajectory_measures(controls)
+        told = {name: value for name, value in found.items() if isinstance(value, float) and not _of_others(name)}
+        measures |= {name: told.pop(name) for name in _FIRST if name in told} | told
+        if self.reference is not None:
+            decode = {} if self.pictures is None else {"video": partial(unit_pictures, self.pictures)}
+            sides = (drawn, self.reference, self.batch)
+            measures |= open_loop_measures(*sides, draws=self.config.draws, decoders=decode)
+        pictures = {}
+        if find_spec("matplotlib") is not None:
+            file = place.with_name(f"{place.name}_trajectories.npz")
+            save_trajectories(controls, file)
+            names = self.windows.names.with_units
+            pictures["trajectories"] = draw_trajectories(
+                file, names, file.with_suffix(".png"), title=place.name.replace("_", " ")
+            )
+            strip = self._strip(drawn, place.with_name(f"{place.name}_video.png"))
+            pictures |= {} if strip is None else {"video": strip}
+        return Judgement(measures=measures, pictures=pictures)
+
+    def _strip(self, drawn: Chunks, path: Path) -> Path | None:
+        shown = [each for each in (self.reference, drawn) if each is not None]
+        if self.pictures is None or save_strip(self.pictures, self.batch, shown, path, draws=self.config.draws) is None:
+            return None
+        return path
+
+    def _driven(self, model: WorldActionModel, samplers: Mapping[str, StreamSampler]) -> dict[str, float]:
+        """Success of every task and of all together; nothing where none are driven."""
+        if not self.config.episodes or self.codec is None:
+            return {}
+        drive = partial(run_task, model, samplers, self.codec, episodes=self.config.episodes, seed=JUDGED_SEED)
+        won = {task: fmean(drive(task).success) for task in self.tasks}
+        return {"success": fmean(won.values()), **{f"{task}_success": share for task, share in won.items()}}
+
+
+def _of_others(name: str) -> bool:
+    """Tells whether a measure is not of the model: what does not change while it is trained. The distance of two draws
+    of the teacher stays, as the scale of the distance to it."""
+    return name.startswith(("teacher_", "recorded_", "all_teacher_error", "split"))
+
+
+def make_judge(
+    recipe: Recipe,
+    loop: LoopConfig,
+    *,
+    result: str,
+    student: WorldActionModel,
+    teacher: WorldActionModel | None,
+    codec: Codec | None,
+    run: RunFolder,
+) -> HeldOut:
+    """Makes what measures a run's model as `loop.judge` says. A teacher's draws are made once and kept with the run.
+
+    Args:
+        recipe: The run's.
+        loop: The section of it that runs.
+        result: What the run makes, "student" or "teacher".
+        student: Says of which shapes the data have to be.
+        teacher: Draws; None in a teacher's own training.
+        codec: Of data that are encoded here.
+        run: The run's folder.
+
+    Raises:
+        FileNotFoundError, ValueError: No episodes are held out, or nobody can drive.
+    """
+    config = loop.judge
+    assert config is not None
+    if config.episodes and codec is None:
+        raise InputError(
+            f"judge.episodes is {config.episodes}, but the data are recordings (data.source lerobot), whose tasks the "
+            "simulator does not have: set judge.episodes=0; held-out episodes are measured on either way"
+        )
+    windows = _windows(recipe, codec, student)
+    batch = windows.source.batch(range(config.windows))
+    nfe = config.nfe or recipe.evaluate.nfe[0]
+    reference = None
+    if teacher is not None and os.environ.get("RANK", "0") == "0":
+        reference = _reference(
+            teacher, recipe, batch, draws=config.draws, run=run, device=Setup.of(recipe, loop).device
+        )
+    return HeldOut(
+        config=config,
+        windows=windows,
+        batch=batch,
+        steps=parse_nfe(nfe, tuple(recipe.streams)),
+        teaches=result == "teacher",
+        reference=reference,
+        pictures=_pictures(recipe, loop, codec),
+        codec=codec,
+        tasks=recipe.tasks,
+    )
+
+
+def _windows(recipe: Recipe, codec: Codec | None, student: WorldActionModel) -> Windows:
+    norm = action_norm(recipe) if codec is None else codec.actions
+    told = f"recipe {recipe.name!r}: judge measures on held-out episodes, and "
+    if recipe.data.source == "lerobot" and recipe.data.held_out_every is None:
+        raise InputError(f"{told}data.held_out_every is null: set it, such as data.held_out_every=20")
+    try:
+        return find_windows(recipe.data, norm, student, split="val", held_out=True, seed=JUDGED_WINDOWS)
+    except NoEpisodesError as error:
+        raise InputError(
+            f"{told}none of those below {recipe.data.root} is ({error}): lower data.held_out_every, or set judge to "
+            "null"
+        ) from error
+
+
+def _pictures(recipe: Recipe, loop: LoopConfig, codec: Codec | None) -> Callable[[Tensor], np.ndarray] | None:
+    if codec is not None:
+        return codec.pictures
+    given = recipe.wam.pretrained
+    return None if given is None else find_pictures([Path(given)], Setup.of(recipe, loop).device)
+
+
+def _reference(
+    teacher: WorldActionModel, recipe: Recipe, batch: Batch, *, draws: int, run: RunFolder, device: torch.device
+) -> Chunks:
+    """The teacher's draws in all its steps, read where this run has made them; one process alone needs them."""
+    folder = Path(recipe.wam.pretrained or "")
+    own = ModelInfo.read(folder).streams if (folder / INFO_FILE).is_file() else recipe.streams
+    samplers = samplers_for(own, steps=None, teacher=True)
+    about = {
+        "teacher": tensors_fingerprint(teacher.state_dict()),
+        "windows": tensors_fingerprint({**batch.clean, "text": batch.text, "index": batch.index}),
+        "steps": nfe_text({name: sampler.steps for name, sampler in samplers.items()}),
+        "guidance": {name: sampler.guidance_scale for name, sampler in samplers.items()},
+        "draws": draws,
+    }
+    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    path = run.judged / _REFERENCE
+    if path.is_file() and read_header(path)[1].get("of") == key:
+        held = load_tensors(path)
+        count = 1 + max(int(name.partition("/")[0]) for name in held)
+        return [{name: held[f"{k}/{name}"] for name in samplers if f"{k}/{name}" in held} for k in range(count)]
+    home, training = next(teacher.parameters()).device, teacher.training
+    try:
+        drawn = window_draws(
+            teacher.to(device).eval(), samplers, batch, draws=draws, seed=_NOISE, label="judge: teacher draws"
+        )
+    finally:
+        teacher.to(home).train(training)
+    held = {f"{k}/{name}": x.contiguous() for k, chunk in enumerate(drawn) for name, x in chunk.items()}
+    write_tensors(path, held, metadata={"of": key})
+    return drawn

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model that is measured while it is trained, beside the same model saved and loaded."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from flashwam import pipeline
+from flashwam.data.codec import Codec
+from flashwam.pipeline.judge import make_judge
+from flashwam.pipeline.ready import ready
+from flashwam.recipe.load import load_recipe
+from flashwam.report.metrics import read_metrics
+from flashwam.run.folder import RunFolder
+from flashwam.student import load_wam
+from flashwam.system.paths import ASSETS
+
+TEACHER = ASSETS / "teacher"
+
+
+@pytest.fixture
+def recipe(two_way_episodes):
+    settings = [
+        "data.tasks=[faucet-turn]",
+        "data.multimodal_episodes=20",
+        "data.processes=1",
+        f"data.root={two_way_episodes}",
+        f"wam.pretrained={TEACHER}",
+        "distill.steps=2",
+        "distill.batch_size=2",
+        "distill.warmup_steps=0",
+        "distill.judge={every: 2, windows: 2, draws: 8, episodes: 1, nfe: 1v/2a}",
+        "distill.keep_best=success",
+    ]
+    return load_recipe("metaworld/flash_wam", settings)
+
+
+def judge_of(recipe, run, **changes):
+    loop = replace(recipe.distill, judge=replace(recipe.distill.judge, **changes))
+    student, teacher = (load_wam(folder)[0] for folder in (run / "student", TEACHER))
+    codec = Codec.load(TEACHER)
+    parts = {"student": student, "teacher": teacher, "codec": codec, "run": RunFolder(run)}
+    return make_judge(recipe, loop, result="student", **parts), student
+
+
+def test_the_last_measures_are_those_of_the_result(recipe, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    pipeline.distill(recipe, run_dir=run)
+    judged = [line for line in read_metrics(run / "metrics.jsonl") if "judged/success" in line]
+    assert [line["step"] for line in judged] == [0, 2]
+    last = judged[-1]
+    assert last["judged/success"] == last["judged/faucet-turn_success"]
+    assert last["judged/all_error_teacher"] > 0
+    assert not [name for name in last if name.startswith(("judged/teacher_", "judged/recorded_"))]
+    assert {"step_2_video.png", "step_2_trajectories.png"} <= {path.name for path in (run / "judged").iterdir()}
+
+    judge, student = judge_of(recipe, run)
+    # The teacher's draws are read, not made again.
+    monkeypatch.setattr("flashwam.pipeline.judge.window_draws", judge_twice := Counted())
+    again, _ = judge_of(recipe, run)
+    assert judge_twice.calls == 0
+    assert all(torch.equal(a[n], b[n]) for a, b in zip(judge.reference, again.reference, strict=True) for n in a)
+    # Others are.
+    judge_of(recipe, run, draws=4)
+    assert judge_twice.calls == 1
+    monkeypatch.undo()
+    told = judge(student.eval(), recipe.streams, place=tmp_path / "again", tells=True).measures
+    assert {f"judged/{name}": pytest.approx(value, rel=1e-4) for name, value in told.items()} == {
+        name: value for name, value in last.items() if name != "step"
+    }
+
+
+class Counted:
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, wam, samplers, batch, *, draws, **others):
+        self.calls += 1
+        rows = batch.size * draws
+        return [{name: torch.zeros(rows, c, wam.chunk_frames, h, w) for name, (c, h, w) in wam.shapes.items()}]
+
+
+def test_a_teacher_is_judged_by_what_was_recorded(recipe, tmp_path):
+    loop = replace(
+        recipe.train, steps=1, judge=replace(recipe.distill.judge, every=1, draws=2, episodes=0, nfe="2v/2a")
+    )
+    parts = {"student": load_wam(TEACHER)[0], "teacher": None, "codec": Codec.load(TEACHER), "run": RunFolder(tmp_path)}
+    judge = make_judge(recipe, loop, result="teacher", **parts)
+    told = judge(parts["student"], recipe.streams, place=tmp_path / "first", tells=True)
+    assert told.measures["all_error_recorded"] > 0
+    assert "all_error_teacher" not in told.measures
+    assert set(told.pictures) == {"trajectories", "video"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"held_out_every": None}, "judge measures on held-out episodes, and data.held_out_every is null"),
+        ({"root": "nowhere"}, "nowhere"),
+    ],
+)
+def test_data_without_held_out_episodes_are_refused(recipe, tmp_path, changes, message):
+    data = replace(recipe.data, source="lerobot", cameras=("a",), q01=(0.0,) * 30, q99=(1.0,) * 30, **changes)
+    parts = {"student": load_wam(TEACHER)[0], "teacher": None, "codec": None, "run": RunFolder(tmp_path)}
+    loop = replace(recipe.distill, judge=replace(recipe.distill.judge, episodes=0))
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        make_judge(replace(recipe, data=data), loop, result="student", **parts)
+
+
+def test_recordings_are_not_driven(recipe, tmp_path):
+    parts = {"student": load_wam(TEACHER)[0], "teacher": None, "codec": None, "run": RunFolder(tmp_path)}
+    with pytest.raises(ValueError, match=r"judge\.episodes is 1, but the data are recordings"):
+        make_judge(recipe, recipe.distill, result="student", **parts)
+
+
+def test_samples_from_elsewhere_are_not_judged(recipe, tmp_path):
+    with pytest.raises(ValueError, match="the samples come from elsewhere"):
+        ready(recipe, recipe.distill, None, None, tmp_path, source=object(), accept_changed_inputs=False, info={})
