@@ -120,18 +120,19 @@ def tiny_tokenizer(words: tuple[str, ...]) -> Tokenizer:
     return made
 
 
-def tiny_cogvideox(folder: Path, *, transformer: bool = True) -> Path:
+def tiny_cogvideox(folder: Path, *, transformer: bool = True, text_width: int = 16) -> Path:
     """A checkpoint in the released layout: transformer, autoencoder, text encoder and tokenizer, with random weights."""
     from transformers import T5Config, T5EncoderModel
 
     config = T5Config(
-        vocab_size=64, d_model=16, d_kv=4, d_ff=24, num_layers=2, num_heads=3, feed_forward_proj="gated-gelu"
+        vocab_size=64, d_model=text_width, d_kv=4, d_ff=24, num_layers=2, num_heads=3, feed_forward_proj="gated-gelu"
     )
     with torch.random.fork_rng():
         torch.manual_seed(5)
         T5EncoderModel(config).save_pretrained(folder / "text_encoder")
         if transformer:
-            network = {**TINY_NETWORK, "sample_height": 4, "sample_width": 4, "sample_frames": 9}
+            size = {"sample_height": 4, "sample_width": 4, "sample_frames": 9}
+            network = {**TINY_NETWORK, **size, "text_embed_dim": text_width}
             CogVideoXTransformer3DModel(**network).save_pretrained(folder / "transformer")
     tiny_video_autoencoder().save_pretrained(folder / "vae")
     (folder / "tokenizer").mkdir()

@@ -71,7 +71,8 @@ def evaluate_recordings(
         device: Where the models run, one after another.
         dtype: "bfloat16" or "float32" of the models; that of their files if None.
         seed: Of the noise; the windows are always the same.
-        out: Folder for the results; `evaluations/recordings` of the model's run if None.
+        out: Folder for the results; `evaluations/recordings` of the model's run if None. Those on other recordings bear
+            their folder's name.
         trust: As for `flashwam.evaluate`.
 
     Returns:
@@ -101,6 +102,8 @@ def evaluate_recordings(
         results = []
         for steps in nfe:
             stem = evaluation_name(model.info.steps, steps, model.how(sampler), seed)
+            # Its own recordings and others are measured side by side.
+            stem += "" if data is None else f"_on_{user_path(data).resolve().name}"
             measure = partial(judge.measure, steps, sampler, asked, folder / stem)
             results.append(measure_once(folder / f"{stem}.json", asked, measure).to_json())
     return results

@@ -3,6 +3,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -123,7 +124,9 @@ def recording_rows(evaluations: Sequence[Evaluation]) -> list[RecordingRow]:
 def _row(parts: Sequence[Evaluation], last: Mapping[str, int]) -> RecordingRow:
     one = parts[0]
     step = None if (one.step or 0) == last[one.run] else one.step
-    label = row_label(f"{one.run} {nfe_text(one.nfe)}", one.kind, one.sampler, precision=one.precision, step=step)
+    on = None if one.asked is None else one.asked.recordings
+    named = f"{one.run} {nfe_text(one.nfe)}" + (f" on {Path(on.data).name}" if on is not None and on.data else "")
+    label = row_label(named, one.kind, one.sampler, precision=one.precision, step=step)
     numbers = tuple(part.recordings for part in parts if part.recordings is not None)
     return RecordingRow(label=label, kind=one.kind, parts=tuple(parts), numbers=numbers)
 
