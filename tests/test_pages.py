@@ -95,7 +95,7 @@ def released_lingbot(folder: Path) -> None:
 
 
 def lingbot_stand_ins(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the downloads would bring, and somebody's recordings."""
+    """In the place of the downloads, and of somebody's recordings."""
     for name in ("lingbot-va-posttrain-libero-long", "lingbot-va-posttrain-robotwin"):
         released_lingbot(here / "checkpoints" / name)
     monkeypatch.setattr(lerobot_sets, "CHANNELS", 48)
