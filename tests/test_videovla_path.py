@@ -18,8 +18,10 @@ from flashwam.commands.describe import describe
 from flashwam.evaluation.local import evaluate
 from flashwam.evaluation.policy import load_policy
 from flashwam.evaluation.recordings import evaluate_recordings
+from flashwam.evaluation.served_recordings import evaluate_served_recordings
 from flashwam.recipe.load import load_recipe
 from flashwam.serve.model import load_served
+from flashwam.serve.server import serving
 from flashwam.serve.session import PolicySession
 from flashwam.sim.local_policy import LocalPolicy
 from flashwam.wam.cogvideox.codec import CogVideoXCodec
@@ -112,6 +114,17 @@ def test_a_student_is_served_with_the_autoencoder_of_its_data(base: Path, studen
         assert load_served(student, base=moved).metadata == {**model.metadata, "name": model.metadata["name"]}
     finally:
         moved.rename(base)
+
+
+def test_a_served_student_is_judged_on_recordings_as_they_were_made(student: Path, data: Path, tmp_path: Path) -> None:
+    """As its own teacher, it makes no error: the same pictures and seeds draw the same chunks."""
+    with serving(load_served(student)) as server:
+        told = {"data": data.parent / "raw", "windows": 3, "draws": 2, "out": tmp_path}
+        (result,) = evaluate_served_recordings(server.url, teacher=server.url, **told)
+    measures = result["recordings"]["measures"]
+    assert measures["all_error_teacher"] == 0
+    assert measures["all_teacher_spread"] > 0
+    assert measures["all_error_recorded"] > 0
 
 
 def test_a_student_is_driven_here_as_it_is_served(student: Path) -> None:

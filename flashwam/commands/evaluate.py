@@ -42,7 +42,8 @@ EXAMPLES = (
     "  flashwam evaluate runs/flash_wam --real-time --meanwhile go_on     the robot goes on while a chunk is computed\n"
     "  flashwam evaluate runs/libero_pairs --device cuda                 on the episodes that were held out\n"
     "  flashwam evaluate runs/libero_pairs --data data/mine              on other recordings\n"
-    "  flashwam evaluate --server ws://127.0.0.1:29536 --episodes 50   a model that flashwam serve runs"
+    "  flashwam evaluate --server ws://127.0.0.1:29536 --episodes 50   a model that flashwam serve runs\n"
+    "  flashwam evaluate --server ws://127.0.0.1:29536 --data raw/mine   the same, on raw recordings"
 )
 
 

@@ -5,12 +5,13 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from flashwam.commands.shared import RECIPE_HELP, path, positive
+from flashwam.commands.shared import RECIPE_HELP, path, positive, read_token
 
 __all__ = ["add_recording_options", "is_for_recordings", "recording_results"]
 
 _OPTIONS = ("data", "recipe", "teacher", "windows", "draws", "preset", "device", "dtype")
-_DRIVING = ("episodes", "tasks", "server", "random", "auxiliary", "real_time")
+_DRIVING = ("episodes", "tasks", "random", "auxiliary", "real_time")
+_SERVED = ("data", "recipe", "teacher", "windows", "draws")
 
 
 def add_recording_options(parser: argparse.ArgumentParser) -> None:
@@ -18,12 +19,15 @@ def add_recording_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("on recorded episodes, with no simulator")
     told = "draw there instead of driving (taken by itself for a model whose tasks are not the simulator's)"
     group.add_argument("--recordings", action="store_true", help=told)
-    data_help = "folder of recordings (default: the episodes held out of those that MODEL was made from)"
+    data_help = (
+        "folder of recordings, converted ones; raw ones for --server (default: the episodes held out of those that "
+        "MODEL was made from)"
+    )
     group.add_argument("--data", type=path, metavar="FOLDER", help=data_help)
     recipe_help = f"its data section says how they are laid out: {RECIPE_HELP} (default: MODEL's own)"
     group.add_argument("--recipe", metavar="RECIPE", help=recipe_help)
-    teacher_help = "folder of the model that MODEL was distilled from (default: where it was)"
-    group.add_argument("--teacher", type=path, metavar="FOLDER", help=teacher_help)
+    teacher_help = "folder of the model that MODEL was distilled from (default: where it was); for --server, a URL"
+    group.add_argument("--teacher", metavar="FOLDER", help=teacher_help)
     group.add_argument("--windows", type=positive, metavar="N", help="samples of the recipe's length (default: 32)")
     draws_help = "of every window; 8 or more tell whether they take several ways (default: 8)"
     group.add_argument("--draws", type=positive, metavar="N", help=draws_help)
@@ -49,10 +53,12 @@ def is_for_recordings(arguments: argparse.Namespace) -> bool:
                 f"--{asked[0]} is for recorded episodes, on which nothing is driven: leave out "
                 f"--{driving[0].replace('_', '-')}"
             )
-        if arguments.checkpoint is None:
-            arguments.parser.error("give MODEL, which is to be judged on recorded episodes")
+        if (arguments.checkpoint is None) == (arguments.server is None):
+            arguments.parser.error("give either MODEL or --server URL, which is to be judged on recorded episodes")
         return True
-    if driving or arguments.checkpoint is None or not (model_folder(arguments.checkpoint) / INFO_FILE).is_file():
+    if driving or arguments.server is not None or arguments.checkpoint is None:
+        return False
+    if not (model_folder(arguments.checkpoint) / INFO_FILE).is_file():
         return False
     with trusting(arguments.trust):
         recipe = ModelInfo.read(model_folder(arguments.checkpoint)).recipe
@@ -67,13 +73,32 @@ def recording_results(arguments: argparse.Namespace, *, nfe: Sequence[str], **co
         nfe: Steps.
         common: For `evaluate_recordings`.
     """
-    import torch
-
-    from flashwam.evaluation.recordings import evaluate_recordings
     from flashwam.recipe.load import load_recipe
 
     given = {name: getattr(arguments, name) for name in _OPTIONS if getattr(arguments, name) is not None}
     if "recipe" in given:
         given["recipe"] = load_recipe(given["recipe"], trust=arguments.trust)
+    if arguments.server is not None:
+        return _served(arguments, given, common)
+    import torch
+
+    from flashwam.evaluation.recordings import evaluate_recordings
+
     given.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
     return evaluate_recordings(arguments.checkpoint, nfe=nfe, **given, **common)
+
+
+def _served(arguments: argparse.Namespace, given: dict[str, Any], common: dict[str, Any]) -> Any:
+    """Judges what a server serves."""
+    chosen = [name for name in ("plain_euler", "unit_amplitude", "precision") if common.get(name)]
+    chosen += [name for name in given if name not in _SERVED] + (["nfe"] if arguments.nfe else [])
+    if chosen:
+        arguments.parser.error(
+            f"--{chosen[0].replace('_', '-')} is the server's to choose: see flashwam serve --help; leave it out"
+        )
+    if "data" not in given:
+        arguments.parser.error("--server has no recordings of its own: give --data FOLDER, of raw LeRobot data sets")
+    from flashwam.evaluation.served_recordings import evaluate_served_recordings
+
+    token, seed, out = read_token(arguments), common["seed"], common["out"]
+    return evaluate_served_recordings(arguments.server, token=token, seed=seed, out=out, **given)

@@ -11,13 +11,14 @@ import numpy as np
 from torch import Tensor
 
 from flashwam.core.batch import Batch
+from flashwam.data.control_names import ControlNames
 from flashwam.evaluation.drawn_controls import drawn_controls, save_trajectories
 from flashwam.evaluation.latency import draw_latency
 from flashwam.evaluation.open_loop import open_loop_measures, window_draws
 from flashwam.evaluation.pictures import find_pictures, save_strip, unit_pictures
 from flashwam.evaluation.policy import LoadedModel, described, load_model
 from flashwam.evaluation.reference import Chunks, reference_draws
-from flashwam.evaluation.trajectories import trajectory_measures
+from flashwam.evaluation.trajectories import Drawn, trajectory_measures
 from flashwam.evaluation.windows import Windows, recorded_windows
 from flashwam.recipe.sections import Recipe
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name, measure_once
@@ -30,7 +31,7 @@ from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["evaluate_recordings"]
+__all__ = ["evaluate_recordings", "recording_numbers"]
 
 
 def evaluate_recordings(
@@ -174,21 +175,35 @@ class _Judge:
         )
 
     def _numbers(self, drawn: Chunks, reference: Chunks | None, place: Path) -> RecordingNumbers:
-        windows, names = self.windows, self.windows.names
+        windows = self.windows
         controls = drawn_controls(drawn, reference, self.batch, windows, draws=self.on.draws)
-        found = trajectory_measures(controls)
-        measures = {name: value for name, value in found.items() if isinstance(value, float)}
-        listed = {name: tuple(value) for name, value in found.items() if isinstance(value, list)}
-        over_chunk = listed.pop("over_chunk", ())
-        return RecordingNumbers(
-            held_out=windows.held_out,
+        return recording_numbers(
+            controls,
+            windows.names,
             windows=self.batch.size,
             episodes=windows.episodes,
             draws=self.on.draws,
-            names=names.names,
-            units=names.units,
-            by_control=listed,
-            measures=measures,
-            over_chunk=over_chunk,
+            held_out=windows.held_out,
             trajectories=save_trajectories(controls, place.with_name(f"{place.name}_trajectories.npz")),
         )
+
+
+def recording_numbers(controls: Drawn, names: ControlNames, **about: Any) -> RecordingNumbers:
+    """The measures of drawn controls, as an evaluation keeps them.
+
+    Args:
+        controls: What was drawn.
+        names: Of the values that are shown.
+        about: Further fields of `RecordingNumbers`: which windows, and where a few of them lie.
+    """
+    found = trajectory_measures(controls)
+    listed = {name: tuple(value) for name, value in found.items() if isinstance(value, list)}
+    over_chunk = listed.pop("over_chunk", ())
+    return RecordingNumbers(
+        names=names.names,
+        units=names.units,
+        by_control=listed,
+        measures={name: value for name, value in found.items() if isinstance(value, float)},
+        over_chunk=over_chunk,
+        **about,
+    )

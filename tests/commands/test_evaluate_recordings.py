@@ -37,8 +37,6 @@ def asked(monkeypatch):
             ["runs/a", "--windows", "4", "--tasks", "reach-wall"],
             "--windows is for recorded episodes.*leave out --tasks",
         ),
-        (["--server", "ws://x", "--data", "data/mine"], "--data is for recorded episodes.*leave out --server"),
-        (["--data", "data/mine"], "give MODEL, which is to be judged on recorded episodes"),
     ],
 )
 def test_driving_and_recordings_do_not_mix(words, message, capsys):

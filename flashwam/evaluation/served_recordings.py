@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Judges a served model on raw recordings: it is shown what was seen and done, and draws every chunk that followed.
+
+Letters: W windows, D draws, T controls of a window, U controls of the robot, F latent frames, N controls a frame.
+"""
+
+import statistics
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from flashwam.core.steps import nfe_text
+from flashwam.data.control_names import ControlNames
+from flashwam.data.episodes import read_info
+from flashwam.data.raw_windows import RawWindow, RawWindows
+from flashwam.data.segments import select_repos
+from flashwam.evaluation.drawn_controls import save_trajectories
+from flashwam.evaluation.recordings import recording_numbers
+from flashwam.evaluation.trajectories import Drawn
+from flashwam.recipe.sections import DataConfig, Recipe
+from flashwam.run.evaluation import Asked, Evaluation, evaluation_name
+from flashwam.run.folder import RunFolder
+from flashwam.run.recordings import OnRecordings, RecordingNumbers
+from flashwam.serve.client import PolicyClient
+from flashwam.system.errors import InputError
+from flashwam.system.paths import user_path
+from flashwam.system.provenance import provenance
+
+__all__ = ["evaluate_served_recordings"]
+
+_LEAST_SPAN = 1e-6
+_CHUNKS = 2
+
+
+@dataclass(slots=True, kw_only=True)
+class _Drawer:
+    """A session that draws chunks under the recorded past.
+
+    Args:
+        client: The session.
+        chunk_ms: Milliseconds of every chunk so far.
+    """
+
+    client: PolicyClient
+    chunk_ms: list[float] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        """Controls of the first chunk, which is drawn from the observation that it begins with."""
+        return self.stride * self.pictures * (self._told("chunk_frames") - 1)
+
+    @property
+    def pictures(self) -> int:
+        """Pictures that a latent frame is made of."""
+        return self._told("keyframes_per_frame")
+
+    @property
+    def stride(self) -> int:
+        """Controls between two pictures."""
+        per_frame = self._told("actions_per_frame")
+        if per_frame % self.pictures:
+            raise InputError(f"{per_frame} actions a latent frame do not lie evenly between {self.pictures} pictures")
+        return per_frame // self.pictures
+
+    def _told(self, name: str) -> int:
+        value = self.client.metadata.get(name)
+        if not isinstance(value, int) or value < 1:
+            raise InputError(
+                f"the server does not say its {name}, so nobody knows which pictures it is to be shown; expected a "
+                f"whole number in its greeting, got {value!r}"
+            )
+        return value
+
+    def draw(self, window: RawWindow, *, seed: int) -> list[np.ndarray]:
+        """Chunks of one window, each [F' * N, U]; its last one may reach beyond the window's rows."""
+        self.client.reset(window.prompt, seed=seed)
+        seen: Mapping[str, np.ndarray] | None = window.pictures([0])[0]
+        chunks: list[np.ndarray] = []
+        done = 0
+        while len(chunks) < _CHUNKS and done < len(window.rows):
+            began = time.perf_counter()
+            reply = self.client.infer(seen)
+            self.chunk_ms.append(1000 * (time.perf_counter() - began))
+            held = 1 if seen is not None else 0
+            controls = reply[:, held:].transpose(1, 2, 0).reshape(-1, reply.shape[0])
+            chunks.append(controls)
+            following = done + len(controls)
+            if len(chunks) == _CHUNKS or following >= len(window.rows):
+                break
+            state = reply.copy()
+            happened = window.rows[done:following].reshape(-1, reply.shape[2], reply.shape[0])
+            state[:, held:] = happened.transpose(2, 0, 1)
+            self.client.refresh(window.pictures(range(done + self.stride, following + 1, self.stride)), state)
+            seen, done = None, following
+        return chunks
+
+
+def evaluate_served_recordings(
+    url: str,
+    *,
+    data: str | Path,
+    recipe: Recipe | None = None,
+    teacher: str | None = None,
+    token: str | None = None,
+    windows: int = 32,
+    draws: int = 8,
+    seed: int = 0,
+    out: str | Path | None = None,
+) -> list[dict[str, Any]]:
+    """Measures a served model on raw recordings, with no simulator; two chunks of every window, where it is so long.
+
+    Any server of LingBot-VA's protocol that tells chunk, cameras and pictures in its greeting can be judged. Pictures
+    and controls go to it as a robot's would: nothing is converted before.
+
+    Args:
+        url: Such as "ws://127.0.0.1:29536".
+        data: Folder of LeRobot v2.x or v3.x data sets, with the cameras that the server names.
+        recipe: Its `data` section says which column the actions are and whether they are relative poses, see
+            `action_key` and `relative_poses`; "action" and absolute if None.
+        teacher: URL of the teacher's server, which draws from the same seeds; None where there is none.
+        token: Where the servers ask for one.
+        windows: Windows of episodes; one in four begins with its episode.
+        draws: Of every window.
+        seed: Of the noise; the windows are always the same.
+        out: Folder for the result; `evaluations/recordings` of runs/served/<name> if None.
+
+    Returns:
+        One result, as written: like those of `evaluate_recordings`, without video. All controls together are normalised
+        by the 1 % and 99 % quantiles of these windows.
+
+    Raises:
+        FileExistsError: There is a measurement of this name and step in `out`.
+        FileNotFoundError, ValueError: The recordings are missing, damaged, or not of the server's robot.
+    """
+    on, section = OnRecordings(windows=windows, draws=draws, data=str(data)), recipe.data if recipe else DataConfig()
+    with ExitStack() as held:
+        student = _Drawer(client=held.enter_context(PolicyClient(url, token)))
+        other = None if teacher is None else _Drawer(client=held.enter_context(PolicyClient(teacher, token)))
+        told = student.client.metadata
+        name, nfe = str(told["name"]), nfe_text(told["nfe"])
+        folder = user_path(out) if out is not None else RunFolder(Path("runs") / "served" / name).recordings
+        stem = f"{evaluation_name(told['step'], nfe, 'served', seed)}_on_{user_path(data).resolve().name}"
+        if (path := folder / f"{stem}.json").exists():
+            raise FileExistsError(
+                f"{path} holds an earlier measurement, and a server does not say whether its weights are still the "
+                "same: give another out= folder (--out), or move the file away"
+            )
+        source = RawWindows(
+            data,
+            cameras=told["cameras"],
+            least=student.rows,
+            key=section.action_key,
+            relative=section.relative_poses,
+        )
+        found = [source.window(number) for number in range(windows)]
+        drawn = {"student": _drawn(student, found, draws, seed, label=f"{name}: {nfe} draws")}
+        if other is not None:
+            drawn["teacher"] = _drawn(other, found, draws, seed, label=f"{other.client.metadata['name']}: draws")
+    info = read_info(select_repos(data)[0])
+    names = ControlNames.of_data(int(told["controls"]), relative=section.relative_poses, info=info)
+    controls = _controls(drawn, found, names)
+    kept = save_trajectories(controls, folder / f"{stem}_trajectories.npz")
+    about = {"windows": windows, "episodes": source.episodes, "draws": draws, "held_out": True, "trajectories": kept}
+    result = _evaluation(
+        url,
+        told,
+        on,
+        recording_numbers(controls, names, **about),
+        chunk_ms=statistics.median(student.chunk_ms),
+        seed=seed,
+    )
+    result.write(path)
+    return [result.to_json()]
+
+
+def _evaluation(
+    url: str,
+    told: Mapping[str, Any],
+    on: OnRecordings,
+    numbers: RecordingNumbers,
+    *,
+    chunk_ms: float,
+    seed: int,
+) -> Evaluation:
+    """The record of what was measured of a server that greets with `told`."""
+    nfe = nfe_text(told["nfe"])
+    return Evaluation(
+        run=str(told["name"]),
+        label=f"{told['name']} {nfe} served",
+        setting=nfe,
+        tasks={},
+        kind=told["kind"],
+        step=told["step"],
+        nfe=dict(told["nfe"]),
+        asked=Asked(tasks=(), episodes=0, closed_loop=False, recordings=on),
+        latency={"chunk_ms": chunk_ms},
+        seed=seed,
+        training_seed=told.get("training_seed"),
+        precision=told.get("precision", "own"),
+        family=told.get("family", ""),
+        recordings=numbers,
+        provenance=provenance(),
+        more={"server": {"url": url, "model": told}},
+    )
+
+
+def _drawn(drawer: _Drawer, windows: list[RawWindow], draws: int, seed: int, *, label: str) -> list[list[Any]]:
+    """Window -> draw -> its chunks; the noise of a draw is that of its number, for every model."""
+    return [
+        [drawer.draw(window, seed=seed + number * draws + draw) for draw in range(draws)]
+        for number, window in enumerate(tqdm(windows, desc=label, unit="window"))
+    ]
+
+
+def _controls(drawn: Mapping[str, list[list[Any]]], windows: list[RawWindow], names: ControlNames) -> Drawn:
+    """All draws in arrays of one length, with what lies beyond a window's rows marked."""
+    longest = max((one for window in drawn["student"] for one in window), key=len)
+    chunk = np.repeat(np.arange(len(longest)), [len(part) for part in longest])
+    width, total = longest[0].shape[1], len(chunk)
+    other = {len(one[0][0]) for one in drawn.get("teacher", [])} - {len(longest[0])}
+    if other:
+        raise InputError(f"the teacher's first chunk has {other.pop()} controls, the student's {len(longest[0])}")
+
+    def padded(rows: np.ndarray) -> np.ndarray:
+        return np.pad(rows[:total], ((0, max(0, total - len(rows))), (0, 0)))
+
+    sides = {
+        who: np.stack([[padded(np.concatenate(one)) for one in window] for window in found])
+        for who, found in drawn.items()
+    }
+    valid = np.stack(
+        [
+            np.arange(total) < min(len(window.rows), sum(len(part) for part in one[0]))
+            for window, one in zip(windows, drawn["student"], strict=True)
+        ]
+    )
+    if windows[0].rows.shape[1] != width:
+        raise InputError(f"the recordings have {windows[0].rows.shape[1]} controls, the server's model {width}")
+    recorded = np.stack([padded(window.rows) for window in windows])
+    low, high = np.quantile(recorded[valid], (0.01, 0.99), axis=0)
+    span = np.where(high - low > _LEAST_SPAN, high - low, np.inf)
+
+    def normalised(values: np.ndarray) -> np.ndarray:
+        return np.asarray(2 * (values.astype(np.float64) - low) / span - np.isfinite(span))
+
+    shown = {who: names.readable(values) for who, values in {**sides, "recorded": recorded}.items()}
+    return Drawn(
+        student=normalised(sides["student"]),
+        teacher=normalised(sides["teacher"]) if "teacher" in sides else None,
+        recorded=normalised(recorded),
+        shown=shown,
+        valid=valid,
+        chunk=chunk,
+    )

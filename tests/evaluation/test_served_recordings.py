@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Served models on raw recordings: shown what was seen, asked for what followed."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("av")
+pytest.importorskip("websockets")
+import raw_sets
+
+from flashwam.cli import main
+from flashwam.data.raw_windows import RawWindows
+from flashwam.data.segments import NoEpisodesError
+from flashwam.evaluation.served_recordings import evaluate_served_recordings
+
+ROWS = 30
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """One episode, whose pictures tell their row."""
+    monkeypatch.setattr(raw_sets, "LENGTHS", (ROWS,))
+    raw_sets.write_v2(tmp_path / "raw" / "monday")
+    return tmp_path / "raw"
+
+
+class Clairvoyant:
+    """A served model that knows the recording by heart: reads the row off the latest picture and goes on from there,
+    `off` by some.
+
+    Args:
+        url: Its name; "ws://off" is off by half, and another half of draws of odd seeds.
+    """
+
+    pictures = 4
+    shown: list
+
+    def __init__(self, url, token=None):
+        self.url = url
+        self.metadata = {
+            "name": url.removeprefix("ws://"),
+            "nfe": {"video": 1, "action": 1},
+            "step": 3,
+            "kind": "student",
+            "controls": 7,
+            "chunk_frames": 3,
+            "actions_per_frame": 4,
+            "keyframes_per_frame": self.pictures,
+            "cameras": list(raw_sets.CAMERAS),
+        }
+        self.actions = raw_sets.actions(0)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    def row(self, observation):
+        greys = [observation[camera][40:, 40:].mean() - 20 - 90 * n for n, camera in enumerate(raw_sets.CAMERAS)]
+        first, second = (int((grey + 3.5) % 216 // 7) for grey in greys)
+        assert first == second
+        return first
+
+    def reset(self, prompt, *, seed):
+        assert prompt == "fold"
+        self.off = 0.0 if self.url != "ws://off" else 0.5 + 0.5 * (seed % 2)
+        self.first = True
+
+    def infer(self, observation):
+        assert (observation is not None) == self.first
+        if self.first:
+            self.at = self.begin = self.row(observation)
+        frames = 2 if self.first else 3
+        rows = self.actions[self.at : self.at + 4 * frames]
+        rows = np.pad(rows, ((0, 4 * frames - len(rows)), (0, 0))) + self.off
+        reply = rows.reshape(frames, 4, 7).transpose(2, 0, 1).astype(np.float32)
+        return np.concatenate([np.full((7, 1, 4), 9.0, np.float32), reply], 1) if self.first else reply
+
+    def refresh(self, observations, state):
+        rows = [self.row(observation) for observation in observations]
+        stride = 4 // self.pictures
+        assert rows == list(range(self.begin + stride, self.begin + 9, stride))
+        # What was done, whatever was drawn.
+        done = state[:, 1:].transpose(1, 2, 0).reshape(-1, 7)
+        np.testing.assert_array_equal(done, self.actions[self.begin : self.begin + 8])
+        self.first, self.at = False, self.begin + 8
+
+
+class OnePicture(Clairvoyant):
+    pictures = 1
+
+
+@pytest.mark.parametrize("kind", [Clairvoyant, OnePicture])
+def test_a_model_that_knows_the_recording_makes_no_error(data, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr("flashwam.evaluation.served_recordings.PolicyClient", kind)
+    told = {"data": data, "windows": 6, "draws": 2, "out": tmp_path / "out"}
+    (result,) = evaluate_served_recordings("ws://knows", **told)
+    numbers = result["recordings"]
+    assert (numbers["windows"], numbers["episodes"], numbers["draws"]) == (6, 1, 2)
+    assert numbers["by_control"]["error_recorded"] == [0.0] * 7
+    assert "error_teacher" not in numbers["by_control"]
+    with np.load(tmp_path / "out" / numbers["trajectories"]) as held:
+        # The first chunk of every window is there whole; of the second what was recorded.
+        assert held["valid"][:, :8].all()
+        assert not held["valid"].all()
+    told["out"] = tmp_path / "off"
+    (result,) = evaluate_served_recordings("ws://off", **told, teacher="ws://knows")
+    numbers = result["recordings"]
+    rms = np.sqrt((0.5**2 + 1.0**2) / 2)
+    assert numbers["by_control"]["error_teacher"] == pytest.approx([rms] * 7, rel=1e-6)
+    assert numbers["by_control"]["error_recorded"] == pytest.approx([rms] * 7, rel=1e-6)
+    assert numbers["by_control"]["teacher_spread"] == [0.0] * 7
+    with pytest.raises(FileExistsError, match="an earlier measurement"):
+        evaluate_served_recordings("ws://off", **told)
+
+
+def test_windows_are_the_same_every_time_and_hold_a_chunk(data):
+    source, again = (RawWindows(data, cameras=raw_sets.CAMERAS, least=8) for _ in range(2))
+    found = [source.window(number) for number in range(20)]
+    assert [window.first for window in found] == [again.window(number).first for number in range(20)]
+    assert all(len(window.rows) >= 8 and window.first + len(window.rows) == ROWS for window in found)
+    assert {window.first for window in found[::4]} == {0}
+    assert len({window.first for window in found}) > 8
+    with pytest.raises(NoEpisodesError, match="has a segment of 31 rows"):
+        RawWindows(data, cameras=raw_sets.CAMERAS, least=31)
+
+
+def test_a_greeting_that_does_not_say_how_it_looks_is_refused(data, tmp_path, monkeypatch):
+    class Silent(Clairvoyant):
+        def __init__(self, url, token=None):
+            super().__init__(url, token)
+            del self.metadata["keyframes_per_frame"]
+
+    monkeypatch.setattr("flashwam.evaluation.served_recordings.PolicyClient", Silent)
+    with pytest.raises(ValueError, match="does not say its keyframes_per_frame"):
+        evaluate_served_recordings("ws://silent", data=data, out=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--server", "ws://x", "--data", "raw", "--nfe", "1v/1a"], "--nfe is the server's to choose"),
+        (["--server", "ws://x", "--data", "raw", "--dtype", "float32"], "--dtype is the server's to choose"),
+        (["--server", "ws://x", "--recordings"], "--server has no recordings of its own: give --data FOLDER"),
+        (["runs/a", "--server", "ws://x", "--data", "raw"], "give either MODEL or --server URL"),
+        (["--data", "raw"], "give either MODEL or --server URL"),
+    ],
+)
+def test_a_server_chooses_for_itself(words, message, capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", *words])
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_command_passes_on_what_is_asked(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("flashwam.evaluation.served_recordings.PolicyClient", Clairvoyant)
+    words = ["--server", "ws://off", "--teacher", "ws://knows", "--data", str(data), "--windows", "2", "--draws", "2"]
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", *words, "--json", "-"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert result["recordings"]["measures"]["all_error_teacher"] > 0
+    assert main(["compare", "runs/served/off"]) == 0
+    assert "off 1v/1a on raw" in capsys.readouterr().out
