@@ -4,7 +4,7 @@
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from flashwam.distillation.methods.base import MethodOutput, StreamTerm
+from flashwam.distillation.trackers import make_trackers, show_picture
 from flashwam.run.folder import RunFolder
 from flashwam.system.files import write_whole
 
@@ -99,13 +100,16 @@ def _shared_cosine(first: list[Tensor | None], second: list[Tensor | None]) -> f
 
 
 class MetricsLog:
-    """`<run>/metrics.jsonl` and `<run>/tensorboard`, continued after `step`, with what is said `about` the run.
+    """`<run>/metrics.jsonl` and `<run>/tensorboard`, continued after `step`, with what is said `about` the run; other
+    `trackers` get the same.
 
     Lines of later steps, which a killed run may have written after its last checkpoint, are dropped; so are damaged
     ones, which is said. Numbers that are not finite are left out, because JSON has none.
     """
 
-    def __init__(self, run: RunFolder, step: int, *, about: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, run: RunFolder, step: int, *, about: Mapping[str, Any] | None = None, trackers: Sequence[str] = ()
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.path = run.metrics
@@ -121,6 +125,7 @@ class MetricsLog:
         self._file = self.path.open("a")
         self._writer = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else 0)
         self._settings, self._judged = dict(_scalars((about or {}).get("recipe", {}))), dict[str, float]()
+        self._trackers = make_trackers(trackers, run, self._settings)
         if about and not step:
             told = json.dumps(about, indent=2, default=str)
             self._writer.add_text("run", "".join(f"    {line}\n" for line in told.splitlines()), 0)
@@ -132,6 +137,8 @@ class MetricsLog:
         self._file.flush()
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
+        for tracker in self._trackers:
+            tracker.log(dict(values), step=step)
         self._judged |= {name: value for name, value in values.items() if name.startswith(_JUDGED)}
 
     def show(self, step: int, pictures: Mapping[str, Path]) -> None:
@@ -139,8 +146,10 @@ class MetricsLog:
         from PIL import Image
 
         for name, path in pictures.items():
-            with Image.open(path) as picture:
-                self._writer.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+            with Image.open(path) as opened:
+                picture = np.asarray(opened.convert("RGB"))
+            self._writer.add_image(name, picture, step, dataformats="HWC")
+            show_picture(self._trackers, name, picture, step)
 
     def close(self) -> None:
         """Flushes both; what was judged last stands beside the run's settings among TensorBoard's hparams."""
@@ -148,6 +157,8 @@ class MetricsLog:
             self._writer.add_hparams(self._settings, self._judged, run_name=".")
         self._file.close()
         self._writer.close()
+        for tracker in self._trackers:
+            tracker.finish()
 
 
 def _scalars(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str | float]]:

@@ -29,6 +29,7 @@ from flashwam.distillation.setup import Source
 from flashwam.distillation.start_checks import EmptyMasks, check_weights
 from flashwam.distillation.stopping import Stopped, StopSignals
 from flashwam.distillation.strategies import check_strategy, make_strategy
+from flashwam.distillation.trackers import check_trackers
 from flashwam.distillation.watch import Watch
 from flashwam.recipe.sections import LoopConfig
 from flashwam.run.folder import INFO_FILE, RunFolder
@@ -139,6 +140,7 @@ class _Training:
             if model is not None:
                 check_weights(model, role)
         check_strategy(loop, method.roles.trained)
+        check_trackers(loop.trackers)
         if loop.compile:
             method.roles.compile_training()
         if not any(turn.role == STUDENT for step in range(loop.steps) for turn in method.turns(step)):
@@ -205,7 +207,7 @@ class _Training:
             logger.info("continuing %s after step %d", self.folder.path, first)
         else:
             self._keep(0)
-        log = MetricsLog(self.folder, first, about=self.info) if main else None
+        log = MetricsLog(self.folder, first, about=self.info, trackers=loop.trackers) if main else None
         if not first:
             self._measure(0, log)
         began = time.monotonic()

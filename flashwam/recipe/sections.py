@@ -263,6 +263,9 @@ class LoopConfig:
     from files at every draw (`data.source: lerobot`), 0 for those in memory. No number changes by it."""
     log_every: int = 10
     """Steps between log lines."""
+    trackers: tuple[str, ...] = ()
+    """Trackers that get the same numbers as TensorBoard, which is always written: wandb, trackio, swanlab, mlflow,
+    comet_ml, aim, clearml, dvclive, or the import path of a class of accelerate's GeneralTracker."""
     diagnose_every: int = 50
     """Steps between gradient diagnostics (per-stream norms, cosine); 0 for never."""
     save_every: int = 200
