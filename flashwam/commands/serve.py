@@ -7,13 +7,17 @@ from flashwam.commands.shared import Command, add_precision, add_token, add_trus
 
 WORDS = """\
 a teacher or student as a policy server
-Speaks LingBot-VA's websocket and msgpack protocol, so that its clients work unchanged. Every connection is a session
-of its own. GET /healthz answers OK; GET /metrics gives sessions and latency per stage as JSON. Ctrl-C ends it."""
+Speaks LingBot-VA's websocket and msgpack protocol, so that its clients work unchanged, or openpi's (--protocol openpi),
+which brings no memory: every request begins an episode. Every connection is a session of its own. GET /healthz answers
+OK; GET /metrics gives sessions and latency per stage as JSON. Ctrl-C ends it."""
 EXAMPLES = (
     "  flashwam serve runs/flash_wam/student\n"
     "  flashwam serve runs/teacher/teacher --nfe 5v/10a --port 29056\n"
     "  flashwam serve runs/flash_wam/student --rollout graphed\n"
     "  flashwam serve runs/flash_wam/student --rollout graphed --precision fp8\n"
+    "  flashwam serve runs/libero_pairs --protocol openpi \\\n"
+    "      --camera observation.images.agentview_rgb=observation/image \\\n"
+    "      --camera observation.images.eye_in_hand_rgb=observation/wrist_image\n"
     "  flashwam serve runs/flash_wam/student --host 0.0.0.0 --token-file token.txt\n"
     "  flashwam serve checkpoints/lingbot-va-posttrain-robotwin --preset robotwin\n"
     "  flashwam serve checkpoints/videovla --preset videovla --base checkpoints/CogVideoX-5b-I2V"
@@ -46,6 +50,10 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add_precision(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=29536, help="default: 29536; 0 takes a free one")
+    protocol_help = "lingbot_va, or openpi, whose every request begins an episode (default: lingbot_va)"
+    parser.add_argument("--protocol", choices=("lingbot_va", "openpi"), default="lingbot_va", help=protocol_help)
+    camera_help = "with openpi: the key of a camera's picture, where it is not the camera's name; may be given again"
+    parser.add_argument("--camera", type=_camera, action="append", default=[], metavar="CAMERA=KEY", help=camera_help)
     add_token(parser)
     parser.add_argument("--max-sessions", type=positive, default=16, metavar="N", help="default: 16")
     parser.add_argument(
@@ -58,6 +66,13 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--idle-seconds", type=positive, default=600, metavar="N", help="ends silent sessions (default: 600)"
     )
     add_trust(parser)
+
+
+def _camera(text: str) -> tuple[str, str]:
+    camera, equals, key = text.partition("=")
+    if not (camera and equals and key):
+        raise argparse.ArgumentTypeError(f"expected CAMERA=KEY; got {text!r}")
+    return camera, key
 
 
 def _action(arguments: argparse.Namespace) -> None:
@@ -75,6 +90,8 @@ def _action(arguments: argparse.Namespace) -> None:
         max_prompt_characters=arguments.max_prompt_characters,
         idle_seconds=arguments.idle_seconds,
         max_sessions=arguments.max_sessions,
+        protocol=arguments.protocol,
+        cameras=dict(arguments.camera),
     )
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = load_served(

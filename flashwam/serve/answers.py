@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from flashwam.core.checks import UnsoundError
+from flashwam.serve.openpi import OpenPISession
 from flashwam.serve.protocol import pack, read
 from flashwam.serve.session import PolicySession
 from flashwam.system.errors import InputError
@@ -22,7 +23,12 @@ Answer = tuple[str, bytes, dict[str, float]]
 
 
 def answer(
-    session: PolicySession, message: bytes | str, arrived: float, previous: float | None, *, defer: bool = False
+    session: PolicySession | OpenPISession,
+    message: bytes | str,
+    arrived: float,
+    previous: float | None,
+    *,
+    defer: bool = False,
 ) -> Answer | Callable[[], Answer]:
     """Runs in the worker: one message to one reply; with `defer`, to what makes it where a prompt is to be embedded."""
     start = time.perf_counter()

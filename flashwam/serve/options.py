@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The address and the limits of a server."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from flashwam.serve.session import MOST_PROMPT
 from flashwam.system.errors import InputError
 
-__all__ = ["DEFAULT_PORT", "ServerOptions"]
+__all__ = ["DEFAULT_PORT", "PROTOCOLS", "Protocol", "ServerOptions"]
 
 DEFAULT_PORT = 29536
 """LingBot-VA's own."""
+Protocol = Literal["lingbot_va", "openpi"]
+PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +29,8 @@ class ServerOptions:
         max_prompt_characters: Longer prompts are refused; their session can be reset with a shorter one.
         idle_seconds: A session that sends nothing for so long is ended.
         max_sessions: Further connections are turned away.
+        protocol: What clients speak: "lingbot_va", with a model's memory of the episode, or "openpi", without.
+        cameras: With openpi, camera of the model -> key of its picture in an observation.
     """
 
     host: str = "127.0.0.1"
@@ -34,6 +40,8 @@ class ServerOptions:
     max_prompt_characters: int = MOST_PROMPT
     idle_seconds: float = 600.0
     max_sessions: int = 16
+    protocol: Protocol = "lingbot_va"
+    cameras: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
@@ -41,5 +49,9 @@ class ServerOptions:
         for key in ("max_message_bytes", "max_prompt_characters", "idle_seconds", "max_sessions"):
             if getattr(self, key) <= 0:
                 raise InputError(f"{key} must be positive; got {getattr(self, key)}")
+        if self.protocol not in PROTOCOLS:
+            raise InputError(f"protocol must be one of {', '.join(PROTOCOLS)}; got {self.protocol!r}")
+        if self.cameras and self.protocol != "openpi":
+            raise InputError("keys of cameras are for the protocol openpi; LingBot-VA's clients use the cameras' names")
         if self.token is not None and (not self.token.isascii() or not self.token or " " in self.token):
             raise InputError("token must be ASCII text without spaces, and not empty")

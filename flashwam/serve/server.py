@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -29,6 +29,7 @@ from flashwam.serve.answers import answer, log_failure, told
 from flashwam.serve.connection import Connection
 from flashwam.serve.latency import LatencyLog
 from flashwam.serve.model import ServedModel
+from flashwam.serve.openpi import OpenPISession, camera_keys
 from flashwam.serve.options import ServerOptions
 from flashwam.serve.protocol import pack
 from flashwam.serve.session import LongPromptError, PolicySession
@@ -56,6 +57,7 @@ class PolicyServer:
         self.options = options or ServerOptions()
         self.latency = LatencyLog()
         self.port: int | None = None
+        self._sessions = self._make_sessions()
         self._greeting = pack(dict(model.metadata))
         self._open = 0
         self._served = 0
@@ -195,8 +197,16 @@ class PolicyServer:
             for line in own.lines():
                 logger.info("%s  %s", name, line)
 
+    def _make_sessions(self) -> Callable[[], PolicySession | OpenPISession]:
+        """The maker of what answers a connection."""
+        most = self.options.max_prompt_characters
+        if self.options.protocol == "openpi":
+            keys = camera_keys(list(self.model.metadata.get("cameras", ())), self.options.cameras)
+            return partial(OpenPISession, self.model, keys=keys, most_prompt=most)
+        return partial(PolicySession, self.model, most_prompt=most)
+
     async def _requests(self, connection: Connection, name: str, own: LatencyLog) -> None:
-        session = PolicySession(self.model, most_prompt=self.options.max_prompt_characters)
+        session = self._sessions()
         loop = asyncio.get_running_loop()
         previous: float | None = None
         while (message := await connection.receive()) is not None:

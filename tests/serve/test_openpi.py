@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""openpi's protocol: an observation in, a chunk of actions out."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from websockets.sync.client import connect
+from wire import closing
+
+from flashwam.cli import main
+from flashwam.data.episodes import CAMERA
+from flashwam.serve.openpi import OpenPISession, camera_keys
+from flashwam.serve.options import ServerOptions
+from flashwam.serve.protocol import Dialect, pack, unpack
+from flashwam.serve.server import serving
+from flashwam.serve.session import PolicySession
+from flashwam.sim.metaworld import MetaWorldEnv
+from flashwam.sim.tasks import get_task
+
+KEY = "observation/image"
+
+
+@pytest.fixture
+def server(model):
+    with serving(model, ServerOptions(port=0, protocol="openpi", cameras={CAMERA: KEY})) as running:
+        yield running
+
+
+class Client:
+    """As openpi's own is written: the greeting, then a message for a message; a text is an error."""
+
+    def __init__(self, url, **options):
+        self.connection = connect(url, compression=None, max_size=None, **options)
+        self.metadata = unpack(self.connection.recv())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.connection.close()
+
+    def infer(self, observation):
+        self.connection.send(pack(observation))
+        reply = self.connection.recv()
+        if isinstance(reply, str):
+            raise RuntimeError(reply)
+        return unpack(reply)
+
+
+def first_actions(model, prompt, observation, *, seed):
+    """The actions of an episode's first chunk, by the session that knows LingBot-VA's protocol."""
+    session = PolicySession(model)
+    session.reset(prompt, seed=seed)
+    return session.infer(observation)[:, 1:].transpose(1, 2, 0).reshape(-1, 4)
+
+
+def test_every_request_is_an_episode_of_its_own(server, model, episode):
+    prompt, observations = episode(2)
+    with Client(server.url) as client:
+        assert client.metadata["cameras"] == [CAMERA]
+        for number, seen in enumerate(observations[:3]):
+            reply = client.infer({KEY: seen[CAMERA], "prompt": prompt, "seed": number, "observation/else": np.ones(3)})
+            assert set(reply) == {"actions", "server_timing"}
+            assert reply["actions"].dtype == np.float32
+            assert_array_equal(reply["actions"], first_actions(model, prompt, seen, seed=number))
+        # Without a seed the noise is new each time.
+        one, other = (client.infer({KEY: observations[0][CAMERA], "prompt": prompt})["actions"] for _ in range(2))
+        assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("request_of", "message"),
+    [
+        (lambda o: {"observation/wrist": o[CAMERA], "prompt": "p"}, "its pictures are .*observation/wrist.*--camera"),
+        (lambda o: {KEY: o[CAMERA]}, "'prompt' must be the instruction"),
+        (lambda o: {KEY: o[CAMERA][:, :9], "prompt": "p"}, "must be a picture"),
+        (lambda o: [1, 2], "a request is a map"),
+        (lambda o: {KEY: o[CAMERA], "prompt": "p", "seed": -1}, "seed must be a whole number"),
+    ],
+)
+def test_a_request_that_cannot_be_answered_is_told_in_text(server, episode, request_of, message):
+    _, observations = episode(1)
+    with Client(server.url) as client:
+        with pytest.raises(RuntimeError, match=message):
+            client.infer(request_of(observations[0]))
+        assert closing(client.connection)[1] == 1011
+
+
+def test_a_long_prompt_is_told_and_the_session_goes_on(model, episode):
+    prompt, observations = episode(1)
+    options = ServerOptions(port=0, protocol="openpi", max_prompt_characters=200)
+    with serving(model, options) as server, Client(server.url) as client:
+        with pytest.raises(RuntimeError, match="LongPromptError"):
+            client.infer({CAMERA: observations[0][CAMERA], "prompt": "x" * 201})
+        assert client.infer({CAMERA: observations[0][CAMERA], "prompt": prompt})["actions"].shape == (4, 4)
+
+
+def test_a_token_is_sent_as_openpi_sends_it(model):
+    with serving(model, ServerOptions(port=0, protocol="openpi", token="secret")) as server:
+        with Client(server.url, additional_headers={"Authorization": "Api-Key secret"}) as client:
+            assert client.metadata["controls"] == 4
+        with pytest.raises(Exception, match="401"):
+            Client(server.url)
+
+
+def test_keys_of_cameras_are_checked():
+    assert camera_keys(["top", "wrist"], {"top": "observation/image"}) == {"top": "observation/image", "wrist": "wrist"}
+    with pytest.raises(ValueError, match="no camera 'side'; its cameras are top, wrist"):
+        camera_keys(["top", "wrist"], {"side": "x"})
+    with pytest.raises(ValueError, match="a key of its own"):
+        camera_keys(["top", "wrist"], {"top": "wrist"})
+    with pytest.raises(ValueError, match="are for the protocol openpi"):
+        ServerOptions(cameras={"top": "x"})
+    with pytest.raises(ValueError, match="protocol must be one of lingbot_va, openpi"):
+        ServerOptions(protocol="pi")
+
+
+def test_the_command_says_how_a_camera_reads(capsys):
+    with pytest.raises(SystemExit):
+        main(["serve", "runs/a", "--protocol", "openpi", "--camera", "observation/image"])
+    assert "expected CAMERA=KEY" in capsys.readouterr().err
+
+
+def test_dialects_are_answered_in_kind(model, episode):
+    _, observations = episode(1)
+    session = OpenPISession(model, keys={CAMERA: CAMERA})
+    assert session.dialect == Dialect()
+    kind, reply = session.handle({CAMERA: observations[0][CAMERA], "prompt": "p"})
+    assert (kind, reply["actions"].shape) == ("infer", (4, 4))
+    assert {"text", "vae"} <= set(session.stages)
+
+
+@pytest.mark.usefixtures("simulator")
+def test_openpis_own_client_completes_a_closed_loop(server):
+    package = pytest.importorskip("openpi_client", reason="pip install --no-deps openpi-client")
+    from openpi_client.action_chunk_broker import ActionChunkBroker
+    from openpi_client.websocket_client_policy import WebsocketClientPolicy
+
+    assert package is not None
+    policy = WebsocketClientPolicy(server.url)
+    assert policy.get_server_metadata()["controls"] == 4
+    broker = ActionChunkBroker(policy, action_horizon=4)
+    env = MetaWorldEnv(replace(get_task("button-press"), max_steps=24))
+    picture, done = env.reset(1), False
+    while not done:
+        action = broker.infer({KEY: picture, "prompt": env.task.prompt})["actions"]
+        assert action.shape == (4,)
+        done, _, _ = env.step(action)
+        picture = env.render()
+    assert env.steps == 24
+    with pytest.raises(RuntimeError, match="Error in inference server"):
+        policy.infer({"prompt": "p"})
