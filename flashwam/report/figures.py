@@ -29,7 +29,18 @@ __all__ = [
 
 INK, MUTED, GRID = "#22272e", "#6b7280", "#e5e7eb"
 STREAM_COLOURS = {"video": "#0b6fb8", "action": "#d9730d"}
-PALETTE = ("#0b6fb8", "#d9730d", "#00896b", "#b8558f", "#7a5195", "#8c6d1f", "#3aa0c9", "#c0392b")
+PALETTE = (
+    "#0b6fb8",
+    "#d9730d",
+    "#00896b",
+    "#b8558f",
+    "#7a5195",
+    "#8c6d1f",
+    "#3aa0c9",
+    "#c0392b",
+    "#1c2f73",
+    "#8fa31e",
+)
 """Colours that stay apart for colour-blind readers; runs take them in order."""
 
 _STYLE: dict[Any, Any] = {

@@ -145,9 +145,10 @@ def test_the_page_tells_what_was_known_apart_from_what_tests_the_rule():
 def test_the_students_that_the_warning_met_are_those_the_results_tell_of():
     known, since = split_record(read_record())
     (lingbot,), (cogvideox,) = (found["warned"] for found in known.values())
-    (later,) = (one for found in since.values() for one in found["warned"])
-    assert (later["run"], later["setting"]) == ("on_policy_equal_cost", "1v/2a")
-    assert (later["fewest"]["success"], later["success"] - later["fewest"]["success"]) == (665, -10)
+    later = {one["run"]: one for found in since.values() for one in found["warned"]}
+    assert {one["setting"] for one in later.values()} == {"1v/2a"}
+    gained = {run: (one["fewest"]["success"], one["success"] - one["fewest"]["success"]) for run, one in later.items()}
+    assert gained == {"on_policy_equal_cost": (665, -10), "on_policy_400": (597, 14)}
     assert (cogvideox["run"], cogvideox["setting"], lingbot["run"], lingbot["setting"]) == (
         "on_policy",
         "2v/2a",
@@ -159,5 +160,5 @@ def test_the_students_that_the_warning_met_are_those_the_results_tell_of():
     results = " ".join((RESULTS.parents[1] / "docs" / "results.md").read_text().split())
     assert (
         "On CogVideoX the second pass costs it 55 of 631 successes; on LingBot-VA a second action step gains 11 on 597, "
-        "and costs the longer training of the later study 10 of 665"
+        "and costs the longer training of the later study 10 of 665, which is within chance; there it gains 14 on 597"
     ) in results
