@@ -16,13 +16,13 @@ from flashwam.run.folder import CARD_FILE, INFO_FILE, RESULTS
 from flashwam.run.model_info import ModelInfo
 from flashwam.system.errors import InputError
 from flashwam.system.files import whole_folder, write_whole
+from flashwam.system.hub import push_folder
 from flashwam.system.imports import check_keywords, trusting
 from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
 from flashwam.wam import family, load
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.files import FAMILY_FILES, files_for_preset, files_of, files_that_say_how
-from flashwam.wam.hub import push_folder
 
 __all__ = [
     "ModelInfo",
@@ -168,7 +168,7 @@ def push_to_hub(folder: Path | str, repo_id: str, *, trust: bool = False, **opti
         folder: What `save_wam` wrote.
         repo_id: "owner/name" on the Hugging Face Hub.
         trust: Import the classes that its files name beside ours, and run their code.
-        options: See `flashwam.wam.hub.push_folder`.
+        options: See `flashwam.system.hub.push_folder`.
 
     Raises:
         FileNotFoundError, ValueError: the folder is no saved model, or `repo_id` has another form.

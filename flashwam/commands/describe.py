@@ -9,6 +9,7 @@ from flashwam.core.streams import stream_schedule
 from flashwam.recipe.load import load_recipe
 from flashwam.run.folder import INFO_FILE, RunFolder
 from flashwam.system.errors import InputError, MissingFileError
+from flashwam.system.hub import fetch_folder, is_on_hub
 from flashwam.system.imports import reading, trusting
 from flashwam.system.json_file import built_from, read_mapping, shown
 from flashwam.system.paths import user_path
@@ -31,7 +32,7 @@ def describe(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
         ValueError: The folder is none of these, damaged, or names a class that would have to be imported without
             `trust`.
     """
-    folder = user_path(path)
+    folder = fetch_folder(path) if is_on_hub(path) else user_path(path)
     if not folder.is_dir():
         told = "is a file; give the folder it is in" if folder.exists() else "no such folder"
         raise MissingFileError(f"{folder}: {told}; expected a run, a teacher or a student")

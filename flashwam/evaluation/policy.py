@@ -15,6 +15,7 @@ from flashwam.run.model_info import ModelInfo, model_folder
 from flashwam.sampling import StreamSampler, samplers_for
 from flashwam.student import load_wam
 from flashwam.system.errors import InputError
+from flashwam.system.hub import hub_name
 from flashwam.system.imports import trusting
 from flashwam.system.paths import ASSETS
 from flashwam.wam.base import WorldActionModel
@@ -45,7 +46,10 @@ class LoadedModel:
 
     @property
     def evaluations(self) -> Path:
-        """Folder of what is measured of it: in its run; in runs/shipped/<name> for a model that the package brings."""
+        """Folder of what is measured of it: in its run; in runs/shipped/<name> for a model that the package brings, and
+        in runs/hub/<owner>/<name> for one that was fetched."""
+        if (named := hub_name(self.folder)) is not None:
+            return RunFolder(Path("runs") / "hub" / named).evaluations
         shipped = self.folder.resolve().is_relative_to(ASSETS)
         return (RunFolder(Path("runs") / "shipped" / self.name) if shipped else self.run).evaluations
 

@@ -13,6 +13,7 @@ from flashwam.recipe.sections import Recipe
 from flashwam.run.folder import INFO_FILE, RESULTS
 from flashwam.run.holdings import instead_of_a_model
 from flashwam.system.errors import InputError, MissingFileError
+from flashwam.system.hub import fetch_folder, is_on_hub
 from flashwam.system.imports import reading
 from flashwam.system.json_file import built_from, read_mapping, shown, whole_number
 from flashwam.system.paths import user_path
@@ -145,8 +146,8 @@ def read_streams(configs: Mapping[str, Any], path: Path) -> dict[str, StreamSpec
 
 
 def model_folder(folder: Path | str) -> Path:
-    """The folder of a model, given itself or its run's folder."""
-    folder = user_path(folder)
+    """The folder of a model, given itself or its run's folder, or "hf:owner/name" of the hub, which is fetched."""
+    folder = fetch_folder(folder) if is_on_hub(folder) else user_path(folder)
     for result in RESULTS:
         if not (folder / INFO_FILE).is_file() and (folder / result / INFO_FILE).is_file():
             return folder / result

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from flashwam.system.errors import InputError
+from flashwam.system.hub import push_folder
 from flashwam.system.paths import user_path
 from flashwam.wam.features import LooksInside
-from flashwam.wam.hub import push_folder
 from flashwam.wam.layout import Layout
 from flashwam.wam.lingbot_va.checkpoint import find_transformer, load_transformer, network_config
 from flashwam.wam.lingbot_va.compiled_blocks import CompiledTrunk
@@ -325,7 +325,7 @@ class LingBotVA(LooksInside):
         self.config.save(folder)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> Any:
-        """Saves and uploads to the Hugging Face Hub; see `flashwam.wam.hub.push_folder` for the options.
+        """Saves and uploads to the Hugging Face Hub; see `flashwam.system.hub.push_folder` for the options.
 
         A student is better pushed from its folder with `flashwam.student.push_to_hub`: how it must be sampled, and
         its card, are there and not in the model.

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Model folders on the Hugging Face Hub: published there, and fetched from there."""
+
+import logging
+import os
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from flashwam.system.errors import InputError, MissingFileError
+from flashwam.system.paths import user_path
+
+__all__ = ["HubApi", "fetch_folder", "hub_name", "is_on_hub", "push_folder"]
+
+logger = logging.getLogger(__name__)
+
+_NAMED = re.compile(r"hf:([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?/*")
+_PREFIX = "hf:"
+_HERE: dict[Path, str] = {}
+"""Folders that were fetched -> what they were asked for as."""
+
+_UNFINISHED = ("*.part", "*.partial", "*.tmp", "*.beside-*", "*.leaving-*")
+_LEFT_OUT = (*_UNFINISHED, "text_cache/*", "checkpoints/*", "training_state*")
+
+
+class HubApi(Protocol):
+    """The part of `huggingface_hub.HfApi` that is needed."""
+
+    def create_repo(self, repo_id: str, **options: Any) -> Any:
+        """Makes a repository."""
+
+    def upload_folder(self, **options: Any) -> Any:
+        """Commits a folder to it."""
+
+
+def push_folder(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    commit_message: str | None = None,
+    create_pr: bool = False,
+    token: str | None = None,
+    api: HubApi | None = None,
+) -> Any:
+    """Uploads a model folder; the repository is made if there is none.
+
+    Args:
+        folder: Holds ``transformer/`` and what belongs to it.
+        repo_id: "owner/name".
+        private: Of a repository that is made now; the owner's default if None.
+        revision: Branch; the main one if None.
+        commit_message: "Upload <folder's name>" if None.
+        create_pr: Propose the commit instead of making it.
+        token: The one that is stored on this machine if None.
+        api: Something like `huggingface_hub.HfApi`; made if None.
+
+    Returns:
+        What the hub says of the commit.
+
+    Raises:
+        FileNotFoundError: The folder holds no ``transformer/config.json``.
+        ValueError: `repo_id` has another form.
+    """
+    folder = user_path(folder)
+    if not (folder / "transformer" / "config.json").is_file():
+        raise MissingFileError(f"{folder / 'transformer' / 'config.json'} is missing: expected a saved model's folder")
+    if len([part for part in repo_id.split("/") if part]) != 2 or repo_id.count("/") != 1:
+        raise InputError(f"repo_id must read like 'owner/name', got {repo_id!r}")
+    if api is None:
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+    api.create_repo(repo_id, repo_type="model", private=private, exist_ok=True)
+    return api.upload_folder(
+        repo_id=repo_id,
+        repo_type="model",
+        folder_path=str(folder),
+        revision=revision,
+        commit_message=commit_message or f"Upload {folder.resolve().name}",
+        create_pr=create_pr,
+        ignore_patterns=list(_LEFT_OUT),
+    )
+
+
+def is_on_hub(folder: str | Path) -> bool:
+    """Tells whether a model is named by where it lies on the hub: "hf:owner/name"."""
+    return str(folder).startswith(_PREFIX)
+
+
+def fetch_folder(named: str | Path) -> Path:
+    """Fetches a model, or finds it where it was fetched before; with HF_HUB_OFFLINE=1 nothing is asked of the hub.
+
+    Args:
+        named: "hf:owner/name", or "hf:owner/name@revision".
+
+    Returns:
+        Its folder in the cache of huggingface_hub, see HF_HOME.
+
+    Raises:
+        ValueError: The name has another form, or nobody has such a model.
+        FileNotFoundError: The hub cannot be reached, and it was not fetched before.
+    """
+    folder = _fetched(str(named))
+    _HERE[folder.resolve()] = str(named)
+    return folder
+
+
+def hub_name(folder: Path) -> str | None:
+    """The name on the hub of a folder that was fetched; None for any other."""
+    named = _HERE.get(folder.resolve())
+    return None if named is None else named.removeprefix(_PREFIX).rstrip("/")
+
+
+@lru_cache
+def _fetched(named: str) -> Path:
+    parts = _NAMED.fullmatch(named)
+    if parts is None:
+        raise InputError(f"a model of the hub is named hf:owner/name, or hf:owner/name@revision; got {named!r}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+    repo_id, revision = parts.groups()
+    logger.info("fetching %s from the hub, where it is not here already", repo_id)
+    try:
+        at = os.environ.get("HF_ENDPOINT")
+        return Path(snapshot_download(repo_id, revision=revision, ignore_patterns=list(_LEFT_OUT), endpoint=at))
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        what = repo_id if revision is None else f"{repo_id} at {revision}"
+        raise InputError(
+            f"the hub has no model {what}, or it is not yours to see: check the name, and sign in where it is private "
+            "(hf auth login)"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise MissingFileError(
+            f"{repo_id} was never fetched here, and the hub cannot be reached now ({error.__cause__ or error}); try "
+            "again, or fetch it elsewhere: hf download OWNER/NAME --local-dir FOLDER"
+        ) from error

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models of a hub: huggingface_hub itself, asking a server of this process that answers as the hub does."""
+
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from tiny_models import save_tiny_student
+
+from flashwam.cli import main
+from flashwam.evaluation.policy import load_model
+from flashwam.system import hub
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """One repository, lab/tiny, of the folder `served`; `asked` collects paths."""
+
+    served: Path
+    asked: list
+
+    def log_message(self, *words):
+        pass
+
+    def _answer(self, status, content=b"", **headers):
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def do_GET(self):
+        type(self).asked.append(self.path)
+        path = self.path.partition("?")[0].removeprefix("/")
+        if path.startswith("api/models/lab/tiny"):
+            files = [p.relative_to(self.served).as_posix() for p in sorted(self.served.rglob("*")) if p.is_file()]
+            told = {"id": "lab/tiny", "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
+            entries = [
+                {"type": "file", "path": n, "size": (self.served / n).stat().st_size, "oid": self._etag(n)}
+                for n in files
+            ]
+            content = json.dumps(entries if "/tree/" in path else told).encode()
+            self._answer(200, content, Content_Type="application/json")
+            return
+        name = path.removeprefix(f"lab/tiny/resolve/{COMMIT}/")
+        if name == path or not (self.served / name).is_file():
+            self._answer(404, X_Error_Code="RepoNotFound", X_Error_Message="Repository not found")
+            return
+        content = (self.served / name).read_bytes()
+        self._answer(200, content, ETag=f'"{self._etag(name)}"', X_Repo_Commit=COMMIT)
+
+    do_HEAD = do_GET
+
+    def _etag(self, name):
+        return hashlib.sha256((self.served / name).read_bytes()).hexdigest()[:40]
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A hub with a student; huggingface_hub asks it, and keeps what it fetches in a cache of this test."""
+    folder = save_tiny_student(tmp_path / "lab" / "student")
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "large.safetensors").write_bytes(b"not for anybody")
+    Hub.served, Hub.asked = folder, []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    hub._fetched.cache_clear()
+    yield folder
+    server.shutdown()
+    server.server_close()
+    thread.join()
+    hub._fetched.cache_clear()
+
+
+def test_a_model_is_fetched_once_and_loads_as_the_one_that_was_pushed(served, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = load_model("hf:lab/tiny", trust=False)
+    own = load_model(served)
+    assert all((a == b).all() for a, b in zip(model.wam.parameters(), own.wam.parameters(), strict=True))
+    assert (model.info.name, model.info.steps) == ("tiny", 7)
+    assert not any("checkpoints" in path and "resolve" in path for path in Hub.asked)
+    # What is measured of it lies with the user, not in the cache.
+    assert model.evaluations == Path("runs/hub/lab/tiny/evaluations")
+    count = len(Hub.asked)
+    assert main(["info", "hf:lab/tiny"]) == 0
+    assert "student" in capsys.readouterr().out
+    assert len(Hub.asked) == count
+
+
+def test_without_the_hub_what_was_fetched_is_still_there(served, monkeypatch):
+    first = hub.fetch_folder("hf:lab/tiny")
+    hub._fetched.cache_clear()
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert hub.fetch_folder("hf:lab/tiny") == first
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("hf:tiny", "is named hf:owner/name"),
+        ("hf:lab/tiny/more", "is named hf:owner/name"),
+        ("hf:lab/none", "the hub has no model lab/none, or it is not yours to see"),
+        ("hf:lab/none@v2", "no model lab/none at v2"),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_said(served, named, message, capsys):
+    assert main(["info", named]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_hub_out_of_reach_is_said(served, monkeypatch, capsys):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert main(["info", "hf:lab/other"]) == 2
+    assert "lab/other was never fetched here, and the hub cannot be reached now" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
+def test_the_command_pushes_a_runs_result(served, monkeypatch, capsys):
+    told = {}
+
+    def push(folder, repo, **options):
+        told.update(folder=folder, repo=repo, **options)
+        return "https://hub/lab/tiny/commit/1"
+
+    monkeypatch.setattr("flashwam.student.push_folder", push)
+    assert main(["push", str(served.parent), "lab/tiny", "--private", "--message", "first"]) == 0
+    assert (told["folder"], told["repo"], told["private"], told["commit_message"]) == (
+        served,
+        "lab/tiny",
+        True,
+        "first",
+    )
+    assert "is on the hub: https://hub/lab/tiny/commit/1" in capsys.readouterr().out
+    assert (served / "README.md").is_file()
