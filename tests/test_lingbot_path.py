@@ -26,9 +26,7 @@ from flashwam.core.batch import Batch
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.distillation.stopping import Stopped
 from flashwam.recipe.load import load_recipe
-from flashwam.recipe.sections import JudgeConfig, Recipe
-from flashwam.report.metrics import read_metrics
-from flashwam.run.model_info import ModelInfo
+from flashwam.recipe.sections import Recipe
 from flashwam.serve.model import load_served
 from flashwam.serve.session import PolicySession
 from flashwam.student import load_wam
@@ -132,17 +130,7 @@ def test_a_student_is_judged_on_the_episodes_that_nobody_trained_on(
     data, other, run = tmp_path / "set", tmp_path / "other", tmp_path / "run"
     lerobot_sets.write_set(data, "robotwin", {"clean/a": episodes})
     lerobot_sets.write_set(other, "robotwin", {"clean/b": episodes[:2]}, seed=1)
-    looked_at = {"judge": JudgeConfig(every=1, windows=2, draws=2), "keep_best": "all_error_teacher"}
-    recipe = recipe_of(base, data)
-    assert recipe.distill is not None
-    pipeline.distill(replace(recipe, distill=replace(recipe.distill, **looked_at)), run_dir=run)
-    judged = [line for line in read_metrics(run / "metrics.jsonl") if "judged/all_error_teacher" in line]
-    assert [line["step"] for line in judged] == [0, 1, 2]
-    assert {f"step_{step}_{kind}.png" for step in range(3) for kind in ("video", "trajectories")} <= {
-        path.name for path in (run / "judged").iterdir()
-    }
-    least = min(judged, key=lambda line: line["judged/all_error_teacher"])
-    assert ModelInfo.read(run / "best").steps == least["step"]
+    pipeline.distill(recipe_of(base, data), run_dir=run)
     assert main(["evaluate", str(run), "--windows", "2", "--draws", "2", "--json", "-"]) == 0
     (result,) = json.loads(capsys.readouterr().out)
     numbers = result["recordings"]

@@ -26,6 +26,7 @@ from raw_sets import write_v2
 
 from flashwam.cli import main
 from flashwam.recipe import load as recipe_loading
+from flashwam.report.metrics import read_metrics
 from flashwam.run.folder import RunFolder
 from flashwam.run.model_info import ModelInfo
 from flashwam.serve.client import PolicyClient
@@ -200,6 +201,13 @@ def test_a_page_runs_as_it_stands(page, tmp_path, monkeypatch, capsys):
     run = RunFolder(Path(commands[-1][-1]))
     assert len(run.recording_files) == 2
     assert run.best.is_dir()
+    judged = [line for line in read_metrics(run.metrics) if "judged/all_error_teacher" in line]
+    assert [line["step"] for line in judged] == [0, 2]
+    assert {f"step_{step}_{kind}.png" for step in (0, 2) for kind in ("video", "trajectories")} <= {
+        path.name for path in run.judged.iterdir()
+    }
+    least = min(judged, key=lambda line: line["judged/all_error_teacher"])
+    assert ModelInfo.read(run.best).steps == least["step"]
     told = json.loads(run.recording_files[0].read_text())
     assert told["recordings"]["held_out"]
     assert told["recordings"]["measures"]["all_error_teacher"] > 0

@@ -124,6 +124,7 @@ class MetricsLog:
             write_whole(self.path, b"".join(line + b"\n" for line in kept))
         self._file = self.path.open("a")
         self._writer = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else 0)
+        self._step = step
         self._settings, self._judged = dict(_scalars((about or {}).get("recipe", {}))), dict[str, float]()
         self._trackers = make_trackers(trackers, run, self._settings)
         if about and not step:
@@ -139,6 +140,7 @@ class MetricsLog:
             self._writer.add_scalar(name, value, step)
         for tracker in self._trackers:
             tracker.log(dict(values), step=step)
+        self._step = step
         self._judged |= {name: value for name, value in values.items() if name.startswith(_JUDGED)}
 
     def show(self, step: int, pictures: Mapping[str, Path]) -> None:
@@ -154,7 +156,8 @@ class MetricsLog:
     def close(self) -> None:
         """Flushes both; what was judged last stands beside the run's settings among TensorBoard's hparams."""
         if self._judged:
-            self._writer.add_hparams(self._settings, self._judged, run_name=".")
+            # At the last step, where they stand already: the curves stay as they are.
+            self._writer.add_hparams(self._settings, self._judged, run_name=".", global_step=self._step)
         self._file.close()
         self._writer.close()
         for tracker in self._trackers:

@@ -2,7 +2,7 @@
 """Evaluation results of runs, read and pooled into the rows of a comparison."""
 
 import logging
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,7 @@ def read_evaluations(run: Path | str) -> list[Evaluation]:
     study = None if RunFolder(folder).evaluation_files else find_study(folder)
     if study is None:
         return read_run(folder)
-    told = [Evaluation.from_json(content, file, file=file) for file, content in study_evaluations(study)]
-    found = [result for result in told if folder in (study, result.folder) and result.real_time is None]
+    found = [result for result in _of_study(study, folder) if result.real_time is None]
     if not found:
         raise MissingFileError(f"{study} has no evaluations of a run {folder.relative_to(study)}")
     return found
@@ -55,8 +54,16 @@ def read_real_time_evaluations(run: Path | str) -> list[Evaluation]:
     study = find_study(folder)
     if study is None:
         return []
-    told = (Evaluation.from_json(content, file, file=file) for file, content in study_evaluations(study))
-    return [one for one in told if folder in (study, one.folder) and one.real_time is not None]
+    return [one for one in _of_study(study, folder) if one.real_time is not None]
+
+
+def _of_study(study: Path, folder: Path) -> Iterator[Evaluation]:
+    """Evaluations of a study's run, or of all of them; those of other runs are not even checked."""
+    for file, content in study_evaluations(study):
+        if file.is_relative_to(folder):
+            found = Evaluation.from_json(content, file, file=file)
+            if folder in (study, found.folder):
+                yield found
 
 
 def _mean(dicts: Sequence[Mapping[str, float] | None]) -> dict[str, float]:

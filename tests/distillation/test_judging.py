@@ -149,7 +149,9 @@ def test_tensorboard_holds_measures_pictures_settings_and_text(tmp_path):
     run(tmp_path, ToyJudge(), **judged())
     held = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0})
     held.Reload()
-    assert [event.step for event in held.Scalars(f"judged/{MEASURE}")][:5] == [0, 3, 6, 9, 12]
+    measured = [(event.step, event.value) for event in held.Scalars(f"judged/{MEASURE}")]
+    assert [step for step, _ in measured] == [0, 3, 6, 9, 12, 12]
+    assert measured[-1] == measured[-2]
     pictures = held.Images("judged/noise")
     assert [(event.step, event.width, event.height) for event in pictures] == [(s, 6, 4) for s in (0, 3, 6, 9, 12)]
     told = held.Tensors("run/text_summary")[0].tensor_proto.string_val[0].decode()
