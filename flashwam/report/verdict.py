@@ -111,19 +111,21 @@ def _surest(words: tuple[str, list[str]]) -> tuple[bool, str]:
 
 
 def _against_controls(best: Row, rows: Sequence[Row]) -> list[str]:
-    """The untrained teacher at each student's steps."""
-    sentences = []
-    finals = [r for r in rows if r.final]
+    """The untrained teacher at each student's steps, then at others that are fewer than its own."""
+    sentences, beyond = [], []
+    finals, full = [r for r in rows if r.final], full_teacher(rows)
     controls = [r for r in finals if r.kind == "teacher"]
     for control in sorted(controls, key=lambda r: dict(r.nfe) != dict(best.nfe)):
         students = [
             r for r in finals if r.kind == "student" and r.sampler == "own" and dict(r.nfe) == dict(control.nfe)
         ]
         if not students:
+            if control is not full and control.driven:
+                beyond.append(_against_more_steps(best, control))
             continue
         student = best if best in students else min(students, key=lambda r: _rank(r, full_teacher(rows)))
         sentences.append(_against_untrained(student, control))
-    return sentences
+    return sentences + beyond
 
 
 def _chance(rows: Sequence[Row]) -> list[str]:
@@ -135,15 +137,18 @@ def _chance(rows: Sequence[Row]) -> list[str]:
     return sentences
 
 
+def _against_more_steps(best: Row, control: Row) -> str:
+    text, gained, lost = _untrained(best, control)
+    text += f", in {control.total_nfe} network evaluations for {best.total_nfe}"
+    if lost and not gained:
+        return f"{text}: who can wait for them needs no student."
+    if lost:
+        return f"{text}: it is better on one group of tasks, and worse on the other."
+    return f"{text}: {best.label} is {'ahead, and faster' if gained else 'as good, and faster'}."
+
+
 def _against_untrained(student: Row, control: Row) -> str:
-    parts, gained, lost = [], False, False
-    for group in _groups(student):
-        found = compare_rows(student, control, multimodal=GROUPS[group])
-        _, theirs = _fairly(student, control, group)
-        gained |= found.leaves_out(0) and found.value > 0
-        lost |= found.leaves_out(0) and found.value < 0
-        parts.append(f"{theirs.rate:.0%} on the {group} tasks ({student.run} {found.points_text})")
-    text = f"The control, the teacher without any distillation at {control.steps_text}, reaches {', '.join(parts)}"
+    text, gained, lost = _untrained(student, control)
     if gained and lost:
         return f"{text}: distillation gains on one group of tasks and costs on the other."
     if gained:
@@ -151,6 +156,19 @@ def _against_untrained(student: Row, control: Row) -> str:
     if lost:
         return f"{text}: distillation costs. Something is wrong with these students."
     return f"{text}: on these tasks success alone cannot tell distillation from none."
+
+
+def _untrained(student: Row, control: Row) -> tuple[str, bool, bool]:
+    """The control beside a student in words, and whether the student is surely better, or worse, on any group."""
+    parts, gained, lost = [], False, False
+    for group in _groups(student):
+        found = compare_rows(student, control, multimodal=GROUPS[group])
+        _, theirs = _fairly(student, control, group)
+        gained |= found.leaves_out(0) and found.value > 0
+        lost |= found.leaves_out(0) and found.value < 0
+        parts.append(f"{theirs.rate:.0%} on the {group} tasks ({student.run} {found.points_text})")
+    told = f"The control, the teacher without any distillation at {control.steps_text}, reaches {', '.join(parts)}"
+    return told, gained, lost
 
 
 def _commitment(best: Row, teacher: Row | None, rows: Sequence[Row]) -> str | None:

@@ -93,6 +93,24 @@ def test_the_verdict_names_trainings_scenes_and_pairing(rows):
     assert any("left/right/none 180/90/30" in s for s in sentences)
 
 
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [
+        (0.3, "in 5 network evaluations for 2: early 1v/1a is ahead, and faster."),
+        (0.85, "in 5 network evaluations for 2: early 1v/1a is as good, and faster."),
+        (0.98, "in 5 network evaluations for 2: who can wait for them needs no student."),
+    ],
+)
+def test_a_student_is_held_against_more_steps_of_the_untrained_teacher(tmp_path, rate, words):
+    """At steps that no student has, and that are fewer than the teacher's own, which are no control."""
+    students = [told("early", 0.85, seed=seed, training=seed) for seed in range(3)]
+    control = [told("teacher", rate, seed=seed, training=0, nfe=(1, 4), kind="teacher") for seed in range(3)]
+    sentences = verdict(list(rows_of(tmp_path / "runs", *teacher(), *students, *control).values()))
+    (beyond,) = [sentence for sentence in sentences if sentence.startswith("The control")]
+    assert beyond.startswith("The control, the teacher without any distillation at 1v/4a, reaches")
+    assert beyond.endswith(words)
+
+
 def test_random_actions_alone_have_a_verdict_too(tmp_path):
     """They are a demo's first result."""
     rows = rows_of(tmp_path / "runs", {**told("random", 0.0, seed=0, training=0), "nfe": {}, "kind": "baseline"})
