@@ -66,7 +66,7 @@ def test_docstrings_say_what_a_thing_is_for():
     """Verb first for a function, a noun for a class: "What ...", "How ...", "Where ..." and the like are riddles."""
     riddles = [
         f"{path.relative_to(ROOT)}: {line.strip()}"
-        for folder in ("flashwam", "analysis", "benchmarks", "tests", ".ci")
+        for folder in ("flashwam", "analysis", "benchmarks", "integrations", "tests", ".ci")
         for path in (ROOT / folder).rglob("*.py")
         for line in path.read_text().splitlines()
         if re.match(r'\s*"""(What|Who|Whose|Whom|Which|How|Why|Whether|Where)\b', line)

@@ -13,7 +13,9 @@ TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 FILES = sorted(TESTS.rglob("*.py"))
 CODE = sorted(
-    path for top in ("flashwam", "tests", "analysis", "benchmarks", ".ci") for path in (ROOT / top).rglob("*.py")
+    path
+    for top in ("flashwam", "tests", "analysis", "benchmarks", "integrations", ".ci")
+    for path in (ROOT / top).rglob("*.py")
 )
 NO_PART_OF_THE_PACKAGE = {"analysis", "benchmarks", "gpu"}
 FILE, USUAL_FILE, FUNCTION = 400, 120, 60

@@ -11,7 +11,7 @@ from flashwam.wam.files import all_files
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARE = "share/flashwam"
-SOURCES = ("flashwam", "tests", "analysis", "benchmarks")
+SOURCES = ("flashwam", "tests", "analysis", "benchmarks", "integrations")
 
 
 @pytest.fixture(scope="module")
