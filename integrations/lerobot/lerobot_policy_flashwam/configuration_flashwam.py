@@ -6,9 +6,9 @@ from typing import Any, NoReturn
 
 from lerobot.configs.policies import PreTrainedConfig
 
-__all__ = ["FlashwamConfig"]
+__all__ = ["NO_TRAINING", "FlashwamConfig"]
 
-_NO_TRAINING = "LeRobot does not train this policy: make a student with `flashwam distill` and give its folder"
+NO_TRAINING = "LeRobot does not train this policy: make a student with `flashwam distill` and give its folder"
 
 
 @PreTrainedConfig.register_subclass("flashwam")
@@ -68,7 +68,7 @@ class FlashwamConfig(PreTrainedConfig):
 
     def get_optimizer_preset(self) -> NoReturn:
         """Refuses: flashwam trains."""
-        raise NotImplementedError(_NO_TRAINING)
+        raise NotImplementedError(NO_TRAINING)
 
     def get_scheduler_preset(self) -> Any:
         """None: nothing is trained."""

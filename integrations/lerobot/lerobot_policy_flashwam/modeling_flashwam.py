@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Self
 
 import numpy as np
 import torch
+from huggingface_hub.constants import CONFIG_NAME
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor
@@ -20,9 +21,9 @@ from torch import Tensor
 from flashwam.serve.model import ServedModel, load_served
 from flashwam.serve.session import PolicySession
 from flashwam.serve.warm_up import warm_up
-from flashwam.system.errors import InputError
+from flashwam.system.errors import InputError, MissingFileError
 
-from .configuration_flashwam import FlashwamConfig
+from .configuration_flashwam import NO_TRAINING, FlashwamConfig
 from .episode import Episode, actions_between_pictures, first_chunk
 from .observations import ObservationReader
 
@@ -79,6 +80,10 @@ class FlashwamPolicy(PreTrainedPolicy):
             known = ("revision", "token", "cache_dir", "force_download", "local_files_only")
             told = {name: options[name] for name in known if options.get(name) is not None}
             folder = Path(snapshot_download(str(pretrained_name_or_path), **told))
+        if config is None and not (folder / CONFIG_NAME).is_file():
+            raise MissingFileError(
+                f"{folder} has no {CONFIG_NAME} of LeRobot's: `python -m lerobot_policy_flashwam {folder}` writes it"
+            )
         if config is None:
             config = PreTrainedConfig.from_pretrained(folder)
         if not isinstance(config, FlashwamConfig):
@@ -136,11 +141,11 @@ class FlashwamPolicy(PreTrainedPolicy):
 
     def forward(self, batch: Mapping[str, Any]) -> NoReturn:
         """Refuses: flashwam trains."""
-        self.config.get_optimizer_preset()
+        raise NotImplementedError(NO_TRAINING)
 
     def get_optim_params(self) -> NoReturn:
         """Refuses: flashwam trains."""
-        self.config.get_optimizer_preset()
+        raise NotImplementedError(NO_TRAINING)
 
     def push_to_hub(self, *unused: Any, **options: Any) -> NoReturn:
         """Refuses, and says what to upload."""

@@ -100,15 +100,14 @@ class ObservationReader:
         """
         if self._prompt is not None:
             return [self._prompt] * environments
-        tasks = batch.get("task")
-        tasks = [tasks] * environments if isinstance(tasks, str) else tasks
-        whole = isinstance(tasks, list | tuple) and len(tasks) == environments
-        if not whole or not all(isinstance(task, str) and task for task in tasks):
+        told = batch.get("task")
+        tasks = [told] * environments if isinstance(told, str) else list(told or ())
+        if len(tasks) != environments or not all(isinstance(task, str) and task for task in tasks):
             raise InputError(
-                f"expected a task in words for each of {environments} environment(s); got {tasks!r}: give the "
+                f"expected a task in words for each of {environments} environment(s); got {told!r}: give the "
                 "environment or the recording a task, or --policy.prompt='what to do'"
             )
-        return list(tasks)
+        return tasks
 
     def observation(self, batch: Mapping[str, Any], environment: int) -> dict[str, np.ndarray]:
         """Reads one environment's observation: camera -> uint8 [H, W, 3], "observation.<sense>" -> float32 [S].

@@ -74,6 +74,11 @@ def test_files_may_lie_in_another_folder(student, tmp_path, capsys):
         policy.push_to_hub("somebody/student")
 
 
+def test_a_folder_that_is_not_prepared_says_so(student):
+    with pytest.raises(FileNotFoundError, match=r"no config\.json of LeRobot's: `python -m lerobot_policy_flashwam"):
+        FlashwamPolicy.from_pretrained(student)
+
+
 def test_a_folder_of_another_policy_is_refused(tmp_path, capsys):
     from lerobot.policies.act.configuration_act import ACTConfig
 

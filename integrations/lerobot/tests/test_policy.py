@@ -126,6 +126,6 @@ def test_the_policy_has_no_weights_that_lerobot_could_move_or_train(student, mak
     assert policy.to("cpu") is policy
     with pytest.raises(ValueError, match=r"--policy\.dtype"):
         policy.half()
-    for call in (lambda: policy.forward({}), policy.get_optim_params):
+    for call in (lambda: policy.forward({}), policy.get_optim_params, policy.config.get_optimizer_preset):
         with pytest.raises(NotImplementedError, match="flashwam distill"):
             call()
