@@ -39,7 +39,8 @@ def line(told: dict[str, Any]) -> str:
 
 def write_differences(place: Place) -> None:
     """Writes `differences.json` and `differences.md` beside the comparison, of those that were driven."""
-    rows = pool_evaluations([result for run in place.evaluated(guided=False) for result in read_evaluations(run)])
+    runs = [*place.evaluated(guided=False), *place.evaluated(guided=True)]
+    rows = pool_evaluations([result for run in runs for result in read_evaluations(run)])
     found = {f"{one} less {other}": list(differences(rows, one, other)) for one, other in DIFFERENCES}
     if found := {title: told for title, told in found.items() if told}:
         out = place.out / "comparison"

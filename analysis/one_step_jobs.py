@@ -70,6 +70,18 @@ def time_steps(place: Place, *, rounds: int = 9) -> None:
     write_whole(place.out / "comparison" / "latency.json", json.dumps(table, indent=1) + "\n")
 
 
+def time_guided(place: Place, *, rounds: int = 9) -> None:
+    """Times the guided teacher's own steps and a student's, in turns."""
+    guided, plain = load_policy(place.guided_teacher), load_policy(place.demo.teacher)
+    students = [name for name, cell in STUDENTS.items() if cell.guided]
+    settings = place.recipe(students[0], 0, FIRST_RATES[0]).evaluate.nfe
+    timed = time_in_turns(latency_timers([(guided, "full"), *((plain, nfe) for nfe in settings)]), rounds=rounds)
+    table = {label: told for label, told in timed.items() if label.startswith(GUIDED)}
+    own = {label: told for label, told in timed.items() if label not in table}
+    table |= {label.replace(plain.name, name, 1): told for name in students for label, told in own.items()}
+    write_whole(place.out / "comparison_guided" / "latency.json", json.dumps(table, indent=1) + "\n")
+
+
 def one_step_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) -> list[Job]:
     """Every job, each after those it needs; the cells in their order, every seed of one before the next."""
     jobs = first_jobs(place)
@@ -113,6 +125,8 @@ def _guided_teacher(place: Place, names: Collection[str], seeds: Collection[int]
     yield _guided(place)
     for seed in sorted({seed for name in names for seed in STUDENTS[name].seeds}.intersection(seeds)):
         yield _drive(GUIDED, GUIDED, place.guided_teacher, seed, "full", 250)
+    about = {"place": place}
+    yield Job(name="latency/guided", function=time_guided, kwargs=about, after=(GUIDED,), weight=20, cores=2)
 
 
 def _random(place: Place, seed: int) -> Job:

@@ -13,7 +13,7 @@ from flashwam.report.record import GROUPS, read_record, tally, write_record
 
 RESULTS = Path(__file__).resolve().parent / "results"
 KNOWN = {"miniature LingBot-VA": RESULTS / "full", "miniature CogVideoX": RESULTS / "cogvideox_full"}
-SINCE = {"miniature LingBot-VA without guidance": RESULTS / "one_step"}
+SINCE = {"miniature LingBot-VA, later": RESULTS / "one_step"}
 
 
 def main() -> None:

@@ -13,8 +13,9 @@ __all__ = ["basis_text", "compare_rows", "full_teacher", "keep_of_teacher", "wit
 
 
 def full_teacher(rows: Sequence[Row]) -> Row | None:
-    """The teacher at its most steps."""
-    return max((r for r in rows if r.kind == "teacher" and r.final), key=lambda r: r.total_nfe, default=None)
+    """The teacher at its most steps; of one that was driven with guidance and without, as it is without."""
+    teachers = (r for r in rows if r.kind == "teacher" and r.final)
+    return max(teachers, key=lambda r: (r.total_nfe, not r.guided), default=None)
 
 
 def with_ratios(rows: Sequence[Row], teacher: Row | None = None) -> list[Row]:

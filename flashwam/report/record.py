@@ -40,8 +40,9 @@ _READ = {"consistency", "anchors", "teacher_substeps", "steps", "teacher_steps"}
 def judge_study(study: Path) -> list[dict[str, Any]]:
     """Compares every two students of a study of whom the analysis puts one ahead.
 
-    Students are taken as they are driven, with their own function, after the same number of steps; those with a stream
-    that is not distilled, or whose method does not say where it trains, are left out.
+    Students are taken as they are driven, with their own function, after the same number of steps, of a teacher that
+    is driven at the same guidance; those with a stream that is not distilled, or whose method does not say where it
+    trains, are left out.
 
     Args:
         study: Folder with `evaluations.jsonl` and `recipes.jsonl`.
@@ -59,6 +60,8 @@ def judge_study(study: Path) -> list[dict[str, Any]]:
         for second, other in zip(rows, places, strict=True):
             one, two = recipes[first.run], recipes[second.run]
             if first.steps_text != second.steps_text or one["distill"]["steps"] != two["distill"]["steps"]:
+                continue
+            if _guidance(one) != _guidance(two):
                 continue
             if by := better_at(place, other):
                 found.append(
@@ -112,6 +115,11 @@ def _recipes(study: Path) -> dict[str, Mapping[str, Any]]:
         if recipe["distill"] is not None:
             found.setdefault(recipe["name"], recipe)
     return found
+
+
+def _guidance(recipe: Mapping[str, Any]) -> dict[str, float]:
+    """Stream -> scale at which its teacher is driven."""
+    return {name: stream.get("guidance_scale", 1.0) for name, stream in recipe["streams"].items()}
 
 
 def _rows(study: Path, recipes: Mapping[str, Any]) -> list[Row]:

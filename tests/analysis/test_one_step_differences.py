@@ -70,4 +70,5 @@ def test_students_of_the_same_scenes_are_held_against_each_other():
     assert (OWN, FURTHER) in DIFFERENCES
     for one, other in DIFFERENCES:
         assert other == "teacher" or set(STUDENTS[one].seeds) <= set(STUDENTS[other].seeds)
-        assert not STUDENTS[one].guided
+        # The guided teacher's own ratio is in a comparison of its own.
+        assert other != "teacher" or not STUDENTS[one].guided
