@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from flashwam.data.episodes import CAMERA
 from flashwam.sim.gl import ensure_gl
 from flashwam.sim.tasks import TaskSpec, below, get_task, way_of
 from flashwam.system.errors import InputError, MissingPackageError
@@ -154,7 +155,7 @@ def _renderer(task: TaskSpec, model: Any, size: int) -> tuple[Any, Any]:
 
 
 class MetaWorldEnv:
-    """One episode at a time of one task.
+    """One episode at a time of one task, see `flashwam.sim.contract.Environment`.
 
     Args:
         task: A task or its name.
@@ -225,6 +226,20 @@ class MetaWorldEnv:
         self.success = self.success or (reached and not self._touched)
         done = self.success or self._touched or self.steps >= self.task.max_steps
         return done, self.success, StepInfo(hand=self._hands[-1], touched=self._touched, step=self.steps)
+
+    @property
+    def prompt(self) -> str:
+        """The instruction that a policy is given."""
+        return self.task.prompt
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The key of the only picture."""
+        return (CAMERA,)
+
+    def look(self) -> dict[str, np.ndarray]:
+        """The present picture by its key, uint8 [H, W, 3]."""
+        return {CAMERA: self.render()}
 
     @property
     def steps(self) -> int:
