@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flashwam.commands.on_libero import add_libero_options, is_for_libero, libero_results
 from flashwam.commands.on_recordings import add_recording_options, is_for_recordings, recording_results
 from flashwam.commands.shared import (
     Command,
@@ -43,7 +44,8 @@ EXAMPLES = (
     "  flashwam evaluate runs/libero_pairs --device cuda                 on the episodes that were held out\n"
     "  flashwam evaluate runs/libero_pairs --data data/mine              on other recordings\n"
     "  flashwam evaluate --server ws://127.0.0.1:29536 --episodes 50   a model that flashwam serve runs\n"
-    "  flashwam evaluate --server ws://127.0.0.1:29536 --data raw/mine   the same, on raw recordings"
+    "  flashwam evaluate --server ws://127.0.0.1:29536 --data raw/mine   the same, on raw recordings\n"
+    "  flashwam evaluate --server ws://127.0.0.1:29536 --sim libero --suite libero_10     the same on LIBERO"
 )
 
 
@@ -62,6 +64,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--random", action="store_true", help="random actions; MODEL only says tasks and episodes")
     parser.add_argument("--auxiliary", action="store_true", help="show the policy its training modality too")
     _real_time_options(parser)
+    add_libero_options(parser)
     add_recording_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="shifts the evaluation seeds (default: 0)")
     parser.add_argument("--out", type=path, metavar="DIR", help="folder of the results (default: the run's)")
@@ -84,7 +87,10 @@ def _real_time_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _action(arguments: argparse.Namespace) -> None:
-    results = _on_recordings(arguments) if is_for_recordings(arguments) else _measured(arguments)
+    if is_for_libero(arguments):
+        results = libero_results(arguments)
+    else:
+        results = _on_recordings(arguments) if is_for_recordings(arguments) else _measured(arguments)
     if write_json(arguments, results):
         from flashwam.commands.evaluation_lines import evaluation_lines
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tasks of LIBERO as closed-loop environments with upright pictures."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -189,6 +190,8 @@ class LiberoEnv:
 
 def _build(task: LiberoTask) -> Any:
     """Builds the benchmark's environment of a task, without its own pictures; resets keep the model."""
+    # It warns at every start that it has no settings of the user's own.
+    logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
     from libero.libero.envs.env_wrapper import ControlEnv
 
     wrapper = ControlEnv(

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A served policy on LIBERO: its traffic, what goes on after a stop, and all of it together where LIBERO is here."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from libero_here import needs_libero, skip_without_rendering
+
+from flashwam.cli import main
+from flashwam.evaluation import libero as driver
+from flashwam.evaluation.served_episode import drive_episode
+from flashwam.run.evaluation import read_evaluation
+from flashwam.sim.contract import Environment
+from flashwam.sim.libero import LiberoTask
+from flashwam.sim.libero.conventions import CAMERAS
+
+MODEL = {
+    "name": "student",
+    "kind": "student",
+    "step": 7,
+    "nfe": {"video": 1, "action": 1},
+    "cameras": list(CAMERAS),
+    "controls": 7,
+    "keyframes_per_frame": 4,
+    "actions_per_frame": 4,
+    "streams": {"video": {"guidance_scale": 5.0}},
+}
+
+
+class Counting:
+    """An environment whose pictures show the step, and that succeeds at one."""
+
+    size, cameras, prompt = 2, tuple(CAMERAS), "count"
+
+    def __init__(self, *, ends=1000, succeeds=1000):
+        self.ends, self.succeeds, self.done = ends, succeeds, []
+
+    success = property(lambda self: self.steps >= self.succeeds)
+    steps = property(lambda self: len(self.done))
+    proprioception = property(lambda self: np.full(8, self.steps, dtype=np.float64))
+
+    def reset(self, scene, *, render=True):
+        self.scene, self.done = scene, []
+
+    def step(self, action):
+        self.done.append(action)
+        return self.success or self.steps >= self.ends, self.success, SimpleNamespace(step=self.steps)
+
+    def render(self):
+        return np.full((2, 2, 3), self.steps, dtype=np.uint8)
+
+    def look(self):
+        return dict.fromkeys(self.cameras, self.render())
+
+    def close(self):
+        self.done = None
+
+
+class Recording:
+    """A session with a server that answers with numbered controls."""
+
+    def __init__(self, metadata=MODEL, per_frame=4):
+        self.metadata, self.per_frame, self.asked, self.chunks = metadata, per_frame, [], 0
+
+    def reset(self, prompt, *, seed=None):
+        self.asked.append(("reset", prompt, seed))
+
+    def infer(self, observation=None):
+        self.asked.append(("infer", observation))
+        self.chunks += 1
+        return np.arange(7 * 4 * self.per_frame, dtype=np.float32).reshape(7, 4, self.per_frame) + 1000 * self.chunks
+
+    def refresh(self, observations, state):
+        self.asked.append(("refresh", observations, state))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+
+def shown(observation):
+    return {int(picture[0, 0, 0]) for picture in observation.values()}
+
+
+def test_the_traffic_is_the_published_client_s():
+    env, client = Counting(ends=30), Recording()
+    assert isinstance(env, Environment)
+    outcome = drive_episode(client, env, scene=3, seed=5)
+    assert (env.scene, outcome.success, outcome.steps, len(outcome.chunk_ms)) == (3, False, 30, 3)
+    assert [one[0] for one in client.asked] == ["reset", "infer", "refresh", "infer", "refresh", "infer"]
+    assert client.asked[0] == ("reset", "count", 5)
+    # The first chunk has a frame of padding, and every chunk is asked for with the first pictures.
+    assert all(shown(one[1]) == {0} for one in client.asked if one[0] == "infer")
+    seen = [[shown(each) for each in one[1]] for one in client.asked if one[0] == "refresh"]
+    assert seen == [[{step} for step in range(1, 13)], [{step} for step in range(13, 29)]]
+    states = [one[2] for one in client.asked if one[0] == "refresh"]
+    assert [state.shape for state in states] == [(7, 4, 4)] * 2
+    first = np.arange(112).reshape(7, 4, 4) + 1000
+    np.testing.assert_array_equal(np.array(env.done[:12]).T, first[:, 1:].reshape(7, -1))
+    np.testing.assert_array_equal(np.array(env.done[12:28]).T, (first + 1000).reshape(7, -1))
+    assert outcome.film[:, :, 0, 0, 0].tolist() == [[0, 12, 28, 30]] * 2
+
+
+def test_an_episode_ends_with_success_and_tells_no_more():
+    env, client = Counting(succeeds=14), Recording()
+    assert drive_episode(client, env, scene=0, seed=0).success
+    assert [one[0] for one in client.asked] == ["reset", "infer", "refresh", "infer"]
+    assert env.steps == 14
+
+
+def test_pictures_and_state_are_as_many_as_the_model_has():
+    client = Recording({**MODEL, "keyframes_per_frame": 2, "senses": {"state": 8}})
+    drive_episode(client, Counting(ends=20), scene=0, seed=0)
+    told = client.asked[2][1]
+    assert [each["observation.state"].tolist() for each in told] == [[float(n)] * 8 for n in range(2, 13, 2)]
+    assert told[0]["observation.state"].dtype == np.float32
+    with pytest.raises(ValueError, match="6 controls and 4 pictures"):
+        drive_episode(Recording(per_frame=6), Counting(), scene=0, seed=0)
+
+
+@pytest.fixture
+def suite(monkeypatch, tmp_path):
+    """Three tasks of a suite and a server; environments that are driven are kept."""
+    text = "(define (problem p) (:language do {}) (:goal (And (On a b))))"
+    tasks = []
+    for index in range(3):
+        files = {"bddl_file": tmp_path / f"{index}.bddl", "states_file": tmp_path / f"{index}.npz"}
+        files["bddl_file"].write_text(text.format(index))
+        np.savez(files["states_file"], states=np.zeros((4, 2)))
+        tasks.append(LiberoTask(suite="libero_10", index=index, name=f"do_{index}", **files))
+    made, told = [], dict(MODEL)
+
+    def environment(task, *, convention):
+        if task.index in stops:
+            raise KeyboardInterrupt
+        made.append((task, convention))
+        return Counting(ends=convention.max_steps, succeeds=13 + 10 * task.index)
+
+    stops = set()
+    monkeypatch.setattr(driver, "require_packages", lambda: None)
+    monkeypatch.setattr(driver, "suite_tasks", lambda name: tuple(tasks))
+    monkeypatch.setattr(driver, "LiberoEnv", environment)
+    monkeypatch.setattr(driver, "PolicyClient", lambda url, token=None: Recording(told))
+    return SimpleNamespace(made=made, told=told, stops=stops, out=tmp_path / "out")
+
+
+def evaluated(suite, *more):
+    command = ["evaluate", "--server", "ws://x", "--sim", "libero", "--suite", "libero_10", "--episodes", "2"]
+    return main([*command, "--max-steps", "20", "--out", str(suite.out), *more])
+
+
+def test_a_suite_becomes_an_evaluation_that_says_how_it_was_driven(suite, capsys):
+    assert evaluated(suite, "--tasks", "do_1,0", "--json", "-") == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    (file,) = suite.out.glob("*.json")
+    assert file.name == "step7_1v-1a_libero_10_lingbot_va_seed0.json"
+    assert not list((suite.out / "unfinished").iterdir())
+    found = read_evaluation(file)
+    assert list(found.tasks) == ["do_0", "do_1"]
+    assert [one.outcomes for one in found.tasks.values()] == [(1, 1), (0, 0)]
+    assert found.tasks["do_0"].scenes == (0, 1)
+    assert (found.overall.success, found.overall.episodes, found.overall.steps) == (2, 4, 16.5)
+    told = result["simulator"]
+    assert told["instructions"] == {"do_0": "do 0", "do_1": "do 1"}
+    assert (told["convention"]["name"], told["convention"]["max_steps"]) == ("lingbot_va*", 20)
+    assert all((suite.out / name).is_file() for name in told["films"].values())
+    assert result["guidance"] == {"video": 5.0}
+    assert evaluated(suite, "--tasks", "do_1,0") == 2
+    assert "holds an earlier measurement" in capsys.readouterr().err
+
+
+def test_an_evaluation_that_was_stopped_goes_on_with_the_next_task(suite, capsys):
+    suite.stops.add(1)
+    assert evaluated(suite) == 130
+    suite.stops.clear()
+    assert [task.index for task, _ in suite.made] == [0]
+    capsys.readouterr()
+    assert evaluated(suite, "--convention", "common") == 0
+    del suite.made[:]
+    assert evaluated(suite, "--idle-steps", "3") == 2
+    assert "was begun with other convention" in capsys.readouterr().err
+    suite.told["step"] = 7
+    suite.told["precision"] = "fp8"
+    assert evaluated(suite) == 2
+    assert "was begun with other model" in capsys.readouterr().err
+    del suite.told["precision"]
+    assert evaluated(suite) == 0
+    assert [task.index for task, _ in suite.made] == [1, 2]
+    (file,) = suite.out.glob("*lingbot*.json")
+    assert list(read_evaluation(file).tasks) == ["do_0", "do_1", "do_2"]
+
+
+@pytest.mark.parametrize(
+    ("told", "fault"),
+    [({"cameras": ["observation.images.front"]}, "trained on LIBERO"), ({"controls": 4}, "7 controls")],
+)
+def test_a_model_of_another_robot_is_refused(suite, capsys, told, fault):
+    suite.told.update(told)
+    assert evaluated(suite) == 2
+    assert fault in capsys.readouterr().err
+
+
+def test_a_server_that_says_nothing_of_itself_is_driven(suite):
+    suite.told.clear()
+    assert evaluated(suite, "--tasks", "0") == 0
+    (file,) = suite.out.glob("*.json")
+    assert read_evaluation(file).overall.success == 2
+
+
+def test_more_episodes_than_states_are_refused(suite, capsys):
+    assert evaluated(suite, "--episodes", "5") == 2
+    assert "4 initial states; ask for at most so many" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["--suite", "libero_10", "--server", "ws://x"], "--suite is for LIBERO: add --sim libero"),
+        (["--max-steps", "4", "--server", "ws://x"], "--max-steps is for LIBERO"),
+        (["--sim", "libero", "--suite", "libero_10"], "give --server URL"),
+        (["--sim", "libero", "--server", "ws://x"], "needs --suite"),
+        (["--sim", "libero", "--suite", "libero_10", "model"], "leave out MODEL"),
+        (["--sim", "libero", "--suite", "libero_10", "--server", "ws://x", "--real-time"], "leave out --real-time"),
+        (["--sim", "libero", "--suite", "libero_10", "--server", "ws://x", "--nfe", "1v/1a"], "leave out --nfe"),
+        (["--sim", "libero", "--suite", "a", "--server", "ws://x", "--convention", "mine"], "invalid choice"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(capsys, arguments, fault):
+    with pytest.raises(SystemExit):
+        main(["evaluate", *arguments])
+    assert fault in capsys.readouterr().err
+
+
+@needs_libero
+def test_a_model_of_the_released_layout_is_driven_end_to_end(tmp_path, capsys):
+    """Random weights, served; one task, two episodes of two chunks."""
+    pytest.importorskip("websockets")
+    skip_without_rendering()
+    from tiny_libero import save_released
+
+    from flashwam.serve.model import load_served
+    from flashwam.serve.options import ServerOptions
+    from flashwam.serve.server import serving
+    from flashwam.sim.libero import suite_tasks
+
+    prompt = suite_tasks("libero_object")[0].prompt
+    folder = save_released(tmp_path / "released", [prompt, ""])
+    model = load_served(folder, nfe="1v/1a", preset="libero", dtype="float32")
+    with serving(model, ServerOptions(port=0)) as server:
+        command = ["evaluate", "--server", server.url, "--sim", "libero", "--suite", "libero_object", "--tasks", "0"]
+        options = ["--episodes", "2", "--max-steps", "14", "--shading", "plain", "--out", str(tmp_path / "out")]
+        assert main([*command, *options, "--json", "-"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert (result["overall"]["episodes"], result["overall"]["steps"]) == (2, 14.0)
+    assert list(result["simulator"]["instructions"].values()) == [prompt]
+    assert len(list((tmp_path / "out").glob("*.png"))) == 1
