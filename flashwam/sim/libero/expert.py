@@ -19,8 +19,8 @@ _GAIN = 3.0
 """The controller covers about a sixth of what it is asked for until the next control."""
 _SPAN = 0.068
 """Metres between the open fingers that a thing may fill; a wider one is taken by its rim."""
-_RIM = 0.006
-"""Metres from the outside of a rim to its middle."""
+_RIM, _RIM_REACH = 0.012, 0.025
+"""Metres from the outside of a rim to where it is held, inwards and down."""
 _FINGER = 0.02
 """Metres beside a rim that a finger takes."""
 _REACH = 0.035
@@ -78,11 +78,11 @@ def _way(env: LiberoEnv, thing: str, goal: str, *, inside: bool) -> list[tuple[n
     many as it takes."""
     (low, high), (goal_low, goal_high) = box_of(env, thing), box_of(env, goal)
     centre, goal_centre = (low + high) / 2, (goal_low + goal_high) / 2
-    side = np.array([0.0, _side(env, thing) * ((high - low)[1] / 2 - _RIM), 0.0])
-    if (high - low)[1] <= _SPAN:
-        side[:] = 0.0
+    wide, side = (high - low)[1] > _SPAN, np.zeros(3)
+    if wide:
+        side[1] = _side(env, thing) * ((high - low)[1] / 2 - _RIM)
     grip = centre + side
-    grip[2] = max(low[2] + _TIPS, high[2] - _REACH)
+    grip[2] = max(low[2] + _TIPS, high[2] - (_RIM_REACH if wide else _REACH))
     held = grip[2] - low[2]
     tops = [box_of(env, name)[1][2] for name in env.domain.objects_dict]
     above = max(*tops, goal_high[2]) + held + _CLEAR
