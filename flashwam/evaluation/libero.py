@@ -89,7 +89,7 @@ def evaluate_on_libero(
         suite: Such as "libero_10", see `suite_names`.
         token: Where the server asks for one.
         tasks: Numbers or names of tasks; all of the suite if None.
-        episodes: Per task; 50 if None.
+        episodes: Per task; if None, 50, or as many as there are initial states where these are fewer.
         seed: Of the noise alone, where the server takes one.
         out: Folder for the result; `runs/served/<name>/evaluations` if None.
         convention: That of LingBot-VA's published client if None.
@@ -105,7 +105,8 @@ def evaluate_on_libero(
     """
     require_packages()
     chosen = choose_tasks(suite_tasks(suite), tasks)
-    asked = Asked(tasks=tuple(task.name for task in chosen), episodes=episodes or _EPISODES)
+    here = min(len(task.states) for task in chosen)
+    asked = Asked(tasks=tuple(task.name for task in chosen), episodes=episodes or min(here, _EPISODES))
     for task in chosen:
         if len(task.states) < asked.episodes:
             raise InputError(

@@ -211,6 +211,13 @@ def test_a_server_that_says_nothing_of_itself_is_driven(suite):
     assert read_evaluation(file).overall.success == 2
 
 
+def test_as_many_episodes_are_driven_as_there_are_states(suite):
+    common = ["evaluate", "--server", "ws://x", "--sim", "libero", "--suite", "libero_10", "--tasks", "2"]
+    assert main([*common, "--max-steps", "20", "--out", str(suite.out)]) == 0
+    (file,) = suite.out.glob("*.json")
+    assert read_evaluation(file).asked.episodes == 4
+
+
 def test_more_episodes_than_states_are_refused(suite, capsys):
     assert evaluated(suite, "--episodes", "5") == 2
     assert "4 initial states; ask for at most so many" in capsys.readouterr().err
