@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from flashwam.serve.client import controls_between_pictures
 from flashwam.sim.contract import Environment
-from flashwam.system.errors import InputError
 
 __all__ = ["ChunkServer", "Driven", "drive_episode"]
 
@@ -101,9 +101,4 @@ def _observed(client: ChunkServer, env: Environment) -> dict[str, np.ndarray]:
 def _controls_per_picture(client: ChunkServer, per_frame: int) -> int:
     """Controls between two pictures that the server is told of; a server that says nothing takes four a frame."""
     pictures = int(client.metadata.get("keyframes_per_frame") or 4)
-    if per_frame % pictures:
-        raise InputError(
-            f"the server's model has {per_frame} controls and {pictures} pictures a latent frame: pictures are taken "
-            "after a whole number of controls"
-        )
-    return per_frame // pictures
+    return controls_between_pictures({"actions_per_frame": per_frame, "keyframes_per_frame": pictures})

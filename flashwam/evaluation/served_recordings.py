@@ -27,7 +27,7 @@ from flashwam.recipe.sections import DataConfig, Recipe
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name
 from flashwam.run.folder import RunFolder
 from flashwam.run.recordings import OnRecordings, RecordingNumbers
-from flashwam.serve.client import PolicyClient
+from flashwam.serve.client import PolicyClient, controls_between_pictures, greeted_number
 from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
@@ -53,36 +53,17 @@ class _Drawer:
     @property
     def rows(self) -> int:
         """Controls of the first chunk, which is drawn from the observation that it begins with."""
-        return self.stride * self.pictures * (self._told("chunk_frames") - 1)
-
-    @property
-    def pictures(self) -> int:
-        """Pictures that a latent frame is made of."""
-        return self._told("keyframes_per_frame")
-
-    @property
-    def stride(self) -> int:
-        """Controls between two pictures."""
-        per_frame = self._told("actions_per_frame")
-        if per_frame % self.pictures:
-            raise InputError(f"{per_frame} actions a latent frame do not lie evenly between {self.pictures} pictures")
-        return per_frame // self.pictures
-
-    def _told(self, name: str) -> int:
-        value = self.client.metadata.get(name)
-        if not isinstance(value, int) or value < 1:
-            raise InputError(
-                f"the server does not say its {name}, so nobody knows which pictures it is to be shown; expected a "
-                f"whole number in its greeting, got {value!r}"
-            )
-        return value
+        per_frame, frames = (
+            greeted_number(self.client.metadata, name) for name in ("actions_per_frame", "chunk_frames")
+        )
+        return per_frame * (frames - 1)
 
     def draw(self, window: RawWindow, *, seed: int) -> list[np.ndarray]:
         """Chunks of one window, each [F' * N, U]; its last one may reach beyond the window's rows."""
         self.client.reset(window.prompt, seed=seed)
         seen: Mapping[str, np.ndarray] | None = window.pictures([0])[0]
         chunks: list[np.ndarray] = []
-        done = 0
+        stride, done = controls_between_pictures(self.client.metadata), 0
         while len(chunks) < _CHUNKS and done < len(window.rows):
             began = time.perf_counter()
             reply = self.client.infer(seen)
@@ -96,7 +77,7 @@ class _Drawer:
             state = reply.copy()
             happened = window.rows[done:following].reshape(-1, reply.shape[2], reply.shape[0])
             state[:, held:] = happened.transpose(2, 0, 1)
-            self.client.refresh(window.pictures(range(done + self.stride, following + 1, self.stride)), state)
+            self.client.refresh(window.pictures(range(done + stride, following + 1, stride)), state)
             seen, done = None, following
         return chunks
 

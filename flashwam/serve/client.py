@@ -15,9 +15,39 @@ import numpy as np
 from flashwam.serve.protocol import pack, unpack
 from flashwam.system.errors import FailedError, InputError, MissingPackageError
 
-__all__ = ["PolicyClient", "RemotePolicy"]
+__all__ = ["PolicyClient", "RemotePolicy", "controls_between_pictures", "greeted_number"]
 
 Observation = Mapping[str, np.ndarray]
+
+
+def controls_between_pictures(greeting: Mapping[str, Any]) -> int:
+    """Counts the controls from one picture that a model is shown to the next.
+
+    Args:
+        greeting: What its server tells of it.
+
+    Raises:
+        ValueError: It does not tell, or pictures do not lie evenly between the controls.
+    """
+    controls, pictures = (greeted_number(greeting, name) for name in ("actions_per_frame", "keyframes_per_frame"))
+    if controls % pictures:
+        raise InputError(f"{controls} actions a latent frame do not lie evenly between {pictures} pictures")
+    return controls // pictures
+
+
+def greeted_number(greeting: Mapping[str, Any], name: str) -> int:
+    """Reads a number of at least 1 from what a server tells of its model.
+
+    Raises:
+        ValueError: It does not tell.
+    """
+    value = greeting.get(name)
+    if not isinstance(value, int) or value < 1:
+        raise InputError(
+            f"the server does not say its {name}, so nobody knows which pictures it is to be shown; expected a whole "
+            f"number in its greeting, got {value!r}"
+        )
+    return value
 
 
 class PolicyClient:

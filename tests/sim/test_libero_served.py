@@ -118,7 +118,7 @@ def test_pictures_and_state_are_as_many_as_the_model_has():
     told = client.asked[2][1]
     assert [each["observation.state"].tolist() for each in told] == [[float(n)] * 8 for n in range(2, 13, 2)]
     assert told[0]["observation.state"].dtype == np.float32
-    with pytest.raises(ValueError, match="6 controls and 4 pictures"):
+    with pytest.raises(ValueError, match="do not lie evenly between 4 pictures"):
         drive_episode(Recording(per_frame=6), Counting(), scene=0, seed=0)
 
 

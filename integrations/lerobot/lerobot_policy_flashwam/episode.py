@@ -8,24 +8,17 @@ from collections.abc import Callable
 
 import numpy as np
 
+from flashwam.serve.client import controls_between_pictures
 from flashwam.serve.codec import Observation
 from flashwam.serve.model import ServedModel
 from flashwam.serve.session import PolicySession
-from flashwam.system.errors import InputError
 
 __all__ = ["Episode", "actions_between_pictures", "first_chunk", "rows_of"]
 
 
 def actions_between_pictures(model: ServedModel) -> int:
-    """Counts the actions from one picture that the model is shown to the next.
-
-    Raises:
-        ValueError: pictures do not lie evenly between the actions.
-    """
-    actions, pictures = int(model.metadata["actions_per_frame"]), int(model.metadata["keyframes_per_frame"])
-    if actions % pictures:
-        raise InputError(f"{actions} actions a latent frame do not lie evenly between {pictures} pictures")
-    return actions // pictures
+    """Counts the actions from one picture that the model is shown to the next; raises as its client would."""
+    return controls_between_pictures(model.metadata)
 
 
 def rows_of(chunk: np.ndarray, *, held: int) -> np.ndarray:
