@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from diffusers import AutoencoderKLWan
 from safetensors.torch import load_file, save_file
+from tiny_released import RELEASED, save_released
 
 from flashwam import pipeline
 from flashwam.cli import main
@@ -30,19 +30,7 @@ from flashwam.recipe.sections import Recipe
 from flashwam.serve.model import load_served
 from flashwam.serve.session import PolicySession
 from flashwam.student import load_wam
-from flashwam.wam.lingbot_va import WanTransformer3DModel
-from flashwam.wam.lingbot_va.prompts import PromptEncoder
-from flashwam.wam.lingbot_va.vae import WAN22_CONFIG
-from flashwam.wam.prompts import TEXT_CACHE
 
-NETWORK = {
-    "num_attention_heads": 2,
-    "attention_head_dim": 20,
-    "text_dim": 12,
-    "freq_dim": 16,
-    "ffn_dim": 64,
-    "num_layers": 1,
-}
 PROMPT = "open the drawer"
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 
@@ -50,16 +38,7 @@ WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     """A released checkpoint in bfloat16, with its prompts embedded elsewhere."""
-    folder = tmp_path / "base"
-    torch.manual_seed(4)
-    WanTransformer3DModel(**NETWORK).bfloat16().save_pretrained(folder / "transformer")
-    small = {**WAN22_CONFIG, "base_dim": 8, "decoder_base_dim": 8, "num_res_blocks": 1, "dim_mult": [1, 1, 1, 1]}
-    AutoencoderKLWan(**small).save_pretrained(folder / "vae")
-    (folder / TEXT_CACHE).mkdir()
-    (folder / TEXT_CACHE / "encoder.json").write_text(json.dumps({"fingerprint": "elsewhere"}))
-    for prompt in (PROMPT, ""):
-        save_file({"embedding": torch.randn(5, 12)}, PromptEncoder(folder / TEXT_CACHE).path(prompt))
-    return folder
+    return save_released(tmp_path / "base", (PROMPT, ""), width=8, tokens=5, dtype=torch.float32)
 
 
 @pytest.fixture
@@ -85,7 +64,7 @@ def recipe_of(base: Path, data: Path) -> Recipe:
         "distill.accumulation": 1,
         "distill.precision": "no",
         "distill.strategy": "single",
-        **{f"wam.config.{key}": value for key, value in NETWORK.items()},
+        **{f"wam.config.{key}": value for key, value in RELEASED.items()},
     }
     return load_recipe("robotwin/flash_wam", [f"{key}={value}" for key, value in settings.items()])
 

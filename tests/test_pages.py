@@ -15,9 +15,9 @@ import lerobot_sets
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKLWan
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tiny_models import TINY_NETWORK, tiny_cogvideox
+from tiny_released import RELEASED, save_released
 
 pytest.importorskip("av")
 pytest.importorskip("websockets")
@@ -31,21 +31,9 @@ from flashwam.run.folder import RunFolder
 from flashwam.run.model_info import ModelInfo
 from flashwam.serve.client import PolicyClient
 from flashwam.serve.server import serving
-from flashwam.wam.lingbot_va import WanTransformer3DModel
-from flashwam.wam.lingbot_va.prompts import PromptEncoder
-from flashwam.wam.lingbot_va.vae import WAN22_CONFIG
-from flashwam.wam.prompts import TEXT_CACHE
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PROMPTS = ("fold", "open", "shut", "part 0", "")
-LINGBOT = {
-    "num_attention_heads": 2,
-    "attention_head_dim": 20,
-    "text_dim": 12,
-    "freq_dim": 16,
-    "ffn_dim": 64,
-    "num_layers": 1,
-}
 COGVIDEOX = {**TINY_NETWORK, "text_embed_dim": 12, "sample_height": 4, "sample_width": 4}
 SHORT = {
     "steps": 2,
@@ -62,7 +50,7 @@ SHORT = {
 def lingbot_settings(recipe: str) -> dict[str, Any]:
     short = {f"{loop}.{key}": value for loop in ("train", "distill") for key, value in SHORT.items()}
     steps = {f"streams.{name}.teacher_steps": 2 for name in ("video", "action")}
-    network = {f"wam.config.{key}": value for key, value in LINGBOT.items()}
+    network = {f"wam.config.{key}": value for key, value in RELEASED.items()}
     own = {"data.held_out_every": 3, "data.processes": 1} if recipe == "towels.yaml" else {}
     own |= {"distill.lora.rank": 2} if recipe.endswith("_lora") else {}
     pixels, latents = ("[128,160]", "[12,10]") if recipe.startswith("robotwin") else ("[64,64]", "[4,8]")
@@ -84,21 +72,10 @@ def cogvideox_settings(recipe: str) -> dict[str, Any]:
     return {**short, **steps, **network, **size, "data.held_out_every": 3, "data.processes": 1}
 
 
-def released_lingbot(folder: Path) -> None:
-    torch.manual_seed(4)
-    WanTransformer3DModel(**LINGBOT).bfloat16().save_pretrained(folder / "transformer")
-    small = {**WAN22_CONFIG, "base_dim": 2, "decoder_base_dim": 2, "num_res_blocks": 1, "dim_mult": [1, 1, 1, 1]}
-    AutoencoderKLWan(**small).save_pretrained(folder / "vae")
-    (folder / TEXT_CACHE).mkdir()
-    (folder / TEXT_CACHE / "encoder.json").write_text(json.dumps({"fingerprint": "elsewhere"}))
-    for prompt in PROMPTS:
-        save_file({"embedding": torch.randn(5, 12)}, PromptEncoder(folder / TEXT_CACHE).path(prompt))
-
-
 def lingbot_stand_ins(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the place of the downloads, and of somebody's recordings."""
     for name in ("lingbot-va-posttrain-libero-long", "lingbot-va-posttrain-robotwin"):
-        released_lingbot(here / "checkpoints" / name)
+        save_released(here / "checkpoints" / name, PROMPTS, tokens=5, dtype=torch.float32)
     monkeypatch.setattr(lerobot_sets, "CHANNELS", 48)
     monkeypatch.setattr(lerobot_sets, "TEXT", (5, 12))
     # A quarter of the released ones' pixels.

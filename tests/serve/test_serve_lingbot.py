@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A released checkpoint behind the three requests, at a tiny size and in its own layout."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKLWan
-from safetensors.torch import save_file
+from tiny_released import save_released
 
 from flashwam.evaluation.policy import load_policy
 from flashwam.sampling import Rollout, samplers_for
@@ -19,13 +17,9 @@ from flashwam.serve.model import ServedModel, load_served
 from flashwam.serve.session import PolicySession
 from flashwam.serve.warm_up import warm_up
 from flashwam.student import load_wam, save_wam
-from flashwam.wam.lingbot_va import WanTransformer3DModel
 from flashwam.wam.lingbot_va.codec import LingBotCodec
 from flashwam.wam.lingbot_va.graphed import Lanes
 from flashwam.wam.lingbot_va.presets import preset
-from flashwam.wam.lingbot_va.prompts import PromptEncoder
-from flashwam.wam.lingbot_va.vae import WAN22_CONFIG
-from flashwam.wam.prompts import TEXT_CACHE
 from flashwam.wam.recording import CallRecorder
 
 PROMPT = "put the cup on the stove"
@@ -34,20 +28,7 @@ PROMPT = "put the cup on the stove"
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Transformer and autoencoder in bfloat16, and two prompts that were embedded elsewhere."""
-    folder = tmp_path_factory.mktemp("released") / "base"
-    torch.manual_seed(4)
-    network = WanTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=20, text_dim=12, freq_dim=16, ffn_dim=64, num_layers=2
-    )
-    network.bfloat16().save_pretrained(folder / "transformer")
-    small = {**WAN22_CONFIG, "base_dim": 2, "decoder_base_dim": 2, "num_res_blocks": 1, "dim_mult": [1, 1, 1, 1]}
-    AutoencoderKLWan(**small).bfloat16().save_pretrained(folder / "vae")
-    (folder / TEXT_CACHE).mkdir()
-    (folder / TEXT_CACHE / "encoder.json").write_text(json.dumps({"fingerprint": "elsewhere"}))
-    for prompt in (PROMPT, ""):
-        embedding = torch.randn(7, 12, dtype=torch.bfloat16)
-        save_file({"embedding": embedding}, PromptEncoder(folder / TEXT_CACHE).path(prompt))
-    return folder
+    return save_released(tmp_path_factory.mktemp("released") / "base", (PROMPT, ""), layers=2)
 
 
 def pictures(count: int, seed: int) -> list[dict[str, Any]]:

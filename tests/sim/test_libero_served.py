@@ -247,7 +247,7 @@ def test_a_model_of_the_released_layout_is_driven_end_to_end(tmp_path, capsys):
     """Random weights, served; one task, two episodes of two chunks."""
     pytest.importorskip("websockets")
     skip_without_rendering()
-    from tiny_libero import save_released
+    from tiny_released import save_released
 
     from flashwam.serve.model import load_served
     from flashwam.serve.options import ServerOptions

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Students of random weights, and what they are shown. Run with LeRobot installed: ``pytest integrations/lerobot``."""
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -52,30 +51,13 @@ def joint_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def video_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """LingBot-VA's layout for LIBERO: two cameras of any size, a picture for every action, 7 controls, 4 frames."""
-    from diffusers import AutoencoderKLWan
-    from safetensors.torch import save_file
+    from tiny_released import save_released
 
     from flashwam.student import load_wam, save_wam
-    from flashwam.wam.lingbot_va import WanTransformer3DModel
     from flashwam.wam.lingbot_va.codec import LingBotCodec
     from flashwam.wam.lingbot_va.presets import preset
-    from flashwam.wam.lingbot_va.prompts import PromptEncoder
-    from flashwam.wam.lingbot_va.vae import WAN22_CONFIG
-    from flashwam.wam.prompts import TEXT_CACHE
 
-    base = tmp_path_factory.mktemp("released") / "base"
-    torch.manual_seed(4)
-    network = WanTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=20, text_dim=12, freq_dim=16, ffn_dim=64, num_layers=2
-    )
-    network.bfloat16().save_pretrained(base / "transformer")
-    small = {**WAN22_CONFIG, "base_dim": 2, "decoder_base_dim": 2, "num_res_blocks": 1, "dim_mult": [1, 1, 1, 1]}
-    AutoencoderKLWan(**small).bfloat16().save_pretrained(base / "vae")
-    (base / TEXT_CACHE).mkdir()
-    (base / TEXT_CACHE / "encoder.json").write_text(json.dumps({"fingerprint": "elsewhere"}))
-    for prompt in (PROMPT, ""):
-        embedding = torch.randn(7, 12, dtype=torch.bfloat16)
-        save_file({"embedding": embedding}, PromptEncoder(base / TEXT_CACHE).path(prompt))
+    base = save_released(tmp_path_factory.mktemp("released") / "base", (PROMPT, ""), layers=2)
     folder = tmp_path_factory.mktemp("students") / "video" / "student"
     wam, _ = load_wam(base, preset="libero")
     save_wam(folder, wam, preset("libero").released_student, kind="student")
