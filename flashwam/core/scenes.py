@@ -9,6 +9,7 @@ __all__ = [
     "HISTORY_SEED_BASE",
     "JUDGED_SEED",
     "evaluation_scene",
+    "noise_seed",
     "recorded_scene",
 ]
 
@@ -37,6 +38,16 @@ def evaluation_scene(seed: int, episode: int) -> int:
     if seed < 0 or scene >= HISTORY_SEED_BASE:
         raise InputError(f"seed of an evaluation: expected 0 to {most - 1}; got {seed}")
     return scene
+
+
+def noise_seed(seed: int, episode: int) -> int:
+    """Seeds the noise of a policy from an evaluation's episode on.
+
+    Args:
+        seed: Of the evaluation.
+        episode: The first that is driven with this noise, from 0.
+    """
+    return 1_000_003 * seed + 17 + episode
 
 
 def recorded_scene(seed: int, episode: int) -> int:

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from flashwam.core.scenes import noise_seed
 from flashwam.core.steps import nfe_text
 from flashwam.evaluation.driving import task_numbers
 from flashwam.evaluation.pictures import save_film
 from flashwam.evaluation.served_episode import Driven, drive_episode
+from flashwam.evaluation.served_model import described_by_server, refuse_earlier
 from flashwam.run.evaluation import Asked, Evaluation, TaskNumbers, evaluation_name, read_evaluation
 from flashwam.run.folder import RunFolder
 from flashwam.serve.client import PolicyClient
@@ -121,11 +123,7 @@ def evaluate_on_libero(
         folder = user_path(out) if out is not None else run.evaluations
         name = evaluation_name(told.get("step"), _setting(told), f"{suite}_{convention.name.rstrip('*')}", seed)
         path = folder / f"{name}.json"
-        if path.exists():
-            raise FileExistsError(
-                f"{path} holds an earlier measurement, and a server does not say whether its weights are still the "
-                "same: give another out= folder (--out), or move the file away"
-            )
+        refuse_earlier(path)
         job = _Job(told=told, request=asked, seed=seed, tasks=chosen, convention=convention, path=path, url=url)
         numbers = _begun(job)
         for task in chosen:
@@ -160,8 +158,7 @@ def _drive_task(client: PolicyClient, job: _Job, task: LiberoTask) -> TaskNumber
     try:
         for episode in range(job.request.episodes):
             # The noise of each episode is its own, as in other simulators.
-            noise = 1_000_003 * job.seed + 17 + episode
-            driven.append(drive_episode(client, env, scene=episode, seed=noise))
+            driven.append(drive_episode(client, env, scene=episode, seed=noise_seed(job.seed, episode)))
             logger.info("%s %d: episode %d %s", job.suite, task.index, episode, _ended(driven[-1]))
     finally:
         env.close()
@@ -243,16 +240,10 @@ def _result(job: _Job, numbers: Mapping[str, TaskNumbers]) -> Evaluation:
         setting=_setting(told),
         tasks={task.name: numbers[task.name] for task in job.tasks if task.name in numbers},
         overall=replace(together, motion=None, first_motion=None),
-        kind=told.get("kind") or "student",
-        step=told.get("step"),
-        nfe=dict(told.get("nfe") or {}),
+        **described_by_server(told),
         asked=job.request,
         latency={"chunk_ms": statistics.median(job.chunk_ms.values())},
         seed=job.seed,
-        training_seed=told.get("training_seed"),
-        precision=told.get("precision", "own"),
-        family=told.get("family", ""),
-        guidance={n: s["guidance_scale"] for n, s in told.get("streams", {}).items() if s["guidance_scale"] != 1},
         provenance=provenance(),
         more={"server": {"url": job.url, "model": dict(told)}, "simulator": _simulator(job)},
     )

@@ -11,6 +11,7 @@ from typing import Any
 from flashwam.core.steps import nfe_text
 from flashwam.evaluation.driving import drive_tasks, overall_numbers, task_numbers
 from flashwam.evaluation.real_time import clock_of, loop_ms
+from flashwam.evaluation.served_model import described_by_server, refuse_earlier
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name
 from flashwam.run.folder import RunFolder
 from flashwam.run.real_time import RealTime
@@ -67,11 +68,7 @@ def evaluate_served(
         run, how = RunFolder(Path("runs") / "served" / name), "served" if clock is None else f"served_{clock.name}"
         folder = user_path(out) if out is not None else run.evaluations if clock is None else run.real_time
         path = folder / f"{evaluation_name(told['step'], nfe, how, seed)}.json"
-        if path.exists():
-            raise FileExistsError(
-                f"{path} holds an earlier measurement, and a server does not say whether its weights are still the "
-                "same: give another out= folder (--out), or move the file away"
-            )
+        refuse_earlier(path)
         pace, clock_told = _pace(policy, told, clock)
         drive_one = partial(drive, policy, episodes=episodes, seed=seed, size=policy.size, pace=pace)
         driven = drive_tasks(drive_one, tasks, f"{name} {nfe} at {url}")
@@ -81,18 +78,11 @@ def evaluate_served(
         setting=nfe,
         tasks=task_numbers(driven, control_hz=None if pace is None else pace.control_hz),
         overall=overall_numbers(driven),
-        kind=told["kind"],
-        step=told["step"],
-        nfe=dict(told["nfe"]),
+        **described_by_server(told),
         asked=Asked(tasks=tasks, episodes=episodes, real_time=clock),
         real_time=clock_told,
         latency={"chunk_ms": statistics.median(policy.chunk_ms)},
         seed=seed,
-        # A server of an earlier version does not tell these.
-        training_seed=told.get("training_seed"),
-        precision=told.get("precision", "own"),
-        family=told.get("family", ""),
-        guidance={n: s["guidance_scale"] for n, s in told.get("streams", {}).items() if s["guidance_scale"] != 1},
         provenance=provenance(),
         more={"server": {"url": url, "model": told}},
     )

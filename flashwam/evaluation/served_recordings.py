@@ -22,6 +22,7 @@ from flashwam.data.raw_windows import RawWindow, RawWindows
 from flashwam.data.segments import select_repos
 from flashwam.evaluation.drawn_controls import save_trajectories
 from flashwam.evaluation.recordings import recording_numbers
+from flashwam.evaluation.served_model import described_by_server, refuse_earlier
 from flashwam.evaluation.trajectories import Drawn
 from flashwam.recipe.sections import DataConfig, Recipe
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name
@@ -127,11 +128,8 @@ def evaluate_served_recordings(
         name, nfe = str(told["name"]), nfe_text(told["nfe"])
         folder = user_path(out) if out is not None else RunFolder(Path("runs") / "served" / name).recordings
         stem = f"{evaluation_name(told['step'], nfe, 'served', seed)}_on_{user_path(data).resolve().name}"
-        if (path := folder / f"{stem}.json").exists():
-            raise FileExistsError(
-                f"{path} holds an earlier measurement, and a server does not say whether its weights are still the "
-                "same: give another out= folder (--out), or move the file away"
-            )
+        path = folder / f"{stem}.json"
+        refuse_earlier(path)
         source = RawWindows(
             data,
             cameras=told["cameras"],
@@ -176,15 +174,10 @@ def _evaluation(
         label=f"{told['name']} {nfe} served",
         setting=nfe,
         tasks={},
-        kind=told["kind"],
-        step=told["step"],
-        nfe=dict(told["nfe"]),
+        **described_by_server(told),
         asked=Asked(tasks=(), episodes=0, closed_loop=False, recordings=on),
         latency={"chunk_ms": chunk_ms},
         seed=seed,
-        training_seed=told.get("training_seed"),
-        precision=told.get("precision", "own"),
-        family=told.get("family", ""),
         recordings=numbers,
         provenance=provenance(),
         more={"server": {"url": url, "model": told}},

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from flashwam.core.steps import nfe_text
+from flashwam.data.control_names import ControlNames
 from flashwam.report.row import row_label
 from flashwam.report.table import text_table
 from flashwam.run.evaluation import Evaluation
@@ -75,7 +76,7 @@ class RecordingRow:
     def controls(self) -> tuple[str, ...]:
         """Names of the controls with their units."""
         one = self.numbers[0]
-        return tuple(f"{name}, {unit}" if unit else name for name, unit in zip(one.names, one.units, strict=True))
+        return ControlNames(names=one.names, units=one.units).with_units
 
     @property
     def recordings(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from flashwam.core.scenes import evaluation_scene
+from flashwam.core.scenes import evaluation_scene, noise_seed
 from flashwam.data.codec import Codec
 from flashwam.sampling import StreamSampler
 from flashwam.sim.chunk_policy import ChunkPolicy
@@ -136,7 +136,7 @@ def drive(
         envs = [seen_as(env) for env in pooled_envs(task, min(group, episodes - begin), size=size)]
         world = World(envs, policy.per_frame)
         frames = world.reset(scenes[begin : begin + len(envs)])
-        policy.reset(task.prompt, frames, seed=1_000_003 * seed + 17 + begin, state=world.felt)
+        policy.reset(task.prompt, frames, seed=noise_seed(seed, begin), state=world.felt)
         leading, beside = _run(policy, world, frames, pace)
         environment_seconds += world.seconds
         if beside is not None:

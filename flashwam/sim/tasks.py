@@ -9,12 +9,11 @@ two ways has touched the wall before it looks again. The faucet forgives a late 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
-from flashwam.system.errors import InputError
+from flashwam.system.errors import InputError, nearest_hint
 
 __all__ = [
     "BUTTON_DRIFT",
@@ -271,7 +270,6 @@ def get_task(name: str) -> TaskSpec:
         ValueError: The name is unknown; the message names the nearest one.
     """
     if name not in TASKS:
-        near = get_close_matches(name, TASKS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = nearest_hint(name, TASKS)
         raise InputError(f"unknown task {name!r}{hint} Known tasks: {', '.join(TASKS)}")
     return TASKS[name]

@@ -6,7 +6,18 @@ mistake of the code, be it flashwam's or a plug-in's, and shows where it arose: 
 or a session's calls out of order raise built-in errors, never one of these.
 """
 
-__all__ = ["DivergedError", "FailedError", "InputError", "MissingFileError", "MissingPackageError", "UserError"]
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "DivergedError",
+    "FailedError",
+    "InputError",
+    "MissingFileError",
+    "MissingPackageError",
+    "UserError",
+    "nearest_hint",
+]
 
 
 class UserError(Exception):
@@ -35,3 +46,9 @@ class FailedError(UserError, RuntimeError):
 
 class DivergedError(UserError, FloatingPointError):
     """A training whose loss, gradients or weights are no longer finite numbers."""
+
+
+def nearest_hint(name: str, known: Iterable[str]) -> str:
+    """The end of a complaint about an unknown name: "; did you mean 'x'?", or nothing where none is near."""
+    near = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -49,6 +49,7 @@ class Clairvoyant:
             "actions_per_frame": 4,
             "keyframes_per_frame": self.pictures,
             "cameras": list(raw_sets.CAMERAS),
+            "streams": {"video": {"guidance_scale": 5.0}, "action": {"guidance_scale": 1.0}},
         }
         self.actions = raw_sets.actions(0)
 
@@ -162,5 +163,6 @@ def test_the_command_passes_on_what_is_asked(data, tmp_path, monkeypatch, capsys
     assert main(["evaluate", *words, "--json", "-"]) == 0
     (result,) = json.loads(capsys.readouterr().out)
     assert result["recordings"]["measures"]["all_error_teacher"] > 0
+    assert result["guidance"] == {"video": 5.0}
     assert main(["compare", "runs/served/off"]) == 0
     assert "off 1v/1a on raw" in capsys.readouterr().out

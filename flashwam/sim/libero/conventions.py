@@ -2,12 +2,11 @@
 """Conventions of driving LIBERO: what success rates depend on beside the policy, so that a result names its own."""
 
 from dataclasses import asdict, dataclass, replace
-from difflib import get_close_matches
 from typing import Any
 
 from flashwam.sim.libero.suites import horizon_of
 from flashwam.sim.libero.tasks import INSTRUCTIONS
-from flashwam.system.errors import InputError
+from flashwam.system.errors import InputError, nearest_hint
 
 __all__ = ["CAMERAS", "CONVENTIONS", "CONTROLS", "CONTROL_HZ", "SHADINGS", "Convention", "get_convention"]
 
@@ -91,7 +90,6 @@ def get_convention(name: str) -> Convention:
         ValueError: The name is unknown; the message names the nearest one.
     """
     if name not in CONVENTIONS:
-        near = get_close_matches(name, CONVENTIONS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = nearest_hint(name, CONVENTIONS)
         raise InputError(f"unknown convention {name!r}{hint} Known conventions: {', '.join(CONVENTIONS)}")
     return CONVENTIONS[name]

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Suites of LIBERO and LIBERO-PRO: their names, their tasks in the benchmark's order, and how long an episode lasts."""
 
-from difflib import get_close_matches
-
 from flashwam.sim.libero.packages import INSTALL, benchmark_folder
 from flashwam.sim.libero.tasks import LiberoTask
-from flashwam.system.errors import InputError, MissingPackageError
+from flashwam.system.errors import InputError, MissingPackageError, nearest_hint
 
 __all__ = ["STANDARD_SUITES", "horizon_of", "suite_names", "suite_tasks"]
 
@@ -53,8 +51,7 @@ def suite_tasks(suite: str) -> tuple[LiberoTask, ...]:
     """
     if suite not in _task_map() or not _is_whole(suite):
         names = suite_names()
-        near = get_close_matches(suite, names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = nearest_hint(suite, names)
         known = "is listed without its files here" if suite in _task_map() else "is unknown"
         raise InputError(f"suite {suite!r} {known}{hint} Known suites: {', '.join(names)}")
     return _tasks(suite)

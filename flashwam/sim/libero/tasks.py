@@ -4,14 +4,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from flashwam.sim.libero.bddl import Problem, parse_problem
-from flashwam.system.errors import InputError, MissingFileError
+from flashwam.system.errors import InputError, MissingFileError, nearest_hint
 
 __all__ = ["INSTRUCTIONS", "LiberoTask", "choose_tasks"]
 
@@ -98,8 +97,7 @@ def choose_tasks(tasks: Sequence[LiberoTask], asked: Sequence[str] | None) -> tu
     by_name = {task.name: task for task in tasks} | {str(task.index): task for task in tasks}
     for name in asked:
         if name not in by_name:
-            near = get_close_matches(name, by_name, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = nearest_hint(name, by_name)
             raise InputError(
                 f"{tasks[0].suite} has no task {name!r}{hint} Give numbers from 0 to {len(tasks) - 1}, or names such "
                 f"as {tasks[0].name!r}"
