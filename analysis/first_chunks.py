@@ -15,9 +15,10 @@ from flashwam.distillation.futures import TeacherFuture
 from flashwam.distillation.pair_source import NOISE
 from flashwam.evaluation.policy import Policy
 from flashwam.pipeline.training import make_pairs
+from flashwam.sim.contract import Task
 from flashwam.sim.local_policy import LocalPolicy
-from flashwam.sim.metaworld import pooled_envs
-from flashwam.sim.tasks import TaskSpec, commitment, get_task, leading_x
+from flashwam.sim.simulators import get_task, pooled_envs
+from flashwam.sim.ways import commitment, leading
 from flashwam.sim.world import World
 
 STARTS, PAIRS, AT_ONCE = 250, 1024, 50
@@ -32,17 +33,17 @@ def acting(policy: Policy, nfe: str) -> LocalPolicy:
     return LocalPolicy(policy.wam, policy.samplers(nfe), policy.codec)
 
 
-def several_ways(policy: Policy) -> list[TaskSpec]:
+def several_ways(policy: Policy) -> list[Task]:
     """Those of its tasks that have several ways."""
     return [task for task in map(get_task, policy.info.tasks) if task.multimodal]
 
 
-def choices(controls: np.ndarray, task: TaskSpec) -> np.ndarray:
+def choices(controls: np.ndarray, task: Task) -> np.ndarray:
     """The way that each first chunk takes, -1 for none, [B], of its controls [B, N, U]."""
-    return commitment(leading_x(controls), threshold=task.commit_threshold)[1]
+    return commitment(leading(controls, task.axis), threshold=task.commit_threshold)[1]
 
 
-def beside(own: np.ndarray, teachers: np.ndarray, task: TaskSpec) -> dict[str, float]:
+def beside(own: np.ndarray, teachers: np.ndarray, task: Task) -> dict[str, float]:
     """Shares of first chunks that choose a way, that do not where the teacher does, and that choose its way; and the
     mean distance of the controls, both [B, N, U]."""
     chosen, reference = choices(own, task), choices(teachers, task)
@@ -104,14 +105,14 @@ def _executed(policy: Policy, action: Tensor) -> np.ndarray:
     return policy.codec.controls(action[:, :, 1:last])
 
 
-def _first_pictures(task: TaskSpec, base: int, per_frame: int) -> np.ndarray:
+def _first_pictures(task: Task, base: int, per_frame: int) -> np.ndarray:
     """The first picture of every scene from number `base` on, uint8 [STARTS, H, W, 3]."""
     envs = pooled_envs(task, AT_ONCE, size=64)
     groups = range(base, base + STARTS, AT_ONCE)
     return np.concatenate([World(envs, per_frame).reset(range(begin, begin + AT_ONCE)) for begin in groups])
 
 
-def _first_controls(policy: Policy, nfe: str, task: TaskSpec, pictures: np.ndarray) -> np.ndarray:
+def _first_controls(policy: Policy, nfe: str, task: Task, pictures: np.ndarray) -> np.ndarray:
     """Controls of the first chunk in every scene, the same noise for every model, [STARTS, N, U]."""
     acts, drawn = acting(policy, nfe), []
     for begin in range(0, STARTS, AT_ONCE):

@@ -20,7 +20,8 @@ from flashwam.data.episodes import episode_path, read_episode_list, read_table
 from flashwam.report.figures import save_figure
 from flashwam.sim.experts import make_expert
 from flashwam.sim.metaworld import MetaWorldEnv
-from flashwam.sim.tasks import TASKS, WALL_HALF_WIDTH, WALL_Y, TaskSpec, commitment
+from flashwam.sim.tasks import TASKS, WALL_HALF_WIDTH, WALL_Y, TaskSpec
+from flashwam.sim.ways import commitment
 from flashwam.system.files import write_whole
 
 CHUNK = 8

@@ -20,7 +20,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 def _action(arguments: argparse.Namespace) -> None:
     if recipe := load_to_run(arguments, "collect"):
-        if recipe.data.source != "metaworld":
+        if not recipe.data.simulated:
             raise InputError(
                 f"nothing to collect: data.source is {recipe.data.source!r}, whose episodes lie below data.root already"
             )

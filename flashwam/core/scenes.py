@@ -8,6 +8,7 @@ __all__ = [
     "EVAL_SEED_BASE",
     "HISTORY_SEED_BASE",
     "JUDGED_SEED",
+    "evaluation_episode",
     "evaluation_scene",
     "noise_seed",
     "recorded_scene",
@@ -38,6 +39,11 @@ def evaluation_scene(seed: int, episode: int) -> int:
     if seed < 0 or scene >= HISTORY_SEED_BASE:
         raise InputError(f"seed of an evaluation: expected 0 to {most - 1}; got {seed}")
     return scene
+
+
+def evaluation_episode(scene: int) -> tuple[int, int] | None:
+    """Seed and episode of the evaluation that a scene is of, see `evaluation_scene`; None for scenes of others."""
+    return divmod(scene - EVAL_SEED_BASE, _APART) if EVAL_SEED_BASE <= scene < HISTORY_SEED_BASE else None
 
 
 def noise_seed(seed: int, episode: int) -> int:

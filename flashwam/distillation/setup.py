@@ -72,7 +72,7 @@ class Setup:
         """The surroundings of a recipe's training or distillation, whose section `loop` is."""
         teacher, init = (None if folder is None else Path(folder) for folder in (recipe.wam.pretrained, loop.init))
         # Episodes that were collected here lie in a folder of ours; others were only given to be read.
-        kept = None if recipe.data.source == "metaworld" else cache_folder()
+        kept = None if recipe.data.simulated else cache_folder()
         return cls(
             data=Path(recipe.data.root),
             streams=recipe.streams,

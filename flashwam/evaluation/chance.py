@@ -10,8 +10,9 @@ from flashwam.evaluation.driving import drive_tasks, overall_numbers, task_numbe
 from flashwam.run.evaluation import Asked, Evaluation, measure_once
 from flashwam.run.folder import RunFolder
 from flashwam.run.model_info import ModelInfo, model_folder
-from flashwam.sim.closed_loop import drive
+from flashwam.sim.closed_loop import TaskResult, drive
 from flashwam.sim.random_policy import RandomPolicy
+from flashwam.sim.simulators import get_task
 from flashwam.system.errors import InputError
 from flashwam.system.imports import trusting
 from flashwam.system.paths import user_path
@@ -59,7 +60,10 @@ def evaluate_random(
 
 
 def _measure(asked: Asked, seed: int) -> Evaluation:
-    drive_one = partial(drive, RandomPolicy(), episodes=asked.episodes, seed=seed)
+    def drive_one(task: str) -> TaskResult:
+        policy = RandomPolicy(get_task(task).controls)
+        return drive(policy, task, episodes=asked.episodes, seed=seed)
+
     driven = drive_tasks(drive_one, asked.tasks, _NAME)
     return Evaluation(
         run=_NAME,

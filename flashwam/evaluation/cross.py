@@ -11,7 +11,8 @@ import numpy as np
 from flashwam.data.dataset import EpisodeDataset, to_batch
 from flashwam.evaluation.open_loop import chunk_draws
 from flashwam.evaluation.policy import Policy
-from flashwam.sim.tasks import commitment, get_task
+from flashwam.sim.simulators import get_task
+from flashwam.sim.ways import commitment
 from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 from flashwam.system.paths import user_path

@@ -130,7 +130,7 @@ def _held_out(policy: Policy) -> Batch | None:
     if recipe.evaluate.open_loop_samples < DRAWS:
         return None
     try:
-        windows = policy.held_out() if recipe.data.source == "metaworld" else _recorded(policy, recipe)
+        windows = policy.held_out() if recipe.data.simulated else _recorded(policy, recipe)
     except FileNotFoundError as error:
         logger.warning("no open-loop measures: the data of %s are not here (%s)", policy.name, error)
         return None

@@ -23,10 +23,10 @@ from flashwam.evaluation.policy import Policy, load_policy
 from flashwam.sampling import StreamSampler
 from flashwam.sim.closed_loop import drive
 from flashwam.sim.collect import RECORDING
+from flashwam.sim.contract import ScriptedEnvironment, Task
 from flashwam.sim.local_policy import LocalPolicy
-from flashwam.sim.metaworld import CONTROL_HZ, MetaWorldEnv
+from flashwam.sim.simulators import get_task
 from flashwam.sim.tape import TapedEnv
-from flashwam.sim.tasks import TaskSpec, get_task
 from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 from flashwam.system.json_file import read_mapping
@@ -148,7 +148,7 @@ def _record_group(
     root: Path,
     policy: Policy,
     samplers: dict[str, StreamSampler],
-    task: TaskSpec,
+    task: Task,
     group: range,
     wanted: Sequence[int],
     seed: int,
@@ -157,7 +157,7 @@ def _record_group(
     scenes = [recorded_scene(seed, number) for number in group]
     tapes: list[TapedEnv] = []
 
-    def taped(env: MetaWorldEnv) -> TapedEnv:
+    def taped(env: ScriptedEnvironment) -> TapedEnv:
         tapes.append(TapedEnv(env))
         return tapes[-1]
 
@@ -170,7 +170,7 @@ def _record_group(
             _write(root / task.name, number, tapes[place], policy, task, told)
 
 
-def _write(repo: Path, number: int, tape: TapedEnv, policy: Policy, task: TaskSpec, told: dict[str, Any]) -> None:
+def _write(repo: Path, number: int, tape: TapedEnv, policy: Policy, task: Task, told: dict[str, Any]) -> None:
     prompt, per_frame = task.prompt, policy.wam.shapes["action"][1]
     rows = range(0, tape.rows[-1] + 1, per_frame)
     if list(rows) != tape.rows:
@@ -186,8 +186,8 @@ def _write(repo: Path, number: int, tape: TapedEnv, policy: Policy, task: TaskSp
             prompt=prompt,
             rows=rows,
             end=rows[-1] + 1,
-            fps=CONTROL_HZ,
-            size=(_PICTURE, _PICTURE),
+            fps=task.control_hz,
+            size=tape.frames().shape[1:3],
             made_by=fingerprint(policy.codec.autoencoder),
         )
     write_episode(
@@ -196,7 +196,7 @@ def _write(repo: Path, number: int, tape: TapedEnv, policy: Policy, task: TaskSp
         columns=tape.columns(),
         frames=tape.frames(),
         record={"tasks": [prompt], "action_config": segments, **told},
-        fps=CONTROL_HZ,
+        fps=task.control_hz,
         crf=None,
     )
 
@@ -205,8 +205,10 @@ def _finish(root: Path, tasks: Sequence[str], policy: Policy) -> Recorded:
     per_frame = policy.wam.shapes["action"][1]
     counts = Recorded(episodes={}, success={}, frames={})
     for task in tasks:
+        told = get_task(task)
         extra = {"render_every": per_frame, "camera": CAMERA, "task": task, "recorded": policy.name}
-        records = write_meta(root / task, fps=CONTROL_HZ, extra=extra)
+        extra["robot_type"] = told.robot
+        records = write_meta(root / task, fps=told.control_hz, extra=extra)
         counts.episodes[task] = len(records)
         counts.success[task] = sum(bool(one["success"]) for one in records)
         counts.frames[task] = sum(1 + (one["length"] - 1) // per_frame for one in records)

@@ -20,7 +20,7 @@ from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.sim.collect import NoiseBursts
 from flashwam.sim.collect import collect as run_collection
 from flashwam.sim.privileged import replay_episodes
-from flashwam.sim.tasks import get_task
+from flashwam.sim.simulators import get_task
 from flashwam.system.errors import InputError
 
 __all__ = ["check", "collect", "dataset", "prepare_data", "read_histories"]
@@ -69,6 +69,11 @@ def prepare_data(recipe: Recipe, loop: LoopConfig | None = None) -> Codec | None
         return None
     root = collect(recipe)
     if loop is not None and find_method(loop.method).needs_records(loop.options, root):
+        if recipe.data.source != "metaworld":
+            raise InputError(
+                f"method {loop.method} learns from what the simulator of data.source metaworld knows; "
+                f"{recipe.data.source} tells nothing of it"
+            )
         replay_episodes(root, recipe.data.tasks, processes=recipe.data.processes)
     config, given = recipe.autoencoder, recipe.wam.pretrained
     if given is not None and (Path(given) / CODEC_FILE).is_file():
@@ -123,7 +128,7 @@ def read_histories(recipe: Recipe, folder: Path, *, codec: Codec | None, senses:
         ValueError: They are of other tasks than the data, or their latents are another autoencoder's.
     """
     if codec is None:
-        raise InputError(f"histories ({folder}) are episodes of the simulator, beside data of data.source metaworld")
+        raise InputError(f"histories ({folder}) are episodes of the simulator, beside data that a simulator makes")
     episodes = EpisodeDataset(
         folder,
         window_frames=recipe.data.window_frames,

@@ -143,7 +143,7 @@ def check_folders(recipe: Recipe, loop: LoopConfig) -> None:
         raise MissingFileError(
             f"{section}.options.histories: {histories}: no such folder. Record one first: flashwam record MODEL OUT"
         )
-    if recipe.data.source == "metaworld" and recipe.wam.pretrained is None:
+    if recipe.data.simulated and recipe.wam.pretrained is None:
         needed["autoencoder.pretrained"] = recipe.autoencoder.pretrained
     for key, folder in needed.items():
         if folder is None or Path(folder).is_dir():

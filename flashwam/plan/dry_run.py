@@ -16,7 +16,7 @@ from flashwam.plan.sizes import meta_model, model_size, text_shape
 from flashwam.plan.time import duration_text, run_time
 from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.run.folder import run_folder
-from flashwam.sim.tasks import get_task
+from flashwam.sim.simulators import get_task
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 
@@ -77,7 +77,7 @@ def make_plan(recipe: Recipe, command: str, *, run_dir: str | Path | None = None
 
 def _collection(recipe: Recipe) -> list[tuple[str, str]]:
     data = recipe.data
-    if data.source != "metaworld":
+    if not data.simulated:
         return [("episodes", f"none to collect: data.source is {data.source!r}, they lie below {data.root}")]
     counts = {n: data.multimodal_episodes if get_task(n).multimodal else data.episodes for n in data.tasks}
     total = sum(counts.values())

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 # Of the hashed words, and of the released data sets.
-_TEXT = {"metaworld": (TEXT_LENGTH, TEXT_WIDTH), "lerobot": (512, None)}
+_HASHED, _RELEASED = (TEXT_LENGTH, TEXT_WIDTH), (512, None)
 # Bytes that one block keeps for its backward pass per token and unit of width, per token and unit of inner width, and
 # per text token and unit of width: read off the saved tensors of a block, once in float32, once under bf16 autocast,
 # where the residual stream's norms stay in float32.
@@ -96,7 +96,7 @@ def meta_model(recipe: Recipe, *, trust: bool = False) -> WorldActionModel:
 
 def text_shape(recipe: Recipe, model: WorldActionModel) -> tuple[int, int | None]:
     """(L, D) of a sample's text: what the model is made for, and where it does not say, what the data have."""
-    length, width = _TEXT[recipe.data.source]
+    length, width = _HASHED if recipe.data.simulated else _RELEASED
     return model.text_shape[0] or length, model.text_shape[1] or width
 
 

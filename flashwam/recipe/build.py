@@ -29,7 +29,7 @@ from flashwam.system.hints import field_types
 
 __all__ = ["SECTIONS", "Origins", "build_recipe", "build_section", "check_free", "check_keys", "default_value", "plain"]
 
-_SIMULATORS = {"metaworld": "flashwam.sim.tasks"}
+_SIMULATORS = {"metaworld": "flashwam.sim.tasks", "libero": "flashwam.sim.libero.scenes"}
 """`data.source` -> the module whose `get_task` knows its tasks by name. By path: recipes stand below simulators."""
 
 SECTIONS: dict[str, type] = {

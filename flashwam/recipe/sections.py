@@ -40,13 +40,13 @@ Unlimited = Annotated[float, "unlimited"]
 class DataConfig:
     """Demonstrations: what to collect, where they lie, what a training sample is."""
 
-    source: Literal["metaworld", "lerobot"] = "metaworld"
-    """"metaworld": `flashwam collect` makes them; "lerobot": they lie below `root` already."""
+    source: Literal["metaworld", "libero", "lerobot"] = "metaworld"
+    """"metaworld", "libero": `flashwam collect` makes them in that simulator; "lerobot": they lie below `root`."""
     root: PathText = "data/demo"
     """Folder with one LeRobot repository per task, at any depth."""
     tasks: tuple[str, ...] = ("button-press", "drawer-open", "reach-wall")
-    """Task names of `flashwam.sim.tasks`; for another source, names of folders on the way to the repositories, `*` and
-    `?` allowed."""
+    """Task names of the simulator, see docs/simulators.md; for "lerobot", names of folders on the way to the
+    repositories, `*` and `?` allowed."""
     episodes: int = 100
     """Demonstrations per ordinary task."""
     multimodal_episodes: int = 300
@@ -125,6 +125,11 @@ class DataConfig:
             named = f"{count} different keys, as layout {self.layout!r} takes"
             check(self, "cameras", lambda keys: len(keys) == len(set(keys)) == count, named)
         check(self, "tasks", lambda tasks: 0 < len(tasks) == len(set(tasks)), "a list of different task names")
+
+    @property
+    def simulated(self) -> bool:
+        """True if a simulator makes them."""
+        return self.source != "lerobot"
 
     def _check_channels(self) -> None:
         count = self.action_channels

@@ -4,6 +4,8 @@
 Imports sampling, and what it imports.
 """
 
-from flashwam.sim.tasks import TASKS, TaskSpec, commitment, get_task, task_names, way_of
+from flashwam.sim.simulators import get_task
+from flashwam.sim.tasks import TASKS, TaskSpec, task_names
+from flashwam.sim.ways import commitment, way_of
 
 __all__ = ["TASKS", "TaskSpec", "commitment", "get_task", "task_names", "way_of"]

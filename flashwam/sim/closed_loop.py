@@ -14,11 +14,12 @@ from flashwam.core.scenes import evaluation_scene, noise_seed
 from flashwam.data.codec import Codec
 from flashwam.sampling import StreamSampler
 from flashwam.sim.chunk_policy import ChunkPolicy
+from flashwam.sim.contract import ScriptedEnvironment, Task
 from flashwam.sim.imagined import Imagined
 from flashwam.sim.local_policy import LocalPolicy
-from flashwam.sim.metaworld import MetaWorldEnv, pooled_envs
 from flashwam.sim.pace import Pace
-from flashwam.sim.tasks import TaskSpec, commitment, get_task, leading_x
+from flashwam.sim.simulators import get_task, pooled_envs
+from flashwam.sim.ways import commitment, leading
 from flashwam.sim.world import World
 from flashwam.wam.base import WorldActionModel
 
@@ -68,7 +69,7 @@ def run_task(
     wam: WorldActionModel,
     samplers: Mapping[str, StreamSampler],
     codec: Codec,
-    task: TaskSpec | str,
+    task: Task | str,
     *,
     episodes: int,
     seed: int = 0,
@@ -92,13 +93,13 @@ def run_task(
 
 def drive(
     policy: ChunkPolicy,
-    task: TaskSpec | str,
+    task: Task | str,
     *,
     episodes: int,
     seed: int = 0,
     size: int = 64,
     scenes: Sequence[int] | None = None,
-    seen_as: Callable[[MetaWorldEnv], Any] = lambda env: env,
+    seen_as: Callable[[ScriptedEnvironment], Any] = lambda env: env,
     pace: Pace | None = None,
 ) -> TaskResult:
     """Runs `episodes` episodes whose seeds no demonstration has.
@@ -125,7 +126,7 @@ def drive(
     if len(scenes) != episodes:
         raise ValueError(f"expected a scene for each of {episodes} episodes; got {len(scenes)}")
     before, chunks = dict(policy.seconds), policy.chunks
-    group = episodes if policy.batch is None else policy.batch
+    group = min(episodes if policy.batch is None else policy.batch, task.together)
     success: list[bool] = []
     ways: list[int] = []
     steps: list[int] = []
@@ -137,7 +138,7 @@ def drive(
         world = World(envs, policy.per_frame)
         frames = world.reset(scenes[begin : begin + len(envs)])
         policy.reset(task.prompt, frames, seed=noise_seed(seed, begin), state=world.felt)
-        leading, beside = _run(policy, world, frames, pace)
+        drawn, beside = _run(policy, world, frames, pace)
         environment_seconds += world.seconds
         if beside is not None:
             imagined.append(beside)
@@ -145,7 +146,7 @@ def drive(
         ways += [env.way() for env in envs]
         steps += [env.steps for env in envs]
         # Means, because a group whose episodes ended early has fewer controls than another.
-        starts.append(leading_x(np.concatenate(leading, 1)))
+        starts.append(leading(np.concatenate(drawn, 1), task.axis))
     committed = commitment(np.concatenate(starts), threshold=task.commit_threshold)[0] if task.multimodal else None
     return TaskResult(
         task=task.name,
@@ -169,7 +170,7 @@ def _run(policy: ChunkPolicy, world: World, frames: np.ndarray, pace: Pace) -> t
     """Drives episodes that have begun to their ends: controls of every chunk, and what was imagined beside what was
     seen, None where the policy does not show it."""
     controls, foreseen = policy.controls(), policy.foreseen()
-    leading, beside = [controls], Imagined(frames)
+    drawn, beside = [controls], Imagined(frames)
     world.hold(pace.controls)
     late = world.nothing
     while world.running.any():
@@ -183,10 +184,10 @@ def _run(policy: ChunkPolicy, world: World, frames: np.ndarray, pace: Pace) -> t
         told = late.then(seen)
         policy.observe(told.pictures, controls, state=told.felt, under_way=under_way)
         following, expected = policy.controls(), policy.foreseen()
-        leading.append(following)
+        drawn.append(following)
         late = world.execute(controls[:, split:])
         if foreseen is not None and under_way and world.running.any():
             beside.compare(foreseen, late.pictures[:, -1], world.running)
         world.hold(pace.controls - controls.shape[1] + split)
         controls, foreseen = following, expected
-    return leading, beside if foreseen is not None else None
+    return drawn, beside if foreseen is not None else None

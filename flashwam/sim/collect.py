@@ -9,7 +9,7 @@ import logging
 import multiprocessing as mp
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,9 @@ import numpy as np
 
 from flashwam.core.scenes import DEMO_SEED_BASE, EVAL_SEED_BASE
 from flashwam.data.episodes import CAMERA, current_meta, episode_path, write_episode, write_meta
-from flashwam.sim.experts import make_expert
+from flashwam.sim.contract import ScriptedEnvironment, Task
 from flashwam.sim.gl import ensure_gl
-from flashwam.sim.metaworld import CONTROL_HZ, MetaWorldEnv
-from flashwam.sim.tasks import TaskSpec, get_task
+from flashwam.sim.simulators import get_task, make_env
 from flashwam.system.errors import FailedError, InputError
 from flashwam.system.paths import user_path
 
@@ -53,9 +52,9 @@ class NoiseBursts:
         if not 0 <= self.probability <= 1 or self.scale < 0 or not 1 <= self.shortest <= self.longest:
             raise InputError(f"noise: expected probability in [0, 1], scale >= 0, 1 <= shortest <= longest; got {self}")
 
-    def draw(self, steps: int, rng: np.random.Generator) -> np.ndarray:
-        """Draws the disturbance of an episode, [steps, 4]; the gripper is left alone."""
-        out = np.zeros((steps, 4))
+    def draw(self, steps: int, rng: np.random.Generator, *, controls: int = 4) -> np.ndarray:
+        """Draws the disturbance of an episode, [steps, controls]; all but the first three are left alone."""
+        out = np.zeros((steps, controls))
         step = 0
         while step < steps:
             if rng.random() < self.probability:
@@ -84,18 +83,23 @@ class CollectSummary:
     ways: dict[str, dict[int, int]]
 
 
-_ENVS: dict[tuple, MetaWorldEnv] = {}
+_ENVS: dict[tuple[Task, int], ScriptedEnvironment] = {}
 
 
-def _environment(task: str, size: int, max_steps: int | None) -> MetaWorldEnv:
-    key = (task, size, max_steps)
+def _environment(name: str, size: int, max_steps: int | None) -> ScriptedEnvironment:
+    """The one environment of a process, which comes task by task."""
+    task = get_task(name)
+    key = (task if max_steps is None else replace(task, max_steps=max_steps), size)
     if key not in _ENVS:
-        _ENVS[key] = MetaWorldEnv(task, size=size, max_steps=max_steps)
+        for env in _ENVS.values():
+            env.close()
+        _ENVS.clear()
+        _ENVS[key] = make_env(key[0], size=size)
     return _ENVS[key]
 
 
 def record_episode(
-    env: MetaWorldEnv, seed: int, *, noise: NoiseBursts, way: int = -1, render_every: int = 4
+    env: ScriptedEnvironment, seed: int, *, noise: NoiseBursts, way: int = -1, render_every: int = 4
 ) -> tuple[dict[str, np.ndarray], np.ndarray, int] | None:
     """Plays one demonstration.
 
@@ -111,15 +115,15 @@ def record_episode(
         `render_every`, so that the last row has a picture of its own.
     """
     task = env.task
-    pushes = noise.draw(task.max_steps, np.random.default_rng([seed, 1]))
+    pushes = noise.draw(task.max_steps, np.random.default_rng([seed, 1]), controls=task.controls)
     picture = env.reset(seed)
-    expert = make_expert(task, env.env, way)
+    expert = env.expert(way)
     actions, executed, states, pictures = [], [], [], []
     end = None
     for step in range(task.max_steps + 2 * render_every + 1):
         if step and step % render_every == 0:
             picture = env.render()
-        action = expert(env.state)
+        action = expert()
         actions.append(action)
         states.append(env.proprioception)
         pictures.append(picture)
@@ -127,12 +131,12 @@ def record_episode(
         executed.append(done)
         if step == end:
             break
-        _, success, info = env.step(done)
+        over, success, _ = env.step(done)
         if end is None:
             if success:
                 # A little of what follows success, up to the next picture but one.
                 end = (step // render_every + 2) * render_every
-            elif info.touched or info.step >= task.max_steps:
+            elif over:
                 return None
     columns = {
         "action": np.stack(actions).astype(np.float32),
@@ -142,7 +146,7 @@ def record_episode(
     return columns, np.stack(pictures), env.way()
 
 
-def toss_way(task: TaskSpec, index: int, seed: int) -> int:
+def toss_way(task: Task, index: int, seed: int) -> int:
     """Chooses an episode's way: blind to the scene, and equally often each in every run of as many episodes as ways.
 
     Args:
@@ -180,7 +184,7 @@ def _collect_one(job: dict[str, Any]) -> tuple[str, int]:
             "seed": seed,
             "failed_attempts": attempt,
         }
-        write_episode(repo, index, columns=columns, frames=pictures, record=record, fps=CONTROL_HZ)
+        write_episode(repo, index, columns=columns, frames=pictures, record=record, fps=env.task.control_hz)
         return job["task"], index
     raise FailedError(
         f"{job['task']}, episode {index}: the expert failed {_ATTEMPTS} times in a row; "
@@ -270,9 +274,10 @@ def _run(jobs: list[dict[str, Any]], processes: int, total: int, progress: bool)
 def _finish(root: Path, counts: dict[str, int], render_every: int) -> CollectSummary:
     out: dict[str, dict] = {"episodes": {}, "failed": {}, "frames": {}, "ways": {}}
     for task in counts:
-        extra = {"render_every": render_every, "camera": CAMERA, "task": task}
+        hz, robot = get_task(task).control_hz, get_task(task).robot
+        extra = {"render_every": render_every, "camera": CAMERA, "task": task, "robot_type": robot}
         # Every training asks; what it does not read here, it reads as it loads the episodes.
-        records = current_meta(root / task, extra=extra) or write_meta(root / task, fps=CONTROL_HZ, extra=extra)
+        records = current_meta(root / task, extra=extra) or write_meta(root / task, fps=hz, extra=extra)
         ways = [record["way"] for record in records]
         out["episodes"][task] = len(records)
         out["failed"][task] = sum(record["failed_attempts"] for record in records)

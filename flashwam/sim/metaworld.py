@@ -4,20 +4,20 @@
 import atexit
 import copy
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from flashwam.data.episodes import CAMERA
+from flashwam.sim.experts import make_expert
 from flashwam.sim.gl import ensure_gl
-from flashwam.sim.tasks import TaskSpec, below, get_task, way_of
+from flashwam.sim.tasks import TaskSpec, below, get_task
+from flashwam.sim.ways import way_of
 from flashwam.system.errors import InputError, MissingPackageError
 
-__all__ = ["CONTROL_HZ", "MetaWorldEnv", "StepInfo", "pooled_envs"]
-
-CONTROL_HZ = 80
-"""Controls that the simulator executes in a second of its physics."""
+__all__ = ["MetaWorldEnv", "StepInfo"]
 
 _AFTER = 500
 """Steps that may follow the end of an episode, as a demonstration's last rows do."""
@@ -97,32 +97,6 @@ def _build(task: TaskSpec) -> Any:
     return env
 
 
-_POOL: dict[tuple[TaskSpec, int], list["MetaWorldEnv"]] = {}
-_POOL_LIMIT = 96
-
-
-def pooled_envs(task: TaskSpec | str, count: int, *, size: int = 64) -> list["MetaWorldEnv"]:
-    """Environments of a task, kept between calls: making one takes about as long as an episode of it.
-
-    Args:
-        task: A task or its name.
-        count: How many.
-        size: Height and width of the pictures.
-
-    Returns:
-        `count` environments that the caller has to reset. They belong to the caller until the next call for the
-        same task. Beyond 96 kept environments (about 30 MB each) those of other tasks are dropped.
-    """
-    task = get_task(task) if isinstance(task, str) else task
-    envs = _POOL.setdefault((task, size), [])
-    while len(envs) < count:
-        envs.append(MetaWorldEnv(task, size=size))
-    for key in [key for key in _POOL if key != (task, size)]:
-        if sum(map(len, _POOL.values())) > _POOL_LIMIT:
-            del _POOL[key]
-    return envs[:count]
-
-
 def _close_renderers() -> None:
     """Before the interpreter takes the GL library apart; a renderer collected after that prints a traceback."""
     for renderer, _ in _RENDERERS.values():
@@ -155,7 +129,7 @@ def _renderer(task: TaskSpec, model: Any, size: int) -> tuple[Any, Any]:
 
 
 class MetaWorldEnv:
-    """One episode at a time of one task, see `flashwam.sim.contract.Environment`.
+    """One episode at a time of one task, see `flashwam.sim.contract.ScriptedEnvironment`.
 
     Args:
         task: A task or its name.
@@ -259,6 +233,14 @@ class MetaWorldEnv:
     def way(self) -> int:
         """The way the hand has taken so far: an index into `task.ways`, or -1."""
         return way_of(self.hand_path[:, 0], self.reference_x) if self.task.multimodal else -1
+
+    def close(self) -> None:
+        """Nothing is its alone: the renderers are the process's."""
+
+    def expert(self, way: int = -1) -> Callable[[], np.ndarray]:
+        """A scripted expert for the episode that has begun, see `make_expert`: the next control, [4]."""
+        act = make_expert(self.task, self.env, way)
+        return lambda: act(self.state)
 
     def view(self) -> Any:
         """The task's MuJoCo renderer, looking at the present scene; the next environment's picture moves it on."""

@@ -4,7 +4,7 @@
 import math
 from dataclasses import dataclass
 
-from flashwam.sim.metaworld import CONTROL_HZ
+from flashwam.sim.tasks import CONTROL_HZ
 from flashwam.system.errors import InputError
 
 __all__ = ["MEANWHILE", "Pace"]

@@ -7,16 +7,21 @@ import numpy as np
 
 __all__ = ["RandomPolicy"]
 
-_FRAMES, _CONTROLS = 2, 4
+_FRAMES = 2
 
 
 class RandomPolicy:
-    """Controls drawn evenly from all that the robot can do; a `ChunkPolicy`."""
+    """Controls drawn evenly from all that the robot can do; a `ChunkPolicy`.
+
+    Args:
+        width: U.
+    """
 
     batch = None
     per_frame = 4
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 4) -> None:
+        self._width = width
         self.chunks = 0
         self.seconds: Mapping[str, float] = {}
         self._episodes = 0
@@ -29,7 +34,7 @@ class RandomPolicy:
     def controls(self) -> np.ndarray:
         """See `ChunkPolicy.controls`."""
         self.chunks += 1
-        shape = (self._episodes, _FRAMES * self.per_frame, _CONTROLS)
+        shape = (self._episodes, _FRAMES * self.per_frame, self._width)
         return self._generator.uniform(-1, 1, shape).astype(np.float32)
 
     def foreseen(self) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from flashwam.sim.metaworld import MetaWorldEnv, StepInfo
+from flashwam.sim.contract import ScriptedEnvironment
 
 __all__ = ["TapedEnv"]
 
@@ -17,13 +17,13 @@ class TapedEnv:
         env: The environment.
 
     Attributes:
-        controls: What was executed, [4] each.
-        states: The robot's own state before each of them, [4].
+        controls: What was executed, [U] each.
+        states: The robot's own state before each of them, [S].
         pictures: What was looked at, uint8 [H, W, 3] each.
         rows: How many controls had been executed at each look.
     """
 
-    def __init__(self, env: MetaWorldEnv) -> None:
+    def __init__(self, env: ScriptedEnvironment) -> None:
         self._env = env
         self.controls: list[np.ndarray] = []
         self.states: list[np.ndarray] = []
@@ -34,18 +34,18 @@ class TapedEnv:
         return getattr(self._env, name)
 
     def reset(self, seed: int) -> np.ndarray:
-        """See `MetaWorldEnv.reset`."""
+        """See `Environment.reset`."""
         self.controls, self.states, self.pictures, self.rows = [], [], [], []
         return self._looked(self._env.reset(seed))
 
-    def step(self, action: np.ndarray) -> tuple[bool, bool, StepInfo]:
-        """See `MetaWorldEnv.step`."""
+    def step(self, action: np.ndarray) -> tuple[bool, bool, Any]:
+        """See `Environment.step`."""
         self.controls.append(np.array(action))
         self.states.append(self._env.proprioception)
         return self._env.step(action)
 
     def render(self) -> np.ndarray:
-        """See `MetaWorldEnv.render`."""
+        """See `Environment.render`."""
         return self._looked(self._env.render())
 
     def _looked(self, picture: np.ndarray) -> np.ndarray:

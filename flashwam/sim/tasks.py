@@ -9,7 +9,7 @@ two ways has touched the wall before it looks again. The faucet forgives a late 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,24 +17,23 @@ from flashwam.system.errors import InputError, nearest_hint
 
 __all__ = [
     "BUTTON_DRIFT",
+    "CONTROL_HZ",
     "TASKS",
     "CameraView",
     "TaskSpec",
     "below",
-    "commitment",
     "get_task",
-    "leading_x",
     "task_names",
-    "way_of",
 ]
 
 WALL_Y = {"reach-wall": 0.66, "button-wall": 0.64}
 """y of the post, which the hand meets within its first chunk unless it leaves to a side at once."""
 WALL_HALF_WIDTH = 0.03
 FAUCET_TURN = 1.0
+CONTROL_HZ = 80
+"""Controls that the simulator executes in a second of its physics."""
 BUTTON_DRIFT = 0.00075
 """Metres that the moving button is carried while a control is executed."""
-_LEADING_CONTROLS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +64,9 @@ class TaskSpec:
         success: Success rule `(env, info) -> bool`; None takes MetaWorld's.
         forbidden: A body that must not be touched; touching it fails the episode.
         reference_x: The x about which the ways are mirrored, `(env) -> metres`.
-        commit_threshold: Least |mean x action| of a first chunk that counts as having chosen a way; see `commitment`.
+        commit_threshold: Least |mean x action| of a first chunk that counts as having chosen a way; see
+            `flashwam.sim.ways`.
+        axis, controls, control_hz, robot, together: See `flashwam.sim.contract.Task`.
         camera: The view every picture is taken from.
     """
 
@@ -82,7 +83,12 @@ class TaskSpec:
     success: Callable[[Any, dict], bool] | None = None
     forbidden: str | None = None
     reference_x: Callable[[Any], float] | None = None
+    axis: ClassVar[tuple[float, float]] = (1.0, 0.0)
     commit_threshold: float = 0.5
+    controls: ClassVar[int] = 4
+    control_hz: ClassVar[int] = CONTROL_HZ
+    robot: ClassVar[str] = "sawyer"
+    together: ClassVar[int] = 96
     camera: CameraView = field(default_factory=CameraView)
 
     @property
@@ -94,49 +100,6 @@ class TaskSpec:
     def multimodal(self) -> bool:
         """True if more than one way leads to success."""
         return len(self.ways) > 1
-
-
-def way_of(hand_x: np.ndarray, reference_x: float = 0.0, *, threshold: float = 0.05) -> int:
-    """Tells which way a trajectory took: the side of its first departure of more than `threshold` metres.
-
-    Args:
-        hand_x: x of the hand over time, [T].
-        reference_x: The x about which the ways are mirrored.
-        threshold: Lateral distance that counts as having chosen.
-
-    Returns:
-        0 for negative x, 1 for positive x, -1 if the hand never left the middle.
-    """
-    offset = np.asarray(hand_x, dtype=np.float64) - reference_x
-    away = np.flatnonzero(np.abs(offset) > threshold)
-    return -1 if away.size == 0 else int(offset[away[0]] > 0)
-
-
-def leading_x(controls: np.ndarray) -> np.ndarray:
-    """The mean x action of the first executed controls, by which `commitment` tells a first chunk's way.
-
-    Args:
-        controls: Raw units in [-1, 1], [B, T, U]; the first eight count, or all where there are fewer.
-
-    Returns:
-        float64 [B, 1].
-    """
-    return controls[:, :_LEADING_CONTROLS, 0].astype(np.float64).mean(1, keepdims=True)
-
-
-def commitment(action_x: np.ndarray, *, threshold: float = 0.5) -> tuple[float, np.ndarray]:
-    """Measures how many action chunks clearly leave to one side; an average of two ways leaves to neither.
-
-    Args:
-        action_x: x actions of the first executed controls, raw units in [-1, 1], [B, T].
-        threshold: Least |mean over T| that counts as a choice (the ways' own chunks have about 0.7 to 1).
-
-    Returns:
-        The share of committed chunks, and the chosen way per chunk (0, 1, or -1 for none), [B].
-    """
-    mean = np.asarray(action_x, dtype=np.float64).mean(axis=1)
-    way = np.where(np.abs(mean) < threshold, -1, (mean > 0).astype(int))
-    return float((way >= 0).mean()), way
 
 
 def _hide_puck(env: Any) -> None:

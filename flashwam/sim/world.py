@@ -7,9 +7,11 @@ Letters: B episodes, F latent frames, N controls per latent frame, U controls, S
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
+
+from flashwam.sim.contract import ScriptedEnvironment
 
 __all__ = ["Seen", "World"]
 
@@ -39,7 +41,7 @@ class World:
     """B environments that are stepped together; ended episodes rest.
 
     Args:
-        envs: `MetaWorldEnv`, or what stands for one.
+        envs: Of one task.
         per_frame: N.
 
     Attributes:
@@ -47,16 +49,19 @@ class World:
         seconds: Spent on physics and pictures.
     """
 
-    def __init__(self, envs: Sequence[Any], per_frame: int) -> None:
+    def __init__(self, envs: Sequence[ScriptedEnvironment], per_frame: int) -> None:
         self.running = np.ones(len(envs), dtype=bool)
         self.seconds = 0.0
         self._envs, self._per_frame = envs, per_frame
-        self._grip = np.full(len(envs), _OPEN)
+        self._rest = np.zeros((len(envs), envs[0].task.controls))
+        self._rest[:, -1] = _OPEN
+        self._picture: tuple[int, ...] = ()
 
     def reset(self, scenes: Sequence[int]) -> np.ndarray:
         """Begins an episode in every scene: the first pictures, uint8 [B, H, W, 3]."""
         clock = time.perf_counter()
         frames = np.stack([env.reset(scene) for env, scene in zip(self._envs, scenes, strict=True)])
+        self._picture = frames.shape[1:]
         self.seconds += time.perf_counter() - clock
         return frames
 
@@ -82,7 +87,7 @@ class World:
                 if self.running[i]:
                     seen.pictures[i, frame], seen.felt[i, frame] = env.render(), env.proprioception
         if frames:
-            self._grip = controls[:, -1, -1]
+            self._rest[:, -1] = controls[:, -1, -1]
         self.seconds += time.perf_counter() - clock
         return seen
 
@@ -94,7 +99,7 @@ class World:
             for _ in range(steps):
                 if not self.running[i]:
                     break
-                self._step(i, np.array([0.0, 0.0, 0.0, self._grip[i]]))
+                self._step(i, self._rest[i])
         self.seconds += time.perf_counter() - clock
 
     def _step(self, i: int, control: np.ndarray) -> None:
@@ -103,6 +108,6 @@ class World:
             self.running[i] = not done
 
     def _unseen(self, frames: int) -> Seen:
-        size, count = self._envs[0].size, len(self._envs)
-        pictures = np.zeros((count, frames, size, size, 3), dtype=np.uint8)
+        count = len(self._envs)
+        pictures = np.zeros((count, frames, *self._picture), dtype=np.uint8)
         return Seen(pictures, np.zeros((count, frames, len(self._envs[0].proprioception))))

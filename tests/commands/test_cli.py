@@ -10,6 +10,7 @@ from flashwam.run.folder import prepare_run
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 PARAMETERS = {
+    "lingbot_va/libero_small": "1,377,639",
     "lingbot_va": "5,088,872,670",
     "svam": "5,088,872,670",
     "swiftvla/metaworld/smolvla": "2,140,196",

@@ -70,5 +70,5 @@ def test_own_pasts_take_their_share_behind_the_others_which_keep_their_numbers()
 def test_a_share_must_be_one_and_episodes_must_be_there():
     with pytest.raises(ValueError, match=r"histories_share must lie in \(0, 1\]; got 0"):
         pairs(histories="there", histories_share=0)
-    with pytest.raises(ValueError, match=r"beside data of data\.source metaworld"):
+    with pytest.raises(ValueError, match="beside data that a simulator makes"):
         pools(pairs(histories="there"), None)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 import numpy as np
 import pytest
+from contracts import held_to_the_contract
 from libero_here import needs_libero, skip_without_rendering
 
-from flashwam.sim.contract import Environment
 from flashwam.sim.libero import CONVENTIONS, LiberoEnv, get_convention, suite_tasks
 from flashwam.sim.libero.conventions import CAMERAS, Convention
 from flashwam.sim.metaworld import MetaWorldEnv
@@ -22,24 +22,6 @@ def played(env, scene, controls):
     for control in controls:
         env.step(control)
     return env.proprioception, env.look()
-
-
-def held_to_the_contract(env, *, scene, controls):
-    assert isinstance(env, Environment)
-    first = env.reset(scene)
-    assert (first.shape, first.dtype) == ((env.size, env.size, 3), np.uint8)
-    assert (env.steps, env.success) == (0, False)
-    assert tuple(env.look()) == env.cameras
-    assert np.array_equal(first, env.look()[env.cameras[0]])
-    assert env.reset(scene, render=False) is None
-    felt = env.proprioception
-    done, success, info = env.step(np.full(controls, 0.5))
-    assert (done, success, info.step, env.steps) == (False, False, 1, 1)
-    assert info.hand.shape == (3,)
-    assert env.proprioception.shape == felt.shape
-    assert np.array_equal(env.reset(scene), first)
-    assert np.array_equal(env.proprioception, felt)
-    assert env.prompt
 
 
 @pytest.mark.usefixtures("simulator")

@@ -4,7 +4,8 @@ import pytest
 
 from flashwam.core.scenes import EVAL_SEED_BASE
 from flashwam.sim.experts import make_expert
-from flashwam.sim.metaworld import MetaWorldEnv, pooled_envs
+from flashwam.sim.metaworld import MetaWorldEnv
+from flashwam.sim.simulators import get_task, pooled_envs
 from flashwam.sim.tasks import BUTTON_DRIFT, TASKS
 
 pytestmark = pytest.mark.usefixtures("simulator")
@@ -130,9 +131,10 @@ def test_expert_refuses_a_way_the_task_does_not_have():
 
 
 def test_pooled_environments_are_kept_and_independent():
-    pair = pooled_envs("faucet-turn", 2)
-    assert pooled_envs("faucet-turn", 2) == pair
-    assert pooled_envs("faucet-turn", 1) == pair[:1]
+    task = get_task("faucet-turn")
+    pair = pooled_envs(task, 2)
+    assert pooled_envs(task, 2) == pair
+    assert pooled_envs(task, 1) == pair[:1]
     first, second = (env.reset(seed) for env, seed in zip(pair, (1, 2), strict=True))
     pair[0].step(np.ones(4))
     assert (pair[1].render() == second).all()

@@ -3,27 +3,7 @@ import numpy as np
 import pytest
 
 from flashwam.sim.collect import NoiseBursts, toss_way
-from flashwam.sim.tasks import TASKS, commitment, get_task, way_of
-
-
-def test_way_is_the_side_of_the_first_clear_departure():
-    assert way_of(np.array([0.0, 0.02, 0.06, -0.2])) == 1
-    assert way_of(np.array([0.0, -0.06, 0.3])) == 0
-    assert way_of(np.array([0.04, -0.04, 0.0])) == -1
-    assert way_of(np.array([0.3, 0.33, 0.36]), 0.3) == 1
-
-
-def test_commitment_counts_chunks_that_leave_to_a_side():
-    chunks = np.array([[1.0, 0.8], [-0.9, -0.7], [0.9, -0.9], [0.1, 0.2]])
-    share, way = commitment(chunks, threshold=0.5)
-    assert share == 0.5
-    assert way.tolist() == [1, 0, -1, -1]
-
-
-def test_average_of_two_committed_chunks_is_not_committed():
-    left, right = -np.ones((1, 8)), np.ones((1, 8))
-    assert commitment((left + right) / 2)[0] == 0.0
-    assert commitment(np.concatenate([left, right]))[0] == 1.0
+from flashwam.sim.tasks import TASKS, get_task
 
 
 def test_suite_has_ordinary_and_multimodal_tasks_with_whole_latent_frames():

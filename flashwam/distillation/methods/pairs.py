@@ -201,7 +201,7 @@ class Pairs(Method):
         parts = [(1 - self.histories_share, self._true_pasts(source, model))]
         if self.histories_share > 0:
             if setup.histories is None:
-                raise InputError("histories are episodes of the simulator, beside data of data.source metaworld")
+                raise InputError("histories are episodes of the simulator, beside data that a simulator makes")
             parts.append((self.histories_share, own_pasts(setup.histories, model)))
         pools = [replace(pool, share=pool.share * share) for share, pools in parts for pool in pools]
         return [pool for pool in pools if pool.share > 0]

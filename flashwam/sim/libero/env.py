@@ -80,16 +80,20 @@ class LiberoEnv:
             raise InputError(
                 f"{self.task.name} has {len(states)} initial states, numbered from 0; scene {scene} is none of them"
             )
-        with _drawn_from(scene):
-            self._place()
-        # The gripper's last command outlives a reset that keeps the model.
-        self._robot.gripper.current_action = np.zeros(self._robot.gripper.dof)
-        self._begin(states[scene])
-        idle = np.zeros(CONTROLS)
-        idle[-1] = self.convention.idle_gripper
-        for _ in range(self.convention.idle_steps):
-            self._domain.step(idle)
-        self.steps, self.success = 0, False
+        self._start(scene, states[scene])
+        return self.render() if render else None
+
+    def draw(self, seed: int, *, render: bool = True) -> np.ndarray | None:
+        """Starts an episode from places that are drawn as those of the initial states were, in the task's regions.
+
+        Args:
+            seed: Decides them alone.
+            render: Whether to take a picture.
+
+        Returns:
+            As `reset`.
+        """
+        self._start(seed, None)
         return self.render() if render else None
 
     def step(self, action: np.ndarray) -> tuple[bool, bool, LiberoStep]:
@@ -143,6 +147,10 @@ class LiberoEnv:
             self._shots = None
         self._domain.close()
 
+    def holds(self, condition: tuple[str, ...]) -> bool:
+        """Tells whether a condition such as ("on", "milk_1", "plate_1") is true now."""
+        return bool(self._domain._eval_predicate(list(condition)))
+
     @property
     def domain(self) -> Any:
         """The benchmark's own environment, for what is not behind this class."""
@@ -161,6 +169,20 @@ class LiberoEnv:
             model, view = self._sim.model._model, self.convention
             self._shots = SceneCameras(model, CAMERAS, size=view.size, shading=view.shading)
         return self._shots.picture(self._sim.data._data, key)
+
+    def _start(self, seed: int, state: np.ndarray | None) -> None:
+        """Draws places, takes those of a state [n] where there is one, and lets the idle steps pass."""
+        with _drawn_from(seed):
+            self._place()
+        # The gripper's last command outlives a reset that keeps the model.
+        self._robot.gripper.current_action = np.zeros(self._robot.gripper.dof)
+        if state is not None:
+            self._begin(state)
+        idle = np.zeros(CONTROLS)
+        idle[-1] = self.convention.idle_gripper
+        for _ in range(self.convention.idle_steps):
+            self._domain.step(idle)
+        self.steps, self.success = 0, False
 
     def _place(self) -> None:
         """Resets the benchmark's environment, which draws places for everything in the scene."""

@@ -4,6 +4,8 @@
 It tries a simulator, and makes episodes where no data set is at hand; it is no policy.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from flashwam.sim.libero.conventions import CONTROLS
@@ -41,13 +43,14 @@ class PickAndPlace:
 
     Args:
         env: An environment whose episode has begun.
+        goal: Conditions that have to hold, such as ("on", "plate_1", "stove_1"); those of the task if None.
 
     Raises:
         ValueError: The task asks for something else.
     """
 
-    def __init__(self, env: LiberoEnv) -> None:
-        goal, bodies = env.task.problem.goal, env.domain.obj_body_id
+    def __init__(self, env: LiberoEnv, goal: Sequence[tuple[str, ...]] | None = None) -> None:
+        goal, bodies = env.task.problem.goal if goal is None else goal, env.domain.obj_body_id
         asked = " and ".join(" ".join(condition) for condition in goal)
         if len(goal) != 1 or goal[0][0] not in ("in", "on") or len(goal[0]) != 3:
             raise InputError(f"the expert puts one thing into or onto another; {env.task.name} asks for {asked}")

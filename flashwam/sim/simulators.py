@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The simulators that small models are collected, trained and compared in, by the names of their tasks."""
+
+from flashwam.sim.contract import ScriptedEnvironment, Task
+from flashwam.sim.libero.scene_env import SceneEnv
+from flashwam.sim.libero.scenes import SceneTask, is_scene
+from flashwam.sim.libero.scenes import get_task as get_scene
+from flashwam.sim.metaworld import MetaWorldEnv
+from flashwam.sim.tasks import TaskSpec
+from flashwam.sim.tasks import get_task as get_spec
+
+__all__ = ["get_task", "make_env", "pooled_envs"]
+
+_POOL: dict[tuple[Task, int], list[ScriptedEnvironment]] = {}
+
+
+def get_task(name: str) -> Task:
+    """Looks a task up by its name, in whichever simulator it is.
+
+    Raises:
+        ValueError: The name is unknown; the message names the nearest one.
+    """
+    return get_scene(name) if is_scene(name) else get_spec(name)
+
+
+def make_env(task: Task, *, size: int = 64) -> ScriptedEnvironment:
+    """Builds an environment of a task.
+
+    Args:
+        task: The task.
+        size: Height of the pictures in pixels.
+
+    Raises:
+        ImportError: Its simulator is not installed.
+        ValueError: It is no simulator's here.
+    """
+    if isinstance(task, SceneTask):
+        return SceneEnv(task, size=size)
+    if isinstance(task, TaskSpec):
+        return MetaWorldEnv(task, size=size)
+    raise ValueError(f"no simulator here has tasks that are {type(task).__name__}")
+
+
+def pooled_envs(task: Task, count: int, *, size: int = 64) -> list[ScriptedEnvironment]:
+    """Environments of a task, kept between calls: making one takes about as long as an episode of it.
+
+    Args:
+        task: The task.
+        count: How many.
+        size: Height of the pictures in pixels.
+
+    Returns:
+        `count` environments that the caller has to reset. They belong to the caller until the next call for the
+        same task. Where more are kept than their tasks allow together, those of other tasks are dropped.
+    """
+    envs = _POOL.setdefault((task, size), [])
+    while len(envs) < count:
+        envs.append(make_env(task, size=size))
+    for key in [key for key in _POOL if key != (task, size)]:
+        if sum(len(kept) / one.together for (one, _), kept in _POOL.items()) > 1:
+            for env in _POOL.pop(key):
+                env.close()
+    return envs[:count]
