@@ -8,7 +8,7 @@ from flashwam.commands.shared import positive, read_token
 
 __all__ = ["add_libero_options", "is_for_libero", "libero_results"]
 
-_OPTIONS = ("suite", "convention", "idle_steps", "max_steps", "shading", "instruction")
+_OPTIONS = ("suite", "convention", "idle_steps", "max_steps", "shading", "instruction", "processes")
 _OTHERS = (
     *("checkpoint", "random", "auxiliary", "real_time", "nfe", "plain_euler", "unit_amplitude", "precision"),
     *("recordings", "data", "recipe", "teacher", "windows", "draws", "preset", "device", "dtype"),
@@ -30,6 +30,8 @@ def add_libero_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-steps", type=positive, metavar="N", help=steps_help)
     shading_help = "of the pictures; plain is faster without a GPU, and not what models were trained on (default: full)"
     group.add_argument("--shading", choices=("full", "plain"), help=shading_help)
+    process_help = "episodes that are driven at once, by a process and a session each (default: 1)"
+    group.add_argument("--processes", type=positive, metavar="N", help=process_help)
     words_help = "words of a task's file, or of that file's name (default: file)"
     group.add_argument("--instruction", choices=("file", "name"), help=words_help)
 
@@ -67,4 +69,5 @@ def libero_results(arguments: argparse.Namespace) -> Any:
         seed=arguments.seed,
         out=arguments.out,
         convention=get_convention(arguments.convention or "lingbot_va").changed(**changes),
+        processes=arguments.processes or 1,
     )

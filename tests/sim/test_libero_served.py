@@ -10,6 +10,7 @@ from libero_here import needs_libero, skip_without_rendering
 
 from flashwam.cli import main
 from flashwam.evaluation import libero as driver
+from flashwam.evaluation import libero_episodes as episodes
 from flashwam.evaluation.served_episode import drive_episode
 from flashwam.run.evaluation import read_evaluation
 from flashwam.sim.contract import Environment
@@ -75,6 +76,9 @@ class Recording:
     def refresh(self, observations, state):
         self.asked.append(("refresh", observations, state))
 
+    def close(self):
+        self.asked.append(("close",))
+
     def __enter__(self):
         return self
 
@@ -134,18 +138,26 @@ def suite(monkeypatch, tmp_path):
         tasks.append(LiberoTask(suite="libero_10", index=index, name=f"do_{index}", **files))
     made, told = [], dict(MODEL)
 
-    def environment(task, *, convention):
-        if task.index in stops:
-            raise KeyboardInterrupt
-        made.append((task, convention))
-        return Counting(ends=convention.max_steps, succeeds=13 + 10 * task.index)
+    class Stopping(Counting):
+        def reset(self, scene, *, render=True):
+            if (self.task.index, scene) in stops:
+                raise KeyboardInterrupt
+            driven.append((self.task.index, scene))
+            super().reset(scene, render=render)
 
-    stops = set()
+    def environment(task, *, convention):
+        made.append((task, convention))
+        env = Stopping(ends=convention.max_steps, succeeds=13 + 10 * task.index)
+        env.task = task
+        return env
+
+    stops, driven = set(), []
     monkeypatch.setattr(driver, "require_packages", lambda: None)
     monkeypatch.setattr(driver, "suite_tasks", lambda name: tuple(tasks))
-    monkeypatch.setattr(driver, "LiberoEnv", environment)
-    monkeypatch.setattr(driver, "PolicyClient", lambda url, token=None: Recording(told))
-    return SimpleNamespace(made=made, told=told, stops=stops, out=tmp_path / "out")
+    monkeypatch.setattr(episodes, "LiberoEnv", environment)
+    for module in (driver, episodes):
+        monkeypatch.setattr(module, "PolicyClient", lambda url, token=None: Recording(told))
+    return SimpleNamespace(made=made, driven=driven, told=told, stops=stops, out=tmp_path / "out")
 
 
 def evaluated(suite, *more):
@@ -173,14 +185,17 @@ def test_a_suite_becomes_an_evaluation_that_says_how_it_was_driven(suite, capsys
     assert "holds an earlier measurement" in capsys.readouterr().err
 
 
-def test_an_evaluation_that_was_stopped_goes_on_with_the_next_task(suite, capsys):
-    suite.stops.add(1)
+def test_an_evaluation_that_was_stopped_goes_on_with_the_next_episode(suite, capsys):
+    suite.stops.add((1, 1))
     assert evaluated(suite) == 130
     suite.stops.clear()
-    assert [task.index for task, _ in suite.made] == [0]
+    assert suite.driven == [(0, 0), (0, 1), (1, 0)]
+    # As if it had been stopped while it wrote another one down.
+    (begun,) = (suite.out / "unfinished").iterdir()
+    begun.write_text(begun.read_text() + '{"task": "do_1", "epi')
     capsys.readouterr()
     assert evaluated(suite, "--convention", "common") == 0
-    del suite.made[:]
+    del suite.driven[:]
     assert evaluated(suite, "--idle-steps", "3") == 2
     assert "was begun with other convention" in capsys.readouterr().err
     suite.told["step"] = 7
@@ -189,9 +204,11 @@ def test_an_evaluation_that_was_stopped_goes_on_with_the_next_task(suite, capsys
     assert "was begun with other model" in capsys.readouterr().err
     del suite.told["precision"]
     assert evaluated(suite) == 0
-    assert [task.index for task, _ in suite.made] == [1, 2]
+    assert suite.driven == [(1, 1), (2, 0), (2, 1)]
     (file,) = suite.out.glob("*lingbot*.json")
-    assert list(read_evaluation(file).tasks) == ["do_0", "do_1", "do_2"]
+    found = read_evaluation(file)
+    assert [one.outcomes for one in found.tasks.values()] == [(1, 1), (0, 0), (0, 0)]
+    assert not begun.exists()
 
 
 @pytest.mark.parametrize(
@@ -228,6 +245,7 @@ def test_more_episodes_than_states_are_refused(suite, capsys):
     [
         (["--suite", "libero_10", "--server", "ws://x"], "--suite is for LIBERO: add --sim libero"),
         (["--max-steps", "4", "--server", "ws://x"], "--max-steps is for LIBERO"),
+        (["--processes", "4", "--server", "ws://x"], "--processes is for LIBERO"),
         (["--sim", "libero", "--suite", "libero_10"], "give --server URL"),
         (["--sim", "libero", "--server", "ws://x"], "needs --suite"),
         (["--sim", "libero", "--suite", "libero_10", "model"], "leave out MODEL"),
@@ -244,7 +262,7 @@ def test_what_does_not_go_together_is_refused(capsys, arguments, fault):
 
 @needs_libero
 def test_a_model_of_the_released_layout_is_driven_end_to_end(tmp_path, capsys):
-    """Random weights, served; one task, two episodes of two chunks."""
+    """Random weights, served; one task, two episodes of two chunks, one after another and both at once."""
     pytest.importorskip("websockets")
     skip_without_rendering()
     from tiny_released import save_released
@@ -259,9 +277,12 @@ def test_a_model_of_the_released_layout_is_driven_end_to_end(tmp_path, capsys):
     model = load_served(folder, nfe="1v/1a", preset="libero", dtype="float32")
     with serving(model, ServerOptions(port=0)) as server:
         command = ["evaluate", "--server", server.url, "--sim", "libero", "--suite", "libero_object", "--tasks", "0"]
-        options = ["--episodes", "2", "--max-steps", "14", "--shading", "plain", "--out", str(tmp_path / "out")]
-        assert main([*command, *options, "--json", "-"]) == 0
-    (result,) = json.loads(capsys.readouterr().out)
+        options = ["--episodes", "2", "--max-steps", "14", "--shading", "plain", "--json", "-"]
+        assert main([*command, *options, "--out", str(tmp_path / "out")]) == 0
+        (result,) = json.loads(capsys.readouterr().out)
+        assert main([*command, *options, "--out", str(tmp_path / "both"), "--processes", "2"]) == 0
+    (both,) = json.loads(capsys.readouterr().out)
+    assert both["tasks"] == result["tasks"]
     assert (result["overall"]["episodes"], result["overall"]["steps"]) == (2, 14.0)
     assert list(result["simulator"]["instructions"].values()) == [prompt]
     assert len(list((tmp_path / "out").glob("*.png"))) == 1

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Episodes of LIBERO through a policy server, by one process or several, each written down as soon as it has ended."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flashwam.core.scenes import noise_seed
+from flashwam.evaluation.pictures import save_film
+from flashwam.evaluation.served_episode import drive_episode
+from flashwam.serve.client import PolicyClient
+from flashwam.sim.libero import Convention, LiberoEnv, LiberoTask
+from flashwam.system.errors import InputError
+from flashwam.system.files import write_whole
+from flashwam.system.workers import worker_context
+
+__all__ = ["Ended", "Place", "Unfinished", "drive_episodes", "film_file"]
+
+_FILM = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """An episode that has ended.
+
+    Args:
+        task: Its task's name.
+        episode: Its number, and that of its initial state.
+        success: Whether the task was done.
+        steps: Control steps.
+        chunk_ms: Milliseconds of every chunk's round trip.
+    """
+
+    task: str
+    episode: int
+    success: bool
+    steps: int
+    chunk_ms: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """The server, the convention and the result of episodes.
+
+    Args:
+        url: Of the server.
+        token: Where it asks for one.
+        convention: The episodes'.
+        seed: Of the noise.
+        path: Of the result; films lie beside it.
+    """
+
+    url: str
+    token: str | None
+    convention: Convention
+    seed: int
+    path: Path
+
+
+class Unfinished:
+    """A file of the episodes that have ended: a line of what is measured, then one for each.
+
+    Args:
+        path: Of the file.
+        about: What is measured, as plain values.
+
+    Attributes:
+        ended: Episodes in it.
+
+    Raises:
+        ValueError: It was begun to measure something else.
+    """
+
+    def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
+        self.path = path
+        self.ended: list[Ended] = []
+        # As it will be read.
+        about = json.loads(json.dumps(about))
+        if not path.is_file():
+            write_whole(path, json.dumps(about) + "\n")
+            return
+        first, *lines = path.read_text().splitlines(keepends=True)
+        before = json.loads(first)
+        other = [name for name, value in about.items() if before.get(name) != value]
+        if other:
+            raise InputError(
+                f"{path} was begun with other {', '.join(other)}: give another out= folder (--out), or delete it"
+            )
+        whole = [line for line in lines if line.endswith("\n")]
+        self.ended = [_read(line) for line in whole]
+        if whole != lines:
+            # A line that was being written when it was stopped.
+            write_whole(path, "".join([first, *whole]))
+
+    def add(self, ended: Ended) -> None:
+        """Writes an episode down."""
+        self.ended.append(ended)
+        with self.path.open("a") as file:
+            file.write(json.dumps(asdict(ended)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _read(line: str) -> Ended:
+    values = json.loads(line)
+    return Ended(**values | {"chunk_ms": tuple(values["chunk_ms"])})
+
+
+def film_file(path: Path, task: LiberoTask) -> Path:
+    """The film of a task's first episode, beside the result at `path`."""
+    return path.with_name(f"{path.stem}_task{task.index}.png")
+
+
+class _Driver:
+    """Drives one episode after another; it keeps its session, and its environment until another task comes."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._client = PolicyClient(place.url, place.token)
+        self._env: LiberoEnv | None = None
+
+    def drive(self, task: LiberoTask, episode: int) -> Ended:
+        if self._env is None or self._env.task != task:
+            self.rest()
+            self._env = LiberoEnv(task, convention=self._place.convention)
+        # The noise of each episode is its own, as in other simulators.
+        driven = drive_episode(self._client, self._env, scene=episode, seed=noise_seed(self._place.seed, episode))
+        if episode == 0:
+            chosen = np.unique(np.linspace(0, driven.film.shape[1] - 1, _FILM).round().astype(int))
+            save_film([driven.film[:, chosen]], film_file(self._place.path, task))
+        milliseconds = tuple(round(ms, 3) for ms in driven.chunk_ms)
+        return Ended(task=task.name, episode=episode, success=driven.success, steps=driven.steps, chunk_ms=milliseconds)
+
+    def rest(self) -> None:
+        """Frees the environment."""
+        if self._env is not None:
+            self._env.close()
+            self._env = None
+
+    def close(self) -> None:
+        """Ends the session too."""
+        self.rest()
+        self._client.close()
+
+
+_DRIVER: _Driver | None = None
+"""Of a worker process."""
+
+
+def _begin(place: Place) -> None:
+    global _DRIVER
+    _DRIVER = _Driver(place)
+
+
+def _drive(wanted: tuple[LiberoTask, int]) -> Ended:
+    if _DRIVER is None:
+        raise RuntimeError("the worker has not begun")
+    return _DRIVER.drive(*wanted)
+
+
+def drive_episodes(place: Place, wanted: Sequence[tuple[LiberoTask, int]], *, processes: int) -> Iterator[Ended]:
+    """Drives episodes, several at once where there are several processes.
+
+    Args:
+        place: Their server, convention and result.
+        wanted: Tasks and numbers of episodes, those of one task together.
+        processes: Workers, each with a session of its own.
+
+    Yields:
+        Every episode as it ends, in order with one process.
+
+    Raises:
+        RuntimeError: The server fails.
+    """
+    processes = min(processes, len(wanted))
+    if processes <= 1:
+        driver = _Driver(place)
+        try:
+            yield from (driver.drive(task, episode) for task, episode in wanted)
+        finally:
+            driver.close()
+        return
+    with worker_context().Pool(processes, initializer=partial(_begin, place)) as pool:
+        yield from pool.imap_unordered(_drive, wanted)
