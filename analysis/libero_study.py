@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The miniature on LIBERO: its teacher with all of its steps and with few, and the students made of it.
+
+    make libero                       first: LIBERO itself
+    python analysis/libero_study.py         all cells (hours), then the comparison
+    python analysis/libero_study.py --only naive_lcm flash_wam --seeds 0
+    python analysis/libero_study.py --compare          the comparison of what there is so far
+    python analysis/libero_study.py --archive FILE     an archive of what there is so far, for another machine
+    python analysis/libero_study.py --restore FILE     go on from such an archive
+
+`libero_study.yaml` lists the cells. Results go to analysis/results/libero (see `analysis/studies.py`). A run that was
+killed goes on where it was. Learning rates are those of the recipes; they were not searched here.
+"""
+
+import argparse
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from cells import COLLECT, LATENTS, TEACHER, StudyPlace, add_extent, drive, run_study
+from studies import add_options
+
+from flashwam.evaluation.chance import evaluate_random
+from flashwam.evaluation.latency import latency_timers, time_in_turns
+from flashwam.evaluation.policy import load_policy
+from flashwam.pipeline.data import collect, prepare_data
+from flashwam.pipeline.training import distill, train
+from flashwam.recipe.layers import read_yaml
+from flashwam.recipe.load import load_recipe
+from flashwam.recipe.sections import Recipe
+from flashwam.report.compare import compare
+from flashwam.run.folder import RunFolder
+from flashwam.system.files import write_whole
+from flashwam.system.jobs import Job
+from flashwam.system.json_file import build
+
+FILE = Path(__file__).with_name("libero_study.yaml")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cells:
+    """Everything that is made and driven; `libero_study.yaml` says what the fields mean."""
+
+    seeds: tuple[int, ...]
+    teacher: tuple[str, ...]
+    students: Mapping[str, tuple[str, ...]]
+
+
+CELLS = build(FILE, Cells, read_yaml(FILE.read_bytes(), str(FILE)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place(StudyPlace):
+    """Folders of everything, and every run's recipe."""
+
+    def run(self, name: str, seed: int) -> Path:
+        return self.out / "runs" / (name if seed == 0 else f"{name}_seed{seed}")
+
+    @property
+    def teacher(self) -> Path:
+        return RunFolder(self.run(TEACHER, 0)).result(TEACHER)
+
+    def recipe(self, name: str, seed: int = 0) -> Recipe:
+        own = [f"data.root={self.out / 'data'}", f"seed={seed}", f"name={name}"]
+        if name != TEACHER:
+            own.append(f"wam.pretrained={self.teacher}")
+        return load_recipe(f"libero_small/{name}", [*own, *self.settings])
+
+    @property
+    def evaluated(self) -> list[Path]:
+        """Runs with at least one evaluation."""
+        return sorted(folder for folder in (self.out / "runs").glob("*") if RunFolder(folder).evaluation_files)
+
+
+def collect_episodes(place: Place) -> None:
+    """Collects the demonstrations."""
+    collect(place.recipe(TEACHER))
+
+
+def make(place: Place, name: str, seed: int) -> None:
+    """Trains the teacher, or distils a student."""
+    (train if name == TEACHER else distill)(place.recipe(name, seed), run_dir=place.run(name, seed))
+
+
+def encode_episodes(place: Place) -> None:
+    """Encodes the episodes once, before distillations start side by side."""
+    prepare_data(place.recipe(next(iter(CELLS.students))))
+
+
+def drive_random(place: Place, seed: int) -> None:
+    """Evaluates random actions in the scenes that the models are driven in."""
+    recipe, out = place.recipe(TEACHER), RunFolder(place.run("random", 0)).evaluations
+    evaluate_random(tasks=recipe.tasks, episodes=recipe.evaluate.episodes, seed=seed, out=out)
+
+
+def time_steps(place: Place, *, rounds: int = 9) -> None:
+    """Times a chunk at every number of steps, in turns, by the teacher: every student has the same network."""
+    policy = load_policy(place.teacher)
+    settings = dict.fromkeys([*CELLS.teacher, *(nfe for each in CELLS.students.values() for nfe in each)])
+    timed = time_in_turns(latency_timers([(policy, nfe) for nfe in settings]), rounds=rounds)
+    named = [policy.name, *CELLS.students]
+    table = {label.replace(policy.name, name, 1): told for name in named for label, told in timed.items()}
+    write_whole(place.out / "comparison" / "latency.json", json.dumps(table, indent=1) + "\n")
+
+
+def libero_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) -> list[Job]:
+    """Every job, each after those it needs."""
+    about = {"place": place}
+    teaching = {**about, "name": TEACHER, "seed": 0}
+    jobs = [
+        Job(name=COLLECT, function=collect_episodes, kwargs=about, weight=1200, cores=2),
+        Job(name=TEACHER, function=make, kwargs=teaching, after=(COLLECT,), weight=2400),
+        Job(name=LATENTS, function=encode_episodes, kwargs=about, after=(TEACHER,), weight=30),
+    ]
+    for seed in seeds:
+        jobs += _drives(place, TEACHER, seed, CELLS.teacher, after=LATENTS)
+    for seed in seeds:
+        kwargs = {**about, "seed": seed}
+        jobs.append(
+            Job(name=f"drive/random_{seed}", function=drive_random, kwargs=kwargs, after=(LATENTS,), weight=900)
+        )
+    for seed in seeds:
+        for name in names:
+            student = f"make/{name}_{seed}"
+            kwargs = {**about, "name": name, "seed": seed}
+            jobs.append(Job(name=student, function=make, kwargs=kwargs, after=(LATENTS,), weight=400))
+            jobs += _drives(place, name, seed, CELLS.students[name], after=student)
+    jobs.append(Job(name="latency", function=time_steps, kwargs=about, after=(LATENTS,), weight=20, cores=2))
+    return jobs
+
+
+def _drives(place: Place, name: str, seed: int, settings: Sequence[str], *, after: str) -> Iterator[Job]:
+    checkpoint = place.teacher if name == TEACHER else place.run(name, seed)
+    for nfe in settings:
+        kwargs = {"checkpoint": checkpoint, "seed": seed, "nfe": nfe}
+        job = f"drive/{name}_{seed}_{nfe.replace('/', '-')}"
+        yield Job(name=job, function=drive, kwargs=kwargs, after=(after,), weight=900)
+
+
+def report(place: Place) -> None:
+    """Tables and figures of what there is, beside the measurements."""
+    compare(place.evaluated, out=place.out / "comparison")
+    place.study.keep("python analysis/libero_study.py")
+
+
+def main() -> None:
+    """Make, drive, compare."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=list(CELLS.students), default=list(CELLS.students))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(CELLS.seeds))
+    add_extent(parser)
+    add_options(parser)
+    arguments = parser.parse_args()
+    place = Place(
+        out=Path("runs") / "libero",
+        results=Path("analysis/results") / "libero",
+        settings=tuple(arguments.settings),
+    )
+    jobs = libero_jobs(place, arguments.only, arguments.seeds)
+    run_study(place, jobs, partial(report, place), arguments)
+
+
+if __name__ == "__main__":
+    main()

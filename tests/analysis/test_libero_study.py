@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The study of the miniature on LIBERO: its cells can run, in the same scenes for everybody."""
+
+import pytest
+from libero_study import CELLS, Place, libero_jobs
+
+from flashwam.core.steps import parse_nfe
+from flashwam.sim.simulators import get_task
+from flashwam.system.jobs import check_jobs
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(out=tmp_path / "runs", results=tmp_path / "results")
+
+
+def test_everybody_is_driven_in_the_scenes_of_every_seed(place):
+    jobs = libero_jobs(place, list(CELLS.students), CELLS.seeds)
+    check_jobs(jobs)
+    driven = [(job.kwargs["checkpoint"], job.kwargs["seed"], job.kwargs["nfe"]) for job in jobs if "nfe" in job.kwargs]
+    each = len(CELLS.teacher) + sum(map(len, CELLS.students.values()))
+    assert len(set(driven)) == len(driven) == len(CELLS.seeds) * each
+    assert {(place.teacher, seed, nfe) for seed in CELLS.seeds for nfe in CELLS.teacher} <= set(driven)
+    assert set(place.study.made_again) <= {job.name for job in jobs}
+
+
+def test_recipes_differ_in_the_method_alone_and_have_both_kinds_of_tasks(place):
+    recipes = {name: place.recipe(name, 1) for name in ("teacher", *CELLS.students)}
+    assert len({str(recipe.data) for recipe in recipes.values()}) == 1
+    assert all(recipe.wam.pretrained == str(place.teacher) for name, recipe in recipes.items() if name != "teacher")
+    tasks = [get_task(name) for name in recipes["teacher"].data.tasks]
+    assert sum(not task.multimodal for task in tasks) >= 8
+    assert any(task.multimodal for task in tasks)
+    for nfe in ("full", *(nfe for each in CELLS.students.values() for nfe in each)):
+        assert nfe == "full" or parse_nfe(nfe, ("video", "action"))
