@@ -102,7 +102,7 @@ def clock_of(clock: RealTime, *, latency_ms: float | None = None) -> Pace:
     )
 
 
-def loop_ms(policy: ChunkPolicy, *, state: int, size: int = PICTURE) -> float:
+def loop_ms(policy: ChunkPolicy, *, state: int, picture: tuple[int, int] = (PICTURE, PICTURE)) -> float:
     """Milliseconds from a picture to the controls drawn from it: encoded, remembered, drawn and decoded.
 
     The median of several chunks of one episode that sees black pictures; the first, with everything that is made once,
@@ -111,13 +111,13 @@ def loop_ms(policy: ChunkPolicy, *, state: int, size: int = PICTURE) -> float:
     Args:
         policy: It is reset.
         state: Numbers of the robot's state.
-        size: Pixels of a picture's side.
+        picture: Height and width of a picture in pixels.
     """
-    policy.reset("", np.zeros((1, size, size, 3), np.uint8), seed=0, state=np.zeros((1, state)))
+    policy.reset("", np.zeros((1, *picture, 3), np.uint8), seed=0, state=np.zeros((1, state)))
     controls, spent = policy.controls(), []
     for _ in range(_TIMED):
         frames = controls.shape[1] // policy.per_frame
-        pictures, felt = np.zeros((1, frames, size, size, 3), np.uint8), np.zeros((1, frames, state))
+        pictures, felt = np.zeros((1, frames, *picture, 3), np.uint8), np.zeros((1, frames, state))
         start = time.perf_counter()
         policy.observe(pictures, controls, state=felt)
         controls = policy.controls()
@@ -128,7 +128,9 @@ def loop_ms(policy: ChunkPolicy, *, state: int, size: int = PICTURE) -> float:
 def local_loop_ms(policy: Policy, samplers: Mapping[str, StreamSampler]) -> float:
     """`loop_ms` of a model in this process."""
     one = LocalPolicy(policy.wam, samplers, policy.codec)
-    return loop_ms(one, state=policy.wam.senses.get("state", 4))
+    _, height, width = policy.wam.shapes["video"]
+    picture = (PICTURE, PICTURE * width // height)
+    return loop_ms(one, state=policy.wam.senses.get("state", 4), picture=picture)
 
 
 def _measure(policy: Policy, nfe: str, asked: Asked, *, seed: int, sampler: str) -> Evaluation:

@@ -99,7 +99,8 @@ def _pace(policy: RemotePolicy, told: Mapping[str, Any], clock: RealTime | None)
         raise InputError("this server takes no frames that are under way: let the robot hold (--meanwhile hold)")
     if clock.latency_ms is None:
         state = dict(told.get("senses", {})).get("state", 4)
-        clock = replace(clock, latency_ms=round(clock.scale * loop_ms(policy, state=state, size=policy.size), 3))
+        measured = loop_ms(policy, state=state, picture=(policy.size, policy.size))
+        clock = replace(clock, latency_ms=round(clock.scale * measured, 3))
         policy.chunk_ms.clear()
         pace = clock_of(clock, latency_ms=clock.latency_ms)
     return pace, clock

@@ -21,6 +21,7 @@ from flashwam.sim.pace import Pace
 from flashwam.sim.simulators import get_task, pooled_envs
 from flashwam.sim.ways import commitment, leading
 from flashwam.sim.world import World
+from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["TaskResult", "drive", "run_task"]
@@ -117,10 +118,12 @@ def drive(
         scenes: The scene of every episode; those of the evaluation of that seed if None.
         seen_as: What stands between policy and environment, such as one that records.
         pace: Of the world; one that waits for the policy if None.
+
+    Raises:
+        ValueError: There is no such task, its robot is to be faster than it is simulated, or scenes are not as many as
+            episodes.
     """
-    task, pace = get_task(task) if isinstance(task, str) else task, pace or Pace()
-    if not task.moving:
-        task = replace(task, max_steps=pace.limit(task.max_steps))
+    task, pace = _paced(get_task(task) if isinstance(task, str) else task, pace)
     if scenes is None:
         scenes = [evaluation_scene(seed, episode) for episode in range(episodes)]
     if len(scenes) != episodes:
@@ -164,6 +167,17 @@ def drive(
         first_motion=tuple(float(value) for one in imagined for value in one.similarity(chunks=1)),
         film=imagined[0].film() if imagined else None,
     )
+
+
+def _paced(task: Task, pace: Pace | None) -> tuple[Task, Pace]:
+    """The task with the limit that a pace gives it, and the pace: one that waits if None."""
+    pace = pace or Pace(control_hz=task.control_hz)
+    if pace.control_hz > task.control_hz:
+        raise InputError(
+            f"{task.name} is simulated at {task.control_hz} controls a second, which its robot cannot exceed; got "
+            f"{pace.control_hz:g}: give --control-hz {task.control_hz}, or less for a slower robot"
+        )
+    return task if task.moving else replace(task, max_steps=pace.limit(task.max_steps)), pace
 
 
 def _run(policy: ChunkPolicy, world: World, frames: np.ndarray, pace: Pace) -> tuple[list[np.ndarray], Imagined | None]:

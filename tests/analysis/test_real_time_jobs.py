@@ -113,7 +113,9 @@ def test_what_there_is_is_drawn_kept_and_compared_from_what_is_kept(place):
 
 
 def test_the_loop_is_timed_at_every_number_of_steps(place, monkeypatch):
-    monkeypatch.setattr("flashwam.evaluation.real_time.loop_ms", lambda policy, *, state: 12.5)
+    monkeypatch.setattr(
+        "flashwam.evaluation.real_time.loop_ms", lambda policy, *, state, picture: 12.5 if picture == (64, 64) else 0
+    )
     make_teacher(place.demo, from_scratch=False)
     time_loops(place, CELLS)
     assert json.loads((place.out / "comparison" / f"{TIMED}.json").read_text()) == {"full": 12.5, "1v/1a": 12.5}

@@ -10,6 +10,7 @@ from flashwam.sampling import StreamSampler
 from flashwam.sim.closed_loop import drive, run_task
 from flashwam.sim.local_policy import LocalPolicy
 from flashwam.sim.metaworld import MetaWorldEnv
+from flashwam.sim.pace import Pace
 from flashwam.sim.random_policy import RandomPolicy
 from flashwam.sim.tasks import get_task
 
@@ -101,3 +102,10 @@ def test_random_actions_are_driven_in_the_scenes_of_models(policy):
     assert (first.success, first.steps, first.ways) == (again.success, again.steps, again.ways)
     assert first.commitment == 0
     assert first.motion == ()
+
+
+def test_a_robot_is_not_faster_than_it_is_simulated():
+    with pytest.raises(ValueError, match=r"faucet-turn is simulated at 80 controls a second.*--control-hz 80"):
+        drive(RandomPolicy(), "faucet-turn", episodes=1, pace=Pace(control_hz=160))
+    with pytest.raises(ValueError, match=r"libero_object_0 is simulated at 20 controls.*got 80"):
+        drive(RandomPolicy(7), "libero_object_0", episodes=1, pace=Pace(latency_ms=348))
