@@ -15,7 +15,7 @@ import numpy as np
 
 from flashwam.serve.model import ServedModel
 from flashwam.serve.protocol import Dialect
-from flashwam.serve.session import MOST_PROMPT, PolicySession
+from flashwam.serve.session import MOST_PROMPT, PolicySession, in_order
 from flashwam.system.errors import InputError
 
 __all__ = ["OpenPISession", "camera_keys"]
@@ -81,10 +81,8 @@ class OpenPISession:
             raise ValueError(f"{_PROMPT!r} must be the instruction, which is text; got {type(prompt).__name__}")
         self._session.reset(prompt, seed=request.get(_SEED))
         stages = dict(self._session.stages)
-        controls = self._session.infer(observation)
+        actions = in_order(self._session.infer(observation))
         self.stages = stages | self._session.stages
-        # The first latent frame is the observation, before which nobody does anything.
-        actions = np.ascontiguousarray(controls[:, 1:].transpose(1, 2, 0).reshape(-1, controls.shape[0]))
         return "infer", {"actions": actions}
 
     @staticmethod

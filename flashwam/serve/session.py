@@ -21,7 +21,7 @@ from flashwam.serve.codec import Observation, ObservationCodec, kind_and_shape
 from flashwam.serve.model import ServedModel
 from flashwam.serve.protocol import Dialect
 
-__all__ = ["MOST_PROMPT", "LongPromptError", "PolicySession"]
+__all__ = ["MOST_PROMPT", "LongPromptError", "PolicySession", "in_order"]
 
 MOST_PROMPT = 8192
 """Characters of a prompt; released text encoders take 226 or 512 tokens."""
@@ -307,6 +307,20 @@ class PolicySession:
         start = time.perf_counter()
         yield
         self.stages[stage] = 1000 * (time.perf_counter() - start)
+
+
+def in_order(controls: np.ndarray) -> np.ndarray:
+    """Lines up the controls of an episode's first chunk as they are executed.
+
+    Its first latent frame is the observation, before which nobody does anything.
+
+    Args:
+        controls: [U, F, N], see `PolicySession.infer`.
+
+    Returns:
+        [(F - 1) N, U].
+    """
+    return np.ascontiguousarray(controls[:, 1:].transpose(1, 2, 0).reshape(-1, controls.shape[0]))
 
 
 @dataclass(slots=True)
