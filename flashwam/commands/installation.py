@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from flashwam.sim.gl import BACKENDS, ensure_gl
-from flashwam.sim.libero.packages import INSTALL, missing_packages
+from flashwam.sim.libero.packages import install_command, missing_packages
 from flashwam.system.provenance import git_revision, package_version, requirements
 
 __all__ = ["installation"]
@@ -36,7 +36,7 @@ def installation() -> dict[str, Any]:
     if by_pip:
         facts["install"] = f"pip install 'flashwam[{','.join(by_pip)}]'"
     if facts["simulators"]["libero"]["missing"]:
-        facts["install_libero"] = INSTALL
+        facts["install_libero"] = install_command()
     return facts
 
 

@@ -18,7 +18,7 @@ _OTHERS = (
 def add_libero_options(parser: argparse.ArgumentParser) -> None:
     """Adds --sim and what says how LIBERO is driven."""
     group = parser.add_argument_group("on LIBERO, for --server (docs/simulators.md)")
-    sim_help = "of the tasks (default: metaworld); libero needs: make libero"
+    sim_help = "of the tasks (default: metaworld); flashwam info says how libero is installed"
     group.add_argument("--sim", choices=("metaworld", "libero"), default="metaworld", help=sim_help)
     suite_help = "libero_spatial, libero_object, libero_goal, libero_10, libero_90 or one of LIBERO-PRO; --tasks are "
     group.add_argument("--suite", metavar="NAME", help=f"{suite_help}numbers or names in it, --episodes up to 50")

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["git_revision", "package_version", "provenance", "requirements"]
+__all__ = ["git_revision", "package_version", "provenance", "requirements", "specifiers"]
 
 PACKAGES = ("torch", "diffusers", "accelerate", "deepspeed", "safetensors", "numpy", "metaworld", "mujoco")
 
@@ -31,17 +31,28 @@ def requirements(name: str) -> dict[str | None, tuple[str, ...]]:
         Names of distributions by the extra that brings them; those that it always needs under None. Empty where it is
         not installed.
     """
+    found: dict[str | None, list[str]] = {}
+    for extra, line in _required(name):
+        package = re.match(r"[\w.-]+", line)
+        if package is not None:
+            found.setdefault(extra, []).append(package[0])
+    return {extra: tuple(names) for extra, names in found.items()}
+
+
+def specifiers(name: str, extra: str) -> tuple[str, ...]:
+    """The requirements of an installed distribution's extra as pip takes them, such as "bddl==1.0.1"; none where it is
+    not installed, or has no such extra."""
+    return tuple(line.partition(";")[0].strip() for found, line in _required(name) if found == extra)
+
+
+def _required(name: str) -> list[tuple[str | None, str]]:
+    """The extra that brings it, or None, and the line, of every requirement."""
     try:
         lines = requires(name) or ()
     except PackageNotFoundError:
         lines = ()
-    found: dict[str | None, list[str]] = {}
-    for line in lines:
-        package = re.match(r"[\w.-]+", line)
-        extra = re.search(r"""extra == ["']([\w.-]+)["']""", line)
-        if package is not None:
-            found.setdefault(extra and extra[1], []).append(package[0])
-    return {extra: tuple(names) for extra, names in found.items()}
+    extras = (re.search(r"""extra == ["']([\w.-]+)["']""", line) for line in lines)
+    return [(extra and extra[1], line) for extra, line in zip(extras, lines, strict=True)]
 
 
 def git_revision() -> str | None:

@@ -13,7 +13,7 @@ from flashwam.commands.installation import installation
 from flashwam.recipe.load import load_recipe
 from flashwam.run.folder import prepare_run
 from flashwam.student import save_wam
-from flashwam.system.provenance import requirements
+from flashwam.system.provenance import requirements, specifiers
 from flashwam.wam.lingbot_va import LingBotVA
 
 SMALL = {
@@ -67,12 +67,15 @@ def test_extras_are_those_of_the_installed_package(monkeypatch):
     lines = setup["options"]["install_requires"].split("\n")
     for extra, asked in setup["options.extras_require"].items():
         lines += [f'{line}; extra == "{extra}"' for line in asked.split("\n") if line]
-    monkeypatch.setattr("flashwam.system.provenance.requires", lambda name: [line for line in lines if line])
+    known = {"flashwam": [line for line in lines if line]}
+    monkeypatch.setattr("flashwam.system.provenance.requires", lambda name: known.get(name))
     needed = requirements("flashwam")
     assert needed.keys() == {None, *setup["options.extras_require"]}
     assert {"torch", "tqdm", "pyarrow", "transformers"} <= set(needed[None])
     assert needed["cogvideox"] == ("sentencepiece", "protobuf")
     assert installation()["packages"].keys() == set(needed[None])
+    assert list(specifiers("flashwam", "libero")) == setup["options.extras_require"]["libero"].split()
+    assert specifiers("flashwam", "none") == specifiers("no-such-distribution", "libero") == ()
 
 
 def test_a_package_that_is_not_installed_asks_for_nothing():

@@ -4,11 +4,11 @@
 import pytest
 
 from flashwam.sim.gl import ensure_gl
-from flashwam.sim.libero.packages import INSTALL, missing_packages
+from flashwam.sim.libero.packages import install_command, missing_packages
 
 __all__ = ["needs_libero", "skip_without_rendering"]
 
-needs_libero = pytest.mark.skipif(bool(missing_packages()), reason=f"needs LIBERO: {INSTALL}")
+needs_libero = pytest.mark.skipif(bool(missing_packages()), reason=f"needs LIBERO: {install_command()}")
 
 
 def skip_without_rendering() -> None:

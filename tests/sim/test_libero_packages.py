@@ -49,6 +49,16 @@ def test_without_the_packages_one_sentence_says_how_to_get_them(absent, tmp_path
         LiberoEnv(task)
 
 
+def test_without_a_checkout_the_command_is_pips(absent, monkeypatch, tmp_path):
+    """A wheel has no Makefile; what `make libero` installs, the wheel's own metadata say."""
+    monkeypatch.setattr(packages, "specifiers", lambda name, extra: ("bddl==1.0.1", "easydict>=1.13"))
+    assert packages.install_command() == "make libero"
+    monkeypatch.setattr(packages, "_ABOVE", tmp_path)
+    first, second = "pip install 'flashwam[sim,report]'", "pip install --no-deps bddl==1.0.1 'easydict>=1.13'"
+    with pytest.raises(MissingPackageError, match=re.escape(f": {first} && {second}   (docs/")):
+        packages.require_packages()
+
+
 @pytest.mark.skipif(not packages.missing_packages(), reason="LIBERO is here")
 def test_suites_ask_for_the_packages():
     for ask in (suite_names, lambda: suite_tasks("libero_10")):

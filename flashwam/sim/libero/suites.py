@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Suites of LIBERO and LIBERO-PRO: their names, their tasks in the benchmark's order, and how long an episode lasts."""
 
-from flashwam.sim.libero.packages import INSTALL, benchmark_folder
+from flashwam.sim.libero.packages import benchmark_folder, install_command
 from flashwam.sim.libero.tasks import LiberoTask
 from flashwam.system.errors import InputError, MissingPackageError, nearest_hint
 
@@ -81,5 +81,5 @@ def _task_map() -> dict[str, list[str]]:
     try:
         from libero.libero.benchmark.libero_suite_task_map import libero_task_map
     except ImportError as error:
-        raise MissingPackageError(f"LIBERO is not installed here ({error}): {INSTALL}") from error
+        raise MissingPackageError(f"LIBERO is not installed here ({error}): {install_command()}") from error
     return dict(libero_task_map)
