@@ -106,7 +106,7 @@ def time_steps(place: Place, *, rounds: int = 9) -> None:
 
 
 def libero_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) -> list[Job]:
-    """Every job, each after those it needs."""
+    """Every job, each after those it needs; the first settings of everybody before any further one."""
     about = {"place": place}
     teaching = {**about, "name": TEACHER, "seed": 0}
     jobs = [
@@ -114,19 +114,22 @@ def libero_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) -> l
         Job(name=TEACHER, function=make, kwargs=teaching, after=(COLLECT,), weight=2400),
         Job(name=LATENTS, function=encode_episodes, kwargs=about, after=(TEACHER,), weight=30),
     ]
+    later = []
     for seed in seeds:
-        jobs += _drives(place, TEACHER, seed, CELLS.teacher, after=LATENTS)
-    for seed in seeds:
-        kwargs = {**about, "seed": seed}
-        jobs.append(
-            Job(name=f"drive/random_{seed}", function=drive_random, kwargs=kwargs, after=(LATENTS,), weight=900)
-        )
-    for seed in seeds:
+        first, second, *others = _drives(place, TEACHER, seed, CELLS.teacher, after=LATENTS)
+        jobs += [first, second]
+        later += others
         for name in names:
             student = f"make/{name}_{seed}"
             kwargs = {**about, "name": name, "seed": seed}
             jobs.append(Job(name=student, function=make, kwargs=kwargs, after=(LATENTS,), weight=400))
-            jobs += _drives(place, name, seed, CELLS.students[name], after=student)
+            first, *others = _drives(place, name, seed, CELLS.students[name], after=student)
+            jobs.append(first)
+            later += others
+        chance = f"drive/random_{seed}"
+        kwargs = {**about, "seed": seed}
+        later.append(Job(name=chance, function=drive_random, kwargs=kwargs, after=(LATENTS,), weight=900))
+    jobs += later
     jobs.append(Job(name="latency", function=time_steps, kwargs=about, after=(LATENTS,), weight=20, cores=2))
     return jobs
 
