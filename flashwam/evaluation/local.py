@@ -24,6 +24,7 @@ from flashwam.run.card import renew_card
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name, measure_once
 from flashwam.sampling import StreamSampler
 from flashwam.sim.closed_loop import run_task
+from flashwam.sim.simulators import driven_by
 from flashwam.system.errors import InputError
 from flashwam.system.imports import trusting
 from flashwam.system.paths import user_path
@@ -118,6 +119,7 @@ def _measure(policy: Policy, nfe: str, asked: Asked, *, seed: int, sampler: str,
         film=save_film(films, picture.with_name(f"{picture.name}_film.png")) if films else None,
         seed=seed,
         provenance=provenance(),
+        more=driven_by(tasks),
     )
 
 

@@ -21,6 +21,7 @@ from flashwam.sim.chunk_policy import ChunkPolicy
 from flashwam.sim.closed_loop import run_task
 from flashwam.sim.local_policy import LocalPolicy
 from flashwam.sim.pace import Pace
+from flashwam.sim.simulators import driven_by
 from flashwam.system.errors import InputError
 from flashwam.system.imports import trusting
 from flashwam.system.paths import user_path
@@ -156,4 +157,5 @@ def _measure(policy: Policy, nfe: str, asked: Asked, *, seed: int, sampler: str)
         real_time=replace(clock, latency_ms=latency),
         seed=seed,
         provenance=provenance(),
+        more=driven_by(asked.tasks),
     )

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The simulators that small models are collected, trained and compared in, by the names of their tasks."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from flashwam.sim.contract import ScriptedEnvironment, Task
+from flashwam.sim.libero.conventions import get_convention
 from flashwam.sim.libero.scene_env import SceneEnv
 from flashwam.sim.libero.scenes import SceneTask, is_scene
 from flashwam.sim.libero.scenes import get_task as get_scene
@@ -9,7 +13,7 @@ from flashwam.sim.metaworld import MetaWorldEnv
 from flashwam.sim.tasks import TaskSpec
 from flashwam.sim.tasks import get_task as get_spec
 
-__all__ = ["get_task", "make_env", "pooled_envs"]
+__all__ = ["driven_by", "get_task", "make_env", "pooled_envs"]
 
 _POOL: dict[tuple[Task, int], list[ScriptedEnvironment]] = {}
 
@@ -21,6 +25,20 @@ def get_task(name: str) -> Task:
         ValueError: The name is unknown; the message names the nearest one.
     """
     return get_scene(name) if is_scene(name) else get_spec(name)
+
+
+def driven_by(names: Sequence[str]) -> dict[str, Any]:
+    """The part of a result that says how tasks were driven: `simulator`, where that depends on a convention.
+
+    Args:
+        names: Of tasks.
+    """
+    scenes = [task for task in map(get_task, names) if isinstance(task, SceneTask)]
+    if not scenes:
+        return {}
+    suites = ", ".join(sorted({task.suite for task in scenes}))
+    instructions = {task.name: task.prompt for task in scenes}
+    return {"simulator": {**get_convention("small").told(suites), "instructions": instructions}}
 
 
 def make_env(task: Task, *, size: int = 64) -> ScriptedEnvironment:

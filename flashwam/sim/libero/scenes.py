@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
-from flashwam.sim.libero.conventions import CONTROL_HZ, CONTROLS, get_convention
+from flashwam.sim.libero.conventions import CONTROL_HZ, CONTROLS
 from flashwam.sim.libero.suites import suite_tasks
 from flashwam.sim.libero.tasks import LiberoTask
 from flashwam.system.errors import InputError
@@ -39,7 +39,7 @@ class SceneTask:
     name: str
     suite: str
     index: int
-    max_steps: int = get_convention("small").steps("")
+    max_steps: int = 200
     words: str | None = None
     goals: tuple[tuple[str, ...], ...] = ()
     ways: tuple[str, ...] = ()
