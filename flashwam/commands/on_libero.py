@@ -46,7 +46,8 @@ def is_for_libero(arguments: argparse.Namespace) -> bool:
     others = [name for name in _OTHERS if getattr(arguments, name)]
     if others:
         what = "MODEL" if others[0] == "checkpoint" else f"--{others[0].replace('_', '-')}"
-        arguments.parser.error(f"--sim libero drives a served model as its server draws it: leave out {what}")
+        own = ", or --sim: the tasks of a model that was trained on LIBERO here say it" if what == "MODEL" else ""
+        arguments.parser.error(f"--sim libero drives a served model as its server draws it: leave out {what}{own}")
     if arguments.server is None:
         arguments.parser.error("--sim libero drives a served model: give --server URL (flashwam serve starts one)")
     if arguments.suite is None:
