@@ -39,6 +39,11 @@ class Comparison:
         """Tells whether the interval leaves out a value; never where there is no interval."""
         return self.low is not None and self.high is not None and not self.low <= value <= self.high
 
+    def tells_from(self, value: float) -> bool:
+        """Tells whether the interval leaves out a value and holds the spread of trainings, as only several that are
+        paired tell it."""
+        return self.paired and self.trainings > 1 and self.leaves_out(value)
+
     @property
     def ratio_text(self) -> str:
         """ "0.80 [0.76, 0.85]", or "0.80" where there is no interval."""
@@ -46,13 +51,13 @@ class Comparison:
 
     @property
     def points_text(self) -> str:
-        """ "-19 points, 95 % interval -23 to -15", "unpaired" where it is that."""
+        """ "-19 percentage points, 95 % interval -23 to -15", "unpaired" where it is that."""
         kind = "95 % interval" if self.paired else "unpaired 95 % interval"
-        return f"{signed_points(self.value)} points, {kind} {self.span_text}"
+        return f"{signed_points(self.value)} percentage points, {kind} {self.span_text}"
 
     @property
     def span_text(self) -> str:
-        """ "-23 to -15", in points."""
+        """ "-23 to -15", in percentage points."""
         return "unknown" if self.low is None else f"{signed_points(self.low)} to {signed_points(self.high or 0.0)}"
 
     def to_json(self) -> dict[str, Any]:
@@ -61,6 +66,8 @@ class Comparison:
 
 
 def signed_points(share: float) -> str:
-    """Writes a difference of shares in points, with a digit after the point where it is small."""
+    """Writes a difference of shares in percentage points, with as many digits as its sign needs."""
     points = 100 * share
-    return f"{points:+.1f}" if abs(points) < 1.5 else f"{points:+.0f}"
+    if abs(points) >= 1.5:
+        return f"{points:+.0f}"
+    return f"{points:+.1f}" if abs(points) >= 0.05 else f"{points:+.1g}" if points else "0"

@@ -123,8 +123,8 @@ def _table(record: Mapping[str, Any], group: str) -> Table:
     return Table(
         columns=("put ahead", "by", *(f"{model}, {setting}" for model, setting in settings), "differ in too"),
         rows=rows,
-        caption=f"{group.capitalize()} tasks: difference in points of success, and in how many of the seeds it has "
-        "that sign. A dash: the numbers put neither ahead.",
+        caption=f"{group.capitalize()} tasks: difference in percentage points of success, and in how many of the "
+        "seeds it has that sign. A dash: the numbers put neither ahead.",
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from flashwam.report.against import basis_text, compare_rows, full_teacher, keep_of_teacher
-from flashwam.report.comparison import signed_points
+from flashwam.report.comparison import Comparison, signed_points
 from flashwam.report.motion import correlation_text, motion_link
 from flashwam.report.row import GROUPS, Row, Share
 
@@ -71,8 +71,7 @@ def _against_teacher(best: Row, teacher: Row) -> list[str]:
         text += f", so it keeps {found.value:.2f} of its teacher's success"
         if found.paired:
             text += f" (95 % interval {found.low:.2f} to {found.high:.2f})"
-            sure = "surely" if found.leaves_out(1) else "not surely"
-            parts.append(f"{text}, {sure} {'less' if found.value <= 1 else 'more'} than all of it")
+            parts.append(f"{text}, {_surely(found, 1)} {'less' if found.value <= 1 else 'more'} than all of it")
         else:
             difference = compare_rows(best, teacher, multimodal=GROUPS[group])
             parts.append(f"{text} ({difference.points_text})")
@@ -95,19 +94,32 @@ def _among_students(students: Sequence[Row]) -> list[str]:
         order: dict[str, list[str]] = {}
         found = {other.run: compare_rows(best, other, multimodal=GROUPS[group]) for other in students[1:]}
         for run, one in found.items():
-            sure = "surely " if one.leaves_out(0) else "not surely "
-            word = sure + ("ahead of" if one.value >= 0 else "behind")
-            order.setdefault(word, []).append(f"{run} ({signed_points(one.value)} points, {one.span_text})")
+            word = f"{_surely(one, 0)} {'ahead of' if one.value >= 0 else 'behind'}"
+            order.setdefault(word, []).append(f"{run} {signed_points(one.value)} ({one.span_text})")
         parts = "; ".join(f"{word} {', '.join(runs)}" for word, runs in sorted(order.items(), key=_surest))
-        kind = "" if all(one.paired for one in found.values()) else " (intervals not paired)"
         trainings = min(one.trainings for one in found.values())
         over = f"{trainings} training{'s' * (trainings > 1)}"
-        sentences.append(f"At {best.steps_text}, on the {group} tasks, {best.run} is {parts}; {over}{kind}.")
+        if not all(one.paired for one in found.values()):
+            over += ", intervals not paired: other trainings may come out in another order"
+        elif trainings == 1:
+            over += " each: others may come out in another order"
+        sentences.append(
+            f"At {best.steps_text}, on the {group} tasks, {best.run} is {parts}. In percentage points, with 95 % "
+            f"intervals, over {over}."
+        )
     return sentences
 
 
-def _surest(words: tuple[str, list[str]]) -> tuple[bool, str]:
-    return words[0].startswith("not"), words[0]
+_SURE = ("surely", "in these trainings", "not surely")
+
+
+def _surely(found: Comparison, value: float) -> str:
+    """Words for how far a difference from a value is told: of the method, of these trainings alone, or not."""
+    return _SURE[0 if found.tells_from(value) else 1 if found.leaves_out(value) else 2]
+
+
+def _surest(words: tuple[str, list[str]]) -> tuple[int, str]:
+    return next(number for number, word in enumerate(_SURE) if words[0].startswith(word)), words[0]
 
 
 def _against_controls(best: Row, rows: Sequence[Row]) -> list[str]:
@@ -138,37 +150,39 @@ def _chance(rows: Sequence[Row]) -> list[str]:
 
 
 def _against_more_steps(best: Row, control: Row) -> str:
-    text, gained, lost = _untrained(best, control)
+    text, gained, lost, where = _untrained(best, control)
     text += f", in {control.total_nfe} network evaluations for {best.total_nfe}"
     if lost and not gained:
-        return f"{text}: who can wait for them needs no student."
+        return f"{text}: who can wait for them needs no student{where}."
     if lost:
-        return f"{text}: it is better on one group of tasks, and worse on the other."
-    return f"{text}: {best.label} is {'ahead, and faster' if gained else 'as good, and faster'}."
+        return f"{text}: it is better on one group of tasks, and worse on the other{where}."
+    return f"{text}: {best.label} is {'ahead' if gained else 'not told from it'}{where}, and faster."
 
 
 def _against_untrained(student: Row, control: Row) -> str:
-    text, gained, lost = _untrained(student, control)
+    text, gained, lost, where = _untrained(student, control)
     if gained and lost:
-        return f"{text}: distillation gains on one group of tasks and costs on the other."
+        return f"{text}: distillation gains on one group of tasks and costs on the other{where}."
     if gained:
-        return f"{text}: distillation gains."
+        return f"{text}: distillation gains{where}."
     if lost:
-        return f"{text}: distillation costs. Something is wrong with these students."
+        return f"{text}: distillation costs{where}. Something is wrong with these students."
     return f"{text}: on these tasks success alone cannot tell distillation from none."
 
 
-def _untrained(student: Row, control: Row) -> tuple[str, bool, bool]:
-    """The control beside a student in words, and whether the student is surely better, or worse, on any group."""
-    parts, gained, lost = [], False, False
+def _untrained(student: Row, control: Row) -> tuple[str, bool, bool, str]:
+    """The control beside a student in words, whether the student is better, or worse, on any group beyond chance, and
+    what to add where that holds for these trainings alone."""
+    parts, gained, lost, of_these = [], False, False, False
     for group in _groups(student):
         found = compare_rows(student, control, multimodal=GROUPS[group])
         _, theirs = _fairly(student, control, group)
         gained |= found.leaves_out(0) and found.value > 0
         lost |= found.leaves_out(0) and found.value < 0
+        of_these |= found.leaves_out(0) and not found.tells_from(0)
         parts.append(f"{theirs.rate:.0%} on the {group} tasks ({student.run} {found.points_text})")
     told = f"The control, the teacher without any distillation at {control.steps_text}, reaches {', '.join(parts)}"
-    return told, gained, lost
+    return told, gained, lost, f" {_SURE[1]}" if of_these else ""
 
 
 def _commitment(best: Row, teacher: Row | None, rows: Sequence[Row]) -> str | None:
@@ -204,10 +218,11 @@ def _other_samplers(rows: Sequence[Row]) -> list[str]:
                 continue
             for group in _groups(row):
                 difference = compare_rows(row, match, multimodal=GROUPS[group])
-                sure = "" if difference.leaves_out(0) else ", within chance"
-                found.append(f"{row.run} {row.steps_text}, {group}: {difference.points_text}{sure}")
+                chance = "" if difference.leaves_out(0) else ", within chance"
+                change = f"{signed_points(difference.value)} ({difference.span_text}{chance})"
+                found.append(f"{row.run} {row.steps_text}, {group} {change}")
         if found:
-            sentences.append(f"Sampling {told}: " + "; ".join(found) + ".")
+            sentences.append(f"Sampling {told}, in percentage points with 95 % intervals: " + "; ".join(found) + ".")
     return sentences
 
 
@@ -272,11 +287,13 @@ def cross_losses(cross: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _losing_stream(rows: Sequence[Row], teacher: Row | None, cross: Mapping[str, Any] | None) -> list[str]:
     sentences = []
     for loss in cross_losses(cross) if cross else []:
+        name = loss["student"]
+        name += "" if loss["column"] == name else f" with {loss['column']}"
         worse = "actions lose" if loss["action"] > loss["video"] else "video loses"
         sentences.append(
-            f"{loss['student']} with {loss['column']}: its {worse} more. Given its own video, the "
-            f"teacher's actions commit {loss['action']:.0%} more often than its own; its video costs the "
-            f"teacher's actions {loss['video']:.0%}."
+            f"{name}: its {worse} more commitment. In percentage points, its actions lose {100 * loss['action']:.0f} "
+            f"to the teacher's on its own video, and its video {100 * loss['video']:.0f} to the teacher's under the "
+            "teacher's actions."
         )
     if sentences or teacher is None:
         return sentences

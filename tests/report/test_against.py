@@ -97,7 +97,7 @@ def test_the_verdict_names_trainings_scenes_and_pairing(rows):
     ("rate", "words"),
     [
         (0.3, "in 5 network evaluations for 2: early 1v/1a is ahead, and faster."),
-        (0.85, "in 5 network evaluations for 2: early 1v/1a is as good, and faster."),
+        (0.85, "in 5 network evaluations for 2: early 1v/1a is not told from it, and faster."),
         (0.98, "in 5 network evaluations for 2: who can wait for them needs no student."),
     ],
 )
@@ -164,4 +164,6 @@ def test_a_student_at_unit_amplitude_is_a_row_beside_euler(tmp_path):
     rows = rows_of(tmp_path / "runs", *teacher(), told("early", 0.8, seed=0, training=0), *others)
     assert {"early 1v/1a", "early 1v/1a Euler", "early 1v/1a unit amplitude"} <= set(rows)
     sentences = verdict(list(rows.values()))
-    assert any("brought to unit amplitude: early 1v/1a, two-way: +" in s for s in sentences)
+    assert any(
+        "brought to unit amplitude, in percentage points" in s and "early 1v/1a, two-way +" in s for s in sentences
+    )

@@ -10,6 +10,7 @@ from flashwam.core.stats import difference_interval, wilson
 from flashwam.report import compare_figures
 from flashwam.report.compare import compare, gather
 from flashwam.report.compare_figures import draw_cross
+from flashwam.report.comparison import signed_points
 from flashwam.report.figures import plain_ticks
 from flashwam.report.motion import motion_link
 from flashwam.report.motion_page import motion_section
@@ -178,11 +179,11 @@ def test_the_verdict_calls_a_difference_only_where_the_interval_leaves_out_zero(
     near = verdict(rows_of(tmp_path / "near", teacher, evaluation("flash", rates=0.94)))
     assert "on the two-way tasks in 94%, teacher 10v/20a in 96%, so it keeps 0.98 of its teacher's success" in near[0]
     low, high = difference_interval((94, 100), (96, 100))
-    assert f"-2 points, unpaired 95 % interval {100 * low:+.0f} to {100 * high:+.0f}" in near[0]
+    assert f"-2 percentage points, unpaired 95 % interval {100 * low:+.0f} to {100 * high:+.0f}" in near[0]
     assert "not paired: these evaluations do not tell the outcome" in near[1]
     far = verdict(rows_of(tmp_path / "far", teacher, evaluation("flash", rates=0.7)))
     low, high = difference_interval((105, 150), (144, 150))
-    assert f"-26 points, unpaired 95 % interval {100 * low:+.0f} to {100 * high:+.0f}" in far[0]
+    assert f"-26 percentage points, unpaired 95 % interval {100 * low:+.0f} to {100 * high:+.0f}" in far[0]
 
 
 def test_the_verdict_ranks_students_at_the_fewest_steps_with_their_own_function(tmp_path):
@@ -197,9 +198,40 @@ def test_the_verdict_ranks_students_at_the_fewest_steps_with_their_own_function(
     sentences = verdict(rows)
     assert sentences[0].startswith("**flash 1v/1a** succeeds on the two-way tasks in 80%")
     assert any(
-        s.startswith("At 1v/1a, on the one-way tasks, flash is surely ahead of naive (+30 points") for s in sentences
+        s.startswith("At 1v/1a, on the one-way tasks, flash is in these trainings ahead of naive +30 (")
+        for s in sentences
     )
-    assert any("plain Euler" in s and "naive 1v/1a, two-way: -40 points" in s for s in sentences)
+    assert any("plain Euler" in s and "naive 1v/1a, two-way -40 (" in s for s in sentences)
+
+
+@pytest.mark.parametrize(("trainings", "words"), [(1, "in these trainings"), (3, "surely")])
+def test_the_verdict_is_sure_of_an_order_only_over_several_paired_trainings(trainings, words, tmp_path):
+    def driven(run, rates, **rest):
+        result = evaluation(run, rates=rates, **rest)
+        for task in result["tasks"].values():
+            task["outcomes"] = [1] * task["success"] + [0] * (task["episodes"] - task["success"])
+        return result
+
+    seeds = range(trainings)
+    rows = rows_of(
+        tmp_path,
+        *(driven("teacher", 0.96, nfe=(10, 10), seed=seed) for seed in seeds),
+        *(driven("teacher", 0.3, seed=seed) for seed in seeds),
+        *(
+            driven(run, r, seed=seed, training_seed=seed)
+            for run, r in (("flash", 0.8), ("naive", 0.4))
+            for seed in seeds
+        ),
+    )
+    told = verdict(rows)
+    assert f"{words} less than all of it" in told[0]
+    assert any(f"flash is {words} ahead of naive +40 (" in text for text in told)
+    (control,) = (text for text in told if "without any distillation" in text)
+    assert control.endswith("distillation gains." if words == "surely" else "distillation gains in these trainings.")
+
+
+def test_small_differences_keep_their_sign():
+    assert [signed_points(share) for share in (0.2, -0.0123, -0.0003, 0.0)] == ["+20", "-1.2", "-0.03", "0"]
 
 
 def test_an_untrained_control_as_good_as_the_student_is_said_so(tmp_path):
