@@ -81,6 +81,8 @@ class Foresight(Method):
         ValueError: an option is out of range, or the student is no foresight policy.
     """
 
+    in_a_line = "shows what it foresees in one step to a policy that acts on it"
+
     result = "teacher"
     trains_probes = True
     builds_student = True

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.report.compare_figures import draw_budget, draw_cross, draw_forest, draw_latency, draw_training
+from flashwam.report.methods_page import methods_section
 from flashwam.report.motion_page import motion_section
 from flashwam.report.page import Callout, Figure, Section, Table
 from flashwam.report.row import Row
@@ -47,6 +48,7 @@ def compare_sections(
     finals = [row for row in rows if row.final]
     found = [
         _outcome(rows, cross, folder),
+        methods_section(finals),
         _speed_and_fidelity(finals, folder),
         _budget(rows, metrics or {}, folder),
         _cross(cross, folder) if cross else None,

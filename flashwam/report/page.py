@@ -32,12 +32,14 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows of cells; numbers are formatted by the caller. `emphasised` rows are set in bold."""
+    """Rows of cells; numbers are formatted by the caller. `emphasised` rows are set in bold, the cells of the columns
+    `prose` are text that is broken into lines."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
     emphasised: frozenset[int] = frozenset()
+    prose: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +99,7 @@ border-bottom:2px solid var(--line)}
 td{text-align:right;padding:.35rem .6rem;border-bottom:1px solid var(--line);white-space:nowrap}
 th:first-child,td:first-child{text-align:left;padding-left:.1rem;position:sticky;left:0;
 background:var(--page)}
+th.prose,td.prose{text-align:left;white-space:normal;min-width:15rem}
 tr.strong td{font-weight:650}
 .callout{border-left:4px solid var(--soft);background:var(--note);border-radius:0 8px 8px 0;
 padding:.7rem 1rem;margin:1rem 0}
@@ -128,10 +131,12 @@ def _figure(figure: Figure) -> str:
 def _table(table: Table) -> str:
     if any(len(row) != len(table.columns) for row in table.rows):
         raise ValueError(f"every row needs {len(table.columns)} cells, one per column of {list(table.columns)}")
-    head = "".join(f"<th>{_inline(cell)}</th>" for cell in table.columns)
+    head = "".join(
+        f"<th{' class=prose' if k in table.prose else ''}>{_inline(cell)}</th>" for k, cell in enumerate(table.columns)
+    )
     body = "".join(
         f"<tr{' class=strong' if i in table.emphasised else ''}>"
-        + "".join(f"<td>{_inline(c)}</td>" for c in row)
+        + "".join(f"<td{' class=prose' if k in table.prose else ''}>{_inline(c)}</td>" for k, c in enumerate(row))
         + "</tr>"
         for i, row in enumerate(table.rows)
     )

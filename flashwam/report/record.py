@@ -14,8 +14,9 @@ from flashwam.report.levels import scarce_levels, stream_levels
 from flashwam.report.order import better_at, standing
 from flashwam.report.results import pool_evaluations, read_evaluations
 from flashwam.report.row import Row
+from flashwam.report.study import study_recipes
 from flashwam.system.files import write_whole
-from flashwam.system.json_file import parse_json, read_mapping
+from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import ASSETS
 
 __all__ = [
@@ -109,9 +110,7 @@ def judge_warnings(study: Path) -> list[dict[str, Any]]:
 def _recipes(study: Path) -> dict[str, Mapping[str, Any]]:
     """Name -> recipe of the study's distillations."""
     found: dict[str, Mapping[str, Any]] = {}
-    path = study / "recipes.jsonl"
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        recipe = parse_json(line, f"{path}, line {number}")["recipe"]
+    for recipe in study_recipes(study).values():
         if recipe["distill"] is not None:
             found.setdefault(recipe["name"], recipe)
     return found

@@ -3,8 +3,8 @@
 
 `evaluations.jsonl` holds an evaluation a line, as `flashwam evaluate` writes it, after "file": where it lay below the
 runs' folder. `curves.parquet` holds a row for every logged step: "run", "step", and a column for every measure, null
-where it was not logged. A run of a study is named by the folder that it would have there, `<study>/runs/<name>`,
-wherever a run's folder is expected.
+where it was not logged. `recipes.jsonl` holds a line for every run: "run", its folder, and "recipe". A run of a study
+is named by the folder that it would have there, `<study>/runs/<name>`, wherever a run's folder is expected.
 """
 
 import io
@@ -27,11 +27,13 @@ __all__ = [
     "find_study",
     "study_curves",
     "study_evaluations",
+    "study_recipes",
     "write_study_curves",
     "write_study_evaluations",
 ]
 
 EVALUATIONS, CURVES = "evaluations.jsonl", "curves.parquet"
+RECIPES = "recipes.jsonl"
 _FILE, _RUN, _STEP = "file", "run", "step"
 
 
@@ -63,6 +65,23 @@ def study_curves(study: Path) -> dict[Path, list[dict[str, Any]]]:
     if not path.is_file():
         return {}
     return {study / run: list(rows) for run, rows in _curves(path, path.stat().st_mtime_ns).items()}
+
+
+def study_recipes(study: Path) -> dict[Path, Mapping[str, Any]]:
+    """Reads a study's recipes: folder of a run below the study -> its resolved recipe; empty where it has none.
+
+    Raises:
+        ValueError: a line is no recipe of a run; the message names it.
+    """
+    path = study / RECIPES
+    found = {}
+    for number, line in enumerate(path.read_bytes().splitlines() if path.is_file() else (), 1):
+        where = f"{path}, line {number}"
+        content = parse_json(line, where)
+        if not isinstance(content, dict) or not {_RUN, "recipe"} <= content.keys():
+            raise InputError(f'{where}: expected a "run" and its "recipe"; got {shown(content)}')
+        found[study / content[_RUN]] = content["recipe"]
+    return found
 
 
 def write_study_evaluations(study: Path, evaluations: Iterable[tuple[str, Mapping[str, Any]]]) -> Path:

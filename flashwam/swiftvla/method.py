@@ -70,6 +70,8 @@ class MaskedReconstruction(Method):
         ValueError: An option does not fit the others or the student.
     """
 
+    in_a_line = "learns the demonstrations, and to rebuild what was hidden from it"
+
     needs_teacher = False
     trains_probes = True
     result = "teacher"

@@ -112,6 +112,8 @@ class Method(ABC):
 
     watch: Watch = AtOnce()
 
+    in_a_line: str = ""
+    """The objective in a few words that go on from "The student ...", for reports."""
     needs_teacher: bool = True
     keeps_teacher: bool = True
     """False if the teacher is asked before training and not kept in memory after."""

@@ -105,6 +105,8 @@ class ConsistencyDistillation(Method):
         anchor_steps: Euler steps K of that path, evenly spaced in u and guided as the jumps are.
     """
 
+    in_a_line = "gives one answer for two points of one path of the teacher"
+
     needs_target = True
     trains_probes = True
 

@@ -56,6 +56,8 @@ class DistributionMatching(Method):
             its own.
     """
 
+    in_a_line = "moves its draws to where the teacher finds them likelier than a critic does"
+
     needs_critic = True
     stream_losses = (DMD,)
 

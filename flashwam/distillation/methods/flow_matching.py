@@ -51,6 +51,8 @@ class FlowMatching(Method):
         window_chunks: (low, high) of the attention window, likewise.
     """
 
+    in_a_line = "learns the demonstrations by flow matching, without a teacher"
+
     needs_teacher = False
     result = "teacher"
 

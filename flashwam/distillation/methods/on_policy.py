@@ -78,6 +78,8 @@ class OnPolicy(Method):
         start_share: Share of samples at sigma = 1 exactly, where sampling starts; the others are at inner nodes.
     """
 
+    in_a_line = "learns where the teacher's path ends under what it has drawn itself"
+
     def __init__(
         self,
         streams: Mapping[str, StreamSpec],

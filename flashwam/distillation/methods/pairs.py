@@ -66,6 +66,8 @@ class Pairs(Method):
             are parted as without them.
     """
 
+    in_a_line = "learns the teacher's own draws from the same noise, which are made once before training"
+
     keeps_teacher = False
     stream_losses = (DMD,)
 
