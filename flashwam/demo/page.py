@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flashwam.demo.place import Place
 from flashwam.report.analyze import measured_gradients, recipe_analysis
+from flashwam.report.colours import run_colours
 from flashwam.report.compare import gather
 from flashwam.report.compare_page import compare_sections
 from flashwam.report.page import write_page
@@ -40,8 +41,10 @@ def write_demo_page(place: Place, preset: str, jobs: Sequence[Job]) -> Path:
         folder = place.out / "comparison"
         rows, curves, cross = gather(runs, folder)
         late = real_time_curves([one for run in runs for one in read_real_time_evaluations(run)])
-        told = [real_time_section(late, folder)] if late else []
-        sections = [*compare_sections(rows, folder, metrics=curves, cross=cross), *told, *sections]
+        colours = run_colours(rows, (curve.run for curve in late if curve.kind == "student"))
+        told = [real_time_section(late, folder, colours=colours)] if late else []
+        compared = compare_sections(rows, folder, metrics=curves, cross=cross, colours=colours)
+        sections = [*compared, *told, *sections]
     left = sum(not done_marker(place.out / "jobs", job.name).is_file() for job in jobs)
     lead = (
         "Demonstrations from a physics simulator, a world-action model trained on them, and that teacher distilled to "

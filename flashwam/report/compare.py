@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.report.against import with_ratios
+from flashwam.report.colours import run_colours
 from flashwam.report.compare_page import compare_sections
 from flashwam.report.metrics import has_metrics, read_metrics
 from flashwam.report.page import write_page
@@ -72,9 +73,11 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
         "recordings": [row.to_json() for row in recorded],
         "recordings_table": recording_table(recorded),
     }
-    sections = compare_sections(rows, out, metrics=metrics, cross=cross)
-    sections += [real_time_section(curves, out)] if curves else []
-    sections += [recordings_section(recorded, out)] if recorded else []
+    late = [curve.run for curve in curves if curve.kind == "student"]
+    colours = run_colours(rows, [*late, *(row.run for row in recorded if row.kind == "student")])
+    sections = compare_sections(rows, out, metrics=metrics, cross=cross, colours=colours)
+    sections += [real_time_section(curves, out, colours=colours)] if curves else []
+    sections += [recordings_section(recorded, out, colours=colours)] if recorded else []
     page = write_page(
         out / "compare.html",
         "Comparison of runs",
@@ -127,7 +130,8 @@ def measured_rows(results: Sequence[Evaluation], out: Path) -> list[Row]:
     `latency.json` and `costs.json` are those of `out`, or, for a run of a study, of its `comparison`, where they were
     made. Rows of one network and as many steps have one latency, the median of theirs: they run the same passes, and
     what differs is the machine's noise. Those that were timed in turns, in `latency.json`, go before what each
-    evaluation timed for itself.
+    evaluation timed for itself; beside them, in one study, what was timed apart is left out, since the machine may have
+    had other work then.
     """
     rows: list[Row] = []
     in_turns = set()
@@ -138,7 +142,12 @@ def measured_rows(results: Sequence[Evaluation], out: Path) -> list[Row]:
             in_turns.add(len(rows))
             row = replace(row, latency=timed[label])
         rows.append(_with_cost(row, costs[run]) if run in costs else row)
+    timed_studies = {find_study(rows[number].folders[0]) for number in in_turns}
     for numbers in _alike(rows):
+        if find_study(rows[numbers[0]].folders[0]) in timed_studies and not in_turns.intersection(numbers):
+            for number in numbers:
+                rows[number] = replace(rows[number], latency={})
+            continue
         told = [rows[number].latency for number in numbers if number in in_turns or not in_turns.intersection(numbers)]
         one = _median(told)
         for number in numbers:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flashwam.report.against import full_teacher
+from flashwam.report.colours import run_colours
 from flashwam.report.figures import (
     INK,
-    PALETTE,
     label_beside,
     label_ends,
     label_points,
@@ -26,26 +26,24 @@ from flashwam.report.row import GROUPS, Row
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_budget", "draw_cross", "draw_forest", "draw_latency", "draw_training", "run_colours"]
+__all__ = ["draw_budget", "draw_cross", "draw_forest", "draw_latency", "draw_training"]
 
 
-def run_colours(rows: Sequence[Row]) -> dict[str, str]:
-    """Run -> colour: ink for teachers, the palette in alphabetical order for students."""
-    students = sorted({row.run for row in rows if row.kind == "student"})
-    colours = {run: PALETTE[i % len(PALETTE)] for i, run in enumerate(students)}
-    return {row.run: colours.get(row.run, INK) for row in rows}
-
-
-def draw_forest(rows: Sequence[Row], path: Path) -> Path:
+def draw_forest(rows: Sequence[Row], path: Path, *, colours: Mapping[str, str] | None = None) -> Path:
     """Each group of tasks in a panel, one line a row, and commitment beside them.
 
     Where episodes are paired a panel shows success over the teacher's, with its paired interval and a tick a training;
     else success, with Wilson's interval and a tick a seed.
+
+    Args:
+        rows: A line each, the first above.
+        path: PNG to write.
+        colours: Run -> colour; those of `run_colours` of these rows if None.
     """
     paired = any(found.paired for row in rows for found in row.kept.values())
     groups = [name for name, several in GROUPS.items() if any(row.share(multimodal=several).episodes for row in rows)]
     committed = any(row.share(multimodal=True).commitment is not None for row in rows)
-    colours, teacher = run_colours(rows), full_teacher(rows)
+    colours, teacher = run_colours(rows) if colours is None else colours, full_teacher(rows)
     with new_figure(8.4, 0.9 + 0.31 * len(rows)) as figure:
         panels = figure.subplots(1, len(groups) + committed, sharey=True, squeeze=False)[0]
         for axes, group in zip(panels, groups, strict=False):
@@ -110,13 +108,19 @@ def _finish_panel(axes: "Axes", title: str, rows: Sequence[Row], right: float) -
     axes.spines["left"].set_visible(False)
 
 
-def draw_latency(rows: Sequence[Row], path: Path) -> Path | None:
-    """Success against milliseconds a chunk, a panel a group of tasks; None where no latency was measured."""
+def draw_latency(rows: Sequence[Row], path: Path, *, colours: Mapping[str, str] | None = None) -> Path | None:
+    """Success against milliseconds a chunk, a panel a group of tasks; None where no latency was measured.
+
+    Args:
+        rows: Final ones with their own samplers are shown.
+        path: PNG to write.
+        colours: Run -> colour; those of `run_colours` of these rows if None.
+    """
     timed = [row for row in rows if row.latency.get("chunk_ms") and row.final and row.sampler == "own"]
     groups = [name for name, several in GROUPS.items() if any(row.share(multimodal=several).episodes for row in timed)]
     if not timed or not groups:
         return None
-    colours = run_colours(rows)
+    colours = run_colours(rows) if colours is None else colours
     milliseconds = [row.latency["chunk_ms"] for row in timed]
     low, high = min(milliseconds) / 3, max(milliseconds) * 3
     with new_figure(7.2, 0.4 + 4.0 * len(groups)) as figure:
@@ -145,12 +149,17 @@ def draw_latency(rows: Sequence[Row], path: Path) -> Path | None:
         return save_figure(figure, path)
 
 
-def draw_budget(rows: Sequence[Row], path: Path) -> Path | None:
+def draw_budget(rows: Sequence[Row], path: Path, *, colours: Mapping[str, str] | None = None) -> Path | None:
     """Success and action error along trainings, at the fewest steps of inference that have a curve.
 
     Success is that of the two-way tasks, where there are such.
 
     None unless some run was evaluated at several distillation steps.
+
+    Args:
+        rows: Those on the way to a run's last step too.
+        path: PNG to write.
+        colours: Run -> colour; those of `run_colours` of these rows if None.
     """
     found_at: dict[tuple[int, str], dict[str, list[tuple[int, Row]]]] = {}
     for row in rows:
@@ -162,7 +171,7 @@ def draw_budget(rows: Sequence[Row], path: Path) -> Path | None:
         return None
     _, steps_text = min(several)
     curves = {run: sorted(found, key=lambda at: at[0]) for run, found in several[min(several)].items()}
-    colours, teacher = run_colours(rows), full_teacher(rows)
+    colours, teacher = run_colours(rows) if colours is None else colours, full_teacher(rows)
     several_ways = any(row.share(multimodal=True).episodes for row in rows)
     chosen, group = (True, "two-way tasks") if several_ways else (None, "all tasks")
     success = {
@@ -229,15 +238,19 @@ def _smooth(values: Sequence[float]) -> np.ndarray:
 
 
 def draw_training(
-    metrics: Mapping[str, Sequence[Sequence[dict[str, Any]]]], rows: Sequence[Row], streams: Sequence[str], path: Path
+    metrics: Mapping[str, Sequence[Sequence[dict[str, Any]]]],
+    streams: Sequence[str],
+    path: Path,
+    *,
+    colours: Mapping[str, str],
 ) -> Path | None:
     """Loss and gradient norm of every run, one column per stream; None where nothing was logged.
 
     Args:
         metrics: Run -> rows of its metrics, one list per seed.
-        rows: Of the comparison, for the colours.
         streams: Columns.
         path: PNG to write.
+        colours: Run -> colour; ink for a run that is not in it.
     """
     kinds = {"loss": "loss", "grad_norm": "gradient norm"}
     curves = {
@@ -254,7 +267,7 @@ def draw_training(
     kinds = {kind: name for kind, name in kinds.items() if any(curves[kind, stream] for stream in streams)}
     if not kinds:
         return None
-    colours = dict.fromkeys(metrics, INK) | run_colours(rows)
+    colours = dict.fromkeys(metrics, INK) | dict(colours)
     with new_figure(8.4, 0.6 + 2.5 * len(kinds)) as figure:
         grid = figure.subplots(len(kinds), len(streams), sharex=True, squeeze=False)
         for line, (kind, name) in zip(grid, kinds.items(), strict=True):

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flashwam.report.alt_texts import budget_alt, cross_alt, forest_alt, latency_alt, training_alt
+from flashwam.report.colours import run_colours
 from flashwam.report.compare_figures import draw_budget, draw_cross, draw_forest, draw_latency, draw_training
 from flashwam.report.methods_page import methods_section
 from flashwam.report.motion_page import motion_section
 from flashwam.report.page import Callout, Figure, Section, Table
-from flashwam.report.row import Row
+from flashwam.report.row import Row, milliseconds_text
 from flashwam.report.table import group_cells, table_notes
 from flashwam.report.verdict import best_student, verdict
 
@@ -36,6 +38,7 @@ def compare_sections(
     *,
     metrics: Mapping[str, Sequence[Sequence[dict[str, Any]]]] | None = None,
     cross: Mapping[str, Any] | None = None,
+    colours: Mapping[str, str] | None = None,
 ) -> list[Section]:
     """Draws the figures into `folder` and returns the sections of the page, for this page and for the demo's.
 
@@ -44,21 +47,25 @@ def compare_sections(
         folder: For the PNGs.
         metrics: Student -> rows of `metrics.jsonl`, one list per seed.
         cross: The cross table, where it was made.
+        colours: Run -> colour, where other sections have more runs; those of `run_colours` of the rows if None.
     """
+    colours = run_colours(rows) if colours is None else colours
     finals = [row for row in rows if row.final]
     found = [
-        _outcome(rows, cross, folder),
+        _outcome(rows, cross, folder, colours),
         methods_section(finals),
-        _speed_and_fidelity(finals, folder),
-        _budget(rows, metrics or {}, folder),
+        _speed_and_fidelity(finals, folder, colours),
+        _budget(rows, metrics or {}, folder, colours),
         _cross(cross, folder) if cross else None,
-        motion_section(finals, folder),
+        motion_section(finals, folder, colours=colours),
         _pictures(finals),
     ]
     return [section for section in found if section is not None]
 
 
-def _outcome(rows: Sequence[Row], cross: Mapping[str, Any] | None, folder: Path) -> Section | None:
+def _outcome(
+    rows: Sequence[Row], cross: Mapping[str, Any] | None, folder: Path, colours: Mapping[str, str]
+) -> Section | None:
     driven = [row for row in rows if row.final and row.driven]
     if not driven:
         return None
@@ -68,9 +75,9 @@ def _outcome(rows: Sequence[Row], cross: Mapping[str, Any] | None, folder: Path)
         callouts=(Callout(text=first, points=rest, kind="verdict"),),
         figures=(
             Figure(
-                path=draw_forest(driven, folder / "success.png"),
+                path=draw_forest(driven, folder / "success.png", colours=colours),
                 caption=_forest_caption(driven),
-                alt="Success with intervals of every run",
+                alt=forest_alt(driven),
             ),
         ),
         tables=(_success_table(driven),),
@@ -90,9 +97,10 @@ def _forest_caption(rows: Sequence[Row]) -> str:
     )
 
 
-def _speed_and_fidelity(finals: Sequence[Row], folder: Path) -> Section | None:
+def _speed_and_fidelity(finals: Sequence[Row], folder: Path, colours: Mapping[str, str]) -> Section | None:
     table = _fidelity_table(finals)
-    speed = draw_latency([row for row in finals if row.driven], folder / "latency.png")
+    driven = [row for row in finals if row.driven]
+    speed = draw_latency(driven, folder / "latency.png", colours=colours)
     if table is None and speed is None:
         return None
     return Section(
@@ -103,18 +111,31 @@ def _speed_and_fidelity(finals: Sequence[Row], folder: Path) -> Section | None:
             "blur of all ways. A variance ratio near 0 means that the draws have collapsed to one; a "
             "sharpness ratio below 1 that the video is blurred.",
         ),
-        figures=(Figure(path=speed, caption="Up and to the left is better. Squares: the teacher."),) if speed else (),
+        figures=(
+            Figure(path=speed, caption="Up and to the left is better. Squares: the teacher.", alt=latency_alt(driven)),
+        )
+        if speed
+        else (),
         tables=tuple(found for found in (table, _parts_table(finals)) if found is not None),
     )
 
 
 def _budget(
-    rows: Sequence[Row], metrics: Mapping[str, Sequence[Sequence[dict[str, Any]]]], folder: Path
+    rows: Sequence[Row],
+    metrics: Mapping[str, Sequence[Sequence[dict[str, Any]]]],
+    folder: Path,
+    colours: Mapping[str, str],
 ) -> Section | None:
-    budget = draw_budget(rows, folder / "budget.png")
-    training = draw_training(metrics, rows, _streams(rows), folder / "training.png")
-    figures = [Figure(path=budget, caption="Shaded: Wilson's 95 % interval over episodes.")] if budget else []
-    figures += [Figure(path=training, caption="Running means; logarithmic.")] if training else []
+    streams = _streams(rows)
+    budget = draw_budget(rows, folder / "budget.png", colours=colours)
+    training = draw_training(metrics, streams, folder / "training.png", colours=colours)
+    figures = []
+    if budget:
+        told = "Shaded: Wilson's 95 % interval over episodes."
+        figures.append(Figure(path=budget, caption=told, alt=budget_alt(rows)))
+    if training:
+        told = "Running means; logarithmic."
+        figures.append(Figure(path=training, caption=told, alt=training_alt(metrics, streams)))
     if not figures:
         return None
     return Section(
@@ -145,7 +166,7 @@ def _cross(cross: Mapping[str, Any], folder: Path) -> Section:
             Figure(
                 path=draw_cross(cross, folder / "cross.png"),
                 caption=f"Share of first chunks that commit to one way.{error}{draws}",
-                alt="Commitment by source of video and of actions",
+                alt=cross_alt(cross),
             ),
         ),
     )
@@ -163,7 +184,16 @@ def _pictures(finals: Sequence[Row]) -> Section | None:
             "Decoded video of held-out windows. Of each window, from above: what happened, what the teacher "
             "draws at full steps, what this model draws from the same noise.",
         ),
-        figures=[Figure(path=row.strips[0], caption=row.label, photo=True) for row in shown.values()],
+        figures=[
+            Figure(
+                path=row.strips[0],
+                caption=row.label,
+                alt="Small pictures of a robot arm over a table, three windows of three lines: what the camera saw, "
+                f"what the teacher draws, what {row.label} draws",
+                photo=True,
+            )
+            for row in shown.values()
+        ],
     )
 
 
@@ -220,7 +250,10 @@ def _fidelity_table(rows: Sequence[Row]) -> Table | None:
         values = [getattr(row, place).get(key) for key, _, place in measures]
         if all(value is None for value in values):
             continue
-        numbers = ["" if v is None else f"{v:.3g}" for v in values]
+        numbers = [
+            "" if v is None else milliseconds_text(v) if place == "latency" else f"{v:.3g}"
+            for v, (_, _, place) in zip(values, measures, strict=True)
+        ]
         body.append([row.label, str(row.total_nfe), *numbers, *([row.parameters_text] if sized else [])])
     return Table(
         columns=("model", "NFE", *(name for _, name, _ in measures), *(["parameters"] if sized else [])),

@@ -40,8 +40,18 @@ PALETTE = (
     "#c0392b",
     "#1c2f73",
     "#8fa31e",
+    "#ff8a75",
+    "#005f4b",
+    "#9fb4f0",
+    "#6e1423",
+    "#7fd1c7",
+    "#5b2a0c",
+    "#f08fc0",
+    "#3d3d00",
+    "#c9a3e6",
+    "#e0b400",
 )
-"""Colours that stay apart for colour-blind readers; runs take them in order."""
+"""Colours of runs, in order; the first ten stay apart for colour-blind readers."""
 
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Section of a comparison's page: what models imagined beside what then happened."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from flashwam.report.compare_figures import run_colours
+from flashwam.report.alt_texts import motion_alt
+from flashwam.report.colours import run_colours
 from flashwam.report.figures import label_beside, new_figure, save_figure, tidy
 from flashwam.report.motion import MotionLink, correlation_text, motion_link
 from flashwam.report.page import Figure, Section, Table
@@ -13,13 +14,15 @@ from flashwam.report.row import Row
 __all__ = ["draw_motion", "motion_section"]
 
 
-def motion_section(rows: Sequence[Row], folder: Path) -> Section | None:
+def motion_section(rows: Sequence[Row], folder: Path, *, colours: Mapping[str, str] | None = None) -> Section | None:
     """Numbers, figure and films of the rows that show what they imagine; None where none does.
 
     Args:
         rows: In the order to show them.
         folder: For the PNG.
+        colours: Run -> colour; those of `run_colours` of these rows if None.
     """
+    colours = run_colours(rows) if colours is None else colours
     linked = [(row, link) for row in rows if (link := motion_link(row)) is not None]
     shown: dict[str, Row] = {}
     for row in sorted((r for r in rows if r.films and r.sampler == "own"), key=lambda r: r.total_nfe):
@@ -33,13 +36,16 @@ def motion_section(rows: Sequence[Row], folder: Path) -> Section | None:
     films = [
         Figure(
             path=row.films[0],
-            caption=f"{row.label}: the first episode of every task, a picture a chunk. Above the simulator's, below "
-            "the one imagined for the same moment when the chunk was drawn.",
+            caption=f"{row.label}: the first episode of every task, a picture a chunk. Tasks from above: "
+            f"{', '.join(row.tasks)}. In each pair of lines above the simulator's, below the one imagined for the same "
+            "moment when the chunk was drawn.",
+            alt=f"Small pictures of a robot arm over a table, {len(row.tasks)} pairs of lines, one a task: what the "
+            f"camera saw, and under it what {row.label} had imagined",
             photo=True,
         )
         for row in shown.values()
     ]
-    numbers = [_figure(linked, folder)] if linked else []
+    numbers = [_figure(linked, folder, colours)] if linked else []
     return Section(
         heading="What they imagined, and what happened",
         paragraphs=(
@@ -55,9 +61,14 @@ def motion_section(rows: Sequence[Row], folder: Path) -> Section | None:
     )
 
 
-def draw_motion(linked: Sequence[tuple[Row, MotionLink]], path: Path) -> Path:
-    """Mean similarity of successes (filled) and failures (hollow), one line a row, r beside it."""
-    colours = run_colours([row for row, _ in linked])
+def draw_motion(linked: Sequence[tuple[Row, MotionLink]], path: Path, *, colours: Mapping[str, str]) -> Path:
+    """Mean similarity of successes (filled) and failures (hollow), one line a row, r beside it.
+
+    Args:
+        linked: Rows with what was measured, the first above.
+        path: PNG to write.
+        colours: Run -> colour.
+    """
     with new_figure(8.4, 1.0 + 0.31 * len(linked)) as figure:
         axes = figure.subplots()
         for y, (row, link) in enumerate(reversed(linked)):
@@ -79,11 +90,11 @@ def draw_motion(linked: Sequence[tuple[Row, MotionLink]], path: Path) -> Path:
         return save_figure(figure, path)
 
 
-def _figure(linked: Sequence[tuple[Row, MotionLink]], folder: Path) -> Figure:
+def _figure(linked: Sequence[tuple[Row, MotionLink]], folder: Path, colours: Mapping[str, str]) -> Figure:
     return Figure(
-        path=draw_motion(linked, folder / "motion.png"),
+        path=draw_motion(linked, folder / "motion.png", colours=colours),
         caption="Filled right of hollow: episodes whose motion was foreseen succeed more often.",
-        alt="Motion similarity of successes and failures of every run",
+        alt=motion_alt(linked),
     )
 
 

@@ -19,14 +19,14 @@ class Figure:
 
     Args:
         path: The file; its bytes go into the page.
+        alt: What is seen in it, for readers who do not see it.
         caption: Shown under it.
-        alt: What it shows, for readers who cannot see it; the caption if empty.
         photo: True for pictures of the world, which keep their colours on a dark page.
     """
 
     path: Path
+    alt: str
     caption: str = ""
-    alt: str = ""
     photo: bool = False
 
 
@@ -122,7 +122,7 @@ def _figure(figure: Figure) -> str:
     if figure.path.suffix.lower() != ".png":
         raise ValueError(f"a page holds PNG figures; got {figure.path}")
     data = base64.b64encode(figure.path.read_bytes()).decode()
-    alt = html.escape(figure.alt or figure.caption)
+    alt = html.escape(figure.alt)
     kind = "photo" if figure.photo else "plot"
     caption = f"<figcaption>{_inline(figure.caption)}</figcaption>" if figure.caption else ""
     return f'<figure><img class="{kind}" alt="{alt}" src="data:image/png;base64,{data}">{caption}</figure>'

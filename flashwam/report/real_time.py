@@ -47,12 +47,14 @@ class Curve:
 
     Args:
         label: Name in tables and figures.
+        run: Name of the run.
         kind: "teacher" or "student".
         clock: Everything of it but the latency.
         points: By latency.
     """
 
     label: str
+    run: str
     kind: str
     clock: RealTime
     points: tuple[Point, ...]
@@ -115,7 +117,7 @@ def _curve(groups: Sequence[Sequence[Evaluation]], last: dict[str, int]) -> Curv
     label = row_label(f"{one.run} {nfe_text(one.nfe)}", one.kind, one.sampler, precision=one.precision, step=step)
     points = sorted((_point(parts) for parts in groups), key=lambda point: point.latency_ms)
     common = RealTime(meanwhile=clock.meanwhile, control_hz=clock.control_hz, patience=clock.patience)
-    return Curve(label=label, kind=one.kind, clock=common, points=tuple(points))
+    return Curve(label=label, run=one.run, kind=one.kind, clock=common, points=tuple(points))
 
 
 def _point(parts: Sequence[Evaluation]) -> Point:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flashwam.report.alt_texts import real_time_alt
 from flashwam.report.figures import INK, MUTED, PALETTE, label_ends, new_figure, plain_ticks, save_figure, tidy
 from flashwam.report.page import Figure, Section, Table
 from flashwam.report.real_time import SCENES, Curve, Point
@@ -19,13 +20,19 @@ __all__ = ["draw_real_time", "real_time_section"]
 _LINES = {"hold": "-", "go_on": (0, (4, 2))}
 
 
-def real_time_section(curves: Sequence[Curve], folder: Path, *, marks: Mapping[str, float] | None = None) -> Section:
+def real_time_section(
+    curves: Sequence[Curve],
+    folder: Path,
+    *,
+    marks: Mapping[str, float] | None = None,
+    colours: Mapping[str, str] | None = None,
+) -> Section:
     """Numbers and figure.
 
     Args:
         curves: At least one.
         folder: For the PNG.
-        marks: See `draw_real_time`.
+        marks, colours: See `draw_real_time`.
     """
     rows, told = [], [name for name in SCENES if any(name in point.success for c in curves for point in c.points)]
     for curve in curves:
@@ -48,9 +55,9 @@ def real_time_section(curves: Sequence[Curve], folder: Path, *, marks: Mapping[s
         ),
         figures=(
             Figure(
-                path=draw_real_time(curves, folder / "real_time.png", marks=marks),
+                path=draw_real_time(curves, folder / "real_time.png", marks=marks, colours=colours),
                 caption="Bars: Wilson's 95 % interval over episodes. Seconds are the world's, of successful episodes.",
-                alt="Success over latency",
+                alt=real_time_alt(curves),
             ),
         ),
         tables=(
@@ -65,7 +72,12 @@ def real_time_section(curves: Sequence[Curve], folder: Path, *, marks: Mapping[s
 
 
 def draw_real_time(
-    curves: Sequence[Curve], path: Path, *, marks: Mapping[str, float] | None = None, title: str = ""
+    curves: Sequence[Curve],
+    path: Path,
+    *,
+    marks: Mapping[str, float] | None = None,
+    title: str = "",
+    colours: Mapping[str, str] | None = None,
 ) -> Path:
     """Success of each kind of task over latency, a panel each, and below them the seconds until a task was done: a
     standing one where there are any, since what moves leaves little time.
@@ -75,6 +87,7 @@ def draw_real_time(
         path: The PNG's.
         marks: Words -> milliseconds, for lines that show where something known lies.
         title: Of the figure.
+        colours: Student's run -> colour; the palette, label by label, if None.
     """
     curves = [_with_origin(curve, curves) for curve in curves]
     marks, points = marks or {}, [point for curve in curves for point in curve.points]
@@ -83,18 +96,18 @@ def draw_real_time(
     above = [ms for ms in (*(point.latency_ms for point in points), *marks.values()) if ms > 0] or [100.0]
     # Latency 0 has no place on a logarithmic axis: it gets one of its own, to the left.
     zero, low, high = min(above) / 4, min(above) / 2, max(above) * 1.6
-    colours = _colours(curves)
+    shades = _colours(curves, colours)
     with new_figure(7.6, 0.7 + 2.3 * (len(scenes) + len(timed))) as figure:
         panels = figure.subplots(len(scenes) + len(timed), 1, sharex=True, squeeze=False)[:, 0]
         for axes, name in zip(panels, scenes, strict=False):
             axes.set(xscale="log", xlim=(zero * 0.8, high), ylim=(-0.04, 1.04), ylabel=f"success, {name}")
             for curve in curves:
-                _draw_success(axes, curve, name, colours[curve.label], zero)
+                _draw_success(axes, curve, name, shades[curve.label], zero)
         for axes, name in zip(panels[len(scenes) :], timed, strict=True):
             axes.set(xscale="log", yscale="log", ylabel=f"done in s, {name}")
             for curve in curves:
                 shown = [point for point in curve.points if name in point.seconds]
-                _line(axes, curve, shown, [point.seconds[name] for point in shown], colours[curve.label], zero)
+                _line(axes, curve, shown, [point.seconds[name] for point in shown], shades[curve.label], zero)
             seconds = [point.seconds[name] for point in points if name in point.seconds]
             ticks, labels = plain_ticks(min(seconds) / 3, max(seconds) * 3)
             lowest = max((tick for tick in ticks if tick <= min(seconds)), default=ticks[0])
@@ -124,7 +137,7 @@ def draw_real_time(
         panels[-1].set_xlabel("milliseconds from a picture to its chunk (logarithmic)")
         if title:
             figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-        _name(panels[0], curves, scenes[0], colours)
+        _name(panels[0], curves, scenes[0], shades)
         _explain(panels[-1], curves)
         return save_figure(figure, path)
 
@@ -172,8 +185,10 @@ def _explain(axes: "Axes", curves: Sequence[Curve]) -> None:
     axes.legend(loc="upper left", frameon=False, fontsize=8.5)
 
 
-def _colours(curves: Sequence[Curve]) -> dict[str, str]:
-    """Ink for the teacher at its most steps, grey for it at fewer, the palette for students."""
+def _colours(curves: Sequence[Curve], told: Mapping[str, str] | None) -> dict[str, str]:
+    """Ink for the teacher at its most steps, grey for it at fewer; for students what is told, or the palette."""
     labels = {kind: list(dict.fromkeys(c.label for c in curves if (c.kind == "student") == kind)) for kind in (0, 1)}
     teachers = {label: INK if i == 0 else MUTED for i, label in enumerate(labels[0])}
+    if told is not None:
+        return teachers | {curve.label: told[curve.run] for curve in curves if curve.kind == "student"}
     return teachers | {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(labels[1])}

@@ -36,6 +36,11 @@ class RecordingRow:
     numbers: tuple[RecordingNumbers, ...]
 
     @property
+    def run(self) -> str:
+        """Name of the run."""
+        return self.parts[0].run
+
+    @property
     def trainings(self) -> int:
         """Trainings that it is over."""
         return len({part.folder for part in self.parts if part.file is not None}) or 1

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flashwam.report.alt_texts import over_chunk_alt
+from flashwam.report.colours import run_colours
 from flashwam.report.figures import INK, MUTED, PALETTE, label_ends, new_figure, save_figure, tidy
 from flashwam.report.page import Figure, Section, Table
 from flashwam.report.recordings import RecordingRow, recording_columns
@@ -23,22 +25,27 @@ logger = logging.getLogger(__name__)
 _WINDOWS, _CONTROLS, _FIGURES = 3, 7, 4
 
 
-def recordings_section(rows: Sequence[RecordingRow], folder: Path) -> Section:
+def recordings_section(
+    rows: Sequence[RecordingRow], folder: Path, *, colours: Mapping[str, str] | None = None
+) -> Section:
     """Numbers and figures.
 
     Args:
         rows: At least one.
         folder: For the PNGs.
+        colours: Student's run -> colour; the palette, run by run, if None.
     """
+    if colours is None:
+        colours = run_colours((), (row.run for row in rows if row.kind == "student"))
     cells = [recording_columns(row) for row in rows]
     columns = [name for name in cells[0] if any(line[name] != "-" for line in cells)]
     figures = []
     if any(any(row.over_chunk) for row in rows):
-        path = draw_over_chunk(rows, folder / "over_chunk.png")
+        path = draw_over_chunk(rows, folder / "over_chunk.png", colours=colours)
         told = "Distance to the teacher's controls from the same noise, at each place of a chunk, normalised."
-        figures.append(Figure(path=path, caption=told, alt="Error to the teacher over a chunk, one line a model"))
+        figures.append(Figure(path=path, caption=told, alt=over_chunk_alt(rows)))
     for row in [row for row in rows if row.kind == "student"][:_FIGURES]:
-        figures += _own_figures(row, folder)
+        figures += _own_figures(row, folder, colours[row.run])
     tables = [Table(columns=columns, rows=[[line[name] for name in columns] for line in cells], caption=_CAPTION)]
     tables += [_by_control(row) for row in rows if row.by_control("error_teacher")]
     return Section(
@@ -83,36 +90,52 @@ def _by_control(row: RecordingRow) -> Table:
     )
 
 
-def _own_figures(row: RecordingRow, folder: Path) -> list[Figure]:
+def _own_figures(row: RecordingRow, folder: Path, colour: str) -> list[Figure]:
     found = []
     evaluation, numbers = row.parts[0], row.numbers[0]
     place = None if evaluation.file is None else evaluation.file.parent
     name = row.label.replace("/", "-").replace(" ", "_")
     arrays = None if place is None or numbers.trajectories is None else place / numbers.trajectories
     if arrays is not None and arrays.is_file():
-        path = draw_trajectories(arrays, row.controls, folder / f"trajectories_{name}.png", title=row.label)
+        path = draw_trajectories(
+            arrays, row.controls, folder / f"trajectories_{name}.png", colour=colour, title=row.label
+        )
         told = (
             f"{row.label}: recorded controls (black), draws of the teacher (grey) and of the student (colour) from the "
             "same noise, each chunk under the recorded past. One line of panels is a window, those in which the draws "
             "of the teacher differ most; dotted lines part chunks."
         )
-        found.append(Figure(path=path, caption=told, alt=f"Controls over time, recorded and drawn, of {row.label}"))
+        found.append(
+            Figure(
+                path=path,
+                caption=told,
+                alt=f"Curves of controls over time, panels of controls and windows: recorded, teacher's, {row.label}'s",
+            )
+        )
     elif arrays is not None:
         logger.warning("%s is not there, so its trajectories are not drawn", arrays)
     if place is not None and evaluation.strip is not None and (place / evaluation.strip).is_file():
         told = f"{row.label}: recorded video of three windows, below each what the teacher and the student drew."
-        found.append(Figure(path=place / evaluation.strip, caption=told, alt=told, photo=True))
+        found.append(
+            Figure(path=place / evaluation.strip, caption=told, alt=f"Rows of small pictures: {told}", photo=True)
+        )
     return found
 
 
-def draw_over_chunk(rows: Sequence[RecordingRow], path: Path) -> Path:
-    """The error to the teacher at each place of a chunk, a line a row that has one."""
+def draw_over_chunk(rows: Sequence[RecordingRow], path: Path, *, colours: Mapping[str, str]) -> Path:
+    """The error to the teacher at each place of a chunk, a line a row that has one.
+
+    Args:
+        rows: In order.
+        path: PNG to write.
+        colours: Student's run -> colour.
+    """
     shown = [row for row in rows if any(row.over_chunk)]
     with new_figure(7.2, 3.2) as figure:
         axes = figure.subplots()
         ends = []
-        for number, row in enumerate(shown):
-            colour = MUTED if row.kind == "teacher" else PALETTE[number % len(PALETTE)]
+        for row in shown:
+            colour = MUTED if row.kind == "teacher" else colours[row.run]
             places = np.arange(1, len(row.over_chunk) + 1)
             axes.plot(places, row.over_chunk, color=colour, lw=1.6)
             ends.append((float(places[-1]), row.over_chunk[-1], row.label, colour))
@@ -122,13 +145,16 @@ def draw_over_chunk(rows: Sequence[RecordingRow], path: Path) -> Path:
         return save_figure(figure, path)
 
 
-def draw_trajectories(arrays: Path, controls: Sequence[str], path: Path, *, title: str = "") -> Path:
+def draw_trajectories(
+    arrays: Path, controls: Sequence[str], path: Path, *, colour: str = PALETTE[0], title: str = ""
+) -> Path:
     """Controls over time: recorded, the teacher's draws and the student's; a line of panels a window.
 
     Args:
         arrays: What `flashwam.evaluation.recordings` wrote.
         controls: Their names.
         path: The PNG's.
+        colour: Of the student.
         title: Of the figure.
     """
     with np.load(arrays, allow_pickle=False) as held:
@@ -138,7 +164,7 @@ def draw_trajectories(arrays: Path, controls: Sequence[str], path: Path, *, titl
         panels = figure.subplots(windows, len(shown), sharex=True, sharey="col", squeeze=False)
         for line, window in zip(panels, range(windows), strict=True):
             for axes, control in zip(line, shown, strict=True):
-                _draw_control(axes, told, window, control)
+                _draw_control(axes, told, window, control, colour)
         for axes, control in zip(panels[0], shown, strict=True):
             axes.set_title(controls[control], fontsize=9)
         for axes in panels[-1]:
@@ -148,9 +174,9 @@ def draw_trajectories(arrays: Path, controls: Sequence[str], path: Path, *, titl
         return save_figure(figure, path)
 
 
-def _draw_control(axes: "Axes", told: Mapping[str, np.ndarray], window: int, control: int) -> None:
+def _draw_control(axes: "Axes", told: Mapping[str, np.ndarray], window: int, control: int, student: str) -> None:
     at, chunk = np.flatnonzero(told["valid"][window]), told["chunk"]
-    for name, colour, alpha in (("teacher", MUTED, 0.55), ("student", PALETTE[0], 0.7)):
+    for name, colour, alpha in (("teacher", MUTED, 0.55), ("student", student, 0.7)):
         for draw in told[name][window] if name in told else ():
             for number in np.unique(chunk[at]):
                 here = at[chunk[at] == number]

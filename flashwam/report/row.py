@@ -11,7 +11,7 @@ from flashwam.core.stats import wilson
 from flashwam.core.steps import nfe_text
 from flashwam.report.comparison import Comparison
 
-__all__ = ["GROUPS", "Row", "Share", "pooled_share", "row_label"]
+__all__ = ["GROUPS", "Row", "Share", "milliseconds_text", "pooled_share", "row_label"]
 
 GROUPS = {"two-way": True, "one-way": False}
 """Name of a group of tasks -> whether several ways lead to success in them. What helps the one often hurts the other,
@@ -244,6 +244,11 @@ def row_label(name: str, kind: str, sampler: str, *, precision: str, step: int |
     sampled = {"euler": " Euler", "unit": " unit amplitude"}.get(sampler, "") if kind == "student" else ""
     rounded = "" if precision == "own" else f" {precision}"
     return f"{name}{sampled}{rounded}" + ("" if step is None else f" at {step}")
+
+
+def milliseconds_text(milliseconds: float) -> str:
+    """ "12.3", "1,720"."""
+    return f"{milliseconds:,.0f}" if milliseconds >= 100 else f"{milliseconds:.3g}"
 
 
 def pooled_share(shares: Sequence[Share]) -> Share:

@@ -50,7 +50,13 @@ def schedule_sections(analysis: Mapping[str, Any], folder: Path) -> list[Section
                 "mean squared gradient factor. Streams that share a network also share its weights, so a "
                 "stream with a small number is outvoted by the others.",
             ),
-            figures=(Figure(path=moments, caption="Filled: what this recipe uses. Hollow: what it could use."),),
+            figures=(
+                Figure(
+                    path=moments,
+                    caption="Filled: what this recipe uses. Hollow: what it could use.",
+                    alt=_moments_alt(streams),
+                ),
+            ),
             tables=(_function_table(streams),),
         ),
         _sampler(streams),
@@ -92,6 +98,15 @@ def _choice(analysis: Mapping[str, Any]) -> Section:
     return Section(
         heading="What to choose, by the formulas", callouts=callouts, tables=(table,), notes=analysis["notes"]
     )
+
+
+def _moments_alt(streams: Mapping[str, Any]) -> str:
+    told = [
+        f"{name} with {label} {function['mean_squared_gradient_scale']:.2g}"
+        for name, numbers in streams.items()
+        for label, function in numbers["functions"].items()
+    ]
+    return f"Dots on a logarithmic axis, the mean squared gradient factor: {', '.join(told)}"
 
 
 def _schedules(streams: Mapping[str, Any]) -> str:
@@ -202,7 +217,13 @@ def _measured(analysis: Mapping[str, Any], folder: Path) -> Section:
             "agrees with its target.",
             f"{fits[0].upper()}{fits[1:]}.",
         ),
-        figures=(Figure(path=figure, caption="Measured gradient per sigma bin and the theoretical factor."),),
+        figures=(
+            Figure(
+                path=figure,
+                caption="Measured gradient per sigma bin and the theoretical factor.",
+                alt=f"Dots of the measured gradient over sigma beside the line |b|, a panel a stream; {fits}",
+            ),
+        ),
     )
 
 

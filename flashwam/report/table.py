@@ -4,7 +4,7 @@
 from collections.abc import Mapping, Sequence
 
 from flashwam.report.against import full_teacher
-from flashwam.report.row import GROUPS, Row
+from flashwam.report.row import GROUPS, Row, milliseconds_text
 
 __all__ = ["format_table", "group_cells", "markdown_table", "table_notes", "text_table"]
 
@@ -40,7 +40,7 @@ def format_table(rows: Sequence[Row], *, markdown: bool = False, teacher: Row | 
                 "trainings": "-" if row.kind == "baseline" else str(row.trainings),
                 "episodes": f"{row.share().episodes:,}",
                 **group_cells(row),
-                "ms a chunk": f"{milliseconds:.3g}" if milliseconds else "-",
+                "ms a chunk": milliseconds_text(milliseconds) if milliseconds else "-",
                 "speed-up": f"{full / milliseconds:.1f}x" if full and milliseconds else "-",
                 "parameters": row.parameters_text or "-",
                 "training, min": row.cost_text or "-",

@@ -8,7 +8,7 @@ from typing import Any
 from flashwam.report.against import basis_text, compare_rows, full_teacher, keep_of_teacher
 from flashwam.report.comparison import Comparison, signed_points
 from flashwam.report.motion import correlation_text, motion_link
-from flashwam.report.row import GROUPS, Row, Share
+from flashwam.report.row import GROUPS, Row, Share, milliseconds_text
 
 __all__ = ["best_student", "cross_losses", "verdict"]
 
@@ -82,8 +82,8 @@ def _against_teacher(best: Row, teacher: Row) -> list[str]:
     fast, slow = best.latency.get("chunk_ms"), teacher.latency.get("chunk_ms")
     if fast and slow:
         sentences.append(
-            f"{best.label} is {slow / fast:.1f} times as fast as {teacher.label} ({fast:.3g} against {slow:.3g} ms a "
-            "chunk)."
+            f"{best.label} is {slow / fast:.1f} times as fast as {teacher.label} ("
+            f"{milliseconds_text(fast)} against {milliseconds_text(slow)} ms a chunk)."
         )
     return sentences
 

@@ -15,6 +15,7 @@ from flashwam.report.figures import plain_ticks
 from flashwam.report.motion import motion_link
 from flashwam.report.motion_page import motion_section
 from flashwam.report.results import pool_evaluations, read_evaluations
+from flashwam.report.row import milliseconds_text
 from flashwam.report.verdict import cross_losses, verdict
 
 
@@ -294,6 +295,19 @@ def test_parameters_of_the_deployed_model_are_shown_where_they_are_known(tmp_pat
     assert "1.23 M" in page
     assert "34,000" in page
     assert {"backbone": 1_200_000, "expert": 34_000} in [row["parameters"] for row in result["rows"]]
+
+
+def test_what_was_timed_apart_is_left_out_beside_what_was_timed_in_turns(tmp_path):
+    runs = [
+        write(tmp_path / "teacher", evaluation("teacher", nfe=(10, 10), latency={"chunk_ms": 170.0})),
+        write(tmp_path / "flash", evaluation("flash", latency={"chunk_ms": 900.0})),
+    ]
+    out = tmp_path / "out"
+    out.mkdir()
+    assert [row.latency["chunk_ms"] for row in gather(runs, out)[0]] == [170.0, 900.0]
+    (out / "latency.json").write_text(json.dumps({"teacher 10v/10a": {"chunk_ms": 120.0}}))
+    assert [dict(row.latency) for row in gather(runs, out)[0]] == [{"chunk_ms": 120.0}, {}]
+    assert [milliseconds_text(ms) for ms in (9.876, 99.96, 1720.4)] == ["9.88", "100", "1,720"]
 
 
 def test_labels_of_the_cross_table_do_not_run_into_each_other(tmp_path, monkeypatch):

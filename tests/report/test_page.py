@@ -42,7 +42,7 @@ def png(tmp_path):
 
 
 def test_a_page_holds_its_images_and_refers_to_nothing(png):
-    page = build_page("T", [Section(heading="H", figures=(Figure(path=png, caption="c"),))])
+    page = build_page("T", [Section(heading="H", figures=(Figure(path=png, caption="c", alt="a line"),))])
     (data,) = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
     assert base64.b64decode(data) == png.read_bytes()
     assert "http" not in page

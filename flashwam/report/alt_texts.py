@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Texts that say what is seen in a figure, for those who do not see it, from the numbers that it was drawn from."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flashwam.report.metrics import series
+from flashwam.report.motion import MotionLink
+from flashwam.report.real_time import SCENES, Curve
+from flashwam.report.recordings import RecordingRow
+from flashwam.report.row import GROUPS, Row
+
+__all__ = [
+    "budget_alt",
+    "cross_alt",
+    "forest_alt",
+    "latency_alt",
+    "motion_alt",
+    "over_chunk_alt",
+    "real_time_alt",
+    "training_alt",
+]
+
+_MOST = 12
+"""Curves that are told one by one; of more, the highest and the lowest end."""
+
+
+def _ends(values: Mapping[str, float], form: str = ".2f") -> str:
+    """ "highest a with 0.90, lowest b with 0.10"."""
+    if not values:
+        return "nothing"
+    high, low = max(values, key=values.__getitem__), min(values, key=values.__getitem__)
+    if len(values) > 1 and values[high] == values[low]:
+        return f"all at {values[high]:{form}}"
+    told = f"highest {high} with {values[high]:{form}}"
+    return told if high == low else f"{told}, lowest {low} with {values[low]:{form}}"
+
+
+def _courses(courses: Mapping[str, tuple[float, float]], form: str) -> str:
+    """ "a from 0.1 to 0.9, b from 0.2 to 0.5", or where they end."""
+    if len(courses) > _MOST:
+        return f"at the end {_ends({name: end for name, (_, end) in courses.items()}, form)}"
+    return ", ".join(f"{name} from {first:{form}} to {last:{form}}" for name, (first, last) in courses.items())
+
+
+def _lines(count: int, kind: str) -> str:
+    return f"{count} {kind}{'s' * (count != 1)}"
+
+
+def forest_alt(rows: Sequence[Row]) -> str:
+    """Of the dots with intervals.
+
+    Args:
+        rows: As drawn.
+    """
+    paired = any(found.paired for row in rows for found in row.kept.values())
+    parts = []
+    for group, several in GROUPS.items():
+        values = {
+            row.label: row.share(multimodal=several).rate for row in rows if row.share(multimodal=several).episodes
+        }
+        if paired:
+            values = {row.label: row.kept[group].value for row in rows if group in row.kept}
+        if values:
+            parts.append(f"on the {group} tasks {_ends(values)}")
+    what = "success over the teacher's" if paired else "success"
+    return f"Dots with bars, {_lines(len(rows), 'line')}: {what}, {'; '.join(parts)}"
+
+
+def latency_alt(rows: Sequence[Row]) -> str:
+    """Of success against latency.
+
+    Args:
+        rows: Those that were timed are drawn.
+    """
+    timed = [row for row in rows if row.latency.get("chunk_ms") and row.sampler == "own"]
+    milliseconds = {row.label: row.latency["chunk_ms"] for row in timed}
+    rates = {row.label: row.share().rate for row in timed if row.driven}
+    return (
+        f"{_lines(len(timed), 'dot')}, success over milliseconds a chunk: of milliseconds "
+        f"{_ends(milliseconds, ',.0f')}; of success over all tasks {_ends(rates)}"
+    )
+
+
+def budget_alt(rows: Sequence[Row]) -> str:
+    """Of success along trainings.
+
+    Args:
+        rows: Those on the way to a run's last step too.
+    """
+    runs: dict[str, dict[int, Row]] = {}
+    for row in rows:
+        if row.kind == "student" and row.sampler == "own" and row.step is not None and row.driven:
+            runs.setdefault(f"{row.run} {row.steps_text}", {})[row.step] = row
+    courses = {}
+    for name, steps in runs.items():
+        if len(steps) > 1:
+            first, last = (steps[step].share().rate for step in (min(steps), max(steps)))
+            courses[name] = (first, last)
+    return f"Curves of success over distillation steps; over all tasks {_courses(courses, '.2f')}"
+
+
+def training_alt(metrics: Mapping[str, Sequence[Sequence[dict[str, Any]]]], streams: Sequence[str]) -> str:
+    """Of losses and gradient norms over the steps.
+
+    Args:
+        metrics: Run -> rows of its metrics, one list per seed.
+        streams: The columns of the figure.
+    """
+    parts = []
+    for stream in streams:
+        courses = {}
+        for run, seeds in metrics.items():
+            _, values = series(seeds[0], f"{stream}/loss") if seeds else ((), ())
+            if len(values) > 1:
+                courses[run] = (values[0], values[-1])
+        if courses:
+            parts.append(f"{stream} loss, {_courses(courses, '.2g')}")
+    return f"Curves over training steps, {_lines(len(metrics), 'method')}: {'; '.join(parts)}"
+
+
+def cross_alt(cross: Mapping[str, Any]) -> str:
+    """Of the table of commitment by source of video and of actions.
+
+    Args:
+        cross: The cross table.
+    """
+    cells = {
+        f"the video of {row} with the actions of {column}": value
+        for row, line in zip(cross["rows"], cross["commitment"], strict=True)
+        for column, value in zip(cross["columns"], line, strict=True)
+    }
+    size = f"{len(cross['rows'])} by {len(cross['columns'])}"
+    return f"Table of {size} shaded cells, commitment by source of video and of actions: {_ends(cells)}"
+
+
+def motion_alt(linked: Sequence[tuple[Row, MotionLink]]) -> str:
+    """Of similarity of motion.
+
+    Args:
+        linked: As drawn.
+    """
+    ends = _ends({row.label: link.similarity for row, link in linked})
+    gaps = [
+        link.succeeded > link.failed for _, link in linked if link.succeeded is not None and link.failed is not None
+    ]
+    return (
+        f"Pairs of dots, {_lines(len(linked), 'line')}: similarity of imagined and real motion, {ends}; successes lie "
+        f"above failures in {sum(gaps)} of {len(gaps)}"
+    )
+
+
+def real_time_alt(curves: Sequence[Curve]) -> str:
+    """Of success over latency.
+
+    Args:
+        curves: As drawn.
+    """
+    parts = []
+    for scene in SCENES:
+        courses = {}
+        for curve in curves:
+            points = [point for point in curve.points if scene in point.success]
+            if points:
+                first, last = (point.success[scene].rate for point in (points[0], points[-1]))
+                courses[f"{curve.label} ({curve.clock.meanwhile.replace('_', ' ')})"] = (first, last)
+        if courses:
+            parts.append(f"{scene} tasks, {_courses(courses, '.2f')}")
+    return f"Curves of success from the shortest latency to the longest: {'; '.join(parts)}"
+
+
+def over_chunk_alt(rows: Sequence[RecordingRow]) -> str:
+    """Of the error to the teacher over a chunk.
+
+    Args:
+        rows: Those that have one are drawn.
+    """
+    courses = {row.label: (row.over_chunk[0], row.over_chunk[-1]) for row in rows if any(row.over_chunk)}
+    return f"Curves of the error to the teacher from a chunk's first control to its last: {_courses(courses, '.2g')}"
