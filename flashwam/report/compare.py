@@ -13,6 +13,7 @@ from flashwam.report.against import with_ratios
 from flashwam.report.colours import run_colours
 from flashwam.report.compare_page import compare_sections
 from flashwam.report.metrics import has_metrics, read_metrics
+from flashwam.report.next_page import next_section
 from flashwam.report.page import write_page
 from flashwam.report.real_time import real_time_curves, real_time_table
 from flashwam.report.real_time_page import real_time_section
@@ -78,6 +79,8 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
     sections = compare_sections(rows, out, metrics=metrics, cross=cross, colours=colours)
     sections += [real_time_section(curves, out, colours=colours)] if curves else []
     sections += [recordings_section(recorded, out, colours=colours)] if recorded else []
+    last = next_section(rows)
+    sections += [] if last is None else [last]
     page = write_page(
         out / "compare.html",
         "Comparison of runs",

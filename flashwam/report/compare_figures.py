@@ -133,6 +133,7 @@ def draw_latency(rows: Sequence[Row], path: Path, *, colours: Mapping[str, str] 
             axes.set_ylim(max(-0.02, min(rates) - margin), min(1.06, max(rates) + margin))
             axes.set_ylabel(f"success, {group} tasks")
             axes.set_xticks(*plain_ticks(low, high))
+            axes.minorticks_off()
             for row, rate in zip(shown, rates, strict=True):
                 marker = "o" if row.kind == "student" else "s"
                 axes.plot(row.latency["chunk_ms"], rate, marker, ms=8, color=colours[row.run], mec="white", mew=1)

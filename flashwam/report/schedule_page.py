@@ -15,13 +15,19 @@ from flashwam.report.standing_page import method_section, standing_section
 __all__ = ["schedule_sections"]
 
 
-def schedule_sections(analysis: Mapping[str, Any], folder: Path) -> list[Section]:
-    """Draws the figures into `folder` and returns the sections of the page, for this page and for the demo's."""
+def schedule_sections(analysis: Mapping[str, Any], folder: Path, *, why: str = "") -> list[Section]:
+    """Draws the figures into `folder` and returns the sections of the page, for this page and for the demo's.
+
+    Args:
+        analysis: Result of `flashwam.report.schedule.schedule_analysis`.
+        folder: For the PNGs.
+        why: A sentence that names the recipe on a page that holds more than its analysis.
+    """
     streams = analysis["streams"]
     scale = draw_gradient_scale(analysis, folder / "gradient_scale.png")
     moments = draw_moments(analysis, folder / "gradient_moments.png")
     sections = [
-        _choice(analysis),
+        _choice(analysis, why),
         _idea(),
         standing_section(analysis, folder),
         *([method_section(analysis)] if analysis["recommended"] else []),
@@ -66,7 +72,7 @@ def schedule_sections(analysis: Mapping[str, Any], folder: Path) -> list[Section
     return [*sections, _limits(analysis), record_section(read_record())]
 
 
-def _choice(analysis: Mapping[str, Any]) -> Section:
+def _choice(analysis: Mapping[str, Any], why: str) -> Section:
     reasons: dict[str, list[str]] = {}
     for name, numbers in analysis["streams"].items():
         reasons.setdefault(numbers["verdict"]["reason"], []).append(name)
@@ -96,7 +102,11 @@ def _choice(analysis: Mapping[str, Any]) -> Section:
         rows=rows,
     )
     return Section(
-        heading="What to choose, by the formulas", callouts=callouts, tables=(table,), notes=analysis["notes"]
+        heading="What to choose, by the formulas",
+        paragraphs=(why,) if why else (),
+        callouts=callouts,
+        tables=(table,),
+        notes=analysis["notes"],
     )
 
 

@@ -8,6 +8,7 @@ from flashwam.demo.jobs import preset_jobs
 from flashwam.demo.place import Place
 from flashwam.demo.presets import LATE_TASKS, PRESETS
 from flashwam.demo.run import demo
+from flashwam.recipe.load import to_yaml
 from flashwam.run.folder import CARD_FILE, RunFolder
 from flashwam.sim.tasks import get_task
 from flashwam.system.paths import ASSETS
@@ -140,7 +141,7 @@ def test_the_shipped_teacher_is_taken_and_measured_on_the_demos_own_data(tmp_pat
 def test_the_page_shows_worlds_that_did_not_wait_apart(tmp_path, monkeypatch):
     # The analysis of the recipe takes seconds and has tests of its own.
     monkeypatch.setattr(page, "recipe_analysis", lambda recipe: {})
-    monkeypatch.setattr(page, "schedule_sections", lambda analysis, folder: [])
+    monkeypatch.setattr(page, "schedule_sections", lambda analysis, folder, why: [])
     place = Place(preset=PRESETS["pilot"], out=tmp_path)
     run = RunFolder(place.teacher_run)
     told = {"run": "teacher", "nfe": {"video": 1, "action": 1}, "tasks": {"press": {"episodes": 2, "success": 1}}}
@@ -149,3 +150,34 @@ def test_the_page_shows_worlds_that_did_not_wait_apart(tmp_path, monkeypatch):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "a.json").write_text(json.dumps(result))
     assert "A world that does not wait" in page.write_demo_page(place, "pilot", []).read_text()
+
+
+def test_the_page_analyses_the_student_that_came_out_best_and_says_what_is_next(tmp_path, monkeypatch):
+    analysed = []
+    monkeypatch.setattr(page, "recipe_analysis", lambda recipe: {})
+    monkeypatch.setattr(page, "schedule_sections", lambda analysis, folder, why: analysed.append((analysis, why)) or [])
+    place = Place(preset=PRESETS["quick"], out=tmp_path)
+    page.write_demo_page(place, "quick", [])
+    for method, success in (("flash_wam", 1), ("pairs", 2)):
+        run = RunFolder(place.run(method, 0))
+        run.evaluations.mkdir(parents=True)
+        told = {
+            "run": method,
+            "nfe": {"video": 1, "action": 1},
+            "tasks": {"press": {"episodes": 2, "success": success}},
+        }
+        (run.evaluations / "a.json").write_text(json.dumps(told))
+        run.recipe.write_text(to_yaml(place.recipe(method)))
+    text = page.write_demo_page(place, "quick", []).read_text()
+    assert [analysis["recipe"] for analysis, _ in analysed] == ["flash_wam", "pairs"]
+    assert "once students have been driven" in analysed[0][1]
+    assert "whose student came out best" in analysed[1][1]
+    assert text.index("What to do next") > text.index("What came out")
+    assert "flashwam demo --preset pilot" in text
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_names_what_follows_it(preset, tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "_analysis", lambda place, best: [])
+    text = page.write_demo_page(Place(preset=PRESETS[preset], out=tmp_path), preset, []).read_text()
+    assert "What to do next" in text
