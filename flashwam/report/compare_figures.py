@@ -140,14 +140,33 @@ def draw_latency(rows: Sequence[Row], path: Path, *, colours: Mapping[str, str] 
             tidy(axes, grid="both")
         panels[0].set_title("Success against latency")
         panels[-1].set_xlabel("milliseconds a chunk (logarithmic; left is better)")
-        for axes, group in zip(panels, groups, strict=True):
+        named = [_named(timed, group) for group in groups]
+        if hidden := [row.run for row in timed if any(row not in shown for shown in named)]:
+            dots = {run: axes.plot([], [], "o", ms=7, color=colours[run])[0] for run in dict.fromkeys(hidden)}
+            figure.legend(
+                list(dots.values()), list(dots), loc="outside lower center", ncols=3, frameon=False, fontsize=9
+            )
+        for axes, group, shown in zip(panels, groups, named, strict=True):
             points = [
-                (r.latency["chunk_ms"], r.share(multimodal=GROUPS[group]).rate, r.label, colours[r.run])
-                for r in timed
-                if r.share(multimodal=GROUPS[group]).episodes
+                (r.latency["chunk_ms"], r.share(multimodal=GROUPS[group]).rate, r.label, colours[r.run]) for r in shown
             ]
             label_points(axes, points)
         return save_figure(figure, path)
+
+
+_FEW, _BEST = 14, 2
+"""Points that are all named beside themselves; of more, of the students the best so many at each number of steps."""
+
+
+def _named(rows: Sequence[Row], group: str) -> list[Row]:
+    """The rows whose names stand beside their points."""
+    shown = [row for row in rows if row.share(multimodal=GROUPS[group]).episodes]
+    if len(shown) <= _FEW:
+        return shown
+    best: dict[tuple[str, int], list[Row]] = {}
+    for row in sorted(shown, key=lambda row: -row.share(multimodal=GROUPS[group]).rate):
+        best.setdefault((row.kind, row.total_nfe), []).append(row)
+    return [row for (kind, _), found in best.items() for row in (found[:_BEST] if kind == "student" else found)]
 
 
 def draw_budget(rows: Sequence[Row], path: Path, *, colours: Mapping[str, str] | None = None) -> Path | None:

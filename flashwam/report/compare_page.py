@@ -17,6 +17,10 @@ from flashwam.report.verdict import best_student, verdict
 
 __all__ = ["compare_sections"]
 
+_LATENCY_CAPTION = (
+    "Up and to the left is better. Squares: the teacher. Of many models the best two students at each number of steps "
+    "are named beside their dots, the others by their colours."
+)
 _OPEN_LOOP = {
     "action_error_teacher": "action error to teacher",
     "action_error_expert": "action error to expert",
@@ -111,11 +115,7 @@ def _speed_and_fidelity(finals: Sequence[Row], folder: Path, colours: Mapping[st
             "blur of all ways. A variance ratio near 0 means that the draws have collapsed to one; a "
             "sharpness ratio below 1 that the video is blurred.",
         ),
-        figures=(
-            Figure(path=speed, caption="Up and to the left is better. Squares: the teacher.", alt=latency_alt(driven)),
-        )
-        if speed
-        else (),
+        figures=(Figure(path=speed, caption=_LATENCY_CAPTION, alt=latency_alt(driven)),) if speed else (),
         tables=tuple(found for found in (table, _parts_table(finals)) if found is not None),
     )
 

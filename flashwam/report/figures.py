@@ -40,16 +40,16 @@ PALETTE = (
     "#c0392b",
     "#1c2f73",
     "#8fa31e",
-    "#ff8a75",
+    "#e2604a",
     "#005f4b",
-    "#9fb4f0",
+    "#6f86d6",
     "#6e1423",
-    "#7fd1c7",
+    "#2fa79a",
     "#5b2a0c",
-    "#f08fc0",
+    "#ee5fb7",
     "#3d3d00",
-    "#c9a3e6",
-    "#e0b400",
+    "#a06fd0",
+    "#b98f00",
 )
 """Colours of runs, in order; the first ten stay apart for colour-blind readers."""
 

@@ -71,9 +71,10 @@ _STYLE = """
 :root{color-scheme:light dark;--ink:#1f2630;--soft:#5b6470;--line:#e3e6ea;--page:#fbfbfa;--card:#ffffff;
 --blue:#0b6fb8;--orange:#c2630a;
 --verdict:#eaf3fa;--warning:#fdf1e3;--note:#f1f2f4}
-@media(prefers-color-scheme:dark){:root{--ink:#e6e8eb;--soft:#a2a9b3;--line:#343a42;--page:#16191d;
+@media screen and (prefers-color-scheme:dark){:root{--ink:#e6e8eb;--soft:#a2a9b3;--line:#343a42;--page:#16191d;
 --card:#1d2126;--blue:#6cb4ea;--orange:#f0a04f;
---verdict:#16293a;--warning:#3a2914;--note:#24282e}img.plot{filter:invert(.9) hue-rotate(180deg)}}
+--verdict:#16293a;--warning:#3a2914;--note:#24282e}img.plot{filter:invert(.9) hue-rotate(180deg);
+mix-blend-mode:lighten}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);font:17px/1.6 system-ui,-apple-system,"Segoe UI",
 Roboto,"Helvetica Neue",sans-serif}
@@ -88,6 +89,8 @@ border-radius:4px;padding:.08em .32em;overflow-wrap:anywhere}
 figure{margin:1.4rem 0;background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.8rem}
 img{display:block;max-width:100%;height:auto;margin:0 auto}
 img.photo{image-rendering:pixelated;width:100%}
+.wide{overflow-x:auto}
+@media(max-width:40rem){img.plot{width:max(100%,38rem);max-width:none}}
 figcaption,.caption{color:var(--soft);font-size:.9rem;line-height:1.45;text-align:left}figcaption{
 margin-top:.6rem}.caption{margin:.5rem 0 1.4rem}
 .scroll{overflow-x:auto;margin:1.2rem 0;width:max-content;min-width:100%;max-width:min(94vw,74rem);
@@ -109,6 +112,13 @@ padding:.7rem 1rem;margin:1rem 0}
 ul{padding-left:1.2rem;color:var(--soft);font-size:.95rem}li{margin:.35rem 0}
 footer{margin-top:3rem;border-top:1px solid var(--line);padding-top:.8rem;color:var(--soft);
 font-size:.86rem}
+@page{margin:14mm}
+@media print{body{background:none;font-size:10pt}main{max-width:none;padding:0}nav{display:none}
+h2{margin-top:1.6rem;break-after:avoid}figure,tr,.callout li{break-inside:avoid}figure{border-color:#ccc}
+img.plot,img.photo{width:auto;max-height:22cm}.wide{overflow:visible}
+.scroll{width:auto;min-width:0;max-width:none;left:0;transform:none;overflow:visible}
+table{font-size:6.5pt}th,td{padding:.2rem .25rem;white-space:normal}th:first-child,td:first-child{position:static;
+background:none}th.prose,td.prose{min-width:0}code{background:none;padding:0}}
 """
 
 
@@ -118,6 +128,11 @@ def _inline(text: str) -> str:
     return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", escaped)
 
 
+def _breakable(text: str) -> str:
+    """Marks slashes, but for those of tags, as places where a line may end."""
+    return re.sub(r"(?<!<)/", "/<wbr>", _inline(text))
+
+
 def _figure(figure: Figure) -> str:
     if figure.path.suffix.lower() != ".png":
         raise ValueError(f"a page holds PNG figures; got {figure.path}")
@@ -125,14 +140,16 @@ def _figure(figure: Figure) -> str:
     alt = html.escape(figure.alt)
     kind = "photo" if figure.photo else "plot"
     caption = f"<figcaption>{_inline(figure.caption)}</figcaption>" if figure.caption else ""
-    return f'<figure><img class="{kind}" alt="{alt}" src="data:image/png;base64,{data}">{caption}</figure>'
+    image = f'<img class="{kind}" alt="{alt}" src="data:image/png;base64,{data}">'
+    return f'<figure><div class="wide">{image}</div>{caption}</figure>'
 
 
 def _table(table: Table) -> str:
     if any(len(row) != len(table.columns) for row in table.rows):
         raise ValueError(f"every row needs {len(table.columns)} cells, one per column of {list(table.columns)}")
     head = "".join(
-        f"<th{' class=prose' if k in table.prose else ''}>{_inline(cell)}</th>" for k, cell in enumerate(table.columns)
+        f"<th{' class=prose' if k in table.prose else ''}>{_breakable(cell)}</th>"
+        for k, cell in enumerate(table.columns)
     )
     body = "".join(
         f"<tr{' class=strong' if i in table.emphasised else ''}>"

@@ -334,3 +334,17 @@ def test_a_logarithmic_axis_has_three_ticks_or_more():
         assert len(ticks) == len(labels) > 2
         assert low <= min(ticks) < max(ticks) <= high
     assert plain_ticks(0.9, 60)[1] == ["1", "2", "5", "10", "20", "50"]
+
+
+def test_of_many_models_only_the_best_are_named_beside_their_dots(tmp_path, monkeypatch):
+    named = []
+    monkeypatch.setattr(
+        compare_figures, "label_points", lambda axes, points: named.append([text for _, _, text, _ in points])
+    )
+    results = [evaluation("teacher", nfe=(10, 10), latency={"chunk_ms": 90.0})]
+    results += [evaluation(f"m{k:02}", rates=0.02 * (k + 1), latency={"chunk_ms": 10.0}) for k in range(15)]
+    rows = rows_of(tmp_path, *results)
+    compare_figures.draw_latency(rows, tmp_path / "many.png")
+    assert named == [["teacher 10v/10a", "m14 1v/1a", "m13 1v/1a"]] * 2
+    compare_figures.draw_latency(rows[:5], tmp_path / "few.png")
+    assert len(named[-1]) == 5

@@ -10,7 +10,7 @@ from flashwam.report.page import Callout, Figure, Section, Table, build_page, wr
 
 
 class Balanced(HTMLParser):
-    VOID = frozenset({"meta", "img", "br"})
+    VOID = frozenset({"meta", "img", "br", "wbr"})
 
     def __init__(self):
         super().__init__()
@@ -87,3 +87,19 @@ def test_equal_numbers_give_equal_figures(tmp_path):
             figure.subplots().plot([0, 1])
             save_figure(figure, tmp_path / name, dpi=40)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_wide_columns_break_at_their_slashes_and_prose_into_lines():
+    table = Table(columns=("a/b, `c`", "what it is"), rows=[("1/2", "words")], prose=frozenset({1}))
+    page = build_page("T", [Section(heading="H", tables=(table,))])
+    assert "<th>a/<wbr>b, <code>c</code></th><th class=prose>what it is</th>" in page
+    assert "<td>1/2</td><td class=prose>words</td>" in page
+
+
+def test_paper_is_never_dark(png):
+    """Dark colours are asked for on a screen alone, and a printed table is whole."""
+    page = build_page("T", [Section(heading="H", figures=(Figure(path=png, alt="a line"),))])
+    assert re.findall(r"@media([^{]*prefers-color-scheme[^{]*)", page) == [" screen and (prefers-color-scheme:dark)"]
+    (paper,) = re.findall(r"@media print\{(.*?\})\}", page, re.DOTALL)
+    assert "overflow:visible" in paper
+    assert "nav{display:none}" in paper
