@@ -46,6 +46,10 @@ def preset_jobs(preset: Preset, out: Path, *, from_scratch: bool = False, family
     students = tuple(f"distill/{method}_0".replace("@", "_") for method in (*preset.methods, *preset.longer))
     kwargs = {"place": place}
     jobs.append(Job(name="latency", function=work.time_all, kwargs=kwargs, after=students, weight=20, cores=2))
+    if preset.film:
+        # Who is filmed is known when all have been driven, and how long they draw when they have been timed.
+        driven = tuple(job.name for job in jobs if job.name.startswith("evaluate/"))
+        jobs.append(Job(name="film", function=work.film, kwargs=kwargs, after=(*driven, "latency"), weight=20))
     return jobs
 
 

@@ -11,6 +11,7 @@ from flashwam.report.analyze import measured_gradients, recipe_analysis
 from flashwam.report.colours import run_colours
 from flashwam.report.compare import gather
 from flashwam.report.compare_page import compare_sections
+from flashwam.report.film import find_film
 from flashwam.report.next_page import next_section
 from flashwam.report.page import Section, write_page
 from flashwam.report.real_time import real_time_curves
@@ -60,6 +61,7 @@ def write_demo_page(place: Place, preset: str, jobs: Sequence[Job]) -> Path:
         "From many steps to one: what was done, what it kept, and why",
         sections,
         lead=lead,
+        film=find_film(folder),
         footer=f"Made by `flashwam demo --preset {preset} --family {place.family}`.",
     )
 

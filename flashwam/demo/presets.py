@@ -33,6 +33,7 @@ class Preset:
         latencies: Milliseconds at which the teacher and some students are driven in a world that does not wait, at the
             first seed; empty for none.
         late: Those students' methods.
+        film: Tasks in which the teacher and the best student are filmed, one after the other; empty for no film.
     """
 
     methods: tuple[str, ...]
@@ -48,6 +49,7 @@ class Preset:
     longer: tuple[str, ...] = ()
     latencies: tuple[float, ...] = ()
     late: tuple[str, ...] = ()
+    film: tuple[str, ...] = ()
 
     @property
     def clocks(self) -> list[RealTime]:
@@ -81,6 +83,7 @@ PRESETS = {
             "distill.diagnose_every=5",
             "distill.log_every=5",
         ),
+        film=("reach-wall",),
     ),
     "quick": Preset(
         # The longest first, so that both cores are busy to the end.
@@ -94,6 +97,7 @@ PRESETS = {
         distill=("distill.steps=200",),
         own={"pairs": ("distill.steps=900",)},
         cross=("pairs", "on_policy"),
+        film=("reach-wall", "button-wall", "button-press"),
     ),
     "pilot": Preset(
         methods=ALL_METHODS,
@@ -104,6 +108,7 @@ PRESETS = {
         cross=("flash_wam", "best", "on_policy"),
         latencies=(0.0, 100.0, 348.0, 1000.0, 8100.0),
         late=("flash_wam", "on_policy"),
+        film=("reach-wall", "button-wall", "drawer-open"),
     ),
     "full": Preset(
         methods=ALL_METHODS,

@@ -23,7 +23,7 @@ from flashwam.system.paths import user_path
 
 __all__ = ["demo"]
 
-_MEASURING = ("evaluate/", "late/", "cross", "latency")
+_MEASURING = ("evaluate/", "late/", "cross", "latency", "film")
 """Beginnings of the names of jobs whose results the page shows."""
 _SECONDS_BETWEEN_PAGES = 60.0
 """Drawing one takes seconds, in which no job is started."""

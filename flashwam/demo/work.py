@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flashwam.demo.filming import film_best
 from flashwam.demo.place import Place
 from flashwam.demo.presets import LATE_EPISODES, LATE_TASKS
 from flashwam.evaluation.chance import evaluate_random
@@ -34,6 +35,7 @@ __all__ = [
     "drive_late",
     "drive_random",
     "encode_episodes",
+    "film",
     "make_teacher",
     "time_all",
 ]
@@ -149,3 +151,8 @@ def time_all(place: Place) -> None:
         policy = load_policy(place.run(method, 0))
         sources += [(policy, nfe) for nfe in place.nfe]
     latency_table(sources, out=place.out / "comparison")
+
+
+def film(place: Place) -> None:
+    """Films the teacher and the best student in one scene, by the robot's clock."""
+    film_best(place, place.preset.film)

@@ -67,16 +67,20 @@ def save_film(films: Sequence[np.ndarray], path: Path) -> str:
 
 
 def _save_rows(rows: Sequence[np.ndarray], together: int, path: Path, *, columns: int = 0) -> str:
-    """Writes rows of pictures, each [K, H, W, 3] of any K, with a gap after every `together`; returns the name."""
+    """Writes rows of pictures, each [K, H, W, 3] of any K, with a gap after every `together`; returns the name.
+
+    Gaps and the rest of a short row are transparent, so that they are dark on a dark page.
+    """
     import matplotlib.image
 
     longest = max(columns, *(len(row) for row in rows))
     lines = []
     for i, row in enumerate(rows):
         line = np.concatenate(row, 1)
-        lines.append(np.pad(line, ((0, 0), (0, (longest - len(row)) * row.shape[2]), (0, 0)), constant_values=255))
+        opaque = np.pad(line, ((0, 0), (0, 0), (0, 1)), constant_values=255)
+        lines.append(np.pad(opaque, ((0, 0), (0, (longest - len(row)) * row.shape[2]), (0, 0))))
         if (i + 1) % together == 0 and i + 1 < len(rows):
-            lines.append(np.full((4, lines[-1].shape[1], 3), 255, np.uint8))
+            lines.append(np.zeros((4, lines[-1].shape[1], 4), np.uint8))
     with whole_file(path) as building:
         matplotlib.image.imsave(building, np.repeat(np.repeat(np.concatenate(lines), 2, 0), 2, 1), format="png")
     return path.name

@@ -12,6 +12,7 @@ from typing import Any
 from flashwam.report.against import with_ratios
 from flashwam.report.colours import run_colours
 from flashwam.report.compare_page import compare_sections
+from flashwam.report.film import find_film
 from flashwam.report.metrics import has_metrics, read_metrics
 from flashwam.report.next_page import next_section
 from flashwam.report.page import write_page
@@ -46,8 +47,8 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
 
     Args:
         runs: Run folders with `evaluations/*.json`, or studies of many (`flashwam.report.study`); the teacher's too,
-            for the controls. `metrics.jsonl` is read where a run has one, and `cross.json`, `latency.json` and
-            `costs.json` where they were made: in `out`, else in a study's `comparison`.
+            for the controls. `metrics.jsonl` is read where a run has one, and `cross.json`, `latency.json`,
+            `costs.json` and a film where they were made: in `out`, else in a study's `comparison`.
         out: Folder to write into; made if absent.
 
     Returns:
@@ -86,6 +87,7 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
         "Comparison of runs",
         sections,
         lead="Who succeeds, how fast, and which stream loses what.",
+        film=find_film(out, *(study / "comparison" for run in runs if (study := find_study(user_path(run))))),
         footer="Made by `flashwam compare`. The numbers are in `compare.json` beside this page.",
     )
     result["page"] = str(page)

@@ -15,19 +15,21 @@ __all__ = ["Callout", "Figure", "Section", "Table", "build_page", "write_page"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A PNG with its caption.
+    """A PNG, or a film, with its caption.
 
     Args:
-        path: The file; its bytes go into the page.
+        path: The PNG, or the film's GIF; its bytes go into the page.
         alt: What is seen in it, for readers who do not see it.
         caption: Shown under it.
         photo: True for pictures of the world, which keep their colours on a dark page.
+        still: The PNG that stands for a film on paper, and where a reader asks for less motion.
     """
 
     path: Path
     alt: str
     caption: str = ""
     photo: bool = False
+    still: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,13 +85,14 @@ h1{font-size:1.9rem;line-height:1.2;margin:0 0 .4rem;letter-spacing:-.01em}
 h2{font-size:1.3rem;line-height:1.3;margin:3rem 0 .6rem;padding-top:1.2rem;border-top:1px solid var(--line)}
 p{margin:.7rem 0}.lead{color:var(--soft);font-size:1.08rem;margin:0 0 1.2rem}
 nav{font-size:.92rem;color:var(--soft);margin:1rem 0}nav a{color:var(--blue);text-decoration:none;
-margin-right:1rem;white-space:nowrap}
+margin-right:1rem;display:inline-block}
 code{font:.88em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;background:var(--note);
 border-radius:4px;padding:.08em .32em;overflow-wrap:anywhere}
 figure{margin:1.4rem 0;background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.8rem}
 img{display:block;max-width:100%;height:auto;margin:0 auto}
 img.photo{image-rendering:pixelated;width:100%}
-.wide{overflow-x:auto}
+.wide{overflow-x:auto}img.still{display:none}
+@media(prefers-reduced-motion:reduce){img.film{display:none}img.still{display:block}}
 @media(max-width:40rem){img.plot{width:max(100%,38rem);max-width:none}}
 figcaption,.caption{color:var(--soft);font-size:.9rem;line-height:1.45;text-align:left}figcaption{
 margin-top:.6rem}.caption{margin:.5rem 0 1.4rem}
@@ -113,9 +116,10 @@ ul{padding-left:1.2rem;color:var(--soft);font-size:.95rem}li{margin:.35rem 0}
 footer{margin-top:3rem;border-top:1px solid var(--line);padding-top:.8rem;color:var(--soft);
 font-size:.86rem}
 @page{margin:14mm}
-@media print{body{background:none;font-size:10pt}main{max-width:none;padding:0}nav{display:none}
+@media print{img.film{display:none}img.still{display:block}
+body{background:none;font-size:10pt}main{max-width:none;padding:0}nav{display:none}
 h2{margin-top:1.6rem;break-after:avoid}figure,tr,.callout li{break-inside:avoid}figure{border-color:#ccc}
-img.plot,img.photo{width:auto;max-height:22cm}.wide{overflow:visible}
+img.plot,img.photo{width:auto;max-height:22cm}img.photo{max-height:11cm}.wide{overflow:visible}
 .scroll{width:auto;min-width:0;max-width:none;left:0;transform:none;overflow:visible}
 table{font-size:6.5pt}th,td{padding:.2rem .25rem;white-space:normal}th:first-child,td:first-child{position:static;
 background:none}th.prose,td.prose{min-width:0}code{background:none;padding:0}}
@@ -134,14 +138,21 @@ def _breakable(text: str) -> str:
 
 
 def _figure(figure: Figure) -> str:
-    if figure.path.suffix.lower() != ".png":
-        raise ValueError(f"a page holds PNG figures; got {figure.path}")
-    data = base64.b64encode(figure.path.read_bytes()).decode()
+    expected = ".png" if figure.still is None else ".gif"
+    if figure.path.suffix.lower() != expected:
+        raise ValueError(f"a page holds PNG figures, and GIF films with a still; got {figure.path}")
+    kind = "film" if figure.still is not None else "photo" if figure.photo else "plot"
     alt = html.escape(figure.alt)
-    kind = "photo" if figure.photo else "plot"
+    image = f'<img class="{kind}" alt="{alt}" src="{_data(figure.path)}">'
+    if figure.still is not None:
+        # Two images, not a <picture>: a browser that prints does not choose its source anew.
+        image += f'<img class="still" alt="{alt}" src="{_data(figure.still)}">'
     caption = f"<figcaption>{_inline(figure.caption)}</figcaption>" if figure.caption else ""
-    image = f'<img class="{kind}" alt="{alt}" src="data:image/png;base64,{data}">'
     return f'<figure><div class="wide">{image}</div>{caption}</figure>'
+
+
+def _data(path: Path) -> str:
+    return f"data:image/{path.suffix[1:].lower()};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _table(table: Table) -> str:
@@ -177,7 +188,9 @@ def _anchor(index: int) -> str:
     return f"s{index + 1}"
 
 
-def build_page(title: str, sections: Sequence[Section], *, lead: str = "", footer: str = "") -> str:
+def build_page(
+    title: str, sections: Sequence[Section], *, lead: str = "", footer: str = "", film: Figure | None = None
+) -> str:
     """The whole page as one string, with every image inside it.
 
     Args:
@@ -185,6 +198,7 @@ def build_page(title: str, sections: Sequence[Section], *, lead: str = "", foote
         sections: In reading order; more than two get a table of contents.
         lead: A sentence or two under the title.
         footer: Small print, such as versions and the command that made the page.
+        film: Stands at the top, before the table of contents.
     """
     parts = []
     for i, section in enumerate(sections):
@@ -204,6 +218,7 @@ def build_page(title: str, sections: Sequence[Section], *, lead: str = "", foote
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
         f"<h1>{_inline(title)}</h1>\n"
         + (f'<p class="lead">{_inline(lead)}</p>\n' if lead else "")
+        + (f"{_figure(film)}\n" if film is not None else "")
         + contents
         + "\n".join(parts)
         + (f"\n<footer>{_inline(footer)}</footer>" if footer else "")
@@ -211,6 +226,14 @@ def build_page(title: str, sections: Sequence[Section], *, lead: str = "", foote
     )
 
 
-def write_page(path: Path, title: str, sections: Sequence[Section], *, lead: str = "", footer: str = "") -> Path:
+def write_page(
+    path: Path,
+    title: str,
+    sections: Sequence[Section],
+    *,
+    lead: str = "",
+    footer: str = "",
+    film: Figure | None = None,
+) -> Path:
     """`build_page` to a file that is always whole, so that it can be reloaded while results come in."""
-    return write_whole(path, build_page(title, sections, lead=lead, footer=footer))
+    return write_whole(path, build_page(title, sections, lead=lead, footer=footer, film=film))

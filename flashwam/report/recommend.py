@@ -29,8 +29,8 @@ MEASURED = {
         "scene with the teacher's; 95 % intervals over trainings and scenes): in one step a stream pairs kept .98 (.96 "
         "to 1.01) of its teacher's success on the tasks with two ways and .98 (.96 to 1.00) on those with one (five "
         "trainings). on_policy at equal cost kept .97 (.91 to 1.01) and 1.04 (.99 to 1.08) (three trainings): to "
-        "pairs of the same seeds -2.0 points (-5.7 to 1.7) and +4.7 points (1.8 to 7.6). So the tasks say which of the "
-        "two. "
+        "pairs of the same seeds -2.0 percentage points (-5.7 to 1.7) and +4.7 (1.8 to 7.6). So the tasks say which "
+        "of the two. "
         "Consistency with one teacher sub-step is far behind both on the tasks with two ways: .48 (.34 to .64) with "
         "lcm and .42 (.33 to .51) as published, at 400 steps and a searched learning rate (three trainings each)."
     ),

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from flashwam.demo.film import Take, frames_of, write_gif
+
 
 def picture(shade):
     return np.full((24, 24, 3), shade, dtype=np.uint8)
@@ -14,7 +16,7 @@ def picture(shade):
 @pytest.fixture
 def take():
     """Draws for 76 ms, moves for two control steps, and is there."""
-    return film.Take(
+    return Take(
         times=(0.0, 76.0, 88.5, 101.0),
         pictures=tuple(map(picture, (0, 0, 100, 200))),
         drawing=(True, False, False, False),
@@ -34,12 +36,10 @@ def test_a_robot_stands_still_while_its_model_draws(take):
 
 
 def test_a_film_plays_what_it_was_given(take, tmp_path):
-    quicker = film.Take(times=(0.0, 10.0), pictures=take.pictures[-2:], drawing=(True, False), success=False)
-    frames = film.frames_of(
-        [[take, quicker]], labels=["teacher", "student"], draw_ms=[76.0, 10.0], step=25.0, rest=50.0
-    )
+    quicker = Take(times=(0.0, 10.0), pictures=take.pictures[-2:], drawing=(True, False), success=False)
+    frames = frames_of([[take, quicker]], labels=["teacher", "student"], draw_ms=[76.0, 10.0], step=25.0, rest=50.0)
     assert len(frames) == 7
-    film.write_gif(frames, tmp_path / "film.gif", milliseconds=100, colours=32)
+    write_gif(frames, tmp_path / "film.gif", milliseconds=100, colours=32)
     with Image.open(tmp_path / "film.gif") as read:
         shown = [np.array(frame.convert("RGB"), dtype=int) for frame in ImageSequence.Iterator(read)]
     assert len(shown) == 7

@@ -24,6 +24,7 @@ def test_smoke_demo_leads_from_nothing_to_a_page_with_all_results(smoke):
     page = (smoke / "index.html").read_text()
     assert "not finished" not in page
     assert 'src="http' not in page
+    assert "data:image/gif;base64," in page
     for label in ("teacher", "naive_lcm", "flash_wam"):
         assert label in page
     methods = PRESETS["smoke"].methods

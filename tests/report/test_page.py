@@ -4,6 +4,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from PIL import Image
 
 from flashwam.report.figures import new_figure, save_figure
 from flashwam.report.page import Callout, Figure, Section, Table, build_page, write_page
@@ -103,3 +104,16 @@ def test_paper_is_never_dark(png):
     (paper,) = re.findall(r"@media print\{(.*?\})\}", page, re.DOTALL)
     assert "overflow:visible" in paper
     assert "nav{display:none}" in paper
+
+
+def test_a_film_stands_above_the_contents_and_is_still_on_paper(png, tmp_path):
+    with Image.open(png) as image:
+        image.save(tmp_path / "film.gif")
+    film = Figure(path=tmp_path / "film.gif", still=png, alt="two arms", caption="In real time.")
+    page = build_page("T", [Section(heading=h) for h in "abc"], film=film)
+    assert page.index("data:image/gif;base64,") < page.index("<nav>")
+    assert '<img class="still" alt="two arms" src="data:image/png;base64,' in page
+    assert page.count("img.film{display:none}img.still{display:block}") == 2
+    assert "In real time." in parse(page)
+    with pytest.raises(ValueError, match="GIF films with a still"):
+        build_page("T", [Section(heading="H", figures=(Figure(path=tmp_path / "film.gif", alt="moves"),))])

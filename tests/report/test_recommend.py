@@ -88,6 +88,6 @@ def test_the_difference_between_the_two_best_is_the_committed_one():
     path = Path(__file__).resolve().parents[2] / "analysis" / "results" / "one_step" / "comparison" / "differences.json"
     found = json.loads(path.read_text())["on_policy_equal_cost less pairs"]
     (two, one) = (each for each in found if each["steps"] == "1v/1a")
-    for difference in (two, one):
+    for difference, unit in ((two, " percentage points"), (one, "")):
         value, low, high = (100 * difference[key] for key in ("value", "low", "high"))
-        assert f"{value:+.1f} points ({low:.1f} to {high:.1f})" in MEASURED["several schedules"]
+        assert f"{value:+.1f}{unit} ({low:.1f} to {high:.1f})" in MEASURED["several schedules"]

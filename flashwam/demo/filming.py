@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The film at the top of a demo's page: the teacher beside the best student, in the first scene of some tasks."""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from flashwam.demo.film import Take, frames_of, play, write_gif
+from flashwam.demo.place import Place
+from flashwam.evaluation.policy import load_policy
+from flashwam.report.against import full_teacher
+from flashwam.report.compare import gather
+from flashwam.report.film import FILM, STILL, tell_film
+from flashwam.report.row import Row
+from flashwam.report.verdict import best_student
+from flashwam.sim.local_policy import LocalPolicy
+from flashwam.system.files import whole_file
+
+__all__ = ["film_best"]
+
+logger = logging.getLogger(__name__)
+
+_SIDE, _COLOURS, _REST_MS = 208, 96, 800
+_LEAST_STEP_MS, _MOST_FRAMES, _LONGEST_MS = 40, 200, 12_000
+
+
+def film_best(place: Place, tasks: Sequence[str]) -> Path | None:
+    """Writes film, still and words beside the comparison; None, with a warning, where nobody was driven and timed.
+
+    Args:
+        place: Of the demo, with all its evaluations.
+        tasks: Names, in the order of the film.
+
+    Returns:
+        The film.
+    """
+    folder = place.out / "comparison"
+    rows, *_ = gather(place.evaluated, folder)
+    teacher, student = full_teacher(rows), best_student(rows)
+    if teacher is None or student is None or not all(row.latency.get("chunk_ms") for row in (teacher, student)):
+        logger.warning("no film: it needs a teacher and a student that were driven and timed")
+        return None
+    by_actor = [_takes(teacher, place.teacher, tasks), _takes(student, student.folders[0], tasks)]
+    return _write(folder, (teacher, student), dict(zip(tasks, zip(*by_actor, strict=True), strict=True)))
+
+
+def _takes(row: Row, model: Path, tasks: Sequence[str]) -> list[Take]:
+    policy = load_policy(model)
+    driver = LocalPolicy(policy.wam, policy.samplers(row.steps_text), policy.codec)
+    return [play(driver, task, 0, draw_ms=row.latency["chunk_ms"], size=_SIDE) for task in tasks]
+
+
+def _write(folder: Path, actors: Sequence[Row], scenes: Mapping[str, Sequence[Take]]) -> Path:
+    lengths = {task: min(max(take.end for take in takes), _LONGEST_MS) for task, takes in scenes.items()}
+    # In hundredths of a second, as a GIF counts.
+    step = max(_LEAST_STEP_MS, 10 * math.ceil(sum(lengths.values()) / _MOST_FRAMES / 10))
+    draw_ms = [row.latency["chunk_ms"] for row in actors]
+    frames = []
+    for task, takes in scenes.items():
+        shown = frames_of([takes], labels=[row.label for row in actors], draw_ms=draw_ms, step=step, rest=_REST_MS)
+        frames += shown[: math.ceil((lengths[task] + _REST_MS) / step)]
+    write_gif(frames, folder / FILM, milliseconds=step, colours=_COLOURS)
+    with whole_file(folder / STILL) as building:
+        frames[-1].save(building, "PNG", optimize=True)
+    ends = "; ".join(f"{task}: {_ended(actors, takes, lengths[task])}" for task, takes in scenes.items())
+    first = "scene" if len(scenes) == 1 else "scenes of its tasks"
+    caption = (
+        f"In real time, left {actors[0].label}, right {actors[1].label}: the first {first}, whatever became of it. A "
+        f"robot stands still while its model draws a chunk. {ends[0].upper()}{ends[1:]}."
+    )
+    alt = f"Film of two robot arms side by side, left the teacher's, right the student's. {ends}"
+    tell_film(folder, caption=caption, alt=alt)
+    return folder / FILM
+
+
+def _ended(actors: Sequence[Row], takes: Sequence[Take], shown: float) -> str:
+    told = []
+    for row, take in zip(actors, takes, strict=True):
+        outcome = "succeeds" if take.success else "fails"
+        late = f"is still at it after {shown / 1000:.1f} s"
+        told.append(f"{row.run} {late if take.end > shown else f'{outcome} after {take.end / 1000:.1f} s'}")
+    return ", ".join(told)

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The film of a demo: whom it shows, and its time."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from flashwam.demo import filming
+from flashwam.demo.film import Take
+from flashwam.demo.jobs import preset_jobs
+from flashwam.demo.place import Place
+from flashwam.demo.presets import PRESETS
+from flashwam.report.film import find_film
+from flashwam.run.folder import RunFolder
+
+
+def driven(run, name, nfe, success, milliseconds):
+    tasks = {"reach-wall": {"episodes": 4, "success": success, "multimodal": True}}
+    told = {"run": name, "nfe": nfe, "tasks": tasks, "latency": {"chunk_ms": milliseconds}}
+    run.evaluations.mkdir(parents=True, exist_ok=True)
+    (run.evaluations / f"{name}{nfe['video']}.json").write_text(json.dumps(told))
+
+
+@pytest.fixture
+def place(tmp_path):
+    place = Place(preset=PRESETS["quick"], out=tmp_path)
+    (tmp_path / "comparison").mkdir()
+    for steps, success, milliseconds in ((10, 4, 170.0), (1, 1, 20.0)):
+        driven(RunFolder(place.teacher_run), "teacher", {"video": steps, "action": steps}, success, milliseconds)
+    for method, success in (("flash_wam", 1), ("pairs", 3)):
+        driven(RunFolder(place.run(method, 0)), method, {"video": 1, "action": 1}, success, 20.0)
+    return place
+
+
+def played(row, model, tasks):
+    """A chunk, then two controls; the student, which draws faster, is done sooner."""
+    begins = row.latency["chunk_ms"]
+    pictures = tuple(np.full((32, 32, 3), shade, np.uint8) for shade in (0, 100, 200))
+    take = Take(
+        times=(0.0, begins, begins + 300), pictures=pictures, drawing=(True, False, False), success=row.run == "pairs"
+    )
+    played.models.append(model)
+    return [take] * len(tasks)
+
+
+def test_the_teacher_and_the_best_student_are_filmed_in_real_time(place, monkeypatch):
+    played.models = []
+    monkeypatch.setattr(filming, "_takes", played)
+    path = filming.film_best(place, ("reach-wall", "button-wall"))
+    assert played.models == [place.teacher, place.run("pairs", 0)]
+    with Image.open(path) as film:
+        frames = [(frame.info["duration"], frame.size) for frame in ImageSequence.Iterator(film)]
+    seconds = sum(duration for duration, _ in frames) / 1000
+    assert seconds == pytest.approx(2 * (470 + 800) / 1000, abs=0.15)
+    figure = find_film(place.out / "elsewhere", path.parent)
+    assert "left teacher 10v/10a, right pairs 1v/1a" in figure.caption
+    assert "reach-wall: teacher fails after 0.5 s, pairs succeeds after 0.3 s" in figure.alt
+    assert figure.still.is_file()
+
+
+def test_a_long_film_is_cut_and_says_so(place, monkeypatch):
+    def slow(row, model, tasks):
+        (take,) = played(row, model, tasks)
+        return [Take(times=(0.0, 100.0, 60_000.0), pictures=take.pictures, drawing=take.drawing, success=True)]
+
+    played.models = []
+    monkeypatch.setattr(filming, "_takes", slow)
+    path = filming.film_best(place, ("reach-wall",))
+    with Image.open(path) as film:
+        durations = [frame.info["duration"] for frame in ImageSequence.Iterator(film)]
+    assert len(durations) <= 220
+    assert sum(durations) == pytest.approx(12_800, abs=200)
+    assert "teacher is still at it after 12.0 s" in find_film(path.parent).alt
+
+
+def test_without_a_timed_student_there_is_no_film(tmp_path, caplog):
+    place = Place(preset=PRESETS["quick"], out=tmp_path)
+    driven(RunFolder(place.teacher_run), "teacher", {"video": 10, "action": 10}, 4, 170.0)
+    assert filming.film_best(place, ("reach-wall",)) is None
+    assert "no film" in caplog.text
+    assert find_film(place.out / "comparison") is None
+
+
+@pytest.mark.parametrize("preset", ["smoke", "quick", "pilot"])
+def test_the_film_waits_for_all_who_may_be_in_it(preset, tmp_path):
+    jobs = preset_jobs(PRESETS[preset], tmp_path)
+    (film,) = (job for job in jobs if job.name == "film")
+    assert {job.name for job in jobs if job.name.startswith("evaluate/")} | {"latency"} == set(film.after)
+    tasks = Place(preset=PRESETS[preset], out=tmp_path).recipe("teacher").tasks
+    assert set(PRESETS[preset].film) <= set(tasks)
