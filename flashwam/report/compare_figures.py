@@ -26,7 +26,7 @@ from flashwam.report.row import GROUPS, Row
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_budget", "draw_cross", "draw_forest", "draw_latency", "draw_training"]
+__all__ = ["draw_budget", "draw_cross", "draw_forest", "draw_latency", "draw_training", "names_some"]
 
 
 def draw_forest(rows: Sequence[Row], path: Path, *, colours: Mapping[str, str] | None = None) -> Path:
@@ -116,7 +116,7 @@ def draw_latency(rows: Sequence[Row], path: Path, *, colours: Mapping[str, str] 
         path: PNG to write.
         colours: Run -> colour; those of `run_colours` of these rows if None.
     """
-    timed = [row for row in rows if row.latency.get("chunk_ms") and row.final and row.sampler == "own"]
+    timed = _timed(rows)
     groups = [name for name, several in GROUPS.items() if any(row.share(multimodal=several).episodes for row in timed)]
     if not timed or not groups:
         return None
@@ -141,8 +141,9 @@ def draw_latency(rows: Sequence[Row], path: Path, *, colours: Mapping[str, str] 
         panels[0].set_title("Success against latency")
         panels[-1].set_xlabel("milliseconds a chunk (logarithmic; left is better)")
         named = [_named(timed, group) for group in groups]
-        if hidden := [row.run for row in timed if any(row not in shown for shown in named)]:
-            dots = {run: axes.plot([], [], "o", ms=7, color=colours[run])[0] for run in dict.fromkeys(hidden)}
+        hidden = dict.fromkeys(row.run for group in groups for row in _hidden(timed, group))
+        if hidden:
+            dots = {run: axes.plot([], [], "o", ms=7, color=colours[run])[0] for run in hidden}
             figure.legend(
                 list(dots.values()), list(dots), loc="outside lower center", ncols=3, frameon=False, fontsize=9
             )
@@ -156,6 +157,21 @@ def draw_latency(rows: Sequence[Row], path: Path, *, colours: Mapping[str, str] 
 
 _FEW, _BEST = 14, 2
 """Points that are all named beside themselves; of more, of the students the best so many at each number of steps."""
+
+
+def names_some(rows: Sequence[Row]) -> bool:
+    """Tells whether `draw_latency` names some of the rows alone beside their points."""
+    return any(_hidden(_timed(rows), group) for group in GROUPS)
+
+
+def _timed(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.latency.get("chunk_ms") and row.final and row.sampler == "own"]
+
+
+def _hidden(rows: Sequence[Row], group: str) -> list[Row]:
+    """The rows with points of whom no name stands beside them."""
+    named = _named(rows, group)
+    return [row for row in rows if row.share(multimodal=GROUPS[group]).episodes and row not in named]
 
 
 def _named(rows: Sequence[Row], group: str) -> list[Row]:

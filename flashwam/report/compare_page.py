@@ -7,7 +7,14 @@ from typing import Any
 
 from flashwam.report.alt_texts import budget_alt, cross_alt, forest_alt, latency_alt, training_alt
 from flashwam.report.colours import run_colours
-from flashwam.report.compare_figures import draw_budget, draw_cross, draw_forest, draw_latency, draw_training
+from flashwam.report.compare_figures import (
+    draw_budget,
+    draw_cross,
+    draw_forest,
+    draw_latency,
+    draw_training,
+    names_some,
+)
 from flashwam.report.methods_page import methods_section
 from flashwam.report.motion_page import motion_section
 from flashwam.report.page import Callout, Figure, Section, Table
@@ -17,10 +24,8 @@ from flashwam.report.verdict import best_student, verdict
 
 __all__ = ["compare_sections"]
 
-_LATENCY_CAPTION = (
-    "Up and to the left is better. Squares: the teacher. Of many models the best two students at each number of steps "
-    "are named beside their dots, the others by their colours."
-)
+_LATENCY_CAPTION = "Up and to the left is better. Squares: the teacher."
+_BEST_NAMED = " Beside their dots the best two students at each number of steps are named; the others by their colours."
 _OPEN_LOOP = {
     "action_error_teacher": "action error to teacher",
     "action_error_expert": "action error to expert",
@@ -107,6 +112,7 @@ def _speed_and_fidelity(finals: Sequence[Row], folder: Path, colours: Mapping[st
     speed = draw_latency(driven, folder / "latency.png", colours=colours)
     if table is None and speed is None:
         return None
+    caption = _LATENCY_CAPTION + (_BEST_NAMED if names_some(driven) else "")
     return Section(
         heading="How fast, how faithful",
         paragraphs=(
@@ -115,7 +121,7 @@ def _speed_and_fidelity(finals: Sequence[Row], folder: Path, colours: Mapping[st
             "blur of all ways. A variance ratio near 0 means that the draws have collapsed to one; a "
             "sharpness ratio below 1 that the video is blurred.",
         ),
-        figures=(Figure(path=speed, caption=_LATENCY_CAPTION, alt=latency_alt(driven)),) if speed else (),
+        figures=(Figure(path=speed, caption=caption, alt=latency_alt(driven)),) if speed else (),
         tables=tuple(found for found in (table, _parts_table(finals)) if found is not None),
     )
 

@@ -253,7 +253,7 @@ def _limits(analysis: Mapping[str, Any]) -> Section:
             "This is arithmetic on starts and gradients, not a forecast of success. An optimiser that normalises "
             "gradients, such as Adam, hides a stream's overall scale but not the spread inside it, nor the "
             "balance between streams that share weights. A long enough training can close the gap. So train "
-            "both and look at curves over the budget: `flashwam demo` does it in minutes.",
+            "both and drive them: `flashwam demo` does it in minutes, with `--preset pilot` along the training too.",
             f"Levels visited by the jumps of one path, from noise to data: {jumps}. Fewer, longer jumps carry "
             "errors over fewer hops but need more teacher steps each.",
         ),

@@ -348,3 +348,4 @@ def test_of_many_models_only_the_best_are_named_beside_their_dots(tmp_path, monk
     assert named == [["teacher 10v/10a", "m14 1v/1a", "m13 1v/1a"]] * 2
     compare_figures.draw_latency(rows[:5], tmp_path / "few.png")
     assert len(named[-1]) == 5
+    assert [compare_figures.names_some(some) for some in (rows, rows[:5])] == [True, False]
