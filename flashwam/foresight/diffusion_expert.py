@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flashwam.core.edm import edm_input_scale, edm_noise_input, edm_velocity
+from flashwam.core.written import mean_of_written
 from flashwam.foresight.layers import Attention, feed_forward, initialise
 
 __all__ = ["DiffusionExpert"]
@@ -107,9 +108,13 @@ class DiffusionExpert(nn.Module):
         nn.init.zeros_(self.proj_out.weight)
 
     def encode(self, tokens: Tensor, text: Tensor) -> Tensor:
-        """Embeds the context: tokens [B, T, channels] and the mean of text [B, L, channels] -> [B, 1 + T, D]."""
+        """Embeds the context: tokens [B, T, channels] and the mean of text [B, L, channels] -> [B, 1 + T, D].
+
+        Rows of zeros in the text are padding and do not count.
+        """
         dtype = self.look.weight.dtype
-        x = torch.cat([self.goal(text.to(dtype).mean(1, keepdim=True)), self.look(tokens.to(dtype))], 1)
+        goal = self.goal(mean_of_written(text.to(dtype)))[:, None]
+        x = torch.cat([goal, self.look(tokens.to(dtype))], 1)
         for block in self.encoder:
             x = block(x)
         return self.norm_seen(x)

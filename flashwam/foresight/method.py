@@ -71,7 +71,7 @@ class Foresight(Method):
         pictures: Checkpoint whose ``vae/`` decodes what the teacher draws; the teacher's own folder if None.
         draws: Noises and levels of the actions that are learnt from one look, which costs more than the expert does.
         looks: Windows that are looked at once, before stage "expert" begins, each at one noise, and learnt from again
-            and again; None for a fresh look at every step.
+            and again; None for a fresh look at every step. With the teacher's actions of "same_seed" at most `pool`.
         pool: Windows that rollouts are drawn for.
         rollout_batch: Windows drawn at once.
         teacher_streams: How the teacher is sampled (stream -> plain values of a `StreamSpec`), where its folder does
@@ -127,6 +127,11 @@ class Foresight(Method):
             raise InputError(f"draws must be at least 1, the noises learnt from one look; got {draws}")
         if actions == "teacher" and targets == "ground_truth":
             raise InputError("a recorded future has no actions of the teacher's: use targets same_seed or unpaired")
+        if actions == "teacher" and targets == "same_seed" and looks is not None and looks > pool:
+            raise InputError(
+                f"looks is {looks}, of {pool} rollouts (pool), each with one noise to look at: more looks than "
+                "rollouts are the same ones again; raise pool or lower looks"
+            )
         schedule, expert = streams["action"].schedule, student.expert
         if isinstance(schedule, EDMSchedule) and schedule.sigma_data != expert.sigma_data:
             raise InputError(

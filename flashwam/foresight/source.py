@@ -104,7 +104,12 @@ class FutureSource:
 
     def batch(self, indices: list[int]) -> Batch:
         """See `flashwam.distillation.trainer.Source`."""
-        numbers = [pool_number(self._seed, i, len(self._seeds)) for i in indices]
+        return self.of_pool([pool_number(self._seed, i, len(self._seeds)) for i in indices])
+
+    def of_pool(self, numbers: list[int]) -> Batch:
+        """Windows of the pool by their numbers, from 0 and again from its beginning after the last: not draws, which
+        take a number at random."""
+        numbers = [number % len(self._seeds) for number in numbers]
         batch = self._source.batch(numbers)
         rollouts = [self._store.read(self._keys[number]) for number in numbers]
         like = {name: x[0] for name, x in batch.clean.items()}

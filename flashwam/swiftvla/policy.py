@@ -14,6 +14,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from flashwam.core.written import written_rows
 from flashwam.swiftvla.encoders import BACKBONE, PrimaryEncoder, make_encoder
 from flashwam.swiftvla.flow_expert import FlowExpert
 from flashwam.swiftvla.session import FusionSession
@@ -148,11 +149,9 @@ class FusionPolicy(WorldActionModel):
             context: "text" [B, L, D of the text]; rows of zeros are no tokens, but the first is one.
         """
         text = context["text"].to(self.read.weight.dtype)
-        written = (text != 0).any(-1)
-        written[:, 0] = True
         segments = {
             "primary": Segment(tokens=self.see(features) + self.place),
-            "text": Segment(tokens=self.read(text), valid=written),
+            "text": Segment(tokens=self.read(text), valid=written_rows(text)),
         }
         if self.feel is not None:
             if "state" not in clean:

@@ -202,6 +202,23 @@ def test_looks_made_once_are_those_of_their_windows_and_noises(tmp_path: Path) -
     torch.testing.assert_close(given, method.loss(batch, draws).loss, atol=1e-3, rtol=1e-3)
 
 
+def test_looks_at_rollouts_take_each_of_the_pool_once(tmp_path: Path) -> None:
+    """Every look is at a window and noise of its own, of which as many are said as are drawn."""
+    teacher = World()
+    policy = ForesightPolicy(teacher, {"colour": Colour()}, Dye(), trained="expert", **SMALL)
+    options = {"stage": "expert", "actions": "teacher", "teacher_streams": TOLD}
+    method = Foresight(streams(), policy, teacher=teacher, pool=16, looks=16, **options)
+    source = method.source(Observations(), Setup(data=tmp_path, streams=streams(), seed=3))
+    batch = source.batch(list(range(400)))
+    assert len(batch.index.unique()) == 16
+    for name in ("noise/video", "look/features"):
+        assert len(batch.extra[name].flatten(1).unique(dim=0)) == 16
+    # A rollout has one noise, so more looks than rollouts would be the same looks again.
+    with pytest.raises(ValueError, match=r"looks is 17, of 16 rollouts \(pool\)"):
+        Foresight(streams(), policy, teacher=teacher, pool=16, looks=17, **options)
+    Foresight(streams(), policy, teacher=teacher, pool=16, looks=17, targets="unpaired", **options)
+
+
 def test_the_second_stage_needs_the_first(tmp_path: Path) -> None:
     setup = Setup(data=tmp_path, streams=streams(), seed=0)
     with pytest.raises(ValueError, match=r"needs distill\.init"):

@@ -108,6 +108,16 @@ def expert(**options) -> DiffusionExpert:
     )
 
 
+def test_the_goal_is_the_same_whatever_the_text_is_padded_to():
+    module, tokens, text = randomised(expert()), rand(B, 7, 8), rand(B, 3, 5)
+    padded = torch.cat([text, torch.zeros(B, 509, 5).double()], 1)
+    assert_close(module.encode(tokens, padded), module.encode(tokens, text))
+    # Samples of one batch have texts of several lengths, and one without any text has a goal all the same.
+    text[1, 1:] = 0
+    assert_close(module.encode(tokens, text)[1:], module.encode(tokens[1:], text[1:, :1]))
+    assert torch.isfinite(module.encode(tokens, torch.zeros(B, 3, 5).double())).all()
+
+
 def test_an_untrained_expert_is_the_best_guess_for_data_of_that_spread():
     module = expert(sigma_data=0.4).double()
     noisy, sigma = rand(B, 4, F, 2, 1), torch.tensor([[0.0, 0.3, 0.9], [1.0, 1.0, 1.0]]).double()
