@@ -3,11 +3,11 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate.utils import broadcast
@@ -16,6 +16,7 @@ from flashwam.core.measures import is_better
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.methods.base import Method
 from flashwam.distillation.metrics import MetricsLog
+from flashwam.distillation.setup import Setup, Source
 from flashwam.distillation.strategy import Strategy
 from flashwam.recipe.sections import LoopConfig
 from flashwam.run.folder import INFO_FILE, RunFolder
@@ -23,7 +24,7 @@ from flashwam.system.errors import InputError
 from flashwam.system.json_file import read_mapping
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["Judge", "Judgement", "Judging"]
+__all__ = ["Judge", "Judgement", "Judging", "MeasuredApart"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,29 @@ class Judge(Protocol):
             place: Path that names of pictures begin with.
             tells: False in all processes but one: they draw alike, because all hold parts of the model, and what they
                 return is not looked at.
+        """
+
+
+@runtime_checkable
+class MeasuredApart(Protocol):
+    """A method of which some trainings make a model that draws nothing yet, and are measured by something else."""
+
+    @classmethod
+    def measured_apart(cls, options: Mapping[str, Any]) -> bool:
+        """Tells whether a training with these options of a recipe is one of them."""
+
+    def held_out_measures(
+        self, windows: Source, setup: Setup, *, count: int
+    ) -> Callable[[WorldActionModel], Mapping[str, float]]:
+        """Makes what measures its model; called after `Method.source`.
+
+        Args:
+            windows: Of held-out episodes; the draws 0 to `count` - 1 are measured on.
+            setup: As for `Method.source`.
+            count: At least 1.
+
+        Returns:
+            Model, in evaluation mode -> name -> value.
         """
 
 

@@ -9,6 +9,8 @@ Letters: B samples, C channels, T channels of a vision model, F latent frames, h
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +19,7 @@ import torch
 from flashwam.core.batch import Batch
 from flashwam.core.edm import EDMSchedule
 from flashwam.core.losses import flow_matching_loss
-from flashwam.core.noise import add_noise, append_dims
+from flashwam.core.noise import append_dims
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.futures import Future, TeacherFuture
@@ -32,6 +34,7 @@ from flashwam.distillation.methods.options import option
 from flashwam.distillation.prepared import Prepared, draw_passes
 from flashwam.distillation.rollouts import RolloutStore, stored_bytes
 from flashwam.distillation.setup import Setup, Source
+from flashwam.foresight.held_out import HeldOutForesight, look_at
 from flashwam.foresight.looks import LOOK, LookSource
 from flashwam.foresight.policy import ForesightPolicy
 from flashwam.foresight.providers import align_frames, find_provider
@@ -241,30 +244,64 @@ class Foresight(Method):
         self.roles.teacher.to(device)
         future: Future = TrueFuture()
         if self.targets != "ground_truth":
-            samplers = _teacher_samplers(self.teacher_streams, setup.teacher)
-            if samplers is None:
-                raise InputError(f"{setup.teacher} does not say how the teacher is sampled: give teacher_streams")
-            future = TeacherFuture(self.roles.teacher, samplers)
-        store = RolloutStore(
-            setup.rollouts,
-            future,
-            extras=lambda drawn: {PICTURES: model.decoder.pictures(drawn["video"])},
-            batch_size=self.rollout_batch,
-        )
-        made = FutureSource(
-            source,
-            store,
-            pool=self.pool,
-            seed=setup.seed,
-            targets={name: self._target(name) for name in self.weights} if self.stage == "decouplers" else {},
-            actions=self.actions == "teacher",
-        )
+            future = TeacherFuture(self.roles.teacher, self._samplers(setup))
+        made = self._rollouts(source, future, setup.seed, setup=setup, pool=self.pool)
         for name, (mean, std) in made.statistics.items():
             for role in (model, self.roles.target):
                 if role is not None:
                     role.decouplers[name].mean.copy_(mean)
                     role.decouplers[name].std.copy_(std)
         return made
+
+    def _rollouts(self, source: Source, future: Future, seed: int, *, setup: Setup, pool: int) -> FutureSource:
+        model = self.roles.model
+        store = RolloutStore(
+            setup.rollouts,
+            future,
+            extras=lambda drawn: {PICTURES: model.decoder.pictures(drawn["video"])},
+            batch_size=self.rollout_batch,
+        )
+        return FutureSource(
+            source,
+            store,
+            pool=pool,
+            seed=seed,
+            targets={name: self._target(name) for name in self.weights} if self.stage == "decouplers" else {},
+            actions=self.actions == "teacher",
+        )
+
+    def _samplers(self, setup: Setup) -> dict[str, StreamSampler]:
+        samplers = _teacher_samplers(self.teacher_streams, setup.teacher)
+        if samplers is None:
+            raise InputError(f"{setup.teacher} does not say how the teacher is sampled: give teacher_streams")
+        return samplers
+
+    @classmethod
+    def measured_apart(cls, options: Mapping[str, Any]) -> bool:
+        """See `flashwam.distillation.judging.MeasuredApart`: stage "decouplers" leaves the expert untrained."""
+        return bool(option(cls, options, "stage") == "decouplers")
+
+    def held_out_measures(
+        self, windows: Source, setup: Setup, *, count: int
+    ) -> Callable[[WorldActionModel], Mapping[str, float]]:
+        """See `flashwam.distillation.judging.MeasuredApart`: errors of the foresight, see `HeldOutForesight`.
+
+        Raises:
+            ValueError: nothing says how the teacher is sampled.
+        """
+        samplers = self._samplers(setup)
+        teacher, model = self.roles.teacher.to(setup.device), self.roles.model.to(setup.device)
+        short = {name: replace(sampler, steps=1) for name, sampler in samplers.items()}
+        return HeldOutForesight(
+            partial(self._rollouts, setup=setup, pool=count),
+            windows,
+            count=count,
+            teacher=TeacherFuture(teacher, samplers),
+            one_step=TeacherFuture(teacher, short),
+            model=model,
+            seen=self.seen_by_model,
+            at_once=self.rollout_batch,
+        )
 
     def context(self, batch: Batch, draws: Draws) -> dict[str, Any]:
         """See `Method.context`; what is looked at is what the rollout was drawn from, where there is one to match, and
@@ -274,10 +311,8 @@ class Foresight(Method):
             return {"text": batch.text, "foresight": looked}
         context = super().context(batch, draws)
         if self.targets == "same_seed" and "noise/video" in batch.extra:
-            context["noise"] = {
-                name: add_noise(x, batch.extra[f"noise/{name}"], context["noise_sigma"][name])
-                for name, x in batch.clean.items()
-            }
+            noise = {name: batch.extra[f"noise/{name}"] for name in batch.clean}
+            context["noise"] = look_at(batch, noise, context["noise_sigma"])
         return context
 
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:

@@ -187,6 +187,14 @@ class ForesightPolicy(WorldActionModel):
             for name in self.providers
         }
 
+    def see_before(self, video: Tensor, frames: int) -> dict[str, Tensor]:
+        """See `see`: of the frame that each of K chunks, the last `frames` of [B, C, F', H, W], is drawn from, [B K, T,
+        h, w]."""
+        # That is the last frame that was seen before the chunk, or its own first one.
+        starts = range(video.shape[2] - frames, video.shape[2], self.chunk_frames)
+        at = [start if self.conditions_on_first or start == 0 else start - 1 for start in starts]
+        return self.see(video[:, :, at].transpose(1, 2).flatten(0, 1))
+
     def features_of(self, name: str, pictures: Tensor) -> Tensor:
         """Finds features of one vision model in pictures uint8 [n, P, H, W, 3], on the grid: [n, T, P, h, w]."""
         return to_grid(self.providers[name].extract(pictures), self.grid)
@@ -267,14 +275,10 @@ class ForesightPolicy(WorldActionModel):
         if frames % size or (self.conditions_on_first and frames != size):
             whole = f"one chunk of {size}" if self.conditions_on_first else f"whole chunks of {size}"
             raise InputError(f"this policy needs {whole} latent frames; got {frames}: see data.window_frames")
-        count, begin = frames // size, clean["video"].shape[2] - frames
+        count = frames // size
         features = _split(self.look(noise, context["noise_sigma"], clean, context["text"]), count)
-        starts = [begin + k * size for k in range(count)]
-        # A chunk is drawn from the last frame that was seen before it, or from its own first one.
-        at = [start if self.conditions_on_first or start == 0 else start - 1 for start in starts]
-        latents = clean["video"][:, :, at].transpose(1, 2).flatten(0, 1)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trained == "decouplers"):
-            foresight = self.foresee(features, self.see(latents))
+            foresight = self.foresee(features, self.see_before(clean["video"], frames))
         return {name: x.unflatten(0, (-1, count)) for name, x in {_FEATURES: features, **foresight}.items()}
 
     def session(

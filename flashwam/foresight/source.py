@@ -26,7 +26,7 @@ from flashwam.distillation.rollouts import RolloutStore
 from flashwam.system.errors import InputError
 from flashwam.system.tensor_file import load_tensors, write_tensors
 
-__all__ = ["PICTURES", "FutureSource", "Target", "Windows", "pool_number"]
+__all__ = ["PICTURES", "FutureSource", "Target", "Windows", "noise_seed", "pool_number"]
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class FutureSource:
             raise InputError(f"a pool needs at least 1 window; got {pool}")
         self._source, self._store, self._seed, self._actions = source, store, seed, actions
         self.prefetch = getattr(source, "prefetch", 0)
-        self._seeds = [_seed_of(seed, number) for number in range(pool)]
+        self._seeds = [noise_seed(seed, number) for number in range(pool)]
         self._folders = {name: store.folder / f"target_{target.fingerprint}" for name, target in targets.items()}
         size = store.batch_size
         groups = [list(range(pool))[begin : begin + size] for begin in range(0, pool, size)]
@@ -165,7 +165,8 @@ def pool_number(seed: int, index: int, pool: int) -> int:
     return int(np.random.Generator(np.random.Philox(key=[seed, index])).integers(pool))
 
 
-def _seed_of(seed: int, number: int) -> int:
+def noise_seed(seed: int, number: int) -> int:
+    """Seeds the noise of window `number` of a pool, see `flashwam.distillation.futures.seeded_noise`."""
     digest = hashlib.blake2b(f"rollout {seed} {number}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 

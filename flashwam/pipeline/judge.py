@@ -23,7 +23,8 @@ from flashwam.core.streams import StreamSpec
 from flashwam.data.codec import Codec
 from flashwam.data.fingerprint import tensors_fingerprint
 from flashwam.data.segments import NoEpisodesError
-from flashwam.distillation.judging import Judgement
+from flashwam.distillation.judging import Judgement, MeasuredApart
+from flashwam.distillation.methods import find_method
 from flashwam.distillation.setup import Setup
 from flashwam.evaluation.drawn_controls import drawn_controls, save_trajectories
 from flashwam.evaluation.open_loop import open_loop_measures, window_draws
@@ -66,6 +67,7 @@ class HeldOut:
         pictures: Latents -> pictures; None where nothing decodes them.
         codec: Between world and model; None where nobody drives.
         tasks: Those that are driven.
+        apart: Measures in place of all draws, where the method makes a model that draws nothing yet.
     """
 
     config: JudgeConfig
@@ -77,11 +79,14 @@ class HeldOut:
     pictures: Callable[[Tensor], np.ndarray] | None = None
     codec: Codec | None = None
     tasks: tuple[str, ...] = field(default=())
+    apart: Callable[[WorldActionModel], Mapping[str, float]] | None = None
 
     def __call__(
         self, model: WorldActionModel, streams: Mapping[str, StreamSpec], *, place: Path, tells: bool
     ) -> Judgement:
         """See `flashwam.distillation.judging.Judge`."""
+        if self.apart is not None:
+            return Judgement(measures=self.apart(model))
         samplers = samplers_for(streams, steps=self.steps, teacher=self.teaches)
         drawn = window_draws(model, samplers, self.batch, draws=self.config.draws, seed=_NOISE)
         measures = self._driven(model, samplers)
@@ -159,11 +164,17 @@ def make_judge(
             f"judge.episodes is {config.episodes}, but the data are recordings (data.source lerobot), whose tasks the "
             "simulator does not have: set judge.episodes=0; held-out episodes are measured on either way"
         )
+    apart = _measured_apart(loop)
+    if apart and config.episodes:
+        raise InputError(
+            f"recipe {recipe.name!r}: judge.episodes is {config.episodes}, but after this stage of {loop.method} "
+            "nothing drives yet: set judge.episodes=0; it is measured on held-out episodes either way"
+        )
     windows = _windows(recipe, codec, student)
     batch = windows.source.batch(range(config.windows))
     nfe = config.nfe or recipe.evaluate.nfe[0]
     reference = None
-    if teacher is not None and os.environ.get("RANK", "0") == "0":
+    if teacher is not None and not apart and os.environ.get("RANK", "0") == "0":
         reference = _reference(
             teacher, recipe, batch, draws=config.draws, run=run, device=Setup.of(recipe, loop).device
         )
@@ -174,10 +185,16 @@ def make_judge(
         steps=parse_nfe(nfe, tuple(recipe.streams)),
         teaches=result == "teacher",
         reference=reference,
-        pictures=_pictures(recipe, loop, codec),
+        pictures=None if apart else _pictures(recipe, loop, codec),
         codec=codec,
         tasks=recipe.tasks,
     )
+
+
+def _measured_apart(loop: LoopConfig) -> bool:
+    """Tells whether a training is measured by its method alone, see `MeasuredApart`."""
+    kind = find_method(loop.method)
+    return issubclass(kind, MeasuredApart) and kind.measured_apart(loop.options)
 
 
 def _windows(recipe: Recipe, codec: Codec | None, student: WorldActionModel) -> Windows:

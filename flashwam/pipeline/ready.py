@@ -4,7 +4,7 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from flashwam.data.fingerprint import files_fingerprint, tensors_fingerprint
 from flashwam.data.histories import Histories
 from flashwam.data.latents import ACTION_NORM
 from flashwam.data.lerobot import SegmentDataset
-from flashwam.distillation.judging import Judge
+from flashwam.distillation.judging import Judge, MeasuredApart
 from flashwam.distillation.methods import Method, find_method, make_method
 from flashwam.distillation.setup import Setup, Source
 from flashwam.distillation.trainer import is_finished
@@ -96,10 +96,15 @@ def ready(
     judge = None
     if loop.judge is not None and not finished:
         judge = make_judge(recipe, loop, result=result, student=student, teacher=teacher, codec=codec, run=run)
-    method = method_of(recipe, loop, student, teacher)
+    method, setup = method_of(recipe, loop, student, teacher), Setup.of(recipe, loop, histories=histories)
+    if not finished:
+        source = method.source(source, setup)
+    if judge is not None and isinstance(method, MeasuredApart) and method.measured_apart(loop.options):
+        apart = method.held_out_measures(judge.windows.source, setup, count=judge.config.windows)
+        judge = replace(judge, apart=apart)
     return Ready(
         method=method,
-        source=source if finished else method.source(source, Setup.of(recipe, loop, histories=histories)),
+        source=source,
         loop=loop,
         folder=run_dir,
         seed=recipe.seed,

@@ -38,7 +38,8 @@ SMALL = [
 @pytest.fixture(scope="module")
 def trained(two_way_episodes):
     root = two_way_episodes.parent
-    recipe = load_recipe("swiftvla/metaworld/full", [*SMALL, f"data.root={root / 'data'}"])
+    judge = "train.judge={every: 2, windows: 2, draws: 2, episodes: 1, nfe: 1v/2a}"
+    recipe = load_recipe("swiftvla/metaworld/full", [*SMALL, judge, f"data.root={root / 'data'}"])
     return root, pipeline.train(recipe, run_dir=root / "full")
 
 
@@ -52,6 +53,15 @@ def test_training_makes_what_is_missing_and_saves_the_stripped_policy(trained):
     assert not [key for key in model.state_dict() if key.startswith(("show", "reconstruct", "trajectory"))]
     lines = [json.loads(line) for line in (root / "full" / "metrics.jsonl").read_text().splitlines()]
     assert {"reconstruction/auxiliary", "reconstruction/primary", "trajectory", "masked/primary"} <= set(lines[0])
+
+
+def test_it_is_judged_as_it_is_deployed_while_it_is_trained(trained):
+    root, _ = trained
+    lines = [json.loads(line) for line in (root / "full" / "metrics.jsonl").read_text().splitlines()]
+    judged = [line for line in lines if "judged/success" in line]
+    assert [line["step"] for line in judged] == [0, 2]
+    assert judged[-1]["judged/all_error_recorded"] > 0
+    assert (root / "full" / "judged" / "step_2_trajectories.png").is_file()
 
 
 def test_a_stripped_policy_is_driven_by_what_it_sees_reads_and_feels(trained, tmp_path):
