@@ -57,6 +57,10 @@ class MaskedReconstruction(Method):
         fusion_tokens: How many; 0 for none.
         mask: Probabilities, by modality ("auxiliary", "primary"), that a sample lacks it; never both.
         reconstruct: Weight of the reconstruction, by modality; only samples that lack it count.
+        reconstruct_divides: Divide each weight by the modality's probability in `mask`, so that it is the weight of the
+            mean error over the samples that lack it: with auxiliary 0.5 and primary 0.15 a sample without its 2D tokens
+            then pushes 3.3 times as hard as one without the modality. False for equal weights: every sample that lacks
+            something pushes alike, and the total by as much as its modality is masked. The paper does not say.
         trajectory: Weight of the trajectory's squared error.
         coordinates: Of a trajectory's point.
         start_step: Before this step the policy is trained on its streams alone, without the modality, fusion tokens,
@@ -89,6 +93,7 @@ class MaskedReconstruction(Method):
         fusion_tokens: int = 0,
         mask: Mapping[str, float] | None = None,
         reconstruct: Mapping[str, float] | None = None,
+        reconstruct_divides: bool = True,
         trajectory: float = 0.0,
         coordinates: int = 3,
         start_step: int = 0,
@@ -130,11 +135,11 @@ class MaskedReconstruction(Method):
             model.load_training(user_path(parts))
         super().__init__(streams, model, keep_target=keep_target)
         model.freeze()
-        self.reconstruct, self.trajectory, self.start_step = reconstruct, trajectory, start_step
+        self.reconstruct, self.divides = reconstruct, reconstruct_divides
+        self.trajectory, self.start_step = trajectory, start_step
         self._tables = {}
         for name in self._drawn:
-            schedule = streams[name].schedule
-            grid, weights = schedule.training_grid(), schedule.training_weights()
+            grid, weights = streams[name].schedule.training_grid(), streams[name].schedule.training_weights()
             self._tables[name] = grid.float(), torch.ones_like(grid).float() if weighting == "flat" else weights.float()
 
     @classmethod
@@ -234,8 +239,9 @@ class MaskedReconstruction(Method):
             target = out["target/primary"] if name == PRIMARY else self._extra(batch, AUXILIARY)
             error = (out[f"reconstruction/{name}"] - target.detach()).float().square().mean((1, 2))
             masked = (~valid[name]).to(error.dtype)
-            # Over the expected number of masked samples: every sample counts alike, whatever the batch it stands in.
-            total = total + weight * (error * masked).mean() / self.masks.probability(name)
+            # By the expected number of masked samples: every sample counts alike, whatever the batch it stands in.
+            share = self.masks.probability(name) if self.divides else 1.0
+            total = total + weight * (error * masked).mean() / share
             metrics[f"reconstruction/{name}"] = (error.detach() * masked).sum() / masked.sum().clamp(min=1)
         if self.trajectory:
             known = self._extra(batch, "trajectory_mask")

@@ -57,11 +57,12 @@ def test_a_sample_never_lacks_both_and_the_draw_is_its_own():
     assert torch.equal(told[-1]["valid"][AUXILIARY], visible[0][AUXILIARY][3:])
 
 
-def only(name: str, masked: dict[str, float]) -> MaskedReconstruction:
+def only(name: str, masked: dict[str, float], **others) -> MaskedReconstruction:
     """A method whose total is the reconstruction of one modality alone."""
     streams = {key: replace(spec, weight=0.0) for key, spec in specs().items()}
     weights = {key: 1.0 if key == name else 0.0 for key in (PRIMARY, AUXILIARY)}
-    return MaskedReconstruction(streams, policy(), auxiliary=AUX, mask=masked, reconstruct=weights, head_width=16)
+    options = {"auxiliary": AUX, "mask": masked, "reconstruct": weights, "head_width": 16, **others}
+    return MaskedReconstruction(streams, policy(), **options)
 
 
 @pytest.mark.parametrize("name", [PRIMARY, AUXILIARY])
@@ -77,6 +78,28 @@ def test_reconstruction_counts_masked_samples_alone(name):
     assert 0 < int(masked.sum()) < B
     torch.testing.assert_close(output.loss, errors[masked].sum() / (0.4 * B))
     torch.testing.assert_close(output.metrics[f"reconstruction/{name}"], errors[masked].mean())
+
+
+@pytest.mark.parametrize("name", [PRIMARY, AUXILIARY])
+@pytest.mark.parametrize("divide", [True, False])
+def test_a_masked_sample_weighs_the_inverse_of_its_probability_or_as_any_other(name, divide):
+    probability = {PRIMARY: 0.4, AUXILIARY: 0.6}
+    one = only(name, probability, reconstruct_divides=divide)
+    outputs = []
+
+    def keep(_, __, out):
+        out[f"reconstruction/{name}"].retain_grad()
+        outputs.append(out)
+
+    one.roles.model.register_forward_hook(keep)
+    one.loss(batch(), draws()).loss.backward()
+    given = outputs[0][f"reconstruction/{name}"]
+    target = outputs[0]["target/primary"] if name == PRIMARY else batch().extra["auxiliary"]
+    pushed = given.grad.flatten(1).any(1)
+    assert 0 < pushed.sum() < B
+    error = 2 * (given - target).detach() / given[0].numel() / B
+    expected = error / probability[name] if divide else error
+    torch.testing.assert_close(given.grad[pushed], expected[pushed])
 
 
 @pytest.mark.parametrize("name", [PRIMARY, AUXILIARY])
