@@ -54,6 +54,8 @@ class Setup:
         kept: Where what is made of the data is kept for other runs; None for the data's own folder.
         batch_size: Samples of one batch, over all processes.
         batches: How many batches the run takes; 0 where nobody says.
+        cameras: How many make up a picture, one where nobody says.
+        layout: The way in which they do, see `flashwam.data.layouts.arrange`.
         histories: The recorded episodes of `Method.histories`; None where there are none.
     """
 
@@ -65,6 +67,8 @@ class Setup:
     kept: Path | None = None
     batch_size: int = 1
     batches: int = 0
+    cameras: int = 1
+    layout: str = "width"
     histories: Histories | None = None
 
     @classmethod
@@ -82,6 +86,8 @@ class Setup:
             kept=kept,
             batch_size=loop.batch_size,
             batches=loop.steps * loop.accumulation,
+            cameras=max(1, len(recipe.data.cameras)),
+            layout=recipe.data.layout,
             histories=histories,
         )
 

@@ -34,10 +34,11 @@ from flashwam.distillation.methods.options import option
 from flashwam.distillation.prepared import Prepared, draw_passes
 from flashwam.distillation.rollouts import RolloutStore, stored_bytes
 from flashwam.distillation.setup import Setup, Source
+from flashwam.foresight.each_camera import EachCamera
 from flashwam.foresight.held_out import HeldOutForesight, look_at
 from flashwam.foresight.looks import LOOK, LookSource
 from flashwam.foresight.policy import ForesightPolicy
-from flashwam.foresight.providers import align_frames, find_provider
+from flashwam.foresight.providers import TargetProvider, align_frames, find_provider
 from flashwam.foresight.source import PICTURES, FutureSource, Target
 from flashwam.foresight.true_future import TrueFuture
 from flashwam.run.folder import INFO_FILE
@@ -211,8 +212,7 @@ class Foresight(Method):
             )
         providers = {}
         for name, given in chosen.items():
-            own = {key: value for key, value in given.items() if key != "name"}
-            providers[name] = find_provider(str(given.get("name"))).build(own, root=setup.data, seed=setup.seed)
+            providers[name] = _build(given, setup)
         folder = setup.teacher if options.get("pictures") is None else user_path(options["pictures"])
         decoder, text_width = find_decoder(folder)
         policy.setdefault("text_width", text_width if text_width is not None else teacher.text_shape[1])
@@ -367,6 +367,15 @@ class Foresight(Method):
             fingerprint=f"{model.providers[name].fingerprint()}_{grid}_{self.align}",
             extract=lambda pictures, frames: align_frames(model.features_of(name, pictures), frames, self.align),
         )
+
+
+def _build(given: Mapping[str, Any], setup: Setup) -> TargetProvider:
+    """The vision model that a recipe asks for; it sees the pictures of several cameras one by one."""
+    where = {"root": setup.data, "seed": setup.seed}
+    if setup.cameras > 1:
+        return EachCamera.build({"provider": given, "layout": setup.layout, "cameras": setup.cameras}, **where)
+    own = {key: value for key, value in given.items() if key != "name"}
+    return find_provider(str(given.get("name"))).build(own, **where)
 
 
 def _teacher_samplers(

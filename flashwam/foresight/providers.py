@@ -24,6 +24,7 @@ from flashwam.system.paths import user_path
 __all__ = ["PROVIDERS", "TargetProvider", "align_frames", "find_provider", "load_provider", "to_grid"]
 
 PROVIDERS: dict[str, str] = {
+    "each_camera": "flashwam.foresight.each_camera:EachCamera",
     "scene": "flashwam.foresight.scene:SceneEncoder",
     "vision": "flashwam.foresight.vision:VisionModel",
 }

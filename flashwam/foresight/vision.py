@@ -4,6 +4,7 @@
 Letters: m pictures, T channels, h and w of the patches' grid.
 """
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from flashwam.foresight.picture_norm import IMAGENET, PictureNorm
 from flashwam.foresight.providers import TargetProvider
 from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
@@ -21,34 +23,52 @@ __all__ = ["VisionModel"]
 
 _PLAIN = {"use_safetensors": True, "trust_remote_code": False}
 """No pickles, and no code that comes with the weights."""
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class VisionModel(TargetProvider):
     """Patch tokens of a transformer: DINOv2 with registers for what things are, Depth Anything's backbone for shape.
 
-    Pictures are resized (bicubic, smoothed) and normalised as on ImageNet. Class and register tokens, which come first,
-    are left out.
+    Pictures are resized (bicubic, smoothed) in their own shape and normalised as the model's processor does. Class and
+    register tokens, which come first, are left out.
 
     Args:
         model: A model or backbone of transformers.
         source: Where it came from, for reports.
-        size: Side of the resized picture in pixels; a multiple of the patch.
+        size: Rows of the resized picture in pixels; a multiple of the patch. Its columns are as many as keep its shape,
+            in whole patches.
         stage: Which hidden states: a number into a backbone's feature maps or a model's hidden states; None for a
             model's normalised last ones, or a backbone's last map.
+        norm: Of the pixels.
+        square: Every picture is made square, whatever its shape, as policies of earlier versions saw it.
 
     Raises:
-        ValueError: `size` is no multiple of the patch.
+        ValueError: `size` is no multiple of the patch, or the model does not take single pictures alone.
     """
 
-    def __init__(self, model: nn.Module, *, source: str, size: int = 224, stage: int | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        source: str,
+        size: int = 224,
+        stage: int | None = None,
+        norm: PictureNorm = IMAGENET,
+        square: bool = False,
+    ) -> None:
         super().__init__()
-        config = model.config
+        config, taken = model.config, inspect.signature(model.forward).parameters
+        needed = {name for name, x in taken.items() if x.default is x.empty and x.kind is x.POSITIONAL_OR_KEYWORD}
+        if model.main_input_name != "pixel_values" or needed - {"pixel_values"}:
+            raise InputError(
+                f"{config.model_type} ({source}) takes {sorted({model.main_input_name, *needed})}, and no single "
+                "pictures: take a vision model of single pictures, such as DINOv2, SigLIP or CLIP"
+            )
         if size % config.patch_size:
             raise InputError(f"size must be a multiple of the patch {config.patch_size}; got {size}")
         self.model = model
         self.source, self.size, self.stage = source, size, stage
-        self.grid = size // config.patch_size
+        self.norm, self.square, self._patch = norm, square, int(config.patch_size)
+        self._options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in taken else {}
         self.width = int(config.hidden_size)
         self.requires_grad_(False).eval()
 
@@ -68,8 +88,11 @@ class VisionModel(TargetProvider):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 model = _random(source)
-            return cls(model, source=f"{source['model_type']} of random weights", **options)
-        return cls(_pretrained(str(source)), source=str(source), **options)
+            norm = PictureNorm.of_kind(model.config.model_type)
+            return cls(model, source=f"{source['model_type']} of random weights", norm=norm, **options)
+        model = _pretrained(str(source))
+        norm = PictureNorm.of_processor(str(user_path(str(source))), model_type=model.config.model_type)
+        return cls(model, source=str(source), norm=norm, **options)
 
     def describe(self) -> str:
         """See `TargetProvider.describe`."""
@@ -79,19 +102,27 @@ class VisionModel(TargetProvider):
     def look(self, pictures: Tensor) -> Tensor:
         """See `TargetProvider.look`."""
         x = pictures.permute(0, 3, 1, 2).float() / 255
-        if x.shape[2:] != (self.size, self.size):
-            x = functional.interpolate(x, (self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
-        mean, std = (x.new_tensor(values)[:, None, None] for values in (_MEAN, _STD))
+        shown = self._shape(*x.shape[2:])
+        if x.shape[2:] != shown:
+            x = functional.interpolate(x, shown, mode="bicubic", antialias=True).clamp(0, 1)
+        mean, std = (x.new_tensor(values)[:, None, None] for values in (self.norm.mean, self.norm.std))
         x = ((x - mean) / std).to(next(self.parameters()).dtype)
         if self._is_backbone:
             out = self.model(x).feature_maps[-1 if self.stage is None else self.stage]
         elif self.stage is None:
-            out = self.model(pixel_values=x).last_hidden_state
+            out = self.model(pixel_values=x, **self._options).last_hidden_state
         else:
-            out = self.model(pixel_values=x, output_hidden_states=True).hidden_states[self.stage]
+            out = self.model(pixel_values=x, output_hidden_states=True, **self._options).hidden_states[self.stage]
         if out.ndim == 4:
             return out
-        return out[:, -(self.grid**2) :].transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        rows, columns = (side // self._patch for side in shown)
+        return out[:, -rows * columns :].transpose(1, 2).unflatten(2, (rows, columns))
+
+    def _shape(self, rows: int, columns: int) -> tuple[int, int]:
+        """Rows and columns in pixels at which a picture is shown."""
+        if self.square:
+            return self.size, self.size
+        return self.size, max(1, round(self.size * columns / rows / self._patch)) * self._patch
 
     @property
     def _is_backbone(self) -> bool:
@@ -99,7 +130,8 @@ class VisionModel(TargetProvider):
 
     def settings(self) -> dict[str, Any]:
         """See `TargetProvider.settings`."""
-        named = {"source": self.source, "size": self.size, "stage": self.stage}
+        named = {"source": self.source, "size": self.size, "stage": self.stage, "square": self.square}
+        named |= {"mean": list(self.norm.mean), "std": list(self.norm.std)}
         return {**named, "architecture": type(self.model).__name__}
 
     def save_weights(self, folder: Path) -> None:
@@ -118,7 +150,10 @@ class VisionModel(TargetProvider):
             raise InputError(f"transformers {transformers.__version__} does not know the model {name!r} of {folder}")
         with fitting(folder / "model"):
             model = kind.from_pretrained(folder / "model", **_PLAIN, local_files_only=True)
-        return cls(model, **settings)
+        mean, std = settings.pop("mean", IMAGENET.mean), settings.pop("std", IMAGENET.std)
+        # Files of earlier versions tell of neither: what they hold saw squares.
+        settings.setdefault("square", True)
+        return cls(model, norm=PictureNorm(mean, std), **settings)
 
 
 def _random(config: Mapping[str, Any]) -> nn.Module:

@@ -126,7 +126,9 @@ def test_what_cannot_be_had_says_what_to_do(tmp_path):
         vision(DINO, tmp_path, depht=1)
     with pytest.raises(ValueError, match="multiple of the patch 14; got 60"):
         VisionModel.build({"model": DINO, "size": 60}, root=tmp_path, seed=0)
-    with pytest.raises(ValueError, match=r"unknown target provider 'dino'; expected one of \['scene', 'vision'\]"):
+    with pytest.raises(
+        ValueError, match=r"unknown target provider 'dino'; expected one of \['each_camera', 'scene', 'vision'\]"
+    ):
         find_provider("dino")
     with pytest.raises(FileNotFoundError, match="expected a target provider"):
         load_provider(tmp_path)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A vision model that sees the pictures of several cameras one by one, and not as one picture.
+
+Letters: m pictures, H, W their size in pixels, T channels, h and w of a grid.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from torch import Tensor
+
+from flashwam.data.layouts import arrange, check_cameras
+from flashwam.foresight.providers import TargetProvider, find_provider, load_provider, to_grid
+from flashwam.system.errors import InputError
+
+__all__ = ["EachCamera"]
+
+
+class EachCamera(TargetProvider):
+    """Cuts the canvas of all cameras apart, shows each to a vision model, and puts the features where the camera was.
+
+    Args:
+        inner: The vision model.
+        layout: "width" or "tshape", see `flashwam.data.layouts.arrange`.
+        cameras: How many.
+
+    Raises:
+        ValueError: the layout is unknown, or takes another number of cameras.
+    """
+
+    def __init__(self, inner: TargetProvider, *, layout: str, cameras: int) -> None:
+        super().__init__()
+        check_cameras(layout, cameras)
+        self.inner, self.layout, self.cameras = inner, layout, cameras
+        self.width = inner.width
+        self.requires_grad_(False).eval()
+
+    @classmethod
+    def build(cls, options: Mapping[str, Any], *, root: Path, seed: int) -> Self:
+        """Options: `provider`, the inner one's name and options; layout; cameras."""
+        given = dict(options["provider"])
+        inner = find_provider(str(given.pop("name", None))).build(given, root=root, seed=seed)
+        return cls(inner, layout=options["layout"], cameras=options["cameras"])
+
+    def describe(self) -> str:
+        """See `TargetProvider.describe`."""
+        return f"{self.inner.describe()}, each of {self.cameras} cameras by itself"
+
+    def look(self, pictures: Tensor) -> Tensor:
+        """See `TargetProvider.look`; a camera of half the size has half the rows and columns of the grid.
+
+        Raises:
+            ValueError: the pictures cannot be cut into cameras of that layout.
+        """
+        seen = [self.inner.look(view) for view in self._views(pictures)]
+        if self.layout == "tshape":
+            # The head's grid counts; the wrists' are brought to half of it.
+            rows, columns = (side - side % 2 for side in seen[0].shape[2:])
+            sizes = [(rows, columns), (rows // 2, columns // 2), (rows // 2, columns // 2)]
+            seen = [to_grid(x[:, :, None], size)[:, :, 0] for x, size in zip(seen, sizes, strict=True)]
+        return arrange(self.layout, [x.transpose(0, 1) for x in seen]).transpose(0, 1)
+
+    def _views(self, pictures: Tensor) -> list[Tensor]:
+        """[m, H, W, 3] -> that of every camera, in the layout's order."""
+        rows, columns = pictures.shape[1:3]
+        if self.layout == "width" and columns % self.cameras == 0:
+            return list(pictures.chunk(self.cameras, 2))
+        if self.layout == "tshape" and rows % 3 == 0 and columns % 2 == 0:
+            wrists, head = pictures.split([rows // 3, rows - rows // 3], 1)
+            return [head, *wrists.chunk(2, 2)]
+        raise InputError(
+            f"pictures of {rows} x {columns} pixels cannot be cut into {self.cameras} cameras of the layout "
+            f"{self.layout!r}"
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """See `TargetProvider.settings`."""
+        return {"layout": self.layout, "cameras": self.cameras, "inner": self.inner.settings()}
+
+    def save_weights(self, folder: Path) -> None:
+        """See `TargetProvider.save_weights`."""
+        self.inner.save(folder / "inner")
+
+    @classmethod
+    def from_folder(cls, folder: Path, settings: Mapping[str, Any]) -> Self:
+        """See `TargetProvider.from_folder`."""
+        return cls(load_provider(folder / "inner"), layout=settings["layout"], cameras=settings["cameras"])
