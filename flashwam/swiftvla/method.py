@@ -19,6 +19,7 @@ from flashwam.core.losses import flow_matching_loss
 from flashwam.core.noise import append_dims
 from flashwam.core.streams import StreamSpec
 from flashwam.data.dataset import EpisodeDataset
+from flashwam.data.lerobot import SegmentDataset
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods.base import (
     Method,
@@ -156,7 +157,17 @@ class MaskedReconstruction(Method):
         """See `Method.source`: a data set's windows with auxiliary tokens and trajectories, made where missing.
 
         Another source has to give them itself.
+
+        Raises:
+            ValueError: the options do not fit the data; or they ask for a modality of LeRobot data, whose frames nobody
+                encodes yet.
         """
+        if isinstance(source, SegmentDataset) and self.roles.model.auxiliary is not None:
+            raise InputError(
+                f"auxiliary tokens are made of the simulator's single camera; {source.root} is LeRobot data of "
+                f"{setup.cameras}, for which the cache would be refreshed view by view: set auxiliary to null (and "
+                "mask and reconstruct with it), or train from a source of your own that adds the tokens"
+            )
         if not isinstance(source, EpisodeDataset):
             return source
         model = self.roles.model

@@ -6,8 +6,10 @@ import torch
 from policy_toys import AUX, PolicySource, policy, specs
 from torch import nn
 
+from flashwam.data.lerobot import SegmentDataset
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods import find_method, make_method
+from flashwam.distillation.setup import Setup
 from flashwam.distillation.trainer import train
 from flashwam.recipe.sections import LoopConfig
 from flashwam.student import load_wam
@@ -238,6 +240,16 @@ def test_samples_without_the_modality_are_refused():
     data = replace(batch(), extra={})
     with pytest.raises(ValueError, match="not 'auxiliary'"):
         method().loss(data, draws())
+
+
+def test_several_cameras_are_refused_by_name(tmp_path):
+    source = SegmentDataset.__new__(SegmentDataset)
+    source.root = tmp_path
+    setup = Setup(data=tmp_path, streams=specs(), seed=0, cameras=2)
+    with pytest.raises(ValueError, match=r"is LeRobot data of 2, .*refreshed view by view"):
+        method().source(source, setup)
+    alone = {"auxiliary": None, "mask": None, "reconstruct": None, "trajectory": 0.0}
+    assert method(**alone).source(source, setup) is source
 
 
 def loop(**changes) -> LoopConfig:
