@@ -50,6 +50,10 @@ class StudyPlace:
     data: Path | None = None
     settings: tuple[str, ...] = ()
 
+    def run(self, name: str, seed: int) -> Path:
+        """Folder of a training."""
+        return self.out / "runs" / (name if seed == 0 else f"{name}_seed{seed}")
+
     @property
     def study(self) -> Study:
         """The runs and what is kept of them."""

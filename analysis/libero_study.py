@@ -53,25 +53,13 @@ CELLS = build(FILE, Cells, read_yaml(FILE.read_bytes(), str(FILE)))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place(StudyPlace):
-    """Folders of everything, and every run's recipe."""
-
-    def run(self, name: str, seed: int) -> Path:
-        return self.out / "runs" / (name if seed == 0 else f"{name}_seed{seed}")
-
-    @property
-    def teacher(self) -> Path:
-        return RunFolder(self.run(TEACHER, 0)).result(TEACHER)
+    """Every run's recipe; demonstrations and teacher lie where a demo has them."""
 
     def recipe(self, name: str, seed: int = 0) -> Recipe:
-        own = [f"data.root={self.out / 'data'}", f"seed={seed}", f"name={name}"]
+        own = [f"data.root={self.demo.data_root}", f"seed={seed}", f"name={name}"]
         if name != TEACHER:
-            own.append(f"wam.pretrained={self.teacher}")
+            own.append(f"wam.pretrained={self.demo.teacher}")
         return load_recipe(f"libero_small/{name}", [*own, *self.settings])
-
-    @property
-    def evaluated(self) -> list[Path]:
-        """Runs with at least one evaluation."""
-        return sorted(folder for folder in (self.out / "runs").glob("*") if RunFolder(folder).evaluation_files)
 
 
 def collect_episodes(place: Place) -> None:
@@ -97,7 +85,7 @@ def drive_random(place: Place, seed: int) -> None:
 
 def time_steps(place: Place, *, rounds: int = 9) -> None:
     """Times a chunk at every number of steps, in turns, by the teacher: every student has the same network."""
-    policy = load_policy(place.teacher)
+    policy = load_policy(place.demo.teacher)
     settings = dict.fromkeys([*CELLS.teacher, *(nfe for each in CELLS.students.values() for nfe in each)])
     timed = time_in_turns(latency_timers([(policy, nfe) for nfe in settings]), rounds=rounds)
     named = [policy.name, *CELLS.students]
@@ -135,7 +123,7 @@ def libero_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) -> l
 
 
 def _drives(place: Place, name: str, seed: int, settings: Sequence[str], *, after: str) -> Iterator[Job]:
-    checkpoint = place.teacher if name == TEACHER else place.run(name, seed)
+    checkpoint = place.demo.teacher if name == TEACHER else place.run(name, seed)
     for nfe in settings:
         kwargs = {"checkpoint": checkpoint, "seed": seed, "nfe": nfe}
         job = f"drive/{name}_{seed}_{nfe.replace('/', '-')}"
@@ -144,7 +132,7 @@ def _drives(place: Place, name: str, seed: int, settings: Sequence[str], *, afte
 
 def report(place: Place) -> None:
     """Tables and figures of what there is, beside the measurements."""
-    compare(place.evaluated, out=place.out / "comparison")
+    compare(place.demo.evaluated, out=place.out / "comparison")
     place.study.keep("python analysis/libero_study.py")
 
 

@@ -61,9 +61,6 @@ class Place(StudyPlace):
         """Tells whether the family has a cell."""
         return not STUDENTS[name].families or self.family in STUDENTS[name].families
 
-    def run(self, name: str, seed: int) -> Path:
-        return self.out / "runs" / (name if seed == 0 else f"{name}_seed{seed}")
-
     @property
     def guided_teacher(self) -> Path:
         """Folder of the teacher as one that is driven with guidance."""

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flashwam.core.scenes import EVAL_SEED_BASE
+from flashwam.core.scenes import evaluation_scene
 from flashwam.sim.local_policy import LocalPolicy
 from flashwam.sim.metaworld import MetaWorldEnv
-from flashwam.sim.tasks import get_task
+from flashwam.sim.tasks import CONTROL_HZ, get_task
 from flashwam.system.files import write_whole
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CONTROL_MS", "Take", "frames_of", "play", "write_gif"]
 
-CONTROL_MS = 12.5
+CONTROL_MS = 1000 / CONTROL_HZ
 """Milliseconds of one control of the simulated robot."""
 _MARGIN, _HEAD, _FOOT = 6, 40, 22
 _BACK, _INK, _GREY, _GOOD, _BAD = "#16191d", "#e6e8eb", "#a2a9b3", "#4cc38a", "#ff7b72"
@@ -62,7 +62,7 @@ def play(policy: LocalPolicy, task: str, scene: int, *, draw_ms: float, size: in
     env = MetaWorldEnv(get_task(task))
     camera = copy.copy(env)
     camera.size = size
-    env.reset(EVAL_SEED_BASE + scene, render=False)
+    env.reset(evaluation_scene(0, scene), render=False)
     policy.reset(env.task.prompt, env.render()[None], seed=scene, state=env.proprioception[None])
     clock, done = 0.0, False
     times, pictures, drawing = [clock], [camera.render()], [True]

@@ -20,14 +20,16 @@ def test_everybody_is_driven_in_the_scenes_of_every_seed(place):
     driven = [(job.kwargs["checkpoint"], job.kwargs["seed"], job.kwargs["nfe"]) for job in jobs if "nfe" in job.kwargs]
     each = len(CELLS.teacher) + sum(map(len, CELLS.students.values()))
     assert len(set(driven)) == len(driven) == len(CELLS.seeds) * each
-    assert {(place.teacher, seed, nfe) for seed in CELLS.seeds for nfe in CELLS.teacher} <= set(driven)
+    assert {(place.demo.teacher, seed, nfe) for seed in CELLS.seeds for nfe in CELLS.teacher} <= set(driven)
     assert set(place.study.made_again) <= {job.name for job in jobs}
 
 
 def test_recipes_differ_in_the_method_alone_and_have_both_kinds_of_tasks(place):
     recipes = {name: place.recipe(name, 1) for name in ("teacher", *CELLS.students)}
     assert len({str(recipe.data) for recipe in recipes.values()}) == 1
-    assert all(recipe.wam.pretrained == str(place.teacher) for name, recipe in recipes.items() if name != "teacher")
+    assert all(
+        recipe.wam.pretrained == str(place.demo.teacher) for name, recipe in recipes.items() if name != "teacher"
+    )
     tasks = [get_task(name) for name in recipes["teacher"].data.tasks]
     assert sum(not task.multimodal for task in tasks) >= 8
     assert any(task.multimodal for task in tasks)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A served student, and what it answers."""
 
+import json
 import threading
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 pytest.importorskip("websockets")
 pytest.importorskip("msgpack")
 
+from safetensors.numpy import load_file
 from tiny_models import save_tiny_student
 
 from flashwam.data.episodes import CAMERA
@@ -63,3 +65,18 @@ def slow(model):
     codec = model.codec()._codec
     yield replace(model, codec=lambda: Slow(codec, size=(64, 64))), entered, go_on
     go_on.set()
+
+
+@pytest.fixture(scope="module")
+def golden_message(golden_dir):
+    """The original's object, rebuilt from the stored tensors, and the bytes it went over the wire as."""
+    values = json.loads((golden_dir / "lingbot_va.json").read_text())
+    tensors = load_file(golden_dir / "lingbot_va.safetensors")
+    message = {
+        "obs": {"k": tensors["msgpack/obj/obs/k"]},
+        "prompt": values["msgpack/obj/prompt"],
+        "reset": values["msgpack/obj/reset"],
+        "state": tensors["msgpack/obj/state"],
+        "s": np.float32(values["msgpack/obj/s"]),
+    }
+    return message, bytes.fromhex(values["msgpack/packed"]["bytes_hex"])

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-import json
 import pickle
 
 import msgpack
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from safetensors.numpy import load_file
 
 from flashwam.serve.protocol import Dialect, pack, read, unpack
 
@@ -17,21 +15,6 @@ def array(data=b"\x00\x01\x02\x03", dtype="|u1", shape=(2, 2), **more):
 
 def scalar(data, dtype):
     return {b"__npgeneric__": True, b"data": data, b"dtype": dtype}
-
-
-@pytest.fixture(scope="module")
-def golden_message(golden_dir):
-    """The original's object, rebuilt from the stored tensors, and the bytes it went over the wire as."""
-    values = json.loads((golden_dir / "lingbot_va.json").read_text())
-    tensors = load_file(golden_dir / "lingbot_va.safetensors")
-    message = {
-        "obs": {"k": tensors["msgpack/obj/obs/k"]},
-        "prompt": values["msgpack/obj/prompt"],
-        "reset": values["msgpack/obj/reset"],
-        "state": tensors["msgpack/obj/state"],
-        "s": np.float32(values["msgpack/obj/s"]),
-    }
-    return message, bytes.fromhex(values["msgpack/packed"]["bytes_hex"])
 
 
 def test_bytes_are_the_originals(golden_message):
