@@ -6,6 +6,7 @@ from libero_here import needs_libero, skip_without_rendering
 
 from flashwam.sim.libero import CONVENTIONS, LiberoEnv, get_convention, suite_tasks
 from flashwam.sim.libero.conventions import CAMERAS, Convention
+from flashwam.sim.libero.rendering import SceneCameras
 from flashwam.sim.metaworld import MetaWorldEnv
 
 
@@ -90,6 +91,53 @@ def test_resets_that_keep_the_model_are_those_of_the_benchmark(env):
     # Its solver was warm from other places of the objects, before the initial state was set.
     np.testing.assert_allclose(other.env.sim.get_state().flatten(), ours, rtol=0, atol=1e-9)
     other.close()
+
+
+@needs_libero
+def test_controls_are_those_of_the_benchmark_bit_for_bit(env):
+    controls = np.random.default_rng(2).uniform(-1, 1, (12, 7))
+    sim = env.domain.sim
+    faster = sim.forward, sim.step
+
+    def states():
+        env.reset(4, render=False)
+        for control in controls:
+            env.step(control)
+            yield np.concatenate([sim.get_state().flatten(), sim.data.qacc_warmstart, sim.data.sensordata])
+
+    ours = list(states())
+    del sim.forward, sim.step
+    try:
+        own = list(states())
+    finally:
+        sim.forward, sim.step = faster
+    assert np.array_equal(ours, own)
+    assert np.abs(np.diff(ours, axis=0)).max() > 1e-3
+
+
+@needs_libero
+def test_what_a_camera_cannot_see_is_not_drawn_and_changes_no_picture():
+    skip_without_rendering()
+    plain = get_convention("small").changed(size=64)
+    env = LiberoEnv(suite_tasks("libero_spatial")[2], convention=plain)
+    env.reset(1, render=False)
+    model, data = env.domain.sim.model._model, env.domain.sim.data._data
+    shots = SceneCameras(model, CAMERAS, size=64, shading="plain")
+    groups, drawn = model.geom_group.copy(), []
+    for control in np.random.default_rng(3).uniform(-1, 1, (9, 7)):
+        env.step(control)
+        for key in CAMERAS:
+            picture = shots.picture(data, key)
+            drawn.append(shots._renderer.scene.ngeom)
+            shots._left_out, all_but_them = np.zeros_like(shots._left_out), shots._left_out
+            assert np.array_equal(shots.picture(data, key), picture)
+            shots._left_out = all_but_them
+            drawn[-1] /= shots._renderer.scene.ngeom
+    assert np.array_equal(model.geom_group, groups)
+    assert max(drawn) < 1
+    assert min(drawn) < 0.5
+    shots.close()
+    env.close()
 
 
 @needs_libero

@@ -13,6 +13,7 @@ from flashwam.sim.gl import ensure_gl
 from flashwam.sim.libero.conventions import CAMERAS, CONTROLS, CONVENTIONS, Convention
 from flashwam.sim.libero.packages import require_packages
 from flashwam.sim.libero.rendering import SceneCameras
+from flashwam.sim.libero.substeps import Substeps
 from flashwam.sim.libero.tasks import LiberoTask
 from flashwam.system.errors import FailedError, InputError
 
@@ -59,6 +60,7 @@ class LiberoEnv:
         self.success = False
         self.steps = 0
         self._domain = _build(task)
+        self._substeps = Substeps(self._domain)
         self._shots: SceneCameras | None = None
 
     def reset(self, scene: int, *, render: bool = True) -> np.ndarray | None:
@@ -112,7 +114,7 @@ class LiberoEnv:
         action = np.asarray(action, dtype=np.float64)
         if action.shape != (CONTROLS,):
             raise ValueError(f"a control of LIBERO is [{CONTROLS}]; got {list(action.shape)}")
-        _, _, reached, _ = self._domain.step(np.clip(action, -1.0, 1.0))
+        _, _, reached, _ = self._substeps.step(np.clip(action, -1.0, 1.0))
         self.steps += 1
         self.success = self.success or bool(reached)
         done = self.success or self.steps >= self.max_steps
@@ -181,7 +183,7 @@ class LiberoEnv:
         idle = np.zeros(CONTROLS)
         idle[-1] = self.convention.idle_gripper
         for _ in range(self.convention.idle_steps):
-            self._domain.step(idle)
+            self._substeps.step(idle)
         self.steps, self.success = 0, False
 
     def _place(self) -> None:

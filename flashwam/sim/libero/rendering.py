@@ -37,6 +37,9 @@ class SceneCameras:
             model.vis.quality.offsamples = 0
             model.vis.quality.shadowsize = 0
         self._cameras = dict(cameras)
+        self._model = model
+        # What casts a shadow or is reflected is seen without standing in view.
+        self._left_out = (np.asarray(model.geom_group) == _VISUAL) & (shading == "plain")
         self._renderer: Any = mujoco.Renderer(model, size, size)
         if not _OPEN:
             # Exit handlers run backwards; MuJoCo's own, which ends the display, was registered by the line above.
@@ -50,7 +53,13 @@ class SceneCameras:
 
     def picture(self, data: Any, key: str) -> np.ndarray:
         """The present picture of one camera, row 0 on top, uint8 [H, W, 3]."""
-        self._renderer.update_scene(data, self._cameras[key], self._shown)
+        groups = self._model.geom_group
+        outside = self._left_out & _outside(self._model, data, self._model.camera(self._cameras[key]).id)
+        groups[outside] = _COLLISION
+        try:
+            self._renderer.update_scene(data, self._cameras[key], self._shown)
+        finally:
+            groups[outside] = _VISUAL
         return np.ascontiguousarray(self._renderer.render())
 
     def close(self) -> None:
@@ -59,6 +68,20 @@ class SceneCameras:
             self._renderer.close()
             self._renderer = None
         _OPEN.discard(self)
+
+
+def _outside(model: Any, data: Any, camera: int) -> np.ndarray:
+    """Tells which shapes lie outside what a camera with a square picture sees, bool [shapes].
+
+    MuJoCo draws every mesh of a scene for every picture, and a processor that draws by itself feels it: the camera on
+    the hand sees a fifth of them.
+    """
+    half = np.deg2rad(model.cam_fovy[camera]) / 2
+    seen_from = (data.geom_xpos - data.cam_xpos[camera]) @ data.cam_xmat[camera].reshape(3, 3)
+    across = np.abs(seen_from[:, :2]).max(axis=1)
+    beyond = across * np.cos(half) + seen_from[:, 2] * np.sin(half)
+    bounded = model.geom_rbound > 0
+    return bounded & (beyond > model.geom_rbound + 1e-6)
 
 
 def _close_all() -> None:
