@@ -8,7 +8,6 @@ the last, zero rows after that, so that a UMT5 embedding can take its place. The
 import hashlib
 import logging
 import re
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -25,14 +24,13 @@ _MOST_SAID = 10_000
 _said: set[bytes] = set()
 
 
-def say_cut(prompt: str, *, has: int, used: int, what: str = "tokens") -> None:
+def say_cut(prompt: str, *, has: int, used: int) -> None:
     """Warns, once per prompt and process, that a text encoder takes no more than the beginning of a prompt.
 
     Args:
         prompt: As it was given.
         has: Its tokens.
         used: How many of them are encoded; nothing is said where that is all.
-        what: What is counted.
     """
     if has <= used:
         return
@@ -43,10 +41,9 @@ def say_cut(prompt: str, *, has: int, used: int, what: str = "tokens") -> None:
         _said.clear()
     _said.add(key)
     logger.warning(
-        "a prompt has %d %s and the text encoder takes %d: the rest is cut off, and prompts that differ only there are "
-        "one to the model (%r)",
+        "a prompt has %d tokens and the text encoder takes %d: the rest is cut off, and prompts that differ only there "
+        "are one to the model (%r)",
         has,
-        what,
         used,
         prompt if len(prompt) <= 60 else f"{prompt[:60]}...",
     )
@@ -62,7 +59,8 @@ def _word_vector(word: str, width: int) -> list[float]:
 
 
 def encode_text(prompt: str, *, length: int = TEXT_LENGTH, width: int = TEXT_WIDTH) -> Tensor:
-    """Embeds a prompt: case and punctuation do not matter, words beyond `length` - 1 are cut off, which is said.
+    """Embeds a prompt: case and punctuation do not matter. Where it has more words than `length` - 1, the last of these
+    rows stands for all the rest together, so that no two prompts become one.
 
     Args:
         prompt: The instruction; "" gives the null embedding that guidance uses.
@@ -72,9 +70,9 @@ def encode_text(prompt: str, *, length: int = TEXT_LENGTH, width: int = TEXT_WID
     Returns:
         float32 [length, width] of -1, 1, and zero rows after the end mark.
     """
-    found = (match[0] for match in _WORD.finditer(prompt.lower()))
-    words = list(islice(found, length - 1))
-    say_cut(prompt, has=len(words) + sum(1 for _ in found), used=length - 1, what="words")
+    words = _WORD.findall(prompt.lower())
+    if len(words) > length - 1:
+        words[length - 2 :] = [" ".join(words[length - 2 :])]
     words.append(_END)
     out = torch.zeros(length, width)
     out[: len(words)] = torch.tensor([_word_vector(word, width) for word in words])

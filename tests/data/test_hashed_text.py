@@ -30,16 +30,25 @@ def test_long_prompts_keep_the_end_mark():
     assert torch.equal(encode_text("a b c d e f g h i j")[7], encode_text("")[0])
 
 
+def test_long_prompts_that_end_differently_are_apart():
+    common = "pick the black bowl next to the"
+    one, other = encode_text(f"{common} plate and place it"), encode_text(f"{common} ramekin and place it")
+    assert torch.equal(one[:6], other[:6])
+    assert (one[6] != other[6]).sum() >= 5
+    assert torch.equal(one, encode_text(f"{common}, PLATE and place it."))
+    assert torch.equal(encode_text(common)[6], encode_text("the")[0])
+
+
 def test_what_is_cut_off_is_said_once_a_prompt_with_both_counts(caplog):
     caplog.set_level(logging.WARNING)
     for _ in range(3):
-        encode_text("one two three four five six seven")
-        encode_text("once one two three four five six seven, eight!")
-        encode_text("twice one two three four five six seven, eight! " * 1000)
+        say_cut("seven", has=7, used=7)
+        say_cut("once one", has=9, used=7)
+        say_cut("twice one " * 1000, has=9000, used=7)
     said = [record.getMessage() for record in caplog.records]
     assert [text.partition(":")[0] for text in said] == [
-        "a prompt has 9 words and the text encoder takes 7",
-        "a prompt has 9000 words and the text encoder takes 7",
+        "a prompt has 9 tokens and the text encoder takes 7",
+        "a prompt has 9000 tokens and the text encoder takes 7",
     ]
     assert max(map(len, said)) < 300
 
