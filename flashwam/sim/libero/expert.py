@@ -5,6 +5,7 @@ It tries a simulator, and makes episodes where no data set is at hand; it is no 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -33,7 +34,12 @@ _CLEAR = 0.06
 """Metres that are kept above everything that is passed over."""
 _DROP = 0.02
 """Metres that a thing may fall."""
-_GRIP_STEPS, _RELEASE_STEPS = 14, 10
+_LOOK = 0.03
+"""Metres above a thing's top at which the hand stops over it, before it goes down: whoever learns from pictures sees
+there, through the hand's own camera, how far off it is."""
+_CAREFUL = 0.5
+"""Share of its speed at which the hand goes down to a thing."""
+_LOOK_STEPS, _SETTLE_STEPS, _GRIP_STEPS, _RELEASE_STEPS = 6, 6, 14, 10
 _PATIENCE = 45
 """Controls after which a place that is not reached is taken for reached."""
 
@@ -64,21 +70,30 @@ class PickAndPlace:
 
     def __call__(self) -> np.ndarray:
         """The next control, [7]; once everything is done, one that holds still."""
-        place, effort, steps = self._way[self._at]
-        offset = place - self._env.hand
+        leg = self._way[self._at]
+        offset = leg.place - self._env.hand
         control = np.zeros(CONTROLS)
-        control[:3] = np.clip(_GAIN * offset / _METRES, -1.0, 1.0)
-        control[-1] = effort
+        control[:3] = np.clip(_GAIN * offset / _METRES, -leg.speed, leg.speed)
+        control[-1] = leg.effort
         self._waited += 1
-        there = bool(np.linalg.norm(offset) < 0.01) if steps is None else self._waited >= steps
+        there = bool(np.linalg.norm(offset) < 0.01) if leg.steps is None else self._waited >= leg.steps
         if (there or self._waited >= _PATIENCE) and self._at + 1 < len(self._way):
             self._at, self._waited = self._at + 1, 0
         return control
 
 
-def _way(env: LiberoEnv, thing: str, goal: str, *, inside: bool) -> list[tuple[np.ndarray, float, int | None]]:
-    """Places of the hand in metres, the gripper's effort on the way there, and the controls spent there: None for as
-    many as it takes."""
+@dataclass(frozen=True, slots=True)
+class _Leg:
+    """A place of the hand in metres, [3], the gripper's effort on the way there, controls spent on it (None for
+    as many as it takes), and the largest control."""
+
+    place: np.ndarray
+    effort: float
+    steps: int | None = None
+    speed: float = 1.0
+
+
+def _way(env: LiberoEnv, thing: str, goal: str, *, inside: bool) -> list[_Leg]:
     (low, high), (goal_low, goal_high) = box_of(env, thing), box_of(env, goal)
     centre, goal_centre = (low + high) / 2, (goal_low + goal_high) / 2
     wide, side = (high - low)[1] > _SPAN, np.zeros(3)
@@ -92,15 +107,19 @@ def _way(env: LiberoEnv, thing: str, goal: str, *, inside: bool) -> list[tuple[n
     drop = goal_centre + side
     drop[2] = max(goal_low[2] + held + _DROP, goal_high[2] - _DROP) if inside else goal_high[2] + held + _DROP / 4
     over, over_goal = np.array([*grip[:2], above]), np.array([*drop[:2], above])
+    near = np.array([*grip[:2], high[2] + _LOOK])
     return [
-        (over, _OPEN, None),
-        (grip, _OPEN, None),
-        (grip, _CLOSED, _GRIP_STEPS),
-        (over, _CLOSED, None),
-        (over_goal, _CLOSED, None),
-        (drop, _CLOSED, None),
-        (drop, _OPEN, _RELEASE_STEPS),
-        (over_goal, _OPEN, None),
+        _Leg(over, _OPEN),
+        _Leg(near, _OPEN),
+        _Leg(near, _OPEN, _LOOK_STEPS),
+        _Leg(grip, _OPEN, speed=_CAREFUL),
+        _Leg(grip, _OPEN, _SETTLE_STEPS, _CAREFUL),
+        _Leg(grip, _CLOSED, _GRIP_STEPS),
+        _Leg(over, _CLOSED),
+        _Leg(over_goal, _CLOSED),
+        _Leg(drop, _CLOSED),
+        _Leg(drop, _OPEN, _RELEASE_STEPS),
+        _Leg(over_goal, _OPEN),
     ]
 
 
