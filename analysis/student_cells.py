@@ -53,6 +53,8 @@ TIERS: Mapping[str, Mapping[str, Student]] = {
 """Name of a tier -> its students, in the order in which they are made."""
 STUDENTS = {name: cell for cells in TIERS.values() for name, cell in cells.items()}
 CONSISTENCY = tuple(_TOLD["consistency"])
+CONTROLS: Mapping[str, tuple[str, ...]] = {family: tuple(steps) for family, steps in _TOLD["controls"].items()}
+"""Family -> steps at which its teacher is driven beside its own and one."""
 ORDERS = tuple(build(FILE, Order, order) for order in _TOLD["orders"])
 
 

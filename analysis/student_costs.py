@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from student_cells import CONSISTENCY, MODALITY, PRETRAINED, RATE, STUDENTS, TEACHER, Place
+from student_cells import CONSISTENCY, CONTROLS, MODALITY, PRETRAINED, RATE, STUDENTS, TEACHER, Place
 from student_jobs import run_recipe
 
 from flashwam import pipeline
@@ -41,8 +41,9 @@ def time_latencies(place: Place) -> None:
     path = place.out / "comparison" / "latency.json"
     earlier = json.loads(path.read_text()) if path.is_file() else {}
     teacher = load_policy(place.teacher)
-    sources = [(teacher, "full"), (teacher, "1v/1a")]
-    sources += [(load_policy(place.benchmark_run(name, 0)), "1v/1a") for name in CONSISTENCY]
+    sources = [(teacher, nfe) for nfe in ("full", "1v/1a", *CONTROLS[place.family])]
+    runs = (RunFolder(place.benchmark_run(name, 0)) for name in CONSISTENCY)
+    sources += [(load_policy(run.path), "1v/1a") for run in runs if run.results]
     sources += [(load_policy(place.run(name, 0)), nfe) for name in _here(place) for nfe in STUDENTS[name].nfe]
     timers = latency_timers(sources)
     for name in (n for n in _here(place) if STUDENTS[n].auxiliary):

@@ -7,13 +7,14 @@ What needs a paper's own folder imports it when it runs, see `student_modality.p
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from student_cells import STUDENTS, TEACHER, TIERS, Place
+from student_cells import CONTROLS, STUDENTS, TEACHER, TIERS, Place
 
 from flashwam import pipeline
 from flashwam.evaluation.local import evaluate
 from flashwam.recipe.sections import Recipe
 from flashwam.run.folder import RunFolder
 from flashwam.sim.privileged import replay_episodes
+from flashwam.system.files import write_whole
 from flashwam.system.jobs import Job
 
 
@@ -59,18 +60,26 @@ def _cell_jobs(place: Place, name: str, seed: int) -> Iterator[Job]:
         yield Job(name=drive, function=_drive, kwargs={**about, "modality": modality}, after=(make,), weight=80)
 
 
-def control(place: Place, nfe: str, seed: int) -> None:
-    """Drives the benchmark's teacher at steps that students are driven at, without any training for these."""
-    evaluate(place.teacher, nfe=(nfe,), seed=seed, out=RunFolder(place.out / "benchmark" / TEACHER).evaluations)
+def take_measured(place: Place, name: str, seed: int, nfe: str) -> Path:
+    """Copies the benchmark's own evaluations of a run, at these steps, beside those made here; returns the folder."""
+    run = RunFolder(place.benchmark_run(name, seed))
+    copies = RunFolder(place.out / "benchmark" / run.name)
+    for path in run.evaluations.glob(f"*_{nfe.replace('/', '-')}_own_seed?.json"):
+        write_whole(copies.evaluations / path.name, path.read_bytes())
+    return copies.path
 
 
-def _control_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) -> Iterator[Job]:
-    """Of students that are made from the teacher, or from its looks, at settings that the benchmark lacks."""
-    made = [STUDENTS[name] for name in names if place.recipe(name, 0).wam.pretrained == str(place.teacher)]
-    for nfe in sorted({nfe for cell in made for nfe in cell.nfe} - {"full", "1v/1a"}):
+def _control(place: Place, nfe: str, seed: int) -> None:
+    """Drives the benchmark's teacher at few steps, for which nobody trained it, unless the benchmark did."""
+    folder = take_measured(place, TEACHER, 0, nfe)
+    evaluate(place.teacher, nfe=(nfe,), seed=seed, out=RunFolder(folder).evaluations)
+
+
+def _control_jobs(place: Place, seeds: Sequence[int]) -> Iterator[Job]:
+    for nfe in CONTROLS[place.family]:
         for seed in seeds:
             kwargs = {"place": place, "nfe": nfe, "seed": seed}
-            yield Job(name=f"control/{nfe.replace('/', '-')}_{seed}", function=control, kwargs=kwargs, weight=90)
+            yield Job(name=f"control/{nfe.replace('/', '-')}_{seed}", function=_control, kwargs=kwargs, weight=90)
 
 
 def student_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) -> list[Job]:
@@ -92,7 +101,7 @@ def student_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) -> 
         if name in names
         for job in _cell_jobs(place, name, seed)
     ]
-    jobs += _control_jobs(place, names, seeds)
+    jobs += _control_jobs(place, seeds)
     kwargs = {"place": place}
     before = [Job(name="replay", function=_replay, kwargs=kwargs, weight=300, cores=2)]
     if any("tokens" in job.after for job in jobs):

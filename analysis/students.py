@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from student_cells import CONSISTENCY, ORDERS, RATE, ROUTES, STUDENTS, TEACHER, Place, with_starts
+from student_cells import CONSISTENCY, CONTROLS, ORDERS, RATE, ROUTES, STUDENTS, TEACHER, Place, with_starts
 from student_costs import time_latencies, time_training
-from student_jobs import student_jobs
+from student_jobs import student_jobs, take_measured
 from studies import add_options, or_exit
 
 from flashwam.demo.place import DEFAULT_FAMILY
@@ -36,14 +36,12 @@ from flashwam.wam.files import FAMILY_FILES
 
 def _measured_before(place: Place) -> Iterator[Path]:
     """The benchmark's own evaluations at the settings that are compared, copied beside the others."""
-    for name in (TEACHER, *CONSISTENCY):
-        for seed in range(1 if name == TEACHER else 3):
-            run = RunFolder(place.benchmark_run(name, seed))
-            copies = RunFolder(place.out / "benchmark" / run.name)
-            for nfe in ("full", "1v-1a") if name == TEACHER else ("1v-1a",):
-                for path in run.evaluations.glob(f"*_{nfe}_own_seed?.json"):
-                    write_whole(copies.evaluations / path.name, path.read_bytes())
-            yield copies.path
+    for nfe in ("full", "1v/1a", *CONTROLS[place.family]):
+        folder = take_measured(place, TEACHER, 0, nfe)
+    yield folder
+    for name in CONSISTENCY:
+        for seed in range(3):
+            yield take_measured(place, name, seed, "1v/1a")
 
 
 def write_rates(place: Place) -> None:

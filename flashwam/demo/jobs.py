@@ -67,12 +67,12 @@ def _first_jobs(place: Place, recipe: Recipe, from_scratch: bool) -> list[Job]:
 
 
 def _teacher_jobs(place: Place, seed: int, driving: float) -> list[Job]:
-    """The teacher at its own steps and at every student's."""
+    """The teacher at its own steps and at few."""
     return [
         _drive(
             f"teacher_{_stem(nfe)}_{seed}", place.teacher, nfe, seed, "latents", driving * (2.5 if nfe == "full" else 1)
         )
-        for nfe in dict.fromkeys(("full", "1v/1a", *place.nfe))
+        for nfe in place.teacher_nfe
     ]
 
 

@@ -65,6 +65,12 @@ class Place:
         return self.preset.nfe or tuple(self.recipe(self.preset.methods[0]).evaluate.nfe)
 
     @property
+    def teacher_nfe(self) -> tuple[str, ...]:
+        """Settings the teacher is driven at: its own, one step, and those of its students or of its recipe."""
+        more = self.preset.nfe or self.recipe("teacher").evaluate.nfe
+        return tuple(dict.fromkeys(("full", "1v/1a", *more)))
+
+    @property
     def teacher_run(self) -> Path:
         return self.out / "runs" / "teacher"
 

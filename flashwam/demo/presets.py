@@ -22,7 +22,8 @@ class Preset:
         distill: Overrides of the distillation recipes alone.
         own: Method -> overrides of its recipe alone, after those.
         seeds: Of distillation and evaluation.
-        nfe: Settings every student is driven at; those of the recipes (`evaluate.nfe`) where empty.
+        nfe: Settings every student is driven at; those of the recipes (`evaluate.nfe`), and the teacher's own, where
+            empty.
         euler: Methods also sampled with plain Euler, and with their own functions at unit amplitude.
         curve: Distillation steps at which a copy is driven too, at the first setting and the first seed.
         rates: Learning rates tried for every method; its best by action error is used for every seed. Empty: the

@@ -146,7 +146,7 @@ def cross_students(place: Place, students: Mapping[str, Path]) -> None:
 def time_all(place: Place) -> None:
     """Times all models in turns, with nothing beside them."""
     teacher = load_policy(place.teacher)
-    sources = [(teacher, nfe) for nfe in dict.fromkeys(("full", "1v/1a", *place.nfe))]
+    sources = [(teacher, nfe) for nfe in place.teacher_nfe]
     for method in (*place.preset.methods, *place.preset.longer):
         policy = load_policy(place.run(method, 0))
         sources += [(policy, nfe) for nfe in place.nfe]

@@ -59,13 +59,24 @@ def test_jobs_come_after_what_they_need_and_cover_every_seed(place):
     cells = student_cells.STUDENTS.items()
     assert len(driven) == sum(seeds[name] * len(cell.nfe) * (1 + cell.auxiliary) for name, cell in cells)
     named = {job.name for job in jobs}
-    # The benchmark drove the teacher in one step and in all of its own.
-    assert {name for name in named if name.startswith("control/")} == {"control/1v-10a_0", "control/1v-10a_1"}
+    controls = {f"control/{steps}_{seed}" for steps in ("1v-2a", "1v-4a", "1v-10a") for seed in (0, 1)}
+    assert {name for name in named if name.startswith("control/")} == controls
     for name, cell in student_cells.STUDENTS.items():
         if cell.start not in (None, student_cells.TEACHER) and seeds[name] > 1:
             (job,) = (job for job in jobs if job.name == f"make/{name}_1")
             assert f"make/{cell.start}_1" in job.after
             assert f"make/{cell.start}_1" in named
+
+
+def test_what_the_benchmark_drove_is_taken_from_there(place):
+    theirs = place.benchmark_run("flash_wam", 1) / "evaluations"
+    theirs.mkdir(parents=True)
+    for name in ("step400_1v-1a_own_seed1", "step400_1v-1a_euler_seed1", "step400_1v-2a_own_seed1"):
+        (theirs / f"{name}.json").write_text(name)
+    folder = student_jobs.take_measured(place, "flash_wam", 1, "1v/1a")
+    assert folder.parent == place.out / "benchmark"
+    taken = {path.name: path.read_text() for path in (folder / "evaluations").iterdir()}
+    assert taken == {"step400_1v-1a_own_seed1.json": "step400_1v-1a_own_seed1"}
 
 
 def test_a_cell_brings_those_that_it_is_made_from(place):
