@@ -37,7 +37,8 @@ def _here(place: Place) -> list[str]:
 
 
 def time_latencies(place: Place) -> None:
-    """All models in turns, with nothing beside them; of those without weights here the earlier times stay."""
+    """All models in turns, with nothing beside them; of those without weights here the earlier times stay, and what is
+    new is told by their clock, see `on_one_clock`."""
     path = place.out / "comparison" / "latency.json"
     earlier = json.loads(path.read_text()) if path.is_file() else {}
     teacher = load_policy(place.teacher)
@@ -52,8 +53,29 @@ def time_latencies(place: Place) -> None:
         label, timer = student_modality.latency_timer(place.run(name, 0))
         timers[label.replace(name, name + MODALITY)] = timer
     table = time_in_turns(timers, rounds=21)
-    write_whole(path, (json.dumps(earlier | table, indent=1) + "\n").encode())
+    write_whole(path, (json.dumps(on_one_clock(earlier, table), indent=1) + "\n").encode())
     print(f"latency of {len(table)} models measured in turns")
+
+
+def on_one_clock(
+    earlier: Mapping[str, Mapping[str, float]], table: Mapping[str, Mapping[str, float]]
+) -> dict[str, Mapping[str, float]]:
+    """Joins times of two machines, or of two days.
+
+    Args:
+        earlier: Label -> part of a chunk -> milliseconds.
+        table: The same of a later run, in which models took turns; it begins with the teacher's own steps.
+
+    Returns:
+        The later run where it has everything. Else the earlier times, and of the later run what they lack, by its share
+        of the teacher's chunk in that run.
+    """
+    teacher = next(iter(table))
+    if teacher not in earlier or not set(earlier) - set(table):
+        return {**earlier, **table}
+    clock = earlier[teacher]["chunk_ms"] / table[teacher]["chunk_ms"]
+    added = {label: {part: clock * ms for part, ms in told.items()} for label, told in table.items()}
+    return {**added, **earlier}
 
 
 def time_training(place: Place, *, turns: int = 2) -> None:

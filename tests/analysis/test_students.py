@@ -117,6 +117,20 @@ def test_costs_count_what_came_before_once(place):
     assert set(before["masked_reconstruction_2d"]) == {"teacher"}
 
 
+def test_times_of_two_days_are_told_by_one_clock():
+    earlier = {"teacher 10v/10a": {"chunk_ms": 60.0}, "teacher 1v/1a": {"chunk_ms": 8.0}, "gone": {"chunk_ms": 20.0}}
+    later = {
+        "teacher 10v/10a": {"chunk_ms": 30.0},
+        "teacher 1v/1a": {"chunk_ms": 5.0},
+        "teacher 1v/4a": {"chunk_ms": 9.0, "video_ms": 4.0},
+    }
+    joined = student_costs.on_one_clock(earlier, later)
+    assert joined == {**earlier, "teacher 1v/4a": {"chunk_ms": 18.0, "video_ms": 8.0}}
+    del earlier["gone"]
+    assert student_costs.on_one_clock(earlier, later) == later
+    assert student_costs.on_one_clock({}, later) == later
+
+
 def test_other_learning_rates_stand_beside_their_recipe_and_nowhere_else(place):
     for name, seed, success in (
         ("swift_2d", 0, 40),
