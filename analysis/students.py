@@ -22,6 +22,7 @@ from pathlib import Path
 from student_cells import CONSISTENCY, CONTROLS, ORDERS, RATE, ROUTES, STUDENTS, TEACHER, Place, with_starts
 from student_costs import time_latencies, time_training
 from student_jobs import student_jobs, take_measured
+from student_terms import terms_table
 from studies import add_options, or_exit
 
 from flashwam.demo.place import DEFAULT_FAMILY
@@ -75,7 +76,7 @@ def report(place: Place) -> None:
     for name, seed in place.made():
         run = RunFolder(place.run(name, seed))
         runs += [each.path for each in (run, run.with_auxiliary) if each.evaluation_files]
-    write_routes(runs, out=out, routes=ROUTES, orders=ORDERS)
+    write_routes(runs, out=out, routes=ROUTES, orders=ORDERS, notes=(terms_table(place, runs),))
     write_rates(place)
     place.study.keep(command(place))
 

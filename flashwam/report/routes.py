@@ -195,15 +195,21 @@ def draw_routes(rows: Sequence[Row], routes: Mapping[str, Sequence[str]], path: 
 
 
 def write_routes(
-    runs: Sequence[Path | str], *, out: Path, routes: Mapping[str, Sequence[str]], orders: Sequence[Order]
+    runs: Sequence[Path | str],
+    *,
+    out: Path,
+    routes: Mapping[str, Sequence[str]],
+    orders: Sequence[Order],
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Writes `students.json`, `students.md` (a table a route, then the published orders) and `routes.png`.
+    """Writes `students.json`, `students.md` (a table a route, notes, then the published orders) and `routes.png`.
 
     Args:
         runs: See `flashwam.report.compare.compare`.
         out: Folder to write into; `latency.json` and `costs.json` there are read.
         routes: See `draw_routes`; they order the table too. Speed-ups are against the teacher of the first.
         orders: What papers report.
+        notes: Markdown that belongs to the tables.
 
     Returns:
         What `students.json` holds: "rows" and "orders".
@@ -221,6 +227,7 @@ def write_routes(
         if some
     ]
     parts.append("\n".join(f"- {note}" for note in table_notes(rows)))
+    parts += notes
     if checked:
         parts.append(order_lines(checked))
     write_whole(out / "students.md", "\n\n".join(parts) + "\n")

@@ -4,11 +4,13 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import student_cells
 import student_costs
 import student_jobs
+import student_terms
 import students
 
 from flashwam.report.metrics import read_metrics
@@ -117,6 +119,29 @@ def test_costs_count_what_came_before_once(place):
     assert set(before["masked_reconstruction_2d"]) == {"teacher"}
 
 
+def test_a_row_tells_the_terms_on_which_it_was_made(place, monkeypatch):
+    kept = place.results.parent / place.benchmark.name
+    kept.mkdir(parents=True)
+    loop = {"steps": 400, "batch_size": 16, "lr": 3e-3, "ema_decay": 0.995, "save_weights": "student"}
+    line = {"run": "runs/flash_wam", "recipe": {"distill": loop, "wam": {"config": {}}}}
+    (kept / "recipes.jsonl").write_text(json.dumps(line) + "\n")
+    for name, rate in (("swift_2d", 1e-3), ("swift_2d_lr_3e-3", 3e-3)):
+        run = place.run(name, 0)
+        run.mkdir(parents=True)
+        trained = {**loop, "steps": 2000, "lr": rate, "save_weights": "target", "accumulation": 2}
+        recipe = {"distill": None, "train": trained, "wam": {"config": {"state_dim": 4}}}
+        (run / "recipe.yaml").write_text(json.dumps(recipe))
+    driven = [("teacher", 1), ("flash_wam", 3), ("swift_2d", 2), ("swift_2d_lr_3e-3", 1), ("swift_full", 1)]
+    folders = [(name, place.run(name, seed)) for name, trainings in driven for seed in range(trainings)]
+    monkeypatch.setattr(student_terms, "read_evaluations", lambda run: [SimpleNamespace(run=run[0], folder=run[1])] * 2)
+    table = student_terms.terms_table(place, folders)
+    assert table.splitlines()[2:] == [
+        "| teacher | 1 | 5,000 x 16 | 0.001 | 1 | averaged (0.995) | no |",
+        "| flash_wam | 3 | 400 x 16 | 0.003 | 4, by the error of its actions against the teacher's | last | no |",
+        "| swift_2d | 2 | 2,000 x 32 | 0.001 | 2, by success with the first seed | averaged (0.995) | yes |",
+    ]
+
+
 def test_times_of_two_days_are_told_by_one_clock():
     earlier = {"teacher 10v/10a": {"chunk_ms": 60.0}, "teacher 1v/1a": {"chunk_ms": 8.0}, "gone": {"chunk_ms": 20.0}}
     later = {
@@ -188,7 +213,11 @@ def test_committed_tables_come_out_of_the_committed_evaluations(name, tmp_path, 
     folders = {result.folder for result in students.read_evaluations(study)}
     # What was tried beside the comparison is no part of it.
     folders.discard(study / "steps")
-    write_routes(sorted(folders), out=tmp_path, routes=student_cells.ROUTES, orders=student_cells.ORDERS)
+    family = "cogvideox" if name.startswith("cogvideox") else "lingbot_va"
+    benchmark = tmp_path / name.replace("students", "full")
+    place = student_cells.Place(out=tmp_path / "out", results=study, benchmark=benchmark, family=family)
+    notes = (student_terms.terms_table(place, folders),)
+    write_routes(sorted(folders), out=tmp_path, routes=student_cells.ROUTES, orders=student_cells.ORDERS, notes=notes)
     for file in ("students.md", "students.json"):
         assert (tmp_path / file).read_bytes() == (study / "comparison" / file).read_bytes(), file
 
