@@ -161,7 +161,7 @@ def test_the_script_takes_what_is_committed_to_another_machine(tmp_path, monkeyp
     assert "files in full.tar.gz" in capsys.readouterr().out
     kept = read_archive(tmp_path / "full.tar.gz")
     assert sum(name.endswith("metrics.jsonl") for name in kept) == 22
-    assert sum("/evaluations/" in name for name in kept) == 85
+    assert sum("/evaluations/" in name for name in kept) == 91
     assert sum(name.endswith(".done") for name in kept) == 147
     monkeypatch.setattr("sys.argv", ["benchmark.py", "--keep-only"])
     with pytest.raises(SystemExit, match="there is nothing to keep"):
