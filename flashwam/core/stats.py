@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Intervals for shares of successes."""
+"""Intervals for shares of successes, and of means."""
 
 import math
+import statistics
 from collections.abc import Hashable, Sequence
 from functools import cache
 
 import numpy as np
 
-__all__ = ["difference_interval", "paired_difference", "wilson", "within_correlation"]
+__all__ = ["difference_interval", "mean_interval", "paired_difference", "wilson", "within_correlation"]
 
 
 @cache
@@ -87,6 +88,23 @@ def within_correlation(
     # A correlation of n pairs has n - 3 in Fisher's formula; every further mean that was taken away costs one more.
     reach = norm.ppf(0.5 + confidence / 2) / math.sqrt(len(member) - len(kinds) - 2)
     return r, math.tanh(math.atanh(r) - reach), math.tanh(math.atanh(r) + reach)
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Student's t interval of a mean, (low, high); without bounds for a single value, which tells of no spread.
+
+    Raises:
+        ValueError: There is no value.
+    """
+    from scipy.stats import t
+
+    if not values:
+        raise ValueError("expected values; got none")
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return -math.inf, math.inf
+    reach = t.ppf(0.5 + confidence / 2, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return mean - reach, mean + reach
 
 
 def paired_difference(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flashwam.core.stats import paired_difference
+from flashwam.core.stats import mean_interval, paired_difference
 from flashwam.report.against import full_teacher, with_ratios
 from flashwam.report.compare import measured_rows
 from flashwam.report.figures import INK, MUTED, PALETTE, label_points, new_figure, plain_ticks, save_figure, tidy
@@ -43,17 +43,17 @@ class Order:
 def check_orders(orders: Sequence[Order], results: Sequence[Evaluation]) -> list[dict[str, Any]]:
     """Compares runs episode by episode, over the seeds that both have.
 
-    An order holds, or is reversed, where the paired interval leaves out 0, whichever seed is left out of it, and every
-    seed's difference has its sign; else it is open. Episodes tell trained models apart; that a recipe is better
-    than another must not rest on a single training.
+    An order holds, or is reversed, where the paired interval leaves out 0, whichever seed is left out of it, and
+    Student's t interval over the trainings does too; else it is open. Episodes tell trained models apart; that a recipe
+    is better than another must not rest on few trainings that differ by more.
 
     Args:
         orders: What papers report.
         results: Evaluations as `read_evaluations` gives them, one setting a run.
 
     Returns:
-        Per order with seeds in common: its fields, "difference", "low", "high", "by_seed", "episodes" and "verdict",
-        which is "holds", "reversed" or "open".
+        Per order with seeds in common: its fields, "difference", "low" and "high" over episodes, "by_seed", "trainings"
+        (the interval over them, None for one), "episodes" and "verdict", which is "holds", "reversed" or "open".
     """
     outcomes: dict[str, dict[int | None, list[bool]]] = {}
     for result in results:
@@ -70,10 +70,11 @@ def check_orders(orders: Sequence[Order], results: Sequence[Evaluation]) -> list
         by_seed = [paired_difference(first[seed], second[seed])[0] for seed in seeds]
         fewer = [[seed for seed in seeds if seed != left] for left in seeds] if len(seeds) > 1 else []
         intervals = [(low, high), *(_over(first, second, some)[1:] for some in fewer)]
+        over_trainings = mean_interval(by_seed)
         verdict = "open"
-        if min(by_seed) > 0 and all(lowest > 0 for lowest, _ in intervals):
+        if all(lowest > 0 for lowest, _ in (*intervals, over_trainings)):
             verdict = "holds"
-        elif max(by_seed) < 0 and all(highest < 0 for _, highest in intervals):
+        elif all(highest < 0 for _, highest in (*intervals, over_trainings)):
             verdict = "reversed"
         checked.append(
             {
@@ -82,6 +83,7 @@ def check_orders(orders: Sequence[Order], results: Sequence[Evaluation]) -> list
                 "low": low,
                 "high": high,
                 "by_seed": by_seed,
+                "trainings": list(over_trainings) if len(by_seed) > 1 else None,
                 "episodes": sum(len(first[seed]) for seed in seeds),
                 "verdict": verdict,
             }
@@ -100,11 +102,12 @@ def _over(
 
 def order_lines(checked: Sequence[Mapping[str, Any]]) -> str:
     """A Markdown table of `check_orders`."""
-    lines = ["| claim | published | here, points | by seed | |", "|---|---|---:|---:|---|"]
+    lines = ["| claim | published | here, points | by seed | over trainings | |", "|---|---|---:|---:|---:|---|"]
     for one in checked:
         here = f"{_points(one['difference'])} ({_points(one['low'])} to {_points(one['high'])})"
         seeds = ", ".join(map(_points, one["by_seed"]))
-        lines.append(f"| {one['claim']} | {one['published']} | {here} | {seeds} | {one['verdict']} |")
+        trainings = " to ".join(map(_points, one["trainings"] or ())) or "-"
+        lines.append(f"| {one['claim']} | {one['published']} | {here} | {seeds} | {trainings} | {one['verdict']} |")
     return "\n".join(lines)
 
 

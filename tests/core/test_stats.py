@@ -3,9 +3,9 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, pearsonr
+from scipy.stats import binomtest, pearsonr, ttest_1samp
 
-from flashwam.core.stats import difference_interval, paired_difference, wilson, within_correlation
+from flashwam.core.stats import difference_interval, mean_interval, paired_difference, wilson, within_correlation
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 12), (12, 12), (7, 30), (1, 1), (50, 250)])
@@ -20,6 +20,15 @@ def test_wilson_equals_scipy_and_the_score_formula(k, n, confidence):
     centre = (k + z * z / 2) / (n + z * z)
     half = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
     assert (low, high) == pytest.approx((max(0, centre - half), min(1, centre + half)), abs=1e-9)
+
+
+def test_mean_interval_equals_scipys_and_one_value_has_no_bounds():
+    values = [0.02, 0.05, -0.01, 0.04]
+    expected = ttest_1samp(values, 0).confidence_interval(0.9)
+    assert mean_interval(values, 0.9) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert mean_interval([0.3]) == (-math.inf, math.inf)
+    with pytest.raises(ValueError, match="got none"):
+        mean_interval([])
 
 
 def test_nothing_tried_says_nothing():

@@ -48,20 +48,25 @@ def test_an_order_is_open_where_a_seed_disagrees_or_chance_would_do():
     assert one["verdict"] == "open"
     (chance,) = checked([order], [driven("a", 0.5), driven("b", 0.5, reverse=True)])
     assert chance["difference"] == 0
+    assert chance["trainings"] is None
     assert chance["verdict"] == "open"
 
 
 def test_an_order_that_rests_on_one_seed_is_open():
-    rates = {"a": (0.9, 0.51, 0.51), "c": (0.9, 0.6, 0.6), "b": (0.5, 0.5, 0.5)}
+    rates = {"a": (0.9, 0.51, 0.51), "c": (0.9, 0.6, 0.6), "d": (0.8, 0.7, 0.7), "b": (0.5, 0.5, 0.5)}
     results = [
         driven(run, rate, seed=seed, reverse=run == "b")
         for run, each in rates.items()
         for seed, rate in enumerate(each)
     ]
-    carried, shared = checked([Order(better=name, worse="b", **CLAIM) for name in "ac"], results)
+    carried, spread, shared = checked([Order(better=name, worse="b", **CLAIM) for name in "acd"], results)
     assert carried["low"] > 0
     assert min(carried["by_seed"]) > 0
     assert carried["verdict"] == "open"
+    # Clear over episodes, whichever seed is left out; by three trainings that differ so it could be chance.
+    assert spread["low"] > 0
+    assert spread["trainings"] == pytest.approx([0.2 - 4.3027 * 0.1, 0.2 + 4.3027 * 0.1], abs=1e-4)
+    assert spread["verdict"] == "open"
     assert shared["verdict"] == "holds"
 
 
@@ -93,7 +98,7 @@ def test_table_figure_and_orders_are_written_together(tmp_path):
     (line,) = [line for line in table.splitlines() if line.startswith("| good 1v/1a")]
     assert line.startswith("| good 1v/1a | 2 | 1 | 250 | 0.80 | 0.89 [0.79, 0.98] | 0.80 | 0.89 [0.79, 0.98] |")
     assert line.endswith("| 0.70 | 16 | 1.0x | 2.5 k | 1.5 + 10 |")
-    assert "| it helps | .5, .4 | +20 (+15 to +25) | +20 | holds |" in table
+    assert "| it helps | .5, .4 | +20 (+15 to +25) | +20 | - | open |" in table
     assert "another" not in table
     assert json.loads((out / "students.json").read_text()) == result
     assert (out / "routes.png").stat().st_size > 10_000
