@@ -54,12 +54,10 @@ TABLES = "comparison*/*.json"
 SHOWN = (
     TABLES,
     "comparison*/*.md",
-    # Those of the curves and of a comparison beside are drawn again by flashwam compare.
-    "comparison/[!t]*.png",
-    "comparison_*/success.png",
-    # The teacher as it is driven, and the best students: what they imagined beside what happened.
+    # Curves, latencies and crossed models are drawn again by flashwam compare.
+    "comparison/[!ctl]*.png",
+    # The teacher as it is driven, and the best student: what they imagined beside what happened.
     "runs/teacher/evaluations/*_full_own_seed0_film.png",
-    "runs/on_policy/evaluations/*_1v-1a_own_seed0_film.png",
     "runs/pairs/evaluations/*_1v-1a_own_seed0_film.png",
 )
 RECIPES, ABOUT, CHOSEN = "recipes.jsonl", "about.json", "comparison/rates.json"
