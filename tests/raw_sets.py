@@ -38,6 +38,13 @@ def actions(episode: int) -> np.ndarray:
     return np.random.default_rng(episode).normal(size=(LENGTHS[episode], 7)).astype(np.float32)
 
 
+def state(episode: int) -> np.ndarray:
+    """[T, 8]: twice the row, its square over 100, the episode, and what tells nothing."""
+    rows = np.arange(LENGTHS[episode])
+    known = [2 * rows, rows**2 / 100, np.full(len(rows), episode)]
+    return np.stack([*known, *[np.zeros(len(rows))] * 5], 1).astype(np.float32)
+
+
 def write_video(path: Path, shades: list[int], size: tuple[int, int]) -> None:
     """An mp4 with a key frame every 8 pictures."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,12 +59,14 @@ def write_video(path: Path, shades: list[int], size: tuple[int, int]) -> None:
         container.mux(stream.encode())
 
 
-def table(episode: int, offset: int) -> pa.Table:
+def table(episode: int, offset: int, *, states: bool = False) -> pa.Table:
     """The rows of one episode."""
     length = LENGTHS[episode]
     rows = np.arange(length)
+    told = {"observation.state": pa.FixedSizeListArray.from_arrays(pa.array(state(episode).reshape(-1)), 8)}
     return pa.table(
         {
+            **(told if states else {}),
             "action": pa.FixedSizeListArray.from_arrays(pa.array(actions(episode).reshape(-1)), 7),
             "timestamp": (rows / FPS).astype(np.float32),
             "frame_index": rows,
@@ -101,7 +110,7 @@ def write_v2(repo: Path) -> None:
     (repo / "meta" / "episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def write_v3(repo: Path) -> None:
+def write_v3(repo: Path, *, states: bool = False) -> None:
     """Episodes 0 and 1 share a table; the first camera's video holds all three, the second's 1 and 2 share one."""
     (repo / "meta" / "episodes" / "chunk-000").mkdir(parents=True)
     content = info("v3.0") | {
@@ -112,7 +121,7 @@ def write_v3(repo: Path) -> None:
     (repo / "data" / "chunk-000").mkdir(parents=True)
     files = {"data": [[0, 1], [2]], CAMERAS[0]: [[0, 1, 2]], CAMERAS[1]: [[0], [1, 2]]}
     for number, group in enumerate(files["data"]):
-        parts = [table(episode, sum(LENGTHS[:episode])) for episode in group]
+        parts = [table(episode, sum(LENGTHS[:episode]), states=states) for episode in group]
         pq.write_table(pa.concat_tables(parts), repo / "data" / "chunk-000" / f"file-{number:03d}.parquet")
     records = []
     for episode, length in enumerate(LENGTHS):

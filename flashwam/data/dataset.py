@@ -28,11 +28,12 @@ from flashwam.data.segments import NoEpisodesError, is_held_out
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.paths import user_path
 
-__all__ = ["EpisodeDataset", "Window", "to_batch"]
+__all__ = ["SENSE", "EpisodeDataset", "Window", "to_batch"]
 
 logger = logging.getLogger(__name__)
 
-_SENSE = "sense/"
+SENSE = "sense/"
+"""Before the name of a sense, among the tensors of a sample."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,7 @@ def to_batch(samples: dict[str, Tensor], null_text: Tensor) -> Batch:
         history={
             "video": seen,
             "action": samples["executed"],
-            **{name.removeprefix(_SENSE): x for name, x in samples.items() if name.startswith(_SENSE)},
+            **{name.removeprefix(SENSE): x for name, x in samples.items() if name.startswith(SENSE)},
         },
         # Nobody executed the observation's actions, whether or not the model predicts that frame.
         mask={"video": samples["video_mask"], "action": samples["action_mask"] & ~given[:, None, :, None, None]},
@@ -340,7 +341,7 @@ class EpisodeDataset(Dataset):
             "video_mask": real[:, None, :, None, None],
             "text": torch.stack([self._texts[i] for i in info[:, 5].tolist()]),
             "index": index,
-            **{f"{_SENSE}{name}": rows[at].transpose(1, 2)[..., None, None] for name, rows in self._sensed.items()},
+            **{f"{SENSE}{name}": rows[at].transpose(1, 2)[..., None, None] for name, rows in self._sensed.items()},
         }
 
     def batch(self, indices: Sequence[int] | Tensor) -> Batch:
@@ -352,9 +353,10 @@ class EpisodeDataset(Dataset):
         return to_batch({key: torch.stack([s[key] for s in samples]) for key in samples[0]}, self.null_text)
 
     @property
-    def listed(self) -> list[tuple[Path, int]]:
-        """Folder and number of every episode here."""
-        return [(self._folders[task], episode) for task, episode in self.episodes[:, :2].unique(dim=0).tolist()]
+    def tables(self) -> dict[tuple[Path, int], Path]:
+        """Folder and number of every episode here -> the table of its rows."""
+        listed = [(self._folders[task], episode) for task, episode in self.episodes[:, :2].unique(dim=0).tolist()]
+        return {(repo, episode): episode_path(repo, episode) for repo, episode in listed}
 
     def locate(self, index: int) -> Window:
         """Finds where draw `index` begins."""

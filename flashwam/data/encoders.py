@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from flashwam.data.hashed_text import encode_text
 from flashwam.data.latents import fingerprint
-from flashwam.data.pixels import load_autoencoder
+from flashwam.data.pixels import PixelAutoencoder, load_autoencoder
 from flashwam.system.errors import InputError
 
 __all__ = ["Encoders", "Resize", "check_resize", "frame_encoders", "to_pictures", "to_pixels"]
@@ -112,13 +112,16 @@ def to_pictures(pixels: Tensor) -> Tensor:
     return ((pixels + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 4, 1)
 
 
-def frame_encoders(folder: Path | str) -> Encoders:
+def frame_encoders(folder: Path | str | None) -> Encoders:
     """The per-picture autoencoder that `train_autoencoder` made, with the hashed text embedding beside it.
+
+    Args:
+        folder: Of the autoencoder; None for one that leaves pictures as they are.
 
     Raises:
         FileNotFoundError: The folder holds no complete autoencoder.
     """
-    model = load_autoencoder(folder)
+    model = PixelAutoencoder().eval() if folder is None else load_autoencoder(folder)
 
     @torch.no_grad()
     def video(pixels: Tensor) -> Tensor:

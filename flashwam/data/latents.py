@@ -51,6 +51,7 @@ __all__ = [
     "encode_latents",
     "fingerprint",
     "latent_path",
+    "read_frame_rows",
     "read_latents",
     "read_text",
     "write_latents",
@@ -103,9 +104,12 @@ def latent_path(repo: Path, index: int, start: int, end: int, camera: str = CAME
     return folder / f"episode_{index:06d}_{start}_{end}.pth"
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, *, mapped: bool = False) -> Any:
+    """Reads a file without running code; `mapped`, of its tensors nothing is read before they are used."""
     refuse_pointer(path)
     try:
+        if mapped:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         # torch itself does not look at the checksums, so a flipped bit would become a number.
         with zipfile.ZipFile(path) as file:
             damaged = file.testzip()
@@ -200,6 +204,24 @@ def read_latents(path: Path | str) -> LatentSegment:
         alone=None if alone is None else grid[:, frames].contiguous(),
         autoencoder=None if raw.get("autoencoder") is None else str(raw["autoencoder"]),
     )
+
+
+def read_frame_rows(path: Path | str) -> tuple[range, int]:
+    """The row of every latent frame of a file, and the rows between pictures; the latents themselves are not read.
+
+    Raises:
+        FileNotFoundError, ValueError: As `read_latents`, but for what is wrong with the latents.
+    """
+    path = user_path(path)
+    raw = _load(path, mapped=True)
+    try:
+        frames, frame_ids = int(raw["latent_num_frames"]), [int(i) for i in raw["frame_ids"]]
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise InputError(
+            f"{path}: expected a mapping with whole latent_num_frames and frame_ids ({error!r})"
+        ) from error
+    stride, factor = _temporal(path, frame_ids, frames)
+    return range(frame_ids[0], frame_ids[0] + frames * stride * factor, stride * factor), stride
 
 
 def _kind(value: Any) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flashwam.system.errors import InputError
 
-__all__ = ["ARRANGEMENTS", "Arrangement", "arrange", "camera_sizes", "check_cameras"]
+__all__ = ["ARRANGEMENTS", "Arrangement", "arrange", "camera_sizes", "check_cameras", "separate"]
 
 Arrangement = Literal["width", "tshape"]
 ARRANGEMENTS: tuple[Arrangement, ...] = ("width", "tshape")
@@ -56,6 +56,32 @@ def arrange(layout: str, views: Sequence[Tensor]) -> Tensor:
     if any(2 * s[2] != height or 2 * s[3] != width or s[:2] != (channels, frames) for s in shapes[1:]):
         raise InputError(f"wrist cameras must be half as high and wide as the head camera's, got {shapes}")
     return torch.cat([torch.cat([left, right], dim=-1), head], dim=-2)
+
+
+def separate(layout: str, picture: Tensor, *, cameras: int) -> list[Tensor]:
+    """Takes the picture of all cameras apart again, in the order that `arrange` is given them.
+
+    Args:
+        layout: See `arrange`.
+        picture: [..., H, W], latents or pixels.
+        cameras: How many made it up.
+
+    Returns:
+        Per camera [..., h, w].
+
+    Raises:
+        ValueError: It cannot be of so many cameras.
+    """
+    check_cameras(layout, cameras)
+    rows, columns = picture.shape[-2:]
+    if layout == "width" and columns % cameras == 0:
+        return list(picture.chunk(cameras, -1))
+    if layout == "tshape" and rows % 3 == 0 and columns % 2 == 0:
+        wrists, head = picture.split([rows // 3, rows - rows // 3], -2)
+        return [head, *wrists.chunk(2, -1)]
+    raise InputError(
+        f"pictures of {rows} x {columns} pixels cannot be cut into {cameras} cameras of the layout {layout!r}"
+    )
 
 
 def camera_sizes(layout: str, size: tuple[int, int], *, count: int) -> list[tuple[int, int]]:

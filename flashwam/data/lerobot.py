@@ -10,7 +10,6 @@ import copy
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -23,56 +22,24 @@ from flashwam.core.batch import Batch
 from flashwam.data.actions import ActionNorm
 from flashwam.data.bad_files import BadFiles
 from flashwam.data.controls import ControlSpace
-from flashwam.data.dataset import to_batch
+from flashwam.data.dataset import SENSE, Window, to_batch
 from flashwam.data.fingerprint import files_fingerprint
-from flashwam.data.latents import EMPTY_TEXT, read_latents, read_text
-from flashwam.data.layouts import arrange, check_cameras
+from flashwam.data.latents import EMPTY_TEXT, read_text
+from flashwam.data.layouts import check_cameras
+from flashwam.data.segment_sample import SegmentSample, read_segment
 from flashwam.data.segments import NoEpisodesError, find_segments, is_held_out
-from flashwam.data.tables import read_actions
 from flashwam.system.errors import FailedError, InputError, MissingFileError
 from flashwam.system.paths import user_path
 
-__all__ = ["SegmentDataset", "SegmentSample", "Split"]
+__all__ = ["SegmentDataset", "Split"]
 
 logger = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "all"]
 _ATTEMPTS = 100
+_REMEMBERED = 4096
+"""Draws whose place is kept, so that who asks for it after the batch reads no file again."""
 _ORDER, _REPLACE, _START, _TEXT = range(4)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentSample:
-    """A whole segment, as LingBot-VA's own training sees it.
-
-    Attributes:
-        video: Latents of all cameras, float32 [C, F, H, W].
-        action: float32 [A, F, N, 1], normalised; zero in unused channels.
-        mask: bool [A, F, N, 1], True in used channels, frame 0 included.
-        text: [L, D].
-        prompt: The instruction.
-        factor: Pictures per latent frame.
-        alone: [C, H, W], the first picture encoded alone; None where the first of `video` is just that.
-    """
-
-    video: Tensor
-    action: Tensor
-    mask: Tensor
-    text: Tensor
-    prompt: str
-    factor: int
-    alone: Tensor | None = None
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Stream name -> (C, H, W), "text" -> (L, D), and "alone" -> (C, H, W) where there is one."""
-        video, action = self.video.shape, self.action.shape
-        return {
-            "video": (video[0], *video[2:]),
-            "action": (action[0], *action[2:]),
-            "text": tuple(self.text.shape),
-            **({} if self.alone is None else {"alone": tuple(self.alone.shape)}),
-        }
 
 
 class SegmentDataset(Dataset):
@@ -93,10 +60,11 @@ class SegmentDataset(Dataset):
         skip_bad: Skip files that cannot be read, and draw another segment instead; `bad` lists them.
         split: Which episodes: "train", "val", or "all".
         val_every: One episode in so many of every repo, the last of them, belongs to "val"; None: none does.
+        senses: What else is told of every latent frame: columns `observation.<name>` of the tables, unnormalised.
 
     Attributes:
-        shapes: Stream name -> (C, H, W) of its tensors, "text" -> (L, D), and "alone" -> (C, H, W) where every segment
-            is a clip whose first picture was encoded alone too; samples then begin where segments do.
+        shapes: See `SegmentSample.shapes`; there is an "alone" where every segment is a clip whose first picture was
+            encoded alone too, and samples then begin where segments do.
         factor: Pictures per latent frame.
         bad: What was skipped so far.
         prefetch: Steps that a training reads ahead.
@@ -123,6 +91,7 @@ class SegmentDataset(Dataset):
         skip_bad: bool = False,
         split: Split = "all",
         val_every: int | None = None,
+        senses: Sequence[str] = (),
     ) -> None:
         if split not in get_args(Split):
             raise InputError(f"split: expected one of {', '.join(get_args(Split))}, got {split!r}")
@@ -134,7 +103,7 @@ class SegmentDataset(Dataset):
         check_cameras(layout, len(cameras))
         self.root, self.cameras, self.layout, self.space = user_path(root), tuple(cameras), layout, space
         self.window_frames, self.seed = window_frames, seed
-        self.first_share, self.text_dropout = first_share, text_dropout
+        self.first_share, self.text_dropout, self.senses = first_share, text_dropout, tuple(senses)
         self.bad = BadFiles(skip=skip_bad)
         if not self.root.is_dir():
             raise MissingFileError(f"{self.root}: no such folder; data.root is where the encoded data sets lie")
@@ -150,6 +119,7 @@ class SegmentDataset(Dataset):
             raise NoEpisodesError(f"no episodes for split {split!r}: {told}; see data.held_out_every")
         self._stride = stride
         self._orders: dict[int, np.ndarray] = {}
+        self._places: dict[int, Window] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.factor = 1
         # The first readable file says what all must look like.
@@ -167,13 +137,15 @@ class SegmentDataset(Dataset):
             )
 
     @classmethod
-    def of_settings(cls, data: Any, norm: ActionNorm, *, split: Split, seed: int) -> "SegmentDataset":
+    def of_settings(
+        cls, data: Any, norm: ActionNorm, *, split: Split, seed: int, senses: Sequence[str] = ()
+    ) -> "SegmentDataset":
         """The samples that a recipe's `data` section describes.
 
         Args:
             data: The section.
             norm: Of the actions.
-            split, seed: See the class.
+            split, seed, senses: See the class.
         """
         return cls(
             data.root,
@@ -189,6 +161,7 @@ class SegmentDataset(Dataset):
             skip_bad=data.skip_bad,
             split=split,
             val_every=data.held_out_every,
+            senses=senses,
         )
 
     def fingerprint(self) -> str:
@@ -211,7 +184,7 @@ class SegmentDataset(Dataset):
         """The same samples, each from where its segment begins, see `flashwam.distillation.setup.Beginnings`; of such
         data nobody knows which had several ways to go."""
         twin = copy.copy(self)
-        twin.first_share, twin._orders = 1.0, {}
+        twin.first_share, twin._orders, twin._places = 1.0, {}, {}
         return twin
 
     def segment(self, number: int) -> SegmentSample:
@@ -221,45 +194,13 @@ class SegmentDataset(Dataset):
             FileNotFoundError, ValueError: A file is missing, damaged or foreign; the message names file and reason.
         """
         segment = self.segments[number]
-        views = []
-        for camera in self.cameras:
-            path = segment.latents(camera)
-            view = read_latents(path)
-            if view.start != segment.start or view.end not in (None, segment.end):
-                raise InputError(f"{path}: holds rows {view.start} to {view.end} by its own account")
-            if view.latents.shape[1] < 2:
-                raise InputError(f"{path}: holds {view.latents.shape[1]} latent frame; a sample needs at least 2")
-            if views and (view.first_row, view.stride, view.factor) != tuple(
-                getattr(views[0], key) for key in ("first_row", "stride", "factor")
-            ):
-                raise InputError(f"{path}: its pictures are not those of {self.cameras[0]}")
-            if self._stride is not None and view.stride != self._stride:
-                raise InputError(f"{path}: has a picture every {view.stride} rows, expected every {self._stride}")
-            views.append(view)
-        first = views[0]
-        try:
-            video = arrange(self.layout, [view.latents for view in views])
-            alone = [view.alone[:, None] for view in views if view.alone is not None]
-            if alone and len(alone) < len(views):
-                raise InputError("some cameras have a first picture that was encoded alone, others have none")
-            first_alone = arrange(self.layout, alone)[:, 0] if alone else None
-        except ValueError as error:
-            raise InputError(f"{segment.latents(self.cameras[0])}: {error}") from error
-        rows = read_actions(segment.table)
-        try:
-            rows = rows[first.first_row : segment.end]
-            action = self.space.actions(rows, frames=video.shape[1], per_frame=first.actions_per_frame)
-        except ValueError as error:
-            raise InputError(f"{segment.table}: {error}") from error
-        mask = self.space.norm.mask().expand_as(action)
-        sample = SegmentSample(
-            video=video,
-            action=action,
-            mask=mask,
-            text=first.text,
-            prompt=first.prompt,
-            factor=first.factor,
-            alone=first_alone,
+        sample = read_segment(
+            segment,
+            cameras=self.cameras,
+            layout=self.layout,
+            space=self.space,
+            stride=self._stride,
+            senses=self.senses,
         )
         if self.shapes and sample.shapes != self.shapes:
             path = segment.latents(self.cameras[0])
@@ -319,9 +260,11 @@ class SegmentDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """Draw `index`: `video` [C, F, H, W]; `action` and `executed` (the same) [A, F, N, 1]; `action_mask` bool, as
-        `action`; `video_mask` bool [1, F, 1, 1]; `text` [L, D]; `index`; `alone` [C, H, W] where there is one."""
+        `action`; `video_mask` bool [1, F, 1, 1]; `text` [L, D]; `index`; `alone` [C, H, W] where there is one;
+        `sense/<name>` [S, F, 1, 1]."""
         index = int(index)
-        _, start, sample = self._draw(index)
+        number, start, sample = self._draw(index)
+        self._remember(index, number, start, sample)
         frames, wanted = sample.video.shape[1], torch.arange(start, start + self.window_frames)
         at, real = wanted.clamp(max=frames - 1), (wanted < frames)[None, :, None, None]
         action = sample.action[:, at] * real
@@ -337,6 +280,7 @@ class SegmentDataset(Dataset):
             "text": self.null_text if dropped else sample.text,
             "index": torch.tensor(index),
             **({} if sample.alone is None else {"alone": sample.alone}),
+            **{f"{SENSE}{name}": told[:, at] for name, told in sample.senses.items()},
         }
 
     def sample(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
@@ -356,3 +300,23 @@ class SegmentDataset(Dataset):
         """Says which window draw `index` is, for error messages."""
         number, start, _ = self._draw(int(index))
         return f"{self.segments[number]} from latent frame {start}"
+
+    @property
+    def tables(self) -> dict[tuple[Path, int], Path]:
+        """Folder and number of every episode here -> the table of its rows."""
+        return {(segment.repo, segment.episode): segment.table for segment in self.segments}
+
+    def locate(self, index: int) -> Window:
+        """Finds where draw `index` begins; its frame is counted from its segment's first."""
+        index = int(index)
+        if index not in self._places:
+            self._remember(index, *self._draw(index))
+        return self._places[index]
+
+    def _remember(self, index: int, number: int, start: int, sample: SegmentSample) -> None:
+        if len(self._places) >= _REMEMBERED:
+            self._places.clear()
+        segment, each = self.segments[number], sample.action.shape[2]
+        self._places[index] = Window(
+            repo=segment.repo, episode=segment.episode, row=sample.first_row + start * each, frame=start
+        )

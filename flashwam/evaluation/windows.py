@@ -109,7 +109,7 @@ def find_windows(
         FileNotFoundError, ValueError: As `recorded_windows`.
     """
     if data.source == "lerobot":
-        source: Any = SegmentDataset.of_settings(data, norm, split=split, seed=seed)
+        source: Any = SegmentDataset.of_settings(data, norm, split=split, seed=seed, senses=tuple(wam.senses))
         episodes = len({(segment.repo, segment.episode) for segment in source.segments})
         info = read_info(source.segments[0].repo)
     else:
@@ -149,4 +149,10 @@ def _check_shapes(source: Any, wam: WorldActionModel) -> None:
             raise InputError(
                 f"stream {name!r}: the recordings have (channels, rows, columns) {(found[1], *found[3:])}, the model "
                 f"{(channels, height, width)}; see data.cameras, data.layout and data.stride of the recipe"
+            )
+    for name, told in wam.senses.items():
+        if (found := sample.history[name].shape[1]) != told:
+            raise InputError(
+                f"sense {name!r}: the recordings have {found} numbers a row in the column observation.{name}, the "
+                f"model is told {told}"
             )

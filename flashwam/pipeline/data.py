@@ -104,9 +104,7 @@ def dataset(recipe: Recipe, *, codec: Codec | None, senses: Collection[str] = ()
     """The recipe's windows, normalised as `codec` says, or as the recipe's own `data` section where there is none;
     with the senses that a model is told."""
     if codec is None:
-        if senses:
-            raise InputError(f"data of source 'lerobot' tell nothing of {list(senses)}; train a model without senses")
-        return segment_dataset(recipe)
+        return segment_dataset(recipe, senses=senses)
     return EpisodeDataset(
         recipe.data.root,
         window_frames=recipe.data.window_frames,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from flashwam.data.codec import Codec
+from flashwam.data.dataset import SENSE
 from flashwam.data.fingerprint import files_fingerprint, tensors_fingerprint
 from flashwam.data.histories import Histories
 from flashwam.data.latents import ACTION_NORM
@@ -212,6 +213,12 @@ def _check_shapes(source: SegmentDataset, model: WorldActionModel) -> None:
             raise InputError(
                 f"stream {name!r}: the data has (channels, rows, columns) {source.shapes[name]}, the model "
                 f"{tuple(shape)}; see data.cameras, data.layout and data.stride, and wam.config"
+            )
+    for name, told in model.senses.items():
+        if source.shapes[f"{SENSE}{name}"] != (told,):
+            raise InputError(
+                f"sense {name!r}: the data has {source.shapes[f'{SENSE}{name}'][0]} numbers a row in the column "
+                f"observation.{name}, the model is told {told}; see wam.config (of the state: state_dim)"
             )
     if model.conditions_on_first and source.factor > 1 and "alone" not in source.shapes:
         raise InputError(

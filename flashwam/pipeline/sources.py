@@ -4,7 +4,7 @@
 import functools
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,12 @@ __all__ = ["convert_raw", "find_encoders", "segment_dataset"]
 logger = logging.getLogger(__name__)
 
 
-def segment_dataset(recipe: Recipe, *, split: Split = "train") -> SegmentDataset:
-    """The samples of a recipe whose `data.source` is "lerobot"; of the episodes that are not held out."""
-    return SegmentDataset.of_settings(recipe.data, action_norm(recipe), split=split, seed=recipe.seed)
+def segment_dataset(recipe: Recipe, *, split: Split = "train", senses: Collection[str] = ()) -> SegmentDataset:
+    """The samples of a recipe whose `data.source` is "lerobot", with the senses that a model is told; of the episodes
+    that are not held out."""
+    return SegmentDataset.of_settings(
+        recipe.data, action_norm(recipe), split=split, seed=recipe.seed, senses=tuple(senses)
+    )
 
 
 def find_encoders(folder: str | Path) -> Callable[[], Encoders]:
@@ -63,6 +66,17 @@ def find_encoders(folder: str | Path) -> Callable[[], Encoders]:
         if files.encodes(kind):
             return functools.partial(_encoders, files, user_path(folder))
     raise InputError(f"{vae}: no model family here encodes with a {kind!r}")
+
+
+def _own_encoders(recipe: Recipe) -> Callable[[], Encoders]:
+    """The maker of the encoders of a recipe whose model has fresh weights."""
+    config = recipe.autoencoder
+    if config.pretrained is None and config.kind != "pixels":
+        raise InputError(
+            "nothing to encode with: set wam.pretrained to a checkpoint's folder with vae/, autoencoder.pretrained to "
+            "that of an autoencoder, or autoencoder.kind to pixels"
+        )
+    return functools.partial(frame_encoders, config.pretrained)
 
 
 def _encoders(files: FamilyFiles, folder: Path) -> Encoders:
@@ -105,7 +119,8 @@ def convert_raw(
         recipe: Cameras, layout, size, stride, channels and processes.
         raw: Folder above the raw data sets.
         out: Folder of the result; a killed conversion goes on there.
-        make_encoders: See `flashwam.data.convert.convert`; None takes those of `wam.pretrained`.
+        make_encoders: See `flashwam.data.convert.convert`; None takes those of `wam.pretrained`, and for a model of
+            fresh weights the recipe's `autoencoder`.
         progress: Show a progress bar.
 
     Raises:
@@ -121,9 +136,7 @@ def convert_raw(
     if not user_path(raw).is_dir():
         raise MissingFileError(f"{raw}: no such folder; expected one with raw LeRobot data sets in it or below")
     if make_encoders is None:
-        if recipe.wam.pretrained is None:
-            raise InputError("nothing to encode with: set wam.pretrained to a checkpoint's folder with vae/")
-        make_encoders = find_encoders(recipe.wam.pretrained)
+        make_encoders = _own_encoders(recipe) if recipe.wam.pretrained is None else find_encoders(recipe.wam.pretrained)
     result = convert(
         raw,
         out,

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From encoded segments back to the pictures that they were made of, episode by episode."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from flashwam.data.bad_files import BadFiles
+from flashwam.data.clips import Clip, TableClip
+from flashwam.data.fingerprint import files_fingerprint
+from flashwam.data.latents import read_frame_rows
+from flashwam.data.raw import RawEpisode, list_episodes
+from flashwam.data.segments import Segment
+from flashwam.system.errors import InputError, MissingFileError
+from flashwam.system.paths import user_path
+
+__all__ = ["EpisodePictures", "find_pictures"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodePictures:
+    """An episode's pictures, and those of its rows that a latent frame is of.
+
+    Attributes:
+        repo: Folder of the encoded data set.
+        episode: Episode number.
+        clips: The pictures of each camera, in the order that was asked for.
+        fps: Rows per second.
+        rows: (Rows between pictures, row of the first picture) -> ascending rows of latent frames. There is one entry
+            unless segments of the episode were encoded at others' rows.
+    """
+
+    repo: Path
+    episode: int
+    clips: tuple[Clip | TableClip, ...]
+    fps: float
+    rows: Mapping[tuple[int, int], tuple[int, ...]]
+
+    def fingerprint(self) -> str:
+        """Tells these pictures from others; see `flashwam.data.fingerprint` for what it can miss.
+
+        Raises:
+            FileNotFoundError: A file of them is missing.
+        """
+        clips = [clip for clip in self.clips if isinstance(clip, Clip)]
+        tables = [clip for clip in self.clips if isinstance(clip, TableClip)]
+        firsts = [clip.first for clip in clips] + [(clip.column, clip.episode) for clip in tables]
+        return f"{firsts} {self.fps} {[_content(clip.path, _version(clip.path)) for clip in self.clips]}"
+
+
+def _version(path: Path) -> tuple[int, int]:
+    if not path.is_file():
+        raise MissingFileError(f"{path} is missing: fetch it with the data set")
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+@lru_cache(maxsize=4096)
+def _content(path: Path, version: tuple[int, int]) -> str:
+    """Fingerprints a file once, though many episodes may lie in it; `version` tells the file from a later one."""
+    return files_fingerprint([path], base=path.parent)
+
+
+def find_pictures(
+    root: Path,
+    segments: Sequence[Segment],
+    *,
+    encoded: str,
+    cameras: Sequence[str],
+    raw: Path | str | None,
+    bad: BadFiles,
+    remedy: str,
+) -> list[EpisodePictures]:
+    """Finds the pictures of every episode that has one of these segments.
+
+    Args:
+        root: Folder of the encoded data sets.
+        segments: Of them.
+        encoded: Key of a camera whose latents say of which rows they are.
+        cameras: Keys of those whose pictures are wanted, encoded or not.
+        raw: Folder of the raw data sets that were encoded, as `flashwam convert` was told; None for data sets that have
+            their pictures beside the latents.
+        bad: Receives latent files that cannot be read; its `skip` False raises.
+        remedy: The words with which an error ends: what to set.
+
+    Raises:
+        FileNotFoundError, ValueError: The pictures are not there, or not those.
+    """
+    chosen: dict[tuple[Path, int], dict[tuple[int, int], set[int]]] = {}
+    for segment in segments:
+        path = segment.latents(encoded)
+        try:
+            rows, stride = read_frame_rows(path)
+        except (ValueError, FileNotFoundError) as error:
+            bad.add(str(path), error)
+            continue
+        streams = chosen.setdefault((segment.repo, segment.episode), {})
+        streams.setdefault((stride, rows.start % stride), set()).update(rows)
+    origins = {
+        repo: _episodes(repo if raw is None else _place(user_path(raw), repo.relative_to(root)), cameras, remedy)
+        for repo in {repo for repo, _ in chosen}
+    }
+    out = []
+    for (repo, episode), streams in chosen.items():
+        found, last = origins[repo].get(episode), max(max(rows) for rows in streams.values())
+        if found is None or found.length <= last:
+            held = "no such episode" if found is None else f"{found.length} rows"
+            raise InputError(
+                f"{repo}: episode {episode} has latents up to row {last}, and its recording has {held}; {remedy}"
+            )
+        ordered = {key: tuple(sorted(rows)) for key, rows in sorted(streams.items())}
+        clips = tuple(found.clips[camera] for camera in cameras)
+        out.append(EpisodePictures(repo=repo, episode=episode, clips=clips, fps=found.fps, rows=ordered))
+    return out
+
+
+def _episodes(place: Path, cameras: Sequence[str], remedy: str) -> dict[int, RawEpisode]:
+    """The recordings of a data set, by number."""
+    try:
+        return {episode.index: episode for episode in list_episodes(place, cameras=cameras)}
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{error}; {remedy}") from error
+    except ValueError as error:
+        raise InputError(f"{error}; {remedy}") from error
+
+
+def _place(raw: Path, below: Path) -> Path:
+    """The raw data set that became the one at `below` of the result; `raw` may be a single one itself."""
+    return raw if (raw / "meta" / "info.json").is_file() else raw / below
