@@ -32,7 +32,6 @@ ALLOWED = {
         "open",
     ): "grows by a line an episode; a line that was cut off is dropped when it goes on",
     ("flashwam/distillation/rollouts.py", "open"): "a lock, of which nothing is read",
-    ("flashwam/foresight/source.py", "open"): "a lock between processes, empty",
     ("analysis/eviction.py", "copytree"): "into a temporary folder of its own",
 }
 

@@ -10,9 +10,8 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from flashwam.data.layouts import arrange, check_cameras
+from flashwam.data.layouts import arrange, check_cameras, separate
 from flashwam.foresight.providers import TargetProvider, find_provider, load_provider, to_grid
-from flashwam.system.errors import InputError
 
 __all__ = ["EachCamera"]
 
@@ -63,16 +62,8 @@ class EachCamera(TargetProvider):
 
     def _views(self, pictures: Tensor) -> list[Tensor]:
         """[m, H, W, 3] -> that of every camera, in the layout's order."""
-        rows, columns = pictures.shape[1:3]
-        if self.layout == "width" and columns % self.cameras == 0:
-            return list(pictures.chunk(self.cameras, 2))
-        if self.layout == "tshape" and rows % 3 == 0 and columns % 2 == 0:
-            wrists, head = pictures.split([rows // 3, rows - rows // 3], 1)
-            return [head, *wrists.chunk(2, 2)]
-        raise InputError(
-            f"pictures of {rows} x {columns} pixels cannot be cut into {self.cameras} cameras of the layout "
-            f"{self.layout!r}"
-        )
+        views = separate(self.layout, pictures.movedim(-1, 1), cameras=self.cameras)
+        return [view.movedim(1, -1) for view in views]
 
     def settings(self) -> dict[str, Any]:
         """See `TargetProvider.settings`."""

@@ -5,14 +5,11 @@ Letters: B samples, C channels, F latent frames, H and W the rest of a stream's 
 and w of the grid.
 """
 
-import fcntl
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +21,7 @@ from flashwam.core.batch import Batch
 from flashwam.distillation.futures import stacked_noise
 from flashwam.distillation.rollouts import RolloutStore
 from flashwam.system.errors import InputError
+from flashwam.system.files import one_at_a_time
 from flashwam.system.tensor_file import load_tensors, write_tensors
 
 __all__ = ["PICTURES", "FutureSource", "Target", "Windows", "noise_seed", "pool_number"]
@@ -97,7 +95,7 @@ class FutureSource:
         made = store.complete([partial(_itself, window) for window in windows], progress=progress)
         self._keys = [key for keys in made for key in keys]
         counted = torch.cat([batch.loss_mask("video").any(1).flatten(1) for batch, _ in windows])
-        with _alone(store.folder):
+        with one_at_a_time(store.folder):
             self.statistics = {
                 name: self._complete(name, target, counted, progress=progress) for name, target in targets.items()
             }
@@ -173,12 +171,3 @@ def noise_seed(seed: int, number: int) -> int:
 
 def _pool_hash(keys: Sequence[str]) -> str:
     return hashlib.sha256("".join(keys).encode()).hexdigest()[:16]
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Lets one process at a time fill a folder; those that wait find it full."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

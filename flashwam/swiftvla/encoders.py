@@ -77,11 +77,16 @@ class PrimaryEncoder(nn.Module, ABC):
 
 
 def picture_cells(observation: Tensor, tokens: int) -> Tensor:
-    """Cuts [B, C, H, W] into `tokens` square cells of a square grid: [B, tokens, C * cell]."""
+    """Cuts [B, C, H, W] into `tokens` equal cells of a square grid: [B, tokens, C * cell]."""
     side = round(tokens**0.5)
     if side**2 != tokens or observation.shape[-1] % side or observation.shape[-2] % side:
         raise InputError(f"{tuple(observation.shape[-2:])} cannot be cut into {tokens} cells of a square grid")
-    cells = observation.unflatten(-1, (side, -1)).unflatten(-3, (side, -1))
+    return _cells(observation, side, side)
+
+
+def _cells(observation: Tensor, rows: int, columns: int) -> Tensor:
+    """Cuts [B, C, H, W] into a grid of cells, row by row: [B, rows * columns, C * cell]."""
+    cells = observation.unflatten(-1, (columns, -1)).unflatten(-3, (rows, -1))
     return cells.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
@@ -96,13 +101,14 @@ class PatchEncoder(PrimaryEncoder):
     def __init__(self, latent: Sequence[int], *, patch: int = 2) -> None:
         super().__init__()
         channels, height, width = latent
-        if height != width or height % patch:
-            raise InputError(f"expected square latents whose side is a multiple of patch {patch}; got {tuple(latent)}")
-        self.tokens, self.width = (height // patch) ** 2, channels * patch**2
+        if height % patch or width % patch:
+            raise InputError(f"expected latents whose sides are multiples of patch {patch}; got {tuple(latent)}")
+        self._grid = height // patch, width // patch
+        self.tokens, self.width = self._grid[0] * self._grid[1], channels * patch**2
 
     def forward(self, observation: Tensor, noise: Mapping[str, Tensor], text: Tensor) -> Tensor:
         """See `PrimaryEncoder.forward`."""
-        return picture_cells(observation, self.tokens)
+        return _cells(observation, *self._grid)
 
 
 class WamEncoder(PrimaryEncoder):

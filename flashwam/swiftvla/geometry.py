@@ -200,9 +200,35 @@ class GeometryTransformer(nn.Module):
         Returns:
             [B, special + n, 2 D].
         """
-        x = self._tokens(pictures, torch.full((len(pictures),), cache.frames == 0))
-        for inside, across, layer in zip(self.frame_blocks, self.global_blocks, cache.layers, strict=True):
-            x = seen = inside(x, angle=self.angle)
+        return self.finish(self.begin(pictures, first=cache.frames == 0), cache)
+
+    def begin(self, pictures: Tensor, *, first: bool) -> Tensor:
+        """The part of `step` in which no earlier frame has a say, the same for caches of every size: patches, special
+        tokens, the first frame block.
+
+        Args:
+            pictures: [B, 3, H, W] in [0, 1].
+            first: They begin an episode.
+
+        Returns:
+            [B, special + n, D].
+        """
+        return self.frame_blocks[0](self._tokens(pictures, torch.full((len(pictures),), first)), angle=self.angle)
+
+    def finish(self, begun: Tensor, cache: GeometryCache) -> Tensor:
+        """The rest of `step`, which depends on what the cache holds.
+
+        Args:
+            begun: What `begin` gave.
+            cache: Of this episode; the frame enters it.
+
+        Returns:
+            [B, special + n, 2 D].
+        """
+        x = seen = begun
+        for number, (across, layer) in enumerate(zip(self.global_blocks, cache.layers, strict=True)):
+            if number:
+                x = seen = self.frame_blocks[number](x, angle=self.angle)
             x = across(x, angle=self.angle, cache=layer)
         cache.frames += 1
         return torch.cat([seen, x], -1)

@@ -31,9 +31,10 @@ from flashwam.distillation.methods.base import (
 from flashwam.distillation.setup import Setup, Source
 from flashwam.swiftvla.masking import MaskPolicy
 from flashwam.swiftvla.policy import FusionPolicy
-from flashwam.swiftvla.source import PrivilegedSource, Trajectories
+from flashwam.swiftvla.source import AuxiliaryTokens, PrivilegedSource
 from flashwam.swiftvla.streaming_tokens import StreamingTokens
 from flashwam.swiftvla.training_policy import AUXILIARY, PRIMARY, PrivilegedPolicy
+from flashwam.swiftvla.trajectories import HandPath, Trajectories
 from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
 from flashwam.wam.base import WorldActionModel
@@ -64,6 +65,7 @@ class MaskedReconstruction(Method):
             something pushes alike, and the total by as much as its modality is masked. The paper does not say.
         trajectory: Weight of the trajectory's squared error.
         coordinates: Of a trajectory's point.
+        path: Where a recipe's own windows get the trajectory from: keywords of `HandPath`.
         start_step: Before this step the policy is trained on its streams alone, without the modality, fusion tokens,
             masks and heads.
         weighting: "flat", or "schedule" for `Schedule.training_weights`.
@@ -97,6 +99,7 @@ class MaskedReconstruction(Method):
         reconstruct_divides: bool = True,
         trajectory: float = 0.0,
         coordinates: int = 3,
+        path: Mapping[str, Any] | None = None,
         start_step: int = 0,
         weighting: Literal["flat", "schedule"] = "flat",
         head_width: int = 128,
@@ -114,7 +117,7 @@ class MaskedReconstruction(Method):
         if weighting not in ("flat", "schedule"):
             raise InputError(f'weighting must be "flat" or "schedule"; got {weighting!r}')
         self.masks = MaskPolicy(**(mask or {}))
-        self.provider = StreamingTokens(**(provider or {}))
+        self.provider, self.path = StreamingTokens(**(provider or {})), HandPath(**(path or {}))
         if auxiliary is None and self.masks.any:
             raise InputError(
                 "mask hides one of two modalities, and there is one alone: name the auxiliary, or mask none"
@@ -129,6 +132,10 @@ class MaskedReconstruction(Method):
             options = {"auxiliary": auxiliary, "trajectory": trajectory, "coordinates": coordinates}
             options |= {"reconstruct": reconstruct, "head_width": head_width}
             model = PrivilegedPolicy.from_options(student, options)
+        if trajectory and len(self.path.numbers) != coordinates:
+            raise InputError(
+                f"coordinates must be {len(self.path.numbers)}, as many as path.numbers has; got {coordinates}"
+            )
         held = 0 if student.fusion is None else len(student.fusion)
         if held != fusion_tokens:
             raise InputError(f"fusion_tokens must be {held}, as many as the policy has; got {fusion_tokens}")
@@ -159,33 +166,35 @@ class MaskedReconstruction(Method):
         Another source has to give them itself.
 
         Raises:
-            ValueError: the options do not fit the data; or they ask for a modality of LeRobot data, whose frames nobody
-                encodes yet.
+            FileNotFoundError, ValueError: The options do not fit the data, or the data have no pictures or no hand.
         """
-        if isinstance(source, SegmentDataset) and self.roles.model.auxiliary is not None:
-            raise InputError(
-                f"auxiliary tokens are made of the simulator's single camera; {source.root} is LeRobot data of "
-                f"{setup.cameras}, for which the cache would be refreshed view by view: set auxiliary to null (and "
-                "mask and reconstruct with it), or train from a source of your own that adds the tokens"
-            )
-        if not isinstance(source, EpisodeDataset):
+        if not isinstance(source, EpisodeDataset | SegmentDataset):
             return source
         model = self.roles.model
         tokens = trajectories = None
+        if self.trajectory:
+            trajectories = self._trajectories(source)
         if model.auxiliary is not None:
-            tokens = self.provider.prepare(setup.data, source.tasks, seed=setup.seed)
+            tokens = self._tokens(source, setup)
             if (tokens.tokens, tokens.channels) != (model.auxiliary.tokens, model.auxiliary.channels):
                 raise InputError(
                     f"auxiliary must say what the provider gives, {{tokens: {tokens.tokens}, channels: "
                     f"{tokens.channels}}}; got {model.auxiliary}"
                 )
-        if self.trajectory:
-            horizon = model.execute_frames * model.shapes[self._drawn[-1]][1]
-            trajectories = Trajectories(source, points=len(model.policy.fusion), horizon=horizon)
         if tokens is None and trajectories is None:
             return source
         drawn = None if tokens is None else self.provider.capacities
         return PrivilegedSource(source, tokens=tokens, trajectories=trajectories, seed=setup.seed, capacities=drawn)
+
+    def _tokens(self, source: EpisodeDataset | SegmentDataset, setup: Setup) -> AuxiliaryTokens:
+        if isinstance(source, EpisodeDataset):
+            return self.provider.prepare(setup.data, source.tasks, seed=setup.seed, device=setup.device)
+        return self.provider.recorded(source, (setup.kept or setup.data) / "auxiliary_tokens", device=setup.device)
+
+    def _trajectories(self, source: EpisodeDataset | SegmentDataset) -> Trajectories:
+        model = self.roles.model
+        horizon = model.execute_frames * model.shapes[self._drawn[-1]][1]
+        return Trajectories(source, points=len(model.policy.fusion), horizon=horizon, path=self.path)
 
     @property
     def _drawn(self) -> list[str]:

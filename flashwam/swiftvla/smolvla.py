@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import SmolVLMConfig, SmolVLMModel
 
-from flashwam.swiftvla.encoders import PrimaryEncoder
+from flashwam.data.layouts import check_cameras, separate
+from flashwam.swiftvla.encoders import PrimaryEncoder, picture_cells
 from flashwam.swiftvla.policy import FusionPolicy
 from flashwam.swiftvla.trunk import Trunk
 from flashwam.system.errors import InputError, MissingFileError
@@ -29,25 +30,37 @@ class SmolVLMEncoder(PrimaryEncoder):
     Args:
         model: The whole model.
         frozen: Leave both alone.
+        cameras: How many make up a picture; each is seen by itself and has tokens of its own.
+        layout: The way in which they do, see `flashwam.data.layouts.arrange`.
     """
 
-    def __init__(self, model: SmolVLMModel, *, frozen: bool = True) -> None:
+    def __init__(self, model: SmolVLMModel, *, frozen: bool = True, cameras: int = 1, layout: str = "width") -> None:
         super().__init__()
+        check_cameras(layout, cameras)
+        self.cameras, self.layout = cameras, layout
         self.vision, self.connector, self.frozen = model.vision_model, model.connector, frozen
         self.side = model.config.vision_config.image_size
-        self.tokens, self.width = model.image_seq_len, model.config.text_config.hidden_size
+        self.tokens, self.width = cameras * model.image_seq_len, model.config.text_config.hidden_size
 
     def forward(self, observation: Tensor, noise: Mapping[str, Tensor], text: Tensor) -> Tensor:
-        """See `PrimaryEncoder.forward`; pictures [B, 3, H, W] are resized with their sides' ratio kept, padded with
-        black below and to the right."""
+        """See `PrimaryEncoder.forward`; the pictures of every camera are resized with their sides' ratio kept, padded
+        with black below and to the right."""
+        views = [self._fitted(view) for view in self._views(observation)]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            pictures = self._fitted(observation).to(self.vision.dtype)
-            return self.connector(self.vision(pixel_values=pictures).last_hidden_state)
+            pictures = torch.cat(views).to(self.vision.dtype)
+            tokens = self.connector(self.vision(pixel_values=pictures).last_hidden_state)
+        return torch.cat(tokens.chunk(self.cameras), 1)
+
+    def _views(self, observation: Tensor) -> list[Tensor]:
+        return separate(self.layout, observation, cameras=self.cameras)
 
     def target(self, observation: Tensor, tokens: Tensor) -> Tensor:
-        """See `PrimaryEncoder.target`; each token is normalised over its channels."""
+        """See `PrimaryEncoder.target`; each token is normalised over its channels. Cells of a smaller camera are filled
+        up with zeros."""
         if not self.frozen:
-            return super().target(observation, tokens)
+            each = self.tokens // self.cameras
+            cells = [picture_cells(view, each) for view in self._views(observation)]
+            return torch.cat([F.pad(x, (0, self._cell - x.shape[2])) for x in cells], 1).detach()
         return F.layer_norm(tokens.detach().float(), tokens.shape[-1:])
 
     @property
@@ -60,7 +73,8 @@ class SmolVLMEncoder(PrimaryEncoder):
         channels, height, width = shapes["video"]
         if channels != 3:
             raise InputError(f"a vision tower sees pictures of 3 channels (autoencoder.kind: pixels); got {channels}")
-        self._cell = 3 * height * width // self.tokens
+        views = separate(self.layout, torch.empty(1, height, width, device="meta"), cameras=self.cameras)
+        self._cell = max(3 * view.shape[1] * view.shape[2] for view in views) * self.cameras // self.tokens
 
     def _fitted(self, pictures: Tensor) -> Tensor:
         height, width = pictures.shape[-2:]
@@ -82,6 +96,8 @@ class SmolVLA(FusionPolicy):
         smolvlm: Mapping[str, Any] | None = None,
         layers: int = 16,
         frozen_vision: bool = True,
+        cameras: int = 1,
+        layout: str = "width",
         **sizes: Any,
     ) -> Self:
         """A policy around a SmolVLM.
@@ -91,6 +107,7 @@ class SmolVLA(FusionPolicy):
             smolvlm: Keywords of `SmolVLMConfig` in its place, for fresh weights.
             layers: Of the language model that are kept.
             frozen_vision: Leave vision tower and connector alone; what is reconstructed then stands still.
+            cameras, layout: See `SmolVLMEncoder`.
             sizes: Keywords of `FusionPolicy`.
 
         Raises:
@@ -111,11 +128,13 @@ class SmolVLA(FusionPolicy):
         else:
             whole = SmolVLMModel(SmolVLMConfig(**smolvlm))
         known = whole.config.to_diff_dict()
-        model = cls(SmolVLMEncoder(whole, frozen=frozen_vision), Trunk(whole.text_model, layers=layers), **sizes)
+        encoder = SmolVLMEncoder(whole, frozen=frozen_vision, cameras=cameras, layout=layout)
+        model = cls(encoder, Trunk(whole.text_model, layers=layers), **sizes)
         if pretrained is not None:
             model._begin_as_found()
         parts = {key: known[key] for key in ("vision_config", "text_config", "scale_factor") if key in known}
-        model.settings = {"smolvlm": parts, "layers": layers, "frozen_vision": frozen_vision, **sizes}
+        own = {"layers": layers, "frozen_vision": frozen_vision, "cameras": cameras, "layout": layout}
+        model.settings = {"smolvlm": parts, **own, **sizes}
         return model
 
     def _begin_as_found(self) -> None:
@@ -129,7 +148,7 @@ class SmolVLA(FusionPolicy):
     @classmethod
     def keywords(cls) -> dict[str, bool]:
         """See `WorldActionModel.keywords`."""
-        own = {"pretrained": False, "smolvlm": False, "layers": False, "frozen_vision": False}
+        own = dict.fromkeys(("pretrained", "smolvlm", "layers", "frozen_vision", "cameras", "layout"), False)
         return {**{n: needed for n, needed in super().keywords().items() if n not in ("primary", "trunk")}, **own}
 
     @classmethod

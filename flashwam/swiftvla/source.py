@@ -1,66 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
 """Windows with what training alone is told: auxiliary tokens of the first frame, and where the hand is going.
 
-Letters: B samples, m tokens, C channels, P points of a trajectory, T control steps, K cache entries.
+Letters: B samples, m tokens, C channels, P points of a trajectory, X their coordinates, K cache entries.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from flashwam.core.batch import Batch
-from flashwam.data.dataset import EpisodeDataset
-from flashwam.data.episodes import episode_path, read_table
+from flashwam.data.dataset import EpisodeDataset, Window
+from flashwam.data.lerobot import SegmentDataset
 from flashwam.swiftvla.streaming import draw_capacity
-from flashwam.swiftvla.tokens import TokenStore
+from flashwam.swiftvla.trajectories import Trajectories
 from flashwam.system.errors import InputError
 
-__all__ = ["PrivilegedSource", "Trajectories"]
-
-_COORDINATES = 3
+__all__ = ["AuxiliaryTokens", "PrivilegedSource"]
 
 
-class Trajectories:
-    """The hand's path after a window's first frame, standardised over all episodes.
+class AuxiliaryTokens(Protocol):
+    """The modality's tokens of a data set, wherever they are kept."""
 
-    Args:
-        dataset: Whose episodes.
-        points: P, spread evenly over the horizon.
-        horizon: Control steps from the first frame to the last point.
+    @property
+    def tokens(self) -> int:
+        """m."""
 
-    Raises:
-        ValueError: There are more points than control steps.
-    """
+    @property
+    def channels(self) -> int:
+        """C."""
 
-    coordinates = _COORDINATES
+    @property
+    def capacities(self) -> tuple[int, ...]:
+        """Values of K that there are."""
 
-    def __init__(self, dataset: EpisodeDataset, *, points: int, horizon: int) -> None:
-        if not 1 <= points <= horizon:
-            raise InputError(f"points must be in 1..{horizon}, the control steps ahead; got {points}")
-        self._ahead = torch.linspace(horizon / points, horizon, points).round().long()
-        self._paths: dict[tuple[Path, int], Tensor] = {}
-        for repo, episode in dataset.listed:
-            state = read_table(episode_path(repo, episode), ["observation.state"]).get("observation.state")
-            if state is None:
-                raise InputError(
-                    f"{episode_path(repo, episode)} has no column 'observation.state' to take the hand from"
-                )
-            self._paths[repo, episode] = torch.from_numpy(state[:, :_COORDINATES])
-        every = torch.cat(list(self._paths.values()))
-        self._mean, self._std = every.mean(0), every.std(0).clamp(min=1e-6)
-
-    def read(self, repo: Path, episode: int, row: int) -> tuple[Tensor, Tensor]:
-        """Points [P, 3] after a control step, and bool [P], False beyond the episode's end."""
-        path, rows = self._paths[repo, episode], row + self._ahead
-        return (path[rows.clamp(max=len(path) - 1)] - self._mean) / self._std, rows < len(path)
+    def of(self, window: Window, capacity: int) -> Tensor:
+        """[m, C], standardised, at a window's first frame."""
 
 
 class PrivilegedSource:
-    """A dataset's batches with `Batch.extra`: "auxiliary" [B, m, C], "trajectory" [B, P, 3], "trajectory_mask" [B, P].
+    """A dataset's batches with `Batch.extra`: "auxiliary" [B, m, C], "trajectory" [B, P, X], "trajectory_mask" [B, P].
 
     Args:
         dataset: The windows.
@@ -72,14 +54,15 @@ class PrivilegedSource:
 
     def __init__(
         self,
-        dataset: EpisodeDataset,
+        dataset: EpisodeDataset | SegmentDataset,
         *,
-        tokens: TokenStore | None = None,
+        tokens: AuxiliaryTokens | None = None,
         trajectories: Trajectories | None = None,
         seed: int = 0,
         capacities: Sequence[int] | None = None,
     ) -> None:
         self.dataset, self.tokens, self.trajectories, self.seed = dataset, tokens, trajectories, seed
+        self.prefetch: int = getattr(dataset, "prefetch", 0)
         known = () if tokens is None else tokens.capacities
         self.capacities = known if capacities is None else tuple(capacities)
         if not set(self.capacities) <= set(known):
@@ -90,18 +73,18 @@ class PrivilegedSource:
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """See `flashwam.distillation.trainer.Source`."""
+        # First, so that a data set which reads files has them no further time for the places of its draws.
+        base = self.dataset.batch(indices)
         extra: dict[str, list[Tensor]] = {}
         for index in indices:
             window = self.dataset.locate(int(index))
             if self.tokens is not None:
                 capacity = draw_capacity(np.random.default_rng([self.seed, int(index), 1]), self.capacities)
-                row = self.tokens.read(window.repo, window.episode, window.frame, capacity)
-                extra.setdefault("auxiliary", []).append(row)
+                extra.setdefault("auxiliary", []).append(self.tokens.of(window, capacity))
             if self.trajectories is not None:
-                points, known = self.trajectories.read(window.repo, window.episode, window.row)
+                points, known = self.trajectories.read(window)
                 extra.setdefault("trajectory", []).append(points)
                 extra.setdefault("trajectory_mask", []).append(known)
-        base = self.dataset.batch(indices)
         return replace(base, extra={**base.extra, **{name: torch.stack(rows) for name, rows in extra.items()}})
 
     def describe(self, index: int) -> str:

@@ -5,6 +5,7 @@ Letters: T time steps, V views, H, W pixels, m tokens, C channels, K cache entri
 """
 
 import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -90,16 +91,22 @@ class StreamingGeometry:
         Returns:
             [B, m, C], float32.
         """
+        views = self._views(pictures)
+        if self._cache is None:
+            self._cache = self._empty(self.capacity, len(views))
+        for view in views:
+            features = self.model.step(view, self._cache)
+        return pool_patches(features, self.model.config, self.side)
+
+    def _views(self, pictures: np.ndarray | Tensor) -> Tensor:
+        """uint8 [B, V, H, W, 3] -> [V, B, 3, H, W] in [0, 1], where the network is."""
         pixels = torch.as_tensor(pictures)
         if pixels.dtype != torch.uint8 or pixels.ndim != 5 or pixels.shape[-1] != 3:
             raise TypeError(f"expected uint8 pictures [B, V, H, W, 3], got {pixels.dtype} {tuple(pixels.shape)}")
-        device = self.model.camera_token.device
-        if self._cache is None:
-            per_step = pixels.shape[1] if self.unit == "step" else 1
-            self._cache = self.model.cache(self.capacity * per_step)
-        for view in pixels.to(device).permute(1, 0, 4, 2, 3).float() / 255:
-            features = self.model.step(view, self._cache)
-        return pool_patches(features, self.model.config, self.side)
+        return pixels.to(self.model.camera_token.device).permute(1, 0, 4, 2, 3).float() / 255
+
+    def _empty(self, capacity: int, views: int) -> GeometryCache:
+        return self.model.cache(capacity * (views if self.unit == "step" else 1))
 
     def stream(self, pictures: np.ndarray | Tensor, begins: np.ndarray | Tensor) -> Tensor:
         """Episodes one after another, as a robot sees them.
@@ -120,6 +127,32 @@ class StreamingGeometry:
                 self.reset()
             tokens.append(self.step(picture[None])[0])
         return torch.stack(tokens)
+
+    @torch.no_grad()
+    def stream_each(
+        self, pictures: Iterable[np.ndarray | Tensor], capacities: Sequence[int]
+    ) -> Iterator[dict[int, Tensor]]:
+        """One episode, streamed once for caches of several sizes; the provider's own cache is left alone.
+
+        From the second global block on, a frame knows what the cache held when earlier frames entered it, so each K has
+        a pass of its own through the later blocks. What comes before is computed once: the vision transformer and the
+        first frame block, half of StreamVGGT.
+
+        Args:
+            pictures: uint8 [V, H, W, 3] of every step, which may be decoded as they are asked for.
+            capacities: Values of K.
+
+        Yields:
+            K -> [m, C] of each step, the same as `at_capacity(K).stream` gives.
+        """
+        caches: dict[int, GeometryCache] = {}
+        for step in pictures:
+            views = self._views(step[None])
+            caches = caches or {capacity: self._empty(capacity, len(views)) for capacity in capacities}
+            for view in views:
+                begun = self.model.begin(view, first=all(cache.frames == 0 for cache in caches.values()))
+                features = {capacity: self.model.finish(begun, cache) for capacity, cache in caches.items()}
+            yield {capacity: pool_patches(x, self.model.config, self.side)[0] for capacity, x in features.items()}
 
     def at_capacity(self, capacity: int) -> "StreamingGeometry":
         """The same network with another K and an empty cache."""

@@ -5,12 +5,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from flashwam.data.episodes import CAMERA, find_repos, read_info
+from flashwam.data.lerobot import SegmentDataset
+from flashwam.data.origin import find_pictures
 from flashwam.swiftvla.geometry import GeometryConfig, GeometryTransformer
 from flashwam.swiftvla.geometry_training import train_geometry
+from flashwam.swiftvla.recorded_tokens import RecordedTokens, encode_recordings
 from flashwam.swiftvla.streaming import CAPACITIES, StreamingGeometry
 from flashwam.swiftvla.tokens import TokenStore, encode_tokens
 from flashwam.system.errors import InputError
+from flashwam.system.files import one_at_a_time
 
 __all__ = ["StreamingTokens"]
 
@@ -28,6 +34,11 @@ class StreamingTokens:
         steps: Training steps of the tiny one.
         side: Tokens on a side.
         capacities: Entries of the cache; each sample draws one of them.
+        unit: What they count, see `StreamingGeometry`.
+        raw: For LeRobot data: folder of the raw data sets that were converted; None for data sets that have their
+            pictures beside the latents.
+        views: For LeRobot data: keys of the cameras in the order in which they refresh the cache; the last one's
+            tokens are kept. None for those of the recipe, its first one last.
     """
 
     pretrained: str | None = None
@@ -35,9 +46,16 @@ class StreamingTokens:
     steps: int = 800
     side: int = 4
     capacities: tuple[int, ...] = CAPACITIES
+    unit: str = "frame"
+    raw: str | None = None
+    views: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "capacities", tuple(self.capacities))
+        if self.views is not None:
+            object.__setattr__(self, "views", tuple(self.views))
+            if not self.views or len(set(self.views)) < len(self.views):
+                raise InputError(f"views must name different cameras, at least one; got {list(self.views)}")
         if not self.capacities or min(self.capacities) < 1:
             raise InputError(
                 f"capacities must name sizes of a cache, such as {list(CAPACITIES)}; got {self.capacities}"
@@ -51,22 +69,69 @@ class StreamingTokens:
         """
         return self.pretrained is None and not (root / _FOLDER / "geometry.json").is_file()
 
-    def prepare(self, root: Path, tasks: Sequence[str], *, seed: int = 0) -> TokenStore:
-        """Tokens of every episode; what is there already is kept.
+    def prepare(
+        self, root: Path, tasks: Sequence[str], *, seed: int = 0, device: torch.device | str = "cpu"
+    ) -> TokenStore:
+        """Tokens of every episode of a simulator; what is there already is kept.
 
         Args:
             root: Folder of the repos.
             tasks: Names of repo folders.
             seed: Of the tiny network's training.
+            device: Where the network makes tokens.
+
+        Raises:
+            ValueError: `raw` or `views` is set, which a simulator does not have.
         """
+        if self.raw is not None or self.views is not None:
+            raise InputError("provider.raw and provider.views are for LeRobot data: a simulator has one camera")
         if self.pretrained is not None:
             model = GeometryTransformer.from_pretrained(self.pretrained)
         else:
-            model = self._train(root, tasks, seed)
-        provider = StreamingGeometry(model, side=self.side)
+            with one_at_a_time(root / _FOLDER):
+                model = self._train(root, tasks, seed)
         # Those of the usual sizes too, so that recipes that differ in them share the files.
         made = sorted({*CAPACITIES, *self.capacities})
-        return encode_tokens(root, provider, capacities=made, tasks=tasks)
+        return encode_tokens(root, self._stream(model), capacities=made, tasks=tasks, device=device)
+
+    def recorded(
+        self, source: SegmentDataset, folder: Path, *, device: torch.device | str = "cpu", progress: bool = True
+    ) -> RecordedTokens:
+        """Tokens of recorded episodes; what was made of the same pictures is kept.
+
+        Args:
+            source: Windows of them; what it cannot read is skipped where it skips that.
+            folder: Of all such tokens.
+            device: Where the network makes them.
+            progress: Show a progress bar.
+
+        Raises:
+            FileNotFoundError: Network or pictures are not where the settings say.
+            ValueError: There is no network, or the pictures are not those of the data.
+        """
+        if self.pretrained is None:
+            raise InputError(
+                "a tiny network learns from depth that a simulator knows, and recordings have none: set "
+                "train.options.provider.pretrained to StreamVGGT's checkpoint file, or to the folder of a trained one, "
+                "such as data/metaworld/geometry"
+            )
+        episodes = find_pictures(
+            source.root,
+            source.segments,
+            encoded=source.cameras[0],
+            cameras=self.views or (*source.cameras[1:], source.cameras[0]),
+            raw=self.raw,
+            bad=source.bad,
+            remedy="auxiliary tokens are made of pictures: set train.options.provider.raw to the folder of raw data "
+            "sets that flashwam convert was given, or to null where they lie beside the latents",
+        )
+        provider = self._stream(GeometryTransformer.from_pretrained(self.pretrained))
+        return encode_recordings(
+            episodes, provider, folder, capacities=self.capacities, device=device, progress=progress
+        )
+
+    def _stream(self, model: GeometryTransformer, **capacity: int) -> StreamingGeometry:
+        return StreamingGeometry(model, side=self.side, unit=self.unit, **capacity)
 
     def found(self, root: Path, *, capacity: int) -> tuple[StreamingGeometry, TokenStore]:
         """The network and the statistics of tokens that `prepare` made, for use at rollout.
@@ -79,7 +144,7 @@ class StreamingTokens:
             FileNotFoundError: One is not there.
         """
         model = GeometryTransformer.from_pretrained(self.pretrained or root / _FOLDER)
-        provider = StreamingGeometry(model, side=self.side, capacity=capacity)
+        provider = self._stream(model, capacity=capacity)
         return provider, TokenStore.load(root, provider.name)
 
     def _train(self, root: Path, tasks: Sequence[str], seed: int) -> GeometryTransformer:

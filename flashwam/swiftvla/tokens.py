@@ -15,11 +15,13 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from tqdm import tqdm
 
+from flashwam.data.dataset import Window
 from flashwam.data.episodes import CHUNK, find_repos, read_episode_list, read_frames, read_info, video_path
 from flashwam.swiftvla.streaming import StreamingGeometry
 from flashwam.system.errors import InputError, MissingFileError
-from flashwam.system.files import write_whole
+from flashwam.system.files import one_at_a_time, write_whole
 from flashwam.system.json_file import build, read_mapping
 from flashwam.system.paths import user_path
 from flashwam.system.tensor_file import write_tensors
@@ -28,10 +30,12 @@ __all__ = ["TokenStore", "encode_tokens", "token_path"]
 
 logger = logging.getLogger(__name__)
 
+_FOLDER = "targets"
+
 
 def token_path(repo: Path, name: str, index: int) -> Path:
     """Path of an episode's tokens."""
-    return Path(repo) / "targets" / name / f"chunk-{index // CHUNK:03d}" / f"episode_{index:06d}.safetensors"
+    return Path(repo) / _FOLDER / name / f"chunk-{index // CHUNK:03d}" / f"episode_{index:06d}.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +76,10 @@ class TokenStore:
             raise InputError(f"{path} has no tokens of frame {frame} for a cache of {capacity} ({error})") from error
         return self.standardise(row)
 
+    def of(self, window: Window, capacity: int) -> Tensor:
+        """As `read`, at a window's first frame."""
+        return self.read(window.repo, window.episode, window.frame, capacity)
+
     def standardise(self, tokens: Tensor) -> Tensor:
         """Tokens [..., C] as a provider gives them -> about zero mean and unit variance per channel."""
         return (tokens - tokens.new_tensor(self.mean)) / tokens.new_tensor(self.std)
@@ -83,7 +91,7 @@ class TokenStore:
         Raises:
             FileNotFoundError: No tokens of that name were made there.
         """
-        path = user_path(root) / "targets" / f"{name}.json"
+        path = user_path(root) / _FOLDER / f"{name}.json"
         if not path.is_file():
             raise MissingFileError(f"{path} is missing: encode the episodes' tokens first")
         return build(path, cls, read_mapping(path))
@@ -95,19 +103,33 @@ def encode_tokens(
     *,
     capacities: Sequence[int],
     tasks: Sequence[str] | None = None,
+    device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> TokenStore:
-    """Streams every episode through a provider, once for every K; files that it has made already are kept.
+    """Streams every episode through a provider, once for all K; files that it has made already are kept.
+
+    Of several processes one makes them, the others wait.
 
     Args:
         root: Folder of the repos.
         provider: Makes the tokens.
         capacities: Values of K.
         tasks: Names of repo folders; None for all.
+        device: Where the network runs.
         progress: Show a progress bar.
     """
-    from tqdm import tqdm
+    with one_at_a_time(user_path(root) / _FOLDER):
+        return _encode_all(root, provider, capacities, tasks, device, progress)
 
+
+def _encode_all(
+    root: Path | str,
+    provider: StreamingGeometry,
+    capacities: Sequence[int],
+    tasks: Sequence[str] | None,
+    device: torch.device | str,
+    progress: bool,
+) -> TokenStore:
     root, made_by = user_path(root), f"{provider.fingerprint} {sorted(capacities)}"
     repos = [repo for repo in find_repos(root) if tasks is None or repo.name in tasks]
     jobs = [(repo, episode) for repo in repos for episode in read_episode_list(repo)]
@@ -116,6 +138,7 @@ def encode_tokens(
         path = token_path(repo, provider.name, episode["episode_index"])
         tokens = _read_current(path, made_by)
         if tokens is None:
+            provider.model.to(device)
             tokens = _encode(repo, episode, provider, capacities)
             write_tensors(path, tokens, metadata={"made_by": made_by})
         every = torch.cat([x.float().flatten(0, 1) for x in tokens.values()])
@@ -131,7 +154,7 @@ def encode_tokens(
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
     )
-    write_whole(root / "targets" / f"{provider.name}.json", (json.dumps(asdict(store)) + "\n").encode())
+    write_whole(root / _FOLDER / f"{provider.name}.json", (json.dumps(asdict(store)) + "\n").encode())
     return store
 
 
@@ -151,8 +174,5 @@ def _read_current(path: Path, made_by: str) -> dict[str, Tensor] | None:
 def _encode(repo: Path, episode: dict, provider: StreamingGeometry, capacities: Sequence[int]) -> dict[str, Tensor]:
     every = int(read_info(repo).get("render_every", 1))
     pictures = read_frames(video_path(repo, episode["episode_index"]), range(0, episode["length"], every))
-    begins = torch.arange(len(pictures)) == 0
-    return {
-        f"k{capacity}": provider.at_capacity(capacity).stream(pictures[:, None], begins).half().contiguous()
-        for capacity in sorted(capacities)
-    }
+    steps = list(provider.stream_each(pictures[:, None], sorted(capacities)))
+    return {f"k{capacity}": torch.stack([x[capacity] for x in steps]).half().cpu() for capacity in sorted(capacities)}

@@ -18,6 +18,7 @@ __all__ = [
     "clear_half_files",
     "clear_leftovers",
     "final_path",
+    "one_at_a_time",
     "only_writer",
     "remove_folder",
     "whole_file",
@@ -229,6 +230,22 @@ def only_writer(folder: Path) -> Iterator[None]:
             raise FailedError(
                 f"another process is training in {folder}; wait for it or stop it, or give another run folder"
             ) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Lets one process at a time fill `folder`, which is made where it is missing; those that wait find it full.
+
+    The hold ends with the process, however it ends. The empty `.lock` in the folder stays.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # Open for writing, without which network file systems give no hold that excludes others.
+    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)

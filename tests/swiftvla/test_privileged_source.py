@@ -6,9 +6,10 @@ import torch
 
 from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.episodes import read_frames, video_path
-from flashwam.swiftvla.source import PrivilegedSource, Trajectories
+from flashwam.swiftvla.source import PrivilegedSource
 from flashwam.swiftvla.streaming import StreamingGeometry
 from flashwam.swiftvla.tokens import encode_tokens, token_path
+from flashwam.swiftvla.trajectories import Trajectories
 
 CAPACITIES = (1, 3)
 
