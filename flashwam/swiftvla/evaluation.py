@@ -15,6 +15,7 @@ from flashwam.evaluation.driving import drive_tasks, overall_numbers, task_numbe
 from flashwam.evaluation.latency import LATENCY_CHUNKS, chunk_latency
 from flashwam.evaluation.policy import Policy, described, load_policy
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name, measure_once
+from flashwam.run.model_info import ModelInfo, model_folder
 from flashwam.sampling import StreamSampler
 from flashwam.sim.closed_loop import drive
 from flashwam.sim.local_policy import LocalPolicy
@@ -23,6 +24,7 @@ from flashwam.swiftvla.sense import StreamedSense
 from flashwam.swiftvla.streaming_tokens import StreamingTokens
 from flashwam.swiftvla.training_policy import PrivilegedPolicy
 from flashwam.system.errors import InputError
+from flashwam.system.imports import trusting
 from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
 
@@ -38,14 +40,21 @@ def load_with_auxiliary(folder: str | Path, *, capacity: int = 6, trust: bool = 
         trust: Import the classes that its files name beside ours, and run their code.
 
     Raises:
-        ValueError: It was trained without a modality, or the tokens of its data are another network's.
+        ValueError: It was trained without a modality or on recordings, or the tokens of its data are another network's.
         FileNotFoundError: The network or the tokens' statistics are not where its recipe says.
     """
-    policy = load_policy(folder, trust=trust)
-    recipe = policy.info.recipe
+    folder = model_folder(folder)
+    with trusting(trust):
+        recipe = ModelInfo.read(folder).recipe
     options = {} if recipe is None else recipe.train.options
     if recipe is None or not options.get("auxiliary"):
-        raise InputError(f"{policy.folder} was trained without an auxiliary modality: evaluate it as it is")
+        raise InputError(f"{folder} was trained without an auxiliary modality: evaluate it as it is")
+    if not recipe.data.simulated:
+        raise InputError(
+            f"{folder} was trained on recordings, for which there is no simulator that would show it pictures while it "
+            "acts: evaluate it as it is deployed, without --auxiliary"
+        )
+    policy = load_policy(folder, trust=trust)
     full = PrivilegedPolicy.from_options(policy.wam, options)
     full.load_training(policy.folder)
     tokens = StreamingTokens(**options.get("provider", {}))
