@@ -132,10 +132,6 @@ class MaskedReconstruction(Method):
             options = {"auxiliary": auxiliary, "trajectory": trajectory, "coordinates": coordinates}
             options |= {"reconstruct": reconstruct, "head_width": head_width}
             model = PrivilegedPolicy.from_options(student, options)
-        if trajectory and len(self.path.numbers) != coordinates:
-            raise InputError(
-                f"coordinates must be {len(self.path.numbers)}, as many as path.numbers has; got {coordinates}"
-            )
         held = 0 if student.fusion is None else len(student.fusion)
         if held != fusion_tokens:
             raise InputError(f"fusion_tokens must be {held}, as many as the policy has; got {fusion_tokens}")
@@ -144,11 +140,8 @@ class MaskedReconstruction(Method):
         super().__init__(streams, model, keep_target=keep_target)
         model.freeze()
         self.reconstruct, self.divides = reconstruct, reconstruct_divides
-        self.trajectory, self.start_step = trajectory, start_step
-        self._tables = {}
-        for name in self._drawn:
-            grid, weights = streams[name].schedule.training_grid(), streams[name].schedule.training_weights()
-            self._tables[name] = grid.float(), torch.ones_like(grid).float() if weighting == "flat" else weights.float()
+        self.trajectory, self.coordinates, self.start_step = trajectory, coordinates, start_step
+        self._tables = {name: _levels(streams[name], flat=weighting == "flat") for name in self._drawn}
 
     @classmethod
     def passes_without_gradient(cls, streams: Mapping[str, StreamSpec], options: Mapping[str, Any]) -> float:
@@ -192,7 +185,9 @@ class MaskedReconstruction(Method):
         return self.provider.recorded(source, (setup.kept or setup.data) / "auxiliary_tokens", device=setup.device)
 
     def _trajectories(self, source: EpisodeDataset | SegmentDataset) -> Trajectories:
-        model = self.roles.model
+        model, given = self.roles.model, len(self.path.numbers)
+        if given != self.coordinates:
+            raise InputError(f"coordinates must be {given}, as many as path.numbers has; got {self.coordinates}")
         horizon = model.execute_frames * model.shapes[self._drawn[-1]][1]
         return Trajectories(source, points=len(model.policy.fusion), horizon=horizon, path=self.path)
 
@@ -290,3 +285,9 @@ class MaskedReconstruction(Method):
                 "adds it, see flashwam.swiftvla.source"
             )
         return batch.extra[name]
+
+
+def _levels(spec: StreamSpec, *, flat: bool) -> tuple[Tensor, Tensor]:
+    """The noise levels that a stream is trained at, and their weights."""
+    grid, weights = spec.schedule.training_grid().float(), spec.schedule.training_weights().float()
+    return grid, torch.ones_like(grid) if flat else weights

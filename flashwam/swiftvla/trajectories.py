@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the hand goes after a window's first frame, from a column of the episodes' tables.
+"""The way that the hand goes after a window's first frame, from a column of the episodes' tables.
 
 Letters: T control steps, P points of a trajectory, X coordinates.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,7 +62,7 @@ class HandPath:
                 "{column: action, numbers: [0, 1, 2], summed: true} where the actions are steps of the hand, or set "
                 "train.options.trajectory to 0"
             )
-        rows = torch.as_tensor(found, dtype=torch.float32).reshape(len(found), -1)
+        rows = torch.from_numpy(found.astype(np.float32)).reshape(len(found), -1)
         if max(self.numbers) >= rows.shape[1]:
             raise InputError(
                 f"{table}: column {self.column!r} has {rows.shape[1]} numbers a row, train.options.path.numbers asks "

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from flashwam.data.layouts import arrange, camera_sizes
+from flashwam.data.layouts import arrange, camera_sizes, separate
 
 
 def test_tshape_puts_wrists_above_the_head():
@@ -30,3 +30,12 @@ def test_width_keeps_the_order():
 def test_views_that_do_not_fit_are_refused(layout, shapes, told):
     with pytest.raises(ValueError, match=told):
         arrange(layout, [torch.zeros(shape) for shape in shapes])
+
+
+@pytest.mark.parametrize(("layout", "sizes"), [("width", [(2, 3)] * 3), ("tshape", [(4, 6), (2, 3), (2, 3)])])
+def test_cameras_are_taken_apart_as_they_were_put_together(layout, sizes):
+    views = [torch.randn(2, 1, *size) for size in sizes]
+    again = separate(layout, arrange(layout, views), cameras=3)
+    assert all(torch.equal(a, b) for a, b in zip(again, views, strict=True))
+    with pytest.raises(ValueError, match="4 x 7 pixels cannot be cut into 3 cameras"):
+        separate(layout, torch.zeros(3, 4, 7), cameras=3)

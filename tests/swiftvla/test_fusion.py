@@ -206,6 +206,16 @@ def test_cells_of_a_picture():
         picture_cells(x, 5)
 
 
+def test_patches_of_cameras_side_by_side():
+    wide = torch.arange(2 * 4 * 8).view(1, 2, 4, 8)
+    encoder = PatchEncoder((2, 4, 8), patch=2)
+    patches = encoder(wide, {}, torch.zeros(1, 1, 1))
+    assert patches.shape == (1, encoder.tokens, encoder.width) == (1, 8, 8)
+    assert patches[0, 5].tolist() == wide[0, :, 2:, 2:4].flatten().tolist()
+    with pytest.raises(ValueError, match="multiples of patch 3"):
+        PatchEncoder((2, 4, 8), patch=3)
+
+
 def test_what_does_not_fit_is_refused(asked):
     noisy, sigma, clean, context, auxiliary = asked
     student = policy()

@@ -242,12 +242,9 @@ def test_samples_without_the_modality_are_refused():
         method().loss(data, draws())
 
 
-def test_several_cameras_are_refused_by_name(tmp_path):
+def test_recordings_are_left_as_they_are_where_nothing_is_added(tmp_path):
     source = SegmentDataset.__new__(SegmentDataset)
-    source.root = tmp_path
     setup = Setup(data=tmp_path, streams=specs(), seed=0, cameras=2)
-    with pytest.raises(ValueError, match=r"is LeRobot data of 2, .*refreshed view by view"):
-        method().source(source, setup)
     alone = {"auxiliary": None, "mask": None, "reconstruct": None, "trajectory": 0.0}
     assert method(**alone).source(source, setup) is source
 

@@ -3,6 +3,8 @@ import pytest
 import torch
 from transformers import SmolVLMConfig, SmolVLMModel
 
+from flashwam.data.layouts import separate
+from flashwam.swiftvla.encoders import picture_cells
 from flashwam.swiftvla.smolvla import SmolVLA, SmolVLMEncoder
 from flashwam.swiftvla.training_policy import PRIMARY, Modality, PrivilegedPolicy
 from flashwam.wam import family, load
@@ -147,3 +149,29 @@ def test_the_released_size():
     with torch.device("meta"):
         encoder = SmolVLMEncoder(SmolVLMModel(config))
     assert (encoder.tokens, encoder.width) == (64, 960)
+
+
+@pytest.mark.parametrize(("layout", "size", "cameras"), [("width", (16, 32), 2), ("tshape", (24, 16), 3)])
+def test_every_camera_is_seen_by_itself(layout, size, cameras):
+    one = policy(latent=[3, *size], cameras=cameras, layout=layout)
+    alone = policy(latent=[3, *size])
+    picture = torch.rand(B, 3, *size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    views = separate(layout, picture, cameras=cameras)
+    with torch.no_grad():
+        tokens = one.encoder(picture, {}, torch.zeros(B, 1, 8))
+        expected = torch.cat([alone.encoder(view, {}, torch.zeros(B, 1, 8)) for view in views], 1)
+    torch.testing.assert_close(tokens, expected)
+    assert one.encoder.tokens == tokens.shape[1] == cameras * alone.encoder.tokens
+    moving = policy(latent=[3, *size], cameras=cameras, layout=layout, frozen_vision=False)
+    target = moving.encoder.target(picture, tokens)
+    assert target.shape == (B, moving.encoder.tokens, moving.encoder.target_width)
+    first = target[:, : alone.encoder.tokens]
+    assert torch.equal(first, picture_cells(views[0], alone.encoder.tokens))
+
+
+def test_its_cameras_are_saved(asked, tmp_path):
+    one = policy(cameras=2)
+    one.save_pretrained(tmp_path)
+    again = load(tmp_path)
+    assert (again.encoder.cameras, again.encoder.layout) == (2, "width")
+    assert torch.equal(again.velocity(*asked)["action"], one.velocity(*asked)["action"])

@@ -132,3 +132,19 @@ def test_wrong_settings_are_refused(model):
         StreamingGeometry(model, capacity=0)
     with pytest.raises(TypeError, match=r"\[B, V, H, W, 3\]"):
         StreamingGeometry(model).step(np.zeros((1, 16, 16, 3), np.uint8))
+
+
+@pytest.mark.parametrize("unit", ["frame", "step"])
+def test_one_pass_serves_caches_of_every_size(unit):
+    model = tiny(vision_depth=1)
+    views = np.random.default_rng(2).integers(0, 256, (FRAMES, 2, 16, 16, 3), dtype=np.uint8)
+    provider = StreamingGeometry(model, side=2, unit=unit)
+    seen = []
+    model.patch_embed.register_forward_hook(lambda *_: seen.append(1))
+    together = list(provider.stream_each(iter(views), CAPACITIES))
+    assert len(seen) == 2 * FRAMES
+    assert provider.cached == 0
+    for capacity in CAPACITIES:
+        alone = provider.at_capacity(capacity).stream(views, begins(0))
+        assert torch.equal(torch.stack([step[capacity] for step in together]), alone)
+    assert not torch.equal(together[-1][3], together[-1][6])
