@@ -4,7 +4,7 @@
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from torch import Tensor
 
 from flashwam.data.actions import ActionNorm
 from flashwam.data.autoencoder import FrameAutoencoder
+from flashwam.data.cameras import CameraLayout
 from flashwam.data.hashed_text import encode_text
 from flashwam.data.pixels import load_autoencoder
 from flashwam.system.files import whole_folder, write_whole
-from flashwam.system.json_file import built_from, read_mapping
+from flashwam.system.json_file import build, built_from, read_mapping
 
 __all__ = ["CODEC_FILE", "Codec", "read_actions"]
 
@@ -41,10 +42,12 @@ class Codec:
     Args:
         autoencoder: Of single pictures.
         actions: Normalisation of the controls.
+        cameras: Those of a robot whose recordings a model learnt from; None for a simulator's one.
     """
 
     autoencoder: FrameAutoencoder
     actions: ActionNorm
+    cameras: CameraLayout | None = None
 
     def video(self, frames: np.ndarray) -> Tensor:
         """uint8 [B, F, height, width, 3] -> latents [B, C, F, H, W]."""
@@ -70,7 +73,10 @@ class Codec:
     def save(self, folder: Path) -> None:
         """Writes `vae/` and `codec.json`."""
         self.autoencoder.save_pretrained(folder / "vae")
-        write_whole(folder / CODEC_FILE, json.dumps({"actions": self.actions.to_dict()}, indent=1) + "\n")
+        content = {"actions": self.actions.to_dict()}
+        if self.cameras is not None:
+            content["cameras"] = asdict(self.cameras)
+        write_whole(folder / CODEC_FILE, json.dumps(content, indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "Codec":
@@ -80,6 +86,7 @@ class Codec:
         return cls(
             autoencoder=load_autoencoder(folder / "vae"),
             actions=read_actions(path, values),
+            cameras=build(path, CameraLayout, values["cameras"]) if isinstance(values.get("cameras"), dict) else None,
         )
 
     @staticmethod

@@ -6,6 +6,7 @@ Letters: T pictures, C latent channels, F latent frames, h and w latent rows and
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -14,12 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.hashed_text import encode_text
 from flashwam.data.latents import fingerprint
 from flashwam.data.pixels import PixelAutoencoder, load_autoencoder
 from flashwam.system.errors import InputError
 
-__all__ = ["Encoders", "Resize", "check_resize", "frame_encoders", "to_pictures", "to_pixels"]
+__all__ = ["Encoders", "Resize", "check_resize", "encode_frames", "frame_encoders", "to_pictures", "to_pixels"]
 
 Resize = Literal["stretch", "cover"]
 
@@ -112,6 +114,13 @@ def to_pictures(pixels: Tensor) -> Tensor:
     return ((pixels + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 4, 1)
 
 
+@torch.no_grad()
+def encode_frames(autoencoder: FrameAutoencoder, pixels: Tensor) -> Tensor:
+    """Pixels [3, T, H, W] in [-1, 1] -> normalised latents [C, T, h, w], picture by picture."""
+    latents = autoencoder.raw_encode(pixels.transpose(0, 1))
+    return ((latents - autoencoder.mean[:, None, None]) / autoencoder.std[:, None, None]).transpose(0, 1)
+
+
 def frame_encoders(folder: Path | str | None) -> Encoders:
     """The per-picture autoencoder that `train_autoencoder` made, with the hashed text embedding beside it.
 
@@ -123,17 +132,12 @@ def frame_encoders(folder: Path | str | None) -> Encoders:
     """
     model = PixelAutoencoder().eval() if folder is None else load_autoencoder(folder)
 
-    @torch.no_grad()
-    def video(pixels: Tensor) -> Tensor:
-        latents = model.raw_encode(pixels.transpose(0, 1))
-        return ((latents - model.mean[:, None, None]) / model.std[:, None, None]).transpose(0, 1)
-
     def prepare(prompts: Sequence[str]) -> None:
         for prompt in prompts:
             encode_text(prompt)
 
     return Encoders(
-        video=video,
+        video=partial(encode_frames, model),
         text=encode_text,
         pictures_per_frame=1,
         name=f"frame autoencoder {fingerprint(model)}",

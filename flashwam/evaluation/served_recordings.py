@@ -136,6 +136,7 @@ def evaluate_served_recordings(
             least=student.rows,
             key=section.action_key,
             relative=section.relative_poses,
+            senses=tuple(told.get("senses", ())),
         )
         found = [source.window(number) for number in range(windows)]
         drawn = {"student": _drawn(student, found, draws, seed, label=f"{name}: {nfe} draws")}

@@ -10,12 +10,16 @@ from typing import Any
 
 import torch
 
+from flashwam.data.actions import ActionNorm
+from flashwam.data.autoencoder import STATS
+from flashwam.data.cameras import CameraLayout
 from flashwam.data.codec import Codec
 from flashwam.data.dataset import SENSE
 from flashwam.data.fingerprint import files_fingerprint, tensors_fingerprint
 from flashwam.data.histories import Histories
 from flashwam.data.latents import ACTION_NORM
 from flashwam.data.lerobot import SegmentDataset
+from flashwam.data.pixels import PixelAutoencoder, load_autoencoder
 from flashwam.distillation.judging import Judge, MeasuredApart
 from flashwam.distillation.methods import Method, find_method, make_method
 from flashwam.distillation.setup import Setup, Source
@@ -232,11 +236,36 @@ def _codec_writer(recipe: Recipe, model: WorldActionModel) -> Callable[[Path], N
     norm, given = action_norm(recipe), recipe.wam.pretrained
     text = json.dumps(norm.to_dict(), indent=2) + "\n"
     files = files_of(recipe.wam.family)
+    codec = None if files is not None else _frame_codec(recipe, norm)
 
     def write(folder: Path) -> None:
+        if codec is not None:
+            codec.save(folder)
         write_whole(folder / ACTION_NORM, text.encode())
         if files is not None:
             pretrained = None if given is None else Path(given)
             files.note_codec(folder, model=model, data=recipe.data, actions=norm, pretrained=pretrained)
 
     return write
+
+
+def _frame_codec(recipe: Recipe, norm: ActionNorm) -> Codec | None:
+    """The codec of recordings whose pictures were encoded one by one; None where nobody says by what."""
+    data, config, given = recipe.data, recipe.autoencoder, recipe.wam.pretrained
+    of_model = None if given is None else Path(given) / "vae"
+    if of_model is not None and (of_model / STATS).is_file():
+        autoencoder = load_autoencoder(of_model)
+    elif config.pretrained is not None:
+        autoencoder = load_autoencoder(config.pretrained)
+    elif config.kind == "pixels":
+        autoencoder = PixelAutoencoder().eval()
+    else:
+        return None
+    cameras = CameraLayout(
+        cameras=data.cameras,
+        image_size=data.camera_size,
+        arrangement=data.layout,
+        factor=autoencoder.factor,
+        resize=data.resize,
+    )
+    return Codec(autoencoder=autoencoder, actions=norm, cameras=cameras)

@@ -12,6 +12,7 @@ from flashwam.data.episodes import CAMERA
 from flashwam.run.model_info import model_folder
 from flashwam.sampling import StreamSampler, samplers_for
 from flashwam.serve.codec import FrameCodec, ObservationCodec
+from flashwam.serve.frames import FramesCodec
 from flashwam.student import load_wam
 from flashwam.system.errors import InputError
 from flashwam.system.imports import trusting
@@ -139,6 +140,11 @@ def _frame_codec(
 ) -> tuple[Callable[[], ObservationCodec], dict[str, Any]]:
     codec = Codec.load(folder)
     codec.autoencoder.to(device)
+    if codec.cameras is not None:
+        robot = FramesCodec(
+            cameras=codec.cameras, actions=codec.actions, prompts=codec.text, autoencoder=codec.autoencoder
+        )
+        return robot.open, robot.facts
     height, width = (side * codec.autoencoder.factor for side in wam.shapes["video"][1:])
     facts: dict[str, Any] = {
         "cameras": [CAMERA],

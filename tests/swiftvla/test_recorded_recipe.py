@@ -5,14 +5,18 @@ import json
 
 import pytest
 import torch
+from raw_sets import CAMERAS, state
 from recorded_sets import tiny, write_recordings
 
 from flashwam import pipeline
+from flashwam.data.raw import list_episodes
+from flashwam.data.raw_windows import RawWindows
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.setup import Setup
 from flashwam.evaluation.recordings import evaluate_recordings
 from flashwam.pipeline.ready import method_of, samples
-from flashwam.pipeline.sources import convert_raw
+from flashwam.pipeline.sources import convert_raw, segment_dataset
+from flashwam.serve.model import load_served
 from flashwam.student import load_wam
 from flashwam.swiftvla.evaluation import load_with_auxiliary
 from flashwam.swiftvla.smolvla import SmolVLA
@@ -138,6 +142,36 @@ def test_the_baseline_is_told_the_state_too_and_a_second_run_may_begin_with_it(c
     before, after = (load_wam(folder)[0].state_dict() for folder in (first, second))
     assert set(after) - set(before) == {"fusion"}
     assert all(torch.allclose(after[key], before[key], atol=1e-6) for key in before)
+
+
+def test_it_is_served_with_the_cameras_and_the_state_that_it_learnt_from(converted, trained, tmp_path):
+    pytest.importorskip("websockets")
+    from flashwam.evaluation.served_recordings import evaluate_served_recordings
+    from flashwam.serve.server import serving
+
+    served = load_served(trained, nfe="1v/2a")
+    assert served.metadata["cameras"] == list(CAMERAS)
+    assert served.metadata["senses"] == {"state": 8}
+    window = RawWindows(converted / "raw", cameras=CAMERAS, least=6, senses=("state",)).window(0)
+    seen = window.pictures([0, 2])
+    assert [row["observation.state"].tolist() for row in seen] == [
+        state(window.episode.index)[window.first + r].tolist() for r in (0, 2)
+    ]
+    # What a robot sends becomes what the policy was trained on.
+    windows = segment_dataset(tiny(converted), split="all")
+    (number,) = [n for n, s in enumerate(windows.segments) if (s.episode, s.start) == (0, 0)]
+    clips = {
+        camera: episode.clips[camera]
+        for episode in list_episodes(converted / "raw" / "towels", cameras=CAMERAS)
+        if episode.index == 0
+        for camera in CAMERAS
+    }
+    shown = [{camera: clip.read([row], fps=10)[0] for camera, clip in clips.items()} for row in (0, 2, 4)]
+    latents = served.codec().encode(shown)
+    torch.testing.assert_close(latents[0], windows.segment(number).video[:, :3], atol=1e-2, rtol=0)
+    with serving(served) as server:
+        (result,) = evaluate_served_recordings(server.url, data=converted / "raw", windows=2, draws=2, out=tmp_path)
+    assert result["recordings"]["measures"]["all_error_recorded"] > 0
 
 
 def test_another_robot_s_state_and_hand_are_refused_in_words(converted, tmp_path):
