@@ -29,6 +29,7 @@ class EpisodePictures:
         fps: Rows per second.
         rows: (Rows between pictures, row of the first picture) -> ascending rows of latent frames. There is one entry
             unless segments of the episode were encoded at others' rows.
+        segments: The latent files that it stands for, as `SegmentDataset.bad` names them.
     """
 
     repo: Path
@@ -36,6 +37,7 @@ class EpisodePictures:
     clips: tuple[Clip | TableClip, ...]
     fps: float
     rows: Mapping[tuple[int, int], tuple[int, ...]]
+    segments: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
         """Tells these pictures from others; see `flashwam.data.fingerprint` for what it can miss.
@@ -88,6 +90,7 @@ def find_pictures(
         FileNotFoundError, ValueError: The pictures are not there, or not those.
     """
     chosen: dict[tuple[Path, int], dict[tuple[int, int], set[int]]] = {}
+    files: dict[tuple[Path, int], list[str]] = {}
     for segment in segments:
         path = segment.latents(encoded)
         try:
@@ -97,6 +100,7 @@ def find_pictures(
             continue
         streams = chosen.setdefault((segment.repo, segment.episode), {})
         streams.setdefault((stride, rows.start % stride), set()).update(rows)
+        files.setdefault((segment.repo, segment.episode), []).append(str(path))
     origins = {
         repo: _episodes(repo if raw is None else _place(user_path(raw), repo.relative_to(root)), cameras, remedy)
         for repo in {repo for repo, _ in chosen}
@@ -111,7 +115,10 @@ def find_pictures(
             )
         ordered = {key: tuple(sorted(rows)) for key, rows in sorted(streams.items())}
         clips = tuple(found.clips[camera] for camera in cameras)
-        out.append(EpisodePictures(repo=repo, episode=episode, clips=clips, fps=found.fps, rows=ordered))
+        named = tuple(files[repo, episode])
+        out.append(
+            EpisodePictures(repo=repo, episode=episode, clips=clips, fps=found.fps, rows=ordered, segments=named)
+        )
     return out
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
+from flashwam.data.bad_files import BadFiles
 from flashwam.data.dataset import Window
 from flashwam.data.origin import EpisodePictures
 from flashwam.swiftvla.streaming import StreamingGeometry
@@ -87,6 +88,7 @@ def encode_recordings(
     folder: Path,
     *,
     capacities: Sequence[int],
+    bad: BadFiles,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> RecordedTokens:
@@ -99,6 +101,7 @@ def encode_recordings(
         provider: Makes the tokens; every picture of an episode enters its cache, view after view.
         folder: Of all such tokens.
         capacities: Values of K.
+        bad: Receives the segments of episodes whose pictures cannot be read; its `skip` False raises.
         device: Where the network runs.
         progress: Show a progress bar.
 
@@ -107,21 +110,28 @@ def encode_recordings(
     """
     capacities = tuple(sorted(set(capacities)))
     folder = folder / _hash(f"{provider.fingerprint} {capacities}")
-    files = [folder / f"{_hash(_told(episode))}.safetensors" for episode in episodes]
-    statistics = folder / f"statistics_{_hash(' '.join(sorted(file.stem for file in files)))}.safetensors"
+    made: list[tuple[EpisodePictures, Path]] = []
     with one_at_a_time(folder):
-        missing = [pair for pair in zip(episodes, files, strict=True) if not _is_whole(pair[1], capacities)]
-        if missing:
-            logger.info("tokens of %d episodes of %d are made in %s", len(missing), len(files), folder)
-            provider.model.to(device)
-        for episode, file in tqdm(missing, desc="auxiliary tokens", unit="episode", disable=not progress):
-            write_tensors(file, _encode(episode, provider, capacities))
-        if missing or not statistics.is_file():
+        for episode in tqdm(episodes, desc="auxiliary tokens", unit="episode", disable=not progress):
+            try:
+                file = folder / f"{_hash(_told(episode))}.safetensors"
+                if not _is_whole(file, capacities):
+                    provider.model.to(device)
+                    write_tensors(file, _encode(episode, provider, capacities))
+            except (ValueError, FileNotFoundError) as error:
+                for segment in episode.segments:
+                    bad.add(segment, error)
+                continue
+            made.append((episode, file))
+        if not made:
+            raise InputError(f"no pictures of {len(episodes)} episodes can be read: {next(iter(bad.reasons.values()))}")
+        files = sorted({file for _, file in made})
+        statistics = folder / f"statistics_{_hash(' '.join(file.stem for file in files))}.safetensors"
+        if not statistics.is_file():
             write_tensors(statistics, _measured(files))
         held = load_tensors(statistics)
     places = {
-        (one.repo, one.episode): (file, {row: place for place, row in enumerate(_rows(one))})
-        for one, file in zip(episodes, files, strict=True)
+        (one.repo, one.episode): (file, {row: place for place, row in enumerate(_rows(one))}) for one, file in made
     }
     return RecordedTokens(
         tokens=provider.tokens,

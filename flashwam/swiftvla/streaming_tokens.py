@@ -127,7 +127,13 @@ class StreamingTokens:
         )
         provider = self._stream(GeometryTransformer.from_pretrained(self.pretrained))
         return encode_recordings(
-            episodes, provider, folder, capacities=self.capacities, device=device, progress=progress
+            episodes,
+            provider,
+            folder,
+            capacities=self.capacities,
+            bad=source.bad,
+            device=device,
+            progress=progress,
         )
 
     def _stream(self, model: GeometryTransformer, **capacity: int) -> StreamingGeometry:

@@ -20,6 +20,7 @@ from flashwam.data.lerobot import SegmentDataset
 from flashwam.pipeline.sources import convert_raw, segment_dataset
 from flashwam.swiftvla.geometry import GeometryTransformer
 from flashwam.swiftvla.recorded_tokens import squared
+from flashwam.swiftvla.source import PrivilegedSource
 from flashwam.swiftvla.streaming import StreamingGeometry
 from flashwam.swiftvla.streaming_tokens import StreamingTokens
 from flashwam.swiftvla.tokens import encode_tokens
@@ -145,6 +146,37 @@ def test_pictures_that_changed_are_seen_anew(recorded, tmp_path):
     changed = settings(root, raw=str(tmp_path / "raw")).recorded(windows, tmp_path / "kept", progress=False)
     apart = {key[1] for key in before.places if before.places[key] != changed.places[key]}
     assert apart == {1}  # the video of the second camera that episode 1 lies in
+
+
+def test_an_episode_without_pictures_is_left_out_where_bad_files_are_skipped(recorded, tmp_path):
+    root, _ = recorded
+    shutil.copytree(root / "raw", tmp_path / "raw")
+    video = next((tmp_path / "raw" / "towels" / "videos" / CAMERAS[1]).rglob("file-000.mp4"))
+    video.write_bytes(video.read_bytes()[:40])
+    chosen = settings(root, raw=str(tmp_path / "raw"))
+    with pytest.raises(ValueError, match=rf"{video.name}"):
+        chosen.recorded(segment_dataset(tiny(root)), tmp_path / "kept", progress=False)
+    windows = segment_dataset(tiny(root, **{"data.skip_bad": True}))
+    found = chosen.recorded(windows, tmp_path / "kept", progress=False)
+    assert {episode for _, episode in found.places} == {1}
+    assert [Path(name).name for name in windows.bad.reasons] == ["episode_000000_0_26.pth"]
+    drawn = PrivilegedSource(windows, tokens=found).batch(range(12))
+    assert drawn.extra["auxiliary"].shape == (12, 4, 32)
+    assert {windows.locate(index).episode for index in range(12)} == {1}
+    video.unlink()
+    again = segment_dataset(tiny(root, **{"data.skip_bad": True}))
+    assert chosen.recorded(again, tmp_path / "kept", progress=False).places == found.places
+
+
+def test_two_data_sets_of_the_same_pictures_share_their_tokens(recorded, tmp_path):
+    root, _ = recorded
+    for folder in ("raw", "data"):
+        shutil.copytree(root / folder, tmp_path / folder)
+        shutil.copytree(root / folder / "towels", tmp_path / folder / "more")
+    windows = segment_dataset(tiny(root, **{"data.root": tmp_path / "data", "data.tasks": ["towels", "more"]}))
+    found = settings(root, raw=str(tmp_path / "raw")).recorded(windows, tmp_path / "kept", progress=False)
+    assert len(found.places) == 4
+    assert len(files(tmp_path / "kept")) == 3
 
 
 class Stopped(Exception):
