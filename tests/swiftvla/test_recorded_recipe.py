@@ -186,3 +186,8 @@ def test_another_robot_s_state_and_hand_are_refused_in_words(converted, tmp_path
     refused(r"'action' has 7 numbers a row.*\[0, 1, 7\]", **beyond)
     refused("coordinates must be 2", **{"train.options.path": {"numbers": [0, 1]}})
     refused(r"auxiliary must say .*tokens: 16", **{"train.options.provider.side": 4})
+
+
+def test_a_model_of_fresh_weights_needs_something_to_encode_with(converted, tmp_path):
+    with pytest.raises(ValueError, match=r"nothing to encode with: .*autoencoder\.kind to pixels"):
+        convert_raw(tiny(converted, **{"autoencoder.kind": "trained"}), converted / "raw", tmp_path, progress=False)

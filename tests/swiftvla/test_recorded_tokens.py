@@ -265,6 +265,8 @@ def test_what_is_missing_is_named_with_its_remedy(recorded, tmp_path):
         settings(root, raw=str(tmp_path)).recorded(windows, tmp_path)
     with pytest.raises(ValueError, match=r"no video other; it has .*provider\.raw"):
         settings(root, views=("other",)).recorded(windows, tmp_path)
+    with pytest.raises(ValueError, match="a simulator has one camera"):
+        settings(root).prepare(root, ["towels"])
     found = settings(root, raw=str(root / "raw" / "towels")).recorded(windows, tmp_path, progress=False)
     window = windows.locate(0)
     with pytest.raises(ValueError, match="for a cache of 6"):

@@ -3,6 +3,7 @@
 
 import errno
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from flashwam.system import tensor_file
-from flashwam.system.files import clear_half_files, final_path, whole_file, whole_folder, write_whole
+from flashwam.system.files import clear_half_files, final_path, one_at_a_time, whole_file, whole_folder, write_whole
 from flashwam.system.tensor_file import write_tensors, write_torch
 
 WEIGHTS = {"a": torch.arange(6.0).view(2, 3)}
@@ -176,3 +177,21 @@ def test_a_path_reads_as_it_will_once_all_is_whole(tmp_path):
     with whole_folder(tmp_path / "run") as run, whole_folder(run / "student") as student:
         assert final_path(student / "a") == tmp_path / "run" / "student" / "a"
         assert final_path(tmp_path / "a.beside-b") == tmp_path / "a.beside-b"
+
+
+def test_of_many_who_fill_a_folder_one_does_and_the_others_find_it_full(tmp_path):
+    made = []
+
+    def fill(_) -> bytes:
+        with one_at_a_time(tmp_path / "new" / "folder"):
+            path = tmp_path / "new" / "folder" / "content"
+            if not path.is_file():
+                made.append(1)
+                # Others get their turn now, if they ever do.
+                time.sleep(0.05)
+                write_whole(path, "whole")
+            return path.read_bytes()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(fill, range(4))) == [b"whole"] * 4
+    assert made == [1]
