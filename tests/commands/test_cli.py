@@ -26,6 +26,9 @@ PARAMETERS = {
 UNPLANNED = (
     "metaworld/masked_reconstruction",
     "metaworld/masked_reconstruction_2d",
+    "swiftvla/libero/2d",
+    "swiftvla/libero/full",
+    "swiftvla/libero/one_step",
     "swiftvla/smolvla_500m",
     "videovla/metaworld/masked_reconstruction",
     "videovla/metaworld/masked_reconstruction_2d",
@@ -82,7 +85,8 @@ def test_help_lists_every_command(capsys):
 @pytest.mark.parametrize("name", UNPLANNED)
 def test_a_model_with_another_inside_is_planned_once_that_is_there(capsys, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    status, _, err = run(capsys, "train", str(SHIPPED[name]), "--dry-run")
+    command = "distill" if load_recipe(SHIPPED[name]).distill else "train"
+    status, _, err = run(capsys, command, str(SHIPPED[name]), "--dry-run")
     assert status == 2
     assert "is missing" in err
 
