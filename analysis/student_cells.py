@@ -4,10 +4,10 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from studies import Study
+from cells import TEACHER, StudyPlace
 
-from flashwam.demo.place import DEFAULT_FAMILY
 from flashwam.recipe.layers import read_yaml
 from flashwam.recipe.load import find_recipe, load_recipe
 from flashwam.recipe.sections import Recipe
@@ -17,7 +17,6 @@ from flashwam.system.json_file import build
 from flashwam.wam.files import files_of
 
 FILE = Path(__file__).with_name("students.yaml")
-TEACHER = "teacher"
 MODALITY = " with auxiliary"
 RATE = "_lr_"
 """In the names of cells that differ from another in their learning rate alone."""
@@ -72,32 +71,20 @@ ROUTES = _routes()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Folders of everything.
+class Place(StudyPlace):
+    """Folders of everything; a cell of the other family's recipes stands for the one of the same name.
 
     Args:
-        out: Of the runs made here.
-        results: What is kept of them.
         benchmark: Of the benchmark whose data, teacher and consistency students are used.
-        family: The teacher's; a cell of the other family's recipes stands for the one of the same name.
     """
 
-    out: Path
-    results: Path
-    benchmark: Path
-    family: str = DEFAULT_FAMILY
+    MADE_AGAIN: ClassVar[tuple[str, ...]] = ()
 
-    @property
-    def study(self) -> Study:
-        """The runs and what is kept of them."""
-        return Study(out=self.out, results=self.results)
+    benchmark: Path
 
     @property
     def teacher(self) -> Path:
         return RunFolder(self.benchmark / "runs" / TEACHER).result("teacher")
-
-    def run(self, name: str, seed: int) -> Path:
-        return self.out / "runs" / (name if seed == 0 else f"{name}_seed{seed}")
 
     def benchmark_run(self, name: str, seed: int) -> Path:
         """A student of the benchmark, or the teacher."""
