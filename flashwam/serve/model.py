@@ -12,7 +12,7 @@ from flashwam.data.episodes import CAMERA
 from flashwam.run.model_info import model_folder
 from flashwam.sampling import StreamSampler, samplers_for
 from flashwam.serve.codec import FrameCodec, ObservationCodec
-from flashwam.serve.frames import FramesCodec
+from flashwam.serve.per_picture import PerPictureCodec
 from flashwam.student import load_wam
 from flashwam.system.errors import InputError
 from flashwam.system.imports import trusting
@@ -141,7 +141,7 @@ def _frame_codec(
     codec = Codec.load(folder)
     codec.autoencoder.to(device)
     if codec.cameras is not None:
-        robot = FramesCodec(
+        robot = PerPictureCodec(
             cameras=codec.cameras, actions=codec.actions, prompts=codec.text, autoencoder=codec.autoencoder
         )
         return robot.open, robot.facts

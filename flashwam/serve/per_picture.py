@@ -15,11 +15,11 @@ from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.encoders import encode_frames
 from flashwam.wam.codec import CodecSession, RobotCodec
 
-__all__ = ["FramesCodec", "FramesSession"]
+__all__ = ["PerPictureCodec", "PerPictureSession"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FramesCodec(RobotCodec):
+class PerPictureCodec(RobotCodec):
     """See `RobotCodec`.
 
     Args:
@@ -29,19 +29,19 @@ class FramesCodec(RobotCodec):
     autoencoder: FrameAutoencoder
     keyframes_per_frame: ClassVar[int] = 1
 
-    def open(self) -> "FramesSession":
+    def open(self) -> "PerPictureSession":
         """See `RobotCodec.open`."""
-        return FramesSession(self)
+        return PerPictureSession(self)
 
 
-class FramesSession(CodecSession):
+class PerPictureSession(CodecSession):
     """See `CodecSession`; it keeps no past.
 
     Args:
         codec: What is shared.
     """
 
-    def __init__(self, codec: FramesCodec) -> None:
+    def __init__(self, codec: PerPictureCodec) -> None:
         super().__init__(codec)
         self._frames = codec.autoencoder
 
