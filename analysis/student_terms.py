@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The terms on which students are compared, a row each: what no success rate shows and what an order may rest on."""
 
-import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from student_cells import CONSISTENCY, RATE, ROUTES, STUDENTS, TEACHER, Place
-from studies import RECIPES, Study
+from studies import Study
 
 from flashwam.demo.presets import PRESETS
 from flashwam.recipe.build import plain
@@ -28,12 +27,13 @@ def terms_table(place: Place, runs: Iterable[Path]) -> str:
         runs: Folders of what was driven; other learning rates are runs of their own.
     """
     trainings = Counter(name for name, _ in {(each.run, each.folder) for run in runs for each in read_evaluations(run)})
-    benchmark = Study(out=place.benchmark, results=place.results.parent / place.benchmark.name)
+    own = place.study.kept_recipes()
+    benchmark = Study(out=place.benchmark, results=place.results.parent / place.benchmark.name).kept_recipes()
     lines = ["| " + " | ".join(_HEAD) + " |", "|---|---:|---|---|---|---|---|"]
     for name in dict.fromkeys(run for runs in ROUTES.values() for run in runs if run in trainings):
         known = name == TEACHER or name in CONSISTENCY
         path = (place.benchmark_run if known else place.run)(name, 0)
-        recipe = _recipe(path, benchmark if known else place.study)
+        recipe = _recipe(path, benchmark if known else own)
         if recipe is None and name == TEACHER:
             # The one that the package brings along leaves no run.
             recipe = plain(load_recipe(place.path(f"metaworld/{TEACHER}")))
@@ -42,14 +42,10 @@ def terms_table(place: Place, runs: Iterable[Path]) -> str:
     return "\n".join(lines)
 
 
-def _recipe(path: Path, study: Study) -> Mapping[str, Any] | None:
+def _recipe(path: Path, kept: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The recipe of a run, or of what is kept of it; None where there is neither."""
     file = RunFolder(path).recipe
-    if file.is_file():
-        return read_yaml(file.read_bytes(), str(file))
-    kept = study.results / RECIPES
-    found = [json.loads(line) for line in kept.read_text().splitlines()] if kept.is_file() else []
-    return next((one["recipe"] for one in found if one["run"] == f"runs/{path.name}"), None)
+    return read_yaml(file.read_bytes(), str(file)) if file.is_file() else kept.get(f"runs/{path.name}")
 
 
 def _terms(name: str, recipe: Mapping[str, Any], tried: Collection[str]) -> Iterator[str]:

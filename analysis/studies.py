@@ -89,7 +89,7 @@ class Study:
             str(PurePosixPath(name).parent): read_metrics(path) for name, path in self._found(LOGGED)
         }
         write_study_curves(self.results, curves)
-        recipes = self._kept_recipes() | {
+        recipes = self.kept_recipes() | {
             str(PurePosixPath(name).parent): read_yaml(path.read_bytes(), str(path))
             for name, path in self._found(CONFIGURED)
         }
@@ -157,7 +157,7 @@ class Study:
             yield name, _json(content)
         for run, rows in self._kept_curves().items():
             yield f"{run}/metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode()
-        for run, recipe in self._kept_recipes().items():
+        for run, recipe in self.kept_recipes().items():
             yield f"{run}/recipe.yaml", yaml.safe_dump(recipe, sort_keys=False).encode()
         for name, seconds in self._kept_cells().items():
             yield f"jobs/{name}.done", (json.dumps({"seconds": seconds}) + "\n").encode()
@@ -178,7 +178,8 @@ class Study:
     def _kept_curves(self) -> dict[str, Any]:
         return {run.relative_to(self.results).as_posix(): rows for run, rows in study_curves(self.results).items()}
 
-    def _kept_recipes(self) -> dict[str, Any]:
+    def kept_recipes(self) -> dict[str, Any]:
+        """Run, such as "runs/teacher" -> its resolved recipe."""
         path = self.results / RECIPES
         lines = path.read_bytes().splitlines() if path.is_file() else []
         told = (parse_json(line, f"{path}, line {number}") for number, line in enumerate(lines, 1))
