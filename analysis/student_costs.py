@@ -162,7 +162,8 @@ def time_preparation(place: Place) -> dict[str, float]:
     import student_modality
 
     spent = {"records": records, "geometry and tokens": student_modality.time_tokens(place, few, share, clock)}
-    for name in (n for n in STUDENTS if "decouplers" in n and place.has(n)):
+    starts = {cell.start for cell in STUDENTS.values()}
+    for name in (n for n in STUDENTS if "decouplers" in n and n in starts and place.has(n)):
         pool = place.recipe(name, 0).distill.options["pool"]
         # One step leaves what decouplers learn from beside the data; other seeds than those of the cells make it anew.
         short = ["distill.steps=1", "distill.warmup_steps=0"]

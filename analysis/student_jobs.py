@@ -91,6 +91,7 @@ def student_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) -> 
         (main, others),
         (ablations, others),
         (list(TIERS["rates"]), first),
+        (list(TIERS["causes"]), first),
         (list(TIERS["further"]), seeds),
     )
     jobs = [

@@ -5,12 +5,15 @@ S-VAM (arXiv 2603.16195), section 3.2: one network per vision model, all alike.
 Letters: B samples, C channels of features, D width, T channels of targets, F latent frames, h and w of the grid.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from flashwam.foresight.layers import Attention, feed_forward, initialise
+from flashwam.system.errors import InputError
 
-__all__ = ["Decoupler"]
+__all__ = ["Decoupler", "change_weights", "still"]
 
 
 class DecouplerBlock(nn.Module):
@@ -43,7 +46,7 @@ class DecouplerBlock(nn.Module):
 class Decoupler(nn.Module):
     """Predicts one vision model's standardised features of every latent frame of a chunk.
 
-    The reference, those of the frame the chunk is drawn from, is projected and added to the video model's features.
+    It is told a reference, those of the frame the chunk is drawn from.
 
     Args:
         features: C.
@@ -54,9 +57,16 @@ class Decoupler(nn.Module):
         dropout: In attention and after the feed-forwards.
         positions: (F, h, w) for a learned embedding of every place; None for none, as published, where the features
             themselves have to say where they are.
+        reference: "added" to the video model's features after a projection to C, as released, or "concatenated", as in
+            the paper.
+        residual: Whether it predicts the change against the reference, none before it is trained, instead of features
+            that are mostly the reference once more.
 
     Attributes:
         mean, std: [T], statistics of the vision model's features, by which targets and reference are standardised.
+
+    Raises:
+        ValueError: `reference` is neither.
     """
 
     mean: Tensor
@@ -72,16 +82,24 @@ class Decoupler(nn.Module):
         heads: int = 8,
         dropout: float = 0.1,
         positions: tuple[int, int, int] | None = None,
+        reference: Literal["added", "concatenated"] = "added",
+        residual: bool = False,
     ) -> None:
         super().__init__()
-        self.reference = nn.Linear(targets, features)
-        self.norm_in = nn.LayerNorm(features)
-        self.proj_in = nn.Linear(features, width)
+        if reference not in ("added", "concatenated"):
+            raise InputError(f"a decoupler's reference is added or concatenated; got {reference!r}")
+        self.residual = residual
+        self.reference = nn.Linear(targets, features) if reference == "added" else None
+        joined = features if reference == "added" else features + targets
+        self.norm_in = nn.LayerNorm(joined)
+        self.proj_in = nn.Linear(joined, width)
         self.positions = nn.Parameter(torch.zeros(1, width, *positions)) if positions is not None else None
         self.blocks = nn.ModuleList(DecouplerBlock(width, heads, dropout=dropout) for _ in range(blocks))
         self.norm_out = nn.LayerNorm(width)
         self.proj_out = nn.Linear(width, targets)
         initialise(self)
+        if residual:
+            nn.init.zeros_(self.proj_out.weight)
         if self.positions is not None:
             nn.init.normal_(self.positions, std=0.02)
         self.register_buffer("mean", torch.zeros(targets))
@@ -103,11 +121,40 @@ class Decoupler(nn.Module):
             Standardised, [B, T, F, h, w].
         """
         grid = features.shape[2:]
-        x = features.movedim(1, -1) + self.reference(reference.movedim(1, -1))[:, None]
+        x, seen = features.movedim(1, -1), reference.movedim(1, -1)[:, None]
+        if self.reference is not None:
+            x = x + self.reference(seen)
+        else:
+            x = torch.cat([x, seen.expand(-1, grid[0], -1, -1, -1)], -1)
         x = self.proj_in(self.norm_in(x))
         if self.positions is not None:
             x = x + self.positions.movedim(1, -1)
         x = x.flatten(2, 3)
         for block in self.blocks:
             x = block(x)
-        return self.proj_out(self.norm_out(x)).unflatten(2, grid[1:]).movedim(-1, 1)
+        x = self.proj_out(self.norm_out(x)).unflatten(2, grid[1:])
+        return (x + seen if self.residual else x).movedim(-1, 1)
+
+
+def still(reference: Tensor, samples: int, frames: int) -> Tensor:
+    """What is seen before each of K chunks, [B K, T, h, w], as if nothing changed in them: [B, T, F, h, w].
+
+    Args:
+        reference: Chunk after chunk of every sample.
+        samples: B.
+        frames: F, of all chunks together.
+    """
+    before = reference.unflatten(0, (samples, -1)).transpose(1, 2)
+    return before.repeat_interleave(frames // before.shape[2], 2)
+
+
+def change_weights(target: Tensor, reference: Tensor, weight: float) -> Tensor:
+    """Weights of a target's elements: 1 + `weight` x squared change / its mean.
+
+    Args:
+        target: [B, T, F, h, w].
+        reference: See `still`.
+        weight: At least 0.
+    """
+    change = (target - still(reference, len(target), target.shape[2])) ** 2
+    return 1 + weight * change / change.mean()

@@ -11,9 +11,10 @@ from typing import Any, Self
 from torch import Tensor
 
 from flashwam.data.layouts import arrange, check_cameras, separate
+from flashwam.distillation.setup import Setup
 from flashwam.foresight.providers import TargetProvider, find_provider, load_provider, to_grid
 
-__all__ = ["EachCamera"]
+__all__ = ["EachCamera", "build_providers"]
 
 
 class EachCamera(TargetProvider):
@@ -77,3 +78,17 @@ class EachCamera(TargetProvider):
     def from_folder(cls, folder: Path, settings: Mapping[str, Any]) -> Self:
         """See `TargetProvider.from_folder`."""
         return cls(load_provider(folder / "inner"), layout=settings["layout"], cameras=settings["cameras"])
+
+
+def build_providers(chosen: Mapping[str, Mapping[str, Any]], setup: Setup) -> dict[str, TargetProvider]:
+    """The vision models that a recipe asks for, name -> provider; they see the pictures of several cameras one by one."""
+    where: dict[str, Any] = {"root": setup.data, "seed": setup.seed}
+    made: dict[str, TargetProvider] = {}
+    for name, given in chosen.items():
+        if setup.cameras > 1:
+            about = {"provider": given, "layout": setup.layout, "cameras": setup.cameras}
+            made[name] = EachCamera.build(about, **where)
+        else:
+            own = {key: value for key, value in given.items() if key != "name"}
+            made[name] = find_provider(str(given.get("name"))).build(own, **where)
+    return made

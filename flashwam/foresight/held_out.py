@@ -16,6 +16,7 @@ from flashwam.core.noise import add_noise
 from flashwam.distillation.futures import Future
 from flashwam.distillation.methods.base import reduce_elements
 from flashwam.distillation.setup import Source
+from flashwam.foresight.decoupler import still
 from flashwam.foresight.policy import ForesightPolicy
 from flashwam.foresight.source import FutureSource
 from flashwam.wam.base import WorldActionModel
@@ -40,6 +41,9 @@ class HeldOutForesight:
     observed frame in place of every coming one, `<name>_other_seed` of the video that the teacher draws from another
     noise, and `<name>_one_step` of the video that it draws from the same noise in one step. Whatever a training's
     targets are, these are the same, so that trainings can be compared.
+
+    And `<name>_follows_noise`, of the decoupler, in [-1, 1]: the correlation, over the same frames, of what changes in
+    its prediction with what changes in the targets where the other noise is looked at; 0 of one that ignores the noise.
 
     The three guesses are made once; the teacher's draws and the views of them are kept where `futures` keeps them.
 
@@ -71,9 +75,9 @@ class HeldOutForesight:
             futures(windows, future, seed).of_pool(numbers)
             for future, seed in ((teacher, _SEED), (teacher, _OTHER_SEED), (one_step, _SEED))
         )
-        self._batch, self._at_once = seen(drawn), at_once
+        self._batch, self._other, self._at_once = seen(drawn), seen(other), at_once
         self._guesses: dict[str, float] = {}
-        copies = self._by_parts(partial(_copies, model), model)
+        copies = self._by_parts(partial(_copies, model), model, self._batch)
         for name in model.providers:
             guesses = {
                 "copy": copies[name],
@@ -84,18 +88,28 @@ class HeldOutForesight:
                 self._guesses[f"{name}_{guess}"] = self._error(model, name, values)
 
     def __call__(self, model: WorldActionModel) -> dict[str, float]:
-        """Measures a `ForesightPolicy`: name -> error, those of its decouplers first."""
+        """Measures a `ForesightPolicy`: name -> error or correlation, the errors of its decouplers first."""
         assert isinstance(model, ForesightPolicy)
-        foreseen = self._by_parts(lambda batch: model({}, {}, batch.history, self._context(batch)), model)
-        return {f"{name}_error_teacher": self._error(model, name, x) for name, x in foreseen.items()} | self._guesses
+        foreseen, otherwise = (
+            self._by_parts(lambda batch: model({}, {}, batch.history, self._context(batch)), model, windows)
+            for windows in (self._batch, self._other)
+        )
+        errors = {f"{name}_error_teacher": self._error(model, name, x) for name, x in foreseen.items()}
+        follows = {
+            f"{name}_follows_noise": self._follows_noise(model, name, x - otherwise[name])
+            for name, x in foreseen.items()
+        }
+        return errors | follows | self._guesses
 
     @torch.no_grad()
-    def _by_parts(self, views: Callable[[Batch], Mapping[str, Tensor]], model: ForesightPolicy) -> dict[str, Tensor]:
+    def _by_parts(
+        self, views: Callable[[Batch], Mapping[str, Tensor]], model: ForesightPolicy, windows: Batch
+    ) -> dict[str, Tensor]:
         """Views of all windows, some at a time: vision model -> [B, T, F, h, w], standardised, on the CPU."""
         device = next(model.parameters()).device
         made: dict[str, list[Tensor]] = {name: [] for name in model.providers}
-        for rows in torch.arange(self._batch.size).split(self._at_once):
-            for name, x in views(self._batch.rows(rows.tolist()).to(device)).items():
+        for rows in torch.arange(windows.size).split(self._at_once):
+            for name, x in views(windows.rows(rows.tolist()).to(device)).items():
                 made[name].append(x.float().cpu())
         return {name: torch.cat(parts) for name, parts in made.items()}
 
@@ -114,11 +128,14 @@ class HeldOutForesight:
         elements = (values - self._target(model, name, self._batch)) ** 2
         return float(reduce_elements(elements, self._batch.loss_mask("video"))[0].mean())
 
+    def _follows_noise(self, model: ForesightPolicy, name: str, changed: Tensor) -> float:
+        should = self._target(model, name, self._batch) - self._target(model, name, self._other)
+        counted = self._batch.loss_mask("video").any(1, keepdim=True).expand_as(changed)
+        both = torch.stack([changed[counted], should[counted]]).double()
+        return float(torch.corrcoef(both)[0, 1].nan_to_num(0.0))
+
 
 def _copies(model: ForesightPolicy, batch: Batch) -> dict[str, Tensor]:
     """The views of the frame that each chunk is drawn from, in place of the chunk's own: [B, T, F, h, w]."""
     seen = model.see_before(batch.history["video"], batch.frames)
-    return {
-        name: x.unflatten(0, (batch.size, -1)).repeat_interleave(model.chunk_frames, 1).transpose(1, 2)
-        for name, x in seen.items()
-    }
+    return {name: still(x, batch.size, batch.frames) for name, x in seen.items()}

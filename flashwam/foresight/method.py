@@ -8,6 +8,7 @@ Letters: B samples, C channels, T channels of a vision model, F latent frames, h
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -34,11 +35,12 @@ from flashwam.distillation.methods.options import option
 from flashwam.distillation.prepared import Prepared, draw_passes
 from flashwam.distillation.rollouts import RolloutStore, stored_bytes
 from flashwam.distillation.setup import Setup, Source
-from flashwam.foresight.each_camera import EachCamera
+from flashwam.foresight.decoupler import change_weights
+from flashwam.foresight.each_camera import build_providers
 from flashwam.foresight.held_out import HeldOutForesight, look_at
 from flashwam.foresight.looks import LOOK, LookSource
 from flashwam.foresight.policy import ForesightPolicy
-from flashwam.foresight.providers import TargetProvider, align_frames, find_provider
+from flashwam.foresight.providers import align_frames, find_provider
 from flashwam.foresight.source import PICTURES, FutureSource, Target
 from flashwam.foresight.true_future import TrueFuture
 from flashwam.run.folder import INFO_FILE
@@ -71,6 +73,8 @@ class Foresight(Method):
         policy: Keywords of `ForesightPolicy`; in stage "expert" only what the decouplers leave open.
         providers: Name -> provider's `name` (see `flashwam.foresight.providers.PROVIDERS`) and options.
         weights: Provider -> weight of its loss; 1 where absent.
+        change_weight: How much more an element of the targets counts that changes as much against the observed frame as
+            a mean one; at least 0, as published.
         align: Which picture of a latent frame counts where an autoencoder makes several: "last", or the "mean".
         pictures: Checkpoint whose ``vae/`` decodes what the teacher draws; the teacher's own folder if None.
         draws: Noises and levels of the actions that are learnt from one look, which costs more than the expert does.
@@ -104,6 +108,7 @@ class Foresight(Method):
         policy: Mapping[str, Any] | None = None,
         providers: Mapping[str, Mapping[str, Any]] | None = None,
         weights: Mapping[str, float] | None = None,
+        change_weight: float = 0.0,
         align: Literal["last", "mean"] = "last",
         pictures: str | None = None,
         draws: int = 1,
@@ -125,6 +130,8 @@ class Foresight(Method):
         unknown = sorted(set(weights or {}) - set(student.providers))
         if unknown:
             raise InputError(f"weights name {unknown}; the providers are {sorted(student.providers)}")
+        if not 0 <= change_weight < math.inf:
+            raise InputError(f"change_weight must be at least 0 and finite; got {change_weight}")
         if looks is not None and (looks < 1 or stage != "expert"):
             raise InputError(f"looks must be at least 1, in stage expert; got {looks} in stage {stage}")
         if draws < 1:
@@ -145,6 +152,7 @@ class Foresight(Method):
         super().__init__(streams, student, teacher=teacher, keep_target=keep_target)
         self.stage, self.targets, self.actions = stage, targets, actions
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in student.providers}
+        self.change_weight = change_weight
         self.draws, self.looks = draws, looks
         self.align, self.pool, self.rollout_batch = align, pool, rollout_batch
         self.teacher_streams = teacher_streams
@@ -210,9 +218,7 @@ class Foresight(Method):
             raise InputError(
                 "providers is empty: name at least one, such as {semantic: {name: scene, labels: colours}}"
             )
-        providers = {}
-        for name, given in chosen.items():
-            providers[name] = _build(given, setup)
+        providers = build_providers(chosen, setup)
         folder = setup.teacher if options.get("pictures") is None else user_path(options["pictures"])
         decoder, text_width = find_decoder(folder)
         policy.setdefault("text_width", text_width if text_width is not None else teacher.text_shape[1])
@@ -328,10 +334,13 @@ class Foresight(Method):
         """Squared error of every standardised channel, by provider."""
         model = self.roles.model
         predicted = self.roles.student({}, {}, batch.history, self.context(batch, draws))
+        seen = model.see_before(batch.history["video"], batch.frames) if self.change_weight else {}
         terms = {}
         for name in self.weights:
             target = model.decouplers[name].standardise(batch.extra[f"target/{name}"])
             elements = (predicted[name].float() - target) ** 2
+            if name in seen:
+                elements = elements * change_weights(target, seen[name], self.change_weight)
             level = torch.ones(batch.size, batch.frames, device=elements.device)
             terms[name] = StreamTerm.of(
                 elements, batch.loss_mask("video"), sigma=level, gradient_scale=level, velocity=predicted[name]
@@ -367,15 +376,6 @@ class Foresight(Method):
             fingerprint=f"{model.providers[name].fingerprint()}_{grid}_{self.align}",
             extract=lambda pictures, frames: align_frames(model.features_of(name, pictures), frames, self.align),
         )
-
-
-def _build(given: Mapping[str, Any], setup: Setup) -> TargetProvider:
-    """The vision model that a recipe asks for; it sees the pictures of several cameras one by one."""
-    where = {"root": setup.data, "seed": setup.seed}
-    if setup.cameras > 1:
-        return EachCamera.build({"provider": given, "layout": setup.layout, "cameras": setup.cameras}, **where)
-    own = {key: value for key, value in given.items() if key != "name"}
-    return find_provider(str(given.get("name"))).build(own, **where)
 
 
 def _teacher_samplers(

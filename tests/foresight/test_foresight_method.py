@@ -131,6 +131,27 @@ def test_statistics_come_to_every_copy_of_the_decouplers(tmp_path: Path) -> None
     assert method.roles.target.backbone is policy.backbone
 
 
+def test_elements_count_by_how_much_they_change(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    teacher = World()
+    policy = ForesightPolicy(teacher, {"colour": Colour()}, Dye(), trained="decouplers", **SMALL)
+    plain, weighted = (
+        Foresight(streams(), policy, teacher=teacher, pool=4, teacher_streams=TOLD, change_weight=weight)
+        for weight in (0.0, 3.0)
+    )
+    setup = Setup(data=tmp_path, streams=streams(), seed=0)
+    batch, draws = plain.source(Observations(), setup).batch([0, 1]), Draws(seed=0, step=0, positions=range(2))
+    policy.eval()
+    decoupler = policy.decouplers["colour"]
+    target = decoupler.standardise(batch.extra["target/colour"])
+    predicted = policy({}, {}, batch.history, plain.context(batch, draws))["colour"]
+    still = policy.see_before(batch.history["video"], 2)["colour"][:, :, None]
+    squared, weights = (predicted - target) ** 2, 1 + 3 * (target - still) ** 2 / ((target - still) ** 2).mean()
+    # The frame that is given has no loss.
+    for method, elements in ((plain, squared), (weighted, squared * weights)):
+        assert float(method.loss(batch, draws).loss.detach()) == pytest.approx(float(elements[:, :, 1:].mean()))
+
+
 def test_options_that_make_no_sense_are_refused() -> None:
     teacher = World()
 
@@ -145,6 +166,8 @@ def test_options_that_make_no_sense_are_refused() -> None:
         ({"stage": "expert"}, "trains a foresight policy's expert"),
         ({"looks": 4}, "in stage expert"),
         ({"draws": 0}, "draws must be at least 1"),
+        ({"change_weight": -1}, "change_weight must be at least 0"),
+        ({"change_weight": float("nan")}, "change_weight must be at least 0"),
         ({"weights": {"depth": 1}}, r"weights name \['depth'\]"),
         ({"targets": "ground_truth", "actions": "teacher"}, "no actions of the teacher's"),
     ):

@@ -71,12 +71,17 @@ def drawn(seed: int) -> Tensor:
 def test_a_copy_has_the_error_of_the_copy_and_the_target_none(tmp_path: Path) -> None:
     policy, measure = measured(tmp_path)
     found = measure(foreseeing(policy, lambda features, seen: seen[:, :, None].expand(-1, -1, 2, -1, -1)))
-    assert set(found) == {"colour_error_teacher", "colour_copy", "colour_other_seed", "colour_one_step"}
-    assert next(iter(found)) == "colour_error_teacher"
+    guesses = ("copy", "other_seed", "one_step")
+    assert list(found) == [f"colour_{what}" for what in ("error_teacher", "follows_noise", *guesses)]
     assert found["colour_error_teacher"] == found["colour_copy"]
-    parts = iter(measure._target(policy, "colour", measure._batch).split(7))
+    assert found["colour_follows_noise"] == 0
+    drawn_ones = [measure._target(policy, "colour", batch) for batch in (measure._batch, measure._other)]
+    parts = iter([part for one in drawn_ones for part in one.split(7)])
     known = measure(foreseeing(policy, lambda features, seen: next(parts)))
-    assert known == {**found, "colour_error_teacher": 0.0}
+    assert known == {**found, "colour_error_teacher": 0.0, "colour_follows_noise": pytest.approx(1.0)}
+    against = iter([-part for one in drawn_ones for part in one.split(7)])
+    wrong = measure(foreseeing(policy, lambda features, seen: next(against)))
+    assert wrong["colour_follows_noise"] == pytest.approx(-1.0)
 
 
 def test_the_guesses_are_as_far_off_as_this_world_says(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_decouplers_are_judged_by_what_they_foresee_and_the_expert_by_what_it_dr
     lines = judged(tmp_path / "first")
     guesses = ("copy", "other_seed", "one_step")
     assert {name.removeprefix("judged/") for name in lines[0]} - {"step"} == {
-        f"{name}_{what}" for name in ("semantic", "geometric") for what in ("error_teacher", *guesses)
+        f"{name}_{what}" for name in ("semantic", "geometric") for what in ("error_teacher", "follows_noise", *guesses)
     }
     assert lines[0]["judged/semantic_error_teacher"] != lines[1]["judged/semantic_error_teacher"]
     for guess in guesses:

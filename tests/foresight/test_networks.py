@@ -7,7 +7,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from flashwam.core.edm import edm_velocity
-from flashwam.foresight.decoupler import Decoupler
+from flashwam.foresight.decoupler import Decoupler, change_weights, still
 from flashwam.foresight.diffusion_expert import DiffusionExpert
 from flashwam.foresight.layers import Attention
 from flashwam.foresight.resampler import MeanPool, UniPerceiver
@@ -69,6 +69,48 @@ def test_every_place_of_every_frame_is_seen_by_all():
     reach = features.grad.abs().sum(1)
     assert (reach[0] > 1e-9).all()
     assert not reach[1].any()
+
+
+def test_an_untrained_residual_decoupler_says_that_nothing_changes():
+    module, reference = Decoupler(C, T, width=8, blocks=1, heads=2, residual=True).double(), rand(B, T, H, W, seed=2)
+    assert_close(module(rand(B, C, F, H, W), reference), reference[:, :, None].expand(-1, -1, F, -1, -1))
+
+
+def test_a_residual_decoupler_adds_the_reference_to_what_it_would_say_without():
+    features, reference = rand(B, C, F, H, W), rand(B, T, H, W, seed=2)
+    residual, plain = (decoupler(residual=residual)(features, reference) for residual in (True, False))
+    assert_close(residual, plain + reference[:, :, None])
+
+
+def test_a_concatenated_reference_is_normalised_and_projected_with_the_features():
+    features, reference = rand(B, C, F, H, W), rand(B, T, H, W, seed=2)
+    module = decoupler(reference="concatenated")
+    module.blocks = nn.ModuleList()
+    place = torch.cat([features[1, :, 2, 0, 3], reference[1, :, 0, 3]])
+    expected = module.proj_out(module.norm_out(module.proj_in(module.norm_in(place))))
+    assert_close(module(features, reference)[1, :, 2, 0, 3], expected)
+
+
+def test_a_reference_that_joins_in_another_way_is_refused():
+    with pytest.raises(ValueError, match="added or concatenated; got 'mixed'"):
+        decoupler(reference="mixed")
+
+
+def test_a_still_video_is_what_is_seen_before_each_chunk():
+    before = rand(B * 2, T, H, W)
+    frames = still(before, B, 2 * F)
+    for chunk in range(2):
+        expected = before.unflatten(0, (B, 2))[:, chunk, :, None].expand(-1, -1, F, -1, -1)
+        assert_close(frames[:, :, chunk * F : (chunk + 1) * F], expected)
+
+
+def test_what_changes_as_much_as_a_mean_element_counts_as_much_more_as_is_said():
+    before, change = rand(B, T, H, W), torch.full((B, T, F, H, W), -0.3).double()
+    target = still(before, B, F) + change
+    assert_close(change_weights(target, before, 2.0), torch.full_like(target, 3.0))
+    target[0, 0, 0, 0, 0] = before[0, 0, 0, 0]
+    assert change_weights(target, before, 2.0)[0, 0, 0, 0, 0] == 1
+    assert (change_weights(target, before, 0.0) == 1).all()
 
 
 def test_targets_and_reference_are_standardised_alike():
