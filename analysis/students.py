@@ -15,12 +15,13 @@ was killed goes on where it was, on another machine from what was kept.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from student_cells import CONSISTENCY, CONTROLS, ORDERS, RATE, ROUTES, STUDENTS, TEACHER, Place, with_starts
 from student_costs import time_latencies, time_training
+from student_foresight import foresight_table
 from student_jobs import student_jobs, take_measured
 from student_terms import terms_table
 from studies import add_options, or_exit
@@ -69,6 +70,11 @@ def command(place: Place) -> str:
     return f"python analysis/students.py{family} --seeds {' '.join(map(str, seeds))}{only}"
 
 
+def notes(place: Place, runs: Iterable[Path]) -> list[str]:
+    """Tables that belong to the comparison of these runs: on which terms they were made, and how well they foresee."""
+    return [note for note in (terms_table(place, runs), foresight_table(place)) if note is not None]
+
+
 def report(place: Place) -> None:
     """Table, figure and orders of what there is, beside the measurements."""
     out = place.out / "comparison"
@@ -76,7 +82,7 @@ def report(place: Place) -> None:
     for name, seed in place.made():
         run = RunFolder(place.run(name, seed))
         runs += [each.path for each in (run, run.with_auxiliary) if each.evaluation_files]
-    write_routes(runs, out=out, routes=ROUTES, orders=ORDERS, notes=(terms_table(place, runs),))
+    write_routes(runs, out=out, routes=ROUTES, orders=ORDERS, notes=notes(place, runs))
     write_rates(place)
     place.study.keep(command(place))
 

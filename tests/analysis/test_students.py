@@ -9,12 +9,14 @@ from types import SimpleNamespace
 import pytest
 import student_cells
 import student_costs
+import student_foresight
 import student_jobs
 import student_terms
 import students
 
 from flashwam.report.metrics import read_metrics
 from flashwam.report.routes import write_routes
+from flashwam.report.study import study_curves
 from flashwam.system.jobs import check_jobs
 
 RESULTS = Path(__file__).resolve().parents[2] / "analysis" / "results"
@@ -43,6 +45,7 @@ def test_what_differs_between_ablations_is_what_they_are_about(place):
     for group in ("swift_", "foresight_decouplers", "foresight"):
         names = [n for n in student_cells.STUDENTS if n.startswith(group) and "one_step" not in n]
         names = [n for n in names if group != "foresight" or "decouplers" not in n]
+        names = [n for n in names if n not in student_cells.TIERS["causes"]]
         loops = []
         for name in names:
             recipe = place.recipe(name, 0)
@@ -57,7 +60,8 @@ def test_jobs_come_after_what_they_need_and_cover_every_seed(place):
     jobs = student_jobs.student_jobs(place, list(student_cells.STUDENTS), [0, 1])
     check_jobs(jobs)
     driven = [job for job in jobs if job.name.startswith("drive/")]
-    seeds = {name: 1 if student_cells.RATE in name else 2 for name in student_cells.STUDENTS}
+    once = {*student_cells.TIERS["rates"], *student_cells.TIERS["causes"]}
+    seeds = {name: 1 if name in once else 2 for name in student_cells.STUDENTS}
     cells = student_cells.STUDENTS.items()
     assert len(driven) == sum(seeds[name] * len(cell.nfe) * (1 + cell.auxiliary) for name, cell in cells)
     named = {job.name for job in jobs}
@@ -142,6 +146,36 @@ def test_a_row_tells_the_terms_on_which_it_was_made(place, monkeypatch):
     ]
 
 
+def test_foresight_is_told_as_a_share_of_a_copys_error_and_of_what_was_followed(place):
+    names = ("foresight_decouplers", "foresight_decouplers_pool_512", "foresight_decouplers_unpaired")
+    assert student_foresight.foresight_table(place) is None
+    for name, seed, error, follows in ((names[0], 0, 0.2, 0.8), (names[0], 1, 0.6, 0.6), (names[1], 0, 1.0, 0.1)):
+        guesses = {"depth_copy": 2.0, "depth_other_seed": 1.0, "depth_one_step": 0.5 + seed}
+        first = {"depth_error_teacher": 9.0, "depth_follows_noise": 0.0, **guesses}
+        last = {"depth_error_teacher": error, "depth_follows_noise": follows, **guesses}
+        lines = [{"step": 0, **_judged(first)}, {"step": 9, **_judged(last)}, {"step": 10, "loss": 3.0}]
+        _log(place.run(name, seed), lines)
+    # Measured before decouplers were followed.
+    _log(place.run(names[2], 0), [{"step": 9, **_judged({"depth_error_teacher": 1.0, "depth_copy": 2.0})}])
+    table = student_foresight.foresight_table(place).splitlines()
+    assert table[0] == "| foresight of | differs in | trainings | depth, of a copy's | depth follows the noise |"
+    assert [line.split(" | ")[-2:] for line in table[2:5]] == [["1.00", "- |"], ["0.50", "- |"], ["0.50", "- |"]]
+    assert table[5:7] == [
+        "| foresight_decouplers |  | 2 | 0.20 | 0.70 |",
+        "| foresight_decouplers_pool_512 | pool=512 | 1 | 0.50 | 0.10 |",
+    ]
+    assert not table[7]
+
+
+def _judged(measures):
+    return {f"judged/{name}": value for name, value in measures.items()}
+
+
+def _log(run, lines):
+    run.mkdir(parents=True)
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
 def test_times_of_two_days_are_told_by_one_clock():
     earlier = {"teacher 10v/10a": {"chunk_ms": 60.0}, "teacher 1v/1a": {"chunk_ms": 8.0}, "gone": {"chunk_ms": 20.0}}
     later = {
@@ -216,7 +250,9 @@ def test_committed_tables_come_out_of_the_committed_evaluations(name, tmp_path, 
     family = "cogvideox" if name.startswith("cogvideox") else "lingbot_va"
     benchmark = tmp_path / name.replace("students", "full")
     place = student_cells.Place(out=tmp_path / "out", results=study, benchmark=benchmark, family=family)
-    notes = (student_terms.terms_table(place, folders),)
+    for run, rows in study_curves(study).items():
+        _log(place.out / run.relative_to(study), rows)
+    notes = students.notes(place, folders)
     write_routes(sorted(folders), out=tmp_path, routes=student_cells.ROUTES, orders=student_cells.ORDERS, notes=notes)
     for file in ("students.md", "students.json"):
         assert (tmp_path / file).read_bytes() == (study / "comparison" / file).read_bytes(), file
