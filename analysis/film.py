@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flashwam import pipeline
-from flashwam.demo.film import CONTROL_MS, frames_of, play, write_gif
+from flashwam.demo.film import frames_of, play, write_gif
 from flashwam.evaluation.policy import load_policy
 from flashwam.recipe import load_recipe
 from flashwam.sim.local_policy import LocalPolicy
+from flashwam.sim.tasks import CONTROL_HZ
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import ASSETS
 
@@ -27,6 +28,7 @@ MEASURED = RESULTS / "full" / "comparison" / "compare.json"
 TASKS = ("reach-wall", "drawer-open")
 SCENES = 2
 SLOWER = 4
+STEP_MS = 2 * 1000 / CONTROL_HZ
 STUDENT = (
     "name=on_policy_1500",
     "distill.steps=1500",
@@ -97,8 +99,8 @@ def main() -> None:
                 f"{task}, scene {scene}:",
                 ", ".join(f"{a.row} {t.success} {t.end:.0f} ms" for a, t in zip(ACTORS, row, strict=True)),
             )
-        frames += frames_of(takes, labels=[a.title for a in ACTORS], draw_ms=draw_ms, step=2 * CONTROL_MS, rest=300)
-    write_gif(frames, args.film, milliseconds=int(2 * CONTROL_MS * SLOWER), colours=args.colours)
+        frames += frames_of(takes, labels=[a.title for a in ACTORS], draw_ms=draw_ms, step=STEP_MS, rest=300)
+    write_gif(frames, args.film, milliseconds=int(STEP_MS * SLOWER), colours=args.colours)
     print(f"{args.film}: {len(frames)} frames, {args.film.stat().st_size:,} bytes")
 
 

@@ -11,6 +11,7 @@ Success with intervals, mode commitment, errors, latency, training curves and de
 verdict that says which differences are outside the intervals."""
 EXAMPLES = """\
   flashwam compare runs/teacher runs/naive_lcm runs/flash_wam --out runs/comparison
+  flashwam compare runs/teacher runs/pairs --film reach-wall button-wall
   flashwam compare analysis/results/full"""
 
 
@@ -19,12 +20,23 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "runs", metavar="RUN", nargs="+", type=path, help="folders of evaluated runs, or a study's folder"
     )
     parser.add_argument("--out", type=path, default="runs/comparison", metavar="DIR", help="default: runs/comparison")
+    parser.add_argument(
+        "--film",
+        nargs="+",
+        default=[],
+        metavar="TASK",
+        help="film the teacher beside the best student in the first scene of these tasks, for the top of the page",
+    )
     add_json(parser)
 
 
 def _action(arguments: argparse.Namespace) -> None:
     from flashwam.report.compare import compare
 
+    if arguments.film:
+        from flashwam.demo.filming import film_best
+
+        film_best(arguments.runs, arguments.out, arguments.film)
     results = compare(arguments.runs, out=arguments.out)
     if write_json(arguments, results):
         others = [results[f"{name}_table"] for name in ("real_time", "recordings") if results[name]]

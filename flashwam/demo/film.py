@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Films of models side by side in the same scene, by the robot's clock: while a model draws, its robot stands still."""
 
-import copy
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,17 +12,14 @@ import numpy as np
 
 from flashwam.core.scenes import evaluation_scene
 from flashwam.sim.local_policy import LocalPolicy
-from flashwam.sim.metaworld import MetaWorldEnv
-from flashwam.sim.tasks import CONTROL_HZ, get_task
+from flashwam.sim.simulators import get_task, make_env
 from flashwam.system.files import write_whole
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["CONTROL_MS", "Take", "frames_of", "play", "write_gif"]
+__all__ = ["Take", "frames_of", "play", "write_gif"]
 
-CONTROL_MS = 1000 / CONTROL_HZ
-"""Milliseconds of one control of the simulated robot."""
 _MARGIN, _HEAD, _FOOT = 6, 40, 22
 _BACK, _INK, _GREY, _GOOD, _BAD = "#16191d", "#e6e8eb", "#a2a9b3", "#4cc38a", "#ff7b72"
 """Dark, as a film is on a light page and on a dark one."""
@@ -49,44 +45,53 @@ class Take:
         return self.pictures[index], self.drawing[index]
 
 
-def play(policy: LocalPolicy, task: str, scene: int, *, draw_ms: float, size: int) -> Take:
+def play(policy: LocalPolicy, name: str, scene: int, *, draw_ms: float, size: int) -> Take:
     """Drives one episode of the evaluation and films it.
 
     Args:
         policy: The model.
-        task: Name of the task.
+        name: Of the task, in any simulator that small models are compared in.
         scene: Number of the scene; it chooses the positions and the noise.
         draw_ms: Milliseconds in which the model draws a chunk.
-        size: Pixels of the film's side; the model sees its own.
+        size: Height of the film in pixels; the model sees its own pictures.
+
+    Raises:
+        ImportError: The task's simulator is not installed.
+        ValueError: The name is unknown.
     """
-    env = MetaWorldEnv(get_task(task))
-    camera = copy.copy(env)
-    camera.size = size
-    env.reset(evaluation_scene(0, scene), render=False)
-    policy.reset(env.task.prompt, env.render()[None], seed=scene, state=env.proprioception[None])
+    task = get_task(name)
+    # The same episode twice, one of which the model sees: simulators draw pictures of one size.
+    env, filmed = make_env(task), make_env(task, size=size)
+    for one in (env, filmed):
+        one.reset(evaluation_scene(0, scene), render=False)
+    policy.reset(task.prompt, env.render()[None], seed=scene, state=env.proprioception[None])
     clock, done = 0.0, False
-    times, pictures, drawing = [clock], [camera.render()], [True]
+    times, pictures, drawing = [clock], [filmed.render()], [True]
     while not done:
         clock += draw_ms
         controls = policy.controls()
         seen, felt = [], []
         for i, control in enumerate(controls[0]):
             times.append(clock)
-            pictures.append(camera.render())
+            pictures.append(filmed.render())
             drawing.append(False)
             done, _, _ = env.step(control)
-            clock += CONTROL_MS
+            filmed.step(control)
+            clock += 1000 / task.control_hz
             if done:
                 break
             if (i + 1) % policy.per_frame == 0:
                 seen.append(env.render())
                 felt.append(env.proprioception)
         times.append(clock)
-        pictures.append(camera.render())
+        pictures.append(filmed.render())
         drawing.append(not done)
         if not done:
             policy.observe(np.stack(seen)[None], controls, state=np.stack(felt)[None])
-    return Take(times=tuple(times), pictures=tuple(pictures), drawing=tuple(drawing), success=bool(env.success))
+    success = env.success
+    for one in (env, filmed):
+        one.close()
+    return Take(times=tuple(times), pictures=tuple(pictures), drawing=tuple(drawing), success=bool(success))
 
 
 def frames_of(
@@ -112,27 +117,27 @@ def _frame(
 ) -> "Image.Image":
     from PIL import Image, ImageDraw, ImageFont
 
-    side = takes[0][0].pictures[0].shape[0]
-    width = len(labels) * (side + _MARGIN) + _MARGIN
-    page = Image.new("RGB", (width, _HEAD + len(takes) * (side + _FOOT + _MARGIN)), _BACK)
+    height, width = takes[0][0].pictures[0].shape[:2]
+    whole = (len(labels) * (width + _MARGIN) + _MARGIN, _HEAD + len(takes) * (height + _FOOT + _MARGIN))
+    page = Image.new("RGB", whole, _BACK)
     pen = ImageDraw.Draw(page)
     for column, (label, ms) in enumerate(zip(labels, draw_ms, strict=True)):
-        x = _MARGIN + column * (side + _MARGIN)
+        x = _MARGIN + column * (width + _MARGIN)
         pen.text((x, 4), label, fill=_INK, font=ImageFont.load_default(14))
         pen.text((x, 22), f"{ms:.0f} ms a chunk", fill=_GREY, font=ImageFont.load_default(12))
         for row, line in enumerate(takes):
-            take, y = line[column], _HEAD + row * (side + _FOOT + _MARGIN)
+            take, y = line[column], _HEAD + row * (height + _FOOT + _MARGIN)
             picture, drawing = take.at(time)
             page.paste(Image.fromarray(picture), (x, y))
             shown = f"{min(time, take.end) / 1000:.2f} s"
             if time >= take.end:
                 text, colour = ("reached", _GOOD) if take.success else ("failed", _BAD)
-                pen.rectangle((x, y, x + side - 1, y + side - 1), outline=colour, width=3)
+                pen.rectangle((x, y, x + width - 1, y + height - 1), outline=colour, width=3)
                 shown = f"{text}, {shown}"
             else:
                 colour = _GREY if drawing else _INK
                 shown += "  drawing" if drawing else "  moving"
-            pen.text((x, y + side + 3), shown, fill=colour, font=ImageFont.load_default(13))
+            pen.text((x, y + height + 3), shown, fill=colour, font=ImageFont.load_default(13))
     return page
 
 

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The film at the top of a demo's page: the teacher beside the best student, in the first scene of some tasks."""
+"""The film at the top of a page: the teacher beside the best student, in the first scene of some tasks."""
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flashwam.demo.film import Take, frames_of, play, write_gif
-from flashwam.demo.place import Place
 from flashwam.evaluation.policy import load_policy
 from flashwam.report.against import full_teacher
 from flashwam.report.compare import gather
@@ -15,34 +13,43 @@ from flashwam.report.film import FILM, STILL, tell_film
 from flashwam.report.row import Row
 from flashwam.report.verdict import best_student
 from flashwam.sim.local_policy import LocalPolicy
+from flashwam.sim.simulators import get_task
+from flashwam.system.errors import InputError
 from flashwam.system.files import whole_file
 
 __all__ = ["film_best"]
-
-logger = logging.getLogger(__name__)
 
 _SIDE, _COLOURS, _REST_MS = 208, 96, 800
 _LEAST_STEP_MS, _MOST_FRAMES, _LONGEST_MS = 40, 200, 12_000
 
 
-def film_best(place: Place, tasks: Sequence[str]) -> Path | None:
-    """Writes film, still and words beside the comparison; None, with a warning, where nobody was driven and timed.
+def film_best(
+    runs: Sequence[Path | str], folder: Path, tasks: Sequence[str], *, teacher: Path | None = None
+) -> Path:
+    """Writes film, still and words into the folder of a comparison, before it is written.
 
     Args:
-        place: Of the demo, with all its evaluations.
+        runs: Evaluated ones, see `flashwam.report.compare.compare`.
+        folder: Of the comparison.
         tasks: Names, in the order of the film.
+        teacher: Of its weights, where they are not in its run.
 
     Returns:
         The film.
+
+    Raises:
+        FileNotFoundError: A run has no weights.
+        ImportError: A task's simulator is not installed.
+        ValueError: No teacher, or no student, was driven and timed; or a task is unknown.
     """
-    folder = place.out / "comparison"
-    rows, *_ = gather(place.evaluated, folder)
-    teacher, student = full_teacher(rows), best_student(rows)
-    if teacher is None or student is None or not all(row.latency.get("chunk_ms") for row in (teacher, student)):
-        logger.warning("no film: it needs a teacher and a student that were driven and timed")
-        return None
-    by_actor = [_takes(teacher, place.teacher, tasks), _takes(student, student.folders[0], tasks)]
-    return _write(folder, (teacher, student), dict(zip(tasks, zip(*by_actor, strict=True), strict=True)))
+    for task in tasks:
+        get_task(task)
+    rows, *_ = gather(runs, folder)
+    master, student = full_teacher(rows), best_student(rows)
+    if master is None or student is None or not all(row.latency.get("chunk_ms") for row in (master, student)):
+        raise InputError("no film: it needs a teacher and a student that were driven and timed")
+    by_actor = [_takes(master, teacher or master.folders[0], tasks), _takes(student, student.folders[0], tasks)]
+    return _write(folder, (master, student), dict(zip(tasks, zip(*by_actor, strict=True), strict=True)))
 
 
 def _takes(row: Row, model: Path, tasks: Sequence[str]) -> list[Take]:

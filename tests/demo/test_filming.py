@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from flashwam.demo import filming
-from flashwam.demo.film import Take
+from flashwam.demo import filming, work
+from flashwam.demo.film import Take, play
 from flashwam.demo.jobs import preset_jobs
 from flashwam.demo.place import Place
 from flashwam.demo.presets import PRESETS
 from flashwam.report.film import find_film
 from flashwam.run.folder import RunFolder
+from flashwam.sim.tasks import get_task
+
+
+TASKS = ("reach-wall", "button-wall")
 
 
 def driven(run, name, nfe, success, milliseconds):
@@ -48,7 +52,7 @@ def played(row, model, tasks):
 def test_the_teacher_and_the_best_student_are_filmed_in_real_time(place, monkeypatch):
     played.models = []
     monkeypatch.setattr(filming, "_takes", played)
-    path = filming.film_best(place, ("reach-wall", "button-wall"))
+    path = filming.film_best(place.evaluated, place.out / "comparison", TASKS, teacher=place.teacher)
     assert played.models == [place.teacher, place.run("pairs", 0)]
     with Image.open(path) as film:
         frames = [(frame.info["duration"], frame.size) for frame in ImageSequence.Iterator(film)]
@@ -67,7 +71,7 @@ def test_a_long_film_is_cut_and_says_so(place, monkeypatch):
 
     played.models = []
     monkeypatch.setattr(filming, "_takes", slow)
-    path = filming.film_best(place, ("reach-wall",))
+    path = filming.film_best(place.evaluated, place.out / "comparison", TASKS[:1], teacher=place.teacher)
     with Image.open(path) as film:
         durations = [frame.info["duration"] for frame in ImageSequence.Iterator(film)]
     assert len(durations) <= 220
@@ -78,8 +82,8 @@ def test_a_long_film_is_cut_and_says_so(place, monkeypatch):
 def test_without_a_timed_student_there_is_no_film(tmp_path, caplog):
     place = Place(preset=PRESETS["quick"], out=tmp_path)
     driven(RunFolder(place.teacher_run), "teacher", {"video": 10, "action": 10}, 4, 170.0)
-    assert filming.film_best(place, ("reach-wall",)) is None
-    assert "no film" in caplog.text
+    work.film(place)
+    assert "no film: it needs a teacher and a student" in caplog.text
     assert find_film(place.out / "comparison") is None
 
 
@@ -90,3 +94,41 @@ def test_the_film_waits_for_all_who_may_be_in_it(preset, tmp_path):
     assert {job.name for job in jobs if job.name.startswith("evaluate/")} | {"latency"} == set(film.after)
     tasks = Place(preset=PRESETS[preset], out=tmp_path).recipe("teacher").tasks
     assert set(PRESETS[preset].film) <= set(tasks)
+
+
+class Pusher:
+    """Draws the same controls, whatever it sees, and remembers what that was."""
+
+    per_frame = 4
+
+    def __init__(self):
+        self.seen = []
+
+    def reset(self, prompt, frames, *, seed, state):
+        self.seen += list(frames)
+
+    def controls(self):
+        return np.tile(np.array([0.4, -0.2, 0.1, 0.0]), (1, 16, 1))
+
+    def observe(self, pictures, controls, *, state):
+        self.seen += list(pictures[0])
+
+
+def test_what_is_filmed_is_the_episode_that_the_model_sees():
+    policy = Pusher()
+    take = play(policy, "reach-wall", 0, draw_ms=100.0, size=64)
+    told = [picture for picture, drawing in zip(take.pictures, take.drawing, strict=True) if drawing]
+    # A chunk of four latent frames, of which each is seen at its end.
+    for picture, seen in zip(told, policy.seen[::4], strict=True):
+        assert np.array_equal(picture, seen)
+    assert not take.success
+    assert len(told) > 3
+    task = get_task("reach-wall")
+    assert take.end == pytest.approx(len(told) * 100 + task.max_steps * 1000 / task.control_hz)
+
+
+def test_runs_without_weights_are_not_filmed(place):
+    with pytest.raises(FileNotFoundError, match="teacher"):
+        filming.film_best(place.evaluated, place.out / "comparison", TASKS)
+    with pytest.raises(ValueError, match="unknown task 'reach-wal'"):
+        filming.film_best(place.evaluated, place.out / "comparison", ["reach-wal"])
