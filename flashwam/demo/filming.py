@@ -23,9 +23,7 @@ _SIDE, _COLOURS, _REST_MS = 208, 96, 800
 _LEAST_STEP_MS, _MOST_FRAMES, _LONGEST_MS = 40, 200, 12_000
 
 
-def film_best(
-    runs: Sequence[Path | str], folder: Path, tasks: Sequence[str], *, teacher: Path | None = None
-) -> Path:
+def film_best(runs: Sequence[Path | str], folder: Path, tasks: Sequence[str], *, teacher: Path | None = None) -> Path:
     """Writes film, still and words into the folder of a comparison, before it is written.
 
     Args:

@@ -81,7 +81,7 @@ class EachCamera(TargetProvider):
 
 
 def build_providers(chosen: Mapping[str, Mapping[str, Any]], setup: Setup) -> dict[str, TargetProvider]:
-    """The vision models that a recipe asks for, name -> provider; they see the pictures of several cameras one by one."""
+    """Builds the vision models that a recipe asks for, by name; they see the pictures of several cameras one by one."""
     where: dict[str, Any] = {"root": setup.data, "seed": setup.seed}
     made: dict[str, TargetProvider] = {}
     for name, given in chosen.items():

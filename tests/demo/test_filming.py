@@ -16,7 +16,6 @@ from flashwam.report.film import find_film
 from flashwam.run.folder import RunFolder
 from flashwam.sim.tasks import get_task
 
-
 TASKS = ("reach-wall", "button-wall")
 
 
