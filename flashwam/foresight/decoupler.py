@@ -137,7 +137,7 @@ class Decoupler(nn.Module):
 
 
 def still(reference: Tensor, samples: int, frames: int) -> Tensor:
-    """What is seen before each of K chunks, [B K, T, h, w], as if nothing changed in them: [B, T, F, h, w].
+    """Shows what is seen before each of K chunks, [B K, T, h, w], as if nothing changed in them: [B, T, F, h, w].
 
     Args:
         reference: Chunk after chunk of every sample.

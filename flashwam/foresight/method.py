@@ -152,10 +152,8 @@ class Foresight(Method):
         super().__init__(streams, student, teacher=teacher, keep_target=keep_target)
         self.stage, self.targets, self.actions = stage, targets, actions
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in student.providers}
-        self.change_weight = change_weight
-        self.draws, self.looks = draws, looks
-        self.align, self.pool, self.rollout_batch = align, pool, rollout_batch
-        self.teacher_streams = teacher_streams
+        self.draws, self.looks, self.change_weight = draws, looks, change_weight
+        self.align, self.pool, self.rollout_batch, self.teacher_streams = align, pool, rollout_batch, teacher_streams
         self._levels = schedule.training_grid().float(), schedule.training_weights().float()
 
     @classmethod
