@@ -27,7 +27,7 @@ _NOTE = (
 
 
 def foresight_table(place: Place) -> str | None:
-    """Tells what every trained decoupler foresees at the end of its training as Markdown; None where none was measured."""
+    """Tells as Markdown how well every decoupler foresees at its end; None where none was measured."""
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
     for name in (name for name in STUDENTS if "decouplers" in name):
         for seed in range(10):
