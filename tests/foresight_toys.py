@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flashwam.core.batch import Batch
 from flashwam.data.pictures import PictureDecoder
+from flashwam.foresight.policy import ForesightPolicy
 from flashwam.foresight.providers import TargetProvider
 from flashwam.wam import Layout, LooksInside
 
@@ -120,3 +121,23 @@ class Observations:
             null_text=torch.zeros(2, self.text),
             index=torch.tensor(indices),
         )
+
+
+TOLD = {name: {"shift": 2.0, "teacher_steps": 4} for name in World.layout.shapes}
+"""How this teacher is sampled."""
+
+
+def toy_policy(teacher: LooksInside, *, trained: str = "decouplers") -> ForesightPolicy:
+    """A small policy around a teacher of this world."""
+    return ForesightPolicy(
+        teacher,
+        {"colour": Colour()},
+        Dye(),
+        trained=trained,
+        text_width=4,
+        blocks=[0],
+        grid=(1, 1),
+        decoupler={"width": 32, "blocks": 1, "heads": 2, "dropout": 0.0},
+        resampler={"width": 8, "queries": 1, "depth": 1, "heads": 2, "head_dim": 4},
+        expert={"width": 16, "encoder": 1, "decoder": 1, "heads": 2, "dropout": 0.0},
+    )

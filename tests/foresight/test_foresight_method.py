@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from foresight_toys import SPREAD, Colour, Dye, Observations, World
+from foresight_toys import SPREAD, TOLD, Dye, Observations, World, toy_policy
 from tiny_models import tiny_codec, tiny_joint_wam, tiny_wam
 
 from flashwam.core.batch import Batch
@@ -20,7 +20,6 @@ from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods import make_method
 from flashwam.distillation.setup import Setup
 from flashwam.foresight.method import Foresight
-from flashwam.foresight.policy import ForesightPolicy
 from flashwam.foresight.scene import SceneEncoder
 from flashwam.foresight.source import pool_number
 from flashwam.pipeline.training import distill
@@ -38,22 +37,11 @@ def streams(**action: Any) -> dict[str, StreamSpec]:
     }
 
 
-SMALL = {
-    "text_width": 4,
-    "blocks": [0],
-    "grid": [1, 1],
-    "decoupler": {"width": 32, "blocks": 1, "heads": 2, "dropout": 0.0},
-    "resampler": {"width": 8, "queries": 1, "depth": 1, "heads": 2, "head_dim": 4},
-    "expert": {"width": 16, "encoder": 1, "decoder": 1, "heads": 2, "dropout": 0.0},
-}
-TOLD = {name: {"shift": 2.0, "teacher_steps": 4} for name in World.layout.shapes}
-
-
 def trained(tmp_path: Path, *, targets: str, steps: int = 120) -> float:
     """Loss on fresh windows of decouplers that were trained so; 1 is the variance of the targets."""
     torch.manual_seed(0)
     teacher = World()
-    policy = ForesightPolicy(teacher, {"colour": Colour()}, Dye(), trained="decouplers", **SMALL)
+    policy = toy_policy(teacher)
     method = Foresight(streams(), policy, teacher=teacher, targets=targets, pool=192, teacher_streams=TOLD)
     source = method.source(Observations(), Setup(data=tmp_path, streams=streams(), seed=0))
     optimizer = torch.optim.Adam(policy.decouplers.parameters(), lr=3e-3)
@@ -89,7 +77,7 @@ def test_a_look_at_another_seed_leaves_the_variance_that_the_seed_explains(floor
 
 def test_what_is_looked_at_is_what_the_rollout_was_drawn_from(tmp_path: Path) -> None:
     teacher = World()
-    policy = ForesightPolicy(teacher, {"colour": Colour()}, Dye(), trained="decouplers", **SMALL)
+    policy = toy_policy(teacher)
     for targets in ("same_seed", "unpaired", "ground_truth"):
         method = Foresight(streams(), policy, teacher=teacher, targets=targets, pool=4, teacher_streams=TOLD)
         source = method.source(Observations(), Setup(data=tmp_path, streams=streams(), seed=0))
@@ -105,7 +93,7 @@ def test_what_is_looked_at_is_what_the_rollout_was_drawn_from(tmp_path: Path) ->
 
 
 def test_what_is_made_of_data_that_are_only_read_is_kept_elsewhere(tmp_path: Path) -> None:
-    policy = ForesightPolicy(World(), {"colour": Colour()}, Dye(), trained="decouplers", **SMALL)
+    policy = toy_policy(World())
     method = Foresight(streams(), policy, teacher=World(), pool=2, teacher_streams=TOLD)
     data, kept = tmp_path / "data", tmp_path / "kept"
     data.mkdir()
@@ -121,7 +109,7 @@ def test_what_is_made_of_data_that_are_only_read_is_kept_elsewhere(tmp_path: Pat
 
 def test_statistics_come_to_every_copy_of_the_decouplers(tmp_path: Path) -> None:
     teacher = World()
-    policy = ForesightPolicy(teacher, {"colour": Colour()}, Dye(), trained="decouplers", **SMALL)
+    policy = toy_policy(teacher)
     method = Foresight(streams(), policy, teacher=teacher, keep_target=True, pool=8, teacher_streams=TOLD)
     source = method.source(Observations(), Setup(data=tmp_path, streams=streams(), seed=0))
     mean, std = source.statistics["colour"]
@@ -134,7 +122,7 @@ def test_statistics_come_to_every_copy_of_the_decouplers(tmp_path: Path) -> None
 def test_elements_count_by_how_much_they_change(tmp_path: Path) -> None:
     torch.manual_seed(0)
     teacher = World()
-    policy = ForesightPolicy(teacher, {"colour": Colour()}, Dye(), trained="decouplers", **SMALL)
+    policy = toy_policy(teacher)
     plain, weighted = (
         Foresight(streams(), policy, teacher=teacher, pool=4, teacher_streams=TOLD, change_weight=weight)
         for weight in (0.0, 3.0)
@@ -156,7 +144,7 @@ def test_options_that_make_no_sense_are_refused() -> None:
     teacher = World()
 
     def method(trained: str = "decouplers", **options: Any) -> Foresight:
-        policy = ForesightPolicy(teacher, {"colour": Colour()}, Dye(), trained=trained, **SMALL)
+        policy = toy_policy(teacher, trained=trained)
         return Foresight(streams(), policy, teacher=teacher, **options)
 
     for options, message in (
@@ -175,7 +163,7 @@ def test_options_that_make_no_sense_are_refused() -> None:
             method(**options)
     with pytest.raises(ValueError, match="got World"):
         Foresight(streams(), World(), teacher=teacher)
-    policy = ForesightPolicy(teacher, {"colour": Colour()}, Dye(), trained="decouplers", **SMALL)
+    policy = toy_policy(teacher)
     other = {**streams(), "action": StreamSpec(name="action", schedule=EDMSchedule(sigma_data=0.4))}
     with pytest.raises(ValueError, match=r"sigma_data is 0\.4, the expert's 0\.5"):
         Foresight(other, policy, teacher=teacher)
@@ -185,7 +173,7 @@ def test_options_that_make_no_sense_are_refused() -> None:
 
 def test_several_draws_from_one_look_are_the_mean_of_as_many_steps() -> None:
     teacher = World()
-    policy = ForesightPolicy(teacher, {"colour": Colour()}, Dye(), trained="expert", **SMALL)
+    policy = toy_policy(teacher, trained="expert")
     batch, draws = Observations().batch([0, 1, 2]), Draws(seed=0, step=5, positions=range(3))
     one, three = (Foresight(streams(), policy, teacher=teacher, stage="expert", draws=n) for n in (1, 3))
     together = three.loss(batch, draws)
@@ -201,7 +189,7 @@ def test_several_draws_from_one_look_are_the_mean_of_as_many_steps() -> None:
 
 def test_looks_made_once_are_those_of_their_windows_and_noises(tmp_path: Path) -> None:
     teacher, pool = World(), 20
-    policy = ForesightPolicy(teacher, {"colour": Colour()}, Dye(), trained="expert", **SMALL)
+    policy = toy_policy(teacher, trained="expert")
     method = Foresight(streams(), policy, teacher=teacher, stage="expert", looks=pool)
     setup = Setup(data=tmp_path, streams=streams(), seed=3)
     source, windows = method.source(Observations(), setup), Observations()
@@ -228,7 +216,7 @@ def test_looks_made_once_are_those_of_their_windows_and_noises(tmp_path: Path) -
 def test_looks_at_rollouts_take_each_of_the_pool_once(tmp_path: Path) -> None:
     """Every look is at a window and noise of its own, of which as many are said as are drawn."""
     teacher = World()
-    policy = ForesightPolicy(teacher, {"colour": Colour()}, Dye(), trained="expert", **SMALL)
+    policy = toy_policy(teacher, trained="expert")
     options = {"stage": "expert", "actions": "teacher", "teacher_streams": TOLD}
     method = Foresight(streams(), policy, teacher=teacher, pool=16, looks=16, **options)
     source = method.source(Observations(), Setup(data=tmp_path, streams=streams(), seed=3))
@@ -352,7 +340,7 @@ def test_a_resumed_run_ends_with_the_same_bits(world: tuple, tmp_path: Path) -> 
 
 def test_the_method_is_found_by_name() -> None:
     teacher = World()
-    policy = ForesightPolicy(teacher, {"colour": Colour()}, Dye(), trained="expert", **SMALL)
+    policy = toy_policy(teacher, trained="expert")
     loop = LoopConfig(method="foresight", options={"stage": "expert"})
     method = make_method(loop, streams(), policy, teacher=teacher)
     output = method.loss(Observations().batch([0, 1]), Draws(seed=0, step=0, positions=range(2)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from foresight_toys import SPREAD, Colour, Dye, Observations, World
+from foresight_toys import SPREAD, TOLD, Observations, World, toy_policy
 from torch import Tensor
 
 from flashwam.core.noise import NoiseSchedule
@@ -19,15 +19,6 @@ from flashwam.foresight.policy import ForesightPolicy
 from flashwam.foresight.source import noise_seed
 
 COUNT = 24
-SMALL = {
-    "text_width": 4,
-    "blocks": [0],
-    "grid": [1, 1],
-    "decoupler": {"width": 8, "blocks": 1, "heads": 2, "dropout": 0.0},
-    "resampler": {"width": 8, "queries": 1, "depth": 1, "heads": 2, "head_dim": 4},
-    "expert": {"width": 16, "encoder": 1, "decoder": 1, "heads": 2, "dropout": 0.0},
-}
-TOLD = {name: {"shift": 2.0, "teacher_steps": 4} for name in World.layout.shapes}
 STREAMS = {
     "video": StreamSpec(name="video", schedule=NoiseSchedule(2.0), weight=0.0, teacher_steps=1),
     "action": StreamSpec(name="action", schedule=NoiseSchedule(2.0)),
@@ -40,7 +31,7 @@ def measured(
     """A policy of stage decouplers with its statistics, and what measures it."""
     torch.manual_seed(0)
     teacher = World()
-    policy = ForesightPolicy(teacher, {"colour": Colour()}, Dye(), trained="decouplers", **SMALL)
+    policy = toy_policy(teacher)
     options = {"pool": 16, "teacher_streams": TOLD, "rollout_batch": 7, **options}
     method = Foresight(STREAMS, policy, teacher=teacher, **options)
     setup = Setup(data=folder, streams=STREAMS, seed=0)
