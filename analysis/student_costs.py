@@ -79,12 +79,15 @@ def on_one_clock(
 
 
 def time_training(place: Place, *, turns: int = 2) -> None:
-    """Seconds a training step of every recipe, in turns, with nothing beside them, and what the whole took."""
+    """Seconds a training step of every recipe, in turns, with nothing beside them, and what the whole took; of students
+    without weights here the earlier costs stay."""
+    path = place.out / "comparison" / "costs.json"
+    earlier = json.loads(path.read_text()) if path.is_file() else {}
     data = f"data.root={place.benchmark / 'data'}"
     # Its own autoencoder would take the place of that of the data's latents.
     known = f"autoencoder.pretrained={place.teacher / 'vae'}"
     recipes = {TEACHER: load_recipe(place.path("metaworld/teacher"), [data, known])}
-    for name in CONSISTENCY:
+    for name in (name for name in CONSISTENCY if name not in earlier):
         settings = [*PRESETS["full"].distill, data, f"{PRETRAINED}={place.teacher}"]
         recipes[name] = load_recipe(place.path(f"metaworld/{name}"), settings)
     cells = set(_here(place))
@@ -101,22 +104,45 @@ def time_training(place: Place, *, turns: int = 2) -> None:
             if not run.metrics.is_file():
                 run_recipe(_shortened(recipe, {"looks": 32} if name in pooled else {}), run.path)
             spent.setdefault(name, []).append(seconds_a_step(read_metrics(run.metrics)))
-    own = {name: min(spent[name]) * _steps(recipe) for name, recipe in recipes.items()}
-    for name, recipe in pooled.items():
-        look = (min(spent[_LOOKING]) - min(spent[next(iter(pooled))])) / recipe.distill.batch_size
-        own[name] += _option(recipe, "looks") * look
     recipes.pop(_LOOKING, None)
-    once = time_preparation(place)
-    costs = {name: {"training": own[name], "before": before(name, own, once)} for name in recipes}
-    costs |= {name + MODALITY: costs[name] for name in costs if name in STUDENTS and STUDENTS[name].auxiliary}
-    for name in (TEACHER, *CONSISTENCY):
+    costs = tell_costs(recipes, {name: min(each) for name, each in spent.items()}, time_preparation(place), earlier)
+    for name in (name for name in (TEACHER, *CONSISTENCY) if name not in earlier):
         folder = place.teacher if name == TEACHER else place.benchmark_run(name, 0)
         costs[name]["parameters"] = load_policy(folder).wam.deployed_parameters()
-    for name, cost in costs.items():
-        cost["seconds_a_step"] = min(spent[name.removesuffix(MODALITY)])
-    path = place.out / "comparison" / "costs.json"
-    earlier = json.loads(path.read_text()) if path.is_file() else {}
-    write_whole(path, (json.dumps(earlier | costs, indent=1) + "\n").encode())
+    write_whole(path, (json.dumps(costs, indent=1) + "\n").encode())
+
+
+def tell_costs(
+    recipes: Mapping[str, Recipe],
+    steps: Mapping[str, float],
+    once: Mapping[str, float],
+    earlier: Mapping[str, Mapping[str, Any]],
+) -> dict[str, dict[str, Any]]:
+    """Costs of every student in seconds of one core, of its own training and of what came before.
+
+    Args:
+        recipes: Name -> what was timed.
+        steps: Name -> seconds of a step; `_LOOKING` -> those of a step that looks anew, as the first student whose
+            looks are made before otherwise does not.
+        once: What comes before training -> seconds.
+        earlier: Costs of another machine, or of another day: their teacher's step is the clock by which these are told,
+            and what was timed there alone, the teacher and the consistency students stay.
+    """
+    clock = earlier[TEACHER]["seconds_a_step"] / steps[TEACHER] if TEACHER in earlier else 1.0
+    own = {name: clock * steps[name] * _steps(recipe) for name, recipe in recipes.items()}
+    pooled = [name for name, recipe in recipes.items() if _option(recipe, "looks")]
+    for name in pooled:
+        recipe = recipes[name]
+        look = clock * (steps[_LOOKING] - steps[pooled[0]]) / recipe.distill.batch_size
+        own[name] += _option(recipe, "looks") * look
+    once = {name: clock * seconds for name, seconds in once.items()}
+    costs: dict[str, dict[str, Any]] = {
+        name: {"training": own[name], "before": before(name, own, once), "seconds_a_step": clock * steps[name]}
+        for name in recipes
+    }
+    costs |= {name + MODALITY: costs[name] for name in costs if name in STUDENTS and STUDENTS[name].auxiliary}
+    known = {name: dict(earlier[name]) for name in (TEACHER, *CONSISTENCY) if name in earlier}
+    return {**{name: dict(cost) for name, cost in earlier.items()}, **costs, **known}
 
 
 def seconds_a_step(metrics: Sequence[Mapping[str, Any]]) -> float:
@@ -180,11 +206,11 @@ def time_preparation(place: Place) -> dict[str, float]:
         # Of the teacher's draws, and the looks of vision models at them.
         each = (more - start) / 64
         spent[name] = start + (pool - 32) * each
-    spent |= {
-        name: each * _option(place.recipe(name, 0), "pool")
-        for name in STUDENTS
-        if place.has(name) and _option(place.recipe(name, 0), "actions") == "teacher"
-    }
+    for name, cell in STUDENTS.items():
+        if place.has(name) and _option(recipe := place.recipe(name, 0), "actions") == "teacher":
+            # Those of the decouplers are there.
+            drawn = _option(place.recipe(cell.start, 0), "pool")
+            spent[name] = each * max(0, _option(recipe, "pool") - drawn)
     write_whole(kept, (json.dumps(spent, indent=1) + "\n").encode())
     return spent
 

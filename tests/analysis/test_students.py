@@ -14,6 +14,7 @@ import student_jobs
 import student_terms
 import students
 
+from flashwam.recipe.load import load_recipe
 from flashwam.report.metrics import read_metrics
 from flashwam.report.routes import write_routes
 from flashwam.report.study import study_curves
@@ -123,6 +124,28 @@ def test_costs_count_what_came_before_once(place):
     assert set(before["masked_reconstruction_2d"]) == {"teacher"}
 
 
+def test_costs_of_two_days_are_told_by_one_clock(place):
+    names = ("foresight_decouplers", "foresight", "foresight_no_raw")
+    recipes = {name: place.recipe(name, 0) for name in names}
+    recipes["teacher"] = load_recipe("metaworld/teacher")
+    steps = {"teacher": 0.2, names[0]: 0.1, names[1]: 0.05, names[2]: 0.06, "looking anew": 0.21}
+    once = {"records": 30.0, names[0]: 40.0}
+    fresh = student_costs.tell_costs(recipes, steps, once, {})
+    assert fresh["teacher"]["training"] == pytest.approx(0.2 * 5000)
+    assert fresh["foresight"]["training"] == pytest.approx(0.05 * 2000 + 4096 * 0.16 / 16)
+    assert fresh["foresight_no_raw"]["training"] == pytest.approx(0.06 * 2000 + 4096 * 0.16 / 16)
+    assert fresh["foresight"]["before"] == pytest.approx(
+        {"teacher": 1000, "records": 30, "futures": 40, "foresight_decouplers": 200}
+    )
+    # The earlier machine took half as long for the teacher's step.
+    earlier = {"teacher": {"training": 500.0, "seconds_a_step": 0.1, "parameters": {}}, "swift_2d": {"training": 7.0}}
+    told = student_costs.tell_costs(recipes, steps, once, earlier)
+    assert {name: told[name] for name in earlier} == earlier
+    assert told["foresight"]["training"] == pytest.approx(fresh["foresight"]["training"] / 2)
+    assert told["foresight"]["before"]["futures"] == pytest.approx(20)
+    assert told["foresight"]["seconds_a_step"] == pytest.approx(0.025)
+
+
 def test_a_row_tells_the_terms_on_which_it_was_made(place, monkeypatch):
     kept = place.results.parent / place.benchmark.name
     kept.mkdir(parents=True)
@@ -147,7 +170,7 @@ def test_a_row_tells_the_terms_on_which_it_was_made(place, monkeypatch):
 
 
 def test_foresight_is_told_as_a_share_of_a_copys_error_and_of_what_was_followed(place):
-    names = ("foresight_decouplers", "foresight_decouplers_pool_512", "foresight_decouplers_unpaired")
+    names = ("foresight_decouplers", "foresight_decouplers_first_residual", "foresight_decouplers_unpaired")
     assert student_foresight.foresight_table(place) is None
     for name, seed, error, follows in ((names[0], 0, 0.2, 0.8), (names[0], 1, 0.6, 0.6), (names[1], 0, 1.0, 0.1)):
         guesses = {"depth_copy": 2.0, "depth_other_seed": 1.0, "depth_one_step": 0.5 + seed}
@@ -162,7 +185,7 @@ def test_foresight_is_told_as_a_share_of_a_copys_error_and_of_what_was_followed(
     assert [line.split(" | ")[-2:] for line in table[2:5]] == [["1.00", "- |"], ["0.50", "- |"], ["0.50", "- |"]]
     assert table[5:7] == [
         "| foresight_decouplers |  | 2 | 0.20 | 0.70 |",
-        "| foresight_decouplers_pool_512 | pool=512 | 1 | 0.50 | 0.10 |",
+        "| foresight_decouplers_first_residual | pool=512, lr=1e-3, steps=1000 | 1 | 0.50 | 0.10 |",
     ]
     assert not table[7]
 
