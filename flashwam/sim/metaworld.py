@@ -5,7 +5,7 @@ import atexit
 import copy
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -134,15 +134,14 @@ class MetaWorldEnv:
     Args:
         task: A task or its name.
         size: Height and width of the pictures in pixels.
-        max_steps: Control steps an episode may take; None takes the task's.
     """
 
-    def __init__(self, task: TaskSpec | str, *, size: int = 64, max_steps: int | None = None) -> None:
-        task = get_task(task) if isinstance(task, str) else task
-        self.task = task if max_steps is None else replace(task, max_steps=max_steps)
+    def __init__(self, task: TaskSpec | str, *, size: int = 64) -> None:
+        self.task = get_task(task) if isinstance(task, str) else task
         self.size = size
         self.env = _build(self.task)
-        self._forbidden = set() if task.forbidden is None else below(self.env.model, task.forbidden)
+        forbidden = self.task.forbidden
+        self._forbidden = set() if forbidden is None else below(self.env.model, forbidden)
         self.state = np.zeros(39)
         self.seed = -1
         self._hands: list[np.ndarray] = []

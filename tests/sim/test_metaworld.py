@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -86,7 +88,7 @@ def test_a_moving_button_is_carried_through_the_middle_and_comes_back_at_a_reset
 @pytest.mark.parametrize(("name", "pressed"), [("button-press", True), ("button-moving", False)])
 def test_one_who_looks_and_waits_finds_the_button_where_it_stands_still_alone(name, pressed):
     """The scripted expert, sixty controls after its only look at how far to the side the button is."""
-    env = MetaWorldEnv(name, max_steps=160)
+    env = MetaWorldEnv(replace(get_task(name), max_steps=160))
     expert = make_expert(env.task, env.env)
     for seed in range(2):
         env.reset(seed, render=False)
@@ -99,7 +101,7 @@ def test_one_who_looks_and_waits_finds_the_button_where_it_stands_still_alone(na
 
 
 def test_an_episode_may_last_longer_than_metaworld_allows_by_itself():
-    env = MetaWorldEnv("drawer-open", max_steps=510)
+    env = MetaWorldEnv(replace(get_task("drawer-open"), max_steps=510))
     env.reset(0, render=False)
     assert [env.step(np.zeros(4))[0] for _ in range(510)].index(True) == 509
 

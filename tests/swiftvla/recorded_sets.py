@@ -11,16 +11,17 @@ from flashwam.recipe.sections import Recipe
 from flashwam.swiftvla.geometry import GeometryConfig, GeometryTransformer
 
 SIDE = 16
+TINY_VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+}
 SMOLVLM = {
     "scale_factor": 2,
-    "vision_config": {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "image_size": 32,
-        "patch_size": 8,
-    },
+    "vision_config": TINY_VISION,
     "text_config": {
         "model_type": "llama",
         "hidden_size": 32,

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 import torch
+from recorded_sets import TINY_VISION
 from transformers import SmolVLMConfig, SmolVLMModel
 
 from flashwam.data.layouts import separate
@@ -21,15 +22,7 @@ TEXT = {
     "bos_token_id": None,
     "eos_token_id": None,
 }
-VISION = {
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "image_size": 32,
-    "patch_size": 8,
-}
-TINY = {"vision_config": VISION, "text_config": TEXT, "scale_factor": 2}
+TINY = {"vision_config": TINY_VISION, "text_config": TEXT, "scale_factor": 2}
 SIZES = {
     "layers": 2,
     "latent": [3, 16, 16],
