@@ -124,7 +124,7 @@ class Observations:
 
 
 TOLD = {name: {"shift": 2.0, "teacher_steps": 4} for name in World.layout.shapes}
-"""How this teacher is sampled."""
+"""The way in which this teacher is sampled."""
 
 
 def toy_policy(teacher: LooksInside, *, trained: str = "decouplers") -> ForesightPolicy:
