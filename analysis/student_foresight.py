@@ -47,7 +47,7 @@ def foresight_table(place: Place) -> str | None:
     for name, told in found.items():
         shares = [f"{_share(told, model, _ERROR):.2f}" for model in models]
         follows = [f"{mean(one[model + _FOLLOWS] for one in told):.2f}" for model in models]
-        row = (name, ", ".join(_differs(name)), str(len(told)), *shares, *follows)
+        row = (name, ", ".join(_differs(place, name)), str(len(told)), *shares, *follows)
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join([*lines, "", _NOTE])
 
@@ -63,8 +63,11 @@ def _share(told: list[dict[str, float]], model: str, measure: str) -> float:
     return mean(one[model + measure] / one[f"{model}_copy"] for one in told)
 
 
-def _differs(name: str) -> Iterator[str]:
-    """The settings of a cell, as short as they are unmistakable."""
+def _differs(place: Place, name: str) -> Iterator[str]:
+    """Says what a cell has otherwise than the first one, as short as it is unmistakable."""
+    targets = place.recipe(name, 0).distill.options["targets"]
+    if targets != "same_seed":
+        yield f"targets={targets}"
     for setting in STUDENTS[name].settings:
         for left_out in _LEFT_OUT:
             setting = setting.removeprefix(left_out)

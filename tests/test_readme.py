@@ -75,7 +75,8 @@ def test_tables_say_what_was_measured(page, title, results):
     measured = tables((ROOT / "analysis" / "results" / results).read_text())
     assert len(shown) >= 6
     for model, cells in shown.items():
-        assert cells == {column: measured[model][column] for column in cells}, model
+        # A table of results leaves out a column in which none of its rows has anything.
+        assert cells == {column: measured[model].get(column, "-") for column in cells}, model
 
 
 def test_the_look_at_a_gpu_is_one_everywhere():

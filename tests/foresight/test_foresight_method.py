@@ -137,7 +137,9 @@ def test_elements_count_by_how_much_they_change(tmp_path: Path) -> None:
     squared, weights = (predicted - target) ** 2, 1 + 3 * (target - still) ** 2 / ((target - still) ** 2).mean()
     # The frame that is given has no loss.
     for method, elements in ((plain, squared), (weighted, squared * weights)):
-        assert float(method.loss(batch, draws).loss.detach()) == pytest.approx(float(elements[:, :, 1:].mean()))
+        assert float(method.loss(batch, draws).loss.detach()) == pytest.approx(
+            float(elements[:, :, 1:].mean().detach())
+        )
 
 
 def test_options_that_make_no_sense_are_refused() -> None:

@@ -12,8 +12,7 @@ from torch.testing import assert_close
 from transformers import AutoConfig, AutoModel
 
 from flashwam.distillation.setup import Setup
-from flashwam.foresight import method
-from flashwam.foresight.each_camera import EachCamera
+from flashwam.foresight.each_camera import EachCamera, build_providers
 from flashwam.foresight.picture_norm import IMAGENET, PictureNorm
 from flashwam.foresight.providers import load_provider, to_grid
 from flashwam.foresight.vision import VisionModel
@@ -136,7 +135,10 @@ def test_the_wrists_stand_above_the_head_at_half_its_size(tmp_path):
 
 def test_a_recipe_of_several_cameras_has_them_seen_one_by_one(tmp_path):
     given = {"name": "foresight_toys:Colour"}
-    one, two = (method._build(given, Setup(data=tmp_path, streams={}, seed=0, cameras=count)) for count in (1, 2))
+    one, two = (
+        build_providers({"colour": given}, Setup(data=tmp_path, streams={}, seed=0, cameras=count))["colour"]
+        for count in (1, 2)
+    )
     assert isinstance(one, Colour)
     assert isinstance(two, EachCamera)
     assert isinstance(two.inner, Colour)
