@@ -91,7 +91,7 @@ def test_rollouts_of_foresight_are_told_by_the_same_means(tmp_path):
     recipe = load_recipe("metaworld/foresight_decouplers", ["distill.batch_size=2", f"wam.pretrained={tmp_path}"])
     made = plan_numbers(plan_training(recipe))["made_first"]
     # The whole window of eight frames; nothing tells how its teacher is drawn.
-    assert (made["what"], made["count"], made["bytes_each"]) == ("rollouts", 512, 2 * 8 * (6 * 8 * 8 + 4 * 4))
+    assert (made["what"], made["count"], made["bytes_each"]) == ("rollouts", 4096, 2 * 8 * (6 * 8 * 8 + 4 * 4))
     assert (made["passes"], made["gpu_hours"]) == (None, None)
     assert "pictures" in made["beside"]
     json.dumps(made, allow_nan=False)
@@ -102,7 +102,7 @@ def test_rollouts_of_foresight_are_told_by_the_same_means(tmp_path):
 
     steps = {"video": {"shift": 5.0, "teacher_steps": 3}, "action": {"shift": 1.0, "teacher_steps": 4}}
     told = planned(teacher_streams=steps)
-    assert told["passes"] == 512 * 2 * (3 + 4)
+    assert told["passes"] == 4096 * 2 * (3 + 4)
     assert planned(targets="ground_truth")["passes"] == 0
 
 
