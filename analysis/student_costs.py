@@ -116,7 +116,7 @@ def tell_costs(
     recipes: Mapping[str, Recipe],
     steps: Mapping[str, float],
     once: Mapping[str, float],
-    earlier: Mapping[str, Mapping[str, Any]],
+    earlier: Mapping[str, dict[str, Any]],
 ) -> dict[str, dict[str, Any]]:
     """Costs of every student in seconds of one core, of its own training and of what came before.
 
@@ -141,8 +141,8 @@ def tell_costs(
         for name in recipes
     }
     costs |= {name + MODALITY: costs[name] for name in costs if name in STUDENTS and STUDENTS[name].auxiliary}
-    known = {name: dict(earlier[name]) for name in (TEACHER, *CONSISTENCY) if name in earlier}
-    return {**{name: dict(cost) for name, cost in earlier.items()}, **costs, **known}
+    known = {name: earlier[name] for name in (TEACHER, *CONSISTENCY) if name in earlier}
+    return {**earlier, **costs, **known}
 
 
 def seconds_a_step(metrics: Sequence[Mapping[str, Any]]) -> float:

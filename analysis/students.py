@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from student_cells import CONSISTENCY, CONTROLS, ORDERS, RATE, ROUTES, STUDENTS, TEACHER, Place, with_starts
+from student_cells import CONSISTENCY, CONTROLS, ORDERS, RATE, ROUTES, STUDENTS, TEACHER, TIERS, Place, with_starts
 from student_costs import time_latencies, time_training
 from student_foresight import foresight_table
 from student_jobs import student_jobs, take_measured
@@ -65,7 +65,10 @@ def command(place: Place) -> str:
     family = "" if place.family == DEFAULT_FAMILY else f" --family {place.family}"
     done = list(place.made())
     names, seeds = {name for name, _ in done}, sorted({seed for _, seed in done})
-    missing = {name for name, cell in STUDENTS.items() if cell.nfe and place.has(name)} - names
+    # What nothing is made from, and nobody drives, is measured as it is trained.
+    ends = {name for name, cell in STUDENTS.items() if cell.nfe} | set(TIERS["causes"])
+    names |= {name for name in TIERS["causes"] if RunFolder(place.run(name, 0)).metrics.is_file()}
+    missing = {name for name in ends if place.has(name)} - names
     only = f" --only {' '.join(name for name in STUDENTS if name in names)}" if missing else ""
     return f"python analysis/students.py{family} --seeds {' '.join(map(str, seeds))}{only}"
 

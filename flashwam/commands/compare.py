@@ -4,6 +4,7 @@
 import argparse
 
 from flashwam.commands.shared import Command, add_json, path, write_json
+from flashwam.system.errors import InputError
 
 WORDS = """\
 one table and one page for any set of evaluated runs
@@ -36,7 +37,10 @@ def _action(arguments: argparse.Namespace) -> None:
     if arguments.film:
         from flashwam.demo.filming import film_best
 
-        film_best(arguments.runs, arguments.out, arguments.film)
+        if film_best(arguments.runs, arguments.out, arguments.film) is None:
+            raise InputError(
+                "--film needs a teacher and a student among the runs that were driven and timed: flashwam evaluate each"
+            )
     results = compare(arguments.runs, out=arguments.out)
     if write_json(arguments, results):
         others = [results[f"{name}_table"] for name in ("real_time", "recordings") if results[name]]

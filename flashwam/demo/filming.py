@@ -14,7 +14,6 @@ from flashwam.report.row import Row
 from flashwam.report.verdict import best_student
 from flashwam.sim.local_policy import LocalPolicy
 from flashwam.sim.simulators import get_task
-from flashwam.system.errors import InputError
 from flashwam.system.files import whole_file
 
 __all__ = ["film_best"]
@@ -23,7 +22,9 @@ _SIDE, _COLOURS, _REST_MS = 208, 96, 800
 _LEAST_STEP_MS, _MOST_FRAMES, _LONGEST_MS = 40, 200, 12_000
 
 
-def film_best(runs: Sequence[Path | str], folder: Path, tasks: Sequence[str], *, teacher: Path | None = None) -> Path:
+def film_best(
+    runs: Sequence[Path | str], folder: Path, tasks: Sequence[str], *, teacher: Path | None = None
+) -> Path | None:
     """Writes film, still and words into the folder of a comparison, before it is written.
 
     Args:
@@ -33,19 +34,19 @@ def film_best(runs: Sequence[Path | str], folder: Path, tasks: Sequence[str], *,
         teacher: Of its weights, where they are not in its run.
 
     Returns:
-        The film.
+        The film; None where no teacher, or no student, was driven and timed.
 
     Raises:
         FileNotFoundError: A run has no weights.
         ImportError: A task's simulator is not installed.
-        ValueError: No teacher, or no student, was driven and timed; or a task is unknown.
+        ValueError: A task is unknown.
     """
     for task in tasks:
         get_task(task)
     rows, *_ = gather(runs, folder)
     master, student = full_teacher(rows), best_student(rows)
     if master is None or student is None or not all(row.latency.get("chunk_ms") for row in (master, student)):
-        raise InputError("no film: it needs a teacher and a student that were driven and timed")
+        return None
     by_actor = [_takes(master, teacher or master.folders[0], tasks), _takes(student, student.folders[0], tasks)]
     return _write(folder, (master, student), dict(zip(tasks, zip(*by_actor, strict=True), strict=True)))
 

@@ -22,7 +22,6 @@ from flashwam.pipeline.training import distill, train
 from flashwam.recipe.build import plain
 from flashwam.run.card import renew_card
 from flashwam.run.folder import CARD_FILE, INFO_FILE, RunFolder
-from flashwam.system.errors import InputError
 from flashwam.system.files import whole_folder, write_whole
 from flashwam.system.json_file import read_mapping
 
@@ -156,7 +155,6 @@ def time_all(place: Place) -> None:
 
 def film(place: Place) -> None:
     """Films the teacher and the best student in one scene, by the robot's clock, if both were driven and timed."""
-    try:
-        film_best(place.evaluated, place.out / "comparison", place.preset.film, teacher=place.teacher)
-    except InputError as error:
-        logger.warning("%s", error)
+    made = film_best(place.evaluated, place.out / "comparison", place.preset.film, teacher=place.teacher)
+    if made is None:
+        logger.warning("no film: it needs a teacher and a student that were driven and timed")

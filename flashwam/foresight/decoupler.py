@@ -149,7 +149,7 @@ def still(reference: Tensor, samples: int, frames: int) -> Tensor:
 
 
 def change_weights(target: Tensor, reference: Tensor, weight: float) -> Tensor:
-    """Weights of a target's elements: 1 + `weight` x squared change / its mean.
+    """Weights of a target's elements: 1 + `weight` x squared change / its mean, 1 where nothing changes.
 
     Args:
         target: [B, T, F, h, w].
@@ -157,4 +157,4 @@ def change_weights(target: Tensor, reference: Tensor, weight: float) -> Tensor:
         weight: At least 0.
     """
     change = (target - still(reference, len(target), target.shape[2])) ** 2
-    return 1 + weight * change / change.mean()
+    return 1 + weight * change / change.mean().clamp(min=torch.finfo(change.dtype).tiny)

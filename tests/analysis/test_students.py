@@ -258,7 +258,18 @@ def test_the_whole_comparison_is_one_short_command(place):
             path = place.run(name, seed) / "evaluations" / "one.json"
             path.parent.mkdir(parents=True)
             path.touch()
+    causes = [place.run(name, 0) / "metrics.jsonl" for name in student_cells.TIERS["causes"]]
+    for path in causes:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     assert students.command(place) == "python analysis/students.py --seeds 0 2"
+    causes[0].unlink()
+    others = [
+        name for name, cell in student_cells.STUDENTS.items() if cell.nfe or name in student_cells.TIERS["causes"]
+    ]
+    others.remove(causes[0].parent.name)
+    assert students.command(place) == f"python analysis/students.py --seeds 0 2 --only {' '.join(others)}"
+    causes[0].touch()
     other = replace(place, family="cogvideox")
     assert students.command(other) == "python analysis/students.py --family cogvideox --seeds 0 2"
 

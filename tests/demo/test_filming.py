@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from flashwam.cli import main
 from flashwam.demo import filming, work
 from flashwam.demo.film import Take, play
 from flashwam.demo.jobs import preset_jobs
@@ -124,6 +125,14 @@ def test_what_is_filmed_is_the_episode_that_the_model_sees():
     assert len(told) > 3
     task = get_task("reach-wall")
     assert take.end == pytest.approx(len(told) * 100 + task.max_steps * 1000 / task.control_hz)
+
+
+def test_a_film_that_is_asked_for_and_cannot_be_is_an_error(tmp_path, capsys):
+    run = RunFolder(tmp_path / "teacher")
+    driven(run, "teacher", {"video": 10, "action": 10}, 4, 170.0)
+    assert main(["compare", str(run.path), "--out", str(tmp_path / "out"), "--film", "reach-wall"]) == 2
+    assert "--film needs a teacher and a student" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "compare.html").exists()
 
 
 def test_runs_without_weights_are_not_filmed(place):

@@ -111,6 +111,7 @@ def test_what_changes_as_much_as_a_mean_element_counts_as_much_more_as_is_said()
     target[0, 0, 0, 0, 0] = before[0, 0, 0, 0]
     assert change_weights(target, before, 2.0)[0, 0, 0, 0, 0] == 1
     assert (change_weights(target, before, 0.0) == 1).all()
+    assert (change_weights(still(before, B, F), before, 2.0) == 1).all()
 
 
 def test_targets_and_reference_are_standardised_alike():
