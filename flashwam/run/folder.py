@@ -2,7 +2,8 @@
 """The folder of a run: where it keeps what, and how it is begun or gone on with."""
 
 import json
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -16,6 +17,8 @@ from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
 
 __all__ = ["BEST", "CARD_FILE", "INFO_FILE", "RESULTS", "RunFolder", "check_run", "prepare_run", "run_folder"]
+
+logger = logging.getLogger(__name__)
 
 INFO_FILE = "flashwam.json"
 """Of a model's folder: how the model is sampled and what it was made from."""
@@ -176,6 +179,9 @@ def run_folder(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
 def prepare_run(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
     """Creates a run's folder with the resolved recipe and its provenance, or accepts one of the same recipe.
 
+    The steps that the run is to be evaluated at may differ but for the first, which a judge may have measured at while
+    it was trained: the kept recipe then takes on the new ones.
+
     Args:
         recipe: The recipe.
         run_dir: See `run_folder`.
@@ -189,6 +195,10 @@ def prepare_run(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
     folder = check_run(recipe, run_dir)
     run = RunFolder(folder)
     if run.recipe.is_file():
+        kept = load_recipe(run.recipe)
+        if kept.evaluate.nfe != recipe.evaluate.nfe:
+            logger.info("%s: evaluated at %s from now on", folder, ", ".join(recipe.evaluate.nfe))
+            write_whole(run.recipe, to_yaml(replace(kept, evaluate=replace(kept.evaluate, nfe=recipe.evaluate.nfe))))
         return folder
     write_whole(run.provenance, json.dumps(provenance(), indent=2) + "\n")
     # The recipe is written last: a folder with one is complete.
@@ -215,7 +225,10 @@ def check_run(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
             )
         # A run may be moved, so where it lies is no difference; nor is where its inputs lie, once their content is
         # noted there.
-        changed = differences(load_recipe(kept), recipe, ignore=("run_dir",))
+        before = load_recipe(kept)
+        changed = differences(before, recipe, ignore=("run_dir",))
+        if before.evaluate.nfe[0] == recipe.evaluate.nfe[0]:
+            changed.pop("evaluate.nfe", None)
         if run.inputs.is_file():
             changed = {k: pair for k, pair in changed.items() if k not in _MOVABLE or None in pair}
         if changed:
