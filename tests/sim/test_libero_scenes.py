@@ -6,14 +6,14 @@ import pytest
 from contracts import held_to_the_contract
 from libero_here import needs_libero, skip_without_rendering
 
-from flashwam.core.scenes import evaluation_scene, recorded_scene
+from flashwam.core.scenes import JUDGED_SEED, evaluation_scene, recorded_scene
 from flashwam.data.episodes import episode_path, read_episode_list, read_frames, read_info, read_table, video_path
 from flashwam.recipe.load import load_recipe
 from flashwam.sim.closed_loop import drive
 from flashwam.sim.collect import NoiseBursts, collect, record_episode
 from flashwam.sim.contract import Task
 from flashwam.sim.libero.conventions import get_convention
-from flashwam.sim.libero.scene_env import SceneEnv
+from flashwam.sim.libero.scene_env import SceneEnv, _initial_state
 from flashwam.sim.libero.scenes import SceneTask
 from flashwam.sim.random_policy import RandomPolicy
 from flashwam.sim.simulators import driven_by, get_task, make_env
@@ -77,19 +77,31 @@ def test_a_scene_is_held_to_the_contract_with_its_views_side_by_side(env):
     held_to_the_contract(env, scene=3, controls=7, views=2)
 
 
+def test_no_two_scenes_of_evaluations_are_one_initial_state_and_a_judge_s_are_none():
+    seeds = (0, 1, 2, 3, JUDGED_SEED)
+    states = {
+        (seed, episode): _initial_state(evaluation_scene(seed, episode), 50) for seed in seeds for episode in range(60)
+    }
+    used = [state for state in states.values() if state is not None]
+    assert sorted(used) == list(range(50))
+    assert states[1, 0] == 20
+    assert not any(states[JUDGED_SEED, episode] is not None for episode in range(60))
+    assert all(_initial_state(scene, 50) is None for scene in (0, 20, recorded_scene(0, 0)))
+
+
 @needs_libero
 def test_evaluations_begin_in_the_benchmark_s_states_and_nothing_else_does(env):
     def begun(scene):
         env.reset(scene, render=False)
         return env._env.domain.sim.get_state().qpos.copy()
 
-    first, later = begun(evaluation_scene(0, 20)), begun(evaluation_scene(1, 0))
-    np.testing.assert_array_equal(first, later)
-    others = [begun(scene) for scene in (evaluation_scene(0, 21), 20, 21, recorded_scene(0, 20))]
+    first = begun(evaluation_scene(1, 0))
+    env._env.reset(20, render=False)
+    np.testing.assert_array_equal(first, env._env.domain.sim.get_state().qpos)
+    others = [begun(scene) for scene in (evaluation_scene(0, 20), 20, evaluation_scene(JUDGED_SEED, 0))]
+    others += [begun(scene) for scene in (evaluation_scene(1, 1), recorded_scene(0, 20))]
     assert all(np.abs(first - other).max() > 1e-3 for other in others)
     np.testing.assert_array_equal(begun(20), others[1])
-    with pytest.raises(ValueError, match="has 50 initial states"):
-        env.reset(evaluation_scene(0, 50))
 
 
 @needs_libero

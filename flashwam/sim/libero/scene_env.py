@@ -16,15 +16,16 @@ from flashwam.system.errors import InputError
 
 __all__ = ["SceneEnv"]
 
-_APART = 20
-"""Initial states between the first episodes of two seeds."""
+_OF_A_SEED = 20
+"""Initial states that an evaluation's seed has for itself."""
 
 
 class SceneEnv:
     """One episode at a time of one task, see `flashwam.sim.contract.ScriptedEnvironment`.
 
-    Evaluations begin in the benchmark's initial states, those of each seed 20 further on; demonstrations and
-    recordings in places that are drawn anew, as those were.
+    The first 20 episodes of an evaluation begin in initial states of the benchmark, of which each seed has 20 for
+    itself while there are any, so that no two scenes are the same one; all others, those of a judge, demonstrations
+    and recordings begin in places that are drawn anew, as those were.
 
     Args:
         task: The task.
@@ -50,19 +51,12 @@ class SceneEnv:
 
         Returns:
             The first picture, uint8 [H, 2 H, 3], or None without `render`.
-
-        Raises:
-            ValueError: An evaluation has more episodes than the task has initial states.
         """
-        asked = evaluation_episode(scene)
-        if asked is None:
+        state = _initial_state(scene, len(self.task.scene.states))
+        if state is None:
             self._env.draw(scene, render=False)
         else:
-            seed, episode = asked
-            count = len(self.task.scene.states)
-            if episode >= count:
-                raise InputError(f"{self.task.name} has {count} initial states; ask for at most so many episodes")
-            self._env.reset((episode + _APART * seed) % count, render=False)
+            self._env.reset(state, render=False)
         self.success = False
         self._hands = [self._env.hand]
         return self.render() if render else None
@@ -116,3 +110,13 @@ class SceneEnv:
     def close(self) -> None:
         """Frees the simulation."""
         self._env.close()
+
+
+def _initial_state(scene: int, count: int) -> int | None:
+    """The initial state, of so many, that a scene is; None for one that is drawn anew."""
+    asked = evaluation_episode(scene)
+    if asked is None or asked[1] >= _OF_A_SEED:
+        return None
+    seed, episode = asked
+    state = _OF_A_SEED * seed + episode
+    return state if state < count else None
