@@ -55,7 +55,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server", metavar="URL", help="drive a served model instead; its server fixes the steps")
     add_token(parser, ", for --server")
     parser.add_argument("--episodes", type=positive, metavar="N", help="episodes per task (default: the recipe's)")
-    parser.add_argument("--nfe", action="append", metavar="1v/1a", help="steps per chunk; may be given several times")
+    nfe_help = "steps per chunk; may be given several times (default: the recipe's)"
+    parser.add_argument("--nfe", action="append", metavar="1v/1a", help=nfe_help)
     parser.add_argument("--tasks", type=names, metavar="A,B", help="tasks (default: the recipe's)")
     parser.add_argument("--plain-euler", action="store_true", help="ignore the student's consistency functions")
     unit_help = "bring the student's consistency functions to the data's amplitude"
@@ -80,7 +81,7 @@ def _real_time_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--latency-scale", type=float, metavar="X", help="so many times what is measured here")
     meanwhile_help = "what the robot does meanwhile: stay, or execute the rest of its last chunk (default: hold)"
     group.add_argument("--meanwhile", choices=("hold", "go_on"), help=meanwhile_help)
-    rate_help = "controls that the robot executes in a second (default: 80, the simulator's)"
+    rate_help = "controls that the robot executes in a second (default: 80, MetaWorld's)"
     group.add_argument("--control-hz", type=float, metavar="HZ", help=rate_help)
     patience_help = "an episode may last so many times its task's limit, waiting included (default: 1)"
     group.add_argument("--patience", type=float, metavar="X", help=patience_help)
@@ -148,7 +149,7 @@ def _measured(arguments: argparse.Namespace) -> Any:
         return drive(arguments.checkpoint, nfe=tuple(arguments.nfe or ("full",)), **common)
     from flashwam.evaluation.local import evaluate
 
-    nfe = tuple(arguments.nfe or ("1v/1a",))
+    nfe = tuple(arguments.nfe) if arguments.nfe else None
     if arguments.precision is not None:
         common["precision"] = arguments.precision
     if arguments.real_time:
@@ -160,7 +161,9 @@ def _measured(arguments: argparse.Namespace) -> Any:
 
 def _on_recordings(arguments: argparse.Namespace) -> Any:
     common = {name: getattr(arguments, name) for name in ("seed", "out", "plain_euler", "unit_amplitude", "precision")}
-    return recording_results(arguments, nfe=tuple(arguments.nfe or ("1v/1a",)), **common, **trust(arguments))
+    return recording_results(
+        arguments, nfe=tuple(arguments.nfe) if arguments.nfe else None, **common, **trust(arguments)
+    )
 
 
 def _in_real_time(arguments: argparse.Namespace, **common: Any) -> Any:

@@ -76,7 +76,7 @@ def distil(place: Place, method: str, seed: int, rate: float | None = None) -> N
         return
     distill(place.recipe(method, seed=seed, rate=rate), run_dir=place.run(method, seed, rate))
     if rate is not None:
-        evaluate(place.run(method, seed, rate), closed_loop=False)
+        evaluate(place.run(method, seed, rate), nfe=("1v/1a",), closed_loop=False)
 
 
 def _take_chosen(place: Place, method: str) -> None:
@@ -96,7 +96,7 @@ def choose_rate(place: Place, method: str) -> None:
     """Takes the learning rate whose student's one-step actions are nearest to the teacher's draws."""
     errors = {}
     for rate in place.preset.rates:
-        (result,) = evaluate(place.run(method, 0, rate), closed_loop=False)
+        (result,) = evaluate(place.run(method, 0, rate), nfe=("1v/1a",), closed_loop=False)
         errors[rate] = result["open_loop"]["action_error_teacher"]
     chosen = {
         "lr": min(errors, key=errors.__getitem__),

@@ -41,7 +41,7 @@ def evaluate(
     checkpoint: str | Path,
     *,
     episodes: int | None = None,
-    nfe: Sequence[str] = ("1v/1a",),
+    nfe: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
     plain_euler: bool = False,
     unit_amplitude: bool = False,
@@ -56,7 +56,7 @@ def evaluate(
     Args:
         checkpoint: A teacher's or student's folder, or a run folder.
         episodes: Per task; the recipe's if None.
-        nfe: Steps per stream and chunk, such as "1v/2a"; "full" for the teacher's own.
+        nfe: Steps per stream and chunk, such as "1v/2a"; "full" for the teacher's own; the recipe's if None.
         tasks: The recipe's if None.
         plain_euler: Ignore the student's consistency functions, to measure what that mismatch costs.
         unit_amplitude: Bring the student's consistency functions to the data's amplitude (`UnitAmplitude`), to tell a
@@ -70,7 +70,7 @@ def evaluate(
             code.
 
     Returns:
-        One result per entry of `nfe`, as written.
+        One result per setting, as written.
 
     Raises:
         FileNotFoundError, ValueError: The model cannot be loaded or driven, or is asked for two samplers at once.
@@ -83,7 +83,7 @@ def evaluate(
     tasks, episodes = policy.request(tasks, episodes)
     folder = user_path(out) if out is not None else policy.evaluations
     results = []
-    for steps in nfe:
+    for steps in policy.settings(nfe):
         stem = evaluation_name(policy.info.steps, steps, policy.how(sampler), seed)
         asked = Asked(tasks=tasks, episodes=episodes, closed_loop=closed_loop)
         measure = partial(_measure, policy, steps, asked, seed=seed, sampler=sampler, picture=folder / stem)

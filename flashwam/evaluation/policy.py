@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashwam.core.steps import parse_nfe
+from flashwam.core.steps import nfe_text, parse_nfe
 from flashwam.core.streams import StreamSpec
 from flashwam.data.codec import Codec
 from flashwam.data.dataset import EpisodeDataset
@@ -67,6 +67,15 @@ class LoadedModel:
     def specs(self) -> Mapping[str, StreamSpec]:
         """Its streams."""
         return self.info.streams
+
+    def settings(self, nfe: Sequence[str] | None) -> tuple[str, ...]:
+        """Steps to measure it at: those that are given, or its recipe's, or those that it is deployed with."""
+        if nfe:
+            return tuple(nfe)
+        if self.info.recipe is not None:
+            return self.info.recipe.evaluate.nfe
+        own = {name: spec.steps for name, spec in self.specs.items()}
+        return ("full",) if self.info.kind == "teacher" else (nfe_text(own),)
 
     def how(self, sampler: str) -> str:
         """The part of an evaluation's name that tells it from others of the same steps: "own", "euler_fp8"."""

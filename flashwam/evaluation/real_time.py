@@ -40,7 +40,7 @@ def evaluate_real_time(
     *,
     clocks: Sequence[RealTime] = (RealTime(),),
     episodes: int | None = None,
-    nfe: Sequence[str] = ("1v/1a",),
+    nfe: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
     sampler: str = "own",
     precision: str | None = None,
@@ -55,7 +55,7 @@ def evaluate_real_time(
         clocks: How time goes on. A latency that is not given is measured first, once, with one episode, so that the
             episodes that follow are a function of it and of the seed.
         episodes: Per task; the recipe's if None.
-        nfe: Steps per stream and chunk, such as "1v/2a"; "full" for the teacher's own.
+        nfe: Steps per stream and chunk, such as "1v/2a"; "full" for the teacher's own; the recipe's if None.
         tasks: The recipe's if None.
         sampler: See `Evaluation.sampler`.
         precision: See `flashwam.evaluate`.
@@ -64,7 +64,7 @@ def evaluate_real_time(
         trust: See `flashwam.evaluate`.
 
     Returns:
-        One result per entry of `nfe` and clock, as written.
+        One result per setting and clock, as written.
 
     Raises:
         FileNotFoundError, ValueError: The model cannot be loaded or driven, or a clock cannot be.
@@ -76,7 +76,7 @@ def evaluate_real_time(
     tasks, episodes = policy.request(tasks, episodes)
     folder = user_path(out) if out is not None else policy.real_time
     results = []
-    for steps in nfe:
+    for steps in policy.settings(nfe):
         for clock in clocks:
             name = evaluation_name(policy.info.steps, steps, f"{policy.how(sampler)}_{clock.name}", seed)
             asked = Asked(tasks=tasks, episodes=episodes, real_time=clock)

@@ -40,7 +40,7 @@ def evaluate_recordings(
     data: str | Path | None = None,
     recipe: Recipe | None = None,
     teacher: str | Path | None = None,
-    nfe: Sequence[str] = ("1v/1a",),
+    nfe: Sequence[str] | None = None,
     windows: int = 32,
     draws: int = 8,
     plain_euler: bool = False,
@@ -64,7 +64,7 @@ def evaluate_recordings(
             those that the model was made from.
         recipe: Its `data` section says how the recordings are laid out; the model's own if None.
         teacher: Folder of the model that it was distilled from, where that is not where it was.
-        nfe: Steps per stream and chunk, such as "1v/2a"; "full" for the teacher's own.
+        nfe: Steps per stream and chunk, such as "1v/2a"; "full" for the teacher's own; the recipe's if None.
         windows: Samples of the recipe's length.
         draws: Of every window; 8 or more tell whether the draws take several ways.
         plain_euler, unit_amplitude, precision: As for `flashwam.evaluate`.
@@ -77,7 +77,7 @@ def evaluate_recordings(
         trust: As for `flashwam.evaluate`.
 
     Returns:
-        One result per entry of `nfe`, as written.
+        One result per setting, as written.
 
     Raises:
         FileNotFoundError, ValueError: Model or recordings are missing, do not fit each other, or two samplers are asked
@@ -101,7 +101,7 @@ def evaluate_recordings(
         given = {"recipe": recipe, "teacher": teacher, "dtype": dtype, "trust": trust}
         judge = _Judge(model=model, recipe=recipe, on=on, seed=seed, teacher=given)
         results = []
-        for steps in nfe:
+        for steps in model.settings(nfe):
             stem = evaluation_name(model.info.steps, steps, model.how(sampler), seed)
             # Its own recordings and others are measured side by side.
             stem += "" if data is None else f"_on_{user_path(data).resolve().name}"

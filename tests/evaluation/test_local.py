@@ -76,7 +76,8 @@ def test_an_evaluation_is_written_as_it_is_returned(student):
 def test_a_student_is_sampled_in_three_ways_each_a_file_of_its_own(student):
     """On the way its functions are linear, which unit amplitude leaves as they are."""
     own, euler, unit = (
-        evaluate(student, episodes=4, **sampler)[0] for sampler in ({}, {"plain_euler": True}, {"unit_amplitude": True})
+        evaluate(student, episodes=4, nfe=("1v/1a",), **sampler)[0]
+        for sampler in ({}, {"plain_euler": True}, {"unit_amplitude": True})
     )
     assert [one["sampler"] for one in (own, euler, unit)] == ["own", "euler", "unit"]
     assert [one["label"] for one in (own, euler, unit)] == ["quick 1v/1a", "quick 1v/1a euler", "quick 1v/1a unit"]
@@ -88,10 +89,10 @@ def test_a_student_is_sampled_in_three_ways_each_a_file_of_its_own(student):
 
 def test_a_student_in_8_bit_numbers_is_an_evaluation_of_its_own_and_no_row_beside_the_exact_one(student):
     """Asked for, or as the recipe of the model says; reports compare methods by exact ones while there are any."""
-    (rounded,) = evaluate(student, episodes=4, precision="fp8")
+    (rounded,) = evaluate(student, episodes=4, nfe=("1v/1a",), precision="fp8")
     assert (rounded["precision"], rounded["label"], rounded["sampler"]) == ("fp8", "quick 1v/1a fp8", "own")
     assert [row.label for row in pool_evaluations(read_run(student.parent))] == ["quick 1v/1a fp8"]
-    (exact,) = evaluate(student, episodes=4)
+    (exact,) = evaluate(student, episodes=4, nfe=("1v/1a",))
     assert "precision" not in exact, "older files say nothing of it either"
     assert exact["parameters"] == rounded["parameters"]
     names = {path.name for path in (student.parent / "evaluations").glob("*.json")}
@@ -101,7 +102,7 @@ def test_a_student_in_8_bit_numbers_is_an_evaluation_of_its_own_and_no_row_besid
     info = json.loads((student / "flashwam.json").read_text())
     info["recipe"]["rollout"] = {"precision": "fp8"}
     (student / "flashwam.json").write_text(json.dumps(info))
-    assert evaluate(student, episodes=4) == [rounded]
+    assert evaluate(student, episodes=4, nfe=("1v/1a",)) == [rounded]
     with pytest.raises(ValueError, match="precision must be one of own, fp8; got 'fp4'"):
         evaluate(student, precision="fp4")
 
@@ -125,6 +126,10 @@ def test_the_card_is_left_where_the_evaluation_goes_elsewhere(student, tmp_path)
 def test_a_card_that_fails_loses_no_evaluation(student, caplog):
     (student / "README.md").unlink()
     (student / "README.md").mkdir()
-    (result,) = evaluate(student, episodes=4)
+    (result,) = evaluate(student, episodes=4, nfe=("1v/1a",))
     assert [found.to_json() for found in read_run(student.parent)] == [result]
     assert "was not written anew" in caplog.text
+
+
+def test_without_steps_a_model_is_measured_at_its_recipe_s(student):
+    assert [result["setting"] for result in evaluate(student, episodes=1, closed_loop=False)] == ["1v/1a", "1v/2a"]
