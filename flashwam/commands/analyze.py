@@ -29,11 +29,13 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _action(arguments: argparse.Namespace) -> None:
+    from flashwam.plan.names import check_names
     from flashwam.report.analyze import analyze
     from flashwam.report.record import read_record
     from flashwam.report.record_page import record_sentence
 
     recipe = load(arguments)
+    check_names(recipe, "train" if recipe.distill is None else "distill")
     out = arguments.out or Path("runs") / "analysis" / recipe.name
     results = analyze(recipe, out=out, checkpoint=arguments.checkpoint)
     if write_json(arguments, results):

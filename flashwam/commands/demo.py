@@ -15,8 +15,8 @@ The page exists within seconds and fills as results come. An interrupted demo re
 presets:
   smoke   2 minutes; checks that everything works, its numbers mean little
   quick   15 minutes on two cores
-  pilot   an hour; every method once, at one learning rate
-  full    hours; three seeds, learning rates searched for every method"""
+  pilot   an hour; seven methods once, at one learning rate
+  full    hours; three seeds, learning rates searched for each of the seven"""
 EXAMPLES = "  flashwam demo\n  flashwam demo --preset smoke --out /tmp/demo"
 
 

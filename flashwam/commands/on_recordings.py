@@ -10,6 +10,7 @@ from flashwam.commands.shared import RECIPE_HELP, path, positive, read_token
 __all__ = ["add_recording_options", "is_for_recordings", "recording_results"]
 
 _OPTIONS = ("data", "recipe", "teacher", "windows", "draws", "preset", "device", "dtype")
+_PLACED = ("preset", "device", "dtype")
 _DRIVING = ("episodes", "tasks", "random", "auxiliary", "real_time")
 _SERVED = ("data", "recipe", "teacher", "windows", "draws")
 
@@ -40,11 +41,6 @@ def add_recording_options(parser: argparse.ArgumentParser) -> None:
 
 def is_for_recordings(arguments: argparse.Namespace) -> bool:
     """Tells whether recordings are asked for, or nothing else can be: the model's tasks are not the simulator's."""
-    from flashwam.run.folder import INFO_FILE
-    from flashwam.run.model_info import ModelInfo, model_folder
-    from flashwam.sim.tasks import TASKS
-    from flashwam.system.imports import trusting
-
     driving = [name for name in _DRIVING if getattr(arguments, name)]
     asked = [name for name in ("recordings", *_OPTIONS) if getattr(arguments, name)]
     if asked:
@@ -55,22 +51,38 @@ def is_for_recordings(arguments: argparse.Namespace) -> bool:
             )
         if (arguments.checkpoint is None) == (arguments.server is None):
             arguments.parser.error("give either MODEL or --server URL, which is to be judged on recorded episodes")
+        if set(asked) <= set(_PLACED) and arguments.server is None and _simulated(arguments):
+            arguments.parser.error(
+                f"--{asked[0]} is for recorded episodes; in the simulator a model runs on the CPU, in the numbers of "
+                f"its files: leave --{asked[0]} out to drive it, or add --recordings"
+            )
         return True
     if driving or arguments.server is not None or arguments.checkpoint is None:
         return False
-    if not (model_folder(arguments.checkpoint) / INFO_FILE).is_file():
-        return False
+    return _simulated(arguments) is False
+
+
+def _simulated(arguments: argparse.Namespace) -> bool | None:
+    """Tells whether the model's tasks are the simulator's; None where nothing says what it was made from."""
+    from flashwam.run.folder import INFO_FILE
+    from flashwam.run.model_info import ModelInfo, model_folder
+    from flashwam.sim.tasks import TASKS
+    from flashwam.system.imports import trusting
+
+    folder = model_folder(arguments.checkpoint)
+    if not (folder / INFO_FILE).is_file():
+        return None
     with trusting(arguments.trust):
-        recipe = ModelInfo.read(model_folder(arguments.checkpoint)).recipe
-    return recipe is not None and recipe.data.source == "lerobot" and not set(recipe.tasks) & set(TASKS)
+        recipe = ModelInfo.read(folder).recipe
+    return None if recipe is None else recipe.data.source != "lerobot" or bool(set(recipe.tasks) & set(TASKS))
 
 
-def recording_results(arguments: argparse.Namespace, *, nfe: Sequence[str], **common: Any) -> Any:
+def recording_results(arguments: argparse.Namespace, *, nfe: Sequence[str] | None, **common: Any) -> Any:
     """Judges on recordings, as the arguments say.
 
     Args:
         arguments: With those of `add_recording_options`.
-        nfe: Steps.
+        nfe: Steps; the recipe's if None.
         common: For `evaluate_recordings`.
     """
     from flashwam.recipe.load import load_recipe

@@ -126,12 +126,8 @@ def make_pairs(recipe: Recipe, *, trust: bool = False) -> PairSource:
         ValueError: as `distill`, or the method is another.
     """
     with trusting(trust, named=foreign_paths(plain(recipe))):
+        check_pairs(recipe)
         loop = _distillation(recipe)
-        if not issubclass(find_method(loop.method), Pairs):
-            raise InputError(
-                f"recipe {recipe.name!r}: distill.method {loop.method!r} learns from no stored pairs; take a recipe of "
-                "method pairs"
-            )
         teacher, codec = _teacher_and_data(recipe, loop, trust=trust)
         # No weights of a student are needed to draw from a teacher.
         student = weightless_copy(teacher) if loop.lora is None else teacher
@@ -139,6 +135,17 @@ def make_pairs(recipe: Recipe, *, trust: bool = False) -> PairSource:
         assert isinstance(method, Pairs)
         histories = histories_of(recipe, loop, codec, teacher)
         return method.source(samples(recipe, codec, teacher), Setup.of(recipe, loop, histories=histories))
+
+
+def check_pairs(recipe: Recipe) -> None:
+    """Refuses a recipe that learns from no stored pairs.
+
+    Raises:
+        ValueError: It does not distil, or its method is another, or unknown.
+    """
+    if recipe.distill is None or not issubclass(find_method(recipe.distill.method), Pairs):
+        told = "no distill section" if recipe.distill is None else f"distill.method {recipe.distill.method!r}"
+        raise InputError(f"recipe {recipe.name!r}: {told} learns from no stored pairs; take a recipe of method pairs")
 
 
 def _distillation(recipe: Recipe) -> LoopConfig:

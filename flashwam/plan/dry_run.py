@@ -8,6 +8,7 @@ from typing import Any
 
 from flashwam.distillation.setup import Setup
 from flashwam.distillation.strategies import check_strategy
+from flashwam.distillation.trackers import check_trackers
 from flashwam.plan.drawing import drawing
 from flashwam.plan.memory import footprint, strategy_for
 from flashwam.plan.names import check_names
@@ -57,6 +58,7 @@ def make_plan(recipe: Recipe, command: str, *, run_dir: str | Path | None = None
     check_names(recipe, command)
     if loop is None:
         raise InputError(f"recipe {recipe.name!r} has no distill section; try `flashwam distill flash_wam --dry-run`")
+    check_trackers(loop.trackers)
     folder = run_folder(recipe, run_dir)
     model = meta_model(recipe, trust=trust)
     rows = [("run folder", f"{folder} ({'resumed if its recipe is the same' if folder.exists() else 'new'})")]

@@ -24,7 +24,7 @@ from flashwam.recipe.sections import (
     Unlimited,
     WamConfig,
 )
-from flashwam.system.errors import InputError
+from flashwam.system.errors import InputError, nearest_hint
 from flashwam.system.hints import field_types
 
 __all__ = ["SECTIONS", "Origins", "build_recipe", "build_section", "check_free", "check_keys", "default_value", "plain"]
@@ -112,6 +112,7 @@ def build_recipe(values: Mapping[str, Any], *, origins: Origins) -> Recipe:
             built[section] = build_section(section, values[section] or {}, kind, origins)
     if not values.get("streams"):
         raise InputError(f"{origins.default}: streams: missing; expected a section per stream, each with its shift")
+    _check_streams(values["streams"], origins)
     built["streams"] = {name: _build_stream(name, spec, origins) for name, spec in values["streams"].items()}
     try:
         recipe = Recipe(**built)
@@ -172,6 +173,14 @@ def build_section(section: str, values: Any, kind: type, origins: Origins) -> An
         return kind(**converted)
     except FieldError as error:
         raise InputError(f"{origins.of(f'{section}.{error.key}')}: {section}.{error}") from error
+
+
+def _check_streams(streams: Mapping[str, Any], origins: Origins) -> None:
+    """Refuses a stream that nothing says the schedule of and whose name is nearly another's."""
+    told = [name for name, spec in streams.items() if {"shift", "schedule"} & set(spec or {})]
+    for name in streams.keys() - set(told):
+        if near := nearest_hint(name, told):
+            raise InputError(f"{origins.of(f'streams.{name}')}: streams.{name}: no stream is called so{near}")
 
 
 def _build_stream(name: str, values: Mapping[str, Any], origins: Origins) -> StreamSpec:

@@ -266,7 +266,9 @@ def measure_once(path: Path, asked: Asked, measure: Callable[[], Evaluation]) ->
     found = read_evaluation(path)
     if found.asked != asked:
         told = None if found.asked is None else found.asked.to_json()
-        raise InputError(f"{path} holds a measurement of {told}, not of {asked.to_json()}; give another out= folder")
+        raise InputError(
+            f"{path} holds a measurement of {told}, not of {asked.to_json()}; give another folder by --out (`out`)"
+        )
     logger.info("%s was measured before", path)
     return found
 

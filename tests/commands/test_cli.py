@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from flashwam.cli import main
 from flashwam.recipe.load import load_recipe
 from flashwam.run.folder import prepare_run
+from flashwam.system.paths import ASSETS
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 PARAMETERS = {
@@ -332,3 +334,26 @@ def test_compare_prints_table_verdict_and_page(capsys, monkeypatch, tmp_path):
     assert status == 0
     assert seen == {"runs": [Path("a"), Path("b")], "out": tmp_path}
     assert out.splitlines() == ["model success", "naive loses.", f"page: {tmp_path / 'compare.html'}"]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("analyze flash_wam wam.config.windowchunks=3", "did you mean 'window_chunks'"),
+        ("analyze flash_wam distill.options.weigth=1", "distill.options.weigth: unknown key"),
+        ("pairs flash_wam --dry-run", "learns from no stored pairs"),
+        ("distill flash_wam distill.trackers=[swanlab] --dry-run", "swanlab needs its package"),
+        ("plan flash_wam streams.vidoe.weight=0", "did you mean 'video'"),
+        ("evaluate TEACHER --device cpu", "in the simulator a model runs on the CPU"),
+        ("evaluate TEACHER --dtype bfloat16", "add --recordings"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_work(capsys, tmp_path, monkeypatch, command, said):
+    monkeypatch.chdir(tmp_path)
+    # A name in sys.modules that is None cannot be imported, whatever is installed.
+    monkeypatch.setitem(sys.modules, "swanlab", None)
+    status, out, err = run(capsys, *command.replace("TEACHER", str(ASSETS / "teacher")).split())
+    assert status == 2
+    assert said in err
+    assert not out
+    assert not list(tmp_path.iterdir())
