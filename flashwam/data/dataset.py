@@ -12,6 +12,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +23,10 @@ from torch.utils.data import Dataset
 
 from flashwam.core.batch import Batch
 from flashwam.data.actions import ActionNorm, read_norm
+from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.episodes import episode_path, find_repos, read_episode_list, read_table
-from flashwam.data.latents import ACTION_NORM, EMPTY_TEXT, LatentSegment, latent_path, read_latents, read_text
+from flashwam.data.latents import ACTION_NORM, EMPTY_TEXT, latent_path, read_text
+from flashwam.data.own_latents import OwnLatents
 from flashwam.data.segments import NoEpisodesError, is_held_out
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.paths import user_path
@@ -102,6 +105,7 @@ class EpisodeDataset(Dataset):
         arrange: Puts the cameras' latents [C, F, h, w] together; side by side by default.
         limit: At most so many episodes per repo.
         senses: What else is told of every latent frame: columns `observation.<name>` of the tables, unnormalised.
+        autoencoder: The model's; latents that another made are made anew in memory. None takes them as they are.
 
     Attributes:
         autoencoders: Fingerprints of those that made the latents, None among them where a file does not tell.
@@ -127,6 +131,7 @@ class EpisodeDataset(Dataset):
         arrange: Callable[[list[Tensor]], Tensor] = _side_by_side,
         limit: int | None = None,
         senses: Sequence[str] = (),
+        autoencoder: FrameAutoencoder | None = None,
     ) -> None:
         _check_choices(window_frames, first_share=first_share, split=split)
         self.root, self.window_frames, self.seed = user_path(root), window_frames, seed
@@ -137,6 +142,7 @@ class EpisodeDataset(Dataset):
         self.null_text = read_text(self.root / EMPTY_TEXT)
         self.tasks: list[str] = []
         self.autoencoders: set[str | None] = set()
+        read = partial(self._read_segment, cameras=cameras, arrange=arrange, own=OwnLatents(autoencoder))
         self._texts: list[Tensor] = []
         video, label, executed = [], [], []
         sensed: dict[str, list[Tensor]] = {name: [] for name in self.senses}
@@ -146,7 +152,7 @@ class EpisodeDataset(Dataset):
             self.tasks.append(repo.name)
             for episode in _of_split(read_episode_list(repo), split, val_every)[:limit]:
                 for segment in episode["action_config"]:
-                    latents, text, actions, done, told = self._read_segment(repo, episode, segment, cameras, arrange)
+                    latents, text, actions, done, told = read(repo, episode, segment)
                     video.append(latents)
                     label.append(actions)
                     executed.append(done)
@@ -162,9 +168,7 @@ class EpisodeDataset(Dataset):
         shapes = {(tuple(v.shape[1:]), a.shape[1:]) for v, a in zip(video, label, strict=True)}
         if len(shapes) > 1:
             raise InputError(f"episodes below {self.root} differ in latent or action shape: {sorted(map(str, shapes))}")
-        self._video = torch.cat(video)
-        self._label = torch.cat(label)
-        self._executed = torch.cat(executed)
+        self._video, self._label, self._executed = torch.cat(video), torch.cat(label), torch.cat(executed)
         self._sensed = {name: torch.cat(rows) for name, rows in sensed.items()}
         self.episodes = torch.tensor(episodes)
         """[E, 6]: task, episode index, way, first frame in memory, frames, text."""
@@ -209,6 +213,7 @@ class EpisodeDataset(Dataset):
         segment: dict[str, Any],
         cameras: Sequence[str] | None,
         arrange: Callable[[list[Tensor]], Tensor],
+        own: OwnLatents,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Latents [F, C, h, w], text [L, D], labelled and executed actions [F, A, N], senses [F, S] by name."""
         index, start, end = episode["episode_index"], int(segment["start_frame"]), int(segment["end_frame"])
@@ -216,7 +221,7 @@ class EpisodeDataset(Dataset):
         keys = sorted(p.name for p in folder.glob("[!.]*") if p.is_dir()) if cameras is None else list(cameras)
         if not keys:
             raise MissingFileError(f"{folder} holds no latents: encode the episodes first")
-        views: list[LatentSegment] = [read_latents(latent_path(repo, index, start, end, key)) for key in keys]
+        views = [own.read(repo, index, start, end, key) for key in keys]
         self.autoencoders |= {view.autoencoder for view in views}
         first = views[0]
         path = episode_path(repo, index)

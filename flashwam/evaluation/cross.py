@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from flashwam.data.dataset import EpisodeDataset, to_batch
+from flashwam.data.latents import fingerprint
 from flashwam.evaluation.open_loop import chunk_draws
 from flashwam.evaluation.policy import Policy
 from flashwam.sim.simulators import get_task
@@ -34,12 +35,16 @@ def cross_table(
     Returns:
         What is written: commitment, action error (against the last source's own draw) and each draw's way, -1 for
         none, by row (earlier streams) and column (last stream); draws of one place are of one noise and observation.
+
+    Raises:
+        ValueError: Models cannot be crossed: of their streams, their tasks, or because their autoencoders differ.
     """
     policies = [policy for policy, _ in sources.values()]
     if any(len(stage) > 1 for policy in policies for stage in policy.wam.stages):
         raise InputError("streams that are drawn together cannot be crossed: one model's video has its own actions")
     if any(policy.wam.probes for policy in policies):
         raise InputError("a model that looks at its video and never draws it cannot be crossed")
+    _refuse_other_latents(sources)
     recipe = policies[0].info.recipe
     if recipe is None:
         raise InputError(f"{policies[0].folder} does not say which data it learnt from, so there is nothing to cross")
@@ -52,6 +57,7 @@ def cross_table(
         tasks=several,
         split="all",
         norm=policies[0].codec.actions,
+        autoencoder=policies[0].autoencoder,
     )
     chosen = np.linspace(0, len(windows.episodes) - 1, min(episodes, len(windows.episodes))).astype(int)
     batch = to_batch(windows.first_windows(chosen.tolist()), windows.null_text)
@@ -80,3 +86,16 @@ def cross_table(
     result = {"rows": labels, "columns": labels, **table, "draws": len(chosen) * draws, "tasks": several}
     write_whole(user_path(out) / "cross.json", json.dumps(result, indent=1) + "\n")
     return result
+
+
+def _refuse_other_latents(sources: Mapping[str, tuple[Policy, str]]) -> None:
+    """One model's video means nothing to a model of other latents."""
+    used = {
+        label: None if policy.autoencoder is None else fingerprint(policy.autoencoder)
+        for label, (policy, _) in sources.items()
+    }
+    if len(set(used.values())) > 1:
+        told = ", ".join(f"{label} {name}" for label, name in used.items())
+        raise InputError(
+            f"models of different autoencoders cannot be crossed ({told}): take a teacher and students of it"
+        )

@@ -8,6 +8,7 @@ from typing import Any
 
 from flashwam.core.steps import nfe_text, parse_nfe
 from flashwam.core.streams import StreamSpec
+from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.codec import Codec
 from flashwam.data.dataset import EpisodeDataset
 from flashwam.run.folder import RunFolder
@@ -119,8 +120,15 @@ class Policy(LoadedModel):
             raise InputError(f"{self.folder} names no tasks; give --tasks, such as reach-wall")
         return chosen, episodes or self.info.episodes or 50
 
+    @property
+    def autoencoder(self) -> FrameAutoencoder | None:
+        """The one that encodes single pictures; None where its codec has another kind."""
+        return self.codec.autoencoder if isinstance(self.codec, Codec) else None
+
     def held_out(self) -> EpisodeDataset:
         """Windows of episodes that were held out of the data that its recipe names, always in the same order.
+
+        Latents are its own autoencoder's, whoever encoded the data last.
 
         Raises:
             ValueError: It has no recipe.
@@ -138,6 +146,7 @@ class Policy(LoadedModel):
             balance=True,
             seed=1,
             senses=tuple(self.wam.senses),
+            autoencoder=self.autoencoder,
         )
 
 

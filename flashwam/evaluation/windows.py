@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.data.actions import ActionNorm, read_norm
-from flashwam.data.codec import CODEC_FILE, read_actions
+from flashwam.data.autoencoder import FrameAutoencoder
+from flashwam.data.codec import CODEC_FILE, Codec, read_actions
 from flashwam.data.control_names import ControlNames
 from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.episodes import read_info
@@ -20,6 +21,7 @@ from flashwam.system.errors import InputError
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.files import files_of_codec
 
 __all__ = ["JUDGED_WINDOWS", "Windows", "find_windows", "held_out_windows", "recorded_windows"]
 
@@ -75,7 +77,14 @@ def recorded_windows(model: LoadedModel, recipe: Recipe, *, data: str | Path | N
             section.root,
             model.name,
         )
-    return find_windows(section, _norm(model.folder, section), model.wam, split="all", held_out=not own)
+    return find_windows(
+        section,
+        _norm(model.folder, section),
+        model.wam,
+        split="all",
+        held_out=not own,
+        autoencoder=_autoencoder(model.folder, section),
+    )
 
 
 def held_out_windows(model: LoadedModel, data: DataConfig) -> Windows | None:
@@ -87,13 +96,27 @@ def held_out_windows(model: LoadedModel, data: DataConfig) -> Windows | None:
     if data.source == "lerobot" and data.held_out_every is None:
         return None
     try:
-        return find_windows(data, _norm(model.folder, data), model.wam, split="val", held_out=True)
+        return find_windows(
+            data,
+            _norm(model.folder, data),
+            model.wam,
+            split="val",
+            held_out=True,
+            autoencoder=_autoencoder(model.folder, data),
+        )
     except NoEpisodesError:
         return None
 
 
 def find_windows(
-    data: DataConfig, norm: ActionNorm, wam: WorldActionModel, *, split: Split, held_out: bool, seed: int = _SEED
+    data: DataConfig,
+    norm: ActionNorm,
+    wam: WorldActionModel,
+    *,
+    split: Split,
+    held_out: bool,
+    seed: int = _SEED,
+    autoencoder: FrameAutoencoder | None = None,
 ) -> Windows:
     """Windows of some of the episodes that a recipe's `data` section names.
 
@@ -104,6 +127,7 @@ def find_windows(
         split: Which episodes.
         held_out: What to say of them.
         seed: Of the windows.
+        autoencoder: The model's, for episodes of a simulator, see `EpisodeDataset`.
 
     Raises:
         FileNotFoundError, ValueError: As `recorded_windows`.
@@ -123,6 +147,7 @@ def find_windows(
             first_share=data.first_share,
             seed=seed,
             senses=tuple(wam.senses),
+            autoencoder=autoencoder,
         )
         episodes, info = len(source.episodes), read_info(select_repos(data.root, data.tasks)[0])
     _check_shapes(source, wam)
@@ -139,6 +164,13 @@ def _norm(folder: Path, data: DataConfig) -> ActionNorm:
     if data.q01 is not None:
         return ActionNorm.of_settings(data)
     return read_norm(user_path(data.root) / ACTION_NORM)
+
+
+def _autoencoder(folder: Path, data: DataConfig) -> FrameAutoencoder | None:
+    """The model's own, where the pictures of its data are encoded here one by one."""
+    if data.source == "lerobot" or not (folder / CODEC_FILE).is_file() or files_of_codec(folder) is not None:
+        return None
+    return Codec.load(folder).autoencoder
 
 
 def _check_shapes(source: Any, wam: WorldActionModel) -> None:

@@ -102,7 +102,7 @@ def prepare_data(recipe: Recipe, loop: LoopConfig | None = None) -> Codec | None
 
 def dataset(recipe: Recipe, *, codec: Codec | None, senses: Collection[str] = ()) -> EpisodeDataset | SegmentDataset:
     """The recipe's windows, normalised as `codec` says, or as the recipe's own `data` section where there is none;
-    with the senses that a model is told."""
+    with the senses that a model is told. Latents are of the codec's autoencoder, whoever encoded the episodes last."""
     if codec is None:
         return segment_dataset(recipe, senses=senses)
     return EpisodeDataset(
@@ -114,6 +114,7 @@ def dataset(recipe: Recipe, *, codec: Codec | None, senses: Collection[str] = ()
         balance=True,
         first_share=recipe.data.first_share,
         senses=tuple(senses),
+        autoencoder=codec.autoencoder,
     )
 
 

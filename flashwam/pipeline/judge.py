@@ -203,7 +203,15 @@ def _windows(recipe: Recipe, codec: Codec | None, student: WorldActionModel) -> 
     if recipe.data.source == "lerobot" and recipe.data.held_out_every is None:
         raise InputError(f"{told}data.held_out_every is null: set it, such as data.held_out_every=20")
     try:
-        return find_windows(recipe.data, norm, student, split="val", held_out=True, seed=JUDGED_WINDOWS)
+        return find_windows(
+            recipe.data,
+            norm,
+            student,
+            split="val",
+            held_out=True,
+            seed=JUDGED_WINDOWS,
+            autoencoder=None if codec is None else codec.autoencoder,
+        )
     except NoEpisodesError as error:
         raise InputError(
             f"{told}none of those below {recipe.data.root} is ({error}): lower data.held_out_every, or set judge to "
