@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from flashwam.core.steps import nfe_text
+from flashwam.report.distinct import distinct_evaluations
 from flashwam.report.row import Share, pooled_share, row_label
 from flashwam.report.table import text_table
 from flashwam.run.evaluation import Evaluation
@@ -67,20 +68,16 @@ class Curve:
 
 def real_time_curves(evaluations: Sequence[Evaluation]) -> list[Curve]:
     """Pools evaluations of one run, step, NFE, sampler, precision and clock over seeds and trainings: teachers first,
-    of most steps, and robots that hold before those that go on.
+    of most steps, and robots that hold before those that go on. What was measured twice counts once.
 
     Args:
         evaluations: In worlds that did not wait; others are left out.
     """
     groups: dict[Hashable, dict[Hashable, list[Evaluation]]] = {}
-    for one in sorted(evaluations, key=_order):
-        clock = one.real_time
-        if clock is None:
-            continue
-        way = (one.run, one.step, tuple(one.nfe.items()), one.sampler, one.precision)
-        key = (*way, clock.meanwhile, clock.control_hz, clock.patience)
-        asked = clock if one.asked is None or one.asked.real_time is None else one.asked.real_time
-        groups.setdefault(key, {}).setdefault((asked.latency_ms, asked.scale), []).append(one)
+    late = [one for one in evaluations if one.real_time is not None]
+    for one in sorted(distinct_evaluations(late, _way_and_point), key=_order):
+        way, point = _way_and_point(one)
+        groups.setdefault(way, {}).setdefault(point, []).append(one)
     last: dict[str, int] = {}
     for one in evaluations:
         last[one.run] = max(last.get(one.run, 0), one.step or 0)
@@ -101,6 +98,14 @@ def real_time_table(curves: Sequence[Curve], *, markdown: bool = False) -> str:
                 line += [_share(point.success.get(name)), _seconds(point.seconds.get(name))]
             body.append(line)
     return text_table(head, body, markdown=markdown) if body else ""
+
+
+def _way_and_point(one: Evaluation) -> tuple[Hashable, Hashable]:
+    """Which curve an evaluation belongs to, and which point of it."""
+    clock = one.real_time or RealTime()
+    way = (one.run, one.step, tuple(one.nfe.items()), one.sampler, one.precision)
+    asked = clock if one.asked is None or one.asked.real_time is None else one.asked.real_time
+    return (*way, clock.meanwhile, clock.control_hz, clock.patience), (asked.latency_ms, asked.scale)
 
 
 def _order(one: Evaluation) -> tuple[bool, int, bool]:

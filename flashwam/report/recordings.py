@@ -9,6 +9,7 @@ from typing import Any
 
 from flashwam.core.steps import nfe_text
 from flashwam.data.control_names import ControlNames
+from flashwam.report.distinct import distinct_evaluations
 from flashwam.report.row import row_label
 from flashwam.report.table import text_table
 from flashwam.run.evaluation import Evaluation
@@ -109,22 +110,23 @@ class RecordingRow:
 
 def recording_rows(evaluations: Sequence[Evaluation]) -> list[RecordingRow]:
     """Pools evaluations of one run, step, NFE, sampler, precision and recordings: teachers first, then by the error to
-    the teacher.
+    the teacher. What was measured twice counts once.
 
     Args:
         evaluations: On recordings; others are left out.
     """
     groups: dict[Hashable, list[Evaluation]] = {}
     last: dict[str, int] = {}
-    for one in evaluations:
-        if one.recordings is None:
-            continue
+    for one in distinct_evaluations([one for one in evaluations if one.recordings is not None], _way):
         last[one.run] = max(last.get(one.run, 0), one.step or 0)
-        on = None if one.asked is None else one.asked.recordings
-        key = (one.run, one.step, tuple(one.nfe.items()), one.sampler, one.precision, on)
-        groups.setdefault(key, []).append(one)
+        groups.setdefault(_way(one), []).append(one)
     rows = [_row(parts, last) for parts in groups.values()]
     return sorted(rows, key=lambda row: (row.kind != "teacher", row.over_spread("error_teacher") or 0.0))
+
+
+def _way(one: Evaluation) -> Hashable:
+    on = None if one.asked is None else one.asked.recordings
+    return one.run, one.step, tuple(one.nfe.items()), one.sampler, one.precision, on
 
 
 def _row(parts: Sequence[Evaluation], last: Mapping[str, int]) -> RecordingRow:

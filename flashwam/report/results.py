@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.core.scenes import evaluation_scene
+from flashwam.report.distinct import distinct_evaluations
 from flashwam.report.row import Row, Share
 from flashwam.report.study import find_study, study_evaluations
 from flashwam.run.evaluation import Evaluation, TaskNumbers, read_real_time, read_run
@@ -91,12 +92,13 @@ def pool_evaluations(results: Sequence[Evaluation]) -> list[Row]:
     """Pools evaluations of one run, step, NFE and sampler over seeds, in the order of their first appearance.
 
     Of a run that was measured in its own numbers, what was measured in others is left out and counted: methods are
-    compared by what they made, and not by how it was rounded.
+    compared by what they made, and not by how it was rounded. What was measured twice counts once, see
+    `flashwam.report.distinct`.
     Folders whose runs share a name, a training's seed and a seed are told apart by the nearest of the folders above
     them that differ. Pictures that are named but are not there any more are left out; a warning counts them, but for
     those of a study, which keeps few.
     """
-    results = _of_one_precision(results)
+    results = _of_one_precision(distinct_evaluations(results, lambda one: _key(one, one.run)))
     single = [result for result in results if result.file is not None and result.file.is_file()]
     gone = [one.file for one in single if any(name and _picture(one, name) is None for name in (one.strip, one.film))]
     if gone:
