@@ -12,9 +12,13 @@ from flashwam.report.compare import gather
 from flashwam.report.film import FILM, STILL, tell_film
 from flashwam.report.row import Row
 from flashwam.report.verdict import best_student
+from flashwam.run.folder import INFO_FILE, RunFolder
+from flashwam.run.model_info import ModelInfo
 from flashwam.sim.local_policy import LocalPolicy
 from flashwam.sim.simulators import get_task
+from flashwam.system.errors import MissingFileError
 from flashwam.system.files import whole_file
+from flashwam.system.paths import user_path
 
 __all__ = ["film_best"]
 
@@ -37,7 +41,7 @@ def film_best(
         The film; None where no teacher, or no student, was driven and timed.
 
     Raises:
-        FileNotFoundError: A run has no weights.
+        FileNotFoundError: A run has no weights, or none of the step that was measured.
         ImportError: A task's simulator is not installed.
         ValueError: A task is unknown.
     """
@@ -47,14 +51,33 @@ def film_best(
     master, student = full_teacher(rows), best_student(rows)
     if master is None or student is None or not all(row.latency.get("chunk_ms") for row in (master, student)):
         return None
-    by_actor = [_takes(master, teacher or master.folders[0], tasks), _takes(student, student.folders[0], tasks)]
+    models = [_weights(master, teacher or master.folders[0]), _weights(student, student.folders[0])]
+    by_actor = [_takes(row, model, tasks) for row, model in zip((master, student), models, strict=True)]
     return _write(folder, (master, student), dict(zip(tasks, zip(*by_actor, strict=True), strict=True)))
 
 
 def _takes(row: Row, model: Path, tasks: Sequence[str]) -> list[Take]:
     policy = load_policy(model)
-    driver = LocalPolicy(policy.wam, policy.samplers(row.steps_text), policy.codec)
+    policy.wam.choose_precision(row.precision)
+    driver = LocalPolicy(policy.wam, policy.samplers(row.steps_text, sampler=row.sampler), policy.codec)
     return [play(driver, task, 0, draw_ms=row.latency["chunk_ms"], size=_SIDE) for task in tasks]
+
+
+def _weights(row: Row, folder: Path) -> Path:
+    """The folder of the weights that a row was measured with: the run's result, its best, or one kept on the way."""
+    run = RunFolder(user_path(folder))
+    places = [run.path, *run.results, run.best, *(run.steps / name for name in run.kept_names)]
+    steps = {place: ModelInfo.read(place).steps for place in places if (place / INFO_FILE).is_file()}
+    if row.step is None or not steps:
+        return run.path
+    for place, step in steps.items():
+        if step == row.step:
+            return place
+    there = ", ".join(f"{place.name} of step {step}" for place, step in steps.items())
+    raise MissingFileError(
+        f"{row.label} was measured at step {row.step}, and {run.path} has no such weights to film: it has {there}; "
+        "evaluate one of these"
+    )
 
 
 def _write(folder: Path, actors: Sequence[Row], scenes: Mapping[str, Sequence[Take]]) -> Path:

@@ -27,7 +27,7 @@ def cross_table(
     """Crosses the video of every model with the actions of every model on the multi-modal tasks' first chunk.
 
     Args:
-        sources: Label -> (policy, steps such as "1v/1a").
+        sources: Label -> (policy, steps such as "1v/1a"); rounded as their recipes say.
         out: Folder that gets `cross.json`.
         draws: Draws per episode.
         episodes: First observations, from held-out and training episodes of the multi-modal tasks.
@@ -45,6 +45,8 @@ def cross_table(
     if any(policy.wam.probes for policy in policies):
         raise InputError("a model that looks at its video and never draws it cannot be crossed")
     _refuse_other_latents(sources)
+    for policy in policies:
+        policy.round_as_told()
     recipe = policies[0].info.recipe
     if recipe is None:
         raise InputError(f"{policies[0].folder} does not say which data it learnt from, so there is nothing to cross")

@@ -94,7 +94,12 @@ def latency_table(sources: Sequence[tuple[Policy, str]], *, out: str | Path, rou
 
 
 def latency_timers(sources: Sequence[tuple[Policy, str]]) -> dict[str, Callable[[], dict[str, float]]]:
-    """Makes timers for `time_in_turns`, one for each (policy, steps such as "1v/1a"), by the label of its line."""
+    """Makes timers for `time_in_turns`, one for each (policy, steps such as "1v/1a"), by the label of its line.
+
+    The policies are rounded as their recipes say, as they are when they are evaluated.
+    """
+    for policy, _ in sources:
+        policy.round_as_told()
     drawn = [(policy, policy.samplers(nfe)) for policy, nfe in sources]
     return {
         latency_label(policy, samplers): partial(chunk_latency, policy, samplers, chunks=3)
@@ -103,8 +108,9 @@ def latency_timers(sources: Sequence[tuple[Policy, str]]) -> dict[str, Callable[
 
 
 def latency_label(policy: Policy, samplers: Mapping[str, StreamSampler]) -> str:
-    """Gives the label of a model's line in `latency.json`, such as "flash_wam 1v/1a"."""
-    return f"{policy.name} {nfe_text({name: sampler.steps for name, sampler in samplers.items()})}"
+    """Gives the label of a model's line in `latency.json`, such as "flash_wam 1v/1a" or "flash_wam 1v/1a fp8"."""
+    nfe = nfe_text({name: sampler.steps for name, sampler in samplers.items()})
+    return f"{policy.name} {nfe}{policy.suffix('own')}"
 
 
 def time_in_turns(timers: Mapping[str, Callable[[], dict[str, float]]], *, rounds: int = 9) -> dict[str, Any]:

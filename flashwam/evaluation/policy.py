@@ -86,6 +86,11 @@ class LoadedModel:
         """`how`, as it stands at the end of a label: "", " euler", " fp8"."""
         return "".join(f" {word}" for word in (sampler, self.wam.precision) if word != "own")
 
+    def round_as_told(self) -> None:
+        """Brings it to the precision that its recipe names, as an evaluation does; one that was rounded stays so."""
+        if self.wam.precision == "own":
+            self.wam.choose_precision(self.info.precision)
+
     def samplers(self, nfe: str, *, sampler: str = "own") -> dict[str, StreamSampler]:
         """Samplers for steps such as "1v/2a"; `sampler` is that of `flashwam.run.evaluation.Evaluation`."""
         steps = parse_nfe(nfe, tuple(self.wam.streams))

@@ -143,7 +143,8 @@ def measured_rows(results: Sequence[Evaluation], out: Path) -> list[Row]:
     for row in pool_evaluations(results):
         study, run = find_study(row.folders[0]), row.run.rpartition("/")[2]
         timed, costs = (_measured(name, out, study) for name in ("latency.json", "costs.json"))
-        if (label := f"{run} {row.steps_text}") in timed:
+        rounded = "" if row.precision == "own" else f" {row.precision}"
+        if (label := f"{run} {row.steps_text}{rounded}") in timed:
             in_turns.add(len(rows))
             row = replace(row, latency=timed[label])
         rows.append(_with_cost(row, costs[run]) if run in costs else row)
@@ -176,7 +177,7 @@ def _alike(rows: Sequence[Row]) -> list[list[int]]:
 
 
 def _may_be_one(first: Row, second: Row) -> bool:
-    passes = [(dict(row.nfe), row.guided, find_study(row.folders[0])) for row in (first, second)]
+    passes = [(dict(row.nfe), row.guided, row.precision, find_study(row.folders[0])) for row in (first, second)]
     if passes[0] != passes[1]:
         return False
     return all(not a or not b or a == b for a, b in zip(first.network, second.network, strict=True))
