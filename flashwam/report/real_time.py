@@ -101,7 +101,7 @@ def real_time_table(curves: Sequence[Curve], *, markdown: bool = False) -> str:
 
 
 def _way_and_point(one: Evaluation) -> tuple[Hashable, Hashable]:
-    """Which curve an evaluation belongs to, and which point of it."""
+    """The curve that an evaluation belongs to, and its point of it."""
     clock = one.real_time or RealTime()
     way = (one.run, one.step, tuple(one.nfe.items()), one.sampler, one.precision)
     asked = clock if one.asked is None or one.asked.real_time is None else one.asked.real_time
