@@ -4,6 +4,7 @@
 Letters: T pictures, C latent channels, F latent frames, h and w latent rows and columns.
 """
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +18,11 @@ from flashwam.data.episodes import CHUNK
 from flashwam.data.latents import save_text
 from flashwam.data.layouts import camera_sizes
 from flashwam.data.raw import RawEpisode, read_rows
+from flashwam.data.recordings import Recording, note_path
 from flashwam.data.segments import Segment
 from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
+from flashwam.system.json_file import built_from, read_mapping
 from flashwam.system.tensor_file import write_torch
 
 __all__ = ["ConversionPlan", "EpisodeConverter", "EpisodeJob", "EpisodeResult", "result_names"]
@@ -66,6 +69,11 @@ class ConversionPlan:
         """Rows whose pictures are encoded: every `stride`-th, 1 modulo `unit` of them."""
         rows = range(start, end, self.stride)
         return list(rows[: (len(rows) - 1) // unit * unit + 1])
+
+    def shown(self, episode: RawEpisode, unit: int) -> list[int]:
+        """Rows whose pictures tell an episode from another: some of those that are encoded."""
+        first, last = (self.pictures(*episode.segments[place][:2], unit) for place in (0, -1))
+        return sorted({first[0], first[len(first) // 2], last[-1]})
 
     def check_length(self, start: int, end: int, unit: int) -> None:
         """Raises a ValueError where a sample's rows are too few for two latent frames."""
@@ -117,6 +125,30 @@ class EpisodeJob:
         parts = [self.segment(start, end) for start, end, _ in self.episode.segments]
         return self.table.is_file() and all(part.latents(key).is_file() for part in parts for key in plan.cameras)
 
+    @property
+    def note(self) -> Path:
+        """Path of the note of the recording; written first."""
+        return note_path(self.target, self.episode.index)
+
+    @property
+    def recording(self) -> Recording:
+        """The recording as it is now."""
+        return Recording(episode=self.episode, without=self.pictures)
+
+    def is_begun(self, plan: ConversionPlan) -> bool:
+        """Tells whether rows or latents of such an episode are there."""
+        folders = [self.segment(0, 1).latents(key).parent for key in plan.cameras]
+        name = f"episode_{self.episode.index:06d}_*.pth"
+        return self.table.is_file() or any(next(folder.glob(name), None) for folder in folders)
+
+    def differences(self, plan: ConversionPlan) -> list[str]:
+        """Lists what is there of another recording than the present one; empty where nothing proves to be."""
+        if not self.is_begun(plan):
+            return []
+        if self.note.is_file():
+            return built_from(self.note, lambda: self.recording.differences(read_mapping(self.note)))
+        return self.recording.differences_of_table(self.table, plan.action_key) if self.table.is_file() else []
+
 
 @dataclass(slots=True, kw_only=True)
 class EpisodeResult:
@@ -152,6 +184,9 @@ class EpisodeConverter:
     def convert(self, job: EpisodeJob) -> EpisodeResult:
         """Makes what is missing of an episode; what cannot be read is told in the result."""
         done, episode = EpisodeResult(job=job), job.episode
+        if not job.is_begun(self.plan):
+            shown = self.plan.shown(episode, self.encoders.unit)
+            write_whole(job.note, (json.dumps(job.recording.note(shown)) + "\n").encode())
         for start, end, text in episode.segments:
             part = job.segment(start, end)
             try:

@@ -96,7 +96,7 @@ def convert(
 
     Raises:
         FileNotFoundError, ValueError: Something is missing or damaged; the message names file and reason. Or `out`
-            holds a conversion made otherwise, or lies inside `raw`.
+            holds a conversion made otherwise or of other recordings, or lies inside `raw`.
         RuntimeError: A process died.
     """
     raw, out = user_path(raw), user_path(out)
@@ -121,6 +121,7 @@ def convert(
     _refuse_nothing(raw, any(repos.values()), bad)
     _keep_plan(out, plan, encoders)
     jobs = [job for group in repos.values() for job in group]
+    _refuse_other_recordings(raw, jobs, plan)
     result, done = Conversion(), {}
     for one in _run(jobs, plan, encoders, make_encoders, processes, progress):
         for what, reason in one.bad.items():
@@ -195,6 +196,20 @@ def _keep_plan(out: Path, plan: ConversionPlan, encoders: Encoders) -> None:
         write_whole(path, (json.dumps(made, indent=2) + "\n").encode())
     if not (out / EMPTY_TEXT).is_file():
         write_torch(out / EMPTY_TEXT, encoders.text("").to(torch.bfloat16))
+
+
+def _refuse_other_recordings(raw: Path, jobs: list[EpisodeJob], plan: ConversionPlan) -> None:
+    """Refuses to go on where an episode's number belongs to another recording now; nothing is overwritten."""
+    found = [(job, told) for job in jobs if (told := job.differences(plan))]
+    if not found:
+        return
+    job, told = found[0]
+    name = f"episode_{job.episode.index:06d}"
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    raise InputError(
+        f"{job.target} holds {name} of another recording than {raw} has now ({'; '.join(told)}){more}: convert into "
+        f"another folder, or remove the files of such episodes ({job.target}/**/{name}*) to have them made anew"
+    )
 
 
 def _run(

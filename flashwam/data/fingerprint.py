@@ -3,12 +3,15 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-__all__ = ["files_fingerprint", "tensors_fingerprint"]
+from flashwam.system.errors import MissingFileError
+
+__all__ = ["file_fingerprint", "files_fingerprint", "tensors_fingerprint"]
 
 _BLOCKS = 64
 _WHOLE = 2**16
@@ -55,6 +58,24 @@ def files_fingerprint(files: Iterable[Path], *, base: Path, extra: str = "") -> 
                 file.seek(begin)
                 digest.update(file.read(end - begin))
     return digest.hexdigest()
+
+
+def file_fingerprint(path: Path) -> str:
+    """As `files_fingerprint`, of a file that is read once though many episodes may lie in it.
+
+    Raises:
+        FileNotFoundError: It is missing.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"{path} is missing: fetch it with the data set")
+    status = path.stat()
+    return _content(path, (status.st_mtime_ns, status.st_size))
+
+
+@lru_cache(maxsize=4096)
+def _content(path: Path, version: tuple[int, int]) -> str:
+    """`version` tells the file from a later one."""
+    return files_fingerprint([path], base=path.parent)
 
 
 def _pieces(total: int, *, whole: int, block: int) -> Iterator[tuple[int, int]]:

@@ -37,6 +37,7 @@ from flashwam.data.episodes import (
     read_table,
     video_path,
 )
+from flashwam.data.fingerprint import file_fingerprint
 from flashwam.data.hashed_text import encode_text
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
@@ -237,11 +238,14 @@ def fingerprint(autoencoder: FrameAutoencoder) -> str:
     return digest.hexdigest()[:16]
 
 
-def _is_current(path: Path, made_by: str) -> bool:
+def _is_current(path: Path, made_by: str, pictures: str | None) -> bool:
+    """A file that does not say of which pictures it is, or whose pictures are gone, is taken as it is."""
     if not path.exists():
         return False
     raw = _load(path)
-    return isinstance(raw, dict) and raw.get("autoencoder") == made_by
+    if not isinstance(raw, dict) or raw.get("autoencoder") != made_by:
+        return False
+    return pictures is None or raw.get("pictures", pictures) == pictures
 
 
 def save_text(repo: Path, prompt: str, embedding: Tensor) -> str:
@@ -275,6 +279,7 @@ def write_latents(
     fps: float,
     size: Sequence[int],
     made_by: str,
+    pictures: str | None = None,
 ) -> None:
     """Writes the latents of a segment whose pictures are encoded one by one, in the numbers' own precision.
 
@@ -288,6 +293,7 @@ def write_latents(
         fps: Rows per second.
         size: Height and width of the pictures.
         made_by: What `fingerprint` says of the autoencoder.
+        pictures: Fingerprint of the video; None leaves it out.
     """
     count, channels, height, width = latents.shape
     value = {
@@ -306,6 +312,7 @@ def write_latents(
         "fps": fps / rows.step,
         "ori_fps": fps,
         "autoencoder": made_by,
+        **({} if pictures is None else {"pictures": pictures}),
     }
     write_torch(path, value)
 
@@ -313,7 +320,7 @@ def write_latents(
 def encode_latents(root: Path | str, autoencoder: FrameAutoencoder, *, progress: bool = True) -> int:
     """Encodes every episode below `root` and writes `empty_emb.pt` and the action quantiles beside the repos.
 
-    Files that this very autoencoder has made already are kept, so a killed run can be run again.
+    Files that this very autoencoder has made already, of the same pictures, are kept, so a killed run can be run again.
 
     Args:
         root: Folder of the repos.
@@ -334,14 +341,16 @@ def encode_latents(root: Path | str, autoencoder: FrameAutoencoder, *, progress:
     labels, written = [], 0
     for repo, info, episode in tqdm(jobs, desc="latents", unit="episode", disable=not progress):
         index, every, fps = episode["episode_index"], int(info.get("render_every", 1)), info["fps"]
+        video = video_path(repo, index)
+        pictures = file_fingerprint(video) if video.is_file() else None
         labels.append(read_table(episode_path(repo, index), ["action"])["action"])
         for segment in episode["action_config"]:
             start, end = int(segment["start_frame"]), int(segment["end_frame"])
             path = latent_path(repo, index, start, end)
-            if _is_current(path, made_by):
+            if _is_current(path, made_by, pictures):
                 continue
             frame_ids = list(range(start, end, every))
-            frames = read_frames(video_path(repo, index), frame_ids)
+            frames = read_frames(video, frame_ids)
             prompt = segment["action_text"]
             write_latents(
                 path,
@@ -353,6 +362,7 @@ def encode_latents(root: Path | str, autoencoder: FrameAutoencoder, *, progress:
                 fps=fps,
                 size=frames.shape[1:3],
                 made_by=made_by,
+                pictures=pictures,
             )
             written += 1
     norm = ActionNorm.fit(np.concatenate(labels))

@@ -3,12 +3,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from flashwam.data.bad_files import BadFiles
 from flashwam.data.clips import Clip, TableClip
-from flashwam.data.fingerprint import files_fingerprint
+from flashwam.data.fingerprint import file_fingerprint
 from flashwam.data.latents import read_frame_rows
 from flashwam.data.raw import RawEpisode, list_episodes
 from flashwam.data.segments import Segment
@@ -48,20 +47,7 @@ class EpisodePictures:
         clips = [clip for clip in self.clips if isinstance(clip, Clip)]
         tables = [clip for clip in self.clips if isinstance(clip, TableClip)]
         firsts = [clip.first for clip in clips] + [(clip.column, clip.episode) for clip in tables]
-        return f"{firsts} {self.fps} {[_content(clip.path, _version(clip.path)) for clip in self.clips]}"
-
-
-def _version(path: Path) -> tuple[int, int]:
-    if not path.is_file():
-        raise MissingFileError(f"{path} is missing: fetch it with the data set")
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size
-
-
-@lru_cache(maxsize=4096)
-def _content(path: Path, version: tuple[int, int]) -> str:
-    """Fingerprints a file once, though many episodes may lie in it; `version` tells the file from a later one."""
-    return files_fingerprint([path], base=path.parent)
+        return f"{firsts} {self.fps} {[file_fingerprint(clip.path) for clip in self.clips]}"
 
 
 def find_pictures(

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from flashwam.data.dataset import Window
 from flashwam.data.episodes import CHUNK, find_repos, read_episode_list, read_frames, read_info, video_path
+from flashwam.data.fingerprint import file_fingerprint
 from flashwam.swiftvla.streaming import StreamingGeometry
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import one_at_a_time, write_whole
@@ -106,7 +107,7 @@ def encode_tokens(
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> TokenStore:
-    """Streams every episode through a provider, once for all K; files that it has made already are kept.
+    """Streams every episode through a provider, once for all K; files that it has made of these pictures are kept.
 
     Of several processes one makes them, the others wait.
 
@@ -136,11 +137,13 @@ def _encode_all(
     total, squares, count = torch.zeros(provider.channels), torch.zeros(provider.channels), 0
     for repo, episode in tqdm(jobs, desc=f"{provider.name} tokens", unit="episode", disable=not progress):
         path = token_path(repo, provider.name, episode["episode_index"])
-        tokens = _read_current(path, made_by)
+        video = video_path(repo, episode["episode_index"])
+        pictures = file_fingerprint(video) if video.is_file() else None
+        tokens = _read_current(path, made_by, pictures)
         if tokens is None:
             provider.model.to(device)
             tokens = _encode(repo, episode, provider, capacities)
-            write_tensors(path, tokens, metadata={"made_by": made_by})
+            write_tensors(path, tokens, metadata={"made_by": made_by, "pictures": file_fingerprint(video)})
         every = torch.cat([x.float().flatten(0, 1) for x in tokens.values()])
         total, squares, count = total + every.sum(0), squares + every.square().sum(0), count + len(every)
     mean = total / count
@@ -158,12 +161,14 @@ def _encode_all(
     return store
 
 
-def _read_current(path: Path, made_by: str) -> dict[str, Tensor] | None:
+def _read_current(path: Path, made_by: str, pictures: str | None) -> dict[str, Tensor] | None:
+    """A file that does not say of which pictures it is, or whose pictures are gone, is taken as it is."""
     if not path.is_file():
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get("made_by") != made_by:
+            told = file.metadata() or {}
+            if told.get("made_by") != made_by or (pictures and told.get("pictures", pictures) != pictures):
                 return None
             return {key: file.get_tensor(key) for key in file.keys()}
     except SafetensorError:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+import copy
 import pickle
 import random
+import shutil
 
 import pytest
 import torch
@@ -23,9 +25,6 @@ def test_latents_are_the_encoded_pictures(encoded, autoencoder):
 
 
 def test_encoding_again_writes_nothing_and_another_autoencoder_all(encoded, autoencoder, tmp_path):
-    import copy
-    import shutil
-
     root = tmp_path / "copy"
     shutil.copytree(encoded, root)
     assert encode_latents(root, autoencoder, progress=False) == 0
@@ -34,6 +33,24 @@ def test_encoding_again_writes_nothing_and_another_autoencoder_all(encoded, auto
     other = copy.deepcopy(autoencoder)
     other.mean.add_(1)
     assert encode_latents(root, other, progress=False) == 6
+
+
+def test_an_episode_of_other_pictures_is_encoded_anew_and_an_older_file_kept(encoded, autoencoder, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(encoded, root)
+    # Both have nine rows.
+    shutil.copy(video_path(encoded / "beta", 0), video_path(root / "alpha", 2))
+    path = latent_path(root / "alpha", 2, 0, 9)
+    older = torch.load(path, weights_only=True)
+    del older["pictures"]
+    before = path.read_bytes()
+    torch.save(older, path)
+    assert encode_latents(root, autoencoder, progress=False) == 0
+    path.write_bytes(before)
+    assert encode_latents(root, autoencoder, progress=False) == 1
+    same = read_latents(latent_path(encoded / "beta", 0, 0, 9)).latents
+    assert torch.equal(read_latents(path).latents, same)
+    assert encode_latents(root, autoencoder, progress=False) == 0
 
 
 def published(frames: int, *, count: int | None = None, start: int = 0, stride: int = 2) -> dict:

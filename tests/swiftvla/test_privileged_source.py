@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
+import shutil
 from collections import Counter
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from flashwam.data.dataset import EpisodeDataset
-from flashwam.data.episodes import read_frames, video_path
+from flashwam.data.episodes import episode_path, read_frames, read_record, read_table, video_path, write_episode
 from flashwam.swiftvla.source import PrivilegedSource
 from flashwam.swiftvla.streaming import StreamingGeometry
 from flashwam.swiftvla.tokens import encode_tokens, token_path
@@ -76,6 +79,30 @@ def test_made_tokens_are_kept_and_others_are_made_anew(told, provider, store, ge
     changed = encode_tokens(told, provider, capacities=CAPACITIES, progress=False)
     assert changed.fingerprint != store.fingerprint
     assert changed.mean != store.mean
+
+
+def test_tokens_of_an_episode_with_other_pictures_are_made_anew(told, provider, store, tmp_path):
+    shutil.copytree(told, tmp_path / "copy")
+    repo = tmp_path / "copy" / "alpha"
+    frames = 255 - read_frames(video_path(repo, 0))
+    columns = {"action": read_table(episode_path(repo, 0), ["action"])["action"]}
+    kept, made = (token_path(repo, provider.name, index) for index in (1, 0))
+    before = {path: path.read_bytes() for path in (kept, made)}
+    write_episode(repo, 0, columns=columns, frames=frames, record=read_record(episode_path(repo, 0)), fps=80)
+    assert encode_tokens(repo.parent, provider, capacities=CAPACITIES, progress=False).mean != store.mean
+    assert made.read_bytes() != before[made]
+    assert kept.read_bytes() == before[kept]
+
+
+def test_tokens_that_do_not_say_of_which_pictures_they_are_stay(told, provider, store, tmp_path):
+    shutil.copytree(told, tmp_path / "copy")
+    path = token_path(tmp_path / "copy" / "alpha", provider.name, 0)
+    with safe_open(path, framework="pt") as file:
+        made_by, tensors = file.metadata()["made_by"], {key: file.get_tensor(key) for key in file.keys()}
+    save_file(tensors, path, metadata={"made_by": made_by})
+    before = path.read_bytes()
+    assert encode_tokens(tmp_path / "copy", provider, capacities=CAPACITIES, progress=False) == store
+    assert path.read_bytes() == before
 
 
 def test_a_sample_draws_its_own_cache_size(told, dataset, store):
