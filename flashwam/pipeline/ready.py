@@ -198,7 +198,7 @@ def _inputs(
         found["own episodes (options.histories)"] = histories.fingerprint()
     if teacher is not None:
         found["teacher (wam.pretrained)"] = tensors_fingerprint(teacher.state_dict())
-    elif recipe.wam.pretrained is not None:
+    elif recipe.wam.pretrained is not None and recipe.train_from == recipe.wam.pretrained:
         found["model (wam.pretrained)"] = tensors_fingerprint(student.state_dict())
     if loop.init is not None and student is not teacher:
         found["initial weights (init)"] = tensors_fingerprint(student.state_dict())

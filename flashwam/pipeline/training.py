@@ -68,10 +68,10 @@ def train(
         folder = prepare_run(recipe, run_dir)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            if recipe.wam.pretrained is None:
+            if recipe.train_from is None:
                 model = family(recipe.wam.family).create(**recipe.wam.config)
             else:
-                model = load_pretrained(recipe.wam.pretrained, recipe.wam, trust=trust)
+                model = load_pretrained(recipe.train_from, recipe.wam, trust=trust)
         return ready(
             recipe,
             recipe.train,
@@ -80,7 +80,7 @@ def train(
             folder,
             source=source,
             accept_changed_inputs=accept_changed_inputs,
-            info={"teacher": None},
+            info={"teacher": None, "init": recipe.train.init},
         ).run()
 
 

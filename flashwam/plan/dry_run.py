@@ -65,6 +65,8 @@ def make_plan(recipe: Recipe, command: str, *, run_dir: str | Path | None = None
     if command == "distill":
         rows.append(("teacher", _folder(recipe.wam.pretrained, "missing: set wam.pretrained to a teacher's folder")))
         rows.append(("starts from", _folder(loop.init, "the teacher")))
+    elif (begins := loop.init or recipe.train_from) is not None:
+        rows.append(("starts from", _folder(begins, "")))
     rows.append(("streams", "; ".join(_stream(spec) for spec in recipe.streams.values())))
     tokens = model.pass_tokens(recipe.data.window_frames)
     size, text = model_size(model), text_shape(recipe, model)

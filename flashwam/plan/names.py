@@ -27,7 +27,7 @@ def check_names(recipe: Recipe, command: str) -> None:
     known = kind.keywords()
     check_keywords("wam.config", recipe.wam.config, list(known))
     absent = [name for name, required in known.items() if required and name not in recipe.wam.config]
-    if absent and recipe.wam.pretrained is None:
+    if absent and recipe.wam.pretrained is None and recipe.train_from is None:
         raise InputError(f"wam.config: {', '.join(absent)} missing; {recipe.wam.family} needs them (see recipes/)")
     for section, loop in (("train", recipe.train), ("distill", recipe.distill)):
         if loop is not None and section == command:

@@ -80,7 +80,8 @@ def meta_model(recipe: Recipe, *, trust: bool = False) -> WorldActionModel:
     Raises:
         ValueError: the recipe has neither a config nor a folder, or the folder is there and its family refuses it.
     """
-    files, folder = files_of(recipe.wam.family), recipe.wam.pretrained
+    folder = recipe.train_from if recipe.distill is None else recipe.wam.pretrained or recipe.train_from
+    files = files_of(recipe.wam.family)
     if files is not None and folder is not None and Path(folder).is_dir():
         # Planning reads no weights, which may be many gigabytes; what they are of must be usable.
         with suppress(FileNotFoundError):
@@ -88,10 +89,10 @@ def meta_model(recipe: Recipe, *, trust: bool = False) -> WorldActionModel:
     if recipe.wam.config:
         with torch.device("meta"):
             return family(recipe.wam.family).create(**recipe.wam.config)
-    if recipe.wam.pretrained is None:
+    if folder is None:
         raise InputError("wam: needs `config` (the model's size) or `pretrained` (a folder)")
     with trusting(trust, named=[recipe.wam.family]):
-        return load(recipe.wam.pretrained)
+        return load(folder)
 
 
 def text_shape(recipe: Recipe, model: WorldActionModel) -> tuple[int, int | None]:

@@ -226,7 +226,7 @@ class LoopConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the method."""
     init: PathText | None = None
-    """Folder of the weights the trained model starts from; null: the teacher's (or fresh ones for a teacher). With
+    """Folder of the weights the trained model starts from; null: `wam.pretrained` (or fresh ones for a teacher). With
     `lora`, a student that was trained with it from the same teacher."""
     lora: LoraConfig | None = None
     """Train low-rank adapters on one backbone that all roles share; null: every role is a whole model."""
@@ -363,6 +363,12 @@ class Recipe:
     def tasks(self) -> tuple[str, ...]:
         """Tasks that are driven: those of `evaluate`, or else those that it learns from."""
         return self.evaluate.tasks or self.data.tasks
+
+    @property
+    def train_from(self) -> str | None:
+        """Folder of the model that `train` begins with: `train.init`, which with `lora` names an adapter alone, or else
+        `wam.pretrained`; None for fresh weights."""
+        return (None if self.train.lora is not None else self.train.init) or self.wam.pretrained
 
     def __post_init__(self) -> None:
         for each in fields(self):
