@@ -12,12 +12,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from flashwam.data.fingerprint import tensors_fingerprint
 from flashwam.recipe.sections import LoraConfig
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.paths import user_path
-from flashwam.system.tensor_file import read_header, write_tensors
+from flashwam.system.tensor_file import load_tensors, read_header, write_tensors
 
-__all__ = ["ADAPTER_FILE", "fingerprint", "load_adapter", "save_adapter"]
+__all__ = ["ADAPTER_FILE", "adapter_fingerprint", "fingerprint", "load_adapter", "save_adapter"]
 
 ADAPTER_FILE = "adapter.safetensors"
 
@@ -29,6 +30,19 @@ def fingerprint(weights: Mapping[str, Tensor]) -> str:
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def adapter_fingerprint(folder: Path | str) -> str:
+    """Tells one saved adapter from another by its own numbers.
+
+    Args:
+        folder: A model exported from a training with adapters.
+
+    Raises:
+        FileNotFoundError: The folder holds no adapter.
+        ValueError: It is damaged.
+    """
+    return tensors_fingerprint(load_tensors(_adapter_path(folder)))
 
 
 def save_adapter(folder: Path | str, parameters: Mapping[str, Tensor], lora: LoraConfig, *, backbone: str) -> None:
@@ -58,12 +72,7 @@ def load_adapter(folder: Path | str, parameters: Mapping[str, Tensor], lora: Lor
         FileNotFoundError: the folder holds no adapter.
         ValueError: it is one of another backbone, rank, scale or other layers.
     """
-    path = user_path(folder) / ADAPTER_FILE
-    if not path.is_file():
-        raise MissingFileError(
-            f"{path} is missing: with lora, init must be a student that was trained with lora from the same teacher; "
-            "set lora to null to go on with a whole model"
-        )
+    path = _adapter_path(folder)
     read_header(path)
     with safe_open(path, framework="pt") as file:
         told = file.metadata() or {}
@@ -82,3 +91,13 @@ def load_adapter(folder: Path | str, parameters: Mapping[str, Tensor], lora: Lor
             raise InputError(f"{path} was trained on another teacher than this recipe's; give that one's, or no init")
         for name, parameter in parameters.items():
             parameter.copy_(file.get_tensor(name))
+
+
+def _adapter_path(folder: Path | str) -> Path:
+    path = user_path(folder) / ADAPTER_FILE
+    if not path.is_file():
+        raise MissingFileError(
+            f"{path} is missing: with lora, init must be a student that was trained with lora from the same teacher; "
+            "set lora to null to go on with a whole model"
+        )
+    return path

@@ -20,6 +20,7 @@ from flashwam.data.histories import Histories
 from flashwam.data.latents import ACTION_NORM
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.data.pixels import PixelAutoencoder, load_autoencoder
+from flashwam.distillation.adapter_file import adapter_fingerprint
 from flashwam.distillation.judging import Judge, MeasuredApart
 from flashwam.distillation.methods import Method, find_method, make_method
 from flashwam.distillation.setup import Setup, Source
@@ -40,6 +41,10 @@ from flashwam.wam.files import files_of
 __all__ = ["Ready", "check_folders", "histories_of", "method_of", "ready", "samples", "set_precision"]
 
 _AUTOENCODER_FILES = (".json", ".safetensors", ".bin", ".pt", ".pth")
+_INIT, _ADAPTER = "initial weights (init)", "initial adapter (init)"
+_GIVEN_AUTOENCODER = "autoencoder (autoencoder.pretrained)"
+# With adapters, the weights that a training was said to begin with were the backbone's.
+_NOTED_LATER = {_ADAPTER: _INIT, _GIVEN_AUTOENCODER: None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +100,7 @@ def ready(
     run, result = RunFolder(run_dir), find_method(loop.method).result
     if os.environ.get("RANK", "0") == "0" and not (run.result(result) / INFO_FILE).exists():
         inputs = _inputs(recipe, loop, source, codec, histories=histories, teacher=teacher, student=student)
-        accepted = check_inputs(run_dir, inputs, accept=accept_changed_inputs)
+        accepted = check_inputs(run_dir, inputs, accept=accept_changed_inputs, noted_later=_NOTED_LATER)
     # Of a finished run nothing is made that its method or its judge would make before.
     finished = is_finished(run, result, steps=loop.steps)
     judge = None
@@ -200,14 +205,22 @@ def _inputs(
         found["teacher (wam.pretrained)"] = tensors_fingerprint(teacher.state_dict())
     elif recipe.wam.pretrained is not None and recipe.train_from == recipe.wam.pretrained:
         found["model (wam.pretrained)"] = tensors_fingerprint(student.state_dict())
-    if loop.init is not None and student is not teacher:
-        found["initial weights (init)"] = tensors_fingerprint(student.state_dict())
+    if loop.init is not None and loop.lora is None:
+        found[_INIT] = tensors_fingerprint(student.state_dict())
+    elif loop.init is not None:
+        found[_ADAPTER] = adapter_fingerprint(loop.init)
     if codec is not None:
         found["autoencoder"] = tensors_fingerprint(codec.autoencoder.state_dict())
     elif recipe.wam.pretrained is not None and (vae := Path(recipe.wam.pretrained) / "vae").is_dir():
-        files = [path for path in vae.rglob("*") if path.suffix in _AUTOENCODER_FILES and path.is_file()]
-        found["autoencoder (vae/ of wam.pretrained)"] = files_fingerprint(files, base=vae)
+        found["autoencoder (vae/ of wam.pretrained)"] = _autoencoder_fingerprint(vae)
+    elif (given := recipe.autoencoder.pretrained) is not None and Path(given).is_dir():
+        found[_GIVEN_AUTOENCODER] = _autoencoder_fingerprint(Path(given))
     return found
+
+
+def _autoencoder_fingerprint(folder: Path) -> str:
+    files = [path for path in folder.rglob("*") if path.suffix in _AUTOENCODER_FILES and path.is_file()]
+    return files_fingerprint(files, base=folder)
 
 
 def _check_shapes(source: SegmentDataset, model: WorldActionModel) -> None:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from flashwam.run.folder import RunFolder
@@ -14,13 +15,21 @@ from flashwam.system.files import write_whole
 __all__ = ["check_inputs"]
 
 
-def check_inputs(run_dir: Path, inputs: Mapping[str, str], *, accept: bool = False) -> list[dict[str, Any]]:
+def check_inputs(
+    run_dir: Path,
+    inputs: Mapping[str, str],
+    *,
+    accept: bool = False,
+    noted_later: Mapping[str, str | None] = MappingProxyType({}),
+) -> list[dict[str, Any]]:
     """Holds what a run is about to go on with to what it began with, or notes that at its begin.
 
     Args:
         run_dir: The run's folder; gets `inputs.json`, and its `provenance.json` the changes that are accepted.
         inputs: What -> its fingerprint.
         accept: Go on with what has changed.
+        noted_later: What earlier versions did not note -> the name of what they noted in its place, or None. A run that
+            began with one of them tells nothing of it: what is there now is noted, and held to from then on.
 
     Returns:
         The changes that were accepted so far: when, and what.
@@ -42,18 +51,23 @@ def check_inputs(run_dir: Path, inputs: Mapping[str, str], *, accept: bool = Fal
                     "what it began with; go on nevertheless with --accept-changed-inputs"
                 ) from error
             before, accepted = {}, []
-        changed = sorted(name for name in {*before, *inputs} if before.get(name) != inputs.get(name))
-        if not changed:
+        untold = [name for name in inputs if name in noted_later and name not in before]
+        replaced = {noted_later[name] for name in untold}
+        changed = sorted(
+            name for name in {*before, *inputs} - {*untold, *replaced} if before.get(name) != inputs.get(name)
+        )
+        if not changed and not untold:
             return accepted
-        if not accept:
+        if changed and not accept:
             raise InputError(
                 f"{run_dir} was begun with other inputs, and a run goes on only as what it was; changed since: "
                 f"{', '.join(changed)}. Put back what it began with, use another run folder, or go on nevertheless "
                 "with --accept-changed-inputs"
             )
-        accepted.append({"time": datetime.now(UTC).isoformat(timespec="seconds"), "changed": changed})
+        if changed:
+            accepted.append({"time": datetime.now(UTC).isoformat(timespec="seconds"), "changed": changed})
+            _note(run.provenance, accepted)
         kept = {"inputs": dict(inputs), "accepted": accepted}
-        _note(run.provenance, accepted)
     write_whole(path, (json.dumps(kept, indent=2) + "\n").encode())
     return list(kept["accepted"])
 

@@ -10,7 +10,8 @@ from tiny_models import TINY, tiny_wam
 from tiny_windows import Windows
 
 from flashwam.core.streams import StreamSpec
-from flashwam.pipeline.training import train
+from flashwam.distillation import checkpoint
+from flashwam.pipeline.training import distill, train
 from flashwam.plan import check_names, make_plan
 from flashwam.plan.sizes import meta_model
 from flashwam.recipe.load import load_recipe
@@ -85,3 +86,56 @@ def test_a_recipe_that_begins_with_init_needs_no_config_beside_it(tmp_path):
     check_names(chosen, "train")
     assert meta_model(chosen).shapes == named.shapes
     assert equal(load_wam(train(chosen, run_dir=tmp_path / "run", source=Windows(named)))[0], named)
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.fixture
+def second_stage(tmp_path, monkeypatch):
+    """Starts a distillation with adapters from that of one of two students; it is stopped after a checkpoint."""
+    save(tmp_path / "teacher", 3)
+    source = Windows(tiny_wam())
+    loop = STILL | {"lr": 1e-2, "steps": 3, "save_every": 1, "lora": {"rank": 2, "alpha": 2.0}}
+
+    def start(name, method="consistency", **overrides):
+        streams = {**SHIFTS, "video": {**SHIFTS["video"], "weight": float(method != "on_policy")}}
+        wam = {"family": "lingbot_va", "pretrained": str(tmp_path / "teacher")}
+        content = {"name": name, "streams": streams, "wam": wam, "distill": loop | {"method": method}}
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+        chosen = load_recipe(path, [f"{key}={value}" for key, value in overrides.items()])
+        return distill(chosen, run_dir=tmp_path / name, source=source)
+
+    one, other = start("one"), start("other", seed=7)
+    save_checkpoint = checkpoint.Checkpoints.save
+
+    def save_and_stop(self, step):
+        save_checkpoint(self, step)
+        raise StoppedError
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", save_and_stop)
+    with pytest.raises(StoppedError):
+        start("second", "on_policy", **{"distill.init": one})
+    monkeypatch.undo()
+    return lambda init: start("second", "on_policy", **{"distill.init": init}), one, other
+
+
+def test_a_distillation_with_adapters_goes_on_with_no_other_adapter(tmp_path, second_stage):
+    """The frozen reference of the method is made of it at every start."""
+    go_on, one, other = second_stage
+    assert "initial adapter (init)" in inputs(tmp_path / "second")
+    with pytest.raises(ValueError, match=r"changed since: initial adapter \(init\)"):
+        go_on(other)
+    go_on(one.rename(tmp_path / "moved"))
+
+
+def test_a_distillation_that_noted_no_adapter_goes_on(tmp_path, second_stage):
+    go_on, one, _ = second_stage
+    path = tmp_path / "second/inputs.json"
+    kept = json.loads(path.read_text())
+    del kept["inputs"]["initial adapter (init)"]
+    path.write_text(json.dumps(kept))
+    go_on(one)
+    assert "initial adapter (init)" in inputs(tmp_path / "second")

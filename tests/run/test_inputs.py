@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run notes of its inputs, and what of runs that noted less."""
+
+import json
+
+import pytest
+
+from flashwam.run.folder import RunFolder
+from flashwam.run.inputs import check_inputs
+
+LATER = {"adapter": "weights"}
+
+
+def noted(folder):
+    return json.loads(RunFolder(folder).inputs.read_text())["inputs"]
+
+
+def test_an_input_that_is_new_gone_or_changed_is_refused(tmp_path):
+    check_inputs(tmp_path, {"data": "1"})
+    for inputs in ({"data": "2"}, {}, {"data": "1", "teacher": "1"}):
+        with pytest.raises(ValueError, match="changed since"):
+            check_inputs(tmp_path, inputs)
+    assert check_inputs(tmp_path, {"data": "1"}) == []
+
+
+def test_of_a_run_that_never_noted_an_input_it_is_noted_now_and_held_to_from_then_on(tmp_path):
+    check_inputs(tmp_path, {"data": "1", "weights": "backbone"})
+    now = {"data": "1", "adapter": "a"}
+    assert check_inputs(tmp_path, now, noted_later=LATER) == []
+    assert noted(tmp_path) == now
+    with pytest.raises(ValueError, match="changed since: adapter"):
+        check_inputs(tmp_path, now | {"adapter": "b"}, noted_later=LATER)
+
+
+def test_what_was_never_noted_hides_no_other_change(tmp_path):
+    check_inputs(tmp_path, {"data": "1"})
+    with pytest.raises(ValueError, match=r"changed since: data\."):
+        check_inputs(tmp_path, {"data": "2", "adapter": "a"}, noted_later=LATER)
+    assert noted(tmp_path) == {"data": "1"}
