@@ -23,7 +23,7 @@ from flashwam.distillation.state_files import (
 from flashwam.distillation.strategy import Strategy
 from flashwam.run.folder import RunFolder
 from flashwam.system.errors import InputError
-from flashwam.system.files import beside, clear_leftovers, remove_folder, whole_folder, write_whole
+from flashwam.system.files import beside, remove_folder, whole_folder, write_whole
 
 __all__ = ["Checkpoints"]
 
@@ -51,8 +51,6 @@ class Checkpoints:
         self.run, self.folder = run, run.checkpoints
         self.strategy, self.accelerator = strategy, strategy.accelerator
         self.roles = roles
-        if self.accelerator.is_main_process:
-            clear_leftovers(self.folder)
 
     def steps(self) -> list[int]:
         """Steps with a checkpoint, ascending; what has another name is none."""

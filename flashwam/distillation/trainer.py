@@ -200,8 +200,8 @@ class _Training:
     def _run(self, signals: StopSignals) -> Path:
         loop, main = self.loop, self.accelerator.is_main_process
         if main:
-            clear_leftovers(self.folder.path)
-            clear_leftovers(self.folder.steps)
+            for folder in (self.folder.path, self.folder.steps, self.folder.checkpoints):
+                clear_leftovers(folder)
         first = self.checkpoints.restore()
         if first:
             logger.info("continuing %s after step %d", self.folder.path, first)

@@ -191,7 +191,10 @@ def _move_away(path: Path) -> Path | None:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Removes folders that a killed process left half written or half removed in `folder`."""
+    """Removes folders that a killed process left half written or half removed in `folder`.
+
+    Those of a living one look the same: hold the folder (`only_writer`) first.
+    """
     for prefix in (_BESIDE, _LEAVING):
         for path in folder.glob(prefix + "*"):
             shutil.rmtree(path, ignore_errors=True)

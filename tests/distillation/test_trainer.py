@@ -27,7 +27,7 @@ from flashwam.recipe.sections import LoopConfig
 from flashwam.run.folder import RunFolder
 from flashwam.student import load_wam
 from flashwam.system import files
-from flashwam.system.files import only_writer
+from flashwam.system.files import beside, only_writer
 
 STREAMS = {
     "video": StreamSpec.from_config("video", {"shift": 5.0, "consistency": "lcm", "guidance": [2, 4]}),
@@ -368,7 +368,13 @@ def test_target_lags_behind_and_is_what_is_saved_when_asked(tmp_path):
 def test_a_run_folder_has_one_writer(tmp_path, specs, wam, teacher):
     """Two processes on one run would replace each other's checkpoints."""
     config = LoopConfig(method="consistency", steps=2, batch_size=4)
+    half_written = [beside(tmp_path / name) for name in ("checkpoints/step_000002", "steps/step_2", "student")]
+    for folder in half_written:
+        folder.mkdir(parents=True)
     with only_writer(tmp_path), pytest.raises(RuntimeError, match="another process is training"):
         train(make_method(config, specs(), wam, teacher=teacher), ToySource(), config, run_dir=tmp_path, seed=0)
     assert not (tmp_path / "metrics.jsonl").exists()
+    # What the other process is writing.
+    assert all(folder.is_dir() for folder in half_written)
     train(make_method(config, specs(), wam, teacher=teacher), ToySource(), config, run_dir=tmp_path, seed=0)
+    assert not any(folder.exists() for folder in half_written)
