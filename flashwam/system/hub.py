@@ -20,6 +20,8 @@ _PREFIX = "hf:"
 _HERE: dict[Path, str] = {}
 """Folders that were fetched -> what they were asked for as."""
 
+_MODEL = "wam.json"
+"""The file without which no family loads a model, see `flashwam.wam.wam_file`."""
 _UNFINISHED = ("*.part", "*.partial", "*.tmp", "*.beside-*", "*.leaving-*")
 _LEFT_OUT = (*_UNFINISHED, "text_cache/*", "checkpoints/*", "training_state*")
 
@@ -48,7 +50,7 @@ def push_folder(
     """Uploads a model folder; the repository is made if there is none.
 
     Args:
-        folder: Holds ``transformer/`` and what belongs to it.
+        folder: Holds ``wam.json``, as a saved model of every family does, and what belongs to it.
         repo_id: "owner/name".
         private: Of a repository that is made now; the owner's default if None.
         revision: Branch; the main one if None.
@@ -61,12 +63,12 @@ def push_folder(
         What the hub says of the commit.
 
     Raises:
-        FileNotFoundError: The folder holds no ``transformer/config.json``.
+        FileNotFoundError: The folder holds no ``wam.json``.
         ValueError: `repo_id` has another form.
     """
     folder = user_path(folder)
-    if not (folder / "transformer" / "config.json").is_file():
-        raise MissingFileError(f"{folder / 'transformer' / 'config.json'} is missing: expected a saved model's folder")
+    if not (folder / _MODEL).is_file():
+        raise MissingFileError(f"{folder / _MODEL} is missing: expected a model's folder that flashwam saved")
     if len([part for part in repo_id.split("/") if part]) != 2 or repo_id.count("/") != 1:
         raise InputError(f"repo_id must read like 'owner/name', got {repo_id!r}")
     if api is None:

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from tiny_models import tiny_codec
@@ -17,7 +18,7 @@ from flashwam.foresight.policy import ForesightPolicy
 from flashwam.run.card import model_card
 from flashwam.serve.model import load_served
 from flashwam.serve.session import PolicySession
-from flashwam.student import save_wam
+from flashwam.student import push_to_hub, save_wam
 
 Make = Callable[..., ForesightPolicy]
 
@@ -55,6 +56,12 @@ def test_a_policy_is_served_as_any_model_is(make_policy: Make, tmp_path: Path) -
     session.handle({"compute_kv_cache": True, "obs": [picture] * (frames - 1), "state": state})
     _, reply = session.handle({"obs": None})
     assert np.isfinite(reply["action"]).all()
+
+
+def test_it_is_pushed_as_any_model_is(make_policy: Make, tmp_path: Path) -> None:
+    folder = saved(make_policy, tmp_path / "run" / "teacher")
+    api = SimpleNamespace(create_repo=lambda *_, **__: None, upload_folder=lambda **asked: asked["folder_path"])
+    assert push_to_hub(folder, "lab/foresight", api=api) == str(folder)
 
 
 def test_its_card_says_what_it_was_made_from(make_policy: Make, tmp_path: Path) -> None:

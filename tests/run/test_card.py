@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from huggingface_hub import HfApi
+from policy_toys import policy as fusion_policy
+from policy_toys import specs
 from tiny_models import tiny_wam
 
 from flashwam.report.results import read_evaluations
@@ -188,6 +190,16 @@ def test_push_to_hub(student: Path) -> None:
             push_to_hub(student, wrong, api=api)
     with pytest.raises(FileNotFoundError, match=r"flashwam\.json"):
         push_to_hub(student.parent, "lab/quick", api=api)
+
+
+def test_a_policy_without_a_transformer_of_its_own_is_pushed_too(tmp_path: Path) -> None:
+    api, folder = FakeApi(), tmp_path / "swift"
+    save_wam(folder, fusion_policy(), specs(), kind="teacher", info={"name": "swift"})
+    assert push_to_hub(folder, "lab/swift", api=api) == "commit"
+    assert {"flashwam.json", "model.safetensors", "wam.json"} < set(api.calls[1][1]["files"])
+    (folder / "wam.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"wam\.json is missing: expected a model's folder"):
+        push_to_hub(folder, "lab/swift", api=api)
 
 
 def test_what_is_asked_of_the_hub_exists_there(student: Path) -> None:
