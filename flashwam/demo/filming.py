@@ -14,6 +14,7 @@ from flashwam.report.row import Row
 from flashwam.report.verdict import best_student
 from flashwam.run.folder import INFO_FILE, RunFolder
 from flashwam.run.model_info import ModelInfo
+from flashwam.run.model_note import model_note
 from flashwam.sim.local_policy import LocalPolicy
 from flashwam.sim.simulators import get_task
 from flashwam.system.errors import MissingFileError
@@ -99,7 +100,8 @@ def _write(folder: Path, actors: Sequence[Row], scenes: Mapping[str, Sequence[Ta
         f"robot stands still while its model draws a chunk. {ends[0].upper()}{ends[1:]}."
     )
     alt = f"Film of two robot arms side by side, left the teacher's, right the student's. {ends}"
-    tell_film(folder, caption=caption, alt=alt)
+    models = {row.label: model_note(row.folders[0], row.step, beside=folder) for row in actors}
+    tell_film(folder, caption=caption, alt=alt, models=models)
     return folder / FILM
 
 

@@ -61,7 +61,7 @@ def write_demo_page(place: Place, preset: str, jobs: Sequence[Job]) -> Path:
         "From many steps to one: what was done, what it kept, and why",
         sections,
         lead=lead,
-        film=find_film(folder),
+        film=find_film(folder, rows=rows),
         footer=f"Made by `flashwam demo --preset {preset} --family {place.family}`.",
     )
 

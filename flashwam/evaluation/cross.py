@@ -12,6 +12,7 @@ from flashwam.data.dataset import EpisodeDataset, to_batch
 from flashwam.data.latents import fingerprint
 from flashwam.evaluation.open_loop import chunk_draws
 from flashwam.evaluation.policy import Policy
+from flashwam.run.model_note import MODELS
 from flashwam.sim.simulators import get_task
 from flashwam.sim.ways import commitment
 from flashwam.system.errors import InputError
@@ -33,8 +34,9 @@ def cross_table(
         episodes: First observations, from held-out and training episodes of the multi-modal tasks.
 
     Returns:
-        What is written: commitment, action error (against the last source's own draw) and each draw's way, -1 for
-        none, by row (earlier streams) and column (last stream); draws of one place are of one noise and observation.
+        What is written, notes of the models aside: commitment, action error (against the last source's own draw) and
+        each draw's way, -1 for none, by row (earlier streams) and column (last stream); draws of one place are of one
+        noise and observation.
 
     Raises:
         ValueError: Models cannot be crossed: of their streams, their tasks, or because their autoencoders differ.
@@ -86,7 +88,8 @@ def cross_table(
         table["action_error"].append(errors)
         table["taken"].append(taken)
     result = {"rows": labels, "columns": labels, **table, "draws": len(chosen) * draws, "tasks": several}
-    write_whole(user_path(out) / "cross.json", json.dumps(result, indent=1) + "\n")
+    models = {label: policy.note(out) for label, (policy, _) in sources.items()}
+    write_whole(user_path(out) / "cross.json", json.dumps({**result, MODELS: models}, indent=1) + "\n")
     return result
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from flashwam.core.steps import nfe_text
 from flashwam.evaluation.policy import Policy
+from flashwam.run.model_note import MODELS
 from flashwam.sampling import Rollout, StreamSampler
 from flashwam.system.files import write_whole
 from flashwam.system.paths import user_path
@@ -82,14 +83,17 @@ def latency_table(sources: Sequence[tuple[Policy, str]], *, out: str | Path, rou
 
     Args:
         sources: (policy, steps such as "1v/1a").
-        out: Folder that gets `latency.json`, which `compare` prefers to what each evaluation measured for itself.
+        out: Folder that gets `latency.json`, which `compare` prefers to what each evaluation measured for itself; it
+            notes the models, too.
         rounds: Turns; the medians are written.
 
     Returns:
         Label such as "flash_wam 1v/1a" -> milliseconds per stream and chunk at batch 1.
     """
-    table = time_in_turns(latency_timers(sources), rounds=rounds)
-    write_whole(user_path(out) / "latency.json", (json.dumps(table, indent=1) + "\n").encode())
+    timers = latency_timers(sources)
+    models = {latency_label(policy, policy.samplers(nfe)): policy.note(out) for policy, nfe in sources}
+    table = time_in_turns(timers, rounds=rounds)
+    write_whole(user_path(out) / "latency.json", json.dumps({**table, MODELS: models}, indent=1) + "\n")
     return table
 
 

@@ -13,6 +13,7 @@ from flashwam.data.codec import Codec
 from flashwam.data.dataset import EpisodeDataset
 from flashwam.run.folder import RunFolder
 from flashwam.run.model_info import ModelInfo, model_folder
+from flashwam.run.model_note import model_note
 from flashwam.sampling import StreamSampler, samplers_for
 from flashwam.student import load_wam
 from flashwam.system.errors import InputError
@@ -58,6 +59,10 @@ class LoadedModel:
     def real_time(self) -> Path:
         """Folder of what is measured of it in worlds that do not wait."""
         return RunFolder(self.evaluations.parent).real_time
+
+    def note(self, beside: str | Path) -> dict[str, Any]:
+        """The note of its weights for a file in the folder `beside`, see `flashwam.run.model_note`."""
+        return model_note(self.evaluations.parent, self.info.steps, beside=beside)
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.report.against import with_ratios
+from flashwam.report.beside import cross_beside, measured_beside, run_name
 from flashwam.report.colours import run_colours
 from flashwam.report.compare_page import compare_sections
 from flashwam.report.film import find_film
@@ -29,7 +30,6 @@ from flashwam.run.evaluation import Evaluation, read_recordings
 from flashwam.run.folder import RunFolder
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
-from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
 
 __all__ = ["compare", "gather", "measured_rows"]
@@ -48,7 +48,8 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
     Args:
         runs: Run folders with `evaluations/*.json`, or studies of many (`flashwam.report.study`); the teacher's too,
             for the controls. `metrics.jsonl` is read where a run has one, and `cross.json`, `latency.json`,
-            `costs.json` and a film where they were made: in `out`, else in a study's `comparison`.
+            `costs.json` and a film where they were made: in `out`, else in a study's `comparison`. What they tell of
+            other models is left out, see `flashwam.report.beside`.
         out: Folder to write into; made if absent.
 
     Returns:
@@ -80,6 +81,7 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
     sections = compare_sections(rows, out, metrics=metrics, cross=cross, colours=colours)
     sections += [real_time_section(curves, out, colours=colours)] if curves else []
     sections += [recordings_section(recorded, out, colours=colours)] if recorded else []
+    studies = [study for run in runs if (study := find_study(user_path(run)))]
     last = next_section(rows)
     sections += [] if last is None else [last]
     page = write_page(
@@ -87,7 +89,7 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
         "Comparison of runs",
         sections,
         lead="Who succeeds, how fast, and which stream loses what.",
-        film=find_film(out, *(study / "comparison" for run in runs if (study := find_study(user_path(run))))),
+        film=find_film(out, *(study / "comparison" for study in studies), rows=rows),
         footer="Made by `flashwam compare`. The numbers are in `compare.json` beside this page.",
     )
     result["page"] = str(page)
@@ -114,9 +116,7 @@ def gather(
     for folder in dict.fromkeys(result.folder for result in results):
         if folder in named and has_metrics(folder):
             metrics.setdefault(named[folder], []).append(read_metrics(RunFolder(folder).metrics))
-    studies = dict.fromkeys(find_study(result.folder) for result in results)
-    cross = _measured("cross.json", out, next(iter(studies)) if len(studies) == 1 else None)
-    return rows, metrics, cross or None
+    return rows, metrics, cross_beside(out, rows)
 
 
 def _waited_for(run: Path | str) -> list[Evaluation]:
@@ -138,16 +138,13 @@ def measured_rows(results: Sequence[Evaluation], out: Path) -> list[Row]:
     evaluation timed for itself; beside them, in one study, what was timed apart is left out, since the machine may have
     had other work then.
     """
-    rows: list[Row] = []
-    in_turns = set()
-    for row in pool_evaluations(results):
-        study, run = find_study(row.folders[0]), row.run.rpartition("/")[2]
-        timed, costs = (_measured(name, out, study) for name in ("latency.json", "costs.json"))
-        rounded = "" if row.precision == "own" else f" {row.precision}"
-        if (label := f"{run} {row.steps_text}{rounded}") in timed:
-            in_turns.add(len(rows))
-            row = replace(row, latency=timed[label])
-        rows.append(_with_cost(row, costs[run]) if run in costs else row)
+    rows = pool_evaluations(results)
+    timed = measured_beside("latency.json", out, rows, _timed_label)
+    costs = measured_beside("costs.json", out, rows, run_name)
+    in_turns = {number for number, latency in enumerate(timed) if latency is not None}
+    for number, (latency, cost) in enumerate(zip(timed, costs, strict=True)):
+        row = rows[number] if latency is None else replace(rows[number], latency=latency)
+        rows[number] = row if cost is None else _with_cost(row, cost)
     timed_studies = {find_study(rows[number].folders[0]) for number in in_turns}
     for numbers in _alike(rows):
         if find_study(rows[numbers[0]].folders[0]) in timed_studies and not in_turns.intersection(numbers):
@@ -189,14 +186,12 @@ def _median(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: statistics.median(each[name] for each in measured if name in each) for name in names}
 
 
-def _measured(name: str, out: Path, study: Path | None) -> dict[str, Any]:
-    """A table of whole models' measurements; empty where there is none."""
-    places = [out, *([] if study is None else [study / "comparison"])]
-    path = next((place / name for place in places if (place / name).is_file()), None)
-    return {} if path is None else read_mapping(path, finite=False)
+def _timed_label(row: Row) -> str:
+    rounded = "" if row.precision == "own" else f" {row.precision}"
+    return f"{run_name(row)} {row.steps_text}{rounded}"
 
 
-def _with_cost(row: Row, told: dict[str, Any]) -> Row:
+def _with_cost(row: Row, told: Mapping[str, Any]) -> Row:
     cost = {"training": told["training"], **told["before"]}
     return replace(row, cost=cost, parameters=row.parameters or told.get("parameters", {}))
 

@@ -40,7 +40,9 @@ def test_smoke_demo_leads_from_nothing_to_a_page_with_all_results(smoke):
         assert 'load_wam("student")' in card
     timed = json.loads((smoke / "comparison" / "latency.json").read_text())
     assert timed["teacher 10v/10a"]["chunk_ms"] > timed["flash_wam 1v/1a"]["chunk_ms"] > 0
+    assert {note["run"] for note in timed["models"].values()} == {f"../runs/{run}" for run in ("teacher", *methods)}
     rows = json.loads((smoke / "comparison" / "compare.json").read_text())["rows"]
+    assert {row["label"] for row in rows if row["latency"]} == set(timed) - {"models"}
     assert {row["label"] for row in rows if row["kind"] == "teacher"} == {"teacher 10v/10a", "teacher 1v/1a"}
 
 

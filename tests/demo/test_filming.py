@@ -13,6 +13,7 @@ from flashwam.demo.film import Take, play
 from flashwam.demo.jobs import preset_jobs
 from flashwam.demo.place import Place
 from flashwam.demo.presets import PRESETS
+from flashwam.report.compare import gather
 from flashwam.report.film import find_film
 from flashwam.run.folder import RunFolder
 from flashwam.sim.tasks import get_task
@@ -57,11 +58,18 @@ def test_the_teacher_and_the_best_student_are_filmed_in_real_time(place, monkeyp
     with Image.open(path) as film:
         frames = [(frame.info["duration"], frame.size) for frame in ImageSequence.Iterator(film)]
     seconds = sum(duration for duration, _ in frames) / 1000
+    rows, *_ = gather(place.evaluated, path.parent)
     assert seconds == pytest.approx(2 * (470 + 800) / 1000, abs=0.15)
-    figure = find_film(place.out / "elsewhere", path.parent)
+    figure = find_film(place.out / "elsewhere", path.parent, rows=rows)
     assert "left teacher 10v/10a, right pairs 1v/1a" in figure.caption
     assert "reach-wall: teacher fails after 0.5 s, pairs succeeds after 0.3 s" in figure.alt
     assert figure.still.is_file()
+    assert json.loads((path.parent / "film.json").read_text())["models"] == {
+        "teacher 10v/10a": {"run": "../runs/teacher", "step": None},
+        "pairs 1v/1a": {"run": "../runs/pairs", "step": None},
+    }
+    others = [row for row in rows if row.run != "pairs"]
+    assert find_film(path.parent, rows=others) is None
 
 
 def test_a_long_film_is_cut_and_says_so(place, monkeypatch):
@@ -76,7 +84,8 @@ def test_a_long_film_is_cut_and_says_so(place, monkeypatch):
         durations = [frame.info["duration"] for frame in ImageSequence.Iterator(film)]
     assert len(durations) <= 220
     assert sum(durations) == pytest.approx(12_800, abs=200)
-    assert "teacher is still at it after 12.0 s" in find_film(path.parent).alt
+    rows, *_ = gather(place.evaluated, path.parent)
+    assert "teacher is still at it after 12.0 s" in find_film(path.parent, rows=rows).alt
 
 
 def test_without_a_timed_student_there_is_no_film(tmp_path, caplog):
@@ -84,7 +93,7 @@ def test_without_a_timed_student_there_is_no_film(tmp_path, caplog):
     driven(RunFolder(place.teacher_run), "teacher", {"video": 10, "action": 10}, 4, 170.0)
     work.film(place)
     assert "no film: it needs a teacher and a student" in caplog.text
-    assert find_film(place.out / "comparison") is None
+    assert find_film(place.out / "comparison", rows=[]) is None
 
 
 @pytest.mark.parametrize("preset", ["smoke", "quick", "pilot"])

@@ -26,6 +26,8 @@ def test_a_model_is_timed_as_its_recipe_says(student, tmp_path):
     policy = load_policy(student)
     assert list(latency_table([(policy, "1v/1a")], out=tmp_path, rounds=1)) == ["tiny 1v/1a fp8"]
     assert policy.wam.precision == "fp8"
+    noted = json.loads((tmp_path / "latency.json").read_text())["models"]
+    assert noted == {"tiny 1v/1a fp8": {"run": "run", "step": 7}}
 
 
 def test_what_was_timed_in_other_numbers_is_no_latency_of_a_row(tmp_path):
