@@ -110,7 +110,7 @@ def test_a_student_is_judged_on_the_episodes_that_nobody_trained_on(
     lerobot_sets.write_set(data, "robotwin", {"clean/a": episodes})
     lerobot_sets.write_set(other, "robotwin", {"clean/b": episodes[:2]}, seed=1)
     pipeline.distill(recipe_of(base, data), run_dir=run)
-    assert main(["evaluate", str(run), "--windows", "2", "--draws", "2", "--json", "-"]) == 0
+    assert main(["evaluate", str(run), "--nfe", "1v/1a", "--windows", "2", "--draws", "2", "--json", "-"]) == 0
     (result,) = json.loads(capsys.readouterr().out)
     numbers = result["recordings"]
     assert (numbers["held_out"], numbers["episodes"], numbers["windows"]) == (True, 1, 2)

@@ -53,6 +53,11 @@ class Batch:
         """Gives the mask of a stream's loss: its own without the given frames, [B, 1 or C, F, ...]."""
         return self.mask[name] & ~self.given[:, None, :, None, None]
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by name, those of a mapping as "clean/<stream>"."""
+        nested = {f"{name}/{key}": x for name in _BY_NAME for key, x in getattr(self, name).items()}
+        return nested | {name: getattr(self, name) for name in ("given", "text", "null_text", "index")}
+
     def without_given(self) -> "Batch":
         """The same samples for a model that is told the observation by `history` and predicts that frame too."""
         return replace(self, given=torch.zeros_like(self.given))

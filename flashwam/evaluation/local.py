@@ -3,6 +3,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """Measures a model; a setting that was measured before is read, not run again.
 
+    Open-loop measures for which the data or the teacher were missing then are added once they are there.
+
     Args:
         checkpoint: A teacher's or student's folder, or a run folder.
         episodes: Per task; the recipe's if None.
@@ -88,7 +91,8 @@ def evaluate(
         asked = Asked(tasks=tasks, episodes=episodes, closed_loop=closed_loop)
         measure = partial(_measure, policy, steps, asked, seed=seed, sampler=sampler, picture=folder / stem)
         with trusting(trust):
-            results.append(measure_once(folder / f"{stem}.json", asked, measure).to_json())
+            complete = partial(_with_open_loop, policy, picture=folder / stem)
+            results.append(measure_once(folder / f"{stem}.json", asked, measure, complete=complete).to_json())
         if folder.resolve() == policy.run.evaluations.resolve():
             renew_card(policy.folder, trust=trust)
     return results
@@ -121,6 +125,15 @@ def _measure(policy: Policy, nfe: str, asked: Asked, *, seed: int, sampler: str,
         provenance=provenance(),
         more=driven_by(tasks),
     )
+
+
+def _with_open_loop(policy: Policy, found: Evaluation, *, picture: Path) -> Evaluation | None:
+    """Adds the open loop to what was measured while the data or the teacher were missing; None while they are."""
+    if found.open_loop is not None:
+        return None
+    samplers = policy.samplers(found.setting, sampler=found.sampler)
+    measures, strip = _open_loop(policy, samplers, picture.with_name(f"{picture.name}.png"))
+    return None if measures is None else replace(found, open_loop=measures, strip=strip)
 
 
 def _held_out(policy: Policy) -> Batch | None:

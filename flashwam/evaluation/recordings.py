@@ -2,6 +2,7 @@
 """Judges a model on recorded episodes: what it draws there, against its teacher's draws and what was recorded."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,12 +13,13 @@ from torch import Tensor
 
 from flashwam.core.batch import Batch
 from flashwam.data.control_names import ControlNames
+from flashwam.data.fingerprint import tensors_fingerprint
 from flashwam.evaluation.drawn_controls import drawn_controls, save_trajectories
 from flashwam.evaluation.latency import draw_latency
 from flashwam.evaluation.open_loop import open_loop_measures, window_draws
 from flashwam.evaluation.pictures import find_pictures, save_strip, unit_pictures
 from flashwam.evaluation.policy import LoadedModel, described, load_model
-from flashwam.evaluation.reference import Chunks, reference_draws
+from flashwam.evaluation.reference import Chunks, reference_draws, reference_fingerprint
 from flashwam.evaluation.trajectories import Drawn, trajectory_measures
 from flashwam.evaluation.windows import Windows, recorded_windows
 from flashwam.recipe.sections import Recipe
@@ -55,6 +57,8 @@ def evaluate_recordings(
 ) -> list[dict[str, Any]]:
     """Measures a model on recorded episodes, with no simulator; a setting that was measured before is read.
 
+    What was measured without a teacher is measured anew, in the same file, once one is there.
+
     Every window is drawn `draws` times under its recorded past, by the model and by its teacher in all the teacher's
     steps, from the same noise. A teacher is its own reference.
 
@@ -80,8 +84,9 @@ def evaluate_recordings(
         One result per setting, as written.
 
     Raises:
-        FileNotFoundError, ValueError: Model or recordings are missing, do not fit each other, or two samplers are asked
-            for at once.
+        FileNotFoundError, ValueError: Model or recordings are missing, do not fit each other, two samplers are asked
+            for at once, or the setting was measured before with another teacher, on other windows, in another dtype, on
+            another kind of device or under another preset.
     """
     if plain_euler and unit_amplitude:
         raise InputError("plain Euler ignores a student's functions, so their amplitude cannot be chosen: ask for one")
@@ -96,18 +101,25 @@ def evaluate_recordings(
             "--recipe libero/flash_wam"
         )
     folder = user_path(out) if out is not None else RunFolder(model.evaluations.parent).recordings
-    asked = Asked(tasks=(), episodes=0, closed_loop=False, recordings=on)
     with trusting(trust):
         given = {"recipe": recipe, "teacher": teacher, "dtype": dtype, "trust": trust}
         judge = _Judge(model=model, recipe=recipe, on=on, seed=seed, teacher=given)
+        settings = {"dtype": dtype or "own", "preset": preset or "none", **judge.inputs()}
+        asked = Asked(tasks=(), episodes=0, closed_loop=False, recordings=on, settings=settings)
         results = []
         for steps in model.settings(nfe):
             stem = evaluation_name(model.info.steps, steps, model.how(sampler), seed)
             # Its own recordings and others are measured side by side.
             stem += "" if data is None else f"_on_{user_path(data).resolve().name}"
             measure = partial(judge.measure, steps, sampler, asked, folder / stem)
-            results.append(measure_once(folder / f"{stem}.json", asked, measure).to_json())
+            complete = partial(_with_reference, measure, there="teacher" in settings)
+            results.append(measure_once(folder / f"{stem}.json", asked, measure, complete=complete).to_json())
     return results
+
+
+def _with_reference(measure: Callable[[], Evaluation], found: Evaluation, *, there: bool) -> Evaluation | None:
+    """Measures anew what nothing was compared with, if there is a reference now."""
+    return measure() if there and found.open_loop is None else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +149,17 @@ class _Judge:
         """Latents [n, C, F, H, W] -> uint8 [n, F, height, width, 3]; None where nothing decodes them."""
         places = [self.model.folder, *([Path(given)] if (given := self.recipe.wam.pretrained) else [])]
         return find_pictures(places, next(self.model.wam.parameters()).device)
+
+    def inputs(self) -> dict[str, str]:
+        """Fingerprints of what decides the numbers beside the request, by name; without what is not here."""
+        told = {"device": next(self.model.wam.parameters()).device.type}
+        given = {name: self.teacher[name] for name in ("recipe", "teacher")}
+        if (teacher := reference_fingerprint(self.model, **given)) is not None:
+            told["teacher"] = teacher
+        # A result can be read where its recordings are not.
+        with suppress(FileNotFoundError):
+            told["windows"] = tensors_fingerprint(self.batch.tensors())
+        return told
 
     def draw(self, who: str, wam: WorldActionModel, samplers: Mapping[str, StreamSampler]) -> Chunks:
         """Every window's draws."""

@@ -40,7 +40,7 @@ def is_among(rows: Sequence[Row], name: str, note: Mapping[str, Any] | None, *, 
 def measured_beside(
     file: str, out: Path, rows: Sequence[Row], label: Callable[[Row], str]
 ) -> list[Mapping[str, Any] | None]:
-    """What a table of whole models' measurements says of each row, None where nothing.
+    """Looks up a table of whole models' measurements: what it says of each row, None where nothing.
 
     Of rows of one study, and of those of none, all are told by one table: the first that tells of any.
 

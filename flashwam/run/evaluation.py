@@ -15,7 +15,7 @@ from flashwam.run.recordings import OnRecordings, RecordingNumbers
 from flashwam.run.task_numbers import TaskNumbers, known_values
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
-from flashwam.system.json_file import Measured, build, read_json
+from flashwam.system.json_file import Measured, build, read_json, shown
 from flashwam.system.paths import user_path
 
 __all__ = [
@@ -48,6 +48,8 @@ class Asked:
         cache: Entries of the cache of a policy that keeps one by choice.
         real_time: The clock of a world that does not wait; None for one that does.
         recordings: On which recordings; None where episodes are driven, or held-out windows of the run alone drawn.
+        settings: What else decides the numbers -> its value or fingerprint. What one of two requests does not tell, as
+            older ones do not, tells them not apart.
     """
 
     tasks: tuple[str, ...]
@@ -56,6 +58,7 @@ class Asked:
     cache: int | None = None
     real_time: RealTime | None = None
     recordings: OnRecordings | None = None
+    settings: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @classmethod
     def from_json(cls, content: Any, where: str) -> Self:
@@ -72,6 +75,8 @@ class Asked:
         told = {"tasks": list(self.tasks), "episodes": self.episodes, "closed_loop": self.closed_loop}
         if self.cache is not None:
             told["cache"] = self.cache
+        if self.settings:
+            told["settings"] = dict(self.settings)
         parts = {"real_time": self.real_time, "recordings": self.recordings}
         return told | {name: part.to_json() for name, part in parts.items() if part is not None}
 
@@ -248,13 +253,21 @@ def evaluation_name(step: int | None, setting: str, how: str, seed: int) -> str:
     return f"step{step}_{setting.replace('/', '-')}_{how}_seed{seed}"
 
 
-def measure_once(path: Path, asked: Asked, measure: Callable[[], Evaluation]) -> Evaluation:
+def measure_once(
+    path: Path,
+    asked: Asked,
+    measure: Callable[[], Evaluation],
+    *,
+    complete: Callable[[Evaluation], Evaluation | None] = lambda found: None,
+) -> Evaluation:
     """Reads an evaluation, or makes and writes it where there is none.
 
     Args:
         path: Its file.
         asked: The request.
         measure: Makes it.
+        complete: Makes of one that was found one with what could not be measured then; None where nothing is lacking,
+            or it is lacking still.
 
     Raises:
         ValueError: The file holds an evaluation of something else, which is not overwritten.
@@ -264,13 +277,38 @@ def measure_once(path: Path, asked: Asked, measure: Callable[[], Evaluation]) ->
         made.write(path)
         return made
     found = read_evaluation(path)
-    if found.asked != asked:
+    if found.asked is None or found.asked != asked:
         told = None if found.asked is None else found.asked.to_json()
         raise InputError(
             f"{path} holds a measurement of {told}, not of {asked.to_json()}; give another folder by --out (`out`)"
         )
-    logger.info("%s was measured before", path)
-    return found
+    _check_settings(path, found.asked, asked)
+    completed = complete(found)
+    if completed is None:
+        logger.info("%s was measured before", path)
+        return found
+    logger.info("%s was measured before, and lacked what is measured now", path)
+    completed.write(path)
+    return completed
+
+
+def _check_settings(path: Path, told: Asked, asked: Asked) -> None:
+    """Refuses what was measured under other settings; what is not told is taken for the same, with a warning."""
+    pairs = {name: (told.settings[name], now) for name, now in asked.settings.items() if name in told.settings}
+    differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    if differing:
+        listed = "; ".join(f"{name}: {shown(then)} then, {shown(now)} now" for name, (then, now) in differing.items())
+        raise InputError(
+            f"{path} holds a measurement under other settings ({listed}); give another out= folder (--out), or move it "
+            "away"
+        )
+    if asked.settings and not told.settings:
+        logger.warning(
+            "%s was measured by an earlier version, which did not note %s: they are taken to be the same; to be sure, "
+            "give another out= folder (--out)",
+            path,
+            ", ".join(asked.settings),
+        )
 
 
 def read_evaluation(path: Path) -> Evaluation:

@@ -133,3 +133,17 @@ def test_a_card_that_fails_loses_no_evaluation(student, caplog):
 
 def test_without_steps_a_model_is_measured_at_its_recipe_s(student):
     assert [result["setting"] for result in evaluate(student, episodes=1, closed_loop=False)] == ["1v/1a", "1v/2a"]
+
+
+def test_an_open_loop_that_could_not_be_measured_is_added_once_it_can(student, monkeypatch):
+    """The data were missing, or the teacher; nothing is driven again."""
+    (first,) = evaluate(student, episodes=4, nfe=("1v/1a",))
+    assert (first["open_loop"], first["strip"]) == (None, None)
+    monkeypatch.setattr(local, "run_task", None)
+    assert evaluate(student, episodes=4, nfe=("1v/1a",)) == [first]
+    monkeypatch.setattr(local, "_open_loop", lambda policy, samplers, picture: ({"error": 0.5}, picture.name))
+    told = {"open_loop": {"error": 0.5}, "strip": "step9_1v-1a_own_seed0.png"}
+    (second,) = evaluate(student, episodes=4, nfe=("1v/1a",))
+    assert second == first | told
+    monkeypatch.setattr(local, "_open_loop", None)
+    assert evaluate(student, episodes=4, nfe=("1v/1a",)) == [second] == [found.to_json() for found in read_run(student.parent)]

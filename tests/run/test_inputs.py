@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run notes of its inputs, and what of runs that noted less."""
+"""The inputs that a run notes, and those of runs that noted less."""
 
 import json
 
