@@ -294,6 +294,20 @@ class Rollout:
         self.session.advance(observed[self.wam.streams[0]].shape[2])
         self._first, self._under_way = None, under_way
 
+    def check_under_way(self) -> None:
+        """Checks that the next chunk can be drawn while actions of this one are under way.
+
+        Raises:
+            ValueError: The model remembers chunks and imagines no frames that could stand for those to come.
+        """
+        if self.wam.conditions_on_first:
+            return
+        if missing := [name for name in self.wam.streams if name != _ACTION and name not in self._drawn]:
+            raise InputError(
+                f"the model never draws its {' and '.join(missing)}, so nothing stands for what is not seen yet of "
+                "actions under way: let the robot hold while a chunk is computed"
+            )
+
     def _without_gaps(self, observed: Mapping[str, Tensor], under_way: int) -> dict[str, Tensor]:
         """The frames of one chunk, of every stream and sense alike."""
         seen = {name: x if name == _ACTION else x[:, :, self._under_way :] for name, x in observed.items()}
@@ -301,11 +315,7 @@ class Rollout:
             raise InputError("a frame must be seen between two chunks: look later, or let the robot wait")
         if self.wam.conditions_on_first:
             return {**seen, _ACTION: seen[_ACTION][:, :, : seen[_ACTION].shape[2] - under_way]}
-        if missing := [name for name in self.wam.streams if name != _ACTION and name not in self._drawn]:
-            raise InputError(
-                f"the model never draws its {' and '.join(missing)}, so nothing stands for what is not seen yet of "
-                "actions under way: let the robot hold while a chunk is computed"
-            )
+        self.check_under_way()
         for name, x in seen.items():
             if name in self._drawn and name != _ACTION:
                 imagined = self._drawn[name][:, :, x.shape[2] : x.shape[2] + under_way]

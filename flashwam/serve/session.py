@@ -59,6 +59,7 @@ class PolicySession:
         self._first_senses: dict[str, Tensor] = {}
         self._frames = self._under_way = 0
         self._early = _Early()
+        self._refreshed = False
         self._generator = torch.Generator()
 
     def handle(self, request: Any) -> tuple[str, dict[str, Any]]:
@@ -155,6 +156,7 @@ class PolicySession:
     def _drawn(self, codec: ObservationCodec, rollout: Rollout) -> np.ndarray:
         before, executed = dict(rollout.seconds), rollout.executed
         drawn = rollout.predict()
+        self._refreshed = False
         for name, seconds in rollout.seconds.items():
             self.stages[name] = 1000 * (seconds - before[name])
         told = slice(0 if self._first is not None else executed.start, executed.stop)
@@ -169,7 +171,7 @@ class PolicySession:
     def _forget(self) -> None:
         """Ends the episode."""
         self._episode = self._rollout = self._first = None
-        self._under_way, self._early = 0, _Early()
+        self._under_way, self._early, self._refreshed = 0, _Early(), False
 
     def look(self, observations: Sequence[Observation]) -> None:
         """Takes what the next refresh will not repeat, and encodes the latent frames that it completes.
@@ -193,9 +195,11 @@ class PolicySession:
                 "refresh before the next chunk's"
             )
         if whole:
+            # A look that is refused leaves neither.
+            senses = self._senses(observations[:whole], whole // each)
             with self._timed("vae"):
                 self._early.video.append(self._begun().codec.encode(observations[:whole]).to(self._device))
-            self._early.senses.append(self._senses(observations[:whole], whole // each))
+            self._early.senses.append(senses)
         self._early.waiting = observations[whole:]
 
     def refresh(self, observations: Sequence[Observation], state: np.ndarray, *, under_way: int = 0) -> None:
@@ -208,38 +212,55 @@ class PolicySession:
                 padding.
             under_way: Last frames of it that are not executed yet; what is seen of them comes with the next refresh,
                 first. See `Rollout.observe` for what the model makes of them.
+
+        Raises:
+            ValueError: no chunk was drawn since the last refresh, or what was seen or executed is not what it has; what
+                was looked at is kept, so that a corrected call may follow.
         """
         codec = self._begun().codec
         if self._rollout is None:
             raise ValueError("refresh needs the first observation: send infer with it before")
-        state = self._state(state)
-        early, self._early = self._early, _Early()
+        if self._refreshed:
+            raise ValueError("this chunk was refreshed before: draw the next one with infer, then refresh that")
+        state, early = self._state(state), self._early
         observations = [*early.waiting, *_observations(observations, some=not early.frames)]
+        # A codec keeps the past of what it encodes, so nothing may be refused any more once it has.
+        missing = self._still_to_be_seen(observations, under_way)
+        if under_way:
+            self._rollout.check_under_way()
+        begun = self._first is not None
+        parts = [*([self._first_senses] if begun else []), *early.senses]
+        parts += [self._senses(observations, missing)] if observations else []
+        senses = {name: torch.cat([part[name] for part in parts], 2) for name in self._model.wam.senses}
+        action = codec.executed(state).to(self._device)
+        if begun:
+            action = torch.cat([torch.zeros_like(action[:, :, :1]), action[:, :, 1:]], 2)
         with self._timed("vae"):
             seen = [codec.encode(observations).to(self._device)] if observations else []
             video = torch.cat([*([] if self._first is None else [self._first]), *early.video, *seen], 2)
-        begun = int(self._first is not None)
+        self._early, self._refreshed = _Early(), True
+        with self._timed("cache"):
+            self._rollout.observe({"video": video, "action": action, **senses}, under_way=under_way)
+        self._first, self._under_way = None, under_way
+
+    def _still_to_be_seen(self, observations: Sequence[Observation], under_way: int) -> int:
+        """Counts the latent frames that a refresh brings beside what was looked at; refuses what does not make them."""
+        begun, looked, each = int(self._first is not None), self._early.frames, self._pictures_a_frame
         if under_way >= self._frames - begun:
             raise ValueError(
                 f"a frame must be seen between two chunks; {under_way} of {self._frames - begun} are under way"
             )
         frames = self._under_way + self._frames - under_way
-        if video.shape[2] != frames:
-            missing = " after the first chunk" if begun else ""
+        missing = frames - begun - looked
+        if len(observations) != each * missing:
+            after = " after the first chunk" if begun else ""
             told = f"a chunk has {self._frames} latent frames"
             if frames != self._frames or under_way:
                 told += f", {under_way} of them under way, and {self._under_way} were before: {frames} are to be seen"
-            number = early.frames * self._pictures_a_frame + len(observations)
-            raise ValueError(f"{told}; {number} observations{missing} make {video.shape[2]}")
-        parts = [*([] if self._first is None else [self._first_senses]), *early.senses]
-        parts += [self._senses(observations, frames - begun - early.frames)] if observations else []
-        senses = {name: torch.cat([part[name] for part in parts], 2) for name in self._model.wam.senses}
-        action = codec.executed(state).to(self._device)
-        if self._first is not None:
-            action = torch.cat([torch.zeros_like(action[:, :, :1]), action[:, :, 1:]], 2)
-        with self._timed("cache"):
-            self._rollout.observe({"video": video, "action": action, **senses}, under_way=under_way)
-        self._first, self._under_way = None, under_way
+            whole, rest = divmod(looked * each + len(observations), each)
+            made = f"are no multiple of {each}" if rest else f"make {begun + whole}"
+            raise ValueError(f"{told}; {looked * each + len(observations)} observations{after} {made}")
+        return missing
 
     def _open(self, episode: "_Episode", observation: Observation | None) -> Rollout:
         observations = _observations(observation if isinstance(observation, list) else [observation])
