@@ -149,7 +149,7 @@ def label_points(axes: "Axes", points: Sequence[tuple[float, float, str, str]], 
 
     Args:
         axes: Its limits and scales must be final.
-        points: (x, y, text, colour) in data coordinates.
+        points: (x, y, text, colour) in data coordinates; one without a text is kept clear of the others'.
         size: Font size.
     """
     from matplotlib.patheffects import withStroke
@@ -166,7 +166,8 @@ def label_points(axes: "Axes", points: Sequence[tuple[float, float, str, str]], 
         inside = x0 >= box.x0 and x1 <= box.x1 + 2 and y0 >= box.y0 and y1 <= box.y1
         return inside and all(x1 < a or x0 > c or y1 < b or y0 > d for a, b, c, d in taken)
 
-    for (x, y, text, colour), (px, py) in sorted(zip(points, dots, strict=True), key=lambda item: -item[1][1]):
+    named = ((point, dot) for point, dot in zip(points, dots, strict=True) if point[2])
+    for (x, y, text, colour), (px, py) in sorted(named, key=lambda item: -item[1][1]):
         sample = axes.text(x, y, text, fontsize=size)
         extent = sample.get_window_extent()
         sample.remove()

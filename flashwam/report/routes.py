@@ -186,8 +186,7 @@ def draw_routes(rows: Sequence[Row], routes: Mapping[str, Sequence[str]], path: 
                 mew=0.9,
                 zorder=3,
             )
-            if main:
-                labels.append((*at, row.label, colours[route]))
+            labels.append((*at, row.label if main else "", colours[route]))
         for route, colour in colours.items():
             axes.plot([], [], "o", ms=7, color=colour, label=route)
         axes.legend(frameon=False, loc="lower right", fontsize=9)

@@ -146,4 +146,8 @@ def test_an_open_loop_that_could_not_be_measured_is_added_once_it_can(student, m
     (second,) = evaluate(student, episodes=4, nfe=("1v/1a",))
     assert second == first | told
     monkeypatch.setattr(local, "_open_loop", None)
-    assert evaluate(student, episodes=4, nfe=("1v/1a",)) == [second] == [found.to_json() for found in read_run(student.parent)]
+    assert (
+        evaluate(student, episodes=4, nfe=("1v/1a",))
+        == [second]
+        == [found.to_json() for found in read_run(student.parent)]
+    )
