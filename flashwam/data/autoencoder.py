@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from flashwam.core.checks import check_statistics
 from flashwam.data.episodes import find_repos, read_episode_list, read_frames, video_path
+from flashwam.system.changed_settings import changed_settings
 from flashwam.system.errors import DivergedError, InputError
 from flashwam.system.files import write_whole
 from flashwam.system.json_file import built_from, read_mapping
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 STATS = "latent_stats.json"
 _STATE = "training.pt"
+_SETTINGS = "training.json"
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -218,10 +220,19 @@ def train_autoencoder(
         checkpoint_every: Steps between checkpoints.
         progress: Show progress bars.
         **config: Arguments of `FrameAutoencoder`.
+
+    Raises:
+        ValueError: `folder` holds one that was trained otherwise.
+        FloatingPointError: The loss is not finite.
     """
     from tqdm import tqdm
 
     folder = user_path(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = FrameAutoencoder(**config)
+    asked = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "per_repo": per_repo}
+    _claim(folder, {**asked, "seed": seed, **model.config})
     if (folder / STATS).is_file():
         logger.info("autoencoder found in %s", folder)
         return FrameAutoencoder.from_pretrained(folder)
@@ -231,9 +242,6 @@ def train_autoencoder(
     repos = [frames[: -max(1, len(frames) // 50)] for frames in repos]
     weights = torch.from_numpy(np.concatenate([_saliency(frames) for frames in repos]))
     pictures = torch.from_numpy(np.concatenate(repos))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = FrameAutoencoder(**config)
     optimizer = torch.optim.AdamW(model.vae.parameters(), lr=learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
     start = _resume(folder, model, optimizer, schedule)
@@ -260,6 +268,29 @@ def train_autoencoder(
         if (step + 1) % checkpoint_every == 0 and step + 1 < steps:
             _checkpoint(folder, model, optimizer, schedule, step + 1)
     return _finish(folder, model.eval(), pictures, held_out)
+
+
+def _claim(folder: Path, asked: dict[str, Any]) -> None:
+    """Notes how the autoencoder in a folder is trained.
+
+    Raises:
+        ValueError: One is there, whole or begun, that was trained otherwise.
+    """
+    path, stats = folder / _SETTINGS, folder / STATS
+    if not stats.is_file() and not (folder / _STATE).is_file():
+        write_whole(path, json.dumps(asked, indent=2) + "\n")
+        return
+    noted: Any = {}
+    if path.is_file():
+        noted = read_mapping(path)
+    elif stats.is_file():
+        # From before settings were noted: its shape is known.
+        noted = read_mapping(stats).get("config") or {}
+    if changed := changed_settings(noted, asked):
+        raise InputError(
+            f"{folder} holds an autoencoder that was trained otherwise ({changed}): give another data.root, set "
+            f"autoencoder.pretrained={folder} to take it as it is, or remove that folder to train it anew"
+        )
 
 
 def _checkpoint(folder: Path, model: FrameAutoencoder, optimizer: Any, schedule: Any, step: int) -> None:

@@ -29,6 +29,7 @@ from flashwam.data.latents import EMPTY_TEXT
 from flashwam.data.preflight import ActionRules, inspect
 from flashwam.data.raw import RawEpisode, list_episodes
 from flashwam.data.segments import select_repos
+from flashwam.system.changed_settings import changed_settings
 from flashwam.system.errors import FailedError, InputError
 from flashwam.system.files import clear_half_files, write_whole
 from flashwam.system.paths import user_path
@@ -181,16 +182,14 @@ def _jobs(
 
 def _keep_plan(out: Path, plan: ConversionPlan, encoders: Encoders) -> None:
     """Notes how this result is made, or refuses to go on with one made otherwise."""
-    made = json.loads(json.dumps({**asdict(plan), "encoders": encoders.name, "per_frame": encoders.pictures_per_frame}))
+    made = {**asdict(plan), "encoders": encoders.name, "per_frame": encoders.pictures_per_frame}
     path = out / PLAN_FILE
     if path.is_file():
         # Conversions from before a field was there were made with its default.
         before = {f.name: f.default for f in fields(ConversionPlan) if f.default is not MISSING}
         before |= json.loads(path.read_bytes())
-        changed = [f"{key}: {before.get(key)!r} there, {value!r} now" for key, value in made.items()]
-        changed = [text for text, (key, value) in zip(changed, made.items(), strict=True) if before.get(key) != value]
-        if changed:
-            raise InputError(f"{out} holds a conversion made otherwise ({'; '.join(changed)}); give another folder")
+        if changed := changed_settings({**dict.fromkeys(made), **before}, made):
+            raise InputError(f"{out} holds a conversion made otherwise ({changed}); give another folder")
         clear_half_files(out)
     else:
         write_whole(path, (json.dumps(made, indent=2) + "\n").encode())

@@ -5,22 +5,26 @@ The executed action is expert plus noise, so that the data also shows how to com
 the clean expert action, and `executed_action` keeps what was really done.
 """
 
+import json
 import logging
 import multiprocessing as mp
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flashwam.core.scenes import DEMO_SEED_BASE, EVAL_SEED_BASE
-from flashwam.data.episodes import CAMERA, current_meta, episode_path, write_episode, write_meta
+from flashwam.data.episodes import CAMERA, current_meta, episode_path, read_info, write_episode, write_meta
 from flashwam.sim.contract import ScriptedEnvironment, Task
 from flashwam.sim.gl import ensure_gl
 from flashwam.sim.simulators import get_task, make_env
+from flashwam.system.changed_settings import changed_settings
 from flashwam.system.errors import FailedError, InputError
+from flashwam.system.files import write_whole
+from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
 
 __all__ = ["RECORDING", "CollectSummary", "NoiseBursts", "collect", "record_episode", "toss_way"]
@@ -29,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 RECORDING = "recording.json"
 """Says that the episodes of a folder are a model's own, and whose."""
+_SETTINGS = "collection.json"
 _ATTEMPTS = 10
 _EPISODES = 10_000
 
@@ -166,7 +171,7 @@ def _collect_one(job: dict[str, Any]) -> tuple[str, int]:
     repo, index = Path(job["repo"]), job["index"]
     if episode_path(repo, index).exists():
         return job["task"], index
-    env = _environment(job["task"], job["size"], job["max_steps"])
+    env = _environment(job["task"], job["image_size"], job["max_steps"])
     first = DEMO_SEED_BASE + (job["seed"] * _EPISODES + index) * _ATTEMPTS
     way = toss_way(env.task, index, job["seed"])
     for attempt in range(_ATTEMPTS):
@@ -221,6 +226,10 @@ def collect(
 
     Returns:
         Counts per task.
+
+    Raises:
+        ValueError: A setting makes no sense, or a task's episodes are there that were collected otherwise.
+        RuntimeError: The expert failed too often.
     """
     root, noise = user_path(root), noise or NoiseBursts()
     if (root / RECORDING).exists():
@@ -239,10 +248,12 @@ def collect(
     common = {
         "seed": seed,
         "noise": noise,
-        "size": image_size,
+        "image_size": image_size,
         "render_every": render_every,
         "max_steps": max_steps,
     }
+    for task in counts:
+        _claim(root / task, common)
     jobs = [
         dict(common, task=task, repo=str(root / task), index=index)
         for task, count in counts.items()
@@ -253,6 +264,33 @@ def collect(
     logger.info("collecting %d episodes (%d already there)", total, total - len(jobs))
     _run(jobs, processes, total, progress)
     return _finish(root, counts, render_every)
+
+
+def _claim(repo: Path, common: dict[str, Any]) -> None:
+    """Notes the settings that a task's episodes are collected with.
+
+    Raises:
+        ValueError: Episodes are there that were collected otherwise.
+    """
+    asked, path = {**common, "noise": asdict(common["noise"])}, repo / _SETTINGS
+    if next(repo.glob("data/chunk-*/episode_*.parquet"), None) is None:
+        write_whole(path, json.dumps(asked, indent=2) + "\n")
+        return
+    if changed := changed_settings(read_mapping(path) if path.is_file() else _shown_by(repo), asked):
+        raise InputError(
+            f"{repo} holds demonstrations that were collected otherwise ({changed}): collect into another folder "
+            "(data.root), or ask for the same settings"
+        )
+
+
+def _shown_by(repo: Path) -> dict[str, Any]:
+    """The settings that episodes tell themselves, which were collected before settings were noted."""
+    if not (repo / "meta" / "info.json").is_file():
+        return {}
+    info = read_info(repo)
+    shape = info.get("features", {}).get(CAMERA, {}).get("shape")
+    told = {"image_size": shape[0] if shape else None, "render_every": info.get("render_every")}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _run(jobs: list[dict[str, Any]], processes: int, total: int, progress: bool) -> None:

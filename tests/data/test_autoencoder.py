@@ -50,6 +50,33 @@ def test_training_learns_and_normalises(made_up, tmp_path):
     assert (latents.std(dim=(0, 2, 3)) - 1).abs().max() < 0.2
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"steps": 3}, "steps: 2 there, 3 now"),
+        ({"learning_rate": 1e-3}, r"learning_rate: 0\.002 there, 0\.001 now"),
+        ({"seed": 1}, "seed: 0 there, 1 now"),
+        ({"width": 24}, "width: 16 there, 24 now"),
+    ],
+)
+def test_one_that_was_trained_otherwise_is_refused(made_up, tmp_path, settings, told):
+    options = {"steps": 2, "batch_size": 8, "progress": False, **SMALL}
+    first = train_autoencoder(made_up, tmp_path / "vae", **options)
+    with pytest.raises(ValueError, match=rf"vae holds .*trained otherwise \({told}\): .*autoencoder\.pretrained"):
+        train_autoencoder(made_up, tmp_path / "vae", **{**options, **settings})
+    again = train_autoencoder(made_up, tmp_path / "vae", **options, checkpoint_every=1)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in first.state_dict().items())
+
+
+def test_one_from_before_settings_were_kept_is_taken_unless_its_shape_tells_otherwise(made_up, tmp_path):
+    options = {"steps": 2, "batch_size": 8, "progress": False, **SMALL}
+    train_autoencoder(made_up, tmp_path / "vae", **options)
+    (tmp_path / "vae" / "training.json").unlink()
+    assert train_autoencoder(made_up, tmp_path / "vae", **{**options, "steps": 5}).config["width"] == 16
+    with pytest.raises(ValueError, match=r"trained otherwise \(width: 16 there, 24 now\)"):
+        train_autoencoder(made_up, tmp_path / "vae", **{**options, "width": 24})
+
+
 def test_killed_training_ends_with_the_same_weights(made_up, tmp_path, monkeypatch):
     options = {"steps": 12, "batch_size": 4, "checkpoint_every": 5, "progress": False, **SMALL}
     whole = train_autoencoder(made_up, tmp_path / "whole", **options)
@@ -68,6 +95,8 @@ def test_killed_training_ends_with_the_same_weights(made_up, tmp_path, monkeypat
         with pytest.raises(Killed):
             train_autoencoder(made_up, tmp_path / "killed", **options)
     monkeypatch.undo()
+    with pytest.raises(ValueError, match="steps: 12 there, 13 now"):
+        train_autoencoder(made_up, tmp_path / "killed", **{**options, "steps": 13})
     resumed = train_autoencoder(made_up, tmp_path / "killed", **options)
     state = whole.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in resumed.state_dict().items())

@@ -110,6 +110,49 @@ def test_collect_refuses_nonsense(tmp_path):
         collect(tmp_path, TASKS, episodes=1, seed=10)
 
 
+def changed(root, **settings):
+    return collect(root, ["faucet-turn"], **{"episodes": 1, "processes": 1, "progress": False, **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"seed": 4}, "seed: 0 there, 4 now"),
+        ({"noise": NoiseBursts(scale=0.0)}, r"noise: .*0\.7.* there, .*0\.0.* now"),
+        ({"image_size": 32}, "image_size: 64 there, 32 now"),
+        ({"render_every": 2}, "render_every: 4 there, 2 now"),
+        ({"max_steps": 90}, "max_steps: None there, 90 now"),
+    ],
+)
+def test_episodes_that_were_collected_otherwise_are_refused(tmp_path, settings, told):
+    changed(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=f"faucet-turn holds .* collected otherwise \\({told}\\): .*another folder"):
+        changed(tmp_path, **settings)
+    assert contents(tmp_path) == before
+    # Other tasks of the folder, more episodes and more processes are no change.
+    collect(tmp_path, ["button-press"], episodes=1, seed=1, progress=False)
+    assert changed(tmp_path, episodes=2, processes=2).episodes == {"faucet-turn": 2}
+
+
+def test_a_folder_from_before_settings_were_kept_goes_on_where_nothing_tells_otherwise(collected, tmp_path):
+    shutil.copytree(collected[0], tmp_path / "demos")
+    note = tmp_path / "demos" / "faucet-turn" / "collection.json"
+    note.unlink()
+    assert changed(tmp_path / "demos", seed=4).episodes == {"faucet-turn": 4}
+    assert not note.exists()
+    with pytest.raises(ValueError, match="image_size: 64 there, 32 now"):
+        changed(tmp_path / "demos", image_size=32)
+    with pytest.raises(ValueError, match="render_every: 4 there, 8 now"):
+        changed(tmp_path / "demos", render_every=8)
+
+
+def test_what_was_asked_for_and_never_made_binds_nobody(tmp_path):
+    with pytest.raises(RuntimeError, match="the expert failed"):
+        changed(tmp_path, max_steps=8)
+    assert changed(tmp_path).episodes == {"faucet-turn": 1}
+
+
 def test_an_expert_that_always_fails_is_reported(tmp_path):
     with pytest.raises(RuntimeError, match="the expert failed"):
         collect(tmp_path, ["faucet-turn"], episodes=1, processes=1, max_steps=8, progress=False)
