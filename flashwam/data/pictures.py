@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """From drawn latents to the pictures that vision models look at."""
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flashwam.data.autoencoder import FrameAutoencoder
+from flashwam.data.fingerprint import tensors_fingerprint
 
 __all__ = ["DECODERS", "ClipPictures", "FramePictures", "PictureDecoder"]
 
@@ -40,6 +44,10 @@ class PictureDecoder(nn.Module, ABC):
     @abstractmethod
     def parameter_count(self) -> int:
         """Parameters that decoding takes."""
+
+    def fingerprint(self) -> str:
+        """Tells this decoder from another one: its class and its tensors. One that depends on more adds that."""
+        return _fingerprint(self, self.state_dict())
 
 
 class FramePictures(PictureDecoder):
@@ -104,8 +112,19 @@ class ClipPictures(PictureDecoder):
         """See `PictureDecoder.load`."""
         return cls(cls.read(folder / "vae"))
 
+    def fingerprint(self) -> str:
+        """See `PictureDecoder.fingerprint`; with the model's settings, which hold the latents' scale."""
+        model = self.vae.model
+        told = {name: value for name, value in model.config.items() if not name.startswith("_")}
+        return _fingerprint(self, model.state_dict(), json.dumps(told, sort_keys=True, default=str))
+
     @property
     def parameter_count(self) -> int:
         """See `PictureDecoder.parameter_count`."""
         parts = [self.vae.model.decoder, getattr(self.vae.model, "post_quant_conv", None)]
         return sum(p.numel() for part in parts if part is not None for p in part.parameters())
+
+
+def _fingerprint(decoder: PictureDecoder, tensors: Mapping[str, Tensor], settings: str = "") -> str:
+    text = f"{type(decoder).__qualname__} {settings} {tensors_fingerprint(tensors)}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -30,7 +30,7 @@ from flashwam.system.paths import user_path
 from flashwam.system.tensor_file import read_header, write_tensors
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["Group", "RolloutStore", "TeacherRollout", "stored_bytes"]
+__all__ = ["Extras", "Group", "RolloutStore", "TeacherRollout", "stored_bytes"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,19 @@ class TeacherRollout:
     extra: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extras:
+    """Further tensors that are made of drawn streams and stored beside them.
+
+    Args:
+        fingerprint: Of what makes them.
+        make: Stream name -> [B, C, F, H, W]; gives tensors by name, first axis B.
+    """
+
+    fingerprint: str
+    make: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+
+
 class RolloutStore:
     """Rollouts by what determines them: `<folder>/<settings>/<windows and seeds>.safetensors`, some in each file.
 
@@ -69,7 +82,7 @@ class RolloutStore:
         folder: Of all rollouts.
         future: Makes those that are missing.
         frames: How many of a window's last frames are drawn; None for all.
-        extras: What else is made of drawn streams [B, C, F, H, W] and stored, first axis B.
+        extras: What else is made of them; rollouts with those of another fingerprint are others.
         batch_size: Windows drawn at once, and put into one file.
 
     Attributes:
@@ -82,7 +95,7 @@ class RolloutStore:
         future: Future,
         *,
         frames: int | None = None,
-        extras: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None,
+        extras: Extras | None = None,
         batch_size: int = 16,
     ) -> None:
         if batch_size < 1:
@@ -90,7 +103,7 @@ class RolloutStore:
         self._future: Future | None = future
         self._extras, self.frames, self.batch_size = extras, frames, batch_size
         self.made = 0
-        self._told = future.settings()
+        self._told = future.settings() | ({} if extras is None else {"extras": extras.fingerprint})
         settings = json.dumps(self._told, sort_keys=True)
         self.settings = hashlib.sha256(settings.encode()).hexdigest()[:16]
         self.folder = user_path(folder) / self.settings
@@ -207,7 +220,7 @@ class RolloutStore:
             raise InputError(f"the teacher drew {beyond} beyond {torch.finfo(_STORED).max:g}, or not a number")
         held = {f"drawn/{name}": x for name, x in stored.items()}
         if self._extras is not None:
-            seen = self._extras({name: x.float() for name, x in stored.items()})
+            seen = self._extras.make({name: x.float() for name, x in stored.items()})
             held |= {f"extra/{name}": x.cpu() for name, x in seen.items()}
         write_tensors(path, held, metadata={"settings": self.settings, "keys": " ".join(keys)})
         self.made += len(keys)

@@ -33,7 +33,7 @@ from flashwam.distillation.methods.base import (
 )
 from flashwam.distillation.methods.options import option
 from flashwam.distillation.prepared import Prepared, draw_passes
-from flashwam.distillation.rollouts import RolloutStore, stored_bytes
+from flashwam.distillation.rollouts import Extras, RolloutStore, stored_bytes
 from flashwam.distillation.setup import Setup, Source
 from flashwam.foresight.decoupler import change_weights
 from flashwam.foresight.each_camera import build_providers
@@ -258,13 +258,11 @@ class Foresight(Method):
         return made
 
     def _rollouts(self, source: Source, future: Future, seed: int, *, setup: Setup, pool: int) -> FutureSource:
-        model = self.roles.model
-        store = RolloutStore(
-            setup.rollouts,
-            future,
-            extras=lambda drawn: {PICTURES: model.decoder.pictures(drawn["video"])},
-            batch_size=self.rollout_batch,
+        decoder = self.roles.model.decoder
+        extras = Extras(
+            fingerprint=decoder.fingerprint(), make=lambda drawn: {PICTURES: decoder.pictures(drawn["video"])}
         )
+        store = RolloutStore(setup.rollouts, future, extras=extras, batch_size=self.rollout_batch)
         return FutureSource(
             source,
             store,

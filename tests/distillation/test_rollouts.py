@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rollouts of a teacher: reproducible from their seed, made once, found again, and refused where something changed."""
 
+import hashlib
+import json
 from dataclasses import replace
 from multiprocessing import get_context
 
@@ -14,7 +16,7 @@ from torch.testing import assert_close
 from flashwam.core.consistency import Linear
 from flashwam.core.noise import NoiseSchedule
 from flashwam.distillation.futures import TeacherFuture, seeded_noise
-from flashwam.distillation.rollouts import RolloutStore
+from flashwam.distillation.rollouts import Extras, RolloutStore
 from flashwam.sampling import Rollout, StreamSampler
 
 FAMILIES = {"lingbot_va": tiny_wam, "cogvideox": tiny_joint_wam}
@@ -30,8 +32,8 @@ def teacher(request):
     return FAMILIES[request.param]().eval()
 
 
-def store(tmp_path, teacher, **changes):
-    return RolloutStore(tmp_path, TeacherFuture(teacher, samplers(**changes)), batch_size=2)
+def store(tmp_path, teacher, extras=None, **changes):
+    return RolloutStore(tmp_path, TeacherFuture(teacher, samplers(**changes)), extras=extras, batch_size=2)
 
 
 def group(batch, seeds):
@@ -150,6 +152,26 @@ def test_a_rollout_of_other_settings_is_refused(teacher, tmp_path):
     other.complete([group(batch, [1])], progress=False)
     with pytest.raises(ValueError, match="was drawn under settings"):
         other.read(key)
+
+
+def test_what_else_is_stored_is_that_of_what_made_it(teacher, tmp_path):
+    def negated(by):
+        return Extras(fingerprint=by, make=lambda drawn: {"negated": -drawn["video"]})
+
+    batch = Windows(teacher).batch([0])
+    bare, one, again, other = (
+        store(tmp_path, teacher, extras) for extras in (None, negated("one"), negated("one"), negated("other"))
+    )
+    assert one.settings == again.settings
+    assert len({bare.settings, one.settings, other.settings}) == 3
+    ((key,),) = one.complete([group(batch, [1])], progress=False)
+    assert list(one.read(key).extra) == ["negated"]
+    again.complete([group(batch, [1])], progress=False)
+    other.complete([group(batch, [1])], progress=False)
+    assert (one.made, again.made, other.made) == (1, 0, 1)
+    # Of rollouts alone, as every earlier version named them.
+    told = json.dumps(TeacherFuture(teacher, samplers()).settings(), sort_keys=True)
+    assert bare.settings == hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def test_windows_must_hold_whole_chunks(teacher, tmp_path):
