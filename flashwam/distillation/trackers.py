@@ -10,6 +10,7 @@ from typing import Any
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from flashwam.run.folder import RunFolder
+from flashwam.run.inputs import began
 from flashwam.system.errors import MissingPackageError
 from flashwam.system.imports import find_class
 
@@ -55,8 +56,8 @@ def make_trackers(names: Sequence[str], run: RunFolder, config: Mapping[str, Any
             given[keyword] = run.name
         if name == "wandb":
             project = os.environ.get("WANDB_PROJECT", PROJECT)
-            if run.provenance.is_file():
-                given |= {"id": hashlib.sha256(run.provenance.read_bytes()).hexdigest()[:16], "resume": "allow"}
+            if (provenance := began(run)) is not None:
+                given |= {"id": hashlib.sha256(provenance).hexdigest()[:16], "resume": "allow"}
         places = (str(run.path / kind.name),) if kind.requires_logging_directory else ()
         tracker = kind(project, *places, **given)
         tracker.start()

@@ -12,7 +12,9 @@ from flashwam.run.folder import RunFolder
 from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 
-__all__ = ["check_inputs"]
+__all__ = ["began", "check_inputs"]
+
+_ACCEPTED = "accepted_changes"
 
 
 def check_inputs(
@@ -72,10 +74,30 @@ def check_inputs(
     return list(kept["accepted"])
 
 
+def began(run: RunFolder) -> bytes | None:
+    """Gives a run's provenance as it was written when the run began, whatever was accepted since; None without one."""
+    if not run.provenance.is_file():
+        return None
+    content = run.provenance.read_bytes()
+    values = _values(content)
+    if _ACCEPTED not in values:
+        return content
+    return _text({name: value for name, value in values.items() if name != _ACCEPTED})
+
+
 def _note(path: Path, accepted: Sequence[Mapping[str, Any]]) -> None:
     """Adds accepted changes to a run's provenance."""
+    values = _values(path.read_bytes()) if path.is_file() else {}
+    write_whole(path, _text({**values, _ACCEPTED: accepted}))
+
+
+def _values(content: bytes) -> dict[str, Any]:
     try:
-        values = dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError, RecursionError):
-        values = {}
-    write_whole(path, (json.dumps({**values, "accepted_changes": accepted}, indent=2) + "\n").encode())
+        return dict(json.loads(content))
+    except (ValueError, TypeError, RecursionError):
+        return {}
+
+
+def _text(values: Mapping[str, Any]) -> bytes:
+    """Values as `flashwam.run.folder.prepare_run` writes them."""
+    return (json.dumps(values, indent=2) + "\n").encode()

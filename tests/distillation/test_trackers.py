@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The numbers of a training in trackers beside TensorBoard."""
 
+import hashlib
 import importlib.util
 import json
 from typing import ClassVar
@@ -10,11 +11,15 @@ from accelerate.tracking import GeneralTracker
 from distill_toys import GaussianTeacher, ToyJudge, ToySource, ToyWam
 
 from flashwam.core.streams import StreamSpec
+from flashwam.distillation import trackers
 from flashwam.distillation.methods import make_method
 from flashwam.distillation.trackers import check_trackers
 from flashwam.distillation.trainer import train
 from flashwam.recipe.load import load_recipe
 from flashwam.recipe.sections import JudgeConfig, LoopConfig
+from flashwam.run.folder import RunFolder
+from flashwam.run.inputs import check_inputs
+from flashwam.system.files import write_whole
 
 STREAMS = {name: StreamSpec.from_config(name, {"shift": 5.0}) for name in ("video", "action")}
 
@@ -52,9 +57,9 @@ class Notebook(GeneralTracker):
         self.state = "finished"
 
 
-def run(folder, *trackers):
+def run(folder, *names):
     config = LoopConfig(
-        method="on_policy", steps=4, batch_size=2, log_every=2, trackers=trackers, judge=JudgeConfig(every=4)
+        method="on_policy", steps=4, batch_size=2, log_every=2, trackers=names, judge=JudgeConfig(every=4)
     )
     method = make_method(config, STREAMS, ToyWam.create(seed=1), teacher=GaussianTeacher())
     info = {"recipe": {"distill": {"lr": 1e-4, "init": None}}}
@@ -86,3 +91,24 @@ def test_a_recipe_names_trackers_in_a_line():
     recipe = load_recipe("metaworld/flash_wam", ["distill.trackers=[wandb,trackio]"])
     assert recipe.distill.trackers == ("wandb", "trackio")
     assert recipe.train.trackers == ()
+
+
+def test_weights_and_biases_goes_on_with_its_run_when_changed_inputs_are_accepted(tmp_path, monkeypatch):
+    class Wandb(Notebook):
+        requires_logging_directory = False
+
+        def __init__(self, project, **given):
+            super().__init__(project, None)
+            self.given = given
+
+    monkeypatch.setattr(trackers, "_tracker_class", lambda name: Wandb)
+    run = RunFolder(tmp_path / "run")
+    write_whole(run.provenance, json.dumps({"time": "now", "cores": 2}, indent=2) + "\n")
+    known = hashlib.sha256(run.provenance.read_bytes()).hexdigest()[:16]
+    ids = []
+    for data in ("1", "2", "3"):
+        check_inputs(run.path, {"data": data}, accept=True)
+        (made,) = trackers.make_trackers(["wandb"], run, {})
+        ids.append(made.given["id"])
+    Notebook.made.clear()
+    assert ids == [known] * 3

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from flashwam.run.folder import RunFolder
-from flashwam.run.inputs import check_inputs
+from flashwam.run.inputs import began, check_inputs
 
 LATER = {"adapter": "weights"}
 
@@ -37,3 +37,22 @@ def test_what_was_never_noted_hides_no_other_change(tmp_path):
     with pytest.raises(ValueError, match=r"changed since: data\."):
         check_inputs(tmp_path, {"data": "2", "adapter": "a"}, noted_later=LATER)
     assert noted(tmp_path) == {"data": "1"}
+
+
+def test_how_a_run_began_is_told_alike_whatever_was_accepted_since(tmp_path):
+    run = RunFolder(tmp_path)
+    assert began(run) is None
+    # As a run writes it, with a machine's name beyond ASCII.
+    run.provenance.write_text(
+        json.dumps({"time": "now", "platform": "Möbius", "packages": {"torch": None}}, indent=2) + "\n"
+    )
+    written = run.provenance.read_bytes()
+    check_inputs(tmp_path, {"data": "1"})
+    assert began(run) == written
+    for data in ("2", "3"):
+        check_inputs(tmp_path, {"data": data}, accept=True)
+        assert run.provenance.read_bytes() != written
+        assert began(run) == written
+    for other in (b"{", b"[1]\n", b'{"time":"now"}'):
+        run.provenance.write_bytes(other)
+        assert began(run) == other
