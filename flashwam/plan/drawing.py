@@ -117,7 +117,7 @@ def _timed(
     whole = model.pass_tokens(recipe.data.window_frames)
     if width is None or whole is None:
         return Drawing(prepared=prepared, seconds=None, how=f"{recipe.wam.family} does not say how large a sample is")
-    each = forward_seconds(recipe, loop, (length, width)) / (loop.batch_size * whole)
+    each = forward_seconds(recipe, loop, model, (length, width)) / (loop.batch_size * whole)
     return Drawing(
         prepared=prepared,
         seconds=(tokens * each, tokens * each),

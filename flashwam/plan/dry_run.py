@@ -70,7 +70,7 @@ def make_plan(recipe: Recipe, command: str, *, run_dir: str | Path | None = None
     rows.append(("streams", "; ".join(_stream(spec) for spec in recipe.streams.values())))
     tokens = model.pass_tokens(recipe.data.window_frames)
     size, text = model_size(model), text_shape(recipe, model)
-    time = run_time(recipe, loop, parameters=size.parameters, tokens=tokens, text=text, gpus=None)
+    time = run_time(recipe, loop, model, parameters=size.parameters, tokens=tokens, text=text, gpus=None)
     rows += _size(recipe, loop, model, command)
     made = drawing(recipe, loop, model, text=text)
     if made is not None:

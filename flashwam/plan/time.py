@@ -3,6 +3,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from flashwam.distillation.methods import find_method
 from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.wam import family
+from flashwam.wam.base import WorldActionModel
 
 __all__ = ["MEASURABLE", "STORED", "Duration", "Throughput", "duration_text", "forward_seconds", "run_time"]
 
@@ -77,6 +79,7 @@ class Duration:
 def run_time(
     recipe: Recipe,
     loop: LoopConfig,
+    model: WorldActionModel,
     *,
     parameters: int,
     tokens: int | None,
@@ -88,6 +91,7 @@ def run_time(
     Args:
         recipe: The recipe.
         loop: Its section.
+        model: As `flashwam.plan.sizes.meta_model` gives it.
         parameters: Of the model.
         tokens: Of a sample's pass; None where the family does not say.
         text: (L, D) of a sample's text; D is None where the family does not say.
@@ -95,7 +99,7 @@ def run_time(
     """
     if parameters > MEASURABLE:
         return _stored(recipe, loop, parameters, tokens, gpus)
-    return _measured(recipe, loop, text, gpus or 1)
+    return _measured(recipe, loop, model, text, gpus or 1)
 
 
 def duration_text(seconds: float) -> str:
@@ -129,7 +133,9 @@ def _stored(recipe: Recipe, loop: LoopConfig, parameters: int, tokens: int | Non
     return Duration(seconds=known.gpu_seconds * size * work * samples / gpus, how=how)
 
 
-def _measured(recipe: Recipe, loop: LoopConfig, text: tuple[int, int | None], gpus: int) -> Duration:
+def _measured(
+    recipe: Recipe, loop: LoopConfig, model: WorldActionModel, text: tuple[int, int | None], gpus: int
+) -> Duration:
     method = find_method(loop.method)
     passes = method.passes_without_gradient(recipe.streams, loop.options)
     length, width = text
@@ -137,7 +143,7 @@ def _measured(recipe: Recipe, loop: LoopConfig, text: tuple[int, int | None], gp
         return Duration(seconds=None, how=f"no cost is known for method {loop.method!r}")
     if width is None:
         return Duration(seconds=None, how=f"{recipe.wam.family} has no text_shape")
-    forward, step = _measure(recipe, loop, (length, width))
+    forward, step = _measure(recipe, loop, model, (length, width))
     seconds = loop.accumulation * (step + passes * forward)
     how = (
         f"measured here: {seconds * 1000:.0f} ms a step, of which the student's own pass takes {step * 1000:.0f} ms; "
@@ -150,15 +156,17 @@ def _measured(recipe: Recipe, loop: LoopConfig, text: tuple[int, int | None], gp
     return Duration(seconds=seconds * loop.steps / gpus, how=how)
 
 
-def forward_seconds(recipe: Recipe, loop: LoopConfig, text_shape: tuple[int, int]) -> float:
-    """Measures a batch's pass without gradient, on random weights and data of the run's shapes."""
+def forward_seconds(recipe: Recipe, loop: LoopConfig, model: WorldActionModel, text_shape: tuple[int, int]) -> float:
+    """Measures a batch's pass without gradient, on random data of the run's shapes; see `run_time`."""
     with torch.no_grad():
-        return _seconds(_pass(recipe, loop, text_shape))
+        return _seconds(_pass(recipe, loop, model, text_shape))
 
 
-def _measure(recipe: Recipe, loop: LoopConfig, text_shape: tuple[int, int]) -> tuple[float, float]:
-    """Seconds of a pass without and with gradient, on random weights and data of the run's shapes."""
-    forward = _pass(recipe, loop, text_shape)
+def _measure(
+    recipe: Recipe, loop: LoopConfig, model: WorldActionModel, text_shape: tuple[int, int]
+) -> tuple[float, float]:
+    """Seconds of a pass without and with gradient, on random data of the run's shapes."""
+    forward = _pass(recipe, loop, model, text_shape)
 
     def step() -> None:
         torch.stack([v.square().mean() for v in forward().values()]).sum().backward()
@@ -168,9 +176,13 @@ def _measure(recipe: Recipe, loop: LoopConfig, text_shape: tuple[int, int]) -> t
     return without, _seconds(step)
 
 
-def _pass(recipe: Recipe, loop: LoopConfig, text_shape: tuple[int, int]) -> Callable[[], Mapping[str, torch.Tensor]]:
+def _pass(
+    recipe: Recipe, loop: LoopConfig, planned: WorldActionModel, text_shape: tuple[int, int]
+) -> Callable[[], Mapping[str, torch.Tensor]]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = family(recipe.wam.family).create(**recipe.wam.config).to(device)
+    # One that only its folder describes was loaded; any other has no weights yet.
+    described = family(recipe.wam.family).create(**recipe.wam.config) if recipe.wam.config else deepcopy(planned)
+    model = described.to(device)
     rows, frames = loop.batch_size, recipe.data.window_frames
     clean = {
         name: torch.randn(rows, channels, frames, height, width, device=device)

@@ -163,7 +163,7 @@ def plan_training(
         options=_options(loop, needed, trained=trained_of(roles), checkpointing=checkpointing),
         steps=loop.steps,
         samples_per_step=loop.batch_size * loop.accumulation,
-        time=run_time(recipe, loop, parameters=size.parameters, tokens=tokens, text=text, gpus=gpus),
+        time=run_time(recipe, loop, model, parameters=size.parameters, tokens=tokens, text=text, gpus=gpus),
         drawing=drawing(recipe, loop, model, text=text),
         warnings=_warnings(loop, command, gpus, tokens, trained=trained_of(roles)),
     )

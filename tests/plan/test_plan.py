@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from flashwam.cli import main
 from flashwam.plan import make_plan, plan_lines, plan_numbers, plan_training
 from flashwam.plan.memory import STRATEGIES, footprint, strategy_for
 from flashwam.recipe.load import load_recipe
+from flashwam.system.paths import ASSETS
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "lingbot_va"
 FULL_SIZE = sorted(path for folder in ("libero", "robotwin") for path in (RECIPES / folder).glob("*.yaml"))
@@ -317,3 +319,10 @@ def test_the_command_prints_a_table_or_its_numbers(capsys):
     text = capsys.readouterr().out
     for part in ("5,088,872,670", "zero2", "fsdp, teacher sharded", "lora", "NO, ", "2,000 of 48 samples", "96,000"):
         assert part in text
+
+
+def test_a_model_that_only_its_folder_describes_is_timed():
+    recipe = load_recipe("metaworld/flash_wam", [f"wam.pretrained={ASSETS / 'teacher'}", "distill.batch_size=2"])
+    recipe = replace(recipe, wam=replace(recipe.wam, config={}))
+    told = dict(make_plan(recipe, "distill").rows)["time"]
+    assert "measured here" in told
