@@ -149,7 +149,7 @@ def _measured(arguments: argparse.Namespace) -> Any:
         return drive(arguments.checkpoint, nfe=tuple(arguments.nfe or ("full",)), **common)
     from flashwam.evaluation.local import evaluate
 
-    nfe = tuple(arguments.nfe) if arguments.nfe else None
+    nfe = _nfe(arguments)
     if arguments.precision is not None:
         common["precision"] = arguments.precision
     if arguments.real_time:
@@ -161,9 +161,11 @@ def _measured(arguments: argparse.Namespace) -> Any:
 
 def _on_recordings(arguments: argparse.Namespace) -> Any:
     common = {name: getattr(arguments, name) for name in ("seed", "out", "plain_euler", "unit_amplitude", "precision")}
-    return recording_results(
-        arguments, nfe=tuple(arguments.nfe) if arguments.nfe else None, **common, **trust(arguments)
-    )
+    return recording_results(arguments, nfe=_nfe(arguments), **common, **trust(arguments))
+
+
+def _nfe(arguments: argparse.Namespace) -> tuple[str, ...] | None:
+    return tuple(arguments.nfe) if arguments.nfe else None
 
 
 def _in_real_time(arguments: argparse.Namespace, **common: Any) -> Any:

@@ -3,7 +3,7 @@
 
 import argparse
 
-from flashwam.commands.shared import Command, add_dry_run, add_recipe, load, load_to_run, trust
+from flashwam.commands.shared import Command, add_dry_run, add_recipe, load_to_run, trust
 
 WORDS = """\
 the draws of a teacher that a student learns from, made ahead
@@ -25,8 +25,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 def _action(arguments: argparse.Namespace) -> None:
     from flashwam.pipeline.training import check_pairs, make_pairs
 
-    check_pairs(load(arguments))
-    if recipe := load_to_run(arguments, "distill"):
+    if recipe := load_to_run(arguments, "distill", check=check_pairs):
         pairs = make_pairs(recipe, **trust(arguments))
         count, made = sum(pairs.pairs), pairs.store.made
         print(f"pairs: {count:,} in {pairs.store.folder}, {pairs.store.bytes:,} bytes; {made:,} of them were made here")

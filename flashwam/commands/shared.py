@@ -96,12 +96,21 @@ def add_dry_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and a plan, and do nothing")
 
 
-def load_to_run(arguments: argparse.Namespace, command: str) -> Any:
-    """The recipe that a command is to run, its names checked; None where a dry run has said everything."""
+def load_to_run(
+    arguments: argparse.Namespace, command: str, *, check: Callable[[Any], None] = lambda recipe: None
+) -> Any:
+    """The recipe that a command is to run, its names checked; None where a dry run has said everything.
+
+    Args:
+        arguments: With those of `add_recipe` and `add_dry_run`.
+        command: Section that it runs.
+        check: Refuses a recipe that the command is not for, before anything is said of it.
+    """
     from flashwam.plan import check_names, make_plan
     from flashwam.recipe.load import to_yaml
 
     recipe = load(arguments)
+    check(recipe)
     if not arguments.dry_run:
         check_names(recipe, command)
         return recipe

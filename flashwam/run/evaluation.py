@@ -280,7 +280,7 @@ def measure_once(
     if found.asked is None or found.asked != asked:
         told = None if found.asked is None else found.asked.to_json()
         raise InputError(
-            f"{path} holds a measurement of {told}, not of {asked.to_json()}; give another folder by --out (`out`)"
+            f"{path} holds a measurement of {told}, not of {asked.to_json()}; give another out= folder (--out)"
         )
     _check_settings(path, found.asked, asked)
     completed = complete(found)

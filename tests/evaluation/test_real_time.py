@@ -74,7 +74,7 @@ def test_a_measured_latency_is_kept_so_that_the_episodes_can_be_driven_again(dri
 def test_another_request_under_the_same_name_is_refused(driven):
     student, _ = driven
     evaluate_real_time(student, clocks=[RealTime(latency_ms=5)], episodes=2, tasks=["drawer-open"])
-    with pytest.raises(ValueError, match="give another folder by --out"):
+    with pytest.raises(ValueError, match="give another out= folder"):
         evaluate_real_time(student, clocks=[RealTime(latency_ms=5)], episodes=3, tasks=["drawer-open"])
 
 

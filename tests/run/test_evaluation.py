@@ -122,7 +122,7 @@ def test_a_measurement_is_made_once(tmp_path):
     first, second = (measure_once(path, ASKED, measure) for _ in range(2))
     assert first == second == read_evaluation(path)
     assert len(calls) == 1
-    with pytest.raises(ValueError, match=r"holds a measurement of .*'episodes': 4.*, not of .*'episodes': 5.*out"):
+    with pytest.raises(ValueError, match=r"holds a measurement of .*'episodes': 4.*, not of .*'episodes': 5.*out="):
         measure_once(path, Asked(tasks=("reach",), episodes=5), measure)
     path.write_text("{")
     with pytest.raises(ValueError, match=r"a\.json is not JSON"):
