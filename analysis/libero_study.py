@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from cells import COLLECT, LATENTS, TEACHER, StudyPlace, add_extent, drive, run_study
+from libero_table import write_libero_table
 from studies import add_options
 
 from flashwam.evaluation.chance import evaluate_random
@@ -132,7 +133,9 @@ def _drives(place: Place, name: str, seed: int, settings: Sequence[str], *, afte
 
 def report(place: Place) -> None:
     """Tables and figures of what there is, beside the measurements."""
-    compare(place.demo.evaluated, out=place.out / "comparison")
+    runs, out = place.demo.evaluated, place.out / "comparison"
+    compare(runs, out=out)
+    write_libero_table(runs, out)
     place.study.keep("python analysis/libero_study.py")
 
 
