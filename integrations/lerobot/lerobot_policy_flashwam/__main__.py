@@ -33,6 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompt", metavar="TEXT", help="in place of the task that comes with an observation")
     parser.add_argument("--base", metavar="DIR", help="folder with vae/ and text_encoder/")
     parser.add_argument("--resize", action="store_true", help="scale pictures where the model takes one size alone")
+    parser.add_argument(
+        "--mirrored", action="store_true", help="mirror pictures left to right, which LeRobot's LIBERO gives mirrored"
+    )
     parser.add_argument("--trust", action="store_true", help="import and run classes that the student names")
     return parser
 
@@ -62,6 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
             prompt=told.prompt,
             base=told.base,
             resize=told.resize,
+            mirrored=told.mirrored,
             trust=told.trust,
         )
         policy = FlashwamPolicy(config)

@@ -21,6 +21,7 @@ class FlashwamConfig(PreTrainedConfig):
         prompt: The instruction, in place of the task that comes with an observation.
         cameras: The model's camera -> key of the observation; its own name where nothing is said.
         resize: Scale pictures where the model takes one size alone; otherwise another size is refused.
+        mirrored: The pictures come mirrored left to right, as LeRobot's LIBERO gives them: mirror them back.
         seed: Of the noise. The k-th episode that begins, counted over all environments, draws from seed + k; None draws
             anew every time.
         nfe: Steps of a chunk, such as "1v/2a", or "full"; what the model itself says if None.
@@ -36,6 +37,7 @@ class FlashwamConfig(PreTrainedConfig):
     prompt: str | None = None
     cameras: dict[str, str] = field(default_factory=dict)
     resize: bool = False
+    mirrored: bool = False
     seed: int | None = 0
     nfe: str | None = None
     base: str | None = None

@@ -52,7 +52,13 @@ class FlashwamPolicy(PreTrainedPolicy):
     def __init__(self, config: FlashwamConfig, **unused: Any) -> None:
         super().__init__(config)
         self.model = _load(config)
-        self._reader = ObservationReader(self.model, cameras=config.cameras, resize=config.resize, prompt=config.prompt)
+        self._reader = ObservationReader(
+            self.model,
+            cameras=config.cameras,
+            resize=config.resize,
+            mirrored=config.mirrored,
+            prompt=config.prompt,
+        )
         self._stride = actions_between_pictures(self.model)
         _check_actions(config, self.model)
         self._begun = self._asked = 0

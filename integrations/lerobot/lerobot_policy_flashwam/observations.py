@@ -59,6 +59,7 @@ class ObservationReader:
         model: Says its cameras, their size and its senses.
         cameras: Camera -> key of the observation, where they differ.
         resize: Scale a picture where the model takes one size alone.
+        mirrored: Pictures come mirrored left to right, and are mirrored back.
         prompt: In place of an observation's task.
 
     Raises:
@@ -66,7 +67,13 @@ class ObservationReader:
     """
 
     def __init__(
-        self, model: ServedModel, *, cameras: Mapping[str, str], resize: bool = False, prompt: str | None = None
+        self,
+        model: ServedModel,
+        *,
+        cameras: Mapping[str, str],
+        resize: bool = False,
+        mirrored: bool = False,
+        prompt: str | None = None,
     ) -> None:
         self._given = dict(cameras)
         self._keys = camera_keys(list(model.metadata["cameras"]), cameras)
@@ -76,6 +83,7 @@ class ObservationReader:
         # A video autoencoder's codec scales pictures of any size by itself, as for its training.
         self._exact = isinstance(model.codec(), FrameCodec)
         self._resize = resize
+        self._mirrored = mirrored
         self._prompt = prompt
 
     def environments(self, batch: Mapping[str, Any]) -> int:
@@ -116,7 +124,7 @@ class ObservationReader:
             ValueError: A camera or sense is missing, or is not what the model is shown.
         """
         seen = {
-            camera: self._sized(to_picture(batch[key][environment], key), key)
+            camera: self._sized(self._turned(to_picture(batch[key][environment], key)), key)
             for camera, key in self._found(batch).items()
         }
         for name, size in self._senses.items():
@@ -146,6 +154,9 @@ class ObservationReader:
                 )
             found[camera] = key
         return found
+
+    def _turned(self, picture: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(picture[:, ::-1]) if self._mirrored else picture
 
     def _sized(self, picture: np.ndarray, key: str) -> np.ndarray:
         if not self._exact or picture.shape[:2] == self._size:

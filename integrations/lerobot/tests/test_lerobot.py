@@ -63,10 +63,11 @@ def test_a_prepared_folder_says_what_is_seen_and_done(prepared, student):
 
 
 def test_files_may_lie_in_another_folder(student, tmp_path, capsys):
-    assert main([str(student), "--out", str(tmp_path / "for_lerobot"), "--camera", f"{FRONT}=observation.image"]) == 0
+    options = ["--out", str(tmp_path / "for_lerobot"), "--mirrored", "--camera", f"{FRONT}=observation.image"]
+    assert main([str(student), *options]) == 0
     assert "--policy.path=" in capsys.readouterr().out
     policy = FlashwamPolicy.from_pretrained(tmp_path / "for_lerobot")
-    assert policy.config.student == str(student)
+    assert (policy.config.student, policy.config.mirrored) == (str(student), True)
     assert list(policy.config.image_features) == ["observation.image"]
     policy.save_pretrained(tmp_path / "again")
     assert FlashwamPolicy.from_pretrained(tmp_path / "again").config.student == str(student)

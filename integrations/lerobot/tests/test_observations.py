@@ -74,6 +74,15 @@ def test_another_size_is_refused_or_scaled(student, film):
     np.testing.assert_array_equal(scaled, np.full((64, 64, 3), 77, np.uint8))
 
 
+def test_mirrored_pictures_are_mirrored_back(student, make_policy, film):
+    model, picture = load_served(student), film(1)
+    batch = lerobot_batch({"front": picture[:, :, ::-1].copy()}, [PROMPT])
+    read = ObservationReader(model, cameras={}, mirrored=True).observation(batch, 0)
+    np.testing.assert_array_equal(read[FRONT], picture[0])
+    plain, told = lerobot_batch({"front": picture}, [PROMPT]), make_policy(student, mirrored=True)
+    assert torch.equal(told.select_action(batch), make_policy(student).select_action(plain))
+
+
 @pytest.mark.parametrize("tasks", [None, [], [""], ["a", "b"], [3]])
 def test_a_task_is_needed(reader, film, tasks):
     batch = lerobot_batch({"front": film(1)}, [PROMPT]) | {"task": tasks}
