@@ -20,6 +20,7 @@ from lerobot_policy_flashwam.configuration_flashwam import FlashwamConfig  # noq
 from lerobot_policy_flashwam.modeling_flashwam import FlashwamPolicy  # noqa: E402
 
 PROMPT = "turn the faucet"
+BOWL = "pick up the black bowl between the plate and the ramekin and place it on the plate"
 FRONT = "observation.images.front"
 
 
@@ -57,7 +58,7 @@ def video_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from flashwam.wam.lingbot_va.codec import LingBotCodec
     from flashwam.wam.lingbot_va.presets import preset
 
-    base = save_released(tmp_path_factory.mktemp("released") / "base", (PROMPT, ""), layers=2)
+    base = save_released(tmp_path_factory.mktemp("released") / "base", (PROMPT, "", BOWL), layers=2)
     folder = tmp_path_factory.mktemp("students") / "video" / "student"
     wam, _ = load_wam(base, preset="libero")
     save_wam(folder, wam, preset("libero").released_student, kind="student")
