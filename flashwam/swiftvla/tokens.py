@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tokens of a streaming provider for every latent frame of every episode and every size of its cache, on disk.
 
-Beside `latents/` of a repo: `targets/<name>/chunk-000/episode_000000.safetensors` with a tensor "k<K>" [F, m, C] per
-cache size, and `targets/<name>.json` below the root, which says what they are and standardises them.
+Beside `latents/` of a repo: `targets/<name>-<fingerprint>-k<K>-<K>/chunk-000/episode_000000.safetensors` with a tensor
+"k<K>" [F, m, C] per cache size, and `targets/<name>.json` below the root, which says what was asked for last and
+standardises it. Tokens of other networks, sides or cache sizes lie beside each other, since a run may be reading them.
+Earlier versions had one folder `targets/<name>` for all of them, which is read where it holds the right ones.
 Letters: F latent frames, m tokens, C channels, K cache entries.
 """
 
@@ -27,16 +29,11 @@ from flashwam.system.json_file import build, read_mapping
 from flashwam.system.paths import user_path
 from flashwam.system.tensor_file import write_tensors
 
-__all__ = ["TokenStore", "encode_tokens", "token_path"]
+__all__ = ["TokenStore", "encode_tokens"]
 
 logger = logging.getLogger(__name__)
 
 _FOLDER = "targets"
-
-
-def token_path(repo: Path, name: str, index: int) -> Path:
-    """Path of an episode's tokens."""
-    return Path(repo) / _FOLDER / name / f"chunk-{index // CHUNK:03d}" / f"episode_{index:06d}.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,17 +58,33 @@ class TokenStore:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    @property
+    def made_by(self) -> str:
+        """All that decides an episode's tokens beside its pictures."""
+        return _made_by(self.fingerprint, self.capacities)
+
+    def path(self, repo: Path, episode: int) -> Path:
+        """Where an episode's tokens belong."""
+        return _token_path(repo, _folder_name(self.name, self.made_by), episode)
+
     def read(self, repo: Path, episode: int, frame: int, capacity: int) -> Tensor:
         """[m, C], float32, of about zero mean and unit variance per channel.
 
         Raises:
             FileNotFoundError, ValueError: They are not there; the message names the file.
         """
-        path = token_path(repo, self.name, episode)
-        if not path.is_file():
+        path = self.path(repo, episode)
+        if not path.is_file() and (earlier := _token_path(repo, self.name, episode)).is_file():
+            path = earlier
+        elif not path.is_file():
             raise MissingFileError(f"{path} is missing: encode the episodes' tokens first")
         try:
             with safe_open(path, framework="pt") as file:
+                made_by = (file.metadata() or {}).get("made_by", self.made_by)
+                if made_by != self.made_by:
+                    raise MissingFileError(
+                        f"{path} holds tokens of {made_by}, not of {self.made_by}: encode the episodes' tokens first"
+                    )
                 row = file.get_slice(f"k{capacity}")[frame].float()
         except (SafetensorError, IndexError) as error:
             raise InputError(f"{path} has no tokens of frame {frame} for a cache of {capacity} ({error})") from error
@@ -131,15 +144,17 @@ def _encode_all(
     device: torch.device | str,
     progress: bool,
 ) -> TokenStore:
-    root, made_by = user_path(root), f"{provider.fingerprint} {sorted(capacities)}"
+    root, made_by = user_path(root), _made_by(provider.fingerprint, capacities)
     repos = [repo for repo in find_repos(root) if tasks is None or repo.name in tasks]
     jobs = [(repo, episode) for repo in repos for episode in read_episode_list(repo)]
     total, squares, count = torch.zeros(provider.channels), torch.zeros(provider.channels), 0
     for repo, episode in tqdm(jobs, desc=f"{provider.name} tokens", unit="episode", disable=not progress):
-        path = token_path(repo, provider.name, episode["episode_index"])
-        video = video_path(repo, episode["episode_index"])
+        index = episode["episode_index"]
+        path = _token_path(repo, _folder_name(provider.name, made_by), index)
+        earlier = _token_path(repo, provider.name, index)
+        video = video_path(repo, index)
         pictures = file_fingerprint(video) if video.is_file() else None
-        tokens = _read_current(path, made_by, pictures)
+        tokens = _read_current(path if path.is_file() else earlier, made_by, pictures)
         if tokens is None:
             provider.model.to(device)
             tokens = _encode(repo, episode, provider, capacities)
@@ -159,6 +174,20 @@ def _encode_all(
     )
     write_whole(root / _FOLDER / f"{provider.name}.json", (json.dumps(asdict(store)) + "\n").encode())
     return store
+
+
+def _made_by(fingerprint: str, capacities: Sequence[int]) -> str:
+    return f"{fingerprint} {sorted(capacities)}"
+
+
+def _folder_name(name: str, made_by: str) -> str:
+    """Tokens that were made otherwise have another: <name>-<fingerprint>-k3-4."""
+    fingerprint, _, capacities = made_by.partition(" ")
+    return "-".join([name, fingerprint, "k" + capacities.strip("[]").replace(", ", "-")])
+
+
+def _token_path(repo: Path, folder: str, index: int) -> Path:
+    return Path(repo) / _FOLDER / folder / f"chunk-{index // CHUNK:03d}" / f"episode_{index:06d}.safetensors"
 
 
 def _read_current(path: Path, made_by: str, pictures: str | None) -> dict[str, Tensor] | None:

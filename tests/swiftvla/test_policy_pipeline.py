@@ -15,7 +15,7 @@ from flashwam.recipe.load import load_recipe
 from flashwam.student import load_wam
 from flashwam.swiftvla.evaluation import evaluate_with_auxiliary, load_with_auxiliary
 from flashwam.swiftvla.policy import FusionPolicy
-from flashwam.swiftvla.tokens import TokenStore, token_path
+from flashwam.swiftvla.tokens import TokenStore
 
 pytestmark = pytest.mark.usefixtures("simulator")
 TASK = "faucet-turn"
@@ -47,7 +47,7 @@ def test_training_makes_what_is_missing_and_saves_the_stripped_policy(trained):
     root, teacher = trained
     repo = root / "data" / TASK
     assert privileged_path(repo, 19).is_file()
-    assert token_path(repo, "geometry", 19).is_file()
+    assert TokenStore.load(repo.parent, "geometry").path(repo, 19).is_file()
     model, info = load_wam(teacher)
     assert (type(model), info.kind) == (FusionPolicy, "teacher")
     assert not [key for key in model.state_dict() if key.startswith(("show", "reconstruct", "trajectory"))]

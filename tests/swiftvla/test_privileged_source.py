@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.episodes import episode_path, read_frames, read_record, read_table, video_path, write_episode
 from flashwam.swiftvla.source import PrivilegedSource
 from flashwam.swiftvla.streaming import StreamingGeometry
-from flashwam.swiftvla.tokens import encode_tokens, token_path
+from flashwam.swiftvla.tokens import encode_tokens
 from flashwam.swiftvla.trajectories import Trajectories
 
 CAPACITIES = (1, 3)
@@ -69,7 +70,7 @@ def test_tokens_are_standardised(told, store):
 
 
 def test_made_tokens_are_kept_and_others_are_made_anew(told, provider, store, geometry):
-    path = token_path(told / "alpha", provider.name, 0)
+    path = store.path(told / "alpha", 0)
     before = path.stat().st_mtime_ns
     assert encode_tokens(told, provider, capacities=CAPACITIES, progress=False) == store
     assert path.stat().st_mtime_ns == before
@@ -81,12 +82,52 @@ def test_made_tokens_are_kept_and_others_are_made_anew(told, provider, store, ge
     assert changed.mean != store.mean
 
 
+def test_another_networks_tokens_lie_beside_those_that_a_run_reads(told, provider, geometry, tmp_path):
+    shutil.copytree(told, tmp_path / "copy")
+    root = tmp_path / "copy"
+    store = encode_tokens(root, provider, capacities=CAPACITIES, progress=False)
+    before = store.read(root / "alpha", 0, 3, 3)
+    geometry.camera_token.data.neg_()
+    other = encode_tokens(root, provider, capacities=CAPACITIES, progress=False)
+    encode_tokens(root, provider, capacities=(3,), progress=False)
+    assert torch.equal(store.read(root / "alpha", 0, 3, 3), before)
+    assert not torch.equal(other.read(root / "alpha", 0, 3, 3), before)
+    assert other.read(root / "alpha", 0, 3, 1).isfinite().all()
+
+
+def _as_earlier_versions(root, store):
+    """Moves an episode's tokens to where earlier versions kept them, whoever made them."""
+    path = root / "alpha" / "targets" / "geometry" / "chunk-000" / "episode_000000.safetensors"
+    path.parent.mkdir(parents=True)
+    store.path(root / "alpha", 0).rename(path)
+    return path
+
+
+def test_tokens_of_earlier_versions_are_read_where_they_are_these(told, provider, store, geometry, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(told, root)
+    expected = store.read(root / "alpha", 0, 3, 3)
+    path = _as_earlier_versions(root, store)
+    before = path.read_bytes()
+    assert torch.equal(store.read(root / "alpha", 0, 3, 3), expected)
+    assert encode_tokens(root, provider, capacities=CAPACITIES, progress=False) == store
+    assert not store.path(root / "alpha", 0).exists()
+    geometry.camera_token.data.mul_(3)
+    other = StreamingGeometry(geometry, side=2)
+    changed = replace(store, fingerprint=other.fingerprint)
+    with pytest.raises(FileNotFoundError, match="encode the episodes' tokens"):
+        changed.read(root / "alpha", 0, 3, 3)
+    encode_tokens(root, other, capacities=CAPACITIES, progress=False)
+    assert path.read_bytes() == before
+    assert not torch.equal(changed.read(root / "alpha", 0, 3, 3), expected)
+
+
 def test_tokens_of_an_episode_with_other_pictures_are_made_anew(told, provider, store, tmp_path):
     shutil.copytree(told, tmp_path / "copy")
     repo = tmp_path / "copy" / "alpha"
     frames = 255 - read_frames(video_path(repo, 0))
     columns = {"action": read_table(episode_path(repo, 0), ["action"])["action"]}
-    kept, made = (token_path(repo, provider.name, index) for index in (1, 0))
+    kept, made = (store.path(repo, index) for index in (1, 0))
     before = {path: path.read_bytes() for path in (kept, made)}
     write_episode(repo, 0, columns=columns, frames=frames, record=read_record(episode_path(repo, 0)), fps=80)
     assert encode_tokens(repo.parent, provider, capacities=CAPACITIES, progress=False).mean != store.mean
@@ -96,7 +137,7 @@ def test_tokens_of_an_episode_with_other_pictures_are_made_anew(told, provider, 
 
 def test_tokens_that_do_not_say_of_which_pictures_they_are_stay(told, provider, store, tmp_path):
     shutil.copytree(told, tmp_path / "copy")
-    path = token_path(tmp_path / "copy" / "alpha", provider.name, 0)
+    path = store.path(tmp_path / "copy" / "alpha", 0)
     with safe_open(path, framework="pt") as file:
         made_by, tensors = file.metadata()["made_by"], {key: file.get_tensor(key) for key in file.keys()}
     save_file(tensors, path, metadata={"made_by": made_by})
