@@ -22,6 +22,7 @@ from flashwam.sim.local_policy import LocalPolicy
 from flashwam.swiftvla.accompanied import AccompaniedPolicy
 from flashwam.swiftvla.sense import StreamedSense
 from flashwam.swiftvla.streaming_tokens import StreamingTokens
+from flashwam.swiftvla.tokens import TokenStore
 from flashwam.swiftvla.training_policy import PrivilegedPolicy
 from flashwam.system.errors import InputError
 from flashwam.system.imports import trusting
@@ -58,7 +59,9 @@ def load_with_auxiliary(folder: str | Path, *, capacity: int = 6, trust: bool = 
     full = PrivilegedPolicy.from_options(policy.wam, options)
     full.load_training(policy.folder)
     tokens = StreamingTokens(**options.get("provider", {}))
-    sense = StreamedSense(*tokens.found(user_path(recipe.data.root), capacity=capacity))
+    kept = TokenStore.of_policy(folder)
+    found = tokens.found(user_path(recipe.data.root), recipe.data.tasks, capacity=capacity, store=kept)
+    sense = StreamedSense(*found)
     return replace(policy, wam=AccompaniedPolicy(full).eval()), sense
 
 

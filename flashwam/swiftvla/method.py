@@ -181,7 +181,11 @@ class MaskedReconstruction(Method):
 
     def _tokens(self, source: EpisodeDataset | SegmentDataset, setup: Setup) -> AuxiliaryTokens:
         if isinstance(source, EpisodeDataset):
-            return self.provider.prepare(setup.data, source.tasks, seed=setup.seed, device=setup.device)
+            store = self.provider.prepare(setup.data, source.tasks, seed=setup.seed, device=setup.device)
+            for model in (self.roles.model, self.roles.target):
+                if model is not None:
+                    model.shown = store
+            return store
         return self.provider.recorded(source, (setup.kept or setup.data) / "auxiliary_tokens", device=setup.device)
 
     def _trajectories(self, source: EpisodeDataset | SegmentDataset) -> Trajectories:

@@ -90,9 +90,7 @@ class StreamingTokens:
         else:
             with one_at_a_time(root / _FOLDER):
                 model = self._train(root, tasks, seed)
-        # Those of the usual sizes too, so that recipes that differ in them share the files.
-        made = sorted({*CAPACITIES, *self.capacities})
-        return encode_tokens(root, self._stream(model), capacities=made, tasks=tasks, device=device)
+        return encode_tokens(root, self._stream(model), capacities=self._made, tasks=tasks, device=device)
 
     def recorded(
         self, source: SegmentDataset, folder: Path, *, device: torch.device | str = "cpu", progress: bool = True
@@ -139,19 +137,35 @@ class StreamingTokens:
     def _stream(self, model: GeometryTransformer, **capacity: int) -> StreamingGeometry:
         return StreamingGeometry(model, side=self.side, unit=self.unit, **capacity)
 
-    def found(self, root: Path, *, capacity: int) -> tuple[StreamingGeometry, TokenStore]:
-        """The network and the statistics of tokens that `prepare` made, for use at rollout.
+    def found(
+        self, root: Path, tasks: Sequence[str], *, capacity: int, store: TokenStore | None = None
+    ) -> tuple[StreamingGeometry, TokenStore]:
+        """The network and the statistics of tokens that a policy was trained with, for use at rollout.
 
         Args:
             root: Folder of the repos.
+            tasks: Names of the repo folders that it was trained on.
             capacity: K.
+            store: That the policy keeps. None for those of earlier versions, which keep none: they have that of the
+                data, and where another training measured it over other tasks or cache sizes, it is measured again.
 
         Raises:
             FileNotFoundError: One is not there.
         """
         model = GeometryTransformer.from_pretrained(self.pretrained or root / _FOLDER)
         provider = self._stream(model, capacity=capacity)
-        return provider, TokenStore.load(root, provider.name)
+        if store is not None:
+            return provider, store
+        noted = TokenStore.load(root, provider.name)
+        others = noted.tasks is not None and set(noted.tasks) != set(tasks)
+        if noted.fingerprint == provider.fingerprint and (others or noted.capacities != self._made):
+            return provider, encode_tokens(root, self._stream(model), capacities=self._made, tasks=tasks)
+        return provider, noted
+
+    @property
+    def _made(self) -> tuple[int, ...]:
+        """Those of the usual sizes too, so that recipes that differ in them share the files."""
+        return tuple(sorted({*CAPACITIES, *self.capacities}))
 
     def _train(self, root: Path, tasks: Sequence[str], seed: int) -> GeometryTransformer:
         folder = root / _FOLDER

@@ -34,6 +34,7 @@ __all__ = ["TokenStore", "encode_tokens"]
 logger = logging.getLogger(__name__)
 
 _FOLDER = "targets"
+_OF_POLICY = "auxiliary.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,7 @@ class TokenStore:
         capacities: Values of K that there are.
         mean: Of each channel, length C.
         std: Likewise.
+        tasks: Names of the repo folders that both were measured over; None if earlier versions did not say.
     """
 
     name: str
@@ -57,6 +59,7 @@ class TokenStore:
     capacities: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    tasks: tuple[str, ...] | None = None
 
     @property
     def made_by(self) -> str:
@@ -105,10 +108,21 @@ class TokenStore:
         Raises:
             FileNotFoundError: No tokens of that name were made there.
         """
-        path = user_path(root) / _FOLDER / f"{name}.json"
-        if not path.is_file():
-            raise MissingFileError(f"{path} is missing: encode the episodes' tokens first")
-        return build(path, cls, read_mapping(path))
+        path = _note(root, name)
+        return build(path, cls, read_mapping(path, missing="encode the episodes' tokens first"))
+
+    def save(self, folder: Path) -> None:
+        """Writes these notes beside a policy that was trained with the tokens."""
+        write_whole(folder / _OF_POLICY, self._text())
+
+    @classmethod
+    def of_policy(cls, folder: Path | str) -> "TokenStore | None":
+        """Reads the notes that `save` wrote; None if there are none, as in policies of earlier versions."""
+        path = user_path(folder) / _OF_POLICY
+        return build(path, cls, read_mapping(path)) if path.is_file() else None
+
+    def _text(self) -> str:
+        return json.dumps(asdict(self)) + "\n"
 
 
 def encode_tokens(
@@ -171,9 +185,14 @@ def _encode_all(
         capacities=tuple(sorted(capacities)),
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
+        tasks=tuple(sorted(repo.name for repo in repos)),
     )
-    write_whole(root / _FOLDER / f"{provider.name}.json", (json.dumps(asdict(store)) + "\n").encode())
+    write_whole(_note(root, provider.name), store._text())
     return store
+
+
+def _note(root: Path | str, name: str) -> Path:
+    return user_path(root) / _FOLDER / f"{name}.json"
 
 
 def _made_by(fingerprint: str, capacities: Sequence[int]) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from flashwam.swiftvla.heads import ReconstructionHead, TrajectoryHead
 from flashwam.swiftvla.policy import FusionPolicy
+from flashwam.swiftvla.tokens import TokenStore
 from flashwam.swiftvla.trunk import Segment
 from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
@@ -57,7 +58,13 @@ class PrivilegedPolicy(WorldActionModel):
         trajectory: Coordinates of a point of the trajectory; 0 without that head. Needs fusion tokens.
         reconstruct: Modalities that have a reconstruction head.
         head_width: Width inside those heads.
+
+    Attributes:
+        shown: Says what the auxiliary tokens of its training are and how they are standardised, where that is known; it
+            is saved with the policy.
     """
+
+    shown: TokenStore | None = None
 
     def __init__(
         self,
@@ -189,6 +196,8 @@ class PrivilegedPolicy(WorldActionModel):
         self.policy.save_pretrained(folder)
         if own := self._of_training():
             write_tensors(folder / _TRAINING, own)
+        if self.shown is not None:
+            self.shown.save(folder)
 
     def load_training(self, folder: str | Path) -> list[str]:
         """Takes over what an earlier stage had beside the policy, as far as it fits.
