@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from flashwam.foresight.layers import Attention, feed_forward, initialise
 from flashwam.system.errors import InputError
+from flashwam.wam.unrounded import UnroundedBuffers
 
 __all__ = ["Decoupler", "change_weights", "still"]
 
@@ -43,7 +44,7 @@ class DecouplerBlock(nn.Module):
         return x + self.feed_forward[which](self.norms[2 * which + 1](x))
 
 
-class Decoupler(nn.Module):
+class Decoupler(UnroundedBuffers):
     """Predicts one vision model's standardised features of every latent frame of a chunk.
 
     It is told a reference, those of the frame the chunk is drawn from.
@@ -69,6 +70,7 @@ class Decoupler(nn.Module):
         ValueError: `reference` is neither.
     """
 
+    unrounded = ("mean", "std")
     mean: Tensor
     std: Tensor
 
@@ -118,10 +120,11 @@ class Decoupler(nn.Module):
             reference: Standardised, [B, T, h, w].
 
         Returns:
-            Standardised, [B, T, F, h, w].
+            Standardised, [B, T, F, h, w], float32 or better.
         """
-        grid = features.shape[2:]
-        x, seen = features.movedim(1, -1), reference.movedim(1, -1)[:, None]
+        grid, dtype = features.shape[2:], self.proj_in.weight.dtype
+        x, before = features.movedim(1, -1).to(dtype), reference.movedim(1, -1)[:, None]
+        seen = before.to(dtype)
         if self.reference is not None:
             x = x + self.reference(seen)
         else:
@@ -133,7 +136,8 @@ class Decoupler(nn.Module):
         for block in self.blocks:
             x = block(x)
         x = self.proj_out(self.norm_out(x)).unflatten(2, grid[1:])
-        return (x + seen if self.residual else x).movedim(-1, 1)
+        x = x.to(torch.promote_types(features.dtype, torch.float32))
+        return (x + before if self.residual else x).movedim(-1, 1)
 
 
 def still(reference: Tensor, samples: int, frames: int) -> Tensor:

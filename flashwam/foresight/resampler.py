@@ -23,7 +23,7 @@ class _Projection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, F, h, w] -> [B, F, S, D]."""
-        return self.layers(x.flatten(3).permute(0, 2, 3, 1)) + self.frame
+        return self.layers(x.flatten(3).permute(0, 2, 3, 1).to(self.frame.dtype)) + self.frame
 
 
 class PerceiverLayer(nn.Module):

@@ -55,7 +55,8 @@ class SceneEncoder(TargetProvider):
 
     def look(self, pictures: Tensor) -> Tensor:
         """See `TargetProvider.look`; sides must be multiples of 8."""
-        return self.encoder(pictures.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        x = pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
+        return self.encoder(x.to(next(self.encoder.parameters()).dtype))
 
     def settings(self) -> dict[str, Any]:
         """See `TargetProvider.settings`."""

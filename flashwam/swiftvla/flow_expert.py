@@ -64,7 +64,7 @@ class FlowExpert(nn.Module):
         Returns:
             eps - x0 [B, T, A], and the latent it is read from, [B, T, W].
         """
-        x = self.inside(noisy)
+        x = self.inside(noisy.to(self.inside.weight.dtype))
         x = self.mix(torch.cat([x, time_embedding(sigma, self.width).to(x.dtype)], -1))
         count = torch.arange(noisy.shape[1], device=noisy.device)
         rotations = [

@@ -150,7 +150,7 @@ class FusionPolicy(WorldActionModel):
         """
         text = context["text"].to(self.read.weight.dtype)
         segments = {
-            "primary": Segment(tokens=self.see(features) + self.place),
+            "primary": Segment(tokens=self.see(features.to(self.see.weight.dtype)) + self.place),
             "text": Segment(tokens=self.read(text), valid=written_rows(text)),
         }
         if self.feel is not None:
@@ -174,11 +174,12 @@ class FusionPolicy(WorldActionModel):
             sigma: [B, F].
 
         Returns:
-            eps - x0 like `noisy`, zero in slot 0; the expert's latent [B, T, width].
+            eps - x0 like `noisy`, float32 or better, zero in slot 0; the expert's latent [B, T, width].
         """
         each = noisy.shape[3]
         tokens = noisy[:, :, 1:].flatten(2).transpose(1, 2)
         flow, latent = self.expert(tokens, sigma[:, 1:].repeat_interleave(each, 1), prefix, self.trunk)
+        flow = flow.to(torch.promote_types(noisy.dtype, torch.float32))
         flow = flow.transpose(1, 2).unflatten(2, (-1, each))[..., None]
         return torch.cat([torch.zeros_like(flow[:, :, :1]), flow], 2), latent
 

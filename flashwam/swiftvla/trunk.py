@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import LlamaConfig, LlamaModel
 
 from flashwam.system.errors import InputError
+from flashwam.wam.unrounded import UnroundedBuffers
 
 __all__ = ["Prefix", "Segment", "Trunk"]
 
@@ -82,7 +83,7 @@ class _Recorder:
         return keys, values
 
 
-class Trunk(nn.Module):
+class Trunk(UnroundedBuffers):
     """The blocks of a Llama, without its vocabulary.
 
     Args:
@@ -92,6 +93,8 @@ class Trunk(nn.Module):
     Raises:
         ValueError: It has fewer.
     """
+
+    unrounded = ("rotary.inv_freq",)
 
     def __init__(self, whole: LlamaModel, *, layers: int | None = None) -> None:
         super().__init__()
