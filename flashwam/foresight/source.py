@@ -91,10 +91,11 @@ class FutureSource:
         self._folders = {name: store.folder / f"target_{target.fingerprint}" for name, target in targets.items()}
         size = store.batch_size
         groups = [list(range(pool))[begin : begin + size] for begin in range(0, pool, size)]
-        windows = [(source.batch(group), [self._seeds[number] for number in group]) for group in groups]
-        made = store.complete([partial(_itself, window) for window in windows], progress=progress)
+        # Of the windows, which would fill the memory, what the statistics need is kept from when they are read.
+        masks: dict[int, Tensor] = {}
+        made = store.complete([partial(self._group, group, masks) for group in groups], progress=progress)
         self._keys = [key for keys in made for key in keys]
-        counted = torch.cat([batch.loss_mask("video").any(1).flatten(1) for batch, _ in windows])
+        counted = torch.cat([masks[group[0]] for group in groups])
         with one_at_a_time(store.folder):
             self.statistics = {
                 name: self._complete(name, target, counted, progress=progress) for name, target in targets.items()
@@ -127,6 +128,12 @@ class FutureSource:
         told: Any = getattr(self._source, "describe", str)
         return str(told(index))
 
+    def _group(self, numbers: list[int], masks: dict[int, Tensor]) -> tuple[Batch, list[int]]:
+        """Windows and their seeds; notes which of their frames have a loss, bool [B, F], under the first number."""
+        batch = self._source.batch(numbers)
+        masks[numbers[0]] = batch.loss_mask("video").any(1).flatten(1)
+        return batch, [self._seeds[number] for number in numbers]
+
     def _target(self, name: str, key: str) -> Tensor:
         return load_tensors(self._folders[name] / f"{key}.safetensors")["seen"].float()
 
@@ -152,10 +159,6 @@ class FutureSource:
         mean = total / count
         std = (square / count - mean**2).clamp(min=_LEAST_STD**2).sqrt()
         return {"mean": mean.float(), "std": std.float()}
-
-
-def _itself(window: tuple[Batch, Sequence[int]]) -> tuple[Batch, Sequence[int]]:
-    return window
 
 
 def pool_number(seed: int, index: int, pool: int) -> int:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training samples of the foresight method: one rollout's noise, actions and what vision models see in its video."""
 
+import weakref
+
 import pytest
 import torch
 from tiny_models import tiny_codec, tiny_joint_wam, tiny_wam
@@ -94,3 +96,24 @@ def test_the_recorded_future_does_not_depend_on_the_noise(teacher, tmp_path):
 def test_a_pool_needs_a_window(teacher, tmp_path):
     with pytest.raises(ValueError, match="at least 1 window; got 0"):
         source(tmp_path, teacher, pool=0)
+
+
+def test_windows_are_let_go_of_while_rollouts_are_drawn(teacher, tmp_path):
+    held = []
+
+    class Watched(Windows):
+        def batch(self, indices):
+            batch = super().batch(indices)
+            held.append(weakref.ref(batch.clean["video"]))
+            return batch
+
+    class Counting(TrueFuture):
+        most = 0
+
+        def draw(self, batch, noise):
+            self.most = max(self.most, sum(part() is not None for part in held))
+            return super().draw(batch, noise)
+
+    future = Counting()
+    source(tmp_path, teacher, Watched(teacher), future, pool=12)
+    assert 1 <= future.most <= 2
