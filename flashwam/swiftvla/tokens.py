@@ -67,7 +67,7 @@ class TokenStore:
         return _made_by(self.fingerprint, self.capacities)
 
     def path(self, repo: Path, episode: int) -> Path:
-        """Where an episode's tokens belong."""
+        """The file that an episode's tokens belong in."""
         return _token_path(repo, _folder_name(self.name, self.made_by), episode)
 
     def read(self, repo: Path, episode: int, frame: int, capacity: int) -> Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How tokens are standardised stays a policy's own, whoever else trains on its data."""
+"""A policy standardises tokens as it was trained to, whoever else trains on its data."""
 
 import json
 import shutil
