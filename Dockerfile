@@ -42,7 +42,7 @@ CMD ["--help"]
 FROM ubuntu:${UBUNTU} AS demo
 # The simulator draws without a screen.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3 python3-venv libegl1 libgl1-mesa-dri libosmesa6 \
+    && apt-get install -y --no-install-recommends python3 python3-venv libegl1 libopengl0 libgl1-mesa-dri libosmesa6 \
     && rm -rf /var/lib/apt/lists/*
 COPY constraints.txt /constraints.txt
 COPY --from=wheel /wheel /wheel

@@ -12,7 +12,7 @@ __all__ = ["BACKENDS", "ensure_gl", "probe_gl"]
 
 logger = logging.getLogger(__name__)
 
-BACKENDS: dict[str, str] = {"egl": "libegl1 libgl1-mesa-dri", "osmesa": "libosmesa6", "glfw": "libglfw3"}
+BACKENDS: dict[str, str] = {"egl": "libegl1 libopengl0 libgl1-mesa-dri", "osmesa": "libosmesa6", "glfw": "libglfw3"}
 """Backend name -> the Debian packages that provide it, in order of preference."""
 
 _CHOSEN = "FLASHWAM_GL_PROBED"
