@@ -9,7 +9,7 @@ from flashwam.core.stats import difference_interval
 from flashwam.report.comparison import Comparison
 from flashwam.report.row import GROUPS, Row
 
-__all__ = ["basis_text", "compare_rows", "full_teacher", "keep_of_teacher", "with_ratios"]
+__all__ = ["basis_text", "compare_rows", "full_teacher", "keep_of_teacher", "teacher_of", "with_ratios"]
 
 
 def full_teacher(rows: Sequence[Row]) -> Row | None:
@@ -18,31 +18,37 @@ def full_teacher(rows: Sequence[Row]) -> Row | None:
     return max(teachers, key=lambda r: (r.total_nfe, not r.guided), default=None)
 
 
+def teacher_of(row: Row, rows: Sequence[Row]) -> Row | None:
+    """The full teacher among the rows that were driven under the convention of one of them."""
+    return full_teacher([other for other in rows if other.driven_like(row)])
+
+
 def with_ratios(rows: Sequence[Row], teacher: Row | None = None) -> list[Row]:
     """Fills in, group by group, which part of its teacher's success each driven row keeps.
 
     Args:
         rows: Of one comparison.
-        teacher: What is held against; that of most steps among the rows if None.
+        teacher: What is held against; if None, that of most steps among the rows of the same convention.
     """
-    teacher = full_teacher(rows) if teacher is None else teacher
-    if teacher is None:
-        return list(rows)
-    kept = [
-        {}
-        if row is teacher
-        else {name: found for name in GROUPS if (found := keep_of_teacher(row, teacher, name)) is not None}
-        for row in rows
+    goals = [teacher_of(row, rows) if teacher is None else teacher for row in rows]
+    return [
+        row if goal is None or goal is row else replace(row, kept=_kept(row, goal))
+        for row, goal in zip(rows, goals, strict=True)
     ]
-    return [replace(row, kept=each) for row, each in zip(rows, kept, strict=True)]
+
+
+def _kept(row: Row, teacher: Row) -> dict[str, Comparison]:
+    return {name: found for name in GROUPS if (found := keep_of_teacher(row, teacher, name)) is not None}
 
 
 def keep_of_teacher(row: Row, teacher: Row, group: str) -> Comparison | None:
     """Success over the teacher's in the same scenes, with its paired interval.
 
     Where evaluations do not tell each episode's outcome it is that of the shares over common seeds, with no interval;
-    None where one of the two was not driven, or the teacher never succeeds.
+    None where one of the two was not driven, or both were under different conventions, or the teacher never succeeds.
     """
+    if not row.driven_like(teacher):
+        return None
     several = GROUPS[group]
     found = paired_ratio(row.pairs(teacher, multimodal=several))
     if found is not None:

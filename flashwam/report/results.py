@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.core.scenes import evaluation_scene
+from flashwam.report.conventions import Conventions
 from flashwam.report.distinct import distinct_evaluations
 from flashwam.report.row import Row, Share
 from flashwam.report.study import find_study, study_evaluations
@@ -89,7 +90,7 @@ def _tasks(result: Evaluation) -> dict[str, Share]:
 
 
 def pool_evaluations(results: Sequence[Evaluation]) -> list[Row]:
-    """Pools evaluations of one run, step, NFE and sampler over seeds, in the order of their first appearance.
+    """Pools evaluations of one run, step, NFE, sampler and convention over seeds, in the order that they first appear.
 
     Of a run that was measured in its own numbers, what was measured in others is left out and counted: methods are
     compared by what they made, and not by how it was rounded. What was measured twice counts once, see
@@ -98,23 +99,28 @@ def pool_evaluations(results: Sequence[Evaluation]) -> list[Row]:
     them that differ. Pictures that are named but are not there any more are left out; a warning counts them, but for
     those of a study, which keeps few.
     """
-    results = _of_one_precision(distinct_evaluations(results, lambda one: _key(one, one.run)))
+    under = Conventions(results)
+
+    def key(one: Evaluation, run: str) -> tuple[Any, ...]:
+        return run, tuple(one.nfe.items()), one.sampler, one.precision, under.name(one), one.step
+
+    results = _of_one_precision(distinct_evaluations(results, lambda one: key(one, one.run)))
     single = [result for result in results if result.file is not None and result.file.is_file()]
     gone = [one.file for one in single if any(name and _picture(one, name) is None for name in (one.strip, one.film))]
     if gone:
         logger.warning("%d evaluations name pictures that are not there, %s first", len(gone), gone[0])
     clashes: dict[tuple[Any, ...], set[Path]] = {}
     for result in results:
-        clashes.setdefault((*_key(result, result.run), result.seed, result.training_seed), set()).add(result.folder)
+        clashes.setdefault((*key(result, result.run), result.seed, result.training_seed), set()).add(result.folder)
     above = _levels_apart(clashes)
     groups: dict[tuple[Any, ...], list[Evaluation]] = {}
     for result in results:
         run = result.run
         if run in above:
             run = f"{result.folder.resolve().parents[above[run]].name}/{run}"
-        groups.setdefault(_key(result, run), []).append(result)
+        groups.setdefault(key(result, run), []).append(result)
     last: dict[str, int] = {}
-    for run, _, _, _, step in groups:
+    for run, *_, step in groups:
         last[run] = max(last.get(run, 0), step or 0)
     return [
         Row(
@@ -138,8 +144,9 @@ def pool_evaluations(results: Sequence[Evaluation]) -> list[Row]:
             family=parts[0].family,
             guided=bool(parts[0].guidance),
             precision=precision,
+            convention=convention,
         )
-        for (run, nfe, sampler, precision, step), parts in groups.items()
+        for (run, nfe, sampler, precision, convention, step), parts in groups.items()
     ]
 
 
@@ -180,10 +187,6 @@ def _levels_apart(clashes: Mapping[tuple[Any, ...], set[Path]]) -> dict[str, int
             first = next((k for k in levels if len({above[k].name for above in parents}) == len(parents)), 0)
             apart[run] = max(apart.get(run, 0), first)
     return apart
-
-
-def _key(result: Evaluation, run: str) -> tuple[Any, ...]:
-    return run, tuple(result.nfe.items()), result.sampler, result.precision, result.step
 
 
 def _motion(

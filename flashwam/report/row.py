@@ -91,6 +91,7 @@ class Row:
         family: Of the model; empty where it is not told.
         guided: Whether it is drawn with guidance, which costs passes of its own.
         precision: Of the rollout, see `flashwam.core.precision`.
+        convention: That its simulator was driven under, where compared rows were driven under several; else empty.
         kept: Group of tasks -> success over the teacher's; filled by `flashwam.report.against`.
     """
 
@@ -115,6 +116,7 @@ class Row:
     family: str = ""
     guided: bool = False
     precision: str = "own"
+    convention: str = ""
     kept: Mapping[str, Comparison] = field(default_factory=dict)
 
     @property
@@ -136,13 +138,21 @@ class Row:
     def pairs(self, other: "Row", *, multimodal: bool | None = None) -> Pairs:
         """Episodes of this row and of another in the same scenes; a student's also of the same training.
 
+        None where the two were driven under different conventions: a scene of one is not that of the other.
+
         Args:
             other: A student, or what is given to every training: a teacher, a baseline.
             multimodal: Of the tasks with several ways (True) or one (False) alone.
         """
+        if not self.driven_like(other):
+            return Pairs(trainings={})
         chosen = {name for name, task in self.tasks.items() if multimodal in (None, task.multimodal)}
         ours, theirs = (row._outcomes_in(chosen) for row in (self, other))
         return pair_outcomes(ours, theirs, fixed=other.kind != "student")
+
+    def driven_like(self, other: "Row") -> bool:
+        """Tells whether successes may be compared; a row that tells no convention may be of any."""
+        return "" in (self.convention, other.convention) or self.convention == other.convention
 
     def _outcomes_in(self, tasks: Collection[str]) -> Outcomes:
         return {
@@ -174,7 +184,8 @@ class Row:
         """Name in figures and tables."""
         name = f"{self.run} {self.steps_text}".rstrip()
         step = None if self.final else self.step
-        return row_label(name, self.kind, self.sampler, precision=self.precision, step=step)
+        label = row_label(name, self.kind, self.sampler, precision=self.precision, step=step)
+        return f"{label} ({self.convention})" if self.convention else label
 
     @property
     def parameters_text(self) -> str:
@@ -213,6 +224,7 @@ class Row:
             "label": self.label,
             "run": self.run,
             "kind": self.kind,
+            **({"convention": self.convention} if self.convention else {}),
             "step": self.step,
             "final": self.final,
             "nfe": dict(self.nfe),

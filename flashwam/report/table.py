@@ -91,6 +91,11 @@ def table_notes(rows: Sequence[Row]) -> list[str]:
         )
     if any(not (row.kept and all(found.paired for found in row.kept.values())) for row in shown):
         notes.append("Two-way and one-way, with an interval: Wilson's over episodes, where nothing is paired.")
+    if any(row.convention for row in shown):
+        notes.append(
+            "In brackets: the convention that LIBERO was driven under. Success under one is not held against success "
+            "under another."
+        )
     if any(row.share().ways for row in shown):
         notes.append(
             "Left/right/none: episodes of the two-way tasks by the way that the hand took. Commitment: share of their "

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from flashwam.report.against import basis_text, compare_rows, full_teacher, keep_of_teacher
+from flashwam.report.against import basis_text, compare_rows, full_teacher, keep_of_teacher, teacher_of
 from flashwam.report.comparison import Comparison, signed_points
 from flashwam.report.motion import correlation_text, motion_link
 from flashwam.report.row import GROUPS, Row, Share, milliseconds_text
@@ -29,10 +29,9 @@ def best_student(rows: Sequence[Row]) -> Row | None:
 
 
 def _students(rows: Sequence[Row]) -> list[Row]:
-    teacher = full_teacher(rows)
     finals = [r for r in rows if r.kind == "student" and r.final and r.sampler == "own" and r.driven]
     fewest = min((r.total_nfe for r in finals), default=0)
-    return sorted((r for r in finals if r.total_nfe == fewest), key=lambda row: _rank(row, teacher))
+    return sorted((r for r in finals if r.total_nfe == fewest), key=lambda row: _rank(row, teacher_of(row, rows)))
 
 
 def _rank(row: Row, teacher: Row | None) -> tuple[float, ...]:
@@ -328,11 +327,24 @@ def _losing_stream(rows: Sequence[Row], teacher: Row | None, cross: Mapping[str,
 def verdict(rows: Sequence[Row], cross: Mapping[str, Any] | None = None) -> list[str]:
     """The findings, most important first; each sentence follows from the rows alone.
 
+    Rows of several conventions have a verdict each: success under one is none under another.
+
     Args:
         rows: Every row of the comparison.
         cross: The cross table, where it was made.
     """
     rows = [row for row in rows if row.driven]
+    conventions = dict.fromkeys(row.convention for row in rows if row.convention)
+    if not conventions:
+        return _verdict(rows, cross)
+    sentences = []
+    for name in conventions:
+        alike = [row for row in rows if row.convention in (name, "")]
+        sentences += [f"Driven under the convention {name}:", *_verdict(alike, cross)]
+    return sentences
+
+
+def _verdict(rows: Sequence[Row], cross: Mapping[str, Any] | None) -> list[str]:
     best, teacher = best_student(rows), full_teacher(rows)
     sentences: list[str] = []
     if best is not None and teacher is not None:
