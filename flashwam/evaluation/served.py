@@ -70,7 +70,7 @@ def evaluate_served(
         path = folder / f"{evaluation_name(told['step'], nfe, how, seed)}.json"
         refuse_earlier(path)
         pace, clock_told = _pace(policy, told, clock)
-        drive_one = partial(drive, policy, episodes=episodes, seed=seed, size=policy.size, pace=pace)
+        drive_one = partial(drive, policy, episodes=episodes, seed=seed, size=policy.picture[0], pace=pace)
         driven = drive_tasks(drive_one, tasks, f"{name} {nfe} at {url}")
     result = Evaluation(
         run=name,
@@ -99,7 +99,7 @@ def _pace(policy: RemotePolicy, told: Mapping[str, Any], clock: RealTime | None)
         raise InputError("this server takes no frames that are under way: let the robot hold (--meanwhile hold)")
     if clock.latency_ms is None:
         state = dict(told.get("senses", {})).get("state", 4)
-        measured = loop_ms(policy, state=state, picture=(policy.size, policy.size))
+        measured = loop_ms(policy, state=state, picture=policy.picture)
         clock = replace(clock, latency_ms=round(clock.scale * measured, 3))
         policy.chunk_ms.clear()
         pace = clock_of(clock, latency_ms=clock.latency_ms)

@@ -278,6 +278,9 @@ class RemotePolicy:
     Args:
         client: A session with a model of one camera and one picture per latent frame.
 
+    Attributes:
+        picture: Height and width of the pictures that the model is shown, in pixels.
+
     Raises:
         ValueError: the server's model is another kind.
     """
@@ -293,7 +296,8 @@ class RemotePolicy:
                 f"{list(cameras)} and {metadata.get('keyframes_per_frame')} pictures"
             )
         self.per_frame = int(metadata["actions_per_frame"])
-        self.size = int(metadata["picture_size"][0])
+        height, width = metadata["picture_size"]
+        self.picture = (int(height), int(width))
         self.chunks = 0
         self.seconds = {"infer": 0.0, "refresh": 0.0}
         self.chunk_ms: list[float] = []
