@@ -66,21 +66,26 @@ def keep_of_teacher(row: Row, teacher: Row, group: str) -> Comparison | None:
     )
 
 
-def compare_rows(first: Row, second: Row, *, multimodal: bool | None = None) -> Comparison:
+def compare_rows(first: Row, second: Row, *, multimodal: bool | None = None) -> Comparison | None:
     """Share of successes of the first less that of the second.
 
     Episodes are paired by scene and training where both tell them; else the shares over common seeds have Newcombe's
-    interval, which knows of no pairs and of no trainings.
+    interval, which knows of no pairs and of no trainings. None where one of the two was not driven, or both were under
+    different conventions.
 
     Args:
-        first: A row that was driven.
+        first: A row.
         second: Another.
         multimodal: Over the tasks with several ways (True) or one (False) alone.
     """
+    if not first.driven_like(second):
+        return None
     pairs = first.pairs(second, multimodal=multimodal)
     if pairs:
         return Comparison.of_pairs(paired_share_difference(pairs))
     ours, theirs = (a.beside(b).share(multimodal=multimodal) for a, b in ((first, second), (second, first)))
+    if not ours.episodes or not theirs.episodes:
+        return None
     low, high = difference_interval((ours.successes, ours.episodes), (theirs.successes, theirs.episodes))
     return Comparison(
         value=ours.rate - theirs.rate,

@@ -60,6 +60,10 @@ def _fairly(row: Row, other: Row, group: str) -> tuple[Share, Share]:
 def _against_teacher(best: Row, teacher: Row) -> list[str]:
     parts, rests = [], []
     for group in _groups(best):
+        if group not in _groups(teacher):
+            share = best.share(multimodal=GROUPS[group])
+            parts.append(f"on the {group} tasks in {share.rate:.0%}, where the teacher was not driven")
+            continue
         found = keep_of_teacher(best, teacher, group)
         ours, theirs = _fairly(best, teacher, group)
         text = f"on the {group} tasks in {ours.rate:.0%}, {teacher.label} in {theirs.rate:.0%}"
@@ -73,7 +77,7 @@ def _against_teacher(best: Row, teacher: Row) -> list[str]:
             parts.append(f"{text}, {_surely(found, 1)} {'less' if found.value <= 1 else 'more'} than all of it")
         else:
             difference = compare_rows(best, teacher, multimodal=GROUPS[group])
-            parts.append(f"{text} ({difference.points_text})")
+            parts.append(text if difference is None else f"{text} ({difference.points_text})")
     sentences = [f"**{best.label}** succeeds {'; '.join(parts)}."]
     if rests:
         over = replace(rests[0], episodes=sum(found.episodes for found in rests))
@@ -91,7 +95,10 @@ def _among_students(students: Sequence[Row]) -> list[str]:
     best, sentences = students[0], []
     for group in _groups(best):
         order: dict[str, list[str]] = {}
-        found = {other.run: compare_rows(best, other, multimodal=GROUPS[group]) for other in students[1:]}
+        compared = {other.run: compare_rows(best, other, multimodal=GROUPS[group]) for other in students[1:]}
+        found = {run: one for run, one in compared.items() if one is not None}
+        if not found:
+            continue
         for run, one in found.items():
             word = f"{_surely(one, 0)} {'ahead of' if one.value >= 0 else 'behind'}"
             order.setdefault(word, []).append(f"{run} {signed_points(one.value)} ({one.span_text})")
@@ -132,10 +139,10 @@ def _against_controls(best: Row, rows: Sequence[Row]) -> list[str]:
         ]
         if not students:
             if control is not full and control.driven:
-                beyond.append(_against_more_steps(best, control))
+                beyond += _against_more_steps(best, control)
             continue
         student = best if best in students else min(students, key=lambda r: _rank(r, full_teacher(rows)))
-        sentences.append(_against_untrained(student, control))
+        sentences += _against_untrained(student, control)
     return sentences + beyond
 
 
@@ -148,38 +155,48 @@ def _chance(rows: Sequence[Row]) -> list[str]:
     return sentences
 
 
-def _against_more_steps(best: Row, control: Row) -> str:
-    text, gained, lost, where = _untrained(best, control)
+def _against_more_steps(best: Row, control: Row) -> list[str]:
+    told = _untrained(best, control)
+    if told is None:
+        return []
+    text, gained, lost, where = told
     text += f", in {control.total_nfe} network evaluations for {best.total_nfe}"
     if lost and not gained:
-        return f"{text}: who can wait for them needs no student{where}."
+        return [f"{text}: who can wait for them needs no student{where}."]
     if lost:
-        return f"{text}: it is better on one group of tasks, and worse on the other{where}."
-    return f"{text}: {best.label} is {'ahead' if gained else 'not told from it'}{where}, and faster."
+        return [f"{text}: it is better on one group of tasks, and worse on the other{where}."]
+    return [f"{text}: {best.label} is {'ahead' if gained else 'not told from it'}{where}, and faster."]
 
 
-def _against_untrained(student: Row, control: Row) -> str:
-    text, gained, lost, where = _untrained(student, control)
+def _against_untrained(student: Row, control: Row) -> list[str]:
+    told = _untrained(student, control)
+    if told is None:
+        return []
+    text, gained, lost, where = told
     if gained and lost:
-        return f"{text}: distillation gains on one group of tasks and costs on the other{where}."
+        return [f"{text}: distillation gains on one group of tasks and costs on the other{where}."]
     if gained:
-        return f"{text}: distillation gains{where}."
+        return [f"{text}: distillation gains{where}."]
     if lost:
-        return f"{text}: distillation costs{where}. Something is wrong with these students."
-    return f"{text}: on these tasks success alone cannot tell distillation from none."
+        return [f"{text}: distillation costs{where}. Something is wrong with these students."]
+    return [f"{text}: on these tasks success alone cannot tell distillation from none."]
 
 
-def _untrained(student: Row, control: Row) -> tuple[str, bool, bool, str]:
+def _untrained(student: Row, control: Row) -> tuple[str, bool, bool, str] | None:
     """The control beside a student in words, whether the student is better, or worse, on any group beyond chance, and
-    what to add where that holds for these trainings alone."""
+    what to add where that holds for these trainings alone; None where both were driven on no group."""
     parts, gained, lost, of_these = [], False, False, False
     for group in _groups(student):
         found = compare_rows(student, control, multimodal=GROUPS[group])
+        if found is None:
+            continue
         _, theirs = _fairly(student, control, group)
         gained |= found.leaves_out(0) and found.value > 0
         lost |= found.leaves_out(0) and found.value < 0
         of_these |= found.leaves_out(0) and not found.tells_from(0)
         parts.append(f"{theirs.rate:.0%} on the {group} tasks ({student.run} {found.points_text})")
+    if not parts:
+        return None
     told = f"The control, the teacher without any distillation at {control.steps_text}, reaches {', '.join(parts)}"
     return told, gained, lost, f" {_SURE[1]}" if of_these else ""
 
@@ -217,6 +234,8 @@ def _other_samplers(rows: Sequence[Row]) -> list[str]:
                 continue
             for group in _groups(row):
                 difference = compare_rows(row, match, multimodal=GROUPS[group])
+                if difference is None:
+                    continue
                 chance = "" if difference.leaves_out(0) else ", within chance"
                 change = f"{signed_points(difference.value)} ({difference.span_text}{chance})"
                 found.append(f"{row.run} {row.steps_text}, {group} {change}")
@@ -298,7 +317,7 @@ def _losing_stream(rows: Sequence[Row], teacher: Row | None, cross: Mapping[str,
         return sentences
     for row in _students(rows):
         found = [compare_rows(row, teacher, multimodal=GROUPS[group]) for group in _groups(row)]
-        if not any(one.leaves_out(0) and one.value < 0 for one in found):
+        if not any(one is not None and one.leaves_out(0) and one.value < 0 for one in found):
             continue
         collapsed = [
             f"the {key.removesuffix('_variance_ratio')} stream has collapsed, its draws vary {value:.2f} "
