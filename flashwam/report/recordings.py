@@ -10,6 +10,7 @@ from typing import Any
 from flashwam.core.steps import nfe_text
 from flashwam.data.control_names import ControlNames
 from flashwam.report.distinct import distinct_evaluations
+from flashwam.report.results import training_seeds
 from flashwam.report.row import row_label
 from flashwam.report.table import text_table
 from flashwam.run.evaluation import Evaluation
@@ -43,8 +44,10 @@ class RecordingRow:
 
     @property
     def trainings(self) -> int:
-        """Trainings that it is over."""
-        return len({part.folder for part in self.parts if part.file is not None}) or 1
+        """Trainings that it is over; where that is not told, its folders are taken for them."""
+        return (
+            len(training_seeds(self.parts)) or len({part.folder for part in self.parts if part.file is not None}) or 1
+        )
 
     def measure(self, name: str) -> float | None:
         """Mean of a measure; None where none of its evaluations has it."""

@@ -16,7 +16,7 @@ from flashwam.run.folder import RunFolder
 from flashwam.system.errors import MissingFileError
 from flashwam.system.paths import user_path
 
-__all__ = ["pool_evaluations", "read_evaluations", "read_real_time_evaluations"]
+__all__ = ["pool_evaluations", "read_evaluations", "read_real_time_evaluations", "training_seeds"]
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +140,7 @@ def pool_evaluations(results: Sequence[Evaluation]) -> list[Row]:
             films=tuple(path for p in parts if (path := _picture(p, p.film)) is not None),
             parameters=next((p.parameters for p in parts if p.parameters), {}),
             folders=tuple(dict.fromkeys(part.folder for part in parts)),
+            training_seeds=training_seeds(parts),
             outcomes=_outcomes(parts),
             family=parts[0].family,
             guided=bool(parts[0].guidance),
@@ -156,6 +157,12 @@ def _of_one_precision(results: Sequence[Evaluation]) -> list[Evaluation]:
     if len(kept) < len(results):
         logger.info("%d evaluations of rounded models are left out", len(results) - len(kept))
     return kept
+
+
+def training_seeds(parts: Sequence[Evaluation]) -> tuple[int, ...]:
+    """Distinct seeds of the trainings of evaluations; none where one does not tell its own."""
+    told = [part.training_seed for part in parts if part.training_seed is not None]
+    return tuple(dict.fromkeys(told)) if len(told) == len(parts) else ()
 
 
 def _outcomes(parts: Sequence[Evaluation]) -> dict[Hashable, dict[tuple[str, int], bool]]:

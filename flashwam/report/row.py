@@ -87,6 +87,7 @@ class Row:
         parameters: Part -> parameters that stay in the deployed model; empty where unknown.
         cost: Seconds that making it took: "training" its own, whatever came before by name; empty where unknown.
         folders: Of the runs that were measured.
+        training_seeds: Of the trainings, where every evaluation tells its own; else none.
         outcomes: Training -> (task, number of the scene) -> success; empty where no evaluation tells it.
         family: Of the model; empty where it is not told.
         guided: Whether it is drawn with guidance, which costs passes of its own.
@@ -112,6 +113,7 @@ class Row:
     parameters: Mapping[str, int] = field(default_factory=dict)
     cost: Mapping[str, float] = field(default_factory=dict)
     folders: tuple[Path, ...] = ()
+    training_seeds: tuple[int, ...] = ()
     outcomes: Mapping[Hashable, Mapping[tuple[str, int], bool]] = field(default_factory=dict)
     family: str = ""
     guided: bool = False
@@ -121,8 +123,8 @@ class Row:
 
     @property
     def trainings(self) -> int:
-        """Trainings that it is over."""
-        return max(len(self.folders), len(self.outcomes), 1)
+        """Trainings that it is over; where that is not told, its folders are taken for them."""
+        return len(self.training_seeds) or max(len(self.folders), len(self.outcomes), 1)
 
     @property
     def network(self) -> tuple[Hashable, ...]:

@@ -81,3 +81,15 @@ def test_without_a_seed_nobody_knows_and_all_count(tmp_path):
     run = write(tmp_path / "flash", *(evaluation("flash", setting=name, seed=None) for name in ("full", "1v/1a")))
     (row,) = gather([run], tmp_path / "out")[0]
     assert row.share().episodes == 500
+
+
+@pytest.mark.parametrize(("seeds", "counted"), [((0, 0), 1), ((0, 1), 2), ((0, None), 2)])
+def test_trainings_are_counted_by_their_seeds_where_all_tell_them(tmp_path, seeds, counted):
+    results = [evaluation("flash", seed=number, training_seed=seed) for number, seed in enumerate(seeds)]
+    (row,) = gather([write(tmp_path / str(number), one) for number, one in enumerate(results)], tmp_path / "out")[0]
+    assert row.trainings == counted
+    recorded = []
+    for number, seed in enumerate(seeds):
+        (one,) = read_recordings(write_recorded(tmp_path / f"on_{number}", "flash", 0.4))
+        recorded.append(replace(one, seed=number, training_seed=seed))
+    assert [row.trainings for row in recording_rows(recorded)] == [counted]
