@@ -10,7 +10,8 @@ import numpy as np
 __all__ = ["Episode", "Outcomes", "Paired", "Pairs", "pair_outcomes", "paired_ratio", "paired_share_difference"]
 
 Episode = tuple[Hashable, Hashable]
-"""(task, scene); a scene of the same number has the same noise in every task."""
+"""(task, scene); a scene of the same number has the same noise in every task. Where a scene is driven at several seeds,
+the first member tells the seed too."""
 Outcomes = Mapping[Hashable, Mapping[Episode, bool]]
 """Training -> episode -> success."""
 

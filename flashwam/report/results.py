@@ -6,7 +6,8 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flashwam.core.scenes import evaluation_scene
+from flashwam.core.pairing import Episode
+from flashwam.core.scenes import EVAL_SEED_BASE, evaluation_scene
 from flashwam.report.conventions import Conventions
 from flashwam.report.distinct import distinct_evaluations
 from flashwam.report.row import Row, Share
@@ -165,22 +166,23 @@ def training_seeds(parts: Sequence[Evaluation]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(told)) if len(told) == len(parts) else ()
 
 
-def _outcomes(parts: Sequence[Evaluation]) -> dict[Hashable, dict[tuple[str, int], bool]]:
-    """Training -> scene -> success, of the evaluations that tell it.
+def _outcomes(parts: Sequence[Evaluation]) -> dict[Hashable, dict[Episode, bool]]:
+    """Training -> episode -> success, of the evaluations that tell it, see `Row.outcomes`.
 
     An older evaluation does not tell its training: a folder is one, named by the first seed that it was driven at.
     """
     first: dict[Path, int] = {}
     for part in parts:
         first[part.folder] = min(first.get(part.folder, part.seed or 0), part.seed or 0)
-    found: dict[Hashable, dict[tuple[str, int], bool]] = {}
+    found: dict[Hashable, dict[Episode, bool]] = {}
     for part in parts:
         training = first[part.folder] if part.training_seed is None else part.training_seed
         for name, task in part.tasks.items():
             won = task.outcomes or ()
             scenes = task.scenes or [evaluation_scene(part.seed or 0, episode) for episode in range(len(won))]
-            episodes = zip(scenes, won, strict=True)
-            found.setdefault(training, {}).update({(name, scene): bool(success) for scene, success in episodes})
+            own = found.setdefault(training, {})
+            for scene, success in zip(scenes, won, strict=True):
+                own[name if scene >= EVAL_SEED_BASE else (name, part.seed), scene] = bool(success)
     return {training: scenes for training, scenes in found.items() if scenes}
 
 

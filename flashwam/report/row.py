@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from flashwam.core.pairing import Outcomes, Pairs, pair_outcomes
+from flashwam.core.pairing import Episode, Outcomes, Pairs, pair_outcomes
 from flashwam.core.stats import wilson
 from flashwam.core.steps import nfe_text
 from flashwam.report.comparison import Comparison
@@ -88,7 +88,9 @@ class Row:
         cost: Seconds that making it took: "training" its own, whatever came before by name; empty where unknown.
         folders: Of the runs that were measured.
         training_seeds: Of the trainings, where every evaluation tells its own; else none.
-        outcomes: Training -> (task, number of the scene) -> success; empty where no evaluation tells it.
+        outcomes: Training -> (task, number of the scene) -> success; empty where no evaluation tells it. Where scenes
+            are a benchmark's initial states, ((task, seed of the evaluation), number of the state) -> success: other
+            seeds begin in the same states.
         family: Of the model; empty where it is not told.
         guided: Whether it is drawn with guidance, which costs passes of its own.
         precision: Of the rollout, see `flashwam.core.precision`.
@@ -114,7 +116,7 @@ class Row:
     cost: Mapping[str, float] = field(default_factory=dict)
     folders: tuple[Path, ...] = ()
     training_seeds: tuple[int, ...] = ()
-    outcomes: Mapping[Hashable, Mapping[tuple[str, int], bool]] = field(default_factory=dict)
+    outcomes: Outcomes = field(default_factory=dict)
     family: str = ""
     guided: bool = False
     precision: str = "own"
@@ -158,9 +160,17 @@ class Row:
 
     def _outcomes_in(self, tasks: Collection[str]) -> Outcomes:
         return {
-            training: {scene: won for scene, won in scenes.items() if scene[0] in tasks}
-            for training, scenes in self.outcomes.items()
+            training: {episode: won for episode, won in episodes.items() if _task_of(episode) in tasks}
+            for training, episodes in self.outcomes.items()
         }
+
+    @property
+    def repeats_states(self) -> bool:
+        """Tells whether episodes of one training began in one initial state, as at several seeds of a benchmark's."""
+        return any(
+            len({(_task_of(episode), episode[1]) for episode in episodes}) < len(episodes)
+            for episodes in self.outcomes.values()
+        )
 
     def seed_rates(self, multimodal: bool | None = None) -> tuple[float, ...]:
         """Success of each pooled evaluation, over all tasks or over those with several ways (True) or one (False)."""
@@ -244,6 +254,11 @@ class Row:
             "parameters": dict(self.parameters),
             "cost": dict(self.cost),
         }
+
+
+def _task_of(episode: Episode) -> Hashable:
+    told = episode[0]
+    return told[0] if isinstance(told, tuple) else told
 
 
 def row_label(name: str, kind: str, sampler: str, *, precision: str, step: int | None) -> str:

@@ -89,8 +89,14 @@ def table_notes(rows: Sequence[Row]) -> list[str]:
             "Of teacher, without an interval: those evaluations do not tell the outcome of each episode, so that "
             "nothing can be paired."
         )
-    if any(not (row.kept and all(found.paired for found in row.kept.values())) for row in shown):
+    unpaired = [row for row in shown if not (row.kept and all(found.paired for found in row.kept.values()))]
+    if unpaired:
         notes.append("Two-way and one-way, with an interval: Wilson's over episodes, where nothing is paired.")
+    if any(row.repeats_states for row in unpaired):
+        notes.append(
+            "Wilson's interval takes episodes that began in one initial state, at several seeds, for independent ones: "
+            "it is narrower than what is known of other states."
+        )
     if any(row.convention for row in shown):
         notes.append(
             "In brackets: the convention that LIBERO was driven under. Success under one is not held against success "
