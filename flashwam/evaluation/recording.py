@@ -69,8 +69,9 @@ def record(
 ) -> Recorded:
     """Drives a model in scenes that neither demonstrations nor evaluations have, and writes its episodes.
 
-    Run again after an interruption, or for more tasks or episodes, it completes what is missing. Episodes are driven
-    25 at a time, those of one noise.
+    The model is driven in the precision that its recipe names, as `flashwam.evaluate` drives it. Run again after an
+    interruption, or for more tasks or episodes, it completes what is missing. Episodes are driven 25 at a time, those
+    of one noise.
 
     Args:
         checkpoint: A teacher's or student's folder, or a run folder.
@@ -93,6 +94,8 @@ def record(
     recorded_scene(seed, count - 1)
     samplers = policy.samplers(nfe)
     _claim(root, policy, samplers, seed=seed)
+    # Its weights are told by their own numbers.
+    policy.round_as_told()
     missing = {task: [n for n in range(count) if not episode_path(root / task, n).exists()] for task in names}
     left = sum(map(len, missing.values()))
     with tqdm(total=count * len(names), initial=count * len(names) - left, unit="episode", disable=not progress) as bar:
@@ -126,10 +129,12 @@ def _claim(root: Path, policy: Policy, samplers: dict[str, StreamSampler], *, se
             for name, sampler in samplers.items()
         },
         "seed": seed,
+        "precision": policy.info.precision,
     }
     path = root / RECORDING
     if path.is_file():
-        before = read_mapping(path)
+        # An older recording tells no precision: it was made in the model's own.
+        before = {"precision": "own", **read_mapping(path)}
         changed = [key for key, value in json.loads(json.dumps(made)).items() if before.get(key) != value]
         if changed:
             raise InputError(
