@@ -13,7 +13,7 @@ _MOTION = {"border": "step into a chunk", "jerk": "jerk", "flips": "gripper swit
 
 def recording_lines(one: Evaluation, numbers: RecordingNumbers) -> list[str]:
     """Writes one evaluation on recordings: errors per control, and what tells a decided hand from another."""
-    whose = "held-out" if numbers.held_out else "TRAINED-ON"
+    whose = {True: "held-out", False: "TRAINED-ON", None: "recorded"}[numbers.held_out]
     lines = [
         f"{one.label}: {numbers.windows} windows of {numbers.episodes} {whose} episodes, {numbers.draws} draws each"
     ]

@@ -146,7 +146,7 @@ def evaluate_served_recordings(
     names = ControlNames.of_data(int(told["controls"]), relative=section.relative_poses, info=info)
     controls = _controls(drawn, found, names)
     kept = save_trajectories(controls, folder / f"{stem}_trajectories.npz")
-    about = {"windows": windows, "episodes": source.episodes, "draws": draws, "held_out": True, "trajectories": kept}
+    about = {"windows": windows, "episodes": source.episodes, "draws": draws, "held_out": None, "trajectories": kept}
     result = _evaluation(
         url,
         told,

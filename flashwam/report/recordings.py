@@ -91,7 +91,8 @@ class RecordingRow:
     def recordings(self) -> str:
         """The recordings in words: "32 windows of 61 held-out episodes, 8 draws each"."""
         one = self.numbers[0]
-        whose = "held-out episodes" if one.held_out else "episodes that it was trained on"
+        told = {True: "held-out episodes", False: "episodes that it was trained on", None: "recorded episodes"}
+        whose = told[one.held_out]
         return f"{one.windows} windows of {one.episodes} {whose}, {one.draws} draws each"
 
     def to_json(self) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class RecordingNumbers:
 
     Args:
         held_out: No training of this model saw these episodes; its teacher's may have, where that was made elsewhere.
+            None where nobody knows, as of a model behind a server.
         windows: That there were, and episodes that they are from.
         episodes: See `windows`.
         draws: Of every window.
@@ -60,7 +61,7 @@ class RecordingNumbers:
         trajectories: Name of a file of arrays beside the evaluation's; None where there is none.
     """
 
-    held_out: bool
+    held_out: bool | None = None
     windows: int
     episodes: int
     draws: int

@@ -11,9 +11,12 @@ pytest.importorskip("websockets")
 import raw_sets
 
 from flashwam.cli import main
+from flashwam.commands.recording_lines import recording_lines
 from flashwam.data.raw_windows import RawWindows
 from flashwam.data.segments import NoEpisodesError
 from flashwam.evaluation.served_recordings import evaluate_served_recordings
+from flashwam.report.recordings import recording_rows
+from flashwam.run.evaluation import Evaluation
 
 ROWS = 30
 
@@ -101,6 +104,11 @@ def test_a_model_that_knows_the_recording_makes_no_error(data, tmp_path, monkeyp
     (result,) = evaluate_served_recordings("ws://knows", **told)
     numbers = result["recordings"]
     assert (numbers["windows"], numbers["episodes"], numbers["draws"]) == (6, 1, 2)
+    # Only whoever trained the model knows whether it has seen them.
+    assert numbers["held_out"] is None
+    (read,) = recording_rows([Evaluation.from_json(result, "the result")])
+    assert read.recordings == "6 windows of 1 recorded episodes, 2 draws each"
+    assert "6 windows of 1 recorded episodes" in recording_lines(read.parts[0], read.numbers[0])[0]
     assert numbers["by_control"]["error_recorded"] == [0.0] * 7
     assert "error_teacher" not in numbers["by_control"]
     with np.load(tmp_path / "out" / numbers["trajectories"]) as held:
