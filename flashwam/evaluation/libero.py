@@ -94,6 +94,7 @@ def evaluate_on_libero(
     Raises:
         FileExistsError: There is a measurement of this name and step in `out`.
         ImportError: LIBERO is not installed.
+        RuntimeError: Another process is driving the same episodes, or the server fails.
         ValueError: A suite, task or number of episodes is not there, the server's model has other cameras or controls,
             or what was begun was something else.
     """
@@ -110,11 +111,11 @@ def evaluate_on_libero(
     place = Place(url=url, token=token, convention=convention, seed=seed, path=folder / f"{name}.json")
     refuse_earlier(place.path)
     job = _Job(told=told, request=request, tasks=chosen, place=place)
-    unfinished = Unfinished(folder / "unfinished" / f"{name}.jsonl", _about(job))
-    _drive_missing(job, unfinished, processes=processes, progress=progress)
-    result = _result(job, unfinished.ended)
-    result.write(place.path)
-    unfinished.path.unlink()
+    with Unfinished(folder / "unfinished" / f"{name}.jsonl", _about(job)) as unfinished:
+        _drive_missing(job, unfinished, processes=processes, progress=progress)
+        result = _result(job, unfinished.ended)
+        result.write(place.path)
+        unfinished.path.unlink()
     return [result.to_json()]
 
 

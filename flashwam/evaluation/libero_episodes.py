@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from flashwam.evaluation.pictures import save_film
 from flashwam.evaluation.served_episode import drive_episode
 from flashwam.serve.client import PolicyClient
 from flashwam.sim.libero import Convention, LiberoEnv, LiberoTask
-from flashwam.system.errors import InputError
-from flashwam.system.files import write_whole
+from flashwam.system.errors import FailedError, InputError
+from flashwam.system.files import hold
 from flashwam.system.workers import worker_context
 
 __all__ = ["Ended", "Place", "Unfinished", "drive_episodes", "film_file"]
@@ -64,47 +64,81 @@ class Place:
 
 
 class Unfinished:
-    """A file of the episodes that have ended: a line of what is measured, then one for each.
+    """A file of the episodes that have ended: a line of what is measured, then one for each; a context manager.
+
+    It is held while it is open, so that the same evaluation is not driven twice at once.
 
     Args:
         path: Of the file.
         about: What is measured, as plain values.
 
     Attributes:
-        ended: Episodes in it.
+        ended: Episodes in it, each once: the first of those that an earlier version wrote down twice.
 
     Raises:
+        RuntimeError: Another process is driving these episodes.
         ValueError: It was begun to measure something else.
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
         self.path = path
         self.ended: list[Ended] = []
-        # As it will be read.
-        about = json.loads(json.dumps(about))
-        if not path.is_file():
-            write_whole(path, json.dumps(about) + "\n")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a+")
+        try:
+            hold(
+                self._file.fileno(),
+                f"another process is driving the episodes of {path}: wait for it or stop it, or give another out= "
+                "folder (--out)",
+            )
+            if not os.fstat(self._file.fileno()).st_nlink:
+                raise FailedError(f"another process has just completed the episodes of {path}: read its result")
+            # As it will be read.
+            self._begin(json.loads(json.dumps(about)))
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, about: Mapping[str, Any]) -> None:
+        self._file.seek(0)
+        lines = self._file.readlines()
+        whole = [line for line in lines if line.endswith("\n")]
+        if whole != lines:
+            # A line that was being written when it was stopped.
+            self._file.truncate(sum(len(line.encode()) for line in whole))
+        if not whole:
+            self._append(about)
             return
-        first, *lines = path.read_text().splitlines(keepends=True)
-        before = json.loads(first)
+        before = json.loads(whole[0])
         other = [name for name, value in about.items() if before.get(name) != value]
         if other:
             raise InputError(
-                f"{path} was begun with other {', '.join(other)}: give another out= folder (--out), or delete it"
+                f"{self.path} was begun with other {', '.join(other)}: give another out= folder (--out), or delete it"
             )
-        whole = [line for line in lines if line.endswith("\n")]
-        self.ended = [_read(line) for line in whole]
-        if whole != lines:
-            # A line that was being written when it was stopped.
-            write_whole(path, "".join([first, *whole]))
+        first: dict[tuple[str, int], Ended] = {}
+        for one in map(_read, whole[1:]):
+            first.setdefault((one.task, one.episode), one)
+        self.ended = list(first.values())
 
     def add(self, ended: Ended) -> None:
         """Writes an episode down."""
         self.ended.append(ended)
-        with self.path.open("a") as file:
-            file.write(json.dumps(asdict(ended)) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        self._append(asdict(ended))
+
+    def _append(self, told: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(told) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 def _read(line: str) -> Ended:

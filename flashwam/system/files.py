@@ -18,6 +18,7 @@ __all__ = [
     "clear_half_files",
     "clear_leftovers",
     "final_path",
+    "hold",
     "one_at_a_time",
     "only_writer",
     "remove_folder",
@@ -218,6 +219,22 @@ def _is_alive(process: int) -> bool:
     return True
 
 
+def hold(handle: int, refusal: str) -> None:
+    """Holds an open file or folder for this process, until it is closed or the process ends, however it ends.
+
+    Args:
+        handle: Its file descriptor.
+        refusal: The message where another process holds it.
+
+    Raises:
+        RuntimeError: another process holds it.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise FailedError(refusal) from None
+
+
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
     """Holds `folder` for this process; the hold ends with the process, however it ends.
@@ -227,12 +244,7 @@ def only_writer(folder: Path) -> Iterator[None]:
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FailedError(
-                f"another process is training in {folder}; wait for it or stop it, or give another run folder"
-            ) from None
+        hold(handle, f"another process is training in {folder}; wait for it or stop it, or give another run folder")
         yield
     finally:
         os.close(handle)

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Episodes of an evaluation that was stopped: each counts once, and one process writes them down."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+from flashwam.evaluation.libero_episodes import Ended, Unfinished
+from flashwam.system.errors import FailedError, InputError
+
+ABOUT = {"tasks": ["t"], "episodes": 4}
+
+
+def ended(episode, *, success=True):
+    return Ended(task="t", episode=episode, success=success, steps=9, chunk_ms=(1.0,))
+
+
+def test_what_was_written_down_twice_counts_once(tmp_path):
+    path = tmp_path / "unfinished" / "u.jsonl"
+    path.parent.mkdir()
+    lines = [ABOUT, *(asdict(ended(k, success=won)) for won in (True, False) for k in (0, 1))]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with Unfinished(path, ABOUT) as again:
+        assert again.ended == [ended(0), ended(1)]
+        again.add(ended(2))
+    with Unfinished(path, ABOUT) as again:
+        assert again.ended == [ended(0), ended(1), ended(2)]
+
+
+def test_the_same_evaluation_is_not_driven_twice_at_once(tmp_path):
+    path = tmp_path / "unfinished" / "u.jsonl"
+    with Unfinished(path, ABOUT) as first:
+        first.add(ended(0))
+        with pytest.raises(FailedError, match="another process is driving"):
+            Unfinished(path, ABOUT)
+        first.add(ended(1))
+        with Unfinished(path.with_name("other.jsonl"), ABOUT) as other:
+            assert not other.ended
+    with Unfinished(path, ABOUT) as again:
+        assert again.ended == [ended(0), ended(1)]
+
+
+@pytest.mark.parametrize("cut", ["", '{"tasks": ["t"'])
+def test_a_file_that_was_stopped_while_it_was_begun_is_begun_anew(tmp_path, cut):
+    (tmp_path / "u.jsonl").write_text(cut)
+    with Unfinished(tmp_path / "u.jsonl", ABOUT) as begun:
+        begun.add(ended(0))
+    with pytest.raises(InputError, match="begun with other episodes"):
+        Unfinished(tmp_path / "u.jsonl", {**ABOUT, "episodes": 5})
+    with Unfinished(tmp_path / "u.jsonl", ABOUT) as again:
+        assert again.ended == [ended(0)]
