@@ -65,8 +65,15 @@ class ControlNames:
         """Names with their units: "x, mm"."""
         return tuple(f"{name}, {unit}" if unit else name for name, unit in zip(self.names, self.units, strict=True))
 
-    def readable(self, controls: np.ndarray) -> np.ndarray:
-        """Controls in raw units [..., U] -> what is shown, float64 [..., V]; a quaternion of zeros is no turn."""
+    def readable(self, controls: np.ndarray, *, near: np.ndarray | None = None) -> np.ndarray:
+        """Controls in raw units [..., U] -> what is shown, float64 [..., V]; a quaternion of zeros is no turn.
+
+        Args:
+            controls: Those.
+            near: What is shown of others that these are held against, [..., V] to be broadcast: of the two rotation
+                vectors of a turn, at most half of one about an axis and the rest of a whole one about its opposite, the
+                nearer is taken, so that differences are those of the poses. Half a turn at most if None.
+        """
         controls = np.asarray(controls, dtype=np.float64)
         if not self.poses:
             return controls
@@ -77,8 +84,18 @@ class ControlNames:
         # No robot means a zero quaternion, but an untrained model may draw one.
         turns = np.where(np.linalg.norm(turns, axis=1, keepdims=True) > 0, turns, (0.0, 0.0, 0.0, 1.0))
         vectors = Rotation.from_quat(turns).as_rotvec(degrees=True).reshape(*arms.shape[:-1], 3)
+        if near is not None:
+            vectors = _nearer(vectors, np.reshape(near, (*near.shape[:-1], -1, len(_POSE)))[..., 3:6])
         parts = (_MILLIMETRES * arms[..., :3], vectors, arms[..., 7:])
         return np.concatenate(parts, axis=-1).reshape(*controls.shape[:-1], -1)
+
+
+def _nearer(vectors: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Of both rotation vectors of each turn, in degrees [..., 3], that which is nearer to another."""
+    angles = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    others = vectors * (1 - 360 / np.where(angles > 0, angles, 360))
+    apart, other_apart = (np.linalg.norm(each - near, axis=-1, keepdims=True) for each in (vectors, others))
+    return np.where((angles > 0) & (other_apart < apart), others, vectors)
 
 
 def _named(features: Any) -> tuple[str, ...]:

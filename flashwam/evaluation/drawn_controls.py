@@ -41,11 +41,16 @@ def drawn_controls(drawn: Chunks, reference: Chunks | None, batch: Batch, window
     recorded = batch.clean["action"][:, :, :total]
     sides = {"student": several(drawn), **({} if reference is None else {"teacher": several(reference)})}
     normalised = {who: rows(action).unflatten(0, (batch.size, draws)).double().numpy() for who, action in sides.items()}
-    shown = {}
-    for who, action in {**sides, "recorded": recorded}.items():
-        raw = windows.norm.denormalise(action).permute(0, 2, 3, 1).flatten(1, 2).numpy()
-        values = windows.names.readable(raw)
-        shown[who] = values if who == "recorded" else values.reshape(batch.size, draws, *values.shape[1:])
+
+    def raw(action: Tensor) -> np.ndarray:
+        """[n, A, F, N, 1] -> [n, F * N, U], in raw units."""
+        return windows.norm.denormalise(action).permute(0, 2, 3, 1).flatten(1, 2).numpy()
+
+    shown = {"recorded": windows.names.readable(raw(recorded))}
+    for who, action in sides.items():
+        values = raw(action)
+        values = values.reshape(batch.size, draws, *values.shape[1:])
+        shown[who] = windows.names.readable(values, near=shown["recorded"][:, None])
     mask = batch.loss_mask("action").expand_as(batch.clean["action"])[:, used[:1], :total, :, 0]
     per_frame = recorded.shape[3]
     return Drawn(

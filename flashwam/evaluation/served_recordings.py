@@ -224,7 +224,8 @@ def _controls(drawn: Mapping[str, list[list[Any]]], windows: list[RawWindow], na
     def normalised(values: np.ndarray) -> np.ndarray:
         return np.asarray(2 * (values.astype(np.float64) - low) / span - np.isfinite(span))
 
-    shown = {who: names.readable(values) for who, values in {**sides, "recorded": recorded}.items()}
+    real = names.readable(recorded)
+    shown = {**{who: names.readable(side, near=real[:, None]) for who, side in sides.items()}, "recorded": real}
     return Drawn(
         student=normalised(sides["student"]),
         teacher=normalised(sides["teacher"]) if "teacher" in sides else None,

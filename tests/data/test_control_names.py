@@ -39,3 +39,19 @@ def test_names_are_the_datas_own_where_they_fit(features, expected):
     names = ControlNames.of_data(2, relative=False, info={"features": features})
     assert (names.names, names.units) == (expected, ("", ""))
     assert names.readable(np.float32([[1, 2]])).tolist() == [[1, 2]]
+
+
+def test_poses_that_are_two_degrees_apart_differ_by_two_degrees():
+    names = ControlNames.of_data(16, relative=True)
+
+    def poses(*degrees):
+        turns = [Rotation.from_euler("z", angle, degrees=True).as_quat() for angle in degrees]
+        return np.concatenate([np.concatenate([np.zeros(3), turn, [0.5]]) for turn in turns])
+
+    near = names.readable(poses(181, 10))
+    drawn = names.readable(np.stack([poses(179, 12), poses(-175, 8), poses(0, 10)]), near=near[None])
+    np.testing.assert_allclose(np.abs(drawn - near)[:, [5, 12]], [[2, 2], [4, 2], [179, 0]], atol=1e-9)
+    np.testing.assert_allclose(np.delete(drawn - near, [5, 12], axis=1), 0, atol=1e-9)
+    np.testing.assert_array_equal(
+        names.readable(poses(0, 0), near=names.readable(poses(0, 0))), names.readable(poses(0, 0))
+    )
