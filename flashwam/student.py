@@ -4,6 +4,7 @@
 import inspect
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from flashwam.system.imports import check_keywords, trusting
 from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
 from flashwam.wam import family, load
+from flashwam.wam.agreement import check_config, check_family
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.files import FAMILY_FILES, files_for_preset, files_of, files_that_say_how
 
@@ -122,7 +124,8 @@ def load_pretrained(folder: Path | str, config: WamConfig, *, trust: bool = Fals
         trust: Import the classes that its files name beside ours, and run their code.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_wam`, or the weights are not of the network that the recipe describes.
+        FileNotFoundError, ValueError: as `load_wam`, or the model is of another family than the recipe's, or another
+            one than its `wam.config` describes.
     """
     kind = family(config.family)
     if config.config and not (user_path(folder) / INFO_FILE).is_file():
@@ -130,9 +133,16 @@ def load_pretrained(folder: Path | str, config: WamConfig, *, trust: bool = Fals
         adopted = kind.adopt(folder, dtype=torch.float32, **config.config)
         if adopted is not None:
             return adopted
+    # A recipe that says nothing of a model but its folder takes whatever lies there.
+    said = replace(config, pretrained=None) != WamConfig()
+    if said:
+        check_family(folder, config.family, trust=trust)
     # What the network is, the folder says; how it computes, the recipe.
     computes = {key: config.config[key] for key in kind.compute_options if key in config.config}
-    return load_wam(folder, trust=trust, **computes)[0]
+    model = load_wam(folder, trust=trust, **computes)[0]
+    if said:
+        check_config(model, folder, config.family, config.config)
+    return model
 
 
 def import_weights(source: Path | str, target: Path | str, *, family: str, **settings: Any) -> None:

@@ -80,6 +80,10 @@ class AdaptedModel(WorldActionModel):
         with self.adapters.active(self.name):
             return self.adapters.backbone(noisy, sigma, clean, context)
 
+    def differences(self, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """See `WorldActionModel.differences`."""
+        return self.adapters.backbone.differences(config)
+
     def deployed_parameters(self) -> dict[str, int]:
         """See `WorldActionModel.deployed_parameters`: an adapter is merged before it is deployed."""
         with self.adapters.merged(self.name) as model:

@@ -66,6 +66,8 @@ class ForesightPolicy(WorldActionModel):
         ValueError: nothing is left to draw actions from, or a name is unknown.
     """
 
+    built_on = "backbone"
+
     def __init__(
         self,
         backbone: WorldActionModel,

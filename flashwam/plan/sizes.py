@@ -14,6 +14,7 @@ from flashwam.recipe.sections import Recipe
 from flashwam.system.errors import InputError
 from flashwam.system.imports import trusting
 from flashwam.wam import family, load
+from flashwam.wam.agreement import check_family
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.files import files_of
 
@@ -86,6 +87,8 @@ def meta_model(recipe: Recipe, *, trust: bool = False) -> WorldActionModel:
         # Planning reads no weights, which may be many gigabytes; what they are of must be usable.
         with suppress(FileNotFoundError):
             files.check(Path(folder))
+    if folder is not None and recipe.wam.config:
+        check_family(folder, recipe.wam.family, trust=trust)
     if recipe.wam.config:
         with torch.device("meta"):
             return family(recipe.wam.family).create(**recipe.wam.config)

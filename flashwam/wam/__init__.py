@@ -17,7 +17,7 @@ from flashwam.wam.layout import Layout
 from flashwam.wam.session import RolloutSession
 from flashwam.wam.wam_file import WAM_FILE
 
-__all__ = ["FAMILIES", "Layout", "LooksInside", "RolloutSession", "WorldActionModel", "family", "load"]
+__all__ = ["FAMILIES", "Layout", "LooksInside", "RolloutSession", "WorldActionModel", "family", "family_of", "load"]
 
 
 def family(name: str) -> type[WorldActionModel]:
@@ -42,7 +42,23 @@ def load(folder: Path | str, *, trust: bool = False, **options: Any) -> WorldAct
         ValueError: the family is unknown, or would have to be imported without `trust`; the weights do not fit.
     """
     folder = user_path(folder)
-    path = folder / WAM_FILE
+    kind = family_of(folder, trust=trust)
+    with trusting(trust), reading(folder / WAM_FILE):
+        return kind.from_pretrained(folder, **options)
+
+
+def family_of(folder: Path | str, *, trust: bool = False) -> type[WorldActionModel]:
+    """The class of a saved model, by `wam.json` alone.
+
+    Args:
+        folder: What `save_pretrained` wrote.
+        trust: Import what the file names beside the families of `FAMILIES`.
+
+    Raises:
+        FileNotFoundError: there is no `wam.json`.
+        ValueError: the family is unknown, or would have to be imported without `trust`.
+    """
+    path = user_path(folder) / WAM_FILE
     named = read_mapping(path, missing="expected a model folder that flashwam saved").get("family")
     with trusting(trust), reading(path):
-        return family(named).from_pretrained(folder, **options)
+        return family(named)

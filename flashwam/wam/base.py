@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from flashwam.core.precision import check_precision
 from flashwam.system.errors import InputError
 from flashwam.wam.layout import Layout
-from flashwam.wam.plain import build_plain, load_weights, save_plain
+from flashwam.wam.plain import build_plain, differing, load_weights, save_plain
 from flashwam.wam.replay import ReplaySession
 from flashwam.wam.rounded_linear import is_rounded, round_layers
 from flashwam.wam.session import RolloutSession
@@ -63,6 +63,8 @@ class WorldActionModel(nn.Module, ABC):
             the ends of their names.
         compute_options: Keywords of `create` that say how the network computes, not what it is; `from_pretrained`
             takes them too.
+        built_on: Attribute that holds the world-action model which this one is built on, saved in a folder of that
+            name; a recipe may name the family of either. None for a model that stands alone.
 
     Raises:
         ValueError: The family states no layout, or a fact of it by hand.
@@ -83,6 +85,7 @@ class WorldActionModel(nn.Module, ABC):
 
     adapter_targets: ClassVar[tuple[str, ...]] = ()
     compute_options: ClassVar[tuple[str, ...]] = ()
+    built_on: ClassVar[str | None] = None
     settings: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, layout: Layout | None = None) -> None:
@@ -180,6 +183,15 @@ class WorldActionModel(nn.Module, ABC):
     ) -> dict[str, Tensor]:
         """`velocity`, for wrappers that hook the forward call."""
         return self.velocity(noisy, sigma, clean, context)
+
+    def differences(self, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Finds keywords of `create` that would make another model, `compute_options` aside, as far as it is known what
+        this one was made with: keyword -> (as given, as this one has it)."""
+        if not self.settings:
+            return {}
+        found = {**inspect.signature(type(self)).parameters, **inspect.signature(self.create).parameters}
+        usual = {name: each.default for name, each in found.items() if each.default is not each.empty}
+        return differing(config, {**usual, **self.settings}, but=self.compute_options)
 
     def deployed_parameters(self) -> dict[str, int]:
         """Part -> parameters that are there when the model acts."""

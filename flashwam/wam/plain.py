@@ -2,7 +2,7 @@
 """The files of a model whose family has no layout of its own: settings as JSON, weights as safetensors."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,9 +19,10 @@ from flashwam.wam.families import FAMILIES
 from flashwam.wam.wam_file import WAM_FILE
 from flashwam.wam.weights import key_problems
 
-__all__ = ["build_plain", "load_weights", "read_settings", "save_plain"]
+__all__ = ["build_plain", "differing", "load_weights", "read_settings", "save_plain"]
 
 WEIGHTS = "model.safetensors"
+_READ_FROM = "pretrained"
 
 T = TypeVar("T")
 
@@ -93,3 +94,31 @@ def load_weights(
     shapes = [{key: tuple(x.shape) for key, x in part.items()} for part in (own, found)]
     key_problems(shapes[0], shapes[1], what=user_path(folder))
     model.load_state_dict(found, assign=True, strict=skip is None)
+
+
+def differing(
+    given: Mapping[str, Any], own: Mapping[str, Any], *, but: Collection[str] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """Finds keywords that both have with other values: keyword -> (given, own).
+
+    Of mappings only keys that both have are compared. A folder that weights were read from (`pretrained`) is none: the
+    model has them by now.
+
+    Args:
+        given: Some keywords of a model.
+        own: All that are known.
+        but: Keywords that are left out.
+    """
+    return {
+        key: (value, own[key])
+        for key, value in given.items()
+        if key in own and key not in but and key != _READ_FROM and not _agree(value, own[key])
+    }
+
+
+def _agree(given: Any, own: Any) -> bool:
+    if isinstance(given, Mapping) and isinstance(own, Mapping):
+        return not differing(given, own)
+    if isinstance(given, (list, tuple)) and isinstance(own, (list, tuple)):
+        return len(given) == len(own) and all(map(_agree, given, own))
+    return bool(given == own)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draws that are made before a distillation: found again, and not made for a run that is finished."""
 
+import json
 import shutil
 
 import pytest
-from tiny_models import save_tiny_student
+from tiny_models import TINY, save_tiny_student
 from tiny_windows import Windows
 
 from flashwam.distillation.futures import TeacherFuture
@@ -24,6 +25,7 @@ def recipe(tmp_path):
         "distill.batch_size=4",
         "distill.options.first_share=null",
         "distill.options.reuse=1",
+        *(f"wam.config.{key}={json.dumps(value)}" for key, value in TINY.items()),
     )
     return lambda *more: load_recipe("metaworld/pairs", [*overrides, *more])
 

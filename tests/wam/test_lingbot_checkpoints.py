@@ -299,7 +299,9 @@ def test_a_recipe_adopts_a_released_teacher(weights: dict[str, torch.Tensor], tm
     with pytest.raises(ValueError, match=r"expected \{'num_layers': 3\}, got \{'num_layers': 2\}"):
         load_pretrained(folder, wrong.wam)
     save_wam(tmp_path / "own", model, recipe.streams, kind="teacher")
-    own = load_pretrained(tmp_path / "own", wrong.wam)
+    with pytest.raises(ValueError, match=r"num_layers 3 instead of 2.*wam\.config\.num_layers=2"):
+        load_pretrained(tmp_path / "own", wrong.wam)
+    own = load_pretrained(tmp_path / "own", recipe.wam)
     assert own.config == model.config
     # How it computes is the recipe's to say, also of a folder that flashwam wrote.
     assert own.transformer.gradient_checkpointing

@@ -1,14 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of the adapter beside the networks' own configurations."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from flashwam.core.checks import check_number
 from flashwam.system.errors import InputError
 from flashwam.wam.wam_file import load_config, save_config
 
-__all__ = ["CONDITIONINGS", "FAMILY", "PIXELS_PER_LATENT", "ROPE_MODES", "CogVideoXConfig"]
+__all__ = [
+    "CONDITIONINGS",
+    "FAMILY",
+    "PIXELS_PER_LATENT",
+    "ROPE_MODES",
+    "CogVideoXConfig",
+    "split_options",
+]
 
 FAMILY = "cogvideox"
 PIXELS_PER_LATENT = 8
@@ -117,3 +126,14 @@ class CogVideoXConfig:
             "CogVideoX.adopt(folder, latent_size=..., chunk_frames=..., actions_per_frame=..., action_dim=...)"
         )
         return load_config(folder, cls, family=FAMILY, missing=missing)
+
+
+def split_options(options: Mapping[str, Any]) -> tuple[CogVideoXConfig, dict[str, Any]]:
+    """The chunk's configuration, and the transformer's keywords.
+
+    Raises:
+        ValueError: As `CogVideoXConfig`.
+    """
+    own = {field.name for field in fields(CogVideoXConfig)}
+    config = CogVideoXConfig(**{key: value for key, value in options.items() if key in own})
+    return config, {key: value for key, value in options.items() if key not in own}

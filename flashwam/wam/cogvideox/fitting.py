@@ -13,9 +13,10 @@ from flashwam.system.json_file import whole_number
 from flashwam.wam.cogvideox.checkpoint import TransformerSource, load_module, network_config
 from flashwam.wam.cogvideox.config import CogVideoXConfig
 
-__all__ = ["expand_channels", "fitted_transformer", "fresh_positions", "table_size"]
+__all__ = ["FITTED", "expand_channels", "fitted_transformer", "fresh_positions", "table_size"]
 
-_FITTED = ("in_channels", "sample_frames", "sample_height", "sample_width", "use_learned_positional_embeddings")
+FITTED = ("in_channels", "sample_frames", "sample_height", "sample_width", "use_learned_positional_embeddings")
+"""Keywords of the transformer that follow weights and chunk."""
 _POSITIONS = "patch_embed.pos_embedding"
 
 
@@ -41,7 +42,7 @@ def fitted_transformer(
         ValueError: Keys do not fit, or the network is not the one that was asked for.
     """
     own = network_config(source.origin)
-    wrong = {key: value for key, value in asked.items() if key not in _FITTED and own.get(key) != value}
+    wrong = {key: value for key, value in asked.items() if key not in FITTED and own.get(key) != value}
     if wrong:
         raise InputError(
             f"{source.folder} does not hold the network that was asked for: expected {wrong}, got "

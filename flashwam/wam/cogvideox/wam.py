@@ -26,11 +26,12 @@ from flashwam.system.paths import user_path
 from flashwam.wam.cogvideox.action import ActionModule
 from flashwam.wam.cogvideox.checkpoint import find_transformer, load_module, network_config, place, training_noise
 from flashwam.wam.cogvideox.chunk import action_slots, action_tokens, check_chunk, chunk_layout
-from flashwam.wam.cogvideox.config import CogVideoXConfig
+from flashwam.wam.cogvideox.config import CogVideoXConfig, split_options
 from flashwam.wam.cogvideox.coordinates import network_state, network_timestep, shared_levels, velocity_from_data
-from flashwam.wam.cogvideox.fitting import fitted_transformer, fresh_positions, table_size
+from flashwam.wam.cogvideox.fitting import FITTED, fitted_transformer, fresh_positions, table_size
 from flashwam.wam.cogvideox.network import CogVideoXActionNetwork
 from flashwam.wam.cogvideox.presets import SNR_SHIFTS, check_version, network_options
+from flashwam.wam.configured import Configured
 from flashwam.wam.features import LookingReplay, LooksInside
 from flashwam.wam.layout import Layout
 from flashwam.wam.recorded_function import RecordedFunction
@@ -40,7 +41,7 @@ from flashwam.wam.taps import FeatureTap
 __all__ = ["CogVideoX"]
 
 
-class CogVideoX(LooksInside):
+class CogVideoX(LooksInside, Configured):
     """A video-diffusion transformer that draws a chunk's video and actions together from its first frame.
 
     Args:
@@ -56,6 +57,7 @@ class CogVideoX(LooksInside):
     # Every linear layer of the blocks; the embedders and heads around them stay the teacher's.
     adapter_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
     compute_options = ("gradient_checkpointing", "rollout")
+    fitted = FITTED
 
     def __init__(
         self,
@@ -117,7 +119,7 @@ class CogVideoX(LooksInside):
                 released network.
         """
         named, noise = ({}, {}) if network is None else (network_options(network), {"snr_shift": SNR_SHIFTS[network]})
-        config, given = _split({**noise, **options})
+        config, given = split_options({**noise, **options})
         full = network_config({**named, **given})
         check_version(full)
         blocks = 2 if config.conditioning == "channel_concat" else 1
@@ -169,7 +171,7 @@ class CogVideoX(LooksInside):
         if source.layout == "flashwam":
             saved = CogVideoXConfig.load(source.root)
             known = {name: getattr(saved, name) for name in CogVideoXConfig.__slots__}
-        config, given = _split({**known, **settings})
+        config, given = split_options({**known, **settings})
         asked = {**(network_options(network) if network is not None else {}), **given}
         transformer = fitted_transformer(source, config, asked=asked, dtype=dtype, device=device)
         if source.action is not None:
@@ -378,13 +380,6 @@ class _RecordedPasses:
 
     def __call__(self, *arguments: Mapping[str, Any]) -> dict[str, Tensor]:
         return self._wam._pass(*arguments, recorded=self._wam.recorded)
-
-
-def _split(options: Mapping[str, Any]) -> tuple[CogVideoXConfig, dict[str, Any]]:
-    """The chunk's configuration, and the transformer's keywords."""
-    own = {field.name for field in fields(CogVideoXConfig)}
-    config = CogVideoXConfig(**{key: value for key, value in options.items() if key in own})
-    return config, {key: value for key, value in options.items() if key not in own}
 
 
 def _fresh_action(transformer: CogVideoXTransformer3DModel, config: CogVideoXConfig) -> ActionModule:

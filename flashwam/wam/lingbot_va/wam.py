@@ -18,6 +18,7 @@ from torch import Tensor
 from flashwam.system.errors import InputError
 from flashwam.system.hub import push_folder
 from flashwam.system.paths import user_path
+from flashwam.wam.configured import Configured
 from flashwam.wam.features import LooksInside
 from flashwam.wam.layout import Layout
 from flashwam.wam.lingbot_va.checkpoint import find_transformer, load_transformer, network_config
@@ -38,7 +39,7 @@ __all__ = ["LingBotVA"]
 TIMESTEPS = 1000.0
 
 
-class LingBotVA(LooksInside):
+class LingBotVA(LooksInside, Configured):
     """A flow-matching network of velocities for video latents and actions; the timestep it is fed is 1000 sigma.
 
     Args:
@@ -51,6 +52,7 @@ class LingBotVA(LooksInside):
     # Every linear layer of the blocks; the embedders and heads around them stay the teacher's.
     adapter_targets = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2")
     compute_options = ("attention", "gradient_checkpointing", "rollout")
+    fitted = ("attn_mode",)
 
     def __init__(
         self,
