@@ -80,6 +80,11 @@ class AdaptedModel(WorldActionModel):
         with self.adapters.active(self.name):
             return self.adapters.backbone(noisy, sigma, clean, context)
 
+    @property
+    def drawn_with(self) -> Mapping[str, Any]:
+        """See `WorldActionModel.drawn_with`."""
+        return self.adapters.backbone.drawn_with
+
     def differences(self, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """See `WorldActionModel.differences`."""
         return self.adapters.backbone.differences(config)

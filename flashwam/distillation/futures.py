@@ -58,9 +58,12 @@ class TeacherFuture(Future):
 
     def settings(self) -> dict[str, Any]:
         """See `Future.settings`."""
+        run = dict(self._teacher.drawn_with)
         return {
             "teacher": weights_hash(self._teacher),
             "chunk_frames": self._teacher.chunk_frames,
+            # Left out where there is none, so that what earlier versions drew keeps its name.
+            **({"run": run} if run else {}),
             "samplers": {
                 name: {
                     "schedule": dict(sampler.schedule.config),

@@ -184,6 +184,12 @@ class WorldActionModel(nn.Module, ABC):
         """`velocity`, for wrappers that hook the forward call."""
         return self.velocity(noisy, sigma, clean, context)
 
+    @property
+    def drawn_with(self) -> Mapping[str, Any]:
+        """Settings that decide its draws and that no weight shows, as plain values: those that neither are a family's
+        defaults nor were said by the folder of the weights."""
+        return {}
+
     def differences(self, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Finds keywords of `create` that would make another model, `compute_options` aside, as far as it is known what
         this one was made with: keyword -> (as given, as this one has it)."""

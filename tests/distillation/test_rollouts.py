@@ -9,15 +9,23 @@ from multiprocessing import get_context
 import pytest
 import torch
 from distill_toys import ToySource, ToyWam
-from tiny_models import tiny_joint_wam, tiny_wam
+from tiny_models import TINY, tiny_joint_wam, tiny_wam
 from tiny_windows import Windows
 from torch.testing import assert_close
 
 from flashwam.core.consistency import Linear
 from flashwam.core.noise import NoiseSchedule
+from flashwam.distillation.adapted_model import adapted
+from flashwam.distillation.adapters import Adapters
 from flashwam.distillation.futures import TeacherFuture, seeded_noise
 from flashwam.distillation.rollouts import Extras, RolloutStore
-from flashwam.sampling import Rollout, StreamSampler
+from flashwam.recipe.load import load_recipe
+from flashwam.recipe.sections import LoraConfig
+from flashwam.sampling import Rollout, StreamSampler, samplers_for
+from flashwam.student import load_pretrained
+from flashwam.system.paths import ASSETS
+from flashwam.wam.cogvideox import CogVideoX
+from flashwam.wam.lingbot_va import LingBotVA
 
 FAMILIES = {"lingbot_va": tiny_wam, "cogvideox": tiny_joint_wam}
 
@@ -205,3 +213,30 @@ def test_a_teacher_is_told_the_robots_state_with_the_observation():
         told = {**batch.history, "state": torch.full((2, 2, batch.frames, 1, 1), state)}
         for name, x in future.draw(replace(batch, history=told), noise).items():
             assert torch.allclose(x, noise[name], atol=1e-5) == (state == 0)
+
+
+def test_a_teacher_that_is_run_otherwise_draws_others(tmp_path):
+    tiny_wam().transformer.save_pretrained(tmp_path / "one" / "transformer")
+    told = {name: TINY[name] for name in ("latent_size", "chunk_frames", "actions_per_frame", "window_chunks")}
+    others = ({}, {"window_chunks": 1}, {"eviction": "permanent"}, {"used_channels": (0, 1)})
+    ways = [LingBotVA.adopt(tmp_path / "one", **{**told, **more}) for more in (*others, {"matmul_dtype": "bfloat16"})]
+    network = {"num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 1, "out_channels": 3, "patch_size": 4}
+    network |= {"time_embed_dim": 8, "text_embed_dim": 32, "use_rotary_positional_embeddings": True}
+    shape = {"latent_size": (8, 8), "chunk_frames": 4, "actions_per_frame": 4, "action_dim": 4}
+    for more in ({}, {"snr_shift": 3.0}, {"rope_mode": "resize_crop"}, {"beta_end": 0.02}, {"norm_out_eps": 1e-6}):
+        torch.manual_seed(0)
+        ways.append(CogVideoX.create(**network, **shape, **more))
+    assert len({store(tmp_path, way).settings for way in ways}) == len(ways)
+    # The way in which it computes changes no draw, nor does a student's own adapter.
+    again = LingBotVA.adopt(tmp_path / "one", **told, rollout="static")
+    assert store(tmp_path, again).settings == store(tmp_path, ways[0]).settings
+    role = adapted(Adapters(ways[1], LoraConfig(rank=2)), None)
+    assert role.drawn_with == ways[1].drawn_with == {"window_chunks": 1}
+
+
+def test_what_the_folder_of_the_weights_says_needs_no_word():
+    """Pairs of the shipped miniature, as every earlier version named them."""
+    recipe = load_recipe("metaworld/pairs")
+    teacher = load_pretrained(ASSETS / "teacher", recipe.wam)
+    told = TeacherFuture(teacher, samplers_for(recipe.streams, steps=None, teacher=True)).settings()
+    assert hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16] == "688fb4096ef36d8a"

@@ -12,6 +12,7 @@ from flashwam.wam.wam_file import load_config, save_config
 
 __all__ = [
     "CONDITIONINGS",
+    "DRAW_SETTINGS",
     "FAMILY",
     "PIXELS_PER_LATENT",
     "ROPE_MODES",
@@ -26,6 +27,8 @@ CONDITIONINGS = ("channel_concat", "prefix")
 ROPE_MODES = ("integer", "resize_crop")
 PREDICTIONS = ("v",)
 ROLLOUTS = ("dynamic", "graphed")
+DRAW_SETTINGS = ("conditioning", "rope_mode", "robot", "snr_shift", "beta_start", "beta_end", "norm_out_eps")
+"""Fields of `CogVideoXConfig` that decide draws and that no weight shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

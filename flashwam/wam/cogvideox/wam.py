@@ -10,7 +10,7 @@ sees x = alpha x0 + s eps with alpha^2 + s^2 = 1 and puts out alpha eps - s x0. 
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, replace
+from dataclasses import MISSING, asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from flashwam.system.paths import user_path
 from flashwam.wam.cogvideox.action import ActionModule
 from flashwam.wam.cogvideox.checkpoint import find_transformer, load_module, network_config, place, training_noise
 from flashwam.wam.cogvideox.chunk import action_slots, action_tokens, check_chunk, chunk_layout
-from flashwam.wam.cogvideox.config import CogVideoXConfig, split_options
+from flashwam.wam.cogvideox.config import DRAW_SETTINGS, CogVideoXConfig, split_options
 from flashwam.wam.cogvideox.coordinates import network_state, network_timestep, shared_levels, velocity_from_data
 from flashwam.wam.cogvideox.fitting import FITTED, fitted_transformer, fresh_positions, table_size
 from flashwam.wam.cogvideox.network import CogVideoXActionNetwork
@@ -57,6 +57,7 @@ class CogVideoX(LooksInside, Configured):
     # Every linear layer of the blocks; the embedders and heads around them stay the teacher's.
     adapter_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
     compute_options = ("gradient_checkpointing", "rollout")
+    draw_settings = DRAW_SETTINGS
     fitted = FITTED
 
     def __init__(
@@ -178,7 +179,8 @@ class CogVideoX(LooksInside, Configured):
             action = load_module(ActionModule, source.action, dtype=dtype, device=device)
         else:
             action = place(_fresh_action(transformer, config), device=device, dtype=transformer.proj_out.weight.dtype)
-        return cls(transformer, action, config, gradient_checkpointing=gradient_checkpointing).eval()
+        model = cls(transformer, action, config, gradient_checkpointing=gradient_checkpointing)
+        return model.said_by_folder(known).eval()
 
     def velocity(
         self,
@@ -355,7 +357,8 @@ class CogVideoX(LooksInside, Configured):
             config = replace(config, rollout=rollout)
         transformer = load_module(CogVideoXTransformer3DModel, source.folder, dtype=dtype, device=device)
         action = load_module(ActionModule, source.root / "action", dtype=dtype, device=device)
-        return cls(transformer, action, config, gradient_checkpointing=gradient_checkpointing).eval()
+        model = cls(transformer, action, config, gradient_checkpointing=gradient_checkpointing)
+        return model.said_by_folder(asdict(config)).eval()
 
     def _robot(self, context: Mapping[str, Any], like: Tensor) -> Tensor | None:
         robot = context.get("robot")

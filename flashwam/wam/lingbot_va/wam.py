@@ -7,7 +7,7 @@ L text tokens, D text width.
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -52,6 +52,7 @@ class LingBotVA(LooksInside, Configured):
     # Every linear layer of the blocks; the embedders and heads around them stay the teacher's.
     adapter_targets = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2")
     compute_options = ("attention", "gradient_checkpointing", "rollout")
+    draw_settings = ("window_chunks", "eviction", "matmul_dtype", "used_channels")
     fitted = ("attn_mode",)
 
     def __init__(
@@ -377,7 +378,8 @@ class LingBotVA(LooksInside, Configured):
         if rollout is not None:
             config = replace(config, rollout=rollout)
         transformer = load_transformer(folder, role=role, dtype=dtype, device=device)
-        return cls(transformer, config, attention=attention, gradient_checkpointing=gradient_checkpointing)
+        model = cls(transformer, config, attention=attention, gradient_checkpointing=gradient_checkpointing)
+        return model.said_by_folder(asdict(config)) if preset is None else model
 
 
 def _plain(value: Any) -> Any:
