@@ -92,6 +92,7 @@ class Foresight(Method):
     in_a_line = "shows what it foresees in one step to a policy that acts on it"
 
     result = "teacher"
+    stream_choices = ()
     trains_probes = True
     builds_student = True
 

@@ -22,7 +22,7 @@ from flashwam.data.lerobot import SegmentDataset
 from flashwam.data.pixels import PixelAutoencoder, load_autoencoder
 from flashwam.distillation.adapter_file import adapter_fingerprint
 from flashwam.distillation.judging import Judge, MeasuredApart
-from flashwam.distillation.methods import Method, find_method, make_method
+from flashwam.distillation.methods import Method, check_streams, find_method, make_method
 from flashwam.distillation.setup import Setup, Source
 from flashwam.distillation.trainer import is_finished
 from flashwam.distillation.trainer import train as run_training
@@ -145,6 +145,7 @@ def samples(recipe: Recipe, codec: Codec | None, student: WorldActionModel) -> S
 
 def method_of(recipe: Recipe, loop: LoopConfig, student: WorldActionModel, teacher: WorldActionModel | None) -> Method:
     set_precision(loop, student, teacher)
+    check_streams(recipe, loop)
     return make_method(loop, recipe.streams, student, teacher=teacher, seed=recipe.seed)
 
 

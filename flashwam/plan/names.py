@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from flashwam.distillation.methods import find_method
+from flashwam.distillation.methods import check_streams, find_method
 from flashwam.recipe.sections import Recipe
 from flashwam.system.errors import InputError
 from flashwam.system.imports import check_keywords
@@ -36,6 +36,7 @@ def check_names(recipe: Recipe, command: str) -> None:
             except ValueError as error:
                 raise InputError(f"{section}.method: {error}") from error
             check_keywords(f"{section}.options", loop.options, _keywords(method.__init__))
+            check_streams(recipe, loop)
 
 
 def _keywords(function: Callable[..., Any]) -> list[str]:

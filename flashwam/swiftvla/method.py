@@ -80,6 +80,7 @@ class MaskedReconstruction(Method):
     in_a_line = "learns the demonstrations, and to rebuild what was hidden from it"
 
     needs_teacher = False
+    stream_choices = ()
     trains_probes = True
     result = "teacher"
     auxiliary_evaluation = "flashwam.swiftvla.evaluation:evaluate_with_auxiliary"

@@ -15,8 +15,9 @@ from flashwam.distillation.methods.consistency import ConsistencyDistillation
 from flashwam.distillation.methods.distribution_matching import DistributionMatching
 from flashwam.distillation.methods.flow_matching import FlowMatching
 from flashwam.distillation.methods.on_policy import OnPolicy
+from flashwam.distillation.methods.options import refuse_unread
 from flashwam.distillation.methods.pairs import Pairs
-from flashwam.recipe.sections import LoopConfig
+from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.system.errors import InputError
 from flashwam.system.imports import find_class
 from flashwam.wam.base import WorldActionModel
@@ -32,6 +33,7 @@ __all__ = [
     "OnPolicy",
     "Pairs",
     "StreamTerm",
+    "check_streams",
     "find_method",
     "make_method",
 ]
@@ -55,6 +57,20 @@ def find_method(name: str) -> type[Method]:
         ValueError: for an unknown name, or a path that does not lead to a `Method`.
     """
     return find_class(name, Method, known=METHODS, what="method")
+
+
+def check_streams(recipe: Recipe, loop: LoopConfig) -> None:
+    """Refuses per-stream choices of a recipe that nothing of it reads.
+
+    Args:
+        recipe: The recipe.
+        loop: The section that is to be run; what a distillation reads may stand there while the teacher is trained.
+
+    Raises:
+        ValueError: A stream chooses what the method does not know; or a method is unknown.
+    """
+    loops = [loop] if recipe.distill is None or loop is recipe.distill else [loop, recipe.distill]
+    refuse_unread(recipe.streams, [find_method(each.method).choices_of for each in loops], method=loop.method)
 
 
 def make_method(

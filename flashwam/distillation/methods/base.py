@@ -121,6 +121,8 @@ class Method(ABC):
     needs_reference: bool = False
     stream_losses: tuple[str, ...] = ()
     """The values of `StreamSpec.loss` that it knows."""
+    stream_choices: tuple[str, ...] | None = None
+    """What of `STREAM_CHOICES` it reads; None where it does not say."""
     needs_critic: bool = False
     """True if a copy of the teacher is trained beside the student, in turns of its own."""
     trains_probes: bool = False
@@ -166,6 +168,11 @@ class Method(ABC):
             reference=self.needs_reference,
             critic=self.needs_critic,
         )
+
+    @classmethod
+    def choices_of(cls, spec: StreamSpec) -> tuple[str, ...] | None:
+        """See `stream_choices`: of one stream."""
+        return cls.stream_choices
 
     @classmethod
     def needs_records(cls, options: Mapping[str, Any], data: Path) -> bool:

@@ -30,7 +30,7 @@ from flashwam.distillation.methods.base import (
     training_levels,
 )
 from flashwam.distillation.methods.lesson import Lesson, drawn_share
-from flashwam.distillation.methods.options import unknown_streams
+from flashwam.distillation.methods.options import STREAM_CHOICES, unknown_streams
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.guidance import guided_velocity
@@ -107,6 +107,7 @@ class ConsistencyDistillation(Method):
 
     in_a_line = "gives one answer for two points of one path of the teacher"
 
+    stream_choices = STREAM_CHOICES
     needs_target = True
     trains_probes = True
 

@@ -60,6 +60,7 @@ class DistributionMatching(Method):
 
     needs_critic = True
     stream_losses = (DMD,)
+    stream_choices = ("guidance", "regulariser")
 
     def __init__(
         self,

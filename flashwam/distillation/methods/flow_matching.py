@@ -54,6 +54,7 @@ class FlowMatching(Method):
     in_a_line = "learns the demonstrations by flow matching, without a teacher"
 
     needs_teacher = False
+    stream_choices = ()
     result = "teacher"
 
     def __init__(

@@ -80,6 +80,8 @@ class OnPolicy(Method):
 
     in_a_line = "learns where the teacher's path ends under what it has drawn itself"
 
+    stream_choices = ("guidance", "huber_c")
+
     def __init__(
         self,
         streams: Mapping[str, StreamSpec],

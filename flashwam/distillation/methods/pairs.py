@@ -70,6 +70,7 @@ class Pairs(Method):
 
     keeps_teacher = False
     stream_losses = (DMD,)
+    stream_choices = ("huber_c",)
 
     def __init__(
         self,
@@ -113,6 +114,11 @@ class Pairs(Method):
         self.histories_share = histories_share if histories is not None else 0.0
         self.reuse, self.first_share, self.several_ways = reuse, first_share, several_ways
         self.steps, self.further_share, self.drawn_at_once = steps, further_share if steps > 1 else 0.0, drawn_at_once
+
+    @classmethod
+    def choices_of(cls, spec: StreamSpec) -> tuple[str, ...]:
+        """See `Method.choices_of`: a matched stream is guided, and held by its pairs."""
+        return (*cls.stream_choices, *(("guidance", "regulariser") if spec.loss == DMD else ()))
 
     @classmethod
     def histories(cls, options: Mapping[str, Any]) -> Path | None:
