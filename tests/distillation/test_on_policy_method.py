@@ -6,11 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 from distill_toys import CHUNK, SPREAD, GaussianTeacher, ToySource, ToyWam, gaussian_flow
+from tiny_models import tiny_joint_wam
+from tiny_windows import Windows
 
 from flashwam.core.noise import NoiseSchedule, append_dims
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods import OnPolicy
 from flashwam.distillation.methods.on_policy import path_levels
+from flashwam.recipe.load import load_recipe
 from flashwam.sampling import draw, samplers_for
 
 
@@ -219,3 +222,35 @@ def test_wrong_options_are_refused(method, specs):
         method(start_share=2)
     with pytest.raises(ValueError, match="nothing to train"):
         OnPolicy(specs(weight=0), ToyWam.create(seed=1), teacher=GaussianTeacher())
+
+
+@pytest.mark.parametrize("still", ["video", "action"])
+def test_streams_that_are_drawn_together_are_carried_together(still):
+    streams = load_recipe("videovla/metaworld/on_policy", [f"streams.{still}.weight=0"]).streams
+    student, teacher = tiny_joint_wam(), tiny_joint_wam(seed=1)
+    with pytest.raises(ValueError, match=rf"\['video', 'action'\] are drawn together, so \['{still}'\]"):
+        OnPolicy(streams, student, teacher=teacher)
+    along = OnPolicy(streams, student, teacher=teacher, hold_weight=0, teacher_steps=2)
+    batch = replace(Windows(student, 1).batch([0, 1]), text=torch.ones(2, 226, 32), null_text=torch.zeros(226, 32))
+    output = along.loss(batch, Draws(seed=0, step=0, positions=[0, 1]))
+    assert set(output.terms) == {"video", "action"} - {still}
+    assert float(output.loss.detach()) > 0
+
+
+def test_a_held_stream_has_one_level_where_its_frames_have_no_levels_of_their_own(specs):
+    told = []
+
+    class Even(ToyWam):
+        layout = replace(ToyWam.layout, frame_levels=False)
+
+        def velocity(self, noisy, sigma, clean, context):
+            told.append(sigma)
+            return super().velocity(noisy, sigma, clean, context)
+
+    held = OnPolicy(specs(video={"weight": 0.0}), Even(), teacher=Even(), start_share=0.0)
+    told.clear()
+    held.loss(*step(0))
+    for sigma in (each["video"] for each in told[-2:]):
+        level = sigma.amax(1, keepdim=True)
+        assert len(set(level.flatten().tolist())) > 1
+        assert bool(((sigma == level) | (sigma == 0)).all())

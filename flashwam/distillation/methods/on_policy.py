@@ -66,7 +66,8 @@ class OnPolicy(Method):
        draws of the stages before it; streams of one stage go together.
     3. The student's f at a node of that path is drawn to the path's end.
     A stream with weight 0 is not carried but held: by the mean squared distance of the student's velocity on noised
-    ground truth to that of a copy from before this stage.
+    ground truth to that of a copy from before this stage. Streams that are drawn together are carried or held together;
+    without `hold_weight`, one with weight 0 goes along with the others and has no loss.
 
     Args:
         streams: See `Method`; of each, schedule, consistency function, guidance, steps, weight and huber_c are used.
@@ -99,6 +100,13 @@ class OnPolicy(Method):
         super().__init__(streams, student, teacher=teacher, keep_target=keep_target)
         if not self.carried:
             raise InputError("every stream has weight 0: there is nothing to train")
+        for stage in student.stages:
+            still = [name for name in stage if name in self.held_streams]
+            if still and len(still) < len(stage):
+                raise InputError(
+                    f"{list(stage)} are drawn together, so {still} with weight 0 cannot be held at levels of their own "
+                    "while the others are carried: give all of them a weight, or set distill.options.hold_weight=0"
+                )
         if teacher_steps < 1:
             raise InputError(f"teacher_steps must be at least 1; got {teacher_steps}")
         if not 0 <= start_share <= 1 or hold_weight < 0:
@@ -218,7 +226,8 @@ class OnPolicy(Method):
     def _teacher_paths(
         self, batch: Batch, begin: int, drawn: Mapping[str, Tensor], draws: Draws
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        """Of every carried stream: a node of the teacher's path [B, C, F, H, W], its level [B, F], the path's end."""
+        """Of every stage with a carried stream: a node of the teacher's path [B, C, F, H, W] and its level [B, F]; of
+        the carried streams the path's end too."""
         guidance = guidance_scales({name: self.streams[name] for name in self.carried}, draws)
         states: dict[str, Tensor] = {}
         levels: dict[str, Tensor] = {}
@@ -265,21 +274,21 @@ class OnPolicy(Method):
                 for name in stage
             }
         rows = torch.arange(chunk.size, device=node.device)
-        carried = [name for name in stage if name in self.carried]
         return (
-            {name: state[name] for name in carried},
-            {name: path[name][node, rows] for name in carried},
-            {name: x[name] for name in carried},
+            state,
+            {name: path[name][node, rows] for name in stage},
+            {name: x[name] for name in stage if name in self.carried},
         )
 
     def _held_states(self, chunk: Batch, draws: Draws) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Noised ground truth of the held streams."""
-        sigma = {}
-        for name in self.held_streams:
-            index = draws.integers(f"level/{name}", 0, _POINTS, (chunk.frames,))
-            start = draws.uniform(f"start/{name}") < self.start_share
-            grid = self.streams[name].schedule.training_grid().float().to(index.device)
-            sigma[name] = grid[index.masked_fill(start[:, None], 0)]
+        """Noised ground truth of the held streams, at levels of each frame's own where the model allows that."""
+        sigma, model = {}, self.roles.model
+        for stage in model.stages:
+            for name in (name for name in stage if name in self.held_streams):
+                index = draws.integers(f"level/{stage[0]}", 0, _POINTS, (chunk.frames if model.frame_levels else 1,))
+                start = draws.uniform(f"start/{stage[0]}") < self.start_share
+                grid = self.streams[name].schedule.training_grid().float().to(index.device)
+                sigma[name] = grid[index.masked_fill(start[:, None], 0)].expand(-1, chunk.frames)
         held = replace(chunk, clean={name: chunk.clean[name] for name in self.held_streams})
         noisy, sigma, _ = start_states(held, sigma, draws)
         return noisy, sigma
