@@ -254,3 +254,29 @@ def test_a_held_stream_has_one_level_where_its_frames_have_no_levels_of_their_ow
         level = sigma.amax(1, keepdim=True)
         assert len(set(level.flatten().tolist())) > 1
         assert bool(((sigma == level) | (sigma == 0)).all())
+
+
+class Told(ToyWam):
+    """Is told the robot's state with the observation, and draws both streams together."""
+
+    layout = replace(
+        ToyWam.layout,
+        stages=(("video", "action"),),
+        senses={"state": 2},
+        conditions_on_first=True,
+        execute_frames=1,
+        frame_levels=False,
+    )
+
+    def velocity(self, noisy, sigma, clean, context):
+        told = clean["state"].mean() + self.shared.weight.mean()
+        return {name: x * told for name, x in noisy.items()}
+
+
+def test_a_model_that_is_told_the_state_learns_under_it(specs):
+    batch, draws = ToySource().batch([0, 1]).frames_of(slice(CHUNK)), Draws(seed=1, step=0, positions=[0, 1])
+    method, losses = OnPolicy(specs(), Told.create(seed=1), teacher=Told.create(seed=1)), []
+    for state in (0.0, 0.5):
+        told = {**batch.history, "state": torch.full((2, 2, batch.frames, 1, 1), state)}
+        losses.append(float(method.loss(replace(batch, history=told), draws).loss.detach()))
+    assert losses[0] != losses[1]

@@ -184,7 +184,7 @@ class OnPolicy(Method):
         # A chunk that begins with the observation has seen its own first frame, and knows nothing older.
         first, length = (begin, 1) if model.conditions_on_first else (0, model.chunk_frames)
         for start in range(first, begin + int(model.conditions_on_first), length):
-            for name in model.streams:
+            for name in model.layout.observed_shapes:
                 session.append(name, batch.history[name][:, :, start : start + length], predicted=False)
             session.advance(length)
         return session
