@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from distill_toys import GaussianTeacher, ToySource, ToyWam
+from tiny_models import tiny_joint_wam
 
 from flashwam.core.noise import append_dims, vp_from_flow_sigma, vp_state_from_flow
 from flashwam.core.vp import VPSchedule
@@ -181,3 +182,12 @@ def test_wrong_options_are_named(wam, specs):
         FlowMatching(specs(), wam, history_dropout={"video": -0.5})
     with pytest.raises(ValueError, match=r'weighting\.video must be "schedule" or "flat"; got \'bell\''):
         FlowMatching(specs(), wam, weighting={"video": "bell"})
+
+
+def test_the_observed_frame_of_a_model_that_conditions_on_it_stays_clean(specs):
+    assert FlowMatching(specs(), ToyWam.create(seed=1)).noisy_history == {"video": 0.5}
+    student = tiny_joint_wam()
+    assert FlowMatching(specs(), student).noisy_history == {}
+    assert FlowMatching(specs(), student, noisy_history={"video": 0.0}).noisy_history == {"video": 0.0}
+    with pytest.raises(ValueError, match=r"noisy_history \{'video': 0\.5\}.*the observed frame itself.*leave"):
+        FlowMatching(specs(), student, noisy_history={"video": 0.5})

@@ -40,7 +40,8 @@ class FlowMatching(Method):
         shared_levels: Draw one level per frame for the whole step, as LingBot-VA does, instead of one per sample.
         noisy_history: Stream name -> probability that a sample's clean slots of that stream carry noise (levels of
             u in (0, 0.5], one per frame), so that the model bears its own imperfect draws. One coin per step with
-            `shared_levels`.
+            `shared_levels`. By default 0.5 of the first stream; none, and no other, for a model that conditions on the
+            observed frame, which has no other clean slots and is told no level of them.
         synchronous: Streams that are drawn together stand at the same level, or else each at its own.
         history_dropout: Stream name -> probability that a sample's clean slots of that stream are zeros, so that the
             model also works without what it was shown.
@@ -75,7 +76,7 @@ class FlowMatching(Method):
     ) -> None:
         super().__init__(streams, student, teacher=teacher, keep_target=keep_target)
         if noisy_history is None:
-            noisy_history = {next(iter(streams)): 0.5}
+            noisy_history = {} if student.conditions_on_first else {next(iter(streams)): 0.5}
         history_dropout, weighting = history_dropout or {}, weighting or {}
         unknown_streams("noisy_history", noisy_history, streams)
         unknown_streams("history_dropout", history_dropout, streams)
@@ -92,6 +93,11 @@ class FlowMatching(Method):
         for name, value in weighting.items():
             if value not in ("schedule", "flat"):
                 raise InputError(f'weighting.{name} must be "schedule" or "flat"; got {value!r}')
+        if student.conditions_on_first and any(noisy_history.values()):
+            raise InputError(
+                f"noisy_history {dict(noisy_history)} puts noise on what is clean, which for this model is the "
+                "observed frame itself, and it cannot be told how much: leave noisy_history out, or set it to {}"
+            )
         if all(spec.weight == 0 for spec in streams.values()):
             raise InputError("every stream has weight 0: there is nothing to train")
         self.shared_levels, self.synchronous = shared_levels, synchronous
