@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a saved model is the one that a recipe describes."""
+"""Holds a saved model against the recipe that names it."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -14,7 +14,7 @@ __all__ = ["Configured"]
 
 
 class Configured(WorldActionModel):
-    """What such a model was made with, and what of it decides its draws.
+    """Knows the settings that such a model was made with, and those that decide its draws.
 
     Attributes:
         config: The dataclass.

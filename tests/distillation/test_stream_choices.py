@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What streams ask for is read by the method, or the recipe is refused before anything is made of it."""
+"""Choices of streams are read by the method, or the recipe is refused before anything is made of it."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a shipped recipe begins with is what the recipe it comes from writes."""
+"""A shipped recipe begins with the folder that the recipe it comes from writes."""
 
 from pathlib import Path
 

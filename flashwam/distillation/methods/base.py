@@ -122,7 +122,7 @@ class Method(ABC):
     stream_losses: tuple[str, ...] = ()
     """The values of `StreamSpec.loss` that it knows."""
     stream_choices: tuple[str, ...] | None = None
-    """What of `STREAM_CHOICES` it reads; None where it does not say."""
+    """Those of `STREAM_CHOICES` that it reads; None where it does not say."""
     needs_critic: bool = False
     """True if a copy of the teacher is trained beside the student, in turns of its own."""
     trains_probes: bool = False
