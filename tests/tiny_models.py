@@ -54,25 +54,29 @@ def tiny_wam(*, seed: int = 0, **changes: Any) -> LingBotVA:
         return LingBotVA.create(**{**TINY, **changes})
 
 
-def tiny_joint_wam(*, seed: int = 0) -> CogVideoX:
-    """Draws three frames and their actions together with the observed one, and acts out two of them."""
+TINY_JOINT = {
+    "latent_size": (8, 8),
+    "chunk_frames": 4,
+    "actions_per_frame": 4,
+    "action_dim": 4,
+    "execute_frames": 2,
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "num_layers": 1,
+    "out_channels": 3,
+    "patch_size": 4,
+    "time_embed_dim": 8,
+    "text_embed_dim": 32,
+    "use_rotary_positional_embeddings": True,
+}
+
+
+def tiny_joint_wam(*, seed: int = 0, **changes: Any) -> CogVideoX:
+    """Draws three frames and their actions together with the observed one, and acts out two of them; some keywords
+    changed."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return CogVideoX.create(
-            latent_size=(8, 8),
-            chunk_frames=4,
-            actions_per_frame=4,
-            action_dim=4,
-            execute_frames=2,
-            num_attention_heads=2,
-            attention_head_dim=16,
-            num_layers=1,
-            out_channels=3,
-            patch_size=4,
-            time_embed_dim=8,
-            text_embed_dim=32,
-            use_rotary_positional_embeddings=True,
-        )
+        return CogVideoX.create(**{**TINY_JOINT, **changes})
 
 
 def tiny_codec(*, seed: int = 0, **norm: tuple[float, ...]) -> Codec:

@@ -24,7 +24,7 @@ def drawn_controls(drawn: Chunks, reference: Chunks | None, batch: Batch, window
 
     Args:
         drawn, reference: Of the model and of its teacher; None where there is no teacher.
-        batch: The windows.
+        batch: The windows, restricted to what the model puts out: elsewhere its draws are noise.
         windows: Say what the actions mean.
         draws: Of every window.
     """

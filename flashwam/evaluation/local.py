@@ -149,7 +149,9 @@ def _held_out(policy: Policy) -> Batch | None:
     except FileNotFoundError as error:
         logger.warning("no open-loop measures: the data of %s are not here (%s)", policy.name, error)
         return None
-    return None if windows is None else windows.batch(range(recipe.evaluate.open_loop_samples // DRAWS))
+    if windows is None:
+        return None
+    return windows.batch(range(recipe.evaluate.open_loop_samples // DRAWS)).restricted(policy.wam.predicted)
 
 
 def _recorded(policy: Policy, recipe: Recipe) -> EpisodeDataset | SegmentDataset | None:

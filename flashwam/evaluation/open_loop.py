@@ -114,7 +114,7 @@ def open_loop_measures(
 
     Args:
         drawn, reference: As `chunk_draws` returns them.
-        batch: The windows they were drawn on.
+        batch: The windows they were drawn on, restricted to what the model puts out: elsewhere its draws are noise.
         draws: D of both.
         decoders: Stream name -> latents [n, C, F, H, W] to images [n, F, 3, height, width].
     """

@@ -138,7 +138,7 @@ class _Judge:
 
     @cached_property
     def batch(self) -> Batch:
-        return self.windows.source.batch(range(self.on.windows))
+        return self.windows.source.batch(range(self.on.windows)).restricted(self.model.wam.predicted)
 
     @cached_property
     def reference(self) -> Chunks | None:

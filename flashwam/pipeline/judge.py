@@ -171,7 +171,7 @@ def make_judge(
             "nothing drives yet: set judge.episodes=0; it is measured on held-out episodes either way"
         )
     windows = _windows(recipe, codec, student)
-    batch = windows.source.batch(range(config.windows))
+    batch = windows.source.batch(range(config.windows)).restricted(student.predicted)
     nfe = config.nfe or recipe.evaluate.nfe[0]
     reference = None
     if teacher is not None and not apart and os.environ.get("RANK", "0") == "0":
