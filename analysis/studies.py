@@ -139,7 +139,7 @@ class Study:
         if not files:
             return
         for name, content in files.items():
-            write_whole(self.out / name, content)
+            write_whole(self.out / name, _of_any_weights(name, content))
         print(f"{len(files)} files restored from {archive or self.results}")
         for name in self.made_again:
             done_marker(cells, name).unlink(missing_ok=True)
@@ -257,6 +257,17 @@ def or_exit(call: Callable[..., T], *arguments: Any) -> T:
         return call(*arguments)
     except UserError as error:
         raise SystemExit(str(error)) from error
+
+
+def _of_any_weights(name: str, content: bytes) -> bytes:
+    """The content of a file; an evaluation without the fingerprint of its weights, since those that are made again
+    from the same seeds may differ in the last bit and are to be taken for them."""
+    told = parse_json(content, name, finite=False) if name.endswith(".json") else None
+    asked = told.get("asked") if isinstance(told, Mapping) else None
+    if not isinstance(asked, Mapping) or "model" not in (settings := asked.get("settings") or {}):
+        return content
+    others = {key: value for key, value in settings.items() if key != "model"}
+    return _json({**told, "asked": {**asked, "settings": others}})
 
 
 def _json(content: Any) -> bytes:

@@ -82,17 +82,19 @@ def evaluate(
         raise InputError("plain Euler ignores a student's functions, so their amplitude cannot be chosen: ask for one")
     sampler = "euler" if plain_euler else "unit" if unit_amplitude else "own"
     policy = load_policy(checkpoint, trust=trust)
+    settings = {"model": policy.fingerprint}
     policy.wam.choose_precision(policy.info.precision if precision is None else precision)
     tasks, episodes = policy.request(tasks, episodes)
     folder = user_path(out) if out is not None else policy.evaluations
     results = []
     for steps in policy.settings(nfe):
         stem = evaluation_name(policy.info.steps, steps, policy.how(sampler), seed)
-        asked = Asked(tasks=tasks, episodes=episodes, closed_loop=closed_loop)
+        asked = Asked(tasks=tasks, episodes=episodes, closed_loop=closed_loop, settings=settings)
         measure = partial(_measure, policy, steps, asked, seed=seed, sampler=sampler, picture=folder / stem)
         with trusting(trust):
             complete = partial(_with_open_loop, policy, picture=folder / stem)
-            results.append(measure_once(folder / f"{stem}.json", asked, measure, complete=complete).to_json())
+            path, name = folder / f"{stem}.json", policy.info.name or None
+            results.append(measure_once(path, asked, measure, complete=complete, run=name).to_json())
         if folder.resolve() == policy.run.evaluations.resolve():
             renew_card(policy.folder, trust=trust)
     return results

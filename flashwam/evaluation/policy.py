@@ -11,6 +11,7 @@ from flashwam.core.streams import StreamSpec
 from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.codec import Codec
 from flashwam.data.dataset import EpisodeDataset
+from flashwam.data.fingerprint import tensors_fingerprint
 from flashwam.run.folder import RunFolder
 from flashwam.run.model_info import ModelInfo, model_folder
 from flashwam.run.model_note import model_note
@@ -68,6 +69,12 @@ class LoadedModel:
     def name(self) -> str:
         """The run's name."""
         return self.info.name or self.run.name
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells its weights from others; to be asked before they are rounded, see
+        `flashwam.data.fingerprint.tensors_fingerprint` for what it can miss."""
+        return tensors_fingerprint(self.wam.state_dict())
 
     @property
     def specs(self) -> Mapping[str, StreamSpec]:

@@ -72,6 +72,7 @@ def evaluate_real_time(
     for clock in clocks:
         clock_of(clock)
     policy = load_policy(checkpoint, trust=trust)
+    settings = {"model": policy.fingerprint}
     policy.wam.choose_precision(policy.info.precision if precision is None else precision)
     tasks, episodes = policy.request(tasks, episodes)
     folder = user_path(out) if out is not None else policy.real_time
@@ -79,10 +80,11 @@ def evaluate_real_time(
     for steps in policy.settings(nfe):
         for clock in clocks:
             name = evaluation_name(policy.info.steps, steps, f"{policy.how(sampler)}_{clock.name}", seed)
-            asked = Asked(tasks=tasks, episodes=episodes, real_time=clock)
+            asked = Asked(tasks=tasks, episodes=episodes, real_time=clock, settings=settings)
             measure = partial(_measure, policy, steps, asked, seed=seed, sampler=sampler)
             with trusting(trust):
-                results.append(measure_once(folder / f"{name}.json", asked, measure).to_json())
+                found = measure_once(folder / f"{name}.json", asked, measure, run=policy.info.name or None)
+                results.append(found.to_json())
     return results
 
 

@@ -93,6 +93,7 @@ def evaluate_recordings(
     sampler = "euler" if plain_euler else "unit" if unit_amplitude else "own"
     on = OnRecordings(windows=windows, draws=draws, data="" if data is None else str(data))
     model = load_model(checkpoint, preset=preset, device=device, dtype=dtype, trust=trust)
+    weights = model.fingerprint
     model.wam.choose_precision(model.info.precision if precision is None else precision)
     recipe = recipe or model.info.recipe
     if recipe is None:
@@ -104,7 +105,7 @@ def evaluate_recordings(
     with trusting(trust):
         given = {"recipe": recipe, "teacher": teacher, "dtype": dtype, "trust": trust}
         judge = _Judge(model=model, recipe=recipe, on=on, seed=seed, teacher=given)
-        settings = {"dtype": dtype or "own", "preset": preset or "none", **judge.inputs()}
+        settings = {"model": weights, "dtype": dtype or "own", "preset": preset or "none", **judge.inputs()}
         asked = Asked(tasks=(), episodes=0, closed_loop=False, recordings=on, settings=settings)
         results = []
         for steps in model.settings(nfe):
@@ -113,7 +114,9 @@ def evaluate_recordings(
             stem += "" if data is None else f"_on_{user_path(data).resolve().name}"
             measure = partial(judge.measure, steps, sampler, asked, folder / stem)
             complete = partial(_with_reference, measure, there="teacher" in settings)
-            results.append(measure_once(folder / f"{stem}.json", asked, measure, complete=complete).to_json())
+            name = model.info.name or None
+            found = measure_once(folder / f"{stem}.json", asked, measure, complete=complete, run=name)
+            results.append(found.to_json())
     return results
 
 

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _REQUIRED = ("run", "nfe", "tasks")
 _KINDS = (*RESULTS, "baseline")
+_MODEL = "model"
 _NOT_IN_FILE = ("file", "more")
 
 
@@ -259,15 +260,18 @@ def measure_once(
     measure: Callable[[], Evaluation],
     *,
     complete: Callable[[Evaluation], Evaluation | None] = lambda found: None,
+    run: str | None = None,
 ) -> Evaluation:
     """Reads an evaluation, or makes and writes it where there is none.
 
     Args:
         path: Its file.
-        asked: The request.
+        asked: The request; its setting "model" is the fingerprint of the weights.
         measure: Makes it.
         complete: Makes of one that was found one with what could not be measured then; None where nothing is lacking,
             or it is lacking still.
+        run: The model's name, where it has one that does not come from its folder: an evaluation that does not tell the
+            weights, as older ones do not, must bear it.
 
     Raises:
         ValueError: The file holds an evaluation of something else, which is not overwritten.
@@ -282,6 +286,7 @@ def measure_once(
         raise InputError(
             f"{path} holds a measurement of {told}, not of {asked.to_json()}; give another out= folder (--out)"
         )
+    _check_model(path, found, asked, run)
     _check_settings(path, found.asked, asked)
     completed = complete(found)
     if completed is None:
@@ -290,6 +295,16 @@ def measure_once(
     logger.info("%s was measured before, and lacked what is measured now", path)
     completed.write(path)
     return completed
+
+
+def _check_model(path: Path, found: Evaluation, asked: Asked, run: str | None) -> None:
+    """Refuses what was measured of other weights, or, where they are not told, of a model of another name."""
+    told = None if found.asked is None else found.asked.settings.get(_MODEL)
+    advice = "give another out= folder (--out), or move it away"
+    if told is None and run is not None and found.run != run:
+        raise InputError(f"{path} holds a measurement of {found.run!r}, not of {run!r}; {advice}")
+    if told is not None and told != asked.settings.get(_MODEL, told):
+        raise InputError(f"{path} holds a measurement of {found.run!r} with other weights than this model's; {advice}")
 
 
 def _check_settings(path: Path, told: Asked, asked: Asked) -> None:

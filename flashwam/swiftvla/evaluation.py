@@ -91,7 +91,7 @@ def evaluate_with_auxiliary(
     results = []
     for steps in nfe:
         path = folder / f"{evaluation_name(policy.info.steps, steps, 'auxiliary', seed)}.json"
-        asked = Asked(tasks=tasks, episodes=episodes, cache=capacity)
+        asked = Asked(tasks=tasks, episodes=episodes, cache=capacity, settings={"model": policy.fingerprint})
         results.append(measure_once(path, asked, partial(_measure, policy, sense, steps, asked, seed)).to_json())
     return results
 

@@ -107,6 +107,19 @@ def test_another_machine_goes_on_without_what_is_done(study, tmp_path, archived)
     assert json.loads((elsewhere.out / "runs/flash/evaluations/one.json").read_text())["seed"] == 7
 
 
+@pytest.mark.parametrize("archived", [False, True])
+def test_weights_that_are_made_again_are_taken_for_those_that_were_measured(study, tmp_path, archived):
+    asked = {"tasks": ["reach"], "episodes": 1, "closed_loop": True}
+    told = evaluation("flash", asked={**asked, "settings": {"model": "abc", "dtype": "own"}})
+    write(study.out / "runs" / "flash" / "evaluations" / "one.json", json.dumps(told))
+    study.archive(tmp_path / "small.tar.gz")
+    study.keep("python analysis/benchmark.py")
+    elsewhere = Study(out=tmp_path / "elsewhere", results=study.results)
+    elsewhere.restore(JOBS, tmp_path / "small.tar.gz" if archived else None)
+    found = json.loads((elsewhere.out / "runs" / "flash" / "evaluations" / "one.json").read_text())
+    assert found == {**told, "asked": {**asked, "settings": {"dtype": "own"}}}
+
+
 def test_keeping_again_loses_nothing_that_another_machine_kept(study, tmp_path):
     study.keep("python analysis/benchmark.py")
     elsewhere = Study(out=tmp_path / "elsewhere", results=study.results)

@@ -2,6 +2,7 @@
 """The files that an evaluation leaves behind; the simulator's part is made up."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,8 @@ def test_an_evaluation_is_written_as_it_is_returned(student):
     (result,) = evaluate(student, episodes=4, nfe=("1v/2a",), seed=1)
     path = student.parent / "evaluations" / "step9_1v-2a_own_seed1.json"
     assert json.loads(path.read_text()) == result
-    assert result["asked"] == {"tasks": ["reach-wall"], "episodes": 4, "closed_loop": True}
+    settings = {"model": load_policy(student).fingerprint}
+    assert result["asked"] == {"tasks": ["reach-wall"], "episodes": 4, "closed_loop": True, "settings": settings}
     numbers = result["tasks"]["reach-wall"]
     assert (numbers["success"], numbers["outcomes"], numbers["motion"]) == (3, [1, 1, 0, 1], [0.1235, None, 0.5, 0.5])
     assert numbers["ways"] == {"-1": 1, "0": 1, "1": 2}
@@ -151,3 +153,43 @@ def test_an_open_loop_that_could_not_be_measured_is_added_once_it_can(student, m
         == [second]
         == [found.to_json() for found in read_run(student.parent)]
     )
+
+
+def renamed(student, folder, *, name="quick", seed=0):
+    """The student's twin, under a name and with weights of a seed."""
+    told = json.loads((student / "flashwam.json").read_text()) | {"name": name}
+    tiny_codec().save(folder)
+    streams = {each: StreamSpec(name=each, schedule=NoiseSchedule(1.0)) for each in ("video", "action")}
+    about = {key: told[key] for key in ("name", "steps", "teacher", "recipe")}
+    save_wam(folder, tiny_wam(seed=seed, attention_head_dim=32), streams, kind="student", info=about)
+    return folder
+
+
+@pytest.mark.parametrize("sampled", [{}, {"precision": "fp8"}])
+def test_a_result_of_one_model_is_not_given_out_as_another_s(student, tmp_path, sampled):
+    ours = partial(evaluate, episodes=4, nfe=("1v/1a",), out=tmp_path / "results", **sampled)
+    first = ours(student)
+    with pytest.raises(ValueError, match=r"measurement of 'quick' with other weights than this model's; .*--out"):
+        ours(renamed(student, tmp_path / "other" / "student", name="other", seed=1))
+    assert ours(renamed(student, tmp_path / "copy" / "student")) == first
+
+
+def test_weights_that_are_made_anew_are_not_taken_for_those_that_were_measured(student):
+    (first,) = evaluate(student, episodes=4, nfe=("1v/1a",))
+    renamed(student, student, seed=1)
+    with pytest.raises(ValueError, match="with other weights"):
+        evaluate(student, episodes=4, nfe=("1v/1a",))
+    (path,) = (student.parent / "evaluations").glob("*.json")
+    assert json.loads(path.read_text()) == first
+
+
+def test_an_older_result_that_does_not_tell_its_weights_is_of_its_name_s_model(student, tmp_path):
+    first = evaluate(student, episodes=4, nfe=("1v/1a",), out=tmp_path)
+    (path,) = tmp_path.glob("*.json")
+    content = json.loads(path.read_text())
+    del content["asked"]["settings"]
+    path.write_text(json.dumps(content))
+    assert evaluate(student, episodes=4, nfe=("1v/1a",), out=tmp_path)[0]["tasks"] == first[0]["tasks"]
+    other = renamed(student, tmp_path / "other" / "student", name="other")
+    with pytest.raises(ValueError, match="a measurement of 'quick', not of 'other'"):
+        evaluate(other, episodes=4, nfe=("1v/1a",), out=tmp_path)

@@ -88,6 +88,13 @@ def test_numbers_of_other_settings_are_not_given_out_as_these(student, measured,
     assert len(measured) == 2
 
 
+def test_weights_that_are_made_anew_are_not_taken_for_those_that_were_measured(student, measured, windows, monkeypatch):
+    evaluate(student)
+    monkeypatch.setattr(recordings.LoadedModel, "fingerprint", "others")
+    with pytest.raises(ValueError, match="with other weights"):
+        evaluate(student)
+
+
 def test_a_model_read_under_a_preset_is_another(student, measured, windows, monkeypatch):
     load = recordings.load_model
     monkeypatch.setattr(recordings, "load_model", lambda folder, *, preset, **others: load(folder, **others))
@@ -130,7 +137,7 @@ def test_a_result_that_tells_no_settings_is_read_with_a_warning(student, measure
     path.write_text(json.dumps(content))
     with caplog.at_level(logging.WARNING):
         assert evaluate(student, teacher=tmp_path / "first") == first
-    assert "did not note dtype, preset, device, teacher, windows" in caplog.text
+    assert "did not note model, dtype, preset, device, teacher, windows" in caplog.text
     # Beside one of another seed that tells them, it is one row of a comparison.
     evaluate(student, teacher=tmp_path / "first", seed=1)
     (row,) = recording_rows(read_recordings(student.parent))

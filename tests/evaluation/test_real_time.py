@@ -13,6 +13,7 @@ from flashwam.run.evaluation import Evaluation, read_evaluation, read_real_time
 from flashwam.run.folder import RunFolder
 from flashwam.run.real_time import RealTime
 from flashwam.sim.closed_loop import TaskResult
+from flashwam.system.tensor_file import load_tensors, read_header, write_tensors
 
 
 @pytest.fixture
@@ -121,3 +122,15 @@ def test_an_evaluation_that_tells_no_clock_is_of_a_world_that_waits(driven):
     assert old.to_json() == result
     path = RunFolder.of_model(student).real_time_files[0]
     assert read_evaluation(path).asked.real_time == RealTime(latency_ms=5)
+
+
+def test_a_result_of_other_weights_is_not_given_out_as_these(driven):
+    student, paces = driven
+    asked = {"clocks": [RealTime(latency_ms=10)], "episodes": 2, "tasks": ["drawer-open"]}
+    evaluate_real_time(student, **asked)
+    path = next((student / "transformer").glob("*.safetensors"))
+    tensors = load_tensors(path)
+    write_tensors(path, {name: x + 1 for name, x in tensors.items()}, metadata=read_header(path)[1])
+    with pytest.raises(ValueError, match="with other weights"):
+        evaluate_real_time(student, **asked)
+    assert len(paces) == 1
