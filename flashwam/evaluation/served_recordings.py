@@ -7,7 +7,6 @@ Letters: W windows, D draws, T controls of a window, U controls of the robot, F 
 import statistics
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,13 +58,13 @@ class _Drawer:
         )
         return per_frame * (frames - 1)
 
-    def draw(self, window: RawWindow, *, seed: int) -> list[np.ndarray]:
+    def draw(self, window: RawWindow, *, seed: int, most: int = _CHUNKS) -> list[np.ndarray]:
         """Chunks of one window, each [F' * N, U]; its last one may reach beyond the window's rows."""
         self.client.reset(window.prompt, seed=seed)
         seen: Mapping[str, np.ndarray] | None = window.pictures([0])[0]
         chunks: list[np.ndarray] = []
         stride, done = controls_between_pictures(self.client.metadata), 0
-        while len(chunks) < _CHUNKS and done < len(window.rows):
+        while len(chunks) < most and done < len(window.rows):
             began = time.perf_counter()
             reply = self.client.infer(seen)
             self.chunk_ms.append(1000 * (time.perf_counter() - began))
@@ -73,7 +72,7 @@ class _Drawer:
             controls = reply[:, held:].transpose(1, 2, 0).reshape(-1, reply.shape[0])
             chunks.append(controls)
             following = done + len(controls)
-            if len(chunks) == _CHUNKS or following >= len(window.rows):
+            if len(chunks) == most or following >= len(window.rows):
                 break
             state = reply.copy()
             happened = window.rows[done:following].reshape(-1, reply.shape[2], reply.shape[0])
@@ -121,10 +120,8 @@ def evaluate_served_recordings(
         FileNotFoundError, ValueError: The recordings are missing, damaged, or not of the server's robot.
     """
     on, section = OnRecordings(windows=windows, draws=draws, data=str(data)), recipe.data if recipe else DataConfig()
-    with ExitStack() as held:
-        student = _Drawer(client=held.enter_context(PolicyClient(url, token)))
-        other = None if teacher is None else _Drawer(client=held.enter_context(PolicyClient(teacher, token)))
-        told = student.client.metadata
+    with PolicyClient(url, token) as client:
+        student, told = _Drawer(client=client), client.metadata
         name, nfe = str(told["name"]), nfe_text(told["nfe"])
         folder = user_path(out) if out is not None else RunFolder(Path("runs") / "served" / name).recordings
         stem = f"{evaluation_name(told['step'], nfe, 'served', seed)}_on_{user_path(data).resolve().name}"
@@ -139,9 +136,14 @@ def evaluate_served_recordings(
             senses=tuple(told.get("senses", ())),
         )
         found = [source.window(number) for number in range(windows)]
+        if teacher is not None:
+            _check_teacher(teacher, token, student, found[0])
         drawn = {"student": _drawn(student, found, draws, seed, label=f"{name}: {nfe} draws")}
-        if other is not None:
-            drawn["teacher"] = _drawn(other, found, draws, seed, label=f"{other.client.metadata['name']}: draws")
+    if teacher is not None:
+        # Not before: a session that waits while the student draws is ended by its server.
+        with PolicyClient(teacher, token) as client:
+            label = f"{client.metadata['name']}: draws"
+            drawn["teacher"] = _drawn(_Drawer(client=client), found, draws, seed, label=label)
     info = read_info(select_repos(data)[0])
     names = ControlNames.of_data(int(told["controls"]), relative=section.relative_poses, info=info)
     controls = _controls(drawn, found, names)
@@ -185,6 +187,20 @@ def _evaluation(
     )
 
 
+def _check_teacher(url: str, token: str | None, student: _Drawer, window: RawWindow) -> None:
+    """Refuses, before anything is drawn in earnest, a teacher whose chunks are of another length."""
+    ours = student.draw(window, seed=0, most=1)[0]
+    student.chunk_ms.clear()
+    with PolicyClient(url, token) as client:
+        theirs = _Drawer(client=client).draw(window, seed=0, most=1)[0]
+    _check_first(len(theirs), len(ours))
+
+
+def _check_first(teacher: int, student: int) -> None:
+    if teacher != student:
+        raise InputError(f"the teacher's first chunk has {teacher} controls, the student's {student}")
+
+
 def _drawn(drawer: _Drawer, windows: list[RawWindow], draws: int, seed: int, *, label: str) -> list[list[Any]]:
     """Window -> draw -> its chunks; the noise of a draw is that of its number, for every model."""
     return [
@@ -198,9 +214,8 @@ def _controls(drawn: Mapping[str, list[list[Any]]], windows: list[RawWindow], na
     longest = max((one for window in drawn["student"] for one in window), key=len)
     chunk = np.repeat(np.arange(len(longest)), [len(part) for part in longest])
     width, total = longest[0].shape[1], len(chunk)
-    other = {len(one[0][0]) for one in drawn.get("teacher", [])} - {len(longest[0])}
-    if other:
-        raise InputError(f"the teacher's first chunk has {other.pop()} controls, the student's {len(longest[0])}")
+    for one in drawn.get("teacher", []):
+        _check_first(len(one[0][0]), len(longest[0]))
 
     def padded(rows: np.ndarray) -> np.ndarray:
         return np.pad(rows[:total], ((0, max(0, total - len(rows))), (0, 0)))

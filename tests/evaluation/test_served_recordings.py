@@ -2,6 +2,7 @@
 """Served models on raw recordings: shown what was seen, asked for what followed."""
 
 import json
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -124,6 +125,52 @@ def test_a_model_that_knows_the_recording_makes_no_error(data, tmp_path, monkeyp
     assert numbers["by_control"]["teacher_spread"] == [0.0] * 7
     with pytest.raises(FileExistsError, match="an earlier measurement"):
         evaluate_served_recordings("ws://off", **told)
+
+
+class Impatient(Clairvoyant):
+    """A server's session that another one's work must not keep waiting, as its server ends one that waits."""
+
+    open: ClassVar[list] = []
+
+    def __init__(self, url, token=None):
+        super().__init__(url, token)
+        self.open.append(url)
+
+    def __exit__(self, *exception):
+        self.open.remove(self.url)
+
+    def infer(self, observation):
+        assert self.open[-1] == self.url
+        self.drawn = getattr(self, "drawn", 0) + 1
+        # The student is kept waiting for one chunk, which tells how long the teacher's are.
+        assert len(self.open) == 1 or self.drawn == 1
+        return super().infer(observation)
+
+
+class Shorter(Impatient):
+    """A server whose teacher draws less at once."""
+
+    count: ClassVar[list] = []
+
+    def infer(self, observation):
+        self.count.append(self.url)
+        reply = super().infer(observation)
+        return reply[:, :2] if self.url == "ws://knows" else reply
+
+
+def test_a_teacher_s_session_does_not_wait_for_the_student(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("flashwam.evaluation.served_recordings.PolicyClient", Impatient)
+    told = {"data": data, "windows": 3, "draws": 2, "teacher": "ws://knows", "out": tmp_path}
+    (result,) = evaluate_served_recordings("ws://off", **told)
+    assert result["recordings"]["by_control"]["error_teacher"][0] > 0
+
+
+def test_a_teacher_of_other_chunks_is_refused_before_anything_is_drawn_in_earnest(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("flashwam.evaluation.served_recordings.PolicyClient", Shorter)
+    told = {"data": data, "windows": 3, "draws": 2, "teacher": "ws://knows", "out": tmp_path}
+    with pytest.raises(ValueError, match="the teacher's first chunk has 4 controls, the student's 8"):
+        evaluate_served_recordings("ws://off", **told)
+    assert Shorter.count == ["ws://off", "ws://knows"]
 
 
 def test_windows_are_the_same_every_time_and_hold_a_chunk(data):
