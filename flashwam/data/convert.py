@@ -7,14 +7,9 @@ Every file appears whole or not at all and is never made twice, so a killed conv
 
 import json
 import logging
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,11 +25,11 @@ from flashwam.data.preflight import ActionRules, inspect
 from flashwam.data.raw import RawEpisode, list_episodes
 from flashwam.data.segments import select_repos
 from flashwam.system.changed_settings import changed_settings
-from flashwam.system.errors import FailedError, InputError
+from flashwam.system.errors import InputError
 from flashwam.system.files import clear_half_files, write_whole
 from flashwam.system.paths import user_path
 from flashwam.system.tensor_file import write_torch
-from flashwam.system.workers import worker_context
+from flashwam.system.workers import done_by_processes, worker_context
 
 __all__ = ["Conversion", "convert"]
 
@@ -243,17 +238,8 @@ def _in_processes(
     jobs: list[EpisodeJob], plan: ConversionPlan, make_encoders: Callable[[], Encoders], processes: int
 ) -> Iterator[EpisodeResult]:
     context = worker_context(__name__, getattr(make_encoders, "func", make_encoders).__module__)
-    count = min(processes, len(jobs))
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(plan, make_encoders))
-    try:
-        for future in as_completed([pool.submit(_convert, job) for job in jobs]):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise FailedError(
-            "a converting process died, perhaps for want of memory; run again with fewer processes to go on"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    begin = partial(_start, plan, make_encoders)
+    return done_by_processes(_convert, jobs, processes=processes, what="converting", context=context, begin=begin)
 
 
 _converter: EpisodeConverter | None = None
@@ -262,20 +248,10 @@ _converter: EpisodeConverter | None = None
 def _start(plan: ConversionPlan, make_encoders: Callable[[], Encoders]) -> None:
     """Makes a process ready to convert episodes."""
     global _converter
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     # What there is to say of prompts, the caller said when it prepared them.
     logging.getLogger(say_cut.__module__).setLevel(logging.ERROR)
-    threading.Thread(target=_end_with_caller, daemon=True).start()
     _converter = EpisodeConverter(plan, make_encoders())
-
-
-def _end_with_caller() -> None:
-    """A process must not write on beside the call that follows a killed one."""
-    caller = multiprocessing.parent_process()
-    if caller is not None:
-        caller.join()
-        os._exit(1)
 
 
 def _convert(job: EpisodeJob) -> EpisodeResult:

@@ -18,7 +18,7 @@ from flashwam.serve.client import PolicyClient
 from flashwam.sim.libero import Convention, LiberoEnv, LiberoTask
 from flashwam.system.errors import FailedError, InputError
 from flashwam.system.files import hold
-from flashwam.system.workers import worker_context
+from flashwam.system.workers import done_by_processes, worker_context
 
 __all__ = ["Ended", "Place", "Unfinished", "drive_episodes", "film_file"]
 
@@ -220,5 +220,5 @@ def drive_episodes(place: Place, wanted: Sequence[tuple[LiberoTask, int]], *, pr
         finally:
             driver.close()
         return
-    with worker_context().Pool(processes, initializer=partial(_begin, place)) as pool:
-        yield from pool.imap_unordered(_drive, wanted)
+    begin, context = partial(_begin, place), worker_context()
+    yield from done_by_processes(_drive, wanted, processes=processes, what="driving", context=context, begin=begin)

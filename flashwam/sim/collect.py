@@ -7,9 +7,9 @@ the clean expert action, and `executed_action` keeps what was really done.
 
 import json
 import logging
-import multiprocessing as mp
 import zlib
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from flashwam.system.errors import FailedError, InputError
 from flashwam.system.files import write_whole
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
+from flashwam.system.workers import done_by_processes
 
 __all__ = ["RECORDING", "CollectSummary", "NoiseBursts", "collect", "record_episode", "toss_way"]
 
@@ -303,8 +304,8 @@ def _run(jobs: list[dict[str, Any]], processes: int, total: int, progress: bool)
                 bar.set_postfix_str(_collect_one(job)[0])
                 bar.update()
             return
-        with mp.get_context("spawn").Pool(processes) as pool:
-            for task, _ in pool.imap_unordered(_collect_one, jobs, chunksize=4):
+        with closing(done_by_processes(_collect_one, jobs, processes=processes, what="collecting")) as done:
+            for task, _ in done:
                 bar.set_postfix_str(task)
                 bar.update()
 

@@ -7,8 +7,8 @@ Letters: P pictures, H, W pixels, T control steps.
 """
 
 import logging
-import multiprocessing as mp
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from flashwam.sim.metaworld import MetaWorldEnv
 from flashwam.sim.views import PrivilegedView
 from flashwam.system.errors import FailedError, InputError, MissingFileError
 from flashwam.system.paths import user_path
+from flashwam.system.workers import done_by_processes
 
 __all__ = ["replay_episode", "replay_episodes"]
 
@@ -137,8 +138,8 @@ def replay_episodes(
                 _replay_one(job)
                 bar.update()
             return len(jobs)
-        with mp.get_context("spawn").Pool(processes) as pool:
-            for _ in pool.imap_unordered(_replay_one, jobs, chunksize=4):
+        with closing(done_by_processes(_replay_one, jobs, processes=processes, what="replaying")) as done:
+            for _ in done:
                 bar.update()
     return len(jobs)
 

@@ -9,7 +9,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from flashwam.system.errors import FailedError
 from flashwam.system.files import write_whole
+from flashwam.system.processes import end_with
 from flashwam.system.workers import worker_context
 
 __all__ = ["Job", "JobFailed", "check_jobs", "done_marker", "run_jobs"]
@@ -61,15 +61,8 @@ def done_marker(folder: Path, job: str) -> Path:
     return _file(folder, job, "done")
 
 
-def _end_with(caller: Connection) -> None:
-    """Ends this process once the caller is gone: a job must not write on beside the one that a new call starts."""
-    with suppress(EOFError):
-        caller.recv()
-    os._exit(1)
-
-
 def _call(job: Job, log: Path, marker: Path, caller: Connection) -> None:
-    threading.Thread(target=_end_with, args=(caller,), daemon=True).start()
+    threading.Thread(target=end_with, args=(caller,), daemon=True).start()
     # A lock between processes would be reported as leaked, since this one ends without clean-up.
     tqdm.set_lock(threading.RLock())
     with log.open("a") as stream:
