@@ -2,7 +2,8 @@
 """`flashwam plan --serve`: bytes that a served model needs on a GPU, counted by a rehearsal without memory."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -119,7 +120,8 @@ def plan_serving(
         trust: See `load_wam`, of a model that only a folder describes.
 
     Raises:
-        ValueError: for a number out of range, an unknown dtype, or a precision that the model cannot have.
+        ValueError: for a number out of range, an unknown dtype, a precision that the model cannot have, or a model that
+            looks at values as it draws.
     """
     chosen = dtype_named(dtype)
     if sessions < 1:
@@ -130,7 +132,7 @@ def plan_serving(
     kind = kind or ("teacher" if recipe.distill is None else "student")
     model = meta_model(recipe, trust=trust)
     precision = recipe.rollout.precision if precision is None else precision
-    past, growing = _past(recipe, model, teacher=kind == "teacher", dtype=chosen, precision=precision)
+    past, fixed, growing = _past(recipe, model, teacher=kind == "teacher", dtype=chosen, precision=precision)
     autoencoder, pictures = _pictures(recipe, model, chosen)
     files = files_of(recipe.wam.family)
     read = recipe.data.source == "lerobot" and files is not None
@@ -147,7 +149,7 @@ def plan_serving(
         pictures=pictures,
         # Prompts are embedded in bfloat16 whatever the model runs in.
         text_encoder=2 * files.text_encoder_parameters if read and files is not None else 0,
-        warnings=_warnings(recipe, growing),
+        warnings=_warnings(recipe, fixed=fixed, growing=growing),
     )
 
 
@@ -158,9 +160,18 @@ def _as_served(model: WorldActionModel, dtype: torch.dtype, precision: str) -> W
     return model
 
 
-def _warnings(recipe: Recipe, growing: bool) -> tuple[str, ...]:
+def _fixed(model: WorldActionModel) -> bool:
+    """Has rollouts computed with a cache of fixed size; False where a family has none, and then in its plainest way."""
+    for rollout in ("static", "dynamic"):
+        with suppress(InputError):
+            model.choose_rollout(rollout)
+            return rollout == "static"
+    return False
+
+
+def _warnings(recipe: Recipe, *, fixed: bool, growing: bool) -> tuple[str, ...]:
     found = []
-    if "rollout" in family(recipe.wam.family).keywords() and recipe.wam.config.get("rollout", "dynamic") == "dynamic":
+    if fixed and recipe.wam.config.get("rollout", "dynamic") == "dynamic":
         found.append(
             "the recipe's rollout is 'dynamic', whose cache grows with what is in it: up to twice this past, and twice "
             "that while it moves into a larger buffer; what is counted is that of the other rollouts"
@@ -172,12 +183,10 @@ def _warnings(recipe: Recipe, growing: bool) -> tuple[str, ...]:
 
 def _past(
     recipe: Recipe, model: WorldActionModel, *, teacher: bool, dtype: torch.dtype, precision: str
-) -> tuple[Held, bool]:
-    """Bytes of an episode, and whether they still grow from chunk to chunk."""
+) -> tuple[Held, bool, bool]:
+    """Bytes of an episode, whether its cache is of fixed size, and whether they still grow from chunk to chunk."""
     kind, config = family(recipe.wam.family), dict(recipe.wam.config)
-    known = kind.keywords()
-    if "rollout" in known:
-        config["rollout"] = "static"
+    known, fixed = kind.keywords(), _fixed(model)
     samplers = samplers_for(recipe.streams, steps=dict.fromkeys(model.streams, 1), teacher=teacher)
     shape = text_shape(recipe, model)
     layers = model_size(model).layers
@@ -189,8 +198,10 @@ def _past(
         if config:
             with torch.device("meta"):
                 one = kind.create(**{**config, **changes})
+        _fixed(one)
         served = _as_served(one, dtype, precision)
-        counts, left = _rehearse(served, samplers, text=(shape[0], shape[1] or 1), dtype=dtype, known=shared)
+        with _needing_no_values(recipe):
+            counts, left = _rehearse(served, samplers, text=(shape[0], shape[1] or 1), dtype=dtype, known=shared)
         shared.extend(left)
         return counts
 
@@ -202,7 +213,21 @@ def _past(
     if more:
         rest = layers - _FEW[0]
         stays, peak = stays + rest * (more[0][-1][0] - stays), peak + rest * (more[0][-1][1] - peak)
-    return Held(stays=stays, passing=peak - stays), fewer[-1][0] > fewer[-2][0]
+    return Held(stays=stays, passing=peak - stays), fixed, fewer[-1][0] > fewer[-2][0]
+
+
+@contextmanager
+def _needing_no_values(recipe: Recipe) -> Iterator[None]:
+    """Words the error of a model that chooses by its tensors' values, of which a rehearsal has none."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "meta" not in str(error).lower():
+            raise
+        raise InputError(
+            f"recipe {recipe.name!r}: what serving takes is counted on tensors without values, and a model of family "
+            f"{recipe.wam.family} asks for them as it draws ({error}): serve it, and read the GPU's memory off there"
+        ) from error
 
 
 def _rehearse(

@@ -103,6 +103,48 @@ def test_a_rehearsal_counts_what_a_rollout_holds(kind: Any) -> None:
     assert plan.weights == sum(4 * p.numel() for p in model.parameters())
 
 
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+
+
+FEW = 2
+
+
+def served_recipes() -> list[str]:
+    """One recipe of every model: those that differ in how it is trained alone are served alike."""
+    found: dict[str, str] = {}
+    for path in sorted(RECIPES.rglob("*.yaml")):
+        recipe = load_recipe(str(path))
+        needed = {key for key, required in family(recipe.wam.family).keywords().items() if required}
+        if needed <= recipe.wam.config.keys():
+            key = repr((recipe.wam, recipe.data.cameras, recipe.rollout, recipe.distill is None))
+            found.setdefault(key, path.relative_to(RECIPES).with_suffix("").as_posix())
+    return list(found.values())
+
+
+@pytest.mark.parametrize("name", served_recipes())
+def test_every_recipe_s_model_is_planned_or_refused_in_a_sentence(name: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = str(RECIPES / f"{name}.yaml")
+    # Blocks are alike, and every one takes its time.
+    deep = load_recipe(path).wam.config.get("num_layers", 0) > FEW
+    recipe = load_recipe(path, [f"wam.config.num_layers={FEW}"] if deep else [])
+    # A model around another one, which is not here.
+    if "pretrained" in {**recipe.wam.config, **recipe.wam.config.get("primary", {})}:
+        with pytest.raises(FileNotFoundError, match="is missing: expected"):
+            plan_serving(recipe)
+        return
+    if recipe.wam.family == "smolvla":
+        with pytest.raises(ValueError, match=r"asks for them as it draws .*: serve it, and read the GPU's memory off"):
+            plan_serving(recipe)
+        return
+    plan = plan_serving(recipe)
+    assert plan.peak > plan.weights > 0
+    # Families whose past is kept in a cache of fixed size tell of the other.
+    assert any("'dynamic'" in text for text in plan.warnings) == (
+        recipe.wam.family == "lingbot_va" and recipe.wam.config.get("rollout", "dynamic") == "dynamic"
+    )
+
+
 def test_more_episodes_take_more_pasts_and_one_chunk_at_a_time() -> None:
     recipe = load_recipe("metaworld/flash_wam")
     one, three = plan_serving(recipe, dtype="float32"), plan_serving(recipe, sessions=3, dtype="float32")
