@@ -35,7 +35,7 @@ def task_time(tasks: Iterable[tuple[str, TaskNumbers]]) -> float | None:
 
 
 def cells(evaluations: Sequence[Evaluation]) -> list[str]:
-    """What stands in the row of one model at one number of steps, after its name."""
+    """The row of one model at one number of steps, after its name."""
     tasks = [named for one in evaluations for named in one.tasks.items()]
     groups = [[(name, numbers) for name, numbers in tasks if name.startswith(group)] for group in GROUPS]
     counted = [f"{sum(n.success for _, n in group)}/{sum(n.episodes for _, n in group)}" for group in groups]
