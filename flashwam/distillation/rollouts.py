@@ -204,7 +204,7 @@ class RolloutStore:
         if not beside:
             return
         latest = max(beside, key=lambda path: path.stat().st_mtime)
-        differ = _different(read_mapping(latest), self._told)
+        differ = _different(read_mapping(latest), json.loads(json.dumps(self._told)))
         logger.info("all are drawn anew: those in %s differ in %s; they stay", latest.parent, ", ".join(differ))
 
     def _make(self, group: Group, keys: Sequence[str], path: Path) -> None:

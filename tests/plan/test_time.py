@@ -12,6 +12,8 @@ from flashwam.recipe.load import load_recipe
 class Uncounted(FlowMatching):
     """A method of a user's own that says nothing of its cost."""
 
+    stream_choices = None
+
     @classmethod
     def passes_without_gradient(cls, streams, options):
         return None
