@@ -123,7 +123,7 @@ class Judging:
             # What a training draws does not depend on whether it is looked at.
             held.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
             held.enter_context(self._method.roles.gathered(model))
-            held.enter_context(accelerator.autocast())
+            held.enter_context(self._strategy.autocast())
             held.enter_context(torch.no_grad())
             held.callback(model.train, training)
             model.eval()

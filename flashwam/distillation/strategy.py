@@ -58,6 +58,10 @@ class Strategy:
         """A context in which every process can compute with all parameters of a model."""
         return nullcontext()
 
+    def autocast(self) -> AbstractContextManager[Any]:
+        """A context in which losses are computed, in the recipe's precision."""
+        return self.accelerator.autocast()
+
     @property
     def average_in_place(self) -> bool:
         """True if student and target lie alike, so that the average needs no gathering."""

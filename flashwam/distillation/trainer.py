@@ -327,7 +327,7 @@ class _Training:
         return values if turn.role == STUDENT else {f"{turn.role}/{name}": value for name, value in values.items()}
 
     def _loss(self, turn: Turn, batch: Batch, draws: Draws) -> MethodOutput:
-        with self.accelerator.autocast(), draws.seeding_torch():
+        with self.strategy.autocast(), draws.seeding_torch():
             return turn.loss(batch, draws)
 
     def _positions(self, part: int) -> range:

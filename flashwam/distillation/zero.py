@@ -59,6 +59,11 @@ class ZeroStrategy(Strategy):
         sharded = [p for p in model.parameters() if hasattr(p, "ds_id")]
         return deepspeed.zero.GatheredParameters(sharded) if sharded else nullcontext()
 
+    def autocast(self) -> AbstractContextManager[Any]:
+        """See `Strategy.autocast`: accelerate leaves precision to DeepSpeed, which knows its own model alone; frozen
+        copies beside it keep float32 weights."""
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.loop.precision == "bf16")
+
     @property
     def average_in_place(self) -> bool:
         """See `Strategy.average_in_place`."""

@@ -49,6 +49,13 @@ def _levels_are_exact(model: torch.nn.Module, inputs: tuple) -> None:
         raise TypeError(f"{type(model).__name__} was called with rounded noise levels: {rounded}")
 
 
+def _products_are_rounded(model: torch.nn.Module, inputs: tuple) -> None:
+    """Where bf16 is asked for, float32 weights must compute under autocast, whoever owns the model."""
+    kinds = {p.dtype for p in model.parameters()}
+    if torch.float32 in kinds and not torch.is_autocast_enabled(inputs[1]["video"].device.type):
+        raise TypeError(f"{type(model).__name__} of {kinds} computes in float32 in a training in bfloat16")
+
+
 def _streams(options: list[str]) -> dict[str, StreamSpec]:
     """One of two streams without a loss, or both with one; guided, jumped or of a diffusion model as the networks are."""
     if "cogvideox" in options:
@@ -125,6 +132,9 @@ def run(folder: Path, asked: str) -> Path:
     loop = _loop(strategy, options)
     network = next((name for name in NETWORKS if name in options), None)
     student, teacher, source = _toys(options) if network is None else _networks(network)
+    if network is not None and loop.precision == "bf16":
+        for model in (student, teacher):
+            model.register_forward_pre_hook(_products_are_rounded)
     set_precision(loop, student, teacher)
     streams = _streams(options)
     method = make_method(loop, streams, student, teacher=student if "lora" in options else teacher)
