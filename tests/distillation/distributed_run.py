@@ -50,7 +50,7 @@ def _levels_are_exact(model: torch.nn.Module, inputs: tuple) -> None:
 
 
 def _products_are_rounded(model: torch.nn.Module, inputs: tuple) -> None:
-    """Where bf16 is asked for, float32 weights must compute under autocast, whoever owns the model."""
+    """Float32 weights must compute under autocast where bf16 is asked for, whoever owns the model."""
     kinds = {p.dtype for p in model.parameters()}
     if torch.float32 in kinds and not torch.is_autocast_enabled(inputs[1]["video"].device.type):
         raise TypeError(f"{type(model).__name__} of {kinds} computes in float32 in a training in bfloat16")
