@@ -12,6 +12,7 @@ from pathlib import Path
 
 LARGEST = 1_000_000
 LARGE = (
+    "flashwam/assets/libero_teacher/",
     "flashwam/assets/teacher/",
     "analysis/results/",
     "notebooks/",

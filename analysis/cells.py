@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from studies import Study, or_exit
 
+from flashwam.core.sampler_name import sampler_options
 from flashwam.demo import work
 from flashwam.demo.place import DEFAULT_FAMILY
 from flashwam.demo.place import Place as DemoPlace
@@ -25,8 +26,8 @@ from flashwam.system.jobs import Job, run_jobs
 
 TEACHER = "teacher"
 COLLECT, LATENTS = "collect", "latents"
-SAMPLERS = {"own": {}, "euler": {"plain_euler": True}, "unit": {"unit_amplitude": True}}
-"""Ways in which a student is sampled -> options of `evaluate`."""
+SAMPLERS = ("own", "euler", "unit")
+"""Ways in which students of the mechanism are sampled, see `flashwam.core.sampler_name`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +85,7 @@ def take(run: Path, found: Path) -> None:
 
 def drive(checkpoint: Path, seed: int, nfe: str, sampler: str = "own") -> None:
     """Evaluates in closed and open loop."""
-    evaluate(checkpoint, nfe=(nfe,), seed=seed, **SAMPLERS[sampler])
+    evaluate(checkpoint, nfe=(nfe,), seed=seed, **sampler_options(sampler))
 
 
 def first_jobs(place: StudyPlace) -> list[Job]:

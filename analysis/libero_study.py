@@ -5,6 +5,7 @@
     python analysis/libero_study.py         all cells (hours), then the comparison
     python analysis/libero_study.py --only naive_lcm flash_wam --seeds 0
     python analysis/libero_study.py --compare          the comparison of what there is so far
+    python analysis/libero_study.py --from-scratch          train the teacher too, an hour and a half of one core
     python analysis/libero_study.py --archive FILE     an archive of what there is so far, for another machine
     python analysis/libero_study.py --restore FILE     go on from such an archive
 
@@ -23,6 +24,7 @@ from cells import COLLECT, LATENTS, TEACHER, StudyPlace, add_extent, drive, run_
 from libero_table import write_libero_table
 from studies import add_options
 
+from flashwam.demo.work import take_shipped
 from flashwam.evaluation.chance import evaluate_random
 from flashwam.evaluation.latency import latency_timers, time_in_turns
 from flashwam.evaluation.policy import load_policy
@@ -32,11 +34,15 @@ from flashwam.recipe.layers import read_yaml
 from flashwam.recipe.load import load_recipe
 from flashwam.recipe.sections import Recipe
 from flashwam.report.compare import compare
+from flashwam.report.results import read_evaluations
+from flashwam.run.card import write_card
 from flashwam.run.folder import RunFolder
 from flashwam.system.files import write_whole
 from flashwam.system.jobs import Job
 from flashwam.system.json_file import build
+from flashwam.system.paths import ASSETS
 
+SHIPPED = ASSETS / "libero_teacher"
 FILE = Path(__file__).with_name("libero_study.yaml")
 
 
@@ -68,9 +74,18 @@ def collect_episodes(place: Place) -> None:
     collect(place.recipe(TEACHER))
 
 
+def make_teacher(place: Place, from_scratch: bool) -> None:
+    """Takes the shipped teacher over, or trains one."""
+    recipe = place.recipe(TEACHER)
+    if from_scratch:
+        train(recipe, run_dir=place.demo.teacher_run)
+    else:
+        take_shipped(SHIPPED, place.demo.teacher, recipe)
+
+
 def make(place: Place, name: str, seed: int) -> None:
-    """Trains the teacher, or distils a student."""
-    (train if name == TEACHER else distill)(place.recipe(name, seed), run_dir=place.run(name, seed))
+    """Distils a student."""
+    distill(place.recipe(name, seed), run_dir=place.run(name, seed))
 
 
 def encode_episodes(place: Place) -> None:
@@ -94,13 +109,19 @@ def time_steps(place: Place, *, rounds: int = 9) -> None:
     write_whole(place.out / "comparison" / "latency.json", json.dumps(table, indent=1) + "\n")
 
 
-def libero_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) -> list[Job]:
+def libero_jobs(place: Place, names: Collection[str], seeds: Sequence[int], *, from_scratch: bool = False) -> list[Job]:
     """Every job, each after those it needs; the first settings of everybody before any further one."""
     about = {"place": place}
-    teaching = {**about, "name": TEACHER, "seed": 0}
+    teaching = {**about, "from_scratch": from_scratch}
     jobs = [
         Job(name=COLLECT, function=collect_episodes, kwargs=about, weight=1200, cores=2),
-        Job(name=TEACHER, function=make, kwargs=teaching, after=(COLLECT,), weight=2400),
+        Job(
+            name=TEACHER,
+            function=make_teacher,
+            kwargs=teaching,
+            after=(COLLECT,),
+            weight=5400 if from_scratch else 1,
+        ),
         Job(name=LATENTS, function=encode_episodes, kwargs=about, after=(TEACHER,), weight=30),
     ]
     later = []
@@ -131,12 +152,15 @@ def _drives(place: Place, name: str, seed: int, settings: Sequence[str], *, afte
         yield Job(name=job, function=drive, kwargs=kwargs, after=(after,), weight=900)
 
 
-def report(place: Place) -> None:
-    """Tables and figures of what there is, beside the measurements."""
+def report(place: Place, *, card: bool = True) -> None:
+    """Tables and figures of what there is, beside the measurements; with `card` the shipped teacher's results in its
+    card."""
     runs, out = place.demo.evaluated, place.out / "comparison"
     compare(runs, out=out)
     write_libero_table(runs, out)
     place.study.keep("python analysis/libero_study.py")
+    if card:
+        write_card(SHIPPED, evaluations=read_evaluations(place.results / "runs" / TEACHER))
 
 
 def main() -> None:
@@ -144,6 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=list(CELLS.students), default=list(CELLS.students))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(CELLS.seeds))
+    parser.add_argument("--from-scratch", action="store_true", help="train the teacher even though one is shipped")
     add_extent(parser)
     add_options(parser)
     arguments = parser.parse_args()
@@ -152,8 +177,9 @@ def main() -> None:
         results=Path("analysis/results") / "libero",
         settings=tuple(arguments.settings),
     )
-    jobs = libero_jobs(place, arguments.only, arguments.seeds)
-    run_study(place, jobs, partial(report, place), arguments)
+    jobs = libero_jobs(place, arguments.only, arguments.seeds, from_scratch=arguments.from_scratch)
+    ours = not (arguments.from_scratch or arguments.settings)
+    run_study(place, jobs, partial(report, place, card=ours), arguments)
 
 
 if __name__ == "__main__":

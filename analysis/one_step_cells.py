@@ -33,6 +33,7 @@ class Student:
     record: int = 0
     again: int = 0
     samplers: tuple[str, ...] = ()
+    cooler: tuple[float, ...] = ()
     families: tuple[str, ...] = ()
     guided: bool = False
 
@@ -42,6 +43,12 @@ STUDENTS: Mapping[str, Student] = {name: build(FILE, Student, cell) for name, ce
 """In the order in which they are made."""
 TEACHER_SEEDS: tuple[int, ...] = tuple(_TOLD["teacher"]["seeds"])
 TEACHER_NFE: Mapping[str, tuple[str, ...]] = {name: tuple(nfe) for name, nfe in _TOLD["teacher"]["nfe"].items()}
+_COOLER = _TOLD["teacher"]["cooler"]
+COOLER_SEEDS: tuple[int, ...] = tuple(_COOLER["seeds"])
+TEACHER_COOLER: Mapping[str, Mapping[str, tuple[float, ...]]] = {
+    name: {nfe: tuple(temperatures) for nfe, temperatures in _COOLER[name].items()} for name in TEACHER_NFE
+}
+"""Family -> steps -> further temperatures at which the teacher is driven."""
 GUIDANCE: float = _TOLD["teacher"]["guidance"]
 """Scale of the video's guidance at which the teacher of the guided cells is driven."""
 GUIDED = "teacher_guided"

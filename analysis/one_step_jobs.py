@@ -8,9 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from cells import LATENTS, TEACHER, distil_or_take, drive, first_jobs
-from one_step_cells import CROSSED, GUIDANCE, GUIDED, STUDENTS, TEACHER_NFE, TEACHER_SEEDS, Place, with_starts
+from one_step_cells import (
+    COOLER_SEEDS,
+    CROSSED,
+    GUIDANCE,
+    GUIDED,
+    STUDENTS,
+    TEACHER_COOLER,
+    TEACHER_NFE,
+    TEACHER_SEEDS,
+    Place,
+    with_starts,
+)
 from searching import FIRST_RATES, action_error, choose_rate, write_rate
 
+from flashwam.core.sampler_name import sampler_name
 from flashwam.demo import work
 from flashwam.evaluation.latency import latency_timers, time_in_turns
 from flashwam.evaluation.policy import load_policy
@@ -98,6 +110,7 @@ def one_step_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) ->
         if again := STUDENTS[name].again:
             own = [seed for seed in STUDENTS[name].seeds if seed in seeds]
             jobs += [_drive(TEACHER, LATENTS, place.demo.teacher, seed + again, "full", 170) for seed in own]
+    jobs += _cooler_teacher(place, seeds)
     jobs += [_random(place, seed) for seed in TEACHER_SEEDS if seed in seeds]
     if guided := [name for name in cells if STUDENTS[name].guided]:
         jobs += _guided_teacher(place, guided, seeds)
@@ -115,6 +128,17 @@ def _teacher(place: Place, nfe: str, seeds: Collection[int]) -> Iterator[Job]:
     for seed in TEACHER_SEEDS:
         if seed in seeds:
             yield _drive(TEACHER, LATENTS, place.demo.teacher, seed, nfe, 170 if nfe == "full" else 70)
+
+
+def _cooler_teacher(place: Place, seeds: Collection[int]) -> Iterator[Job]:
+    teacher = place.demo.teacher
+    for nfe, temperatures in TEACHER_COOLER[place.family].items():
+        weight = 170 if nfe == "full" else 70
+        for temperature in temperatures:
+            sampler = sampler_name(temperature=temperature)
+            for seed in COOLER_SEEDS:
+                if seed in seeds:
+                    yield _drive(TEACHER, LATENTS, teacher, seed, nfe, weight, sampler=sampler)
 
 
 def _guided(place: Place) -> Job:
@@ -167,6 +191,9 @@ def _cell(place: Place, name: str, seed: int) -> Iterator[Job]:
     for nfe in recipe.evaluate.nfe:
         for sampler in ("own", *cell.samplers):
             yield _drive(name, made, place.run(name, seed), seed, nfe, 70, sampler=sampler)
+    for temperature in cell.cooler:
+        sampler = sampler_name(temperature=temperature)
+        yield _drive(name, made, place.run(name, seed), seed, recipe.evaluate.nfe[0], 70, sampler=sampler)
     if cell.again:
         yield _drive(name, made, place.run(name, seed), seed + cell.again, recipe.evaluate.nfe[0], 70)
 

@@ -6,7 +6,7 @@ Letters: B episodes, C channels, F latent frames of a chunk, H and W the rest of
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,12 +34,18 @@ class StreamSampler:
         consistency: The function the stream was distilled with; `Linear` makes every step plain Euler.
         steps: Network evaluations.
         guidance_scale: Of the velocity; 1 for none.
+        temperature: Times the noise is what it begins with.
     """
 
     schedule: Schedule
     consistency: ConsistencyFunction
     steps: int
     guidance_scale: float = 1.0
+    temperature: float = 1.0
+
+    def start(self, noise: Tensor) -> Tensor:
+        """The state at sigma 1, of unit noise [B, C, F, H, W]."""
+        return noise if self.temperature == 1 else self.temperature * noise
 
 
 def draw(
@@ -56,15 +62,15 @@ def draw(
 
     Args:
         velocity: (states [B, C, F, H, W], levels [B, F], each by stream name) -> velocities like the states.
-        noise: Stream name -> [B, C, F, H, W].
-        samplers: Of every stream in `noise`: grid, function and steps.
+        noise: Stream name -> unit noise, [B, C, F, H, W].
+        samplers: Of every stream in `noise`: temperature, grid, function and steps.
         given: Stream name -> clean leading frames [B, C, G, H, W] with G <= F, held at sigma 0 throughout.
 
     Returns:
         Stream name -> clean estimate, [B, C, F, H, W].
     """
     given = given or {}
-    x = dict(noise)
+    x = {name: samplers[name].start(unit) for name, unit in noise.items()}
     grids = {name: samplers[name].schedule.sampling_grid(samplers[name].steps).to(torch.float32).tolist() for name in x}
     for k in range(max(samplers[name].steps for name in x)):
         levels = {name: grid[min(k, len(grid) - 1)] for name, grid in grids.items()}
@@ -100,6 +106,7 @@ def samplers_for(
     teacher: bool,
     plain_euler: bool = False,
     unit_amplitude: bool = False,
+    temperature: float | None = None,
 ) -> dict[str, StreamSampler]:
     """The sampler of every stream.
 
@@ -110,18 +117,25 @@ def samplers_for(
             in its weights.
         plain_euler: Ignores the student's functions, to measure what that mismatch costs.
         unit_amplitude: Brings the student's functions to the data's amplitude, see `UnitAmplitude`.
+        temperature: Of every stream's noise; the streams' own if None.
 
     Raises:
-        ValueError: Both of the last two are asked for.
+        ValueError: Plain Euler and unit amplitude are both asked for, or there is no such temperature.
     """
     if plain_euler and unit_amplitude:
         raise InputError("plain Euler ignores a student's functions, so their amplitude cannot be chosen: ask for one")
+    if temperature is not None:
+        specs = {
+            name: replace(spec, temperature=temperature, teacher_temperature=temperature)
+            for name, spec in specs.items()
+        }
     return {
         name: StreamSampler(
             schedule=spec.schedule,
             consistency=_function(spec, ignored=teacher or plain_euler, unit_amplitude=unit_amplitude),
             steps=spec.teacher_steps if steps is None else steps[name],
             guidance_scale=spec.guidance_scale if teacher else 1.0,
+            temperature=spec.teacher_temperature if teacher else spec.temperature,
         )
         for name, spec in specs.items()
     }
@@ -256,6 +270,7 @@ class Rollout:
         """Lets the session look at a stage from pure noise, behind the given frames."""
         if not set(stage).isdisjoint(replace):
             raise ValueError(f"this model looks at {stage} and never draws it: there is nothing to replace")
+        noise = {name: self.samplers[name].start(x) for name, x in noise.items()}
         sigma = {name: x.new_ones(x.shape[0], x.shape[2]) for name, x in noise.items()}
         if self._first is not None:
             noise = {name: _led_by(self._first[name], x) for name, x in noise.items()}

@@ -98,12 +98,18 @@ def _describe_stream(stream: Mapping[str, Any], kind: str | None) -> str:
     schedule = stream_schedule(stream).label
     if kind == "teacher":
         scale = stream.get("guidance_scale", 1)
-        return f"{schedule}, {stream.get('teacher_steps')} steps" + (f", guidance {scale:g}" if scale != 1 else "")
+        guided = f", guidance {scale:g}" if scale != 1 else ""
+        return f"{schedule}, {stream.get('teacher_steps')} steps{guided}{_warmth(stream, 'teacher_temperature')}"
     function = stream.get("consistency", {})
     function = function if isinstance(function, Mapping) else {"name": function}
     parameters = ", ".join(f"{key} {value}" for key, value in function.items() if key != "name")
     named = f"{function.get('name')}" + (f" ({parameters})" if parameters else "")
-    return f"{named}, {schedule}, {stream.get('steps')} step(s)"
+    return f"{named}, {schedule}, {stream.get('steps')} step(s){_warmth(stream, 'temperature')}"
+
+
+def _warmth(stream: Mapping[str, Any], field: str) -> str:
+    temperature = stream.get(field, 1)
+    return f", temperature {temperature:g}" if temperature != 1 else ""
 
 
 def _describe_run(folder: Path, trust: bool) -> dict[str, Any]:

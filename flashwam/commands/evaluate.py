@@ -12,6 +12,7 @@ from flashwam.commands.shared import (
     Command,
     add_json,
     add_precision,
+    add_temperature,
     add_token,
     add_trust,
     names,
@@ -30,12 +31,14 @@ interval. "1v/2a" means one video step and two action steps per chunk; "full" th
 world goes on while a chunk is computed, for a latency that is measured here, or given so that another machine's figure
 can be tried; then the time that a task takes is told too. A model of one's own recordings has no simulator: it is
 judged on recorded episodes, against its teacher's draws from the same noise and against what was recorded."""
+_SAMPLING = ("nfe", "plain_euler", "unit_amplitude", "temperature", "precision", "auxiliary")
 _TIMING = ("latency_ms", "latency_scale", "meanwhile", "control_hz", "patience")
 EXAMPLES = (
     "  flashwam evaluate runs/flash_wam/student --episodes 50 --nfe 1v/1a --nfe 1v/2a\n"
     "  flashwam evaluate runs/teacher/teacher --nfe full --tasks reach-wall,faucet-turn\n"
     "  flashwam evaluate runs/naive_lcm/student --plain-euler          what the wrong sampler costs\n"
     "  flashwam evaluate runs/naive_lcm/student --unit-amplitude       the same, with no loss of amplitude\n"
+    "  flashwam evaluate runs/flash_wam/student --temperature 0.5       from half the noise\n"
     "  flashwam evaluate runs/flash_wam/student --precision fp8         its linear layers in 8-bit numbers\n"
     "  flashwam evaluate runs/teacher --random                         random actions on this model's tasks\n"
     "  flashwam evaluate runs/swift_full --auxiliary --nfe full        with what its training was shown beside\n"
@@ -61,6 +64,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plain-euler", action="store_true", help="ignore the student's consistency functions")
     unit_help = "bring the student's consistency functions to the data's amplitude"
     parser.add_argument("--unit-amplitude", action="store_true", help=unit_help)
+    add_temperature(parser)
     add_precision(parser)
     parser.add_argument("--random", action="store_true", help="random actions; MODEL only says tasks and episodes")
     parser.add_argument("--auxiliary", action="store_true", help="show the policy its training modality too")
@@ -104,9 +108,7 @@ def _measured(arguments: argparse.Namespace) -> Any:
         arguments.parser.error(f"--{timing[0].replace('_', '-')} is for a world that does not wait: add --real-time")
     if arguments.real_time and (arguments.random or arguments.auxiliary):
         arguments.parser.error("--real-time drives a model as it is deployed: leave out --random and --auxiliary")
-    sampling = [
-        name for name in ("nfe", "plain_euler", "unit_amplitude", "precision", "auxiliary") if getattr(arguments, name)
-    ]
+    sampling = [name for name in _SAMPLING if getattr(arguments, name) not in (None, False)]
     if arguments.random:
         if arguments.server is not None or sampling:
             arguments.parser.error("--random drives no model: leave out --server and all that says how one is sampled")
@@ -126,8 +128,8 @@ def _measured(arguments: argparse.Namespace) -> Any:
     if arguments.server is not None:
         if sampling:
             arguments.parser.error(
-                "--nfe, --plain-euler, --unit-amplitude, --precision and --auxiliary are the server's to choose: see "
-                "flashwam serve --help"
+                "--nfe, --plain-euler, --unit-amplitude, --temperature, --precision and --auxiliary are the server's "
+                "to choose: see flashwam serve --help"
             )
         from flashwam.evaluation.served import evaluate_served
 
@@ -143,8 +145,9 @@ def _measured(arguments: argparse.Namespace) -> Any:
             arguments.parser.error(
                 "--plain-euler and --unit-amplitude are for students; --auxiliary drives what was trained, unstripped"
             )
-        if arguments.precision is not None:
-            arguments.parser.error("--auxiliary drives what was trained, in its own numbers: leave --precision out")
+        for option in ("precision", "temperature"):
+            if getattr(arguments, option) is not None:
+                arguments.parser.error(f"--auxiliary drives what was trained, as it is: leave --{option} out")
         drive = _auxiliary_evaluation(arguments.checkpoint, trusted=arguments.trust)
         return drive(arguments.checkpoint, nfe=tuple(arguments.nfe or ("full",)), **common)
     from flashwam.evaluation.local import evaluate
@@ -154,13 +157,16 @@ def _measured(arguments: argparse.Namespace) -> Any:
         common["precision"] = arguments.precision
     if arguments.real_time:
         return _in_real_time(arguments, nfe=nfe, **common)
+    if arguments.temperature is not None:
+        common["temperature"] = arguments.temperature
     if arguments.unit_amplitude:
         common["unit_amplitude"] = True
     return evaluate(arguments.checkpoint, nfe=nfe, plain_euler=arguments.plain_euler, **common)
 
 
 def _on_recordings(arguments: argparse.Namespace) -> Any:
-    common = {name: getattr(arguments, name) for name in ("seed", "out", "plain_euler", "unit_amplitude", "precision")}
+    options = ("seed", "out", "plain_euler", "unit_amplitude", "temperature", "precision")
+    common = {name: getattr(arguments, name) for name in options}
     return recording_results(arguments, nfe=_nfe(arguments), **common, **trust(arguments))
 
 
@@ -169,11 +175,11 @@ def _nfe(arguments: argparse.Namespace) -> tuple[str, ...] | None:
 
 
 def _in_real_time(arguments: argparse.Namespace, **common: Any) -> Any:
-    if arguments.plain_euler and arguments.unit_amplitude:
-        arguments.parser.error("give either --plain-euler or --unit-amplitude")
+    from flashwam.core.sampler_name import sampler_name
     from flashwam.evaluation.real_time import evaluate_real_time
 
-    sampler = "euler" if arguments.plain_euler else "unit" if arguments.unit_amplitude else "own"
+    options = {name: getattr(arguments, name) for name in ("plain_euler", "unit_amplitude", "temperature")}
+    sampler = sampler_name(**options)
     return evaluate_real_time(arguments.checkpoint, clocks=_clocks(arguments), sampler=sampler, **common)
 
 

@@ -10,7 +10,8 @@ __all__ = ["add_libero_options", "is_for_libero", "libero_results"]
 
 _OPTIONS = ("suite", "convention", "idle_steps", "max_steps", "shading", "instruction", "processes")
 _OTHERS = (
-    *("checkpoint", "random", "auxiliary", "real_time", "nfe", "plain_euler", "unit_amplitude", "precision"),
+    *("checkpoint", "random", "auxiliary", "real_time", "nfe", "plain_euler", "unit_amplitude"),
+    *("temperature", "precision"),
     *("recordings", "data", "recipe", "teacher", "windows", "draws", "preset", "device", "dtype"),
 )
 

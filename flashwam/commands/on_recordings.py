@@ -102,7 +102,8 @@ def recording_results(arguments: argparse.Namespace, *, nfe: Sequence[str] | Non
 
 def _served(arguments: argparse.Namespace, given: dict[str, Any], common: dict[str, Any]) -> Any:
     """Judges what a server serves."""
-    chosen = [name for name in ("plain_euler", "unit_amplitude", "precision") if common.get(name)]
+    sampling = ("plain_euler", "unit_amplitude", "temperature", "precision")
+    chosen = [name for name in sampling if common.get(name) not in (None, False)]
     chosen += [name for name in given if name not in _SERVED] + (["nfe"] if arguments.nfe else [])
     if chosen:
         arguments.parser.error(

@@ -3,7 +3,17 @@
 
 import argparse
 
-from flashwam.commands.shared import Command, add_precision, add_token, add_trust, path, positive, read_token, trust
+from flashwam.commands.shared import (
+    Command,
+    add_precision,
+    add_temperature,
+    add_token,
+    add_trust,
+    path,
+    positive,
+    read_token,
+    trust,
+)
 
 WORDS = """\
 a teacher or student as a policy server
@@ -47,6 +57,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=("bfloat16", "float32"), help="of the model and its autoencoder (default: that of its files)"
     )
+    add_temperature(parser)
     add_precision(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=29536, help="default: 29536; 0 takes a free one")
@@ -104,6 +115,7 @@ def _action(arguments: argparse.Namespace) -> None:
         encoder=arguments.encoder,
         dtype=arguments.dtype,
         precision=arguments.precision,
+        temperature=arguments.temperature,
         **trust(arguments),
     )
     serve(model, options)

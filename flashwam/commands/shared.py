@@ -3,6 +3,7 @@
 
 import argparse
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.core.precision import PRECISIONS
+from flashwam.core.sampler_name import MOST_TEMPERATURE
 from flashwam.system.files import write_whole
 from flashwam.system.paths import user_path
 
@@ -21,6 +23,7 @@ __all__ = [
     "add_precision",
     "add_recipe",
     "add_run",
+    "add_temperature",
     "add_token",
     "add_training",
     "add_trust",
@@ -185,6 +188,22 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
     """Adds --precision."""
     told = "numbers in which the blocks' linear layers multiply: fp8 rounds them to 8 bits (default: the recipe's)"
     parser.add_argument("--precision", choices=PRECISIONS, help=told)
+
+
+def add_temperature(parser: argparse.ArgumentParser) -> None:
+    """Adds --temperature."""
+    told = "of the noise that chunks begin with, 0 to 10: below 1 they differ less (default: the model's, 1 as a rule)"
+    parser.add_argument("--temperature", type=_temperature, metavar="T", help=told)
+
+
+def _temperature(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= MOST_TEMPERATURE:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to {MOST_TEMPERATURE}; got {text!r}")
+    return value
 
 
 def add_token(parser: argparse.ArgumentParser, purpose: str = "") -> None:

@@ -9,6 +9,7 @@ from flashwam.core.checks import check_number
 from flashwam.core.consistency import ConsistencyFunction, Linear, make_consistency_function
 from flashwam.core.edm import EDMSchedule
 from flashwam.core.noise import NoiseSchedule
+from flashwam.core.sampler_name import MOST_TEMPERATURE
 from flashwam.core.schedule import TRAINING_POINTS, Schedule
 from flashwam.core.vp import VPSchedule
 from flashwam.system.errors import InputError
@@ -89,6 +90,9 @@ class StreamSpec:
         steps: Steps at inference for the student.
         teacher_steps: Steps at inference for the teacher.
         guidance_scale: The teacher's guidance scale at inference; 1 for none.
+        temperature: The student's at inference: a chunk begins with so many times unit noise. Below 1 draws lie nearer
+            to each other, at 0 they are one. No training knows of it.
+        teacher_temperature: The teacher's at inference, and where a method keeps its draws.
 
     Raises:
         ValueError: for a value outside its range, naming stream, field and value.
@@ -107,6 +111,8 @@ class StreamSpec:
     steps: int = 1
     teacher_steps: int = 10
     guidance_scale: float = 1.0
+    temperature: float = 1.0
+    teacher_temperature: float = 1.0
 
     def __post_init__(self) -> None:
         for key, kind in (("schedule", Schedule), ("consistency", ConsistencyFunction)):
@@ -119,6 +125,8 @@ class StreamSpec:
             ("weight", 0, 1e6),
             ("regulariser", 0, 1e6),
             ("guidance_scale", 0, MOST_GUIDANCE),
+            ("temperature", 0, MOST_TEMPERATURE),
+            ("teacher_temperature", 0, MOST_TEMPERATURE),
         ):
             check_number(f"stream {self.name!r}: {key}", getattr(self, key), low=low, high=high)
         self._check("loss", self.loss in (None, *LOSSES), f"null or one of {', '.join(LOSSES)}")
@@ -162,7 +170,6 @@ class StreamSpec:
             values["schedule"] = self.schedule.config
         values["consistency"] = self.consistency.config
         values["guidance"] = None if self.guidance is None else list(self.guidance)
-        if self.loss is None:
-            # As every version wrote it.
-            del values["loss"]
-        return values
+        # As every version wrote it.
+        absent = {"loss": None, "temperature": 1.0, "teacher_temperature": 1.0}
+        return {key: value for key, value in values.items() if key not in absent or value != absent[key]}

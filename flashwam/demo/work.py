@@ -20,6 +20,7 @@ from flashwam.evaluation.real_time import evaluate_real_time
 from flashwam.pipeline.data import collect, prepare_data
 from flashwam.pipeline.training import distill, train
 from flashwam.recipe.build import plain
+from flashwam.recipe.sections import Recipe
 from flashwam.run.card import renew_card
 from flashwam.run.folder import CARD_FILE, INFO_FILE, RunFolder
 from flashwam.system.files import whole_folder, write_whole
@@ -37,6 +38,7 @@ __all__ = [
     "encode_episodes",
     "film",
     "make_teacher",
+    "take_shipped",
     "time_all",
 ]
 
@@ -46,17 +48,21 @@ logger = logging.getLogger(__name__)
 def make_teacher(place: Place, from_scratch: bool) -> None:
     """Takes the shipped teacher over, or trains one."""
     shipped = place.shipped_teacher
-    if not from_scratch and shipped is not None:
-        with whole_folder(place.teacher) as building:
-            shutil.copytree(shipped, building, ignore=shutil.ignore_patterns(CARD_FILE), dirs_exist_ok=True)
-            info = read_mapping(building / INFO_FILE)
-            # It is measured on this demo's data and tasks.
-            ours = plain(place.recipe("teacher"))
-            info["recipe"] |= {"data": ours["data"], "evaluate": ours["evaluate"]}
-            write_whole(building / INFO_FILE, json.dumps(info, indent=2) + "\n")
-            renew_card(building)
-        return
-    train(place.recipe("teacher"), run_dir=place.teacher_run)
+    if from_scratch or shipped is None:
+        train(place.recipe("teacher"), run_dir=place.teacher_run)
+    else:
+        take_shipped(shipped, place.teacher, place.recipe("teacher"))
+
+
+def take_shipped(shipped: Path, taken: Path, recipe: Recipe) -> None:
+    """Takes a shipped teacher over, to be measured on a recipe's data and tasks."""
+    with whole_folder(taken) as building:
+        shutil.copytree(shipped, building, ignore=shutil.ignore_patterns(CARD_FILE), dirs_exist_ok=True)
+        info = read_mapping(building / INFO_FILE)
+        ours = plain(recipe)
+        info["recipe"] |= {"data": ours["data"], "evaluate": ours["evaluate"]}
+        write_whole(building / INFO_FILE, json.dumps(info, indent=2) + "\n")
+        renew_card(building)
 
 
 def collect_episodes(place: Place) -> None:

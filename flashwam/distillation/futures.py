@@ -70,6 +70,8 @@ class TeacherFuture(Future):
                     "function": dict(sampler.consistency.config),
                     "steps": sampler.steps,
                     "guidance_scale": float(sampler.guidance_scale),
+                    # As with `run`.
+                    **({} if sampler.temperature == 1 else {"temperature": float(sampler.temperature)}),
                 }
                 for name, sampler in self._samplers.items()
             },

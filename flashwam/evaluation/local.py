@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from flashwam.core.batch import Batch
+from flashwam.core.sampler_name import sampler_name
 from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.evaluation.driving import drive_tasks, overall_numbers, task_numbers
@@ -26,7 +27,6 @@ from flashwam.run.evaluation import Asked, Evaluation, evaluation_name, measure_
 from flashwam.sampling import StreamSampler
 from flashwam.sim.closed_loop import run_task
 from flashwam.sim.simulators import driven_by
-from flashwam.system.errors import InputError
 from flashwam.system.imports import trusting
 from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
@@ -46,6 +46,7 @@ def evaluate(
     tasks: Sequence[str] | None = None,
     plain_euler: bool = False,
     unit_amplitude: bool = False,
+    temperature: float | None = None,
     precision: str | None = None,
     closed_loop: bool = True,
     seed: int = 0,
@@ -64,6 +65,7 @@ def evaluate(
         plain_euler: Ignore the student's consistency functions, to measure what that mismatch costs.
         unit_amplitude: Bring the student's consistency functions to the data's amplitude (`UnitAmplitude`), to tell a
             gain before controls are clipped from what plain Euler adds.
+        temperature: Of the noise that every stream begins with, 0 to 10; what the model itself says if None.
         precision: "own" or "fp8", see `WorldActionModel.choose_precision`; what the model's recipe says if None. The
             teacher's draws that it is compared with are in their own numbers.
         closed_loop: Drive the tasks; False measures the open loop alone.
@@ -78,9 +80,7 @@ def evaluate(
     Raises:
         FileNotFoundError, ValueError: The model cannot be loaded or driven, or is asked for two samplers at once.
     """
-    if plain_euler and unit_amplitude:
-        raise InputError("plain Euler ignores a student's functions, so their amplitude cannot be chosen: ask for one")
-    sampler = "euler" if plain_euler else "unit" if unit_amplitude else "own"
+    sampler = sampler_name(plain_euler=plain_euler, unit_amplitude=unit_amplitude, temperature=temperature)
     policy = load_policy(checkpoint, trust=trust)
     settings = {"model": policy.fingerprint}
     policy.wam.choose_precision(policy.info.precision if precision is None else precision)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flashwam.core.sampler_name import sampler_options
 from flashwam.core.steps import nfe_text, parse_nfe
 from flashwam.core.streams import StreamSpec
 from flashwam.data.autoencoder import FrameAutoencoder
@@ -95,8 +96,9 @@ class LoadedModel:
         return sampler if self.wam.precision == "own" else f"{sampler}_{self.wam.precision}"
 
     def suffix(self, sampler: str) -> str:
-        """`how`, as it stands at the end of a label: "", " euler", " fp8"."""
-        return "".join(f" {word}" for word in (sampler, self.wam.precision) if word != "own")
+        """`how`, as it stands at the end of a label: "", " euler", " t0.5", " fp8"."""
+        words = [*sampler.split("_"), self.wam.precision]
+        return "".join(f" {word}" for word in words if word != "own")
 
     def round_as_told(self) -> None:
         """Brings it to the precision that its recipe names, as an evaluation does; one that was rounded stays so."""
@@ -107,13 +109,7 @@ class LoadedModel:
         """Samplers for steps such as "1v/2a"; `sampler` is that of `flashwam.run.evaluation.Evaluation`."""
         steps = parse_nfe(nfe, tuple(self.wam.streams))
         teacher = self.info.kind == "teacher"
-        return samplers_for(
-            self.specs,
-            steps=steps,
-            teacher=teacher,
-            plain_euler=sampler == "euler",
-            unit_amplitude=sampler == "unit",
-        )
+        return samplers_for(self.specs, steps=steps, teacher=teacher, **sampler_options(sampler))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

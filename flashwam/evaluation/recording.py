@@ -125,6 +125,8 @@ def _claim(root: Path, policy: Policy, samplers: dict[str, StreamSampler], *, se
                 "schedule": dict(sampler.schedule.config),
                 "function": dict(sampler.consistency.config),
                 "guidance_scale": float(sampler.guidance_scale),
+                # Earlier recordings, all of unit noise, do not tell it.
+                **({} if sampler.temperature == 1 else {"temperature": float(sampler.temperature)}),
             }
             for name, sampler in samplers.items()
         },

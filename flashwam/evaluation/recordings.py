@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from flashwam.core.batch import Batch
+from flashwam.core.sampler_name import sampler_name
 from flashwam.data.control_names import ControlNames
 from flashwam.data.fingerprint import tensors_fingerprint
 from flashwam.evaluation.drawn_controls import drawn_controls, save_trajectories
@@ -47,6 +48,7 @@ def evaluate_recordings(
     draws: int = 8,
     plain_euler: bool = False,
     unit_amplitude: bool = False,
+    temperature: float | None = None,
     precision: str | None = None,
     preset: str | None = None,
     device: str = "cpu",
@@ -71,7 +73,7 @@ def evaluate_recordings(
         nfe: Steps per stream and chunk, such as "1v/2a"; "full" for the teacher's own; the recipe's if None.
         windows: Samples of the recipe's length.
         draws: Of every window; 8 or more tell whether the draws take several ways.
-        plain_euler, unit_amplitude, precision: As for `flashwam.evaluate`.
+        plain_euler, unit_amplitude, temperature, precision: As for `flashwam.evaluate`.
         preset: For a checkpoint that does not say how it is sampled.
         device: Where the models run, one after another.
         dtype: "bfloat16" or "float32" of the models; that of their files if None.
@@ -88,9 +90,7 @@ def evaluate_recordings(
             for at once, or the setting was measured before with another teacher, on other windows, in another dtype, on
             another kind of device or under another preset.
     """
-    if plain_euler and unit_amplitude:
-        raise InputError("plain Euler ignores a student's functions, so their amplitude cannot be chosen: ask for one")
-    sampler = "euler" if plain_euler else "unit" if unit_amplitude else "own"
+    sampler = sampler_name(plain_euler=plain_euler, unit_amplitude=unit_amplitude, temperature=temperature)
     on = OnRecordings(windows=windows, draws=draws, data="" if data is None else str(data))
     model = load_model(checkpoint, preset=preset, device=device, dtype=dtype, trust=trust)
     weights = model.fingerprint

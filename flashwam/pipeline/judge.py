@@ -238,6 +238,7 @@ def _reference(
         "windows": tensors_fingerprint({**batch.clean, "text": batch.text, "index": batch.index}),
         "steps": nfe_text({name: sampler.steps for name, sampler in samplers.items()}),
         "guidance": {name: sampler.guidance_scale for name, sampler in samplers.items()},
+        "temperature": {name: sampler.temperature for name, sampler in samplers.items()},
         "draws": draws,
     }
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()

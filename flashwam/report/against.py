@@ -13,9 +13,10 @@ __all__ = ["basis_text", "compare_rows", "full_teacher", "keep_of_teacher", "tea
 
 
 def full_teacher(rows: Sequence[Row]) -> Row | None:
-    """The teacher at its most steps; of one that was driven with guidance and without, as it is without."""
+    """The teacher at its most steps, from noise of its own temperature; of one that was driven with guidance and
+    without, as it is without."""
     teachers = (r for r in rows if r.kind == "teacher" and r.final)
-    return max(teachers, key=lambda r: (r.total_nfe, not r.guided), default=None)
+    return max(teachers, key=lambda r: (r.sampler == "own", r.total_nfe, not r.guided), default=None)
 
 
 def teacher_of(row: Row, rows: Sequence[Row]) -> Row | None:

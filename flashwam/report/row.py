@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.core.pairing import Episode, Outcomes, Pairs, pair_outcomes
+from flashwam.core.sampler_name import sampler_suffix
 from flashwam.core.stats import wilson
 from flashwam.core.steps import nfe_text
 from flashwam.report.comparison import Comparison
@@ -75,7 +76,7 @@ class Row:
         step: Training steps of the weights, where known.
         final: True for the run's last evaluated step.
         nfe: Stream name -> steps.
-        sampler: "own" or "euler".
+        sampler: See `flashwam.core.sampler_name`.
         seeds: Of each pooled evaluation, its seed and task -> share.
         open_loop: Measure -> mean over the pooled evaluations.
         latency: Measure -> mean in milliseconds.
@@ -266,11 +267,11 @@ def row_label(name: str, kind: str, sampler: str, *, precision: str, step: int |
 
     Args:
         name: Of run and NFE.
-        kind: See `Row`; a teacher has one sampler.
+        kind: See `Row`; a teacher has no functions that plain Euler could ignore.
         sampler, precision: See `Row`.
         step: Of the weights; None for the run's last.
     """
-    sampled = {"euler": " Euler", "unit": " unit amplitude"}.get(sampler, "") if kind == "student" else ""
+    sampled = sampler_suffix(sampler, student=kind == "student")
     rounded = "" if precision == "own" else f" {precision}"
     return f"{name}{sampled}{rounded}" + ("" if step is None else f" at {step}")
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from flashwam.core.sampler_name import sampler_options, sampler_suffix
 from flashwam.report.against import basis_text, compare_rows, full_teacher, keep_of_teacher, teacher_of
 from flashwam.report.comparison import Comparison, signed_points
 from flashwam.report.motion import correlation_text, motion_link
@@ -16,11 +17,6 @@ COLLAPSED = 0.5
 """A stream whose draws vary less than this share of the teacher's has collapsed."""
 BLURRED = 0.7
 """Decoded video with less than this share of the teacher's gradients is blurred."""
-_SAMPLERS = {
-    "euler": "with plain Euler instead of the student's own function",
-    "unit": "with the student's own function brought to unit amplitude",
-}
-"""Sampler -> how the page says it."""
 
 
 def best_student(rows: Sequence[Row]) -> Row | None:
@@ -197,7 +193,8 @@ def _untrained(student: Row, control: Row) -> tuple[str, bool, bool, str] | None
         parts.append(f"{theirs.rate:.0%} on the {group} tasks ({student.run} {found.points_text})")
     if not parts:
         return None
-    told = f"The control, the teacher without any distillation at {control.steps_text}, reaches {', '.join(parts)}"
+    at = f"{control.steps_text}{sampler_suffix(control.sampler, student=False)}"
+    told = f"The control, the teacher without any distillation at {at}, reaches {', '.join(parts)}"
     return told, gained, lost, f" {_SURE[1]}" if of_these else ""
 
 
@@ -223,12 +220,13 @@ def _sides(share: Share) -> str:
 
 
 def _other_samplers(rows: Sequence[Row]) -> list[str]:
-    """Success of students under other samplers than their own; Euler beside f brought to unit amplitude."""
-    own = {(r.run, r.steps_text): r for r in rows if r.kind == "student" and r.final and r.sampler == "own"}
+    """Success of students under other samplers than their own; Euler beside f brought to unit amplitude, less noise."""
+    students = [r for r in rows if r.kind == "student" and r.final]
+    own = {(r.run, r.steps_text): r for r in students if r.sampler == "own"}
     sentences = []
-    for sampler, told in _SAMPLERS.items():
+    for sampler in sorted({r.sampler for r in students} - {"own"}):
         found = []
-        for row in (r for r in rows if r.kind == "student" and r.final and r.sampler == sampler):
+        for row in (r for r in students if r.sampler == sampler):
             match = own.get((row.run, row.steps_text))
             if match is None:
                 continue
@@ -240,8 +238,18 @@ def _other_samplers(rows: Sequence[Row]) -> list[str]:
                 change = f"{signed_points(difference.value)} ({difference.span_text}{chance})"
                 found.append(f"{row.run} {row.steps_text}, {group} {change}")
         if found:
-            sentences.append(f"Sampling {told}, in percentage points with 95 % intervals: " + "; ".join(found) + ".")
+            told = f"Sampling {_sampled(sampler)}, in percentage points with 95 % intervals: "
+            sentences.append(told + "; ".join(found) + ".")
     return sentences
+
+
+def _sampled(sampler: str) -> str:
+    options = sampler_options(sampler)
+    parts = ["with plain Euler instead of the student's own function"] * options["plain_euler"]
+    parts += ["with the student's own function brought to unit amplitude"] * options["unit_amplitude"]
+    if options["temperature"] is not None:
+        parts.append(f"from {options['temperature']:g} times the noise")
+    return " and ".join(parts)
 
 
 def _imagination(best: Row | None, teacher: Row | None) -> list[str]:

@@ -94,7 +94,8 @@ class Evaluation:
         kind: "student", "teacher", or "baseline" for what no model made.
         step: Optimiser steps of the weights; None where it is not told.
         setting: Steps as they were asked for, such as "1v/2a" or "full".
-        sampler: "own", "euler" for plain Euler steps, or "unit" for its functions at unit amplitude.
+        sampler: "own", "euler" for plain Euler steps, "unit" for its functions at unit amplitude, "t0.5" for noise of
+            that temperature; see `flashwam.core.sampler_name`.
         precision: Of the rollout, see `flashwam.core.precision`.
         seed: Of episodes and noise; None where it is not told.
         training_seed: Of the training that made the weights; None where it is not told.

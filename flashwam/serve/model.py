@@ -53,6 +53,7 @@ def load_served(
     encoder: str | None = None,
     dtype: str | None = None,
     precision: str | None = None,
+    temperature: float | None = None,
     trust: bool = False,
 ) -> ServedModel:
     """Loads a model with its codec.
@@ -70,6 +71,7 @@ def load_served(
             one of its ways, and else "plain".
         dtype: "bfloat16" or "float32" of the model and a video autoencoder; that of the model's files if None.
         precision: "own" or "fp8", see `WorldActionModel.choose_precision`; what its recipe says if None.
+        temperature: Of the noise that every stream begins with, 0 to 10; what the model itself says if None.
         trust: Import the classes that its files name beside ours, and run their code.
 
     Raises:
@@ -87,7 +89,7 @@ def load_served(
     steps = parse_nfe(nfe, tuple(wam.streams)) if nfe is not None else None
     if nfe is None and not teacher:
         steps = {name: spec.steps for name, spec in info.streams.items()}
-    samplers = samplers_for(info.streams, steps=steps, teacher=teacher)
+    samplers = samplers_for(info.streams, steps=steps, teacher=teacher, temperature=temperature)
     with trusting(trust):
         codec, facts = _codec(folder, wam, device, preset=preset, base=base, rollout=rollout, encoder=encoder)
     metadata = {
@@ -169,6 +171,7 @@ def describe_sampling(wam: WorldActionModel, samplers: Mapping[str, StreamSample
                 "function": dict(sampler.consistency.config),
                 "schedule": dict(sampler.schedule.config),
                 "guidance_scale": float(sampler.guidance_scale),
+                "temperature": float(sampler.temperature),
             }
             for name, sampler in samplers.items()
         },

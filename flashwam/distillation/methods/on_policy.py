@@ -113,7 +113,8 @@ class OnPolicy(Method):
             raise InputError(f"start_share must lie in [0, 1], hold_weight >= 0; got {start_share}, {hold_weight}")
         self.teacher_steps = teacher_steps
         self.hold_weight, self.start_share = hold_weight, start_share
-        self._samplers = samplers_for(self.streams, steps={n: s.steps for n, s in streams.items()}, teacher=False)
+        steps = {n: s.steps for n, s in streams.items()}
+        self._samplers = samplers_for(self.streams, steps=steps, teacher=False, temperature=1.0)
 
     @classmethod
     def passes_without_gradient(cls, streams: Mapping[str, StreamSpec], options: Mapping[str, Any]) -> float:
