@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -114,3 +116,40 @@ def test_a_student_is_sampled_with_its_own_function_and_without_guidance():
         samplers_for(specs, steps={"video": 2}, teacher=False, plain_euler=True, unit_amplitude=True)
     teacher = samplers_for(specs, steps=None, teacher=True)["video"]
     assert (teacher.consistency, teacher.steps, teacher.guidance_scale) == (Linear(), 10, 3.0)
+
+
+def test_a_temperature_scales_the_noise_that_a_stream_begins_with_and_nothing_else():
+    noise = {
+        name: torch.randn(2, 3, 2, 2, 1, generator=torch.Generator().manual_seed(k)) for k, name in enumerate("ab")
+    }
+    given = {"a": torch.ones(2, 3, 1, 2, 1)}
+
+    def velocity(x, sigma):
+        return {name: torch.sin(state) + sigma[name][:, None, :, None, None] for name, state in x.items()}
+
+    def drawn(noise, **temperatures):
+        samplers = {name: sampler(f, 3) for name, f in (("a", Linear()), ("b", LCM()))}
+        warmed = {name: replace(one, temperature=temperatures.get(name, 1.0)) for name, one in samplers.items()}
+        return draw(velocity, noise, warmed, given=given)
+
+    cool = drawn(noise, a=0.5)
+    expected = drawn({"a": 0.5 * noise["a"], "b": noise["b"]})
+    assert all(torch.equal(cool[name], expected[name]) for name in "ab")
+    frozen = drawn({name: 7 * x.flip(0) for name, x in noise.items()}, a=0, b=0)
+    assert all(torch.equal(x, frozen[name]) for name, x in drawn(noise, a=0, b=0).items())
+
+
+def test_teacher_and_student_have_temperatures_of_their_own_and_one_that_is_asked_for_is_everybodys():
+    spec = StreamSpec(name="video", schedule=NoiseSchedule(5.0), temperature=0.7, teacher_temperature=0.4)
+    other = StreamSpec(name="action", schedule=NoiseSchedule(1.0))
+    specs = {"video": spec, "action": other}
+
+    def temperatures(**options):
+        return [one.temperature for one in samplers_for(specs, steps=None, **options).values()]
+
+    assert temperatures(teacher=True) == [0.4, 1.0]
+    assert temperatures(teacher=False) == [0.7, 1.0]
+    for teacher in (True, False):
+        assert temperatures(teacher=teacher, temperature=0.0) == [0.0, 0.0]
+    with pytest.raises(ValueError, match="temperature must"):
+        samplers_for(specs, steps=None, teacher=True, temperature=11)

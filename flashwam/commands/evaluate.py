@@ -15,6 +15,7 @@ from flashwam.commands.shared import (
     add_temperature,
     add_token,
     add_trust,
+    is_given,
     names,
     path,
     positive,
@@ -108,7 +109,7 @@ def _measured(arguments: argparse.Namespace) -> Any:
         arguments.parser.error(f"--{timing[0].replace('_', '-')} is for a world that does not wait: add --real-time")
     if arguments.real_time and (arguments.random or arguments.auxiliary):
         arguments.parser.error("--real-time drives a model as it is deployed: leave out --random and --auxiliary")
-    sampling = [name for name in _SAMPLING if getattr(arguments, name) not in (None, False)]
+    sampling = [name for name in _SAMPLING if is_given(getattr(arguments, name))]
     if arguments.random:
         if arguments.server is not None or sampling:
             arguments.parser.error("--random drives no model: leave out --server and all that says how one is sampled")

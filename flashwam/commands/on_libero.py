@@ -4,7 +4,7 @@
 import argparse
 from typing import Any
 
-from flashwam.commands.shared import positive, read_token
+from flashwam.commands.shared import is_given, positive, read_token
 
 __all__ = ["add_libero_options", "is_for_libero", "libero_results"]
 
@@ -44,7 +44,7 @@ def is_for_libero(arguments: argparse.Namespace) -> bool:
         if given:
             arguments.parser.error(f"--{given[0].replace('_', '-')} is for LIBERO: add --sim libero")
         return False
-    others = [name for name in _OTHERS if getattr(arguments, name)]
+    others = [name for name in _OTHERS if is_given(getattr(arguments, name))]
     if others:
         what = "MODEL" if others[0] == "checkpoint" else f"--{others[0].replace('_', '-')}"
         own = ", or --sim: the tasks of a model that was trained on LIBERO here say it" if what == "MODEL" else ""

@@ -5,7 +5,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from flashwam.commands.shared import RECIPE_HELP, path, positive, read_token
+from flashwam.commands.shared import RECIPE_HELP, is_given, path, positive, read_token
 
 __all__ = ["add_recording_options", "is_for_recordings", "recording_results"]
 
@@ -103,7 +103,7 @@ def recording_results(arguments: argparse.Namespace, *, nfe: Sequence[str] | Non
 def _served(arguments: argparse.Namespace, given: dict[str, Any], common: dict[str, Any]) -> Any:
     """Judges what a server serves."""
     sampling = ("plain_euler", "unit_amplitude", "temperature", "precision")
-    chosen = [name for name in sampling if common.get(name) not in (None, False)]
+    chosen = [name for name in sampling if is_given(common.get(name))]
     chosen += [name for name in given if name not in _SERVED] + (["nfe"] if arguments.nfe else [])
     if chosen:
         arguments.parser.error(

@@ -27,6 +27,7 @@ __all__ = [
     "add_token",
     "add_training",
     "add_trust",
+    "is_given",
     "load",
     "load_to_run",
     "names",
@@ -194,6 +195,11 @@ def add_temperature(parser: argparse.ArgumentParser) -> None:
     """Adds --temperature."""
     told = "of the noise that chunks begin with, 0 to 10: below 1 they differ less (default: the model's, 1 as a rule)"
     parser.add_argument("--temperature", type=_temperature, metavar="T", help=told)
+
+
+def is_given(value: Any) -> bool:
+    """Tells whether an option was given; a number may be 0."""
+    return value is not None and value is not False
 
 
 def _temperature(text: str) -> float:

@@ -14,6 +14,14 @@ def test_round_trip_through_plain_values():
     assert StreamSpec.from_config("video", spec.config) == spec
 
 
+def test_a_temperature_is_told_where_it_is_not_one():
+    """What earlier versions wrote stays as it is."""
+    assert not {"temperature", "teacher_temperature"} & set(StreamSpec.from_config("video", {"shift": 5.0}).config)
+    spec = StreamSpec.from_config("video", {"shift": 5.0, "temperature": 0.0, "teacher_temperature": 0.5})
+    assert (spec.config["temperature"], spec.config["teacher_temperature"]) == (0.0, 0.5)
+    assert StreamSpec.from_config("video", spec.config) == spec
+
+
 def test_spec_is_frozen():
     spec = StreamSpec.from_config("action", {"shift": 1.0})
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -23,7 +31,7 @@ def test_spec_is_frozen():
 @pytest.mark.parametrize(
     "change",
     [{"anchors": 0}, {"anchors": 1001}, {"teacher_substeps": 0}, {"huber_c": 0}, {"weight": -1}, {"steps": 0},
-     {"guidance": [3, 2]}, {"regulariser": -0.1}],
+     {"guidance": [3, 2]}, {"regulariser": -0.1}, {"temperature": -1}, {"teacher_temperature": 11}],
 )  # fmt: skip
 def test_values_out_of_range_are_refused_with_stream_and_field(change):
     (key,) = change

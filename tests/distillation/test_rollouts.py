@@ -182,6 +182,20 @@ def test_what_else_is_stored_is_that_of_what_made_it(teacher, tmp_path):
     assert bare.settings == hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
+def test_a_teacher_is_drawn_at_its_temperature_and_stored_apart(teacher, tmp_path):
+    """From the noise that the pair tells, so that a student learns the teacher's cooler draw of it."""
+    batch, noise = Windows(teacher).batch([0]), {}
+    for name, x in batch.clean.items():
+        noise[name] = seeded_noise(1, {name: x[0]})[name][None]
+    warm = {name: replace(one, temperature=0.5) for name, one in samplers().items()}
+    cool, usual = TeacherFuture(teacher, warm), TeacherFuture(teacher, samplers())
+    expected = usual.draw(batch, {name: 0.5 * x for name, x in noise.items()})
+    for name, x in cool.draw(batch, noise).items():
+        assert_close(x, expected[name], rtol=0, atol=0)
+    assert cool.settings() != usual.settings()
+    assert "temperature" not in json.dumps(usual.settings()), "earlier draws keep their name"
+
+
 def test_windows_must_hold_whole_chunks(teacher, tmp_path):
     windows = Windows(teacher)
     windows.frames += 1

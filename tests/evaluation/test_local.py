@@ -89,6 +89,18 @@ def test_a_student_is_sampled_in_three_ways_each_a_file_of_its_own(student):
         evaluate(student, plain_euler=True, unit_amplitude=True)
 
 
+def test_a_student_from_less_noise_is_an_evaluation_and_a_row_of_its_own(student):
+    policy = load_policy(student)
+    assert [s.temperature for s in policy.samplers("1v/1a", sampler="euler_t0.5").values()] == [0.5, 0.5]
+    cool, own = (evaluate(student, episodes=4, nfe=("1v/1a",), **how)[0] for how in ({"temperature": 0.5}, {}))
+    assert (cool["sampler"], cool["label"], own["sampler"]) == ("t0.5", "quick 1v/1a t0.5", "own")
+    assert (student.parent / "evaluations" / "step9_1v-1a_t0.5_seed0.json").is_file()
+    assert {row.label for row in pool_evaluations(read_run(student.parent))} == {"quick 1v/1a", "quick 1v/1a t0.5"}
+    assert "| 1v/1a | t0.5 | reach-wall |" in (student / "README.md").read_text()
+    with pytest.raises(ValueError, match="temperature must be a number from 0 to 10; got -1"):
+        evaluate(student, temperature=-1)
+
+
 def test_a_student_in_8_bit_numbers_is_an_evaluation_of_its_own_and_no_row_beside_the_exact_one(student):
     """Asked for, or as the recipe of the model says; reports compare methods by exact ones while there are any."""
     (rounded,) = evaluate(student, episodes=4, nfe=("1v/1a",), precision="fp8")

@@ -6,7 +6,7 @@ import pytest
 from synthetic import TASKS, evaluation, latency, write
 
 from flashwam.core.pairing import paired_share_difference
-from flashwam.report.against import compare_rows
+from flashwam.report.against import compare_rows, full_teacher
 from flashwam.report.compare import gather
 from flashwam.report.table import format_table, table_notes
 from flashwam.report.verdict import verdict
@@ -157,6 +157,21 @@ def test_evaluations_without_outcomes_are_shown_without_an_interval(tmp_path):
     assert (found.paired, found.low, found.ratio_text) == (False, None, f"{found.value:.2f}")
     assert any("do not tell the outcome of each episode" in note for note in table_notes(list(rows.values())))
     assert "not paired" in verdict(list(rows.values()))[1]
+
+
+def test_a_teacher_from_less_noise_is_a_control_and_not_what_students_are_held_against(tmp_path):
+    cool = [
+        told("teacher", 0.99, nfe=(10, 10), seed=0, training=0, kind="teacher", sampler="t0.5"),
+        told("early", 0.9, seed=0, training=0),
+    ]
+    student = told("early", 0.8, seed=0, training=0, sampler="t0.5")
+    rows = rows_of(tmp_path / "runs", *teacher(), *cool, student)
+    assert full_teacher(list(rows.values())).label == "teacher 10v/10a"
+    assert rows["teacher 10v/10a t0.5"].kept["two-way"].value > 1
+    assert {"early 1v/1a", "early 1v/1a t0.5"} <= set(rows)
+    text = " ".join(verdict(list(rows.values())))
+    assert "at 10v/10a t0.5, reaches 100%" in text
+    assert "Sampling from 0.5 times the noise, in percentage points" in text
 
 
 def test_a_student_at_unit_amplitude_is_a_row_beside_euler(tmp_path):

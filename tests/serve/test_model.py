@@ -31,6 +31,16 @@ def test_a_recipe_or_whoever_serves_says_the_precision(wide):
     assert not any(isinstance(module, Float8Linear) for module in exact.wam.modules())
 
 
+def test_a_model_or_whoever_serves_says_the_temperature(wide):
+    info = json.loads((wide / "flashwam.json").read_text())
+    info["streams"]["action"]["temperature"] = 0.25
+    (wide / "flashwam.json").write_text(json.dumps(info))
+    told, asked = load_served(wide), load_served(wide, temperature=0.5)
+    for model, expected in ((told, [1.0, 0.25]), (asked, [0.5, 0.5])):
+        assert [one.temperature for one in model.samplers.values()] == expected
+        assert [stream["temperature"] for stream in model.metadata["streams"].values()] == expected
+
+
 def test_a_precision_that_nobody_knows_is_refused(wide):
     with pytest.raises(ValueError, match="precision must be one of own, fp8; got 'fp16'"):
         load_served(wide, precision="fp16")
