@@ -47,6 +47,7 @@ class WamPipeline:
         nfe: str | None = None,
         preset: str | None = None,
         base: str | Path | None = None,
+        temperature: float | None = None,
         trust: bool = False,
     ) -> Self:
         """Loads a model.
@@ -60,6 +61,7 @@ class WamPipeline:
             nfe: See `load_served`.
             preset: See `load_served`.
             base: See `load_served`.
+            temperature: See `load_served`.
             trust: Import the classes that its files name beside ours, and run their code.
 
         Raises:
@@ -68,8 +70,8 @@ class WamPipeline:
         """
         folder = _folder(pretrained_model_name_or_path, revision)
         dtype = None if torch_dtype is None else str(torch_dtype).removeprefix("torch.")
-        model = load_served(folder, nfe=nfe, device=str(device), preset=preset, base=base, dtype=dtype, trust=trust)
-        return cls(model)
+        given = {"nfe": nfe, "preset": preset, "base": base, "temperature": temperature, "trust": trust}
+        return cls(load_served(folder, device=str(device), dtype=dtype, **given))
 
     def __call__(self, prompt: str, observation: Observation, *, seed: int | None = None) -> np.ndarray:
         """Draws the chunk that follows an observation.
