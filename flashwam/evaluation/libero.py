@@ -13,7 +13,7 @@ from tqdm import tqdm
 from flashwam.core.steps import nfe_text
 from flashwam.evaluation.driving import task_numbers
 from flashwam.evaluation.libero_episodes import Ended, Place, Unfinished, drive_episodes, film_file
-from flashwam.evaluation.served_model import described_by_server, refuse_earlier
+from flashwam.evaluation.served_model import described_by_server, refuse_earlier, served_how
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name
 from flashwam.run.folder import RunFolder
 from flashwam.serve.client import PolicyClient
@@ -107,7 +107,8 @@ def evaluate_on_libero(
     run = RunFolder(Path("runs") / "served" / str(told.get("name") or "server"))
     convention = convention or get_convention("lingbot_va")
     folder = user_path(out) if out is not None else run.evaluations
-    name = evaluation_name(told.get("step"), _setting(told), f"{suite}_{convention.name.rstrip('*')}", seed)
+    how = served_how(told, f"{suite}_{convention.name.rstrip('*')}")
+    name = evaluation_name(told.get("step"), _setting(told), how, seed)
     place = Place(url=url, token=token, convention=convention, seed=seed, path=folder / f"{name}.json")
     refuse_earlier(place.path)
     job = _Job(told=told, request=request, tasks=chosen, place=place)

@@ -11,13 +11,14 @@ from typing import Any
 from flashwam.core.steps import nfe_text
 from flashwam.evaluation.driving import drive_tasks, overall_numbers, task_numbers
 from flashwam.evaluation.real_time import clock_of, loop_ms
-from flashwam.evaluation.served_model import described_by_server, refuse_earlier
+from flashwam.evaluation.served_model import described_by_server, refuse_earlier, served_how
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name
 from flashwam.run.folder import RunFolder
 from flashwam.run.real_time import RealTime
 from flashwam.serve.client import PolicyClient, RemotePolicy
 from flashwam.sim.closed_loop import drive
 from flashwam.sim.pace import Pace
+from flashwam.sim.simulators import driven_by
 from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
@@ -65,7 +66,8 @@ def evaluate_served(
         episodes = episodes or told.get("episodes") or 50
         if not tasks:
             raise InputError(f"the model at {url} names no tasks; give --tasks, such as reach-wall")
-        run, how = RunFolder(Path("runs") / "served" / name), "served" if clock is None else f"served_{clock.name}"
+        run, how = RunFolder(Path("runs") / "served" / name), served_how(told)
+        how += "" if clock is None else f"_{clock.name}"
         folder = user_path(out) if out is not None else run.evaluations if clock is None else run.real_time
         path = folder / f"{evaluation_name(told['step'], nfe, how, seed)}.json"
         refuse_earlier(path)
@@ -84,7 +86,7 @@ def evaluate_served(
         latency={"chunk_ms": statistics.median(policy.chunk_ms)},
         seed=seed,
         provenance=provenance(),
-        more={"server": {"url": url, "model": told}},
+        more={"server": {"url": url, "model": told}, **driven_by(tasks)},
     )
     result.write(path)
     return [result.to_json()]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["described_by_server", "refuse_earlier"]
+__all__ = ["described_by_server", "refuse_earlier", "served_how"]
 
 
 def described_by_server(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -19,10 +19,17 @@ def described_by_server(told: Mapping[str, Any]) -> dict[str, Any]:
         "step": told.get("step"),
         "nfe": dict(told.get("nfe") or {}),
         "training_seed": told.get("training_seed"),
+        "sampler": told.get("sampler", "own"),
         "precision": told.get("precision", "own"),
         "family": told.get("family", ""),
         "guidance": {n: s["guidance_scale"] for n, s in told.get("streams", {}).items() if s["guidance_scale"] != 1},
     }
+
+
+def served_how(told: Mapping[str, Any], word: str = "served") -> str:
+    """The part of an evaluation's name that says how a served model is driven: "served", "served_t0.5"."""
+    sampler = told.get("sampler", "own")
+    return word if sampler == "own" else f"{word}_{sampler}"
 
 
 def refuse_earlier(path: Path) -> None:

@@ -21,7 +21,7 @@ from flashwam.data.raw_windows import RawWindow, RawWindows
 from flashwam.data.segments import select_repos
 from flashwam.evaluation.drawn_controls import save_trajectories
 from flashwam.evaluation.recordings import recording_numbers
-from flashwam.evaluation.served_model import described_by_server, refuse_earlier
+from flashwam.evaluation.served_model import described_by_server, refuse_earlier, served_how
 from flashwam.evaluation.trajectories import Drawn
 from flashwam.recipe.sections import DataConfig, Recipe
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name
@@ -124,7 +124,7 @@ def evaluate_served_recordings(
         student, told = _Drawer(client=client), client.metadata
         name, nfe = str(told["name"]), nfe_text(told["nfe"])
         folder = user_path(out) if out is not None else RunFolder(Path("runs") / "served" / name).recordings
-        stem = f"{evaluation_name(told['step'], nfe, 'served', seed)}_on_{user_path(data).resolve().name}"
+        stem = f"{evaluation_name(told['step'], nfe, served_how(told), seed)}_on_{user_path(data).resolve().name}"
         path = folder / f"{stem}.json"
         refuse_earlier(path)
         source = RawWindows(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flashwam.core.sampler_name import sampler_name
 from flashwam.core.steps import parse_nfe
 from flashwam.data.codec import Codec
 from flashwam.data.episodes import CAMERA
@@ -98,6 +99,7 @@ def load_served(
         "step": info.steps,
         "device": device,
         "dtype": str(next(wam.parameters()).dtype).removeprefix("torch."),
+        "sampler": sampler_name(temperature=temperature),
         "precision": wam.precision,
         "tasks": list(info.tasks),
         "episodes": info.episodes,

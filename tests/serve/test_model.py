@@ -7,6 +7,7 @@ import pytest
 from tiny_models import tiny_codec, tiny_wam
 
 from flashwam.core.streams import StreamSpec
+from flashwam.evaluation.served_model import described_by_server, served_how
 from flashwam.serve.model import load_served
 from flashwam.student import save_wam
 from flashwam.wam.rounded_linear import Float8Linear
@@ -39,6 +40,11 @@ def test_a_model_or_whoever_serves_says_the_temperature(wide):
     for model, expected in ((told, [1.0, 0.25]), (asked, [0.5, 0.5])):
         assert [one.temperature for one in model.samplers.values()] == expected
         assert [stream["temperature"] for stream in model.metadata["streams"].values()] == expected
+    assert [(one.metadata["sampler"], served_how(one.metadata)) for one in (told, asked)] == [
+        ("own", "served"),
+        ("t0.5", "served_t0.5"),
+    ]
+    assert described_by_server(asked.metadata)["sampler"] == "t0.5"
 
 
 def test_a_precision_that_nobody_knows_is_refused(wide):
