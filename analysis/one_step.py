@@ -23,6 +23,7 @@ from one_step_cells import STUDENTS, TEACHER_SEEDS, Place
 from one_step_differences import write_differences
 from one_step_jobs import one_step_jobs
 from studies import add_options
+from temperatures import write_temperatures
 
 from flashwam.demo.place import DEFAULT_FAMILY
 from flashwam.report.compare import compare
@@ -64,6 +65,7 @@ def report(place: Place) -> None:
     if guided := place.evaluated(guided=True):
         compare(guided, out=place.out / "comparison_guided")
     write_differences(place)
+    write_temperatures(place.evaluated(guided=False), place.out / "comparison")
     place.study.keep(command(place))
 
 

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models from less noise than they were trained with, held against themselves in the same scenes: table and figure."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from flashwam.core.sampler_name import sampler_options
+from flashwam.report.against import compare_rows
+from flashwam.report.comparison import Comparison, signed_points
+from flashwam.report.figures import INK, PALETTE, label_points, new_figure, save_figure, tidy
+from flashwam.report.results import pool_evaluations, read_evaluations
+from flashwam.report.row import GROUPS, Row, Share
+from flashwam.report.table import text_table
+from flashwam.system.files import write_whole
+
+SHOWN = ("two-way", "one-way")
+HEAD = (
+    *("model", "temperature", "trainings", "episodes"),
+    *(f"{group}{told}" for group in SHOWN for told in ("", ", points")),
+    "left/right/none",
+)
+
+
+def by_temperature(rows: Sequence[Row]) -> dict[str, dict[float, Row]]:
+    """Name with steps -> temperature -> row, of models that were driven at several; unit noise first."""
+    found: dict[str, dict[float, Row]] = {}
+    for row in (row for row in rows if row.final and row.driven):
+        options = sampler_options(row.sampler)
+        if not options["plain_euler"] and not options["unit_amplitude"]:
+            warm = 1.0 if options["temperature"] is None else options["temperature"]
+            found.setdefault(f"{row.run} {row.steps_text}", {})[warm] = row
+    return {
+        name: dict(sorted(told.items(), reverse=True)) for name, told in found.items() if len(told) > 1 and 1.0 in told
+    }
+
+
+def lines(found: dict[str, dict[float, Row]]) -> Iterator[list[str]]:
+    """The table's rows; each model at temperature 1 is counted over the seeds that it was driven at others too."""
+    for told in found.values():
+        coolest = told[min(told)]
+        for warm, row in told.items():
+            ours = row.beside(coolest)
+            cells = []
+            for group in SHOWN:
+                share = ours.share(multimodal=GROUPS[group])
+                against = compare_rows(row, told[1.0], multimodal=GROUPS[group]) if warm != 1 else None
+                cells += [f"{share.rate:.2f}", "-" if against is None else _points(against)]
+            trainings = "1" if row.kind == "teacher" else str(row.trainings)
+            episodes = f"{ours.share().episodes:,}"
+            yield [row.label, f"{warm:g}", trainings, episodes, *cells, ours.share(multimodal=True).ways_text]
+
+
+def _points(found: Comparison) -> str:
+    return f"{signed_points(found.value)} [{found.span_text}]"
+
+
+def draw(found: dict[str, dict[float, Row]], path: Path) -> Path:
+    """Success over temperature, a panel a group of tasks and a line a model, with Wilson's intervals."""
+    with new_figure(8.2, 3.6) as figure:
+        panels = figure.subplots(1, len(SHOWN), sharey=True)
+        for axes, group in zip(panels, SHOWN, strict=True):
+            ends = []
+            for colour, (name, told) in zip(PALETTE, found.items(), strict=False):
+                coolest = told[min(told)]
+                shares = {warm: row.beside(coolest).share(multimodal=GROUPS[group]) for warm, row in told.items()}
+                _draw_line(axes, shares, colour)
+                ends.append((min(shares), shares[min(shares)].rate, name, colour))
+            label_points(axes, ends)
+            axes.set(xlim=(-0.08, 1.05), xlabel="temperature of the noise", xticks=(0, 0.25, 0.5, 0.75, 1))
+            axes.set_title(f"{group} tasks")
+            axes.axvline(1, color=INK, lw=0.9, ls=(0, (2, 2)), zorder=0)
+            tidy(axes)
+        panels[0].set_ylabel("success")
+        return save_figure(figure, path)
+
+
+def _draw_line(axes: object, shares: dict[float, Share], colour: str) -> None:
+    warm = list(shares)
+    low, high = zip(*(share.interval for share in shares.values()), strict=True)
+    axes.plot(warm, [share.rate for share in shares.values()], "o-", color=colour, ms=5, lw=1.6)
+    axes.vlines(warm, low, high, color=colour, lw=1.4, alpha=0.4)
+
+
+def write_temperatures(runs: Sequence[Path], out: Path) -> None:
+    """Writes `noise.md` and `noise.png` beside a comparison, where anybody was driven at several."""
+    rows = pool_evaluations([result for run in runs for result in read_evaluations(run)])
+    if found := by_temperature(rows):
+        write_whole(out / "noise.md", text_table(HEAD, list(lines(found)), markdown=True) + "\n")
+        draw(found, out / "noise.png")

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models from less noise are held against themselves, in the scenes that both were driven in."""
+
+import pytest
+from temperatures import HEAD, by_temperature, draw, lines
+
+from flashwam.report.row import Row, Share
+
+
+def row(sampler, won, *, seeds=(0, 1), run="pairs", kind="student", nfe=1):
+    """As many successes of ten in each of two tasks, in the scenes of every seed."""
+    tasks = {task: Share(successes=n, episodes=10, multimodal=task == "wall", ways={}) for task, n in won.items()}
+    outcomes = {(task, 100 * seed + k): k < n for task, n in won.items() for seed in seeds for k in range(10)}
+    return Row(
+        run=run,
+        kind=kind,
+        step=1,
+        final=True,
+        nfe={"video": nfe, "action": nfe},
+        sampler=sampler,
+        seeds=tuple((seed, tasks) for seed in seeds),
+        open_loop={},
+        latency={},
+        outcomes={0: outcomes},
+    )
+
+
+ROWS = [
+    row("own", {"wall": 6, "button": 5}, seeds=(0, 1, 2)),
+    row("t0", {"wall": 2, "button": 9}, seeds=(0,)),
+    row("t0.5", {"wall": 8, "button": 7}, seeds=(0,)),
+    row("euler", {"wall": 1, "button": 1}),
+    row("euler_t0.5", {"wall": 1, "button": 1}),
+    row("own", {"wall": 6, "button": 5}, nfe=2),
+    row("t0.5", {"wall": 6, "button": 5}, run="never", nfe=2),
+]
+
+
+def test_only_who_was_driven_at_several_temperatures_is_told_from_unit_noise_down():
+    found = by_temperature(ROWS)
+    assert {name: list(told) for name, told in found.items()} == {"pairs 1v/1a": [1.0, 0.5, 0.0]}
+
+
+def test_differences_are_of_the_same_scenes():
+    table = [dict(zip(HEAD, cells, strict=True)) for cells in lines(by_temperature(ROWS))]
+    assert [one["model"] for one in table] == ["pairs 1v/1a", "pairs 1v/1a t0.5", "pairs 1v/1a t0"]
+    assert [one["episodes"] for one in table] == ["20", "20", "20"], "those of the seed that all have"
+    assert [one["two-way"] for one in table] == ["0.60", "0.80", "0.20"]
+    assert [one["one-way, points"].partition(" ")[0] for one in table] == ["-", "+20", "+40"]
+    assert [one["two-way, points"].partition(" ")[0] for one in table] == ["-", "+20", "-40"]
+
+
+def test_the_figure_has_a_line_a_model(tmp_path):
+    assert draw(by_temperature(ROWS), tmp_path / "noise.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("rows", [[], ROWS[:1], ROWS[1:2]])
+def test_nothing_is_told_where_nobody_was_driven_at_several(rows):
+    assert by_temperature(rows) == {}
