@@ -15,7 +15,7 @@ def test_round_trip_through_plain_values():
 
 
 def test_a_temperature_is_told_where_it_is_not_one():
-    """What earlier versions wrote stays as it is."""
+    """So what earlier versions wrote stays as it is."""
     assert not {"temperature", "teacher_temperature"} & set(StreamSpec.from_config("video", {"shift": 5.0}).config)
     spec = StreamSpec.from_config("video", {"shift": 5.0, "temperature": 0.0, "teacher_temperature": 0.5})
     assert (spec.config["temperature"], spec.config["teacher_temperature"]) == (0.0, 0.5)
