@@ -6,12 +6,14 @@ from typing import Any
 
 from flashwam.demo import work
 from flashwam.demo.place import DEFAULT_FAMILY, Place
-from flashwam.demo.presets import Preset
+from flashwam.demo.presets import COOLER, Preset
 from flashwam.recipe.sections import Recipe
 from flashwam.run.folder import RunFolder
 from flashwam.system.jobs import Job
 
 __all__ = ["preset_jobs"]
+
+TEACHER = "teacher"
 
 
 def preset_jobs(preset: Preset, out: Path, *, from_scratch: bool = False, family: str = DEFAULT_FAMILY) -> list[Job]:
@@ -67,13 +69,17 @@ def _first_jobs(place: Place, recipe: Recipe, from_scratch: bool) -> list[Job]:
 
 
 def _teacher_jobs(place: Place, seed: int, driving: float) -> list[Job]:
-    """The teacher at its own steps and at few."""
-    return [
+    """The teacher at its own steps and at few, and from cooler noise."""
+    jobs = [
         _drive(
             f"teacher_{_stem(nfe)}_{seed}", place.teacher, nfe, seed, "latents", driving * (2.5 if nfe == "full" else 1)
         )
         for nfe in place.teacher_nfe
     ]
+    if TEACHER in place.preset.cooler:
+        name = f"teacher_full_{seed}_cooler"
+        jobs.append(_drive(name, place.teacher, "full", seed, "latents", driving * 2.5, temperature=COOLER))
+    return jobs
 
 
 def _search_jobs(place: Place, method: str) -> list[Job]:
@@ -114,6 +120,9 @@ def _method_jobs(place: Place, method: str, seed: int, driving: float) -> list[J
         if method in preset.euler:
             jobs.append(_drive(f"{name}_{_stem(nfe)}_euler", run, nfe, seed, done, driving, plain_euler=True))
             jobs.append(_drive(f"{name}_{_stem(nfe)}_unit", run, nfe, seed, done, driving, unit_amplitude=True))
+    if method in preset.cooler:
+        nfe = place.nfe[0]
+        jobs.append(_drive(f"{name}_{_stem(nfe)}_cooler", run, nfe, seed, done, driving, temperature=COOLER))
     return jobs
 
 

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 
 from flashwam.run.real_time import RealTime, both_habits
 
-__all__ = ["LATE_EPISODES", "LATE_TASKS", "PRESETS", "Preset"]
+__all__ = ["COOLER", "LATE_EPISODES", "LATE_TASKS", "PRESETS", "Preset"]
+
+COOLER = 0.5
+"""A temperature of the noise at which success was higher than from unit noise, see docs/results.md."""
 
 LATE_TASKS, LATE_EPISODES = ("button-press", "button-moving"), 20
 """A task that stands and the same one as it moves, for worlds that do not wait."""
@@ -25,6 +28,7 @@ class Preset:
         nfe: Settings every student is driven at; those of the recipes (`evaluate.nfe`), and the teacher's own, where
             empty.
         euler: Methods also sampled with plain Euler, and with their own functions at unit amplitude.
+        cooler: Methods also driven from cooler noise, at the first setting, and "teacher" at its own.
         curve: Distillation steps at which a copy is driven too, at the first setting and the first seed.
         rates: Learning rates tried for every method; its best by action error is used for every seed. Empty: the
             recipe's own.
@@ -44,6 +48,7 @@ class Preset:
     seeds: tuple[int, ...] = (0,)
     nfe: tuple[str, ...] = ("1v/1a",)
     euler: tuple[str, ...] = ()
+    cooler: tuple[str, ...] = ()
     curve: tuple[int, ...] = ()
     rates: tuple[float, ...] = ()
     cross: tuple[str, ...] = ()
@@ -84,6 +89,7 @@ PRESETS = {
             "distill.diagnose_every=5",
             "distill.log_every=5",
         ),
+        cooler=("teacher", "flash_wam"),
         film=("reach-wall",),
     ),
     "quick": Preset(
@@ -97,6 +103,7 @@ PRESETS = {
         ),
         distill=("distill.steps=200",),
         own={"pairs": ("distill.steps=900",)},
+        cooler=("teacher", "pairs"),
         cross=("pairs", "on_policy"),
         film=("reach-wall", "button-wall", "button-press"),
     ),

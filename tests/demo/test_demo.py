@@ -83,6 +83,15 @@ def test_every_student_of_the_benchmark_is_driven_at_one_and_at_two_steps(family
             assert {f"evaluate/{method}_{seed}_1v-1a", f"evaluate/{method}_{seed}_{settings}"} <= names
 
 
+def test_the_teacher_and_the_best_student_are_driven_from_cooler_noise_too(tmp_path):
+    jobs = {job.name: job.kwargs for job in preset_jobs(PRESETS["quick"], tmp_path)}
+    cooler = {name: told for name, told in jobs.items() if "temperature" in told}
+    assert set(cooler) == {"evaluate/teacher_full_0_cooler", "evaluate/pairs_0_1v-1a_cooler"}
+    for name, told in cooler.items():
+        own = jobs[name.removesuffix("_cooler")]
+        assert told == {**own, "temperature": 0.5}
+
+
 @pytest.mark.parametrize("family", ["lingbot_va", "cogvideox"])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_control_is_driven_beside_the_students(preset, family, tmp_path):
