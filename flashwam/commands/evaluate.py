@@ -176,6 +176,8 @@ def _nfe(arguments: argparse.Namespace) -> tuple[str, ...] | None:
 
 
 def _in_real_time(arguments: argparse.Namespace, **common: Any) -> Any:
+    if arguments.plain_euler and arguments.unit_amplitude:
+        arguments.parser.error("give either --plain-euler or --unit-amplitude")
     from flashwam.core.sampler_name import sampler_name
     from flashwam.evaluation.real_time import evaluate_real_time
 
