@@ -83,9 +83,9 @@ def take(run: Path, found: Path) -> None:
         shutil.copytree(source.path, building, ignore=ignored, dirs_exist_ok=True)
 
 
-def drive(checkpoint: Path, seed: int, nfe: str, sampler: str = "own") -> None:
+def drive(checkpoint: Path, seed: int, nfe: str, sampler: str = "own", out: Path | None = None) -> None:
     """Evaluates in closed and open loop."""
-    evaluate(checkpoint, nfe=(nfe,), seed=seed, **sampler_options(sampler))
+    evaluate(checkpoint, nfe=(nfe,), seed=seed, out=out, **sampler_options(sampler))
 
 
 def first_jobs(place: StudyPlace) -> list[Job]:

@@ -21,6 +21,7 @@ from one_step_cells import (
     with_starts,
 )
 from searching import FIRST_RATES, action_error, choose_rate, write_rate
+from temperatures import cooler_folder
 
 from flashwam.core.sampler_name import sampler_name
 from flashwam.demo import work
@@ -138,7 +139,8 @@ def _cooler_teacher(place: Place, seeds: Collection[int]) -> Iterator[Job]:
             sampler = sampler_name(temperature=temperature)
             for seed in COOLER_SEEDS:
                 if seed in seeds:
-                    yield _drive(TEACHER, LATENTS, teacher, seed, nfe, weight, sampler=sampler)
+                    out = cooler_folder(place.demo.teacher_run)
+                    yield _drive(TEACHER, LATENTS, teacher, seed, nfe, weight, sampler=sampler, out=out)
 
 
 def _guided(place: Place) -> Job:
@@ -192,14 +194,16 @@ def _cell(place: Place, name: str, seed: int) -> Iterator[Job]:
         for sampler in ("own", *cell.samplers):
             yield _drive(name, made, place.run(name, seed), seed, nfe, 70, sampler=sampler)
     for temperature in cell.cooler:
-        sampler = sampler_name(temperature=temperature)
-        yield _drive(name, made, place.run(name, seed), seed, recipe.evaluate.nfe[0], 70, sampler=sampler)
+        sampler, run = sampler_name(temperature=temperature), place.run(name, seed)
+        nfe, out = recipe.evaluate.nfe[0], cooler_folder(run)
+        yield _drive(name, made, run, seed, nfe, 70, sampler=sampler, out=out)
     if cell.again:
         yield _drive(name, made, place.run(name, seed), seed + cell.again, recipe.evaluate.nfe[0], 70)
 
 
 def _drive(name: str, after: str, checkpoint: Path, seed: int, nfe: str, weight: float, **options: Any) -> Job:
-    tail = "".join(f"_{value}" for value in options.values() if value != "own")
+    sampler = options.get("sampler", "own")
+    tail = "" if sampler == "own" else f"_{sampler}"
     kwargs = {"checkpoint": checkpoint, "seed": seed, "nfe": nfe, **options}
     job = f"drive/{name}_{seed}_{nfe.replace('/', '-')}{tail}"
     return Job(name=job, function=drive, kwargs=kwargs, after=(after,), weight=weight)

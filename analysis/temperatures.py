@@ -11,6 +11,7 @@ from flashwam.report.figures import INK, PALETTE, label_points, new_figure, save
 from flashwam.report.results import pool_evaluations, read_evaluations
 from flashwam.report.row import GROUPS, Row, Share
 from flashwam.report.table import text_table
+from flashwam.run.folder import RunFolder
 from flashwam.system.files import write_whole
 
 SHOWN = ("two-way", "one-way")
@@ -19,6 +20,11 @@ HEAD = (
     *(f"{group}{told}" for group in SHOWN for told in ("", ", points")),
     "left/right/none",
 )
+
+
+def cooler_folder(run: Path) -> Path:
+    """Where a run's evaluations from less noise lie, apart from those that every comparison of runs reads."""
+    return RunFolder(run / "cooler").evaluations
 
 
 def by_temperature(rows: Sequence[Row]) -> dict[str, dict[float, Row]]:
@@ -83,7 +89,10 @@ def _draw_line(axes: object, shares: dict[float, Share], colour: str) -> None:
 
 def write_temperatures(runs: Sequence[Path], out: Path) -> None:
     """Writes `noise.md` and `noise.png` beside a comparison, where anybody was driven at several."""
-    rows = pool_evaluations([result for run in runs for result in read_evaluations(run)])
+    folders = [run for run in runs if cooler_folder(run).is_dir()]
+    rows = pool_evaluations(
+        [one for run in folders for each in (run, run / "cooler") for one in read_evaluations(each)]
+    )
     if found := by_temperature(rows):
         write_whole(out / "noise.md", text_table(HEAD, list(lines(found)), markdown=True) + "\n")
         draw(found, out / "noise.png")
