@@ -50,12 +50,13 @@ class LoadedModel:
 
     @property
     def evaluations(self) -> Path:
-        """Folder of what is measured of it: in its run; in runs/shipped/<name> for a model that the package brings, and
-        in runs/hub/<owner>/<name> for one that was fetched."""
+        """Folder of what is measured of it: in its run; in runs/shipped/<folder> for a model that the package brings,
+        and in runs/hub/<owner>/<name> for one that was fetched."""
         if (named := hub_name(self.folder)) is not None:
             return RunFolder(Path("runs") / "hub" / named).evaluations
-        shipped = self.folder.resolve().is_relative_to(ASSETS)
-        return (RunFolder(Path("runs") / "shipped" / self.name) if shipped else self.run).evaluations
+        folder = self.folder.resolve()
+        shipped = folder.is_relative_to(ASSETS)
+        return (RunFolder(Path("runs") / "shipped" / folder.name) if shipped else self.run).evaluations
 
     @property
     def real_time(self) -> Path:

@@ -2,9 +2,10 @@
 """The study of the miniature on LIBERO: its cells can run, in the same scenes for everybody."""
 
 import pytest
-from libero_study import CELLS, Place, libero_jobs
+from libero_study import CELLS, SHIPPED, Place, libero_jobs
 
 from flashwam.core.steps import parse_nfe
+from flashwam.run.model_info import ModelInfo
 from flashwam.sim.simulators import get_task
 from flashwam.system.jobs import check_jobs
 
@@ -35,3 +36,14 @@ def test_recipes_differ_in_the_method_alone_and_have_both_kinds_of_tasks(place):
     assert any(task.multimodal for task in tasks)
     for nfe in ("full", *(nfe for each in CELLS.students.values() for nfe in each)):
         assert nfe == "full" or parse_nfe(nfe, ("video", "action"))
+
+
+def test_the_shipped_teacher_is_taken_unless_one_is_trained(place):
+    (taken,) = (job for job in libero_jobs(place, [], [0]) if job.name == "teacher")
+    taken.function(**taken.kwargs)
+    weights = "transformer/diffusion_pytorch_model.safetensors"
+    assert (place.demo.teacher / weights).read_bytes() == (SHIPPED / weights).read_bytes()
+    told = ModelInfo.read(place.demo.teacher).recipe
+    assert told.data.root == str(place.demo.data_root)
+    (trained,) = (job for job in libero_jobs(place, [], [0], from_scratch=True) if job.name == "teacher")
+    assert trained.weight > 100 * taken.weight

@@ -52,9 +52,10 @@ def student(tmp_path, monkeypatch):
 
 def test_nothing_is_written_into_the_package(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shipped = load_policy(ASSETS / "teacher")
-    assert shipped.evaluations == Path("runs/shipped") / shipped.name / "evaluations"
-    (tmp_path / "link").symlink_to(ASSETS / "teacher")
+    for name in ("teacher", "libero_teacher"):
+        shipped = load_policy(ASSETS / name)
+        assert shipped.evaluations == Path("runs/shipped") / name / "evaluations"
+    (tmp_path / "link").symlink_to(ASSETS / "libero_teacher")
     assert load_policy("link").evaluations == shipped.evaluations
 
 

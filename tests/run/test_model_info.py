@@ -32,6 +32,16 @@ def test_the_shipped_teacher_says_where_it_comes_from():
     assert found.tasks == ("button-press", "drawer-open", "window-open", "reach-wall", "button-wall")
 
 
+def test_the_shipped_teacher_of_libero_is_of_its_recipe():
+    found, recipe = ModelInfo.read(ASSETS / "libero_teacher"), load_recipe("libero_small/teacher")
+    assert (found.name, found.role, found.teacher, found.steps) == ("teacher", "teacher", None, 16_000)
+    assert (found.tasks, found.recipe.wam.config) == (recipe.data.tasks, recipe.wam.config)
+    assert (found.recipe.train, found.recipe.autoencoder) == (
+        replace(recipe.train, strategy="ddp", save_every=1000),
+        recipe.autoencoder,
+    )
+
+
 def test_tasks_that_are_evaluated_come_before_those_that_were_learnt():
     told = replace(RECIPE, evaluate=replace(RECIPE.evaluate, tasks=("reach-wall",)))
     assert info(plain(told)).tasks == told.tasks == ("reach-wall",)
