@@ -7,7 +7,7 @@ from pathlib import Path
 from flashwam.core.sampler_name import sampler_options
 from flashwam.report.against import compare_rows
 from flashwam.report.comparison import Comparison, signed_points
-from flashwam.report.figures import INK, PALETTE, label_points, new_figure, save_figure, tidy
+from flashwam.report.figures import INK, PALETTE, new_figure, save_figure, tidy
 from flashwam.report.results import pool_evaluations, read_evaluations
 from flashwam.report.row import GROUPS, Row, Share
 from flashwam.report.table import text_table
@@ -62,28 +62,26 @@ def _points(found: Comparison) -> str:
 
 def draw(found: dict[str, dict[float, Row]], path: Path) -> Path:
     """Success over temperature, a panel a group of tasks and a line a model, with Wilson's intervals."""
-    with new_figure(8.2, 3.6) as figure:
+    with new_figure(8.2, 4.0) as figure:
         panels = figure.subplots(1, len(SHOWN), sharey=True)
         for axes, group in zip(panels, SHOWN, strict=True):
-            ends = []
             for colour, (name, told) in zip(PALETTE, found.items(), strict=False):
                 coolest = told[min(told)]
                 shares = {warm: row.beside(coolest).share(multimodal=GROUPS[group]) for warm, row in told.items()}
-                _draw_line(axes, shares, colour)
-                ends.append((min(shares), shares[min(shares)].rate, name, colour))
-            label_points(axes, ends)
+                _draw_line(axes, shares, colour, name)
             axes.set(xlim=(-0.08, 1.05), xlabel="temperature of the noise", xticks=(0, 0.25, 0.5, 0.75, 1))
             axes.set_title(f"{group} tasks")
             axes.axvline(1, color=INK, lw=0.9, ls=(0, (2, 2)), zorder=0)
             tidy(axes)
         panels[0].set_ylabel("success")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
         return save_figure(figure, path)
 
 
-def _draw_line(axes: object, shares: dict[float, Share], colour: str) -> None:
+def _draw_line(axes: object, shares: dict[float, Share], colour: str, name: str) -> None:
     warm = list(shares)
     low, high = zip(*(share.interval for share in shares.values()), strict=True)
-    axes.plot(warm, [share.rate for share in shares.values()], "o-", color=colour, ms=5, lw=1.6)
+    axes.plot(warm, [share.rate for share in shares.values()], "o-", color=colour, ms=5, lw=1.6, label=name)
     axes.vlines(warm, low, high, color=colour, lw=1.4, alpha=0.4)
 
 

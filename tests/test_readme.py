@@ -17,6 +17,7 @@ MEASURED = [
         "## A one-step student of the miniature CogVideoX, and where it loses",
         "cogvideox_one_step/comparison/compare.md",
     ),
+    ("docs/results.md", "## How much noise", "one_step/comparison/noise.md"),
     ("docs/results.md", "## One-step students of the miniature LingBot-VA", "full/comparison/compare.md"),
     ("docs/results.md", "## One-step students of the miniature CogVideoX", "cogvideox_full/comparison/compare.md"),
     ("docs/results.md", "## Three ways to a cheap student", "students/comparison/students.md"),
