@@ -23,7 +23,7 @@ HEAD = (
 
 
 def cooler_folder(run: Path) -> Path:
-    """Where a run's evaluations from less noise lie, apart from those that every comparison of runs reads."""
+    """The folder of a run's evaluations from less noise, apart from those that every comparison of runs reads."""
     return RunFolder(run / "cooler").evaluations
 
 
