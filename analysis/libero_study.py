@@ -23,7 +23,6 @@ from pathlib import Path
 from cells import COLLECT, LATENTS, TEACHER, StudyPlace, add_extent, drive, run_study
 from libero_table import write_libero_table
 from studies import add_options
-from temperatures import write_temperatures
 
 from flashwam.demo.work import take_shipped
 from flashwam.evaluation.chance import evaluate_random
@@ -159,7 +158,6 @@ def report(place: Place, *, card: bool = True) -> None:
     runs, out = place.demo.evaluated, place.out / "comparison"
     compare(runs, out=out)
     write_libero_table(runs, out)
-    write_temperatures(runs, out)
     place.study.keep("python analysis/libero_study.py")
     if card:
         write_card(SHIPPED, evaluations=read_evaluations(place.results / "runs" / TEACHER))

@@ -20,6 +20,7 @@ HEAD = (
     *(f"{group}{told}" for group in SHOWN for told in ("", ", points")),
     "left/right/none",
 )
+AGAINST = ("student", "teacher", "episodes", "successes", "the teacher's", "points", *(f"{g}, points" for g in SHOWN))
 
 
 def cooler_folder(run: Path) -> Path:
@@ -28,16 +29,16 @@ def cooler_folder(run: Path) -> Path:
 
 
 def by_temperature(rows: Sequence[Row]) -> dict[str, dict[float, Row]]:
-    """Name with steps -> temperature -> row, of models that were driven at several; unit noise first."""
+    """Name with steps -> temperature -> row, of models driven at several: teachers and unit noise first."""
     found: dict[str, dict[float, Row]] = {}
     for row in (row for row in rows if row.final and row.driven):
         options = sampler_options(row.sampler)
         if not options["plain_euler"] and not options["unit_amplitude"]:
             warm = 1.0 if options["temperature"] is None else options["temperature"]
             found.setdefault(f"{row.run} {row.steps_text}", {})[warm] = row
-    return {
-        name: dict(sorted(told.items(), reverse=True)) for name, told in found.items() if len(told) > 1 and 1.0 in told
-    }
+    several = [(name, told) for name, told in found.items() if len(told) > 1 and 1.0 in told]
+    several.sort(key=lambda each: (each[1][1.0].kind != "teacher", -each[1][1.0].total_nfe, each[0]))
+    return {name: dict(sorted(told.items(), reverse=True)) for name, told in several}
 
 
 def lines(found: dict[str, dict[float, Row]]) -> Iterator[list[str]]:
@@ -51,13 +52,39 @@ def lines(found: dict[str, dict[float, Row]]) -> Iterator[list[str]]:
                 share = ours.share(multimodal=GROUPS[group])
                 against = compare_rows(row, told[1.0], multimodal=GROUPS[group]) if warm != 1 else None
                 cells += [f"{share.rate:.2f}", "-" if against is None else _points(against)]
-            trainings = "1" if row.kind == "teacher" else str(row.trainings)
+            trainings = "1" if row.kind == "teacher" else str(coolest.trainings)
             episodes = f"{ours.share().episodes:,}"
             yield [row.label, f"{warm:g}", trainings, episodes, *cells, ours.share(multimodal=True).ways_text]
 
 
+def against_teacher(found: dict[str, dict[float, Row]]) -> Iterator[list[str]]:
+    """Every student from less noise, against its teacher at most steps from unit noise and from as much."""
+    teachers = [told for told in found.values() if told[1.0].kind == "teacher"]
+    if not teachers:
+        return
+    teacher = max(teachers, key=lambda told: told[1.0].total_nfe)
+    for told in (told for told in found.values() if told[1.0].kind == "student"):
+        for warm, row in told.items():
+            for other in dict.fromkeys((1.0, warm)):
+                if warm != 1 and other in teacher:
+                    yield _against(row, teacher[other])
+
+
+def _against(row: Row, teacher: Row) -> list[str]:
+    ours, theirs, episodes = (sum(counts) for counts in zip(*row.pairs(teacher).counts, strict=True))
+    compared = [compare_rows(row, teacher, multimodal=several) for several in (None, *map(GROUPS.get, SHOWN))]
+    points = ["-" if one is None else _points(one) for one in compared]
+    return [row.label, teacher.label, str(episodes), str(ours), str(theirs), *points]
+
+
 def _points(found: Comparison) -> str:
     return f"{signed_points(found.value)} [{found.span_text}]"
+
+
+def tables(found: dict[str, dict[float, Row]]) -> str:
+    """Everybody against himself from unit noise, then students against their teacher, in Markdown."""
+    parts = [(HEAD, list(lines(found))), (AGAINST, list(against_teacher(found)))]
+    return "\n\n".join(text_table(head, body, markdown=True) for head, body in parts if body) + "\n"
 
 
 def draw(found: dict[str, dict[float, Row]], path: Path) -> Path:
@@ -92,5 +119,5 @@ def write_temperatures(runs: Sequence[Path], out: Path) -> None:
         [one for run in folders for each in (run, run / "cooler") for one in read_evaluations(each)]
     )
     if found := by_temperature(rows):
-        write_whole(out / "noise.md", text_table(HEAD, list(lines(found)), markdown=True) + "\n")
+        write_whole(out / "noise.md", tables(found))
         draw(found, out / "noise.png")

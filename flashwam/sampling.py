@@ -7,6 +7,7 @@ Letters: B episodes, C channels, F latent frames of a chunk, H and W the rest of
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +43,18 @@ class StreamSampler:
     steps: int
     guidance_scale: float = 1.0
     temperature: float = 1.0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values that determine what it draws from given noise, for what is kept under them."""
+        return {
+            "schedule": dict(self.schedule.config),
+            "function": dict(self.consistency.config),
+            "steps": self.steps,
+            "guidance_scale": float(self.guidance_scale),
+            # Left out of unit noise, so that what earlier versions kept is found.
+            **({} if self.temperature == 1 else {"temperature": float(self.temperature)}),
+        }
 
     def start(self, noise: Tensor) -> Tensor:
         """The state at sigma 1, of unit noise [B, C, F, H, W]."""

@@ -64,17 +64,7 @@ class TeacherFuture(Future):
             "chunk_frames": self._teacher.chunk_frames,
             # Left out where there is none, so that what earlier versions drew keeps its name.
             **({"run": run} if run else {}),
-            "samplers": {
-                name: {
-                    "schedule": dict(sampler.schedule.config),
-                    "function": dict(sampler.consistency.config),
-                    "steps": sampler.steps,
-                    "guidance_scale": float(sampler.guidance_scale),
-                    # As with `run`.
-                    **({} if sampler.temperature == 1 else {"temperature": float(sampler.temperature)}),
-                }
-                for name, sampler in self._samplers.items()
-            },
+            "samplers": {name: sampler.settings for name, sampler in self._samplers.items()},
         }
 
     @torch.no_grad()

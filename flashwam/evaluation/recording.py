@@ -119,17 +119,7 @@ def _claim(root: Path, policy: Policy, samplers: dict[str, StreamSampler], *, se
     made = {
         "model": tensors_fingerprint(policy.wam.state_dict()),
         "autoencoder": fingerprint(policy.codec.autoencoder),
-        "samplers": {
-            name: {
-                "steps": sampler.steps,
-                "schedule": dict(sampler.schedule.config),
-                "function": dict(sampler.consistency.config),
-                "guidance_scale": float(sampler.guidance_scale),
-                # Earlier recordings, all of unit noise, do not tell it.
-                **({} if sampler.temperature == 1 else {"temperature": float(sampler.temperature)}),
-            }
-            for name, sampler in samplers.items()
-        },
+        "samplers": {name: sampler.settings for name, sampler in samplers.items()},
         "seed": seed,
         "precision": policy.info.precision,
     }

@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models from less noise are held against themselves, in the scenes that both were driven in."""
 
-import pytest
-from temperatures import HEAD, by_temperature, draw, lines
+from pathlib import Path
 
+import pytest
+from temperatures import AGAINST, HEAD, against_teacher, by_temperature, draw, lines, tables
+
+from flashwam.report.results import pool_evaluations, read_evaluations
 from flashwam.report.row import Row, Share
+
+RESULTS = Path(__file__).resolve().parents[2] / "analysis" / "results"
 
 
 def row(sampler, won, *, seeds=(0, 1), run="pairs", kind="student", nfe=1):
@@ -34,6 +39,7 @@ ROWS = [
     row("own", {"wall": 6, "button": 5}, nfe=2),
     row("t0.5", {"wall": 6, "button": 5}, run="never", nfe=2),
 ]
+TEACHER = {"own": {"wall": 7, "button": 5}, "t0.5": {"wall": 9, "button": 9}}
 
 
 def test_only_who_was_driven_at_several_temperatures_is_told_from_unit_noise_down():
@@ -48,6 +54,29 @@ def test_differences_are_of_the_same_scenes():
     assert [one["two-way"] for one in table] == ["0.60", "0.80", "0.20"]
     assert [one["one-way, points"].partition(" ")[0] for one in table] == ["-", "+20", "+40"]
     assert [one["two-way, points"].partition(" ")[0] for one in table] == ["-", "+20", "-40"]
+
+
+def test_a_student_is_held_against_its_teacher_from_unit_noise_and_from_as_much():
+    teachers = [row(s, won, run="teacher", kind="teacher", nfe=10) for s, won in TEACHER.items()]
+    table = [dict(zip(AGAINST, cells, strict=True)) for cells in against_teacher(by_temperature([*ROWS, *teachers]))]
+    assert [(one["student"], one["teacher"]) for one in table] == [
+        ("pairs 1v/1a t0.5", "teacher 10v/10a"),
+        ("pairs 1v/1a t0.5", "teacher 10v/10a t0.5"),
+        ("pairs 1v/1a t0", "teacher 10v/10a"),
+    ]
+    assert [(one["successes"], one["the teacher's"], one["episodes"]) for one in table] == [
+        ("15", "12", "20"),
+        ("15", "18", "20"),
+        ("11", "12", "20"),
+    ]
+    assert [one["one-way, points"].partition(" ")[0] for one in table] == ["+20", "-20", "+40"]
+    assert list(against_teacher(by_temperature(ROWS))) == []
+
+
+def test_the_committed_tables_come_out_of_the_committed_evaluations():
+    study = RESULTS / "one_step"
+    found = by_temperature(pool_evaluations(read_evaluations(study)))
+    assert tables(found) == (study / "comparison" / "noise.md").read_text()
 
 
 def test_the_figure_has_a_line_a_model(tmp_path):
