@@ -19,11 +19,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from cells import COLLECT, LATENTS, TEACHER, StudyPlace, add_extent, drive, run_study
 from libero_table import write_libero_table
 from studies import add_options
+from temperatures import cooler_folder, write_temperatures
 
+from flashwam.core.sampler_name import sampler_name
 from flashwam.demo.work import take_shipped
 from flashwam.evaluation.chance import evaluate_random
 from flashwam.evaluation.latency import latency_timers, time_in_turns
@@ -53,6 +56,7 @@ class Cells:
     seeds: tuple[int, ...]
     teacher: tuple[str, ...]
     students: Mapping[str, tuple[str, ...]]
+    cooler: tuple[float, ...]
 
 
 CELLS = build(FILE, Cells, read_yaml(FILE.read_bytes(), str(FILE)))
@@ -110,7 +114,7 @@ def time_steps(place: Place, *, rounds: int = 9) -> None:
 
 
 def libero_jobs(place: Place, names: Collection[str], seeds: Sequence[int], *, from_scratch: bool = False) -> list[Job]:
-    """Every job, each after those it needs; the first settings of everybody before any further one."""
+    """Every job, each after those it needs; seed by seed the first settings of everybody before any further one."""
     about = {"place": place}
     teaching = {**about, "from_scratch": from_scratch}
     jobs = [
@@ -129,6 +133,7 @@ def libero_jobs(place: Place, names: Collection[str], seeds: Sequence[int], *, f
         first, second, *others = _drives(place, TEACHER, seed, CELLS.teacher, after=LATENTS)
         jobs += [first, second]
         later += others
+        cooler = [*_cooler(place, TEACHER, seed, CELLS.teacher[0], after=LATENTS)]
         for name in names:
             student = f"make/{name}_{seed}"
             kwargs = {**about, "name": name, "seed": seed}
@@ -136,6 +141,8 @@ def libero_jobs(place: Place, names: Collection[str], seeds: Sequence[int], *, f
             first, *others = _drives(place, name, seed, CELLS.students[name], after=student)
             jobs.append(first)
             later += others
+            cooler += _cooler(place, name, seed, CELLS.students[name][0], after=student)
+        jobs += cooler
         chance = f"drive/random_{seed}"
         kwargs = {**about, "seed": seed}
         later.append(Job(name=chance, function=drive_random, kwargs=kwargs, after=(LATENTS,), weight=900))
@@ -145,11 +152,26 @@ def libero_jobs(place: Place, names: Collection[str], seeds: Sequence[int], *, f
 
 
 def _drives(place: Place, name: str, seed: int, settings: Sequence[str], *, after: str) -> Iterator[Job]:
-    checkpoint = place.demo.teacher if name == TEACHER else place.run(name, seed)
     for nfe in settings:
-        kwargs = {"checkpoint": checkpoint, "seed": seed, "nfe": nfe}
-        job = f"drive/{name}_{seed}_{nfe.replace('/', '-')}"
-        yield Job(name=job, function=drive, kwargs=kwargs, after=(after,), weight=900)
+        yield _drive(name, seed, nfe, after=after, checkpoint=_driven(place, name, seed))
+
+
+def _cooler(place: Place, name: str, seed: int, nfe: str, *, after: str) -> Iterator[Job]:
+    checkpoint = _driven(place, name, seed)
+    out = cooler_folder(place.demo.teacher_run if name == TEACHER else checkpoint)
+    for temperature in CELLS.cooler:
+        sampler = sampler_name(temperature=temperature)
+        yield _drive(name, seed, nfe, after=after, checkpoint=checkpoint, sampler=sampler, out=out)
+
+
+def _driven(place: Place, name: str, seed: int) -> Path:
+    return place.demo.teacher if name == TEACHER else place.run(name, seed)
+
+
+def _drive(name: str, seed: int, nfe: str, *, after: str, **options: Any) -> Job:
+    parts = [name, str(seed), nfe.replace("/", "-"), *([options["sampler"]] if "sampler" in options else [])]
+    kwargs = {"seed": seed, "nfe": nfe, **options}
+    return Job(name=f"drive/{'_'.join(parts)}", function=drive, kwargs=kwargs, after=(after,), weight=900)
 
 
 def report(place: Place, *, card: bool = True) -> None:
@@ -158,6 +180,7 @@ def report(place: Place, *, card: bool = True) -> None:
     runs, out = place.demo.evaluated, place.out / "comparison"
     compare(runs, out=out)
     write_libero_table(runs, out)
+    write_temperatures(runs, out)
     place.study.keep("python analysis/libero_study.py")
     if card:
         write_card(SHIPPED, evaluations=read_evaluations(place.results / "runs" / TEACHER))

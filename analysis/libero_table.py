@@ -4,6 +4,8 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from temperatures import cooler_folder
+
 from flashwam.report.compare import gather
 from flashwam.report.results import pool_evaluations, read_evaluations
 from flashwam.report.table import text_table
@@ -46,14 +48,22 @@ def cells(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def libero_table(runs: Sequence[Path | str], out: Path) -> str:
-    """The table, for a README, its rows in the order of the comparison of the same runs in `out`."""
+    """The table, for a README: rows in the order of the comparison of the same runs in `out`, then those from cooler
+    noise."""
+    rows, _, _ = gather(runs, out)
+    order = [row.label for row in rows]
     found: dict[str, list[Evaluation]] = {}
-    for one in (one for run in runs for one in read_evaluations(run)):
+    for one in (one for each in (runs, _cooler(runs)) for run in each for one in read_evaluations(run)):
         (row,) = pool_evaluations([one])
         found.setdefault(row.label, []).append(one)
-    rows, _, _ = gather(runs, out)
-    body = [[row.label, *cells(found[row.label])] for row in rows if row.label in found]
+    cooled = [label for label in found if label not in order]
+    body = [[label, *cells(found[label])] for label in [*order, *cooled] if label in found]
     return text_table(HEAD, body, markdown=True)
+
+
+def _cooler(runs: Sequence[Path | str]) -> list[Path]:
+    folders = [cooler_folder(Path(run)) for run in runs]
+    return [folder.parent for folder in folders if folder.is_dir()]
 
 
 def write_libero_table(runs: Sequence[Path | str], out: Path) -> None:

@@ -101,7 +101,7 @@ def _forest_caption(rows: Sequence[Row]) -> str:
         else "Dots: share of successful episodes; bars: Wilson's 95 % interval; ticks: single seeds."
     )
     return (
-        f"{told} Dashed: the teacher at full steps. Hollow: not sampled with its own function. Commitment: share of "
+        f"{told} Dashed: the teacher at full steps. Hollow: not with its own function or noise. Commitment: share of "
         "episodes that clearly take one of the demonstrated ways."
     )
 

@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from flashwam.core.sampler_name import sampler_options
 from flashwam.report.against import full_teacher
 from flashwam.report.row import GROUPS, Row, milliseconds_text
 
@@ -97,6 +98,8 @@ def table_notes(rows: Sequence[Row]) -> list[str]:
             "Wilson's interval takes episodes that began in one initial state, at several seeds, for independent ones: "
             "it is narrower than what is known of other states."
         )
+    if any(sampler_options(row.sampler)["temperature"] is not None for row in shown):
+        notes.append('"t0.5": every chunk begins with 0.5 times the noise; other rows with as much as the model says.')
     if any(row.convention for row in shown):
         notes.append(
             "In brackets: the convention that LIBERO was driven under. Success under one is not held against success "

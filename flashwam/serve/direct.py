@@ -70,8 +70,17 @@ class WamPipeline:
         """
         folder = _folder(pretrained_model_name_or_path, revision)
         dtype = None if torch_dtype is None else str(torch_dtype).removeprefix("torch.")
-        given = {"nfe": nfe, "preset": preset, "base": base, "temperature": temperature, "trust": trust}
-        return cls(load_served(folder, device=str(device), dtype=dtype, **given))
+        served = load_served(
+            folder,
+            nfe=nfe,
+            device=str(device),
+            preset=preset,
+            base=base,
+            dtype=dtype,
+            temperature=temperature,
+            trust=trust,
+        )
+        return cls(served)
 
     def __call__(self, prompt: str, observation: Observation, *, seed: int | None = None) -> np.ndarray:
         """Draws the chunk that follows an observation.

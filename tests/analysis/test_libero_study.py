@@ -5,6 +5,7 @@ import pytest
 from libero_study import CELLS, SHIPPED, Place, libero_jobs
 
 from flashwam.core.steps import parse_nfe
+from flashwam.run.folder import RunFolder
 from flashwam.run.model_info import ModelInfo
 from flashwam.sim.simulators import get_task
 from flashwam.system.jobs import check_jobs
@@ -18,7 +19,12 @@ def place(tmp_path):
 def test_everybody_is_driven_in_the_scenes_of_every_seed(place):
     jobs = libero_jobs(place, list(CELLS.students), CELLS.seeds)
     check_jobs(jobs)
-    driven = [(job.kwargs["checkpoint"], job.kwargs["seed"], job.kwargs["nfe"]) for job in jobs if "nfe" in job.kwargs]
+    cooler = [job.kwargs for job in jobs if "sampler" in job.kwargs]
+    drives = [job.kwargs for job in jobs if "nfe" in job.kwargs and "sampler" not in job.kwargs]
+    driven = [(told["checkpoint"], told["seed"], told["nfe"]) for told in drives]
+    assert {(told["checkpoint"], told["seed"], told["nfe"]) for told in cooler} <= set(driven)
+    assert len(cooler) == len(CELLS.seeds) * len(CELLS.cooler) * (1 + len(CELLS.students))
+    assert not {told["out"] for told in cooler} & {RunFolder(run).evaluations for run in place.demo.evaluated}
     each = len(CELLS.teacher) + sum(map(len, CELLS.students.values()))
     assert len(set(driven)) == len(driven) == len(CELLS.seeds) * each
     assert {(place.demo.teacher, seed, nfe) for seed in CELLS.seeds for nfe in CELLS.teacher} <= set(driven)

@@ -172,6 +172,9 @@ def test_a_teacher_from_less_noise_is_a_control_and_not_what_students_are_held_a
     text = " ".join(verdict(list(rows.values())))
     assert "at 10v/10a t0.5, reaches 100%" in text
     assert "Sampling from 0.5 times the noise, in percentage points" in text
+    assert any('"t0.5": every chunk begins with' in note for note in table_notes(list(rows.values())))
+    unit = [row for row in rows.values() if row.sampler == "own"]
+    assert not any("t0.5" in note for note in table_notes(unit))
 
 
 def test_a_student_at_unit_amplitude_is_a_row_beside_euler(tmp_path):
