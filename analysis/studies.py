@@ -60,6 +60,8 @@ SHOWN = (
     "runs/teacher/evaluations/*_full_own_seed0_film.png",
     "runs/pairs/evaluations/*_1v-1a_own_seed0_film.png",
 )
+_RESTORED = "restored"
+"""In the marker of a cell: it was done elsewhere, and of what it left only measurements are here."""
 RECIPES, ABOUT, CHOSEN = "recipes.jsonl", "about.json", "comparison/rates.json"
 
 
@@ -121,35 +123,38 @@ class Study:
     def restore(self, jobs: Sequence[Job], archive: Path | None = None) -> None:
         """Puts measurements back where the runs lay, so that their cells are not run again.
 
-        A study that runs here already is left alone.
+        A study that runs here already keeps what it has. Weights are not kept, so whatever a cell of `jobs` that is not
+        done needs is made again, from the same seeds, at every call.
 
         Args:
-            jobs: All of the study.
+            jobs: All that are asked for.
             archive: Where they come from; the results that are kept if None.
 
         Raises:
             ValueError: There are runs already and an archive is named, or it is none.
         """
         cells = self.out / "jobs"
-        if cells.is_dir():
-            if archive is not None:
-                raise InputError(f"{self.out} has cells of its own; move it away before {archive} is restored there")
-            return
-        files = dict(self.kept()) if archive is None else read_archive(archive)
-        if not files:
-            return
-        for name, content in files.items():
-            write_whole(self.out / name, _of_any_weights(name, content))
-        print(f"{len(files)} files restored from {archive or self.results}")
+        if not cells.is_dir():
+            self._put_back(archive)
+        elif archive is not None:
+            raise InputError(f"{self.out} has cells of its own; move it away before {archive} is restored there")
         for name in self.made_again:
-            done_marker(cells, name).unlink(missing_ok=True)
-        # Weights are not kept, so whatever a cell that is not done needs is made again, from the same seeds; of what
-        # cells need, only a chosen learning rate is a file that is kept.
+            _forget_restored(done_marker(cells, name))
         for job in reversed(jobs):
             if not done_marker(cells, job.name).is_file():
                 for name in job.after:
+                    # Of what cells need, only a chosen learning rate is a file that is kept.
                     if not name.startswith("choose/"):
-                        done_marker(cells, name).unlink(missing_ok=True)
+                        _forget_restored(done_marker(cells, name))
+
+    def _put_back(self, archive: Path | None) -> None:
+        files = dict(self.kept()) if archive is None else read_archive(archive)
+        for name, content in files.items():
+            if name.endswith(".done"):
+                content = _json({**parse_json(content, name), _RESTORED: True})
+            write_whole(self.out / name, _of_any_weights(name, content))
+        if files:
+            print(f"{len(files)} files restored from {archive or self.results}")
 
     def kept(self) -> Iterator[tuple[str, bytes]]:
         """The files of the runs, as the results have them: path below the runs' folder, and content."""
@@ -257,6 +262,11 @@ def or_exit(call: Callable[..., T], *arguments: Any) -> T:
         return call(*arguments)
     except UserError as error:
         raise SystemExit(str(error)) from error
+
+
+def _forget_restored(marker: Path) -> None:
+    if _mapping(marker).get(_RESTORED):
+        marker.unlink()
 
 
 def _of_any_weights(name: str, content: bytes) -> bytes:

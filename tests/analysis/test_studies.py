@@ -107,6 +107,26 @@ def test_another_machine_goes_on_without_what_is_done(study, tmp_path, archived)
     assert json.loads((elsewhere.out / "runs/flash/evaluations/one.json").read_text())["seed"] == 7
 
 
+def test_a_cell_that_is_asked_for_later_has_its_weights_made_again_once(study, tmp_path):
+    study.keep("python analysis/benchmark.py")
+    elsewhere = Study(out=tmp_path / "elsewhere", results=study.results, made_again=study.made_again)
+    elsewhere.restore([job for job in JOBS if job.name != "drive/flash_seed1"])
+    marker = done_marker(elsewhere.out / "jobs", "distill/flash_seed1")
+    assert marker.is_file()
+    elsewhere.restore(JOBS)
+    assert not marker.is_file()
+    for made in (marker, done_marker(elsewhere.out / "jobs", "collect")):
+        write(made, '{"seconds": 3}')
+    elsewhere.restore(JOBS)
+    assert {path.stem for path in (elsewhere.out / "jobs").glob("*.done")} == {
+        *("collect", "distill__flash", "distill__flash_seed1", "drive__flash")
+    }
+    elsewhere.archive(tmp_path / "further.tar.gz")
+    third = Study(out=tmp_path / "third", results=tmp_path / "nothing", made_again=study.made_again)
+    third.restore(JOBS, tmp_path / "further.tar.gz")
+    assert {path.stem for path in (third.out / "jobs").glob("*.done")} == {"distill__flash", "drive__flash"}
+
+
 @pytest.mark.parametrize("archived", [False, True])
 def test_weights_that_are_made_again_are_taken_for_those_that_were_measured(study, tmp_path, archived):
     asked = {"tasks": ["reach"], "episodes": 1, "closed_loop": True}
