@@ -56,7 +56,7 @@ class Cells:
     seeds: tuple[int, ...]
     teacher: tuple[str, ...]
     students: Mapping[str, tuple[str, ...]]
-    cooler: tuple[float, ...]
+    cooler: Mapping[str, tuple[float, ...]]
 
 
 CELLS = build(FILE, Cells, read_yaml(FILE.read_bytes(), str(FILE)))
@@ -159,7 +159,7 @@ def _drives(place: Place, name: str, seed: int, settings: Sequence[str], *, afte
 def _cooler(place: Place, name: str, seed: int, nfe: str, *, after: str) -> Iterator[Job]:
     checkpoint = _driven(place, name, seed)
     out = cooler_folder(place.demo.teacher_run if name == TEACHER else checkpoint)
-    for temperature in CELLS.cooler:
+    for temperature in CELLS.cooler.get(name, ()):
         sampler = sampler_name(temperature=temperature)
         yield _drive(name, seed, nfe, after=after, checkpoint=checkpoint, sampler=sampler, out=out)
 

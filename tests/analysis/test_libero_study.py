@@ -23,7 +23,8 @@ def test_everybody_is_driven_in_the_scenes_of_every_seed(place):
     drives = [job.kwargs for job in jobs if "nfe" in job.kwargs and "sampler" not in job.kwargs]
     driven = [(told["checkpoint"], told["seed"], told["nfe"]) for told in drives]
     assert {(told["checkpoint"], told["seed"], told["nfe"]) for told in cooler} <= set(driven)
-    assert len(cooler) == len(CELLS.seeds) * len(CELLS.cooler) * (1 + len(CELLS.students))
+    assert {"teacher", "pairs"} <= set(CELLS.cooler) <= {"teacher", *CELLS.students}
+    assert len(cooler) == len(CELLS.seeds) * sum(map(len, CELLS.cooler.values()))
     assert not {told["out"] for told in cooler} & {RunFolder(run).evaluations for run in place.demo.evaluated}
     each = len(CELLS.teacher) + sum(map(len, CELLS.students.values()))
     assert len(set(driven)) == len(driven) == len(CELLS.seeds) * each
