@@ -41,14 +41,14 @@ class Windows:
         source: Draw i is window i.
         norm: Of the actions.
         names: Of the controls.
-        held_out: The model was not trained on these episodes.
+        held_out: The model was not trained on these episodes; None where nobody knows.
         episodes: That there are.
     """
 
     source: EpisodeDataset | SegmentDataset
     norm: ActionNorm
     names: ControlNames
-    held_out: bool
+    held_out: bool | None
     episodes: int
 
 
@@ -82,7 +82,8 @@ def recorded_windows(model: LoadedModel, recipe: Recipe, *, data: str | Path | N
         _norm(model.folder, section),
         model.wam,
         split="all",
-        held_out=not own,
+        # Another tool's checkpoint does not say what it was made from.
+        held_out=None if made is None else not own,
         autoencoder=_autoencoder(model.folder, section),
     )
 
@@ -114,7 +115,7 @@ def find_windows(
     wam: WorldActionModel,
     *,
     split: Split,
-    held_out: bool,
+    held_out: bool | None,
     seed: int = _SEED,
     autoencoder: FrameAutoencoder | None = None,
 ) -> Windows:
