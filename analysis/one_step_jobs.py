@@ -111,6 +111,7 @@ def one_step_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) ->
         if again := STUDENTS[name].again:
             own = [seed for seed in STUDENTS[name].seeds if seed in seeds]
             jobs += [_drive(TEACHER, LATENTS, place.demo.teacher, seed + again, "full", 170) for seed in own]
+            jobs += [_cooler_drive(place, seed + again, "full", t) for t in STUDENTS[name].cooler for seed in own]
     jobs += _cooler_teacher(place, seeds)
     jobs += [_random(place, seed) for seed in TEACHER_SEEDS if seed in seeds]
     if guided := [name for name in cells if STUDENTS[name].guided]:
@@ -132,15 +133,15 @@ def _teacher(place: Place, nfe: str, seeds: Collection[int]) -> Iterator[Job]:
 
 
 def _cooler_teacher(place: Place, seeds: Collection[int]) -> Iterator[Job]:
-    teacher = place.demo.teacher
     for nfe, temperatures in TEACHER_COOLER[place.family].items():
-        weight = 170 if nfe == "full" else 70
         for temperature in temperatures:
-            sampler = sampler_name(temperature=temperature)
-            for seed in COOLER_SEEDS:
-                if seed in seeds:
-                    out = cooler_folder(place.demo.teacher_run)
-                    yield _drive(TEACHER, LATENTS, teacher, seed, nfe, weight, sampler=sampler, out=out)
+            yield from (_cooler_drive(place, seed, nfe, temperature) for seed in COOLER_SEEDS if seed in seeds)
+
+
+def _cooler_drive(place: Place, seed: int, nfe: str, temperature: float) -> Job:
+    weight, sampler = 170 if nfe == "full" else 70, sampler_name(temperature=temperature)
+    out = cooler_folder(place.demo.teacher_run)
+    return _drive(TEACHER, LATENTS, place.demo.teacher, seed, nfe, weight, sampler=sampler, out=out)
 
 
 def _guided(place: Place) -> Job:
@@ -196,7 +197,8 @@ def _cell(place: Place, name: str, seed: int) -> Iterator[Job]:
     for temperature in cell.cooler:
         sampler, run = sampler_name(temperature=temperature), place.run(name, seed)
         nfe, out = recipe.evaluate.nfe[0], cooler_folder(run)
-        yield _drive(name, made, run, seed, nfe, 70, sampler=sampler, out=out)
+        for scenes in (seed, *((seed + cell.again,) if cell.again else ())):
+            yield _drive(name, made, run, scenes, nfe, 70, sampler=sampler, out=out)
     if cell.again:
         yield _drive(name, made, place.run(name, seed), seed + cell.again, recipe.evaluate.nfe[0], 70)
 

@@ -2,6 +2,7 @@
 """Models from less noise than they were trained with, held against themselves in the same scenes: table and figure."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from flashwam.core.sampler_name import sampler_options
@@ -46,27 +47,37 @@ def lines(found: dict[str, dict[float, Row]]) -> Iterator[list[str]]:
     for told in found.values():
         coolest = told[min(told)]
         for warm, row in told.items():
-            ours = row.beside(coolest)
+            ours = _in_scenes_of(row, coolest)
             cells = []
             for group in SHOWN:
                 share = ours.share(multimodal=GROUPS[group])
-                against = compare_rows(row, told[1.0], multimodal=GROUPS[group]) if warm != 1 else None
+                against = compare_rows(ours, told[1.0], multimodal=GROUPS[group]) if warm != 1 else None
                 cells += [f"{share.rate:.2f}", "-" if against is None else _points(against)]
             trainings = "1" if row.kind == "teacher" else str(coolest.trainings)
             episodes = f"{ours.share().episodes:,}"
             yield [row.label, f"{warm:g}", trainings, episodes, *cells, ours.share(multimodal=True).ways_text]
 
 
+def _in_scenes_of(row: Row, other: Row) -> Row:
+    """A row over the seeds and episodes alone that another of the same model has too."""
+    outcomes = {
+        training: {episode: won for episode, won in episodes.items() if episode in other.outcomes.get(training, ())}
+        for training, episodes in row.outcomes.items()
+    }
+    return replace(row.beside(other), outcomes=outcomes)
+
+
 def against_teacher(found: dict[str, dict[float, Row]]) -> Iterator[list[str]]:
-    """Every student from less noise, against its teacher at most steps from unit noise and from as much."""
+    """Every student against its teacher at most steps: from unit noise against all temperatures that both were driven
+    at, from less noise against unit noise and as much."""
     teachers = [told for told in found.values() if told[1.0].kind == "teacher"]
     if not teachers:
         return
     teacher = max(teachers, key=lambda told: told[1.0].total_nfe)
     for told in (told for told in found.values() if told[1.0].kind == "student"):
         for warm, row in told.items():
-            for other in dict.fromkeys((1.0, warm)):
-                if warm != 1 and other in teacher:
+            for other in told if warm == 1 else (1.0, warm):
+                if other in teacher:
                     yield _against(row, teacher[other])
 
 
@@ -114,10 +125,8 @@ def _draw_line(axes: object, shares: dict[float, Share], colour: str, name: str)
 
 def write_temperatures(runs: Sequence[Path], out: Path) -> None:
     """Writes `noise.md` and `noise.png` beside a comparison, where anybody was driven at several."""
-    folders = [run for run in runs if cooler_folder(run).is_dir()]
-    rows = pool_evaluations(
-        [one for run in folders for each in (run, run / "cooler") for one in read_evaluations(each)]
-    )
+    folders = [run / "cooler" for run in runs if cooler_folder(run).is_dir()]
+    rows = pool_evaluations([one for folder in (*runs, *folders) for one in read_evaluations(folder)])
     if found := by_temperature(rows):
         write_whole(out / "noise.md", tables(found))
         draw(found, out / "noise.png")

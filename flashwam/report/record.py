@@ -42,7 +42,7 @@ def judge_study(study: Path) -> list[dict[str, Any]]:
     """Compares every two students of a study of whom the analysis puts one ahead.
 
     Students are taken as they are driven, with their own function, after the same number of steps, of a teacher that
-    is driven at the same guidance; those with a stream that is not distilled, or whose method does not say where it
+    is driven at the same guidance and temperature; those with a stream that is not distilled, or whose method does not say where it
     trains, are left out.
 
     Args:
@@ -62,7 +62,7 @@ def judge_study(study: Path) -> list[dict[str, Any]]:
             one, two = recipes[first.run], recipes[second.run]
             if first.steps_text != second.steps_text or one["distill"]["steps"] != two["distill"]["steps"]:
                 continue
-            if _guidance(one) != _guidance(two):
+            if _driving(one) != _driving(two):
                 continue
             if by := better_at(place, other):
                 found.append(
@@ -116,9 +116,10 @@ def _recipes(study: Path) -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def _guidance(recipe: Mapping[str, Any]) -> dict[str, float]:
-    """Stream -> scale at which its teacher is driven."""
-    return {name: stream.get("guidance_scale", 1.0) for name, stream in recipe["streams"].items()}
+def _driving(recipe: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Stream -> scale of the guidance and temperature at which its teacher is driven."""
+    told = ("guidance_scale", "teacher_temperature")
+    return {name: [stream.get(key, 1.0) for key in told] for name, stream in recipe["streams"].items()}
 
 
 def _rows(study: Path, recipes: Mapping[str, Any]) -> list[Row]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models from less noise are held against themselves, in the scenes that both were driven in."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,20 +57,34 @@ def test_differences_are_of_the_same_scenes():
     assert [one["two-way, points"].partition(" ")[0] for one in table] == ["-", "+20", "-40"]
 
 
+def test_points_are_of_the_scenes_that_the_row_tells():
+    """Of three seeds at half the noise one is told, as the model was driven from none at all in one alone."""
+    rows = [one for one in ROWS if one.sampler != "t0.5"]
+    warmer = row("t0.5", {"wall": 8, "button": 7}, seeds=(0,))
+    further = row("t0.5", {"wall": 0, "button": 0}, seeds=(1, 2))
+    both = replace(warmer, seeds=warmer.seeds + further.seeds, outcomes={0: warmer.outcomes[0] | further.outcomes[0]})
+    (_, half, _) = (dict(zip(HEAD, cells, strict=True)) for cells in lines(by_temperature([*rows, both])))
+    assert (half["episodes"], half["two-way"], half["two-way, points"].partition(" ")[0]) == ("20", "0.80", "+20")
+
+
 def test_a_student_is_held_against_its_teacher_from_unit_noise_and_from_as_much():
     teachers = [row(s, won, run="teacher", kind="teacher", nfe=10) for s, won in TEACHER.items()]
     table = [dict(zip(AGAINST, cells, strict=True)) for cells in against_teacher(by_temperature([*ROWS, *teachers]))]
     assert [(one["student"], one["teacher"]) for one in table] == [
+        ("pairs 1v/1a", "teacher 10v/10a"),
+        ("pairs 1v/1a", "teacher 10v/10a t0.5"),
         ("pairs 1v/1a t0.5", "teacher 10v/10a"),
         ("pairs 1v/1a t0.5", "teacher 10v/10a t0.5"),
         ("pairs 1v/1a t0", "teacher 10v/10a"),
     ]
     assert [(one["successes"], one["the teacher's"], one["episodes"]) for one in table] == [
+        ("22", "24", "40"),
+        ("22", "36", "40"),
         ("15", "12", "20"),
         ("15", "18", "20"),
         ("11", "12", "20"),
     ]
-    assert [one["one-way, points"].partition(" ")[0] for one in table] == ["+20", "-20", "+40"]
+    assert [one["one-way, points"].partition(" ")[0] for one in table] == ["0", "-40", "+20", "-20", "+40"]
     assert list(against_teacher(by_temperature(ROWS))) == []
 
 
