@@ -44,6 +44,8 @@ class StudyPlace:
 
     MADE_AGAIN: ClassVar[tuple[str, ...]] = (COLLECT, TEACHER, LATENTS)
     """Jobs whose results others need, and that are not kept."""
+    FILMS: ClassVar[bool] = True
+    """The teacher's and the best student's films are kept."""
 
     out: Path
     results: Path
@@ -58,7 +60,7 @@ class StudyPlace:
     @property
     def study(self) -> Study:
         """The runs and what is kept of them."""
-        return Study(out=self.out, results=self.results, made_again=self.MADE_AGAIN)
+        return Study(out=self.out, results=self.results, made_again=self.MADE_AGAIN, films=self.FILMS)
 
     @property
     def demo(self) -> DemoPlace:

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from cells import COLLECT, LATENTS, TEACHER, StudyPlace, add_extent, drive, run_study
 from libero_table import write_libero_table
@@ -65,6 +65,9 @@ CELLS = build(FILE, Cells, read_yaml(FILE.read_bytes(), str(FILE)))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place(StudyPlace):
     """Every run's recipe; demonstrations and teacher lie where a demo has them."""
+
+    FILMS: ClassVar[bool] = False
+    """Two views of nine tasks would take megabytes."""
 
     def recipe(self, name: str, seed: int = 0) -> Recipe:
         own = [f"data.root={self.demo.data_root}", f"seed={seed}", f"name={name}"]

@@ -56,7 +56,9 @@ SHOWN = (
     "comparison*/*.md",
     # Curves, latencies and crossed models are drawn again by flashwam compare.
     "comparison/[!ctl]*.png",
-    # The teacher as it is driven, and the best student: what they imagined beside what happened.
+)
+# The teacher as it is driven, and the best student: what they imagined beside what happened.
+FILMS = (
     "runs/teacher/evaluations/*_full_own_seed0_film.png",
     "runs/pairs/evaluations/*_1v-1a_own_seed0_film.png",
 )
@@ -73,11 +75,13 @@ class Study:
         out: Folder of its runs.
         results: Folder of its results.
         made_again: Cells that leave what is not kept, so that they are never taken for done.
+        films: Whether the teacher's and the best student's are kept.
     """
 
     out: Path
     results: Path
     made_again: tuple[str, ...] = ()
+    films: bool = True
 
     def keep(self, command: str) -> None:
         """Writes the results of what there is so far, beside what was kept before, and the command that makes them."""
@@ -97,7 +101,7 @@ class Study:
         }
         lines = (json.dumps({"run": run, "recipe": recipes[run]}) for run in sorted(recipes))
         write_whole(self.results / RECIPES, "".join(f"{line}\n" for line in lines))
-        for name, path in self._found(*SHOWN):
+        for name, path in self._found(*SHOWN, *(FILMS if self.films else ())):
             write_whole(self.results / name, path.read_bytes())
         rates = self._kept_rates() | {path.stem: read_mapping(path) for _, path in self._found(RATES)}
         if rates:

@@ -20,6 +20,7 @@ MEASURED = [
     ("docs/results.md", "## How much noise", "one_step/comparison/noise.md"),
     ("docs/results.md", "## One-step students of the miniature LingBot-VA", "full/comparison/compare.md"),
     ("docs/results.md", "## One-step students of the miniature CogVideoX", "cogvideox_full/comparison/compare.md"),
+    ("docs/results.md", "## The miniature on LIBERO", "libero/comparison/libero.md"),
     ("docs/results.md", "## Three ways to a cheap student", "students/comparison/students.md"),
     ("docs/results.md", "## On a GPU", "rollout/h100.md"),
 ]

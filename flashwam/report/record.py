@@ -42,8 +42,8 @@ def judge_study(study: Path) -> list[dict[str, Any]]:
     """Compares every two students of a study of whom the analysis puts one ahead.
 
     Students are taken as they are driven, with their own function, after the same number of steps, of a teacher that
-    is driven at the same guidance and temperature; those with a stream that is not distilled, or whose method does not say where it
-    trains, are left out.
+    is driven at the same guidance and temperature; those with a stream that is not distilled, or whose method does not
+    say where it trains, are left out.
 
     Args:
         study: Folder with `evaluations.jsonl` and `recipes.jsonl`.

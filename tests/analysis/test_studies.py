@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import benchmark
@@ -19,7 +20,7 @@ from flashwam.system.jobs import Job, done_marker
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "analysis" / "results"
-MOST_FILES, MOST_BYTES = 120, 12 * 2**20
+MOST_FILES, MOST_BYTES = 135, 12 * 2**20
 
 
 def evaluation(run, seed=0, **more):
@@ -140,6 +141,14 @@ def test_weights_that_are_made_again_are_taken_for_those_that_were_measured(stud
     assert found == {**told, "asked": {**asked, "settings": {"dtype": "own"}}}
 
 
+@pytest.mark.parametrize("films", [True, False])
+def test_films_are_kept_where_a_study_has_them_kept(study, films):
+    film = study.out / "runs" / "teacher" / "evaluations" / "step1_full_own_seed0_film.png"
+    write(film, "film")
+    replace(study, films=films).keep("python analysis/benchmark.py")
+    assert (study.results / film.relative_to(study.out)).is_file() == films
+
+
 def test_keeping_again_loses_nothing_that_another_machine_kept(study, tmp_path):
     study.keep("python analysis/benchmark.py")
     elsewhere = Study(out=tmp_path / "elsewhere", results=study.results)
@@ -201,7 +210,7 @@ def test_the_script_takes_what_is_committed_to_another_machine(tmp_path, monkeyp
         benchmark.main()
 
 
-@pytest.mark.parametrize("name", ["full", "cogvideox_full", "one_step", "cogvideox_one_step"])
+@pytest.mark.parametrize("name", ["full", "cogvideox_full", "one_step", "cogvideox_one_step", "libero"])
 def test_committed_comparisons_come_out_of_the_committed_evaluations(name, tmp_path):
     study = RESULTS / name
     # Students of a guided teacher are compared apart from the others, and who begins with less noise with himself.

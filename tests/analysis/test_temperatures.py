@@ -88,8 +88,9 @@ def test_a_student_is_held_against_its_teacher_from_unit_noise_and_from_as_much(
     assert list(against_teacher(by_temperature(ROWS))) == []
 
 
-def test_the_committed_tables_come_out_of_the_committed_evaluations():
-    study = RESULTS / "one_step"
+@pytest.mark.parametrize("name", ["one_step", "libero"])
+def test_the_committed_tables_come_out_of_the_committed_evaluations(name):
+    study = RESULTS / name
     found = by_temperature(pool_evaluations(read_evaluations(study)))
     assert tables(found) == (study / "comparison" / "noise.md").read_text()
 
