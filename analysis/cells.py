@@ -90,6 +90,15 @@ def drive(checkpoint: Path, seed: int, nfe: str, sampler: str = "own", out: Path
     evaluate(checkpoint, nfe=(nfe,), seed=seed, out=out, **sampler_options(sampler))
 
 
+def drive_job(name: str, after: str, checkpoint: Path, seed: int, nfe: str, weight: float, **options: Any) -> Job:
+    """The job of `drive`, whose further options are those of it."""
+    sampler = options.get("sampler", "own")
+    tail = "" if sampler == "own" else f"_{sampler}"
+    kwargs = {"checkpoint": checkpoint, "seed": seed, "nfe": nfe, **options}
+    job = f"drive/{name}_{seed}_{nfe.replace('/', '-')}{tail}"
+    return Job(name=job, function=drive, kwargs=kwargs, after=(after,), weight=weight)
+
+
 def first_jobs(place: StudyPlace) -> list[Job]:
     """Demonstrations, teacher and latents, which every cell needs."""
     about: dict[str, Any] = {"place": place.demo}

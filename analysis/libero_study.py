@@ -19,9 +19,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from cells import COLLECT, LATENTS, TEACHER, StudyPlace, add_extent, drive, run_study
+from cells import COLLECT, LATENTS, TEACHER, StudyPlace, add_extent, drive_job, run_study
 from libero_table import write_libero_table
 from studies import add_options
 from temperatures import cooler_folder, write_temperatures
@@ -156,7 +156,7 @@ def libero_jobs(place: Place, names: Collection[str], seeds: Sequence[int], *, f
 
 def _drives(place: Place, name: str, seed: int, settings: Sequence[str], *, after: str) -> Iterator[Job]:
     for nfe in settings:
-        yield _drive(name, seed, nfe, after=after, checkpoint=_driven(place, name, seed))
+        yield drive_job(name, after, _driven(place, name, seed), seed, nfe, 900)
 
 
 def _cooler(place: Place, name: str, seed: int, nfe: str, *, after: str) -> Iterator[Job]:
@@ -164,17 +164,11 @@ def _cooler(place: Place, name: str, seed: int, nfe: str, *, after: str) -> Iter
     out = cooler_folder(place.demo.teacher_run if name == TEACHER else checkpoint)
     for temperature in CELLS.cooler.get(name, ()):
         sampler = sampler_name(temperature=temperature)
-        yield _drive(name, seed, nfe, after=after, checkpoint=checkpoint, sampler=sampler, out=out)
+        yield drive_job(name, after, checkpoint, seed, nfe, 900, sampler=sampler, out=out)
 
 
 def _driven(place: Place, name: str, seed: int) -> Path:
     return place.demo.teacher if name == TEACHER else place.run(name, seed)
-
-
-def _drive(name: str, seed: int, nfe: str, *, after: str, **options: Any) -> Job:
-    parts = [name, str(seed), nfe.replace("/", "-"), *([options["sampler"]] if "sampler" in options else [])]
-    kwargs = {"seed": seed, "nfe": nfe, **options}
-    return Job(name=f"drive/{'_'.join(parts)}", function=drive, kwargs=kwargs, after=(after,), weight=900)
 
 
 def report(place: Place, *, card: bool = True) -> None:

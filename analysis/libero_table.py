@@ -4,7 +4,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from temperatures import cooler_folder
+from temperatures import cooler_runs
 
 from flashwam.report.compare import gather
 from flashwam.report.results import pool_evaluations, read_evaluations
@@ -53,17 +53,12 @@ def libero_table(runs: Sequence[Path | str], out: Path) -> str:
     rows, _, _ = gather(runs, out)
     order = [row.label for row in rows]
     found: dict[str, list[Evaluation]] = {}
-    for one in (one for each in (runs, _cooler(runs)) for run in each for one in read_evaluations(run)):
+    for one in (one for run in (*runs, *cooler_runs(runs)) for one in read_evaluations(run)):
         (row,) = pool_evaluations([one])
         found.setdefault(row.label, []).append(one)
     cooled = [label for label in found if label not in order]
     body = [[label, *cells(found[label])] for label in [*order, *cooled] if label in found]
     return text_table(HEAD, body, markdown=True)
-
-
-def _cooler(runs: Sequence[Path | str]) -> list[Path]:
-    folders = [cooler_folder(Path(run)) for run in runs]
-    return [folder.parent for folder in folders if folder.is_dir()]
 
 
 def write_libero_table(runs: Sequence[Path | str], out: Path) -> None:

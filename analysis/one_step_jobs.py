@@ -4,10 +4,8 @@
 import json
 import shutil
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
-from cells import LATENTS, TEACHER, distil_or_take, drive, first_jobs
+from cells import LATENTS, TEACHER, distil_or_take, drive_job, first_jobs
 from one_step_cells import (
     COOLER_SEEDS,
     CROSSED,
@@ -110,7 +108,7 @@ def one_step_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) ->
     for name in cells:
         if again := STUDENTS[name].again:
             own = [seed for seed in STUDENTS[name].seeds if seed in seeds]
-            jobs += [_drive(TEACHER, LATENTS, place.demo.teacher, seed + again, "full", 170) for seed in own]
+            jobs += [drive_job(TEACHER, LATENTS, place.demo.teacher, seed + again, "full", 170) for seed in own]
             jobs += [_cooler_drive(place, seed + again, "full", t) for t in STUDENTS[name].cooler for seed in own]
     jobs += _cooler_teacher(place, seeds)
     jobs += [_random(place, seed) for seed in TEACHER_SEEDS if seed in seeds]
@@ -129,7 +127,7 @@ def one_step_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) ->
 def _teacher(place: Place, nfe: str, seeds: Collection[int]) -> Iterator[Job]:
     for seed in TEACHER_SEEDS:
         if seed in seeds:
-            yield _drive(TEACHER, LATENTS, place.demo.teacher, seed, nfe, 170 if nfe == "full" else 70)
+            yield drive_job(TEACHER, LATENTS, place.demo.teacher, seed, nfe, 170 if nfe == "full" else 70)
 
 
 def _cooler_teacher(place: Place, seeds: Collection[int]) -> Iterator[Job]:
@@ -141,7 +139,7 @@ def _cooler_teacher(place: Place, seeds: Collection[int]) -> Iterator[Job]:
 def _cooler_drive(place: Place, seed: int, nfe: str, temperature: float) -> Job:
     weight, sampler = 170 if nfe == "full" else 70, sampler_name(temperature=temperature)
     out = cooler_folder(place.demo.teacher_run)
-    return _drive(TEACHER, LATENTS, place.demo.teacher, seed, nfe, weight, sampler=sampler, out=out)
+    return drive_job(TEACHER, LATENTS, place.demo.teacher, seed, nfe, weight, sampler=sampler, out=out)
 
 
 def _guided(place: Place) -> Job:
@@ -151,7 +149,7 @@ def _guided(place: Place) -> Job:
 def _guided_teacher(place: Place, names: Collection[str], seeds: Collection[int]) -> Iterator[Job]:
     yield _guided(place)
     for seed in sorted({seed for name in names for seed in STUDENTS[name].seeds}.intersection(seeds)):
-        yield _drive(GUIDED, GUIDED, place.guided_teacher, seed, "full", 250)
+        yield drive_job(GUIDED, GUIDED, place.guided_teacher, seed, "full", 250)
     about = {"place": place}
     yield Job(name="latency/guided", function=time_guided, kwargs=about, after=(GUIDED,), weight=20, cores=2)
 
@@ -193,19 +191,11 @@ def _cell(place: Place, name: str, seed: int) -> Iterator[Job]:
     yield Job(name=made, function=make, kwargs={**about, "seed": seed}, after=tuple(after), weight=weight)
     for nfe in recipe.evaluate.nfe:
         for sampler in ("own", *cell.samplers):
-            yield _drive(name, made, place.run(name, seed), seed, nfe, 70, sampler=sampler)
+            yield drive_job(name, made, place.run(name, seed), seed, nfe, 70, sampler=sampler)
     for temperature in cell.cooler:
         sampler, run = sampler_name(temperature=temperature), place.run(name, seed)
         nfe, out = recipe.evaluate.nfe[0], cooler_folder(run)
         for scenes in (seed, *((seed + cell.again,) if cell.again else ())):
-            yield _drive(name, made, run, scenes, nfe, 70, sampler=sampler, out=out)
+            yield drive_job(name, made, run, scenes, nfe, 70, sampler=sampler, out=out)
     if cell.again:
-        yield _drive(name, made, place.run(name, seed), seed + cell.again, recipe.evaluate.nfe[0], 70)
-
-
-def _drive(name: str, after: str, checkpoint: Path, seed: int, nfe: str, weight: float, **options: Any) -> Job:
-    sampler = options.get("sampler", "own")
-    tail = "" if sampler == "own" else f"_{sampler}"
-    kwargs = {"checkpoint": checkpoint, "seed": seed, "nfe": nfe, **options}
-    job = f"drive/{name}_{seed}_{nfe.replace('/', '-')}{tail}"
-    return Job(name=job, function=drive, kwargs=kwargs, after=(after,), weight=weight)
+        yield drive_job(name, made, place.run(name, seed), seed + cell.again, recipe.evaluate.nfe[0], 70)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from flashwam.core.sampler_name import sampler_options
+from flashwam.core.scenes import evaluation_episode
 from flashwam.report.against import compare_rows
 from flashwam.report.comparison import Comparison, signed_points
 from flashwam.report.figures import INK, PALETTE, new_figure, save_figure, tidy
@@ -15,6 +16,8 @@ from flashwam.report.table import text_table
 from flashwam.run.folder import RunFolder
 from flashwam.system.files import write_whole
 
+SECOND = 100
+"""Seeds from here on are of a second set of scenes, see `again` in one_step.yaml."""
 SHOWN = ("two-way", "one-way")
 HEAD = (
     *("model", "temperature", "trainings", "episodes"),
@@ -27,6 +30,12 @@ AGAINST = ("student", "teacher", "episodes", "successes", "the teacher's", "poin
 def cooler_folder(run: Path) -> Path:
     """The folder of a run's evaluations from less noise, apart from those that every comparison of runs reads."""
     return RunFolder(run / "cooler").evaluations
+
+
+def cooler_runs(runs: Sequence[Path | str]) -> list[Path]:
+    """The folders beside runs that hold their evaluations from less noise, of those that have any."""
+    folders = [cooler_folder(Path(run)) for run in runs]
+    return [folder.parent for folder in folders if folder.is_dir()]
 
 
 def by_temperature(rows: Sequence[Row]) -> dict[str, dict[float, Row]]:
@@ -92,9 +101,35 @@ def _points(found: Comparison) -> str:
     return f"{signed_points(found.value)} [{found.span_text}]"
 
 
+def in_second_scenes(found: dict[str, dict[float, Row]]) -> dict[str, dict[float, Row]]:
+    """The same in the second set of scenes alone, of those who were driven there at several temperatures too."""
+    rows = [_of_second(row) for told in found.values() for row in told.values()]
+    return by_temperature([row for row in rows if row.seeds])
+
+
+def _of_second(row: Row) -> Row:
+    outcomes = {
+        training: {(task, scene): won for (task, scene), won in episodes.items() if _seed_of(scene) >= SECOND}
+        for training, episodes in row.outcomes.items()
+    }
+    return replace(row, seeds=tuple(part for part in row.seeds if (part[0] or 0) >= SECOND), outcomes=outcomes)
+
+
+def _seed_of(scene: int) -> int:
+    asked = evaluation_episode(scene)
+    return -1 if asked is None else asked[0]
+
+
 def tables(found: dict[str, dict[float, Row]]) -> str:
-    """Everybody against himself from unit noise, then students against their teacher, in Markdown."""
-    parts = [(HEAD, list(lines(found))), (AGAINST, list(against_teacher(found)))]
+    """Everybody against himself from unit noise, then students against their teacher, in Markdown; then the same of the
+    second set of scenes."""
+    second = in_second_scenes(found)
+    parts = [
+        (HEAD, list(lines(found))),
+        (AGAINST, list(against_teacher(found))),
+        (("in the second set of scenes", *HEAD[1:]), list(lines(second))),
+        (("student, in the second set", *AGAINST[1:]), list(against_teacher(second))),
+    ]
     return "\n\n".join(text_table(head, body, markdown=True) for head, body in parts if body) + "\n"
 
 
@@ -125,8 +160,7 @@ def _draw_line(axes: object, shares: dict[float, Share], colour: str, name: str)
 
 def write_temperatures(runs: Sequence[Path], out: Path) -> None:
     """Writes `noise.md` and `noise.png` beside a comparison, where anybody was driven at several."""
-    folders = [run / "cooler" for run in runs if cooler_folder(run).is_dir()]
-    rows = pool_evaluations([one for folder in (*runs, *folders) for one in read_evaluations(folder)])
+    rows = pool_evaluations([one for run in (*runs, *cooler_runs(runs)) for one in read_evaluations(run)])
     if found := by_temperature(rows):
         write_whole(out / "noise.md", tables(found))
         draw(found, out / "noise.png")

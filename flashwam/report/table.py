@@ -98,8 +98,10 @@ def table_notes(rows: Sequence[Row]) -> list[str]:
             "Wilson's interval takes episodes that began in one initial state, at several seeds, for independent ones: "
             "it is narrower than what is known of other states."
         )
-    if any(sampler_options(row.sampler)["temperature"] is not None for row in shown):
-        notes.append('"t0.5": every chunk begins with 0.5 times the noise; other rows with as much as the model says.')
+    cooled = [t for row in shown if (t := sampler_options(row.sampler)["temperature"]) is not None]
+    if cooled:
+        told = f'"t{cooled[0]:g}": every chunk begins with {cooled[0]:g} times the noise'
+        notes.append(f"{told}; other rows with as much as the model says.")
     if any(row.convention for row in shown):
         notes.append(
             "In brackets: the convention that LIBERO was driven under. Success under one is not held against success "
