@@ -3,10 +3,11 @@
 
     python analysis/film.py --out runs/film --film docs/film.gif
 
-Collects the benchmark's demonstrations, distils the student that the benchmark calls `on_policy_1500`, drives both and,
-as the control, the teacher's own single step. About 20 minutes of one core; every step goes on where it was stopped.
-The film's clock is the robot's: while a model draws a chunk its robot stands still, for as many milliseconds as the
-benchmark measured. The scenes are the first ones of the evaluation, whatever becomes of them.
+Collects demonstrations, distils the student `pairs_cooled` as `analysis/one_step.py` does for its first seed, drives both
+and, as the control, the teacher's own single step. About 40 minutes of one core; every step goes on where it was stopped,
+and `--student RUN` takes a student that is there. The film's clock is the robot's: while a model draws a chunk its robot
+stands still, for as many milliseconds as that study measured. The scenes are the first ones of the evaluation, whatever
+becomes of them.
 """
 
 import argparse
@@ -24,18 +25,12 @@ from flashwam.system.paths import ASSETS
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TEACHER = ASSETS / "teacher"
-MEASURED = RESULTS / "full" / "comparison" / "compare.json"
+MEASURED = RESULTS / "one_step" / "comparison" / "compare.json"
 TASKS = ("reach-wall", "drawer-open")
 SCENES = 2
 SLOWER = 4
 STEP_MS = 2 * 1000 / CONTROL_HZ
-STUDENT = (
-    "name=on_policy_1500",
-    "distill.steps=1500",
-    "distill.lr=3e-4",
-    "distill.warmup_steps=25",
-    "distill.lr_decay=cosine",
-)
+STUDENT = "pairs_cooled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,16 +52,16 @@ class Actor:
 
 ACTORS = (
     Actor(title="teacher, 10 + 10 steps", row="teacher 10v/10a", nfe="full"),
-    Actor(title="student, 1 + 1 step", row="on_policy_1500 1v/1a", nfe="1v/1a", student=True),
+    Actor(title="student, 1 + 1 step", row=f"{STUDENT} 1v/1a", nfe="1v/1a", student=True),
     Actor(title="teacher, only 1 + 1 step", row="teacher 1v/1a", nfe="1v/1a"),
 )
 
 
 def distilled(out: Path) -> Path:
     """Folder of the student's run, which is made if it is not there yet."""
-    overrides = [*STUDENT, f"data.root={out / 'data'}", "data.processes=1", f"wam.pretrained={TEACHER}"]
+    overrides = [f"data.root={out / 'data'}", "data.processes=1", f"wam.pretrained={TEACHER}"]
     run = out / "student"
-    pipeline.distill(load_recipe("metaworld/on_policy", overrides), run_dir=run)
+    pipeline.distill(load_recipe(f"metaworld/{STUDENT}", overrides), run_dir=run)
     return run
 
 
@@ -74,13 +69,14 @@ def main() -> None:
     """Makes the film."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/film"), help="folder of data and student")
+    parser.add_argument("--student", type=Path, help="run of a student to film; made in --out if not given")
     parser.add_argument("--film", type=Path, default=Path("docs/film.gif"), help="where the film goes")
     parser.add_argument("--size", type=int, default=176, help="pixels of a picture's side")
     parser.add_argument("--colours", type=int, default=128, help="colours of the film, up to 255")
     args = parser.parse_args()
-    student = distilled(args.out)
-    rows = {row["label"]: row["latency"]["chunk_ms"] for row in read_mapping(MEASURED)["rows"]}
-    draw_ms = [rows[actor.row] for actor in ACTORS]
+    student = args.student or distilled(args.out)
+    measured = {row["label"]: row["latency"] for row in read_mapping(MEASURED)["rows"]}
+    draw_ms = [measured[actor.row]["chunk_ms"] for actor in ACTORS]
     policies = []
     for actor in ACTORS:
         policy = load_policy(student if actor.student else TEACHER)

@@ -94,7 +94,7 @@ PRESETS = {
     ),
     "quick": Preset(
         # The longest first, so that both cores are busy to the end.
-        methods=("pairs", "on_policy", "naive_lcm", "flash_wam"),
+        methods=("pairs_cooled", "on_policy", "naive_lcm", "flash_wam"),
         overrides=(
             "data.tasks=[button-press,reach-wall,button-wall]",
             "data.episodes=60",
@@ -102,9 +102,9 @@ PRESETS = {
             "evaluate.episodes=24",
         ),
         distill=("distill.steps=200",),
-        own={"pairs": ("distill.steps=900",)},
-        cooler=("teacher", "pairs"),
-        cross=("pairs", "on_policy"),
+        own={"pairs_cooled": ("distill.steps=900",)},
+        cooler=("teacher", "pairs_cooled"),
+        cross=("pairs_cooled", "on_policy"),
         film=("reach-wall", "button-wall", "button-press"),
     ),
     "pilot": Preset(

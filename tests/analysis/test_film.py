@@ -50,4 +50,4 @@ def test_a_film_plays_what_it_was_given(take, tmp_path):
 def test_the_models_filmed_are_rows_of_the_benchmark():
     labels = {row["label"] for row in film.read_mapping(film.MEASURED)["rows"]}
     assert {actor.row for actor in film.ACTORS} <= labels
-    assert set(film.TASKS) <= set(film.load_recipe("metaworld/on_policy").data.tasks)
+    assert set(film.TASKS) <= set(film.load_recipe(f"metaworld/{film.STUDENT}").data.tasks)

@@ -90,7 +90,7 @@ def test_every_student_of_the_benchmark_is_driven_at_one_and_at_two_steps(family
 def test_the_teacher_and_the_best_student_are_driven_from_cooler_noise_too(tmp_path):
     jobs = {job.name: job.kwargs for job in preset_jobs(PRESETS["quick"], tmp_path)}
     cooler = {name: told for name, told in jobs.items() if "temperature" in told}
-    assert set(cooler) == {"evaluate/teacher_full_0_cooler", "evaluate/pairs_0_1v-1a_cooler"}
+    assert set(cooler) == {"evaluate/teacher_full_0_cooler", "evaluate/pairs_cooled_0_1v-1a_cooler"}
     for name, told in cooler.items():
         own = jobs[name.removesuffix("_cooler")]
         assert told == {**own, "temperature": 0.5}
@@ -174,7 +174,7 @@ def test_the_page_analyses_the_student_that_came_out_best_and_says_what_is_next(
     monkeypatch.setattr(page, "schedule_sections", lambda analysis, folder, why: analysed.append((analysis, why)) or [])
     place = Place(preset=PRESETS["quick"], out=tmp_path)
     page.write_demo_page(place, "quick", [])
-    for method, success in (("flash_wam", 1), ("pairs", 2)):
+    for method, success in (("flash_wam", 1), ("pairs_cooled", 2)):
         run = RunFolder(place.run(method, 0))
         run.evaluations.mkdir(parents=True)
         told = {
@@ -185,7 +185,7 @@ def test_the_page_analyses_the_student_that_came_out_best_and_says_what_is_next(
         (run.evaluations / "a.json").write_text(json.dumps(told))
         run.recipe.write_text(to_yaml(place.recipe(method)))
     text = page.write_demo_page(place, "quick", []).read_text()
-    assert [analysis["recipe"] for analysis, _ in analysed] == ["flash_wam", "pairs"]
+    assert [analysis["recipe"] for analysis, _ in analysed] == ["flash_wam", "pairs_cooled"]
     assert "once students have been driven" in analysed[0][1]
     assert "whose student came out best" in analysed[1][1]
     assert text.index("What to do next") > text.index("What came out")
