@@ -3,11 +3,11 @@
 
     python analysis/film.py --out runs/film --film docs/film.gif
 
-Collects demonstrations, distils the student `pairs_cooled` as `analysis/one_step.py` does for its first seed, drives both
-and, as the control, the teacher's own single step. About 40 minutes of one core; every step goes on where it was stopped,
-and `--student RUN` takes a student that is there. The film's clock is the robot's: while a model draws a chunk its robot
-stands still, for as many milliseconds as that study measured. The scenes are the first ones of the evaluation, whatever
-becomes of them.
+Collects demonstrations, distils the student `pairs_cooled` as `analysis/one_step.py` does for its first seed, drives
+both and, as the control, the teacher's own single step. About 40 minutes of one core; every step goes on where it was
+stopped, and `--student RUN` takes a student that is there. The film's clock is the robot's: while a model draws a chunk
+its robot stands still, for as many milliseconds as that study measured. The scenes are the first ones of the
+evaluation, whatever becomes of them.
 """
 
 import argparse
