@@ -102,7 +102,7 @@ PRESETS = {
             "evaluate.episodes=24",
         ),
         distill=("distill.steps=200",),
-        own={"pairs_cooled": ("distill.steps=900",)},
+        own={"pairs_cooled": ("distill.steps=1200",)},
         cooler=("teacher", "pairs_cooled"),
         cross=("pairs_cooled", "on_policy"),
         film=("reach-wall", "button-wall", "button-press"),

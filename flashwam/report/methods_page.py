@@ -52,7 +52,7 @@ def method_line(recipe: Mapping[str, Any], loop: Mapping[str, Any]) -> str:
     parts = [objective or f"is trained by {name}"]
     streams = recipe.get("streams")
     if name != "flow_matching" and isinstance(streams, Mapping):
-        parts.append(_streams_text(streams, jumps=name == "consistency"))
+        parts.append(_streams_text(streams, name))
     if init := loop.get("init"):
         parts.append(f"starts from {init}")
     if loop.get("lora"):
@@ -83,14 +83,14 @@ def _each(values: Sequence[str]) -> str:
     return " or ".join(dict.fromkeys(values))
 
 
-def _streams_text(streams: Mapping[str, Mapping[str, Any]], *, jumps: bool) -> str:
-    told = {name: _stream_text(stream, jumps=jumps) for name, stream in streams.items()}
+def _streams_text(streams: Mapping[str, Mapping[str, Any]], method: str) -> str:
+    told = {name: _stream_text(stream, method) for name, stream in streams.items()}
     if len(told) > 1 and len(set(told.values())) == 1:
         return f"{' and '.join(told)}: {next(iter(told.values()))}"
     return "; ".join(f"{name}: {text}" for name, text in told.items())
 
 
-def _stream_text(stream: Mapping[str, Any], *, jumps: bool) -> str:
+def _stream_text(stream: Mapping[str, Any], method: str) -> str:
     regulariser = stream.get("regulariser", 0.0)
     beside = [f"flow matching on the data, weight {regulariser:g}"] if regulariser else []
     if stream.get("weight", 1.0) == 0:
@@ -99,7 +99,9 @@ def _stream_text(stream: Mapping[str, Any], *, jumps: bool) -> str:
     parts = [str(function.get("name", "") if isinstance(function, Mapping) else function)]
     if stream.get("guidance_scale", 1.0) != 1:
         parts.append("guided teacher")
-    if jumps and (anchors := stream.get("anchors")):
+    if method == "pairs" and (temperature := stream.get("teacher_temperature", 1.0)) != 1:
+        parts.append(f"which the teacher draws from {temperature:g} times the noise")
+    if method == "consistency" and (anchors := stream.get("anchors")):
         substeps = stream.get("teacher_substeps", 1)
         parts.append(f"{anchors} jumps of {substeps} teacher step{'s' * (substeps > 1)}")
     return ", ".join([*(part for part in parts if part), *beside])
