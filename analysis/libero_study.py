@@ -27,6 +27,7 @@ from studies import add_options
 from temperatures import cooler_folder, write_temperatures
 
 from flashwam.core.sampler_name import sampler_name
+from flashwam.core.temperature import Temperature
 from flashwam.demo.work import take_shipped
 from flashwam.evaluation.chance import evaluate_random
 from flashwam.evaluation.latency import latency_timers, time_in_turns
@@ -56,7 +57,7 @@ class Cells:
     seeds: tuple[int, ...]
     teacher: tuple[str, ...]
     students: Mapping[str, tuple[str, ...]]
-    cooler: Mapping[str, tuple[float, ...]]
+    cooler: Mapping[str, tuple[Temperature, ...]]
 
 
 CELLS = build(FILE, Cells, read_yaml(FILE.read_bytes(), str(FILE)))

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from cells import TEACHER, StudyPlace
 
+from flashwam.core.temperature import Temperature
 from flashwam.recipe.layers import read_yaml
 from flashwam.recipe.load import load_recipe
 from flashwam.recipe.sections import Recipe
@@ -33,7 +34,7 @@ class Student:
     record: int = 0
     again: int = 0
     samplers: tuple[str, ...] = ()
-    cooler: tuple[float, ...] = ()
+    cooler: tuple[Temperature, ...] = ()
     families: tuple[str, ...] = ()
     guided: bool = False
 
@@ -45,7 +46,7 @@ TEACHER_SEEDS: tuple[int, ...] = tuple(_TOLD["teacher"]["seeds"])
 TEACHER_NFE: Mapping[str, tuple[str, ...]] = {name: tuple(nfe) for name, nfe in _TOLD["teacher"]["nfe"].items()}
 _COOLER = _TOLD["teacher"]["cooler"]
 COOLER_SEEDS: tuple[int, ...] = tuple(_COOLER["seeds"])
-TEACHER_COOLER: Mapping[str, Mapping[str, tuple[float, ...]]] = {
+TEACHER_COOLER: Mapping[str, Mapping[str, tuple[Temperature, ...]]] = {
     name: {nfe: tuple(temperatures) for nfe, temperatures in _COOLER[name].items()} for name in TEACHER_NFE
 }
 """Family -> steps -> further temperatures at which the teacher is driven."""
@@ -110,6 +111,15 @@ class Place(StudyPlace):
         if rate is not None:
             own.append(f"distill.lr={rate:g}")
         return load_recipe(f"{files_of(self.family).miniature}/{cell.recipe}", [*own, *self.settings])
+
+
+def draws_from(recipe: Recipe) -> Temperature | None:
+    """The temperature at which its teacher makes the draws that a student learns; None where that is everybody's 1."""
+    told = {name: spec.teacher_temperature for name, spec in recipe.streams.items()}
+    cooled = {name: value for name, value in told.items() if value != 1}
+    if not cooled:
+        return None
+    return cooled if len(cooled) < len(told) or len(set(told.values())) > 1 else next(iter(cooled.values()))
 
 
 def with_starts(names: Iterable[str]) -> list[str]:

@@ -16,12 +16,14 @@ from one_step_cells import (
     TEACHER_NFE,
     TEACHER_SEEDS,
     Place,
+    draws_from,
     with_starts,
 )
 from searching import FIRST_RATES, action_error, choose_rate, write_rate
 from temperatures import cooler_folder
 
 from flashwam.core.sampler_name import sampler_name
+from flashwam.core.temperature import Temperature
 from flashwam.demo import work
 from flashwam.evaluation.latency import latency_timers, time_in_turns
 from flashwam.evaluation.policy import load_policy
@@ -106,10 +108,7 @@ def one_step_jobs(place: Place, names: Collection[str], seeds: Sequence[int]) ->
     jobs += [job for nfe in TEACHER_NFE[place.family] for job in _teacher(place, nfe, seeds)]
     # Last of the teacher's, since what is driven there tells more about what is known.
     for name in cells:
-        if again := STUDENTS[name].again:
-            own = [seed for seed in STUDENTS[name].seeds if seed in seeds]
-            jobs += [drive_job(TEACHER, LATENTS, place.demo.teacher, seed + again, "full", 170) for seed in own]
-            jobs += [_cooler_drive(place, seed + again, "full", t) for t in STUDENTS[name].cooler for seed in own]
+        jobs += _teacher_for(place, name, [seed for seed in STUDENTS[name].seeds if seed in seeds])
     jobs += _cooler_teacher(place, seeds)
     jobs += [_random(place, seed) for seed in TEACHER_SEEDS if seed in seeds]
     if guided := [name for name in cells if STUDENTS[name].guided]:
@@ -130,13 +129,25 @@ def _teacher(place: Place, nfe: str, seeds: Collection[int]) -> Iterator[Job]:
             yield drive_job(TEACHER, LATENTS, place.demo.teacher, seed, nfe, 170 if nfe == "full" else 70)
 
 
+def _teacher_for(place: Place, name: str, seeds: Sequence[int]) -> Iterator[Job]:
+    """The teacher in a cell's second set of scenes, there as cool as the cell too, and in both sets as it drew the
+    cell's draws."""
+    cell = STUDENTS[name]
+    again = [seed + cell.again for seed in seeds if cell.again]
+    yield from (drive_job(TEACHER, LATENTS, place.demo.teacher, seed, "full", 170) for seed in again)
+    yield from (_cooler_drive(place, seed, "full", temperature) for temperature in cell.cooler for seed in again)
+    drawn = draws_from(place.recipe(name, 0, FIRST_RATES[0]))
+    if drawn is not None:
+        yield from (_cooler_drive(place, seed, "full", drawn) for seed in (*seeds, *again))
+
+
 def _cooler_teacher(place: Place, seeds: Collection[int]) -> Iterator[Job]:
     for nfe, temperatures in TEACHER_COOLER[place.family].items():
         for temperature in temperatures:
             yield from (_cooler_drive(place, seed, nfe, temperature) for seed in COOLER_SEEDS if seed in seeds)
 
 
-def _cooler_drive(place: Place, seed: int, nfe: str, temperature: float) -> Job:
+def _cooler_drive(place: Place, seed: int, nfe: str, temperature: Temperature) -> Job:
     weight, sampler = 170 if nfe == "full" else 70, sampler_name(temperature=temperature)
     out = cooler_folder(place.demo.teacher_run)
     return drive_job(TEACHER, LATENTS, place.demo.teacher, seed, nfe, weight, sampler=sampler, out=out)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models from less noise than they were trained with, held against themselves in the same scenes: table and figure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from flashwam.core.sampler_name import sampler_options
 from flashwam.core.scenes import evaluation_episode
@@ -38,33 +39,67 @@ def cooler_runs(runs: Sequence[Path | str]) -> list[Path]:
     return [folder.parent for folder in folders if folder.is_dir()]
 
 
-def by_temperature(rows: Sequence[Row]) -> dict[str, dict[float, Row]]:
-    """Name with steps -> temperature -> row, of models driven at several: teachers and unit noise first."""
-    found: dict[str, dict[float, Row]] = {}
+class Warmth(NamedTuple):
+    """A temperature of all streams, or of one alone, named; those of all come first, from the warmest down."""
+
+    stream: str
+    value: float
+
+    @property
+    def order(self) -> tuple[str, float]:
+        return (self.stream, -self.value)
+
+    @property
+    def text(self) -> str:
+        return f"{self.stream} {self.value:g}".strip()
+
+
+UNIT = Warmth("", 1.0)
+Found = dict[str, dict[Warmth, Row]]
+"""Name with steps -> temperature -> row."""
+
+
+def _warmth(row: Row) -> Warmth | None:
+    """A row's temperature; None of one that was sampled in yet another way, or with several temperatures."""
+    options = sampler_options(row.sampler)
+    if options["plain_euler"] or options["unit_amplitude"]:
+        return None
+    asked = options["temperature"]
+    if not isinstance(asked, Mapping):
+        return UNIT if asked is None else Warmth("", asked)
+    return Warmth(*next(iter(asked.items()))) if len(asked) == 1 else None
+
+
+def by_temperature(rows: Sequence[Row]) -> Found:
+    """Models driven at several temperatures: teachers and unit noise first."""
+    found: Found = {}
     for row in (row for row in rows if row.final and row.driven):
-        options = sampler_options(row.sampler)
-        if not options["plain_euler"] and not options["unit_amplitude"]:
-            warm = 1.0 if options["temperature"] is None else options["temperature"]
-            found.setdefault(f"{row.run} {row.steps_text}", {})[warm] = row
-    several = [(name, told) for name, told in found.items() if len(told) > 1 and 1.0 in told]
-    several.sort(key=lambda each: (each[1][1.0].kind != "teacher", -each[1][1.0].total_nfe, each[0]))
-    return {name: dict(sorted(told.items(), reverse=True)) for name, told in several}
+        if (warmth := _warmth(row)) is not None:
+            found.setdefault(f"{row.run} {row.steps_text}", {})[warmth] = row
+    several = [(name, told) for name, told in found.items() if len(told) > 1 and UNIT in told]
+    several.sort(key=lambda each: (each[1][UNIT].kind != "teacher", -each[1][UNIT].total_nfe, each[0]))
+    return {name: {warm: told[warm] for warm in sorted(told, key=lambda one: one.order)} for name, told in several}
 
 
-def lines(found: dict[str, dict[float, Row]]) -> Iterator[list[str]]:
-    """The table's rows; each model at temperature 1 is counted over the seeds that it was driven at others too."""
+def _least_driven(told: Mapping[Warmth, Row]) -> Row:
+    """The row in whose scenes all of a model's are shown."""
+    return min(told.values(), key=lambda row: row.share().episodes)
+
+
+def lines(found: Found) -> Iterator[list[str]]:
+    """The table's rows; each model is counted over the seeds that it was driven at at all of its temperatures."""
     for told in found.values():
-        coolest = told[min(told)]
+        least = _least_driven(told)
         for warm, row in told.items():
-            ours = _in_scenes_of(row, coolest)
+            ours = _in_scenes_of(row, least)
             cells = []
             for group in SHOWN:
                 share = ours.share(multimodal=GROUPS[group])
-                against = compare_rows(ours, told[1.0], multimodal=GROUPS[group]) if warm != 1 else None
+                against = compare_rows(ours, told[UNIT], multimodal=GROUPS[group]) if warm != UNIT else None
                 cells += [f"{share.rate:.2f}", "-" if against is None else _points(against)]
-            trainings = "1" if row.kind == "teacher" else str(coolest.trainings)
+            trainings = "1" if row.kind == "teacher" else str(least.trainings)
             episodes = f"{ours.share().episodes:,}"
-            yield [row.label, f"{warm:g}", trainings, episodes, *cells, ours.share(multimodal=True).ways_text]
+            yield [row.label, warm.text, trainings, episodes, *cells, ours.share(multimodal=True).ways_text]
 
 
 def _in_scenes_of(row: Row, other: Row) -> Row:
@@ -76,17 +111,18 @@ def _in_scenes_of(row: Row, other: Row) -> Row:
     return replace(row.beside(other), outcomes=outcomes)
 
 
-def against_teacher(found: dict[str, dict[float, Row]]) -> Iterator[list[str]]:
+def against_teacher(found: Found) -> Iterator[list[str]]:
     """Every student against its teacher at most steps: from unit noise against all temperatures that both were driven
-    at, from less noise against unit noise and as much."""
-    teachers = [told for told in found.values() if told[1.0].kind == "teacher"]
+    at, and those of one stream alone; from less noise against unit noise and as much."""
+    teachers = [told for told in found.values() if told[UNIT].kind == "teacher"]
     if not teachers:
         return
-    teacher = max(teachers, key=lambda told: told[1.0].total_nfe)
-    for told in (told for told in found.values() if told[1.0].kind == "student"):
+    teacher = max(teachers, key=lambda told: told[UNIT].total_nfe)
+    for told in (told for told in found.values() if told[UNIT].kind == "student"):
         for warm, row in told.items():
-            for other in told if warm == 1 else (1.0, warm):
-                if other in teacher:
+            both = [other for other in teacher if other in told or other.stream]
+            for other in both if warm == UNIT else (UNIT, warm):
+                if other in teacher and row.pairs(teacher[other]):
                     yield _against(row, teacher[other])
 
 
@@ -101,7 +137,7 @@ def _points(found: Comparison) -> str:
     return f"{signed_points(found.value)} [{found.span_text}]"
 
 
-def in_second_scenes(found: dict[str, dict[float, Row]]) -> dict[str, dict[float, Row]]:
+def in_second_scenes(found: Found) -> Found:
     """The same in the second set of scenes alone, of those who were driven there at several temperatures too."""
     rows = [_of_second(row) for told in found.values() for row in told.values()]
     return by_temperature([row for row in rows if row.seeds])
@@ -120,7 +156,7 @@ def _seed_of(scene: int) -> int:
     return -1 if asked is None else asked[0]
 
 
-def tables(found: dict[str, dict[float, Row]]) -> str:
+def tables(found: Found) -> str:
     """Everybody against himself from unit noise, then students against their teacher, in Markdown; then the same of the
     second set of scenes."""
     second = in_second_scenes(found)
@@ -133,15 +169,21 @@ def tables(found: dict[str, dict[float, Row]]) -> str:
     return "\n\n".join(text_table(head, body, markdown=True) for head, body in parts if body) + "\n"
 
 
-def draw(found: dict[str, dict[float, Row]], path: Path) -> Path:
-    """Success over temperature, a panel a group of tasks and a line a model, with Wilson's intervals."""
+def draw(found: Found, path: Path) -> Path:
+    """Success over temperature, a panel a group of tasks and a line a model, with Wilson's intervals; dashed where one
+    stream alone is cooler."""
     with new_figure(8.2, 4.0) as figure:
         panels = figure.subplots(1, len(SHOWN), sharey=True)
         for axes, group in zip(panels, SHOWN, strict=True):
             for colour, (name, told) in zip(PALETTE, found.items(), strict=False):
-                coolest = told[min(told)]
-                shares = {warm: row.beside(coolest).share(multimodal=GROUPS[group]) for warm, row in told.items()}
-                _draw_line(axes, shares, colour, name)
+                least = _least_driven(told)
+                shares = {warm: row.beside(least).share(multimodal=GROUPS[group]) for warm, row in told.items()}
+                for stream in dict.fromkeys(warm.stream for warm in shares):
+                    own = {warm.value: share for warm, share in shares.items() if warm == UNIT or warm.stream == stream}
+                    if len(own) > 1:
+                        _draw_line(
+                            axes, own, colour, f"{name}, {stream} alone" if stream else name, dashed=bool(stream)
+                        )
             axes.set(xlim=(-0.08, 1.05), xlabel="temperature of the noise", xticks=(0, 0.25, 0.5, 0.75, 1))
             axes.set_title(f"{group} tasks")
             axes.axvline(1, color=INK, lw=0.9, ls=(0, (2, 2)), zorder=0)
@@ -151,10 +193,12 @@ def draw(found: dict[str, dict[float, Row]], path: Path) -> Path:
         return save_figure(figure, path)
 
 
-def _draw_line(axes: object, shares: dict[float, Share], colour: str, name: str) -> None:
+def _draw_line(axes: object, shares: dict[float, Share], colour: str, name: str, *, dashed: bool) -> None:
     warm = list(shares)
     low, high = zip(*(share.interval for share in shares.values()), strict=True)
-    axes.plot(warm, [share.rate for share in shares.values()], "o-", color=colour, ms=5, lw=1.6, label=name)
+    form = "s" if dashed else "o"
+    style = "--" if dashed else "-"
+    axes.plot(warm, [share.rate for share in shares.values()], form + style, color=colour, ms=5, lw=1.6, label=name)
     axes.vlines(warm, low, high, color=colour, lw=1.4, alpha=0.4)
 
 

@@ -6,7 +6,7 @@ Letters: B episodes, C channels, F latent frames of a chunk, H and W the rest of
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from flashwam.core.checks import check_drawn
 from flashwam.core.consistency import ConsistencyFunction, Linear
 from flashwam.core.schedule import Schedule
 from flashwam.core.streams import StreamSpec
+from flashwam.core.temperature import Temperature, check_temperature, temperature_of
 from flashwam.core.unit_amplitude import UnitAmplitude
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
@@ -119,7 +120,7 @@ def samplers_for(
     teacher: bool,
     plain_euler: bool = False,
     unit_amplitude: bool = False,
-    temperature: float | None = None,
+    temperature: Temperature | None = None,
 ) -> dict[str, StreamSampler]:
     """The sampler of every stream.
 
@@ -130,25 +131,24 @@ def samplers_for(
             in its weights.
         plain_euler: Ignores the student's functions, to measure what that mismatch costs.
         unit_amplitude: Brings the student's functions to the data's amplitude, see `UnitAmplitude`.
-        temperature: Of every stream's noise; the streams' own if None.
+        temperature: Of every stream's noise, or stream -> of its own; the streams' own where None.
 
     Raises:
-        ValueError: Plain Euler and unit amplitude are both asked for, or there is no such temperature.
+        ValueError: Plain Euler and unit amplitude are both asked for, or there is no such temperature or stream.
     """
     if plain_euler and unit_amplitude:
         raise InputError("plain Euler ignores a student's functions, so their amplitude cannot be chosen: ask for one")
     if temperature is not None:
-        specs = {
-            name: replace(spec, temperature=temperature, teacher_temperature=temperature)
-            for name, spec in specs.items()
-        }
+        check_temperature(temperature)
+        if isinstance(temperature, Mapping) and (unknown := sorted(set(temperature) - set(specs))):
+            raise InputError(f"temperature: no such stream {unknown}; expected any of {sorted(specs)}")
     return {
         name: StreamSampler(
             schedule=spec.schedule,
             consistency=_function(spec, ignored=teacher or plain_euler, unit_amplitude=unit_amplitude),
             steps=spec.teacher_steps if steps is None else steps[name],
             guidance_scale=spec.guidance_scale if teacher else 1.0,
-            temperature=spec.teacher_temperature if teacher else spec.temperature,
+            temperature=temperature_of(temperature, name, spec.teacher_temperature if teacher else spec.temperature),
         )
         for name, spec in specs.items()
     }

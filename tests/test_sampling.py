@@ -151,5 +151,9 @@ def test_teacher_and_student_have_temperatures_of_their_own_and_one_that_is_aske
     assert temperatures(teacher=False) == [0.7, 1.0]
     for teacher in (True, False):
         assert temperatures(teacher=teacher, temperature=0.0) == [0.0, 0.0]
+        assert temperatures(teacher=teacher, temperature={"action": 0.0})[1] == 0.0
+    assert temperatures(teacher=True, temperature={"action": 0.0}) == [0.4, 0.0]
+    with pytest.raises(ValueError, match=r"no such stream \['actions'\]; expected any of \['action', 'video'\]"):
+        samplers_for(specs, steps=None, teacher=True, temperature={"actions": 0.0})
     with pytest.raises(ValueError, match="temperature must"):
         samplers_for(specs, steps=None, teacher=True, temperature=11)

@@ -3,7 +3,6 @@
 
 import argparse
 import json
-import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.core.precision import PRECISIONS
-from flashwam.core.sampler_name import MOST_TEMPERATURE
+from flashwam.core.temperature import Temperature, parse_temperature
 from flashwam.system.files import write_whole
 from flashwam.system.paths import user_path
 
@@ -193,7 +192,10 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
 
 def add_temperature(parser: argparse.ArgumentParser) -> None:
     """Adds --temperature."""
-    told = "of the noise that chunks begin with, 0 to 10: below 1 they differ less (default: the model's, 1 as a rule)"
+    told = (
+        "of the noise that chunks begin with, 0 to 10: below 1 they differ less; action=0.5 for one stream alone "
+        "(default: the model's, 1 as a rule)"
+    )
     parser.add_argument("--temperature", type=_temperature, metavar="T", help=told)
 
 
@@ -202,14 +204,11 @@ def is_given(value: Any) -> bool:
     return value is not None and value is not False
 
 
-def _temperature(text: str) -> float:
+def _temperature(text: str) -> Temperature:
     try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= MOST_TEMPERATURE:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to {MOST_TEMPERATURE}; got {text!r}")
-    return value
+        return parse_temperature(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def add_token(parser: argparse.ArgumentParser, purpose: str = "") -> None:

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The short name of how a model is sampled, which results carry: "own", "euler", "unit", "t0.5", "euler_t0.5"."""
+"""The short name of how a model is sampled, which results carry: "own", "euler", "unit", "t0.5", "euler_action-t0"."""
 
+import re
+from collections.abc import Mapping
 from typing import TypedDict
 
+from flashwam.core.temperature import Temperature, check_temperature
 from flashwam.system.errors import InputError
 
-__all__ = ["MOST_TEMPERATURE", "SamplerOptions", "sampler_name", "sampler_options", "sampler_suffix"]
+__all__ = ["SamplerOptions", "sampler_name", "sampler_options", "sampler_suffix"]
 
-MOST_TEMPERATURE = 10
-"""Far above 1 nothing was trained."""
 _EULER, _UNIT, _OWN = "euler", "unit", "own"
 _LABELS = {_EULER: "Euler", _UNIT: "unit amplitude"}
+_NUMBER = r"\d[\d.e+-]*"
+_EVERY_STREAM = re.compile(rf"t({_NUMBER})")
+_ONE_STREAM = re.compile(rf"(.+?)-t({_NUMBER})(?:_|$)")
 
 
 class SamplerOptions(TypedDict):
@@ -18,10 +22,12 @@ class SamplerOptions(TypedDict):
 
     plain_euler: bool
     unit_amplitude: bool
-    temperature: float | None
+    temperature: Temperature | None
 
 
-def sampler_name(*, plain_euler: bool = False, unit_amplitude: bool = False, temperature: float | None = None) -> str:
+def sampler_name(
+    *, plain_euler: bool = False, unit_amplitude: bool = False, temperature: Temperature | None = None
+) -> str:
     """Names a way of sampling; the arguments are those of `flashwam.sampling.samplers_for`.
 
     Raises:
@@ -31,24 +37,40 @@ def sampler_name(*, plain_euler: bool = False, unit_amplitude: bool = False, tem
         raise InputError("plain Euler ignores a student's functions, so their amplitude cannot be chosen: ask for one")
     parts = [_EULER] * plain_euler + [_UNIT] * unit_amplitude
     if temperature is not None:
-        if not 0 <= temperature <= MOST_TEMPERATURE:
-            raise InputError(f"temperature must be a number from 0 to {MOST_TEMPERATURE}; got {temperature}")
-        parts.append(f"t{float(temperature)!r}".removesuffix(".0"))
+        check_temperature(temperature)
+        parts += _temperature_parts(temperature)
     return "_".join(parts) or _OWN
 
 
 def sampler_options(name: str) -> SamplerOptions:
     """Options that a name stands for."""
-    parts = name.split("_")
-    given = [float(part[1:]) for part in parts if part[:1] == "t" and part[1:2].isdigit()]
+    first, _, rest = name.partition("_")
+    if first not in (_EULER, _UNIT, _OWN):
+        first, rest = "", name
+    every = _EVERY_STREAM.fullmatch(rest)
+    one = {stream: float(value) for stream, value in _ONE_STREAM.findall(rest)}
     return {
-        "plain_euler": _EULER in parts,
-        "unit_amplitude": _UNIT in parts,
-        "temperature": given[0] if given else None,
+        "plain_euler": first == _EULER,
+        "unit_amplitude": first == _UNIT,
+        "temperature": float(every[1]) if every else one or None,
     }
 
 
 def sampler_suffix(name: str, *, student: bool) -> str:
     """The end of a label: "", " Euler", " t0.5". A teacher has no function of its own that one could ignore."""
-    words = [_LABELS.get(part, part) for part in name.split("_") if part != _OWN and (student or part not in _LABELS)]
+    options = sampler_options(name)
+    flags = {_EULER: options["plain_euler"], _UNIT: options["unit_amplitude"]}
+    words = [_LABELS[flag] for flag, given in flags.items() if given and student]
+    if options["temperature"] is not None:
+        words += _temperature_parts(options["temperature"])
     return "".join(f" {word}" for word in words)
+
+
+def _temperature_parts(temperature: Temperature) -> list[str]:
+    if isinstance(temperature, Mapping):
+        return [f"{stream}-{_short(value)}" for stream, value in sorted(temperature.items())]
+    return [_short(temperature)]
+
+
+def _short(value: float) -> str:
+    return f"t{float(value)!r}".removesuffix(".0")

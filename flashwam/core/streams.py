@@ -9,8 +9,8 @@ from flashwam.core.checks import check_number
 from flashwam.core.consistency import ConsistencyFunction, Linear, make_consistency_function
 from flashwam.core.edm import EDMSchedule
 from flashwam.core.noise import NoiseSchedule
-from flashwam.core.sampler_name import MOST_TEMPERATURE
 from flashwam.core.schedule import TRAINING_POINTS, Schedule
+from flashwam.core.temperature import MOST_TEMPERATURE
 from flashwam.core.vp import VPSchedule
 from flashwam.system.errors import InputError
 from flashwam.system.imports import find_class, named_parameters

@@ -12,6 +12,7 @@ import torch
 
 from flashwam.core.batch import Batch
 from flashwam.core.sampler_name import sampler_name
+from flashwam.core.temperature import Temperature
 from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.evaluation.driving import drive_tasks, overall_numbers, task_numbers
@@ -46,7 +47,7 @@ def evaluate(
     tasks: Sequence[str] | None = None,
     plain_euler: bool = False,
     unit_amplitude: bool = False,
-    temperature: float | None = None,
+    temperature: Temperature | None = None,
     precision: str | None = None,
     closed_loop: bool = True,
     seed: int = 0,
@@ -65,7 +66,8 @@ def evaluate(
         plain_euler: Ignore the student's consistency functions, to measure what that mismatch costs.
         unit_amplitude: Bring the student's consistency functions to the data's amplitude (`UnitAmplitude`), to tell a
             gain before controls are clipped from what plain Euler adds.
-        temperature: Of the noise that every stream begins with, 0 to 10; what the model itself says if None.
+        temperature: Of the noise that every stream begins with, 0 to 10, or stream -> of its own; what the model itself
+            says where None.
         precision: "own" or "fp8", see `WorldActionModel.choose_precision`; what the model's recipe says if None. The
             teacher's draws that it is compared with are in their own numbers.
         closed_loop: Drive the tasks; False measures the open loop alone.

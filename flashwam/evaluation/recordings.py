@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flashwam.core.batch import Batch
 from flashwam.core.sampler_name import sampler_name
+from flashwam.core.temperature import Temperature
 from flashwam.data.control_names import ControlNames
 from flashwam.data.fingerprint import tensors_fingerprint
 from flashwam.evaluation.drawn_controls import drawn_controls, save_trajectories
@@ -48,7 +49,7 @@ def evaluate_recordings(
     draws: int = 8,
     plain_euler: bool = False,
     unit_amplitude: bool = False,
-    temperature: float | None = None,
+    temperature: Temperature | None = None,
     precision: str | None = None,
     preset: str | None = None,
     device: str = "cpu",

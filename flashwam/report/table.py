@@ -3,7 +3,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from flashwam.core.sampler_name import sampler_options
+from flashwam.core.sampler_name import sampler_options, sampler_suffix
+from flashwam.core.temperature import noise_text
 from flashwam.report.against import full_teacher
 from flashwam.report.row import GROUPS, Row, milliseconds_text
 
@@ -98,9 +99,13 @@ def table_notes(rows: Sequence[Row]) -> list[str]:
             "Wilson's interval takes episodes that began in one initial state, at several seeds, for independent ones: "
             "it is narrower than what is known of other states."
         )
-    cooled = [t for row in shown if (t := sampler_options(row.sampler)["temperature"]) is not None]
+    cooled = {
+        sampler_suffix(row.sampler, student=False).strip(): temperature
+        for row in shown
+        if (temperature := sampler_options(row.sampler)["temperature"]) is not None
+    }
     if cooled:
-        told = f'"t{cooled[0]:g}": every chunk begins with {cooled[0]:g} times the noise'
+        told = "; ".join(f'"{named}": every chunk begins with {noise_text(each)}' for named, each in cooled.items())
         notes.append(f"{told}; other rows with as much as the model says.")
     if any(row.convention for row in shown):
         notes.append(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from flashwam.core.sampler_name import sampler_options, sampler_suffix
+from flashwam.core.temperature import noise_text
 from flashwam.report.against import basis_text, compare_rows, full_teacher, keep_of_teacher, teacher_of
 from flashwam.report.comparison import Comparison, signed_points
 from flashwam.report.motion import correlation_text, motion_link
@@ -248,7 +249,7 @@ def _sampled(sampler: str) -> str:
     parts = ["with plain Euler instead of the student's own function"] * options["plain_euler"]
     parts += ["with the student's own function brought to unit amplitude"] * options["unit_amplitude"]
     if options["temperature"] is not None:
-        parts.append(f"from {options['temperature']:g} times the noise")
+        parts.append(f"from {noise_text(options['temperature'])}")
     return " and ".join(parts)
 
 

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 import torch
 
+from flashwam.core.temperature import Temperature
 from flashwam.serve.codec import Observation
 from flashwam.serve.model import ServedModel, load_served
 from flashwam.serve.session import PolicySession, in_order
@@ -47,7 +48,7 @@ class WamPipeline:
         nfe: str | None = None,
         preset: str | None = None,
         base: str | Path | None = None,
-        temperature: float | None = None,
+        temperature: Temperature | None = None,
         trust: bool = False,
     ) -> Self:
         """Loads a model.

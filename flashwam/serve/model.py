@@ -8,6 +8,7 @@ from typing import Any
 
 from flashwam.core.sampler_name import sampler_name
 from flashwam.core.steps import parse_nfe
+from flashwam.core.temperature import Temperature
 from flashwam.data.codec import Codec
 from flashwam.data.episodes import CAMERA
 from flashwam.run.model_info import model_folder
@@ -54,7 +55,7 @@ def load_served(
     encoder: str | None = None,
     dtype: str | None = None,
     precision: str | None = None,
-    temperature: float | None = None,
+    temperature: Temperature | None = None,
     trust: bool = False,
 ) -> ServedModel:
     """Loads a model with its codec.
@@ -72,7 +73,8 @@ def load_served(
             one of its ways, and else "plain".
         dtype: "bfloat16" or "float32" of the model and a video autoencoder; that of the model's files if None.
         precision: "own" or "fp8", see `WorldActionModel.choose_precision`; what its recipe says if None.
-        temperature: Of the noise that every stream begins with, 0 to 10; what the model itself says if None.
+        temperature: Of the noise that every stream begins with, 0 to 10, or stream -> of its own; what the model itself
+            says where None.
         trust: Import the classes that its files name beside ours, and run their code.
 
     Raises:

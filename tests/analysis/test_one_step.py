@@ -7,7 +7,17 @@ from types import SimpleNamespace
 
 import pytest
 from one_step import command
-from one_step_cells import CROSSED, GUIDANCE, GUIDED, SECOND_STAGE, STUDENTS, TEACHER_NFE, TEACHER_SEEDS, Place
+from one_step_cells import (
+    CROSSED,
+    GUIDANCE,
+    GUIDED,
+    SECOND_STAGE,
+    STUDENTS,
+    TEACHER_NFE,
+    TEACHER_SEEDS,
+    Place,
+    draws_from,
+)
 from one_step_jobs import guide, one_step_jobs, time_steps
 from searching import write_rate
 
@@ -64,6 +74,17 @@ def test_a_second_set_of_scenes_is_driven_by_student_and_teacher(place):
         for seed in (0, 3)
         for tail in noise
     }
+
+
+@pytest.mark.parametrize(("name", "tail"), [("pairs_cooled", "t0.5"), ("pairs_cooled_actions", "action-t0")])
+def test_a_student_of_cooler_draws_meets_its_teacher_as_it_drew_them(place, name, tail):
+    driven = {job.name for job in one_step_jobs(place, [name], [0, 3])}
+    assert {f"drive/teacher_{seed}_full{cool}" for seed in (0, 3, 100, 103) for cool in ("", f"_{tail}")} <= driven
+
+
+def test_draws_are_as_warm_as_the_recipe_says(place):
+    told = {name: draws_from(place.recipe(name, 0)) for name in ("pairs", "pairs_cooled", "pairs_cooled_actions")}
+    assert told == {"pairs": None, "pairs_cooled": 0.5, "pairs_cooled_actions": {"action": 0.0}}
 
 
 def test_students_are_crossed_with_their_teacher_where_all_of_them_are_made(place):

@@ -45,7 +45,7 @@ TEACHER = {"own": {"wall": 7, "button": 5}, "t0.5": {"wall": 9, "button": 9}}
 
 def test_only_who_was_driven_at_several_temperatures_is_told_from_unit_noise_down():
     found = by_temperature(ROWS)
-    assert {name: list(told) for name, told in found.items()} == {"pairs 1v/1a": [1.0, 0.5, 0.0]}
+    assert {name: [warm.text for warm in told] for name, told in found.items()} == {"pairs 1v/1a": ["1", "0.5", "0"]}
 
 
 def test_differences_are_of_the_same_scenes():
@@ -86,6 +86,20 @@ def test_a_student_is_held_against_its_teacher_from_unit_noise_and_from_as_much(
     ]
     assert [one["one-way, points"].partition(" ")[0] for one in table] == ["0", "-40", "+20", "-20", "+40"]
     assert list(against_teacher(by_temperature(ROWS))) == []
+
+
+def test_one_stream_alone_stands_after_all_of_them_and_beside_every_student():
+    cooler = row("action-t0", {"wall": 9, "button": 8}, run="teacher", kind="teacher", nfe=10)
+    teachers = [row(s, won, run="teacher", kind="teacher", nfe=10) for s, won in TEACHER.items()]
+    found = by_temperature([*ROWS, cooler, *teachers])
+    assert [cells[:2] for cells in lines(found)][:3] == [
+        ["teacher 10v/10a", "1"],
+        ["teacher 10v/10a t0.5", "0.5"],
+        ["teacher 10v/10a action-t0", "action 0"],
+    ]
+    table = [dict(zip(AGAINST, cells, strict=True)) for cells in against_teacher(found)]
+    (beside,) = (one for one in table if one["teacher"] == "teacher 10v/10a action-t0")
+    assert (beside["student"], beside["successes"], beside["the teacher's"]) == ("pairs 1v/1a", "22", "34")
 
 
 @pytest.mark.parametrize("name", ["one_step", "libero"])

@@ -10,6 +10,12 @@ NAMED = {
     "t0": ({"temperature": 0}, " t0", " t0"),
     "t0.5": ({"temperature": 0.5}, " t0.5", " t0.5"),
     "t1": ({"temperature": 1.0}, " t1", " t1"),
+    "action-t0": ({"temperature": {"action": 0.0}}, " action-t0", " action-t0"),
+    "euler_left_arm-t0.5_video-t1": (
+        {"plain_euler": True, "temperature": {"video": 1.0, "left_arm": 0.5}},
+        " Euler left_arm-t0.5 video-t1",
+        " left_arm-t0.5 video-t1",
+    ),
     "euler_t0.25": ({"plain_euler": True, "temperature": 0.25}, " Euler t0.25", " t0.25"),
 }
 
@@ -32,6 +38,13 @@ def test_a_temperature_is_told_exactly(temperature):
 def test_other_temperatures_are_refused(temperature):
     with pytest.raises(ValueError, match="temperature must be a number from 0 to 10; got"):
         sampler_name(temperature=temperature)
+    with pytest.raises(ValueError, match="temperature of action must be a number from 0 to 10; got"):
+        sampler_name(temperature={"video": 1, "action": temperature})
+
+
+def test_temperatures_of_no_stream_are_refused():
+    with pytest.raises(ValueError, match="names no stream"):
+        sampler_name(temperature={})
 
 
 def test_two_samplers_at_once_are_refused():

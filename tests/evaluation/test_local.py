@@ -9,6 +9,7 @@ import pytest
 from tiny_models import tiny_codec, tiny_wam
 
 from flashwam.core.noise import NoiseSchedule
+from flashwam.core.sampler_name import sampler_name
 from flashwam.core.streams import StreamSpec
 from flashwam.evaluation import local
 from flashwam.evaluation.local import evaluate
@@ -98,6 +99,10 @@ def test_a_student_from_less_noise_is_an_evaluation_and_a_row_of_its_own(student
     assert (student.parent / "evaluations" / "step9_1v-1a_t0.5_seed0.json").is_file()
     assert {row.label for row in pool_evaluations(read_run(student.parent))} == {"quick 1v/1a", "quick 1v/1a t0.5"}
     assert "| 1v/1a | t0.5 | reach-wall |" in (student / "README.md").read_text()
+    frozen = policy.samplers("1v/1a", sampler=sampler_name(temperature={"action": 0}))
+    assert {name: one.temperature for name, one in frozen.items()} == {"video": 1.0, "action": 0.0}
+    with pytest.raises(ValueError, match=r"no such stream \['hand'\]"):
+        evaluate(student, temperature={"hand": 0.5})
     with pytest.raises(ValueError, match="temperature must be a number from 0 to 10; got -1"):
         evaluate(student, temperature=-1)
 

@@ -37,12 +37,14 @@ def test_a_model_or_whoever_serves_says_the_temperature(wide):
     info["streams"]["action"]["temperature"] = 0.25
     (wide / "flashwam.json").write_text(json.dumps(info))
     told, asked = load_served(wide), load_served(wide, temperature=0.5)
-    for model, expected in ((told, [1.0, 0.25]), (asked, [0.5, 0.5])):
+    one = load_served(wide, temperature={"video": 0.5})
+    for model, expected in ((told, [1.0, 0.25]), (asked, [0.5, 0.5]), (one, [0.5, 0.25])):
         assert [one.temperature for one in model.samplers.values()] == expected
         assert [stream["temperature"] for stream in model.metadata["streams"].values()] == expected
-    assert [(one.metadata["sampler"], served_how(one.metadata)) for one in (told, asked)] == [
+    assert [(each.metadata["sampler"], served_how(each.metadata)) for each in (told, asked, one)] == [
         ("own", "served"),
         ("t0.5", "served_t0.5"),
+        ("video-t0.5", "served_video-t0.5"),
     ]
     assert described_by_server(asked.metadata)["sampler"] == "t0.5"
 
