@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The part of a first chunk's controls that follows from the video's noise, and the part that is the actions' own.
+
+    python analysis/noise_roles.py runs/one_step/runs/teacher:full runs/one_step/runs/pairs_cooled:1v/1a
+
+In scenes that no study drives, every model draws some videos, and for each of them some actions. How far the actions of
+one video scatter, and how far their means differ from video to video, are the two parts of their variance (one-way
+analysis of variance, nested, unbiased). On the tasks with two ways it also counts how often two draws that take a way
+take the same one. Writes `noise_roles.md` beside the comparison of analysis/one_step.py.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from first_chunks import UNUSED
+from tqdm import tqdm
+
+from flashwam.core.scenes import evaluation_scene
+from flashwam.evaluation.policy import Policy, load_policy
+from flashwam.report.table import text_table
+from flashwam.sampling import Rollout
+from flashwam.sim.contract import Task
+from flashwam.sim.gl import ensure_gl
+from flashwam.sim.simulators import get_task, pooled_envs
+from flashwam.sim.ways import commitment, leading
+from flashwam.sim.world import World
+from flashwam.system.files import write_whole
+
+SCENES, VIDEOS, DRAWS = 12, 8, 8
+RESULTS = Path(__file__).resolve().parent / "results" / "one_step" / "comparison" / "noise_roles.md"
+HEAD = (
+    *("model", "tasks", "scatter of one video's actions", "of the videos' means", "share of the variance by the video"),
+    *("same way, one video", "same way, two videos"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Sums over scenes of one group of tasks.
+
+    Args:
+        own: Variance of controls among draws of one video, in units of half their range, squared.
+        between: Variance of their means from video to video.
+        same: Pairs of draws of one video that take the same way, and all of them that both take one.
+        other: The same of draws of two videos.
+        scenes: As many as were added up.
+    """
+
+    own: float = 0.0
+    between: float = 0.0
+    same: tuple[int, int] = (0, 0)
+    other: tuple[int, int] = (0, 0)
+    scenes: int = 0
+
+    @classmethod
+    def of(cls, controls: np.ndarray, task: Task) -> Self:
+        """Of one scene, [videos, draws, N, U]."""
+        videos, draws = controls.shape[:2]
+        own = float(controls.var(1, ddof=1).mean())
+        # The mean of a few draws scatters by itself.
+        between = float(controls.mean(1).var(0, ddof=1).mean()) - own / draws
+        if not task.multimodal:
+            return cls(own=own, between=between, scenes=1)
+        along = leading(controls.reshape(-1, *controls.shape[2:]), task.axis)
+        ways = commitment(along, threshold=task.commit_threshold)[1].reshape(videos, draws)
+        taken = np.stack([(ways == way).sum(1) for way in (0, 1)])
+        same = _pairs(taken).sum(), _pairs(taken.sum(0)).sum()
+        every = _pairs(taken.sum(1)).sum(), _pairs(taken.sum())
+        other = (int(every[0] - same[0]), int(every[1] - same[1]))
+        return cls(own=own, between=between, same=(int(same[0]), int(same[1])), other=other, scenes=1)
+
+    def __add__(self, more: Self) -> Self:
+        return type(self)(
+            own=self.own + more.own,
+            between=self.between + more.between,
+            same=(self.same[0] + more.same[0], self.same[1] + more.same[1]),
+            other=(self.other[0] + more.other[0], self.other[1] + more.other[1]),
+            scenes=self.scenes + more.scenes,
+        )
+
+    @property
+    def cells(self) -> list[str]:
+        own, between = self.own / self.scenes, max(self.between / self.scenes, 0.0)
+        share = between / (own + between) if own + between else 0.0
+        told = [f"{own**0.5:.3f}", f"{between**0.5:.3f}", f"{share:.2f}"]
+        return told + [f"{one[0] / one[1]:.2f}" if one[1] else "-" for one in (self.same, self.other)]
+
+
+def _pairs(count: np.ndarray) -> np.ndarray:
+    return count * (count - 1) // 2
+
+
+def first_controls(policy: Policy, nfe: str, task: Task, picture: np.ndarray, seed: int) -> np.ndarray:
+    """Controls of first chunks after a picture [H, W, 3]: some draws of each of some videos, [videos, draws, N, U]."""
+    codec, count = policy.codec, VIDEOS * DRAWS
+    first = {"video": codec.video(np.repeat(picture[None, None], count, 0))}
+    channels, per_frame, width = policy.wam.shapes["action"]
+    first["action"] = first["video"].new_zeros(count, channels, 1, per_frame, width)
+    generator = torch.Generator().manual_seed(seed)
+    text = codec.text(task.prompt).expand(count, -1, -1)
+    rollout = Rollout(policy.wam, policy.samplers(nfe), text=text, first=first, generator=generator)
+    noise = rollout.noise()
+    noise["video"] = noise["video"][::DRAWS].repeat_interleave(DRAWS, 0)
+    controls = codec.controls(rollout.predict(noise)["action"][:, :, rollout.executed])
+    return controls.reshape(VIDEOS, DRAWS, *controls.shape[1:])
+
+
+def roles(policy: Policy, nfe: str) -> Iterator[tuple[str, Parts]]:
+    """Parts of every task, after its group."""
+    for name in tqdm(policy.info.tasks, desc=f"{policy.name} {nfe}"):
+        task = get_task(name)
+        envs = pooled_envs(task, SCENES, size=64)
+        base = evaluation_scene(UNUSED, 0)
+        pictures = World(envs, policy.wam.shapes["action"][1]).reset(range(base, base + SCENES))
+        parts = [Parts.of(first_controls(policy, nfe, task, one, k), task) for k, one in enumerate(pictures)]
+        yield "two-way" if task.multimodal else "one-way", sum(parts, Parts())
+
+
+def table(models: Sequence[tuple[str, str]]) -> str:
+    """The table of models, each a run's folder and its steps, in Markdown."""
+    body = []
+    for folder, nfe in models:
+        policy, groups = load_policy(folder), {"two-way": Parts(), "one-way": Parts()}
+        for group, parts in roles(policy, nfe):
+            groups[group] += parts
+        body += [[f"{policy.name} {nfe}", group, *parts.cells] for group, parts in groups.items() if parts.scenes]
+    return text_table(HEAD, body, markdown=True)
+
+
+def main() -> None:
+    """Writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="+", metavar="RUN:STEPS", help="a run's folder and its steps, such as 1v/1a")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="file of the table")
+    args = parser.parse_args()
+    ensure_gl()
+    told = table([(folder, nfe) for folder, _, nfe in (model.rpartition(":") for model in args.models)])
+    write_whole(args.out, told + "\n")
+    print(told)
+
+
+if __name__ == "__main__":
+    main()
