@@ -3,10 +3,10 @@
 
     python analysis/film.py --out runs/film --film docs/film.gif
 
-Collects demonstrations, distils the student `pairs_cooled` as `analysis/one_step.py` does for its first seed, drives
-both and, as the control, the teacher's own single step. About 40 minutes of one core; every step goes on where it was
-stopped, and `--student RUN` takes a student that is there. The film's clock is the robot's: while a model draws a chunk
-its robot stands still, for as many milliseconds as that study measured. The scenes are the first ones of the
+Collects demonstrations, distils the student `pairs_cooled_actions` as `analysis/one_step.py` does for its first seed,
+drives both and, as the control, the teacher's own single step. About 40 minutes of one core; every step goes on where
+it was stopped, and `--student RUN` takes a student that is there. The film's clock is the robot's: while a model draws
+a chunk its robot stands still, for as many milliseconds as that study measured. The scenes are the first ones of the
 evaluation, whatever becomes of them.
 """
 
@@ -30,7 +30,7 @@ TASKS = ("reach-wall", "drawer-open")
 SCENES = 2
 SLOWER = 4
 STEP_MS = 2 * 1000 / CONTROL_HZ
-STUDENT = "pairs_cooled"
+STUDENT = "pairs_cooled_actions"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,8 @@ from flashwam.run.real_time import RealTime, both_habits
 
 __all__ = ["COOLER", "LATE_EPISODES", "LATE_TASKS", "PRESETS", "Preset"]
 
-COOLER = 0.5
-"""A temperature of the noise at which success was higher than from unit noise, see docs/results.md."""
+COOLER: Mapping[str, float] = {"action": 0.0}
+"""Temperatures of streams at which success was higher than from unit noise, and ways as many, see docs/results.md."""
 
 LATE_TASKS, LATE_EPISODES = ("button-press", "button-moving"), 20
 """A task that stands and the same one as it moves, for worlds that do not wait."""
@@ -28,7 +28,7 @@ class Preset:
         nfe: Settings every student is driven at; those of the recipes (`evaluate.nfe`), and the teacher's own, where
             empty.
         euler: Methods also sampled with plain Euler, and with their own functions at unit amplitude.
-        cooler: Methods also driven from cooler noise, at the first setting, and "teacher" at its own.
+        cooler: Methods also driven at the temperatures `COOLER`, at the first setting, and "teacher" at its own.
         curve: Distillation steps at which a copy is driven too, at the first setting and the first seed.
         rates: Learning rates tried for every method; its best by action error is used for every seed. Empty: the
             recipe's own.
@@ -94,7 +94,7 @@ PRESETS = {
     ),
     "quick": Preset(
         # The longest first, so that both cores are busy to the end.
-        methods=("pairs_cooled", "on_policy", "naive_lcm", "flash_wam"),
+        methods=("pairs_cooled_actions", "on_policy", "naive_lcm", "flash_wam"),
         overrides=(
             "data.tasks=[button-press,reach-wall,button-wall]",
             "data.episodes=60",
@@ -102,9 +102,9 @@ PRESETS = {
             "evaluate.episodes=24",
         ),
         distill=("distill.steps=200",),
-        own={"pairs_cooled": ("distill.steps=1200",)},
-        cooler=("teacher", "pairs_cooled"),
-        cross=("pairs_cooled", "on_policy"),
+        own={"pairs_cooled_actions": ("distill.steps=1200",)},
+        cooler=("teacher", "on_policy", "naive_lcm", "flash_wam"),
+        cross=("pairs_cooled_actions", "on_policy"),
         film=("reach-wall", "button-wall", "button-press"),
     ),
     "pilot": Preset(

@@ -47,7 +47,10 @@ def test_smoke_demo_leads_from_nothing_to_a_page_with_all_results(smoke):
     own = [row for row in rows if row["sampler"] == "own"]
     assert {row["label"] for row in own if row["latency"]} == set(timed) - {"models"}
     assert {row["label"] for row in own if row["kind"] == "teacher"} == {"teacher 10v/10a", "teacher 1v/1a"}
-    assert {row["label"] for row in rows if row not in own} == {"teacher 10v/10a t0.5", "flash_wam 1v/1a t0.5"}
+    assert {row["label"] for row in rows if row not in own} == {
+        "teacher 10v/10a action-t0",
+        "flash_wam 1v/1a action-t0",
+    }
 
 
 def test_a_finished_demo_is_read_again_not_run_again(smoke):
@@ -87,13 +90,15 @@ def test_every_student_of_the_benchmark_is_driven_at_one_and_at_two_steps(family
             assert {f"evaluate/{method}_{seed}_1v-1a", f"evaluate/{method}_{seed}_{settings}"} <= names
 
 
-def test_the_teacher_and_the_best_student_are_driven_from_cooler_noise_too(tmp_path):
+def test_the_teacher_and_the_other_methods_are_driven_without_noise_of_the_actions_too(tmp_path):
     jobs = {job.name: job.kwargs for job in preset_jobs(PRESETS["quick"], tmp_path)}
     cooler = {name: told for name, told in jobs.items() if "temperature" in told}
-    assert set(cooler) == {"evaluate/teacher_full_0_cooler", "evaluate/pairs_cooled_0_1v-1a_cooler"}
+    others = [name for name in PRESETS["quick"].methods if name != "pairs_cooled_actions"]
+    students = {f"evaluate/{name}_0_1v-1a_cooler" for name in others}
+    assert set(cooler) == {"evaluate/teacher_full_0_cooler", *students}
     for name, told in cooler.items():
         own = jobs[name.removesuffix("_cooler")]
-        assert told == {**own, "temperature": 0.5}
+        assert told == {**own, "temperature": {"action": 0.0}}
 
 
 @pytest.mark.parametrize("family", ["lingbot_va", "cogvideox"])
@@ -174,7 +179,7 @@ def test_the_page_analyses_the_student_that_came_out_best_and_says_what_is_next(
     monkeypatch.setattr(page, "schedule_sections", lambda analysis, folder, why: analysed.append((analysis, why)) or [])
     place = Place(preset=PRESETS["quick"], out=tmp_path)
     page.write_demo_page(place, "quick", [])
-    for method, success in (("flash_wam", 1), ("pairs_cooled", 2)):
+    for method, success in (("flash_wam", 1), ("pairs_cooled_actions", 2)):
         run = RunFolder(place.run(method, 0))
         run.evaluations.mkdir(parents=True)
         told = {
@@ -185,7 +190,7 @@ def test_the_page_analyses_the_student_that_came_out_best_and_says_what_is_next(
         (run.evaluations / "a.json").write_text(json.dumps(told))
         run.recipe.write_text(to_yaml(place.recipe(method)))
     text = page.write_demo_page(place, "quick", []).read_text()
-    assert [analysis["recipe"] for analysis, _ in analysed] == ["flash_wam", "pairs_cooled"]
+    assert [analysis["recipe"] for analysis, _ in analysed] == ["flash_wam", "pairs_cooled_actions"]
     assert "once students have been driven" in analysed[0][1]
     assert "whose student came out best" in analysed[1][1]
     assert text.index("What to do next") > text.index("What came out")
