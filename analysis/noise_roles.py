@@ -33,8 +33,10 @@ from flashwam.system.files import write_whole
 
 SCENES, VIDEOS, DRAWS = 12, 8, 8
 RESULTS = Path(__file__).resolve().parent / "results" / "one_step" / "comparison" / "noise_roles.md"
+GROUPS = ("two-way", "one-way")
 HEAD = (
-    *("model", "tasks", "scatter of one video's actions", "of the videos' means", "share of the variance by the video"),
+    "model",
+    *(f"{group}, {part}" for group in GROUPS for part in ("one video", "videos", "by the video")),
     *("same way, one video", "same way, two videos"),
 )
 
@@ -84,11 +86,19 @@ class Parts:
         )
 
     @property
-    def cells(self) -> list[str]:
+    def scatter(self) -> list[str]:
+        """Standard deviations of one video's controls and of the videos' means, and the share of the variance by the
+        video; "-" each without a scene."""
+        if not self.scenes:
+            return ["-"] * 3
         own, between = self.own / self.scenes, max(self.between / self.scenes, 0.0)
         share = between / (own + between) if own + between else 0.0
-        told = [f"{own**0.5:.3f}", f"{between**0.5:.3f}", f"{share:.2f}"]
-        return told + [f"{one[0] / one[1]:.2f}" if one[1] else "-" for one in (self.same, self.other)]
+        return [f"{own**0.5:.3f}", f"{between**0.5:.3f}", f"{share:.2f}"]
+
+    @property
+    def ways(self) -> list[str]:
+        """Shares of pairs of draws that take the same way, of those that take one, of one video and of two."""
+        return [f"{one[0] / one[1]:.2f}" if one[1] else "-" for one in (self.same, self.other)]
 
 
 def _pairs(count: np.ndarray) -> np.ndarray:
@@ -118,17 +128,18 @@ def roles(policy: Policy, nfe: str) -> Iterator[tuple[str, Parts]]:
         base = evaluation_scene(UNUSED, 0)
         pictures = World(envs, policy.wam.shapes["action"][1]).reset(range(base, base + SCENES))
         parts = [Parts.of(first_controls(policy, nfe, task, one, k), task) for k, one in enumerate(pictures)]
-        yield "two-way" if task.multimodal else "one-way", sum(parts, Parts())
+        yield GROUPS[0] if task.multimodal else GROUPS[1], sum(parts, Parts())
 
 
 def table(models: Sequence[tuple[str, str]]) -> str:
     """The table of models, each a run's folder and its steps, in Markdown."""
     body = []
     for folder, nfe in models:
-        policy, groups = load_policy(folder), {"two-way": Parts(), "one-way": Parts()}
+        policy, groups = load_policy(folder), {group: Parts() for group in GROUPS}
         for group, parts in roles(policy, nfe):
             groups[group] += parts
-        body += [[f"{policy.name} {nfe}", group, *parts.cells] for group, parts in groups.items() if parts.scenes]
+        scatter = [cell for group in GROUPS for cell in groups[group].scatter]
+        body.append([f"{policy.name} {nfe}", *scatter, *groups[GROUPS[0]].ways])
     return text_table(HEAD, body, markdown=True)
 
 
