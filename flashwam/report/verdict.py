@@ -316,11 +316,14 @@ def _losing_stream(rows: Sequence[Row], teacher: Row | None, cross: Mapping[str,
     for loss in cross_losses(cross) if cross else []:
         name = loss["student"]
         name += "" if loss["column"] == name else f" with {loss['column']}"
-        worse = "actions lose" if loss["action"] > loss["video"] else "video loses"
+        action, video = (round(100 * loss[stream]) for stream in ("action", "video"))
+        if max(action, video) <= 0:
+            worse = "neither its actions nor its video lose commitment"
+        else:
+            worse = f"its {'actions lose' if action > video else 'video loses'} more commitment"
         sentences.append(
-            f"{name}: its {worse} more commitment. In percentage points, its actions lose {100 * loss['action']:.0f} "
-            f"to the teacher's on its own video, and its video {100 * loss['video']:.0f} to the teacher's under the "
-            "teacher's actions."
+            f"{name}: {worse}. In percentage points, its actions lose {action} to the teacher's on its own video, and "
+            f"its video {video} to the teacher's under the teacher's actions."
         )
     if sentences or teacher is None:
         return sentences

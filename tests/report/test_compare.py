@@ -262,6 +262,17 @@ def test_the_cross_table_says_which_stream_loses():
     assert "teacher 1v" not in losses
 
 
+def test_a_student_that_loses_nothing_is_not_said_to_lose_more_of_one_stream(tmp_path):
+    rows = rows_of(tmp_path, evaluation("teacher", nfe=(10, 20), rates=0.96), evaluation("on_policy", rates=0.96))
+    as_good = {**CROSS, "commitment": [[0.96, 0.79, 0.8, 0.951], *CROSS["commitment"][1:]]}
+    ours, others = (
+        next(s for s in verdict(rows, cross=as_good) if s.startswith(f"{n} 1v")) for n in ("on_policy", "linear_both")
+    )
+    assert "neither its actions nor its video lose commitment" in ours
+    assert "its actions lose -1 " in ours
+    assert "its actions lose more commitment" in others
+
+
 def test_only_the_last_step_of_a_run_stands_in_the_table(tmp_path):
     results = [evaluation("flash", rates=r, step=s) for s, r in ((0, 0.1), (100, 0.5), (250, 0.9))]
     rows = rows_of(tmp_path, *results)
