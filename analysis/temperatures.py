@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from matplotlib.lines import Line2D
+
 from flashwam.core.sampler_name import sampler_options
 from flashwam.core.scenes import evaluation_episode
 from flashwam.report.against import compare_rows
@@ -169,36 +171,47 @@ def tables(found: Found) -> str:
     return "\n\n".join(text_table(head, body, markdown=True) for head, body in parts if body) + "\n"
 
 
+_STYLES = ("o-", "s--", "^:")
+"""Of all streams together, and of each that was cooled alone."""
+
+
 def draw(found: Found, path: Path) -> Path:
-    """Success over temperature, a panel a group of tasks and a line a model, with Wilson's intervals; dashed where one
-    stream alone is cooler."""
-    with new_figure(8.2, 4.0) as figure:
+    """Success over temperature, a panel a group of tasks and a colour a model, with Wilson's intervals; other lines
+    where one stream alone is cooler."""
+    streams = sorted({warm.stream for told in found.values() for warm in told})
+    styles = dict(zip(streams, _STYLES, strict=False))
+    with new_figure(8.2, 4.4) as figure:
         panels = figure.subplots(1, len(SHOWN), sharey=True)
         for axes, group in zip(panels, SHOWN, strict=True):
-            for colour, (name, told) in zip(PALETTE, found.items(), strict=False):
+            for colour, told in zip(PALETTE, found.values(), strict=False):
                 least = _least_driven(told)
                 shares = {warm: row.beside(least).share(multimodal=GROUPS[group]) for warm, row in told.items()}
-                for stream in dict.fromkeys(warm.stream for warm in shares):
+                for stream, style in styles.items():
                     own = {warm.value: share for warm, share in shares.items() if warm == UNIT or warm.stream == stream}
                     if len(own) > 1:
-                        _draw_line(
-                            axes, own, colour, f"{name}, {stream} alone" if stream else name, dashed=bool(stream)
-                        )
+                        _draw_line(axes, own, colour, style)
             axes.set(xlim=(-0.08, 1.05), xlabel="temperature of the noise", xticks=(0, 0.25, 0.5, 0.75, 1))
             axes.set_title(f"{group} tasks")
             axes.axvline(1, color=INK, lw=0.9, ls=(0, (2, 2)), zorder=0)
             tidy(axes)
         panels[0].set_ylabel("success")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        names = [Line2D([], [], color=colour, lw=1.6) for colour in PALETTE[: len(found)]]
+        kinds = [_line(style) for style in styles.values()]
+        told = [*found, *(f"{stream} alone" if stream else "all streams" for stream in styles)]
+        handles = [*names, *(kinds if len(kinds) > 1 else [])]
+        labels = told[: len(handles)]
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
         return save_figure(figure, path)
 
 
-def _draw_line(axes: object, shares: dict[float, Share], colour: str, name: str, *, dashed: bool) -> None:
+def _line(style: str) -> Line2D:
+    return Line2D([], [], color=INK, marker=style[0], ls=style[1:], ms=5, lw=1.6)
+
+
+def _draw_line(axes: object, shares: dict[float, Share], colour: str, style: str) -> None:
     warm = list(shares)
     low, high = zip(*(share.interval for share in shares.values()), strict=True)
-    form = "s" if dashed else "o"
-    style = "--" if dashed else "-"
-    axes.plot(warm, [share.rate for share in shares.values()], form + style, color=colour, ms=5, lw=1.6, label=name)
+    axes.plot(warm, [share.rate for share in shares.values()], style, color=colour, ms=5, lw=1.6)
     axes.vlines(warm, low, high, color=colour, lw=1.4, alpha=0.4)
 
 
