@@ -320,7 +320,7 @@ def _losing_stream(rows: Sequence[Row], teacher: Row | None, cross: Mapping[str,
         if max(action, video) <= 0:
             worse = "neither its actions nor its video lose commitment"
         else:
-            worse = f"its {'actions lose' if action > video else 'video loses'} more commitment"
+            worse = f"its {'actions lose' if loss['action'] > loss['video'] else 'video loses'} more commitment"
         sentences.append(
             f"{name}: {worse}. In percentage points, its actions lose {action} to the teacher's on its own video, and "
             f"its video {video} to the teacher's under the teacher's actions."

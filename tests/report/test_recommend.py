@@ -75,6 +75,7 @@ def kept(study, label):
         ("one schedule", "cogvideox_one_step", "pairs 2v/2a", ("two-way", "one-way")),
         ("several schedules", "one_step", "pairs 1v/1a", ("two-way", "one-way")),
         ("several schedules", "one_step", "on_policy_equal_cost 1v/1a", ("two-way", "one-way")),
+        ("several schedules", "one_step", "pairs_cooled_actions 1v/1a", ("two-way", "one-way")),
         ("several schedules", "one_step", "naive_lcm_400 1v/1a", ("two-way",)),
         ("several schedules", "one_step", "flash_wam_400 1v/1a", ("two-way",)),
     ],
