@@ -8,7 +8,7 @@ from typing import TypedDict
 from flashwam.core.temperature import Temperature, check_temperature
 from flashwam.system.errors import InputError
 
-__all__ = ["SamplerOptions", "sampler_name", "sampler_options", "sampler_suffix"]
+__all__ = ["SamplerOptions", "sampler_name", "sampler_options", "sampler_suffix", "sampler_words"]
 
 _EULER, _UNIT, _OWN = "euler", "unit", "own"
 _LABELS = {_EULER: "Euler", _UNIT: "unit amplitude"}
@@ -35,11 +35,9 @@ def sampler_name(
     """
     if plain_euler and unit_amplitude:
         raise InputError("plain Euler ignores a student's functions, so their amplitude cannot be chosen: ask for one")
-    parts = [_EULER] * plain_euler + [_UNIT] * unit_amplitude
     if temperature is not None:
         check_temperature(temperature)
-        parts += _temperature_parts(temperature)
-    return "_".join(parts) or _OWN
+    return "_".join(_words(plain_euler, unit_amplitude, temperature)) or _OWN
 
 
 def sampler_options(name: str) -> SamplerOptions:
@@ -58,18 +56,21 @@ def sampler_options(name: str) -> SamplerOptions:
 
 def sampler_suffix(name: str, *, student: bool) -> str:
     """The end of a label: "", " Euler", " t0.5". A teacher has no function of its own that one could ignore."""
-    options = sampler_options(name)
-    flags = {_EULER: options["plain_euler"], _UNIT: options["unit_amplitude"]}
-    words = [_LABELS[flag] for flag, given in flags.items() if given and student]
-    if options["temperature"] is not None:
-        words += _temperature_parts(options["temperature"])
+    words = [_LABELS.get(word, word) for word in sampler_words(name) if student or word not in _LABELS]
     return "".join(f" {word}" for word in words)
 
 
-def _temperature_parts(temperature: Temperature) -> list[str]:
+def sampler_words(name: str) -> list[str]:
+    """The parts of a name: none of "own", "euler" and "left_arm-t0.5" of "euler_left_arm-t0.5"."""
+    options = sampler_options(name)
+    return _words(options["plain_euler"], options["unit_amplitude"], options["temperature"])
+
+
+def _words(plain_euler: bool, unit_amplitude: bool, temperature: Temperature | None) -> list[str]:
+    words = [_EULER] * plain_euler + [_UNIT] * unit_amplitude
     if isinstance(temperature, Mapping):
-        return [f"{stream}-{_short(value)}" for stream, value in sorted(temperature.items())]
-    return [_short(temperature)]
+        return words + [f"{stream}-{_short(value)}" for stream, value in sorted(temperature.items())]
+    return words if temperature is None else [*words, _short(temperature)]
 
 
 def _short(value: float) -> str:

@@ -4,6 +4,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flashwam.core.temperature import noise_text
 from flashwam.distillation.methods import METHODS, find_method
 from flashwam.report.page import Section, Table
 from flashwam.report.recipes import row_recipes
@@ -100,7 +101,7 @@ def _stream_text(stream: Mapping[str, Any], method: str) -> str:
     if stream.get("guidance_scale", 1.0) != 1:
         parts.append("guided teacher")
     if method == "pairs" and (temperature := stream.get("teacher_temperature", 1.0)) != 1:
-        parts.append(f"which the teacher draws from {temperature:g} times the noise")
+        parts.append(f"which the teacher draws from {noise_text(temperature)}")
     if method == "consistency" and (anchors := stream.get("anchors")):
         substeps = stream.get("teacher_substeps", 1)
         parts.append(f"{anchors} jumps of {substeps} teacher step{'s' * (substeps > 1)}")

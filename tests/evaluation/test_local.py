@@ -99,6 +99,8 @@ def test_a_student_from_less_noise_is_an_evaluation_and_a_row_of_its_own(student
     assert (student.parent / "evaluations" / "step9_1v-1a_t0.5_seed0.json").is_file()
     assert {row.label for row in pool_evaluations(read_run(student.parent))} == {"quick 1v/1a", "quick 1v/1a t0.5"}
     assert "| 1v/1a | t0.5 | reach-wall |" in (student / "README.md").read_text()
+    assert policy.suffix("euler_left_arm-t0.5") == " euler left_arm-t0.5"
+    assert (policy.suffix("own"), policy.suffix("unit")) == ("", " unit")
     frozen = policy.samplers("1v/1a", sampler=sampler_name(temperature={"action": 0}))
     assert {name: one.temperature for name, one in frozen.items()} == {"video": 1.0, "action": 0.0}
     with pytest.raises(ValueError, match=r"no such stream \['hand'\]"):
