@@ -61,7 +61,7 @@ def in_scenes(teacher: Policy, students: Mapping[int, Policy], nfe: Sequence[str
     """First chunks in scenes of demonstrations and in new ones, by task, training and steps."""
     for task in several_ways(teacher):
         for scenes, base in SCENES.items():
-            pictures = _first_pictures(task, base, teacher.wam.shapes["action"][1])
+            pictures = first_pictures(task, range(base, base + STARTS), teacher.wam.shapes["action"][1])
             reference = _first_controls(teacher, "full", task, pictures)
             for seed, student in students.items():
                 for steps in nfe:
@@ -105,11 +105,11 @@ def _executed(policy: Policy, action: Tensor) -> np.ndarray:
     return policy.codec.controls(action[:, :, 1:last])
 
 
-def _first_pictures(task: Task, base: int, per_frame: int) -> np.ndarray:
-    """The first picture of every scene from number `base` on, uint8 [STARTS, H, W, 3]."""
-    envs = pooled_envs(task, AT_ONCE, size=64)
-    groups = range(base, base + STARTS, AT_ONCE)
-    return np.concatenate([World(envs, per_frame).reset(range(begin, begin + AT_ONCE)) for begin in groups])
+def first_pictures(task: Task, scenes: range, per_frame: int) -> np.ndarray:
+    """The first picture of every scene, uint8 [scenes, H, W, 3]."""
+    envs = pooled_envs(task, min(AT_ONCE, len(scenes)), size=64)
+    groups = [scenes[begin : begin + AT_ONCE] for begin in range(0, len(scenes), AT_ONCE)]
+    return np.concatenate([World(envs[: len(group)], per_frame).reset(group) for group in groups])
 
 
 def _first_controls(policy: Policy, nfe: str, task: Task, pictures: np.ndarray) -> np.ndarray:

@@ -17,23 +17,22 @@ from typing import Self
 
 import numpy as np
 import torch
-from first_chunks import UNUSED
+from first_chunks import UNUSED, first_pictures
 from tqdm import tqdm
 
 from flashwam.core.scenes import evaluation_scene
 from flashwam.evaluation.policy import Policy, load_policy
+from flashwam.report.row import GROUPS
 from flashwam.report.table import text_table
 from flashwam.sampling import Rollout
 from flashwam.sim.contract import Task
 from flashwam.sim.gl import ensure_gl
-from flashwam.sim.simulators import get_task, pooled_envs
+from flashwam.sim.simulators import get_task
 from flashwam.sim.ways import commitment, leading
-from flashwam.sim.world import World
 from flashwam.system.files import write_whole
 
 SCENES, VIDEOS, DRAWS = 12, 8, 8
 RESULTS = Path(__file__).resolve().parent / "results" / "one_step" / "comparison" / "noise_roles.md"
-GROUPS = ("two-way", "one-way")
 HEAD = (
     "model",
     *(f"{group}, {part}" for group in GROUPS for part in ("one video", "videos", "by the video")),
@@ -113,7 +112,8 @@ def first_controls(policy: Policy, nfe: str, task: Task, picture: np.ndarray, se
     first["action"] = first["video"].new_zeros(count, channels, 1, per_frame, width)
     generator = torch.Generator().manual_seed(seed)
     text = codec.text(task.prompt).expand(count, -1, -1)
-    rollout = Rollout(policy.wam, policy.samplers(nfe), text=text, first=first, generator=generator)
+    null = codec.text("")
+    rollout = Rollout(policy.wam, policy.samplers(nfe), text=text, first=first, null_text=null, generator=generator)
     noise = rollout.noise()
     noise["video"] = noise["video"][::DRAWS].repeat_interleave(DRAWS, 0)
     controls = codec.controls(rollout.predict(noise)["action"][:, :, rollout.executed])
@@ -124,11 +124,10 @@ def roles(policy: Policy, nfe: str) -> Iterator[tuple[str, Parts]]:
     """Parts of every task, after its group."""
     for name in tqdm(policy.info.tasks, desc=f"{policy.name} {nfe}"):
         task = get_task(name)
-        envs = pooled_envs(task, SCENES, size=64)
         base = evaluation_scene(UNUSED, 0)
-        pictures = World(envs, policy.wam.shapes["action"][1]).reset(range(base, base + SCENES))
+        pictures = first_pictures(task, range(base, base + SCENES), policy.wam.shapes["action"][1])
         parts = [Parts.of(first_controls(policy, nfe, task, one, k), task) for k, one in enumerate(pictures)]
-        yield GROUPS[0] if task.multimodal else GROUPS[1], sum(parts, Parts())
+        yield next(group for group, several in GROUPS.items() if several == task.multimodal), sum(parts, Parts())
 
 
 def table(models: Sequence[tuple[str, str]]) -> str:
@@ -139,7 +138,7 @@ def table(models: Sequence[tuple[str, str]]) -> str:
         for group, parts in roles(policy, nfe):
             groups[group] += parts
         scatter = [cell for group in GROUPS for cell in groups[group].scatter]
-        body.append([f"{policy.name} {nfe}", *scatter, *groups[GROUPS[0]].ways])
+        body.append([f"{policy.name} {nfe}", *scatter, *groups["two-way"].ways])
     return text_table(HEAD, body, markdown=True)
 
 

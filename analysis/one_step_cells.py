@@ -116,10 +116,9 @@ class Place(StudyPlace):
 def draws_from(recipe: Recipe) -> Temperature | None:
     """The temperature at which its teacher makes the draws that a student learns; None where that is everybody's 1."""
     told = {name: spec.teacher_temperature for name, spec in recipe.streams.items()}
-    cooled = {name: value for name, value in told.items() if value != 1}
-    if not cooled:
-        return None
-    return cooled if len(cooled) < len(told) or len(set(told.values())) > 1 else next(iter(cooled.values()))
+    if len(every := set(told.values())) == 1:
+        return None if every == {1} else every.pop()
+    return {name: value for name, value in told.items() if value != 1}
 
 
 def with_starts(names: Iterable[str]) -> list[str]:

@@ -195,17 +195,15 @@ def draw(found: Found, path: Path) -> Path:
             axes.axvline(1, color=INK, lw=0.9, ls=(0, (2, 2)), zorder=0)
             tidy(axes)
         panels[0].set_ylabel("success")
-        names = [Line2D([], [], color=colour, lw=1.6) for colour in PALETTE[: len(found)]]
-        kinds = [_line(style) for style in styles.values()]
-        told = [*found, *(f"{stream} alone" if stream else "all streams" for stream in styles)]
-        handles = [*names, *(kinds if len(kinds) > 1 else [])]
-        labels = told[: len(handles)]
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        told = [Line2D([], [], color=c, lw=1.6, label=name) for c, name in zip(PALETTE, found, strict=False)]
+        told += [_line(stream, style) for stream, style in styles.items() if len(styles) > 1]
+        figure.legend(handles=told, loc="outside lower center", ncols=3, frameon=False)
         return save_figure(figure, path)
 
 
-def _line(style: str) -> Line2D:
-    return Line2D([], [], color=INK, marker=style[0], ls=style[1:], ms=5, lw=1.6)
+def _line(stream: str, style: str) -> Line2D:
+    name = f"{stream} alone" if stream else "all streams"
+    return Line2D([], [], color=INK, marker=style[0], ls=style[1:], ms=5, lw=1.6, label=name)
 
 
 def _draw_line(axes: object, shares: dict[float, Share], colour: str, style: str) -> None:
