@@ -92,7 +92,7 @@ class StreamSpec:
         guidance_scale: The teacher's guidance scale at inference; 1 for none.
         temperature: The student's at inference: a chunk begins with so many times unit noise. Below 1 draws lie nearer
             to each other, at 0 they are one. No training knows of it.
-        teacher_temperature: The teacher's at inference, and where a method keeps its draws.
+        teacher_temperature: The teacher's at inference, and where a student learns its draws.
 
     Raises:
         ValueError: for a value outside its range, naming stream, field and value.

@@ -12,6 +12,9 @@ from flashwam.report.row import Row
 
 __all__ = ["method_line", "methods_section"]
 
+_DRAWN = ("pairs", "on_policy")
+"""Methods whose students learn what the teacher draws, from its own noise."""
+
 
 def methods_section(rows: Sequence[Row]) -> Section | None:
     """A line a method; None where no training says how it was made.
@@ -100,7 +103,7 @@ def _stream_text(stream: Mapping[str, Any], method: str) -> str:
     parts = [str(function.get("name", "") if isinstance(function, Mapping) else function)]
     if stream.get("guidance_scale", 1.0) != 1:
         parts.append("guided teacher")
-    if method == "pairs" and (temperature := stream.get("teacher_temperature", 1.0)) != 1:
+    if method in _DRAWN and (temperature := stream.get("teacher_temperature", 1.0)) != 1:
         parts.append(f"which the teacher draws from {noise_text(temperature)}")
     if method == "consistency" and (anchors := stream.get("anchors")):
         substeps = stream.get("teacher_substeps", 1)

@@ -34,8 +34,10 @@ class FollowsVideo(ToyWam):
 
 @pytest.fixture
 def method(specs):
-    def make(student=None, teacher=None, **options):
-        return OnPolicy(specs(), student or ToyWam.create(seed=1), teacher=teacher or FollowsVideo(), **options)
+    def make(student=None, teacher=None, streams=None, **options):
+        return OnPolicy(
+            specs(**(streams or {})), student or ToyWam.create(seed=1), teacher=teacher or FollowsVideo(), **options
+        )
 
     return make
 
@@ -103,9 +105,11 @@ def test_paths_cover_every_level_and_end_at_the_data():
     assert torch.equal(path_levels(schedule, torch.tensor([0.3]), 1).flatten(), torch.tensor([1.0, 0.0]))
 
 
-@pytest.mark.parametrize("first_chunk", [True, False])
-def test_teacher_ends_where_the_exact_flow_does_under_the_students_video(method, first_chunk):
-    m = method(teacher_steps=300)
+@pytest.mark.parametrize(("first_chunk", "share"), [(True, 1.0), (False, 1.0), (True, 0.0), (False, 0.5)])
+def test_teacher_ends_where_the_exact_flow_does_under_the_students_video(method, first_chunk, share):
+    """From `share` of the noise; a student that begins with all of it stands where the rest of it is there too."""
+    cooler = {name: {"teacher_temperature": share} for name in SPREAD}
+    m = method(teacher_steps=300, streams=cooler)
     k = next(k for k in range(50) if (m._window(*step(k))[1] == 0) == first_chunk)
     batch, draws = step(k)
     batch, begin = m._window(batch, draws)
@@ -121,9 +125,10 @@ def test_teacher_ends_where_the_exact_flow_does_under_the_students_video(method,
         noise = draws.normal(f"noise/{name}", end.shape[1:])
         one, zero = torch.tensor(1.0), torch.tensor(0.0)
         free = ~given.expand_as(end)
-        exact = gaussian_flow(noise, one, zero, mean, spread)
+        exact = gaussian_flow(share * noise, one, zero, mean, spread)
         assert float((end - exact)[free].abs().max()) < 0.03
-        on_the_way = gaussian_flow(noise, one, append_dims(levels[name], state), mean, spread)
+        level = append_dims(levels[name], state)
+        on_the_way = gaussian_flow(share * noise, one, level, mean, spread) + (1 - share) * level * noise
         assert float((state - on_the_way)[free].abs().max()) < 0.03
         if first_chunk:
             assert torch.equal(end[:, :, 0], batch.clean[name][:, :, 0])

@@ -26,16 +26,19 @@ def test_the_page_says_of_every_method_what_it_is_and_how_it_was_trained(tmp_pat
     ]
     runs.append(trained(tmp_path / "cooled", "pairs_cooled", evaluation("pairs_cooled")))
     runs.append(trained(tmp_path / "flash", "flash_wam", evaluation("flash_wam"), ["distill.accumulation=2"]))
+    cooler = ["streams.action.teacher_temperature=0"]
+    runs.append(trained(tmp_path / "drawn", "on_policy", evaluation("on_policy"), cooler))
     runs.append(write(tmp_path / "untold", evaluation("untold")))
     compare(runs, out=tmp_path / "out")
     rows = gather(runs, tmp_path / "out")[0]
     (table,) = methods_section(rows).tables
     told = {cells[0]: cells[1:] for cells in table.rows}
-    assert set(told) == {"pairs", "pairs_cooled", "flash_wam"}
+    assert set(told) == {"pairs", "pairs_cooled", "flash_wam", "on_policy"}
     line, trainings, steps, batch, rate = told["pairs"]
     assert line.startswith("learns the teacher's own draws from the same noise")
     assert line.endswith("video and action: linear")
     assert told["pairs_cooled"][0] == f"{line}, which the teacher draws from 0.5 times the noise"
+    assert told["on_policy"][0].endswith("action: linear, which the teacher draws from 0 times the noise")
     loop = load_recipe("metaworld/pairs").distill
     assert (trainings, steps, batch) == ("2", "4,000", str(loop.batch_size))
     assert rate == f"{loop.lr:g}, {loop.lr_decay}"

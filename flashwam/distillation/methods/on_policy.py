@@ -64,13 +64,15 @@ class OnPolicy(Method):
     1. The student draws the streams of earlier stages with its own consistency functions and inference steps.
     2. The teacher carries every stream from pure noise to the data in `teacher_steps` Euler steps, given the student's
        draws of the stages before it; streams of one stage go together.
-    3. The student's f at a node of that path is drawn to the path's end.
+    3. The student's f at a node of that path is drawn to the path's end. Where the teacher begins with less noise than
+       the student (`StreamSpec.teacher_temperature`), the node has the noise that is missing.
     A stream with weight 0 is not carried but held: by the mean squared distance of the student's velocity on noised
     ground truth to that of a copy from before this stage. Streams that are drawn together are carried or held together;
     without `hold_weight`, one with weight 0 goes along with the others and has no loss.
 
     Args:
-        streams: See `Method`; of each, schedule, consistency function, guidance, steps, weight and huber_c are used.
+        streams: See `Method`; of each, schedule, consistency function, guidance, steps, weight, huber_c and
+            teacher_temperature are used.
         student: A student of an earlier stage, or the teacher's copy.
         teacher: The frozen model.
         keep_target: See `Method`.
@@ -257,18 +259,18 @@ class OnPolicy(Method):
         if steps == 1:
             node = torch.zeros_like(node)
         path = {name: path_levels(self.streams[name].schedule, offset, steps)[:, :, None] * free for name in stage}
-        x = {
-            name: torch.where(
-                free[:, None, :, None, None],
-                draws.normal(f"noise/{name}", chunk.clean[name].shape[1:]),
-                chunk.clean[name],
-            )
-            for name in stage
-        }
+        noise = {name: draws.normal(f"noise/{name}", chunk.clean[name].shape[1:]) for name in stage}
+        temperature = {name: self.streams[name].teacher_temperature for name in stage}
+        moved = free[:, None, :, None, None]
+        x = {name: torch.where(moved, temperature[name] * noise[name], chunk.clean[name]) for name in stage}
         state = dict(x)
         for k in range(steps):
             here = (node == k)[:, None, None, None, None]
-            state = {name: torch.where(here, x[name], state[name]) for name in stage}
+            seen = {
+                name: torch.add(x[name], append_dims(path[name][k], x[name]) * noise[name], alpha=1 - temperature[name])
+                for name in stage
+            }
+            state = {name: torch.where(here, seen[name], state[name]) for name in stage}
             velocity = session.velocity(x, {name: path[name][k] for name in stage})
             x = {
                 name: x[name] + append_dims(path[name][k + 1] - path[name][k], x[name]) * velocity[name]
