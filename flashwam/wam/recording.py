@@ -157,7 +157,7 @@ class Recordings:
 
     Attributes:
         count: Recordings made so far.
-        failed: Why nothing can be recorded any more; empty while it can.
+        failed: Why nothing more is recorded; empty while something can be. What was recorded before is still of use.
     """
 
     def __init__(self, recorder: Recorder | None = None, *, of: str = "rollout", user: str = "a session") -> None:
@@ -180,8 +180,6 @@ class Recordings:
         foreign = {type(module).__name__ for module in blocks.modules() if not _is_plain(module)}
         if foreign:
             raise CannotRecordError(f"adapters are not merged into the weights (layers {', '.join(sorted(foreign))})")
-        if self.failed:
-            raise CannotRecordError(self.failed)
         if self._recorder is None:
             if device.type != "cuda":
                 raise CannotRecordError(f"CUDA graphs need a GPU, and the model is on {device}")
@@ -205,15 +203,15 @@ class Recordings:
         return recording
 
     def give_up(self, reason: object) -> None:
-        """Records nothing any more, and says so."""
+        """Records nothing more, and says so."""
         self.failed = f"a pass could not be recorded ({reason})"
         self.say(self.failed)
 
     def say(self, reason: object) -> None:
-        """Warns that something runs without graphs, once for every reason."""
-        if str(reason) not in self._said:
-            self._said.add(str(reason))
-            logger.warning("%s 'graphed': %s runs without graphs, since %s", self._of, self._user, reason)
+        """Warns that something runs without graphs; of a reason that was told before it is no more than information."""
+        level = logging.INFO if str(reason) in self._said else logging.WARNING
+        self._said.add(str(reason))
+        logger.log(level, "%s 'graphed': %s runs without graphs, since %s", self._of, self._user, reason)
 
 
 def tensors_of(model: nn.Module) -> list[Tensor]:

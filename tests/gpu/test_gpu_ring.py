@@ -30,7 +30,10 @@ def test_stretches_of_a_ring(
 
     count, options = sum(tokens), {"dtype": dtype, "device": device}
     ring = torch.randn(2, rows, heads, places, width, generator=generator).to(**options)
-    q, k, v = torch.randn(3, rows, count, heads, width, generator=generator).to(**options).transpose(2, 3)
+    # As a block has them: queries and keys are new, values are a part of the joined product.
+    q, k = torch.randn(2, rows, count, heads, width, generator=generator).to(**options).transpose(2, 3)
+    joined = torch.randn(rows, count, 3, heads, width, generator=generator).to(**options)
+    v = joined[:, :, 2].transpose(1, 2)
     control = torch.zeros(16, 3, dtype=torch.int32, device=device)
     by_kernels = make_ring_pass(tokens, control, ring)
     assert not isinstance(by_kernels, MaskedRingPass), "triton is there, and its kernels run"

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from flashwam.wam.cogvideox.vae import CogVideoXVae
+from flashwam.wam.encoder_passes import EncoderPasses
 from flashwam.wam.lingbot_va.vae import WanVae
-from flashwam.wam.recording import CallRecorder
+from flashwam.wam.recording import CallRecorder, Recording
 
 SMALL = {"base_dim": 8, "decoder_base_dim": 8, "num_res_blocks": 1, "dim_mult": [1, 1, 1, 1]}
 """Of the released layout."""
@@ -77,6 +78,39 @@ def test_single_pictures_are_recorded_once_however_many_come_at_once(uncompiled:
     found = [vae.encode_alone(part) for part in PICTURES[:1].split([1, 3, 13], 2)]
     assert_close(torch.cat(found, 2), expected, atol=1e-5, rtol=1e-5)
     assert vae.passes.recorded == 1
+
+
+def test_what_was_recorded_is_replayed_after_something_else_could_not_be(uncompiled: None) -> None:
+    class Once(CallRecorder):
+        made = 0
+
+        def record(self, work: Callable[[], Any]) -> Recording:
+            if self.made:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            self.made += 1
+            return super().record(work)
+
+    called = []
+
+    def encode(x: Tensor) -> Tensor:
+        called.append(x.shape[0])
+        return 2 * model(x)
+
+    model = torch.nn.Linear(3, 3)
+    passes = EncoderPasses(model, encode, "graphed", recorder=Once())
+    one, two = torch.randn(1, 3), torch.randn(2, 3)
+    with torch.no_grad():
+        for x in (one, two):
+            passes.begin()
+            assert_close(passes(x), encode(x))
+        called.clear()
+        passes.begin()
+        again = torch.randn(1, 3)
+        found = passes(again)
+        assert not called, "it was replayed"
+        assert_close(found, encode(again))
+        assert_close(passes(two), encode(two))
+    assert passes.recorded == 1
 
 
 def test_what_cannot_be_compiled_or_recorded_is_encoded_all_the_same_and_says_why(

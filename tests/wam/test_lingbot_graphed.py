@@ -3,6 +3,7 @@
 
 import gc
 import logging
+import weakref
 from collections.abc import Callable
 from copy import deepcopy
 
@@ -14,7 +15,7 @@ from torch.testing import assert_close
 
 from flashwam.wam.lingbot_va import LingBotVA
 from flashwam.wam.lingbot_va.graphed import Lanes
-from flashwam.wam.recording import CallRecorder
+from flashwam.wam.recording import CallRecorder, Recording
 from flashwam.wam.session import RolloutSession
 
 Draw = Callable[..., dict[str, Tensor]]
@@ -177,6 +178,63 @@ def test_what_cannot_be_recorded_is_drawn_all_the_same_and_says_why(
     assert_same(closed_loop(wam.session(TEXT), seen, ONE), expected)
     assert "not compiled (RuntimeError: operation not permitted" in caplog.text
     assert "a pass could not be recorded (RuntimeError: operation not permitted" in caplog.text
+
+
+def test_a_lane_that_could_not_be_recorded_leaves_the_others_their_recordings(
+    wam: LingBotVA, seen: dict[str, Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(CallRecorder):
+        left = 10**9
+
+        def record(self, work: Callable[[], Tensor | None]) -> Recording:
+            if not self.left:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            self.left -= 1
+            return super().record(work)
+
+    recorder = Full()
+    wam.lanes = Lanes(recorder, compiled=False)
+    expected = closed_loop(wam.session(TEXT, static=False), seen, ONE, chunks=3)
+    opened = [wam.session(TEXT), wam.session(TEXT)]
+    assert_same(closed_loop(opened[0], seen, ONE, chunks=3), expected)
+    recorded, recorder.left = wam.lanes.recorded, 1
+    assert_same(closed_loop(opened[1], seen, ONE, chunks=3), expected)
+    assert "could not be recorded (OutOfMemoryError: CUDA out of memory)" in caplog.text
+    first, second = (session._lane for session in opened)
+    opened.clear()
+    gc.collect()
+    for _ in range(2):
+        session = wam.session(TEXT)
+        assert session._lane is first, "the lane with the most recordings"
+        assert_same(closed_loop(session, seen, ONE, chunks=3), expected)
+        del session
+        gc.collect()
+    assert second.recorded == 1
+    assert wam.lanes.recorded == recorded + 1
+
+
+def test_after_nothing_could_be_recorded_the_cache_of_a_lane_is_let_go(
+    wam: LingBotVA, seen: dict[str, Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Refusing(CallRecorder):
+        def record(self, work: Callable[[], Tensor | None]) -> Recording:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    wam.lanes = Lanes(Refusing(), compiled=False)
+    expected = closed_loop(wam.session(TEXT, static=False), seen, ONE, chunks=2)
+    session = wam.session(TEXT)
+    assert_same(closed_loop(session, seen, ONE, chunks=2), expected)
+    lane = weakref.ref(session._lane)
+    del session
+    gc.collect()
+    assert lane() is None
+    caplog.clear()
+    caplog.set_level(logging.INFO)
+    session = wam.session(TEXT)
+    assert session._lane is None
+    assert_same(closed_loop(session, seen, ONE, chunks=2), expected)
+    told = [record for record in caplog.records if "a session runs without graphs" in record.getMessage()]
+    assert [record.levelno for record in told] == [logging.INFO], "every session says so, the first one as a warning"
 
 
 def test_adapters_beside_the_weights_are_not_recorded(

@@ -114,9 +114,12 @@ class Lanes:
         weights = tuple(p.data_ptr() for p in transformer.parameters())
         # Of a model that has moved nothing that was recorded is of use.
         self._free = [lane for lane in self._free if lane.weights == weights]
-        lane = next((lane for lane in self._free if lane.kind == kind), None)
+        fitting = [lane for lane in self._free if lane.kind == kind]
+        lane = max(fitting, key=lambda lane: lane.recorded, default=None)
         if lane is not None:
             self._free.remove(lane)
+        elif self._recordings.failed:
+            raise CannotRecordError(self._recordings.failed)
         elif self._taken >= self.most:
             raise CannotRecordError(f"{self._taken} sessions run in graphs already, as many as have room")
         else:
@@ -154,7 +157,9 @@ class Lanes:
 
     def _give_back(self, lane: "Lane") -> None:
         self._taken -= 1
-        self._free.append(lane)
+        # One that nothing could be recorded in has a cache for the whole window, and nothing to show for it.
+        if lane.recorded or not self._recordings.failed:
+            self._free.append(lane)
 
 
 class Lane:
@@ -210,6 +215,11 @@ class Lane:
                 dtype=keys.dtype,
                 device=keys.device,
             )
+
+    @property
+    def recorded(self) -> int:
+        """Kinds of passes that it replays."""
+        return sum(each is not None for each in self._passes.values())
 
     def begin(self, text: Sequence[KeyValue]) -> None:
         """Makes ready for another episode."""

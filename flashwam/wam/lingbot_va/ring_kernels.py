@@ -60,8 +60,8 @@ class KernelRingPass(RingPass):
 
     def _write(self, keys: Tensor, values: Tensor, k: Tensor, v: Tensor) -> None:
         rows, heads, tokens, head_dim = k.shape
-        if k.stride() != v.stride() or k.stride(3) != 1:
-            v, k = v.contiguous(), k.contiguous()
+        # Each by its own strides: values are a view of a joined product, keys are new.
+        k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (k, v))
         _write_kernel[(tokens, rows)](
             k,
             v,
@@ -70,6 +70,7 @@ class KernelRingPass(RingPass):
             self._parts,
             self._control,
             *k.stride()[:3],
+            *v.stride()[:3],
             *keys.stride()[:3],
             heads,
             keys.shape[2],
@@ -158,9 +159,12 @@ def _write_kernel(
     values,
     parts,
     control,
-    row_step,
-    head_step,
-    token_step,
+    k_row,
+    k_head,
+    k_token,
+    v_row,
+    v_head,
+    v_token,
     ring_row,
     ring_head,
     ring_place,
@@ -173,10 +177,11 @@ def _write_kernel(
     block, offset = tl.load(parts + 2 * token), tl.load(parts + 2 * token + 1)
     place = (tl.load(control + 3 * block + 2) + offset) % places
     head, d = tl.arange(0, H)[:, None], tl.arange(0, D)[None, :]
-    source = row * row_step + token * token_step + head * head_step + d
+    of_key = row * k_row + token * k_token + head * k_head + d
+    of_value = row * v_row + token * v_token + head * v_head + d
     target = row * ring_row + head.to(tl.int64) * ring_head + place * ring_place + d
-    tl.store(keys + target, tl.load(k + source, mask=head < heads), mask=head < heads)
-    tl.store(values + target, tl.load(v + source, mask=head < heads), mask=head < heads)
+    tl.store(keys + target, tl.load(k + of_key, mask=head < heads), mask=head < heads)
+    tl.store(values + target, tl.load(v + of_value, mask=head < heads), mask=head < heads)
 
 
 @_kernel
