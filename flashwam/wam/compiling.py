@@ -7,6 +7,7 @@ all models of a size are then the same, while a module's own method or a closure
 
 from collections.abc import Callable
 from functools import cache as kept_for_good
+from functools import wraps
 from typing import Any
 
 import torch
@@ -26,10 +27,23 @@ def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]
         function: What is compiled; the same one gives the same result again.
         options: For `torch.compile`, such as backend="inductor".
     """
+    made = torch.compile(function, **{"dynamic": False, "fullgraph": True, **options})
+
+    @wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        if not torch.compiler.is_compiling():
+            _allow_kinds()
+        return made(*arguments, **named)
+
+    return call
+
+
+def _allow_kinds() -> None:
+    """Raises torch's limits; they are every thread's own."""
     limits = torch._dynamo.config
-    limits.recompile_limit = max(limits.recompile_limit, MOST_KINDS)
-    limits.accumulated_recompile_limit = max(limits.accumulated_recompile_limit, 4 * MOST_KINDS)
-    return torch.compile(function, **{"dynamic": False, "fullgraph": True, **options})
+    for name, least in (("recompile_limit", MOST_KINDS), ("accumulated_recompile_limit", 4 * MOST_KINDS)):
+        if getattr(limits, name) < least:
+            setattr(limits, name, least)
 
 
 def like_a_later_block(hidden: Tensor, first: nn.Module) -> Tensor:

@@ -2,6 +2,7 @@
 """Passes of a training with compiled blocks against plain ones: losses, gradients, and how often is compiled."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import set_checkpoint_early_stop
 
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.compiling import compiled
 from flashwam.wam.guidance import guided_velocity
 from flashwam.wam.session import Kept
 
@@ -126,3 +128,20 @@ def test_passes_that_share_their_clean_tokens_are_compiled_too(make_wam: Make) -
 def test_a_model_that_cannot_be_compiled_says_so() -> None:
     with pytest.raises(ValueError, match="ToyWam has no passes that are compiled; leave compile out"):
         ToyWam().compile_training()
+
+
+def test_threads_meet_as_many_kinds_of_calls_as_the_first_one() -> None:
+    def double(x: Tensor) -> Tensor:
+        return 2 * x
+
+    torch.compiler.reset()
+    own = compiled(double, backend="eager")
+    found = []
+
+    def meet(sizes: range) -> None:
+        found.extend(own(torch.ones(size)).shape[0] for size in sizes)
+
+    for sizes in (range(2, 12), range(12, 22)):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(meet, sizes).result()
+    assert found == [*range(2, 22)]
