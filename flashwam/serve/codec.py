@@ -41,6 +41,10 @@ class ObservationCodec(Protocol):
     def executed(self, state: np.ndarray) -> Tensor:
         """Executed controls, float32 [U, F, N] -> model actions [1, A, F, N, 1]."""
 
+    @property
+    def text_rows(self) -> int | None:
+        """L where it is the same for every prompt and known before one is embedded."""
+
     def text(self, prompt: str) -> Tensor:
         """[1, L, D]."""
 
@@ -82,6 +86,11 @@ class FrameCodec:
     def executed(self, state: np.ndarray) -> Tensor:
         """See `ObservationCodec.executed`."""
         return self._codec.executed(state.transpose(1, 2, 0).reshape(1, -1, state.shape[0]), state.shape[2])
+
+    @property
+    def text_rows(self) -> int | None:
+        """See `ObservationCodec.text_rows`; prompts cost nothing here."""
+        return None
 
     def text(self, prompt: str) -> Tensor:
         """See `ObservationCodec.text`."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from flashwam.sampling import Rollout
+from flashwam.serve.codec import ObservationCodec
 from flashwam.serve.model import ServedModel
 
 __all__ = ["warm_up"]
@@ -97,14 +98,21 @@ def _draw(model: ServedModel, rollout: Rollout, chunks: int, *, stopped: Callabl
 def _trial(model: ServedModel) -> Rollout:
     codec, device = model.codec(), next(model.wam.parameters()).device
     guided = any(sampler.guidance_scale != 1 for sampler in model.samplers.values())
+    null_text = codec.text("").to(device) if guided else None
     return Rollout(
         model.wam,
         {name: replace(sampler, steps=min(sampler.steps, 2)) for name, sampler in model.samplers.items()},
-        text=codec.text("").to(device),
-        null_text=codec.text("")[0].to(device) if guided else None,
+        text=_trial_text(model, codec).to(device) if null_text is None else null_text,
+        null_text=None if null_text is None else null_text[0],
         first=_nothing_seen(model, 1),
         generator=torch.Generator().manual_seed(0),
     )
+
+
+def _trial_text(model: ServedModel, codec: ObservationCodec) -> Tensor:
+    """Any text [1, L, D], of which the shape alone matters: no prompt need be embedded for a trial."""
+    rows, width = (own or others for own, others in zip(model.wam.text_shape, (codec.text_rows, None), strict=True))
+    return torch.zeros(1, rows, width) if rows and width else codec.text("")
 
 
 def _nothing_seen(model: ServedModel, frames: int) -> dict[str, Tensor]:

@@ -44,6 +44,8 @@ class RobotCodec(ABC):
 
     keyframes_per_frame: ClassVar[int]
     """Pictures that a client sends per latent frame."""
+    text_rows: ClassVar[int]
+    """L of every prompt."""
 
     @abstractmethod
     def open(self) -> "CodecSession":
@@ -105,6 +107,11 @@ class CodecSession(ABC):
         if not np.isfinite(raw).all():
             raise ValueError("executed controls must be finite")
         return self._codec.actions.normalise(torch.from_numpy(np.array(raw, dtype=np.float32)))[None]
+
+    @property
+    def text_rows(self) -> int:
+        """L of every prompt."""
+        return self._codec.text_rows
 
     def text(self, prompt: str) -> Tensor:
         """[1, L, D]; the empty prompt gives what guidance needs."""

@@ -2,16 +2,18 @@
 """Nothing is recorded for the first robot: a trial episode has met every kind of pass before."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
 
+from flashwam.serve.codec import FrameCodec
 from flashwam.serve.model import load_served
 from flashwam.serve.options import ServerOptions
 from flashwam.serve.server import serving
 from flashwam.serve.session import PolicySession
 from flashwam.serve.warm_up import warm_up
-from flashwam.system.errors import InputError
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.wam.lingbot_va.graphed import Lanes
 from flashwam.wam.recording import CallRecorder
 
@@ -68,6 +70,24 @@ def test_as_many_sessions_are_made_ready_as_there_is_memory_for(graphed, monkeyp
 
 def test_a_model_that_has_nothing_to_make_ready_draws_nothing(model):
     assert warm_up(model) == 0
+
+
+def test_a_trial_needs_no_embedded_prompt_where_every_prompt_is_as_long(graphed):
+    """A server without a text encoder may have the prompts of its tasks alone."""
+
+    class Codec(FrameCodec):
+        text_rows = 8
+
+        def text(self, prompt):
+            raise MissingFileError(f"prompt {prompt!r} is not among those there")
+
+    codec = graphed.codec()
+    assert codec.text("a prompt").shape[1] == Codec.text_rows
+    bare = replace(graphed, codec=lambda: Codec(codec._codec, size=codec._size))
+    assert warm_up(bare) == 4
+    guided = {name: replace(sampler, guidance_scale=2.0) for name, sampler in bare.samplers.items()}
+    with pytest.raises(MissingFileError, match="prompt '' is not among"):
+        warm_up(replace(bare, samplers=guided))
 
 
 def test_a_trial_ends_when_the_server_is_told_to_stop(graphed):

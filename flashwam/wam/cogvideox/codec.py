@@ -39,6 +39,7 @@ class CogVideoXCodec(RobotCodec):
     vae: CogVideoXVae
 
     keyframes_per_frame: ClassVar[int] = 1
+    text_rows: ClassVar[int] = T5Prompts.rows
 
     def __post_init__(self) -> None:
         if self.cameras.factor != self.vae.factor:

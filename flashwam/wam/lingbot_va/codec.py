@@ -38,6 +38,7 @@ class LingBotCodec(RobotCodec):
     vae: WanVae
 
     keyframes_per_frame: ClassVar[int] = PICTURES_PER_FRAME
+    text_rows: ClassVar[int] = PromptEncoder.rows
 
     def open(self) -> "LingBotCodecSession":
         """A codec for one episode: the pictures' past is its own."""
