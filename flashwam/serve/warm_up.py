@@ -111,7 +111,7 @@ def _trial(model: ServedModel) -> Rollout:
 
 def _trial_text(model: ServedModel, codec: ObservationCodec) -> Tensor:
     """Any text [1, L, D], of which the shape alone matters: no prompt need be embedded for a trial."""
-    rows, width = (own or others for own, others in zip(model.wam.text_shape, (codec.text_rows, None), strict=True))
+    rows, width = codec.text_rows, model.wam.text_shape[1]
     return torch.zeros(1, rows, width) if rows and width else codec.text("")
 
 

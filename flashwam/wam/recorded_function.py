@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A function of tensors that is recorded once for every kind of arguments."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +14,8 @@ from torch.utils._pytree import tree_map
 from flashwam.wam.recording import CannotRecordError, Recording, Recordings, tensors_of
 
 __all__ = ["RecordedFunction"]
+
+logger = logging.getLogger(__name__)
 
 Function = Callable[..., Any]
 
@@ -58,32 +62,42 @@ class RecordedFunction:
         # Held, so that what a recording reads is never someone else's memory.
         self._weights = weights
 
-    def __call__(self, function: Function, *arguments: Tensor | None, **named: Tensor | None) -> Any:
+    def __call__(
+        self, function: Function, *arguments: Tensor | None, compiled: Function | None = None, **named: Tensor | None
+    ) -> Any:
         """Calls the model's function; without gradient.
 
         Args:
             function: It; its results may depend on nothing but the arguments and the model's weights.
             arguments, named: Of it.
+            compiled: The same function by a compiler, which is recorded in its place where it can be.
         """
         names, given = tuple(named), (*arguments, *named.values())
 
-        def call(*values: Tensor | None) -> Any:
+        def call(function: Function, *values: Tensor | None) -> Any:
             count = len(arguments)
             return function(*values[:count], **dict(zip(names, values[count:], strict=True)))
 
         key = (names, *(None if x is None else (x.shape, x.dtype, x.device) for x in given))
         if key not in self._calls:
-            self._calls[key] = self._record(call, given)
+            ways = (function,) if compiled is None else (compiled, function)
+            self._calls[key] = self._record([partial(call, way) for way in ways], given)
         recorded = self._calls[key]
-        return call(*given) if recorded is None else recorded(given)
+        return call(function, *given) if recorded is None else recorded(given)
 
-    def _record(self, call: Function, given: tuple[Tensor | None, ...]) -> _Call | None:
+    def _record(self, calls: Sequence[Function], given: tuple[Tensor | None, ...]) -> _Call | None:
         if self.recordings.failed:
             return None
         with torch.inference_mode(False):
             own = tuple(None if x is None else x.clone() for x in given)
+        *compiled, plain = calls
+        for call in compiled:
+            try:
+                return _Call(own, self.recordings.make(partial(call, *own)))
+            except CannotRecordError as error:
+                logger.warning("rollout 'graphed': blocks are recorded as they are, not compiled (%s)", error)
         try:
-            return _Call(own, self.recordings.make(lambda: call(*own)))
+            return _Call(own, self.recordings.make(partial(plain, *own)))
         except CannotRecordError as error:
             self.recordings.give_up(error)
             return None

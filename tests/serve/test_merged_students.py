@@ -19,9 +19,9 @@ from flashwam.serve.options import ServerOptions
 from flashwam.serve.server import serving
 from flashwam.serve.session import PolicySession
 from flashwam.student import save_wam
+from flashwam.wam.cogvideox.graphed import RecordedNetwork
 from flashwam.wam.lingbot_va.graphed import Lanes
-from flashwam.wam.recorded_function import RecordedFunction
-from flashwam.wam.recording import CallRecorder, Recordings
+from flashwam.wam.recording import CallRecorder
 
 CHUNKS = 6
 """The window of the model that remembers is full after three."""
@@ -56,7 +56,7 @@ def recorded_calls(served):
     if hasattr(served.wam, "lanes"):
         served.wam.lanes = Lanes(CallRecorder(), compiled=False)
         return lambda: served.wam.lanes.recorded
-    served.wam.recorded = RecordedFunction(Recordings(CallRecorder()))
+    served.wam.recorded = RecordedNetwork(CallRecorder(), compiled=False)
     return lambda: served.wam.recorded.recordings.count
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from flashwam.wam.cogvideox import CogVideoX
-from flashwam.wam.recorded_function import RecordedFunction
-from flashwam.wam.recording import CallRecorder, Recordings
+from flashwam.wam.cogvideox.graphed import RecordedNetwork
+from flashwam.wam.recording import CallRecorder
 
 TEXT = torch.randn(2, 6, 12, generator=torch.Generator().manual_seed(2))
 NULL = torch.randn(6, 12, generator=torch.Generator().manual_seed(3))
@@ -41,7 +41,7 @@ def test_replays_give_what_computed_passes_give_and_nothing_is_recorded_twice(
     plain = make_cogvideox(conditioning=conditioning)
     wam = deepcopy(plain)
     wam.choose_rollout("graphed")
-    wam.recorded = RecordedFunction(Recordings(CallRecorder()))
+    wam.recorded = RecordedNetwork(CallRecorder(), compiled=False)
     options = {"guidance": guidance, "null_text": NULL}
     draw(wam, TEXT, seed=1, **options)
     recorded = wam.recorded.recordings.count
@@ -50,12 +50,12 @@ def test_replays_give_what_computed_passes_give_and_nothing_is_recorded_twice(
             draw(wam, text, seed=seed, **options), draw(plain, text, seed=seed, **options), strict=True
         ):
             assert_close(one, other, atol=1e-5, rtol=1e-5)
-    assert wam.recorded.recordings.count == recorded == 2
+    assert wam.recorded.recordings.count == recorded == 1, "one kind of pass, whether the streams' levels are the same"
 
 
 def test_a_copy_and_weights_that_move_are_recorded_anew(make_cogvideox: Callable[..., CogVideoX]) -> None:
     wam = make_cogvideox(rollout="graphed")
-    wam.recorded = RecordedFunction(Recordings(CallRecorder()))
+    wam.recorded = RecordedNetwork(CallRecorder(), compiled=False)
     draw(wam, TEXT, seed=1)
     copied = deepcopy(wam)
     wam.double().float()
@@ -65,8 +65,66 @@ def test_a_copy_and_weights_that_move_are_recorded_anew(make_cogvideox: Callable
     plain = deepcopy(wam)
     plain.choose_rollout("dynamic")
     assert_close(draw(wam, TEXT, seed=2), draw(plain, TEXT, seed=2), atol=1e-5, rtol=1e-5)
-    assert wam.recorded.recordings.count == 4
+    assert wam.recorded.recordings.count == 2
     assert copied.recorded.recordings.count == 0
+
+
+def test_recorded_blocks_are_compiled_once_for_all_layers_and_models(
+    make_cogvideox: Callable[..., CogVideoX], caplog: pytest.LogCaptureFixture
+) -> None:
+    compiled = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        compiled.append(graph)
+        return graph
+
+    torch.compiler.reset()
+    plain = make_cogvideox(num_layers=3)
+    expected = draw(plain, TEXT, seed=1)
+    for _ in range(2):
+        wam = deepcopy(plain)
+        wam.choose_rollout("graphed")
+        wam.recorded = RecordedNetwork(CallRecorder(), backend=backend)
+        assert_close(draw(wam, TEXT, seed=1), expected, atol=1e-5, rtol=1e-5)
+        assert_close(draw(wam, TEXT, seed=1), expected, atol=1e-5, rtol=1e-5)
+        assert wam.recorded.recordings.count == 1
+    assert len(compiled) == 1
+    assert "runs without graphs" not in caplog.text
+
+
+def test_blocks_that_cannot_be_compiled_are_recorded_as_they_are(
+    make_cogvideox: Callable[..., CogVideoX], caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., Tensor]:
+        raise RuntimeError("no compiler here")
+
+    torch.compiler.reset()
+    wam, plain = make_cogvideox(rollout="graphed"), make_cogvideox()
+    wam.recorded = RecordedNetwork(CallRecorder(), backend=broken)
+    assert_close(draw(wam, TEXT, seed=1), draw(plain, TEXT, seed=1), atol=1e-5, rtol=1e-5)
+    assert wam.recorded.recordings.count == 1
+    assert "blocks are recorded as they are, not compiled" in caplog.text
+
+
+def test_a_recorded_pass_waits_for_no_level(
+    make_cogvideox: Callable[..., CogVideoX], caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a device whose numbers cannot be read back."""
+    wam = make_cogvideox(rollout="graphed").to("meta")
+    wam.recorded = RecordedNetwork(CallRecorder(), compiled=False)
+    session = wam.session(TEXT.to("meta"))
+    shapes = wam.shapes.items()
+    for name, (c, h, w) in shapes:
+        session.append(name, torch.empty(2, c, 1, h, w, device="meta"), predicted=False)
+    session.advance(1)
+    noisy = {name: torch.empty(2, c, 3, h, w, device="meta") for name, (c, h, w) in shapes}
+    sigma = {name: torch.empty(2, 3, device="meta") for name in noisy}
+    for _ in range(2):
+        assert {name: x.shape for name, x in session.velocity(noisy, sigma).items()} == {
+            name: x.shape for name, x in noisy.items()
+        }
+    assert wam.recorded.recordings.count == 1
+    assert not caplog.records
 
 
 def test_a_model_on_a_cpu_runs_without_graphs_and_says_so(

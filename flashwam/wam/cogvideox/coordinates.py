@@ -16,8 +16,15 @@ from flashwam.core.vp import VPSchedule
 __all__ = ["network_state", "network_timestep", "shared_levels", "velocity_from_data"]
 
 
-def shared_levels(sigma: Mapping[str, Tensor], streams: tuple[str, ...]) -> tuple[dict[str, Tensor], bool]:
-    """([B, F] -> [B] per stream, float32 or better; whether all streams have the same).
+def shared_levels(
+    sigma: Mapping[str, Tensor], streams: tuple[str, ...], *, waits: bool = True
+) -> tuple[dict[str, Tensor], bool]:
+    """([B, F] -> [B] per stream, float32 or better; whether all streams are known to have the same).
+
+    Args:
+        sigma: Stream name -> levels.
+        streams: Those to look at.
+        waits: Whether levels on a device other than the CPU may be looked at, for which it is waited.
 
     Raises:
         ValueError: A level differs over the frames of a sample.
@@ -27,6 +34,8 @@ def shared_levels(sigma: Mapping[str, Tensor], streams: tuple[str, ...]) -> tupl
     if first.is_meta:
         # Shapes alone, of a plan.
         return level, True
+    if not waits and first.device.type != "cpu":
+        return level, False
     differs = [(sigma[name] != sigma[name][:, :1]).any() for name in streams]
     differs += [(sigma[name][:, 0] != first).any() for name in streams]
     # One wait for the device.

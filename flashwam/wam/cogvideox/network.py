@@ -21,7 +21,9 @@ from flashwam.wam.cogvideox.timegroups import group_times, take_time_groups
 from flashwam.wam.compiling import compiled, like_a_later_block
 from flashwam.wam.taps import FeatureTap
 
-__all__ = ["CogVideoXActionNetwork"]
+__all__ = ["CogVideoXActionNetwork", "run_block"]
+
+RunBlock = Callable[..., tuple[Tensor, Tensor]]
 
 
 class CogVideoXActionNetwork(nn.Module):
@@ -60,7 +62,7 @@ class CogVideoXActionNetwork(nn.Module):
         self.action = action
         self.rope_mode = rope_mode
         # A function of the block, not a method: a copy of the network must run its own.
-        self._run: Callable[..., tuple[Tensor, Tensor]] = _run_block
+        self._run: RunBlock = run_block
         for block in transformer.transformer_blocks:
             take_time_groups(block)
         if config.use_learned_positional_embeddings:
@@ -80,7 +82,7 @@ class CogVideoXActionNetwork(nn.Module):
         Args:
             options: For `torch.compile`, such as backend="inductor".
         """
-        self._run = compiled(_run_block, **options)
+        self._run = compiled(run_block, **options)
 
     def forward(
         self,
@@ -94,6 +96,7 @@ class CogVideoXActionNetwork(nn.Module):
         action_timestep: Tensor | None = None,
         robot: Tensor | None = None,
         tap: FeatureTap | None = None,
+        run: RunBlock | None = None,
     ) -> tuple[Tensor, Tensor] | None:
         """Outputs for video and actions, in the parametrisation the network was trained in.
 
@@ -107,6 +110,7 @@ class CogVideoXActionNetwork(nn.Module):
             action_timestep: Of the actions; the video's if None.
             robot: Ids [B], where the action module has an embedding for them.
             tap: Takes the hidden states of the video; the pass ends after its deepest block.
+            run: Runs a block, such as a compiled `run_block`; as training does if None.
 
         Returns:
             ([B, F, C, H, W], [B, k, A]); None with a tap.
@@ -133,13 +137,14 @@ class CogVideoXActionNetwork(nn.Module):
         times = group_times(text_time, [*video_spans, (actions.shape[1], action_time)])
         rotary = self._rotary(grid, actions.shape[1], hidden.device)
         depth = len(net.transformer_blocks) if tap is None else tap.depth
-        if self._run is not _run_block:
+        run = run or self._run
+        if run is not run_block:
             hidden, encoded = (like_a_later_block(x, net.transformer_blocks[0]) for x in (hidden, encoded))
         for index, block in zip(range(depth), net.transformer_blocks, strict=False):
             if torch.is_grad_enabled() and net.gradient_checkpointing:
-                hidden, encoded = net._gradient_checkpointing_func(self._run, block, hidden, encoded, times, rotary)
+                hidden, encoded = net._gradient_checkpointing_func(run, block, hidden, encoded, times, rotary)
             else:
-                hidden, encoded = self._run(block, hidden, encoded, times, rotary)
+                hidden, encoded = run(block, hidden, encoded, times, rotary)
             if tap is not None:
                 tap.take(index, hidden[:, :video_tokens])
         if tap is not None:
@@ -200,5 +205,5 @@ class CogVideoXActionNetwork(nn.Module):
             )
 
 
-def _run_block(block: nn.Module, *arguments: Any) -> tuple[Tensor, Tensor]:
+def run_block(block: nn.Module, *arguments: Any) -> tuple[Tensor, Tensor]:
     return block(*arguments)

@@ -29,12 +29,12 @@ from flashwam.wam.cogvideox.chunk import action_slots, action_tokens, check_chun
 from flashwam.wam.cogvideox.config import DRAW_SETTINGS, CogVideoXConfig, split_options
 from flashwam.wam.cogvideox.coordinates import network_state, network_timestep, shared_levels, velocity_from_data
 from flashwam.wam.cogvideox.fitting import FITTED, fitted_transformer, fresh_positions, table_size
+from flashwam.wam.cogvideox.graphed import RecordedNetwork
 from flashwam.wam.cogvideox.network import CogVideoXActionNetwork
 from flashwam.wam.cogvideox.presets import SNR_SHIFTS, check_version, network_options
 from flashwam.wam.configured import Configured
 from flashwam.wam.features import LookingReplay, LooksInside
 from flashwam.wam.layout import Layout
-from flashwam.wam.recorded_function import RecordedFunction
 from flashwam.wam.recording import CannotRecordError
 from flashwam.wam.taps import FeatureTap
 
@@ -88,7 +88,7 @@ class CogVideoX(LooksInside, Configured):
         self.config = config
         self.network = CogVideoXActionNetwork(transformer, action, rope_mode=config.rope_mode)
         # Of rollouts alone: a pass that is trained, or whose adapters are switched, is none that a recording knows.
-        self.recorded = RecordedFunction()
+        self.recorded = RecordedNetwork()
         self.schedule = VPSchedule(snr_shift=config.snr_shift, beta_start=config.beta_start, beta_end=config.beta_end)
         if gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
@@ -227,8 +227,7 @@ class CogVideoX(LooksInside, Configured):
         run = None
         if self.config.rollout == "graphed":
             try:
-                self.recorded.recordings.check(self.transformer.proj_out.weight.device, self.transformer)
-                self.recorded.begin(self)
+                self.recorded.begin(self, self.network)
                 run = _RecordedPasses(self)
             except CannotRecordError as error:
                 self.recorded.recordings.say(error)
@@ -273,11 +272,13 @@ class CogVideoX(LooksInside, Configured):
         context: Mapping[str, Any],
         *,
         tap: FeatureTap | None = None,
-        recorded: RecordedFunction | None = None,
+        recorded: RecordedNetwork | None = None,
     ) -> dict[str, Tensor]:
         """Velocities; nothing where a tap takes the hidden states."""
         check_chunk(self.layout, noisy, sigma, clean, context)
-        level, shared = shared_levels(sigma, self.streams)
+        level, shared = shared_levels(sigma, self.streams, waits=recorded is None)
+        # One kind of recording, whatever the levels.
+        shared = shared and recorded is None
         observation = clean["video"][:, :, clean["video"].shape[2] - self.chunk_frames]
         video, video_noise = network_state(noisy["video"].transpose(1, 2), level["video"])
         action, action_noise = network_state(action_tokens(self.config, noisy["action"]), level["action"])
