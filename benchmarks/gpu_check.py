@@ -50,6 +50,9 @@ def packages(folder: Path, scratch: Path) -> Path:
 
 def machine(environment: dict[str, str], scratch: Path) -> dict[str, Any]:
     """Card and versions, asked of a process of its own, since torch may be what is missing."""
+    if missing_packages(("torch",), environment):
+        why = f"{sys.executable} cannot import torch: set PYTHON to an interpreter that can, or {PACKAGES} to a folder"
+        return {"card": None, "why": why}
     step = Step(name="probe", command=("-c", PROBE), limit=90, needs=("torch",))
     found = run_step(step, environment=environment, folder=scratch, limit=step.limit)
     if found["state"] != "done":

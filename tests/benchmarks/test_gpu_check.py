@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
@@ -56,6 +57,22 @@ def test_the_steps_come_in_their_order_and_fit_into_eight_minutes() -> None:
     # The last one gets what the others leave.
     assert sum(step.limit for step in steps[:-1]) <= gpu_check.WHOLE <= 480
     assert all("cuda" in " ".join([*step.command, *step.environment.values()]) for step in steps)
+
+
+def test_an_interpreter_without_torch_is_told_what_to_do(tmp_path: Path) -> None:
+    plain = venv.EnvBuilder(with_pip=False)
+    plain.create(tmp_path / "plain")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [str(tmp_path / "plain" / "bin" / "python"), str(ROOT / "benchmarks/gpu_check.py")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "cannot import torch: set PYTHON" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_a_step_that_fails_says_how_and_keeps_what_it_had(tmp_path: Path) -> None:

@@ -70,6 +70,22 @@ def test_replays_draw_what_computed_passes_draw_and_a_second_episode_records_not
     assert wam.lanes.recorded == recorded > 0
 
 
+def test_16_bit_replays_stay_within_what_rounding_does_to_plain_passes(
+    wam: LingBotVA, seen: dict[str, Tensor]
+) -> None:
+    def error(found: list[Tensor], expected: list[Tensor]) -> float:
+        one, other = (torch.cat([x.float().flatten() for x in drawn]) for drawn in (found, expected))
+        return float((one - other).norm() / other.norm())
+
+    exact = closed_loop(wam.session(TEXT, static=False), seen, MANY)
+    half = recording(deepcopy(wam).bfloat16())
+    plain = closed_loop(half.session(TEXT, static=False), seen, MANY)
+    replayed = closed_loop(half.session(TEXT), seen, MANY)
+    assert half.lanes.recorded > 0
+    assert 0 < error(replayed, plain) < error(plain, exact) < 0.05
+    assert error(replayed, exact) < 1.5 * error(plain, exact)
+
+
 def test_blocks_are_compiled_once_for_a_number_of_tokens(wam: LingBotVA, seen: dict[str, Tensor]) -> None:
     """Whatever the layer, the length of the past, the lane, the model, and whether passes are recorded."""
     compiled = []

@@ -4,8 +4,8 @@
 Shapes: F latent frames, N actions per frame, L tokens, d head dimension.
 
 Angles are built in float64 from plain numbers, never from buffers, so no ``.to()`` can round them. A table is made on
-its device once for every page of frames, and what a pass asks for is a slice of it: nothing is copied from the host in
-a rollout.
+its device, and by it, once for every page of frames, and what a pass asks for is a slice of it: nothing is copied from
+the host in a rollout.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ _PAGE = 64
 """Latent frames of one table."""
 
 
-def video_grid(frames: int, height: int, width: int, *, start: int = 0) -> Tensor:
+def video_grid(frames: int, height: int, width: int, *, start: int = 0, device: torch.device | str = "cpu") -> Tensor:
     """Positions of video tokens in (frame, row, column) order.
 
     Args:
@@ -40,15 +40,16 @@ def video_grid(frames: int, height: int, width: int, *, start: int = 0) -> Tenso
         height: Token rows per frame.
         width: Token columns per frame.
         start: Absolute index of the first latent frame.
+        device: Where they are made.
 
     Returns:
         Float64 positions, [3, F * height * width].
     """
-    axes = (torch.arange(start, start + frames), torch.arange(height), torch.arange(width))
+    axes = [torch.arange(*span, device=device) for span in ((start, start + frames), (height,), (width,))]
     return torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1).double()
 
 
-def action_grid(frames: int, actions: int, *, start: int = 0) -> Tensor:
+def action_grid(frames: int, actions: int, *, start: int = 0, device: torch.device | str = "cpu") -> Tensor:
     """Positions of action tokens: fractions of a frame in time, and -1 in both spatial axes.
 
     Action k = 1..N of frame f sits at f + k / (N + 1).
@@ -57,12 +58,14 @@ def action_grid(frames: int, actions: int, *, start: int = 0) -> Tensor:
         frames: Latent frames F.
         actions: Actions per latent frame N.
         start: Absolute index of the first latent frame.
+        device: Where they are made.
 
     Returns:
         Float64 positions, [3, F * N], rounded to float32 as pre-training rounded them.
     """
-    frame = torch.arange(start, start + frames, dtype=torch.float32)
-    within = torch.arange(1, actions + 1, dtype=torch.float32) / (actions + 1)
+    options = {"dtype": torch.float32, "device": device}
+    frame = torch.arange(start, start + frames, **options)
+    within = torch.arange(1, actions + 1, **options) / (actions + 1)
     time = (frame[:, None] + within).flatten().double()
     return torch.stack([time, torch.full_like(time, -1.0), torch.full_like(time, -1.0)])
 
@@ -89,7 +92,7 @@ def rotary_table(head_dim: int, grid: Tensor) -> Tensor:
     """
     angles = []
     for positions, dim in zip(grid, axis_dims(head_dim), strict=True):
-        base = _BASE ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+        base = _BASE ** (-torch.arange(0, dim, 2, dtype=torch.float64, device=grid.device) / dim)
         angles.append(positions.double()[:, None] * base)
     angle = torch.cat(angles, dim=1).float()
     return torch.view_as_real(torch.polar(torch.ones_like(angle), angle))
@@ -150,10 +153,10 @@ def _out_of_pages(page: Callable[[int], Tensor], frames: int, start: int, *, per
 @lru_cache(maxsize=64)
 def _video_page(head_dim: int, height: int, width: int, device: torch.device, number: int) -> Tensor:
     with torch.inference_mode(False):
-        return rotary_table(head_dim, video_grid(_PAGE, height, width, start=number * _PAGE)).to(device)
+        return rotary_table(head_dim, video_grid(_PAGE, height, width, start=number * _PAGE, device=device))
 
 
 @lru_cache(maxsize=64)
 def _action_page(head_dim: int, actions: int, device: torch.device, number: int) -> Tensor:
     with torch.inference_mode(False):
-        return rotary_table(head_dim, action_grid(_PAGE, actions, start=number * _PAGE)).to(device)
+        return rotary_table(head_dim, action_grid(_PAGE, actions, start=number * _PAGE, device=device))
