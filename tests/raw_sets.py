@@ -152,6 +152,29 @@ def write_v3(repo: Path, *, states: bool = False) -> None:
             write_video(repo / "videos" / camera / "chunk-000" / f"file-{number:03d}.mp4", shades, (48, 64))
 
 
+def write_by_lerobot(repo: Path) -> None:
+    """The same episodes as LeRobot's own recorder writes them, in its newest version, with states."""
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    video = {"dtype": "video", "shape": (48, 64, 3), "names": ["height", "width", "channels"]}
+    numbers = {"action": 7, "observation.state": 8}
+    features = dict.fromkeys(CAMERAS, video) | {
+        name: {"dtype": "float32", "shape": (count,), "names": [f"{name}_{k}" for k in range(count)]}
+        for name, count in numbers.items()
+    }
+    own = LeRobotDataset.create(repo.name, FPS, features, root=repo, robot_type="made up", use_videos=True)
+    for episode, length in enumerate(LENGTHS):
+        acted, felt = actions(episode), state(episode)
+        for row in range(length):
+            pictures = {
+                camera: np.full((48, 64, 3), shade(episode, row, number), np.uint8)
+                for number, camera in enumerate(CAMERAS)
+            }
+            own.add_frame({**pictures, "action": acted[row], "observation.state": felt[row], "task": "fold"})
+        own.save_episode()
+    own.finalize()
+
+
 def wan(kill_after: int | None = None) -> Encoders:
     """A tiny autoencoder of the released kind with random weights.
 

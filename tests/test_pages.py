@@ -22,7 +22,7 @@ from tiny_released import RELEASED, save_released
 pytest.importorskip("av")
 pytest.importorskip("websockets")
 from pages import arguments_of, page_commands, write_files
-from raw_sets import write_v2
+from raw_sets import write_by_lerobot, write_v2, write_v3
 
 from flashwam.cli import main
 from flashwam.recipe import load as recipe_loading
@@ -86,7 +86,6 @@ def lingbot_stand_ins(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lerobot_sets.write_set(here / "data/another_day", "libero", {"libero-long-lerobot": libero * 2}, seed=1)
     sets = ("lerobot_robotwin_eef_clean_50", "lerobot_robotwin_eef_aug_500")
     lerobot_sets.write_set(here / "data/robotwin", "robotwin", dict.fromkeys(sets, robotwin * 2))
-    write_v2(here / "raw/towels/monday")
 
 
 def cogvideox_stand_ins(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +97,6 @@ def cogvideox_stand_ins(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = "mixins.pos_embed.pos_embedding"
     own[table] = torch.cat([torch.zeros(221, own[table].shape[-1]), own[table].flatten(0, -2)])[None]
     torch.save(own, here / "checkpoints/pretrain_ckpt_light.pt")
-    write_v2(here / "raw/towels/monday")
 
 
 PAGES: dict[str, tuple[Callable[..., None], Callable[[str], dict[str, Any]]]] = {
@@ -160,12 +158,17 @@ class Reader:
             assert main(arguments) in (0, None), words
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_a_page_runs_as_it_stands(page, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("page", "write"), [("lingbot_va.md", write_v2), ("videovla.md", write_v3), ("lingbot_va.md", write_by_lerobot)]
+)
+def test_a_page_runs_as_it_stands(page, write, tmp_path, monkeypatch, capsys):
+    if write is write_by_lerobot:
+        pytest.importorskip("lerobot", reason="needs LeRobot, whose recorder writes: pip install 'lerobot[dataset]'")
     stand_ins, settings = PAGES[page]
     text = (DOCS / page).read_text()
     monkeypatch.chdir(tmp_path)
     stand_ins(tmp_path, monkeypatch)
+    write(tmp_path / "raw/towels/monday")
     assert len(write_files(text, tmp_path)) == 1
     reader = Reader(settings, monkeypatch)
     commands = page_commands(text)
