@@ -184,4 +184,5 @@ def test_a_student_is_judged_on_recordings_by_the_first_control_of_each_clip_on(
         assert held["student"].shape[:2] == held["teacher"].shape[:2] == (2, 2)
         assert held["valid"].any(axis=1).all()
     assert result["open_loop"]["video_error_teacher"] > 0
+    assert result["open_loop"]["video_decoded_error_expert"] > 0
     assert (tmp_path / result["strip"]).is_file()

@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from flashwam.core.batch import Batch
 from flashwam.core.sampler_name import sampler_name
 from flashwam.core.temperature import Temperature
 from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.lerobot import SegmentDataset
+from flashwam.evaluation.decoded import DecodedDraws
 from flashwam.evaluation.driving import drive_tasks, overall_numbers, task_numbers
 from flashwam.evaluation.latency import chunk_latency
 from flashwam.evaluation.open_loop import chunk_draws, open_loop_measures
@@ -178,6 +177,9 @@ def _open_loop(
     if reference is None:
         return None, None
     drawn = chunk_draws(policy.wam, samplers, batch, draws=DRAWS)
-    decode = {"video": lambda z: torch.from_numpy(policy.codec.pictures(z)).float().movedim(-1, -3) / 255}
-    measures = open_loop_measures(drawn, reference, batch, draws=DRAWS, decoders=decode)
-    return measures, save_strip(policy.codec.pictures, batch, (reference, drawn), picture, draws=DRAWS)
+    pictures, alone = policy.codec.pictures, policy.wam.conditions_on_first
+    measures = open_loop_measures(drawn, reference, batch, draws=DRAWS)
+    measures |= DecodedDraws(pictures=pictures, batch=batch, reference=reference, draws=DRAWS, alone=alone).measures(
+        drawn
+    )
+    return measures, save_strip(pictures, batch, (reference, drawn), picture, draws=DRAWS)

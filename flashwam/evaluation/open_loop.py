@@ -4,7 +4,7 @@
 Letters: B windows, D draws a window, K chunks, C channels, F frames of a chunk, H and W the rest of a stream's tokens.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -54,11 +54,8 @@ def chunk_draws(
         samplers,
         text=_repeat(batch.text, draws),
         null_text=batch.null_text,
-        first={
-            name: _repeat(held[name][:, :, :1], draws)
-            for held, names in ((batch.clean, wam.streams), (batch.history, wam.senses))
-            for name in names
-        },
+        # What is observed at rollout: where a clip was encoded whole, its first picture by itself.
+        first={name: _repeat(batch.history[name][:, :, :1], draws) for name in (*wam.streams, *wam.senses)},
         generator=torch.Generator().manual_seed(seed),
     )
     drawn = []
@@ -104,19 +101,17 @@ def open_loop_measures(
     batch: Batch,
     *,
     draws: int,
-    decoders: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
 ) -> dict[str, float]:
-    """Errors, spread and sharpness of draws, keyed `<stream>_<measure>`, of the streams that both sides drew.
+    """Errors and spread of draws, keyed `<stream>_<measure>`, of the streams that both sides drew.
 
     `_error_teacher`: mean squared difference to `reference` (same noise). `_error_expert`: to the data.
     `_variance_ratio`: variance over the draws of one window, over the reference's; near 0 is collapse.
-    `_sharpness_ratio`: mean absolute pixel gradient over the reference's, for streams with a decoder.
+    All are of latents; `flashwam.evaluation.decoded` looks at pictures.
 
     Args:
         drawn, reference: As `chunk_draws` returns them.
         batch: The windows they were drawn on, restricted to what the model puts out: elsewhere its draws are noise.
         draws: D of both.
-        decoders: Stream name -> latents [n, C, F, H, W] to images [n, F, 3, height, width].
     """
     measures = {}
     for name in (name for name in drawn[0] if name in reference[0]):
@@ -138,14 +133,4 @@ def open_loop_measures(
         measures[f"{name}_error_expert"] = expert / count
         if reference_spread > 0:
             measures[f"{name}_variance_ratio"] = spread / reference_spread
-        if decoders is not None and name in decoders:
-            sharpness = [
-                sum(_sharpness(decoders[name](chunk[name][::draws, :, -1:])) for chunk in source)
-                for source in (drawn, reference)
-            ]
-            measures[f"{name}_sharpness_ratio"] = sharpness[0] / sharpness[1]
     return measures
-
-
-def _sharpness(images: Tensor) -> float:
-    return float(images.diff(dim=-1).abs().mean() + images.diff(dim=-2).abs().mean())

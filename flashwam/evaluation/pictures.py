@@ -16,7 +16,7 @@ from flashwam.system.errors import InputError
 from flashwam.system.files import whole_file
 from flashwam.wam.decoders import find_decoder
 
-__all__ = ["find_pictures", "save_film", "save_strip", "unit_pictures"]
+__all__ = ["find_pictures", "latent_frames", "save_film", "save_strip"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,8 @@ def save_strip(
     """Writes rows of pictures for the first windows: real ones, then those that each model drew.
 
     Args:
-        pictures: Latents [n, C, F, H, W] -> uint8 [n, F, height, width, 3].
+        pictures: Latents [n, C, F, H, W] -> uint8 [n, P, height, width, 3], P = F or 1 + r (F - 1); one of each latent
+            frame is shown, the last of several.
         batch: The windows.
         models: As `chunk_draws` returns them, with the first of a window's draws shown.
         path: Of the PNG.
@@ -53,8 +54,26 @@ def save_strip(
             batch.clean["video"][window : window + 1],
             *(torch.cat([c["video"][window * draws : window * draws + 1] for c in drawn], 2) for drawn in models),
         ]
-        rows.extend(pictures(source)[0] for source in sources)
-    return _save_rows(rows, 3, path)
+        rows.extend(_last_of_each(pictures(source)[0], source.shape[2]) for source in sources)
+    return _save_rows(rows, 1 + len(models), path)
+
+
+def latent_frames(pictures: int, frames: int) -> np.ndarray:
+    """Numbers of the latent frames that a clip's pictures are of, [P]: a picture each, or one of the first and as many
+    of every other one.
+
+    Args:
+        pictures: P.
+        frames: Latent frames of the clip.
+    """
+    each = max(1, (pictures - 1) // max(1, frames - 1))
+    return np.asarray((np.arange(pictures) + each - 1) // each)
+
+
+def _last_of_each(pictures: np.ndarray, frames: int) -> np.ndarray:
+    """The last picture of each latent frame, of [P, height, width, 3]."""
+    of = latent_frames(len(pictures), frames)
+    return np.asarray(pictures[np.append(np.diff(of) > 0, True)])
 
 
 def save_film(films: Sequence[np.ndarray], path: Path) -> str:
@@ -87,8 +106,8 @@ def _save_rows(rows: Sequence[np.ndarray], together: int, path: Path, *, columns
 
 
 def find_pictures(places: Iterable[Path], device: torch.device) -> Callable[[Tensor], np.ndarray] | None:
-    """Finds what decodes latents [n, C, F, H, W] into uint8 [n, F, height, width, 3]; None, with warnings, where none
-    of the places has it.
+    """Finds what decodes latents [n, C, F, H, W] into uint8 [n, P, height, width, 3], P = F or 1 + r (F - 1); None,
+    with warnings, where none of the places has it.
 
     Args:
         places: Folders of models or checkpoints.
@@ -100,20 +119,12 @@ def find_pictures(places: Iterable[Path], device: torch.device) -> Callable[[Ten
         except (FileNotFoundError, InputError) as error:
             logger.warning("no pictures: %s", error)
             continue
-        return partial(_frame_pictures, decoder, device)
+        return partial(_decoded, decoder, device)
     return None
 
 
-def _frame_pictures(decoder: PictureDecoder, device: torch.device, latents: Tensor) -> np.ndarray:
-    """One picture of each latent frame, of decoders that make several of one."""
+def _decoded(decoder: PictureDecoder, device: torch.device, latents: Tensor) -> np.ndarray:
     try:
-        pictures = decoder.to(device).pictures(latents.to(device)).cpu().numpy()
+        return np.asarray(decoder.to(device).pictures(latents.to(device)).cpu())
     finally:
         decoder.to("cpu")
-    step = max(1, (pictures.shape[1] - 1) // max(1, latents.shape[2] - 1))
-    return pictures[:, ::step][:, : latents.shape[2]]
-
-
-def unit_pictures(pictures: Callable[[Tensor], np.ndarray], latents: Tensor) -> Tensor:
-    """Latents [n, C, F, H, W] -> [n, F, 3, height, width] in [0, 1]."""
-    return torch.from_numpy(pictures(latents)).float().movedim(-1, -3) / 255

@@ -16,10 +16,11 @@ from flashwam.core.sampler_name import sampler_name
 from flashwam.core.temperature import Temperature
 from flashwam.data.control_names import ControlNames
 from flashwam.data.fingerprint import tensors_fingerprint
+from flashwam.evaluation.decoded import DecodedDraws
 from flashwam.evaluation.drawn_controls import drawn_controls, save_trajectories
 from flashwam.evaluation.latency import draw_latency
 from flashwam.evaluation.open_loop import open_loop_measures, window_draws
-from flashwam.evaluation.pictures import find_pictures, save_strip, unit_pictures
+from flashwam.evaluation.pictures import find_pictures, save_strip
 from flashwam.evaluation.policy import LoadedModel, described, load_model
 from flashwam.evaluation.reference import Chunks, reference_draws, reference_fingerprint
 from flashwam.evaluation.trajectories import Drawn, trajectory_measures
@@ -150,9 +151,21 @@ class _Judge:
 
     @cached_property
     def pictures(self) -> Callable[[Tensor], np.ndarray] | None:
-        """Latents [n, C, F, H, W] -> uint8 [n, F, height, width, 3]; None where nothing decodes them."""
+        """Latents [n, C, F, H, W] -> uint8 [n, P, height, width, 3]; None where nothing decodes them."""
         places = [self.model.folder, *([Path(given)] if (given := self.recipe.wam.pretrained) else [])]
         return find_pictures(places, next(self.model.wam.parameters()).device)
+
+    @cached_property
+    def decoded(self) -> DecodedDraws | None:
+        if self.pictures is None or self.reference is None:
+            return None
+        return DecodedDraws(
+            pictures=self.pictures,
+            batch=self.batch,
+            reference=self.reference,
+            draws=self.on.draws,
+            alone=self.model.wam.conditions_on_first,
+        )
 
     def inputs(self) -> dict[str, str]:
         """Fingerprints of what decides the numbers beside the request, by name; without what is not here."""
@@ -176,10 +189,10 @@ class _Judge:
         samplers = model.samplers(nfe, sampler=sampler)
         reference = self.reference
         drawn = self.draw(nfe, model.wam, samplers)
-        decode = {} if self.pictures is None else {"video": partial(unit_pictures, self.pictures)}
         open_loop = None
         if reference is not None:
-            open_loop = open_loop_measures(drawn, reference, self.batch, draws=draws, decoders=decode)
+            open_loop = open_loop_measures(drawn, reference, self.batch, draws=draws)
+            open_loop |= {} if self.decoded is None else self.decoded.measures(drawn)
         strip = None
         if self.pictures is not None:
             shown = [each for each in (reference, drawn) if each is not None]

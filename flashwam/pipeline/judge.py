@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
@@ -26,9 +26,10 @@ from flashwam.data.segments import NoEpisodesError
 from flashwam.distillation.judging import Judgement, MeasuredApart
 from flashwam.distillation.methods import find_method
 from flashwam.distillation.setup import Setup
+from flashwam.evaluation.decoded import DecodedDraws
 from flashwam.evaluation.drawn_controls import drawn_controls, save_trajectories
 from flashwam.evaluation.open_loop import open_loop_measures, window_draws
-from flashwam.evaluation.pictures import find_pictures, save_strip, unit_pictures
+from flashwam.evaluation.pictures import find_pictures, save_strip
 from flashwam.evaluation.reference import Chunks
 from flashwam.evaluation.trajectories import trajectory_measures
 from flashwam.evaluation.windows import JUDGED_WINDOWS, Windows, find_windows
@@ -65,6 +66,7 @@ class HeldOut:
         teaches: The model is a velocity network, and is drawn as one.
         reference: What the teacher drew on the windows; None in a teacher's own training.
         pictures: Latents -> pictures; None where nothing decodes them.
+        alone: See `flashwam.evaluation.decoded.DecodedDraws`.
         codec: Between world and model; None where nobody drives.
         tasks: Those that are driven.
         apart: Measures in place of all draws, where the method makes a model that draws nothing yet.
@@ -77,6 +79,7 @@ class HeldOut:
     teaches: bool
     reference: Chunks | None = None
     pictures: Callable[[Tensor], np.ndarray] | None = None
+    alone: bool = False
     codec: Codec | None = None
     tasks: tuple[str, ...] = field(default=())
     apart: Callable[[WorldActionModel], Mapping[str, float]] | None = None
@@ -97,9 +100,8 @@ class HeldOut:
         told = {name: value for name, value in found.items() if isinstance(value, float) and not _of_others(name)}
         measures |= {name: told.pop(name) for name in _FIRST if name in told} | told
         if self.reference is not None:
-            decode = {} if self.pictures is None else {"video": partial(unit_pictures, self.pictures)}
-            sides = (drawn, self.reference, self.batch)
-            measures |= open_loop_measures(*sides, draws=self.config.draws, decoders=decode)
+            measures |= open_loop_measures(drawn, self.reference, self.batch, draws=self.config.draws)
+            measures |= {} if self.decoded is None else self.decoded.measures(drawn)
         pictures = {}
         if find_spec("matplotlib") is not None:
             file = place.with_name(f"{place.name}_trajectories.npz")
@@ -111,6 +113,19 @@ class HeldOut:
             strip = self._strip(drawn, place.with_name(f"{place.name}_video.png"))
             pictures |= {} if strip is None else {"video": strip}
         return Judgement(measures=measures, pictures=pictures)
+
+    @cached_property
+    def decoded(self) -> DecodedDraws | None:
+        """Looks at decoded draws; None where nothing decodes them, or there is no teacher."""
+        if self.pictures is None or self.reference is None:
+            return None
+        return DecodedDraws(
+            pictures=self.pictures,
+            batch=self.batch,
+            reference=self.reference,
+            draws=self.config.draws,
+            alone=self.alone,
+        )
 
     def _strip(self, drawn: Chunks, path: Path) -> Path | None:
         shown = [each for each in (self.reference, drawn) if each is not None]
@@ -186,6 +201,7 @@ def make_judge(
         teaches=result == "teacher",
         reference=reference,
         pictures=None if apart else _pictures(recipe, loop, codec),
+        alone=student.conditions_on_first,
         codec=codec,
         tasks=recipe.tasks,
     )
@@ -235,7 +251,7 @@ def _reference(
     samplers = samplers_for(own, steps=None, teacher=True)
     about = {
         "teacher": tensors_fingerprint(teacher.state_dict()),
-        "windows": tensors_fingerprint({**batch.clean, "text": batch.text, "index": batch.index}),
+        "windows": tensors_fingerprint(batch.tensors()),
         "steps": nfe_text({name: sampler.steps for name, sampler in samplers.items()}),
         "guidance": {name: sampler.guidance_scale for name, sampler in samplers.items()},
         "temperature": {name: sampler.temperature for name, sampler in samplers.items()},

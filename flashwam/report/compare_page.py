@@ -7,6 +7,7 @@ from typing import Any
 
 from flashwam.report.alt_texts import budget_alt, cross_alt, forest_alt, latency_alt, training_alt
 from flashwam.report.colours import run_colours
+from flashwam.report.columns import GREY, OPEN_LOOP, latency_columns
 from flashwam.report.compare_figures import (
     draw_budget,
     draw_cross,
@@ -26,19 +27,6 @@ __all__ = ["compare_sections"]
 
 _LATENCY_CAPTION = "Up and to the left is better. Squares: the teacher."
 _BEST_NAMED = " Beside their dots the best two students at each number of steps are named; the others by their colours."
-_OPEN_LOOP = {
-    "action_error_teacher": "action error to teacher",
-    "action_error_expert": "action error to expert",
-    "action_variance_ratio": "action variance ratio",
-    "video_error_teacher": "video error to teacher",
-    "video_sharpness_ratio": "video sharpness ratio",
-}
-_LATENCY = {
-    "video_ms": "video ms",
-    "action_ms": "action ms",
-    "video+action_ms": "joint ms",
-    "chunk_ms": "ms a chunk",
-}
 
 
 def compare_sections(
@@ -244,12 +232,11 @@ def _parts_table(rows: Sequence[Row]) -> Table | None:
 
 
 def _fidelity_table(rows: Sequence[Row]) -> Table | None:
-    measures = [(key, name, "open_loop") for key, name in _OPEN_LOOP.items() if any(key in r.open_loop for r in rows)]
-    measures += [(key, name, "latency") for key, name in _LATENCY.items() if any(key in r.latency for r in rows)]
+    told = {key: name for key, name in OPEN_LOOP.items() if any(key in row.open_loop for row in rows)}
+    measures = [(key, name, "open_loop") for key, name in told.items()]
+    measures += [(key, name, "latency") for key, name in latency_columns(row.latency for row in rows).items()]
     if not measures:
         return None
-    parts = sorted({key for row in rows for key in row.latency if key.startswith("part/")})
-    measures += [(key, f"{key.removeprefix('part/').removesuffix('_ms')} ms", "latency") for key in parts]
     sized = any(row.parameters for row in rows)
     body = []
     for row in rows:
@@ -266,5 +253,6 @@ def _fidelity_table(rows: Sequence[Row]) -> Table | None:
         rows=body,
         caption="NFE: network evaluations a chunk. Milliseconds: one for each network and number of steps, the median "
         "of the models that have it, on the machine that evaluated."
-        + (" Parameters: all that stay in the deployed model." if sized else ""),
+        + (" Parameters: all that stay in the deployed model." if sized else "")
+        + (" Grey levels: mean absolute difference of decoded pictures, of 255." if told.keys() & GREY else ""),
     )

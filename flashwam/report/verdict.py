@@ -8,6 +8,7 @@ from typing import Any
 from flashwam.core.sampler_name import sampler_options, sampler_suffix
 from flashwam.core.temperature import noise_text
 from flashwam.report.against import basis_text, compare_rows, full_teacher, keep_of_teacher, teacher_of
+from flashwam.report.columns import sharpness_ratios
 from flashwam.report.comparison import Comparison, signed_points
 from flashwam.report.motion import correlation_text, motion_link
 from flashwam.report.row import GROUPS, Row, Share, milliseconds_text
@@ -338,9 +339,9 @@ def _losing_stream(rows: Sequence[Row], teacher: Row | None, cross: Mapping[str,
             if key.endswith("_variance_ratio") and value < COLLAPSED
         ]
         blurred = [
-            f"the {key.removesuffix('_sharpness_ratio')} is blurred, {value:.2f} times the teacher's sharpness"
-            for key, value in row.open_loop.items()
-            if key.endswith("_sharpness_ratio") and value < BLURRED
+            f"the {name} is blurred, {value:.2f} times the teacher's sharpness"
+            for name, value in sharpness_ratios(row.open_loop).items()
+            if value < BLURRED
         ]
         reasons = collapsed + blurred
         sentences.append(
