@@ -34,11 +34,9 @@ def recording_lines(one: Evaluation, numbers: RecordingNumbers) -> list[str]:
             lines.append(f"  {words}: " + ", ".join(f"{who} {value:.3g}" for who, value in each.items()))
     if "split" in measures:
         lines.append(_ways_line(measures))
-    video = (one.open_loop or {}).get("video_error_teacher")
-    if video is not None:
-        lines.append(f"  video: mean squared error to the teacher's {video:.4g}")
+    lines += _video_lines(one.open_loop or {})
     if one.chunk_ms is not None:
-        lines.append(f"  {one.chunk_ms:.1f} ms a chunk")
+        lines.append(_latency_line(one.latency))
     return lines
 
 
@@ -49,4 +47,29 @@ def _ways_line(measures: Mapping[str, float]) -> str:
         line += f"; there {ours:.0%} of the student's and {theirs:.0%} of its own lie between the ways"
     if "same_way" in measures:
         line += f"; of the others {measures['same_way']:.0%} go the teacher's way from the same noise"
+    return line
+
+
+def _video_lines(open_loop: Mapping[str, float]) -> list[str]:
+    """Writes the errors of latents, and those of decoded pictures where these were looked at."""
+    lines = []
+    if (latent := open_loop.get("video_error_teacher")) is not None:
+        lines.append(f"  video latents: mean squared error to the teacher's {latent:.4g}")
+    if (decoded := open_loop.get("video_decoded_error_teacher")) is not None:
+        told = f"  decoded video: {decoded:.3g} grey levels of 255 from the teacher's"
+        told += f", {open_loop['video_decoded_error_expert']:.3g} from the recorded"
+        sharpness = open_loop.get("video_decoded_sharpness_ratio")
+        lines.append(told + ("" if sharpness is None else f"; {sharpness:.3g} times the teacher's sharpness"))
+    return lines
+
+
+def _latency_line(latency: Mapping[str, float]) -> str:
+    """Writes "20.5 ms a chunk: video 12.3, action 8.2", the parts of stages behind them."""
+    parts = {name: value for name, value in latency.items() if name.startswith("part/")}
+    stages = {name: value for name, value in latency.items() if name not in parts and name != "chunk_ms"}
+    line = f"  {latency['chunk_ms']:.1f} ms a chunk"
+    for told, begin in ((stages, ": "), (parts, "; of them ")):
+        if told:
+            each = (f"{name.removeprefix('part/').removesuffix('_ms')} {value:.1f}" for name, value in told.items())
+            line += begin + ", ".join(each)
     return line

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of evaluations on recorded episodes: errors of what was drawn there, and whether it decides."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -9,16 +9,41 @@ from typing import Any
 
 from flashwam.core.steps import nfe_text
 from flashwam.data.control_names import ControlNames
+from flashwam.report.columns import latency_columns
 from flashwam.report.distinct import distinct_evaluations
 from flashwam.report.results import training_seeds
-from flashwam.report.row import row_label
+from flashwam.report.row import milliseconds_text, row_label
 from flashwam.report.table import text_table
 from flashwam.run.evaluation import Evaluation
 from flashwam.run.recordings import RecordingNumbers
 
-__all__ = ["RecordingRow", "recording_columns", "recording_rows", "recording_table"]
+__all__ = ["RecordingRow", "column_notes", "recording_cells", "recording_columns", "recording_rows", "recording_table"]
 
 _WHO = ("student", "teacher", "recorded")
+_OVER_SPREAD = ("to teacher", "to recorded")
+_NORMALISED = "{}, normalised"
+"""The column of the same errors as they are, for rows of which nobody knows how far two draws of a teacher differ."""
+_NOTES = {
+    "to teacher": "over the distance of two draws of the teacher, all controls together, normalised",
+    "to recorded": "over the same distance (the teacher's own)",
+    "to teacher, normalised": "root mean square of all controls together",
+    "to recorded, normalised": "root mean square of all controls together{own}",
+    "variance ratio": "of a window's draws, over the teacher's; near 0 all draws are one",
+    "chunks with two ways": "those whose draws of the teacher fall apart more clearly than 99 in 100 normal ones would",
+    "between the ways": "share of draws nearer to the middle than to a way (the teacher's own)",
+    "teacher's way": "of the others, from the same noise",
+    "step into a chunk": "from the recorded control before it, over a step within (the {others}recorded one)",
+    "jerk": "third differences, normalised (the {others}recorded one)",
+    "gripper switches": "per 100 controls (the {others}recorded ones)",
+    "latent video error": "mean squared difference to the teacher's latents from the same noise",
+    "video error, grey levels": "mean absolute difference of decoded pictures to the teacher's from the same noise, of "
+    "255 (to the recorded ones)",
+    "decoded sharpness ratio": "differences of neighbouring pixels, over the teacher's; below 1 is blurred",
+    "sharpness ratio of last latents alone": "the same of each chunk's last latent frame decoded by itself",
+    "ms a chunk": "milliseconds at batch 1; of a served model those of a round trip",
+    "server ms": "of a round trip what the server computes",
+}
+"""Column -> words of a caption, to be filled with what a teacher's are called."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +101,15 @@ class RecordingRow:
         return tuple(fmean(values) for values in zip(*told, strict=False))
 
     @property
-    def chunk_ms(self) -> float | None:
-        """Mean milliseconds of a chunk."""
-        told = [part.chunk_ms for part in self.parts if part.chunk_ms is not None]
-        return fmean(told) if told else None
+    def has_teacher(self) -> bool:
+        """Tells whether it was held against a teacher's draws."""
+        return self.measure("all_error_teacher") is not None
+
+    @property
+    def latency(self) -> dict[str, float]:
+        """Part of a chunk -> mean milliseconds, see `Evaluation.latency`."""
+        names = dict.fromkeys(name for part in self.parts for name in part.latency)
+        return {name: fmean(part.latency[name] for part in self.parts if name in part.latency) for name in names}
 
     @property
     def controls(self) -> tuple[str, ...]:
@@ -99,6 +129,7 @@ class RecordingRow:
         """Plain values."""
         names = dict.fromkeys(name for one in self.numbers for name in one.measures)
         listed = dict.fromkeys(name for one in self.numbers for name in one.by_control)
+        opened = dict.fromkeys(name for part in self.parts for name in part.open_loop or ())
         return {
             "label": self.label,
             "kind": self.kind,
@@ -108,13 +139,15 @@ class RecordingRow:
             "measures": {name: self.measure(name) for name in names},
             "by_control": {name: list(self.by_control(name)) for name in listed},
             "over_chunk": list(self.over_chunk),
-            "chunk_ms": self.chunk_ms,
+            "open_loop": {name: self.open_loop(name) for name in opened},
+            "chunk_ms": self.latency.get("chunk_ms"),
+            "latency": self.latency,
         }
 
 
 def recording_rows(evaluations: Sequence[Evaluation]) -> list[RecordingRow]:
     """Pools evaluations of one run, step, NFE, sampler, precision and recordings: teachers first, then by the error to
-    the teacher. What was measured twice counts once.
+    the teacher, then those without one by the error to what was recorded. What was measured twice counts once.
 
     Args:
         evaluations: On recordings; others are left out.
@@ -125,7 +158,13 @@ def recording_rows(evaluations: Sequence[Evaluation]) -> list[RecordingRow]:
         last[one.run] = max(last.get(one.run, 0), one.step or 0)
         groups.setdefault(_way(one), []).append(one)
     rows = [_row(parts, last) for parts in groups.values()]
-    return sorted(rows, key=lambda row: (row.kind != "teacher", row.over_spread("error_teacher") or 0.0))
+    return sorted(rows, key=_order)
+
+
+def _order(row: RecordingRow) -> tuple[bool, bool, float]:
+    error = row.over_spread("error_teacher")
+    unknown = error is None
+    return row.kind != "teacher", unknown, (row.measure("all_error_recorded") or 0.0) if error is None else error
 
 
 def _way(one: Evaluation) -> Hashable:
@@ -143,32 +182,74 @@ def _row(parts: Sequence[Evaluation], last: Mapping[str, int]) -> RecordingRow:
     return RecordingRow(label=label, kind=one.kind, parts=tuple(parts), numbers=numbers)
 
 
-def recording_columns(row: RecordingRow) -> dict[str, str]:
-    """Column -> cell of a row, "-" where it was not measured."""
-    recorded, own = (row.over_spread(name) for name in ("error_recorded", "teacher_error_recorded"))
+def recording_columns(row: RecordingRow, *, teacher: bool = True) -> dict[str, str]:
+    """Column -> cell of a row, "-" where it was not measured.
+
+    Args:
+        row: The row.
+        teacher: Tell what its teacher draws beside what was recorded, too.
+    """
+    who = [name for name in _WHO if teacher or name != "teacher"]
     spread = row.over_spread("student_spread")
     return {
         "model": row.label,
         "trainings": str(row.trainings),
         "to teacher": _number(row.over_spread("error_teacher")),
-        "to recorded": _beside(recorded, own),
+        "to recorded": _beside(row.over_spread("error_recorded"), row.over_spread("teacher_error_recorded")),
+        "to teacher, normalised": _number(row.measure("all_error_teacher")),
+        "to recorded, normalised": _beside(
+            row.measure("all_error_recorded"), row.measure("all_teacher_error_recorded")
+        ),
         "variance ratio": _number(None if spread is None else spread**2),
         "chunks with two ways": _share(row.measure("split")),
         "between the ways": _share(row.measure("student_between"), row.measure("teacher_between")),
         "teacher's way": _share(row.measure("same_way")),
-        "step into a chunk": _beside(*(row.measure(f"{who}_border") for who in _WHO)),
-        "jerk": _beside(*(row.measure(f"{who}_jerk") for who in _WHO)),
-        "video error": _number(row.open_loop("video_error_teacher")),
-        "sharpness ratio": _number(row.open_loop("video_sharpness_ratio")),
-        "ms a chunk": _number(row.chunk_ms),
+        "step into a chunk": _beside(*(row.measure(f"{each}_border") for each in who)),
+        "jerk": _beside(*(row.measure(f"{each}_jerk") for each in who)),
+        "gripper switches": _beside(*(row.measure(f"{each}_flips") for each in who)),
+        "latent video error": _number(row.open_loop("video_error_teacher")),
+        "video error, grey levels": _beside(
+            *(row.open_loop(f"video_decoded_error_{side}") for side in ("teacher", "expert"))
+        ),
+        "decoded sharpness ratio": _number(row.open_loop("video_decoded_sharpness_ratio")),
+        "sharpness ratio of last latents alone": _number(row.open_loop("video_sharpness_ratio")),
+        **{name: milliseconds_text(row.latency[key]) for key, name in latency_columns([row.latency]).items()},
     }
+
+
+def recording_cells(rows: Sequence[RecordingRow]) -> list[dict[str, str]]:
+    """Column -> cell of every row, of the columns that any row has; with milliseconds, stage by stage.
+
+    Errors are told as they are, too, where one cannot be told over the distance of two draws of the teacher.
+    """
+    timed = [*latency_columns(row.latency for row in rows).values()]
+    teacher = any(row.has_teacher for row in rows)
+    lines = [dict.fromkeys(timed, "-") | recording_columns(row, teacher=teacher) for row in rows]
+    measured = [name for name in (lines[0] if lines else {}) if name not in timed]
+    columns = [name for name in measured if any(line[name] != "-" for line in lines)]
+    for column in _OVER_SPREAD:
+        whole = _NORMALISED.format(column)
+        if whole in columns and not any(line[column] == "-" != line[whole] for line in lines):
+            columns.remove(whole)
+    return [{name: line[name] for name in (*columns, *timed)} for line in lines]
+
+
+def column_notes(columns: Iterable[str], *, teacher: bool) -> str:
+    """Words of a caption.
+
+    Args:
+        columns: Those that are there.
+        teacher: Any row was held against a teacher.
+    """
+    words = {"others": "teacher's, the " if teacher else "", "own": " (the teacher's own)" if teacher else ""}
+    told = [(name, _NOTES[name].format(**words)) for name in columns if name in _NOTES]
+    return " ".join(f"{name[0].upper()}{name[1:]}: {note}." for name, note in told)
 
 
 def recording_table(rows: Sequence[RecordingRow], *, markdown: bool = False) -> str:
     """A line a row, for a terminal or, with `markdown`, for a README; columns that nobody has are left out."""
-    lines = [recording_columns(row) for row in rows]
-    columns = [name for name in (lines[0] if lines else {}) if any(line[name] != "-" for line in lines)]
-    return text_table(columns, [[line[name] for name in columns] for line in lines], markdown=markdown) if rows else ""
+    lines = recording_cells(rows)
+    return text_table([*lines[0]], [[*line.values()] for line in lines], markdown=markdown) if rows else ""
 
 
 def _number(value: float | None) -> str:
@@ -176,8 +257,8 @@ def _number(value: float | None) -> str:
 
 
 def _beside(value: float | None, *others: float | None) -> str:
-    """ "2.47 (2.55, 0.53)": a value and what it is held against."""
-    told = ", ".join(_number(other) for other in others if other is not None)
+    """ "2.47 (2.55, 0.53)": a value and what it is held against, "2.47 (-, 0.53)" where some of that is not known."""
+    told = ", ".join(map(_number, others)) if any(other is not None for other in others) else ""
     return _number(value) + (f" ({told})" if told and value is not None else "")
 
 

@@ -12,7 +12,7 @@ from flashwam.report.alt_texts import over_chunk_alt
 from flashwam.report.colours import run_colours
 from flashwam.report.figures import INK, MUTED, PALETTE, label_ends, new_figure, save_figure, tidy
 from flashwam.report.page import Figure, Section, Table
-from flashwam.report.recordings import RecordingRow, recording_columns
+from flashwam.report.recordings import RecordingRow, column_notes, recording_cells
 from flashwam.run.recordings import CONTROL_COLUMNS
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ def recordings_section(
     """
     if colours is None:
         colours = run_colours((), (row.run for row in rows if row.kind == "student"))
-    cells = [recording_columns(row) for row in rows]
-    columns = [name for name in cells[0] if any(line[name] != "-" for line in cells)]
+    cells = recording_cells(rows)
     figures = []
     if any(any(row.over_chunk) for row in rows):
         path = draw_over_chunk(rows, folder / "over_chunk.png", colours=colours)
@@ -46,23 +45,42 @@ def recordings_section(
         figures.append(Figure(path=path, caption=told, alt=over_chunk_alt(rows)))
     for row in [row for row in rows if row.kind == "student"][:_FIGURES]:
         figures += _own_figures(row, folder, colours[row.run])
-    tables = [Table(columns=columns, rows=[[line[name] for name in columns] for line in cells], caption=_CAPTION)]
-    tables += [_by_control(row) for row in rows if row.by_control("error_teacher")]
+    lines, caption = [[*line.values()] for line in cells], column_notes(cells[0], teacher=_any_teacher(rows))
+    tables = [Table(columns=[*cells[0]], rows=lines, caption=caption)]
+    tables += [found for row in rows if (found := _by_control(row)) is not None]
     return Section(
-        heading="On recorded episodes",
-        paragraphs=(
-            "Nobody drove here: every model drew chunks under the recorded past of its windows, and is held against "
-            "what its teacher drew in all its steps from the same noise, and against what was recorded. "
-            + _on_which(rows),
+        heading="On recorded episodes", paragraphs=(_against(rows), _meaning(rows)), figures=figures, tables=tables
+    )
+
+
+def _any_teacher(rows: Sequence[RecordingRow]) -> bool:
+    return any(row.has_teacher for row in rows)
+
+
+def _against(rows: Sequence[RecordingRow]) -> str:
+    told = "Nobody drove here: every model drew chunks under the recorded past of its windows, and is held against "
+    if _any_teacher(rows):
+        told += "what its teacher drew in all its steps from the same noise, and against "
+    told += "what was recorded. "
+    if _any_teacher(rows) and (alone := [row.label for row in rows if not row.has_teacher]):
+        told += f"No teacher drew beside {', '.join(alone)}. "
+    return told + _on_which(rows)
+
+
+def _meaning(rows: Sequence[RecordingRow]) -> str:
+    if any(row.over_spread("error_teacher") is not None for row in rows):
+        told = (
             "Two draws of a teacher differ, most of all where there is a choice. So a student's distance to the "
             "teacher is given over the distance of two draws of the teacher: near 0 it draws what the teacher draws, "
             "at 1 it is as far off as another draw. The distance to the recording cannot be near 0 where the teacher "
-            "has a choice that the recording made one way. Small errors here are needed for success on a robot, and "
-            "do not prove it.",
-        ),
-        figures=figures,
-        tables=tables,
-    )
+            "has a choice that the recording made one way."
+        )
+    else:
+        told = (
+            "The distance to the recording is told of every control in its own unit, and of all together normalised. "
+            "It cannot be near 0 where there is a choice that the recording made one way."
+        )
+    return f"{told} Small errors here are needed for success on a robot, and do not prove it."
 
 
 def _on_which(rows: Sequence[RecordingRow]) -> str:
@@ -72,22 +90,14 @@ def _on_which(rows: Sequence[RecordingRow]) -> str:
     return "; ".join(f"{row.label}: {row.recordings}" for row in rows) + "."
 
 
-_CAPTION = (
-    "To teacher and to recorded: over the distance of two draws of the teacher, all controls together, normalised; in "
-    "brackets the teacher's own. Variance ratio: of a window's draws, over the teacher's; near 0 all draws are one. "
-    "Chunks with two ways: those whose draws of the teacher fall apart more clearly than 99 in 100 normal ones would. "
-    "Between the ways: share of draws nearer to the middle than to a way (the teacher's own). Teacher's way: of the "
-    "others, from the same noise. Step into a chunk: from the recorded control before it, over a step within (teacher, "
-    "recorded). Jerk: third differences, normalised (teacher, recorded)."
-)
-
-
-def _by_control(row: RecordingRow) -> Table:
+def _by_control(row: RecordingRow) -> Table | None:
     told = {column: values for column, name in CONTROL_COLUMNS.items() if (values := row.by_control(name))}
+    if not told:
+        return None
     rows = [[name, *(f"{values[number]:.3g}" for values in told.values())] for number, name in enumerate(row.controls)]
-    return Table(
-        columns=("control", *told), rows=rows, caption=f"{row.label}: root mean squares, in each control's unit."
-    )
+    unitless = "; variance ratios have none" if "variance ratio" in told else ""
+    caption = f"{row.label}: root mean squares, in each control's unit{unitless}."
+    return Table(columns=("control", *told), rows=rows, caption=caption)
 
 
 def _own_figures(row: RecordingRow, folder: Path, colour: str) -> list[Figure]:
@@ -100,22 +110,22 @@ def _own_figures(row: RecordingRow, folder: Path, colour: str) -> list[Figure]:
         path = draw_trajectories(
             arrays, row.controls, folder / f"trajectories_{name}.png", colour=colour, title=row.label
         )
+        drawn, whose = "draws (colour)", "the draws"
+        if row.has_teacher:
+            drawn = "draws of the teacher (grey) and of the student (colour) from the same noise"
+            whose = "the draws of the teacher"
         told = (
-            f"{row.label}: recorded controls (black), draws of the teacher (grey) and of the student (colour) from the "
-            "same noise, each chunk under the recorded past. One line of panels is a window, those in which the draws "
-            "of the teacher differ most; dotted lines part chunks."
+            f"{row.label}: recorded controls (black), {drawn}, each chunk under the recorded past. One line of panels "
+            f"is a window, those in which {whose} differ most; dotted lines part chunks."
         )
-        found.append(
-            Figure(
-                path=path,
-                caption=told,
-                alt=f"Curves of controls over time, panels of controls and windows: recorded, teacher's, {row.label}'s",
-            )
-        )
+        curves = ", ".join(["recorded", *(["teacher's"] if row.has_teacher else []), f"{row.label}'s"])
+        alt = f"Curves of controls over time, panels of controls and windows: {curves}"
+        found.append(Figure(path=path, caption=told, alt=alt))
     elif arrays is not None:
         logger.warning("%s is not there, so its trajectories are not drawn", arrays)
     if place is not None and evaluation.strip is not None and (place / evaluation.strip).is_file():
-        told = f"{row.label}: recorded video of three windows, below each what the teacher and the student drew."
+        who = "the teacher and the student" if row.has_teacher else "the model"
+        told = f"{row.label}: recorded video of three windows, below each what {who} drew."
         found.append(
             Figure(path=place / evaluation.strip, caption=told, alt=f"Rows of small pictures: {told}", photo=True)
         )

@@ -94,3 +94,99 @@ def test_runs_that_were_judged_on_recordings_alone_are_compared(runs, tmp_path):
     # A curve over the chunk, and trajectories of both students.
     assert page.count("data:image/png;base64,") == 3
     assert (tmp_path / "out" / "recordings.md").read_text().count("\n") == 5
+
+
+def without_teacher(folder, run, error, **changes):
+    """As a served model is measured where no teacher's server is given."""
+    write(folder, run, error)
+    (file,) = (folder / "evaluations" / "recordings").glob("*.json")
+    told = json.loads(file.read_text())
+    told["open_loop"] = None
+    told["recordings"] |= {
+        "by_control": {"error_recorded": [error, 2 * error]},
+        "measures": {"all_error_recorded": error, "student_jerk": 0.5, "recorded_jerk": 0.25, **changes},
+        "over_chunk": [],
+        "held_out": None,
+    }
+    file.write_text(json.dumps(told))
+    with np.load(folder / "evaluations" / "recordings" / "t.npz") as held:
+        arrays = {name: held[name] for name in held.files if name != "teacher"}
+    np.savez(folder / "evaluations" / "recordings" / "t.npz", **arrays)
+    return folder
+
+
+def caption_of(page, column):
+    """The caption below the table that has a column."""
+    return page.split(f">{column}</th>")[1].split('class="caption">')[1].split("</p>")[0]
+
+
+def test_errors_to_the_recording_need_no_teacher(tmp_path):
+    far, near = (without_teacher(tmp_path / name, name, error) for name, error in (("far", 0.4), ("near", 0.2)))
+    result = compare([far, near], out=tmp_path / "out")
+    # The nearest to the recording first.
+    assert [row["label"] for row in result["recordings"]] == ["near 1v/1a", "far 1v/1a"]
+    table = result["recordings_table"]
+    assert "to recorded, normalised" in table
+    assert "0.5 (0.25)" in table
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert "near 1v/1a: root mean squares, in each control" in page
+    assert "teacher" not in page.split("On recorded episodes</h2>")[1].split("<footer")[0]
+    caption = caption_of(page, "to recorded, normalised")
+    assert "To recorded, normalised" in caption
+    assert "To teacher" not in caption
+    assert "Chunks with two ways" not in caption
+
+
+def test_errors_as_they_are_stand_beside_where_some_have_no_teacher(runs, tmp_path):
+    alone = without_teacher(tmp_path / "alone", "alone", 0.3)
+    result = compare([*runs, alone], out=tmp_path / "out")
+    assert [row["label"] for row in result["recordings"]][-1] == "alone 1v/1a"
+    columns, *_ = result["recordings_table"].splitlines()
+    assert "to teacher" in columns
+    assert "to recorded, normalised" in columns
+    assert "No teacher drew beside alone 1v/1a." in (tmp_path / "out" / "compare.html").read_text()
+    columns, *_ = compare(runs, out=tmp_path / "again")["recordings_table"].splitlines()
+    assert "normalised" not in columns
+
+
+def test_one_draw_tells_an_error_to_the_teacher_and_no_spread(tmp_path):
+    run = write(tmp_path / "run", "one", 0.4, all_teacher_spread=0.0)
+    (row,) = recording_rows(read_recordings(run))
+    assert recording_columns(row)["to teacher, normalised"] == "0.4"
+    assert "to teacher, normalised" in recording_table([row])
+
+
+def test_grippers_and_stages_are_columns(tmp_path):
+    run = write(tmp_path / "run", "grips", 0.4, student_flips=1.5, teacher_flips=0.5, recorded_flips=0.25)
+    (file,) = (run / "evaluations" / "recordings").glob("*.json")
+    told = json.loads(file.read_text())
+    told["latency"] = {"video_ms": 12.0, "action_ms": 8.0, "chunk_ms": 20.0}
+    told["open_loop"] |= {
+        "video_decoded_error_teacher": 3.5,
+        "video_decoded_error_expert": 7,
+        "video_decoded_sharpness_ratio": 0.9,
+    }
+    file.write_text(json.dumps(told))
+    other = without_teacher(tmp_path / "other", "other", 0.3)
+    result = compare([run, other], out=tmp_path / "out")
+    head, *_, line, last = result["recordings_table"].splitlines()
+    assert "0.5 (-, 0.25)" in last
+    for cell in ("1.5 (0.5, 0.25)", "3.5 (7)", "0.9", "12", "8", "20"):
+        assert cell in line
+    assert last.split()[-3:] == ["-", "-", "20"]
+    for column in ("gripper switches", "video error, grey levels", "decoded sharpness ratio", "video ms", "action ms"):
+        assert column in head
+    assert head.index("video ms") < head.index("action ms") < head.index("ms a chunk")
+    first, _ = result["recordings"]
+    assert first["latency"] == told["latency"]
+    assert first["open_loop"]["video_decoded_sharpness_ratio"] == 0.9
+    caption = caption_of((tmp_path / "out" / "compare.html").read_text(), "gripper switches")
+    assert "Gripper switches: per 100 controls" in caption
+    assert "last latents" not in caption
+
+
+def test_sharpness_of_earlier_versions_has_a_column_of_its_own(tmp_path):
+    run = write(tmp_path / "run", "older", 0.4)
+    (row,) = recording_rows([replace(one, open_loop={"video_sharpness_ratio": 0.8}) for one in read_recordings(run)])
+    cells = recording_columns(row)
+    assert (cells["sharpness ratio of last latents alone"], cells["decoded sharpness ratio"]) == ("0.8", "-")
