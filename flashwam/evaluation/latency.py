@@ -27,6 +27,7 @@ __all__ = [
     "latency_label",
     "latency_table",
     "latency_timers",
+    "stage_clock",
     "time_in_turns",
 ]
 
@@ -44,7 +45,8 @@ def draw_latency(
     wam: WorldActionModel, samplers: Mapping[str, StreamSampler], text: Tensor, *, chunks: int = LATENCY_CHUNKS
 ) -> dict[str, float]:
     """Milliseconds per stage and chunk at batch 1: medians, the first chunk left out as warm-up; beside them, as
-    "part/<name>_ms", those of the parts that a model tells apart. On another device than the CPU the whole chunk alone.
+    "part/<name>_ms", those of the parts that a model tells apart. A chunk is its stages together, each from a device
+    with nothing left to do until it has nothing left to do again.
 
     Args:
         wam: What is timed, where it is.
@@ -56,26 +58,33 @@ def draw_latency(
     first = {n: torch.zeros(1, c, 1, h, w, device=device) for n, (c, h, w) in wam.layout.observed_shapes.items()}
     unseen = {name: x.expand(-1, -1, wam.chunk_frames, -1, -1) for name, x in first.items()}
     text = text.to(device)
-    rollout = Rollout(wam, samplers, text=text[None], null_text=text, first=first)
+    rollout = Rollout(wam, samplers, text=text[None], null_text=text, first=first, clock=stage_clock(device))
     clocks: list[Callable[[], Mapping[str, float]]] = [lambda: rollout.seconds, lambda: rollout.session.part_seconds]
     spent: list[dict[str, list[float]]] = [{}, {}]
-    whole = []
     for _ in range(chunks):
         before = [dict(clock()) for clock in clocks]
-        began = time.perf_counter()
         drawn = rollout.predict()
-        whole.append(1000 * (time.perf_counter() - began))
         for clock, earlier, values in zip(clocks, before, spent, strict=True):
             for name, seconds in clock().items():
                 values.setdefault(name, []).append(1000 * (seconds - earlier.get(name, 0.0)))
         rollout.observe(unseen | drawn)
-    if device.type != "cpu":
-        # A stage is only dispatched when its clock stops; at its end a chunk has been looked at.
-        return {"chunk_ms": statistics.median(whole[1:])}
     stages, parts = ({name: statistics.median(values[1:]) for name, values in group.items()} for group in spent)
     latency = {f"{name}_ms": value for name, value in stages.items()}
     split = {f"part/{name}_ms": value for name, value in parts.items()}
     return {**latency, "chunk_ms": sum(latency.values()), **split}
+
+
+def stage_clock(device: torch.device) -> Callable[[], float]:
+    """A clock that tells seconds once a device has done all that it was handed; the CPU is asked like any other, and
+    has."""
+    module = torch.get_device_module(device)
+    done = module.synchronize if device.type == "mps" else partial(module.synchronize, device)
+
+    def seconds() -> float:
+        done()
+        return time.perf_counter()
+
+    return seconds
 
 
 def latency_table(sources: Sequence[tuple[Policy, str]], *, out: str | Path, rounds: int = 9) -> dict[str, Any]:

@@ -44,11 +44,11 @@ class _Drawer:
 
     Args:
         client: The session.
-        chunk_ms: Milliseconds of every chunk so far.
+        spent: Milliseconds of every chunk so far: of its round trip, and of the server's part where it tells that.
     """
 
     client: PolicyClient
-    chunk_ms: list[float] = field(default_factory=list)
+    spent: list[dict[str, float]] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -57,6 +57,12 @@ class _Drawer:
             greeted_number(self.client.metadata, name) for name in ("actions_per_frame", "chunk_frames")
         )
         return per_frame * (frames - 1)
+
+    @property
+    def latency(self) -> dict[str, float]:
+        """Medians."""
+        names = dict.fromkeys(name for spent in self.spent for name in spent)
+        return {name: statistics.median(spent[name] for spent in self.spent if name in spent) for name in names}
 
     def draw(self, window: RawWindow, *, seed: int, most: int = _CHUNKS) -> list[np.ndarray]:
         """Chunks of one window, each [F' * N, U]; its last one may reach beyond the window's rows."""
@@ -67,7 +73,9 @@ class _Drawer:
         while len(chunks) < most and done < len(window.rows):
             began = time.perf_counter()
             reply = self.client.infer(seen)
-            self.chunk_ms.append(1000 * (time.perf_counter() - began))
+            spent = {"chunk_ms": 1000 * (time.perf_counter() - began)}
+            told = self.client.timing.get("infer_ms")
+            self.spent.append(spent | ({"part/server_ms": float(told)} if isinstance(told, int | float) else {}))
             held = 1 if seen is not None else 0
             controls = reply[:, held:].transpose(1, 2, 0).reshape(-1, reply.shape[0])
             chunks.append(controls)
@@ -112,8 +120,9 @@ def evaluate_served_recordings(
         out: Folder for the result; `evaluations/recordings` of runs/served/<name> if None.
 
     Returns:
-        One result, as written: like those of `evaluate_recordings`, without video. All controls together are normalised
-        by the 1 % and 99 % quantiles of these windows.
+        One result, as written: like those of `evaluate_recordings`, without video; latency is a round trip's, and
+        "part/server_ms" what the server says that it computed of it. All controls together are normalised by the 1 %
+        and 99 % quantiles of these windows.
 
     Raises:
         FileExistsError: There is a measurement of this name and step in `out`.
@@ -154,7 +163,7 @@ def evaluate_served_recordings(
         told,
         on,
         recording_numbers(controls, names, **about),
-        chunk_ms=statistics.median(student.chunk_ms),
+        latency=student.latency,
         seed=seed,
     )
     result.write(path)
@@ -167,7 +176,7 @@ def _evaluation(
     on: OnRecordings,
     numbers: RecordingNumbers,
     *,
-    chunk_ms: float,
+    latency: Mapping[str, float],
     seed: int,
 ) -> Evaluation:
     """The record of what was measured of a server that greets with `told`."""
@@ -179,7 +188,7 @@ def _evaluation(
         tasks={},
         **described_by_server(told),
         asked=Asked(tasks=(), episodes=0, closed_loop=False, recordings=on),
-        latency={"chunk_ms": chunk_ms},
+        latency=latency,
         seed=seed,
         recordings=numbers,
         provenance=provenance(),
@@ -190,7 +199,7 @@ def _evaluation(
 def _check_teacher(url: str, token: str | None, student: _Drawer, window: RawWindow) -> None:
     """Refuses, before anything is drawn in earnest, a teacher whose chunks are of another length."""
     ours = student.draw(window, seed=0, most=1)[0]
-    student.chunk_ms.clear()
+    student.spent.clear()
     with PolicyClient(url, token) as client:
         theirs = _Drawer(client=client).draw(window, seed=0, most=1)[0]
     _check_first(len(theirs), len(ours))

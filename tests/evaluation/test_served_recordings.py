@@ -40,6 +40,7 @@ class Clairvoyant:
 
     pictures = 4
     shown: list
+    timing: ClassVar = {"infer_ms": 0.25, "prev_total_ms": 9.0}
 
     def __init__(self, url, token=None):
         self.url = url
@@ -95,7 +96,10 @@ class Clairvoyant:
 
 
 class OnePicture(Clairvoyant):
+    """One whose server does not tell its time."""
+
     pictures = 1
+    timing: ClassVar = {}
 
 
 @pytest.mark.parametrize("kind", [Clairvoyant, OnePicture])
@@ -105,6 +109,9 @@ def test_a_model_that_knows_the_recording_makes_no_error(data, tmp_path, monkeyp
     (result,) = evaluate_served_recordings("ws://knows", **told)
     numbers = result["recordings"]
     assert (numbers["windows"], numbers["episodes"], numbers["draws"]) == (6, 1, 2)
+    told_times = {"chunk_ms", "part/server_ms"} if kind.timing else {"chunk_ms"}
+    assert set(result["latency"]) == told_times
+    assert result["latency"].get("part/server_ms", 0.25) == 0.25
     # Only whoever trained the model knows whether it has seen them.
     assert numbers["held_out"] is None
     (read,) = recording_rows([Evaluation.from_json(result, "the result")])

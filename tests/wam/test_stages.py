@@ -2,10 +2,11 @@
 """Chunks that begin with the observation, streams that are drawn together, and parts that are never put out."""
 
 from dataclasses import replace
+from itertools import count
 
 import pytest
 import torch
-from toy_families import BATCH, FRAMES, SHAPES, Joint, Minimal, Partial, batch, frame, sampler, specs
+from toy_families import BATCH, FRAMES, SHAPES, Joint, Minimal, Partial, Seer, batch, frame, sampler, specs
 
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods.consistency import ConsistencyDistillation
@@ -44,6 +45,20 @@ def test_a_chunk_begins_with_the_latest_observation():
     assert len(model.calls) == 4  # one pass per level for both streams
     assert set(rollout.seconds) == {"video+action"}
     assert all(torch.equal(call["video"][0], call["action"][0]) for call in model.calls)
+
+
+@pytest.mark.parametrize("kind", [Minimal, Joint, Seer])
+def test_a_stage_is_timed_from_its_beginning_to_its_end(kind):
+    """By a clock that is looked at nowhere else."""
+    model, ticks = kind(), count()
+    first = {name: frame(1, name) for name in SHAPES}
+    samplers = {name: sampler(1) for name in SHAPES}
+    rollout = Rollout(model, samplers, text=torch.zeros(BATCH, 1, 3), first=first, clock=lambda: next(ticks))
+    for chunks in (1, 2):
+        rollout.predict()
+        assert rollout.seconds == dict.fromkeys(map("+".join, model.stages), chunks)
+        assert next(ticks) == (2 * len(model.stages) + 1) * chunks - 1
+        rollout.observe({name: frame(1, name).expand(-1, -1, FRAMES, -1, -1) for name in SHAPES})
 
 
 def test_streams_drawn_together_are_replaced_together():
