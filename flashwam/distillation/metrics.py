@@ -141,7 +141,9 @@ class MetricsLog:
         for tracker in self._trackers:
             tracker.log(dict(values), step=step)
         self._step = step
-        self._judged |= {name: value for name, value in values.items() if name.startswith(_JUDGED)}
+        judged = {name: value for name, value in values.items() if name.startswith(_JUDGED)}
+        # Those of single controls would crowd a table of runs.
+        self._judged |= {name: value for name, value in judged.items() if "/" not in name.removeprefix(_JUDGED)}
 
     def show(self, step: int, pictures: Mapping[str, Path]) -> None:
         """Adds pictures, PNG files, to TensorBoard."""

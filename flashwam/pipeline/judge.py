@@ -4,7 +4,9 @@
 import hashlib
 import json
 import logging
+import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -21,6 +23,7 @@ from flashwam.core.scenes import JUDGED_SEED
 from flashwam.core.steps import nfe_text, parse_nfe
 from flashwam.core.streams import StreamSpec
 from flashwam.data.codec import Codec
+from flashwam.data.control_names import ControlNames
 from flashwam.data.fingerprint import tensors_fingerprint
 from flashwam.data.segments import NoEpisodesError
 from flashwam.distillation.judging import Judgement, MeasuredApart
@@ -44,13 +47,15 @@ from flashwam.system.errors import InputError
 from flashwam.system.tensor_file import load_tensors, read_header, write_tensors
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["HeldOut", "make_judge"]
+__all__ = ["HeldOut", "listed_measures", "make_judge"]
 
 logger = logging.getLogger(__name__)
 
 _NOISE = 1_000_000
 """Seed of the first window's noise; those of an evaluation are below."""
 _REFERENCE = "teacher.safetensors"
+_OVER_CHUNK, _PLACES = "over_chunk", 6
+"""The list of errors at each place of a chunk, and of how many of them a measurement tells."""
 _FIRST = ("all_error_teacher", "all_teacher_spread", "student_between", "all_error_recorded")
 
 
@@ -102,6 +107,7 @@ class HeldOut:
         if self.reference is not None:
             measures |= open_loop_measures(drawn, self.reference, self.batch, draws=self.config.draws)
             measures |= {} if self.decoded is None else self.decoded.measures(drawn)
+        measures |= listed_measures(found, self.windows.names)
         pictures = {}
         if find_spec("matplotlib") is not None:
             file = place.with_name(f"{place.name}_trajectories.npz")
@@ -140,6 +146,27 @@ class HeldOut:
         drive = partial(run_task, model, samplers, self.codec, episodes=self.config.episodes, seed=JUDGED_SEED)
         won = {task: fmean(drive(task).success) for task in self.tasks}
         return {"success": fmean(won.values()), **{f"{task}_success": share for task, share in won.items()}}
+
+
+def listed_measures(found: Mapping[str, float | list[float]], names: ControlNames) -> dict[str, float]:
+    """Measures of each control, such as "error_recorded/left_x", and of a few places of a chunk, as "over_chunk/12".
+
+    What is not finite, and what is not of the model, is left out.
+
+    Args:
+        found: What `flashwam.evaluation.trajectories.trajectory_measures` returns.
+        names: Of the V controls.
+    """
+    plain = [re.sub(r"[^\w.-]+", "_", name) for name in names.names]
+    if len(set(plain)) < len(plain):
+        plain = [f"{number}_{name}" for number, name in enumerate(plain)]
+    lists = {name: values for name, values in found.items() if isinstance(values, list) and not _of_others(name)}
+    over_chunk = lists.pop(_OVER_CHUNK, [])
+    told = {f"{name}/{each}": x for name, values in lists.items() for each, x in zip(plain, values, strict=True)}
+    digits = max(2, len(str(len(over_chunk))))
+    for place in np.unique(np.linspace(0, len(over_chunk) - 1, _PLACES).round().astype(int)) if over_chunk else ():
+        told[f"{_OVER_CHUNK}/{place + 1:0{digits}d}"] = over_chunk[place]
+    return {name: value for name, value in told.items() if math.isfinite(value)}
 
 
 def _of_others(name: str) -> bool:

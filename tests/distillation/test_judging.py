@@ -159,3 +159,21 @@ def test_tensorboard_holds_measures_pictures_settings_and_text(tmp_path):
     plugins = held.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     assert b"distill.lr" in plugins
     assert b"0.9, 0.999" in plugins
+
+
+class OfControls:
+    """Says a measure of all controls and one of one."""
+
+    def __call__(self, model, streams, *, place, tells):
+        return Judgement(measures={MEASURE: 1.0, "error_recorded/left_x": 2.5})
+
+
+def test_measures_of_single_controls_are_curves_and_no_columns_of_a_table_of_runs(tmp_path):
+    run(tmp_path, OfControls(), **judged(6))
+    held = EventAccumulator(str(tmp_path / "tensorboard"))
+    held.Reload()
+    measured = held.Scalars("judged/error_recorded/left_x")
+    assert [(event.step, event.value) for event in measured] == [(0, 2.5), (6, 2.5), (12, 2.5)]
+    told = held.SummaryMetadata("_hparams_/experiment").plugin_data.content
+    assert f"judged/{MEASURE}".encode() in told
+    assert b"left_x" not in told

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model that is measured while it is trained, beside the same model saved and loaded."""
 
+import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -8,7 +10,8 @@ import torch
 
 from flashwam import pipeline
 from flashwam.data.codec import Codec
-from flashwam.pipeline.judge import make_judge
+from flashwam.data.control_names import ControlNames
+from flashwam.pipeline.judge import listed_measures, make_judge
 from flashwam.pipeline.ready import ready
 from flashwam.recipe.load import load_recipe
 from flashwam.report.metrics import read_metrics
@@ -79,6 +82,43 @@ class Counted:
         self.calls += 1
         rows = batch.size * draws
         return [{name: torch.zeros(rows, c, wam.chunk_frames, h, w) for name, (c, h, w) in wam.shapes.items()}]
+
+
+def test_every_control_and_some_places_of_a_chunk_are_measured(recipe, tmp_path):
+    """With names that TensorBoard takes as they are, and nothing that does not change while a student is trained."""
+    model = load_wam(TEACHER)[0]
+    parts = {"student": model, "teacher": model, "codec": Codec.load(TEACHER), "run": RunFolder(tmp_path)}
+    loop = replace(recipe.distill, judge=replace(recipe.distill.judge, episodes=0))
+    judge = make_judge(recipe, loop, result="student", **parts)
+    told = judge(model, recipe.streams, place=tmp_path / "first", tells=True).measures
+    controls = [name.replace(" ", "_") for name in judge.windows.names.names]
+    assert len(controls) == 4
+    listed = [name for name in told if "/" in name]
+    for measure in ("error_teacher", "error_recorded", "variance_ratio"):
+        assert [name for name in listed if name.startswith(f"{measure}/")] == [f"{measure}/{c}" for c in controls]
+    assert not [name for name in listed if name.startswith("teacher_")]
+    places = [name for name in listed if name.startswith("over_chunk/")]
+    assert places[0] == "over_chunk/01"
+    assert 1 < len(places) <= 6
+    assert len(listed) == 3 * len(controls) + len(places)
+    assert not [name for name in told if re.search(r"[^\w./-]", name)]
+    # The most telling ones stay the first.
+    assert next(iter(told)) == "all_error_teacher"
+
+
+def test_a_few_places_of_a_long_chunk_are_told_and_names_stay_apart():
+    found = {
+        "over_chunk": [float(n) for n in range(48)],
+        "error_recorded": [1.0, 2.0],
+        "variance_ratio": [math.nan, 3.0],
+    }
+    names = ControlNames(names=("a b", "a/b"), units=("", ""))
+    assert listed_measures(found, names) == {
+        "error_recorded/0_a_b": 1.0,
+        "error_recorded/1_a_b": 2.0,
+        "variance_ratio/1_a_b": 3.0,
+        **{f"over_chunk/{place:02d}": place - 1.0 for place in (1, 10, 20, 29, 39, 48)},
+    }
 
 
 def test_a_teacher_is_judged_by_what_was_recorded(recipe, tmp_path):
