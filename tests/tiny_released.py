@@ -49,7 +49,8 @@ def save_released(
     torch.manual_seed(4)
     WanTransformer3DModel(**RELEASED | {"num_layers": layers}).bfloat16().save_pretrained(folder / "transformer")
     small = {**WAN22_CONFIG, "base_dim": width, "decoder_base_dim": width, "num_res_blocks": 1}
-    AutoencoderKLWan(**small | {"dim_mult": [1, 1, 1, 1]}).to(dtype).save_pretrained(folder / "vae")
+    autoencoder = AutoencoderKLWan(**small | {"dim_mult": [1, 1, 1, 1]})
+    torch.nn.Module.to(autoencoder, dtype).save_pretrained(folder / "vae")
     (folder / TEXT_CACHE).mkdir()
     (folder / TEXT_CACHE / "encoder.json").write_text(json.dumps({"fingerprint": "elsewhere"}))
     for prompt in prompts:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.json_file import built_from, read_mapping
@@ -49,7 +50,8 @@ def load_autoencoder(
     keys = match_keys({key: tuple(value.shape) for key, value in skeleton.state_dict().items()}, files)
     keys.check(folder)
     if keys.wrapped:
-        return keys.fill(kind.from_config(content)).to(device, dtype).eval()
+        # By torch's own method: diffusers' warns of modules to be kept in float32, also of a class that has none.
+        return nn.Module.to(keys.fill(kind.from_config(content)), device, dtype).eval()
     options: dict[str, Any] = {} if dtype is None else {"torch_dtype": dtype}
     options |= {"output_loading_info": True, "local_files_only": True, "use_safetensors": True}
     model, problems = built_from(path, lambda: kind.from_pretrained(folder, **options))

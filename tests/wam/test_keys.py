@@ -93,6 +93,16 @@ def test_what_a_wrapper_put_around_the_keys_is_taken_off_and_said(
     assert facts["parameters"] == sum(x.numel() for x in loaded.values())
 
 
+def test_a_wrapped_autoencoder_is_brought_to_a_dtype_without_a_warning(
+    base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """diffusers warns of modules that it keeps in float32 where there are none."""
+    rewrite(base / "vae" / WEIGHTS, lambda held: {f"module.{key}": x for key, x in held.items()})
+    model = load_autoencoder(AutoencoderKLWan, base / "vae", dtype=torch.bfloat16)
+    assert model.dtype == torch.bfloat16
+    assert [each.name for each in caplog.records] == ["flashwam.wam.keys"]
+
+
 def test_what_is_wrapped_in_parts_or_unknown_is_listed_with_status_1(base: Path, capsys: Any) -> None:
     file = base / "transformer" / WEIGHTS
     whole = load_file(file)
