@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from flashwam.core.steps import nfe_text
+from flashwam.run.asked import Asked, with_parts
 from flashwam.run.folder import RESULTS, RunFolder
 from flashwam.run.real_time import RealTime
-from flashwam.run.recordings import OnRecordings, RecordingNumbers
+from flashwam.run.recordings import RecordingNumbers
 from flashwam.run.task_numbers import TaskNumbers, known_values
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
-from flashwam.system.json_file import Measured, build, read_json, shown
+from flashwam.system.json_file import Measured, build, read_json
 from flashwam.system.paths import user_path
 
 __all__ = [
@@ -35,51 +36,8 @@ logger = logging.getLogger(__name__)
 _REQUIRED = ("run", "nfe", "tasks")
 _KINDS = (*RESULTS, "baseline")
 _MODEL = "model"
+_ADVICE = "give another out= folder (--out), or move it away"
 _NOT_IN_FILE = ("file", "more")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """The request that an evaluation answers; two of one request are one.
-
-    Args:
-        tasks: Names.
-        episodes: Per task.
-        closed_loop: Whether the tasks are driven.
-        cache: Entries of the cache of a policy that keeps one by choice.
-        real_time: The clock of a world that does not wait; None for one that does.
-        recordings: On which recordings; None where episodes are driven, or held-out windows of the run alone drawn.
-        settings: What else decides the numbers -> its value or fingerprint. What one of two requests does not tell, as
-            older ones do not, tells them not apart.
-    """
-
-    tasks: tuple[str, ...]
-    episodes: int
-    closed_loop: bool = True
-    cache: int | None = None
-    real_time: RealTime | None = None
-    recordings: OnRecordings | None = None
-    settings: Mapping[str, str] = field(default_factory=dict, compare=False)
-
-    @classmethod
-    def from_json(cls, content: Any, where: str) -> Self:
-        """A request from plain values; `where` names them in messages.
-
-        Raises:
-            ValueError: They are none.
-        """
-        values = known_values(content, where)
-        return build(where, cls, _with_parts(values, where, recordings=OnRecordings))
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        told = {"tasks": list(self.tasks), "episodes": self.episodes, "closed_loop": self.closed_loop}
-        if self.cache is not None:
-            told["cache"] = self.cache
-        if self.settings:
-            told["settings"] = dict(self.settings)
-        parts = {"real_time": self.real_time, "recordings": self.recordings}
-        return told | {name: part.to_json() for name, part in parts.items() if part is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +137,7 @@ class Evaluation:
             values["overall"] = TaskNumbers.from_json(values["overall"], f"{where}: overall")
         if "asked" in values:
             values["asked"] = Asked.from_json(values["asked"], f"{where}: asked")
-        values = _with_parts(values, where, recordings=RecordingNumbers)
+        values = with_parts(values, where, recordings=RecordingNumbers)
         more = {key: value for key, value in content.items() if key not in known}
         return build(where, cls, {**values, "more": more, "file": file})
 
@@ -282,11 +240,9 @@ def measure_once(
         made.write(path)
         return made
     found = read_evaluation(path)
-    if found.asked is None or found.asked != asked:
-        told = None if found.asked is None else found.asked.to_json()
-        raise InputError(
-            f"{path} holds a measurement of {told}, not of {asked.to_json()}; give another out= folder (--out)"
-        )
+    if found.asked is None:
+        raise InputError(f"{path} holds a measurement that does not say what was asked for; {_ADVICE}")
+    _refuse_others(path, found.asked.differences(asked))
     _check_model(path, found, asked, run)
     _check_settings(path, found.asked, asked)
     completed = complete(found)
@@ -301,23 +257,15 @@ def measure_once(
 def _check_model(path: Path, found: Evaluation, asked: Asked, run: str | None) -> None:
     """Refuses what was measured of other weights, or, where they are not told, of a model of another name."""
     told = None if found.asked is None else found.asked.settings.get(_MODEL)
-    advice = "give another out= folder (--out), or move it away"
     if told is None and run is not None and found.run != run:
-        raise InputError(f"{path} holds a measurement of {found.run!r}, not of {run!r}; {advice}")
+        raise InputError(f"{path} holds a measurement of {found.run!r}, not of {run!r}; {_ADVICE}")
     if told is not None and told != asked.settings.get(_MODEL, told):
-        raise InputError(f"{path} holds a measurement of {found.run!r} with other weights than this model's; {advice}")
+        raise InputError(f"{path} holds a measurement of {found.run!r} with other weights than this model's; {_ADVICE}")
 
 
 def _check_settings(path: Path, told: Asked, asked: Asked) -> None:
     """Refuses what was measured under other settings; what is not told is taken for the same, with a warning."""
-    pairs = {name: (told.settings[name], now) for name, now in asked.settings.items() if name in told.settings}
-    differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-    if differing:
-        listed = "; ".join(f"{name}: {shown(then)} then, {shown(now)} now" for name, (then, now) in differing.items())
-        raise InputError(
-            f"{path} holds a measurement under other settings ({listed}); give another out= folder (--out), or move it "
-            "away"
-        )
+    _refuse_others(path, told.changed_settings(asked))
     if asked.settings and not told.settings:
         logger.warning(
             "%s was measured by an earlier version, which did not note %s: they are taken to be the same; to be sure, "
@@ -325,6 +273,11 @@ def _check_settings(path: Path, told: Asked, asked: Asked) -> None:
             path,
             ", ".join(asked.settings),
         )
+
+
+def _refuse_others(path: Path, differing: Sequence[str]) -> None:
+    if differing:
+        raise InputError(f"{path} holds a measurement under other settings ({'; '.join(differing)}); {_ADVICE}")
 
 
 def read_evaluation(path: Path) -> Evaluation:
@@ -381,14 +334,4 @@ def _read_all(files: Sequence[Path]) -> list[Evaluation]:
             found.append(read_evaluation(file))
         except ValueError as error:
             raise InputError(f"{error}; delete it and evaluate again") from error
-    return found
-
-
-def _with_parts(values: dict[str, Any], where: str | Path, **kinds: Any) -> dict[str, Any]:
-    """Values with the dataclasses that some of them stand for: a clock, and those of `kinds`."""
-    found = dict(values)
-    for name, kind in {"real_time": RealTime, **kinds}.items():
-        if name in values:
-            what = f"{where}: {name}"
-            found[name] = build(what, kind, known_values(values[name], what))
     return found

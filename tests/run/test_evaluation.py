@@ -2,6 +2,7 @@
 """An evaluation as a file: what was written before is read, and what is wrong is one sentence."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,9 +123,34 @@ def test_a_measurement_is_made_once(tmp_path):
     first, second = (measure_once(path, ASKED, measure) for _ in range(2))
     assert first == second == read_evaluation(path)
     assert len(calls) == 1
-    with pytest.raises(ValueError, match=r"holds a measurement of .*'episodes': 4.*, not of .*'episodes': 5.*out="):
+    with pytest.raises(ValueError, match=r"under other settings \(episodes: 4 then, 5 now\); give another out= folder"):
         measure_once(path, Asked(tasks=("reach",), episodes=5), measure)
     path.write_text("{")
     with pytest.raises(ValueError, match=r"a\.json is not JSON"):
         measure_once(path, ASKED, measure)
     assert path.read_text() == "{"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"recordings": OnRecordings(windows=4, draws=2)}, "draws: 8 then, 2 now"),
+        ({"recordings": OnRecordings(windows=4, draws=8, data="x")}, "recordings: the model's own then, x now"),
+        ({"recordings": None, "tasks": ("a", "b")}, "tasks: none then, a, b now; windows: 4 then, none now; .*"),
+        ({"settings": {"dtype": "float32"}}, "dtype: 'own' then, 'float32' now"),
+        ({"settings": {"windows": "b" * 64}}, "windows: not the same as then"),
+        ({"settings": {"device": "cuda", "teacher": "c" * 64}}, "device: 'cpu' then, 'cuda' now; teacher: not .*"),
+    ],
+)
+def test_what_differs_from_what_was_measured_is_said_in_words_and_nothing_else(tmp_path, changes, told):
+    first = Asked(
+        tasks=(),
+        episodes=0,
+        closed_loop=False,
+        recordings=OnRecordings(windows=4, draws=8),
+        settings={"model": "a" * 64, "dtype": "own", "device": "cpu", "windows": "a" * 64, "teacher": "a" * 64},
+    )
+    path = tmp_path / "a.json"
+    measure_once(path, first, lambda: made(asked=first))
+    with pytest.raises(ValueError, match=rf"holds a measurement under other settings \({told}\); give another out="):
+        measure_once(path, replace(first, **changes), made)

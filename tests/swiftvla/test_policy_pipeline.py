@@ -82,7 +82,7 @@ def test_unstripped_it_is_shown_what_its_training_was(trained, tmp_path):
     assert result["overall"]["episodes"] == 1
     assert result["parameters"]["auxiliary projection"] > 0
     assert evaluate_with_auxiliary(teacher, nfe=("1v/2a",), out=tmp_path, capacity=3) == [result]
-    with pytest.raises(ValueError, match="holds a measurement of"):
+    with pytest.raises(ValueError, match="cache: 3 then, 4 now"):
         evaluate_with_auxiliary(teacher, nfe=("1v/2a",), out=tmp_path, capacity=4)
     policy, sense = load_with_auxiliary(teacher, capacity=3)
     assert policy.wam.senses == {"state": 4, "auxiliary": 16 * 128}
