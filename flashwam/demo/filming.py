@@ -59,6 +59,7 @@ def film_best(
 
 def _takes(row: Row, model: Path, tasks: Sequence[str]) -> list[Take]:
     policy = load_policy(model)
+    policy.request(tasks, None)
     policy.wam.choose_precision(row.precision)
     driver = LocalPolicy(policy.wam, policy.samplers(row.steps_text, sampler=row.sampler), policy.codec)
     return [play(driver, task, 0, draw_ms=row.latency["chunk_ms"], size=_SIDE) for task in tasks]

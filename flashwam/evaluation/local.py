@@ -85,7 +85,7 @@ def evaluate(
     policy = load_policy(checkpoint, trust=trust)
     settings = {"model": policy.fingerprint}
     policy.wam.choose_precision(policy.info.precision if precision is None else precision)
-    tasks, episodes = policy.request(tasks, episodes)
+    tasks, episodes = policy.request(tasks, episodes, driven=closed_loop)
     folder = user_path(out) if out is not None else policy.evaluations
     results = []
     for steps in policy.settings(nfe):

@@ -17,6 +17,7 @@ from flashwam.run.folder import RunFolder
 from flashwam.run.model_info import ModelInfo, model_folder
 from flashwam.run.model_note import model_note
 from flashwam.sampling import StreamSampler, samplers_for
+from flashwam.sim.simulators import refuse_other_robots
 from flashwam.student import load_wam
 from flashwam.system.errors import InputError
 from flashwam.system.hub import hub_name
@@ -123,15 +124,24 @@ class Policy(LoadedModel):
 
     codec: Codec
 
-    def request(self, tasks: Sequence[str] | None, episodes: int | None) -> tuple[tuple[str, ...], int]:
+    def request(
+        self, tasks: Sequence[str] | None, episodes: int | None, *, driven: bool = True
+    ) -> tuple[tuple[str, ...], int]:
         """Tasks to drive it on and episodes of each: those that are given, or else its recipe's.
 
+        Args:
+            tasks, episodes: What is given.
+            driven: False where nothing is driven, and a task may be one that no simulator has.
+
         Raises:
-            ValueError: None are given, and it names none.
+            ValueError: None are given, and it names none; or one is unknown, or of another robot.
         """
         chosen = tuple(tasks or self.info.tasks)
         if not chosen:
             raise InputError(f"{self.folder} names no tasks; give --tasks, such as reach-wall")
+        if driven:
+            controls = len(self.codec.actions.used)
+            refuse_other_robots(chosen, controls=controls, model=self.name, own=self.info.tasks)
         return chosen, episodes or self.info.episodes or 50
 
     @property

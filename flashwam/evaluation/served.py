@@ -18,7 +18,7 @@ from flashwam.run.real_time import RealTime
 from flashwam.serve.client import PolicyClient, RemotePolicy
 from flashwam.sim.closed_loop import drive
 from flashwam.sim.pace import Pace
-from flashwam.sim.simulators import driven_by
+from flashwam.sim.simulators import driven_by, refuse_other_robots
 from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
@@ -56,7 +56,7 @@ def evaluate_served(
 
     Raises:
         FileExistsError: There is a measurement of this name and step in `out`.
-        ValueError: The model names no tasks, and none are given.
+        ValueError: The model names no tasks, and none are given; or one is unknown, or of another robot.
     """
     with PolicyClient(url, token) as client:
         told = client.metadata
@@ -66,6 +66,8 @@ def evaluate_served(
         episodes = episodes or told.get("episodes") or 50
         if not tasks:
             raise InputError(f"the model at {url} names no tasks; give --tasks, such as reach-wall")
+        if (controls := told.get("controls")) is not None:
+            refuse_other_robots(tasks, controls=controls, model=f"the model at {url}", own=told.get("tasks") or ())
         run, how = RunFolder(Path("runs") / "served" / name), served_how(told)
         how += "" if clock is None else f"_{clock.name}"
         folder = user_path(out) if out is not None else run.evaluations if clock is None else run.real_time

@@ -2,6 +2,7 @@
 """The simulators that small models are collected, trained and compared in, by the names of their tasks."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from flashwam.sim.contract import ScriptedEnvironment, Task
@@ -12,8 +13,9 @@ from flashwam.sim.libero.scenes import get_task as get_scene
 from flashwam.sim.metaworld import MetaWorldEnv
 from flashwam.sim.tasks import TaskSpec
 from flashwam.sim.tasks import get_task as get_spec
+from flashwam.system.errors import InputError
 
-__all__ = ["driven_by", "get_task", "make_env", "pooled_envs"]
+__all__ = ["driven_by", "get_task", "make_env", "pooled_envs", "refuse_other_robots"]
 
 _POOL: dict[tuple[Task, int], list[ScriptedEnvironment]] = {}
 
@@ -25,6 +27,37 @@ def get_task(name: str) -> Task:
         ValueError: The name is unknown; the message names the nearest one.
     """
     return get_scene(name) if is_scene(name) else get_spec(name)
+
+
+def refuse_other_robots(names: Sequence[str], *, controls: int, model: str, own: Sequence[str]) -> None:
+    """Refuses tasks of another robot than a model's, before any is driven.
+
+    Args:
+        names: Of tasks.
+        controls: That the model puts out.
+        model: Its name, for the message.
+        own: Names of the tasks that it names itself; those that no simulator here has are passed over.
+
+    Raises:
+        ValueError: A task is unknown, or its robot has another number of controls.
+    """
+    for task in map(get_task, names):
+        if task.controls == controls:
+            continue
+        known: dict[str, list[str]] = {}
+        for name in own:
+            with suppress(InputError):
+                known.setdefault(_simulator(get_task(name)), []).append(name)
+        listed = "; ".join(f"of {simulator} {', '.join(tasks)}" for simulator, tasks in known.items())
+        raise InputError(
+            f"{task.name} is a task of {_simulator(task)}, whose robot has {task.controls} controls, and {model} has "
+            f"{controls}: "
+            + (f"it knows {listed}" if listed else f"name tasks with --tasks of a robot with {controls} controls")
+        )
+
+
+def _simulator(task: Task) -> str:
+    return "LIBERO" if isinstance(task, SceneTask) else "MetaWorld"
 
 
 def driven_by(names: Sequence[str]) -> dict[str, Any]:

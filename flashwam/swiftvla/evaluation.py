@@ -85,8 +85,7 @@ def evaluate_with_auxiliary(
         capacity: Entries of the cache.
     """
     policy, sense = load_with_auxiliary(checkpoint, capacity=capacity, trust=trust)
-    tasks = tuple(tasks or policy.info.tasks)
-    episodes = episodes or policy.info.episodes or 50
+    tasks, episodes = policy.request(tasks, episodes)
     folder = user_path(out) if out is not None else policy.run.with_auxiliary.evaluations
     results = []
     for steps in nfe:

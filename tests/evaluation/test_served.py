@@ -55,6 +55,14 @@ def executed(monkeypatch):
     return begun
 
 
+def test_a_task_of_another_simulator_is_refused(model, tmp_path):
+    told = (
+        "libero_object_0 is a task of LIBERO, whose robot has 7 controls, and the model at ws.* has 4: it knows of Meta"
+    )
+    with serving(model) as server, pytest.raises(ValueError, match=told):
+        evaluate_served(server.url, tasks=("libero_object_0",), out=tmp_path)
+
+
 def test_an_episode_through_a_server_is_the_local_one(model, checkpoint, executed, tmp_path):
     (local,) = evaluate(checkpoint, nfe=("1v/2a",), seed=2, out=tmp_path / "local")
     with serving(model) as server:
