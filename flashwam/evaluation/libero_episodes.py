@@ -23,6 +23,8 @@ from flashwam.system.workers import done_by_processes, worker_context
 __all__ = ["Ended", "Place", "Unfinished", "drive_episodes", "film_file"]
 
 _FILM = 8
+_LATER = ("action_scale", "rotation")
+"""Values that earlier versions did not write down: what lacks them was begun with the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +112,7 @@ class Unfinished:
             self._append(about)
             return
         before = json.loads(whole[0])
-        other = [name for name, value in about.items() if before.get(name) != value]
+        other = [name for name, value in about.items() if before.get(name) != _as_then(value, before.get(name))]
         if other:
             raise InputError(
                 f"{self.path} was begun with other {', '.join(other)}: give another out= folder (--out), or delete it"
@@ -139,6 +141,13 @@ class Unfinished:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _as_then(value: Any, before: Any) -> Any:
+    """A value of now, without those parts that the version which began did not write down."""
+    if not (isinstance(value, Mapping) and isinstance(before, Mapping)):
+        return value
+    return {name: one for name, one in value.items() if name in before or name not in _LATER}
 
 
 def _read(line: str) -> Ended:

@@ -50,3 +50,19 @@ def test_a_file_that_was_stopped_while_it_was_begun_is_begun_anew(tmp_path, cut)
         Unfinished(tmp_path / "u.jsonl", {**ABOUT, "episodes": 5})
     with Unfinished(tmp_path / "u.jsonl", ABOUT) as again:
         assert again.ended == [ended(0)]
+
+
+def test_what_an_earlier_version_did_not_write_down_is_no_difference(tmp_path):
+    before = {**ABOUT, "convention": {"name": "common", "idle_steps": 10}}
+    now = {**before, "convention": {**before["convention"], "rotation": "about the world's axes"}}
+    with Unfinished(tmp_path / "u.jsonl", before) as begun:
+        begun.add(ended(0))
+    with Unfinished(tmp_path / "u.jsonl", now) as again:
+        assert again.ended == [ended(0)]
+    for other in ({"idle_steps": 3}, {"shading": "plain"}):
+        with pytest.raises(InputError, match="begun with other convention"):
+            Unfinished(tmp_path / "u.jsonl", {**now, "convention": {**now["convention"], **other}})
+    with Unfinished(tmp_path / "v.jsonl", now):
+        pass
+    with pytest.raises(InputError, match="begun with other convention"):
+        Unfinished(tmp_path / "v.jsonl", {**now, "convention": {**now["convention"], "rotation": "the hand's"}})

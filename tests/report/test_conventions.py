@@ -69,6 +69,13 @@ def test_of_one_name_the_values_tell_them_apart(tmp_path):
     assert list(rows) == ["m 1v/1a (common*, idle_steps 10)", "m 1v/1a (common*, idle_steps 3)"]
 
 
+def test_what_a_control_means_tells_apart_where_both_tell_it(tmp_path):
+    world, hand = ({**COMMON, "rotation": f"about the {axes}'s axes"} for axes in ("world", "hand"))
+    rows = rows_of(tmp_path / "both", driven("m", 8, world), driven("m", 8, hand))
+    assert list(rows) == [f"m 1v/1a (common, rotation about the {axes}'s axes)" for axes in ("world", "hand")]
+    assert list(rows_of(tmp_path / "older", driven("m", 8, world), driven("n", 8, COMMON))) == ["m 1v/1a", "n 1v/1a"]
+
+
 def test_where_all_were_driven_alike_nothing_is_said(tmp_path):
     other = driven("m", 8, {**COMMON, "max_steps": 280}, suite="libero_object", task="put_y")
     older = driven("m", 8, {"name": "common", "size": 256}, seed=1)

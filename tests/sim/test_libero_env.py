@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 from contracts import held_to_the_contract
 from libero_here import needs_libero, skip_without_rendering
+from scipy.spatial.transform import Rotation
 
 from flashwam.sim.libero import CONVENTIONS, LiberoEnv, get_convention, suite_tasks
-from flashwam.sim.libero.conventions import CAMERAS, Convention
+from flashwam.sim.libero.conventions import ACTION_SCALE, CAMERAS, Convention
 from flashwam.sim.libero.rendering import SceneCameras
 from flashwam.sim.metaworld import MetaWorldEnv
 
@@ -39,6 +40,8 @@ def test_conventions_are_named_and_told():
     assert (changed.name, changed.steps("libero_10"), changed.idle_steps) == ("lingbot_va*", 20, 5)
     told = common.to_json("libero_goal")
     assert (told["max_steps"], told["size"], told["cameras"]) == (300, 256, CAMERAS)
+    assert told["action_scale"] == {"translation_m": 0.05, "rotation_rad": 0.5}
+    assert told["rotation"] == "rotation vector about the world's axes, from where the hand is"
 
 
 @pytest.mark.parametrize(
@@ -170,6 +173,19 @@ def test_an_episode_ends_at_its_limit_and_goes_by_clipped_controls(env):
     assert ends == [False] * 11 + [True]
     one = played(env, 1, [np.full(7, 1.0)] * 3)[0]
     assert np.array_equal(one, played(env, 1, [np.full(7, 9.0)] * 3)[0])
+
+
+@needs_libero
+def test_controls_ask_for_what_the_convention_says(env):
+    env.reset(0, render=False)
+    env.step(np.zeros(7))
+    controller = env.domain.robots[0].controller
+    asked = np.array([0.5, -1.0, 0.25, 0.3, -0.2, 0.8])
+    controller.set_goal(asked)
+    move, turn = ACTION_SCALE["translation_m"] * asked[:3], ACTION_SCALE["rotation_rad"] * asked[3:]
+    np.testing.assert_allclose(controller.goal_pos, controller.ee_pos + move, atol=1e-9)
+    turned = Rotation.from_rotvec(turn).as_matrix() @ controller.ee_ori_mat
+    np.testing.assert_allclose(controller.goal_ori, turned, atol=1e-6)
 
 
 @needs_libero

