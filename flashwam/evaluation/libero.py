@@ -40,12 +40,14 @@ class _Job:
         told: What the server tells of its model.
         request: What is measured.
         tasks: The suite's, chosen.
+        left_out: Names of those that have no initial state.
         place: Their server, convention and result.
     """
 
     told: Mapping[str, Any]
     request: Asked
     tasks: tuple[LiberoTask, ...]
+    left_out: tuple[str, ...]
     place: Place
 
     @property
@@ -80,7 +82,7 @@ def evaluate_on_libero(
         url: Such as "ws://127.0.0.1:29536".
         suite: Such as "libero_10", see `suite_names`.
         token: Where the server asks for one.
-        tasks: Numbers or names of tasks; all of the suite if None.
+        tasks: Numbers or names of tasks; all of the suite if None, but for those without an initial state.
         episodes: Per task; if None, 50, or as many as there are initial states where these are fewer.
         seed: Of the noise alone, where the server takes one.
         out: Folder for the result; `runs/served/<name>/evaluations` if None.
@@ -99,7 +101,7 @@ def evaluate_on_libero(
             or what was begun was something else.
     """
     require_packages()
-    chosen = choose_tasks(suite_tasks(suite), tasks)
+    chosen, left_out = _with_states(choose_tasks(suite_tasks(suite), tasks), tasks)
     request = _request(chosen, episodes)
     with PolicyClient(url, token) as client:
         told = client.metadata
@@ -111,13 +113,29 @@ def evaluate_on_libero(
     name = evaluation_name(told.get("step"), _setting(told), how, seed)
     place = Place(url=url, token=token, convention=convention, seed=seed, path=folder / f"{name}.json")
     refuse_earlier(place.path)
-    job = _Job(told=told, request=request, tasks=chosen, place=place)
+    job = _Job(told=told, request=request, tasks=chosen, left_out=left_out, place=place)
     with Unfinished(folder / "unfinished" / f"{name}.jsonl", _about(job)) as unfinished:
         _drive_missing(job, unfinished, processes=processes, progress=progress)
         result = _result(job, unfinished.ended)
         result.write(place.path)
         unfinished.path.unlink()
     return [result.to_json()]
+
+
+def _with_states(
+    tasks: Sequence[LiberoTask], asked: Sequence[str] | None
+) -> tuple[tuple[LiberoTask, ...], tuple[str, ...]]:
+    """Tasks of a suite in which an episode can begin, and names of those that nobody asked for and none can."""
+    there = tuple(task for task in tasks if len(task.states))
+    suite, names = tasks[0].suite, tuple(task.name for task in tasks if not len(task.states))
+    if not (there or asked):
+        raise InputError(f"no task of {suite} has initial states: drive another suite")
+    for name in names:
+        told = f"{name} has no initial state in {suite}, so no episode of it can begin"
+        if asked:
+            raise InputError(f"{told}: leave it out of --tasks")
+        logger.warning("%s: it is left out", told)
+    return there, names
 
 
 def _request(tasks: Sequence[LiberoTask], episodes: int | None) -> Asked:
@@ -192,7 +210,8 @@ def _task_result(task: LiberoTask, ended: Sequence[Ended]) -> TaskResult:
 def _simulator(job: _Job) -> dict[str, Any]:
     convention = job.place.convention
     instructions = {task.name: task.instruction(convention.instruction) for task in job.tasks}
-    return {**convention.told(job.suite), "instructions": instructions}
+    told = {**convention.told(job.suite), "instructions": instructions}
+    return told | ({"left_out": list(job.left_out)} if job.left_out else {})
 
 
 def _result(job: _Job, ended: Sequence[Ended]) -> Evaluation:

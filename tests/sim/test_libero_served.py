@@ -157,7 +157,7 @@ def suite(monkeypatch, tmp_path):
     monkeypatch.setattr(episodes, "LiberoEnv", environment)
     for module in (driver, episodes):
         monkeypatch.setattr(module, "PolicyClient", lambda url, token=None: Recording(told))
-    return SimpleNamespace(made=made, driven=driven, told=told, stops=stops, out=tmp_path / "out")
+    return SimpleNamespace(made=made, driven=driven, told=told, stops=stops, tasks=tasks, out=tmp_path / "out")
 
 
 def evaluated(suite, *more):
@@ -238,6 +238,25 @@ def test_as_many_episodes_are_driven_as_there_are_states(suite):
 def test_more_episodes_than_states_are_refused(suite, capsys):
     assert evaluated(suite, "--episodes", "5") == 2
     assert "4 initial states; ask for at most so many" in capsys.readouterr().err
+
+
+def test_a_task_without_initial_states_is_left_out(suite, capsys, caplog):
+    np.savez(suite.tasks[1].states_file, states=np.zeros(0))
+    assert evaluated(suite, "--json", "-") == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert (list(result["tasks"]), result["asked"]["tasks"]) == (["do_0", "do_2"],) * 2
+    assert list(result["simulator"]["instructions"]) == ["do_0", "do_2"]
+    assert result["simulator"]["left_out"] == ["do_1"]
+    assert "do_1 has no initial state in libero_10, so no episode of it can begin: it is left out" in caplog.text
+    for chosen in ("1", "0,1"):
+        assert evaluated(suite, "--tasks", chosen, "--out", str(suite.out / "b")) == 2
+        assert "do_1 has no initial state in libero_10" in (told := capsys.readouterr().err)
+        assert "leave it out of --tasks" in told
+    for task in suite.tasks:
+        np.savez(task.states_file, states=np.zeros(0))
+        vars(task).pop("states", None)
+    assert evaluated(suite, "--out", str(suite.out / "b")) == 2
+    assert "no task of libero_10 has initial states: drive another suite" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
