@@ -23,7 +23,7 @@ from flashwam.system.workers import done_by_processes, worker_context
 __all__ = ["Ended", "Place", "Unfinished", "drive_episodes", "film_file"]
 
 _FILM = 8
-_LATER = ("action_scale", "rotation")
+_LATER = ("action_scale", "rotation", "weights")
 """Values that earlier versions did not write down: what lacks them was begun with the same."""
 
 

@@ -27,7 +27,21 @@ from flashwam.wam.base import WorldActionModel
 from flashwam.wam.dtypes import dtype_named
 from flashwam.wam.files import files_of_codec
 
-__all__ = ["LoadedModel", "Policy", "described", "load_model", "load_policy"]
+__all__ = ["LoadedModel", "Policy", "described", "evaluations_of", "load_model", "load_policy"]
+
+
+def evaluations_of(folder: Path) -> Path:
+    """Folder of what is measured of a model: in its run; in runs/shipped/<folder> for one that the package brings, and
+    in runs/hub/<owner>/<name> for one that was fetched.
+
+    Args:
+        folder: The model's.
+    """
+    if (named := hub_name(folder)) is not None:
+        return RunFolder(Path("runs") / "hub" / named).evaluations
+    place = folder.resolve()
+    shipped = place.is_relative_to(ASSETS)
+    return (RunFolder(Path("runs") / "shipped" / place.name) if shipped else RunFolder.of_model(folder)).evaluations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +65,8 @@ class LoadedModel:
 
     @property
     def evaluations(self) -> Path:
-        """Folder of what is measured of it: in its run; in runs/shipped/<folder> for a model that the package brings,
-        and in runs/hub/<owner>/<name> for one that was fetched."""
-        if (named := hub_name(self.folder)) is not None:
-            return RunFolder(Path("runs") / "hub" / named).evaluations
-        folder = self.folder.resolve()
-        shipped = folder.is_relative_to(ASSETS)
-        return (RunFolder(Path("runs") / "shipped" / folder.name) if shipped else self.run).evaluations
+        """Folder of what is measured of it, see `evaluations_of`."""
+        return evaluations_of(self.folder)
 
     @property
     def real_time(self) -> Path:

@@ -40,6 +40,6 @@ def refuse_earlier(path: Path) -> None:
     """
     if path.exists():
         raise FileExistsError(
-            f"{path} holds an earlier measurement, and a server does not say whether its weights are still the "
-            "same: give another out= folder (--out), or move the file away"
+            f"{path} holds an earlier measurement, and a served model is measured anew: give another out= folder "
+            "(--out), or move the file away"
         )

@@ -11,6 +11,8 @@ from flashwam.core.steps import parse_nfe
 from flashwam.core.temperature import Temperature
 from flashwam.data.codec import Codec
 from flashwam.data.episodes import CAMERA
+from flashwam.data.fingerprint import tensors_fingerprint
+from flashwam.run.folder import RunFolder
 from flashwam.run.model_info import model_folder
 from flashwam.sampling import StreamSampler, samplers_for
 from flashwam.serve.codec import FrameCodec, ObservationCodec
@@ -85,6 +87,7 @@ def load_served(
     wam, info = load_wam(folder, preset=preset, trust=trust, **other)
     if rollout is not None:
         wam.choose_rollout(rollout)
+    weights = tensors_fingerprint(wam.state_dict())
     # Before it is moved, so that a GPU holds 8-bit weights alone.
     wam.choose_precision(info.precision if precision is None else precision)
     wam.to(device).eval()
@@ -96,9 +99,10 @@ def load_served(
     with trusting(trust):
         codec, facts = _codec(folder, wam, device, preset=preset, base=base, rollout=rollout, encoder=encoder)
     metadata = {
-        "name": info.name or folder.parent.name,
-        "kind": info.kind,
+        "name": info.name or RunFolder.of_model(folder).name,
+        "kind": info.role,
         "step": info.steps,
+        "weights": weights,
         "device": device,
         "dtype": str(next(wam.parameters()).dtype).removeprefix("torch."),
         "sampler": sampler_name(temperature=temperature),

@@ -7,6 +7,7 @@ import pytest
 from tiny_models import tiny_codec, tiny_wam
 
 from flashwam.core.streams import StreamSpec
+from flashwam.evaluation.policy import load_model
 from flashwam.evaluation.served_model import described_by_server, served_how
 from flashwam.serve.model import load_served
 from flashwam.student import save_wam
@@ -30,6 +31,18 @@ def test_a_recipe_or_whoever_serves_says_the_precision(wide):
     assert len(layers) == 10
     assert rounded.metadata["dtype"] == "bfloat16"
     assert not any(isinstance(module, Float8Linear) for module in exact.wam.modules())
+
+
+def test_a_served_model_is_told_as_an_evaluation_of_it_would(wide):
+    """By its run's name, role and weights, whatever they are rounded to."""
+    loaded, told = load_model(wide), load_served(wide).metadata
+    assert (told["name"], told["kind"], told["weights"]) == (wide.name, "student", loaded.fingerprint)
+    assert load_served(wide, precision="own").metadata["weights"] == loaded.fingerprint
+    result = wide.rename(wide.parent / "student")
+    assert load_served(result).metadata["name"] == load_model(result).name == result.parent.name
+    info = json.loads((result / "flashwam.json").read_text())
+    (result / "flashwam.json").write_text(json.dumps({**info, "kind": "teacher", "teacher": "runs/teacher"}))
+    assert load_served(result).metadata["kind"] == load_model(result).info.role == "student"
 
 
 def test_a_model_or_whoever_serves_says_the_temperature(wide):

@@ -11,6 +11,7 @@ from libero_here import needs_libero, skip_without_rendering
 from flashwam.cli import main
 from flashwam.evaluation import libero as driver
 from flashwam.evaluation import libero_episodes as episodes
+from flashwam.evaluation import libero_suite
 from flashwam.evaluation.served_episode import drive_episode
 from flashwam.run.evaluation import read_evaluation
 from flashwam.sim.contract import Environment
@@ -152,8 +153,8 @@ def suite(monkeypatch, tmp_path):
         return env
 
     stops, driven = set(), []
-    monkeypatch.setattr(driver, "require_packages", lambda: None)
-    monkeypatch.setattr(driver, "suite_tasks", lambda name: tuple(tasks))
+    monkeypatch.setattr(libero_suite, "require_packages", lambda: None)
+    monkeypatch.setattr(libero_suite, "suite_tasks", lambda name: tuple(tasks))
     monkeypatch.setattr(episodes, "LiberoEnv", environment)
     for module in (driver, episodes):
         monkeypatch.setattr(module, "PolicyClient", lambda url, token=None: Recording(told))
