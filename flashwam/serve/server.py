@@ -286,15 +286,17 @@ def serving(model: ServedModel, options: ServerOptions | None = None) -> Iterato
             started.set()
 
     thread = threading.Thread(target=run, name="policy server", daemon=True)
-    thread.start()
-    started.wait()
     try:
+        # An interruption, even of this, finds a server that can be told to stop.
+        thread.start()
+        started.wait()
         if failed:
             raise failed[0]
         yield server
     finally:
         server.stop()
-        thread.join()
+        if thread.is_alive():
+            thread.join()
 
 
 def _is_loopback(host: str) -> bool:

@@ -16,6 +16,7 @@ from dataclasses import replace
 import pytest
 from numpy.testing import assert_array_equal
 
+from flashwam.serve import server as server_module
 from flashwam.serve.client import PolicyClient
 from flashwam.serve.codec import FrameCodec
 from flashwam.serve.options import ServerOptions
@@ -71,6 +72,22 @@ def test_who_has_not_shaken_hands_is_not_waited_for(model):
                     assert half.recv(1) == b""
                 half.close()
     assert not server._opening
+
+
+def test_a_server_that_is_interrupted_while_it_warms_up_is_not_warmed_to_the_end(model, monkeypatch):
+    ended = []
+
+    def endless(model, *, sessions, stopped):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        while not stopped():
+            time.sleep(0.005)
+        ended.append(sessions)
+
+    monkeypatch.setattr(server_module, "warm_up", endless)
+    with pytest.raises(KeyboardInterrupt), serving(model, ServerOptions(port=0, max_sessions=2)):
+        raise AssertionError("it does not serve")
+    assert ended == [2]
+    assert not [thread for thread in threading.enumerate() if thread.name == "policy server"]
 
 
 def test_a_server_that_is_stopped_before_it_runs_does_not_serve(model):
