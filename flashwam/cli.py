@@ -36,6 +36,8 @@ USER_ERROR = 2
 INTERRUPTED = 130
 
 _STOPPED = "stopped; what is done is kept, and the same command resumes it"
+_NOISY = ("matplotlib", "PIL", "urllib3", "filelock", "absl", "numexpr", "OpenGL", "websockets", "httpx", "httpx2")
+"""Libraries whose warnings alone are shown."""
 
 COMMANDS = (
     demo.COMMAND,
@@ -90,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(sys.argv[1:] if argv is None else list(argv))
     level = logging.DEBUG if arguments.debug else logging.INFO
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
-    for noisy in ("matplotlib", "PIL", "urllib3", "filelock", "absl", "numexpr", "OpenGL", "websockets"):
+    for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         status = arguments.run(arguments)

@@ -17,7 +17,7 @@ from flashwam.run.folder import CARD_FILE, INFO_FILE, RESULTS
 from flashwam.run.model_info import ModelInfo
 from flashwam.system.errors import InputError
 from flashwam.system.files import whole_folder, write_whole
-from flashwam.system.hub import push_folder
+from flashwam.system.hub import local_folder, push_folder
 from flashwam.system.imports import check_keywords, trusting
 from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
@@ -86,7 +86,7 @@ def load_wam(
     """Loads what `save_wam` wrote, or another tool's checkpoint of a family that knows it.
 
     Args:
-        folder: The model's folder.
+        folder: The model's folder, or "hf:owner/name" of the Hugging Face Hub, which is fetched.
         preset: For a checkpoint without `flashwam.json`: a family's name for its settings, see `FamilyFiles`. One
             that says itself how it is run, such as a LeRobot policy, needs none.
         trust: Import the classes that its files name beside ours, and run their code.
@@ -97,7 +97,7 @@ def load_wam(
         ValueError: the consistency function, a stream or a key is not known, a file is damaged or names a class that
             would have to be imported without `trust`, or both the folder and a preset say how the model is sampled.
     """
-    folder = user_path(folder)
+    folder = local_folder(folder)
     if preset is not None:
         if (folder / INFO_FILE).is_file():
             raise InputError(f"{folder / INFO_FILE} says how {folder} is sampled; leave preset {preset!r} out")
@@ -119,7 +119,7 @@ def load_pretrained(folder: Path | str, config: WamConfig, *, trust: bool = Fals
     """A model that flashwam saved, or another tool's weights under a recipe's `wam` section, in float32.
 
     Args:
-        folder: The model's.
+        folder: The model's, or "hf:owner/name".
         config: The recipe's section.
         trust: Import the classes that its files name beside ours, and run their code.
 
@@ -127,8 +127,8 @@ def load_pretrained(folder: Path | str, config: WamConfig, *, trust: bool = Fals
         FileNotFoundError, ValueError: as `load_wam`, or the model is of another family than the recipe's, or another
             one than its `wam.config` describes.
     """
-    kind = family(config.family)
-    if config.config and not (user_path(folder) / INFO_FILE).is_file():
+    kind, folder = family(config.family), local_folder(folder)
+    if config.config and not (folder / INFO_FILE).is_file():
         # Training in the files' bfloat16 would lose most of its small updates to rounding.
         adopted = kind.adopt(folder, dtype=torch.float32, **config.config)
         if adopted is not None:
@@ -176,7 +176,7 @@ def push_to_hub(folder: Path | str, repo_id: str, *, trust: bool = False, **opti
 
     Args:
         folder: What `save_wam` wrote.
-        repo_id: "owner/name" on the Hugging Face Hub.
+        repo_id: "owner/name" on the Hugging Face Hub, or "hf:owner/name".
         trust: Import the classes that its files name beside ours, and run their code.
         options: See `flashwam.system.hub.push_folder`.
 

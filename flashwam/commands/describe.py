@@ -9,10 +9,9 @@ from flashwam.core.streams import stream_schedule
 from flashwam.recipe.load import load_recipe
 from flashwam.run.folder import INFO_FILE, RunFolder
 from flashwam.system.errors import InputError, MissingFileError
-from flashwam.system.hub import fetch_folder, is_on_hub
+from flashwam.system.hub import local_folder
 from flashwam.system.imports import reading, trusting
 from flashwam.system.json_file import built_from, read_mapping, shown
-from flashwam.system.paths import user_path
 from flashwam.wam.files import all_files, files_of
 from flashwam.wam.soundness import nonfinite
 from flashwam.wam.weights import some_of, summary
@@ -24,7 +23,8 @@ def describe(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
     """Describes what a run, teacher, student or checkpoint folder holds.
 
     Args:
-        path: A folder that flashwam wrote, or a checkpoint of another tool in a layout that some family knows.
+        path: A folder that flashwam wrote, "hf:owner/name" of the hub, or a checkpoint of another tool in a layout that
+            some family knows.
         trust: Import the classes that its files name beside ours, and run their code.
 
     Raises:
@@ -32,7 +32,7 @@ def describe(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
         ValueError: The folder is none of these, damaged, or names a class that would have to be imported without
             `trust`.
     """
-    folder = fetch_folder(path) if is_on_hub(path) else user_path(path)
+    folder = local_folder(path)
     if not folder.is_dir():
         told = "is a file; give the folder it is in" if folder.exists() else "no such folder"
         raise MissingFileError(f"{folder}: {told}; expected a run, a teacher or a student")

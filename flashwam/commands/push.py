@@ -18,7 +18,7 @@ EXAMPLES = (
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", type=path, help="folder of a teacher or student, or a run")
-    parser.add_argument("repo", metavar="OWNER/NAME", help="made where it is not there")
+    parser.add_argument("repo", metavar="OWNER/NAME", help="made where it is not there; hf: may stand before it")
     parser.add_argument("--private", action="store_true", help="for nobody else, where it is made now")
     parser.add_argument("--revision", metavar="BRANCH", help="default: the main one")
     parser.add_argument("--create-pr", action="store_true", help="propose it instead")

@@ -13,10 +13,9 @@ from flashwam.recipe.sections import Recipe
 from flashwam.run.folder import INFO_FILE, RESULTS
 from flashwam.run.holdings import instead_of_a_model
 from flashwam.system.errors import InputError, MissingFileError
-from flashwam.system.hub import fetch_folder, is_on_hub
+from flashwam.system.hub import local_folder
 from flashwam.system.imports import reading
 from flashwam.system.json_file import built_from, read_mapping, shown, whole_number
-from flashwam.system.paths import user_path
 
 __all__ = ["ModelInfo", "model_folder", "read_info", "read_streams"]
 
@@ -43,13 +42,13 @@ class ModelInfo:
 
     @classmethod
     def read(cls, folder: Path | str) -> Self:
-        """Reads the `flashwam.json` of a model's folder.
+        """Reads the `flashwam.json` of a model's folder, or of "hf:owner/name" of the hub.
 
         Raises:
             FileNotFoundError, ValueError: it is missing, is not readable, says what no model can be, or names a class
                 that is not trusted.
         """
-        content, path = read_info(folder), user_path(folder) / INFO_FILE
+        content, path = read_info(folder), local_folder(folder) / INFO_FILE
         kind, configs = content.pop("kind", None), content.pop("streams", None)
         if kind not in RESULTS or not isinstance(configs, dict):
             raise InputError(
@@ -116,7 +115,7 @@ def read_info(folder: Path | str) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: it is missing or not readable.
     """
-    folder = user_path(folder)
+    folder = local_folder(folder)
     path = folder / INFO_FILE
     if not path.is_file():
         raise MissingFileError(f"{path if folder.is_dir() else folder} is missing: {instead_of_a_model(folder)}")
@@ -147,7 +146,7 @@ def read_streams(configs: Mapping[str, Any], path: Path) -> dict[str, StreamSpec
 
 def model_folder(folder: Path | str) -> Path:
     """The folder of a model, given itself or its run's folder, or "hf:owner/name" of the hub, which is fetched."""
-    folder = fetch_folder(folder) if is_on_hub(folder) else user_path(folder)
+    folder = local_folder(folder)
     for result in RESULTS:
         if not (folder / INFO_FILE).is_file() and (folder / result / INFO_FILE).is_file():
             return folder / result

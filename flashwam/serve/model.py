@@ -19,8 +19,8 @@ from flashwam.serve.codec import FrameCodec, ObservationCodec
 from flashwam.serve.per_picture import PerPictureCodec
 from flashwam.student import load_wam
 from flashwam.system.errors import InputError
+from flashwam.system.hub import local_folder
 from flashwam.system.imports import trusting
-from flashwam.system.paths import user_path
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.dtypes import dtype_named
 from flashwam.wam.encoder_passes import ENCODERS
@@ -63,13 +63,13 @@ def load_served(
     """Loads a model with its codec.
 
     Args:
-        folder: A teacher's or student's folder, or a run folder; with a preset, another tool's checkpoint that its
-            family knows.
+        folder: A teacher's or student's folder, a run folder, or "hf:owner/name" of the hub; with a preset, another
+            tool's checkpoint that its family knows.
         nfe: Steps such as "1v/2a", or "full"; what the model itself says if None.
         device: Where it runs.
         preset: For another tool's checkpoint, see `load_wam`.
-        base: Folder with ``vae/``, ``text_encoder/`` and ``tokenizer/``; that of `folder` itself, or the one noted
-            in its ``codec.json``, if None.
+        base: Folder, or "hf:owner/name", with ``vae/``, ``text_encoder/`` and ``tokenizer/``; that of `folder` itself,
+            or the one noted in its ``codec.json``, if None.
         rollout: One of its family's ways to compute a rollout; the model's own if None.
         encoder: How a video autoencoder encodes pictures, see `EncoderPasses`; if None, as `rollout` says where that is
             one of its ways, and else "plain".
@@ -138,7 +138,7 @@ def _codec(
         if encoder not in (None, "plain"):
             raise InputError(f"{folder} has an autoencoder of single pictures, which is plain; got encoder {encoder!r}")
         return _frame_codec(folder, wam, device)
-    base = None if base is None else user_path(base)
+    base = None if base is None else local_folder(base)
     way = encoder or (rollout if rollout in ENCODERS else "plain")
     dtype = next(wam.parameters()).dtype
     opener, facts = files.codec(folder, preset=preset, base=base, dtype=dtype, device=device, encoder=way)

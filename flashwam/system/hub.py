@@ -4,19 +4,24 @@
 import logging
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from flashwam.system.errors import InputError, MissingFileError
+from flashwam.system.errors import FailedError, InputError, MissingFileError
 from flashwam.system.paths import user_path
 
-__all__ = ["HubApi", "fetch_folder", "hub_name", "is_on_hub", "push_folder"]
+__all__ = ["HubApi", "fetch_folder", "hub_name", "is_on_hub", "local_folder", "push_folder"]
 
 logger = logging.getLogger(__name__)
 
 _NAMED = re.compile(r"hf:([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?/*")
+_PUSHED = re.compile(r"[\w.-]+/[\w.-]+")
 _PREFIX = "hf:"
+_CLIENTS = ("requests", "httpx", "httpx2")
+"""Packages by which versions of huggingface_hub talk to the hub; their errors share no class."""
 _HERE: dict[Path, str] = {}
 """Folders that were fetched -> what they were asked for as."""
 
@@ -51,7 +56,7 @@ def push_folder(
 
     Args:
         folder: Holds ``wam.json``, as a saved model of every family does, and what belongs to it.
-        repo_id: "owner/name".
+        repo_id: "owner/name", or "hf:owner/name".
         private: Of a repository that is made now; the owner's default if None.
         revision: Branch; the main one if None.
         commit_message: "Upload <folder's name>" if None.
@@ -65,26 +70,65 @@ def push_folder(
     Raises:
         FileNotFoundError: The folder holds no ``wam.json``.
         ValueError: `repo_id` has another form.
+        RuntimeError: The hub cannot be reached, or does not take it.
     """
     folder = user_path(folder)
     if not (folder / _MODEL).is_file():
         raise MissingFileError(f"{folder / _MODEL} is missing: expected a model's folder that flashwam saved")
-    if len([part for part in repo_id.split("/") if part]) != 2 or repo_id.count("/") != 1:
-        raise InputError(f"repo_id must read like 'owner/name', got {repo_id!r}")
+    name = repo_id.removeprefix(_PREFIX)
+    if _PUSHED.fullmatch(name) is None:
+        raise InputError(
+            f"repo_id must read like owner/name or hf:owner/name, got {repo_id!r}; a branch is named by revision "
+            "(--revision)"
+        )
     if api is None:
         from huggingface_hub import HfApi
 
-        api = HfApi(token=token)
-    api.create_repo(repo_id, repo_type="model", private=private, exist_ok=True)
-    return api.upload_folder(
-        repo_id=repo_id,
-        repo_type="model",
-        folder_path=str(folder),
-        revision=revision,
-        commit_message=commit_message or f"Upload {folder.resolve().name}",
-        create_pr=create_pr,
-        ignore_patterns=list(_LEFT_OUT),
-    )
+        api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
+    with _refusals_said(name):
+        api.create_repo(name, repo_type="model", private=private, exist_ok=True)
+        return api.upload_folder(
+            repo_id=name,
+            repo_type="model",
+            folder_path=str(folder),
+            revision=revision,
+            commit_message=commit_message or f"Upload {folder.resolve().name}",
+            create_pr=create_pr,
+            ignore_patterns=list(_LEFT_OUT),
+        )
+
+
+@contextmanager
+def _refusals_said(name: str) -> Iterator[None]:
+    """Turns whatever the hub, or the way there, has against an upload into a sentence.
+
+    Raises:
+        ValueError: The hub has no such names.
+        RuntimeError: It cannot be reached, or does not take the upload.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        yield
+    except HFValidationError as error:
+        raise InputError(f"the hub has no names such as {name}: {error}") from error
+    except HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        said = f"{status} {error.server_message or ''}".rstrip()
+        if status in (401, 403):
+            raise FailedError(
+                f"the hub does not take {name} ({said}): sign in as somebody who may write there, with a token of the "
+                "type write (hf auth login, or HF_TOKEN), or push to a name of your own"
+            ) from error
+        raise FailedError(f"the hub refused {name}: {said}") from error
+    except Exception as error:
+        of_client = {base.__module__.partition(".")[0] for base in type(error).__mro__} & {*_CLIENTS}
+        if not of_client and not isinstance(error, ConnectionError):
+            raise
+        at = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+        raise FailedError(
+            f"the hub cannot be reached at {at} ({error}), and nothing of {name} was uploaded: try again where it can"
+        ) from error
 
 
 def is_on_hub(folder: str | Path) -> bool:
@@ -110,6 +154,11 @@ def fetch_folder(named: str | Path) -> Path:
     return folder
 
 
+def local_folder(named: str | Path) -> Path:
+    """A model's folder on this machine: fetched first where it is named as one of the hub, see `fetch_folder`."""
+    return fetch_folder(named) if is_on_hub(named) else user_path(named)
+
+
 def hub_name(folder: Path) -> str | None:
     """The name on the hub of a folder that was fetched; None for any other."""
     named = _HERE.get(folder.resolve())
@@ -122,13 +171,20 @@ def _fetched(named: str) -> Path:
     if parts is None:
         raise InputError(f"a model of the hub is named hf:owner/name, or hf:owner/name@revision; got {named!r}")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     repo_id, revision = parts.groups()
     logger.info("fetching %s from the hub, where it is not here already", repo_id)
     try:
         at = os.environ.get("HF_ENDPOINT")
         return Path(snapshot_download(repo_id, revision=revision, ignore_patterns=list(_LEFT_OUT), endpoint=at))
+    except HFValidationError as error:
+        raise InputError(f"the hub has no names such as {repo_id}: {error}") from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         what = repo_id if revision is None else f"{repo_id} at {revision}"
         raise InputError(

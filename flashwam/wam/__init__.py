@@ -7,6 +7,7 @@ Imports data, and what it imports.
 from pathlib import Path
 from typing import Any
 
+from flashwam.system.hub import local_folder
 from flashwam.system.imports import find_class, reading, trusting
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
@@ -33,7 +34,7 @@ def load(folder: Path | str, *, trust: bool = False, **options: Any) -> WorldAct
     """Loads a model folder of any family; `wam.json` in it names the family.
 
     Args:
-        folder: What `save_pretrained` wrote.
+        folder: What `save_pretrained` wrote, or "hf:owner/name" of the hub.
         trust: Import what the folder's files name beside the families of `FAMILIES`, and run its code.
         options: For the family's `from_pretrained`, such as device or dtype.
 
@@ -41,7 +42,7 @@ def load(folder: Path | str, *, trust: bool = False, **options: Any) -> WorldAct
         FileNotFoundError: there is no `wam.json`.
         ValueError: the family is unknown, or would have to be imported without `trust`; the weights do not fit.
     """
-    folder = user_path(folder)
+    folder = local_folder(folder)
     kind = family_of(folder, trust=trust)
     with trusting(trust), reading(folder / WAM_FILE):
         return kind.from_pretrained(folder, **options)

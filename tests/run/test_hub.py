@@ -11,18 +11,25 @@ import huggingface_hub
 import pytest
 from tiny_models import save_tiny_student
 
+import flashwam
+from flashwam import wam
 from flashwam.cli import main
 from flashwam.evaluation.policy import load_model
+from flashwam.recipe.sections import WamConfig
+from flashwam.run.model_info import ModelInfo
+from flashwam.serve.model import load_served
+from flashwam.student import load_pretrained
 from flashwam.system import hub
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(BaseHTTPRequestHandler):
-    """One repository, lab/tiny, of the folder `served`; `asked` collects paths."""
+    """One repository, lab/tiny, of the folder `served`, to which nobody may write; `asked` collects paths."""
 
     served: Path
     asked: list
+    refusal = (401, "Invalid username or password.")
 
     def log_message(self, *words):
         pass
@@ -32,7 +39,7 @@ class Hub(BaseHTTPRequestHandler):
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(content)
 
     def do_GET(self):
@@ -57,6 +64,11 @@ class Hub(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        status, reason = self.refusal
+        self._answer(status, json.dumps({"error": reason}).encode(), Content_Type="application/json")
+
     def _etag(self, name):
         return hashlib.sha256((self.served / name).read_bytes()).hexdigest()[:40]
 
@@ -69,7 +81,7 @@ def served(tmp_path, monkeypatch):
     (folder / "checkpoints" / "large.safetensors").write_bytes(b"not for anybody")
     Hub.served, Hub.asked = folder, []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -97,6 +109,17 @@ def test_a_model_is_fetched_once_and_loads_as_the_one_that_was_pushed(served, tm
     assert len(Hub.asked) == count
 
 
+def test_every_function_that_takes_a_models_folder_takes_its_name_on_the_hub(served):
+    own, info = flashwam.load_wam(served)
+    loaded, told = flashwam.load_wam("hf:lab/tiny")
+    models = [loaded, wam.load("hf:lab/tiny"), load_pretrained("hf:lab/tiny", WamConfig())]
+    for model in (*models, load_served("hf:lab/tiny").wam):
+        assert all((a == b).all() for a, b in zip(model.parameters(), own.parameters(), strict=True))
+    assert told == info == ModelInfo.read("hf:lab/tiny")
+    with pytest.raises(ValueError, match="the hub has no model lab/none"):
+        flashwam.load_wam("hf:lab/none")
+
+
 def test_without_the_hub_what_was_fetched_is_still_there(served, monkeypatch):
     first = hub.fetch_folder("hf:lab/tiny")
     hub._fetched.cache_clear()
@@ -111,6 +134,7 @@ def test_without_the_hub_what_was_fetched_is_still_there(served, monkeypatch):
         ("hf:lab/tiny/more", "is named hf:owner/name"),
         ("hf:lab/none", "the hub has no model lab/none, or it is not yours to see"),
         ("hf:lab/none@v2", "no model lab/none at v2"),
+        ("hf:lab/ti--ny", "the hub has no names such as lab/ti--ny"),
     ],
 )
 def test_a_name_that_leads_nowhere_is_said(served, named, message, capsys):
@@ -126,20 +150,54 @@ def test_a_hub_out_of_reach_is_said(served, monkeypatch, capsys):
     )
 
 
-def test_the_command_pushes_a_runs_result(served, monkeypatch, capsys):
-    told = {}
+class Written:
+    """The hub's side of an upload that it takes."""
 
-    def push(folder, repo, **options):
-        told.update(folder=folder, repo=repo, **options)
+    told: dict
+
+    def __init__(self, **options):
+        pass
+
+    def create_repo(self, repo_id, **options):
+        type(self).told = {"repo": repo_id, **options}
+
+    def upload_folder(self, **options):
+        self.told.update(options)
         return "https://hub/lab/tiny/commit/1"
 
-    monkeypatch.setattr("flashwam.student.push_folder", push)
-    assert main(["push", str(served.parent), "lab/tiny", "--private", "--message", "first"]) == 0
-    assert (told["folder"], told["repo"], told["private"], told["commit_message"]) == (
-        served,
-        "lab/tiny",
-        True,
-        "first",
-    )
+
+@pytest.mark.parametrize("named", ["lab/tiny", "hf:lab/tiny"])
+def test_the_command_pushes_a_runs_result(served, named, monkeypatch, capsys):
+    monkeypatch.setattr(huggingface_hub, "HfApi", Written)
+    assert main(["push", str(served.parent), named, "--private", "--message", "first"]) == 0
+    told = Written.told
+    assert (told["folder_path"], told["private"], told["commit_message"]) == (str(served), True, "first")
+    assert (told["repo"], told["repo_id"]) == ("lab/tiny", "lab/tiny")
     assert "is on the hub: https://hub/lab/tiny/commit/1" in capsys.readouterr().out
     assert (served / "README.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("named", "refusal", "message"),
+    [
+        ("lab/new", (401, "Invalid username or password."), "does not take lab/new (401 Invalid username"),
+        ("lab/new", (403, "You do not own lab."), "does not take lab/new (403 You do not own lab.)"),
+        ("lab/new", (500, "Out of order."), "the hub refused lab/new: 500 Out of order."),
+        ("lab/ti--ny", None, "the hub has no names such as lab/ti--ny"),
+        ("hf:lab/tiny@v2", None, "must read like owner/name or hf:owner/name, got 'hf:lab/tiny@v2'"),
+    ],
+)
+def test_what_the_hub_has_against_an_upload_is_a_sentence(served, named, refusal, message, monkeypatch, capsys):
+    monkeypatch.setattr(Hub, "refusal", refusal)
+    assert main(["push", str(served), named]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert message in said
+    assert ("hf auth login" in said) == (refusal is not None and refusal[0] in (401, 403))
+
+
+def test_an_upload_to_a_hub_out_of_reach_is_said(served, monkeypatch, capsys):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert main(["push", str(served), "lab/tiny"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the hub cannot be reached at http://127.0.0.1:9" in said
+    assert "nothing of lab/tiny was uploaded" in said
