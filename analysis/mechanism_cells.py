@@ -109,6 +109,9 @@ class Place(StudyPlace):
     def rate_file(self, cell: Cell) -> Path:
         return self.out / "rates" / f"{cell.name}.json"
 
+    def tried_file(self, cell: Cell) -> Path:
+        return self.out / "tried" / f"{cell.name}.json"
+
     def run(self, cell: Cell, kind: str, seed: int) -> Path:
         name = f"{cell.name}_{kind}"
         return self.out / "runs" / (name if seed == 0 else f"{name}_seed{seed}")

@@ -21,7 +21,8 @@ def choose(place: Place, cell: Cell, rates: Sequence[float], seeds: Sequence[int
         recipe = place.recipe(cell, SEARCHED, seed=seed, rate=rate)
         return action_error(recipe, place.search(cell, rate, seed), NFE)
 
-    write_rate(place.rate_file(cell), choose_rate(attempt, rates=rates, seeds=seeds))
+    tried = place.tried_file(cell)
+    write_rate(place.rate_file(cell), choose_rate(attempt, rates=rates, seeds=seeds, tried=tried))
 
 
 def make(place: Place, cell: Cell, kind: str, seed: int) -> None:

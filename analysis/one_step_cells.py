@@ -90,6 +90,10 @@ class Place(StudyPlace):
     def rate_file(self, name: str) -> Path:
         return self.out / "rates" / f"{name}.json"
 
+    def tried_file(self, name: str) -> Path:
+        """Errors of what the search for a cell's learning rate has tried so far."""
+        return self.out / "tried" / f"{name}.json"
+
     def recipe(self, name: str, seed: int, rate: float | None = None) -> Recipe:
         """A cell's recipe, at the learning rate that was searched for it where one was."""
         cell, demo = STUDENTS[name], self.demo

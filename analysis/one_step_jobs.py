@@ -57,7 +57,8 @@ def choose(place: Place, name: str) -> None:
     def attempt(rate: float, seed: int) -> float:
         return action_error(place.recipe(name, seed, rate), place.attempt(name, rate, seed), nfe)
 
-    write_rate(place.rate_file(name), choose_rate(attempt, rates=FIRST_RATES, seeds=seeds))
+    tried = place.tried_file(name)
+    write_rate(place.rate_file(name), choose_rate(attempt, rates=FIRST_RATES, seeds=seeds, tried=tried))
 
 
 def make(place: Place, name: str, seed: int) -> None:

@@ -12,6 +12,7 @@ from flashwam.pipeline.training import distill
 from flashwam.recipe.sections import Recipe
 from flashwam.system.errors import DivergedError, InputError
 from flashwam.system.files import write_whole
+from flashwam.system.json_file import read_mapping
 
 LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 """Learning rates that a search may come to."""
@@ -49,14 +50,18 @@ def action_error(recipe: Recipe, run: Path, nfe: str) -> float:
     return found if found is not None and math.isfinite(found) else math.inf
 
 
-def choose_rate(attempt: Callable[[float, int], float], *, rates: Sequence[float], seeds: Sequence[int]) -> dict:
+def choose_rate(
+    attempt: Callable[[float, int], float], *, rates: Sequence[float], seeds: Sequence[int], tried: Path
+) -> dict:
     """Finds the learning rate of the least error, mean over trainings, from inside of what was tried.
 
     Args:
         attempt: (learning rate, seed) -> error.
         rates: To begin with.
         seeds: Of the trainings.
+        tried: File of the errors so far, with which a search goes on, here or on another machine.
     """
+    attempt = _once(attempt, tried)
     errors: dict[float, list[float]] = {}
     waiting = list(rates)
     while waiting:
@@ -67,6 +72,22 @@ def choose_rate(attempt: Callable[[float, int], float], *, rates: Sequence[float
         waiting = [] if further is None else [further]
     told = {f"{r:g}": None if math.isinf(mean[r]) else mean[r] for r in sorted(mean)}
     return {"lr": min(mean, key=mean.__getitem__), "trainings": len(seeds), "action_error_teacher": told}
+
+
+def _once(attempt: Callable[[float, int], float], tried: Path) -> Callable[[float, int], float]:
+    """Attempts what was not tried before, and writes down what came of it."""
+    known: dict[str, dict[str, float | None]] = read_mapping(tried) if tried.is_file() else {}
+
+    def error(rate: float, seed: int) -> float:
+        found = known.setdefault(f"{rate:g}", {})
+        if str(seed) not in found:
+            told = attempt(rate, seed)
+            found[str(seed)] = told if math.isfinite(told) else None
+            write_whole(tried, (json.dumps(known, indent=1) + "\n").encode())
+        kept = found[str(seed)]
+        return math.inf if kept is None else kept
+
+    return error
 
 
 def write_rate(path: Path, chosen: Mapping) -> None:

@@ -49,7 +49,8 @@ EVALUATED = (
     "benchmark/*/evaluations/*.json",
     "steps/*.json",
 )
-LOGGED, CONFIGURED, DONE, RATES = "runs/*/metrics.jsonl", "runs/*/recipe.yaml", "jobs/*.done", "rates/*.json"
+LOGGED, CONFIGURED, DONE = "runs/*/metrics.jsonl", "runs/*/recipe.yaml", "jobs/*.done"
+RATES, TRIED = "rates/*.json", "tried/*.json"
 TABLES = "comparison*/*.json"
 SHOWN = (
     TABLES,
@@ -64,7 +65,9 @@ FILMS = (
 )
 _RESTORED = "restored"
 """In the marker of a cell: it was done elsewhere, and of what it left only measurements are here."""
-RECIPES, ABOUT, CHOSEN = "recipes.jsonl", "about.json", "comparison/rates.json"
+RECIPES, ABOUT = "recipes.jsonl", "about.json"
+CHOSEN, BEGUN = "comparison/rates.json", "comparison/tried.json"
+"""Learning rates that were chosen, and the errors of searches that have not ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +109,12 @@ class Study:
         rates = self._kept_rates() | {path.stem: read_mapping(path) for _, path in self._found(RATES)}
         if rates:
             _write_json(self.results / CHOSEN, rates)
+        tried = self._kept_tries() | {path.stem: read_mapping(path) for _, path in self._found(TRIED)}
+        begun = {name: errors for name, errors in tried.items() if name not in rates}
+        if begun:
+            _write_json(self.results / BEGUN, begun)
+        else:
+            (self.results / BEGUN).unlink(missing_ok=True)
         cells = self._kept_cells() | {path.stem: read_mapping(path)["seconds"] for _, path in self._found(DONE)}
         _write_json(self.results / ABOUT, {**about(command, evaluations.values()), "cells": cells})
         print(f"{len(evaluations)} evaluations of {len(curves)} trainings kept in {self.results}")
@@ -113,7 +122,8 @@ class Study:
     def archive(self, file: Path) -> None:
         """Writes an archive of all that is needed to go on: what is kept, and what has been measured since."""
         files = dict(self.kept()) | {
-            name: path.read_bytes() for name, path in self._found(*EVALUATED, LOGGED, CONFIGURED, DONE, RATES, TABLES)
+            name: path.read_bytes()
+            for name, path in self._found(*EVALUATED, LOGGED, CONFIGURED, DONE, RATES, TRIED, TABLES)
         }
         if not files:
             raise MissingFileError(f"neither {self.out} nor {self.results} holds anything to put into {file}")
@@ -172,6 +182,8 @@ class Study:
             yield f"jobs/{name}.done", (json.dumps({"seconds": seconds}) + "\n").encode()
         for method, rate in self._kept_rates().items():
             yield f"rates/{method}.json", _json(rate)
+        for method, errors in self._kept_tries().items():
+            yield f"tried/{method}.json", _json(errors)
         for path in sorted(self.results.glob(TABLES)):
             yield path.relative_to(self.results).as_posix(), path.read_bytes()
 
@@ -199,6 +211,9 @@ class Study:
 
     def _kept_rates(self) -> dict[str, Any]:
         return _mapping(self.results / CHOSEN)
+
+    def _kept_tries(self) -> dict[str, Any]:
+        return _mapping(self.results / BEGUN)
 
 
 def about(command: str, evaluations: Collection[Mapping[str, Any]]) -> dict[str, Any]:

@@ -37,8 +37,19 @@ def test_a_search_goes_on_beyond_its_edge_and_adds_up_its_trainings(tmp_path):
         tried.append((rate, seed))
         return float("inf") if rate > 1e-2 else abs(LADDER.index(rate) - 6) + 0.1 * seed
 
-    write_rate(tmp_path / "rate.json", choose_rate(error, rates=(3e-4, 1e-3, 3e-3), seeds=(0, 1)))
-    assert tried == [(rate, seed) for rate in (3e-4, 1e-3, 3e-3, 1e-2, 3e-2) for seed in (0, 1)]
+    begun = tmp_path / "tried.json"
+
+    def interrupted(rate, seed):
+        if len(tried) == 3:
+            raise KeyboardInterrupt
+        return error(rate, seed)
+
+    where = {"rates": (3e-4, 1e-3, 3e-3), "seeds": (0, 1), "tried": begun}
+    with pytest.raises(KeyboardInterrupt):
+        choose_rate(interrupted, **where)
+    write_rate(tmp_path / "rate.json", choose_rate(error, **where))
+    assert tried == [(rate, seed) for rate in (3e-4, 1e-3, 3e-3, 1e-2, 3e-2) for seed in (0, 1)], "each of them once"
+    assert json.loads(begun.read_text())["0.03"] == {"0": None, "1": None}
     told = json.loads((tmp_path / "rate.json").read_text())
     assert (told["lr"], told["trainings"]) == (1e-2, 2)
     assert told["action_error_teacher"]["0.03"] is None

@@ -87,6 +87,19 @@ def test_what_is_kept_is_few_files_and_all_that_was_measured(study):
     assert told["packages"]["torch"]
 
 
+def test_a_search_that_has_not_ended_goes_on_elsewhere(study, tmp_path):
+    write(study.out / "tried" / "flash.json", '{"1e-05": {"0": 0.1, "1": 0.2}}')
+    write(study.out / "tried" / "naive.json", '{"0.001": {"0": 0.02}}')
+    study.keep("python analysis/benchmark.py")
+    elsewhere = Study(out=tmp_path / "elsewhere", results=study.results)
+    elsewhere.restore([])
+    assert [path.name for path in (elsewhere.out / "tried").iterdir()] == ["naive.json"], "the other's rate is chosen"
+    assert json.loads((elsewhere.out / "tried/naive.json").read_text()) == {"0.001": {"0": 0.02}}
+    write(elsewhere.out / "rates" / "naive.json", '{"lr": 0.001}')
+    elsewhere.keep("python analysis/benchmark.py")
+    assert not (study.results / "comparison/tried.json").exists()
+
+
 @pytest.mark.parametrize("archived", [False, True])
 def test_another_machine_goes_on_without_what_is_done(study, tmp_path, archived):
     if archived:

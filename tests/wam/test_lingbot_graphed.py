@@ -70,9 +70,7 @@ def test_replays_draw_what_computed_passes_draw_and_a_second_episode_records_not
     assert wam.lanes.recorded == recorded > 0
 
 
-def test_16_bit_replays_stay_within_what_rounding_does_to_plain_passes(
-    wam: LingBotVA, seen: dict[str, Tensor]
-) -> None:
+def test_16_bit_replays_stay_within_what_rounding_does_to_plain_passes(wam: LingBotVA, seen: dict[str, Tensor]) -> None:
     def error(found: list[Tensor], expected: list[Tensor]) -> float:
         one, other = (torch.cat([x.float().flatten() for x in drawn]) for drawn in (found, expected))
         return float((one - other).norm() / other.norm())
