@@ -16,6 +16,7 @@ from flashwam.report.compare_figures import (
     draw_training,
     names_some,
 )
+from flashwam.report.films_page import films_section
 from flashwam.report.methods_page import methods_section
 from flashwam.report.motion_page import motion_section
 from flashwam.report.page import Callout, Figure, Section, Table
@@ -56,6 +57,7 @@ def compare_sections(
         _cross(cross, folder) if cross else None,
         motion_section(finals, folder, colours=colours),
         _pictures(finals),
+        films_section(finals),
     ]
     return [section for section in found if section is not None]
 

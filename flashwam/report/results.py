@@ -107,7 +107,7 @@ def pool_evaluations(results: Sequence[Evaluation]) -> list[Row]:
 
     results = _of_one_precision(distinct_evaluations(results, lambda one: key(one, one.run)))
     single = [result for result in results if result.file is not None and result.file.is_file()]
-    gone = [one.file for one in single if any(name and _picture(one, name) is None for name in (one.strip, one.film))]
+    gone = [one.file for one in single if any(_picture(one, name) is None for name in _named_pictures(one))]
     if gone:
         logger.warning("%d evaluations name pictures that are not there, %s first", len(gone), gone[0])
     clashes: dict[tuple[Any, ...], set[Path]] = {}
@@ -139,6 +139,7 @@ def pool_evaluations(results: Sequence[Evaluation]) -> list[Row]:
             first_motion=tuple(one for p in parts for one in _motion(p, lambda numbers: numbers.first_motion)),
             strips=tuple(path for p in parts if (path := _picture(p, p.strip)) is not None),
             films=tuple(path for p in parts if (path := _picture(p, p.film)) is not None),
+            task_films=_first_films(parts),
             parameters=next((p.parameters for p in parts if p.parameters), {}),
             folders=tuple(dict.fromkeys(part.folder for part in parts)),
             training_seeds=training_seeds(parts),
@@ -207,6 +208,23 @@ def _motion(
         for alike, success in zip(which(task) or (), task.outcomes or (), strict=False)
         if alike is not None
     ]
+
+
+def _task_films(result: Evaluation) -> dict[str, str]:
+    """Task -> name of a picture, of those that its simulator names."""
+    simulator = result.more.get("simulator")
+    films = simulator.get("films") if isinstance(simulator, Mapping) else None
+    return {task: name for task, name in films.items() if isinstance(name, str)} if isinstance(films, Mapping) else {}
+
+
+def _named_pictures(result: Evaluation) -> list[str]:
+    return [name for name in (result.strip, result.film, *_task_films(result).values()) if name]
+
+
+def _first_films(parts: Sequence[Evaluation]) -> dict[str, Path]:
+    """Task -> picture of it that is there, the first part's."""
+    named = [(part, task, name) for part in reversed(parts) for task, name in _task_films(part).items()]
+    return {task: path for part, task, name in named if (path := _picture(part, name)) is not None}
 
 
 def _picture(result: Evaluation, name: str | None) -> Path | None:

@@ -85,6 +85,7 @@ class Row:
         first_motion: The same of an episode's first chunk.
         strips: PNGs of decoded video.
         films: PNGs of real pictures above imagined ones, in closed loop.
+        task_films: Task -> PNG of what the cameras saw in its first episode, where a simulator's result names one.
         parameters: Part -> parameters that stay in the deployed model; empty where unknown.
         cost: Seconds that making it took: "training" its own, whatever came before by name; empty where unknown.
         folders: Of the runs that were measured.
@@ -113,6 +114,7 @@ class Row:
     first_motion: tuple[tuple[str, float, bool], ...] = ()
     strips: tuple[Path, ...] = ()
     films: tuple[Path, ...] = ()
+    task_films: Mapping[str, Path] = field(default_factory=dict)
     parameters: Mapping[str, int] = field(default_factory=dict)
     cost: Mapping[str, float] = field(default_factory=dict)
     folders: tuple[Path, ...] = ()

@@ -186,6 +186,24 @@ def test_a_suite_becomes_an_evaluation_that_says_how_it_was_driven(suite, capsys
     assert "holds an earlier measurement" in capsys.readouterr().err
 
 
+def test_its_films_are_shown_beside_its_success(suite, tmp_path, capsys, caplog):
+    assert evaluated(suite, "--out", str(tmp_path / "served" / "evaluations")) == 0
+    capsys.readouterr()
+    page = tmp_path / "page"
+    assert main(["compare", str(tmp_path / "served"), "--out", str(page)]) == 0
+    shown = (page / "compare.html").read_text()
+    section = shown.split("What the cameras saw</h2>")[1].split("<h2")[0]
+    assert section.count("data:image/png;base64,") == 3
+    for index in range(3):
+        assert f"student 1v/1a, do_{index}: moments of the first episode." in section
+    assert section.count("what was seen while student 1v/1a drove do_") == 3
+    (gone,) = (tmp_path / "served" / "evaluations").glob("*_task1.png")
+    gone.unlink()
+    assert main(["compare", str(tmp_path / "served"), "--out", str(page)]) == 0
+    assert (page / "compare.html").read_text().count("what was seen while") == 2
+    assert "name pictures that are not there" in caplog.text
+
+
 def test_an_evaluation_that_was_stopped_goes_on_with_the_next_episode(suite, capsys):
     suite.stops.add((1, 1))
     assert evaluated(suite) == 130
