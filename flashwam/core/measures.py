@@ -3,7 +3,10 @@
 
 from flashwam.system.errors import InputError
 
-__all__ = ["check_measure", "is_better"]
+__all__ = ["FEWEST_DRAWS", "check_measure", "is_better"]
+
+FEWEST_DRAWS = 8
+"""Draws of one window that tell whether they take several ways."""
 
 _LEAST = ("_error_teacher", "_error_expert", "_error_recorded", "_between")
 _MOST = ("success", "same_way")

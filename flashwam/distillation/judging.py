@@ -37,10 +37,12 @@ class Judgement:
 
     Args:
         measures: Name -> value, the most telling ones first.
+        undecided: Measures that this moment has none of, and another one can have: name -> why.
         pictures: Name -> PNG.
     """
 
     measures: Mapping[str, float] = field(default_factory=dict)
+    undecided: Mapping[str, str] = field(default_factory=dict)
     pictures: Mapping[str, Path] = field(default_factory=dict)
 
 
@@ -116,7 +118,7 @@ class Judging:
             What the folder of the best model is to say of it, where it is the best so far; None otherwise.
 
         Raises:
-            ValueError: The measure of `keep_best` is not among what was measured.
+            ValueError: The measure of `keep_best` is not among what was measured when the training began.
         """
         accelerator, training = self._strategy.accelerator, model.training
         with ExitStack() as held:
@@ -134,14 +136,18 @@ class Judging:
             log.show(step, {f"judged/{name}": path for name, path in told.pictures.items()})
             first = list(told.measures.items())[:_SAID]
             logger.info("step %d judged: %s", step, ", ".join(f"{name} {value:.4g}" for name, value in first))
-        better = self._best is not None and log is not None and self._best.improves(step, told.measures)
+        better = self._best is not None and log is not None and self._best.improves(step, told)
         if accelerator.num_processes > 1:
             better = bool(broadcast(torch.tensor([int(better)], device=accelerator.device))[0])
         return {"best": self._best.told} if better and self._best is not None else None
 
     def say_best(self) -> None:
         """Says in the log which model was the best."""
-        if (best := self._best) is not None:
+        if (best := self._best) is None:
+            return
+        if best.step is None:
+            logger.warning("no step could be the best by %s: there is no %s", best.measure, best.folder)
+        else:
             told = (best.measure, best.step, best.value, best.folder)
             logger.info("the best by %s is that of step %s (%.4g): %s", *told)
 
@@ -163,20 +169,36 @@ class _Best:
         if isinstance(told, dict) and told.get("measure") == measure:
             self.step, self.value = int(held["steps"]), float(told["value"])
 
-    def improves(self, step: int, measures: Mapping[str, float]) -> bool:
+    def improves(self, step: int, judgement: Judgement) -> bool:
         """Takes note of a step's measures; tells whether it is the best so far.
 
         A run that goes on from before its best comes to that step again, which is the same then.
         """
+        measures = judgement.measures
         if self.measure not in measures:
-            raise InputError(f"keep_best: {self.measure} was not measured; measured were {', '.join(sorted(measures))}")
-        value = measures[self.measure]
-        if step == self.step or not math.isfinite(value):
+            why = judgement.undecided.get(self.measure)
+            if why is None and step == 0:
+                raise InputError(
+                    f"keep_best: {self.measure} was not measured; measured were {', '.join(sorted(measures))}"
+                )
+            logger.warning("step %d cannot be the best by %s: %s", step, self.measure, why or "it was not measured")
             return False
-        if self.step is not None and not is_better(self.measure, value, self.value):
+        value = measures[self.measure]
+        if not math.isfinite(value):
+            logger.warning("step %d cannot be the best by %s, which is %s", step, self.measure, value)
+            return False
+        if not self._is_beaten(step, value):
             return False
         self.step, self.value = step, value
         return True
+
+    def _is_beaten(self, step: int, value: float) -> bool:
+        """Tells whether the best so far is no longer; of equals the later one is, which has learnt for longer."""
+        if self.step is None:
+            return True
+        if step == self.step or is_better(self.measure, self.value, value):
+            return False
+        return step > self.step or is_better(self.measure, value, self.value)
 
     @property
     def told(self) -> dict[str, Any]:

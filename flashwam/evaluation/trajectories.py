@@ -12,9 +12,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from flashwam.core.measures import FEWEST_DRAWS
+
 __all__ = ["Drawn", "Ways", "split_ways", "trajectory_measures", "ways_taken"]
 
-_FEWEST_DRAWS = 8
 _CHANCE = 0.99
 _BETWEEN = 0.5
 _AT_AN_END = 0.1
@@ -184,7 +185,7 @@ def ways_taken(student: np.ndarray, teacher: np.ndarray, drawn: Drawn) -> dict[s
         `student_first`, `teacher_first`, shares of decided draws on the way that more of the teacher's take. Nothing
         for fewer than 8 draws.
     """
-    if teacher.shape[1] < _FEWEST_DRAWS:
+    if teacher.shape[1] < FEWEST_DRAWS:
         return {}
     chunks, places = 0, []
     for window in range(len(drawn.valid)):

@@ -26,15 +26,15 @@ from flashwam.data.codec import Codec
 from flashwam.data.control_names import ControlNames
 from flashwam.data.fingerprint import tensors_fingerprint
 from flashwam.data.segments import NoEpisodesError
-from flashwam.distillation.judging import Judgement, MeasuredApart
-from flashwam.distillation.methods import find_method
+from flashwam.distillation.judging import Judgement
+from flashwam.distillation.keep_best import MEASURES_OF_WAYS, check_keep_best, is_measured_apart
 from flashwam.distillation.setup import Setup
 from flashwam.evaluation.decoded import DecodedDraws
 from flashwam.evaluation.drawn_controls import drawn_controls, save_trajectories
 from flashwam.evaluation.open_loop import open_loop_measures, window_draws
 from flashwam.evaluation.pictures import find_pictures, save_strip
 from flashwam.evaluation.reference import Chunks
-from flashwam.evaluation.trajectories import trajectory_measures
+from flashwam.evaluation.trajectories import Drawn, trajectory_measures, ways_taken
 from flashwam.evaluation.windows import JUDGED_WINDOWS, Windows, find_windows
 from flashwam.pipeline.norms import action_norm
 from flashwam.recipe.sections import JudgeConfig, LoopConfig, Recipe
@@ -118,7 +118,7 @@ class HeldOut:
             )
             strip = self._strip(drawn, place.with_name(f"{place.name}_video.png"))
             pictures |= {} if strip is None else {"video": strip}
-        return Judgement(measures=measures, pictures=pictures)
+        return Judgement(measures=measures, undecided=_undecided(found), pictures=pictures)
 
     @cached_property
     def decoded(self) -> DecodedDraws | None:
@@ -201,12 +201,13 @@ def make_judge(
     """
     config = loop.judge
     assert config is not None
+    check_keep_best(recipe, loop, taught=teacher is not None)
     if config.episodes and codec is None:
         raise InputError(
             f"judge.episodes is {config.episodes}, but the data are recordings (data.source lerobot), whose tasks the "
             "simulator does not have: set judge.episodes=0; held-out episodes are measured on either way"
         )
-    apart = _measured_apart(loop)
+    apart = is_measured_apart(loop)
     if apart and config.episodes:
         raise InputError(
             f"recipe {recipe.name!r}: judge.episodes is {config.episodes}, but after this stage of {loop.method} "
@@ -220,6 +221,10 @@ def make_judge(
         reference = _reference(
             teacher, recipe, batch, draws=config.draws, run=run, device=Setup.of(recipe, loop).device
         )
+        if loop.keep_best in MEASURES_OF_WAYS:
+            _check_ways(
+                drawn_controls(reference, reference, batch, windows, draws=config.draws), recipe, loop.keep_best
+            )
     return HeldOut(
         config=config,
         windows=windows,
@@ -234,10 +239,21 @@ def make_judge(
     )
 
 
-def _measured_apart(loop: LoopConfig) -> bool:
-    """Tells whether a training is measured by its method alone, see `MeasuredApart`."""
-    kind = find_method(loop.method)
-    return issubclass(kind, MeasuredApart) and kind.measured_apart(loop.options)
+def _undecided(found: Mapping[str, object]) -> dict[str, str]:
+    """The measures of ways that these draws have none of, and other draws of the model can have."""
+    if not found.get("split") or "same_way" in found:
+        return {}
+    return {"same_way": "where the teacher's draws fall apart, none of its own decides for a way"}
+
+
+def _check_ways(teacher: Drawn, recipe: Recipe, measure: str) -> None:
+    """Refuses a measure of ways on windows where a teacher's draws, which are its reference, have but one."""
+    if not ways_taken(teacher.student, teacher.student, teacher)["split"]:
+        raise InputError(
+            f"recipe {recipe.name!r}: keep_best is {measure}, which is never measured: on the judge's "
+            f"{len(teacher.valid)} windows the teacher's draws fall apart nowhere; raise judge.windows, or set "
+            "keep_best to all_error_teacher"
+        )
 
 
 def _windows(recipe: Recipe, codec: Codec | None, student: WorldActionModel) -> Windows:

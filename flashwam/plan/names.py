@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names in a recipe that only other packages can check: families, methods and their keywords."""
+"""Names in a recipe that only other packages can check: families, methods and their keywords, measures."""
 
 import inspect
 from collections.abc import Callable
 from typing import Any
 
+from flashwam.distillation.keep_best import check_keep_best
 from flashwam.distillation.methods import check_streams, find_method
 from flashwam.recipe.sections import Recipe
 from flashwam.system.errors import InputError
@@ -18,7 +19,7 @@ def check_names(recipe: Recipe, command: str) -> None:
     """Refuses a family, method or keyword of theirs that does not exist, before any work starts.
 
     Raises:
-        ValueError: The message names the nearest known name.
+        ValueError: The message names the nearest known name; or `keep_best` names what is never measured.
     """
     try:
         kind = family(recipe.wam.family)
@@ -37,6 +38,7 @@ def check_names(recipe: Recipe, command: str) -> None:
                 raise InputError(f"{section}.method: {error}") from error
             check_keywords(f"{section}.options", loop.options, _keywords(method.__init__))
             check_streams(recipe, loop)
+            check_keep_best(recipe, loop, taught=section == "distill")
 
 
 def _keywords(function: Callable[..., Any]) -> list[str]:

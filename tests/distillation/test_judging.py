@@ -98,21 +98,24 @@ def test_a_run_that_was_cut_ends_with_the_same_measures_and_the_same_best(tmp_pa
 
 
 class Told:
-    """Says a value for each step."""
+    """Says a value for each step; why there is none, where it can say so."""
 
-    def __init__(self, name: str, values: dict[int, float]) -> None:
-        self.name, self.values = name, values
+    def __init__(self, name: str, values: dict[int, float], *, undecided: str | None = None) -> None:
+        self.name, self.values, self.undecided = name, values, undecided
 
     def __call__(self, model, streams, *, place, tells):
         value = self.values.get(int(place.name.removeprefix("step_")))
-        return Judgement(measures={"other": 1.0} if value is None else {self.name: value})
+        if value is not None:
+            return Judgement(measures={self.name: value})
+        return Judgement(measures={"other": 1.0}, undecided={self.name: self.undecided} if self.undecided else {})
 
 
 @pytest.mark.parametrize(
     ("name", "values", "step"),
     [
-        ("all_error_teacher", {0: 3.0, 4: 1.0, 8: 1.0, 12: 2.0}, 4),
-        ("success", {0: 0.1, 4: 0.5, 8: 0.9, 12: 0.9}, 8),
+        ("all_error_teacher", {0: 3.0, 4: 1.0, 8: 1.0, 12: 2.0}, 8),
+        ("success", {0: 0.1, 4: 0.5, 8: 0.9, 12: 0.9}, 12),
+        ("success", {0: 0.0, 4: 0.0, 8: 0.0, 12: 0.0}, 12),
         ("action_variance_ratio", {0: 0.5, 4: 1.3, 8: 0.8, 12: 1.25}, 8),
         ("student_between", {0: float("nan"), 4: 0.5, 8: 0.6, 12: float("inf")}, 4),
     ],
@@ -120,6 +123,42 @@ class Told:
 def test_better_is_what_the_measure_says(tmp_path, name, values, step):
     run(tmp_path, Told(name, values), judge=JudgeConfig(every=4), keep_best=name)
     assert best(tmp_path)["steps"] == step
+
+
+def test_a_step_without_the_measure_is_not_the_best_and_ends_nothing(tmp_path, caplog):
+    values = {4: 0.5, 12: 0.5}
+    run(
+        tmp_path,
+        Told("same_way", values, undecided="no draw decides"),
+        judge=JudgeConfig(every=4),
+        keep_best="same_way",
+    )
+    assert best(tmp_path)["steps"] == 12
+    for step in (0, 8):
+        assert f"step {step} cannot be the best by same_way: no draw decides" in caplog.text
+
+
+def test_a_training_that_never_had_the_measure_ends_without_a_best(tmp_path, caplog):
+    told = Told("same_way", {}, undecided="no draw decides")
+    assert run(tmp_path, told, judge=JudgeConfig(every=4), keep_best="same_way").is_dir()
+    assert not RunFolder(tmp_path).best.exists()
+    assert "no step could be the best by same_way" in caplog.text
+
+
+def test_a_measure_that_goes_missing_later_ends_nothing(tmp_path):
+    run(tmp_path, Told("success", {0: 0.5, 12: 0.4}), judge=JudgeConfig(every=4), keep_best="success")
+    assert best(tmp_path)["steps"] == 0
+
+
+def test_a_run_that_goes_on_from_before_its_best_keeps_the_later_of_equals(tmp_path):
+    told = Told("success", {0: 0.5, 3: 0.5, 6: 0.5})
+    settings = {"judge": JudgeConfig(every=3), "keep_best": "success", "save_every": 100}
+    with pytest.raises(Cut):
+        run(tmp_path, told, source=Stops(7), **settings)
+    assert best(tmp_path)["steps"] == 6
+    with pytest.raises(Cut):
+        run(tmp_path, told, source=Stops(4), **settings)
+    assert best(tmp_path)["steps"] == 6
 
 
 def test_a_measure_that_is_not_measured_is_said_at_the_start(tmp_path):

@@ -11,8 +11,10 @@ import torch
 from flashwam import pipeline
 from flashwam.data.codec import Codec
 from flashwam.data.control_names import ControlNames
-from flashwam.pipeline.judge import listed_measures, make_judge
+from flashwam.pipeline.data import prepare_data
+from flashwam.pipeline.judge import _undecided, listed_measures, make_judge
 from flashwam.pipeline.ready import ready
+from flashwam.plan.names import check_names
 from flashwam.recipe.load import load_recipe
 from flashwam.report.metrics import read_metrics
 from flashwam.run.folder import RunFolder
@@ -22,19 +24,24 @@ from flashwam.system.paths import ASSETS
 TEACHER = ASSETS / "teacher"
 
 
+SETTINGS = (
+    "data.tasks=[faucet-turn]",
+    f"wam.pretrained={TEACHER}",
+    "distill.judge={every: 2, windows: 2, draws: 8, episodes: 1, nfe: 1v/2a}",
+    "distill.keep_best=success",
+)
+
+
 @pytest.fixture
 def recipe(two_way_episodes):
     settings = [
-        "data.tasks=[faucet-turn]",
+        *SETTINGS,
         "data.multimodal_episodes=20",
         "data.processes=1",
         f"data.root={two_way_episodes}",
-        f"wam.pretrained={TEACHER}",
         "distill.steps=2",
         "distill.batch_size=2",
         "distill.warmup_steps=0",
-        "distill.judge={every: 2, windows: 2, draws: 8, episodes: 1, nfe: 1v/2a}",
-        "distill.keep_best=success",
     ]
     return load_recipe("metaworld/flash_wam", settings)
 
@@ -143,9 +150,51 @@ def test_a_teacher_is_judged_by_what_was_recorded(recipe, tmp_path):
 def test_data_without_held_out_episodes_are_refused(recipe, tmp_path, changes, message):
     data = replace(recipe.data, source="lerobot", cameras=("a",), q01=(0.0,) * 30, q99=(1.0,) * 30, **changes)
     parts = {"student": load_wam(TEACHER)[0], "teacher": None, "codec": None, "run": RunFolder(tmp_path)}
-    loop = replace(recipe.distill, judge=replace(recipe.distill.judge, episodes=0))
+    loop = replace(recipe.distill, judge=replace(recipe.distill.judge, episodes=0), keep_best=None)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         make_judge(replace(recipe, data=data), loop, result="student", **parts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ("keep_best=same_way judge.draws=4", r"judge\.draws is 4, and 8 or more tell ways; set judge\.draws=8"),
+        ("keep_best=student_between judge.draws=7", r"set judge\.draws=8"),
+        ("keep_best=success judge.episodes=0", r"judge\.episodes is 0, .*judge\.episodes=5, or set keep_best to all_e"),
+        ("keep_best=reach-wall_success", "measured are success, faucet-turn_success"),
+        ("keep_best=teacher_between", "measured are all_error_teacher, video_error_teacher, .*, all_error_recorded"),
+        ("keep_best=action_variance_ratio judge.draws=1", "one draw has no variance"),
+    ],
+)
+def test_a_measure_of_the_best_that_can_never_be_there_is_refused_before_anything_is_made(changes, message):
+    settings = [f"distill.{change}" for change in changes.split()]
+    changed = load_recipe("metaworld/flash_wam", [*SETTINGS, *settings])
+    with pytest.raises(ValueError, match=rf"keep_best is .*, which is never measured: .*{message}"):
+        check_names(changed, "distill")
+
+
+@pytest.mark.parametrize("keep_best", ["all_error_teacher", "same_way"])
+def test_a_teachers_own_training_has_no_teacher_to_be_near_to(keep_best):
+    changed = load_recipe("metaworld/teacher", ["train.judge={every: 2}", f"train.keep_best={keep_best}"])
+    with pytest.raises(ValueError, match="this training has none; set keep_best to all_error_recorded"):
+        check_names(changed, "train")
+    check_names(load_recipe("metaworld/teacher", ["train.judge={}", "train.keep_best=all_error_recorded"]), "train")
+
+
+def test_ways_that_the_teachers_draws_do_not_have_are_refused_at_the_start(recipe, tmp_path, monkeypatch):
+    prepare_data(recipe)
+    monkeypatch.setattr("flashwam.pipeline.judge.window_draws", Counted())
+    loop = replace(recipe.distill, keep_best="same_way")
+    parts = {"teacher": load_wam(TEACHER)[0], "codec": Codec.load(TEACHER), "run": RunFolder(tmp_path)}
+    with pytest.raises(
+        ValueError, match="on the judge's 2 windows the teacher's draws fall apart nowhere; raise judge"
+    ):
+        make_judge(recipe, loop, result="student", student=load_wam(TEACHER)[0], **parts)
+
+
+def test_draws_that_decide_for_no_way_say_so():
+    assert set(_undecided({"split": 0.5, "student_between": 1.0})) == {"same_way"}
+    assert _undecided({"split": 0.5, "same_way": 1.0}) == _undecided({"split": 0.0}) == _undecided({}) == {}
 
 
 def test_recordings_are_not_driven(recipe, tmp_path):
