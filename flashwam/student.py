@@ -14,17 +14,19 @@ from flashwam.core.streams import StreamSpec
 from flashwam.recipe.sections import WamConfig
 from flashwam.run.card import renew_card, write_card
 from flashwam.run.folder import CARD_FILE, INFO_FILE, RESULTS
-from flashwam.run.model_info import ModelInfo
+from flashwam.run.model_info import ModelInfo, read_info
+from flashwam.run.origin import ORIGIN, Origin, trace
 from flashwam.system.errors import InputError
 from flashwam.system.files import whole_folder, write_whole
-from flashwam.system.hub import local_folder, push_folder
+from flashwam.system.hub import local_folder, push_folder, repo_name
 from flashwam.system.imports import check_keywords, trusting
 from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
+from flashwam.system.released import License
 from flashwam.wam import family, load
 from flashwam.wam.agreement import check_config, check_family
 from flashwam.wam.base import WorldActionModel
-from flashwam.wam.files import FAMILY_FILES, files_for_preset, files_of, files_that_say_how
+from flashwam.wam.files import FAMILY_FILES, all_files, files_for_preset, files_of, files_that_say_how
 
 __all__ = [
     "ModelInfo",
@@ -69,6 +71,7 @@ def save_wam(
     made = provenance()
     made["versions"] = made.pop("packages")
     content = {"kind": kind, "streams": configs, **(info or {}), **made}
+    content.setdefault(ORIGIN, _origin(content).to_json())
     folder = user_path(folder)
     with whole_folder(folder, keep=True) as building:
         if (folder / CARD_FILE).is_file():
@@ -169,7 +172,9 @@ def import_weights(source: Path | str, target: Path | str, *, family: str, **set
         files.import_weights(user_path(source), building, **settings)
 
 
-def push_to_hub(folder: Path | str, repo_id: str, *, trust: bool = False, **options: Any) -> Any:
+def push_to_hub(
+    folder: Path | str, repo_id: str, *, license: str | None = None, trust: bool = False, **options: Any
+) -> Any:
     """Writes the card of a saved model anew, with the evaluations there are by now, and uploads the folder.
 
     A card that somebody else wrote is uploaded as it is.
@@ -177,11 +182,31 @@ def push_to_hub(folder: Path | str, repo_id: str, *, trust: bool = False, **opti
     Args:
         folder: What `save_wam` wrote.
         repo_id: "owner/name" on the Hugging Face Hub, or "hf:owner/name".
+        license: The hub's identifier of a licence, such as "apache-2.0"; if None, what its card states already, or else
+            that of the model which it was made from.
         trust: Import the classes that its files name beside ours, and run their code.
         options: See `flashwam.system.hub.push_folder`.
 
     Raises:
-        FileNotFoundError, ValueError: the folder is no saved model, or `repo_id` has another form.
+        FileNotFoundError, ValueError: the folder is no saved model, `repo_id` has another form, or `license` is none or
+            not what a card says that somebody else wrote.
+        RuntimeError: the hub cannot be reached, or does not take it.
     """
-    write_card(folder, trust=trust)
-    return push_folder(folder, repo_id, **options)
+    name, given = repo_name(repo_id), None if license is None else License(identifier=license)
+    folder = local_folder(folder)
+    told = read_info(folder)
+    origin = Origin.read(told[ORIGIN]) if ORIGIN in told else _origin(told)
+    card = write_card(folder, trust=trust, origin=origin, license=given, named=f"hf:{name}")
+    if given is not None and License.of_card(card) != given:
+        raise InputError(
+            f"{card} was not written by flashwam, and is published as it is: state the licence in its header"
+        )
+    return push_folder(folder, name, **options)
+
+
+def _origin(told: Mapping[str, Any]) -> Origin:
+    """The origin of a model whose `flashwam.json` says, or is to say, this."""
+    families = tuple(all_files())
+    known = {end: one for files in families for end, one in files.released.items()}
+    data = {name: repo for files in families for name, repo in files.released_data.items()}
+    return trace(told, known=known, data=data)

@@ -95,9 +95,16 @@ def recording_results(arguments: argparse.Namespace, *, nfe: Sequence[str] | Non
     import torch
 
     from flashwam.evaluation.recordings import evaluate_recordings
+    from flashwam.run.card import renew_card
+    from flashwam.run.model_info import model_folder
+    from flashwam.system.hub import is_on_hub
 
     given.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
-    return evaluate_recordings(arguments.checkpoint, nfe=nfe, **given, **common)
+    results = evaluate_recordings(arguments.checkpoint, nfe=nfe, **given, **common)
+    if arguments.out is None and not is_on_hub(arguments.checkpoint):
+        # What is measured lies with the model then, whose card tells of it.
+        renew_card(model_folder(arguments.checkpoint), trust=arguments.trust)
+    return results
 
 
 def _served(arguments: argparse.Namespace, given: dict[str, Any], common: dict[str, Any]) -> Any:

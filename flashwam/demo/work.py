@@ -25,6 +25,7 @@ from flashwam.run.card import renew_card
 from flashwam.run.folder import CARD_FILE, INFO_FILE, RunFolder
 from flashwam.system.files import whole_folder, write_whole
 from flashwam.system.json_file import read_mapping
+from flashwam.system.released import License
 
 __all__ = [
     "choose_rate",
@@ -62,7 +63,7 @@ def take_shipped(shipped: Path, taken: Path, recipe: Recipe) -> None:
         ours = plain(recipe)
         info["recipe"] |= {"data": ours["data"], "evaluate": ours["evaluate"]}
         write_whole(building / INFO_FILE, json.dumps(info, indent=2) + "\n")
-        renew_card(building)
+        renew_card(building, license=License.of_card(shipped / CARD_FILE))
 
 
 def collect_episodes(place: Place) -> None:

@@ -12,6 +12,7 @@ from flashwam.recipe.saved import saved_recipe
 from flashwam.recipe.sections import Recipe
 from flashwam.run.folder import INFO_FILE, RESULTS
 from flashwam.run.holdings import instead_of_a_model
+from flashwam.run.origin import ORIGIN, Origin
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.hub import local_folder
 from flashwam.system.imports import reading
@@ -68,6 +69,11 @@ class ModelInfo:
         """Folder of the model that it was made from, as it was named; None for one that was trained from data."""
         told = self.extra.get("teacher")
         return None if told is None else str(told)
+
+    @property
+    def origin(self) -> Origin:
+        """The models and data that it descends from, as far as they were noted."""
+        return Origin.read(self.extra.get(ORIGIN))
 
     @property
     def role(self) -> str:

@@ -13,12 +13,21 @@ from typing import Any, Protocol
 from flashwam.system.errors import FailedError, InputError, MissingFileError
 from flashwam.system.paths import user_path
 
-__all__ = ["HubApi", "fetch_folder", "hub_name", "is_on_hub", "local_folder", "push_folder"]
+__all__ = [
+    "HubApi",
+    "fetch_folder",
+    "hub_name",
+    "is_on_hub",
+    "is_repo_name",
+    "local_folder",
+    "push_folder",
+    "repo_name",
+]
 
 logger = logging.getLogger(__name__)
 
 _NAMED = re.compile(r"hf:([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?/*")
-_PUSHED = re.compile(r"[\w.-]+/[\w.-]+")
+_REPO = re.compile(r"[\w.-]+/[\w.-]+")
 _PREFIX = "hf:"
 _CLIENTS = ("requests", "httpx", "httpx2")
 """Packages by which versions of huggingface_hub talk to the hub; their errors share no class."""
@@ -75,12 +84,7 @@ def push_folder(
     folder = user_path(folder)
     if not (folder / _MODEL).is_file():
         raise MissingFileError(f"{folder / _MODEL} is missing: expected a model's folder that flashwam saved")
-    name = repo_id.removeprefix(_PREFIX)
-    if _PUSHED.fullmatch(name) is None:
-        raise InputError(
-            f"repo_id must read like owner/name or hf:owner/name, got {repo_id!r}; a branch is named by revision "
-            "(--revision)"
-        )
+    name = repo_name(repo_id)
     if api is None:
         from huggingface_hub import HfApi
 
@@ -129,6 +133,29 @@ def _refusals_said(name: str) -> Iterator[None]:
         raise FailedError(
             f"the hub cannot be reached at {at} ({error}), and nothing of {name} was uploaded: try again where it can"
         ) from error
+
+
+def repo_name(repo_id: str) -> str:
+    """The "owner/name" of a repository that is to be written to.
+
+    Args:
+        repo_id: That, or "hf:owner/name".
+
+    Raises:
+        ValueError: It reads otherwise.
+    """
+    name = repo_id.removeprefix(_PREFIX)
+    if not is_repo_name(name):
+        raise InputError(
+            f"repo_id must read like owner/name or hf:owner/name, got {repo_id!r}; a branch is named by revision "
+            "(--revision)"
+        )
+    return name
+
+
+def is_repo_name(text: str) -> bool:
+    """Tells whether a text reads like "owner/name", as repositories of the hub are named."""
+    return _REPO.fullmatch(text) is not None
 
 
 def is_on_hub(folder: str | Path) -> bool:

@@ -4,6 +4,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from flashwam.data.pictures import PictureDecoder
 from flashwam.system.errors import InputError
 from flashwam.system.imports import find_class, reading
 from flashwam.system.json_file import read_mapping
+from flashwam.system.released import Released
 from flashwam.wam.base import WorldActionModel
 
 __all__ = [
@@ -43,6 +45,8 @@ class FamilyFiles(ABC):
         miniature: Folder of recipes for a small model in the simulator; None where there are none.
         miniature_teacher: Folder of a trained one in `flashwam/assets`; None where it has to be trained.
         text_encoder_parameters: Of the released text encoder; 0 where there is none.
+        released: End of a folder's path -> the released checkpoint that recipes and pages put there.
+        released_data: Name of a folder of recordings -> "owner/name" of the released data set that it is of.
     """
 
     presets: tuple[str, ...] = ()
@@ -50,6 +54,8 @@ class FamilyFiles(ABC):
     miniature: str | None = None
     miniature_teacher: str | None = None
     text_encoder_parameters: int = 0
+    released: Mapping[str, Released] = MappingProxyType({})
+    released_data: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def describe(self, folder: Path) -> dict[str, Any]:

@@ -4,8 +4,12 @@
 import re
 
 import pytest
+from tiny_models import save_tiny_student
 
 from flashwam.cli import main
+from flashwam.run.evaluation import Evaluation
+from flashwam.run.folder import RunFolder
+from flashwam.run.recordings import RecordingNumbers
 from flashwam.system.paths import ASSETS
 
 
@@ -53,6 +57,25 @@ def test_what_is_asked_of_recordings_is_passed_on(asked, tmp_path):
     assert told["recipe"].data.source == "lerobot"
     assert (told["plain_euler"], told["device"]) == (True, "cpu")
     assert "windows" not in told
+
+
+def test_what_was_measured_on_recordings_is_told_in_the_models_card(tmp_path, monkeypatch):
+    student = save_tiny_student(tmp_path / "run" / "student")
+    numbers = RecordingNumbers(windows=4, episodes=2, draws=8, names=("x",), units=("mm",), measures={})
+    told = {"run": "tiny", "kind": "student", "step": 7, "nfe": {"video": 1, "action": 1}, "tasks": {}}
+
+    def measure(checkpoint, *, out, **keywords):
+        folder = RunFolder(checkpoint.parent).recordings if out is None else out
+        Evaluation(**told, recordings=numbers).write(folder / "one.json")
+        return []
+
+    monkeypatch.setattr("flashwam.evaluation.recordings.evaluate_recordings", measure)
+    words = ["evaluate", str(student), "--recordings", "--json", "-"]
+    before = (student / "README.md").read_text()
+    assert main([*words, "--out", str(tmp_path / "elsewhere")]) == 0
+    assert (student / "README.md").read_text() == before
+    assert main(words) == 0
+    assert "| 4 windows of 2 recorded episodes, 8 draws each | x, mm |" in (student / "README.md").read_text()
 
 
 def test_a_model_of_the_simulators_tasks_is_driven(asked):

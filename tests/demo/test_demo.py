@@ -8,10 +8,11 @@ from flashwam.demo.jobs import preset_jobs
 from flashwam.demo.place import Place
 from flashwam.demo.presets import LATE_TASKS, PRESETS
 from flashwam.demo.run import demo
-from flashwam.recipe.load import to_yaml
+from flashwam.recipe.load import load_recipe, to_yaml
 from flashwam.run.folder import CARD_FILE, RunFolder
 from flashwam.sim.tasks import get_task
 from flashwam.system.paths import ASSETS
+from flashwam.system.released import License
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +203,8 @@ def test_every_preset_names_what_follows_it(preset, tmp_path, monkeypatch):
     monkeypatch.setattr(page, "_analysis", lambda place, best: [])
     text = page.write_demo_page(Place(preset=PRESETS[preset], out=tmp_path), preset, []).read_text()
     assert "What to do next" in text
+
+
+def test_a_teacher_that_is_taken_over_keeps_its_licence(tmp_path):
+    work.take_shipped(ASSETS / "teacher", tmp_path / "teacher", load_recipe("metaworld/teacher"))
+    assert License.of_card(tmp_path / "teacher" / CARD_FILE) == License(identifier="apache-2.0")

@@ -3,18 +3,23 @@
 
 import inspect
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, ModelCard
 from policy_toys import policy as fusion_policy
 from policy_toys import specs
 from tiny_models import tiny_wam
 
+from flashwam.recipe.build import plain
+from flashwam.recipe.load import load_recipe
 from flashwam.report.results import read_evaluations
 from flashwam.run.card import model_card, renew_card, write_card
-from flashwam.run.evaluation import Evaluation, TaskNumbers
+from flashwam.run.evaluation import Asked, Evaluation, TaskNumbers
+from flashwam.run.recordings import OnRecordings, RecordingNumbers
 from flashwam.student import load_wam, push_to_hub, save_wam
 from flashwam.system.files import whole_folder
 from flashwam.system.paths import ASSETS
@@ -40,8 +45,9 @@ def student(model: LingBotVA, tmp_path: Path) -> Path:
 def test_card_of_a_student(student: Path) -> None:
     card = (student / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: flashwam\n")
-    assert "distilled from models/robbyant/base" in card
+    assert "distilled from `base` to few" in card
     assert "/data/" not in card
+    assert "None is stated: nothing here says under which licence `base` is" in card
     assert 'load_wam("student")' in card
     assert "has the layout and keys of the original" in card
     assert "| video | `lcm` (sigma_data 0.5) | shift 5 | 1 |" in card
@@ -51,6 +57,121 @@ def test_card_of_a_student(student: Path) -> None:
     assert "differs from it by +0.353 x -0.553 v" in card
     assert "action was distilled with its own function" not in card
     assert "- optimiser steps: 9\n" in card
+
+
+def _recorded_run(place: Path, model: LingBotVA, base: str) -> Path:
+    """A student of a teacher that was trained on one's own recordings from released weights; all in runs of theirs."""
+    runs, changed = place / "runs", ["data.root=/home/me/data/towels", "data.tasks=[libero-long-lerobot]"]
+    teacher = runs / "towels_teacher" / "teacher"
+    recipe = load_recipe("libero/flash_wam", [*changed, f"wam.pretrained={place / base}", "name=towels_teacher"])
+    info = {"name": "towels_teacher", "teacher": None, "recipe": plain(recipe)}
+    save_wam(teacher, model, preset("libero").streams, kind="teacher", info=info)
+    recipe = load_recipe("libero/flash_wam", [*changed, f"wam.pretrained={teacher}", "name=towels"])
+    info = {"name": "towels", "teacher": str(teacher), "recipe": plain(recipe), "steps": 9}
+    save_wam(runs / "towels" / "student", model, preset("libero").released_student, kind="student", info=info)
+    return runs / "towels" / "student"
+
+
+def test_card_of_a_student_of_ones_own_teacher_names_what_both_descend_from(model: LingBotVA, tmp_path: Path) -> None:
+    student = _recorded_run(tmp_path, model, "checkpoints/lingbot-va-posttrain-libero-long")
+    for place in (tmp_path / "runs" / "towels_teacher" / "teacher", tmp_path / "checkpoints"):
+        # What was noted when it was saved needs no other folder.
+        shutil.rmtree(place, ignore_errors=True)
+    card = write_card(student).read_text()
+    told = ModelCard(card).data
+    base = "robbyant/lingbot-va-posttrain-libero-long"
+    assert (told.license, told.base_model, told.datasets) == ("apache-2.0", base, ["robbyant/libero-long-lerobot"])
+    assert (
+        f"distilled from `towels_teacher` (which descends from [{base}](https://huggingface.co/{base})) to few" in card
+    )
+    assert f"`apache-2.0`, that of [{base}](https://huggingface.co/{base}), from which it was made." in card
+    assert "- recorded episodes, LeRobot data sets of `towels`: `libero-long-lerobot`\n" in card
+    assert "`observation.images.agentview_rgb`, `observation.images.eye_in_hand_rgb`, the first at 128 x 128" in card
+    assert "- episodes held out: one in 20 of every set\n" in card
+    assert str(tmp_path) not in card
+    assert "/home/me" not in card
+
+
+@pytest.mark.parametrize(
+    ("base", "own_card", "expected"),
+    [
+        ("checkpoints/CogVideoX-5b", None, ("other", "cogvideox-license", "THUDM/CogVideoX-5b")),
+        ("checkpoints/videovla", None, (None, None, "VideoVLA/VideoVLA_Cogvideobase_Pretrained")),
+        ("checkpoints/mine", None, (None, None, None)),
+        ("checkpoints/mine", '---\nlicense: "mit"\n---\n', ("mit", None, None)),
+        ("models--lab--big/snapshots/1234", "---\nlicense: gpl-3.0\n---\n", ("gpl-3.0", None, "lab/big")),
+        ("checkpoints/mine", "---\nlicense: [a, b]\nlicense: '\"\n---\n", (None, None, None)),
+    ],
+)
+def test_a_licence_is_that_of_the_base_models_own_card_or_what_is_known_of_it(
+    model: LingBotVA, tmp_path: Path, base: str, own_card: str | None, expected: tuple[str | None, ...]
+) -> None:
+    if own_card is not None:
+        (tmp_path / base).mkdir(parents=True)
+        (tmp_path / base / "README.md").write_text(own_card)
+    card = (_recorded_run(tmp_path, model, base) / "README.md").read_text()
+    told = ModelCard(card).data
+    assert (told.license, told.license_name, told.base_model) == expected
+    assert ("None is stated" in card) == (expected[0] is None)
+
+
+def test_a_licence_that_was_stated_stays(student: Path) -> None:
+    api = FakeApi()
+    push_to_hub(student, "hf:lab/quick", api=api, license="cc-by-4.0")
+    renew_card(student)
+    card = (student / "README.md").read_text()
+    assert ModelCard(card).data.license == "cc-by-4.0"
+    assert 'load_wam("hf:lab/quick")' in card
+    assert api.calls[1][1]["repo_id"] == "lab/quick"
+    with pytest.raises(ValueError, match="license must read as in a model card's header"):
+        push_to_hub(student, "lab/quick", api=api, license="all mine")
+    (student / "README.md").write_text("Ask me before you use this.")
+    with pytest.raises(ValueError, match=r"README\.md was not written by flashwam, .*: state the licence"):
+        push_to_hub(student, "lab/quick", api=api, license="mit")
+
+
+def test_a_model_that_an_earlier_version_saved_is_traced_when_it_is_pushed(model: LingBotVA, tmp_path: Path) -> None:
+    student = _recorded_run(tmp_path, model, "checkpoints/lingbot-va-base")
+    for folder in (student, tmp_path / "runs" / "towels_teacher" / "teacher"):
+        info = json.loads((folder / "flashwam.json").read_text())
+        del info["origin"]
+        (folder / "flashwam.json").write_text(json.dumps(info))
+    renew_card(student)
+    assert ModelCard.load(student / "README.md").data.base_model is None
+    push_to_hub(student, "lab/towels", api=FakeApi())
+    assert ModelCard.load(student / "README.md").data.base_model == "robbyant/lingbot-va-base"
+
+
+def test_card_has_what_was_measured_on_recordings(student: Path) -> None:
+    numbers = RecordingNumbers(
+        held_out=True,
+        windows=32,
+        episodes=61,
+        draws=8,
+        names=("x", "grip"),
+        units=("mm", ""),
+        by_control={"error_teacher": (2.0, 0.5), "error_recorded": (4.0, 1.0)},
+        measures={"all_error_teacher": 0.25, "all_student_spread": 0.5, "all_teacher_spread": 1.0},
+    )
+    asked = Asked(
+        tasks=(), episodes=0, closed_loop=False, recordings=OnRecordings(windows=32, draws=8, data="/home/me/monday")
+    )
+    one = Evaluation(
+        run="quick", kind="student", step=9, nfe={"video": 1, "action": 2}, tasks={}, asked=asked, recordings=numbers
+    )
+    for seed, error in ((0, 0.25), (1, 0.75)):
+        measured = replace(numbers, measures={**numbers.measures, "all_error_teacher": error})
+        path = student.parent / "evaluations" / "recordings" / f"{seed}.json"
+        replace(one, seed=seed, recordings=measured).write(path)
+    card = write_card(student).read_text()
+    on = "| 1v/2a | own | 32 windows of 61 held-out episodes of monday, 8 draws each |"
+    assert f"{on} all | 0.5 | 1 | - | - | 0.25 |" in card
+    assert f"{on} x, mm | 2 | - | 4 | - | - |" in card
+    assert f"{on} grip | 0.5 | - | 1 | - | - |" in card
+    assert "These weights were not evaluated in closed loop here." in card
+    assert "its teacher's may have seen them. Distances to what was recorded do not tell" in card
+    assert "Success in closed loop is unknown." in card
+    assert "/home/me" not in card
 
 
 def test_card_has_the_evaluations_of_these_weights(student: Path) -> None:

@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,11 +13,13 @@ import pytest
 from tiny_models import save_tiny_student
 
 import flashwam
+import flashwam.student
 from flashwam import wam
 from flashwam.cli import main
 from flashwam.evaluation.policy import load_model
 from flashwam.recipe.sections import WamConfig
 from flashwam.run.model_info import ModelInfo
+from flashwam.serve.direct import WamPipeline
 from flashwam.serve.model import load_served
 from flashwam.student import load_pretrained
 from flashwam.system import hub
@@ -118,6 +121,22 @@ def test_every_function_that_takes_a_models_folder_takes_its_name_on_the_hub(ser
     assert told == info == ModelInfo.read("hf:lab/tiny")
     with pytest.raises(ValueError, match="the hub has no model lab/none"):
         flashwam.load_wam("hf:lab/none")
+
+
+def test_a_pushed_models_card_loads_it(served, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "HfApi", Written)
+    flashwam.student.push_to_hub(served, "hf:lab/tiny")
+    # A session elsewhere.
+    hub._fetched.cache_clear()
+    card = (hub.fetch_folder("hf:lab/tiny") / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    said = {}
+    exec(code, said)
+    own = load_model(served).wam
+    assert all((a == b).all() for a, b in zip(said["model"].parameters(), own.parameters(), strict=True))
+    assert said["samplers"]["action"].steps == said["info"].streams["action"].steps == 2
+    assert 'WamPipeline.from_pretrained("hf:lab/tiny")' in card
+    assert (WamPipeline.from_pretrained("hf:lab/tiny").model.metadata["name"]) == "tiny"
 
 
 def test_without_the_hub_what_was_fetched_is_still_there(served, monkeypatch):

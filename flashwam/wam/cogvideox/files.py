@@ -24,7 +24,7 @@ from flashwam.wam.cogvideox.convert import convert_videovla
 from flashwam.wam.cogvideox.describe import describe_checkpoint
 from flashwam.wam.cogvideox.encoders import cogvideox_encoders
 from flashwam.wam.cogvideox.pictures import CogVideoXPictures
-from flashwam.wam.cogvideox.presets import PRESETS
+from flashwam.wam.cogvideox.presets import PRESETS, RELEASED
 from flashwam.wam.cogvideox.presets import preset as find_preset
 from flashwam.wam.cogvideox.vae import CogVideoXVae
 from flashwam.wam.cogvideox.wam import CogVideoX
@@ -41,6 +41,7 @@ class CogVideoXFiles(FamilyFiles):
     """See `FamilyFiles`."""
 
     presets = tuple(PRESETS)
+    released = RELEASED
     weights = ("transformer", "action")
     miniature = "videovla/metaworld"
     # The encoder of T5-v1.1-XXL: 32,128 words of 4,096, then 24 layers, of which the first has the distances.

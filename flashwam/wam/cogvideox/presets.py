@@ -10,11 +10,13 @@ from flashwam.core.vp import VPSchedule
 from flashwam.data.cameras import CameraLayout
 from flashwam.data.episodes import CAMERA
 from flashwam.system.errors import InputError
+from flashwam.system.released import License, Released
 from flashwam.wam.cogvideox.config import PIXELS_PER_LATENT, CogVideoXConfig
 
 __all__ = [
     "NETWORKS",
     "PRESETS",
+    "RELEASED",
     "SNR_SHIFTS",
     "Preset",
     "check_version",
@@ -35,6 +37,21 @@ NETWORKS: dict[str, dict[str, Any]] = {
     },
 }
 """Name -> keywords of `CogVideoXTransformer3DModel` beyond its defaults."""
+
+
+def _of_5b(repo: str) -> Released:
+    link = f"https://huggingface.co/{repo}/blob/main/LICENSE"
+    return Released(repo=repo, license=License(identifier="other", name="cogvideox-license", link=link))
+
+
+RELEASED = {
+    "CogVideoX-2b": Released(repo="THUDM/CogVideoX-2b", license=License(identifier="apache-2.0")),
+    "CogVideoX-5b": _of_5b("THUDM/CogVideoX-5b"),
+    "CogVideoX-5b-I2V": _of_5b("THUDM/CogVideoX-5b-I2V"),
+    # Published without a card.
+    "checkpoints/videovla": Released(repo="VideoVLA/VideoVLA_Cogvideobase_Pretrained"),
+}
+"""See `FamilyFiles.released`."""
 SNR_SHIFTS = {"2b": 3.0, "5b": 1.0, "5b-i2v": 1.0}
 """Name -> `snr_shift` of its pre-training."""
 

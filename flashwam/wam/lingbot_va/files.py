@@ -20,7 +20,7 @@ from flashwam.wam.lingbot_va.describe import describe_checkpoint
 from flashwam.wam.lingbot_va.encoders import wan_encoders
 from flashwam.wam.lingbot_va.lerobot import frozen_parts, lerobot_preset
 from flashwam.wam.lingbot_va.pictures import WanPictures
-from flashwam.wam.lingbot_va.presets import PRESETS
+from flashwam.wam.lingbot_va.presets import PRESETS, RELEASED, RELEASED_DATA
 from flashwam.wam.lingbot_va.presets import preset as find_preset
 from flashwam.wam.lingbot_va.settings import says_how
 from flashwam.wam.lingbot_va.vae import WanVae
@@ -37,6 +37,8 @@ class LingBotFiles(FamilyFiles):
     """See `FamilyFiles`."""
 
     presets = tuple(PRESETS)
+    released = RELEASED
+    released_data = RELEASED_DATA
     miniature = "metaworld"
     miniature_teacher = "teacher"
     # UMT5-XXL: 256,384 words of 4,096, then 24 layers that each have distances of their own.

@@ -9,12 +9,28 @@ from flashwam.core.streams import StreamSpec
 from flashwam.data.actions import ActionNorm
 from flashwam.data.cameras import CameraLayout
 from flashwam.system.errors import InputError
+from flashwam.system.released import License, Released
 from flashwam.wam.lingbot_va.config import LingBotConfig
 
-__all__ = ["ACTION_CHANNELS", "PRESETS", "Preset", "preset"]
+__all__ = ["ACTION_CHANNELS", "PRESETS", "RELEASED", "RELEASED_DATA", "Preset", "preset"]
 
 ACTION_CHANNELS = 30
 """0-6 left end effector (xyz, quaternion), 7-13 right, 14-20 left joints, 21-27 right, 28 left gripper, 29 right."""
+_APACHE = License(identifier="apache-2.0")
+RELEASED = {
+    "lingbot-va-base": Released(repo="robbyant/lingbot-va-base", license=_APACHE),
+    "lingbot-va-posttrain-libero-long": Released(repo="robbyant/lingbot-va-posttrain-libero-long", license=_APACHE),
+    # The licence is that of its own card, which a download brings along.
+    "lingbot-va-posttrain-robotwin": Released(repo="robbyant/lingbot-va-posttrain-robotwin"),
+}
+"""See `FamilyFiles.released`."""
+_ROBOTWIN_DATA = "robbyant/robotwin-clean-and-aug-lerobot"
+RELEASED_DATA = {
+    "libero-long-lerobot": "robbyant/libero-long-lerobot",
+    "lerobot_robotwin_eef_clean_50": _ROBOTWIN_DATA,
+    "lerobot_robotwin_eef_aug_500": _ROBOTWIN_DATA,
+}
+"""See `FamilyFiles.released_data`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
