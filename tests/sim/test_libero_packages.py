@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import re
+import shlex
+import sys
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -19,7 +21,10 @@ BY_OTHERS = {"matplotlib", "gymnasium", "mujoco"}
 
 @pytest.fixture
 def absent(monkeypatch):
+    """No package of LIBERO, in the environment that `make` fills."""
     monkeypatch.setattr(packages, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "prefix", str(ROOT / ".venv"))
+    monkeypatch.chdir(ROOT)
 
 
 def test_what_is_looked_for_is_what_is_installed():
@@ -49,20 +54,54 @@ def test_without_the_packages_one_sentence_says_how_to_get_them(absent, tmp_path
         LiberoEnv(task)
 
 
-def test_without_a_checkout_the_command_is_pips(absent, monkeypatch, tmp_path):
+@pytest.fixture
+def elsewhere(absent, monkeypatch, tmp_path):
+    """Another environment than the checkout's, with a pip of its own."""
+    pip = tmp_path / "env" / "bin" / "pip"
+    pip.parent.mkdir(parents=True)
+    pip.touch(mode=0o755)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "env"))
+    monkeypatch.setenv("PATH", str(pip.parent))
+    return tmp_path / "env"
+
+
+def test_without_a_checkout_the_command_is_pips(elsewhere, monkeypatch, tmp_path):
     """A wheel has no Makefile; what `make libero` installs, the wheel's own metadata say."""
     monkeypatch.setattr(packages, "specifiers", lambda name, extra: ("bddl==1.0.1", "easydict>=1.13"))
-    assert packages.install_command() == "make libero"
     monkeypatch.setattr(packages, "_ABOVE", tmp_path)
     first, second = "pip install 'flashwam[sim,report]'", "pip install --no-deps bddl==1.0.1 'easydict>=1.13'"
     with pytest.raises(MissingPackageError, match=re.escape(f": {first} && {second}   (docs/")):
         packages.require_packages()
 
 
+def test_the_command_is_for_the_environment_that_runs(absent, monkeypatch, tmp_path):
+    assert packages.install_command() == "make libero"
+    monkeypatch.chdir(tmp_path)
+    assert packages.install_command() == f"make -C {ROOT} libero"
+
+
+def test_make_is_not_named_where_it_fills_another_environment(elsewhere, monkeypatch):
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    asked = setup["options.extras_require"]["libero"].split()
+    first, _, second = packages.install_command().partition(" && ")
+    assert shlex.split(first) == ["pip", "install", "flashwam[sim,report]"]
+    assert shlex.split(second) == ["pip", "install", "--no-deps", *asked]
+    # Of a checkout that is not installed there, only on the path.
+    monkeypatch.setattr(packages, "package_version", lambda name: None)
+    first = packages.install_command().partition(" && ")[0]
+    assert shlex.split(first) == ["pip", "install", "-e", f"{ROOT}[sim,report]"]
+    # The pip that a shell would find is another environment's.
+    monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.setattr(sys, "executable", str(elsewhere / "bin" / "python"))
+    for line in packages.install_command().split(" && "):
+        assert shlex.split(line)[:4] == [sys.executable, "-m", "pip", "install"]
+
+
 @pytest.mark.skipif(not packages.missing_packages(), reason="LIBERO is here")
 def test_suites_ask_for_the_packages():
     for ask in (suite_names, lambda: suite_tasks("libero_10")):
-        with pytest.raises(MissingPackageError, match="make libero"):
+        with pytest.raises(MissingPackageError, match="LIBERO's tasks are not installed here: "):
             ask()
 
 
@@ -71,6 +110,8 @@ def test_the_installation_names_what_is_missing_and_the_command(monkeypatch):
     monkeypatch.setattr(flashwam.commands.installation, "missing_packages", lambda: ("bddl",))
     monkeypatch.setattr(flashwam.commands.installation, "requirements", lambda name: {"libero": ("bddl",)})
     monkeypatch.setattr(flashwam.commands.installation, "package_version", lambda name: None)
+    monkeypatch.setattr(sys, "prefix", str(ROOT / ".venv"))
+    monkeypatch.chdir(ROOT)
     facts = installation()
     assert facts["simulators"] == {"metaworld": None, "libero": {"version": None, "missing": ["bddl"]}}
     assert (facts["install_libero"], facts["missing"]) == ("make libero", {"libero": ["bddl"]})

@@ -2,11 +2,14 @@
 """The packages that LIBERO consists of: whether they are here, and where their files lie."""
 
 import shlex
+import shutil
+import sys
+from configparser import ConfigParser
 from importlib.util import find_spec
 from pathlib import Path
 
 from flashwam.system.errors import MissingPackageError
-from flashwam.system.provenance import specifiers
+from flashwam.system.provenance import package_version, specifiers
 
 __all__ = ["MODULES", "benchmark_folder", "install_command", "missing_packages", "require_packages"]
 
@@ -32,11 +35,29 @@ MODULES = {
 
 
 def install_command() -> str:
-    """The command that installs them: the checkout's, or pip's for the same packages where there is none."""
-    alone = shlex.join(specifiers("flashwam", "libero"))
-    if (_ABOVE / "Makefile").is_file() or not alone:
-        return "make libero"
-    return f"pip install 'flashwam[sim,report]' && pip install --no-deps {alone}"
+    """The command that installs them into the environment that runs: `make`'s in the one that it fills, and pip's for
+    the same packages in any other."""
+    makefile = _ABOVE / "Makefile"
+    if makefile.is_file() and Path(sys.prefix).resolve() == (_ABOVE / ".venv").resolve():
+        return "make libero" if Path.cwd() == _ABOVE else f"make -C {shlex.quote(str(_ABOVE))} libero"
+    own = "flashwam[sim,report]"
+    first = [own] if package_version("flashwam") is not None else ["-e", f"{_ABOVE}[sim,report]"]
+    return f"{_pip()} install {shlex.join(first)} && {_pip()} install --no-deps {shlex.join(_specifiers())}"
+
+
+def _specifiers() -> tuple[str, ...]:
+    """The packages as pip takes them: those of the checkout, or of what is installed where there is none."""
+    setup = ConfigParser()
+    setup.read(_ABOVE / "setup.cfg")
+    listed = setup.get("options.extras_require", "libero", fallback="").split()
+    return tuple(listed) or specifiers("flashwam", "libero")
+
+
+def _pip() -> str:
+    """The pip of the environment that runs, as a shell calls it."""
+    found = shutil.which("pip")
+    own = found is not None and Path(found).parent.parent.resolve() == Path(sys.prefix).resolve()
+    return "pip" if own else f"{shlex.quote(sys.executable)} -m pip"
 
 
 def missing_packages() -> tuple[str, ...]:
