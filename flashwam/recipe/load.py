@@ -21,6 +21,7 @@ __all__ = [
     "differences",
     "find_recipe",
     "foreign_classes",
+    "known_recipes",
     "load_recipe",
     "read_overrides",
     "to_yaml",
@@ -92,11 +93,25 @@ def find_recipe(path_or_name: str | Path) -> Path:
         raise
 
 
+def known_recipes() -> dict[str, Path]:
+    """The recipes below ./recipes and the shipped ones: name with all its folders -> file, the user's own first."""
+    found: dict[str, Path] = {}
+    for root, files in _known().items():
+        for name in files:
+            found.setdefault(name.as_posix(), root / name.with_name(f"{name.name}.yaml"))
+    return found
+
+
+def _known() -> dict[Path, list[Path]]:
+    """Folder of recipes -> paths below it, without their endings."""
+    roots = [root for root in (Path("recipes"), *_SHIPPED) if root.is_dir()]
+    return {root: sorted(file.relative_to(root).with_suffix("") for file in root.rglob("*.yaml")) for root in roots}
+
+
 def _by_name(text: str) -> Path:
     name = Path(text)
     name = name.with_suffix("") if name.suffix in (".yaml", ".yml") else name
-    roots = [root for root in (Path("recipes"), *_SHIPPED) if root.is_dir()]
-    known = {root: sorted(file.relative_to(root).with_suffix("") for file in root.rglob("*.yaml")) for root in roots}
+    known = _known()
     for root, files in known.items():
         fits = [file for file in files if name.parts and file.parts[-len(name.parts) :] == name.parts]
         depth = min((len(file.parts) for file in fits), default=0)

@@ -17,9 +17,9 @@ from flashwam.report.film import find_film
 from flashwam.report.metrics import has_metrics, read_metrics
 from flashwam.report.next_page import next_section
 from flashwam.report.page import write_page
-from flashwam.report.real_time import real_time_curves, real_time_table
+from flashwam.report.real_time import Curve, real_time_curves, real_time_table
 from flashwam.report.real_time_page import real_time_section
-from flashwam.report.recordings import recording_rows, recording_table
+from flashwam.report.recordings import RecordingRow, recording_rows, recording_table
 from flashwam.report.recordings_page import recordings_section
 from flashwam.report.results import pool_evaluations, read_evaluations, read_real_time_evaluations
 from flashwam.report.row import Row
@@ -62,8 +62,10 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
     """
     out = user_path(out)
     rows, metrics, cross = gather(runs, out)
-    curves = real_time_curves([one for run in runs for one in read_real_time_evaluations(run)])
-    recorded = recording_rows([one for run in runs for one in read_recordings(run)])
+    late = [one for run in runs for one in read_real_time_evaluations(run)]
+    on_recordings = [one for run in runs for one in read_recordings(run)]
+    curves, recorded = real_time_curves(late), recording_rows(on_recordings)
+    apart = _apart([*late, *on_recordings], rows)
     result = {
         "rows": [row.to_json() for row in rows],
         "verdict": verdict(rows, cross),
@@ -76,13 +78,13 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
         "recordings": [row.to_json() for row in recorded],
         "recordings_table": recording_table(recorded),
     }
-    late = [curve.run for curve in curves if curve.kind == "student"]
-    colours = run_colours(rows, [*late, *(row.run for row in recorded if row.kind == "student")])
-    sections = compare_sections(rows, out, metrics=metrics, cross=cross, colours=colours)
+    late_students = [curve.run for curve in curves if curve.kind == "student"]
+    colours = run_colours(rows, [*late_students, *(row.run for row in recorded if row.kind == "student")])
+    sections = compare_sections(rows, out, metrics=metrics, cross=cross, colours=colours, apart=apart)
     sections += [real_time_section(curves, out, colours=colours)] if curves else []
     sections += [recordings_section(recorded, out, colours=colours)] if recorded else []
     studies = [study for run in runs if (study := find_study(user_path(run)))]
-    last = next_section(rows)
+    last = next_section(rows, best=_best_apart(apart, curves, recorded))
     sections += [] if last is None else [last]
     page = write_page(
         out / "compare.html",
@@ -101,6 +103,22 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
     write_whole(out / "compare.json", json.dumps(result, indent=1) + "\n")
     logger.info("comparison of %d runs: %s", len(runs), page)
     return result
+
+
+def _apart(evaluations: Sequence[Evaluation], rows: Sequence[Row]) -> list[Row]:
+    """Rows of the runs that others do not hold, for how they were made alone: latencies and recordings are mixed."""
+    known = {folder for row in rows for folder in row.folders}
+    return [row for row in pool_evaluations(evaluations) if not known.issuperset(row.folders)]
+
+
+def _best_apart(rows: Sequence[Row], curves: Sequence[Curve], recorded: Sequence[RecordingRow]) -> Row | None:
+    """The student that succeeds most often over all latencies, or else is nearest to its teacher on recordings."""
+    found = [(curve.share.rate, curve.run) for curve in curves if curve.kind == "student"]
+    if not found:
+        errors = [(row.over_spread("error_teacher"), row.run) for row in recorded if row.kind == "student"]
+        found = [(-error, run) for error, run in errors if error is not None]
+    best = max(found, default=None)
+    return next((row for row in rows if best is not None and row.run == best[1]), None)
 
 
 def gather(

@@ -37,6 +37,7 @@ def compare_sections(
     metrics: Mapping[str, Sequence[Sequence[dict[str, Any]]]] | None = None,
     cross: Mapping[str, Any] | None = None,
     colours: Mapping[str, str] | None = None,
+    apart: Sequence[Row] = (),
 ) -> list[Section]:
     """Draws the figures into `folder` and returns the sections of the page, for this page and for the demo's.
 
@@ -46,12 +47,13 @@ def compare_sections(
         metrics: Student -> rows of `metrics.jsonl`, one list per seed.
         cross: The cross table, where it was made.
         colours: Run -> colour, where other sections have more runs; those of `run_colours` of the rows if None.
+        apart: Of runs in other sections, for how they were made.
     """
     colours = run_colours(rows) if colours is None else colours
     finals = [row for row in rows if row.final]
     found = [
         _outcome(rows, cross, folder, colours),
-        methods_section(finals),
+        methods_section([*finals, *apart]),
         _speed_and_fidelity(finals, folder, colours),
         _budget(rows, metrics or {}, folder, colours),
         _cross(cross, folder) if cross else None,

@@ -37,8 +37,8 @@ def methods_section(rows: Sequence[Row]) -> Section | None:
                 columns=("method", "the model ...", "trainings", "steps", "batch", "learning rate"),
                 rows=[(run, *cells) for run, cells in told.items()],
                 prose=frozenset({1}),
-                caption="Trainings: of different seeds, pooled below. Steps: of the optimiser. Batch: samples a step. "
-                "Learning rate: after warm-up, and its course from there.",
+                caption="Trainings: of different seeds; numbers are over all of them. Steps: of the optimiser. Batch: "
+                "samples a step. Learning rate: after warm-up, and its course from there.",
             ),
         ),
     )

@@ -60,6 +60,11 @@ class Curve:
     clock: RealTime
     points: tuple[Point, ...]
 
+    @property
+    def share(self) -> Share:
+        """Over all latencies and tasks."""
+        return pooled_share([share for point in self.points for share in point.success.values()])
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         clock = {name: getattr(self.clock, name) for name in ("meanwhile", "control_hz", "patience")}

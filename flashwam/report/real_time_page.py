@@ -50,8 +50,8 @@ def real_time_section(
         paragraphs=(
             "Here the world went on while a chunk was computed: every chunk was executed a latency after the picture "
             "that it was drawn from. A robot that holds stays until the chunk has come; one that goes on executes the "
-            "rest of its last chunk meanwhile, which the model is told as executed. None of these episodes is counted "
-            "in the tables above, where the world waits.",
+            "rest of its last chunk meanwhile, which the model is told as executed. These episodes are counted in "
+            "this section alone.",
         ),
         figures=(
             Figure(

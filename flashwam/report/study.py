@@ -3,8 +3,9 @@
 
 `evaluations.jsonl` holds an evaluation a line, as `flashwam evaluate` writes it, after "file": where it lay below the
 runs' folder. `curves.parquet` holds a row for every logged step: "run", "step", and a column for every measure, null
-where it was not logged. `recipes.jsonl` holds a line for every run: "run", its folder, and "recipe". A run of a study
-is named by the folder that it would have there, `<study>/runs/<name>`, wherever a run's folder is expected.
+where it was not logged. `recipes.jsonl` holds a line for every run: "run", its folder, and "recipe". `about.json` tells
+the "command" that makes it all. A run of a study is named by the folder that it would have there,
+`<study>/runs/<name>`, wherever a run's folder is expected.
 """
 
 import io
@@ -19,12 +20,13 @@ import pyarrow.parquet as pq
 
 from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
-from flashwam.system.json_file import parse_json, shown
+from flashwam.system.json_file import parse_json, read_mapping, shown
 
 __all__ = [
     "CURVES",
     "EVALUATIONS",
     "find_study",
+    "study_command",
     "study_curves",
     "study_evaluations",
     "study_recipes",
@@ -33,7 +35,7 @@ __all__ = [
 ]
 
 EVALUATIONS, CURVES = "evaluations.jsonl", "curves.parquet"
-RECIPES = "recipes.jsonl"
+RECIPES, _ABOUT = "recipes.jsonl", "about.json"
 _FILE, _RUN, _STEP = "file", "run", "step"
 
 
@@ -82,6 +84,16 @@ def study_recipes(study: Path) -> dict[Path, Mapping[str, Any]]:
             raise InputError(f'{where}: expected a "run" and its "recipe"; got {shown(content)}')
         found[study / content[_RUN]] = content["recipe"]
     return found
+
+
+def study_command(study: Path) -> str:
+    """Reads the command that makes a study again, from the top of a checkout; "" where it is not told.
+
+    Raises:
+        ValueError: The file is no JSON.
+    """
+    told = read_mapping(study / _ABOUT, finite=False).get("command") if (study / _ABOUT).is_file() else None
+    return told if isinstance(told, str) else ""
 
 
 def write_study_evaluations(study: Path, evaluations: Iterable[tuple[str, Mapping[str, Any]]]) -> Path:
