@@ -24,7 +24,8 @@ from scipy.stats import spearmanr
 from flashwam.demo.place import DEFAULT_FAMILY
 from flashwam.evaluation.recordings import evaluate_recordings
 from flashwam.report.against import full_teacher, keep_of_teacher
-from flashwam.report.figures import INK, MUTED, PALETTE, new_figure, save_figure, tidy
+from flashwam.report.colours import run_colours
+from flashwam.report.figures import INK, MUTED, new_figure, save_figure, tidy
 from flashwam.report.recordings import RecordingRow, recording_columns, recording_rows
 from flashwam.report.results import pool_evaluations, read_evaluations
 from flashwam.report.row import GROUPS
@@ -117,7 +118,7 @@ def draw(told: Mapping[str, Any], path: Path) -> Path:
     shown = list(MEASURES)[:2]
     labels = list(dict.fromkeys(one["label"] for one in told["trainings"]))
     students = [label for label in labels if not label.startswith(TEACHER)]
-    colours = {label: PALETTE[number % len(PALETTE)] for number, label in enumerate(students)}
+    colours = run_colours((), students)
     # Darker, the more steps.
     teachers = [label for label in labels if label not in students]
     colours |= {label: (INK, MUTED, PALE)[number % 3] for number, label in enumerate(teachers)}

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +12,9 @@ from matplotlib.lines import Line2D
 from flashwam.core.sampler_name import sampler_options
 from flashwam.core.scenes import evaluation_episode
 from flashwam.report.against import compare_rows
+from flashwam.report.colours import run_colours
 from flashwam.report.comparison import Comparison, signed_points
-from flashwam.report.figures import INK, PALETTE, new_figure, save_figure, tidy
+from flashwam.report.figures import INK, new_figure, save_figure, tidy
 from flashwam.report.results import pool_evaluations, read_evaluations
 from flashwam.report.row import GROUPS, Row, Share
 from flashwam.report.table import text_table
@@ -22,6 +24,7 @@ from flashwam.system.files import write_whole
 SECOND = 100
 """Seeds from here on are of a second set of scenes, see `again` in one_step.yaml."""
 SHOWN = ("two-way", "one-way")
+GREYS = (INK, "#5b6470", "#8b929d", "#b4bac4")
 HEAD = (
     *("model", "temperature", "trainings", "episodes"),
     *(f"{group}{told}" for group in SHOWN for told in ("", ", points")),
@@ -180,10 +183,11 @@ def draw(found: Found, path: Path) -> Path:
     where one stream alone is cooler."""
     streams = sorted({warm.stream for told in found.values() for warm in told})
     styles = dict(zip(streams, _STYLES, strict=False))
+    colours = _colours(found)
     with new_figure(8.2, 4.4) as figure:
         panels = figure.subplots(1, len(SHOWN), sharey=True)
         for axes, group in zip(panels, SHOWN, strict=True):
-            for colour, told in zip(PALETTE, found.values(), strict=False):
+            for colour, told in zip(colours, found.values(), strict=True):
                 least = _least_driven(told)
                 shares = {warm: row.beside(least).share(multimodal=GROUPS[group]) for warm, row in told.items()}
                 for stream, style in styles.items():
@@ -195,10 +199,18 @@ def draw(found: Found, path: Path) -> Path:
             axes.axvline(1, color=INK, lw=0.9, ls=(0, (2, 2)), zorder=0)
             tidy(axes)
         panels[0].set_ylabel("success")
-        told = [Line2D([], [], color=c, lw=1.6, label=name) for c, name in zip(PALETTE, found, strict=False)]
+        told = [Line2D([], [], color=c, lw=1.6, label=name) for c, name in zip(colours, found, strict=True)]
         told += [_line(stream, style) for stream, style in styles.items() if len(styles) > 1]
         figure.legend(handles=told, loc="outside lower center", ncols=3, frameon=False)
         return save_figure(figure, path)
+
+
+def _colours(found: Found) -> list[str]:
+    """A colour for each model: students' own, and for the teacher greys, darker the more steps."""
+    teachers = [name for name, told in found.items() if told[UNIT].kind == "teacher"]
+    shades = run_colours((), [name for name in found if name not in teachers])
+    greys = dict(zip(teachers, cycle(GREYS), strict=False))
+    return [greys.get(name) or shades[name] for name in found]
 
 
 def _line(stream: str, style: str) -> Line2D:

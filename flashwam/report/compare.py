@@ -79,7 +79,7 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
         "recordings_table": recording_table(recorded),
     }
     late_students = [curve.run for curve in curves if curve.kind == "student"]
-    colours = run_colours(rows, [*late_students, *(row.run for row in recorded if row.kind == "student")])
+    colours = run_colours([*rows, *apart], [*late_students, *(row.run for row in recorded if row.kind == "student")])
     sections = compare_sections(rows, out, metrics=metrics, cross=cross, colours=colours, apart=apart)
     sections += [real_time_section(curves, out, colours=colours)] if curves else []
     sections += [recordings_section(recorded, out, colours=colours)] if recorded else []

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flashwam.report.alt_texts import real_time_alt
-from flashwam.report.figures import INK, MUTED, PALETTE, label_ends, new_figure, plain_ticks, save_figure, tidy
+from flashwam.report.colours import run_colours
+from flashwam.report.figures import INK, MUTED, label_ends, new_figure, plain_ticks, save_figure, tidy
 from flashwam.report.page import Figure, Section, Table
 from flashwam.report.real_time import SCENES, Curve, Point
 from flashwam.run.real_time import MEANWHILE
@@ -87,7 +88,7 @@ def draw_real_time(
         path: The PNG's.
         marks: Words -> milliseconds, for lines that show where something known lies.
         title: Of the figure.
-        colours: Student's run -> colour; the palette, label by label, if None.
+        colours: Run -> colour; students' own if None.
     """
     curves = [_with_origin(curve, curves) for curve in curves]
     marks, points = marks or {}, [point for curve in curves for point in curve.points]
@@ -186,9 +187,8 @@ def _explain(axes: "Axes", curves: Sequence[Curve]) -> None:
 
 
 def _colours(curves: Sequence[Curve], told: Mapping[str, str] | None) -> dict[str, str]:
-    """Ink for the teacher at its most steps, grey for it at fewer; for students what is told, or the palette."""
-    labels = {kind: list(dict.fromkeys(c.label for c in curves if (c.kind == "student") == kind)) for kind in (0, 1)}
-    teachers = {label: INK if i == 0 else MUTED for i, label in enumerate(labels[0])}
-    if told is not None:
-        return teachers | {curve.label: told[curve.run] for curve in curves if curve.kind == "student"}
-    return teachers | {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(labels[1])}
+    """Label -> what is told of its run, or its own; of the teacher ink at its most steps, and grey at fewer."""
+    told = run_colours((), [curve.run for curve in curves if curve.kind == "student"]) if told is None else told
+    first = next((curve.label for curve in curves if curve.kind == "teacher"), "")
+    own = {curve.label: told.get(curve.run, INK) for curve in curves}
+    return {label: MUTED if colour == INK and label != first else colour for label, colour in own.items()}

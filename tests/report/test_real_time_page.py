@@ -6,7 +6,10 @@ import json
 import pytest
 from synthetic import evaluation, write
 
+from flashwam.report import real_time_page
+from flashwam.report.colours import run_colours
 from flashwam.report.compare import compare
+from flashwam.report.figures import INK, MUTED
 from flashwam.report.real_time import real_time_curves
 from flashwam.report.real_time_page import draw_real_time
 from flashwam.run.evaluation import Evaluation
@@ -104,3 +107,22 @@ def test_the_figure_has_a_place_for_no_latency_and_for_what_is_known(tmp_path):
     path = draw_real_time(curves, tmp_path / "a.png", marks={"published loop": 8100, "the paper's": 348})
     plain = draw_real_time(curves, tmp_path / "b.png")
     assert path.read_bytes() != plain.read_bytes()
+
+
+def test_a_method_has_its_own_colour_and_the_teacher_in_fewer_steps_is_grey(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(real_time_page, "_name", lambda axes, curves, scene, colours: given.append(colours))
+    curves = curves_of(
+        late("pairs", ms=0, won=9),
+        late("swift_full", ms=0, won=9, kind="teacher"),
+        *(late("teacher", ms=0, won=9, nfe=(steps, steps)) for steps in (1, 10)),
+    )
+    draw_real_time(curves, tmp_path / "a.png", colours={"pairs": "#0b6fb8", "teacher": INK, "swift_full": "#d9730d"})
+    draw_real_time(curves, tmp_path / "b.png")
+    assert given[0] == {
+        "teacher 10v/10a": INK,
+        "teacher 1v/1a": MUTED,
+        "swift_full 1v/1a": "#d9730d",
+        "pairs 1v/1a": run_colours((), ["pairs"])["pairs"],
+    }
+    assert given[1] == {**given[0], "swift_full 1v/1a": MUTED}
