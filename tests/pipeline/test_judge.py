@@ -95,7 +95,7 @@ def test_every_control_and_some_places_of_a_chunk_are_measured(recipe, tmp_path)
     """With names that TensorBoard takes as they are, and nothing that does not change while a student is trained."""
     model = load_wam(TEACHER)[0]
     parts = {"student": model, "teacher": model, "codec": Codec.load(TEACHER), "run": RunFolder(tmp_path)}
-    loop = replace(recipe.distill, judge=replace(recipe.distill.judge, episodes=0))
+    loop = replace(recipe.distill, judge=replace(recipe.distill.judge, episodes=0), keep_best=None)
     judge = make_judge(recipe, loop, result="student", **parts)
     told = judge(model, recipe.streams, place=tmp_path / "first", tells=True).measures
     controls = [name.replace(" ", "_") for name in judge.windows.names.names]
