@@ -223,8 +223,12 @@ def _named_pictures(result: Evaluation) -> list[str]:
 
 def _first_films(parts: Sequence[Evaluation]) -> dict[str, Path]:
     """Task -> picture of it that is there, the first part's."""
-    named = [(part, task, name) for part in reversed(parts) for task, name in _task_films(part).items()]
-    return {task: path for part, task, name in named if (path := _picture(part, name)) is not None}
+    found: dict[str, Path] = {}
+    for part in parts:
+        for task, name in _task_films(part).items():
+            if task not in found and (path := _picture(part, name)) is not None:
+                found[task] = path
+    return found
 
 
 def _picture(result: Evaluation, name: str | None) -> Path | None:

@@ -93,6 +93,7 @@ class Counted:
 
 def test_every_control_and_some_places_of_a_chunk_are_measured(recipe, tmp_path):
     """With names that TensorBoard takes as they are, and nothing that does not change while a student is trained."""
+    prepare_data(recipe)
     model = load_wam(TEACHER)[0]
     parts = {"student": model, "teacher": model, "codec": Codec.load(TEACHER), "run": RunFolder(tmp_path)}
     loop = replace(recipe.distill, judge=replace(recipe.distill.judge, episodes=0), keep_best=None)
