@@ -47,6 +47,7 @@ EXAMPLES = (
     "  flashwam evaluate runs/flash_wam --real-time --meanwhile go_on     the robot goes on while a chunk is computed\n"
     "  flashwam evaluate runs/libero_pairs --device cuda                 on the episodes that were held out\n"
     "  flashwam evaluate runs/libero_pairs --data data/mine              on other recordings\n"
+    "  flashwam evaluate runs/libero_pairs --data data/mine --tasks monday     on one of their data sets\n"
     "  flashwam evaluate --server ws://127.0.0.1:29536 --episodes 50   a model that flashwam serve runs\n"
     "  flashwam evaluate --server ws://127.0.0.1:29536 --data raw/mine   the same, on raw recordings\n"
     "  flashwam evaluate --server ws://127.0.0.1:29536 --sim libero --suite libero_10     the same on LIBERO"
@@ -61,7 +62,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=positive, metavar="N", help="episodes per task (default: the recipe's)")
     nfe_help = "steps per chunk; may be given several times (default: the recipe's)"
     parser.add_argument("--nfe", action="append", metavar="1v/1a", help=nfe_help)
-    parser.add_argument("--tasks", type=names, metavar="A,B", help="tasks (default: the recipe's)")
+    tasks_help = "tasks, or data sets of recordings (default: the recipe's)"
+    parser.add_argument("--tasks", type=names, metavar="A,B", help=tasks_help)
     parser.add_argument("--plain-euler", action="store_true", help="ignore the student's consistency functions")
     unit_help = "bring the student's consistency functions to the data's amplitude"
     parser.add_argument("--unit-amplitude", action="store_true", help=unit_help)

@@ -11,8 +11,8 @@ __all__ = ["add_recording_options", "is_for_recordings", "recording_results"]
 
 _OPTIONS = ("data", "recipe", "teacher", "windows", "draws", "preset", "device", "dtype")
 _PLACED = ("preset", "device", "dtype")
-_DRIVING = ("episodes", "tasks", "random", "auxiliary", "real_time")
-_SERVED = ("data", "recipe", "teacher", "windows", "draws")
+_DRIVING = ("episodes", "random", "auxiliary", "real_time")
+_SERVED = ("data", "tasks", "recipe", "teacher", "windows", "draws")
 
 
 def add_recording_options(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +87,7 @@ def recording_results(arguments: argparse.Namespace, *, nfe: Sequence[str] | Non
     """
     from flashwam.recipe.load import load_recipe
 
-    given = {name: getattr(arguments, name) for name in _OPTIONS if getattr(arguments, name) is not None}
+    given = {name: told for name in ("tasks", *_OPTIONS) if (told := getattr(arguments, name)) is not None}
     if "recipe" in given:
         given["recipe"] = load_recipe(given["recipe"], trust=arguments.trust)
     if arguments.server is not None:

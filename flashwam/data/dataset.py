@@ -25,7 +25,7 @@ from flashwam.core.batch import Batch
 from flashwam.data.actions import ActionNorm, read_norm
 from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.episodes import episode_path, find_repos, read_episode_list, read_table
-from flashwam.data.latents import ACTION_NORM, EMPTY_TEXT, latent_path, read_text
+from flashwam.data.latents import ACTION_NORM, latent_path, read_empty_text
 from flashwam.data.own_latents import OwnLatents
 from flashwam.data.segments import NoEpisodesError, is_held_out
 from flashwam.system.errors import InputError, MissingFileError
@@ -138,8 +138,8 @@ class EpisodeDataset(Dataset):
         self.balance, self.first_share, self.senses = balance, first_share, tuple(senses)
         self._folders = repos = self._repos(tasks)
         self._rows: list[tuple[int, int]] = []
+        self.null_text = read_empty_text(self.root)
         self.norm = norm if norm is not None else self._read_norm()
-        self.null_text = read_text(self.root / EMPTY_TEXT)
         self.tasks: list[str] = []
         self.autoencoders: set[str | None] = set()
         read = partial(self._read_segment, cameras=cameras, arrange=arrange, own=OwnLatents(autoencoder))
@@ -196,7 +196,10 @@ class EpisodeDataset(Dataset):
         repos = {repo.name: repo for repo in find_repos(self.root)}
         missing = [] if tasks is None else [task for task in tasks if task not in repos]
         if missing:
-            raise MissingFileError(f"no episodes of {missing} below {self.root}; there are {sorted(repos)}")
+            raise MissingFileError(
+                f"no episodes of {missing} below {self.root}; there are {sorted(repos)}; data.tasks of "
+                "a recipe and --tasks of flashwam evaluate choose"
+            )
         return list(repos.values()) if tasks is None else [repos[task] for task in tasks]
 
     def _text_id(self, text: Tensor) -> int:

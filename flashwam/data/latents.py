@@ -52,6 +52,7 @@ __all__ = [
     "encode_latents",
     "fingerprint",
     "latent_path",
+    "read_empty_text",
     "read_frame_rows",
     "read_latents",
     "read_text",
@@ -61,6 +62,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 EMPTY_TEXT = "empty_emb.pt"
+_ABOVE = 3
+"""Folders between one data set and what holds the empty prompt of many."""
 ACTION_NORM = "action_norm.json"
 _TEXTS = "text"
 
@@ -135,6 +138,26 @@ def read_text(path: Path) -> Tensor:
     if not isinstance(value, Tensor) or value.ndim != 2:
         raise InputError(f"{path}: expected one tensor [L, D], got {type(value).__name__}")
     return value.float()
+
+
+def read_empty_text(root: Path) -> Tensor:
+    """Reads the empty prompt's embedding of encoded data sets, float32 [L, D].
+
+    Args:
+        root: The folder above them.
+
+    Raises:
+        FileNotFoundError: It is not there; where it is in a folder above, as of one data set's own folder, the message
+            names that.
+    """
+    path = root / EMPTY_TEXT
+    above = next((each for each in root.absolute().parents[:_ABOVE] if (each / EMPTY_TEXT).is_file()), None)
+    if not path.is_file() and above is not None:
+        raise MissingFileError(
+            f"{root} is a part of {above}, where {EMPTY_TEXT} lies: name that folder, and choose "
+            f"{root.absolute().name} among its data sets (--tasks of flashwam evaluate, data.tasks of a recipe)"
+        )
+    return read_text(path)
 
 
 def _temporal(path: Path, frame_ids: list[int], frames: int) -> tuple[int, int]:

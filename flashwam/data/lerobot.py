@@ -24,7 +24,7 @@ from flashwam.data.bad_files import BadFiles
 from flashwam.data.controls import ControlSpace
 from flashwam.data.dataset import SENSE, Window, to_batch
 from flashwam.data.fingerprint import files_fingerprint
-from flashwam.data.latents import EMPTY_TEXT, read_text
+from flashwam.data.latents import EMPTY_TEXT, read_empty_text
 from flashwam.data.layouts import check_cameras
 from flashwam.data.segment_sample import SegmentSample, read_segment
 from flashwam.data.segments import NoEpisodesError, find_segments, is_held_out
@@ -107,7 +107,7 @@ class SegmentDataset(Dataset):
         self.bad = BadFiles(skip=skip_bad)
         if not self.root.is_dir():
             raise MissingFileError(f"{self.root}: no such folder; data.root is where the encoded data sets lie")
-        self.null_text = read_text(self.root / EMPTY_TEXT)
+        self.null_text = read_empty_text(self.root)
         self.segments = [
             segment
             for segment in find_segments(self.root, cameras=cameras, tasks=tasks, bad=self.bad)

@@ -13,7 +13,7 @@ from flashwam.data.records import whole_field
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.paths import user_path
 
-__all__ = ["NoEpisodesError", "Segment", "find_segments", "is_held_out", "select_repos"]
+__all__ = ["NoEpisodesError", "Segment", "are_there", "find_segments", "is_held_out", "select_repos"]
 
 logger = logging.getLogger(__name__)
 
@@ -78,15 +78,32 @@ def select_repos(root: Path | str, tasks: Sequence[str] | None = None) -> list[P
         raise MissingFileError(f"no data set below {root}: expected folders with meta/info.json") from None
     if tasks is None:
         return repos
-    names = {repo: repo.relative_to(root).parts or (repo.name,) for repo in repos}
     kept: dict[Path, None] = {}
     for task in tasks:
-        found = [repo for repo in repos if any(fnmatchcase(part, task) for part in names[repo])]
+        found = [repo for repo in repos if any(fnmatchcase(part, task) for part in _names(repo, root))]
         if not found:
-            shown = sorted({part for parts in names.values() for part in parts})
-            raise MissingFileError(f"no data set {task!r} below {root}; there are {', '.join(shown[:20])}")
+            shown = sorted({part for repo in repos for part in _names(repo, root)})
+            raise MissingFileError(
+                f"no data set {task!r} below {root}; there are {', '.join(shown[:20])}; data.tasks of a recipe "
+                "and --tasks of flashwam evaluate choose"
+            )
         kept.update(dict.fromkeys(found))
     return sorted(kept)
+
+
+def are_there(root: Path | str, tasks: Sequence[str]) -> list[str]:
+    """Tells which of some names fit a repo below `root`, see `select_repos`.
+
+    Raises:
+        FileNotFoundError: There is no repo.
+    """
+    parts = {part for repo in select_repos(root) for part in _names(repo, user_path(root))}
+    return [task for task in tasks if any(fnmatchcase(part, task) for part in parts)]
+
+
+def _names(repo: Path, root: Path) -> tuple[str, ...]:
+    """Names of the folders on the way to a repo; its own where it is the root."""
+    return repo.relative_to(root).parts or (repo.name,)
 
 
 def find_segments(

@@ -43,6 +43,7 @@ def evaluate_recordings(
     checkpoint: str | Path,
     *,
     data: str | Path | None = None,
+    tasks: Sequence[str] = (),
     recipe: Recipe | None = None,
     teacher: str | Path | None = None,
     nfe: Sequence[str] | None = None,
@@ -70,6 +71,7 @@ def evaluate_recordings(
         checkpoint: A teacher's or student's folder, or a run folder; with a preset, another tool's checkpoint.
         data: Folder of recordings in the layout that the recipe describes; None for the episodes that were held out of
             those that the model was made from.
+        tasks: Data sets there; without any the recipe's, see `recorded_windows`.
         recipe: Its `data` section says how the recordings are laid out; the model's own if None.
         teacher: Folder of the model that it was distilled from, where that is not where it was.
         nfe: Steps per stream and chunk, such as "1v/2a"; "full" for the teacher's own; the recipe's if None.
@@ -93,7 +95,7 @@ def evaluate_recordings(
             another kind of device or under another preset.
     """
     sampler = sampler_name(plain_euler=plain_euler, unit_amplitude=unit_amplitude, temperature=temperature)
-    on = OnRecordings(windows=windows, draws=draws, data="" if data is None else str(data))
+    on = OnRecordings(windows=windows, draws=draws, data="" if data is None else str(data), tasks=tuple(tasks))
     model = load_model(checkpoint, preset=preset, device=device, dtype=dtype, trust=trust)
     weights = model.fingerprint
     model.wam.choose_precision(model.info.precision if precision is None else precision)
@@ -139,7 +141,7 @@ class _Judge:
 
     @cached_property
     def windows(self) -> Windows:
-        return recorded_windows(self.model, self.recipe, data=self.on.data or None)
+        return recorded_windows(self.model, self.recipe, data=self.on.data or None, tasks=self.on.tasks)
 
     @cached_property
     def batch(self) -> Batch:

@@ -6,7 +6,7 @@ Letters: W windows, D draws, T controls of a window, U controls of the robot, F 
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,7 @@ def evaluate_served_recordings(
     url: str,
     *,
     data: str | Path,
+    tasks: Sequence[str] = (),
     recipe: Recipe | None = None,
     teacher: str | None = None,
     token: str | None = None,
@@ -110,6 +111,7 @@ def evaluate_served_recordings(
     Args:
         url: Such as "ws://127.0.0.1:29536".
         data: Folder of LeRobot v2.x or v3.x data sets, with the cameras that the server names.
+        tasks: Data sets there, see `flashwam.data.segments.select_repos`; all if there are none.
         recipe: Its `data` section says which column the actions are and whether they are relative poses, see
             `action_key` and `relative_poses`; "action" and absolute if None.
         teacher: URL of the teacher's server, which draws from the same seeds; None where there is none.
@@ -128,7 +130,8 @@ def evaluate_served_recordings(
         FileExistsError: There is a measurement of this name and step in `out`.
         FileNotFoundError, ValueError: The recordings are missing, damaged, or not of the server's robot.
     """
-    on, section = OnRecordings(windows=windows, draws=draws, data=str(data)), recipe.data if recipe else DataConfig()
+    on = OnRecordings(windows=windows, draws=draws, data=str(data), tasks=tuple(tasks))
+    section = recipe.data if recipe else DataConfig()
     with PolicyClient(url, token) as client:
         student, told = _Drawer(client=client), client.metadata
         name, nfe = str(told["name"]), nfe_text(told["nfe"])
@@ -142,6 +145,7 @@ def evaluate_served_recordings(
             least=student.rows,
             key=section.action_key,
             relative=section.relative_poses,
+            tasks=on.tasks or None,
             senses=tuple(told.get("senses", ())),
         )
         found = [source.window(number) for number in range(windows)]
@@ -153,7 +157,7 @@ def evaluate_served_recordings(
         with PolicyClient(teacher, token) as client:
             label = f"{client.metadata['name']}: draws"
             drawn["teacher"] = _drawn(_Drawer(client=client), found, draws, seed, label=label)
-    info = read_info(select_repos(data)[0])
+    info = read_info(select_repos(data, on.tasks or None)[0])
     names = ControlNames.of_data(int(told["controls"]), relative=section.relative_poses, info=info)
     controls = _controls(drawn, found, names)
     kept = save_trajectories(controls, folder / f"{stem}_trajectories.npz")

@@ -2,6 +2,7 @@
 """Windows of recorded episodes that a model is judged on."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from flashwam.data.codec import CODEC_FILE, Codec, read_actions
 from flashwam.data.control_names import ControlNames
 from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.episodes import read_info
-from flashwam.data.latents import ACTION_NORM
+from flashwam.data.latents import ACTION_NORM, read_empty_text
 from flashwam.data.lerobot import SegmentDataset, Split
-from flashwam.data.segments import NoEpisodesError, select_repos
+from flashwam.data.segments import NoEpisodesError, are_there, select_repos
 from flashwam.evaluation.policy import LoadedModel
 from flashwam.recipe.sections import DataConfig, Recipe
 from flashwam.system.errors import InputError
@@ -52,7 +53,9 @@ class Windows:
     episodes: int
 
 
-def recorded_windows(model: LoadedModel, recipe: Recipe, *, data: str | Path | None = None) -> Windows:
+def recorded_windows(
+    model: LoadedModel, recipe: Recipe, *, data: str | Path | None = None, tasks: Sequence[str] = ()
+) -> Windows:
     """Windows of a folder of recordings, or of the episodes that were held out of those that a model was made from.
 
     Where none were held out, all episodes are taken, with a warning.
@@ -61,11 +64,13 @@ def recorded_windows(model: LoadedModel, recipe: Recipe, *, data: str | Path | N
         model: Its shapes, and its normalisation of actions where its folder has one.
         recipe: Its `data` section says how the recordings are laid out.
         data: Folder of other recordings.
+        tasks: Data sets, see `flashwam.data.segments.select_repos`; without any the recipe's, or, where `data` has none
+            of these, all that it has, with a warning.
 
     Raises:
         FileNotFoundError, ValueError: They are missing, damaged, or of other shapes than the model's.
     """
-    section = recipe.data if data is None else replace(recipe.data, root=str(data))
+    section = _chosen(recipe.data, data, tasks)
     made = model.info.recipe
     own = made is not None and user_path(section.root).resolve() == user_path(made.data.root).resolve()
     if own and (found := held_out_windows(model, section)) is not None:
@@ -86,6 +91,26 @@ def recorded_windows(model: LoadedModel, recipe: Recipe, *, data: str | Path | N
         held_out=None if made is None else not own,
         autoencoder=_autoencoder(model.folder, section),
     )
+
+
+def _chosen(section: DataConfig, data: str | Path | None, tasks: Sequence[str]) -> DataConfig:
+    """The section with the data sets that are asked for."""
+    if data is not None:
+        section = replace(section, root=str(data))
+        # Refuses the folder of one data set before its neighbours are missed.
+        read_empty_text(user_path(data))
+    if tasks:
+        return replace(section, tasks=tuple(tasks))
+    if data is None or are_there(data, section.tasks):
+        return section
+    there = sorted({repo.name for repo in select_repos(data)})
+    logger.warning(
+        "%s has none of the recipe's data sets (%s): all of its own are taken (%s); --tasks chooses among them",
+        data,
+        ", ".join(section.tasks),
+        ", ".join(there),
+    )
+    return replace(section, tasks=tuple(there))
 
 
 def held_out_windows(model: LoadedModel, data: DataConfig) -> Windows | None:

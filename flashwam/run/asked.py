@@ -89,6 +89,7 @@ class Asked:
             "windows": None if on is None else on.windows,
             "draws": None if on is None else on.draws,
             "recordings": None if on is None else on.data or "the model's own",
+            "data sets": None if on is None else ", ".join(on.tasks),
         }
         return {name: "none" if value in (None, "") else str(value) for name, value in told.items()}
 

@@ -28,11 +28,13 @@ class OnRecordings:
         windows: Windows of episodes.
         draws: Of every window, each from noise of its own.
         data: Folder of the recordings; empty for those that the model was made from.
+        tasks: Data sets that are chosen; empty where none are.
     """
 
     windows: int
     draws: int
     data: str = ""
+    tasks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("windows", "draws"):
@@ -41,7 +43,8 @@ class OnRecordings:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        told = {name: getattr(self, name) for name in self.__slots__}
+        return told | {"tasks": list(self.tasks)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

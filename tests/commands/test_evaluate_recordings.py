@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The choice of `flashwam evaluate` between driving and recordings."""
 
+import json
 import re
 
 import pytest
 from tiny_models import save_tiny_student
 
 from flashwam.cli import main
+from flashwam.recipe.build import plain
+from flashwam.recipe.load import load_recipe
 from flashwam.run.evaluation import Evaluation
 from flashwam.run.folder import RunFolder
 from flashwam.run.recordings import RecordingNumbers
@@ -38,8 +41,8 @@ def asked(monkeypatch):
             "--recordings is for recorded episodes, on which nothing is driven",
         ),
         (
-            ["runs/a", "--windows", "4", "--tasks", "reach-wall"],
-            "--windows is for recorded episodes.*leave out --tasks",
+            ["runs/a", "--windows", "4", "--episodes", "5"],
+            "--windows is for recorded episodes.*leave out --episodes",
         ),
     ],
 )
@@ -76,6 +79,18 @@ def test_what_was_measured_on_recordings_is_told_in_the_models_card(tmp_path, mo
     assert (student / "README.md").read_text() == before
     assert main(words) == 0
     assert "| 4 windows of 2 recorded episodes, 8 draws each | x, mm |" in (student / "README.md").read_text()
+
+
+def test_tasks_choose_data_sets_of_recordings_and_tasks_of_the_simulator(asked, tmp_path):
+    assert main(["evaluate", str(tmp_path), "--data", "data/mine", "--tasks", "monday,tuesday", "--json", "-"]) == 0
+    assert asked["recordings"]["tasks"] == ("monday", "tuesday")
+    recipe = plain(load_recipe("libero/flash_wam"))
+    info = {"kind": "student", "streams": {"video": {"shift": 5.0}, "action": {"shift": 1.0}}, "recipe": recipe}
+    (tmp_path / "flashwam.json").write_text(json.dumps(info))
+    for folder, called in ((tmp_path, "recordings"), (ASSETS / "teacher", "driven")):
+        asked.clear()
+        assert main(["evaluate", str(folder), "--tasks", "reach-wall", "--json", "-"]) == 0
+        assert {name: told["tasks"] for name, told in asked.items()} == {called: ("reach-wall",)}
 
 
 def test_a_model_of_the_simulators_tasks_is_driven(asked):

@@ -184,6 +184,12 @@ def test_no_flipped_bit_of_the_actions_passes(encoded, tmp_path):
     assert unchanged < 50
 
 
+def test_one_tasks_own_folder_is_told_from_one_that_is_not_encoded(encoded):
+    task = next(path.parent for path in encoded.glob("*/meta")).name
+    with pytest.raises(FileNotFoundError, match=rf"is a part of {encoded}, .* choose {task} among its data sets"):
+        everything(encoded / task)
+
+
 def test_missing_and_damaged_things_are_named(encoded, tmp_path):
     with pytest.raises(FileNotFoundError, match="collect"):
         EpisodeDataset(tmp_path, window_frames=4, norm=everything(encoded).norm)

@@ -197,6 +197,16 @@ def test_tasks_choose_folders_on_the_way(roots):
         reader(root, "robotwin", tasks=["adjust_bottel"])
 
 
+def test_one_data_sets_own_folder_is_told_from_one_that_is_not_encoded(roots, tmp_path):
+    root = roots / "robotwin"
+    for part in ("clean_50/adjust_bottle", "clean_50"):
+        with pytest.raises(FileNotFoundError, match=rf"is a part of {root}, .* choose {part.split('/')[-1]} among its"):
+            reader(root / part, "robotwin")
+    shutil.copytree(root / "clean_50" / "adjust_bottle", tmp_path / "alone")
+    with pytest.raises(FileNotFoundError, match="encode the episodes first"):
+        reader(tmp_path / "alone", "robotwin")
+
+
 def test_a_segment_without_latents_of_every_camera_is_no_sample(roots, tmp_path):
     shutil.copytree(roots / "robotwin", tmp_path / "copy")
     data = reader(tmp_path / "copy", "robotwin")

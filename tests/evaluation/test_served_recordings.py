@@ -221,10 +221,14 @@ def test_a_server_chooses_for_itself(words, message, capsys):
 def test_the_command_passes_on_what_is_asked(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("flashwam.evaluation.served_recordings.PolicyClient", Clairvoyant)
     words = ["--server", "ws://off", "--teacher", "ws://knows", "--data", str(data), "--windows", "2", "--draws", "2"]
+    words += ["--tasks", "monday"]
     monkeypatch.chdir(tmp_path)
     assert main(["evaluate", *words, "--json", "-"]) == 0
     (result,) = json.loads(capsys.readouterr().out)
     assert result["recordings"]["measures"]["all_error_teacher"] > 0
     assert result["guidance"] == {"video": 5.0}
+    assert result["asked"]["recordings"]["tasks"] == ["monday"]
     assert main(["compare", "runs/served/off"]) == 0
     assert "off 1v/1a on raw" in capsys.readouterr().out
+    assert main(["evaluate", *words, "--tasks", "tuesday", "--out", "other"]) == 2
+    assert "no data set 'tuesday' below" in capsys.readouterr().err
