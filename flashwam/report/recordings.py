@@ -15,7 +15,7 @@ from flashwam.report.results import training_seeds
 from flashwam.report.row import milliseconds_text, row_label
 from flashwam.report.table import text_table
 from flashwam.run.evaluation import Evaluation
-from flashwam.run.recordings import RecordingNumbers
+from flashwam.run.recordings import OnRecordings, RecordingNumbers
 
 __all__ = ["RecordingRow", "column_notes", "recording_cells", "recording_columns", "recording_rows", "recording_table"]
 
@@ -176,10 +176,17 @@ def _row(parts: Sequence[Evaluation], last: Mapping[str, int]) -> RecordingRow:
     one = parts[0]
     step = None if (one.step or 0) == last[one.run] else one.step
     on = None if one.asked is None else one.asked.recordings
-    named = f"{one.run} {nfe_text(one.nfe)}" + (f" on {Path(on.data).name}" if on is not None and on.data else "")
+    named = f"{one.run} {nfe_text(one.nfe)}" + ("" if on is None else _where(on))
     label = row_label(named, one.kind, one.sampler, precision=one.precision, step=step)
     numbers = tuple(part.recordings for part in parts if part.recordings is not None)
     return RecordingRow(label=label, kind=one.kind, parts=tuple(parts), numbers=numbers)
+
+
+def _where(on: OnRecordings) -> str:
+    """ " on mine (monday, tuesday)"; "" for those that a model was made from."""
+    told = [Path(on.data).name] if on.data else []
+    told += [f"({', '.join(on.tasks)})"] if on.tasks else []
+    return f" on {' '.join(told)}" if told else ""
 
 
 def recording_columns(row: RecordingRow, *, teacher: bool = True) -> dict[str, str]:

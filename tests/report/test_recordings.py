@@ -190,3 +190,11 @@ def test_sharpness_of_earlier_versions_has_a_column_of_its_own(tmp_path):
     (row,) = recording_rows([replace(one, open_loop={"video_sharpness_ratio": 0.8}) for one in read_recordings(run)])
     cells = recording_columns(row)
     assert (cells["sharpness ratio of last latents alone"], cells["decoded sharpness ratio"]) == ("0.8", "-")
+
+
+def test_other_recordings_and_data_sets_are_rows_of_their_own_and_named(tmp_path):
+    chosen = {"data": "data/mine", "tasks": ("monday",)}
+    for windows, on in enumerate(({}, {"data": "data/mine"}, chosen, {"tasks": ("monday", "friday")}), start=4):
+        write(tmp_path, "far", 0.4, on=OnRecordings(windows=windows, draws=8, **on))
+    labels = [row.label for row in recording_rows(read_recordings(tmp_path))]
+    assert labels == [f"far 1v/1a{where}" for where in ("", " on mine", " on mine (monday)", " on (monday, friday)")]
