@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conventions that evaluations were driven under, as far as they tell some from others."""
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
 
+from flashwam.run.driven_under import convention_of
 from flashwam.run.evaluation import Evaluation
 
 __all__ = ["Conventions"]
@@ -22,13 +22,17 @@ class Conventions:
     """
 
     def __init__(self, evaluations: Sequence[Evaluation]) -> None:
-        driven = [one for one in evaluations if _told(one)]
-        self._shared = [name for name in (_told(driven[0]) if driven else {}) if all(name in _told(o) for o in driven)]
+        driven = [one for one in evaluations if convention_of(one)]
+        self._shared = [
+            name
+            for name in (convention_of(driven[0]) if driven else {})
+            if all(name in convention_of(o) for o in driven)
+        ]
         self._by_length: set[Hashable] = set()
         lasting: dict[Hashable, set[str]] = {}
-        for one in (one for one in driven if _STEPS in _told(one)):
+        for one in (one for one in driven if _STEPS in convention_of(one)):
             steps = lasting.setdefault((self._values(one), one.more["simulator"].get("suite")), set())
-            steps.add(str(_told(one)[_STEPS]))
+            steps.add(str(convention_of(one)[_STEPS]))
             if len(steps) > 1:
                 self._by_length.add(self._values(one))
         self._names = _names(list(dict.fromkeys(map(self._which, driven))))
@@ -42,25 +46,18 @@ class Conventions:
         "" where all that tell one tell the same. An evaluation that tells none is of the only one that others of its
         run tell, or "".
         """
-        if _told(one):
+        if convention_of(one):
             return self._names[self._which(one)]
         names = self._of_run.get(one.run, set())
         return next(iter(names)) if len(names) == 1 else ""
 
     def _values(self, one: Evaluation) -> tuple[tuple[str, str], ...]:
-        told = _told(one)
+        told = convention_of(one)
         return tuple((name, str(told[name])) for name in self._shared if name != _STEPS)
 
     def _which(self, one: Evaluation) -> tuple[tuple[str, str], ...]:
-        values, told = self._values(one), _told(one)
+        values, told = self._values(one), convention_of(one)
         return (*values, (_STEPS, str(told[_STEPS]))) if values in self._by_length and _STEPS in told else values
-
-
-def _told(one: Evaluation) -> Mapping[str, Any]:
-    """The convention that an evaluation tells; empty where it tells none."""
-    simulator = one.more.get("simulator")
-    convention = simulator.get("convention") if isinstance(simulator, Mapping) else None
-    return convention if isinstance(convention, Mapping) else {}
 
 
 def _names(conventions: Sequence[tuple[tuple[str, str], ...]]) -> dict[tuple[tuple[str, str], ...], str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from flashwam.core.streams import StreamSpec
 from flashwam.run.card_data import data_lines
-from flashwam.run.card_results import driven_among, recorded_among, results_section
+from flashwam.run.card_results import driven_among, how_measured, recorded_among, results_section
 from flashwam.run.evaluation import Evaluation, read_evaluation
 from flashwam.run.folder import CARD_FILE, INFO_FILE, RunFolder
 from flashwam.run.model_info import ModelInfo
@@ -351,4 +351,4 @@ def _of_these(folder: Path, info: ModelInfo, evaluations: Sequence[Evaluation] |
         evaluations = [read_evaluation(path) for path in files]
     name = info.name or run.name
     these = [one for one in evaluations if (one.run, one.kind, one.step or 0) == (name, info.role, info.steps)]
-    return sorted(these, key=lambda one: (one.setting, one.sampler, one.precision, one.seed or 0))
+    return sorted(these, key=lambda one: (one.setting, how_measured(one), one.seed or 0))

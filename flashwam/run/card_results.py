@@ -7,11 +7,12 @@ from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 
+from flashwam.run.driven_under import convention_of
 from flashwam.run.evaluation import Evaluation, TaskNumbers
 from flashwam.run.recordings import CONTROL_COLUMNS, RecordingNumbers
 from flashwam.system.json_file import Measured
 
-__all__ = ["driven_among", "recorded_among", "results_section"]
+__all__ = ["driven_among", "how_measured", "recorded_among", "results_section"]
 
 _DRIVEN = """\
 Success rates in closed loop with Wilson intervals.
@@ -57,11 +58,11 @@ def results_section(evaluations: Sequence[Evaluation]) -> str:
 
 
 def _driven_rows(driven: Sequence[Evaluation]) -> Iterator[str]:
-    for (setting, sampler, precision), seeds in groupby(driven, lambda one: (one.setting, one.sampler, one.precision)):
+    for (setting, how), seeds in groupby(driven, lambda one: (one.setting, how_measured(one))):
         for task, numbers in _pooled(list(seeds)).items():
             low, high = numbers.interval
             counted = f"{numbers.rate:.3f} | {numbers.episodes} | [{low:.3f}, {high:.3f}]"
-            yield f"| {setting} | {_how(sampler, precision)} | {task} | {counted} |"
+            yield f"| {setting} | {how} | {task} | {counted} |"
 
 
 def _recorded_rows(evaluations: Sequence[Evaluation]) -> Iterator[str]:
@@ -69,7 +70,7 @@ def _recorded_rows(evaluations: Sequence[Evaluation]) -> Iterator[str]:
     groups: dict[tuple[str, ...], list[RecordingNumbers]] = {}
     for one in evaluations:
         if one.recordings is not None:
-            key = (one.setting, _how(one.sampler, one.precision), _recordings(one, one.recordings))
+            key = (one.setting, how_measured(one), _recordings(one, one.recordings))
             groups.setdefault(key, []).append(one.recordings)
     for setting, numbers in groups.items():
         lines = {"all": [_mean([_of_all(one, name) for one in numbers]) for name in CONTROL_COLUMNS.values()]}
@@ -99,8 +100,10 @@ def _recordings(one: Evaluation, numbers: RecordingNumbers) -> str:
     )
 
 
-def _how(sampler: str, precision: str) -> str:
-    return sampler if precision == "own" else f"{sampler}, {precision}"
+def how_measured(one: Evaluation) -> str:
+    """Sampler, precision where it is not the model's own, and convention of the simulator where that has several."""
+    precision = "" if one.precision == "own" else one.precision
+    return ", ".join(filter(None, (one.sampler, precision, str(convention_of(one).get("name", "")))))
 
 
 def _mean(values: Sequence[Measured | None]) -> str:

@@ -202,6 +202,22 @@ def test_card_has_the_evaluations_of_these_weights(student: Path) -> None:
     assert "unknown" not in card
 
 
+def test_card_keeps_conventions_of_a_simulator_apart(student: Path) -> None:
+    def told(name: str, success: int) -> Evaluation:
+        numbers = TaskNumbers(episodes=10, success=success)
+        more = {"simulator": {"name": "libero", "convention": {"name": name}}} if name else {}
+        common = {"run": "quick", "kind": "student", "step": 9, "nfe": {"video": 1, "action": 1}, "more": more}
+        return Evaluation(**common, tasks={"put-x": numbers}, overall=numbers)
+
+    card = model_card(student, evaluations=[told("lingbot_va", 9), told("common", 3), told("", 5), told("common", 4)])
+    lines = [line for line in card.splitlines() if "| put-x |" in line]
+    assert [line.split(" | [")[0] for line in lines] == [
+        "| 1v/1a | own | put-x | 0.500 | 10",
+        "| 1v/1a | own, common | put-x | 0.350 | 20",
+        "| 1v/1a | own, lingbot_va | put-x | 0.900 | 10",
+    ]
+
+
 def test_card_of_a_teacher(model: LingBotVA, tmp_path: Path) -> None:
     save_wam(tmp_path / "teacher", model, preset("libero").streams, kind="teacher")
     card = model_card(tmp_path / "teacher")
