@@ -48,9 +48,10 @@ EXAMPLES = (
     "  flashwam evaluate runs/libero_pairs --device cuda                 on the episodes that were held out\n"
     "  flashwam evaluate runs/libero_pairs --data data/mine              on other recordings\n"
     "  flashwam evaluate runs/libero_pairs --data data/mine --tasks monday     on one of their data sets\n"
+    "  flashwam evaluate runs/libero_pairs --sim libero --suite libero_10    in LIBERO, as its server would drive it\n"
     "  flashwam evaluate --server ws://127.0.0.1:29536 --episodes 50   a model that flashwam serve runs\n"
     "  flashwam evaluate --server ws://127.0.0.1:29536 --data raw/mine   the same, on raw recordings\n"
-    "  flashwam evaluate --server ws://127.0.0.1:29536 --sim libero --suite libero_10     the same on LIBERO"
+    "  flashwam evaluate --server ws://127.0.0.1:29536 --sim libero --suite libero_10   the same, served"
 )
 
 

@@ -4,21 +4,23 @@
 import argparse
 from typing import Any
 
-from flashwam.commands.shared import is_given, positive, read_token
+from flashwam.commands.shared import is_given, path, positive, read_token, trust
 
 __all__ = ["add_libero_options", "is_for_libero", "libero_results"]
 
-_OPTIONS = ("suite", "convention", "idle_steps", "max_steps", "shading", "instruction", "processes")
+_CONVENTION = ("convention", "idle_steps", "max_steps", "shading", "instruction")
+_OPTIONS = ("suite", *_CONVENTION, "processes", "base", "rollout")
+_LOADING = ("nfe", "temperature", "precision", "preset", "device", "dtype", "base", "rollout")
 _OTHERS = (
-    *("checkpoint", "random", "auxiliary", "real_time", "nfe", "plain_euler", "unit_amplitude"),
-    *("temperature", "precision"),
-    *("recordings", "data", "recipe", "teacher", "windows", "draws", "preset", "device", "dtype"),
+    *("random", "auxiliary", "plain_euler", "unit_amplitude"),
+    *("real_time", "latency_ms", "latency_scale", "meanwhile", "control_hz", "patience"),
+    *("recordings", "data", "recipe", "teacher", "windows", "draws"),
 )
 
 
 def add_libero_options(parser: argparse.ArgumentParser) -> None:
     """Adds --sim and what says how LIBERO is driven."""
-    group = parser.add_argument_group("on LIBERO, for --server (docs/simulators.md)")
+    group = parser.add_argument_group("on LIBERO (docs/simulators.md)")
     sim_help = "of the tasks (default: metaworld); flashwam info says how libero is installed"
     group.add_argument("--sim", choices=("metaworld", "libero"), default="metaworld", help=sim_help)
     suite_help = "libero_spatial, libero_object, libero_goal, libero_10, libero_90 or one of LIBERO-PRO; --tasks are "
@@ -33,6 +35,10 @@ def add_libero_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--shading", choices=("full", "plain"), help=shading_help)
     process_help = "episodes that are driven at once, by a process and a session each (default: 1)"
     group.add_argument("--processes", type=positive, metavar="N", help=process_help)
+    base_help = "folder with vae/ and text_encoder/, for a MODEL that comes without"
+    group.add_argument("--base", type=path, metavar="DIR", help=base_help)
+    rollout_help = "how MODEL's chunks are computed, see flashwam serve: graphed, on a GPU (default: the model's own)"
+    group.add_argument("--rollout", metavar="NAME", help=rollout_help)
     words_help = "words of a task's file, or of that file's name (default: file)"
     group.add_argument("--instruction", choices=("file", "name"), help=words_help)
 
@@ -42,34 +48,47 @@ def is_for_libero(arguments: argparse.Namespace) -> bool:
     given = [name for name in _OPTIONS if getattr(arguments, name) is not None]
     if arguments.sim != "libero":
         if given:
-            arguments.parser.error(f"--{given[0].replace('_', '-')} is for LIBERO: add --sim libero")
+            arguments.parser.error(f"{_option(given[0])} is for LIBERO: add --sim libero")
         return False
+    _check(arguments)
+    return True
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuses what makes no sense on LIBERO."""
+    error = arguments.parser.error
     others = [name for name in _OTHERS if is_given(getattr(arguments, name))]
     if others:
-        what = "MODEL" if others[0] == "checkpoint" else f"--{others[0].replace('_', '-')}"
-        own = ", or --sim: the tasks of a model that was trained on LIBERO here say it" if what == "MODEL" else ""
-        arguments.parser.error(f"--sim libero drives a served model as its server draws it: leave out {what}{own}")
-    if arguments.server is None:
-        arguments.parser.error("--sim libero drives a served model: give --server URL (flashwam serve starts one)")
+        error(f"--sim libero drives a model as it is served: leave out {_option(others[0])}")
+    if (arguments.checkpoint is None) == (arguments.server is None):
+        error("--sim libero drives a model: give either MODEL or --server URL (flashwam serve starts one)")
+    chosen = [name for name in _LOADING if is_given(getattr(arguments, name))]
+    if arguments.server is not None and chosen:
+        error(f"--sim libero drives a served model as its server draws it: leave out {_option(chosen[0])}")
     if arguments.suite is None:
-        arguments.parser.error("--sim libero needs --suite, such as libero_10")
-    return True
+        error("--sim libero needs --suite, such as libero_10")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def libero_results(arguments: argparse.Namespace) -> Any:
     """Drives LIBERO, as the arguments say."""
-    from flashwam.evaluation.libero import evaluate_on_libero
     from flashwam.sim.libero import get_convention
 
-    changes = {name: getattr(arguments, name) for name in ("idle_steps", "max_steps", "shading", "instruction")}
-    return evaluate_on_libero(
-        arguments.server,
-        suite=arguments.suite,
-        token=read_token(arguments),
-        tasks=arguments.tasks,
-        episodes=arguments.episodes,
-        seed=arguments.seed,
-        out=arguments.out,
-        convention=get_convention(arguments.convention or "lingbot_va").changed(**changes),
-        processes=arguments.processes or 1,
-    )
+    changes = {name: getattr(arguments, name) for name in _CONVENTION[1:]}
+    common: dict[str, Any] = {name: getattr(arguments, name) for name in ("suite", "tasks", "episodes", "seed", "out")}
+    common["convention"] = get_convention(arguments.convention or "lingbot_va").changed(**changes)
+    common["processes"] = arguments.processes or 1
+    if arguments.server is not None:
+        from flashwam.evaluation.libero import evaluate_on_libero
+
+        return evaluate_on_libero(arguments.server, token=read_token(arguments), **common)
+    import torch
+
+    from flashwam.evaluation.libero_model import evaluate_model_on_libero
+
+    loading = {name: getattr(arguments, name) for name in _LOADING} | trust(arguments)
+    loading["device"] = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return evaluate_model_on_libero(arguments.checkpoint, **loading, **common)

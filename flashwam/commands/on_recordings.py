@@ -32,10 +32,10 @@ def add_recording_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--windows", type=positive, metavar="N", help="samples of the recipe's length (default: 32)")
     draws_help = "of every window; 8 or more tell whether they take several ways (default: 8)"
     group.add_argument("--draws", type=positive, metavar="N", help=draws_help)
-    preset_help = "settings for another tool's checkpoint that does not say how it is sampled"
+    preset_help = "settings for another tool's checkpoint that does not say how it is sampled (--sim libero: libero)"
     group.add_argument("--preset", metavar="NAME", help=preset_help)
     group.add_argument("--device", help="such as cuda:1 or cpu (default: cuda where there is one, or else cpu)")
-    dtype_help = "of the models (default: that of their files)"
+    dtype_help = "of the models (default: that of their files); like --preset and --device, for --sim libero too"
     group.add_argument("--dtype", choices=("bfloat16", "float32"), help=dtype_help)
 
 

@@ -107,8 +107,8 @@ def check_model(told: Mapping[str, Any], where: str) -> None:
         advice = "take one that was trained on LIBERO's own pictures"
         if scene is not None:
             advice = (
-                "it was trained on scenes of LIBERO with both views in one small picture, and is driven in them "
-                f"without --sim and what belongs to it: --tasks {scene}, or none for all of its own"
+                "it sees both views in one small picture, and is driven in its own scenes of LIBERO by plain flashwam "
+                f"evaluate, without --sim and --suite; such as --tasks {scene}"
             )
         raise InputError(
             f"LIBERO's pictures are {', '.join(CAMERAS)}; the model {where} has {', '.join(cameras)}: {advice}"

@@ -2,7 +2,8 @@
 """A model as it is served: loaded once with its codec and samplers, shared by all sessions."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from flashwam.data.codec import Codec
 from flashwam.data.episodes import CAMERA
 from flashwam.data.fingerprint import tensors_fingerprint
 from flashwam.run.folder import RunFolder
-from flashwam.run.model_info import model_folder
+from flashwam.run.model_info import ModelInfo, model_folder
 from flashwam.sampling import StreamSampler, samplers_for
 from flashwam.serve.codec import FrameCodec, ObservationCodec
 from flashwam.serve.per_picture import PerPictureCodec
@@ -38,12 +39,28 @@ class ServedModel:
         samplers: Stream name -> how it is drawn.
         codec: Makes an episode's codec.
         metadata: Plain values that a client is told when it connects.
+        sampled: Steps -> samplers, see `at`; None for a model that is served in these steps alone.
     """
 
     wam: WorldActionModel
     samplers: Mapping[str, StreamSampler]
     codec: Callable[[], ObservationCodec]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    sampled: Callable[[str | None], Mapping[str, StreamSampler]] | None = None
+
+    def at(self, nfe: str | None) -> "ServedModel":
+        """The same model, drawn in other steps.
+
+        Args:
+            nfe: See `load_served`.
+
+        Raises:
+            ValueError: They are none, or it is served in its own alone.
+        """
+        if self.sampled is None:
+            raise ValueError("this model is served in its own steps alone: load it with load_served")
+        samplers = self.sampled(nfe)
+        return replace(self, samplers=samplers, metadata={**self.metadata, **describe_sampling(self.wam, samplers)})
 
 
 def load_served(
@@ -91,11 +108,8 @@ def load_served(
     # Before it is moved, so that a GPU holds 8-bit weights alone.
     wam.choose_precision(info.precision if precision is None else precision)
     wam.to(device).eval()
-    teacher = info.kind == "teacher"
-    steps = parse_nfe(nfe, tuple(wam.streams)) if nfe is not None else None
-    if nfe is None and not teacher:
-        steps = {name: spec.steps for name, spec in info.streams.items()}
-    samplers = samplers_for(info.streams, steps=steps, teacher=teacher, temperature=temperature)
+    sampled = partial(_samplers, info, temperature)
+    samplers = sampled(nfe)
     with trusting(trust):
         codec, facts = _codec(folder, wam, device, preset=preset, base=base, rollout=rollout, encoder=encoder)
     metadata = {
@@ -114,7 +128,16 @@ def load_served(
         **facts,
         **describe_sampling(wam, samplers),
     }
-    return ServedModel(wam=wam, samplers=samplers, codec=codec, metadata=metadata)
+    return ServedModel(wam=wam, samplers=samplers, codec=codec, metadata=metadata, sampled=sampled)
+
+
+def _samplers(info: ModelInfo, temperature: Temperature | None, nfe: str | None) -> dict[str, StreamSampler]:
+    """Samplers for steps such as "1v/2a"; for those that the model itself says if None."""
+    teacher = info.kind == "teacher"
+    steps = parse_nfe(nfe, tuple(info.streams)) if nfe is not None else None
+    if nfe is None and not teacher:
+        steps = {name: spec.steps for name, spec in info.streams.items()}
+    return samplers_for(info.streams, steps=steps, teacher=teacher, temperature=temperature)
 
 
 def _codec(

@@ -2,6 +2,7 @@
 """A model is served in the numbers that are asked for, or that its recipe names."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from tiny_models import tiny_codec, tiny_wam
@@ -43,6 +44,20 @@ def test_a_served_model_is_told_as_an_evaluation_of_it_would(wide):
     info = json.loads((result / "flashwam.json").read_text())
     (result / "flashwam.json").write_text(json.dumps({**info, "kind": "teacher", "teacher": "runs/teacher"}))
     assert load_served(result).metadata["kind"] == load_model(result).info.role == "student"
+
+
+def test_one_that_is_loaded_is_drawn_in_other_steps_too(wide):
+    loaded = load_served(wide, temperature=0.5)
+    for nfe in ("2v/3a", None):
+        at, anew = loaded.at(nfe), load_served(wide, nfe=nfe, temperature=0.5)
+        assert at.wam is loaded.wam
+        assert at.metadata == anew.metadata
+        assert [one.steps for one in at.samplers.values()] == [one.steps for one in anew.samplers.values()]
+    assert loaded.at("2v/3a").metadata["nfe"] == {"video": 2, "action": 3}
+    with pytest.raises(ValueError, match="1w/1a"):
+        loaded.at("1w/1a")
+    with pytest.raises(ValueError, match="its own steps alone"):
+        replace(loaded, sampled=None).at("1v/1a")
 
 
 def test_a_model_or_whoever_serves_says_the_temperature(wide):

@@ -2,89 +2,18 @@
 """A served policy on LIBERO: its traffic, what goes on after a stop, and all of it together where LIBERO is here."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from libero_here import needs_libero, skip_without_rendering
+from libero_stand_ins import MODEL, Counting, Recording, libero_stand_in
 
 from flashwam.cli import main
 from flashwam.evaluation import libero as driver
 from flashwam.evaluation import libero_episodes as episodes
-from flashwam.evaluation import libero_suite
 from flashwam.evaluation.served_episode import drive_episode
 from flashwam.run.evaluation import read_evaluation
 from flashwam.sim.contract import Environment
-from flashwam.sim.libero import LiberoTask
-from flashwam.sim.libero.conventions import CAMERAS
-
-MODEL = {
-    "name": "student",
-    "kind": "student",
-    "step": 7,
-    "nfe": {"video": 1, "action": 1},
-    "cameras": list(CAMERAS),
-    "controls": 7,
-    "keyframes_per_frame": 4,
-    "actions_per_frame": 4,
-    "streams": {"video": {"guidance_scale": 5.0}},
-}
-
-
-class Counting:
-    """An environment whose pictures show the step, and that succeeds at one."""
-
-    size, cameras, prompt = 2, tuple(CAMERAS), "count"
-
-    def __init__(self, *, ends=1000, succeeds=1000):
-        self.ends, self.succeeds, self.done = ends, succeeds, []
-
-    success = property(lambda self: self.steps >= self.succeeds)
-    steps = property(lambda self: len(self.done))
-    proprioception = property(lambda self: np.full(8, self.steps, dtype=np.float64))
-
-    def reset(self, scene, *, render=True):
-        self.scene, self.done = scene, []
-
-    def step(self, action):
-        self.done.append(action)
-        return self.success or self.steps >= self.ends, self.success, SimpleNamespace(step=self.steps)
-
-    def render(self):
-        return np.full((2, 2, 3), self.steps, dtype=np.uint8)
-
-    def look(self):
-        return dict.fromkeys(self.cameras, self.render())
-
-    def close(self):
-        self.done = None
-
-
-class Recording:
-    """A session with a server that answers with numbered controls."""
-
-    def __init__(self, metadata=MODEL, per_frame=4):
-        self.metadata, self.per_frame, self.asked, self.chunks = metadata, per_frame, [], 0
-
-    def reset(self, prompt, *, seed=None):
-        self.asked.append(("reset", prompt, seed))
-
-    def infer(self, observation=None):
-        self.asked.append(("infer", observation))
-        self.chunks += 1
-        return np.arange(7 * 4 * self.per_frame, dtype=np.float32).reshape(7, 4, self.per_frame) + 1000 * self.chunks
-
-    def refresh(self, observations, state):
-        self.asked.append(("refresh", observations, state))
-
-    def close(self):
-        self.asked.append(("close",))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        pass
 
 
 def shown(observation):
@@ -129,36 +58,12 @@ def test_pictures_and_state_are_as_many_as_the_model_has():
 
 @pytest.fixture
 def suite(monkeypatch, tmp_path):
-    """Three tasks of a suite and a server; environments that are driven are kept."""
-    text = "(define (problem p) (:language do {}) (:goal (And (On a b))))"
-    tasks = []
-    for index in range(3):
-        files = {"bddl_file": tmp_path / f"{index}.bddl", "states_file": tmp_path / f"{index}.npz"}
-        files["bddl_file"].write_text(text.format(index))
-        np.savez(files["states_file"], states=np.zeros((4, 2)))
-        tasks.append(LiberoTask(suite="libero_10", index=index, name=f"do_{index}", **files))
-    made, told = [], dict(MODEL)
-
-    class Stopping(Counting):
-        def reset(self, scene, *, render=True):
-            if (self.task.index, scene) in stops:
-                raise KeyboardInterrupt
-            driven.append((self.task.index, scene))
-            super().reset(scene, render=render)
-
-    def environment(task, *, convention):
-        made.append((task, convention))
-        env = Stopping(ends=convention.max_steps, succeeds=13 + 10 * task.index)
-        env.task = task
-        return env
-
-    stops, driven = set(), []
-    monkeypatch.setattr(libero_suite, "require_packages", lambda: None)
-    monkeypatch.setattr(libero_suite, "suite_tasks", lambda name: tuple(tasks))
-    monkeypatch.setattr(episodes, "LiberoEnv", environment)
+    """Three tasks of a suite and a server of another make."""
+    stand_in, told = libero_stand_in(monkeypatch, tmp_path), dict(MODEL)
     for module in (driver, episodes):
         monkeypatch.setattr(module, "PolicyClient", lambda url, token=None: Recording(told))
-    return SimpleNamespace(made=made, driven=driven, told=told, stops=stops, tasks=tasks, out=tmp_path / "out")
+    stand_in.told = told
+    return stand_in
 
 
 def evaluated(suite, *more):
@@ -284,11 +189,18 @@ def test_a_task_without_initial_states_is_left_out(suite, capsys, caplog):
         (["--suite", "libero_10", "--server", "ws://x"], "--suite is for LIBERO: add --sim libero"),
         (["--max-steps", "4", "--server", "ws://x"], "--max-steps is for LIBERO"),
         (["--processes", "4", "--server", "ws://x"], "--processes is for LIBERO"),
-        (["--sim", "libero", "--suite", "libero_10"], "give --server URL"),
+        (["--base", "there", "model"], "--base is for LIBERO: add --sim libero"),
+        (["--sim", "libero", "--suite", "libero_10"], "give either MODEL or --server URL"),
+        (["--sim", "libero", "--suite", "libero_10", "model", "--server", "ws://x"], "give either MODEL or --server"),
         (["--sim", "libero", "--server", "ws://x"], "needs --suite"),
-        (["--sim", "libero", "--suite", "libero_10", "model"], "leave out MODEL"),
+        (["--sim", "libero", "model"], "needs --suite"),
         (["--sim", "libero", "--suite", "libero_10", "--server", "ws://x", "--real-time"], "leave out --real-time"),
+        (["--sim", "libero", "--suite", "libero_10", "model", "--latency-ms", "20"], "leave out --latency-ms"),
+        (["--sim", "libero", "--suite", "libero_10", "model", "--plain-euler"], "leave out --plain-euler"),
+        (["--sim", "libero", "--suite", "libero_10", "model", "--data", "there"], "leave out --data"),
+        (["--sim", "libero", "--suite", "libero_10", "model", "--random"], "leave out --random"),
         (["--sim", "libero", "--suite", "libero_10", "--server", "ws://x", "--nfe", "1v/1a"], "leave out --nfe"),
+        (["--sim", "libero", "--suite", "libero_10", "--server", "ws://x", "--rollout", "graphed"], "out --rollout"),
         (["--sim", "libero", "--suite", "a", "--server", "ws://x", "--convention", "mine"], "invalid choice"),
     ],
 )
@@ -300,7 +212,8 @@ def test_what_does_not_go_together_is_refused(capsys, arguments, fault):
 
 @needs_libero
 def test_a_model_of_the_released_layout_is_driven_end_to_end(tmp_path, capsys):
-    """Random weights, served; one task, two episodes of two chunks, one after another and both at once."""
+    """Random weights, one task, two episodes of two chunks: served, one after another, and by one command, both at
+    once."""
     pytest.importorskip("websockets")
     skip_without_rendering()
     from tiny_released import save_released
@@ -314,11 +227,23 @@ def test_a_model_of_the_released_layout_is_driven_end_to_end(tmp_path, capsys):
     folder = save_released(tmp_path / "released", [prompt, ""])
     model = load_served(folder, nfe="1v/1a", preset="libero", dtype="float32")
     with serving(model, ServerOptions(port=0)) as server:
-        command = ["evaluate", "--server", server.url, "--sim", "libero", "--suite", "libero_object", "--tasks", "0"]
-        options = ["--episodes", "2", "--max-steps", "14", "--shading", "plain", "--json", "-"]
-        assert main([*command, *options, "--out", str(tmp_path / "out")]) == 0
-        (result,) = json.loads(capsys.readouterr().out)
-        assert main([*command, *options, "--out", str(tmp_path / "both"), "--processes", "2"]) == 0
+        options = [
+            "--sim",
+            "libero",
+            "--suite",
+            "libero_object",
+            "--tasks",
+            "0",
+            "--episodes",
+            "2",
+            "--max-steps",
+            "14",
+        ]
+        options += ["--shading", "plain", "--json", "-"]
+        assert main(["evaluate", "--server", server.url, *options, "--out", str(tmp_path / "out")]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    loading = ["--nfe", "1v/1a", "--dtype", "float32", "--processes", "2"]
+    assert main(["evaluate", str(folder), *options, *loading]) == 0
     (both,) = json.loads(capsys.readouterr().out)
     assert both["tasks"] == result["tasks"]
     assert (result["overall"]["episodes"], result["overall"]["steps"]) == (2, 14.0)
