@@ -14,10 +14,12 @@ import numpy as np
 
 from flashwam.serve.protocol import pack, unpack
 from flashwam.system.errors import FailedError, InputError, MissingPackageError
+from flashwam.system.json_file import shown
 
 __all__ = ["PolicyClient", "RemotePolicy", "controls_between_pictures", "greeted_number"]
 
 Observation = Mapping[str, np.ndarray]
+_PROTOCOL = "lingbot_va"
 
 
 def controls_between_pictures(greeting: Mapping[str, Any]) -> int:
@@ -97,6 +99,13 @@ class PolicyClient:
         greeting = self._receive()
         if not isinstance(greeting, dict):
             raise FailedError(f"{url} must greet with a map; got {type(greeting).__name__}")
+        protocol = greeting.get("protocol", _PROTOCOL)
+        if protocol != _PROTOCOL:
+            self._connection.close()
+            raise FailedError(
+                f"{url} speaks {shown(protocol)} as its protocol, and this client LingBot-VA's: serve the model "
+                "without --protocol openpi"
+            )
         self.metadata: dict[str, Any] = greeting
 
     def reset(self, prompt: str, *, seed: int | None = None) -> None:

@@ -4,6 +4,8 @@
     request   {"prompt": text, <picture>: uint8 [height, width, 3], ..., "observation/state": float [numbers], ...}
     reply     {"actions": float32 [T, U], "server_timing": {"infer_ms": ...}}
 
+T is the same for every request, and "action_horizon" of the greeting, which is how openpi's `ActionChunkBroker` calls
+it.
 Its clients tell neither which of the actions they executed nor what was seen meanwhile. So a model has no memory here:
 every request begins an episode of its own, at the observation that it brings. Arrays are packed as for LingBot-VA.
 """
@@ -13,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from flashwam.serve.crossed import refuse_lingbot_va
 from flashwam.serve.model import ServedModel
 from flashwam.serve.protocol import Dialect
 from flashwam.serve.session import MOST_PROMPT, PolicySession, in_order
 from flashwam.system.errors import InputError
 
-__all__ = ["OpenPISession", "camera_keys"]
+__all__ = ["OpenPISession", "action_horizon", "camera_keys"]
 
 _PROMPT, _SEED = "prompt", "seed"
 
@@ -40,6 +43,13 @@ def camera_keys(cameras: list[str], given: Mapping[str, str]) -> dict[str, str]:
     if len(set(keys.values())) < len(keys):
         raise InputError(f"every camera needs a key of its own; got {keys}")
     return keys
+
+
+def action_horizon(model: ServedModel) -> int:
+    """Actions of every reply, T: those of an episode's first chunk, but for the observed frame's."""
+    wam = model.wam
+    actions: int = (min(1 + wam.execute_frames, wam.chunk_frames) - 1) * wam.shapes["action"][1]
+    return actions
 
 
 class OpenPISession:
@@ -94,6 +104,7 @@ class OpenPISession:
         seen = {}
         for camera, key in self._keys.items():
             if key not in request:
+                refuse_lingbot_va(request)
                 pictures = sorted(str(name) for name, value in request.items() if _is_picture(value))
                 raise ValueError(
                     f"the observation has no picture {key!r} for the model's camera {camera!r}; its pictures are "

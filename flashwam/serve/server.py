@@ -29,7 +29,7 @@ from flashwam.serve.answers import answer, log_failure, told
 from flashwam.serve.connection import Connection
 from flashwam.serve.latency import LatencyLog
 from flashwam.serve.model import ServedModel
-from flashwam.serve.openpi import OpenPISession, camera_keys
+from flashwam.serve.openpi import OpenPISession, action_horizon, camera_keys
 from flashwam.serve.options import ServerOptions
 from flashwam.serve.protocol import pack
 from flashwam.serve.session import LongPromptError, PolicySession
@@ -58,7 +58,7 @@ class PolicyServer:
         self.latency = LatencyLog()
         self.port: int | None = None
         self._sessions = self._make_sessions()
-        self._greeting = pack(dict(model.metadata))
+        self._greeting = pack(self._told())
         self._open = 0
         self._served = 0
         self._failed = 0
@@ -196,6 +196,12 @@ class PolicyServer:
             self._open -= 1
             for line in own.lines():
                 logger.info("%s  %s", name, line)
+
+    def _told(self) -> dict[str, Any]:
+        """The greeting: what a client is told of the model, and how it is talked to."""
+        protocol = self.options.protocol
+        told = {**self.model.metadata, "protocol": protocol}
+        return {**told, "action_horizon": action_horizon(self.model)} if protocol == "openpi" else told
 
     def _make_sessions(self) -> Callable[[], PolicySession | OpenPISession]:
         """The maker of what answers a connection."""

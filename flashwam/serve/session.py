@@ -18,6 +18,7 @@ from torch import Tensor
 from flashwam.core.checks import UnsoundError, check_drawn
 from flashwam.sampling import Rollout
 from flashwam.serve.codec import Observation, ObservationCodec, kind_and_shape
+from flashwam.serve.crossed import refuse_openpi
 from flashwam.serve.model import ServedModel
 from flashwam.serve.protocol import Dialect
 
@@ -86,6 +87,8 @@ class PolicySession:
             looked: Any = request.get("obs")
             self.look(looked)
             return "look", {}
+        if self._episode is None:
+            refuse_openpi(request)
         return "infer", {"action": self.infer(request.get("obs"))}
 
     @staticmethod

@@ -6,11 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from tiny_models import tiny_joint_wam
 from websockets.sync.client import connect
 from wire import closing
 
 from flashwam.cli import main
 from flashwam.data.episodes import CAMERA
+from flashwam.serve.client import PolicyClient
+from flashwam.serve.model import ServedModel
 from flashwam.serve.openpi import OpenPISession, camera_keys
 from flashwam.serve.options import ServerOptions
 from flashwam.serve.protocol import Dialect, pack, unpack
@@ -18,6 +21,7 @@ from flashwam.serve.server import serving
 from flashwam.serve.session import PolicySession
 from flashwam.sim.metaworld import MetaWorldEnv
 from flashwam.sim.tasks import get_task
+from flashwam.system.errors import FailedError
 
 KEY = "observation/image"
 
@@ -68,6 +72,38 @@ def test_every_request_is_an_episode_of_its_own(server, model, episode):
         # Without a seed the noise is new each time.
         one, other = (client.infer({KEY: observations[0][CAMERA], "prompt": prompt})["actions"] for _ in range(2))
         assert not np.array_equal(one, other)
+
+
+def test_the_greeting_tells_how_many_actions_a_chunk_has(model, episode):
+    _, observations = episode(1, frames=1)
+    wholly = ServedModel(wam=tiny_joint_wam(), samplers=model.samplers, codec=model.codec, metadata=model.metadata)
+    for served in (model, wholly):
+        with serving(served, ServerOptions(port=0, protocol="openpi")) as running, Client(running.url) as client:
+            actions = client.infer({CAMERA: observations[0][CAMERA], "prompt": "p"})["actions"]
+            assert client.metadata["action_horizon"] == len(actions)
+    assert len(actions) == 8
+
+
+def test_clients_of_the_other_protocol_are_told_so(server, model, episode):
+    """On both sides: by the greeting, and by the first message to a server, where nobody reads that."""
+    prompt, observations = episode(1)
+    with pytest.raises(FailedError, match=r"speaks 'openpi'.*and this client LingBot-VA's.*without --protocol openpi"):
+        PolicyClient(server.url)
+    crossed = [{"reset": True, "prompt": prompt}, {"obs": observations[0]}, {"compute_kv_cache": True, "state": 1}]
+    for request in crossed:
+        with (
+            Client(server.url) as client,
+            pytest.raises(RuntimeError, match=r"LingBot-VA's.*without --protocol openpi"),
+        ):
+            client.infer(request)
+    with serving(model) as other:
+        with Client(other.url) as client:
+            assert client.metadata["protocol"] == "lingbot_va"
+            assert "action_horizon" not in client.metadata
+            with pytest.raises(RuntimeError, match=r"openpi's protocol.*: serve with --protocol openpi"):
+                client.infer({"observation/image": observations[0][CAMERA], "prompt": prompt})
+        with Client(other.url) as client, pytest.raises(RuntimeError, match="send reset with a prompt first"):
+            client.infer({"obs": observations[0], "prompt": prompt})
 
 
 @pytest.mark.parametrize(
@@ -134,14 +170,16 @@ def test_dialects_are_answered_in_kind(model, episode):
 
 @pytest.mark.usefixtures("simulator")
 def test_openpis_own_client_completes_a_closed_loop(server):
-    package = pytest.importorskip("openpi_client", reason="pip install --no-deps openpi-client")
+    # Without what it declares, which is numpy below 2.
+    pytest.importorskip("openpi_client", reason="pip install --no-deps openpi-client && pip install dm-tree")
+    pytest.importorskip("tree", reason="pip install dm-tree")
     from openpi_client.action_chunk_broker import ActionChunkBroker
     from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
-    assert package is not None
     policy = WebsocketClientPolicy(server.url)
-    assert policy.get_server_metadata()["controls"] == 4
-    broker = ActionChunkBroker(policy, action_horizon=4)
+    told = policy.get_server_metadata()
+    assert (told["protocol"], told["controls"], told["action_horizon"]) == ("openpi", 4, 4)
+    broker = ActionChunkBroker(policy, action_horizon=told["action_horizon"])
     env = MetaWorldEnv(replace(get_task("button-press"), max_steps=24))
     picture, done = env.reset(1), False
     while not done:
