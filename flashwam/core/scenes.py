@@ -4,10 +4,14 @@
 from flashwam.system.errors import InputError
 
 __all__ = [
+    "DEMO_ATTEMPTS",
+    "DEMO_EPISODES",
     "DEMO_SEED_BASE",
     "EVAL_SEED_BASE",
     "HISTORY_SEED_BASE",
     "JUDGED_SEED",
+    "demonstration_number",
+    "demonstration_scene",
     "evaluation_episode",
     "evaluation_scene",
     "noise_seed",
@@ -19,9 +23,30 @@ EVAL_SEED_BASE = 1_000_000
 HISTORY_SEED_BASE = 1_000_000_000
 """Demonstrations draw seeds below the second number, evaluations those up to the third, recordings of models from the
 third on."""
+DEMO_EPISODES = 10_000
+"""Most demonstrations of a task that are collected with one seed."""
+DEMO_ATTEMPTS = 10
+"""Scenes that each of them has, of which it takes the first in which the expert succeeds."""
 JUDGED_SEED = 90_000
 """Seed of the evaluations of a model that is still trained, so that it is not chosen by the scenes of a later one."""
 _APART = 10_000
+
+
+def demonstration_scene(seed: int, number: int) -> int:
+    """Numbers the first scene of a demonstration.
+
+    Args:
+        seed: Of the collection.
+        number: Of the episode, from 0.
+    """
+    return DEMO_SEED_BASE + (seed * DEMO_EPISODES + number) * DEMO_ATTEMPTS
+
+
+def demonstration_number(seed: int, scene: int) -> int | None:
+    """Number of the demonstration of a collection that a scene is of, see `demonstration_scene`; None for scenes of
+    other collections and of no demonstrations."""
+    number = (scene - DEMO_SEED_BASE) // DEMO_ATTEMPTS - seed * DEMO_EPISODES
+    return number if scene < EVAL_SEED_BASE and 0 <= number < DEMO_EPISODES else None
 
 
 def evaluation_scene(seed: int, episode: int) -> int:

@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -117,16 +117,25 @@ def evaluate_recordings(
             # Its own recordings and others are measured side by side.
             stem += "" if data is None else f"_on_{user_path(data).resolve().name}"
             measure = partial(judge.measure, steps, sampler, asked, folder / stem)
-            complete = partial(_with_reference, measure, there="teacher" in settings)
+            complete = partial(_completed, judge, measure, there="teacher" in settings)
             name = model.info.name or None
             found = measure_once(folder / f"{stem}.json", asked, measure, complete=complete, run=name)
             results.append(found.to_json())
     return results
 
 
-def _with_reference(measure: Callable[[], Evaluation], found: Evaluation, *, there: bool) -> Evaluation | None:
-    """Measures anew what nothing was compared with, if there is a reference now."""
-    return measure() if there and found.open_loop is None else None
+def _completed(
+    judge: "_Judge", measure: Callable[[], Evaluation], found: Evaluation, *, there: bool
+) -> Evaluation | None:
+    """Measures anew what nothing was compared with, if there is a reference now; says of the episodes what is known of
+    them now, which earlier versions did not ask."""
+    if there and found.open_loop is None:
+        return measure()
+    told = found.recordings
+    with suppress(FileNotFoundError):
+        if told is not None and told.held_out != (known := judge.windows.held_out):
+            return replace(found, recordings=replace(told, held_out=known))
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,9 @@ from flashwam.data.latents import ACTION_NORM, read_empty_text
 from flashwam.data.lerobot import SegmentDataset, Split
 from flashwam.data.segments import NoEpisodesError, are_there, select_repos
 from flashwam.evaluation.policy import LoadedModel
+from flashwam.evaluation.trained_on import was_made_from
 from flashwam.recipe.sections import DataConfig, Recipe
-from flashwam.system.errors import InputError
+from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
 from flashwam.wam.base import WorldActionModel
@@ -42,7 +43,7 @@ class Windows:
         source: Draw i is window i.
         norm: Of the actions.
         names: Of the controls.
-        held_out: The model was not trained on these episodes; None where nobody knows.
+        held_out: No training of this model saw these episodes; None where nobody knows.
         episodes: That there are.
     """
 
@@ -58,39 +59,58 @@ def recorded_windows(
 ) -> Windows:
     """Windows of a folder of recordings, or of the episodes that were held out of those that a model was made from.
 
-    Where none were held out, all episodes are taken, with a warning.
+    Those are known by what they are, wherever they lie, see `was_made_from`. Where none were held out of them, all
+    episodes are taken, with a warning.
 
     Args:
         model: Its shapes, and its normalisation of actions where its folder has one.
         recipe: Its `data` section says how the recordings are laid out.
-        data: Folder of other recordings.
-        tasks: Data sets, see `flashwam.data.segments.select_repos`; without any the recipe's, or, where `data` has none
-            of these, all that it has, with a warning.
+        data: Folder of other recordings, or of the model's own where they have moved.
+        tasks: Data sets, see `flashwam.data.segments.select_repos`; without any those of the recipe, or of them
+            that `data` has, or all of `data` where it has none; with a warning where these are not the recipe's.
 
     Raises:
         FileNotFoundError, ValueError: They are missing, damaged, or of other shapes than the model's.
     """
-    section = _chosen(recipe.data, data, tasks)
-    made = model.info.recipe
-    own = made is not None and user_path(section.root).resolve() == user_path(made.data.root).resolve()
-    if own and (found := held_out_windows(model, section)) is not None:
-        return found
-    if own:
+    section, made = _chosen(recipe.data, data, tasks), model.info.recipe
+    if data is None and not user_path(section.root).is_dir():
+        raise MissingFileError(
+            f"{section.root}: no such folder, and there the recordings lie that {model.name} is judged on: give the "
+            "folder where they lie now, or that of others (--data FOLDER)"
+        )
+    norm = _norm(model.folder, section)
+    own = was_made_from(model, section, norm)
+    if own or (own is None and made is not None and _same_folder(section, made.data)):
+        assert made is not None
+        found = held_out_windows(model, replace(section, held_out_every=made.data.held_out_every))
+        if found is not None:
+            return found if own else _not_known(found, model, section)
         logger.warning(
             "no episode below %s was held out when %s was trained (data.held_out_every): it is judged on episodes that "
             "it was trained on",
             section.root,
             model.name,
         )
-    return find_windows(
-        section,
-        _norm(model.folder, section),
-        model.wam,
-        split="all",
-        # Another tool's checkpoint does not say what it was made from.
-        held_out=None if made is None else not own,
-        autoencoder=_autoencoder(model.folder, section),
+        own = True
+    held_out = None if own is None else not own
+    autoencoder = _autoencoder(model.folder, section)
+    return find_windows(section, norm, model.wam, split="all", held_out=held_out, autoencoder=autoencoder)
+
+
+def _same_folder(one: DataConfig, other: DataConfig) -> bool:
+    return user_path(one.root).resolve() == user_path(other.root).resolve()
+
+
+def _not_known(windows: Windows, model: LoadedModel, section: DataConfig) -> Windows:
+    """The windows that would be held out, were the recordings still what they were."""
+    logger.warning(
+        "nobody knows whether the episodes below %s are those that %s was made from (%s does not tell, or tells of "
+        "others): it may have been trained on those that are taken",
+        section.root,
+        model.name,
+        model.run.inputs,
     )
+    return replace(windows, held_out=None)
 
 
 def _chosen(section: DataConfig, data: str | Path | None, tasks: Sequence[str]) -> DataConfig:
@@ -101,16 +121,18 @@ def _chosen(section: DataConfig, data: str | Path | None, tasks: Sequence[str]) 
         read_empty_text(user_path(data))
     if tasks:
         return replace(section, tasks=tuple(tasks))
-    if data is None or are_there(data, section.tasks):
+    if data is None or (found := are_there(data, section.tasks)) == list(section.tasks):
         return section
     there = sorted({repo.name for repo in select_repos(data)})
     logger.warning(
-        "%s has none of the recipe's data sets (%s): all of its own are taken (%s); --tasks chooses among them",
+        "%s has %s of the recipe's data sets (%s): taken are %s; --tasks chooses among %s",
         data,
+        f"{len(found)} of {len(section.tasks)}" if found else "none",
         ", ".join(section.tasks),
+        ", ".join(found) if found else "all of its own",
         ", ".join(there),
     )
-    return replace(section, tasks=tuple(there))
+    return replace(section, tasks=tuple(found or there))
 
 
 def held_out_windows(model: LoadedModel, data: DataConfig) -> Windows | None:

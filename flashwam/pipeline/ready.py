@@ -32,7 +32,7 @@ from flashwam.pipeline.norms import action_norm
 from flashwam.recipe.build import plain
 from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.run.folder import INFO_FILE, RunFolder
-from flashwam.run.inputs import check_inputs
+from flashwam.run.inputs import DATA, check_inputs
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
 from flashwam.wam.base import WorldActionModel
@@ -199,7 +199,7 @@ def _inputs(
     """Fingerprints a run's inputs as they are now, by name. Weights that are drawn anew are no input."""
     found: dict[str, str] = {}
     if (fingerprint := getattr(source, "fingerprint", None)) is not None:
-        found["data (data.root)"] = fingerprint()
+        found[DATA] = fingerprint()
     if histories is not None:
         found["own episodes (options.histories)"] = histories.fingerprint()
     if teacher is not None:

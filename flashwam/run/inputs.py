@@ -12,7 +12,10 @@ from flashwam.run.folder import RunFolder
 from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 
-__all__ = ["began", "check_inputs"]
+__all__ = ["DATA", "began", "check_inputs", "noted_data"]
+
+DATA = "data (data.root)"
+"""The input that the samples of a training are."""
 
 _ACCEPTED = "accepted_changes"
 
@@ -83,6 +86,18 @@ def began(run: RunFolder) -> bytes | None:
     if _ACCEPTED not in values:
         return content
     return _text({name: value for name, value in values.items() if name != _ACCEPTED})
+
+
+def noted_data(run: RunFolder) -> str | None:
+    """Gives the fingerprint of the samples that a run was trained on; None where it notes none, or went on with others
+    than it began with."""
+    try:
+        kept = json.loads(run.inputs.read_bytes())
+        changed = [name for accepted in kept["accepted"] for name in accepted["changed"]]
+        fingerprint = kept["inputs"].get(DATA)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return fingerprint if isinstance(fingerprint, str) and DATA not in changed else None
 
 
 def _note(path: Path, accepted: Sequence[Mapping[str, Any]]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from flashwam.core.scenes import DEMO_SEED_BASE, EVAL_SEED_BASE
+from flashwam.core.scenes import DEMO_ATTEMPTS, DEMO_EPISODES, EVAL_SEED_BASE, demonstration_scene
 from flashwam.data.episodes import CAMERA, current_meta, episode_path, read_info, write_episode, write_meta
 from flashwam.sim.contract import ScriptedEnvironment, Task
 from flashwam.sim.gl import ensure_gl
@@ -35,8 +35,6 @@ logger = logging.getLogger(__name__)
 RECORDING = "recording.json"
 """Says that the episodes of a folder are a model's own, and whose."""
 _SETTINGS = "collection.json"
-_ATTEMPTS = 10
-_EPISODES = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,9 +171,9 @@ def _collect_one(job: dict[str, Any]) -> tuple[str, int]:
     if episode_path(repo, index).exists():
         return job["task"], index
     env = _environment(job["task"], job["image_size"], job["max_steps"])
-    first = DEMO_SEED_BASE + (job["seed"] * _EPISODES + index) * _ATTEMPTS
+    first = demonstration_scene(job["seed"], index)
     way = toss_way(env.task, index, job["seed"])
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(DEMO_ATTEMPTS):
         seed = first + attempt
         episode = record_episode(env, seed, noise=job["noise"], way=way, render_every=job["render_every"])
         if episode is None:
@@ -193,7 +191,7 @@ def _collect_one(job: dict[str, Any]) -> tuple[str, int]:
         write_episode(repo, index, columns=columns, frames=pictures, record=record, fps=env.task.control_hz)
         return job["task"], index
     raise FailedError(
-        f"{job['task']}, episode {index}: the expert failed {_ATTEMPTS} times in a row; "
+        f"{job['task']}, episode {index}: the expert failed {DEMO_ATTEMPTS} times in a row; "
         "lower the noise or raise max_steps"
     )
 
@@ -238,11 +236,11 @@ def collect(
             f"{root} holds a model's own episodes ({RECORDING}): collect demonstrations into another folder"
         )
     counts = {get_task(t).name: episodes if isinstance(episodes, int) else episodes.get(t, 0) for t in tasks}
-    bad = [t for t, n in counts.items() if not 1 <= n <= _EPISODES]
+    bad = [t for t, n in counts.items() if not 1 <= n <= DEMO_EPISODES]
     if bad:
-        raise InputError(f"episodes: expected 1 to {_EPISODES} for every task, got {counts}")
-    if seed < 0 or DEMO_SEED_BASE + (seed + 1) * _EPISODES * _ATTEMPTS > EVAL_SEED_BASE:
-        raise InputError(f"seed: expected 0 to {EVAL_SEED_BASE // (_EPISODES * _ATTEMPTS) - 1}, got {seed}")
+        raise InputError(f"episodes: expected 1 to {DEMO_EPISODES} for every task, got {counts}")
+    if seed < 0 or demonstration_scene(seed + 1, 0) > EVAL_SEED_BASE:
+        raise InputError(f"seed: expected 0 to {EVAL_SEED_BASE // (DEMO_EPISODES * DEMO_ATTEMPTS) - 1}, got {seed}")
     if processes < 1 or render_every < 1:
         raise InputError(f"processes and render_every must be at least 1, got {processes} and {render_every}")
     ensure_gl()

@@ -48,7 +48,7 @@ def measured(monkeypatch):
 @pytest.fixture
 def windows(monkeypatch):
     """The held-out windows; None while the recordings are not here."""
-    place = SimpleNamespace(source=Windows(tiny_wam()))
+    place = SimpleNamespace(source=Windows(tiny_wam()), held_out=True)
 
     def find(*arguments, **keywords):
         if place.source is None:
@@ -110,6 +110,15 @@ def test_other_windows_are_refused_and_a_result_is_read_where_they_are_not_here(
     windows.source = SimpleNamespace(batch=lambda numbers: shown.batch([number + 1 for number in numbers]))
     with pytest.raises(ValueError, match=r"under other settings \(windows: not the same as then"):
         evaluate(student, teacher=tmp_path / "first")
+
+
+def test_what_is_known_of_the_episodes_now_is_said_of_what_was_measured_before(student, measured, windows):
+    evaluate(student)
+    windows.held_out = None
+    (result,) = evaluate_recordings(student, windows=1, draws=2)
+    assert result["recordings"]["held_out"] is None
+    (kept,) = read_recordings(student.parent)
+    assert (kept.recordings.held_out, len(measured)) == (None, 1)
 
 
 def test_what_was_compared_with_no_teacher_is_measured_anew_once_one_is_there(student, measured, windows, tmp_path):
