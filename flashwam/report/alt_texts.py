@@ -47,13 +47,14 @@ def _lines(count: int, kind: str) -> str:
     return f"{count} {kind}{'s' * (count != 1)}"
 
 
-def forest_alt(rows: Sequence[Row]) -> str:
+def forest_alt(rows: Sequence[Row], *, among: Sequence[Row] | None = None) -> str:
     """Of the dots with intervals.
 
     Args:
         rows: As drawn.
+        among: All rows that these are a part of; these alone if None.
     """
-    paired = any(found.paired for row in rows for found in row.kept.values())
+    paired = any(found.paired for row in among or rows for found in row.kept.values())
     parts = []
     for group, several in GROUPS.items():
         values = {

@@ -2,19 +2,19 @@
 """Figures of a comparison, drawn from its rows."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flashwam.report.against import full_teacher
-from flashwam.report.colours import run_colours
+from flashwam.report.colours import inked, run_colours
 from flashwam.report.figures import (
     INK,
-    label_beside,
     label_ends,
     label_points,
+    legend_below,
     new_figure,
     plain_ticks,
     save_figure,
@@ -26,86 +26,7 @@ from flashwam.report.row import GROUPS, Row
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_budget", "draw_cross", "draw_forest", "draw_latency", "draw_training", "names_some"]
-
-
-def draw_forest(rows: Sequence[Row], path: Path, *, colours: Mapping[str, str] | None = None) -> Path:
-    """Each group of tasks in a panel, one line a row, and commitment beside them.
-
-    Where episodes are paired a panel shows success over the teacher's, with its paired interval and a tick a training;
-    else success, with Wilson's interval and a tick a seed.
-
-    Args:
-        rows: A line each, the first above.
-        path: PNG to write.
-        colours: Run -> colour; those of `run_colours` of these rows if None.
-    """
-    paired = any(found.paired for row in rows for found in row.kept.values())
-    groups = [name for name, several in GROUPS.items() if any(row.share(multimodal=several).episodes for row in rows)]
-    committed = any(row.share(multimodal=True).commitment is not None for row in rows)
-    colours, teacher = run_colours(rows) if colours is None else colours, full_teacher(rows)
-    with new_figure(8.4, 0.9 + 0.31 * len(rows)) as figure:
-        panels = figure.subplots(1, len(groups) + committed, sharey=True, squeeze=False)[0]
-        for axes, group in zip(panels, groups, strict=False):
-            goal = None if teacher is None else teacher.share(multimodal=GROUPS[group]).rate
-            shown = [_spans(row, group, goal or 1.0) if paired else _success(row, group) for row in reversed(rows)]
-            for y, (row, span) in enumerate(zip(reversed(rows), shown, strict=True)):
-                if span is not None:
-                    _draw_span(axes, y, span, colours[row.run], filled=row.sampler == "own")
-            top = max([1.0, *(span[2] for span in shown if span is not None)]) if paired else 1.0
-            _finish_panel(axes, f"{group}: of teacher" if paired else f"{group}: success", rows, min(top, 1.5))
-            if goal is not None:
-                axes.axvline(1.0 if paired else goal, color=INK, lw=0.9, ls=(0, (2, 2)), zorder=0)
-        if committed:
-            axes, goal = panels[-1], None if teacher is None else teacher.share(multimodal=True).commitment
-            for y, row in enumerate(reversed(rows)):
-                share = row.share(multimodal=True).commitment
-                if share is not None:
-                    axes.plot([0, share], [y, y], color=colours[row.run], lw=1.2, alpha=0.35)
-                    axes.plot(share, y, "D", ms=5.5, color=colours[row.run])
-                    label_beside(axes, y, f"{share:.2f}", offset=4)
-            _finish_panel(axes, "two-way: commitment", rows, 1.0)
-            if goal is not None:
-                axes.axvline(goal, color=INK, lw=0.9, ls=(0, (2, 2)), zorder=0)
-        panels[0].set_yticks(range(len(rows)), [row.label for row in reversed(rows)])
-        for tick, row in zip(panels[0].get_yticklabels(), reversed(rows), strict=True):
-            tick.set_color(colours[row.run])
-        return save_figure(figure, path)
-
-
-_Span = tuple[float, float, float, Sequence[float]]
-"""Value, ends of its interval, and what single trainings or seeds come to."""
-
-
-def _success(row: Row, group: str) -> _Span | None:
-    share = row.share(multimodal=GROUPS[group])
-    return (share.rate, *share.interval, row.seed_rates(GROUPS[group])) if share.episodes else None
-
-
-def _spans(row: Row, group: str, goal: float) -> _Span | None:
-    """Of the teacher; for the teacher itself 1, and for what is not paired no interval."""
-    found = row.kept.get(group)
-    if found is None:
-        share = row.share(multimodal=GROUPS[group])
-        return (share.rate / goal, share.rate / goal, share.rate / goal, ()) if share.episodes else None
-    low, high = (found.value if end is None else end for end in (found.low, found.high))
-    return found.value, low, high, found.by_training
-
-
-def _draw_span(axes: "Axes", y: int, span: _Span, colour: str, *, filled: bool) -> None:
-    value, low, high, single = span
-    axes.plot([low, high], [y, y], color=colour, lw=2, alpha=0.45, solid_capstyle="butt")
-    if len(single) > 1:
-        axes.plot(single, [y] * len(single), "|", ms=9, mew=1, color=colour, alpha=0.8)
-    axes.plot(value, y, "o", ms=7, color=colour if filled else "white", mec=colour, mew=1.6)
-    label_beside(axes, y, f"{value:.2f}", offset=4)
-
-
-def _finish_panel(axes: "Axes", title: str, rows: Sequence[Row], right: float) -> None:
-    axes.set(xlim=(-0.03, right + 0.03), xticks=(0, 0.5, 1), ylim=(-0.7, len(rows) - 0.3))
-    axes.set_title(title, fontsize=10.5)
-    tidy(axes, grid="x")
-    axes.spines["left"].set_visible(False)
+__all__ = ["draw_budget", "draw_cross", "draw_latency", "draw_training", "names_some"]
 
 
 def draw_latency(rows: Sequence[Row], path: Path, *, colours: Mapping[str, str] | None = None) -> Path | None:
@@ -116,7 +37,7 @@ def draw_latency(rows: Sequence[Row], path: Path, *, colours: Mapping[str, str] 
         path: PNG to write.
         colours: Run -> colour; those of `run_colours` of these rows if None.
     """
-    timed = _timed(rows)
+    timed, teachers = _timed(rows), inked(rows)
     groups = [name for name, several in GROUPS.items() if any(row.share(multimodal=several).episodes for row in timed)]
     if not timed or not groups:
         return None
@@ -135,54 +56,62 @@ def draw_latency(rows: Sequence[Row], path: Path, *, colours: Mapping[str, str] 
             axes.set_xticks(*plain_ticks(low, high))
             axes.minorticks_off()
             for row, rate in zip(shown, rates, strict=True):
-                marker = "o" if row.kind == "student" else "s"
+                marker = "s" if row.run in teachers else "o"
                 axes.plot(row.latency["chunk_ms"], rate, marker, ms=8, color=colours[row.run], mec="white", mew=1)
             tidy(axes, grid="both")
         panels[0].set_title("Success against latency")
         panels[-1].set_xlabel("milliseconds a chunk (logarithmic; left is better)")
-        named = [_named(timed, group) for group in groups]
-        hidden = dict.fromkeys(row.run for group in groups for row in _hidden(timed, group))
+        hidden = dict.fromkeys(row.run for group in groups for row in _hidden(timed, group, teachers))
         if hidden:
-            dots = {run: axes.plot([], [], "o", ms=7, color=colours[run])[0] for run in hidden}
-            figure.legend(
-                list(dots.values()), list(dots), loc="outside lower center", ncols=3, frameon=False, fontsize=9
-            )
-        for axes, group, shown in zip(panels, groups, named, strict=True):
+            dots = [axes.plot([], [], "o", ms=7, color=colours[run])[0] for run in hidden]
+            legend_below(figure, dots, list(hidden), most=3)
+        for axes, group in zip(panels, groups, strict=True):
+            named = _named(timed, group, teachers)
             points = [
-                (r.latency["chunk_ms"], r.share(multimodal=GROUPS[group]).rate, r.label, colours[r.run]) for r in shown
+                (
+                    row.latency["chunk_ms"],
+                    row.share(multimodal=GROUPS[group]).rate,
+                    row.label if row in named else "",
+                    colours[row.run],
+                )
+                for row in timed
+                if row.share(multimodal=GROUPS[group]).episodes
             ]
             label_points(axes, points)
         return save_figure(figure, path)
 
 
 _FEW, _BEST = 14, 2
-"""Points that are all named beside themselves; of more, of the students the best so many at each number of steps."""
+"""Points that are all named beside themselves; of more, beside the teacher's, the best so many at each number of steps.
+"""
 
 
 def names_some(rows: Sequence[Row]) -> bool:
     """Tells whether `draw_latency` names some of the rows alone beside their points."""
-    return any(_hidden(_timed(rows), group) for group in GROUPS)
+    return any(_hidden(_timed(rows), group, inked(rows)) for group in GROUPS)
 
 
 def _timed(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.latency.get("chunk_ms") and row.final and row.sampler == "own"]
 
 
-def _hidden(rows: Sequence[Row], group: str) -> list[Row]:
+def _hidden(rows: Sequence[Row], group: str, teachers: Collection[str]) -> list[Row]:
     """The rows with points of whom no name stands beside them."""
-    named = _named(rows, group)
+    named = _named(rows, group, teachers)
     return [row for row in rows if row.share(multimodal=GROUPS[group]).episodes and row not in named]
 
 
-def _named(rows: Sequence[Row], group: str) -> list[Row]:
+def _named(rows: Sequence[Row], group: str, teachers: Collection[str]) -> list[Row]:
     """The rows whose names stand beside their points."""
     shown = [row for row in rows if row.share(multimodal=GROUPS[group]).episodes]
     if len(shown) <= _FEW:
         return shown
-    best: dict[tuple[str, int], list[Row]] = {}
-    for row in sorted(shown, key=lambda row: -row.share(multimodal=GROUPS[group]).rate):
-        best.setdefault((row.kind, row.total_nfe), []).append(row)
-    return [row for (kind, _), found in best.items() for row in (found[:_BEST] if kind == "student" else found)]
+    best: dict[int, list[Row]] = {}
+    others = (row for row in shown if row.run not in teachers)
+    for row in sorted(others, key=lambda row: -row.share(multimodal=GROUPS[group]).rate):
+        best.setdefault(row.total_nfe, []).append(row)
+    of_teachers = [row for row in shown if row.run in teachers]
+    return of_teachers + [row for found in best.values() for row in found[:_BEST]]
 
 
 def draw_budget(rows: Sequence[Row], path: Path, *, colours: Mapping[str, str] | None = None) -> Path | None:
@@ -284,7 +213,7 @@ def draw_training(
 
     Args:
         metrics: Run -> rows of its metrics, one list per seed.
-        streams: Columns.
+        streams: Columns, of those that anything was logged of.
         path: PNG to write.
         colours: Run -> colour; ink for a run that is not in it.
     """
@@ -301,6 +230,7 @@ def draw_training(
         for stream in streams
     }
     kinds = {kind: name for kind, name in kinds.items() if any(curves[kind, stream] for stream in streams)}
+    streams = [stream for stream in streams if any(curves[kind, stream] for kind in kinds)]
     if not kinds:
         return None
     colours = dict.fromkeys(metrics, INK) | dict(colours)
@@ -318,7 +248,7 @@ def draw_training(
             axes.set_xlabel("steps")
         shown = list(dict.fromkeys(run for found in curves.values() for run, _, _ in found))
         handles = [figure.axes[0].plot([], [], color=colours[run], lw=3)[0] for run in shown]
-        figure.legend(handles, shown, loc="outside lower center", ncols=min(5, len(shown)), frameon=False, fontsize=9)
+        legend_below(figure, handles, shown)
         return save_figure(figure, path)
 
 

@@ -11,15 +11,16 @@ from flashwam.report.columns import GREY, OPEN_LOOP, latency_columns
 from flashwam.report.compare_figures import (
     draw_budget,
     draw_cross,
-    draw_forest,
     draw_latency,
     draw_training,
     names_some,
 )
 from flashwam.report.films_page import films_section
+from flashwam.report.forest_figure import draw_forest
 from flashwam.report.methods_page import methods_section
 from flashwam.report.motion_page import motion_section
 from flashwam.report.page import Callout, Figure, Section, Table
+from flashwam.report.parts import in_parts, part_path, part_text
 from flashwam.report.row import Row, milliseconds_text
 from flashwam.report.table import group_cells, table_notes
 from flashwam.report.verdict import best_student, verdict
@@ -27,7 +28,7 @@ from flashwam.report.verdict import best_student, verdict
 __all__ = ["compare_sections"]
 
 _LATENCY_CAPTION = "Up and to the left is better. Squares: the teacher."
-_BEST_NAMED = " Beside their dots the best two students at each number of steps are named; the others by their colours."
+_BEST_NAMED = " Beside their dots the best two at each number of steps are named; the others by their colours."
 
 
 def compare_sections(
@@ -74,15 +75,21 @@ def _outcome(
     return Section(
         heading="What came out",
         callouts=(Callout(text=first, points=rest, kind="verdict"),),
-        figures=(
-            Figure(
-                path=draw_forest(driven, folder / "success.png", colours=colours),
-                caption=_forest_caption(driven),
-                alt=forest_alt(driven),
-            ),
-        ),
+        figures=_forest(driven, folder / "success.png", colours),
         tables=(_success_table(driven),),
     )
+
+
+def _forest(rows: Sequence[Row], path: Path, colours: Mapping[str, str]) -> list[Figure]:
+    parts = in_parts(rows, lambda row: row)
+    return [
+        Figure(
+            path=draw_forest(part, part_path(path, number), among=rows, colours=colours),
+            caption=part_text(part, number, len(parts)) + _forest_caption(rows),
+            alt=forest_alt(part, among=rows),
+        )
+        for number, part in enumerate(parts)
+    ]
 
 
 def _forest_caption(rows: Sequence[Row]) -> str:

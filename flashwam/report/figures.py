@@ -7,10 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import numpy as np
+
 from flashwam.system.errors import MissingPackageError
 from flashwam.system.files import write_whole
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -20,6 +23,8 @@ __all__ = [
     "PALETTE",
     "label_beside",
     "label_points",
+    "legend_below",
+    "name_lines",
     "new_figure",
     "plain_ticks",
     "save_figure",
@@ -125,9 +130,29 @@ def save_figure(figure: "Figure", path: Path, *, dpi: int = 160) -> Path:
     figure.savefig(drawn, format="png", dpi=dpi, metadata={"Software": None})
     small = io.BytesIO()
     with Image.open(drawn) as image:
-        # Edges keep their shades; scattered dots of two colours for a third would cost what the palette saves.
-        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+        numbers, palette = _few_colours(np.asarray(image.convert("RGB"), dtype=np.int32))
+    few = Image.fromarray(numbers)
+    few.putpalette(palette.astype(np.uint8).tobytes())
+    few.save(small, "PNG", optimize=True)
     return write_whole(path, small.getvalue())
+
+
+def _few_colours(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keeps the 256 colours that fill most of a picture, those of its lines and dots among them, and gives every other
+    pixel the nearest.
+
+    Args:
+        pixels: [H, W, 3] of [0, 255].
+
+    Returns:
+        Number of a colour for each pixel, [H, W]; and the colours, [N, 3].
+    """
+    packed = (pixels << (16, 8, 0)).sum(axis=2)
+    values, place, counts = np.unique(packed, return_inverse=True, return_counts=True)
+    colours = values[:, None] >> (16, 8, 0) & 255
+    most = colours[np.lexsort((values, -counts))[:256]]
+    nearest = [((most - colour) ** 2).sum(axis=1).argmin() for colour in colours]
+    return np.array(nearest, dtype=np.uint8)[place].reshape(packed.shape), most
 
 
 def label_beside(axes: "Axes", y: float, text: str, *, offset: float) -> None:
@@ -142,6 +167,59 @@ def label_beside(axes: "Axes", y: float, text: str, *, offset: float) -> None:
         fontsize=9,
         color=MUTED,
     )
+
+
+_LONG = 32
+"""Letters of a label that stands in a line; a longer one is broken into two."""
+
+
+def name_lines(axes: "Axes", names: Sequence[tuple[str, str]]) -> None:
+    """Names lines to the left of the axes, each in its colour, the first above.
+
+    Args:
+        axes: With a line at every height 0, 1, ... of the data.
+        names: (text, colour) of each.
+    """
+    axes.set_yticks(range(len(names)), [_in_two(text) for text, _ in reversed(names)])
+    for tick, (text, colour) in zip(axes.get_yticklabels(), reversed(names), strict=True):
+        tick.set_color(colour)
+        if len(text) > _LONG:
+            tick.set(fontsize=8, linespacing=1.0)
+
+
+def _in_two(text: str) -> str:
+    """Breaks a long label in two, after the underscore or space that is nearest to its middle."""
+    places = [place + 1 for place, letter in enumerate(text) if letter in "_ " and place + 1 < len(text)]
+    if len(text) <= _LONG or not places:
+        return text
+    middle = min(places, key=lambda place: abs(2 * place - len(text)))
+    return f"{text[:middle].rstrip()}\n{text[middle:]}"
+
+
+_TALLEST = 9.2
+"""Inches of a figure that a page of paper shows whole, at 7.2 inches of width."""
+
+
+def legend_below(figure: "Figure", handles: Sequence["Artist"], names: Sequence[str], *, most: int = 5) -> None:
+    """Names lines and dots below all axes, in as many columns as the figure has room for, and makes it higher by them,
+    as far as a page of paper goes.
+
+    Args:
+        figure: With its axes; its size is changed.
+        handles: What is named.
+        names: Of each.
+        most: Columns at most.
+    """
+    for columns in range(min(most, len(names)), 0, -1):
+        legend = figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+        # A measured legend has no place yet; its width is what counts.
+        extent = legend.get_window_extent()
+        if extent.width <= figure.bbox.width or columns == 1:
+            width, height = figure.get_size_inches()
+            legend_height = extent.height / figure.dpi
+            figure.set_size_inches(width, legend_height + max(0.75 * height, min(height, _TALLEST - legend_height)))
+            return
+        legend.remove()
 
 
 def label_points(axes: "Axes", points: Sequence[tuple[float, float, str, str]], *, size: float = 9) -> None:
@@ -183,7 +261,7 @@ def label_points(axes: "Axes", points: Sequence[tuple[float, float, str, str]], 
         right = corner[0] >= px
         anchor = (corner[0] if right else corner[0] + width, corner[1] + height / 2)
         away = abs(anchor[1] - py) > height * 0.4 or abs(anchor[0] - px) > 12 * scale
-        axes.annotate(
+        written = axes.annotate(
             text,
             (x, y),
             xytext=((anchor[0] - px) / scale, (anchor[1] - py) / scale),
@@ -197,6 +275,8 @@ def label_points(axes: "Axes", points: Sequence[tuple[float, float, str, str]], 
             else None,
             path_effects=[withStroke(linewidth=4, foreground="white")],
         )
+        # Room for it would move the axes from where its place was found.
+        written.set_in_layout(False)
 
 
 def label_ends(axes: "Axes", ends: Sequence[tuple[float, float, str, str]], *, size: float = 9) -> None:
@@ -209,7 +289,8 @@ def label_ends(axes: "Axes", ends: Sequence[tuple[float, float, str, str]], *, s
     """
     figure = cast("Figure", axes.figure)
     figure.draw_without_rendering()
-    gap = size * 1.3 * figure.dpi / 72
+    lines = 2 if any("\n" in _in_two(text) for _, _, text, _ in ends) else 1
+    gap = size * 1.3 * lines * figure.dpi / 72
     box = axes.get_window_extent()
     order = sorted(ends, key=lambda end: end[1])
     wanted = [float(axes.transData.transform((x, y))[1]) for x, y, _, _ in order]
@@ -226,7 +307,7 @@ def label_ends(axes: "Axes", ends: Sequence[tuple[float, float, str, str]], *, s
             break
     for (_, _, text, colour), height in zip(order, heights, strict=True):
         axes.annotate(
-            text,
+            _in_two(text),
             (1, (height - box.y0) / box.height),
             xycoords="axes fraction",
             xytext=(6, 0),

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from flashwam.report.alt_texts import motion_alt
 from flashwam.report.colours import run_colours
-from flashwam.report.figures import label_beside, new_figure, save_figure, tidy
+from flashwam.report.figures import label_beside, name_lines, new_figure, save_figure, tidy
 from flashwam.report.motion import MotionLink, correlation_text, motion_link
 from flashwam.report.page import Figure, Section, Table
+from flashwam.report.parts import in_parts, part_path, part_text
 from flashwam.report.row import Row
 
 __all__ = ["draw_motion", "motion_section"]
@@ -45,7 +46,7 @@ def motion_section(rows: Sequence[Row], folder: Path, *, colours: Mapping[str, s
         )
         for row in shown.values()
     ]
-    numbers = [_figure(linked, folder, colours)] if linked else []
+    numbers = _figures(linked, folder / "motion.png", colours) if linked else []
     return Section(
         heading="What they imagined, and what happened",
         paragraphs=(
@@ -61,14 +62,23 @@ def motion_section(rows: Sequence[Row], folder: Path, *, colours: Mapping[str, s
     )
 
 
-def draw_motion(linked: Sequence[tuple[Row, MotionLink]], path: Path, *, colours: Mapping[str, str]) -> Path:
+def draw_motion(
+    linked: Sequence[tuple[Row, MotionLink]],
+    path: Path,
+    *,
+    among: Sequence[tuple[Row, MotionLink]] | None = None,
+    colours: Mapping[str, str],
+) -> Path:
     """Mean similarity of successes (filled) and failures (hollow), one line a row, r beside it.
 
     Args:
         linked: Rows with what was measured, the first above.
         path: PNG to write.
+        among: All that these are a part of, so that the axes of parts agree; these alone if None.
         colours: Run -> colour.
     """
+    told = [mean for _, link in among or linked for mean in (link.failed, link.succeeded) if mean is not None]
+    margin = 0.04 * (max(told) - min(told)) + 0.01
     with new_figure(8.4, 1.0 + 0.31 * len(linked)) as figure:
         axes = figure.subplots()
         for y, (row, link) in enumerate(reversed(linked)):
@@ -80,22 +90,26 @@ def draw_motion(linked: Sequence[tuple[Row, MotionLink]], path: Path, *, colours
             if link.succeeded is not None:
                 axes.plot(link.succeeded, y, "o", ms=6.5, color=colour, mec=colour)
             label_beside(axes, y, f"r {correlation_text(link.correlation)}", offset=8)
-        axes.set_yticks(range(len(linked)), [row.label for row, _ in reversed(linked)])
-        for tick, (row, _) in zip(axes.get_yticklabels(), reversed(linked), strict=True):
-            tick.set_color(colours[row.run])
-        axes.set(ylim=(-0.7, len(linked) - 0.3), xlabel="motion similarity (filled: successes, hollow: failures)")
+        name_lines(axes, [(row.label, colours[row.run]) for row, _ in linked])
+        axes.set(xlim=(min(told) - margin, max(told) + margin), ylim=(-0.7, len(linked) - 0.3))
+        axes.set(xlabel="motion similarity (filled: successes, hollow: failures)")
         axes.set_title("Imagined and real motion", fontsize=10.5)
         tidy(axes, grid="x")
         axes.spines["left"].set_visible(False)
         return save_figure(figure, path)
 
 
-def _figure(linked: Sequence[tuple[Row, MotionLink]], folder: Path, colours: Mapping[str, str]) -> Figure:
-    return Figure(
-        path=draw_motion(linked, folder / "motion.png", colours=colours),
-        caption="Filled right of hollow: episodes whose motion was foreseen succeed more often.",
-        alt=motion_alt(linked),
-    )
+def _figures(linked: Sequence[tuple[Row, MotionLink]], path: Path, colours: Mapping[str, str]) -> list[Figure]:
+    parts = in_parts(linked, lambda one: one[0])
+    return [
+        Figure(
+            path=draw_motion(part, part_path(path, number), among=linked, colours=colours),
+            caption=part_text([row for row, _ in part], number, len(parts))
+            + "Filled right of hollow: episodes whose motion was foreseen succeed more often.",
+            alt=motion_alt(part),
+        )
+        for number, part in enumerate(parts)
+    ]
 
 
 def _table(linked: Sequence[tuple[Row, MotionLink]]) -> Table:

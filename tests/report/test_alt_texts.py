@@ -62,7 +62,8 @@ def test_all_figures_of_a_page_share_the_colours_of_its_methods(tmp_path, monkey
     given = []
     for name in ("draw_forest", "draw_latency", "draw_budget", "draw_training"):
         monkeypatch.setattr(
-            f"flashwam.report.compare_page.{name}", lambda *_, colours: given.append(colours) or tmp_path / "strip.png"
+            f"flashwam.report.compare_page.{name}",
+            lambda *_, colours, **__: given.append(colours) or tmp_path / "strip.png",
         )
     strip(tmp_path / "strip.png")
     runs = benchmark(tmp_path)

@@ -350,7 +350,7 @@ def test_a_logarithmic_axis_has_three_ticks_or_more():
 def test_of_many_models_only_the_best_are_named_beside_their_dots(tmp_path, monkeypatch):
     named = []
     monkeypatch.setattr(
-        compare_figures, "label_points", lambda axes, points: named.append([text for _, _, text, _ in points])
+        compare_figures, "label_points", lambda axes, points: named.append([told[2] for told in points if told[2]])
     )
     results = [evaluation("teacher", nfe=(10, 10), latency={"chunk_ms": 90.0})]
     results += [evaluation(f"m{k:02}", rates=0.02 * (k + 1), latency={"chunk_ms": 10.0}) for k in range(15)]
