@@ -31,8 +31,8 @@ MEASURED = {
         "trainings). on_policy at equal cost kept .97 (.91 to 1.01) and 1.04 (.99 to 1.08) (three trainings): to "
         "pairs of the same seeds -2.0 percentage points (-5.7 to 1.7) and +4.7 (1.8 to 7.6). So the tasks say which "
         "of the two. "
-        "On draws that the teacher makes without noise of the actions' own (pairs_cooled_actions, three trainings) one "
-        "step has 1.02 (.99 to 1.06) and 1.06 (1.01 to 1.10) of what its ten have from all of the noise. "
+        "On draws that the teacher makes without noise of the actions' own (pairs_cooled_actions, five trainings) one "
+        "step has 1.02 (1.00 to 1.04) and 1.06 (1.03 to 1.09) of what its ten have from all of the noise. "
         "Consistency with one teacher sub-step is far behind both on the tasks with two ways: .48 (.34 to .64) with "
         "lcm and .42 (.33 to .51) as published, at 400 steps and a searched learning rate (three trainings each)."
     ),
