@@ -5,6 +5,7 @@ An adapter adds (alpha / rank) B A x to the result of each adapted linear layer 
 at zero, so every role starts as the teacher.
 """
 
+import importlib.util
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,9 +20,19 @@ from flashwam.recipe.sections import LoraConfig
 from flashwam.system.errors import InputError, MissingPackageError
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["STUDENT", "Adapters"]
+__all__ = ["STUDENT", "Adapters", "check_peft"]
 
 STUDENT = "student"
+
+
+def check_peft() -> None:
+    """Refuses adapters where the package that wraps the layers is missing.
+
+    Raises:
+        ImportError: It is.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise MissingPackageError("low-rank adapters need peft: pip install 'flashwam[lora]'")
 
 
 class Adapters:
@@ -131,10 +142,9 @@ class Adapters:
         setattr(self.backbone.get_submodule(parent), child, module)
 
     def _add(self, name: str) -> None:
-        try:
-            import peft
-        except ImportError as error:
-            raise MissingPackageError("low-rank adapters need peft: pip install 'flashwam[lora]'") from error
+        check_peft()
+        import peft
+
         exactly = "|".join(map(re.escape, self._names))
         config = peft.LoraConfig(r=self.lora.rank, lora_alpha=self.lora.alpha, target_modules=exactly)
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():

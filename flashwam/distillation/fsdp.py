@@ -34,14 +34,18 @@ class FullyShardedStrategy(Strategy):
 
     def __init__(self, loop: LoopConfig) -> None:
         super().__init__(loop)
-        processes = self.accelerator.num_processes
+        self.mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
+        self._plain: nn.Module | None = None
+
+    @classmethod
+    def check(cls, loop: LoopConfig, processes: int) -> None:
+        """See `Strategy.check`."""
+        super().check(loop, processes)
         if processes < 2:
             raise InputError(
                 "strategy 'fsdp' shards over several processes and there is one: start them with torchrun "
                 "--nproc_per_node N, or use strategy: single"
             )
-        self.mesh = init_device_mesh(self.accelerator.device.type, (processes,))
-        self._plain: nn.Module | None = None
 
     @property
     def average_in_place(self) -> bool:

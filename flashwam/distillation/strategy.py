@@ -28,7 +28,7 @@ class Strategy:
         loop: Gives strategy, precision and accumulation; processes come from torchrun or accelerate launch.
 
     Raises:
-        ValueError: several processes with the strategy "single".
+        ValueError, ImportError: as `check`, of the processes that there are.
     """
 
     trains_several: ClassVar[bool] = True
@@ -40,10 +40,24 @@ class Strategy:
         # accelerate keeps the precision of a process' first training; a second one may have another.
         AcceleratorState._reset_state()
         self.accelerator = self._make_accelerator()
-        if loop.strategy == "single" and self.accelerator.num_processes > 1:
-            raise InputError(
-                f"{self.accelerator.num_processes} processes were started for strategy 'single'; use strategy: ddp"
-            )
+        self.check(loop, self.accelerator.num_processes)
+
+    @classmethod
+    def check(cls, loop: LoopConfig, processes: int) -> None:
+        """Refuses processes that it cannot share a training among.
+
+        Args:
+            loop: Gives strategy and batch.
+            processes: Their number.
+
+        Raises:
+            ValueError: There are too many or too few, or a batch does not fall to them evenly.
+            ImportError: A package that it needs is not installed.
+        """
+        if loop.strategy == "single" and processes > 1:
+            raise InputError(f"{processes} processes were started for strategy 'single'; use strategy: ddp")
+        if loop.batch_size % processes:
+            raise InputError(f"batch_size {loop.batch_size} must be a multiple of the {processes} processes")
 
     def prepare(self, model: nn.Module, optimizer: MakeOptimizer) -> tuple[nn.Module, Any, Optimizer]:
         """A trained model as losses call it, its optimiser as the loop steps it, and the bare optimiser beneath."""

@@ -25,7 +25,7 @@ _SHOWING = ("wandb", "swanlab", "clearml")
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Refuses trackers that there are not, before anything is made.
+    """Refuses trackers that there are not.
 
     Args:
         names: Names or import paths.

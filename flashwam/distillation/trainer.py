@@ -151,7 +151,7 @@ class _Training:
         self.empty_masks = EmptyMasks(steps=min(10, loop.steps))
         self.strategy = make_strategy(loop)
         self.accelerator = self.strategy.accelerator
-        self.per_batch = self._share_of_batch()
+        self.per_batch = loop.batch_size // self.accelerator.num_processes
         # The source is asked from one thread at a time.
         self.reading = threading.Lock()
         self.ahead = getattr(source, "prefetch", 0) if loop.prefetch is None else loop.prefetch
@@ -178,12 +178,6 @@ class _Training:
         self.judging = None
         if judge is not None:
             self.judging = Judging(judge, loop, run=run, method=method, strategy=self.strategy)
-
-    def _share_of_batch(self) -> int:
-        processes = self.accelerator.num_processes
-        if self.loop.batch_size % processes:
-            raise InputError(f"batch_size {self.loop.batch_size} must be a multiple of the {processes} processes")
-        return self.loop.batch_size // processes
 
     def run(self) -> Path:
         """All remaining steps, then the result."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training with DeepSpeed's ZeRO-2 and ZeRO-3: optimiser and gradients, and with the latter weights, in shares."""
 
+import importlib.util
 import os
 import socket
 from collections.abc import Mapping
@@ -37,6 +38,12 @@ class ZeroStrategy(Strategy):
     """
 
     trains_several = False
+
+    @classmethod
+    def check(cls, loop: LoopConfig, processes: int) -> None:
+        """See `Strategy.check`."""
+        super().check(loop, processes)
+        _check_package(loop)
 
     def prepare(self, model: nn.Module, optimizer: MakeOptimizer) -> tuple[nn.Module, Any, Optimizer]:
         """See `Strategy.prepare`."""
@@ -192,12 +199,16 @@ def _become_only_process() -> tuple[str, ...]:
     return tuple(said)
 
 
+def _check_package(loop: LoopConfig) -> None:
+    if importlib.util.find_spec("deepspeed") is None:
+        raise MissingPackageError(f"strategy {loop.strategy!r} needs deepspeed: pip install deepspeed")
+
+
 def _plugin(loop: LoopConfig) -> Any:
-    try:
-        import deepspeed
-        from accelerate.utils import DeepSpeedPlugin
-    except ImportError as error:
-        raise MissingPackageError(f"strategy {loop.strategy!r} needs deepspeed: pip install deepspeed") from error
+    _check_package(loop)
+    import deepspeed
+    from accelerate.utils import DeepSpeedPlugin
+
     if not torch.cuda.is_available():
         # On CPU it would first compile an all-reduce of its own, for a minute or two, where gloo has one.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -47,7 +47,7 @@ from flashwam.system.errors import InputError
 from flashwam.system.tensor_file import load_tensors, read_header, write_tensors
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["HeldOut", "listed_measures", "make_judge"]
+__all__ = ["HeldOut", "check_judge", "listed_measures", "make_judge"]
 
 logger = logging.getLogger(__name__)
 
@@ -175,6 +175,31 @@ def _of_others(name: str) -> bool:
     return name.startswith(("teacher_", "recorded_", "all_teacher_error", "split"))
 
 
+def check_judge(recipe: Recipe, loop: LoopConfig) -> None:
+    """Refuses a judge that a recipe's data or method leave nothing to do.
+
+    Raises:
+        ValueError: The message says what to set.
+    """
+    config, recorded = loop.judge, not recipe.data.simulated
+    assert config is not None
+    if config.episodes and recorded:
+        raise InputError(
+            f"judge.episodes is {config.episodes}, but the data are recordings (data.source lerobot), whose tasks the "
+            "simulator does not have: set judge.episodes=0; held-out episodes are measured on either way"
+        )
+    if config.episodes and is_measured_apart(loop):
+        raise InputError(
+            f"recipe {recipe.name!r}: judge.episodes is {config.episodes}, but after this stage of {loop.method} "
+            "nothing drives yet: set judge.episodes=0; it is measured on held-out episodes either way"
+        )
+    if recorded and recipe.data.held_out_every is None:
+        raise InputError(
+            f"recipe {recipe.name!r}: judge measures on held-out episodes, and data.held_out_every is null: set it, "
+            "such as data.held_out_every=20"
+        )
+
+
 def make_judge(
     recipe: Recipe,
     loop: LoopConfig,
@@ -197,22 +222,11 @@ def make_judge(
         run: The run's folder.
 
     Raises:
-        FileNotFoundError, ValueError: No episodes are held out, or nobody can drive.
+        FileNotFoundError, ValueError: No episodes are held out.
     """
-    config = loop.judge
+    config, apart = loop.judge, is_measured_apart(loop)
     assert config is not None
     check_keep_best(recipe, loop, taught=teacher is not None)
-    if config.episodes and codec is None:
-        raise InputError(
-            f"judge.episodes is {config.episodes}, but the data are recordings (data.source lerobot), whose tasks the "
-            "simulator does not have: set judge.episodes=0; held-out episodes are measured on either way"
-        )
-    apart = is_measured_apart(loop)
-    if apart and config.episodes:
-        raise InputError(
-            f"recipe {recipe.name!r}: judge.episodes is {config.episodes}, but after this stage of {loop.method} "
-            "nothing drives yet: set judge.episodes=0; it is measured on held-out episodes either way"
-        )
     windows = _windows(recipe, codec, student)
     batch = windows.source.batch(range(config.windows)).restricted(student.predicted)
     nfe = config.nfe or recipe.evaluate.nfe[0]
@@ -259,8 +273,6 @@ def _check_ways(teacher: Drawn, recipe: Recipe, measure: str) -> None:
 def _windows(recipe: Recipe, codec: Codec | None, student: WorldActionModel) -> Windows:
     norm = action_norm(recipe) if codec is None else codec.actions
     told = f"recipe {recipe.name!r}: judge measures on held-out episodes, and "
-    if recipe.data.source == "lerobot" and recipe.data.held_out_every is None:
-        raise InputError(f"{told}data.held_out_every is null: set it, such as data.held_out_every=20")
     try:
         return find_windows(
             recipe.data,

@@ -22,7 +22,7 @@ from flashwam.data.lerobot import SegmentDataset
 from flashwam.data.pixels import PixelAutoencoder, load_autoencoder
 from flashwam.distillation.adapter_file import adapter_fingerprint
 from flashwam.distillation.judging import Judge, MeasuredApart
-from flashwam.distillation.methods import Method, check_streams, find_method, make_method
+from flashwam.distillation.methods import Method, find_method, make_method
 from flashwam.distillation.setup import Setup, Source
 from flashwam.distillation.trainer import is_finished
 from flashwam.distillation.trainer import train as run_training
@@ -31,14 +31,14 @@ from flashwam.pipeline.judge import make_judge
 from flashwam.pipeline.norms import action_norm
 from flashwam.recipe.build import plain
 from flashwam.recipe.sections import LoopConfig, Recipe
-from flashwam.run.folder import INFO_FILE, RunFolder
+from flashwam.run.folder import INFO_FILE, RunFolder, prepare_run
 from flashwam.run.inputs import DATA, check_inputs
-from flashwam.system.errors import InputError, MissingFileError
+from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.files import files_of
 
-__all__ = ["Ready", "check_folders", "histories_of", "method_of", "ready", "samples", "set_precision"]
+__all__ = ["Ready", "histories_of", "method_of", "ready", "samples", "set_precision"]
 
 _AUTOENCODER_FILES = (".json", ".safetensors", ".bin", ".pt", ".pth")
 _INIT, _ADAPTER = "initial weights (init)", "initial adapter (init)"
@@ -79,28 +79,25 @@ def ready(
     loop: LoopConfig,
     student: WorldActionModel,
     codec: Codec | None,
-    run_dir: Path,
+    run_dir: str | Path | None,
     *,
     teacher: WorldActionModel | None = None,
     source: Source | None = None,
     accept_changed_inputs: bool,
     info: dict[str, Any],
 ) -> Ready:
+    """Makes a training ready, and its run's folder once the samples have been read."""
     extra_files = None
-    if source is not None and loop.judge is not None:
-        raise InputError(
-            f"recipe {recipe.name!r}: judge measures on held-out episodes of the recipe's data, and the samples come "
-            "from elsewhere: set judge to null, or give flashwam.distillation.trainer.train a judge of your own"
-        )
     if source is None:
         source = samples(recipe, codec, student)
         extra_files = _codec_writer(recipe, student) if codec is None else codec.save
     histories = histories_of(recipe, loop, codec, student)
     accepted: list[dict[str, Any]] = []
-    run, result = RunFolder(run_dir), find_method(loop.method).result
+    folder = prepare_run(recipe, run_dir)
+    run, result = RunFolder(folder), find_method(loop.method).result
     if os.environ.get("RANK", "0") == "0" and not (run.result(result) / INFO_FILE).exists():
         inputs = _inputs(recipe, loop, source, codec, histories=histories, teacher=teacher, student=student)
-        accepted = check_inputs(run_dir, inputs, accept=accept_changed_inputs, noted_later=_NOTED_LATER)
+        accepted = check_inputs(folder, inputs, accept=accept_changed_inputs, noted_later=_NOTED_LATER)
     # Of a finished run nothing is made that its method or its judge would make before.
     finished = is_finished(run, result, steps=loop.steps)
     judge = None
@@ -116,7 +113,7 @@ def ready(
         method=method,
         source=source,
         loop=loop,
-        folder=run_dir,
+        folder=folder,
         seed=recipe.seed,
         info={
             "name": recipe.name,
@@ -145,30 +142,7 @@ def samples(recipe: Recipe, codec: Codec | None, student: WorldActionModel) -> S
 
 def method_of(recipe: Recipe, loop: LoopConfig, student: WorldActionModel, teacher: WorldActionModel | None) -> Method:
     set_precision(loop, student, teacher)
-    check_streams(recipe, loop)
     return make_method(loop, recipe.streams, student, teacher=teacher, seed=recipe.seed)
-
-
-def check_folders(recipe: Recipe, loop: LoopConfig) -> None:
-    """Refuses a recipe that names folders which are not there, before anything is made from it."""
-    needed = {"wam.pretrained": recipe.wam.pretrained}
-    section = "distill" if loop is recipe.distill else "train"
-    needed[f"{section}.init"] = loop.init
-    histories = find_method(loop.method).histories(loop.options)
-    if histories is not None and not histories.is_dir():
-        raise MissingFileError(
-            f"{section}.options.histories: {histories}: no such folder. Record one first: flashwam record MODEL OUT"
-        )
-    if recipe.data.simulated and recipe.wam.pretrained is None:
-        needed["autoencoder.pretrained"] = recipe.autoencoder.pretrained
-    for key, folder in needed.items():
-        if folder is None or Path(folder).is_dir():
-            continue
-        told = "is a file, not a model's folder" if Path(folder).exists() else "no such folder"
-        raise MissingFileError(
-            f"{key}: {folder}: {told}. Train it first (flashwam train), or download it: "
-            "hf download OWNER/NAME --local-dir FOLDER"
-        )
 
 
 def set_precision(loop: LoopConfig, student: WorldActionModel, teacher: WorldActionModel | None) -> None:

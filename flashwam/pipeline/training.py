@@ -13,11 +13,12 @@ from flashwam.distillation.pair_source import PairSource
 from flashwam.distillation.roles import weightless_copy
 from flashwam.distillation.setup import Setup, Source
 from flashwam.pipeline.data import prepare_data
+from flashwam.pipeline.early import check_loop, check_recipe
 from flashwam.pipeline.norms import refuse_other_norm, say_norm
-from flashwam.pipeline.ready import Ready, check_folders, histories_of, method_of, ready, samples
+from flashwam.pipeline.ready import Ready, histories_of, method_of, ready, samples
 from flashwam.recipe.build import plain
 from flashwam.recipe.sections import LoopConfig, Recipe
-from flashwam.run.folder import check_run, prepare_run
+from flashwam.run.folder import INFO_FILE, RunFolder, check_run
 from flashwam.student import load_pretrained
 from flashwam.system.errors import InputError
 from flashwam.system.imports import foreign_paths, trusting
@@ -60,24 +61,23 @@ def train(
             "train.lora to null"
         )
     with trusting(trust, named=foreign_paths(plain(recipe))):
-        check_folders(recipe, recipe.train)
-        check_run(recipe, run_dir)
-        codec = prepare_data(recipe, recipe.train) if source is None else None
+        check_recipe(recipe, recipe.train)
+        _check_loop(recipe, recipe.train, run_dir, given=source is not None)
         if source is None and recipe.data.source == "lerobot":
             say_norm(recipe, choose=True)
-        folder = prepare_run(recipe, run_dir)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             if recipe.train_from is None:
                 model = family(recipe.wam.family).create(**recipe.wam.config)
             else:
                 model = load_pretrained(recipe.train_from, recipe.wam, trust=trust)
+        codec = prepare_data(recipe, recipe.train) if source is None else None
         return ready(
             recipe,
             recipe.train,
             model,
             codec,
-            folder,
+            run_dir,
             source=source,
             accept_changed_inputs=accept_changed_inputs,
             info={"teacher": None, "init": recipe.train.init},
@@ -106,7 +106,7 @@ def distill(
     """
     with trusting(trust, named=foreign_paths(plain(recipe))):
         loop = _distillation(recipe)
-        check_run(recipe, run_dir)
+        _check_loop(recipe, loop, run_dir, given=source is not None)
         # In a function of its own, so that nothing here holds a teacher that the method does not keep.
         return _ready_to_distil(
             recipe, loop, run_dir=run_dir, source=source, trust=trust, accept_changed_inputs=accept_changed_inputs
@@ -169,20 +169,26 @@ def _distillation(recipe: Recipe) -> LoopConfig:
             f"recipe {recipe.name!r}: distill.method {recipe.distill.method!r} learns from data alone and would "
             "ignore the teacher; set it to pairs, consistency or on_policy, or use flashwam train"
         )
-    check_folders(recipe, recipe.distill)
+    check_recipe(recipe, recipe.distill)
     return recipe.distill
+
+
+def _check_loop(recipe: Recipe, loop: LoopConfig, run_dir: str | Path | None, *, given: bool) -> None:
+    """Refuses a training that cannot be done here; a run that has its result asks for nothing any more."""
+    run = RunFolder(check_run(recipe, run_dir))
+    if not (run.result(find_method(loop.method).result) / INFO_FILE).is_file():
+        check_loop(recipe, loop, given=given)
 
 
 def _teacher_and_data(
     recipe: Recipe, loop: LoopConfig, *, trust: bool, given: bool = False
 ) -> tuple[WorldActionModel, Codec | None]:
     """The teacher, and the codec of the recipe's data, which are made where they are missing; not where `given`."""
-    teacher = load_pretrained(_folder_of_teacher(recipe), recipe.wam, trust=trust)
-    codec = None if given else prepare_data(recipe, loop)
     if not given and recipe.data.source == "lerobot":
         refuse_other_norm(recipe)
         say_norm(recipe)
-    return teacher, codec
+    teacher = load_pretrained(_folder_of_teacher(recipe), recipe.wam, trust=trust)
+    return teacher, None if given else prepare_data(recipe, loop)
 
 
 def _folder_of_teacher(recipe: Recipe) -> Path:
@@ -217,7 +223,7 @@ def _ready_to_distil(
         loop,
         student,
         codec,
-        prepare_run(recipe, run_dir),
+        run_dir,
         teacher=teacher,
         source=source,
         accept_changed_inputs=accept_changed_inputs,

@@ -12,8 +12,8 @@ from flashwam import pipeline
 from flashwam.data.codec import Codec
 from flashwam.data.control_names import ControlNames
 from flashwam.pipeline.data import prepare_data
-from flashwam.pipeline.judge import _undecided, listed_measures, make_judge
-from flashwam.pipeline.ready import ready
+from flashwam.pipeline.judge import _undecided, check_judge, listed_measures, make_judge
+from flashwam.pipeline.training import distill
 from flashwam.plan.names import check_names
 from flashwam.recipe.load import load_recipe
 from flashwam.report.metrics import read_metrics
@@ -141,19 +141,14 @@ def test_a_teacher_is_judged_by_what_was_recorded(recipe, tmp_path):
     assert set(told.pictures) == {"trajectories", "video"}
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"held_out_every": None}, "judge measures on held-out episodes, and data.held_out_every is null"),
-        ({"root": "nowhere"}, "nowhere"),
-    ],
-)
-def test_data_without_held_out_episodes_are_refused(recipe, tmp_path, changes, message):
-    data = replace(recipe.data, source="lerobot", cameras=("a",), q01=(0.0,) * 30, q99=(1.0,) * 30, **changes)
+def test_data_without_held_out_episodes_are_refused(recipe, tmp_path):
+    data = replace(recipe.data, source="lerobot", cameras=("a",), q01=(0.0,) * 30, q99=(1.0,) * 30)
     parts = {"student": load_wam(TEACHER)[0], "teacher": None, "codec": None, "run": RunFolder(tmp_path)}
     loop = replace(recipe.distill, judge=replace(recipe.distill.judge, episodes=0), keep_best=None)
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
-        make_judge(replace(recipe, data=data), loop, result="student", **parts)
+    with pytest.raises(ValueError, match=r"judge measures on held-out episodes, and data\.held_out_every is null"):
+        check_judge(replace(recipe, data=replace(data, held_out_every=None)), loop)
+    with pytest.raises((ValueError, FileNotFoundError), match="nowhere"):
+        make_judge(replace(recipe, data=replace(data, root="nowhere")), loop, result="student", **parts)
 
 
 @pytest.mark.parametrize(
@@ -198,12 +193,12 @@ def test_draws_that_decide_for_no_way_say_so():
     assert _undecided({"split": 0.5, "same_way": 1.0}) == _undecided({"split": 0.0}) == _undecided({}) == {}
 
 
-def test_recordings_are_not_driven(recipe, tmp_path):
-    parts = {"student": load_wam(TEACHER)[0], "teacher": None, "codec": None, "run": RunFolder(tmp_path)}
+def test_recordings_are_not_driven(recipe):
+    data = replace(recipe.data, source="lerobot", cameras=("a",))
     with pytest.raises(ValueError, match=r"judge\.episodes is 1, but the data are recordings"):
-        make_judge(recipe, recipe.distill, result="student", **parts)
+        check_judge(replace(recipe, data=data), recipe.distill)
 
 
 def test_samples_from_elsewhere_are_not_judged(recipe, tmp_path):
     with pytest.raises(ValueError, match="the samples come from elsewhere"):
-        ready(recipe, recipe.distill, None, None, tmp_path, source=object(), accept_changed_inputs=False, info={})
+        distill(recipe, run_dir=tmp_path / "run", source=object())

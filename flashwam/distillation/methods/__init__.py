@@ -33,6 +33,7 @@ __all__ = [
     "OnPolicy",
     "Pairs",
     "StreamTerm",
+    "check_options",
     "check_streams",
     "find_method",
     "make_method",
@@ -73,6 +74,19 @@ def check_streams(recipe: Recipe, loop: LoopConfig) -> None:
     refuse_unread(recipe.streams, [find_method(each.method).choices_of for each in loops], method=loop.method)
 
 
+def check_options(loop: LoopConfig) -> None:
+    """Refuses options that a section's method does not have.
+
+    Raises:
+        ValueError: for an unknown method or option, naming those there are.
+    """
+    known = set(inspect.signature(find_method(loop.method)).parameters)
+    known -= {"streams", "student", "teacher", "keep_target"}
+    unknown = sorted(set(loop.options) - known)
+    if unknown:
+        raise InputError(f"method {loop.method!r} has no options {unknown}; expected any of {sorted(known)}")
+
+
 def make_method(
     loop: LoopConfig,
     streams: Mapping[str, StreamSpec],
@@ -94,12 +108,8 @@ def make_method(
     Raises:
         ValueError: for an unknown method or option, naming those there are; for adapters that do not fit the model.
     """
-    kind = find_method(loop.method)
-    options = dict(loop.options)
-    known = set(inspect.signature(kind).parameters) - {"streams", "student", "teacher", "keep_target"}
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise InputError(f"method {loop.method!r} has no options {unknown}; expected any of {sorted(known)}")
+    check_options(loop)
+    kind, options = find_method(loop.method), dict(loop.options)
     if loop.lora is not None:
         if teacher is not None and teacher is not student:
             raise InputError("with lora, teacher and student share one model: give the teacher's as both")

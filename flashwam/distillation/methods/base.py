@@ -21,6 +21,7 @@ from flashwam.distillation.adapters import STUDENT
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods.lesson import Lesson
 from flashwam.distillation.methods.not_finite import NonFiniteError, loss_error
+from flashwam.distillation.methods.options import refuse_losses
 from flashwam.distillation.prepared import Prepared
 from flashwam.distillation.roles import Roles
 from flashwam.distillation.setup import Setup, Source
@@ -147,12 +148,7 @@ class Method(ABC):
             raise InputError(
                 f"the recipe's streams must be the model's, in its order {tuple(student.streams)}; got {tuple(streams)}"
             )
-        strange = {name: spec.loss for name, spec in streams.items() if spec.loss not in (None, *self.stream_losses)}
-        if strange:
-            raise InputError(
-                f"{type(self).__name__} has its own loss for every stream, and streams ask for {strange}: remove their "
-                "loss, or take a method that knows it, pairs or distribution_matching"
-            )
+        refuse_losses(streams, self.stream_losses, method=type(self).__name__)
         if student.probes and not self.trains_probes:
             raise InputError(
                 f"{type(self).__name__} asks for the velocity of every stream, and this model never draws "

@@ -9,7 +9,7 @@ from typing import Any
 from flashwam.core.streams import StreamSpec
 from flashwam.system.errors import InputError
 
-__all__ = ["STREAM_CHOICES", "option", "refuse_unread", "unknown_streams"]
+__all__ = ["STREAM_CHOICES", "option", "refuse_losses", "refuse_unread", "unknown_streams"]
 
 STREAM_CHOICES = ("anchors", "teacher_substeps", "guidance", "huber_c", "regulariser")
 """Fields of `StreamSpec` that methods read or do not, see `Method.stream_choices`; the others are everybody's."""
@@ -25,6 +25,25 @@ def unknown_streams(option: str, given: Mapping[str, Any], streams: Mapping[str,
     wrong = sorted(set(given) - set(streams))
     if wrong:
         raise InputError(f"{option} names {wrong}; the streams are {list(streams)}")
+
+
+def refuse_losses(streams: Mapping[str, StreamSpec], known: Sequence[str], *, method: str) -> None:
+    """Refuses streams that ask for a loss which a method does not know.
+
+    Args:
+        streams: Per-stream choices.
+        known: `Method.stream_losses`.
+        method: Its name, for the message.
+
+    Raises:
+        ValueError: They do.
+    """
+    strange = {name: spec.loss for name, spec in streams.items() if spec.loss not in (None, *known)}
+    if strange:
+        raise InputError(
+            f"{method} has its own loss for every stream, and streams ask for {strange}: remove their loss, or take a "
+            "method that knows it, pairs or distribution_matching"
+        )
 
 
 def refuse_unread(
