@@ -53,7 +53,7 @@ def greeted_number(greeting: Mapping[str, Any], name: str) -> int:
 
 
 class PolicyClient:
-    """One session with a server; a context manager.
+    """One session with a server; a context manager. docs/real_time.md has a robot's loop with it.
 
     Args:
         url: Such as "ws://127.0.0.1:29536".
