@@ -4,7 +4,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flashwam.report.metrics import series
+from flashwam.report.budget import Budget
+from flashwam.report.metrics import running_mean, series
 from flashwam.report.motion import MotionLink
 from flashwam.report.real_time import SCENES, Curve
 from flashwam.report.recordings import RecordingRow
@@ -48,7 +49,7 @@ def _lines(count: int, kind: str) -> str:
 
 
 def forest_alt(rows: Sequence[Row], *, among: Sequence[Row] | None = None) -> str:
-    """Of the dots with intervals.
+    """Of the dots with intervals, and of commitment beside them.
 
     Args:
         rows: As drawn.
@@ -56,16 +57,23 @@ def forest_alt(rows: Sequence[Row], *, among: Sequence[Row] | None = None) -> st
     """
     paired = any(found.paired for row in among or rows for found in row.kept.values())
     parts = []
-    for group, several in GROUPS.items():
-        values = {
-            row.label: row.share(multimodal=several).rate for row in rows if row.share(multimodal=several).episodes
-        }
+    for group in GROUPS:
+        values = _success(rows, group)
         if paired:
             values = {row.label: row.kept[group].value for row in rows if group in row.kept}
         if values:
             parts.append(f"on the {group} tasks {_ends(values)}")
+    told = {row.label: row.share(multimodal=True).commitment for row in rows}
+    committed = {label: share for label, share in told.items() if share is not None}
+    beside = f"; diamonds beside them, commitment on the two-way tasks: {_ends(committed)}" if committed else ""
     what = "success over the teacher's" if paired else "success"
-    return f"Dots with bars, {_lines(len(rows), 'line')}: {what}, {'; '.join(parts)}"
+    return f"Dots with bars, {_lines(len(rows), 'line')}: {what}, {'; '.join(parts)}{beside}"
+
+
+def _success(rows: Sequence[Row], group: str) -> dict[str, float]:
+    """Label -> success on a group of tasks, of the rows that were driven on it."""
+    shares = {row.label: row.share(multimodal=GROUPS[group]) for row in rows}
+    return {label: share.rate for label, share in shares.items() if share.episodes}
 
 
 def latency_alt(rows: Sequence[Row]) -> str:
@@ -74,31 +82,31 @@ def latency_alt(rows: Sequence[Row]) -> str:
     Args:
         rows: Those that were timed are drawn.
     """
-    timed = [row for row in rows if row.latency.get("chunk_ms") and row.sampler == "own"]
+    timed = [row for row in rows if row.latency.get("chunk_ms") and row.final and row.sampler == "own"]
     milliseconds = {row.label: row.latency["chunk_ms"] for row in timed}
-    rates = {row.label: row.share().rate for row in timed if row.driven}
+    told = [f"on the {group} tasks {_ends(rates)}" for group in GROUPS if (rates := _success(timed, group))]
     return (
         f"{_lines(len(timed), 'dot')}, success over milliseconds a chunk: of milliseconds "
-        f"{_ends(milliseconds, ',.0f')}; of success over all tasks {_ends(rates)}"
+        f"{_ends(milliseconds, ',.0f')}; of success {'; '.join(told)}"
     )
 
 
-def budget_alt(rows: Sequence[Row]) -> str:
-    """Of success along trainings.
+def budget_alt(told: Budget) -> str:
+    """Of success and action error along trainings.
 
     Args:
-        rows: Those on the way to a run's last step too.
+        told: As drawn.
     """
-    runs: dict[str, dict[int, Row]] = {}
-    for row in rows:
-        if row.kind == "student" and row.sampler == "own" and row.step is not None and row.driven:
-            runs.setdefault(f"{row.run} {row.steps_text}", {})[row.step] = row
-    courses = {}
-    for name, steps in runs.items():
-        if len(steps) > 1:
-            first, last = (steps[step].share().rate for step in (min(steps), max(steps)))
-            courses[name] = (first, last)
-    return f"Curves of success over distillation steps; over all tasks {_courses(courses, '.2f')}"
+    parts = []
+    if told.success:
+        rates = {run: (points[0][1].rate, points[-1][1].rate) for run, points in told.success.items()}
+        parts.append(f"of success on {'the ' * (told.tasks != 'all tasks')}{told.tasks}: {_courses(rates, '.2f')}")
+        if told.teacher is not None:
+            parts.append(f"a dashed line, {told.teacher[0]} at {told.teacher[1]:.2f}")
+    if told.error:
+        errors = {run: (points[0][1], points[-1][1]) for run, points in told.error.items()}
+        parts.append(f"of the error to the teacher's actions: {_courses(errors, '.2g')}")
+    return f"Curves over distillation steps, at {told.steps_text}, {'; '.join(parts)}"
 
 
 def training_alt(metrics: Mapping[str, Sequence[Sequence[dict[str, Any]]]], streams: Sequence[str]) -> str:
@@ -109,15 +117,18 @@ def training_alt(metrics: Mapping[str, Sequence[Sequence[dict[str, Any]]]], stre
         streams: The columns of the figure.
     """
     parts = []
-    for stream in streams:
-        courses = {}
-        for run, seeds in metrics.items():
-            _, values = series(seeds[0], f"{stream}/loss") if seeds else ((), ())
-            if len(values) > 1:
-                courses[run] = (values[0], values[-1])
-        if courses:
-            parts.append(f"{stream} loss, {_courses(courses, '.2g')}")
-    return f"Curves over training steps, {_lines(len(metrics), 'method')}: {'; '.join(parts)}"
+    for key, kind in (("loss", "loss"), ("grad_norm", "gradient norm")):
+        for stream in streams:
+            courses = {}
+            for run, seeds in metrics.items():
+                _, values = series(seeds[0], f"{stream}/{key}") if seeds else ((), ())
+                if len(values) > 1:
+                    means = running_mean(values)
+                    courses[run] = (float(means[0]), float(means[-1]))
+            if courses:
+                parts.append(f"{stream} {kind}, {_courses(courses, '.2g')}")
+    first = " (of the first training each)" if any(len(seeds) > 1 for seeds in metrics.values()) else ""
+    return f"Curves over training steps, {_lines(len(metrics), 'method')}{first}: {'; '.join(parts)}"
 
 
 def cross_alt(cross: Mapping[str, Any]) -> str:
@@ -147,7 +158,7 @@ def motion_alt(linked: Sequence[tuple[Row, MotionLink]]) -> str:
     ]
     return (
         f"Pairs of dots, {_lines(len(linked), 'line')}: similarity of imagined and real motion, {ends}; successes lie "
-        f"above failures in {sum(gaps)} of {len(gaps)}"
+        f"right of failures in {sum(gaps)} of {len(gaps)}"
     )
 
 
@@ -157,17 +168,22 @@ def real_time_alt(curves: Sequence[Curve]) -> str:
     Args:
         curves: As drawn.
     """
-    parts = []
+    names = [f"{curve.label} ({curve.clock.meanwhile.replace('_', ' ')})" for curve in curves]
+    parts, timed = [], ""
     for scene in SCENES:
-        courses = {}
-        for curve in curves:
-            points = [point for point in curve.points if scene in point.success]
-            if points:
-                first, last = (point.success[scene].rate for point in (points[0], points[-1]))
-                courses[f"{curve.label} ({curve.clock.meanwhile.replace('_', ' ')})"] = (first, last)
-        if courses:
-            parts.append(f"{scene} tasks, {_courses(courses, '.2f')}")
-    return f"Curves of success from the shortest latency to the longest: {'; '.join(parts)}"
+        told = [[point for point in curve.points if scene in point.success] for curve in curves]
+        rates = {
+            name: (points[0].success[scene].rate, points[-1].success[scene].rate)
+            for name, points in zip(names, told, strict=True)
+            if points
+        }
+        if rates:
+            parts.append(f"{scene} tasks, {_courses(rates, '.2f')}")
+        done = [[point.seconds[scene] for point in curve.points if scene in point.seconds] for curve in curves]
+        seconds = {name: (lasted[0], lasted[-1]) for name, lasted in zip(names, done, strict=True) if lasted}
+        if seconds and not timed:
+            timed = f"; below, seconds until {scene} tasks were done, {_courses(seconds, '.3g')}"
+    return f"Curves of success from the shortest latency to the longest: {'; '.join(parts)}{timed}"
 
 
 def over_chunk_alt(rows: Sequence[RecordingRow]) -> str:

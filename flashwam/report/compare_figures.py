@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flashwam.report.against import full_teacher
+from flashwam.report.budget import budget
 from flashwam.report.colours import inked, run_colours
 from flashwam.report.figures import (
     INK,
@@ -20,7 +20,7 @@ from flashwam.report.figures import (
     save_figure,
     tidy,
 )
-from flashwam.report.metrics import series
+from flashwam.report.metrics import running_mean, series
 from flashwam.report.row import GROUPS, Row
 
 if TYPE_CHECKING:
@@ -115,65 +115,42 @@ def _named(rows: Sequence[Row], group: str, teachers: Collection[str]) -> list[R
 
 
 def draw_budget(rows: Sequence[Row], path: Path, *, colours: Mapping[str, str] | None = None) -> Path | None:
-    """Success and action error along trainings, at the fewest steps of inference that have a curve.
-
-    Success is that of the two-way tasks, where there are such.
-
-    None unless some run was evaluated at several distillation steps.
+    """Success and action error along trainings; None where `flashwam.report.budget.budget` finds no course of either.
 
     Args:
         rows: Those on the way to a run's last step too.
         path: PNG to write.
         colours: Run -> colour; those of `run_colours` of these rows if None.
     """
-    found_at: dict[tuple[int, str], dict[str, list[tuple[int, Row]]]] = {}
-    for row in rows:
-        if row.kind == "student" and row.sampler == "own" and row.step is not None:
-            found_at.setdefault((row.total_nfe, row.steps_text), {}).setdefault(row.run, []).append((row.step, row))
-    several = {key: {run: r for run, r in runs.items() if len(r) > 1} for key, runs in found_at.items()}
-    several = {key: runs for key, runs in several.items() if runs}
-    if not several:
+    told = budget(rows)
+    if told is None:
         return None
-    _, steps_text = min(several)
-    curves = {run: sorted(found, key=lambda at: at[0]) for run, found in several[min(several)].items()}
-    colours, teacher = run_colours(rows) if colours is None else colours, full_teacher(rows)
-    several_ways = any(row.share(multimodal=True).episodes for row in rows)
-    chosen, group = (True, "two-way tasks") if several_ways else (None, "all tasks")
-    success = {
-        run: [(step, r.share(multimodal=chosen)) for step, r in found if r.driven] for run, found in curves.items()
-    }
-    error = {
-        run: [(step, r.open_loop[measure]) for step, r in found if (measure := "action_error_teacher") in r.open_loop]
-        for run, found in curves.items()
-    }
-    wanted = [any(len(found) > 1 for found in kind.values()) for kind in (success, error)]
-    if not any(wanted):
-        return None
-    with new_figure(7.2, 0.6 + 2.7 * sum(wanted)) as figure:
-        panels = iter(figure.subplots(sum(wanted), 1, sharex=True, squeeze=False)[:, 0])
-        if wanted[0]:
-            axes, ends = next(panels), []
-            for run, shares in success.items():
+    colours = run_colours(rows) if colours is None else colours
+    panels = [bool(told.success), bool(told.error)]
+    with new_figure(7.2, 0.6 + 2.7 * sum(panels)) as figure:
+        left = iter(figure.subplots(sum(panels), 1, sharex=True, squeeze=False)[:, 0])
+        if told.success:
+            axes, ends = next(left), []
+            for run, shares in told.success.items():
                 steps, rates = [step for step, _ in shares], [share.rate for _, share in shares]
                 axes.plot(steps, rates, color=colours[run], lw=2, marker="o", ms=4)
-                low, high = zip(*(share.interval for _, share in shares), strict=True) if shares else ((), ())
+                low, high = zip(*(share.interval for _, share in shares), strict=True)
                 axes.fill_between(steps, low, high, color=colours[run], alpha=0.08, lw=0)
-                ends += [(steps[-1], rates[-1], run, colours[run])] if shares else []
-            if teacher is not None and teacher.driven:
-                goal = teacher.share(multimodal=chosen).rate
+                ends.append((steps[-1], rates[-1], run, colours[run]))
+            if told.teacher is not None:
+                label, goal = told.teacher
                 axes.axhline(goal, color=INK, lw=0.9, ls=(0, (2, 2)))
-                ends.append((0, goal, teacher.label, INK))
-            axes.set(ylabel=f"success, {group}", ylim=(-0.02, 1.02))
-            axes.set_title(f"Success along one training, {steps_text}")
+                ends.append((0, goal, label, INK))
+            axes.set(ylabel=f"success, {told.tasks}", ylim=(-0.02, 1.02))
+            axes.set_title(f"Success along the training, {told.steps_text}")
             _finish(axes, ends)
-        if wanted[1]:
-            axes, ends = next(panels), []
-            for run, points in error.items():
-                if points:
-                    axes.plot(*zip(*points, strict=True), color=colours[run], lw=2, marker="o", ms=4)
-                    ends.append((*points[-1], run, colours[run]))
+        if told.error:
+            axes, ends = next(left), []
+            for run, points in told.error.items():
+                axes.plot(*zip(*points, strict=True), color=colours[run], lw=2, marker="o", ms=4)
+                ends.append((*points[-1], run, colours[run]))
             axes.set_ylabel("squared error to the\nteacher's actions")
-            axes.set_title(f"Action error along one training, {steps_text}")
+            axes.set_title(f"Action error along the training, {told.steps_text}")
             _log_axis(axes)
             _finish(axes, ends)
         axes.set_xlabel("distillation steps")
@@ -194,12 +171,6 @@ def _log_axis(axes: "Axes") -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=subdivisions, numticks=12))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _smooth(values: Sequence[float]) -> np.ndarray:
-    width = max(1, len(values) // 25)
-    padded = np.pad(np.asarray(values, dtype=float), (width // 2, width - 1 - width // 2), mode="edge")
-    return np.convolve(padded, np.ones(width) / width, mode="valid")
 
 
 def draw_training(
@@ -239,7 +210,7 @@ def draw_training(
         for line, (kind, name) in zip(grid, kinds.items(), strict=True):
             for axes, stream in zip(line, streams, strict=True):
                 for run, steps, values in curves[kind, stream]:
-                    axes.plot(steps, _smooth(values), color=colours[run], lw=1.6)
+                    axes.plot(steps, running_mean(values), color=colours[run], lw=1.6)
                 if any(value > 0 for _, _, values in curves[kind, stream] for value in values):
                     _log_axis(axes)
                 axes.set_title(f"{stream} {name}", fontsize=10.5)

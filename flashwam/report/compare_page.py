@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flashwam.report.against import full_teacher
 from flashwam.report.alt_texts import budget_alt, cross_alt, forest_alt, latency_alt, training_alt
-from flashwam.report.colours import run_colours
+from flashwam.report.budget import budget
+from flashwam.report.colours import inked, run_colours
 from flashwam.report.columns import GREY, OPEN_LOOP, latency_columns
 from flashwam.report.compare_figures import (
     draw_budget,
@@ -27,7 +29,7 @@ from flashwam.report.verdict import best_student, verdict
 
 __all__ = ["compare_sections"]
 
-_LATENCY_CAPTION = "Up and to the left is better. Squares: the teacher."
+_LATENCY_CAPTION, _SQUARES = "Up and to the left is better.", " Squares: the teacher."
 _BEST_NAMED = " Beside their dots the best two at each number of steps are named; the others by their colours."
 
 
@@ -99,10 +101,14 @@ def _forest_caption(rows: Sequence[Row]) -> str:
         if any(found.paired for row in rows for found in row.kept.values())
         else "Dots: share of successful episodes; bars: Wilson's 95 % interval; ticks: single seeds."
     )
-    return (
-        f"{told} Dashed: the teacher at full steps. Hollow: not with its own function or noise. Commitment: share of "
-        "episodes that clearly take one of the demonstrated ways."
-    )
+    parts = [told]
+    if full_teacher(rows) is not None:
+        parts.append("Dashed: the teacher at full steps.")
+    if any(row.sampler != "own" for row in rows):
+        parts.append("Hollow: not with its own function or noise.")
+    if any(row.share(multimodal=True).commitment is not None for row in rows):
+        parts.append("Commitment: share of episodes that clearly take one of the demonstrated ways.")
+    return " ".join(parts)
 
 
 def _speed_and_fidelity(finals: Sequence[Row], folder: Path, colours: Mapping[str, str]) -> Section | None:
@@ -111,7 +117,8 @@ def _speed_and_fidelity(finals: Sequence[Row], folder: Path, colours: Mapping[st
     speed = draw_latency(driven, folder / "latency.png", colours=colours)
     if table is None and speed is None:
         return None
-    caption = _LATENCY_CAPTION + (_BEST_NAMED if names_some(driven) else "")
+    squares = any(row.run in inked(driven) and row.latency.get("chunk_ms") for row in driven)
+    caption = _LATENCY_CAPTION + (_SQUARES if squares else "") + (_BEST_NAMED if names_some(driven) else "")
     return Section(
         heading="How fast, how faithful",
         paragraphs=(
@@ -131,26 +138,23 @@ def _budget(
     folder: Path,
     colours: Mapping[str, str],
 ) -> Section | None:
-    streams = _streams(rows)
-    budget = draw_budget(rows, folder / "budget.png", colours=colours)
+    streams, told = _streams(rows), budget(rows)
+    course = draw_budget(rows, folder / "budget.png", colours=colours)
     training = draw_training(metrics, streams, folder / "training.png", colours=colours)
-    figures = []
-    if budget:
-        told = "Shaded: Wilson's 95 % interval over episodes."
-        figures.append(Figure(path=budget, caption=told, alt=budget_alt(rows)))
+    figures, paragraphs = [], []
+    if told is not None and course is not None:
+        shaded = "Shaded: Wilson's 95 % interval over episodes." if told.success else ""
+        figures.append(Figure(path=course, caption=shaded, alt=budget_alt(told)))
+        paragraphs.append(
+            f"{told.trainings_text} A point on its way is not what a shorter training of its own schedule would reach."
+        )
     if training:
-        told = "Running means; logarithmic."
-        figures.append(Figure(path=training, caption=told, alt=training_alt(metrics, streams)))
+        smooth = "Running means; logarithmic. A line is one training."
+        figures.append(Figure(path=training, caption=smooth, alt=training_alt(metrics, streams)))
+        paragraphs.append("Losses of different consistency functions are not comparable, their course is.")
     if not figures:
         return None
-    return Section(
-        heading="Along the training",
-        paragraphs=(
-            "Each curve is one training with one schedule: a point on its way is not what a shorter training of its "
-            "own schedule would reach. Losses of different consistency functions are not comparable, their course is.",
-        ),
-        figures=figures,
-    )
+    return Section(heading="Along the training", paragraphs=(" ".join(paragraphs),), figures=figures)
 
 
 def _cross(cross: Mapping[str, Any], folder: Path) -> Section:

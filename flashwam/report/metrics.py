@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from flashwam.report.study import find_study, study_curves
 from flashwam.run.folder import RunFolder
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.paths import user_path
 
-__all__ = ["find_metrics", "gradient_bins", "has_metrics", "read_metrics", "series"]
+__all__ = ["find_metrics", "gradient_bins", "has_metrics", "read_metrics", "running_mean", "series"]
 
 
 def find_metrics(path: Path | str) -> Path:
@@ -72,6 +74,13 @@ def series(rows: Sequence[dict[str, Any]], key: str) -> tuple[list[int], list[fl
     """(steps, values) of one key, where it was logged and finite."""
     found = [(row["step"], row[key]) for row in rows if key in row and _finite(row[key])]
     return [step for step, _ in found], [float(value) for _, value in found]
+
+
+def running_mean(values: Sequence[float]) -> np.ndarray:
+    """Means over a twenty-fifth of a curve, one a value; the ends are held."""
+    width = max(1, len(values) // 25)
+    padded = np.pad(np.asarray(values, dtype=float), (width // 2, width - 1 - width // 2), mode="edge")
+    return np.convolve(padded, np.ones(width) / width, mode="valid")
 
 
 def gradient_bins(rows: Sequence[dict[str, Any]], stream: str) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from flashwam.report.levels import percent
 from flashwam.report.page import Callout, Figure, Section, Table
 from flashwam.report.record import read_record
 from flashwam.report.record_page import record_section, record_sentence
+from flashwam.report.schedule_alts import gradient_scale_alt, moments_alt
 from flashwam.report.schedule_figures import draw_gradient_scale, draw_measured_gradients, draw_moments
 from flashwam.report.standing_page import method_section, standing_section
 
@@ -45,7 +46,7 @@ def schedule_sections(analysis: Mapping[str, Any], folder: Path, *, why: str = "
                     path=scale,
                     caption="Above: gradient factor of each function (logarithmic). Below: density of each "
                     "stream's noise levels.",
-                    alt="Gradient factor of lcm and linear against sigma, with the noise densities of the streams",
+                    alt=gradient_scale_alt(analysis),
                 ),
             ),
         ),
@@ -60,7 +61,7 @@ def schedule_sections(analysis: Mapping[str, Any], folder: Path, *, why: str = "
                 Figure(
                     path=moments,
                     caption="Filled: what this recipe uses. Hollow: what it could use.",
-                    alt=_moments_alt(streams),
+                    alt=moments_alt(analysis),
                 ),
             ),
             tables=(_function_table(streams),),
@@ -108,15 +109,6 @@ def _choice(analysis: Mapping[str, Any], why: str) -> Section:
         tables=(table,),
         notes=analysis["notes"],
     )
-
-
-def _moments_alt(streams: Mapping[str, Any]) -> str:
-    told = [
-        f"{name} with {label} {function['mean_squared_gradient_scale']:.2g}"
-        for name, numbers in streams.items()
-        for label, function in numbers["functions"].items()
-    ]
-    return f"Dots on a logarithmic axis, the mean squared gradient factor: {', '.join(told)}"
 
 
 def _schedules(streams: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from flashwam.report.levels import mix_text, percent
 from flashwam.report.page import Figure, Section, Table
+from flashwam.report.schedule_alts import start_alt
 from flashwam.report.start_figure import draw_start
 
 __all__ = ["method_section", "standing_section"]
@@ -51,7 +52,7 @@ def standing_section(analysis: Mapping[str, Any], folder: Path) -> Section:
         path=draw_start(analysis, folder / "start.png"),
         caption="Dots: this recipe's functions, at the levels where its student is sampled."
         + (f" Bars: the samples of its method, {method}." if told else ""),
-        alt="Shares of data and noise in f against sigma, and the share of training samples near the sampler",
+        alt=start_alt(analysis),
     )
     start, training = ("lcm starts as", "this recipe"), (f"samples within {near:g}", "first jump", "samples in it")
     table = Table(
