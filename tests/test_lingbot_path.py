@@ -123,12 +123,12 @@ def test_a_student_is_judged_on_the_episodes_that_nobody_trained_on(
     assert result["open_loop"]["video_error_teacher"] > 0
     assert (run / "evaluations" / "recordings" / result["strip"]).is_file()
 
-    # Its teacher is its own reference, and other recordings are nobody's training data.
+    # Its teacher is its own reference, and of other recordings nobody knows.
     own = ["--recipe", str(run), "--windows", "1", "--draws", "2", "--nfe", "full"]
     monkeypatch.setattr("flashwam.evaluation.policy.load_wam", _as_a_teacher())
     assert main(["evaluate", str(run), "--data", str(other), *own, "--out", str(tmp_path / "own"), "--json", "-"]) == 0
     (result,) = json.loads(capsys.readouterr().out)
-    assert (result["recordings"]["held_out"], result["recordings"]["episodes"]) == (True, 2)
+    assert (result["recordings"]["held_out"], result["recordings"]["episodes"]) == (None, 2)
     assert result["recordings"]["measures"]["all_error_teacher"] == 0
     assert result["asked"]["recordings"]["data"] == str(other)
 
