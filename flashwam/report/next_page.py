@@ -54,7 +54,7 @@ def _steps(best: Row) -> list[str]:
     if not steps and recipe is not None and (command := distill_command(recipe)) is not None:
         steps.append(f"Train {best.run} yourself: `{command}`")
     if study is not None and (command := study_command(study)):
-        steps.append(f"Make the study that it is of again, in a checkout: `{command}`")
+        steps.append(f"Make its whole study again, in a checkout of the repository: `{command}`")
     return steps
 
 
