@@ -176,7 +176,7 @@ def _of_others(name: str) -> bool:
 
 
 def check_judge(recipe: Recipe, loop: LoopConfig) -> None:
-    """Refuses a judge that a recipe's data or method leave nothing to do.
+    """Refuses a judge that a recipe's data or method leave nothing to do, or whose measure of the best is never there.
 
     Raises:
         ValueError: The message says what to set.
@@ -198,6 +198,7 @@ def check_judge(recipe: Recipe, loop: LoopConfig) -> None:
             f"recipe {recipe.name!r}: judge measures on held-out episodes, and data.held_out_every is null: set it, "
             "such as data.held_out_every=20"
         )
+    check_keep_best(recipe, loop, taught=loop is recipe.distill)
 
 
 def make_judge(

@@ -4,10 +4,8 @@
 from pathlib import Path
 
 import pytest
-from distill_toys import ToyWam
 
 from flashwam.distillation.methods import check_streams
-from flashwam.pipeline.ready import method_of
 from flashwam.plan import check_names
 from flashwam.recipe.load import load_recipe
 
@@ -31,7 +29,7 @@ def test_what_a_method_does_not_read_is_refused(name, override, told):
     with pytest.raises(ValueError, match=told):
         check_names(recipe, "distill")
     with pytest.raises(ValueError, match=told):
-        method_of(recipe, recipe.distill, ToyWam.create(seed=1), ToyWam.create(seed=2))
+        check_streams(recipe, recipe.distill)
 
 
 def test_what_it_reads_is_not():

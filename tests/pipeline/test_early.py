@@ -37,7 +37,10 @@ def refused(command, folder, *changes):
         (["strategy=zero2"], "strategy 'zero2' needs deepspeed"),
         (["strategy=fsdp"], "'fsdp' shards over several processes and there is one"),
         (["options.none=1"], r"has no options \['none'\]"),
-        (["judge.episodes=0", "keep_best=success"], "keep_best: success is measured where episodes are driven"),
+        (
+            ["judge.episodes=0", "keep_best=success"],
+            "keep_best is success, which is never measured: judge.episodes is 0",
+        ),
     ],
 )
 def test_a_recipe_is_refused_before_anything_is_made(tmp_path, command, changes, message):

@@ -19,10 +19,10 @@ from flashwam.core.streams import StreamSpec
 from flashwam.student import save_wam
 from flashwam.wam import rounded_linear
 from flashwam.wam.cogvideox import CogVideoX
+from flashwam.wam.cogvideox.graphed import RecordedNetwork
 from flashwam.wam.lingbot_va import LingBotVA
 from flashwam.wam.lingbot_va.graphed import Lanes
-from flashwam.wam.recorded_function import RecordedFunction
-from flashwam.wam.recording import CallRecorder, Recordings
+from flashwam.wam.recording import CallRecorder
 from flashwam.wam.rounded_linear import Float8Linear, check_float8, round_layers
 
 Draw = Callable[..., dict[str, Tensor]]
@@ -184,7 +184,7 @@ def test_the_second_family_is_recorded_alike(make_cogvideox: Callable[..., CogVi
 
     expected, exact = velocity(wam), velocity(plain)
     wam.choose_rollout("graphed")
-    wam.recorded = RecordedFunction(Recordings(CallRecorder()))
+    wam.recorded = RecordedNetwork(CallRecorder(), compiled=False)
     for _ in range(2):
         assert_same(velocity(wam), expected)
     assert wam.recorded.recordings.count == 1
