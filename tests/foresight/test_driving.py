@@ -66,4 +66,4 @@ def test_it_is_pushed_as_any_model_is(make_policy: Make, tmp_path: Path) -> None
 
 def test_its_card_says_what_it_was_made_from(make_policy: Make, tmp_path: Path) -> None:
     card = model_card(saved(make_policy, tmp_path / "run" / "teacher"))
-    assert "A policy made from runs/teacher: a velocity network, sampled in its own steps." in card
+    assert "A policy made from `runs`: a velocity network, sampled in its own steps." in card

@@ -166,7 +166,7 @@ def test_every_setting_is_gone_on_with_by_episode(model, suite, capsys):
     [
         (["--idle-steps", "3"], "(idle_steps: '5' then, '3' now)"),
         (["--preset", "libero_first"], "(preset: 'libero' then, 'libero_first' now)"),
-        (["--episodes", "2"], "not of {'tasks': ['do_0'], 'episodes': 2"),
+        (["--episodes", "2"], "episodes: 1 then, 2 now"),
     ],
 )
 def test_what_was_measured_otherwise_is_refused(model, suite, capsys, changed, fault):
