@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A function of tensors that is recorded once for every kind of arguments."""
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,11 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from flashwam.wam.recording import CannotRecordError, Recording, Recordings, tensors_of
+from flashwam.wam.recording import Recording, Recordings, tensors_of
 
 __all__ = ["RecordedFunction"]
-
-logger = logging.getLogger(__name__)
 
 Function = Callable[..., Any]
 
@@ -80,24 +77,15 @@ class RecordedFunction:
 
         key = (names, *(None if x is None else (x.shape, x.dtype, x.device) for x in given))
         if key not in self._calls:
-            ways = (function,) if compiled is None else (compiled, function)
-            self._calls[key] = self._record([partial(call, way) for way in ways], given)
+            self._calls[key] = self._record(
+                partial(call, function), given, compiled=None if compiled is None else partial(call, compiled)
+            )
         recorded = self._calls[key]
         return call(function, *given) if recorded is None else recorded(given)
 
-    def _record(self, calls: Sequence[Function], given: tuple[Tensor | None, ...]) -> _Call | None:
-        if self.recordings.failed:
-            return None
+    def _record(self, call: Function, given: tuple[Tensor | None, ...], *, compiled: Function | None) -> _Call | None:
         with torch.inference_mode(False):
             own = tuple(None if x is None else x.clone() for x in given)
-        *compiled, plain = calls
-        for call in compiled:
-            try:
-                return _Call(own, self.recordings.make(partial(call, *own)))
-            except CannotRecordError as error:
-                logger.warning("rollout 'graphed': blocks are recorded as they are, not compiled (%s)", error)
-        try:
-            return _Call(own, self.recordings.make(partial(plain, *own)))
-        except CannotRecordError as error:
-            self.recordings.give_up(error)
-            return None
+        by_compiler = None if compiled is None else partial(compiled, *own)
+        recording = self.recordings.record(partial(call, *own), compiled=by_compiler)
+        return None if recording is None else _Call(own, recording)

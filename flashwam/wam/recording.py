@@ -165,6 +165,7 @@ class Recordings:
         self.failed = ""
         self._of, self._user = of, user
         self._given = self._recorder = recorder
+        self._compiles = True
         self._said: set[str] = set()
 
     def __deepcopy__(self, memo: Any) -> "Recordings":
@@ -185,12 +186,29 @@ class Recordings:
                 raise CannotRecordError(f"CUDA graphs need a GPU, and the model is on {device}")
             self._recorder = CudaRecorder(device)
 
-    def make(self, work: Work) -> Recording:
-        """Records work.
+    def record(self, work: Work, *, compiled: Work | None = None) -> Recording | None:
+        """Records work, and says what had to be left out; None where nothing more can be recorded.
 
-        Raises:
-            CannotRecordError: It cannot be recorded.
+        Args:
+            work: As it is.
+            compiled: The same in compiled parts, which is recorded in its place until one cannot be.
         """
+        if self.failed:
+            return None
+        if compiled is not None and self._compiles:
+            try:
+                return self._made(compiled)
+            except CannotRecordError as error:
+                self._compiles = False
+                logger.warning("%s 'graphed': blocks are recorded as they are, not compiled (%s)", self._of, error)
+        try:
+            return self._made(work)
+        except CannotRecordError as error:
+            self.failed = f"a pass could not be recorded ({error})"
+            self.say(self.failed)
+            return None
+
+    def _made(self, work: Work) -> Recording:
         assert self._recorder is not None
         try:
             with torch.inference_mode(False), torch.no_grad():
@@ -201,11 +219,6 @@ class Recordings:
         self.count += 1
         logger.info("%s 'graphed': recorded pass %d", self._of, self.count)
         return recording
-
-    def give_up(self, reason: object) -> None:
-        """Records nothing more, and says so."""
-        self.failed = f"a pass could not be recorded ({reason})"
-        self.say(self.failed)
 
     def say(self, reason: object) -> None:
         """Warns that something runs without graphs; of a reason that was told before it is no more than information."""

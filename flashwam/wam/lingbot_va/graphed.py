@@ -61,14 +61,13 @@ class Lanes:
         options: For `torch.compile`.
 
     Attributes:
-        trunk: Runs the blocks of passes that are yet to be recorded.
         most: Sessions at a time.
     """
 
     def __init__(
         self, recorder: Recorder | None = None, *, most: int = MOST_LANES, compiled: bool = True, **options: Any
     ) -> None:
-        self.trunk: Trunk = CompiledTrunk(tuple(sorted(options.items()))) if compiled else cached_trunk
+        self._compiled = CompiledTrunk(tuple(sorted(options.items()))) if compiled else None
         self._made = (recorder, most, compiled, options)
         self._recordings = Recordings(recorder)
         self.most = most
@@ -143,17 +142,8 @@ class Lanes:
         Args:
             work: The pass, with its blocks run by what it is given.
         """
-        while not self._recordings.failed:
-            trunk = self.trunk
-            try:
-                return self._recordings.make(partial(work, trunk))
-            except CannotRecordError as error:
-                if trunk is cached_trunk:
-                    self._recordings.give_up(error)
-                else:
-                    self.trunk = cached_trunk
-                    logger.warning("rollout 'graphed': blocks are recorded as they are, not compiled (%s)", error)
-        return None
+        compiled = None if self._compiled is None else partial(work, self._compiled)
+        return self._recordings.record(partial(work, cached_trunk), compiled=compiled)
 
     def _give_back(self, lane: "Lane") -> None:
         self._taken -= 1
