@@ -266,20 +266,18 @@ class OnPolicy(Method):
         state = dict(x)
         for k in range(steps):
             here = (node == k)[:, None, None, None, None]
-            seen = {
-                name: torch.add(x[name], append_dims(path[name][k], x[name]) * noise[name], alpha=1 - temperature[name])
-                for name in stage
-            }
-            state = {name: torch.where(here, seen[name], state[name]) for name in stage}
+            state = {name: torch.where(here, x[name], state[name]) for name in stage}
             velocity = session.velocity(x, {name: path[name][k] for name in stage})
             x = {
                 name: x[name] + append_dims(path[name][k + 1] - path[name][k], x[name]) * velocity[name]
                 for name in stage
             }
         rows = torch.arange(chunk.size, device=node.device)
+        level = {name: path[name][node, rows] for name in stage}
+        missing = {name: append_dims(level[name], noise[name]) * noise[name] for name in stage}
         return (
-            state,
-            {name: path[name][node, rows] for name in stage},
+            {name: torch.add(state[name], missing[name], alpha=1 - temperature[name]) for name in stage},
+            level,
             {name: x[name] for name in stage if name in self.carried},
         )
 
