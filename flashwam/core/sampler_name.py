@@ -8,7 +8,13 @@ from typing import TypedDict
 from flashwam.core.temperature import Temperature, check_temperature
 from flashwam.system.errors import InputError
 
-__all__ = ["SamplerOptions", "sampler_name", "sampler_options", "sampler_suffix", "sampler_words"]
+__all__ = [
+    "SamplerOptions",
+    "measured_suffix",
+    "sampler_name",
+    "sampler_options",
+    "sampler_suffix",
+]
 
 _EULER, _UNIT, _OWN = "euler", "unit", "own"
 _LABELS = {_EULER: "Euler", _UNIT: "unit amplitude"}
@@ -56,14 +62,20 @@ def sampler_options(name: str) -> SamplerOptions:
 
 def sampler_suffix(name: str, *, student: bool) -> str:
     """The end of a label: "", " Euler", " t0.5". A teacher has no function of its own that one could ignore."""
-    words = [_LABELS.get(word, word) for word in sampler_words(name) if student or word not in _LABELS]
+    words = [_LABELS.get(word, word) for word in _words_of(name) if student or word not in _LABELS]
     return "".join(f" {word}" for word in words)
 
 
-def sampler_words(name: str) -> list[str]:
+def _words_of(name: str) -> list[str]:
     """The parts of a name: none of "own", "euler" and "left_arm-t0.5" of "euler_left_arm-t0.5"."""
     options = sampler_options(name)
     return _words(options["plain_euler"], options["unit_amplitude"], options["temperature"])
+
+
+def measured_suffix(name: str, precision: str) -> str:
+    """The end of a label of what was measured: "", " euler", " t0.5 fp8"; a precision of "own" is not told."""
+    words = [*_words_of(name), *([] if precision == "own" else [precision])]
+    return "".join(f" {word}" for word in words)
 
 
 def _words(plain_euler: bool, unit_amplitude: bool, temperature: Temperature | None) -> list[str]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from flashwam.core.batch import Batch
 from flashwam.evaluation.pictures import latent_frames
 from flashwam.evaluation.reference import Chunks
 
-__all__ = ["DECODED_WINDOWS", "DecodedDraws"]
+__all__ = ["DECODED_WINDOWS", "DecodedDraws", "decoded_draws"]
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +119,19 @@ class DecodedDraws:
     @cached_property
     def _teacher(self) -> list[np.ndarray]:
         return self.frames(self.reference)
+
+
+def decoded_draws(
+    pictures: Callable[[Tensor], np.ndarray] | None, reference: Chunks | None, **told: Any
+) -> DecodedDraws | None:
+    """A look at decoded draws; None where nothing decodes them, or there is no teacher.
+
+    Args:
+        pictures, reference, told: See `DecodedDraws`.
+    """
+    if pictures is None or reference is None:
+        return None
+    return DecodedDraws(pictures=pictures, reference=reference, **told)
 
 
 def _difference(ours: Iterable[np.ndarray], theirs: Iterable[np.ndarray]) -> float:

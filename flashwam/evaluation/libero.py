@@ -66,7 +66,7 @@ def evaluate_on_libero(
     convention = convention or get_convention("lingbot_va")
     folder = user_path(out) if out is not None else run.evaluations
     setting = nfe_text(told.get("nfe") or {}) or "unknown"
-    how = served_how(told, f"{suite}_{convention.name.rstrip('*')}")
+    how = served_how(told, chosen.under(convention))
     path = folder / f"{evaluation_name(told.get('step'), setting, how, seed)}.json"
     refuse_earlier(path)
     job = SuiteJob(

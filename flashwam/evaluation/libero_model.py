@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from flashwam.core.sampler_name import sampler_words
+from flashwam.core.sampler_name import measured_suffix
 from flashwam.core.steps import nfe_text
 from flashwam.core.temperature import Temperature
 from flashwam.evaluation.libero_episodes import Place
@@ -164,7 +164,7 @@ class _Request:
         told = model.metadata
         setting = steps or ("full" if told["kind"] == "teacher" else nfe_text(told["nfe"]))
         rounded = [] if told["precision"] == "own" else [told["precision"]]
-        how = "_".join([served_how(told, f"{self.chosen.suite}_{self.convention.name.rstrip('*')}"), *rounded])
+        how = "_".join([served_how(told, self.chosen.under(self.convention)), *rounded])
         path = self.out / f"{evaluation_name(told['step'], setting, how, self.seed)}.json"
         asked = self.chosen.asked(**self._decisive(model))
         parts = {"stages": tuple(map(tuple, model.wam.stages)), "parameters": model.wam.deployed_parameters()}
@@ -176,7 +176,7 @@ class _Request:
                     told=told,
                     described={**described_by_server(told), **parts},
                     setting=setting,
-                    how="".join(f" {word}" for word in [*sampler_words(told["sampler"]), *rounded]),
+                    how=measured_suffix(told["sampler"], told["precision"]),
                     asked=asked,
                     chosen=self.chosen,
                     place=Place(url=server.url, token=None, convention=self.convention, seed=self.seed, path=path),

@@ -14,7 +14,7 @@ from flashwam.evaluation.driving import task_numbers
 from flashwam.evaluation.libero_episodes import Ended, Place, Unfinished, drive_episodes, film_file
 from flashwam.run.evaluation import Asked, Evaluation
 from flashwam.sim.closed_loop import TaskResult
-from flashwam.sim.libero import LiberoTask, choose_tasks, suite_tasks
+from flashwam.sim.libero import Convention, LiberoTask, choose_tasks, suite_tasks
 from flashwam.sim.libero.conventions import CAMERAS, CONTROLS
 from flashwam.sim.libero.packages import require_packages
 from flashwam.sim.libero.scenes import is_scene
@@ -46,6 +46,10 @@ class Chosen:
     def suite(self) -> str:
         """Name of the suite."""
         return self.tasks[0].suite
+
+    def under(self, convention: Convention) -> str:
+        """The part of a result's name that tells suite and convention: "libero_10_lingbot_va"."""
+        return f"{self.suite}_{convention.name.rstrip('*')}"
 
     def asked(self, **settings: str) -> Asked:
         """The request, with what else decides the numbers."""

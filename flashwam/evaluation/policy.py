@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashwam.core.sampler_name import sampler_options, sampler_words
+from flashwam.core.sampler_name import measured_suffix, sampler_options
 from flashwam.core.steps import nfe_text, parse_nfe
 from flashwam.core.streams import StreamSpec
 from flashwam.data.autoencoder import FrameAutoencoder
@@ -108,8 +108,7 @@ class LoadedModel:
 
     def suffix(self, sampler: str) -> str:
         """`how`, as it stands at the end of a label: "", " euler", " t0.5", " fp8"."""
-        words = [*sampler_words(sampler), *([] if self.wam.precision == "own" else [self.wam.precision])]
-        return "".join(f" {word}" for word in words)
+        return measured_suffix(sampler, self.wam.precision)
 
     def round_as_told(self) -> None:
         """Brings it to the precision that its recipe names, as an evaluation does; one that was rounded stays so."""

@@ -16,7 +16,7 @@ from flashwam.core.sampler_name import sampler_name
 from flashwam.core.temperature import Temperature
 from flashwam.data.control_names import ControlNames
 from flashwam.data.fingerprint import tensors_fingerprint
-from flashwam.evaluation.decoded import DecodedDraws
+from flashwam.evaluation.decoded import DecodedDraws, decoded_draws
 from flashwam.evaluation.drawn_controls import drawn_controls, save_trajectories
 from flashwam.evaluation.latency import draw_latency
 from flashwam.evaluation.open_loop import open_loop_measures, window_draws
@@ -168,15 +168,8 @@ class _Judge:
 
     @cached_property
     def decoded(self) -> DecodedDraws | None:
-        if self.pictures is None or self.reference is None:
-            return None
-        return DecodedDraws(
-            pictures=self.pictures,
-            batch=self.batch,
-            reference=self.reference,
-            draws=self.on.draws,
-            alone=self.model.wam.conditions_on_first,
-        )
+        alone = self.model.wam.conditions_on_first
+        return decoded_draws(self.pictures, self.reference, batch=self.batch, draws=self.on.draws, alone=alone)
 
     def inputs(self) -> dict[str, str]:
         """Fingerprints of what decides the numbers beside the request, by name; without what is not here."""

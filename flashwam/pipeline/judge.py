@@ -29,7 +29,7 @@ from flashwam.data.segments import NoEpisodesError
 from flashwam.distillation.judging import Judgement
 from flashwam.distillation.keep_best import MEASURES_OF_WAYS, check_keep_best, is_measured_apart
 from flashwam.distillation.setup import Setup
-from flashwam.evaluation.decoded import DecodedDraws
+from flashwam.evaluation.decoded import DecodedDraws, decoded_draws
 from flashwam.evaluation.drawn_controls import drawn_controls, save_trajectories
 from flashwam.evaluation.open_loop import open_loop_measures, window_draws
 from flashwam.evaluation.pictures import find_pictures, save_strip
@@ -123,15 +123,8 @@ class HeldOut:
     @cached_property
     def decoded(self) -> DecodedDraws | None:
         """Looks at decoded draws; None where nothing decodes them, or there is no teacher."""
-        if self.pictures is None or self.reference is None:
-            return None
-        return DecodedDraws(
-            pictures=self.pictures,
-            batch=self.batch,
-            reference=self.reference,
-            draws=self.config.draws,
-            alone=self.alone,
-        )
+        about = {"batch": self.batch, "draws": self.config.draws, "alone": self.alone}
+        return decoded_draws(self.pictures, self.reference, **about)
 
     def _strip(self, drawn: Chunks, path: Path) -> Path | None:
         shown = [each for each in (self.reference, drawn) if each is not None]
@@ -227,7 +220,6 @@ def make_judge(
     """
     config, apart = loop.judge, is_measured_apart(loop)
     assert config is not None
-    check_keep_best(recipe, loop, taught=teacher is not None)
     windows = _windows(recipe, codec, student)
     batch = windows.source.batch(range(config.windows)).restricted(student.predicted)
     nfe = config.nfe or recipe.evaluate.nfe[0]
