@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_models import TINY_NETWORK, tiny_cogvideox
-from tiny_released import RELEASED, save_released
+from tiny_released import RELEASED, SHORT, save_released
 
 pytest.importorskip("av")
 pytest.importorskip("websockets")
@@ -35,16 +35,6 @@ from flashwam.serve.server import serving
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PROMPTS = ("fold", "open", "shut", "part 0", "")
 COGVIDEOX = {**TINY_NETWORK, "text_embed_dim": 12, "sample_height": 4, "sample_width": 4}
-SHORT = {
-    "steps": 2,
-    "batch_size": 2,
-    "accumulation": 1,
-    "warmup_steps": 0,
-    "precision": "no",
-    "strategy": "single",
-    "compile": "false",
-}
-"""Of both trainings: what several GPUs and days would be for."""
 
 
 def lingbot_settings(recipe: str) -> dict[str, Any]:

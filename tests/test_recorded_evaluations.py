@@ -7,7 +7,7 @@ from pathlib import Path
 import lerobot_sets
 import pytest
 import torch
-from tiny_released import RELEASED, save_released
+from tiny_released import RELEASED, SHORT, save_released
 
 from flashwam.cli import main
 
@@ -41,15 +41,7 @@ def recipe(base: Path, data: Path, tmp_path: Path) -> Path:
         "streams": {"video": {"teacher_steps": 2}, "action": {"teacher_steps": 2}},
         "data": {"root": str(data), "tasks": ["monday"], "window_frames": FRAMES},
         "wam": {"pretrained": str(base), "config": {**RELEASED, "attention": "sdpa"}},
-        "distill": {
-            "lora": {"rank": 2, "alpha": 2},
-            "steps": 2,
-            "batch_size": 2,
-            "accumulation": 1,
-            "warmup_steps": 0,
-            "precision": "no",
-            "strategy": "single",
-        },
+        "distill": {"lora": {"rank": 2, "alpha": 2}, **SHORT},
     }
     path = tmp_path / "tiny.yaml"
     path.write_text(json.dumps(content))

@@ -14,7 +14,7 @@ from flashwam.wam.lingbot_va.prompts import PromptEncoder
 from flashwam.wam.lingbot_va.vae import WAN22_CONFIG
 from flashwam.wam.prompts import TEXT_CACHE
 
-__all__ = ["RELEASED", "save_released"]
+__all__ = ["RELEASED", "SHORT", "save_released"]
 
 RELEASED = {
     "num_attention_heads": 2,
@@ -25,6 +25,16 @@ RELEASED = {
     "num_layers": 1,
 }
 """The transformer's size."""
+SHORT = {
+    "steps": 2,
+    "batch_size": 2,
+    "accumulation": 1,
+    "warmup_steps": 0,
+    "precision": "no",
+    "strategy": "single",
+    "compile": False,
+}
+"""Of a training: what several GPUs and days would be for."""
 
 
 def save_released(
