@@ -23,7 +23,6 @@ MEASURED = [
     ("docs/results.md", "## One-step students of the miniature CogVideoX", "cogvideox_full/comparison/compare.md"),
     ("docs/results.md", "## The miniature on LIBERO", "libero/comparison/libero.md"),
     ("docs/results.md", "## Three ways to a cheap student", "students/comparison/students.md"),
-    ("docs/results.md", "## On a GPU", "rollout/h100.md"),
 ]
 H100 = ROOT / "analysis" / "results" / "rollout" / "h100.json"
 GRAPHED = ROOT / "analysis/results/gpu/h100_graphed.md"
