@@ -7,6 +7,7 @@ import os
 import platform
 import shlex
 import sys
+import time
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ import torch
 from flashwam.system.files import write_whole
 from flashwam.system.provenance import provenance
 
-__all__ = ["about", "keep"]
+__all__ = ["about", "keep", "progress"]
+
+BEGAN = time.monotonic()
 
 
 def about(script: str, arguments: argparse.Namespace, *, device: str = "cpu") -> dict[str, Any]:
@@ -39,6 +42,11 @@ def keep(folder: Path, stem: str, run: dict[str, Any], results: dict[str, Any], 
     revision = str(run.get("git_revision") or "unknown")[:8]
     head = f"`{run['command']}`, {run['cores']} cores of {run['machine']}, {run['date']}, revision {revision}."
     write_whole(folder / f"{stem}.md", f"{head}\n\n{table}")
+
+
+def progress(doing: str) -> None:
+    """Says what is done next, and how long the process has been at work."""
+    print(f"{time.monotonic() - BEGAN:6.1f} s  {doing}", file=sys.stderr, flush=True)
 
 
 def _without_out(words: list[str]) -> list[str]:

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from ceilings import Ceilings
-from common import about, keep
+from common import about, keep, progress
 from masked_attention import attention_rows, attention_table
 from sizes import LIBERO, SIZES, TEXT_TOKENS, random_wam
 from timing import NOT_MEASURED, Clock, forget_peak, peak_bytes, shown, spread
@@ -236,8 +236,10 @@ def timed(
     losses: dict[str, float] = {}
     failed: dict[str, str] = {}
     for way in ways:
+        progress(f"{size}: {way}")
         try:
             step = build(way, arguments, size)
+            progress("first step")
             clock()
             loss = step(0)
             first[way], steps[way] = clock(), step

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The work of `gpu_check.sh`: eight steps, one after the other, each within its own time, and one file of results.
+"""The work of `gpu_check.sh`: seven steps, one after the other, each within its own time, and one file of results.
 
     python benchmarks/gpu_check.py [--tiny] [--only STEP ...] [--out DIR]
 
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_steps import Step, all_steps, missing_packages, run_step
+from preloaded import preload
 
 from flashwam.system.files import write_whole
 from flashwam.system.provenance import git_revision
@@ -116,6 +117,7 @@ def main() -> int:
         if given := environment.get(PACKAGES):
             where = packages(Path(given), scratch / "packages")
             environment["PYTHONPATH"] = f"{where}{os.pathsep}{environment.get('PYTHONPATH', '')}"
+        preload(environment)
         about = machine(environment, scratch)
         if about["card"] is None and not arguments.tiny:
             why = about.get("why", "torch finds none")

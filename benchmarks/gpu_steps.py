@@ -10,9 +10,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+from preloaded import start
 
 __all__ = ["Step", "all_steps", "missing_packages", "run_step"]
 
@@ -23,7 +26,8 @@ ENDED = 5
 """Seconds between asking a process to end and ending it."""
 EVERY = 5
 """Seconds between looks at what a step has written."""
-LINES = 30
+PART = "FLASHWAM_TEST_PART"
+LINES = 32
 """Last lines of a step's output that are kept."""
 
 
@@ -37,6 +41,7 @@ class Step:
         limit: Seconds after which it is ended.
         needs: Modules without which it is not begun.
         environment: Variables of its own.
+        parts: Processes that do it together, each told which it is in FLASHWAM_TEST_PART.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Step:
     limit: float
     needs: tuple[str, ...] = PACKAGE
     environment: Mapping[str, str] = field(default_factory=dict)
+    parts: int = 1
 
 
 def all_steps(*, tiny: bool, device: str, out: Path) -> list[Step]:
@@ -63,52 +69,48 @@ def all_steps(*, tiny: bool, device: str, out: Path) -> list[Step]:
         return (*script, "--out", str(out / step), *(TINY if tiny else FULL)[step])
 
     tests = ("tests/gpu/test_gpu_passes.py",) if tiny else ("tests/gpu",)
-    # Compiling is most of it, on a core each.
-    tests += ("-n", "4") if find_spec("xdist") and not tiny else ()
     steps = [
         Step(
             name="tests",
             command=("-m", "pytest", "-q", "-p", "no:cacheprovider", *tests),
-            limit=100,
+            limit=45,
             needs=(*PACKAGE, "pytest", "tokenizers"),
             environment={"FLASHWAM_TEST_DEVICE": device},
+            # Compiling is most of it, on a core each.
+            parts=1 if tiny else 4,
         ),
-        Step(name="rollout", command=benchmark("rollout", "rollout"), limit=180),
-        Step(name="8-bit rollout", command=benchmark("8-bit rollout", "rollout"), limit=45),
-        Step(name="joint", command=benchmark("joint", "rollout"), limit=30),
-        Step(name="training", command=benchmark("training", "distill_step"), limit=25),
+        Step(name="rollout", command=benchmark("rollout", "rollout"), limit=140),
+        Step(name="8-bit rollout", command=benchmark("8-bit rollout", "rollout"), limit=50),
+        Step(name="joint", command=benchmark("joint", "rollout"), limit=50),
+        Step(name="training", command=benchmark("training", "distill_step"), limit=65),
         Step(
             name="serving",
             command=benchmark("serving", "serving"),
-            limit=80,
+            limit=70,
             needs=(*PACKAGE, "websockets", "msgpack"),
         ),
-        Step(name="pairs", command=benchmark("pairs", "pair_rate"), limit=20),
-        # The last one, which gets no more than what the others leave of the whole time.
-        Step(name="compiled training", command=benchmark("compiled training", "distill_step"), limit=240),
+        Step(name="pairs", command=benchmark("pairs", "pair_rate"), limit=40),
     ]
     # A CPU that others use too may take many times as long.
     return [replace(step, limit=10 * step.limit) for step in steps] if tiny else steps
 
 
-FASTER = ("ours, LoRA 32", "ours, LoRA 32, flex", "ours, LoRA 32, compiled, flex", "ours, LoRA 32, compiled")
+FASTER = ("ours, LoRA 32", "ours, LoRA 32, compiled, flex", "ours, LoRA 32, compiled")
 FULL = {
     "rollout": ("--dtype", "bfloat16", "--rollout", "graphed", "dynamic", "--slow-rounds", "1"),
     "8-bit rollout": ("--dtype", "bfloat16", "--rollout", "graphed", "--precision", "fp8"),
     "joint": ("--dtype", "bfloat16", "--slow-rounds", "1"),
-    "training": ("--precision", "bf16", "--samples", "1", "--rounds", "5", "--ways", "ours, LoRA 32"),
-    "serving": ("--dtype", "bfloat16", "--rollout", "graphed", "--encoder", "plain", "graphed"),
+    "training": ("--precision", "bf16", "--samples", "2", "--rounds", "10", "--ways", *FASTER),
+    "serving": ("--dtype", "bfloat16", "--rollout", "graphed", "--encoder", "graphed", "plain"),
     "pairs": ("--precision", "bf16", "--attention", "sdpa", "--groups", "1", "--rounds", "3"),
-    "compiled training": ("--precision", "bf16", "--samples", "2", "--rounds", "10", "--ways", *FASTER),
 }
 TINY = {
     "rollout": ("--rounds", "2", "--steps", "2", "2", "--history", "2"),
     "8-bit rollout": ("--rounds", "2", "--steps", "2", "2", "--history", "2", "--precision", "fp8"),
     "joint": ("--rounds", "2", "--joint-steps", "2"),
-    "training": ("--rounds", "1", "--no-memory"),
+    "training": ("--rounds", "1", "--no-memory", "--ways", *FASTER[:2]),
     "serving": ("--rounds", "2"),
     "pairs": ("--groups", "1", "--at-once", "2", "--rounds", "1"),
-    "compiled training": ("--rounds", "1", "--no-memory", "--ways", *FASTER[:2]),
 }
 
 
@@ -143,32 +145,38 @@ def run_step(
         the results), results and tables.
     """
     began = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, *step.command],
-        cwd=ROOT,
-        env={**environment, **step.environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    folder.mkdir(parents=True, exist_ok=True)
+    outputs = [folder / f"output_{part}.txt" for part in range(step.parts)]
+    processes = [
+        start(
+            step.command,
+            environment={**environment, **step.environment, PART: f"{part}/{step.parts}"},
+            output=output,
+        )
+        for part, output in enumerate(outputs)
+    ]
     state = "running"
     while state == "running":
         left = limit - (time.monotonic() - began)
-        try:
-            output, _ = process.communicate(timeout=max(min(EVERY, left), 0))
-            state = "failed" if process.returncode else "done"
-        except subprocess.TimeoutExpired:
-            if left <= EVERY:
-                output, state = _end(process), "timed out"
-            else:
-                told(_found(folder, state, began, output=""))
-    return _found(folder, state, began, output=output)
+        wait([process.sentinel for process in processes if process.is_alive()], timeout=max(min(EVERY, left), 0))
+        alive = [process for process in processes if process.is_alive()]
+        if not alive:
+            state = "failed" if any(process.exitcode for process in processes) else "done"
+        elif left <= 0:
+            _end(alive)
+            state = "timed out"
+        else:
+            told(_found(folder, state, began, outputs))
+    return _found(folder, state, began, outputs)
 
 
-def _found(folder: Path, state: str, began: float, *, output: str) -> dict[str, Any]:
+def _found(folder: Path, state: str, began: float, outputs: Sequence[Path]) -> dict[str, Any]:
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    lines = [] if results and state == "done" else output.splitlines()[-LINES:]
+    lines: list[str] = []
+    if state in ("failed", "timed out") or not results:
+        for path in outputs:
+            text = path.read_text(errors="replace") if path.is_file() else ""
+            lines += text.splitlines()[-LINES // len(outputs) :]
     return {
         "state": state,
         "seconds": round(time.monotonic() - began, 1),
@@ -178,11 +186,11 @@ def _found(folder: Path, state: str, began: float, *, output: str) -> dict[str, 
     }
 
 
-def _end(process: subprocess.Popen[str]) -> str:
-    """Ends a process and its children; gives what it had printed."""
+def _end(processes: Sequence[BaseProcess]) -> None:
+    """Ends processes and their children."""
     for sent in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, sent)
-        with suppress(subprocess.TimeoutExpired):
-            return process.communicate(timeout=ENDED)[0]
-    return ""
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid or 0, sent)
+        for process in processes:
+            process.join(ENDED)

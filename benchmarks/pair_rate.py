@@ -11,14 +11,14 @@ stand the hours that `flashwam plan` says of them without a measurement.
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import about, keep
+from common import about, keep, progress
 from method_step import RandomWindows
 from sizes import SIZES
 from timing import Clock, forget_peak, peak_bytes, shown, spread
@@ -156,7 +156,7 @@ def _measured(seconds: list[float]) -> dict[str, Any]:
     return {"seconds": whole["median"], "spread": whole, "per_second": 1 / whole["median"]}
 
 
-def measure(name: str, arguments: argparse.Namespace) -> list[Row]:
+def measure(name: str, arguments: argparse.Namespace) -> Iterator[Row]:
     """One method: what it draws first, then a step of it."""
     device = torch.device(arguments.device)
     path, overrides = RECIPES[arguments.sizes][name]
@@ -164,9 +164,11 @@ def measure(name: str, arguments: argparse.Namespace) -> list[Row]:
     recipe = load_recipe(path, [*overrides, *chosen_attention])
     plan = plan_training(recipe, gpus=1)
     forget_peak(device)
+    progress(f"{name}: the model")
     bench = Bench(recipe, device=device, half=arguments.precision == "bf16")
-    rows: list[Row] = []
+    told = {"method": name, "recipe": path}
     if plan.drawing is not None:
+        progress("draws")
         chosen = partial(option, find_method(name), recipe.distill.options)
         at_once = arguments.at_once or chosen("drawn_at_once")
         rows = bench.make(arguments.groups, at_once)
@@ -183,10 +185,11 @@ def measure(name: str, arguments: argparse.Namespace) -> list[Row]:
                 "planned_hours": None if guess is None else [seconds / 3600 for seconds in guess],
             }
         )
+        yield from ({**told, **row} for row in rows)
+    progress("steps")
     trained = bench.train(arguments.rounds, pairs=name == "pairs")
     planned = None if plan.time.seconds is None else [plan.time.seconds / 3600]
-    rows.append({**trained, "planned_hours": planned, "peak_bytes": peak_bytes(device)})
-    return [{"method": name, "recipe": path, **row} for row in rows]
+    yield {**told, **trained, "planned_hours": planned, "peak_bytes": peak_bytes(device)}
 
 
 def table(rows: list[Row]) -> str:
@@ -212,14 +215,6 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def attempted(name: str, work: Callable[[], list[Row]]) -> tuple[list[Row], str | None]:
-    """The rows; or why there are none, since of a few minutes with a GPU a method that fails must not take the rest."""
-    try:
-        return work(), None
-    except Exception as error:
-        return [], f"{name} was not measured: {type(error).__name__}: {error}"
-
-
 def main() -> None:
     """Measure, write, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -236,13 +231,24 @@ def main() -> None:
     run = about(__file__, arguments, device=arguments.device)
     rows: list[Row] = []
     failed: list[str] = []
+
+    def page() -> str:
+        return "\n".join([table(rows), *failed])
+
+    def kept() -> None:
+        # After every row, so that a run that is stopped has kept what it measured.
+        keep(arguments.out, torch.device(arguments.device).type, run, {"results": rows, "failed": failed}, page())
+
     for name in arguments.methods:
-        found, why = attempted(name, lambda name=name: measure(name, arguments))
-        rows += found
-        failed += [why] if why else []
-        text = "\n".join([table(rows), *failed])
-        keep(arguments.out, torch.device(arguments.device).type, run, {"results": rows, "failed": failed}, text)
-    print(text)
+        try:
+            for row in measure(name, arguments):
+                rows.append(row)
+                kept()
+        except Exception as error:
+            # Of a few minutes with a GPU, a method that fails must not take the others'.
+            failed.append(f"{name} was not measured: {type(error).__name__}: {error}")
+            kept()
+    print(page())
     if failed:
         raise SystemExit(1)
 

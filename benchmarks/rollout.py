@@ -18,13 +18,12 @@ import gc
 import time
 import traceback
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 from ceilings import Ceilings
-from common import about, keep
+from common import about, keep, progress
 from joint_loops import joint_ways
 from loops import Loop, Way, our_ways, published_ways
 from rollout_table import table
@@ -35,8 +34,6 @@ from flashwam.core.precision import PRECISIONS
 
 MANY = 20
 """A chunk of more passes has its own number of rounds."""
-QUICK_FIRST, TOGETHER = (False, True), (None,)
-"""Turns over what is slow, what is not, and all of it."""
 WARM = 2
 """Chunks before those that are timed; one where a chunk has so many passes."""
 
@@ -62,6 +59,7 @@ def together(ways: list[Way], counts: dict[str, int], device: torch.device) -> I
         if way.captured and device.type != "cuda":
             failed[way.name] = "a CPU has no CUDA graphs"
             continue
+        progress(way.name)
         began = time.perf_counter()
         try:
             loops[way.name] = way.build()
@@ -113,18 +111,36 @@ def measure(arguments: argparse.Namespace, size: str) -> Iterator[dict[str, Any]
     for precision in sorted(set(arguments.precision), key=PRECISIONS.index):
         wam.choose_precision(precision)
         ceilings = Ceilings(wam, device, dtype)
-        # On a GPU, whose time may end, the quick ones of every history come first; on a CPU all take turns.
-        for (history, result), slow in product(results.items(), QUICK_FIRST if device.type == "cuda" else TOGETHER):
-            ways = [way for name in arguments.rollout for way in our_ways(wam, name, history=history, **options)]
-            ways += published_ways(wam, history=history, **options) if precision == "own" else []
-            ways = [way for way in ways if slow is None or slow == (way.passes > MANY)]
-            floors = {way.name: way.floor and ceilings.seconds(way.floor) for way in ways}
+        ways = {
+            history: [
+                *(way for name in arguments.rollout for way in our_ways(wam, name, history=history, **options)),
+                *(published_ways(wam, history=history, **options) if precision == "own" else []),
+            ]
+            for history in results
+        }
+        for history, turn in turns(ways, apart=device.type == "cuda"):
+            result = results[history]
             counted = {"rounds": arguments.rounds, "slow_rounds": arguments.slow_rounds}
-            for row in rows_of(ways, **counted, device=device):
+            floors = {way.name: way.floor and ceilings.seconds(way.floor) for way in turn}
+            for row in rows_of(turn, **counted, device=device):
                 result["rows"].append({**row, "floor": floors[row["name"]]})
                 if device.type == "cuda":
                     yield result
             yield result
+
+
+def turns(ways: dict[int, list[Way]], *, apart: bool) -> list[tuple[int, list[Way]]]:
+    """What is measured together: all of a history. `apart`, for a GPU whose time may end: each way alone, the quick
+    ones first, and last of all the published loops that were measured with a shorter history already."""
+    if not apart:
+        return list(ways.items())
+    first = min(ways)
+
+    def late(turn: tuple[int, list[Way]]) -> tuple[bool, bool]:
+        history, (way,) = turn
+        return history != first and way.floor is None, way.passes > MANY
+
+    return sorted(((history, [way]) for history, all_of in ways.items() for way in all_of), key=late)
 
 
 @torch.no_grad()

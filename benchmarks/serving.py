@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import about, keep
+from common import about, keep, progress
 from published_loop import SHIFT
 from sizes import JOINT_SIZES, ROBOTWIN, SIZES, STREAMS, TEXT_TOKENS, random_joint_wam, random_wam
 from timing import NOT_MEASURED, Clock, forget_peak, peak_bytes
@@ -247,18 +247,23 @@ def measure(size: str, rollout: str, encoder: str, precision: str, arguments: ar
     """One size with one way to compute a rollout, one to encode pictures, and one kind of numbers."""
     device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
     forget_peak(device)
+    progress(f"{size}, {rollout}, encoder {encoder}, {precision}")
     one = robot(size, rollout, encoder=encoder, precision=precision, device=device, dtype=dtype)
     # A model that begins at the picture has no window, and its chunks are alike.
     window = getattr(one.served.wam, "window_chunks", 0)
     chunks = window // 2 + 2 + arguments.rounds
+    progress("warm-up")
     begun = time.perf_counter()
     warm_up(one.served)
     warm = time.perf_counter() - begun
+    progress("through a server")
     wire, reset, _ = over_the_wire(one, chunks)
     gc.collect()
+    progress("pictures sent early")
     early, _, _ = over_the_wire(one, chunks, early=True)
     # The server's session goes, so that the next one takes over what it has recorded.
     gc.collect()
+    progress("by stage")
     stages, _ = by_stage(one, chunks)
     return {
         "size": size,
