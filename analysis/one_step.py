@@ -21,6 +21,7 @@ from pathlib import Path
 from cells import add_extent, run_study
 from one_step_cells import STUDENTS, TEACHER_SEEDS, Place
 from one_step_differences import write_differences
+from one_step_ways import write_ways
 from one_step_jobs import one_step_jobs
 from studies import add_options
 from temperatures import write_temperatures
@@ -65,6 +66,7 @@ def report(place: Place) -> None:
     if guided := place.evaluated(guided=True):
         compare(guided, out=place.out / "comparison_guided")
     write_differences(place)
+    write_ways(place)
     write_temperatures(place.evaluated(guided=False), place.out / "comparison")
     place.study.keep(command(place))
 
