@@ -21,8 +21,8 @@ from pathlib import Path
 from cells import add_extent, run_study
 from one_step_cells import STUDENTS, TEACHER_SEEDS, Place
 from one_step_differences import write_differences
-from one_step_ways import write_ways
 from one_step_jobs import one_step_jobs
+from one_step_ways import write_ways
 from studies import add_options
 from temperatures import write_temperatures
 

@@ -18,8 +18,8 @@ HEADER = (
     "Two-way tasks, each student against its teacher from the same noise in the same scenes, where both take a way. "
     "Left: share of these episodes; points: the student's less the teacher's, with a 95 % interval over trainings and "
     "scenes.\n\n"
-    "| student | trainings | episodes | same way | left where the teacher goes right | right where it goes left | left | "
-    "the teacher's | points |\n|---|" + "---:|" * 8
+    "| student | trainings | episodes | same way | left where the teacher goes right | right where it goes left | "
+    "left | the teacher's | points |\n|---|" + "---:|" * 8
 )
 
 
