@@ -16,7 +16,7 @@ from flashwam.run.folder import INFO_FILE, RunFolder
 from flashwam.sampling import StreamSampler, samplers_for
 from flashwam.student import load_pretrained
 from flashwam.system.errors import InputError
-from flashwam.system.paths import user_path
+from flashwam.system.hub import local_folder
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Chunks", "reference_draws", "reference_fingerprint"]
@@ -103,8 +103,9 @@ def reference_fingerprint(
 
 
 def _teacher_folder(model: LoadedModel, teacher: str | Path | None) -> Path | None:
-    """The folder that is given, or the one that a model names; None where that is not there."""
-    folder = user_path(str(teacher or model.info.teacher))
+    """The folder that is given, fetched where it is of the hub, or the one that a model names; None where that is not
+    there."""
+    folder = local_folder(teacher or str(model.info.teacher))
     if folder.is_dir():
         return folder
     if teacher is not None:

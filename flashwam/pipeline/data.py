@@ -14,6 +14,7 @@ from flashwam.data.latents import ACTION_NORM, encode_latents, fingerprint
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.data.pixels import PixelAutoencoder, load_autoencoder
 from flashwam.distillation.methods import find_method
+from flashwam.pipeline.fetched import fetched
 from flashwam.pipeline.norms import say_norm
 from flashwam.pipeline.sources import segment_dataset
 from flashwam.recipe.sections import LoopConfig, Recipe
@@ -32,7 +33,7 @@ def check(recipe: Recipe) -> tuple[int, dict[str, str]]:
     Returns:
         How many there are, and what cannot be read -> why.
     """
-    recipe = replace(recipe, data=replace(recipe.data, skip_bad=True))
+    recipe = replace(fetched(recipe), data=replace(recipe.data, skip_bad=True))
     source = segment_dataset(recipe, split="all")
     say_norm(recipe, every=True)
     return len(source), source.check()

@@ -13,6 +13,7 @@ from flashwam.distillation.trackers import check_trackers
 from flashwam.pipeline.judge import check_judge
 from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.system.errors import InputError, MissingFileError
+from flashwam.system.hub import is_on_hub
 
 __all__ = ["check_loop", "check_recipe"]
 
@@ -70,10 +71,9 @@ def _check_folders(recipe: Recipe, loop: LoopConfig) -> None:
     if recipe.data.simulated and recipe.wam.pretrained is None:
         needed["autoencoder.pretrained"] = recipe.autoencoder.pretrained
     for key, folder in needed.items():
-        if folder is None or Path(folder).is_dir():
+        if folder is None or is_on_hub(folder) or Path(folder).is_dir():
             continue
         told = "is a file, not a model's folder" if Path(folder).exists() else "no such folder"
         raise MissingFileError(
-            f"{key}: {folder}: {told}. Train it first (flashwam train), or download it: "
-            "hf download OWNER/NAME --local-dir FOLDER"
+            f"{key}: {folder}: {told}. Train it first (flashwam train), or name one of the hub: {key}=hf:OWNER/NAME"
         )

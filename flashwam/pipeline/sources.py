@@ -20,6 +20,7 @@ from flashwam.data.lerobot import SegmentDataset, Split
 from flashwam.data.preflight import ActionRules
 from flashwam.data.quantiles import control_rows, norm_of
 from flashwam.data.summary import SUMMARY_FILE, summary
+from flashwam.pipeline.fetched import fetched
 from flashwam.pipeline.norms import action_norm, choose_norm
 from flashwam.recipe.sections import DataConfig, Recipe
 from flashwam.system.errors import InputError, MissingFileError
@@ -54,7 +55,7 @@ def find_encoders(folder: str | Path) -> Callable[[], Encoders]:
     if not user_path(folder).is_dir():
         raise MissingFileError(
             f"{folder}: no such folder; wam.pretrained must name a checkpoint with vae/ and text_encoder/ to encode "
-            "with. One of a hub is downloaded first: hf download OWNER/NAME --local-dir FOLDER"
+            "with, or one of the hub: hf:OWNER/NAME"
         )
     vae = user_path(folder) / "vae"
     if (vae / "latent_stats.json").is_file():
@@ -136,6 +137,7 @@ def convert_raw(
     if not user_path(raw).is_dir():
         raise MissingFileError(f"{raw}: no such folder; expected one with raw LeRobot data sets in it or below")
     if make_encoders is None:
+        recipe = fetched(recipe)
         make_encoders = _own_encoders(recipe) if recipe.wam.pretrained is None else find_encoders(recipe.wam.pretrained)
     result = convert(
         raw,

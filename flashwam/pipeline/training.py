@@ -14,6 +14,7 @@ from flashwam.distillation.roles import weightless_copy
 from flashwam.distillation.setup import Setup, Source
 from flashwam.pipeline.data import prepare_data
 from flashwam.pipeline.early import check_loop, check_recipe
+from flashwam.pipeline.fetched import fetched
 from flashwam.pipeline.norms import refuse_other_norm, say_norm
 from flashwam.pipeline.ready import Ready, histories_of, method_of, ready, samples
 from flashwam.recipe.build import plain
@@ -62,6 +63,7 @@ def train(
         )
     with trusting(trust, named=foreign_paths(plain(recipe))):
         check_recipe(recipe, recipe.train)
+        recipe = fetched(recipe)
         _check_loop(recipe, recipe.train, run_dir, given=source is not None)
         if source is None and recipe.data.source == "lerobot":
             say_norm(recipe, choose=True)
@@ -105,7 +107,7 @@ def distill(
         ValueError: the recipe has no `distill` section or names no teacher; or the run began with other inputs.
     """
     with trusting(trust, named=foreign_paths(plain(recipe))):
-        loop = _distillation(recipe)
+        recipe, loop = _distillation(recipe)
         _check_loop(recipe, loop, run_dir, given=source is not None)
         # In a function of its own, so that nothing here holds a teacher that the method does not keep.
         return _ready_to_distil(
@@ -127,7 +129,7 @@ def make_pairs(recipe: Recipe, *, trust: bool = False) -> PairSource:
     """
     with trusting(trust, named=foreign_paths(plain(recipe))):
         check_pairs(recipe)
-        loop = _distillation(recipe)
+        recipe, loop = _distillation(recipe)
         teacher, codec = _teacher_and_data(recipe, loop, trust=trust)
         # No weights of a student are needed to draw from a teacher.
         student = weightless_copy(teacher) if loop.lora is None else teacher
@@ -148,8 +150,8 @@ def check_pairs(recipe: Recipe) -> None:
         raise InputError(f"recipe {recipe.name!r}: {told} learns from no stored pairs; take a recipe of method pairs")
 
 
-def _distillation(recipe: Recipe) -> LoopConfig:
-    """The recipe's `distill` section.
+def _distillation(recipe: Recipe) -> tuple[Recipe, LoopConfig]:
+    """The recipe with its models on this machine, and its `distill` section.
 
     Raises:
         ValueError: there is none, it names no teacher, or nothing that learns from one.
@@ -170,7 +172,9 @@ def _distillation(recipe: Recipe) -> LoopConfig:
             "ignore the teacher; set it to pairs, consistency or on_policy, or use flashwam train"
         )
     check_recipe(recipe, recipe.distill)
-    return recipe.distill
+    recipe = fetched(recipe)
+    assert recipe.distill is not None
+    return recipe, recipe.distill
 
 
 def _check_loop(recipe: Recipe, loop: LoopConfig, run_dir: str | Path | None, *, given: bool) -> None:

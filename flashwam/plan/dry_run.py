@@ -19,6 +19,7 @@ from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.run.folder import run_folder
 from flashwam.sim.simulators import get_task
 from flashwam.system.errors import InputError
+from flashwam.system.hub import is_on_hub
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Plan", "gib", "make_plan"]
@@ -136,6 +137,8 @@ def _budget(loop: LoopConfig) -> list[tuple[str, str]]:
 def _folder(folder: str | None, otherwise: str) -> str:
     if folder is None:
         return otherwise
+    if is_on_hub(folder):
+        return f"{folder} (fetched when it begins, where it is not here yet)"
     return f"{folder} ({'found' if Path(folder).is_dir() else 'not there yet'})"
 
 

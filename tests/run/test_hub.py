@@ -5,18 +5,23 @@ import hashlib
 import json
 import re
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import huggingface_hub
 import pytest
-from tiny_models import save_tiny_student
+from tiny_models import TINY, save_tiny_student, tiny_wam
+from tiny_windows import Windows
 
 import flashwam
 import flashwam.student
 from flashwam import wam
 from flashwam.cli import main
 from flashwam.evaluation.policy import load_model
+from flashwam.evaluation.reference import _teacher_folder
+from flashwam.pipeline.training import distill
+from flashwam.recipe.load import load_recipe
 from flashwam.recipe.sections import WamConfig
 from flashwam.run.model_info import ModelInfo
 from flashwam.serve.direct import WamPipeline
@@ -121,6 +126,36 @@ def test_every_function_that_takes_a_models_folder_takes_its_name_on_the_hub(ser
     assert told == info == ModelInfo.read("hf:lab/tiny")
     with pytest.raises(ValueError, match="the hub has no model lab/none"):
         flashwam.load_wam("hf:lab/none")
+
+
+def test_a_recipes_teacher_may_be_of_the_hub(served, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    few = ["distill.steps=2", "distill.warmup_steps=0", "distill.batch_size=2", "distill.method=consistency"]
+    config = [f"wam.config.{key}={json.dumps(value)}" for key, value in TINY.items()]
+
+    def student(teacher, name):
+        chosen = load_recipe("metaworld/flash_wam", [*few, *config, f"wam.pretrained={teacher}", f"name={name}"])
+        return distill(chosen, source=Windows(tiny_wam()))
+
+    own, fetched = student(served, "own"), student("hf:lab/tiny", "fetched")
+    weights = [wam.load(folder).state_dict() for folder in (own, fetched)]
+    assert all((weights[0][key] == weights[1][key]).all() for key in weights[0])
+    # The run is found again by the same words, and says where its teacher lies.
+    assert student("hf:lab/tiny", "fetched") == fetched
+    assert ModelInfo.read(Path("runs/fetched/student")).teacher == str(hub.fetch_folder("hf:lab/tiny"))
+    assert "base_model: lab/tiny" in (Path("runs/fetched/student") / "README.md").read_text()
+    assert main(["distill", "flash_wam", *config, "wam.pretrained=hf:lab/tiny", "--dry-run"]) == 0
+    assert "hf:lab/tiny (fetched when it begins" in capsys.readouterr().out
+    assert main(["distill", "flash_wam", *config, "wam.pretrained=hf:lab/none"]) == 2
+    assert "the hub has no model lab/none" in " ".join(capsys.readouterr().err.split())
+
+
+def test_recordings_are_judged_against_a_teacher_of_the_hub(served):
+    student = load_model(served)
+    info = replace(student.info, extra={**student.info.extra, "role": "student"})
+    assert _teacher_folder(replace(student, info=info), "hf:lab/tiny") == hub.fetch_folder("hf:lab/tiny")
+    with pytest.raises(ValueError, match="the hub has no model lab/none"):
+        _teacher_folder(student, "hf:lab/none")
 
 
 def test_a_pushed_models_card_loads_it(served, monkeypatch):
