@@ -4,30 +4,46 @@
 import logging
 import math
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from flashwam.evaluation.driven_tasks import DrivenTasks
 from flashwam.run.evaluation import TaskNumbers
 from flashwam.sim.closed_loop import TaskResult
+from flashwam.system.durations import duration_text
 
 __all__ = ["drive_tasks", "overall_numbers", "task_numbers"]
 
 logger = logging.getLogger(__name__)
 
+_SHORT = 30
+"""Seconds before which nobody asks how long it takes."""
 
-def drive_tasks(drive_one: Callable[[str], TaskResult], tasks: Sequence[str], label: str) -> list[TaskResult]:
-    """Drives tasks one after another, and logs how each went.
+
+def drive_tasks(
+    drive_one: Callable[[str], TaskResult], tasks: Sequence[str], label: str, *, kept: DrivenTasks | None = None
+) -> list[TaskResult]:
+    """Drives tasks one after another, and logs how each went and how long the others will take.
 
     Args:
         drive_one: Task -> its episodes.
         tasks: Their names.
         label: What is driven, for the log.
+        kept: Where what has been driven is kept until the result is written; nowhere if None.
     """
-    driven = []
-    for task in tasks:
-        driven.append(drive_one(task))
-        logger.info("%s: %s %d/%d", label, task, sum(driven[-1].success), len(driven[-1].success))
-    return driven
+    there = {} if kept is None else {task: found for task in tasks if (found := kept.find(task)) is not None}
+    if there:
+        logger.info("%s: going on after %d of %d tasks", label, len(there), len(tasks))
+    began, missing = time.monotonic(), [task for task in tasks if task not in there]
+    for number, task in enumerate(missing, start=1):
+        result = there[task] = drive_one(task)
+        if kept is not None:
+            kept.add(result)
+        spent, waiting = time.monotonic() - began, len(missing) - number
+        left = f", {duration_text(spent / number * waiting)} left" if waiting and spent > _SHORT else ""
+        logger.info("%s: %s %d/%d%s", label, task, sum(result.success), len(result.success), left)
+    return [there[task] for task in tasks]
 
 
 def task_numbers(driven: Sequence[TaskResult], *, control_hz: float | None = None) -> dict[str, TaskNumbers]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from flashwam.evaluation.driven_tasks import DrivenTasks
 from flashwam.evaluation.driving import drive_tasks, overall_numbers, task_numbers
 from flashwam.evaluation.policy import Policy, described, load_policy
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name, measure_once
@@ -81,9 +82,10 @@ def evaluate_real_time(
         for clock in clocks:
             name = evaluation_name(policy.info.steps, steps, f"{policy.how(sampler)}_{clock.name}", seed)
             asked = Asked(tasks=tasks, episodes=episodes, real_time=clock, settings=settings)
-            measure = partial(_measure, policy, steps, asked, seed=seed, sampler=sampler)
+            path = folder / f"{name}.json"
+            measure = partial(_measure, policy, steps, asked, seed=seed, sampler=sampler, path=path)
             with trusting(trust):
-                found = measure_once(folder / f"{name}.json", asked, measure, run=policy.info.name or None)
+                found = measure_once(path, asked, measure, run=policy.info.name or None)
                 results.append(found.to_json())
     return results
 
@@ -136,7 +138,7 @@ def local_loop_ms(policy: Policy, samplers: Mapping[str, StreamSampler]) -> floa
     return loop_ms(one, state=policy.wam.senses.get("state", 4), picture=picture)
 
 
-def _measure(policy: Policy, nfe: str, asked: Asked, *, seed: int, sampler: str) -> Evaluation:
+def _measure(policy: Policy, nfe: str, asked: Asked, *, seed: int, sampler: str, path: Path) -> Evaluation:
     samplers, clock = policy.samplers(nfe, sampler=sampler), asked.real_time or RealTime()
     latency = clock.latency_ms
     if latency is None:
@@ -144,7 +146,9 @@ def _measure(policy: Policy, nfe: str, asked: Asked, *, seed: int, sampler: str)
         logger.info("%s %s: %g ms a chunk", policy.name, nfe, latency)
     pace = clock_of(clock, latency_ms=latency)
     drive_one = partial(run_task, policy.wam, samplers, policy.codec, episodes=asked.episodes, seed=seed, pace=pace)
-    driven = drive_tasks(drive_one, asked.tasks, f"{policy.name} {nfe} {clock.meanwhile} at {latency:g} ms")
+    about = {"asked": asked.to_json(), "setting": nfe, "sampler": sampler, "precision": policy.wam.precision}
+    kept = DrivenTasks(path, {**about, "latency": latency, "seed": seed, **driven_by(asked.tasks)})
+    driven = drive_tasks(drive_one, asked.tasks, f"{policy.name} {nfe} {clock.meanwhile} at {latency:g} ms", kept=kept)
     suffix = policy.suffix(sampler)
     return Evaluation(
         run=policy.name,

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from flashwam.distillation.methods import find_method
 from flashwam.distillation.prepared import Prepared
 from flashwam.distillation.setup import Setup
-from flashwam.plan.time import MEASURABLE, duration_text, forward_seconds
+from flashwam.plan.time import MEASURABLE, forward_seconds
 from flashwam.recipe.sections import LoopConfig, Recipe
+from flashwam.system.durations import duration_text
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Drawing", "drawing"]

@@ -14,10 +14,11 @@ from flashwam.plan.memory import footprint, strategy_for
 from flashwam.plan.names import check_names
 from flashwam.plan.roles import adapter_count, roles_of, trained_of
 from flashwam.plan.sizes import meta_model, model_size, text_shape
-from flashwam.plan.time import duration_text, run_time
+from flashwam.plan.time import run_time
 from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.run.folder import run_folder
 from flashwam.sim.simulators import get_task
+from flashwam.system.durations import duration_text
 from flashwam.system.errors import InputError
 from flashwam.system.hub import is_on_hub
 from flashwam.wam.base import WorldActionModel

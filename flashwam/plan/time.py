@@ -10,10 +10,11 @@ import torch
 
 from flashwam.distillation.methods import find_method
 from flashwam.recipe.sections import LoopConfig, Recipe
+from flashwam.system.durations import duration_text
 from flashwam.wam import family
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["MEASURABLE", "STORED", "Duration", "Throughput", "duration_text", "forward_seconds", "run_time"]
+__all__ = ["MEASURABLE", "STORED", "Duration", "Throughput", "forward_seconds", "run_time"]
 
 MEASURABLE = 50_000_000
 """Parameters up to which a plan times a few passes instead of looking a throughput up."""
@@ -100,15 +101,6 @@ def run_time(
     if parameters > MEASURABLE:
         return _stored(recipe, loop, parameters, tokens, gpus)
     return _measured(recipe, loop, model, text, gpus or 1)
-
-
-def duration_text(seconds: float) -> str:
-    """A duration as it is spoken of."""
-    if seconds < 90:
-        return f"about {seconds:.0f} s"
-    if seconds < 5400:
-        return f"about {seconds / 60:.0f} min"
-    return f"about {seconds / 3600:.1f} h"
 
 
 def _stored(recipe: Recipe, loop: LoopConfig, parameters: int, tokens: int | None, gpus: int | None) -> Duration:

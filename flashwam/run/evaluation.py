@@ -15,7 +15,7 @@ from flashwam.run.real_time import RealTime
 from flashwam.run.recordings import RecordingNumbers
 from flashwam.run.task_numbers import TaskNumbers, known_values
 from flashwam.system.errors import InputError, MissingFileError
-from flashwam.system.files import write_whole
+from flashwam.system.files import remove_folder, write_whole
 from flashwam.system.json_file import Measured, build, read_json
 from flashwam.system.paths import user_path
 
@@ -29,6 +29,7 @@ __all__ = [
     "read_real_time",
     "read_recordings",
     "read_run",
+    "unfinished_folder",
 ]
 
 logger = logging.getLogger(__name__)
@@ -238,6 +239,8 @@ def measure_once(
     if not path.is_file():
         made = measure()
         made.write(path)
+        if (unfinished := unfinished_folder(path)).is_dir():
+            remove_folder(unfinished)
         return made
     found = read_evaluation(path)
     if found.asked is None:
@@ -252,6 +255,11 @@ def measure_once(
     logger.info("%s was measured before, and lacked what is measured now", path)
     completed.write(path)
     return completed
+
+
+def unfinished_folder(path: Path) -> Path:
+    """Folder of what an evaluation has measured so far, beside the result that is to be at `path`; gone once it is."""
+    return path.parent / "unfinished" / path.stem
 
 
 def _check_model(path: Path, found: Evaluation, asked: Asked, run: str | None) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from flashwam.evaluation.driven_tasks import DrivenTasks
 from flashwam.evaluation.driving import drive_tasks, overall_numbers, task_numbers
 from flashwam.evaluation.latency import LATENCY_CHUNKS, chunk_latency
 from flashwam.evaluation.policy import Policy, described, load_policy
@@ -91,14 +92,16 @@ def evaluate_with_auxiliary(
     for steps in nfe:
         path = folder / f"{evaluation_name(policy.info.steps, steps, 'auxiliary', seed)}.json"
         asked = Asked(tasks=tasks, episodes=episodes, cache=capacity, settings={"model": policy.fingerprint})
-        results.append(measure_once(path, asked, partial(_measure, policy, sense, steps, asked, seed)).to_json())
+        results.append(measure_once(path, asked, partial(_measure, policy, sense, steps, asked, seed, path)).to_json())
     return results
 
 
-def _measure(policy: Policy, sense: StreamedSense, nfe: str, asked: Asked, seed: int) -> Evaluation:
+def _measure(policy: Policy, sense: StreamedSense, nfe: str, asked: Asked, seed: int, path: Path) -> Evaluation:
     name, samplers = f"{policy.name} with auxiliary", policy.samplers(nfe)
     driver = LocalPolicy(policy.wam, samplers, policy.codec, sensors={"auxiliary": sense})
-    driven = drive_tasks(partial(drive, driver, episodes=asked.episodes, seed=seed), asked.tasks, f"{name} {nfe}")
+    kept = DrivenTasks(path, {"asked": asked.to_json(), "setting": nfe, "seed": seed})
+    drive_one = partial(drive, driver, episodes=asked.episodes, seed=seed)
+    driven = drive_tasks(drive_one, asked.tasks, f"{name} {nfe}", kept=kept)
     return Evaluation(
         run=name,
         setting=nfe,

@@ -213,3 +213,24 @@ def test_an_older_result_that_does_not_tell_its_weights_is_of_its_name_s_model(s
     other = renamed(student, tmp_path / "other" / "student", name="other")
     with pytest.raises(ValueError, match="a measurement of 'quick', not of 'other'"):
         evaluate(other, episodes=4, nfe=("1v/1a",), out=tmp_path)
+
+
+def test_an_evaluation_that_was_stopped_goes_on_with_the_next_task(student, monkeypatch):
+    run_task, driven = local.run_task, []
+
+    def stopped(wam, samplers, codec, task, **options):
+        if driven == ["reach-wall"]:
+            driven.append("stopped")
+            raise KeyboardInterrupt
+        driven.append(task)
+        return run_task(wam, samplers, codec, task, **options)
+
+    monkeypatch.setattr(local, "run_task", stopped)
+    asked = {"episodes": 4, "nfe": ("1v/2a",), "tasks": ["reach-wall", "button-wall"]}
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(student, **asked)
+    (result,) = evaluate(student, **asked)
+    assert driven == ["reach-wall", "stopped", "button-wall"]
+    assert list(result["tasks"]) == ["reach-wall", "button-wall"]
+    assert result["overall"]["episodes"] == 8
+    assert not (student.parent / "evaluations" / "unfinished" / "step9_1v-2a_own_seed0").exists()

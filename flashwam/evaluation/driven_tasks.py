@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tasks of an evaluation that have been driven, kept until its result is written, so that one which was stopped goes
+on with the next task."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flashwam.run.evaluation import unfinished_folder
+from flashwam.sim.closed_loop import TaskResult
+from flashwam.system.files import whole_file, write_whole
+
+__all__ = ["DrivenTasks"]
+
+logger = logging.getLogger(__name__)
+
+
+class DrivenTasks:
+    """A file for each task, beside the result that is to be.
+
+    Args:
+        result: Path of the result.
+        about: What decides how episodes go, as plain values. What was driven otherwise is driven anew.
+    """
+
+    def __init__(self, result: Path, about: Mapping[str, Any]) -> None:
+        self.folder = unfinished_folder(result)
+        # As it will be read.
+        self.about = json.loads(json.dumps(about))
+
+    def find(self, task: str) -> TaskResult | None:
+        """The outcome of a task that has been driven; None where it has not, or otherwise."""
+        path = self._path(task)
+        if not path.is_file():
+            return None
+        told = json.loads(path.read_text())
+        if told["about"] != self.about:
+            logger.info("%s was driven otherwise: it is driven anew", path)
+            return None
+        film = path.with_suffix(".npy")
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in told["result"].items()
+        }
+        return TaskResult(**values, film=np.load(film, allow_pickle=False) if told["film"] else None)
+
+    def add(self, result: TaskResult) -> None:
+        """Keeps the outcome of a task."""
+        path = self._path(result.task)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if result.film is not None:
+            with whole_file(path.with_suffix(".npy")) as building, building.open("wb") as file:
+                np.save(file, result.film, allow_pickle=False)
+        told = asdict(replace(result, film=None))
+        del told["film"]
+        content = {"about": self.about, "film": result.film is not None, "result": told}
+        write_whole(path, json.dumps(content) + "\n")
+
+    def _path(self, task: str) -> Path:
+        return self.folder / f"{task}.json"
+
+
+def _as_it_was(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
