@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which way students take where their teacher takes one, scene by scene: whether they lean."""
+"""Ways of students beside their teacher's, scene by scene: whether they lean."""
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -70,9 +69,7 @@ def line(told: dict[str, Any]) -> str:
 
 
 def write_ways(place: Place) -> None:
-    """Writes `ways.json` and `ways.md` beside the comparison."""
+    """Writes `ways.md` beside the comparison."""
     found = list(leaning([one for run in place.evaluated(guided=False) for one in read_evaluations(run)]))
     if found:
-        out = place.out / "comparison"
-        write_whole(out / "ways.json", json.dumps(found, indent=1) + "\n")
-        write_whole(out / "ways.md", "\n".join([HEADER, *map(line, found)]) + "\n")
+        write_whole(place.out / "comparison" / "ways.md", "\n".join([HEADER, *map(line, found)]) + "\n")
