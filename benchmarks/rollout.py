@@ -130,8 +130,8 @@ def measure(arguments: argparse.Namespace, size: str) -> Iterator[dict[str, Any]
 
 
 def turns(ways: dict[int, list[Way]], *, apart: bool) -> list[tuple[int, list[Way]]]:
-    """Ways that are measured together: all of a history. `apart`, for a GPU whose time may end: each way alone, the quick
-    ones first, and last of all the published loops that were measured with a shorter history already."""
+    """Ways that are measured together: all of a history. `apart`, for a GPU whose time may end: each way alone, the
+    quick ones first, and last of all the published loops that were measured with a shorter history already."""
     if not apart:
         return list(ways.items())
     first = min(ways)
