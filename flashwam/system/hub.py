@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from flashwam.system.errors import FailedError, InputError, MissingFileError
 from flashwam.system.paths import user_path
+from flashwam.system.published import published
 
 __all__ = [
     "HubApi",
@@ -61,7 +62,7 @@ def push_folder(
     token: str | None = None,
     api: HubApi | None = None,
 ) -> Any:
-    """Uploads a model folder; the repository is made if there is none.
+    """Uploads a model folder, without the paths of this machine; the repository is made if there is none.
 
     Args:
         folder: Holds ``wam.json``, as a saved model of every family does, and what belongs to it.
@@ -91,15 +92,16 @@ def push_folder(
         api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
     with _refusals_said(name):
         api.create_repo(name, repo_type="model", private=private, exist_ok=True)
-        return api.upload_folder(
-            repo_id=name,
-            repo_type="model",
-            folder_path=str(folder),
-            revision=revision,
-            commit_message=commit_message or f"Upload {folder.resolve().name}",
-            create_pr=create_pr,
-            ignore_patterns=list(_LEFT_OUT),
-        )
+        with published(folder) as shown:
+            return api.upload_folder(
+                repo_id=name,
+                repo_type="model",
+                folder_path=str(shown),
+                revision=revision,
+                commit_message=commit_message or f"Upload {folder.resolve().name}",
+                create_pr=create_pr,
+                ignore_patterns=list(_LEFT_OUT),
+            )
 
 
 @contextmanager

@@ -231,6 +231,39 @@ def test_the_command_pushes_a_runs_result(served, named, monkeypatch, capsys):
     assert (served / "README.md").is_file()
 
 
+def test_what_is_pushed_names_no_folder_of_this_machine(served, tmp_path, monkeypatch):
+    path = served / "flashwam.json"
+    told = json.loads(path.read_text())
+    base = tmp_path / "hub" / "models--lab--base" / "snapshots" / COMMIT
+    data = tmp_path / "hub" / "datasets--lab--recordings" / "snapshots" / COMMIT
+    told |= {"teacher": str(base), "init": "runs/earlier/student", "note": "/ is no path"}
+    told["recipe"]["data"]["root"] = str(data)
+    told["recipe"]["wam"] = {"pretrained": str(tmp_path / "runs" / "mine" / "teacher")}
+    path.write_text(json.dumps(told))
+    (served / "vae").mkdir(exist_ok=True)
+    seen = {}
+
+    class Uploaded(Written):
+        def upload_folder(self, **options):
+            folder = Path(options["folder_path"])
+            seen.update({p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()})
+            seen["name"] = options["commit_message"]
+            return "https://hub/lab/tiny/commit/1"
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Uploaded)
+    flashwam.student.push_to_hub(served, "lab/tiny")
+    assert seen.pop("name") == "Upload student"
+    shown = json.loads(seen["flashwam.json"])
+    assert (shown["teacher"], shown["init"], shown["note"]) == ("hf:lab/base", "runs/earlier/student", "/ is no path")
+    assert (shown["recipe"]["data"]["root"], shown["recipe"]["wam"]["pretrained"]) == ("lab/recordings", "mine/teacher")
+    assert not any(str(tmp_path).encode() in content for content in seen.values())
+    # Everything else as it is, and nothing changed here.
+    own = {p.relative_to(served).as_posix(): p.read_bytes() for p in served.rglob("*") if p.is_file()}
+    assert own.keys() == seen.keys()
+    assert {name for name in own if own[name] != seen[name]} == {"flashwam.json"}
+    assert json.loads(path.read_text()) == told
+
+
 @pytest.mark.parametrize(
     ("named", "refusal", "message"),
     [
