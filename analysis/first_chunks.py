@@ -28,9 +28,9 @@ SCENES = {"demonstrated": DEMO_SEED_BASE, "new": evaluation_scene(UNUSED, 0)}
 LEARNT, FRESH = "learnt from", "fresh"
 
 
-def acting(policy: Policy, nfe: str) -> LocalPolicy:
-    """A model that is drawn in so many steps."""
-    return LocalPolicy(policy.wam, policy.samplers(nfe), policy.codec)
+def acting(policy: Policy, nfe: str, sampler: str = "own") -> LocalPolicy:
+    """A model that is drawn in so many steps; `sampler` is that of `flashwam.core.sampler_name`."""
+    return LocalPolicy(policy.wam, policy.samplers(nfe, sampler=sampler), policy.codec)
 
 
 def several_ways(policy: Policy) -> list[Task]:
@@ -62,10 +62,10 @@ def in_scenes(teacher: Policy, students: Mapping[int, Policy], nfe: Sequence[str
     for task in several_ways(teacher):
         for scenes, base in SCENES.items():
             pictures = first_pictures(task, range(base, base + STARTS), teacher.wam.shapes["action"][1])
-            reference = _first_controls(teacher, "full", task, pictures)
+            reference = first_controls(teacher, "full", task, pictures)
             for seed, student in students.items():
                 for steps in nfe:
-                    own = _first_controls(student, steps, task, pictures)
+                    own = first_controls(student, steps, task, pictures)
                     about = {"scenes": scenes, "task": task.name, "training": seed, "nfe": steps}
                     yield {**about, **beside(own, reference, task)}
 
@@ -112,10 +112,10 @@ def first_pictures(task: Task, scenes: range, per_frame: int) -> np.ndarray:
     return np.concatenate([World(envs[: len(group)], per_frame).reset(group) for group in groups])
 
 
-def _first_controls(policy: Policy, nfe: str, task: Task, pictures: np.ndarray) -> np.ndarray:
-    """Controls of the first chunk in every scene, the same noise for every model, [STARTS, N, U]."""
-    acts, drawn = acting(policy, nfe), []
-    for begin in range(0, STARTS, AT_ONCE):
+def first_controls(policy: Policy, nfe: str, task: Task, pictures: np.ndarray, *, sampler: str = "own") -> np.ndarray:
+    """Controls of the first chunk in every scene, the same noise for every model, [scenes, N, U]."""
+    acts, drawn = acting(policy, nfe, sampler), []
+    for begin in range(0, len(pictures), AT_ONCE):
         acts.reset(task.prompt, pictures[begin : begin + AT_ONCE], seed=begin)
         drawn.append(acts.controls())
     return np.concatenate(drawn)

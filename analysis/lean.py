@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a one-step student leans to one way where its teacher takes both, and what its video's noise does about it.
+
+    python analysis/lean.py runs/one_step/runs/pairs/student runs/one_step/runs/teacher/teacher
+
+First chunks in new scenes of the tasks with two ways, drawn from the same noise by the teacher in all its steps and by
+the student in one, the video's noise times each temperature. Nothing is simulated but the first picture.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from first_chunks import UNUSED, choices, first_controls, first_pictures, several_ways
+
+from flashwam.core.sampler_name import sampler_name
+from flashwam.core.scenes import evaluation_scene
+from flashwam.core.stats import wilson
+from flashwam.evaluation.policy import Policy, load_policy
+from flashwam.sim.gl import ensure_gl
+from flashwam.system.files import write_whole
+
+TEMPERATURES = (0.5, 0.75, 1.0, 1.25, 1.5)
+LEFT, RIGHT = 0, 1
+HEADER = (
+    "| drawn by | the video's noise | choose a way | of these left, % | the teacher's way, % | "
+    "left where it goes right | right where it goes left |\n|---|" + "---:|" * 6
+)
+
+
+def chosen(policy: Policy, nfe: str, pictures: dict[str, np.ndarray], temperature: float) -> np.ndarray:
+    """The way of every first chunk of all tasks, -1 for none."""
+    sampler = sampler_name(temperature=None if temperature == 1 else {"video": temperature})
+    found = [
+        choices(first_controls(policy, nfe, task, pictures[task.name], sampler=sampler), task)
+        for task in several_ways(policy)
+    ]
+    return np.concatenate(found)
+
+
+def line(name: str, temperature: float, own: np.ndarray, reference: np.ndarray) -> str:
+    """A row: the ways of one model at one temperature beside the teacher's from all of the noise."""
+    took, both = own >= 0, (own >= 0) & (reference >= 0)
+    low, high = (100 * end for end in wilson(int((own == LEFT).sum()), int(took.sum())))
+    cells = (
+        f"{took.mean():.3f}",
+        f"{100 * (own[took] == LEFT).mean():.1f} ({low:.1f} to {high:.1f})",
+        f"{100 * (own == reference)[both].mean():.1f}",
+        str(int(((own == LEFT) & (reference == RIGHT)).sum())),
+        str(int(((own == RIGHT) & (reference == LEFT)).sum())),
+    )
+    return f"| {name} | {temperature:g} | {' | '.join(cells)} |"
+
+
+def lines(teacher: Policy, student: Policy, temperatures: Sequence[float], scenes: int) -> Iterator[str]:
+    """The table's rows: the teacher, then the student."""
+    first, per_frame = evaluation_scene(UNUSED, 0), teacher.wam.shapes["action"][1]
+    pictures = {
+        task.name: first_pictures(task, range(first, first + scenes), per_frame) for task in several_ways(teacher)
+    }
+    reference = chosen(teacher, "full", pictures, 1)
+    for name, policy, nfe in (("teacher", teacher, "full"), (student.name, student, "1v/1a")):
+        for temperature in temperatures:
+            yield line(name, temperature, chosen(policy, nfe, pictures, temperature), reference)
+
+
+def main() -> None:
+    """Draw, count, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("student", type=Path)
+    parser.add_argument("teacher", type=Path)
+    parser.add_argument("--temperatures", type=float, nargs="+", default=list(TEMPERATURES))
+    parser.add_argument("--scenes", type=int, default=500, help="of each task")
+    parser.add_argument("--out", type=Path, help="file for the table")
+    arguments = parser.parse_args()
+    ensure_gl()
+    teacher, student = load_policy(arguments.teacher), load_policy(arguments.student)
+    table = "\n".join([HEADER, *lines(teacher, student, arguments.temperatures, arguments.scenes)]) + "\n"
+    if arguments.out is not None:
+        write_whole(arguments.out, table)
+    print(table)
+
+
+if __name__ == "__main__":
+    main()
