@@ -14,7 +14,7 @@ full, the first three left out.
 import argparse
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -243,8 +243,11 @@ def ages(chunks: Chunks, window: int) -> dict[str, dict[str, dict[str, float]]]:
     }
 
 
-def measure(size: str, rollout: str, encoder: str, precision: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One size with one way to compute a rollout, one to encode pictures, and one kind of numbers."""
+def measure(
+    size: str, rollout: str, encoder: str, precision: str, arguments: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    """One size with one way to compute a rollout, one to encode pictures, and one kind of numbers: what there is of it
+    after every part, since the time on a GPU may end."""
     device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
     forget_peak(device)
     progress(f"{size}, {rollout}, encoder {encoder}, {precision}")
@@ -256,16 +259,7 @@ def measure(size: str, rollout: str, encoder: str, precision: str, arguments: ar
     begun = time.perf_counter()
     warm_up(one.served)
     warm = time.perf_counter() - begun
-    progress("through a server")
-    wire, reset, _ = over_the_wire(one, chunks)
-    gc.collect()
-    progress("pictures sent early")
-    early, _, _ = over_the_wire(one, chunks, early=True)
-    # The server's session goes, so that the next one takes over what it has recorded.
-    gc.collect()
-    progress("by stage")
-    stages, _ = by_stage(one, chunks)
-    return {
+    result = {
         "size": size,
         "rollout": rollout,
         "encoder": encoder,
@@ -273,12 +267,22 @@ def measure(size: str, rollout: str, encoder: str, precision: str, arguments: ar
         "window": window,
         "dtype": arguments.dtype,
         "warm_up_seconds": warm,
-        "peak_bytes": peak_bytes(device),
-        "reset_ms": reset,
-        "wire": ages(wire, window),
-        "early": ages(early, window),
-        "stages": ages(stages, window),
+        "wire": ages([], window),
+        "early": ages([], window),
+        "stages": ages([], window),
     }
+    progress("through a server")
+    wire, reset, _ = over_the_wire(one, chunks)
+    yield (result := {**result, "reset_ms": reset, "wire": ages(wire, window), "peak_bytes": peak_bytes(device)})
+    # Each time the session goes, so that the next one takes over what it has recorded.
+    gc.collect()
+    progress("pictures sent early")
+    early, _, _ = over_the_wire(one, chunks, early=True)
+    yield (result := {**result, "early": ages(early, window), "peak_bytes": peak_bytes(device)})
+    gc.collect()
+    progress("by stage")
+    stages, _ = by_stage(one, chunks)
+    yield {**result, "stages": ages(stages, window), "peak_bytes": peak_bytes(device)}
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -290,7 +294,7 @@ def table(results: list[dict[str, Any]]) -> str:
     ]
     for result in results:
         ages_of = result["stages"]
-        young, full = ages_of["young"], ages_of["full"]
+        young, full = (result["wire"][age] for age in ("young", "full"))
         numbers = result["dtype"] if result["precision"] == "own" else f"{result['dtype']} with {result['precision']}"
         lines += [
             "",
@@ -342,8 +346,10 @@ def main() -> None:
     results: list[dict[str, Any]] = []
     for size in arguments.sizes:
         for rollout, encoder, precision in product(arguments.rollout, arguments.encoder, arguments.precision):
-            results.append(measure(size, rollout, encoder, precision, arguments))
-            keep(arguments.out, torch.device(arguments.device).type, run, {"results": results}, table(results))
+            before = list(results)
+            for so_far in measure(size, rollout, encoder, precision, arguments):
+                results = [*before, so_far]
+                keep(arguments.out, torch.device(arguments.device).type, run, {"results": results}, table(results))
     print(table(results))
 
 
