@@ -81,15 +81,15 @@ def all_steps(*, tiny: bool, device: str, out: Path) -> list[Step]:
         ),
         Step(name="rollout", command=benchmark("rollout", "rollout"), limit=140),
         Step(name="8-bit rollout", command=benchmark("8-bit rollout", "rollout"), limit=50),
-        Step(name="joint", command=benchmark("joint", "rollout"), limit=50),
-        Step(name="training", command=benchmark("training", "distill_step"), limit=65),
+        Step(name="joint", command=benchmark("joint", "rollout"), limit=45),
+        Step(name="training", command=benchmark("training", "distill_step"), limit=95),
         Step(
             name="serving",
             command=benchmark("serving", "serving"),
-            limit=70,
+            limit=75,
             needs=(*PACKAGE, "websockets", "msgpack"),
         ),
-        Step(name="pairs", command=benchmark("pairs", "pair_rate"), limit=40),
+        Step(name="pairs", command=benchmark("pairs", "pair_rate"), limit=30),
     ]
     # A CPU that others use too may take many times as long.
     return [replace(step, limit=10 * step.limit) for step in steps] if tiny else steps
