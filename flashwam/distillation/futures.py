@@ -33,6 +33,10 @@ def stacked_noise(seeds: Sequence[int], like: Mapping[str, Tensor]) -> dict[str,
     return {name: torch.stack([one[name] for one in noise]) for name in like}
 
 
+_SINGLE = 2**24
+"""Up to here every whole number is one of single precision."""
+
+
 class Future(ABC):
     """A source of the video and actions that follow a window's past."""
 
@@ -109,6 +113,13 @@ def weights_hash(model: nn.Module) -> str:
         held = {name.removeprefix(f"{HELD}."): x for name, x in held.items()}
     for name, x in sorted(held.items()):
         flat = x.detach().flatten()
-        some = flat[torch.linspace(0, max(0, flat.numel() - 1), min(64, flat.numel())).long().to(flat.device)]
+        some = flat[_spread(flat.numel()).to(flat.device)]
         made.update(f"{name} {tuple(x.shape)} {some.double().cpu().tolist()}".encode())
     return made.hexdigest()
+
+
+def _spread(count: int) -> Tensor:
+    """At most 64 places among `count`, evenly spread, the first and the last among them."""
+    # Beyond, not every place is a number of single precision, which smaller tensors are told by since the first version.
+    dtype = torch.float32 if count <= _SINGLE else torch.float64
+    return torch.linspace(0, max(0, count - 1), min(64, count), dtype=dtype).long()

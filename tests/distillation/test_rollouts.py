@@ -11,13 +11,14 @@ import torch
 from distill_toys import ToySource, ToyWam
 from tiny_models import TINY, tiny_joint_wam, tiny_wam
 from tiny_windows import Windows
+from torch import nn
 from torch.testing import assert_close
 
 from flashwam.core.consistency import Linear
 from flashwam.core.noise import NoiseSchedule
 from flashwam.distillation.adapted_model import adapted
 from flashwam.distillation.adapters import Adapters
-from flashwam.distillation.futures import TeacherFuture, seeded_noise
+from flashwam.distillation.futures import TeacherFuture, seeded_noise, weights_hash
 from flashwam.distillation.rollouts import Extras, RolloutStore
 from flashwam.recipe.load import load_recipe
 from flashwam.recipe.sections import LoraConfig
@@ -254,3 +255,20 @@ def test_what_the_folder_of_the_weights_says_needs_no_word():
     teacher = load_pretrained(ASSETS / "teacher", recipe.wam)
     told = TeacherFuture(teacher, samplers_for(recipe.streams, steps=None, teacher=True)).settings()
     assert hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16] == "688fb4096ef36d8a"
+
+
+def test_a_teacher_is_told_by_layers_of_the_released_sizes():
+    """A feed-forward layer of the 5 billion parameters has more numbers than single precision counts."""
+    layer = nn.Linear(3072, 14336, bias=False, dtype=torch.float16, device="meta").to_empty(device="cpu")
+    layer.weight.data.zero_()
+    first = weights_hash(layer)
+    assert weights_hash(layer) == first
+    layer.weight.data[-1, -1] = 1
+    assert weights_hash(layer) != first
+
+
+def test_a_small_teacher_keeps_its_name():
+    layer = nn.Linear(40, 50)
+    layer.weight.data = torch.arange(2000.0).reshape(50, 40)
+    layer.bias.data = torch.arange(50.0)
+    assert weights_hash(layer).startswith("9b282004a10a8e0a")
