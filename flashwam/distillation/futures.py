@@ -120,6 +120,6 @@ def weights_hash(model: nn.Module) -> str:
 
 def _spread(count: int) -> Tensor:
     """At most 64 places among `count`, evenly spread, the first and the last among them."""
-    # Beyond, not every place is a number of single precision, which smaller tensors are told by since the first version.
+    # Beyond, not every place is a number of single precision, by which smaller tensors have been told from the first.
     dtype = torch.float32 if count <= _SINGLE else torch.float64
     return torch.linspace(0, max(0, count - 1), min(64, count), dtype=dtype).long()
