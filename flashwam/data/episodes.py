@@ -28,6 +28,7 @@ from flashwam.system.paths import user_path
 
 __all__ = [
     "CAMERA",
+    "LOSSY",
     "current_meta",
     "episode_path",
     "find_repos",
@@ -42,6 +43,8 @@ __all__ = [
 ]
 
 CAMERA = "observation.images.front"
+LOSSY = 14
+"""Quality of a video that loses what recordings of robots lose."""
 CHUNK = 1000
 _RECORD = b"flashwam"
 
@@ -149,7 +152,7 @@ def write_episode(
     frames: np.ndarray,
     record: dict[str, Any],
     fps: int,
-    crf: int | None = 14,
+    crf: int | None = LOSSY,
 ) -> None:
     """Writes one episode: the video first, then the table, whose presence says that the episode is complete.
 

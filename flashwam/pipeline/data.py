@@ -51,6 +51,7 @@ def collect(recipe: Recipe) -> Path:
         processes=data.processes,
         noise=NoiseBursts(scale=data.action_noise),
         image_size=data.image_size,
+        lossless=data.lossless,
     )
     return Path(data.root)
 

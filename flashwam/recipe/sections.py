@@ -55,6 +55,9 @@ class DataConfig:
     """Latent frames per training sample; shorter segments are padded and masked."""
     image_size: int = 64
     """Side of the rendered frames in pixels."""
+    lossless: bool = False
+    """Whether collected pictures keep every pixel, as a policy sees them in closed loop; false: as recordings of robots
+    keep them, H.264 at quality 14."""
     first_share: float = 0.25
     """Share of samples that begin with their episode, where a task with several ways has its way chosen."""
     action_noise: float = 0.5

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from flashwam.core.scenes import DEMO_ATTEMPTS, DEMO_EPISODES, EVAL_SEED_BASE, demonstration_scene
-from flashwam.data.episodes import CAMERA, current_meta, episode_path, read_info, write_episode, write_meta
+from flashwam.data.episodes import CAMERA, LOSSY, current_meta, episode_path, read_info, write_episode, write_meta
 from flashwam.sim.contract import ScriptedEnvironment, Task
 from flashwam.sim.gl import ensure_gl
 from flashwam.sim.simulators import get_task, make_env
@@ -188,7 +188,15 @@ def _collect_one(job: dict[str, Any]) -> tuple[str, int]:
             "seed": seed,
             "failed_attempts": attempt,
         }
-        write_episode(repo, index, columns=columns, frames=pictures, record=record, fps=env.task.control_hz)
+        write_episode(
+            repo,
+            index,
+            columns=columns,
+            frames=pictures,
+            record=record,
+            fps=env.task.control_hz,
+            crf=None if job["lossless"] else LOSSY,
+        )
         return job["task"], index
     raise FailedError(
         f"{job['task']}, episode {index}: the expert failed {DEMO_ATTEMPTS} times in a row; "
@@ -205,6 +213,7 @@ def collect(
     processes: int = 2,
     noise: NoiseBursts | None = None,
     image_size: int = 64,
+    lossless: bool = False,
     render_every: int = 4,
     max_steps: int | None = None,
     progress: bool = True,
@@ -219,6 +228,7 @@ def collect(
         processes: Worker processes.
         noise: Disturbance of the executed actions.
         image_size: Height and width of the pictures.
+        lossless: Keep every pixel; recordings of robots do not.
         render_every: Control steps between pictures.
         max_steps: Control steps an episode may take; None takes each task's.
         progress: Show a progress bar with the time left.
@@ -248,6 +258,7 @@ def collect(
         "seed": seed,
         "noise": noise,
         "image_size": image_size,
+        "lossless": lossless,
         "render_every": render_every,
         "max_steps": max_steps,
     }
@@ -275,7 +286,9 @@ def _claim(repo: Path, common: dict[str, Any]) -> None:
     if next(repo.glob("data/chunk-*/episode_*.parquet"), None) is None:
         write_whole(path, json.dumps(asked, indent=2) + "\n")
         return
-    if changed := changed_settings(read_mapping(path) if path.is_file() else _shown_by(repo), asked):
+    noted = read_mapping(path) if path.is_file() else _shown_by(repo)
+    # Nothing but lossy pictures was collected before this was noted.
+    if changed := changed_settings({"lossless": False, **noted}, asked):
         raise InputError(
             f"{repo} holds demonstrations that were collected otherwise ({changed}): collect into another folder "
             "(data.root), or ask for the same settings"

@@ -13,6 +13,7 @@ import pytest
 
 from flashwam.data.episodes import episode_path, read_episode_list, read_frames, read_table, video_path
 from flashwam.sim.collect import NoiseBursts, collect
+from flashwam.sim.simulators import get_task, pooled_envs
 
 pytestmark = pytest.mark.usefixtures("simulator")
 TASKS = ["faucet-turn", "button-press"]
@@ -110,6 +111,19 @@ def test_collect_refuses_nonsense(tmp_path):
         collect(tmp_path, TASKS, episodes=1, seed=10)
 
 
+def test_pictures_are_kept_whole_where_that_is_asked_for(collected, tmp_path):
+    collect(tmp_path, ["faucet-turn"], episodes=1, processes=1, lossless=True, progress=False)
+    seed = read_episode_list(tmp_path / "faucet-turn")[0]["seed"]
+    (env,) = pooled_envs(get_task("faucet-turn"), 1, size=64)
+    seen = env.reset(seed)
+    kept, lossy = (
+        read_frames(video_path(root / "faucet-turn", 0), [0])[0].astype(float) for root in (tmp_path, collected[0])
+    )
+    assert (kept == seen).all()
+    # As a recording of a robot is: near, and not the same.
+    assert 0.5 < np.sqrt(((lossy - seen) ** 2).mean()) < 12
+
+
 def changed(root, **settings):
     return collect(root, ["faucet-turn"], **{"episodes": 1, "processes": 1, "progress": False, **settings})
 
@@ -122,6 +136,7 @@ def changed(root, **settings):
         ({"image_size": 32}, "image_size: 64 there, 32 now"),
         ({"render_every": 2}, "render_every: 4 there, 2 now"),
         ({"max_steps": 90}, "max_steps: None there, 90 now"),
+        ({"lossless": True}, "lossless: False there, True now"),
     ],
 )
 def test_episodes_that_were_collected_otherwise_are_refused(tmp_path, settings, told):
@@ -145,6 +160,8 @@ def test_a_folder_from_before_settings_were_kept_goes_on_where_nothing_tells_oth
         changed(tmp_path / "demos", image_size=32)
     with pytest.raises(ValueError, match="render_every: 4 there, 8 now"):
         changed(tmp_path / "demos", render_every=8)
+    with pytest.raises(ValueError, match="lossless: False there, True now"):
+        changed(tmp_path / "demos", lossless=True)
 
 
 def test_what_was_asked_for_and_never_made_binds_nobody(tmp_path):
