@@ -105,17 +105,19 @@ def _executed(policy: Policy, action: Tensor) -> np.ndarray:
     return policy.codec.controls(action[:, :, 1:last])
 
 
-def first_pictures(task: Task, scenes: range, per_frame: int) -> np.ndarray:
+def first_pictures(task: Task, scenes: Sequence[int], per_frame: int) -> np.ndarray:
     """The first picture of every scene, uint8 [scenes, H, W, 3]."""
     envs = pooled_envs(task, min(AT_ONCE, len(scenes)), size=64)
     groups = [scenes[begin : begin + AT_ONCE] for begin in range(0, len(scenes), AT_ONCE)]
     return np.concatenate([World(envs[: len(group)], per_frame).reset(group) for group in groups])
 
 
-def first_controls(policy: Policy, nfe: str, task: Task, pictures: np.ndarray, *, sampler: str = "own") -> np.ndarray:
-    """Controls of the first chunk in every scene, the same noise for every model, [scenes, N, U]."""
+def first_controls(
+    policy: Policy, nfe: str, task: Task, pictures: np.ndarray, *, sampler: str = "own", noise: int = 0
+) -> np.ndarray:
+    """Controls of the first chunk in every scene, the same noise for every model, chosen by `noise`, [scenes, N, U]."""
     acts, drawn = acting(policy, nfe, sampler), []
     for begin in range(0, len(pictures), AT_ONCE):
-        acts.reset(task.prompt, pictures[begin : begin + AT_ONCE], seed=begin)
+        acts.reset(task.prompt, pictures[begin : begin + AT_ONCE], seed=noise + begin)
         drawn.append(acts.controls())
     return np.concatenate(drawn)

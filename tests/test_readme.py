@@ -167,7 +167,7 @@ def test_the_page_about_the_mechanism_has_the_studys_numbers():
     text = (ROOT / "docs/naive_against_modality_aware.md").read_text()
     rows = json.loads((ROOT / "analysis/results/mechanism/comparison/mechanism.json").read_text())["rows"]
     trained = [row for row in rows if row["cell"] and row["sampler"] == "own"]
-    assert len(trained) == 8
+    assert len(trained) == 12
     for row in trained:
         error = fmean(row["action_error_teacher"])
         numbers = f"{error:.4f} | {row['two-way']['success']} | {row['one-way']['success']} |"
