@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a one-step student leans to one way where its teacher takes both, and what its video's noise does about it.
+"""Leaning of a one-step student to one way where its teacher takes both: by its video's noise, and by pictures.
 
     python analysis/lean.py runs/one_step/runs/pairs/student flashwam/assets/teacher
     python analysis/lean.py runs/one_step/runs/pairs/student flashwam/assets/teacher --data runs/one_step/data

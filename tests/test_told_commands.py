@@ -31,7 +31,7 @@ def split(line):
 
 
 def told():
-    """Where a command is told, and its arguments."""
+    """Places of commands, and their arguments."""
     for page in PAGES:
         text = page.read_text().replace("\\\n", " ")
         for line in _LINE.findall(text):
@@ -45,7 +45,7 @@ def told():
 
 
 def named_options():
-    """Where an option is named within a sentence, its command and the option."""
+    """Commands and options that sentences name."""
     for page in PAGES:
         for command, rest in _INLINE.findall(" ".join(page.read_text().split())):
             for option in re.findall(r"(?<!\S)--[a-z][\w-]*", rest):

@@ -56,8 +56,7 @@ class DataConfig:
     image_size: int = 64
     """Side of the rendered frames in pixels."""
     lossless: bool = False
-    """Whether collected pictures keep every pixel, as a policy sees them in closed loop; false: as recordings of robots
-    keep them, H.264 at quality 14."""
+    """Collected pictures keep every pixel, as a policy sees them; false: as recordings of robots do, H.264 at 14."""
     first_share: float = 0.25
     """Share of samples that begin with their episode, where a task with several ways has its way chosen."""
     action_noise: float = 0.5
@@ -81,8 +80,7 @@ class DataConfig:
     stride: int = 1
     """Control steps between encoded pictures; four pictures are a latent frame."""
     held_out_every: int | None = 20
-    """No training sees one episode in so many of every data set, the last of them; students are judged by these. null:
-    none is held out."""
+    """No training sees one episode in so many of a data set, its last; students are judged by these. null: none."""
     clip_hop: int | None = None
     """Control steps from one clip's beginning to the next one's, for an autoencoder that makes every sample a clip of
     its own; null: as many as a latent frame spans. Clips have `window_frames` latent frames."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from flashwam.system.files import write_whole
 from flashwam.system.json_file import read_json
 from flashwam.system.released import hub_repo
 
@@ -39,10 +40,10 @@ def published(folder: Path) -> Iterator[Path]:
         for path in folder.rglob("*"):
             if path.is_file():
                 there = shown / path.relative_to(folder)
-                there.parent.mkdir(parents=True, exist_ok=True)
                 if path.parent == folder and path.name in changed:
-                    there.write_text(changed[path.name])
+                    write_whole(there, changed[path.name])
                 else:
+                    there.parent.mkdir(parents=True, exist_ok=True)
                     there.symlink_to(path.resolve())
         yield shown
 
