@@ -6,13 +6,14 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from flashwam.evaluation.driving import task_numbers
 from flashwam.evaluation.libero_episodes import Ended, Place, Unfinished, drive_episodes, film_file
-from flashwam.run.evaluation import Asked, Evaluation
+from flashwam.run.evaluation import Asked, Evaluation, unfinished_folder
 from flashwam.sim.closed_loop import TaskResult
 from flashwam.sim.libero import Convention, LiberoTask, choose_tasks, suite_tasks
 from flashwam.sim.libero.conventions import CAMERAS, CONTROLS
@@ -194,7 +195,7 @@ def driven(job: SuiteJob, *, processes: int, progress: bool) -> Iterator[Evaluat
         ValueError: What was begun was something else.
     """
     path = job.place.path
-    with Unfinished(path.parent / "unfinished" / f"{path.stem}.jsonl", job.about) as unfinished:
+    with Unfinished(Path(f"{unfinished_folder(path)}.jsonl"), job.about) as unfinished:
         _drive_missing(job, unfinished, processes=processes, progress=progress)
         yield _result(job, unfinished.ended)
         unfinished.path.unlink()
