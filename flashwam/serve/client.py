@@ -7,7 +7,7 @@ Letters: F latent frames of a chunk, N actions per latent frame, U controls.
 import contextlib
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,12 @@ from flashwam.serve.protocol import pack, unpack
 from flashwam.system.errors import FailedError, InputError, MissingPackageError
 from flashwam.system.json_file import shown
 
-__all__ = ["PolicyClient", "RemotePolicy", "controls_between_pictures", "greeted_number"]
+__all__ = ["PIECE", "PolicyClient", "RemotePolicy", "controls_between_pictures", "greeted_number", "in_pieces"]
 
 Observation = Mapping[str, np.ndarray]
 _PROTOCOL = "lingbot_va"
+PIECE = 2**19
+"""Bytes of a websocket frame: a long message goes in many, so that one is masked while the server takes in another."""
 
 
 def controls_between_pictures(greeting: Mapping[str, Any]) -> int:
@@ -249,7 +251,7 @@ class PolicyClient:
         packed = pack(request)
         # Where the server has ended the session, the reason is waiting to be read.
         with contextlib.suppress(self._closed):
-            self._connection.send(packed)
+            self._connection.send(packed if len(packed) <= PIECE else in_pieces(packed))
         self._asked.append(kind)
 
     def _reply(self, *, wait: bool = True) -> dict[str, Any] | None:
@@ -279,6 +281,12 @@ class PolicyClient:
         if isinstance(message, str):
             raise FailedError(f"{self._url} could not answer: {message}")
         return unpack(message)
+
+
+def in_pieces(message: bytes, size: int = PIECE) -> Iterator[memoryview]:
+    """Parts a message into those of `size` bytes and a last one, without a copy."""
+    view = memoryview(message)
+    return (view[start : start + size] for start in range(0, len(view), size))
 
 
 class RemotePolicy:
