@@ -5,6 +5,7 @@ import argparse
 from typing import Any
 
 from flashwam.commands.shared import is_given, path, positive, read_token, trust
+from flashwam.system.paths import keep_compiled
 
 __all__ = ["add_libero_options", "is_for_libero", "libero_results"]
 
@@ -85,6 +86,7 @@ def libero_results(arguments: argparse.Namespace) -> Any:
         from flashwam.evaluation.libero import evaluate_on_libero
 
         return evaluate_on_libero(arguments.server, token=read_token(arguments), **common)
+    keep_compiled()
     import torch
 
     from flashwam.evaluation.libero_model import evaluate_model_on_libero

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flashwam.commands.shared import RECIPE_HELP, is_given, path, positive, read_token
+from flashwam.system.paths import keep_compiled
 
 __all__ = ["add_recording_options", "is_for_recordings", "recording_results"]
 
@@ -87,6 +88,7 @@ def recording_results(arguments: argparse.Namespace, *, nfe: Sequence[str] | Non
     """
     from flashwam.recipe.load import load_recipe
 
+    keep_compiled()
     given = {name: told for name in ("tasks", *_OPTIONS) if (told := getattr(arguments, name)) is not None}
     if "recipe" in given:
         given["recipe"] = load_recipe(given["recipe"], trust=arguments.trust)

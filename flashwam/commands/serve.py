@@ -92,7 +92,7 @@ def _action(arguments: argparse.Namespace) -> None:
     from flashwam.serve.model import load_served
     from flashwam.serve.options import ServerOptions
     from flashwam.serve.server import serve
-    from flashwam.wam.compiling import keep_compiled
+    from flashwam.system.paths import keep_compiled
 
     keep_compiled()
     options = ServerOptions(

@@ -12,7 +12,7 @@ from typing import Any
 from flashwam.core.precision import PRECISIONS
 from flashwam.core.temperature import Temperature, parse_temperature
 from flashwam.system.files import write_whole
-from flashwam.system.paths import user_path
+from flashwam.system.paths import keep_compiled, user_path
 
 __all__ = [
     "Command",
@@ -116,6 +116,8 @@ def load_to_run(
     check(recipe)
     if not arguments.dry_run:
         check_names(recipe, command)
+        if getattr(getattr(recipe, command), "compile", False):
+            keep_compiled()
         return recipe
     plan = make_plan(recipe, command, run_dir=getattr(arguments, "run_dir", None), **trust(arguments))
     # The plan is a comment, so that the output is a recipe itself.

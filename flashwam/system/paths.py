@@ -3,11 +3,12 @@
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from flashwam.system.errors import InputError
 
-__all__ = ["ASSETS", "cache_folder", "user_path"]
+__all__ = ["ASSETS", "cache_folder", "keep_compiled", "user_path"]
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 """The folder of what the package brings along that is no code."""
@@ -56,3 +57,19 @@ def cache_folder() -> Path | None:
     except RuntimeError:
         return None
     return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "flashwam"
+
+
+def keep_compiled() -> None:
+    """Keeps what torch's compiler makes in this package's own folder (see `cache_folder`), for later processes.
+
+    Where the environment names a folder, or that one cannot be written to, torch keeps it as it always does, below the
+    folder for what is temporary.
+    """
+    root = cache_folder()
+    if root is None or "TORCHINDUCTOR_CACHE_DIR" in os.environ:
+        return
+    folder = root / "compiled"
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)

@@ -5,9 +5,7 @@ What is compiled is a plain function that takes its module as an argument. To th
 all models of a size are then the same, while a module's own method or a closure would be compiled for every layer.
 """
 
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache as kept_for_good
 from functools import wraps
 from typing import Any
@@ -15,9 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flashwam.system.paths import cache_folder
-
-__all__ = ["compiled", "keep_compiled", "like_a_later_block"]
+__all__ = ["compiled", "like_a_later_block"]
 
 MOST_KINDS = 256
 """Kinds of calls of one function in a process: shapes, dtypes, adapters, gradients; torch's own limit is 8."""
@@ -48,21 +44,6 @@ def _allow_kinds() -> None:
     for name, least in (("recompile_limit", MOST_KINDS), ("accumulated_recompile_limit", 4 * MOST_KINDS)):
         if getattr(limits, name) < least:
             setattr(limits, name, least)
-
-
-def keep_compiled() -> None:
-    """Keeps what torch's compiler makes in this package's own folder (see `cache_folder`), for later processes.
-
-    Where the environment names a folder, or that one cannot be written to, torch keeps it as it always does.
-    """
-    root = cache_folder()
-    if root is None or "TORCHINDUCTOR_CACHE_DIR" in os.environ:
-        return
-    folder = root / "compiled"
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
 
 
 def like_a_later_block(hidden: Tensor, first: nn.Module) -> Tensor:

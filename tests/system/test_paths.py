@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import ast
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 import flashwam
-from flashwam.system.paths import cache_folder, user_path
+from flashwam.cli import main
+from flashwam.system.paths import cache_folder, keep_compiled, user_path
 
 SOURCES = sorted(Path(flashwam.__file__).parent.rglob("*.py"))
 
@@ -52,3 +54,35 @@ def test_no_path_that_a_user_may_give_as_text_is_taken_letter_by_letter():
                 if isinstance(call, ast.Call) and ast.unparse(call.func) in ("Path", "pathlib.Path"):
                     wrong += [f"{source.name}:{call.lineno}" for each in call.args if ast.unparse(each) in texts]
     assert not wrong, f"use flashwam.system.paths.user_path: {wrong}"
+
+
+def test_what_is_compiled_is_kept_in_the_packages_folder_where_nothing_else_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLASHWAM_CACHE", str(tmp_path / "kept"))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    keep_compiled()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "kept" / "compiled")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
+    keep_compiled()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "elsewhere"
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FLASHWAM_CACHE", str(tmp_path / "file"))
+    keep_compiled()
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+
+
+@pytest.mark.parametrize("compiling", [False, True])
+def test_a_training_that_compiles_keeps_it(tmp_path, monkeypatch, compiling):
+    monkeypatch.setenv("FLASHWAM_CACHE", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "none")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    words = [
+        "distill",
+        "flash_wam",
+        f"distill.compile={compiling}",
+        "data.root=nowhere",
+        f"--run-dir={tmp_path / 'run'}",
+    ]
+    assert main(words) == 2
+    # Torch names its own folder there once it is asked for one.
+    assert (os.environ.get("TORCHINDUCTOR_CACHE_DIR") == str(tmp_path / "compiled")) == compiling

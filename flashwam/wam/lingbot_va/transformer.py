@@ -210,8 +210,9 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         lengths = [noisy[stream].shape[2] * self.tokens_per_frame(stream, noisy[stream]) for stream in layout.noisy]
         depth = len(self.blocks) if tap is None else tap.depth
         for index, block in zip(range(depth), self.blocks, strict=False):
-            # Of the last block's clean tokens nothing but keys and values is seen.
-            queries = layout.noisy_tokens if index == depth - 1 else None
+            # Of the last block's clean tokens nothing but keys and values is seen; a compiled one is like the others
+            # all the same, since half as much is compiled then.
+            queries = layout.noisy_tokens if index == depth - 1 and self._halves is None else None
             attend = layout.attend if queries is None and not reading else layout.attend_noisy
             seen = embedded_text
             if past is not None:
@@ -224,7 +225,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
             return {}
         if kept is not None:
             kept.value = past
-        h = self._norm_out(h, torch.cat(embeddings[: len(layout.noisy)], 1))
+        h = self._norm_out(h[:, : layout.noisy_tokens], torch.cat(embeddings[: len(layout.noisy)], 1))
         outputs = h.split(lengths, dim=1)
         return {
             stream: self._head(stream, part, noisy[stream]) for stream, part in zip(layout.noisy, outputs, strict=True)
