@@ -4,20 +4,33 @@ on with the next task."""
 
 import json
 import logging
-from collections.abc import Mapping
+import platform
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flashwam.run.evaluation import unfinished_folder
+from flashwam.run.evaluation import Asked, unfinished_folder
 from flashwam.sim.closed_loop import TaskResult
+from flashwam.sim.simulators import driven_by
 from flashwam.system.files import whole_file, write_whole
 
-__all__ = ["DrivenTasks"]
+__all__ = ["DrivenTasks", "driving"]
 
 logger = logging.getLogger(__name__)
+
+
+_MEASURED = ".measured.json"
+"""No task has this name."""
+
+
+def driving(asked: Asked, *, setting: str, sampler: str, precision: str, seed: int) -> dict[str, Any]:
+    """Names what decides how the episodes of an evaluation go, as plain values."""
+    tasks = asked.tasks if asked.closed_loop else ()
+    about = {"setting": setting, "sampler": sampler, "precision": precision, "seed": seed}
+    return {"asked": asked.to_json(), **about, **driven_by(tasks)}
 
 
 class DrivenTasks:
@@ -60,9 +73,18 @@ class DrivenTasks:
         content = {"about": self.about, "film": result.film is not None, "result": told}
         write_whole(path, json.dumps(content) + "\n")
 
+    def measured(self, measure: Callable[[], float]) -> float:
+        """A number that episodes depend on and that is measured before them: on this machine once, until the result is
+        written."""
+        path, about = self.folder / _MEASURED, {**self.about, "machine": platform.node()}
+        told = json.loads(path.read_text()) if path.is_file() else {}
+        if told.get("about") == about:
+            found: float = told["measured"]
+            return found
+        number = measure()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps({"about": about, "measured": number}) + "\n")
+        return number
+
     def _path(self, task: str) -> Path:
         return self.folder / f"{task}.json"
-
-
-def _as_it_was(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -14,7 +14,7 @@ from flashwam.core.temperature import Temperature
 from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.evaluation.decoded import DecodedDraws
-from flashwam.evaluation.driven_tasks import DrivenTasks
+from flashwam.evaluation.driven_tasks import DrivenTasks, driving
 from flashwam.evaluation.driving import drive_tasks, overall_numbers, task_numbers
 from flashwam.evaluation.latency import chunk_latency
 from flashwam.evaluation.open_loop import chunk_draws, open_loop_measures
@@ -106,8 +106,8 @@ def _measure(policy: Policy, nfe: str, asked: Asked, *, seed: int, sampler: str,
     samplers = policy.samplers(nfe, sampler=sampler)
     tasks = asked.tasks if asked.closed_loop else ()
     drive_one = partial(run_task, policy.wam, samplers, policy.codec, episodes=asked.episodes, seed=seed)
-    about = {"asked": asked.to_json(), "setting": nfe, "sampler": sampler, "precision": policy.wam.precision}
-    kept = DrivenTasks(picture.with_name(f"{picture.name}.json"), {**about, "seed": seed, **driven_by(tasks)})
+    about = driving(asked, setting=nfe, sampler=sampler, precision=policy.wam.precision, seed=seed)
+    kept = DrivenTasks(picture.with_name(f"{picture.name}.json"), about)
     driven = drive_tasks(drive_one, tasks, f"{policy.name} {nfe}", kept=kept)
     open_loop, strip = _open_loop(policy, samplers, picture.with_name(f"{picture.name}.png"))
     films = [result.film for result in driven if result.film is not None]

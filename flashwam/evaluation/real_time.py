@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from flashwam.evaluation.driven_tasks import DrivenTasks
+from flashwam.evaluation.driven_tasks import DrivenTasks, driving
 from flashwam.evaluation.driving import drive_tasks, overall_numbers, task_numbers
 from flashwam.evaluation.policy import Policy, described, load_policy
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name, measure_once
@@ -140,14 +140,14 @@ def local_loop_ms(policy: Policy, samplers: Mapping[str, StreamSampler]) -> floa
 
 def _measure(policy: Policy, nfe: str, asked: Asked, *, seed: int, sampler: str, path: Path) -> Evaluation:
     samplers, clock = policy.samplers(nfe, sampler=sampler), asked.real_time or RealTime()
+    about = driving(asked, setting=nfe, sampler=sampler, precision=policy.wam.precision, seed=seed)
     latency = clock.latency_ms
     if latency is None:
-        latency = round(clock.scale * local_loop_ms(policy, samplers), 3)
+        latency = DrivenTasks(path, about).measured(lambda: round(clock.scale * local_loop_ms(policy, samplers), 3))
         logger.info("%s %s: %g ms a chunk", policy.name, nfe, latency)
     pace = clock_of(clock, latency_ms=latency)
     drive_one = partial(run_task, policy.wam, samplers, policy.codec, episodes=asked.episodes, seed=seed, pace=pace)
-    about = {"asked": asked.to_json(), "setting": nfe, "sampler": sampler, "precision": policy.wam.precision}
-    kept = DrivenTasks(path, {**about, "latency": latency, "seed": seed, **driven_by(asked.tasks)})
+    kept = DrivenTasks(path, {**about, "latency": latency})
     driven = drive_tasks(drive_one, asked.tasks, f"{policy.name} {nfe} {clock.meanwhile} at {latency:g} ms", kept=kept)
     suffix = policy.suffix(sampler)
     return Evaluation(

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.core.steps import nfe_text
+from flashwam.evaluation.driven_tasks import DrivenTasks, driving
 from flashwam.evaluation.driving import drive_tasks, overall_numbers, task_numbers
 from flashwam.evaluation.real_time import clock_of, loop_ms
 from flashwam.evaluation.served_model import described_by_server, refuse_earlier, served_how
-from flashwam.run.evaluation import Asked, Evaluation, evaluation_name
+from flashwam.run.evaluation import Asked, Evaluation, evaluation_name, finish
 from flashwam.run.folder import RunFolder
 from flashwam.run.real_time import RealTime
 from flashwam.serve.client import PolicyClient, RemotePolicy
@@ -73,28 +74,35 @@ def evaluate_served(
         folder = user_path(out) if out is not None else run.evaluations if clock is None else run.real_time
         path = folder / f"{evaluation_name(told['step'], nfe, how, seed)}.json"
         refuse_earlier(path)
-        pace, clock_told = _pace(policy, told, clock)
+        asked, described = Asked(tasks=tasks, episodes=episodes, real_time=clock), described_by_server(told)
+        drawn = {key: described[key] for key in ("sampler", "precision")}
+        about = {**driving(asked, setting=nfe, seed=seed, **drawn), "model": told}
+        pace, clock_told = _pace(policy, told, clock, kept=DrivenTasks(path, about))
+        kept = DrivenTasks(path, {**about, "latency": None if pace is None else pace.latency_ms})
         drive_one = partial(drive, policy, episodes=episodes, seed=seed, size=policy.picture[0], pace=pace)
-        driven = drive_tasks(drive_one, tasks, f"{name} {nfe} at {url}")
+        driven = drive_tasks(drive_one, tasks, f"{name} {nfe} at {url}", kept=kept)
     result = Evaluation(
         run=name,
         label=f"{name} {nfe} served",
         setting=nfe,
         tasks=task_numbers(driven, control_hz=None if pace is None else pace.control_hz),
         overall=overall_numbers(driven),
-        **described_by_server(told),
-        asked=Asked(tasks=tasks, episodes=episodes, real_time=clock),
+        **described,
+        asked=asked,
         real_time=clock_told,
-        latency={"chunk_ms": statistics.median(policy.chunk_ms)},
+        # Of the chunks that were drawn since it was begun, or gone on with.
+        latency={"chunk_ms": statistics.median(policy.chunk_ms)} if policy.chunk_ms else {},
         seed=seed,
         provenance=provenance(),
         more={"server": {"url": url, "model": told}, **driven_by(tasks)},
     )
-    result.write(path)
+    finish(result, path)
     return [result.to_json()]
 
 
-def _pace(policy: RemotePolicy, told: Mapping[str, Any], clock: RealTime | None) -> tuple[Pace | None, RealTime | None]:
+def _pace(
+    policy: RemotePolicy, told: Mapping[str, Any], clock: RealTime | None, *, kept: DrivenTasks
+) -> tuple[Pace | None, RealTime | None]:
     """The pace of the world, and its clock with the latency known; None for a world that waits."""
     if clock is None:
         return None, None
@@ -103,8 +111,9 @@ def _pace(policy: RemotePolicy, told: Mapping[str, Any], clock: RealTime | None)
         raise InputError("this server takes no frames that are under way: let the robot hold (--meanwhile hold)")
     if clock.latency_ms is None:
         state = dict(told.get("senses", {})).get("state", 4)
-        measured = loop_ms(policy, state=state, picture=policy.picture)
-        clock = replace(clock, latency_ms=round(clock.scale * measured, 3))
+        once = partial(loop_ms, policy, state=state, picture=policy.picture)
+        scale = clock.scale
+        clock = replace(clock, latency_ms=kept.measured(lambda: round(scale * once(), 3)))
         policy.chunk_ms.clear()
         pace = clock_of(clock, latency_ms=clock.latency_ms)
     return pace, clock

@@ -24,6 +24,7 @@ __all__ = [
     "Evaluation",
     "TaskNumbers",
     "evaluation_name",
+    "finish",
     "measure_once",
     "read_evaluation",
     "read_real_time",
@@ -238,9 +239,7 @@ def measure_once(
     """
     if not path.is_file():
         made = measure()
-        made.write(path)
-        if (unfinished := unfinished_folder(path)).is_dir():
-            remove_folder(unfinished)
+        finish(made, path)
         return made
     found = read_evaluation(path)
     if found.asked is None:
@@ -255,6 +254,13 @@ def measure_once(
     logger.info("%s was measured before, and lacked what is measured now", path)
     completed.write(path)
     return completed
+
+
+def finish(made: Evaluation, path: Path) -> None:
+    """Writes an evaluation, and removes what was kept while it was under way."""
+    made.write(path)
+    if (unfinished := unfinished_folder(path)).is_dir():
+        remove_folder(unfinished)
 
 
 def unfinished_folder(path: Path) -> Path:

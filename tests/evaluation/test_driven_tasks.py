@@ -89,3 +89,15 @@ def test_nothing_is_left_once_the_result_is_written(tmp_path):
     assert simulator.driven == list(TASKS)
     assert not unfinished_folder(path).exists()
     assert path.is_file()
+
+
+def test_a_number_is_measured_once_on_a_machine_and_again_for_another_request(tmp_path, monkeypatch):
+    path, numbers = tmp_path / "a.json", iter((1.5, 2.5, 3.5))
+
+    def kept(seed):
+        return DrivenTasks(path, {"seed": seed}).measured(lambda: next(numbers))
+
+    assert [kept(0), kept(0), kept(1), kept(1)] == [1.5, 1.5, 2.5, 2.5]
+    monkeypatch.setattr("platform.node", lambda: "another")
+    assert kept(1) == 3.5
+    assert unfinished_folder(path).is_dir()

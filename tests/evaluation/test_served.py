@@ -14,6 +14,7 @@ from tiny_models import save_tiny_student
 
 from flashwam.cli import main
 from flashwam.core.scenes import EVAL_SEED_BASE
+from flashwam.evaluation import served
 from flashwam.evaluation.local import evaluate
 from flashwam.evaluation.real_time import evaluate_real_time
 from flashwam.evaluation.served import evaluate_served
@@ -150,3 +151,30 @@ def test_wrong_arguments_are_told(capsys, arguments, told):
         status = stop.code
     assert status == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_served_evaluation_that_was_stopped_goes_on_with_the_next_task(model, tmp_path, monkeypatch, caplog):
+    tasks, driven, drive = ("reach-wall", "button-press"), [], served.drive
+
+    def stopped(policy, task, **options):
+        driven.append(task)
+        if driven == list(tasks):
+            raise KeyboardInterrupt
+        return drive(policy, task, **options)
+
+    request = {"tasks": tasks, "episodes": 1, "clock": RealTime(meanwhile="hold", scale=0.5)}
+    monkeypatch.setattr(served, "drive", stopped)
+    with serving(model) as server:
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_served(server.url, out=tmp_path, **request)
+        (path,) = (tmp_path / "unfinished").iterdir()
+        measured = json.loads((path / ".measured.json").read_text())["measured"]
+        with caplog.at_level("INFO"):
+            (result,) = evaluate_served(server.url, out=tmp_path, **request)
+        assert "going on after 1 of 2 tasks" in caplog.text
+        assert driven == [*tasks, tasks[1]]
+        assert result["real_time"]["latency_ms"] == measured
+        assert not path.exists()
+        given = RealTime(meanwhile="hold", latency_ms=measured)
+        (whole,) = evaluate_served(server.url, out=tmp_path / "whole", **{**request, "clock": given})
+    assert result["tasks"] == whole["tasks"]
