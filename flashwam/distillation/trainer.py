@@ -204,7 +204,7 @@ class _Training:
         log = MetricsLog(self.folder, first, about=self.info, trackers=loop.trackers) if main else None
         if not first:
             self._measure(0, log)
-        began = time.monotonic()
+        began, before = time.monotonic(), first
         draws = (self._indices(step, part) for step in range(first, loop.steps) for part in range(loop.accumulation))
         with (
             read_ahead(self._read, draws, depth=self.ahead * loop.accumulation) as batches,
@@ -214,7 +214,7 @@ class _Training:
                 values = self._watched_step(step, batches)
                 done = step + 1
                 if values is not None and log is not None:
-                    rate = (done - first) / (time.monotonic() - began)
+                    rate = (done - before) / (time.monotonic() - began)
                     values |= {"steps_per_second": rate, "seconds_left": (loop.steps - done) / rate}
                     log.write(done, values)
                     # The student's, or that of whose turn it was.
@@ -223,6 +223,9 @@ class _Training:
                     left = values["seconds_left"]
                     logger.info("step %d/%d %s %.5g, %.0f s left", done, loop.steps, shown, values[shown], left)
                 bar.update()
+                if step == first:
+                    # It did what later ones find done, such as compiling.
+                    began, before = time.monotonic(), done
                 # After the last step the result itself is what is kept.
                 stop = signals.agreed(self.accelerator) if done < loop.steps else 0
                 save = stop or done % loop.save_every == 0 or done == loop.steps
