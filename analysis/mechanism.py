@@ -5,6 +5,7 @@
                                                        of one core), then the comparison
     python analysis/mechanism.py --data DATA           the same with demonstrations that there are already
     python analysis/mechanism.py --steps 400           the short trainings alone (about 6 hours)
+    python analysis/mechanism.py --horizons 10 40      also with targets that follow the student four times as fast
     python analysis/mechanism.py --vary action both    also with the video's function changed along
     python analysis/mechanism.py --compare             the comparison of what there is so far, or of what is kept
     python analysis/mechanism.py --archive FILE        an archive of what there is so far, for another machine
@@ -21,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from cells import add_extent, run_study
-from mechanism_cells import SEARCHED, TINY, VARIED, Extent, Place
+from mechanism_cells import VARIED, Extent, Place
 from mechanism_jobs import mechanism_jobs
 from mechanism_table import write_comparison
 from searching import FIRST_RATES, LADDER
@@ -37,7 +38,7 @@ def command(place: Place, extent: Extent) -> str:
         (cell, seed)
         for block in extent.blocks()
         for cell in block
-        for kind in (TINY, SEARCHED)
+        for kind in cell.kinds
         for seed in extent.seeds_of(cell)
         if RunFolder(place.run(cell, kind, seed)).evaluation_files
     ]
@@ -45,6 +46,7 @@ def command(place: Place, extent: Extent) -> str:
         "vary": ([name for name in extent.varied if any(cell.varied == name for cell, _ in made)], usual.varied),
         "anchors": (sorted({cell.anchors for cell, _ in made}), usual.anchors),
         "steps": (sorted({cell.steps for cell, _ in made}), usual.steps),
+        "horizons": (sorted({cell.horizons for cell, _ in made}), usual.horizons),
         "seeds": (sorted({seed for _, seed in made}), usual.seeds),
         "rates": ([f"{rate:g}" for rate in extent.rates], tuple(f"{rate:g}" for rate in usual.rates)),
         "set": (list(place.settings), ()),
@@ -66,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--vary", nargs="+", choices=list(VARIED), default=list(extent.varied), dest="varied")
     parser.add_argument("--anchors", type=int, nargs="+", default=list(extent.anchors))
     parser.add_argument("--steps", type=int, nargs="+", default=list(extent.steps))
+    told = "times that the horizon of the targets' EMA goes into a training"
+    parser.add_argument("--horizons", type=int, nargs="+", default=list(extent.horizons), help=told)
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=list(extent.seeds), help="the first alone for long ones"
     )
@@ -87,6 +91,7 @@ def main() -> None:
         varied=tuple(arguments.varied),
         anchors=tuple(arguments.anchors),
         steps=tuple(arguments.steps),
+        horizons=tuple(arguments.horizons),
         seeds=tuple(arguments.seeds),
         rates=tuple(sorted(arguments.rates)),
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cells import LATENTS, SAMPLERS, TEACHER, distil_or_take, drive, first_jobs
-from mechanism_cells import EULER, SEARCHED, TINY, Cell, Extent, Place
+from mechanism_cells import EULER, HORIZONS, SEARCHED, Cell, Extent, Place
 from searching import action_error, choose_rate, write_rate
 
 from flashwam.system.jobs import Job
@@ -38,7 +38,7 @@ def mechanism_jobs(place: Place, extent: Extent) -> list[Job]:
     for block in extent.blocks():
         seeds = extent.seeds_of(block[0])
         for some in (seeds[:1], seeds[1:]):
-            for kind in (TINY, SEARCHED):
+            for kind in block[0].kinds:
                 for seed in some:
                     every = [*_teacher_jobs(place, seed)]
                     for cell in block:
@@ -67,7 +67,7 @@ def _cell_jobs(place: Place, extent: Extent, cell: Cell, kind: str, seed: int) -
     kwargs = {**about, "kind": kind, "seed": seed}
     yield Job(name=made, function=make, kwargs=kwargs, after=(after,), weight=weight)
     yield _drive(name, made, 60, run, seed)
-    if cell.start == EULER:
+    if cell.start == EULER or cell.horizons != HORIZONS:
         return
     if kind == SEARCHED:
         for sampler in SAMPLERS:

@@ -144,7 +144,7 @@ def read_rows(place: Place, extent: Extent) -> list[Row]:
     rows = []
     for block in extent.blocks():
         for cell in block:
-            for kind in (TINY, SEARCHED):
+            for kind in cell.kinds:
                 if kind == SEARCHED and not place.rate_file(cell.searched).is_file():
                     continue
                 rate = place.rate(cell, kind)
@@ -153,7 +153,7 @@ def read_rows(place: Place, extent: Extent) -> list[Row]:
                     replace(_row(kind, runs, sampler=sampler, step=cell.steps), cell=cell, rate=rate)
                     for sampler in SAMPLERS
                 ]
-            if cell.start == cell.weight != EULER:
+            if cell.start == cell.weight != EULER and TINY in cell.kinds:
                 name = f"untrained, {cell.start} ({cell.varied})"
                 controls.setdefault(name, _row(name, [place.run(cell, TINY, 0)], step=0))
     return [row for row in (*controls.values(), *rows) if row.evaluations]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cells import TEACHER
-from mechanism_cells import FOUR, SEARCHED, TINY, Cell, Extent, Place
+from mechanism_cells import FOUR, HORIZONS, SEARCHED, TINY, Cell, Extent, Place
 from mechanism_rows import Gap, Row, read_rows, take_apart
 
 from flashwam.core.pairing import Paired
@@ -49,6 +49,7 @@ def cells_table(rows: Sequence[Row]) -> str:
         "varied",
         "anchors",
         "steps",
+        "horizons",
         "start and reach",
         "gradient weight",
         "learning rate",
@@ -65,31 +66,35 @@ def cells_table(rows: Sequence[Row]) -> str:
         ways = "/".join(map(str, row.ways))
         ratios = [_interval(row.ratio(teacher, several)) for several in (True, False)]
         lines.append([*_named(row), str(row.trainings), error, two, ratios[0], ways, committed, one, ratios[1]])
-    return _table(heads, lines, text=7)
+    return _table(heads, lines, text=8)
 
 
 def _named(row: Row) -> list[str]:
     cell = row.cell
     if cell is None:
-        return ["", "", "", row.kind, "", "", row.evaluations[0].setting]
+        return ["", "", "", "", row.kind, "", "", row.evaluations[0].setting]
     rate = f"{row.rate:g} ({row.kind})"
-    return [cell.varied, str(cell.anchors), str(cell.steps), cell.start, WEIGHTS[cell.weight], rate, row.sampler]
+    return [*_block(cell), cell.start, WEIGHTS[cell.weight], rate, row.sampler]
+
+
+def _block(cell: Cell) -> list[str]:
+    return [cell.varied, str(cell.anchors), str(cell.steps), str(cell.horizons)]
 
 
 def gaps_table(gaps: Sequence[Gap]) -> str:
     """One line a gap: the difference between `lcm` and `linear`, and which part of it each change makes alone."""
-    heads = ["varied", "anchors", "steps", "learning rate"]
+    heads = ["varied", "anchors", "steps", "horizons", "learning rate"]
     heads += [f"action error, {told}" for told in PARTS.values()]
     heads += [f"two-way points, {PARTS[part]}" for part in ("all", "weight", "start")]
     lines = []
     for gap in gaps:
-        line = [gap.cell.varied, str(gap.cell.anchors), str(gap.cell.steps), gap.kind]
+        line = [*_block(gap.cell), gap.kind]
         for part in PARTS:
             share = "" if part == "all" or not gap.error else f" ({gap.error[part] / gap.error['all']:.0%})"
             line.append(f"{gap.error[part]:+.4f}{share}" if gap.error else "")
         line += [_interval(gap.two_way.get(part), 100) for part in ("all", "weight", "start")]
         lines.append(line)
-    return _table(heads, lines, text=4)
+    return _table(heads, lines, text=5)
 
 
 def _success(row: Row, several: bool) -> str:
@@ -119,7 +124,10 @@ def draw_mechanism(rows: Sequence[Row], path: Path) -> Path:
     with new_figure(max(6.4, 1.0 + 2.3 * len(blocks)), 6.0) as figure:
         grid = figure.subplots(2, len(blocks), sharey="row", squeeze=False)
         for (top, bottom), (block, cell) in zip(grid.T, blocks.items(), strict=True):
-            top.set_title(f"{cell.anchors} anchors,\n{cell.steps} steps, {cell.varied}", fontsize=9.5)
+            title = f"{cell.anchors} anchors,\n{cell.steps} steps, {cell.varied}"
+            if cell.horizons != HORIZONS:
+                title += f",\nEMA over 1/{cell.horizons}"
+            top.set_title(title, fontsize=9.5)
             own = [r for r in rows if r.cell is not None and r.cell.block == block and r.sampler == "own"]
             for row in own:
                 _draw_row(top, row, row.errors)

@@ -63,6 +63,24 @@ def test_long_trainings_take_the_rate_that_was_searched_for_short_ones(place):
     ]
 
 
+def test_targets_that_follow_faster_have_the_rate_of_few_anchors(place):
+    ((few, *_),) = Extent(anchors=(2,), steps=(400,)).blocks()
+    usual, fast = Extent(anchors=(25,), steps=(400,), horizons=(10, 40)).blocks()
+    assert [cell.block for cell in (usual[0], fast[0])] == [
+        "action_25-anchors_400-steps",
+        "action_25-anchors_400-steps_40-horizons",
+    ]
+    write_rate(place.rate_file(few), {"lr": 3e-3})
+    assert place.rate(fast[0], SEARCHED) == 3e-3
+    decays = [place.recipe(cell, SEARCHED, seed=0, rate=3e-3).distill.ema_decay for cell in (usual[0], fast[0])]
+    assert decays == [0.975, 0.9]
+    jobs = mechanism_jobs.mechanism_jobs(place, Extent(anchors=(25,), steps=(400,), horizons=(40,)))
+    check_jobs(jobs)
+    made = [job.name for job in jobs if job.name.startswith("make/")]
+    assert made[:4] == [f"make/{fast[0].block}_{s}-start_{w}-weight_searched_0" for s, w in FOUR]
+    assert len(made) == 4 * 3
+
+
 def test_jobs_come_after_what_they_need_and_what_tells_most_comes_first(place):
     jobs = mechanism_jobs.mechanism_jobs(place, Extent(varied=("action", "both")))
     check_jobs(jobs)
@@ -146,14 +164,14 @@ def test_an_interrupted_study_is_compared_with_groups_and_teacher_apart(half_don
     write_comparison(half_done, SMALL, out)
     lines = (out / "mechanism.md").read_text().splitlines()
     cells = [[part.strip() for part in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    rows = {(line[3], line[4], line[5], line[6]): line for line in cells}
+    rows = {tuple(line[4:8]): line for line in cells}
     tiny = rows["lcm", "b of lcm", "0.0001 (tiny)", "own"]
-    assert (tiny[8], tiny[9], tiny[11], tiny[13]) == ("0.5000", "0/8", "4/2/2", "4/4")
-    assert tiny[10].startswith("0.00 [")
-    assert tiny[14].startswith("1.00 [")
-    assert rows["lcm", "b of lcm", "0.003 (searched)", "euler"][9] == "4/4"
-    assert rows["teacher", "", "", "full"][9:11] == ["8/8", ""]
-    assert rows["untrained, lcm (action)", "", "", "1v/1a"][9] == "0/8"
+    assert (tiny[9], tiny[10], tiny[12], tiny[14]) == ("0.5000", "0/8", "4/2/2", "4/4")
+    assert tiny[11].startswith("0.00 [")
+    assert tiny[15].startswith("1.00 [")
+    assert rows["lcm", "b of lcm", "0.003 (searched)", "euler"][10] == "4/4"
+    assert rows["teacher", "", "", "full"][10:12] == ["8/8", ""]
+    assert rows["untrained, lcm (action)", "", "", "1v/1a"][10] == "0/8"
     assert any("(12%)" in line and "(50%)" in line for line in lines)
     content = json.loads((out / "mechanism.json").read_text())
     assert len(content["rows"]) == len(rows) - len({row for row in rows if row[3] in ("sampler", "---")}) - 3
