@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flashwam.distillation.methods.lesson import NEAR
+from flashwam.report.handing_on import Following, late_targets
 from flashwam.report.levels import few_samples, mix_text, scarce_levels
 from flashwam.report.together import times
 
@@ -88,12 +89,15 @@ def _start(numbers: Mapping[str, Any]) -> str:
     )
 
 
-def remarks(streams: Mapping[str, Mapping[str, Any]], sampler: str) -> tuple[list[str], list[str]]:
+def remarks(
+    streams: Mapping[str, Mapping[str, Any]], sampler: str, following: Following | None = None
+) -> tuple[list[str], list[str]]:
     """Gives the warnings and the notes on all streams; those that say the same share a sentence.
 
     Args:
         streams: Stream name -> numbers with their verdict.
         sampler: "own" or "euler".
+        following: How fast targets follow the student.
     """
     warnings: dict[str, list[str]] = {}
     notes: dict[str, list[str]] = {}
@@ -106,6 +110,9 @@ def remarks(streams: Mapping[str, Mapping[str, Any]], sampler: str) -> tuple[lis
             continue
         for level in scarce_levels(numbers):
             warnings.setdefault(few_samples(level, NEAR), []).append(name)
+        late = [] if following is None else [late_targets(level, own, following) for level in numbers["levels"]]
+        for text in filter(None, late):
+            warnings.setdefault(text, []).append(name)
         if function["starved_share"] > STARVED_LIMIT:
             text = (
                 f"this recipe uses {own}, the analysis says {numbers['verdict']['choice']}: "

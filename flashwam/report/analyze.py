@@ -14,6 +14,7 @@ from flashwam.core.consistency import ConsistencyFunction, make_consistency_func
 from flashwam.core.schedule import Schedule
 from flashwam.core.streams import make_schedule
 from flashwam.recipe.sections import Recipe
+from flashwam.report.handing_on import Following
 from flashwam.report.metrics import find_metrics, gradient_bins, read_metrics
 from flashwam.report.page import write_page
 from flashwam.report.schedule import schedule_analysis
@@ -68,7 +69,9 @@ def recipe_analysis(recipe: Recipe) -> dict[str, Any]:
         analysis = schedule_analysis(recipe.streams)
         analysis["notes"].append("this recipe distils nothing; it is analysed as consistency would distil it.")
         return analysis
-    return schedule_analysis(recipe.streams, method=recipe.distill.method, options=recipe.distill.options)
+    loop = recipe.distill
+    following = Following(steps=loop.steps, decay=loop.ema_decay)
+    return schedule_analysis(recipe.streams, method=loop.method, options=loop.options, following=following)
 
 
 def measured_gradients(analysis: Mapping[str, Any], metrics: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from flashwam.core.streams import StreamSpec
 from flashwam.distillation.methods import find_method
 from flashwam.distillation.methods.lesson import NEAR
 from flashwam.report.advice import LOW_NOISE, STARVED_AT, STARVED_LIMIT, remarks, stream_verdict
+from flashwam.report.handing_on import Following, arrived
 from flashwam.report.levels import FEW_SAMPLES, Teach, function_label, known_functions, stream_levels
 from flashwam.report.recommend import recommendation
 from flashwam.report.together import streams_together
@@ -91,6 +92,7 @@ def schedule_analysis(
     sampler: Literal["own", "euler"] = "own",
     method: str = "consistency",
     options: Mapping[str, Any] | None = None,
+    following: Following | None = None,
 ) -> dict[str, Any]:
     """Says per stream where its noise is, what its student starts from and is taught there, and what to choose.
 
@@ -106,6 +108,7 @@ def schedule_analysis(
             warning under "euler".
         method: The distillation's, as a recipe names it.
         options: Its options.
+        following: How fast its targets follow the student; not looked at if None.
 
     Returns:
         Plain values, ready for JSON: `streams[name]` (density and |b| curves over `sigma`, median, moments, `levels` of
@@ -126,7 +129,10 @@ def schedule_analysis(
     reference = max(numbers, key=lambda name: numbers[name]["median"])
     for name, values in numbers.items():
         values["verdict"] = stream_verdict(name, values, reference, numbers[reference])
-    warnings, notes = remarks(numbers, sampler)
+    if following is not None:
+        for level in (level for values in numbers.values() for level in values["levels"] if "hops" in level):
+            level["arrives"] = arrived(level["hops"], following.horizons)
+    warnings, notes = remarks(numbers, sampler, following)
     return {
         "rule": {
             "low_noise": LOW_NOISE,

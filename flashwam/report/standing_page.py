@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flashwam.report.handing_on import arrival_text
 from flashwam.report.levels import mix_text, percent
 from flashwam.report.page import Figure, Section, Table
 from flashwam.report.schedule_alts import start_alt
@@ -32,7 +33,8 @@ _TRAINING = (
 )
 _WAY = (
     "**The way to the data.** Hops: targets in a row, each the student's own answer but the last. Teacher steps: its "
-    "Euler steps on all of that way."
+    "Euler steps on all of that way. Arrives: the share of what is learned at the data that comes up all hops before "
+    "the training ends, at the most, since targets are an average of the student and lag behind it."
 )
 
 
@@ -56,7 +58,7 @@ def standing_section(analysis: Mapping[str, Any], folder: Path) -> Section:
     )
     start, training = ("lcm starts as", "this recipe"), (f"samples within {near:g}", "first jump", "samples in it")
     table = Table(
-        columns=("stream, level", *start, *training, "hops", "teacher steps"),
+        columns=("stream, level", *start, *training, "hops", "teacher steps", "arrives"),
         rows=[_row(*level) for level in levels],
         caption=f"As {method} trains them, this recipe's method."
         if told
@@ -68,10 +70,11 @@ def standing_section(analysis: Mapping[str, Any], folder: Path) -> Section:
 
 def _row(name: str, own: str, level: Mapping[str, Any]) -> tuple[str, ...]:
     start = (mix_text(level["start"]["lcm"]), mix_text(level["start"][own]))
-    taught = ("-",) * 5
+    taught = ("-",) * 6
     if "near" in level:
         jump = f"{level['sigma']:.2f} to {level['jump_end']:.2f}"
-        counts = (str(level["hops"]), str(level["teacher_steps"]))
+        arrives = arrival_text(level["arrives"]) if "arrives" in level else "-"
+        counts = (str(level["hops"]), str(level["teacher_steps"]), arrives)
         taught = (percent(level["near"]), jump, percent(level["within_jump"]), *counts)
     return (f"{name}, sigma {level['sigma']:.2g}", *start, *taught)
 
