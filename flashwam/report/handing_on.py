@@ -68,7 +68,9 @@ def late_targets(level: Mapping[str, Any], own: str, following: Following) -> st
     hops = level["hops"]
     needed = float(gammaincinv(hops - 1, _ENOUGH))
     decay = math.floor(1000 * (1 - needed / following.steps)) / 1000
-    remedy = f"distill.ema_decay={decay:g} or less" if decay >= 0 else f"{math.ceil(needed)} steps or more"
+    remedy = f"distill.steps={math.ceil(needed / (1 - following.decay)):,} or more"
+    if decay >= 0:
+        remedy = f"distill.ema_decay={decay:g} or less, {remedy}"
     start = mix_text(level["start"][own])
     begun = "the teacher's single step" if start == "x0" else start
     return (

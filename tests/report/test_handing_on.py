@@ -47,14 +47,16 @@ def test_many_anchors_and_a_slow_average_are_warned_of_with_what_helps():
     (warning,) = late("streams.action.anchors=25")
     assert warning.startswith("action: 25 targets in a row lead from the data up to sigma = 1,")
     assert "horizon goes 10 times into the 400 steps: 0% of what is learned" in warning
-    assert "from its start, 0.45 x0 + 0.20 eps. Take distill.ema_decay=0.907 or less, or fewer anchors." in warning
+    assert "from its start, 0.45 x0 + 0.20 eps. Take distill.ema_decay=0.907 or less, "
+    assert "distill.steps=1,474 or more, or fewer anchors." in warning
     assert late("streams.action.anchors=25", "distill.ema_decay=0.907") == []
     # Both streams share the sentence; a linear one begins as its teacher.
     (both,) = late("streams.action.anchors=25", "streams.video.anchors=25", recipe="linear_both")
     assert both.startswith("video, action: 25 targets")
     assert "from its start, the teacher's single step" in both
-    (short,) = late("streams.action.anchors=25", "distill.steps=20")
-    assert "Take 37 steps or more, or fewer anchors" in short
+    short = late("streams.action.anchors=25", "distill.steps=20")
+    assert [warning.partition(" in a row")[0] for warning in short] == ["video: 2 targets", "action: 25 targets"]
+    assert "start, 0.45 x0 + 0.20 eps. Take distill.steps=1,474 or more, or fewer anchors." in short[1]
 
 
 def test_methods_whose_targets_are_the_teachers_own_are_not():
