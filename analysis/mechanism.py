@@ -76,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rates", type=float, nargs="+", choices=LADDER, default=list(FIRST_RATES), help="that a search begins with"
     )
+    parser.add_argument(
+        "--kinds", nargs="+", choices=list(extent.kinds), default=list(extent.kinds), help="of learning rates"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/mechanism"))
     parser.add_argument("--results", type=Path, default=Path("analysis/results/mechanism"))
     add_extent(parser)
@@ -94,6 +97,7 @@ def main() -> None:
         horizons=tuple(arguments.horizons),
         seeds=tuple(arguments.seeds),
         rates=tuple(sorted(arguments.rates)),
+        kinds=tuple(arguments.kinds),
     )
     jobs = mechanism_jobs(place, extent)
     run_study(place, jobs, partial(report, place, extent), arguments)

@@ -91,6 +91,7 @@ class Extent:
         horizons: Of the targets' EMA, in a training.
         seeds: Of training and scenes; the first alone for budgets above `LONG`.
         rates: Learning rates that a search begins with.
+        kinds: Of learning rates.
     """
 
     varied: tuple[str, ...] = ("action",)
@@ -99,6 +100,7 @@ class Extent:
     horizons: tuple[int, ...] = (HORIZONS,)
     seeds: tuple[int, ...] = (0, 1, 2)
     rates: tuple[float, ...] = FIRST_RATES
+    kinds: tuple[str, ...] = (TINY, SEARCHED)
 
     def blocks(self) -> Iterator[tuple[Cell, ...]]:
         """The four cells of every block, the short trainings first."""

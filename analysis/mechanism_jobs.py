@@ -38,7 +38,7 @@ def mechanism_jobs(place: Place, extent: Extent) -> list[Job]:
     for block in extent.blocks():
         seeds = extent.seeds_of(block[0])
         for some in (seeds[:1], seeds[1:]):
-            for kind in block[0].kinds:
+            for kind in (kind for kind in block[0].kinds if kind in extent.kinds):
                 for seed in some:
                     every = [*_teacher_jobs(place, seed)]
                     for cell in block:

@@ -81,6 +81,14 @@ def test_targets_that_follow_faster_have_the_rate_of_few_anchors(place):
     assert len(made) == 4 * 3
 
 
+def test_one_kind_of_learning_rate_can_be_made_alone(place):
+    jobs = mechanism_jobs.mechanism_jobs(place, Extent(anchors=(25,), steps=(400,), kinds=(TINY,)))
+    check_jobs(jobs)
+    names = [job.name for job in jobs]
+    assert sum(name.startswith("make/") for name in names) == 4 * 3
+    assert not any("searched" in name or name.startswith("choose/") for name in names)
+
+
 def test_jobs_come_after_what_they_need_and_what_tells_most_comes_first(place):
     jobs = mechanism_jobs.mechanism_jobs(place, Extent(varied=("action", "both")))
     check_jobs(jobs)
