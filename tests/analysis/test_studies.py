@@ -3,6 +3,7 @@
 
 import io
 import json
+import math
 import subprocess
 import tarfile
 from dataclasses import replace
@@ -14,6 +15,7 @@ from studies import Study, parts, read_archive
 
 from flashwam.report.compare import gather
 from flashwam.report.results import read_evaluations
+from flashwam.report.study import study_curves
 from flashwam.report.table import markdown_table
 from flashwam.report.verdict import verdict
 from flashwam.system.jobs import Job, done_marker
@@ -40,7 +42,7 @@ def study(tmp_path):
     for name, seed in (("flash", 0), ("flash_seed1", 1)):
         run = out / "runs" / name
         write(run / "recipe.yaml", f"name: flash\nseed: {seed}\ndistill: {{lr: 1.0e-05, steps: 4, tags: []}}\n")
-        write(run / "metrics.jsonl", '{"step": 1, "loss": 0.1}\n{"step": 2, "loss": 0.3}\n{"step": 3, "lo')
+        write(run / "metrics.jsonl", '{"step": 1, "loss": 0.125}\n{"step": 2, "loss": 0.375}\n{"step": 3, "lo')
     write(out / "runs" / "flash" / "evaluations" / "one.json", json.dumps(evaluation("flash"), indent=1) + "\n")
     write(out / "rates" / "flash.json", '{\n "lr": 1e-05\n}\n')
     write(out / "comparison" / "latency.json", '{"flash 1v": {"chunk_ms": 2.5}}')
@@ -85,6 +87,21 @@ def test_what_is_kept_is_few_files_and_all_that_was_measured(study):
     assert told["seeds"] == [0]
     assert told["cells"]["distill__flash"] == 3.5
     assert told["packages"]["torch"]
+
+
+def test_curves_are_kept_to_five_digits_and_stay_so(study):
+    log = study.out / "runs/flash/metrics.jsonl"
+    write(log, '{"step": 123456789, "loss": 0.1, "rate": -3e-7, "far": Infinity, "none": 0.0}\n')
+    kept = []
+    for _ in range(2):
+        study.keep("python analysis/benchmark.py")
+        ((row,),) = [rows for run, rows in study_curves(study.results).items() if run.name == "flash"]
+        kept.append(row)
+    assert kept[0] == kept[1]
+    told = {"step": 123456789, "loss": 0.1, "rate": -3e-7, "far": math.inf, "none": 0.0}
+    assert kept[0] == pytest.approx(told, rel=8e-6, abs=0)
+    assert kept[0]["step"] == 123456789
+    assert kept[0]["loss"] != 0.1
 
 
 def test_a_search_that_has_not_ended_goes_on_elsewhere(study, tmp_path):
