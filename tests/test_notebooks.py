@@ -27,6 +27,7 @@ SHORTER = {
             '0.0 for rate in TRIED[1 + (cell == ("lcm", "linear")) :][:1]}'
         ),
         "for seed in (1, 2)]\n    parts": "for seed in (1,)]\n    parts",
+        "for seed in (1, 2)]\n        late": "for seed in (1,)]\n        late",
     },
     "wrap_your_own": {
         '["name=teacher"]': '["name=teacher", "train.steps=500", "train.batch_size=32"]',
