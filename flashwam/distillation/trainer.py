@@ -20,6 +20,7 @@ from flashwam.distillation.checkpoint import Checkpoints
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.judging import Judge, Judging
 from flashwam.distillation.methods.base import Method, MethodOutput, Turn
+from flashwam.distillation.methods.handing_on import late_streams
 from flashwam.distillation.methods.not_finite import NonFiniteError, gradient_error, total_error
 from flashwam.distillation.metrics import MetricsLog, gradient_metrics, loss_metrics
 from flashwam.distillation.optimizers import Trained, learning_rate_factor, make_optimizer
@@ -200,6 +201,8 @@ class _Training:
         if first:
             logger.info("continuing %s after step %d", self.folder.path, first)
         else:
+            for name, text in late_streams(type(self.method), self.method.streams, loop) if main else ():
+                logger.warning("%s: %s", name, text)
             self._keep(0)
         log = MetricsLog(self.folder, first, about=self.info, trackers=loop.trackers) if main else None
         if not first:

@@ -4,8 +4,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from flashwam.distillation.methods.handing_on import Following
 from flashwam.distillation.methods.lesson import NEAR
-from flashwam.report.handing_on import Following, late_targets
 from flashwam.report.levels import few_samples, mix_text, scarce_levels
 from flashwam.report.together import times
 
@@ -20,6 +20,7 @@ STARVED_LIMIT = 0.05
 STRONG_RATIO = 5.0
 """From this ratio of mean squared factors on, the mean alone decides."""
 _SAME = 1e-9
+_SINGLE = "the teacher's single step"
 
 
 def stream_verdict(
@@ -89,6 +90,12 @@ def _start(numbers: Mapping[str, Any]) -> str:
     )
 
 
+def _late(level: Mapping[str, Any], own: str, following: Following) -> str | None:
+    text = following.warning(level["hops"], level["sigma"]) if "hops" in level else None
+    start = mix_text(level["start"][own])
+    return text and f"{text} Until then it is on its way from its start, {_SINGLE if start == 'x0' else start}."
+
+
 def remarks(
     streams: Mapping[str, Mapping[str, Any]], sampler: str, following: Following | None = None
 ) -> tuple[list[str], list[str]]:
@@ -110,9 +117,9 @@ def remarks(
             continue
         for level in scarce_levels(numbers):
             warnings.setdefault(few_samples(level, NEAR), []).append(name)
-        late = [] if following is None else [late_targets(level, own, following) for level in numbers["levels"]]
-        for text in filter(None, late):
-            warnings.setdefault(text, []).append(name)
+        if following is not None:
+            for late in filter(None, (_late(level, own, following) for level in numbers["levels"])):
+                warnings.setdefault(late, []).append(name)
         if function["starved_share"] > STARVED_LIMIT:
             text = (
                 f"this recipe uses {own}, the analysis says {numbers['verdict']['choice']}: "

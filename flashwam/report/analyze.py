@@ -13,8 +13,8 @@ import torch
 from flashwam.core.consistency import ConsistencyFunction, make_consistency_function
 from flashwam.core.schedule import Schedule
 from flashwam.core.streams import make_schedule
+from flashwam.distillation.methods.handing_on import Following
 from flashwam.recipe.sections import Recipe
-from flashwam.report.handing_on import Following
 from flashwam.report.metrics import find_metrics, gradient_bins, read_metrics
 from flashwam.report.page import write_page
 from flashwam.report.schedule import schedule_analysis

@@ -11,9 +11,9 @@ from flashwam.core.consistency import ConsistencyFunction
 from flashwam.core.schedule import Schedule
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.methods import find_method
+from flashwam.distillation.methods.handing_on import Following
 from flashwam.distillation.methods.lesson import NEAR
 from flashwam.report.advice import LOW_NOISE, STARVED_AT, STARVED_LIMIT, remarks, stream_verdict
-from flashwam.report.handing_on import Following, arrived
 from flashwam.report.levels import FEW_SAMPLES, Teach, function_label, known_functions, stream_levels
 from flashwam.report.recommend import recommendation
 from flashwam.report.together import streams_together
@@ -131,7 +131,7 @@ def schedule_analysis(
         values["verdict"] = stream_verdict(name, values, reference, numbers[reference])
     if following is not None:
         for level in (level for values in numbers.values() for level in values["levels"] if "hops" in level):
-            level["arrives"] = arrived(level["hops"], following.horizons)
+            level["arrives"] = following.arrived(level["hops"])
     warnings, notes = remarks(numbers, sampler, following)
     return {
         "rule": {

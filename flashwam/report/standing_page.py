@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flashwam.report.handing_on import arrival_text
 from flashwam.report.levels import mix_text, percent
 from flashwam.report.page import Figure, Section, Table
 from flashwam.report.schedule_alts import start_alt
@@ -73,7 +72,7 @@ def _row(name: str, own: str, level: Mapping[str, Any]) -> tuple[str, ...]:
     taught = ("-",) * 6
     if "near" in level:
         jump = f"{level['sigma']:.2f} to {level['jump_end']:.2f}"
-        arrives = arrival_text(level["arrives"]) if "arrives" in level else "-"
+        arrives = f"{level['arrives']:.0%}" if "arrives" in level else "-"
         counts = (str(level["hops"]), str(level["teacher_steps"]), arrives)
         taught = (percent(level["near"]), jump, percent(level["within_jump"]), *counts)
     return (f"{name}, sigma {level['sigma']:.2g}", *start, *taught)
