@@ -85,6 +85,11 @@ class AdaptedModel(WorldActionModel):
         """See `WorldActionModel.drawn_with`."""
         return self.adapters.backbone.drawn_with
 
+    @property
+    def decided_by(self) -> Mapping[str, Any]:
+        """See `WorldActionModel.decided_by`."""
+        return self.adapters.backbone.decided_by
+
     def differences(self, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """See `WorldActionModel.differences`."""
         return self.adapters.backbone.differences(config)

@@ -44,6 +44,10 @@ class Future(ABC):
     def settings(self) -> dict[str, Any]:
         """Plain values that determine what it says, given window and noise."""
 
+    def unnamed(self) -> dict[str, Any]:
+        """Plain values that determine what it says too, though what it says is not kept by them; none by default."""
+        return {}
+
     @abstractmethod
     def draw(self, batch: Batch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Windows, and noise [B, C, F', H, W] of their last F' frames -> stream name -> such frames, on the CPU."""
@@ -70,6 +74,10 @@ class TeacherFuture(Future):
             **({"run": run} if run else {}),
             "samplers": {name: sampler.settings for name, sampler in self._samplers.items()},
         }
+
+    def unnamed(self) -> dict[str, Any]:
+        """See `Future.unnamed`: what the folder of the weights says of their draws."""
+        return dict(self._teacher.decided_by)
 
     @torch.no_grad()
     def draw(self, batch: Batch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -87,6 +87,9 @@ class RolloutStore:
 
     Attributes:
         made: How many rollouts were drawn here, and not found.
+
+    Raises:
+        ValueError: what is there was drawn by the same weights otherwise.
     """
 
     def __init__(
@@ -109,8 +112,21 @@ class RolloutStore:
         self.folder = user_path(folder) / self.settings
         if not (self.folder / "settings.json").is_file():
             write_whole(self.folder / "settings.json", settings.encode())
+        self._check_unnamed(future.unnamed())
         self._places: dict[str, tuple[Path, int]] = {}
         self._open = lru_cache(maxsize=512)(self._opened)
+
+    def _check_unnamed(self, unnamed: Mapping[str, Any]) -> None:
+        """Refuses what was drawn otherwise by a future of the same name."""
+        path, told = self.folder / "unnamed.json", json.loads(json.dumps(unnamed))
+        if not path.is_file():
+            # Those of earlier versions were not noted.
+            write_whole(path, json.dumps(told, sort_keys=True).encode())
+        if differ := _different(read_mapping(path), told):
+            raise InputError(
+                f"{self.folder} was drawn by these weights with other settings of their wam.json "
+                f"({', '.join(differ)}): put the file back as it was, or move that folder away to draw anew"
+            )
 
     def key(self, batch: Batch, row: int, seed: int) -> str:
         """Name of one rollout: a hash of all that the teacher is shown, the frames that it draws, and the seed."""

@@ -190,6 +190,11 @@ class WorldActionModel(nn.Module, ABC):
         defaults nor were said by the folder of the weights."""
         return {}
 
+    @property
+    def decided_by(self) -> Mapping[str, Any]:
+        """All settings that decide its draws and that no weight shows, wherever they were said."""
+        return {}
+
     def differences(self, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Finds keywords of `create` that would make another model, `compute_options` aside, as far as it is known what
         this one was made with: keyword -> (as given, as this one has it)."""

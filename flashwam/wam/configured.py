@@ -39,8 +39,13 @@ class Configured(WorldActionModel):
         """See `WorldActionModel.drawn_with`."""
         usual = {each.name: each.default for each in fields(self.config) if each.default is not MISSING}
         usual |= self._said
-        held = {name: getattr(self.config, name) for name in self.draw_settings}
+        held = self.decided_by
         return {name: value for name, value in held.items() if name not in usual or usual[name] != value}
+
+    @property
+    def decided_by(self) -> dict[str, Any]:
+        """See `WorldActionModel.decided_by`."""
+        return {name: getattr(self.config, name) for name in self.draw_settings}
 
     def differences(self, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """See `WorldActionModel.differences`."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rollouts of a teacher: reproducible from their seed, made once, found again, and refused where something changed."""
 
+import copy
 import hashlib
 import json
 from dataclasses import replace
@@ -247,6 +248,24 @@ def test_a_teacher_that_is_run_otherwise_draws_others(tmp_path):
     assert store(tmp_path, again).settings == store(tmp_path, ways[0]).settings
     role = adapted(Adapters(ways[1], LoraConfig(rank=2)), None)
     assert role.drawn_with == ways[1].drawn_with == {"window_chunks": 1}
+
+
+def test_a_folder_that_says_otherwise_of_the_same_weights_is_refused(tmp_path):
+    """It needs no word, so its pairs have the name of those before it was edited."""
+    torch.manual_seed(0)
+    one = tiny_wam()
+    told = {"window_chunks": one.config.window_chunks}
+    other = copy.deepcopy(one)
+    other.config = replace(one.config, window_chunks=told["window_chunks"] + 1)
+    first = store(tmp_path, one.said_by_folder(told))
+    assert store(tmp_path, one).folder == first.folder
+    said = r"drawn by these weights with other settings of their wam\.json \(window_chunks\)"
+    with pytest.raises(ValueError, match=said):
+        store(tmp_path, other.said_by_folder({"window_chunks": told["window_chunks"] + 1}))
+    # What earlier versions drew is taken as it is, and noted.
+    (first.folder / "unnamed.json").unlink()
+    store(tmp_path, one)
+    assert json.loads((first.folder / "unnamed.json").read_text())["window_chunks"] == told["window_chunks"]
 
 
 def test_what_the_folder_of_the_weights_says_needs_no_word():
