@@ -116,7 +116,7 @@ def load_to_run(
     check(recipe)
     if not arguments.dry_run:
         check_names(recipe, command)
-        if getattr(getattr(recipe, command), "compile", False):
+        if getattr(getattr(recipe, command, None), "compile", False):
             keep_compiled()
         return recipe
     plan = make_plan(recipe, command, run_dir=getattr(arguments, "run_dir", None), **trust(arguments))

@@ -11,7 +11,6 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -321,26 +320,6 @@ def test_non_finite_gradient_stops_the_run(tmp_path):
     with pytest.raises(NonFiniteError, match=r"gradient is not finite in \d+ parameters"):
         train(method, ToySource(), config, run_dir=tmp_path, seed=0)
     assert not list((tmp_path / "checkpoints").glob("*"))
-
-
-def test_the_time_left_does_not_count_on_further_first_steps(tmp_path, monkeypatch):
-    """A first step may compile for a minute."""
-    clock = [0.0]
-    monkeypatch.setattr("flashwam.distillation.trainer.time", SimpleNamespace(monotonic=lambda: clock[0]))
-
-    velocity = ToyWam.velocity
-
-    def slow(*arguments):
-        clock[0] += 1.0 if clock[0] else 1000.0
-        return velocity(*arguments)
-
-    monkeypatch.setattr(ToyWam, "velocity", slow)
-    run(tmp_path, loop(steps=4, log_every=1))
-    first, *later = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
-    assert first["seconds_left"] > 3000
-    assert [line["seconds_left"] for line in later] == sorted((line["seconds_left"] for line in later), reverse=True)
-    assert later[0]["seconds_left"] < 30
-    assert later[-1]["seconds_left"] == 0
 
 
 def test_metrics_are_named_alike_for_every_stream(tmp_path):

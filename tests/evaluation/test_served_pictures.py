@@ -25,7 +25,7 @@ class DrivenError(Exception):
 def test_a_picture_that_is_not_square_is_timed_as_a_whole(tmp_path, monkeypatch):
     given = []
 
-    def begin(drive_one, tasks, label):
+    def begin(drive_one, tasks, label, kept):
         given.append(drive_one.keywords)
         raise DrivenError
 

@@ -210,8 +210,7 @@ class WanTransformer3DModel(ModelMixin, ConfigMixin):
         lengths = [noisy[stream].shape[2] * self.tokens_per_frame(stream, noisy[stream]) for stream in layout.noisy]
         depth = len(self.blocks) if tap is None else tap.depth
         for index, block in zip(range(depth), self.blocks, strict=False):
-            # Of the last block's clean tokens nothing but keys and values is seen; a compiled one is like the others
-            # all the same, since half as much is compiled then.
+            # Of the last block's clean tokens only keys and values are seen. A compiled block is like all others.
             queries = layout.noisy_tokens if index == depth - 1 and self._halves is None else None
             attend = layout.attend if queries is None and not reading else layout.attend_noisy
             seen = embedded_text
