@@ -97,10 +97,9 @@ class Study:
         }
         write_study_evaluations(self.results, evaluations.items())
         curves = self._kept_curves() | {
-            str(PurePosixPath(name).parent): [_rounded(row) for row in read_metrics(path)]
-            for name, path in self._found(LOGGED)
+            str(PurePosixPath(name).parent): read_metrics(path) for name, path in self._found(LOGGED)
         }
-        write_study_curves(self.results, curves)
+        write_study_curves(self.results, {run: [*map(_rounded, rows)] for run, rows in curves.items()})
         recipes = self.kept_recipes() | {
             str(PurePosixPath(name).parent): read_yaml(path.read_bytes(), str(path))
             for name, path in self._found(CONFIGURED)

@@ -88,12 +88,12 @@ def recording_results(arguments: argparse.Namespace, *, nfe: Sequence[str] | Non
     """
     from flashwam.recipe.load import load_recipe
 
-    keep_compiled()
     given = {name: told for name in ("tasks", *_OPTIONS) if (told := getattr(arguments, name)) is not None}
     if "recipe" in given:
         given["recipe"] = load_recipe(given["recipe"], trust=arguments.trust)
     if arguments.server is not None:
         return _served(arguments, given, common)
+    keep_compiled()
     import torch
 
     from flashwam.evaluation.recordings import evaluate_recordings

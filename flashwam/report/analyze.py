@@ -70,8 +70,7 @@ def recipe_analysis(recipe: Recipe) -> dict[str, Any]:
         analysis["notes"].append("this recipe distils nothing; it is analysed as consistency would distil it.")
         return analysis
     loop = recipe.distill
-    following = Following(steps=loop.steps, decay=loop.ema_decay)
-    return schedule_analysis(recipe.streams, method=loop.method, options=loop.options, following=following)
+    return schedule_analysis(recipe.streams, method=loop.method, options=loop.options, following=Following.of(loop))
 
 
 def measured_gradients(analysis: Mapping[str, Any], metrics: Path) -> dict[str, Any]:

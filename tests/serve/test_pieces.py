@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A client's long messages go in many frames, and are one message to any server."""
 
-import threading
 from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.server import serve as listen
+from wire import foreign
 
 from flashwam.data.episodes import CAMERA
 from flashwam.serve.client import PIECE, PolicyClient, in_pieces
@@ -29,14 +28,8 @@ def frames_of_messages():
                 taken.append(list(connection.recv_streaming()))
                 connection.send(pack({}))
 
-    with listen(converse, "127.0.0.1", 0, compression=None, max_size=None) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}", taken
-        finally:
-            server.shutdown()
-            thread.join()
+    with foreign(converse) as url:
+        yield url, taken
 
 
 @pytest.mark.parametrize("length", [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE])

@@ -5,7 +5,6 @@ import copy
 import json
 import math
 import shutil
-import threading
 from dataclasses import replace
 
 import msgpack
@@ -14,7 +13,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from websockets.sync.client import connect
-from websockets.sync.server import serve as listen
+from wire import foreign
 
 from flashwam.core.checks import UnsoundError
 from flashwam.data.actions import ActionNorm
@@ -133,16 +132,16 @@ def test_the_limit_lies_beyond_everything_that_is_measured_or_clipped():
     assert ActionNorm(**narrow, clip=50).limit == 50
 
 
-def foreign(*answers):
+def saying(*answers):
     """A server that greets as ours does, then says what it is told, whatever it is asked."""
 
-    def answer(connection):
+    def converse(connection):
         connection.send(pack({"controls": 4, "chunk_frames": 2, "actions_per_frame": 4}))
         for what in answers:
             connection.recv()
             connection.send(pack(what))
 
-    return listen(answer, "127.0.0.1", 0, compression=None)
+    return foreign(converse)
 
 
 @pytest.mark.parametrize(
@@ -166,17 +165,10 @@ def foreign(*answers):
 )
 def test_the_client_hands_on_nothing_but_controls(action, told):
     sound = np.ones((4, 1, 4), np.float32)
-    with foreign({"action": action}, {"action": sound}) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            with PolicyClient(f"ws://127.0.0.1:{server.socket.getsockname()[1]}") as client:
-                with pytest.raises(RuntimeError, match=told):
-                    client.infer()
-                assert_array_equal(client.infer(), sound)
-        finally:
-            server.shutdown()
-            thread.join()
+    with saying({"action": action}, {"action": sound}) as url, PolicyClient(url) as client:
+        with pytest.raises(RuntimeError, match=told):
+            client.infer()
+        assert_array_equal(client.infer(), sound)
 
 
 def edited(checkpoint, folder, file, edit):

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parts that tests of the server share: three chunks of a client, and the wire as a foreign client writes it."""
 
+import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 
 import numpy as np
 from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import serve as listen
 
 SPANS = ((1, 2), (2, 4), (0, 0))
 
@@ -20,6 +23,19 @@ def three_chunks(policy, prompt, observations, *, seed):
         if end:
             policy.refresh(observations[begin:end], chunks[-1])
     return chunks
+
+
+@contextmanager
+def foreign(converse):
+    """The address of a server that is not ours: it calls `converse` with every connection."""
+    with listen(converse, "127.0.0.1", 0, compression=None, max_size=None) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def get(server, path, **headers):

@@ -4,7 +4,6 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.methods.base import Method
@@ -28,6 +27,11 @@ class Following:
 
     steps: int
     decay: float
+
+    @classmethod
+    def of(cls, loop: LoopConfig) -> "Following":
+        """That of a recipe's loop."""
+        return cls(steps=loop.steps, decay=loop.ema_decay)
 
     @property
     def horizons(self) -> float:
@@ -74,11 +78,11 @@ def late_streams(
     method: type[Method], streams: Mapping[str, StreamSpec], loop: LoopConfig
 ) -> Iterator[tuple[str, str]]:
     """Warnings of a training before it begins: stream name and text, see `Following.warning`."""
-    following = Following(steps=loop.steps, decay=loop.ema_decay)
-    taught = partial(method.lesson, options=loop.options)
+    following = Following.of(loop)
     for name, spec in streams.items():
-        for level in map(float, spec.schedule.sampling_grid(spec.steps)[:-1]) if spec.weight else ():
-            lesson = taught(spec, level)
-            text = None if lesson is None else following.warning(lesson.hops, level)
-            if text is not None:
+        if spec.weight == 0:
+            continue
+        for level in map(float, spec.schedule.sampling_grid(spec.steps)[:-1]):
+            lesson = method.lesson(spec, level, loop.options)
+            if lesson is not None and (text := following.warning(lesson.hops, level)):
                 yield name, text
