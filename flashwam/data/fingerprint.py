@@ -2,16 +2,18 @@
 """Fingerprints that tell one content from another without reading all of it."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from flashwam.system.errors import MissingFileError
 
-__all__ = ["file_fingerprint", "files_fingerprint", "tensors_fingerprint"]
+__all__ = ["file_fingerprint", "files_fingerprint", "tensors_fingerprint", "values_fingerprint"]
 
 _BLOCKS = 64
 _WHOLE = 2**16
@@ -32,6 +34,11 @@ def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> str:
         for begin, end in _pieces(flat.numel(), whole=_WHOLE, block=_BLOCK):
             digest.update(flat[begin:end].cpu().contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def values_fingerprint(values: Mapping[str, Any]) -> str:
+    """Fingerprints plain values, whatever their order."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def files_fingerprint(files: Iterable[Path], *, base: Path, extra: str = "") -> str:

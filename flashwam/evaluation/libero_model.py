@@ -15,7 +15,7 @@ from flashwam.core.steps import nfe_text
 from flashwam.core.temperature import Temperature
 from flashwam.evaluation.libero_episodes import Place
 from flashwam.evaluation.libero_suite import Chosen, SuiteJob, check_model, choose, driven
-from flashwam.evaluation.policy import evaluations_of
+from flashwam.evaluation.policy import evaluations_of, said_beside_weights
 from flashwam.evaluation.served_model import described_by_server, served_how
 from flashwam.run.card import renew_card
 from flashwam.run.evaluation import Evaluation, evaluation_name, measure_once
@@ -195,5 +195,7 @@ class _Request:
             "preset": self.preset or "none",
             "dtype": told["dtype"],
             "device": torch.device(told["device"]).type,
+            # A preset says it all.
+            **(said_beside_weights(model.wam, model.samplers) if self.preset is None else {}),
             **{name: str(value) for name, value in values.items() if name != "name"},
         }

@@ -84,13 +84,14 @@ def evaluate(
     """
     sampler = sampler_name(plain_euler=plain_euler, unit_amplitude=unit_amplitude, temperature=temperature)
     policy = load_policy(checkpoint, trust=trust)
-    settings = {"model": policy.fingerprint}
+    weights = policy.fingerprint
     policy.wam.choose_precision(policy.info.precision if precision is None else precision)
     tasks, episodes = policy.request(tasks, episodes, driven=closed_loop)
     folder = user_path(out) if out is not None else policy.evaluations
     results = []
     for steps in policy.settings(nfe):
         stem = evaluation_name(policy.info.steps, steps, policy.how(sampler), seed)
+        settings = {"model": weights, **policy.said(policy.samplers(steps, sampler=sampler))}
         asked = Asked(tasks=tasks, episodes=episodes, closed_loop=closed_loop, settings=settings)
         measure = partial(_measure, policy, steps, asked, seed=seed, sampler=sampler, picture=folder / stem)
         with trusting(trust):

@@ -2,7 +2,7 @@
 """A model on disk, loaded: by itself, and with everything it needs to act."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,10 @@ from flashwam.core.sampler_name import measured_suffix, sampler_options
 from flashwam.core.steps import nfe_text, parse_nfe
 from flashwam.core.streams import StreamSpec
 from flashwam.data.autoencoder import FrameAutoencoder
-from flashwam.data.codec import Codec
+from flashwam.data.codec import CODEC_FILE, Codec
 from flashwam.data.dataset import EpisodeDataset
-from flashwam.data.fingerprint import tensors_fingerprint
-from flashwam.run.folder import RunFolder
+from flashwam.data.fingerprint import tensors_fingerprint, values_fingerprint
+from flashwam.run.folder import INFO_FILE, RunFolder
 from flashwam.run.model_info import ModelInfo, model_folder
 from flashwam.run.model_note import model_note
 from flashwam.sampling import StreamSampler, samplers_for
@@ -26,8 +26,9 @@ from flashwam.system.paths import ASSETS
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.dtypes import dtype_named
 from flashwam.wam.files import files_of_codec
+from flashwam.wam.wam_file import WAM_FILE
 
-__all__ = ["LoadedModel", "Policy", "described", "evaluations_of", "load_model", "load_policy"]
+__all__ = ["LoadedModel", "Policy", "described", "evaluations_of", "load_model", "load_policy", "said_beside_weights"]
 
 
 def evaluations_of(folder: Path) -> Path:
@@ -88,6 +89,10 @@ class LoadedModel:
         `flashwam.data.fingerprint.tensors_fingerprint` for what it can miss."""
         return tensors_fingerprint(self.wam.state_dict())
 
+    def said(self, samplers: Mapping[str, StreamSampler]) -> dict[str, str]:
+        """File of its folder -> a fingerprint of what is said there and decides its draws by these samplers."""
+        return said_beside_weights(self.wam, samplers)
+
     @property
     def specs(self) -> Mapping[str, StreamSpec]:
         """Its streams."""
@@ -131,6 +136,13 @@ class Policy(LoadedModel):
     """
 
     codec: Codec
+
+    def said(self, samplers: Mapping[str, StreamSampler]) -> dict[str, str]:
+        """See `LoadedModel.said`."""
+        told: dict[str, Any] = {"actions": self.codec.actions.to_dict()}
+        if (cameras := getattr(self.codec, "cameras", None)) is not None:
+            told["cameras"] = asdict(cameras)
+        return {**said_beside_weights(self.wam, samplers), CODEC_FILE: values_fingerprint(told)}
 
     def request(
         self, tasks: Sequence[str] | None, episodes: int | None, *, driven: bool = True
@@ -180,6 +192,14 @@ class Policy(LoadedModel):
             senses=tuple(self.wam.senses),
             autoencoder=self.autoencoder,
         )
+
+
+def said_beside_weights(wam: WorldActionModel, samplers: Mapping[str, StreamSampler]) -> dict[str, str]:
+    """File of a model's folder -> a fingerprint of what is said there and decides draws by these samplers."""
+    return {
+        INFO_FILE: values_fingerprint({name: sampler.settings for name, sampler in samplers.items()}),
+        WAM_FILE: values_fingerprint(dict(wam.decided_by)),
+    }
 
 
 def load_model(

@@ -73,12 +73,13 @@ def evaluate_real_time(
     for clock in clocks:
         clock_of(clock)
     policy = load_policy(checkpoint, trust=trust)
-    settings = {"model": policy.fingerprint}
+    weights = policy.fingerprint
     policy.wam.choose_precision(policy.info.precision if precision is None else precision)
     tasks, episodes = policy.request(tasks, episodes)
     folder = user_path(out) if out is not None else policy.real_time
     results = []
     for steps in policy.settings(nfe):
+        settings = {"model": weights, **policy.said(policy.samplers(steps, sampler=sampler))}
         for clock in clocks:
             name = evaluation_name(policy.info.steps, steps, f"{policy.how(sampler)}_{clock.name}", seed)
             asked = Asked(tasks=tasks, episodes=episodes, real_time=clock, settings=settings)

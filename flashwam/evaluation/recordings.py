@@ -110,9 +110,11 @@ def evaluate_recordings(
         given = {"recipe": recipe, "teacher": teacher, "dtype": dtype, "trust": trust}
         judge = _Judge(model=model, recipe=recipe, on=on, seed=seed, teacher=given)
         settings = {"model": weights, "dtype": dtype or "own", "preset": preset or "none", **judge.inputs()}
-        asked = Asked(tasks=(), episodes=0, closed_loop=False, recordings=on, settings=settings)
         results = []
         for steps in model.settings(nfe):
+            # A preset says it all.
+            said = {} if preset is not None else model.said(model.samplers(steps, sampler=sampler))
+            asked = Asked(tasks=(), episodes=0, closed_loop=False, recordings=on, settings={**settings, **said})
             stem = evaluation_name(model.info.steps, steps, model.how(sampler), seed)
             # Its own recordings and others are measured side by side.
             stem += "" if data is None else f"_on_{user_path(data).resolve().name}"

@@ -89,9 +89,11 @@ def evaluate_with_auxiliary(
     tasks, episodes = policy.request(tasks, episodes)
     folder = user_path(out) if out is not None else policy.run.with_auxiliary.evaluations
     results = []
+    weights = policy.fingerprint
     for steps in nfe:
+        settings = {"model": weights, **policy.said(policy.samplers(steps))}
         path = folder / f"{evaluation_name(policy.info.steps, steps, 'auxiliary', seed)}.json"
-        asked = Asked(tasks=tasks, episodes=episodes, cache=capacity, settings={"model": policy.fingerprint})
+        asked = Asked(tasks=tasks, episodes=episodes, cache=capacity, settings=settings)
         results.append(measure_once(path, asked, partial(_measure, policy, sense, steps, asked, seed, path)).to_json())
     return results
 

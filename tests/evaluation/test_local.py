@@ -64,7 +64,8 @@ def test_an_evaluation_is_written_as_it_is_returned(student):
     (result,) = evaluate(student, episodes=4, nfe=("1v/2a",), seed=1)
     path = student.parent / "evaluations" / "step9_1v-2a_own_seed1.json"
     assert json.loads(path.read_text()) == result
-    settings = {"model": load_policy(student).fingerprint}
+    policy = load_policy(student)
+    settings = {"model": policy.fingerprint, **policy.said(policy.samplers("1v/2a"))}
     assert result["asked"] == {"tasks": ["reach-wall"], "episodes": 4, "closed_loop": True, "settings": settings}
     numbers = result["tasks"]["reach-wall"]
     assert (numbers["success"], numbers["outcomes"], numbers["motion"]) == (3, [1, 1, 0, 1], [0.1235, None, 0.5, 0.5])
@@ -234,3 +235,36 @@ def test_an_evaluation_that_was_stopped_goes_on_with_the_next_task(student, monk
     assert list(result["tasks"]) == ["reach-wall", "button-wall"]
     assert result["overall"]["episodes"] == 8
     assert not (student.parent / "evaluations" / "unfinished" / "step9_1v-2a_own_seed0").exists()
+
+
+def _edited(path, *keys, value):
+    told = json.loads(path.read_text())
+    place = told
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    path.write_text(json.dumps(told))
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "value"),
+    [
+        ("flashwam.json", ("streams", "action", "shift"), 3.0),
+        ("flashwam.json", ("streams", "video", "consistency"), {"name": "lcm"}),
+        ("wam.json", ("window_chunks",), 1),
+        ("codec.json", ("actions", "clip"), 1.25),
+    ],
+)
+def test_the_same_weights_told_to_draw_otherwise_are_measured_elsewhere(student, tmp_path, file, keys, value):
+    asked = {"episodes": 4, "nfe": ("1v/1a",)}
+    first = evaluate(student, **asked)
+    _edited(student / file, *keys, value=value)
+    with pytest.raises(ValueError, match=rf"under other settings \({file}: not the same as then\); .*--out"):
+        evaluate(student, **asked)
+    assert len(evaluate(student, **asked, out=tmp_path / "elsewhere")) == len(first)
+
+
+def test_what_a_model_was_trained_with_changes_no_measurement(student):
+    first = evaluate(student, episodes=4, nfe=("1v/1a",))
+    _edited(student / "flashwam.json", "streams", "action", "huber_c", value=0.5)
+    assert evaluate(student, episodes=4, nfe=("1v/1a",)) == first
