@@ -19,7 +19,7 @@ from flashwam.pipeline.norms import refuse_other_norm, say_norm
 from flashwam.pipeline.ready import Ready, histories_of, method_of, ready, samples
 from flashwam.recipe.build import plain
 from flashwam.recipe.sections import LoopConfig, Recipe
-from flashwam.run.folder import INFO_FILE, RunFolder, check_run
+from flashwam.run.folder import INFO_FILE, RunFolder, check_run, run_folder
 from flashwam.student import load_pretrained
 from flashwam.system.errors import InputError
 from flashwam.system.imports import foreign_paths, trusting
@@ -62,9 +62,7 @@ def train(
             "train.lora to null"
         )
     with trusting(trust, named=foreign_paths(plain(recipe))):
-        check_recipe(recipe, recipe.train)
-        recipe = fetched(recipe)
-        _check_loop(recipe, recipe.train, run_dir, given=source is not None)
+        recipe = _fetched(recipe, recipe.train, run_dir, given=source is not None)
         if source is None and recipe.data.source == "lerobot":
             say_norm(recipe, choose=True)
         with torch.random.fork_rng(devices=[]):
@@ -107,11 +105,10 @@ def distill(
         ValueError: the recipe has no `distill` section or names no teacher; or the run began with other inputs.
     """
     with trusting(trust, named=foreign_paths(plain(recipe))):
-        recipe, loop = _distillation(recipe)
-        _check_loop(recipe, loop, run_dir, given=source is not None)
+        recipe = _fetched(recipe, _distillation(recipe), run_dir, given=source is not None)
         # In a function of its own, so that nothing here holds a teacher that the method does not keep.
         return _ready_to_distil(
-            recipe, loop, run_dir=run_dir, source=source, trust=trust, accept_changed_inputs=accept_changed_inputs
+            recipe, run_dir=run_dir, source=source, trust=trust, accept_changed_inputs=accept_changed_inputs
         ).run()
 
 
@@ -129,7 +126,9 @@ def make_pairs(recipe: Recipe, *, trust: bool = False) -> PairSource:
     """
     with trusting(trust, named=foreign_paths(plain(recipe))):
         check_pairs(recipe)
-        recipe, loop = _distillation(recipe)
+        check_recipe(recipe, _distillation(recipe))
+        recipe = fetched(recipe)
+        loop = _distillation(recipe)
         teacher, codec = _teacher_and_data(recipe, loop, trust=trust)
         # No weights of a student are needed to draw from a teacher.
         student = weightless_copy(teacher) if loop.lora is None else teacher
@@ -150,8 +149,8 @@ def check_pairs(recipe: Recipe) -> None:
         raise InputError(f"recipe {recipe.name!r}: {told} learns from no stored pairs; take a recipe of method pairs")
 
 
-def _distillation(recipe: Recipe) -> tuple[Recipe, LoopConfig]:
-    """The recipe with its models on this machine, and its `distill` section.
+def _distillation(recipe: Recipe) -> LoopConfig:
+    """The recipe's `distill` section.
 
     Raises:
         ValueError: there is none, it names no teacher, or nothing that learns from one.
@@ -171,17 +170,20 @@ def _distillation(recipe: Recipe) -> tuple[Recipe, LoopConfig]:
             f"recipe {recipe.name!r}: distill.method {recipe.distill.method!r} learns from data alone and would "
             "ignore the teacher; set it to pairs, consistency or on_policy, or use flashwam train"
         )
-    check_recipe(recipe, recipe.distill)
-    recipe = fetched(recipe)
-    assert recipe.distill is not None
-    return recipe, recipe.distill
+    return recipe.distill
 
 
-def _check_loop(recipe: Recipe, loop: LoopConfig, run_dir: str | Path | None, *, given: bool) -> None:
-    """Refuses a training that cannot be done here; a run that has its result asks for nothing any more."""
-    run = RunFolder(check_run(recipe, run_dir))
+def _fetched(recipe: Recipe, loop: LoopConfig, run_dir: str | Path | None, *, given: bool) -> Recipe:
+    """The recipe with its models on this machine; nothing is fetched for a training that cannot be done here, and a run
+    that has its result asks for nothing any more."""
+    check_recipe(recipe, loop)
+    run = RunFolder(run_folder(recipe, run_dir))
     if not (run.result(find_method(loop.method).result) / INFO_FILE).is_file():
         check_loop(recipe, loop, given=given)
+    recipe = fetched(recipe)
+    # It keeps the folders that models were fetched to.
+    check_run(recipe, run_dir)
+    return recipe
 
 
 def _teacher_and_data(
@@ -202,13 +204,13 @@ def _folder_of_teacher(recipe: Recipe) -> Path:
 
 def _ready_to_distil(
     recipe: Recipe,
-    loop: LoopConfig,
     *,
     run_dir: str | Path | None,
     source: Source | None,
     trust: bool,
     accept_changed_inputs: bool,
 ) -> Ready:
+    loop = _distillation(recipe)
     teacher, codec = _teacher_and_data(recipe, loop, trust=trust, given=source is not None)
     folder_of_teacher = _folder_of_teacher(recipe)
     if loop.lora is None:

@@ -150,6 +150,13 @@ def test_a_recipes_teacher_may_be_of_the_hub(served, tmp_path, monkeypatch, caps
     assert "the hub has no model lab/none" in " ".join(capsys.readouterr().err.split())
 
 
+def test_nothing_is_fetched_for_a_training_that_cannot_be_done_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("metaworld/flash_wam", ["distill.trackers=[diary]", "wam.pretrained=hf:lab/none"])
+    with pytest.raises(ValueError, match="unknown tracker 'diary'"):
+        distill(recipe)
+
+
 def test_recordings_are_judged_against_a_teacher_of_the_hub(served):
     student = load_model(served)
     info = replace(student.info, extra={**student.info.extra, "role": "student"})
