@@ -2,7 +2,7 @@
 """Random numbers that depend on nothing but the seed, the step, the sample's place in the step and the purpose.
 
 A resumed run therefore draws what an uninterrupted one draws, and neither the number of processes nor the split of a
-step into accumulated batches changes a single number.
+step into accumulated batches changes a single number. Dropout alone, which asks torch itself, follows the split.
 """
 
 import hashlib
@@ -68,7 +68,8 @@ class Draws:
 
     @contextmanager
     def seeding_torch(self) -> Iterator[None]:
-        """A context in which torch's own generators, which dropout asks, depend on nothing else either."""
+        """A context in which torch's own generators, which dropout asks, depend on nothing else, and on the first of
+        these positions: a resumed run drops what an uninterrupted one drops, another split of the step other things."""
         device = torch.device(self.device)
         seed = keyed_seed(self.seed, self.step, self.positions[0], "torch")
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

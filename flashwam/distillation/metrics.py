@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from flashwam.distillation.methods.base import MethodOutput, StreamTerm
 from flashwam.distillation.trackers import make_trackers, show_picture
-from flashwam.run.folder import RunFolder
+from flashwam.run.folder import SIGMA_BINS, RunFolder
 from flashwam.system.files import write_whole
 
-__all__ = ["SIGMA_BINS", "MetricsLog", "bin_means", "gradient_metrics", "loss_metrics"]
+__all__ = ["MetricsLog", "StepLosses", "bin_means", "gradient_metrics"]
 
 logger = logging.getLogger(__name__)
 
-SIGMA_BINS = 10
 _JUDGED = "judged/"
 
 
@@ -33,27 +33,52 @@ def bin_means(values: Tensor, sigma: Tensor, mask: Tensor) -> dict[int, float]:
         sigma: Levels in [0, 1], same shape.
         mask: Bool, same shape; False leaves a value out.
     """
+    sums, counts = _bins(values, sigma, mask)
+    return {k: float(sums[k] / counts[k]) for k in range(SIGMA_BINS) if counts[k] > 0}
+
+
+def _bins(values: Tensor, sigma: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums and counts of each bin, see `bin_means`; [10] in double precision each."""
     index = (sigma * SIGMA_BINS).long().clamp(max=SIGMA_BINS - 1)[mask]
     sums = torch.zeros(SIGMA_BINS, dtype=torch.float64, device=values.device)
     counts = sums.clone()
     sums.index_add_(0, index, values[mask].double())
     counts.index_add_(0, index, torch.ones_like(index, dtype=torch.float64))
-    return {k: float(sums[k] / counts[k]) for k in range(SIGMA_BINS) if counts[k] > 0}
+    return sums, counts
 
 
-def loss_metrics(output: MethodOutput) -> dict[str, float]:
-    """`loss`, and per stream `<stream>/loss`, `/gradient_scale` and `/loss_sigma_bin_k`."""
-    values = {"loss": float(output.loss.detach())}
-    for name, term in output.terms.items():
-        values[f"{name}/loss"] = float(term.loss.detach().mean())
-        values[f"{name}/gradient_scale"] = float(term.gradient_scale[term.frame_mask].mean())
-        for k, mean in bin_means(term.frame_loss, term.sigma, term.frame_mask).items():
-            values[f"{name}/loss_sigma_bin_{k}"] = mean
-    return values | {name: float(value) for name, value in output.metrics.items()}
+class StepLosses:
+    """The losses of an optimiser step: `loss`, per stream `<stream>/loss`, `/gradient_scale` and `/loss_sigma_bin_k`,
+    and what its method tells, each the mean over all accumulated batches of all processes."""
+
+    def __init__(self) -> None:
+        self._parts: list[dict[str, tuple[Tensor | float, Tensor | float]]] = []
+
+    def add(self, output: MethodOutput) -> None:
+        """Takes in an accumulated batch of this process."""
+        found: dict[str, tuple[Tensor | float, Tensor | float]] = {"loss": (output.loss.detach(), 1)}
+        for name, term in output.terms.items():
+            scales = term.gradient_scale[term.frame_mask]
+            found[f"{name}/loss"] = (term.loss.detach().sum(), term.loss.numel())
+            found[f"{name}/gradient_scale"] = (scales.sum(), scales.numel())
+            sums, counts = _bins(term.frame_loss, term.sigma, term.frame_mask)
+            found |= {f"{name}/loss_sigma_bin_{k}": (sums[k], counts[k]) for k in range(SIGMA_BINS)}
+        self._parts.append(found | {name: (value, 1) for name, value in output.metrics.items()})
+
+    def values(self) -> dict[str, float]:
+        """The means; every process must ask for them."""
+        here = [{name: (float(total), float(count)) for name, (total, count) in part.items()} for part in self._parts]
+        parts = gather_object(here)
+        means = {}
+        for name in dict.fromkeys(name for part in parts for name in part):
+            found = [part[name] for part in parts if name in part]
+            if count := sum(count for _, count in found):
+                means[name] = sum(total for total, _ in found) / count
+        return means
 
 
 def gradient_metrics(output: MethodOutput, parameters: list[Tensor]) -> dict[str, float]:
-    """Measures where each stream's gradient comes from; one more backward pass per stream.
+    """Measures where each stream's gradient comes from, in this batch; one more backward pass per stream.
 
     `<stream>/grad_norm` is the norm of the stream's own unweighted loss' gradient with respect to the parameters.
     `<stream>/grad_sigma_bin_k` is the root mean square, over the elements at levels in that bin, of the derivative of

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -16,9 +16,13 @@ from flashwam.distillation.adapters import STUDENT
 from flashwam.recipe.sections import LoopConfig
 from flashwam.system.errors import InputError
 
-__all__ = ["MakeOptimizer", "Strategy"]
+__all__ = ["AUTOCAST", "MakeOptimizer", "Strategy"]
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+AUTOCAST = AutocastKwargs(cache_enabled=False)
+"""Up to torch 2.10, what a pass without gradient cast is what a later pass with one computes with, and no gradient gets
+past it to the weights."""
 
 
 class Strategy:
@@ -179,7 +183,8 @@ class Strategy:
 
     def _make_accelerator(self) -> Accelerator:
         # A stream without a loss leaves its head without a gradient.
-        handlers = [DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)]
+        shared = DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)
+        handlers = [shared, AUTOCAST]
         return Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=handlers, **self._common())
 
     def _common(self) -> dict[str, Any]:

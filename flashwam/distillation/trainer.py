@@ -22,7 +22,7 @@ from flashwam.distillation.judging import Judge, Judging
 from flashwam.distillation.methods.base import Method, MethodOutput, Turn
 from flashwam.distillation.methods.handing_on import late_streams
 from flashwam.distillation.methods.not_finite import NonFiniteError, gradient_error, total_error
-from flashwam.distillation.metrics import MetricsLog, gradient_metrics, loss_metrics
+from flashwam.distillation.metrics import MetricsLog, StepLosses, gradient_metrics
 from flashwam.distillation.optimizers import Trained, learning_rate_factor, make_optimizer
 from flashwam.distillation.prefetch import read_ahead
 from flashwam.distillation.roles import relative_distance
@@ -298,7 +298,7 @@ class _Training:
     ) -> dict[str, float] | None:
         """One optimiser step of one role; its numbers where they are due, below the role's name but for the student."""
         loop, accelerator, trained = self.loop, self.accelerator, self.trained[turn.role]
-        values: dict[str, float] | None = None
+        told, losses, gradients = due or diagnosed, StepLosses(), {}
         lr = (loop.lr * turn.lr_times if turn.lr is None else turn.lr) * learning_rate_factor(step, loop)
         for group in trained.bare.param_groups:
             group["lr"] = lr
@@ -310,10 +310,10 @@ class _Training:
                 total = output.loss.detach()
                 self.watch.note(torch.isfinite(total), partial(total_error, total, batch.index))
                 self.empty_masks.look(output.terms, step)
-                if part == loop.accumulation - 1 and (due or diagnosed):
-                    values = loss_metrics(output)
-                    if diagnosed:
-                        values |= gradient_metrics(output, trained.parameters)
+                if told:
+                    losses.add(output)
+                if diagnosed and part == loop.accumulation - 1:
+                    gradients = gradient_metrics(output, trained.parameters)
                 accelerator.backward(output.loss)
                 if accelerator.sync_gradients:
                     norm = self.strategy.clip(trained.parameters, loop.clip_norm)
@@ -321,9 +321,9 @@ class _Training:
                     self.watch.note(torch.isfinite(norm), error)
                 trained.optimizer.step()
                 trained.optimizer.zero_grad(set_to_none=True)
-        if values is None:
+        if not told:
             return None
-        values |= {"lr": lr, "grad_norm": float(norm)}
+        values = losses.values() | gradients | {"lr": lr, "grad_norm": float(norm)}
         return values if turn.role == STUDENT else {f"{turn.role}/{name}": value for name, value in values.items()}
 
     def _loss(self, turn: Turn, batch: Batch, draws: Draws) -> MethodOutput:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from flashwam.report.study import find_study, study_curves
-from flashwam.run.folder import RunFolder
+from flashwam.run.folder import SIGMA_BINS, RunFolder
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.paths import user_path
 
@@ -84,7 +84,7 @@ def running_mean(values: Sequence[float]) -> np.ndarray:
 
 
 def gradient_bins(rows: Sequence[dict[str, Any]], stream: str) -> dict[str, Any] | None:
-    """RMS over the run of `<stream>/grad_sigma_bin_k`, for K bins of equal width on [0, 1].
+    """RMS over the run of `<stream>/grad_sigma_bin_k`, see `SIGMA_BINS`.
 
     Returns:
         {"edges": (low, high) per bin, "gradient": RMS, "steps": logged lines} for the bins that ever had a gradient, or
@@ -94,14 +94,13 @@ def gradient_bins(rows: Sequence[dict[str, Any]], stream: str) -> dict[str, Any]
     keys = {int(match.group(1)): key for row in rows for key in row if (match := pattern.match(key))}
     if not keys:
         return None
-    count = max(keys) + 1
     edges, gradient, steps = [], [], 0
     for k in sorted(keys):
         _, values = series(rows, keys[k])
         power = sum(v * v for v in values) / len(values) if values else 0.0
         steps = max(steps, len(values))
         if power > 0:
-            edges.append((k / count, (k + 1) / count))
+            edges.append((k / SIGMA_BINS, (k + 1) / SIGMA_BINS))
             gradient.append(math.sqrt(power))
     return {"edges": edges, "gradient": gradient, "steps": steps} if edges else None
 

@@ -16,7 +16,17 @@ from flashwam.system.imports import foreign_paths
 from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
 
-__all__ = ["BEST", "CARD_FILE", "INFO_FILE", "RESULTS", "RunFolder", "check_run", "prepare_run", "run_folder"]
+__all__ = [
+    "BEST",
+    "CARD_FILE",
+    "INFO_FILE",
+    "RESULTS",
+    "SIGMA_BINS",
+    "RunFolder",
+    "check_run",
+    "prepare_run",
+    "run_folder",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +38,8 @@ RESULTS = ("student", "teacher")
 """Kinds of models, and the folders of a run that hold them."""
 BEST = "best"
 """The folder of a run that holds the model which was best while it was trained, see `LoopConfig.keep_best`."""
+SIGMA_BINS = 10
+"""Of equal width on [0, 1], in which a run's metrics are told apart by level: `<stream>/loss_sigma_bin_0` to 9."""
 _MOVABLE = ("data.root", "wam.pretrained", "autoencoder.pretrained", "train.init", "distill.init")
 _KEPT = "step_"
 

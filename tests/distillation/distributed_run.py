@@ -54,6 +54,8 @@ def _products_are_rounded(model: torch.nn.Module, inputs: tuple) -> None:
     kinds = {p.dtype for p in model.parameters()}
     if torch.float32 in kinds and not torch.is_autocast_enabled(inputs[1]["video"].device.type):
         raise TypeError(f"{type(model).__name__} of {kinds} computes in float32 in a training in bfloat16")
+    if torch.is_autocast_cache_enabled():
+        raise TypeError(f"{type(model).__name__} is called where rounded weights are kept for the next pass")
 
 
 def _streams(options: list[str]) -> dict[str, StreamSpec]:

@@ -87,12 +87,17 @@ def compare_with_one(folder: Path, strategy: str, *, atol: float = 2e-6) -> None
     two = weights(folder / "two")
     for name, value in weights(folder / "one").items():
         torch.testing.assert_close(value, two[name], rtol=0, atol=atol)
+    one, both = ([line["loss"] for line in metrics(folder / name) if "loss" in line] for name in ("one", "two"))
+    assert both == pytest.approx(one, rel=1e-3)
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def judged_lines(folder: Path) -> list[dict[str, float]]:
     """Lines of a run's metrics that hold what was judged."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if any(name.startswith("judged/") for name in line)]
+    return [line for line in metrics(folder) if any(name.startswith("judged/") for name in line)]
 
 
 def compare_judged(folder: Path) -> None:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import re
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from flashwam.core.streams import StreamSpec
 from flashwam.recipe.load import load_recipe
 from flashwam.recipe.sections import Recipe
 from flashwam.report.analyze import analyze
+from flashwam.report.metrics import gradient_bins
 from flashwam.report.record import read_record
 from flashwam.report.record_page import record_sentence
 
@@ -73,6 +75,14 @@ def test_measured_gradients_are_laid_over_the_theory(tmp_path):
     assert result["measured"]["action"]["log10_deviation"] == pytest.approx(0, abs=1e-3)
     assert result["measured"]["video"]["steps"] == 2
     assert "Measured against theory" in (tmp_path / "out" / "schedule.html").read_text()
+
+
+def test_levels_that_were_never_drawn_leave_the_others_where_they_are(tmp_path):
+    write_metrics(tmp_path, {"video": 0.5, "action": 1.0})
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(re.sub(r'"action/grad_sigma_bin_[89]": [^,}]+,? ?', "", path.read_text()).replace(", }", "}"))
+    found = gradient_bins([json.loads(line) for line in path.read_text().splitlines()[:2]], "action")
+    assert found["edges"] == [(k / 10, (k + 1) / 10) for k in range(8)]
 
 
 def test_a_variance_preserving_recipe_is_analysed_without_its_model(tmp_path):
