@@ -18,7 +18,7 @@ from flashwam.pipeline.training import make_pairs
 from flashwam.sim.contract import Task
 from flashwam.sim.local_policy import LocalPolicy
 from flashwam.sim.simulators import get_task, pooled_envs
-from flashwam.sim.ways import commitment, leading
+from flashwam.sim.ways import chosen_ways
 from flashwam.sim.world import World
 
 STARTS, PAIRS, AT_ONCE = 250, 1024, 50
@@ -38,15 +38,10 @@ def several_ways(policy: Policy) -> list[Task]:
     return [task for task in map(get_task, policy.info.tasks) if task.multimodal]
 
 
-def choices(controls: np.ndarray, task: Task) -> np.ndarray:
-    """The way that each first chunk takes, -1 for none, [B], of its controls [B, N, U]."""
-    return commitment(leading(controls, task.axis), threshold=task.commit_threshold)[1]
-
-
 def beside(own: np.ndarray, teachers: np.ndarray, task: Task) -> dict[str, float]:
     """Shares of first chunks that choose a way, that do not where the teacher does, and that choose its way; and the
     mean distance of the controls, both [B, N, U]."""
-    chosen, reference = choices(own, task), choices(teachers, task)
+    chosen, reference = chosen_ways(own, task), chosen_ways(teachers, task)
     both = (chosen >= 0) & (reference >= 0)
     return {
         "chooses": float((chosen >= 0).mean()),

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from first_chunks import UNUSED, choices, first_controls, first_pictures, several_ways
+from first_chunks import UNUSED, first_controls, first_pictures, several_ways
 
 from flashwam.core.sampler_name import sampler_name
 from flashwam.core.scenes import evaluation_scene
@@ -24,6 +24,7 @@ from flashwam.data.episodes import read_episode_list, read_frames, video_path
 from flashwam.evaluation.policy import Policy, load_policy
 from flashwam.sim.contract import Task
 from flashwam.sim.gl import ensure_gl
+from flashwam.sim.ways import chosen_ways
 from flashwam.system.files import write_whole
 
 TEMPERATURES = (0.5, 0.75, 1.0, 1.25, 1.5)
@@ -41,7 +42,7 @@ def chosen(policy: Policy, nfe: str, pictures: dict[str, np.ndarray], temperatur
     """The way of every first chunk of all tasks, -1 for none."""
     sampler = sampler_name(temperature=None if temperature == 1 else {"video": temperature})
     found = [
-        choices(first_controls(policy, nfe, task, pictures[task.name], sampler=sampler), task)
+        chosen_ways(first_controls(policy, nfe, task, pictures[task.name], sampler=sampler), task)
         for task in several_ways(policy)
     ]
     return np.concatenate(found)
@@ -87,7 +88,7 @@ def by_pictures(teacher: Policy, student: Policy, data: Path) -> Iterator[str]:
 
     def ways(policy: Policy, nfe: str, kind: str) -> np.ndarray:
         drawn = [
-            choices(first_controls(policy, nfe, task, shown, noise=noise), task)
+            chosen_ways(first_controls(policy, nfe, task, shown, noise=noise), task)
             for task, shown in pictures[kind].items()
             for noise in NOISES
         ]

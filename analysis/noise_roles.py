@@ -28,7 +28,7 @@ from flashwam.sampling import Rollout
 from flashwam.sim.contract import Task
 from flashwam.sim.gl import ensure_gl
 from flashwam.sim.simulators import get_task
-from flashwam.sim.ways import commitment, leading
+from flashwam.sim.ways import chosen_ways
 from flashwam.system.files import write_whole
 
 SCENES, VIDEOS, DRAWS = 12, 8, 8
@@ -67,8 +67,7 @@ class Parts:
         between = float(controls.mean(1).var(0, ddof=1).mean()) - own / draws
         if not task.multimodal:
             return cls(own=own, between=between, scenes=1)
-        along = leading(controls.reshape(-1, *controls.shape[2:]), task.axis)
-        ways = commitment(along, threshold=task.commit_threshold)[1].reshape(videos, draws)
+        ways = chosen_ways(controls.reshape(-1, *controls.shape[2:]), task).reshape(videos, draws)
         taken = np.stack([(ways == way).sum(1) for way in (0, 1)])
         same = _pairs(taken).sum(), _pairs(taken.sum(0)).sum()
         every = _pairs(taken.sum(1)).sum(), _pairs(taken.sum())

@@ -14,7 +14,7 @@ from flashwam.evaluation.open_loop import chunk_draws
 from flashwam.evaluation.policy import Policy
 from flashwam.run.model_note import MODELS
 from flashwam.sim.simulators import get_task
-from flashwam.sim.ways import commitment
+from flashwam.sim.ways import chosen_ways
 from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 from flashwam.system.paths import user_path
@@ -65,6 +65,7 @@ def cross_table(
     )
     chosen = np.linspace(0, len(windows.episodes) - 1, min(episodes, len(windows.episodes))).astype(int)
     batch = to_batch(windows.first_windows(chosen.tolist()), windows.null_text)
+    begun = np.repeat([windows.tasks[task] for task in windows.episodes[chosen, 0]], draws)
     *earlier, last = policies[0].wam.streams
     own = {
         label: chunk_draws(policy.wam, policy.samplers(nfe), batch, draws=draws, chunks=1)[0]
@@ -79,9 +80,8 @@ def cross_table(
         for column in labels:
             policy, nfe = sources[column]
             drawn = chunk_draws(policy.wam, policy.samplers(nfe), batch, draws=draws, chunks=1, replace=given)[0][last]
-            controls = policy.codec.controls(drawn[:, :, 1:])
-            share, ways = commitment(controls[:, :, 0])
-            committed.append(share)
+            ways = _ways(policy.codec.controls(drawn[:, :, 1:]), begun)
+            committed.append(float((ways >= 0).mean()))
             taken.append(ways.tolist())
             errors.append(float(((drawn - reference)[:, :, 1:] ** 2).mean()))
         table["commitment"].append(committed)
@@ -91,6 +91,14 @@ def cross_table(
     models = {label: policy.note(out) for label, (policy, _) in sources.items()}
     write_whole(user_path(out) / "cross.json", json.dumps({**result, MODELS: models}, indent=1) + "\n")
     return result
+
+
+def _ways(controls: np.ndarray, tasks: np.ndarray) -> np.ndarray:
+    """The way that every first chunk takes, as the closed loop tells it; of controls [B, T, U] in tasks [B]."""
+    ways = np.empty(len(tasks), dtype=int)
+    for name in np.unique(tasks):
+        ways[tasks == name] = chosen_ways(controls[tasks == name], get_task(str(name)))
+    return ways
 
 
 def _refuse_other_latents(sources: Mapping[str, tuple[Policy, str]]) -> None:

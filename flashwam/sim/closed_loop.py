@@ -19,7 +19,7 @@ from flashwam.sim.imagined import Imagined
 from flashwam.sim.local_policy import LocalPolicy
 from flashwam.sim.pace import Pace
 from flashwam.sim.simulators import get_task, pooled_envs
-from flashwam.sim.ways import commitment, leading
+from flashwam.sim.ways import chosen_ways
 from flashwam.sim.world import World
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
@@ -133,7 +133,7 @@ def drive(
     success: list[bool] = []
     ways: list[int] = []
     steps: list[int] = []
-    starts: list[np.ndarray] = []
+    chosen: list[np.ndarray] = []
     environment_seconds = 0.0
     imagined: list[Imagined] = []
     for begin in range(0, episodes, group):
@@ -148,9 +148,8 @@ def drive(
         success += [bool(env.success) for env in envs]
         ways += [env.way() for env in envs]
         steps += [env.steps for env in envs]
-        # Means, because a group whose episodes ended early has fewer controls than another.
-        starts.append(leading(np.concatenate(drawn, 1), task.axis))
-    committed = commitment(np.concatenate(starts), threshold=task.commit_threshold)[0] if task.multimodal else None
+        chosen.append(chosen_ways(np.concatenate(drawn, 1), task))
+    committed = float((np.concatenate(chosen) >= 0).mean()) if task.multimodal else None
     return TaskResult(
         task=task.name,
         multimodal=task.multimodal,

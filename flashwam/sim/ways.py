@@ -3,7 +3,9 @@
 
 import numpy as np
 
-__all__ = ["commitment", "leading", "way_of"]
+from flashwam.sim.contract import Task
+
+__all__ = ["chosen_ways", "commitment", "leading", "way_of"]
 
 _LEADING_CONTROLS = 8
 
@@ -36,6 +38,11 @@ def leading(controls: np.ndarray, axis: tuple[float, float]) -> np.ndarray:
     """
     along = controls[:, :_LEADING_CONTROLS, :2].astype(np.float64) @ np.array(axis)
     return along.mean(1, keepdims=True)
+
+
+def chosen_ways(controls: np.ndarray, task: Task) -> np.ndarray:
+    """The way that each first chunk of controls, [B, T, U], clearly takes in a task: 0, 1, or -1 for none, [B]."""
+    return commitment(leading(controls, task.axis), threshold=task.commit_threshold)[1]
 
 
 def commitment(along: np.ndarray, *, threshold: float = 0.5) -> tuple[float, np.ndarray]:

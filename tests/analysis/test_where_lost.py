@@ -10,6 +10,7 @@ from handover import Handover
 from flashwam.sim.closed_loop import drive
 from flashwam.sim.random_policy import RandomPolicy
 from flashwam.sim.tasks import get_task
+from flashwam.sim.ways import chosen_ways
 
 
 class Told:
@@ -59,7 +60,7 @@ def test_a_chunk_chooses_where_it_clearly_leaves_to_one_side():
     task = get_task("reach-wall")
     controls = np.zeros((3, 16, 4))
     controls[0, :8, 0], controls[1, :8, 0], controls[2, 8:, 0] = -1, 1, 1
-    assert first_chunks.choices(controls, task).tolist() == [0, 1, -1]
+    assert chosen_ways(controls, task).tolist() == [0, 1, -1]
 
 
 def driven(won, way):
