@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluations without what was measured twice: the same scenes of the same weights are counted once."""
+"""Evaluations without what was measured twice, and of runs with names of their own: nothing is counted twice, and
+nothing of one run for another's."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from flashwam.run.evaluation import Evaluation
 
-__all__ = ["distinct_evaluations"]
+__all__ = ["distinct_evaluations", "runs_apart"]
 
 
 def distinct_evaluations(evaluations: Sequence[Evaluation], way: Callable[[Evaluation], Hashable]) -> list[Evaluation]:
@@ -36,6 +38,43 @@ def distinct_evaluations(evaluations: Sequence[Evaluation], way: Callable[[Evalu
                 told |= set(new)
                 kept[number] = replace(once[number], tasks=new)
     return [kept[number] for number in sorted(kept)]
+
+
+def runs_apart(evaluations: Sequence[Evaluation], way: Callable[[Evaluation], Hashable]) -> list[Evaluation]:
+    """Names runs that share a name by their folders, where one may be taken for another: of one training's seed, seed
+    and way of sampling, as distinct evaluations of one run never are.
+
+    Args:
+        evaluations: Of any runs, without repeats.
+        way: See `distinct_evaluations`.
+
+    Returns:
+        The same; such a run begins with the nearest of the folders above its own whose names differ: "first/pairs".
+    """
+    clashes: dict[tuple[str, Hashable], set[Path]] = {}
+    for one in evaluations:
+        if one.file is not None:
+            clashes.setdefault((one.run, (way(one), one.seed, one.training_seed)), set()).add(one.folder)
+    above = _levels_apart(clashes)
+
+    def named(one: Evaluation) -> Evaluation:
+        if one.file is None or one.run not in above:
+            return one
+        return replace(one, run=f"{one.folder.resolve().parents[above[one.run]].name}/{one.run}")
+
+    return [named(one) for one in evaluations]
+
+
+def _levels_apart(clashes: Mapping[tuple[str, Hashable], set[Path]]) -> dict[str, int]:
+    """Names of runs that lie in several folders -> how many folders up these have names of their own."""
+    apart: dict[str, int] = {}
+    for (run, _), folders in clashes.items():
+        parents = [folder.resolve().parents for folder in folders]
+        levels = range(min(map(len, parents)))
+        if len(folders) > 1:
+            first = next((k for k in levels if len({above[k].name for above in parents}) == len(parents)), 0)
+            apart[run] = max(apart.get(run, 0), first)
+    return apart
 
 
 def _episodes(one: Evaluation) -> int:

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from flashwam.core.steps import nfe_text
-from flashwam.report.distinct import distinct_evaluations
+from flashwam.report.distinct import distinct_evaluations, runs_apart
 from flashwam.report.row import Share, pooled_share, row_label
 from flashwam.report.table import text_table
 from flashwam.run.evaluation import Evaluation
@@ -73,18 +73,20 @@ class Curve:
 
 def real_time_curves(evaluations: Sequence[Evaluation]) -> list[Curve]:
     """Pools evaluations of one run, step, NFE, sampler, precision and clock over seeds and trainings: teachers first,
-    of most steps, and robots that hold before those that go on. What was measured twice counts once.
+    of most steps, and robots that hold before those that go on. What was measured twice counts once; runs that share a
+    name are told apart.
 
     Args:
         evaluations: In worlds that did not wait; others are left out.
     """
     groups: dict[Hashable, dict[Hashable, list[Evaluation]]] = {}
-    late = [one for one in evaluations if one.real_time is not None]
-    for one in sorted(distinct_evaluations(late, _way_and_point), key=_order):
+    measured = distinct_evaluations([one for one in evaluations if one.real_time is not None], _way_and_point)
+    late = runs_apart(measured, _way_and_point)
+    for one in sorted(late, key=_order):
         way, point = _way_and_point(one)
         groups.setdefault(way, {}).setdefault(point, []).append(one)
     last: dict[str, int] = {}
-    for one in evaluations:
+    for one in late:
         last[one.run] = max(last.get(one.run, 0), one.step or 0)
     return [_curve(list(points.values()), last) for points in groups.values()]
 

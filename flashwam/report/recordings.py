@@ -10,7 +10,7 @@ from typing import Any
 from flashwam.core.steps import nfe_text
 from flashwam.data.control_names import ControlNames
 from flashwam.report.columns import latency_columns
-from flashwam.report.distinct import distinct_evaluations
+from flashwam.report.distinct import distinct_evaluations, runs_apart
 from flashwam.report.results import training_seeds
 from flashwam.report.row import milliseconds_text, row_label
 from flashwam.report.table import text_table
@@ -147,14 +147,16 @@ class RecordingRow:
 
 def recording_rows(evaluations: Sequence[Evaluation]) -> list[RecordingRow]:
     """Pools evaluations of one run, step, NFE, sampler, precision and recordings: teachers first, then by the error to
-    the teacher, then those without one by the error to what was recorded. What was measured twice counts once.
+    the teacher, then those without one by the error to what was recorded. What was measured twice counts once; runs
+    that share a name are told apart.
 
     Args:
         evaluations: On recordings; others are left out.
     """
     groups: dict[Hashable, list[Evaluation]] = {}
     last: dict[str, int] = {}
-    for one in distinct_evaluations([one for one in evaluations if one.recordings is not None], _way):
+    measured = distinct_evaluations([one for one in evaluations if one.recordings is not None], _way)
+    for one in runs_apart(measured, _way):
         last[one.run] = max(last.get(one.run, 0), one.step or 0)
         groups.setdefault(_way(one), []).append(one)
     rows = [_row(parts, last) for parts in groups.values()]

@@ -9,7 +9,7 @@ from typing import Any
 from flashwam.core.pairing import Episode
 from flashwam.core.scenes import EVAL_SEED_BASE, evaluation_scene
 from flashwam.report.conventions import Conventions
-from flashwam.report.distinct import distinct_evaluations
+from flashwam.report.distinct import distinct_evaluations, runs_apart
 from flashwam.report.row import Row, Share
 from flashwam.report.study import find_study, study_evaluations
 from flashwam.run.evaluation import Evaluation, TaskNumbers, read_real_time, read_run
@@ -96,30 +96,22 @@ def pool_evaluations(results: Sequence[Evaluation]) -> list[Row]:
     Of a run that was measured in its own numbers, what was measured in others is left out and counted: methods are
     compared by what they made, and not by how it was rounded. What was measured twice counts once, see
     `flashwam.report.distinct`.
-    Folders whose runs share a name, a training's seed and a seed are told apart by the nearest of the folders above
-    them that differ. Pictures that are named but are not there any more are left out; a warning counts them, but for
-    those of a study, which keeps few.
+    Folders whose runs share a name are told apart, see `runs_apart`. Pictures that are named but are not there any more
+    are left out; a warning counts them, but for those of a study, which keeps few.
     """
     under = Conventions(results)
 
-    def key(one: Evaluation, run: str) -> tuple[Any, ...]:
-        return run, tuple(one.nfe.items()), one.sampler, one.precision, under.name(one), one.step
+    def way(one: Evaluation) -> tuple[Any, ...]:
+        return one.run, tuple(one.nfe.items()), one.sampler, one.precision, under.name(one), one.step
 
-    results = _of_one_precision(distinct_evaluations(results, lambda one: key(one, one.run)))
+    results = runs_apart(_of_one_precision(distinct_evaluations(results, way)), way)
     single = [result for result in results if result.file is not None and result.file.is_file()]
     gone = [one.file for one in single if any(_picture(one, name) is None for name in _named_pictures(one))]
     if gone:
         logger.warning("%d evaluations name pictures that are not there, %s first", len(gone), gone[0])
-    clashes: dict[tuple[Any, ...], set[Path]] = {}
-    for result in results:
-        clashes.setdefault((*key(result, result.run), result.seed, result.training_seed), set()).add(result.folder)
-    above = _levels_apart(clashes)
     groups: dict[tuple[Any, ...], list[Evaluation]] = {}
     for result in results:
-        run = result.run
-        if run in above:
-            run = f"{result.folder.resolve().parents[above[run]].name}/{run}"
-        groups.setdefault(key(result, run), []).append(result)
+        groups.setdefault(way(result), []).append(result)
     last: dict[str, int] = {}
     for run, *_, step in groups:
         last[run] = max(last.get(run, 0), step or 0)
@@ -185,18 +177,6 @@ def _outcomes(parts: Sequence[Evaluation]) -> dict[Hashable, dict[Episode, bool]
             for scene, success in zip(scenes, won, strict=True):
                 own[name if scene >= EVAL_SEED_BASE else (name, part.seed), scene] = bool(success)
     return {training: scenes for training, scenes in found.items() if scenes}
-
-
-def _levels_apart(clashes: Mapping[tuple[Any, ...], set[Path]]) -> dict[str, int]:
-    """Names of runs that lie in several folders -> how many folders up these have names of their own."""
-    apart: dict[str, int] = {}
-    for (run, *_), folders in clashes.items():
-        parents = [folder.resolve().parents for folder in folders]
-        levels = range(min(map(len, parents)))
-        if len(folders) > 1:
-            first = next((k for k in levels if len({above[k].name for above in parents}) == len(parents)), 0)
-            apart[run] = max(apart.get(run, 0), first)
-    return apart
 
 
 def _motion(

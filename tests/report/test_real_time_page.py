@@ -12,7 +12,7 @@ from flashwam.report.compare import compare
 from flashwam.report.figures import INK, MUTED
 from flashwam.report.real_time import real_time_curves
 from flashwam.report.real_time_page import draw_real_time
-from flashwam.run.evaluation import Evaluation
+from flashwam.run.evaluation import Evaluation, read_real_time
 from flashwam.run.folder import RunFolder
 
 
@@ -126,3 +126,11 @@ def test_a_method_has_its_own_colour_and_the_teacher_in_fewer_steps_is_grey(tmp_
         "pairs 1v/1a": run_colours((), ["pairs"])["pairs"],
     }
     assert given[1] == {**given[0], "swift_full 1v/1a": MUTED}
+
+
+def test_equal_names_and_trainings_are_told_apart_by_their_folders(tmp_path):
+    runs = [tmp_path / side / "flash" for side in "ab"]
+    for run, won in zip(runs, (9, 1), strict=True):
+        keep(run, late("flash", ms=20, won=won))
+    curves = real_time_curves([one for run in runs for one in read_real_time(run)])
+    assert [curve.label for curve in curves] == ["a/flash 1v/1a", "b/flash 1v/1a"]

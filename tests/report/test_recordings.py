@@ -198,3 +198,11 @@ def test_other_recordings_and_data_sets_are_rows_of_their_own_and_named(tmp_path
         write(tmp_path, "far", 0.4, on=OnRecordings(windows=windows, draws=8, **on))
     labels = [row.label for row in recording_rows(read_recordings(tmp_path))]
     assert labels == [f"far 1v/1a{where}" for where in ("", " on mine", " on mine (monday)", " on (monday, friday)")]
+
+
+def test_equal_names_and_trainings_are_told_apart_by_their_folders(tmp_path):
+    for side, error in (("a", 0.2), ("b", 0.9)):
+        write(tmp_path / side / "flash", "flash", error)
+    rows = recording_rows([one for side in "ab" for one in read_recordings(tmp_path / side / "flash")])
+    assert [row.label for row in rows] == ["a/flash 1v/1a", "b/flash 1v/1a"]
+    assert [row.trainings for row in rows] == [1, 1]
