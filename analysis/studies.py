@@ -303,13 +303,13 @@ def _forget_restored(marker: Path) -> None:
 
 
 def _of_any_weights(name: str, content: bytes) -> bytes:
-    """The content of a file; an evaluation without the fingerprint of its weights, since those that are made again
-    from the same seeds may differ in the last bit and are to be taken for them."""
+    """The content of a file; an evaluation without the fingerprints of its weights and its autoencoder's, since those
+    that are made again from the same seeds may differ in the last bit and are to be taken for them."""
     told = parse_json(content, name, finite=False) if name.endswith(".json") else None
     asked = told.get("asked") if isinstance(told, Mapping) else None
     if not isinstance(asked, Mapping) or "model" not in (settings := asked.get("settings") or {}):
         return content
-    others = {key: value for key, value in settings.items() if key != "model"}
+    others = {key: value for key, value in settings.items() if key not in ("model", "vae/")}
     return _json({**told, "asked": {**asked, "settings": others}})
 
 

@@ -13,12 +13,19 @@ from torch import Tensor
 
 from flashwam.system.errors import MissingFileError
 
-__all__ = ["file_fingerprint", "files_fingerprint", "tensors_fingerprint", "values_fingerprint"]
+__all__ = [
+    "autoencoder_fingerprint",
+    "file_fingerprint",
+    "files_fingerprint",
+    "tensors_fingerprint",
+    "values_fingerprint",
+]
 
 _BLOCKS = 64
 _WHOLE = 2**16
 _BLOCK = 2**10
 _WHOLE_FILES = 2000
+_AUTOENCODER_FILES = (".json", ".safetensors", ".bin", ".pt", ".pth")
 
 
 def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> str:
@@ -39,6 +46,12 @@ def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> str:
 def values_fingerprint(values: Mapping[str, Any]) -> str:
     """Fingerprints plain values, whatever their order."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def autoencoder_fingerprint(folder: Path) -> str:
+    """Fingerprints the weights and settings in a folder such as a model's ``vae/``, see `files_fingerprint`."""
+    files = [path for path in folder.rglob("*") if path.suffix in _AUTOENCODER_FILES and path.is_file()]
+    return files_fingerprint(files, base=folder)
 
 
 def files_fingerprint(files: Iterable[Path], *, base: Path, extra: str = "") -> str:

@@ -20,8 +20,9 @@ from flashwam.distillation.setup import Setup, Source
 from flashwam.distillation.strategy import Strategy
 from flashwam.recipe.sections import LoopConfig
 from flashwam.run.folder import INFO_FILE, RunFolder
+from flashwam.run.inputs import made_from_the_same
 from flashwam.system.errors import InputError
-from flashwam.system.json_file import read_mapping
+from flashwam.system.json_file import read_mapping, shown
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Judge", "Judgement", "Judging", "MeasuredApart"]
@@ -101,6 +102,12 @@ class Judging:
         self._judge, self._loop, self._run, self._method, self._strategy = judge, loop, run, method, strategy
         self._best = None if loop.keep_best is None else _Best(run, loop.keep_best)
 
+    def begin(self, first: int, info: Mapping[str, Any]) -> None:
+        """Called before the first step of a training that goes on after `first` of them, with what is to be said of its
+        model."""
+        if self._best is not None:
+            self._best.begin(first, info)
+
     def due(self, step: int) -> bool:
         """Tells whether the model is measured after so many steps."""
         judge = self._loop.judge
@@ -164,10 +171,26 @@ class _Best:
         self.folder, self.measure = run.best, measure
         self.step: int | None = None
         self.value = math.nan
-        held = read_mapping(self.folder / INFO_FILE) if (self.folder / INFO_FILE).is_file() else {}
+
+    def begin(self, first: int, info: Mapping[str, Any]) -> None:
+        """Reads which model was the best so far; one of a later step and of other inputs is none.
+
+        Raises:
+            ValueError: Its file is damaged.
+        """
+        path = self.folder / INFO_FILE
+        held = read_mapping(path) if path.is_file() else {}
         told: Any = held.get("best")
-        if isinstance(told, dict) and told.get("measure") == measure:
-            self.step, self.value = int(held["steps"]), float(told["value"])
+        if not isinstance(told, dict) or told.get("measure") != self.measure:
+            return
+        step, value = held.get("steps"), told.get("value")
+        if not isinstance(step, int) or not isinstance(value, int | float) or isinstance(value, bool):
+            raise InputError(
+                f"{path} must say after how many steps its model was the best, and its value; got steps "
+                f"{shown(step)}, value {shown(value)}: put the file back as it was, or delete {self.folder}"
+            )
+        if 0 < step <= first or made_from_the_same(self.folder, info):
+            self.step, self.value = step, float(value)
 
     def improves(self, step: int, judgement: Judgement) -> bool:
         """Takes note of a step's measures; tells whether it is the best so far.

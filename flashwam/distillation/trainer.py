@@ -34,6 +34,7 @@ from flashwam.distillation.trackers import check_trackers
 from flashwam.distillation.watch import Watch
 from flashwam.recipe.sections import LoopConfig
 from flashwam.run.folder import INFO_FILE, RunFolder
+from flashwam.run.inputs import made_from_the_same
 from flashwam.run.model_info import read_info
 from flashwam.student import save_wam
 from flashwam.system.errors import InputError
@@ -204,6 +205,8 @@ class _Training:
             for name, text in late_streams(type(self.method), self.method.streams, loop) if main else ():
                 logger.warning("%s: %s", name, text)
             self._keep(0)
+        if self.judging is not None:
+            self.judging.begin(first, self.info)
         log = MetricsLog(self.folder, first, about=self.info, trackers=loop.trackers) if main else None
         if not first:
             self._measure(0, log)
@@ -345,7 +348,7 @@ class _Training:
 
     def _keep(self, step: int) -> None:
         path = self.folder.kept_step(step)
-        if step in self.loop.keep_steps and not path.exists():
+        if step in self.loop.keep_steps and not made_from_the_same(path, self.info):
             self._export(path, step)
 
     def _measure(self, step: int, log: MetricsLog | None) -> None:

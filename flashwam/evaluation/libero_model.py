@@ -195,7 +195,6 @@ class _Request:
             "preset": self.preset or "none",
             "dtype": told["dtype"],
             "device": torch.device(told["device"]).type,
-            # A preset says it all.
-            **(said_beside_weights(model.wam, model.samplers) if self.preset is None else {}),
+            **said_beside_weights(self.folder, model.wam, model.samplers, preset=self.preset),
             **{name: str(value) for name, value in values.items() if name != "name"},
         }

@@ -12,7 +12,7 @@ from flashwam.core.streams import StreamSpec
 from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.codec import CODEC_FILE, Codec
 from flashwam.data.dataset import EpisodeDataset
-from flashwam.data.fingerprint import tensors_fingerprint, values_fingerprint
+from flashwam.data.fingerprint import autoencoder_fingerprint, tensors_fingerprint, values_fingerprint
 from flashwam.run.folder import INFO_FILE, RunFolder
 from flashwam.run.model_info import ModelInfo, model_folder
 from flashwam.run.model_note import model_note
@@ -24,6 +24,7 @@ from flashwam.system.hub import hub_name
 from flashwam.system.imports import trusting
 from flashwam.system.paths import ASSETS
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.codec import autoencoder_folder
 from flashwam.wam.dtypes import dtype_named
 from flashwam.wam.files import files_of_codec
 from flashwam.wam.wam_file import WAM_FILE
@@ -53,11 +54,13 @@ class LoadedModel:
         folder: Where it came from.
         wam: The model, in evaluation mode.
         info: What its `flashwam.json` says.
+        preset: See `load_wam`.
     """
 
     folder: Path
     wam: WorldActionModel
     info: ModelInfo
+    preset: str | None = None
 
     @property
     def run(self) -> RunFolder:
@@ -90,8 +93,8 @@ class LoadedModel:
         return tensors_fingerprint(self.wam.state_dict())
 
     def said(self, samplers: Mapping[str, StreamSampler]) -> dict[str, str]:
-        """File of its folder -> a fingerprint of what is said there and decides its draws by these samplers."""
-        return said_beside_weights(self.wam, samplers)
+        """See `said_beside_weights`."""
+        return said_beside_weights(self.folder, self.wam, samplers, preset=self.preset)
 
     @property
     def specs(self) -> Mapping[str, StreamSpec]:
@@ -142,7 +145,8 @@ class Policy(LoadedModel):
         told: dict[str, Any] = {"actions": self.codec.actions.to_dict()}
         if (cameras := getattr(self.codec, "cameras", None)) is not None:
             told["cameras"] = asdict(cameras)
-        return {**said_beside_weights(self.wam, samplers), CODEC_FILE: values_fingerprint(told)}
+        found = said_beside_weights(self.folder, self.wam, samplers, preset=self.preset)
+        return {**found, CODEC_FILE: values_fingerprint(told)}
 
     def request(
         self, tasks: Sequence[str] | None, episodes: int | None, *, driven: bool = True
@@ -194,12 +198,27 @@ class Policy(LoadedModel):
         )
 
 
-def said_beside_weights(wam: WorldActionModel, samplers: Mapping[str, StreamSampler]) -> dict[str, str]:
-    """File of a model's folder -> a fingerprint of what is said there and decides draws by these samplers."""
-    return {
-        INFO_FILE: values_fingerprint({name: sampler.settings for name, sampler in samplers.items()}),
-        WAM_FILE: values_fingerprint(dict(wam.decided_by)),
-    }
+def said_beside_weights(
+    folder: Path, wam: WorldActionModel, samplers: Mapping[str, StreamSampler], *, preset: str | None
+) -> dict[str, str]:
+    """Fingerprints what decides a model's draws, and its pictures, beside its weights.
+
+    Args:
+        folder: The model's.
+        wam: The model.
+        samplers: How it is drawn.
+        preset: What says all of it in the place of files, if not None.
+
+    Returns:
+        File or folder, as it is named in the model's -> a fingerprint.
+    """
+    found = {}
+    if preset is None:
+        found[INFO_FILE] = values_fingerprint({name: sampler.settings for name, sampler in samplers.items()})
+        found[WAM_FILE] = values_fingerprint(dict(wam.decided_by))
+    if (vae := autoencoder_folder(folder)) is not None:
+        found["vae/"] = autoencoder_fingerprint(vae)
+    return found
 
 
 def load_model(
@@ -225,7 +244,7 @@ def load_model(
     folder = model_folder(folder)
     other = {} if dtype is None else {"dtype": dtype_named(dtype)}
     wam, info = load_wam(folder, preset=preset, trust=trust, **other)
-    return LoadedModel(folder=folder, wam=wam.to(device).eval(), info=info)
+    return LoadedModel(folder=folder, wam=wam.to(device).eval(), info=info, preset=preset)
 
 
 def load_policy(folder: str | Path, *, trust: bool = False) -> Policy:

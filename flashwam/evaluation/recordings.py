@@ -112,8 +112,7 @@ def evaluate_recordings(
         settings = {"model": weights, "dtype": dtype or "own", "preset": preset or "none", **judge.inputs()}
         results = []
         for steps in model.settings(nfe):
-            # A preset says it all.
-            said = {} if preset is not None else model.said(model.samplers(steps, sampler=sampler))
+            said = model.said(model.samplers(steps, sampler=sampler))
             asked = Asked(tasks=(), episodes=0, closed_loop=False, recordings=on, settings={**settings, **said})
             stem = evaluation_name(model.info.steps, steps, model.how(sampler), seed)
             # Its own recordings and others are measured side by side.

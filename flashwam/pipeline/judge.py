@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures a model while it is trained: on held-out episodes, beside its teacher's draws, and in the simulator."""
 
-import hashlib
-import json
 import logging
 import math
 import os
@@ -20,11 +18,11 @@ from torch import Tensor
 
 from flashwam.core.batch import Batch
 from flashwam.core.scenes import JUDGED_SEED
-from flashwam.core.steps import nfe_text, parse_nfe
+from flashwam.core.steps import parse_nfe
 from flashwam.core.streams import StreamSpec
 from flashwam.data.codec import Codec
 from flashwam.data.control_names import ControlNames
-from flashwam.data.fingerprint import tensors_fingerprint
+from flashwam.data.fingerprint import tensors_fingerprint, values_fingerprint
 from flashwam.data.segments import NoEpisodesError
 from flashwam.distillation.judging import Judgement
 from flashwam.distillation.keep_best import MEASURES_OF_WAYS, check_keep_best, is_measured_apart
@@ -300,12 +298,11 @@ def _reference(
     about = {
         "teacher": tensors_fingerprint(teacher.state_dict()),
         "windows": tensors_fingerprint(batch.tensors()),
-        "steps": nfe_text({name: sampler.steps for name, sampler in samplers.items()}),
-        "guidance": {name: sampler.guidance_scale for name, sampler in samplers.items()},
-        "temperature": {name: sampler.temperature for name, sampler in samplers.items()},
+        "settings": dict(teacher.decided_by),
+        "samplers": {name: sampler.settings for name, sampler in samplers.items()},
         "draws": draws,
     }
-    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    key = values_fingerprint(about)
     path = run.judged / _REFERENCE
     if path.is_file() and read_header(path)[1].get("of") == key:
         held = load_tensors(path)

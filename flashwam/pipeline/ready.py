@@ -15,7 +15,7 @@ from flashwam.data.autoencoder import STATS
 from flashwam.data.cameras import CameraLayout
 from flashwam.data.codec import Codec
 from flashwam.data.dataset import SENSE
-from flashwam.data.fingerprint import files_fingerprint, tensors_fingerprint
+from flashwam.data.fingerprint import autoencoder_fingerprint, tensors_fingerprint, values_fingerprint
 from flashwam.data.histories import Histories
 from flashwam.data.latents import ACTION_NORM
 from flashwam.data.lerobot import SegmentDataset
@@ -32,7 +32,7 @@ from flashwam.pipeline.norms import action_norm
 from flashwam.recipe.build import plain
 from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.run.folder import INFO_FILE, RunFolder, prepare_run
-from flashwam.run.inputs import DATA, check_inputs
+from flashwam.run.inputs import ACCEPTED, DATA, check_inputs
 from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 from flashwam.wam.base import WorldActionModel
@@ -40,11 +40,10 @@ from flashwam.wam.files import files_of
 
 __all__ = ["Ready", "histories_of", "method_of", "ready", "samples", "set_precision"]
 
-_AUTOENCODER_FILES = (".json", ".safetensors", ".bin", ".pt", ".pth")
 _INIT, _ADAPTER = "initial weights (init)", "initial adapter (init)"
-_GIVEN_AUTOENCODER = "autoencoder (autoencoder.pretrained)"
+_GIVEN_AUTOENCODER, _SETTINGS = "autoencoder (autoencoder.pretrained)", "settings of the teacher (wam.json)"
 # With adapters, the weights that a training was said to begin with were the backbone's.
-_NOTED_LATER = {_ADAPTER: _INIT, _GIVEN_AUTOENCODER: None}
+_NOTED_LATER = {_ADAPTER: _INIT, _GIVEN_AUTOENCODER: None, _SETTINGS: None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +118,7 @@ def ready(
             "name": recipe.name,
             "recipe": plain(recipe),
             **info,
-            **({"accepted_changes": accepted} if accepted else {}),
+            **({ACCEPTED: accepted} if accepted else {}),
         },
         extra_files=extra_files,
         judge=judge,
@@ -178,6 +177,7 @@ def _inputs(
         found["own episodes (options.histories)"] = histories.fingerprint()
     if teacher is not None:
         found["teacher (wam.pretrained)"] = tensors_fingerprint(teacher.state_dict())
+        found[_SETTINGS] = values_fingerprint(dict(teacher.decided_by))
     elif recipe.wam.pretrained is not None and recipe.train_from == recipe.wam.pretrained:
         found["model (wam.pretrained)"] = tensors_fingerprint(student.state_dict())
     if loop.init is not None and loop.lora is None:
@@ -187,15 +187,10 @@ def _inputs(
     if codec is not None:
         found["autoencoder"] = tensors_fingerprint(codec.autoencoder.state_dict())
     elif recipe.wam.pretrained is not None and (vae := Path(recipe.wam.pretrained) / "vae").is_dir():
-        found["autoencoder (vae/ of wam.pretrained)"] = _autoencoder_fingerprint(vae)
+        found["autoencoder (vae/ of wam.pretrained)"] = autoencoder_fingerprint(vae)
     elif (given := recipe.autoencoder.pretrained) is not None and Path(given).is_dir():
-        found[_GIVEN_AUTOENCODER] = _autoencoder_fingerprint(Path(given))
+        found[_GIVEN_AUTOENCODER] = autoencoder_fingerprint(Path(given))
     return found
-
-
-def _autoencoder_fingerprint(folder: Path) -> str:
-    files = [path for path in folder.rglob("*") if path.suffix in _AUTOENCODER_FILES and path.is_file()]
-    return files_fingerprint(files, base=folder)
 
 
 def _check_shapes(source: SegmentDataset, model: WorldActionModel) -> None:

@@ -8,16 +8,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from flashwam.run.folder import RunFolder
+from flashwam.run.folder import INFO_FILE, RunFolder
 from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
+from flashwam.system.json_file import read_mapping
 
-__all__ = ["DATA", "began", "check_inputs", "noted_data"]
+__all__ = ["ACCEPTED", "DATA", "began", "check_inputs", "made_from_the_same", "noted_data"]
 
 DATA = "data (data.root)"
 """The input that the samples of a training are."""
 
-_ACCEPTED = "accepted_changes"
+ACCEPTED = "accepted_changes"
+"""The key under which a run's provenance and its models say what it went on with although it had changed."""
 
 
 def check_inputs(
@@ -77,15 +79,28 @@ def check_inputs(
     return list(kept["accepted"])
 
 
+def made_from_the_same(folder: Path, info: Mapping[str, Any]) -> bool:
+    """Tells whether a model that a run has kept was made from the inputs that it has now, see `check_inputs`.
+
+    Args:
+        folder: The model's; it may not be there.
+        info: Of the training that goes on, as for `train`.
+    """
+    path = folder / INFO_FILE
+    if not path.is_file():
+        return False
+    return bool(read_mapping(path).get(ACCEPTED, []) == info.get(ACCEPTED, []))
+
+
 def began(run: RunFolder) -> bytes | None:
     """Gives a run's provenance as it was written when the run began, whatever was accepted since; None without one."""
     if not run.provenance.is_file():
         return None
     content = run.provenance.read_bytes()
     values = _values(content)
-    if _ACCEPTED not in values:
+    if ACCEPTED not in values:
         return content
-    return _text({name: value for name, value in values.items() if name != _ACCEPTED})
+    return _text({name: value for name, value in values.items() if name != ACCEPTED})
 
 
 def noted_data(run: RunFolder) -> str | None:
@@ -103,7 +118,7 @@ def noted_data(run: RunFolder) -> str | None:
 def _note(path: Path, accepted: Sequence[Mapping[str, Any]]) -> None:
     """Adds accepted changes to a run's provenance."""
     values = _values(path.read_bytes()) if path.is_file() else {}
-    write_whole(path, _text({**values, _ACCEPTED: accepted}))
+    write_whole(path, _text({**values, ACCEPTED: accepted}))
 
 
 def _values(content: bytes) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from flashwam.system.files import write_whole
 from flashwam.system.json_file import build, read_mapping, shown
 from flashwam.system.paths import user_path
 
-__all__ = ["CodecNote", "CodecSession", "RobotCodec", "base_checkpoint"]
+__all__ = ["CodecNote", "CodecSession", "RobotCodec", "autoencoder_folder", "base_checkpoint"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +172,14 @@ def base_checkpoint(folder: str | Path, *, family: str) -> Path:
     path = user_path(folder) / CODEC_FILE
     noted = read_mapping(path) if path.exists() else {}
     return _noted(path, noted) if noted.get("family") == family else user_path(folder)
+
+
+def autoencoder_folder(folder: Path) -> Path | None:
+    """The ``vae/`` of the checkpoint that a model's ``codec.json`` notes, or its own; None where there is none."""
+    path = folder / CODEC_FILE
+    noted = read_mapping(path) if path.is_file() else {}
+    vae = (_noted(path, noted) if "checkpoint" in noted else folder) / "vae"
+    return vae if vae.is_dir() else None
 
 
 def _noted(path: Path, content: Mapping[str, Any]) -> Path:

@@ -3,6 +3,7 @@
 
 import json
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 import torch
@@ -26,12 +27,13 @@ STREAMS = {
 MEASURE = "action_error_expert"
 
 
-def run(folder: Path, looks, *, source: ToySource | None = None, **changes) -> Path:
+def run(folder: Path, looks, *, source: ToySource | None = None, accepted=(), seed=3, **changes) -> Path:
     values = {"method": "on_policy", "steps": 12, "batch_size": 4, "lr": 3e-2, "warmup_steps": 2, "save_every": 2}
     config = LoopConfig(**(values | changes))
     method = make_method(config, STREAMS, ToyWam.create(seed=1), teacher=GaussianTeacher())
     info = {"recipe": {"seed": 3, "distill": {"lr": 3e-2, "betas": [0.9, 0.999], "init": None}}}
-    return train(method, source or ToySource(), config, run_dir=folder, seed=3, judge=looks, info=info)
+    info |= {"accepted_changes": list(accepted)} if accepted else {}
+    return train(method, source or ToySource(), config, run_dir=folder, seed=seed, judge=looks, info=info)
 
 
 def judged(every: int = 3, **changes):
@@ -159,6 +161,29 @@ def test_a_run_that_goes_on_from_before_its_best_keeps_the_later_of_equals(tmp_p
     with pytest.raises(Cut):
         run(tmp_path, told, source=Stops(4), **settings)
     assert best(tmp_path)["steps"] == 6
+
+
+def test_what_was_kept_of_other_inputs_is_made_anew(tmp_path):
+    """Result and checkpoints were deleted, and the training begun again with what had changed."""
+    settings = {"judge": JudgeConfig(every=3), "keep_best": "success", "keep_steps": (0, 6)}
+    student = run(tmp_path / "run", Told("success", {0: 0.5, 6: 0.9}), **settings)
+    rmtree(student)
+    rmtree(tmp_path / "run/checkpoints")
+    accepted = [{"time": "later", "changed": ["teacher"]}]
+    run(tmp_path / "run", Told("success", {0: 0.5, 3: 0.7, 6: 0.4}), accepted=accepted, seed=4, **settings)
+    run(tmp_path / "new", Told("success", {0: 0.5, 3: 0.7, 6: 0.4}), seed=4, **settings)
+    assert (best(tmp_path / "run")["steps"], best(tmp_path / "run")["accepted_changes"]) == (3, accepted)
+    assert all(same(tmp_path / "run" / kept, tmp_path / "new" / kept) for kept in ("best", "steps/step_6"))
+
+
+@pytest.mark.parametrize("value", ["x", None])
+def test_a_damaged_note_of_the_best_is_named(tmp_path, value):
+    settings = {"judge": JudgeConfig(every=3), "keep_best": "success"}
+    rmtree(run(tmp_path, Told("success", {0: 0.5, 6: 0.9}), **settings))
+    path = RunFolder(tmp_path).best / "flashwam.json"
+    path.write_text(json.dumps({**best(tmp_path), "best": {"measure": "success", "value": value}}))
+    with pytest.raises(ValueError, match=r"best/flashwam\.json must say after how many steps.*or delete"):
+        run(tmp_path, Told("success", {}), **settings)
 
 
 def test_a_measure_that_is_not_measured_is_said_at_the_start(tmp_path):

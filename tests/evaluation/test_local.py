@@ -21,6 +21,7 @@ from flashwam.run.evaluation import read_run
 from flashwam.sim.closed_loop import TaskResult
 from flashwam.student import save_wam
 from flashwam.system.paths import ASSETS
+from flashwam.system.tensor_file import load_tensors, read_header, write_tensors
 
 
 @pytest.fixture
@@ -262,6 +263,16 @@ def test_the_same_weights_told_to_draw_otherwise_are_measured_elsewhere(student,
     with pytest.raises(ValueError, match=rf"under other settings \({file}: not the same as then\); .*--out"):
         evaluate(student, **asked)
     assert len(evaluate(student, **asked, out=tmp_path / "elsewhere")) == len(first)
+
+
+def test_what_was_seen_through_another_autoencoder_is_measured_elsewhere(student, tmp_path):
+    asked = {"episodes": 4, "nfe": ("1v/1a",)}
+    evaluate(student, **asked)
+    (path,) = (student / "vae").glob("*.safetensors")
+    write_tensors(path, {name: x + 1 for name, x in load_tensors(path).items()}, metadata=read_header(path)[1])
+    with pytest.raises(ValueError, match=r"under other settings \(vae/: not the same as then\)"):
+        evaluate(student, **asked)
+    evaluate(student, **asked, out=tmp_path / "elsewhere")
 
 
 def test_what_a_model_was_trained_with_changes_no_measurement(student):

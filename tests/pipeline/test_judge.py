@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model that is measured while it is trained, beside the same model saved and loaded."""
 
+import json
 import math
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -89,6 +91,23 @@ class Counted:
         self.calls += 1
         rows = batch.size * draws
         return [{name: torch.zeros(rows, c, wam.chunk_frames, h, w) for name, (c, h, w) in wam.shapes.items()}]
+
+
+def test_a_teacher_that_is_told_to_draw_otherwise_draws_anew(recipe, tmp_path, monkeypatch):
+    prepare_data(recipe)
+    teacher = shutil.copytree(TEACHER, tmp_path / "teacher")
+    recipe = replace(recipe, wam=replace(recipe.wam, pretrained=str(teacher)))
+    monkeypatch.setattr("flashwam.pipeline.judge.window_draws", drawn := Counted())
+    model = load_wam(teacher)[0]
+    parts = {"student": model, "teacher": model, "codec": Codec.load(teacher), "run": RunFolder(tmp_path)}
+    for draws, shift in ((1, None), (1, None), (2, 3.0)):
+        if shift is not None:
+            path = teacher / "flashwam.json"
+            told = json.loads(path.read_text())
+            told["streams"]["action"]["shift"] = shift
+            path.write_text(json.dumps(told))
+        make_judge(recipe, recipe.distill, result="student", **parts)
+        assert drawn.calls == draws
 
 
 def test_every_control_and_some_places_of_a_chunk_are_measured(recipe, tmp_path):
