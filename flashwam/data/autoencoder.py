@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flashwam.core.checks import check_statistics
-from flashwam.data.episodes import find_repos, read_episode_list, read_frames, video_path
+from flashwam.data.episodes import find_repos, read_episode_list, read_frames, read_info, video_path
 from flashwam.system.changed_settings import changed_settings
 from flashwam.system.errors import DivergedError, InputError
 from flashwam.system.files import write_whole
@@ -174,7 +174,7 @@ def load_training_frames(root: Path | str, *, per_repo: int | None = None, progr
 
     out = []
     for repo in tqdm(find_repos(user_path(root)), desc="pictures", unit="task", disable=not progress):
-        every = json.loads((repo / "meta" / "info.json").read_text()).get("render_every", 1)
+        every = read_info(repo).get("render_every", 1)
         episodes = read_episode_list(repo)
         if per_repo is not None and len(episodes) > per_repo:
             episodes = [episodes[i] for i in np.linspace(0, len(episodes) - 1, per_repo).astype(int)]

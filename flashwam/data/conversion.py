@@ -184,9 +184,7 @@ class EpisodeConverter:
     def convert(self, job: EpisodeJob) -> EpisodeResult:
         """Makes what is missing of an episode; what cannot be read is told in the result."""
         done, episode = EpisodeResult(job=job), job.episode
-        if not job.is_begun(self.plan):
-            shown = self.plan.shown(episode, self.encoders.unit)
-            write_whole(job.note, (json.dumps(job.recording.note(shown)) + "\n").encode())
+        self._note(job)
         for start, end, text in episode.segments:
             part = job.segment(start, end)
             try:
@@ -208,6 +206,19 @@ class EpisodeConverter:
                 done.bad[str(job.segment(0, episode.length))] = str(error)
                 done.segments.clear()
         return done
+
+    def _note(self, job: EpisodeJob) -> None:
+        """Notes the recording of an episode that is begun now; of one that was begun before, segments that are new."""
+        if not job.is_begun(self.plan):
+            shown = self.plan.shown(job.episode, self.encoders.unit)
+            noted = job.recording.note(shown)
+        elif job.note.is_file():
+            noted = job.recording.with_new_segments(read_mapping(job.note))
+        else:
+            return
+        text = (json.dumps(noted) + "\n").encode()
+        if not job.note.is_file() or job.note.read_bytes() != text:
+            write_whole(job.note, text)
 
     def _encode(
         self, episode: RawEpisode, camera: str, start: int, end: int, text: str, *, target: Path

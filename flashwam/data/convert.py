@@ -27,6 +27,7 @@ from flashwam.data.segments import select_repos
 from flashwam.system.changed_settings import changed_settings
 from flashwam.system.errors import InputError
 from flashwam.system.files import clear_half_files, write_whole
+from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
 from flashwam.system.tensor_file import write_torch
 from flashwam.system.workers import done_by_processes, worker_context
@@ -182,7 +183,7 @@ def _keep_plan(out: Path, plan: ConversionPlan, encoders: Encoders) -> None:
     if path.is_file():
         # Conversions from before a field was there were made with its default.
         before = {f.name: f.default for f in fields(ConversionPlan) if f.default is not MISSING}
-        before |= json.loads(path.read_bytes())
+        before |= read_mapping(path)
         if changed := changed_settings({**dict.fromkeys(made), **before}, made):
             raise InputError(f"{out} holds a conversion made otherwise ({changed}); give another folder")
         clear_half_files(out)

@@ -34,6 +34,7 @@ from flashwam.data.episodes import (
     find_repos,
     read_episode_list,
     read_frames,
+    read_info,
     read_table,
     video_path,
 )
@@ -359,7 +360,7 @@ def encode_latents(root: Path | str, autoencoder: FrameAutoencoder, *, progress:
     made_by = fingerprint(autoencoder)
     jobs = []
     for repo in find_repos(root):
-        info = json.loads((repo / "meta" / "info.json").read_text())
+        info = read_info(repo)
         jobs += [(repo, info, episode) for episode in read_episode_list(repo)]
     labels, written = [], 0
     for repo, info, episode in tqdm(jobs, desc="latents", unit="episode", disable=not progress):

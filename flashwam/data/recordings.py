@@ -7,7 +7,7 @@ written anew with the same recordings, as by appending episodes, is no change.
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,17 +49,21 @@ class Recording:
         Args:
             shown: Ascending rows whose pictures are looked at.
         """
-        instructions: dict[str, list[list[int]]] = {}
-        for start, end, text in self.episode.segments:
-            instructions.setdefault(text, []).append([start, end])
         return {
             "rows": {"file": self._rows_file(), "content": self._rows()},
             "pictures": {
                 key: {"file": self._file(clip), "shown": list(shown), "content": self._shown(clip, shown)}
                 for key, clip in self.episode.clips.items()
             },
-            "instructions": instructions,
+            "instructions": _by_text(self.episode.segments),
         }
+
+    def with_new_segments(self, note: Mapping[str, Any]) -> dict[str, Any]:
+        """A note, as `note` makes it, with the instructions of segments that it does not tell."""
+        told = [(start, end, text) for text, parts in note["instructions"].items() for start, end in parts]
+        known = {(start, end) for start, end, _ in told}
+        more = [segment for segment in self.episode.segments if segment[:2] not in known]
+        return {**note, "instructions": _by_text([*told, *more])}
 
     def differences(self, note: Mapping[str, Any]) -> list[str]:
         """Lists what is proven to differ from a note; empty where nothing is."""
@@ -134,3 +138,10 @@ def _differ(noted: Mapping[str, Any], file: str | None, content: Callable[[], st
     if file is None or file == noted["file"] or noted["content"] is None:
         return False
     return (now := content()) is not None and now != noted["content"]
+
+
+def _by_text(segments: Iterable[tuple[int, int, str]]) -> dict[str, list[list[int]]]:
+    found: dict[str, list[list[int]]] = {}
+    for start, end, text in segments:
+        found.setdefault(text, []).append([start, end])
+    return found

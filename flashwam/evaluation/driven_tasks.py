@@ -16,6 +16,7 @@ from flashwam.run.evaluation import Asked, unfinished_folder
 from flashwam.sim.closed_loop import TaskResult
 from flashwam.sim.simulators import driven_by
 from flashwam.system.files import whole_file, write_whole
+from flashwam.system.json_file import read_mapping
 
 __all__ = ["DrivenTasks", "driving"]
 
@@ -51,7 +52,7 @@ class DrivenTasks:
         path = self._path(task)
         if not path.is_file():
             return None
-        told = json.loads(path.read_text())
+        told = read_mapping(path, finite=False)
         if told["about"] != self.about:
             logger.info("%s was driven otherwise: it is driven anew", path)
             return None
@@ -77,7 +78,7 @@ class DrivenTasks:
         """A number that episodes depend on and that is measured before them: on this machine once, until the result is
         written."""
         path, about = self.folder / _MEASURED, {**self.about, "machine": platform.node()}
-        told = json.loads(path.read_text()) if path.is_file() else {}
+        told = read_mapping(path, finite=False) if path.is_file() else {}
         if told.get("about") == about:
             found: float = told["measured"]
             return found

@@ -120,14 +120,17 @@ def _claim(root: Path, policy: Policy, samplers: dict[str, StreamSampler], *, se
         "model": tensors_fingerprint(policy.wam.state_dict()),
         "autoencoder": fingerprint(policy.codec.autoencoder),
         "samplers": {name: sampler.settings for name, sampler in samplers.items()},
+        "settings": dict(policy.wam.decided_by),
+        "actions": policy.codec.actions.to_dict(),
         "seed": seed,
         "precision": policy.info.precision,
     }
     path = root / RECORDING
     if path.is_file():
-        # An older recording tells no precision: it was made in the model's own.
-        before = {"precision": "own", **read_mapping(path)}
-        changed = [key for key, value in json.loads(json.dumps(made)).items() if before.get(key) != value]
+        told = json.loads(json.dumps(made))
+        # An older recording, made in the model's own precision, tells none, and not what is said beside weights.
+        before = {**told, "precision": "own", **read_mapping(path)}
+        changed = [key for key, value in told.items() if before.get(key) != value]
         if changed:
             raise InputError(
                 f"{root} holds episodes of {before.get('folder')} that were recorded with another "

@@ -9,7 +9,7 @@ import json
 import logging
 import zlib
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from flashwam.sim.gl import ensure_gl
 from flashwam.sim.simulators import get_task, make_env
 from flashwam.system.changed_settings import changed_settings
 from flashwam.system.errors import FailedError, InputError
-from flashwam.system.files import write_whole
+from flashwam.system.files import in_use, one_at_a_time, write_whole
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
 from flashwam.system.workers import done_by_processes
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 RECORDING = "recording.json"
 """Says that the episodes of a folder are a model's own, and whose."""
-_SETTINGS = "collection.json"
+_SETTINGS, _IN_USE = "collection.json", ".collecting"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,36 +262,46 @@ def collect(
         "render_every": render_every,
         "max_steps": max_steps,
     }
-    for task in counts:
-        _claim(root / task, common)
-    jobs = [
-        dict(common, task=task, repo=str(root / task), index=index)
-        for task, count in counts.items()
-        for index in range(count)
-        if not episode_path(root / task, index).exists()
-    ]
-    total = sum(counts.values())
-    logger.info("collecting %d episodes (%d already there)", total, total - len(jobs))
-    _run(jobs, processes, total, progress)
-    return _finish(root, counts, render_every)
+    with ExitStack() as held:
+        with one_at_a_time(root):
+            alone = held.enter_context(in_use(root / _IN_USE))
+            for task in counts:
+                _claim(root / task, common, alone=alone)
+        jobs = [
+            dict(common, task=task, repo=str(root / task), index=index)
+            for task, count in counts.items()
+            for index in range(count)
+            if not episode_path(root / task, index).exists()
+        ]
+        total = sum(counts.values())
+        logger.info("collecting %d episodes (%d already there)", total, total - len(jobs))
+        _run(jobs, processes, total, progress)
+        return _finish(root, counts, render_every)
 
 
-def _claim(repo: Path, common: dict[str, Any]) -> None:
-    """Notes the settings that a task's episodes are collected with.
+def _claim(repo: Path, common: dict[str, Any], *, alone: bool) -> None:
+    """Notes the settings that a task's episodes are collected with. Those of which none was made bind nobody.
+
+    Args:
+        repo: The task's folder.
+        common: The settings.
+        alone: No other process is collecting there.
 
     Raises:
-        ValueError: Episodes are there that were collected otherwise.
+        ValueError: Episodes are there, or are under way, that were to be collected otherwise.
     """
     asked, path = {**common, "noise": asdict(common["noise"])}, repo / _SETTINGS
-    if next(repo.glob("data/chunk-*/episode_*.parquet"), None) is None:
+    empty = next(repo.glob("data/chunk-*/episode_*.parquet"), None) is None
+    if empty and (alone or not path.is_file()):
         write_whole(path, json.dumps(asked, indent=2) + "\n")
         return
     noted = read_mapping(path) if path.is_file() else _shown_by(repo)
     # Nothing but lossy pictures was collected before this was noted.
     if changed := changed_settings({"lossless": False, **noted}, asked):
+        told = "is being filled with demonstrations" if empty else "holds demonstrations"
         raise InputError(
-            f"{repo} holds demonstrations that were collected otherwise ({changed}): collect into another folder "
-            "(data.root), or ask for the same settings"
+            f"{repo} {told} that were collected otherwise ({changed}): collect into another folder (data.root), or ask "
+            "for the same settings"
         )
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "clear_leftovers",
     "final_path",
     "hold",
+    "in_use",
     "one_at_a_time",
     "only_writer",
     "remove_folder",
@@ -262,5 +263,26 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def in_use(path: Path) -> Iterator[bool]:
+    """Shares the use of the empty file `path` among processes; tells whether nobody else has it when this one begins.
+
+    The use ends with the process, however it ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            alone = False
+        else:
+            alone = True
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield alone
     finally:
         os.close(handle)

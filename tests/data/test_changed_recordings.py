@@ -15,6 +15,7 @@ import raw_sets
 from raw_edits import edit_record, rewrite, run, table_of
 from raw_sets import CAMERAS, LENGTHS, write_v2, write_video
 
+from flashwam.data.convert import PLAN_FILE
 from flashwam.data.segments import Segment
 
 NOTES = "recordings"
@@ -161,6 +162,19 @@ def test_rows_that_are_divided_anew_are_made_beside_the_others(repo):
     edit_record(repo, 1, lambda record: record | {"action_config": parts})
     result = run(repo)
     assert (result.written, result.kept) == (2, 6)
+    assert run(repo).kept == 8
+    # And are held to what they are told to do as the first are.
+    parts[1]["action_text"] = "fold"
+    edit_record(repo, 1, lambda record: record | {"action_config": parts})
+    refused(repo, r"episode_000001.*rows 13 to 26 'wait' there, 'fold' now")
+
+
+@pytest.mark.parametrize("content", ['{"cameras": [', "[1]"])
+def test_a_damaged_note_of_the_conversion_is_named(repo, content):
+    run(repo)
+    (path,) = (path for path in target(repo).parent.rglob(PLAN_FILE))
+    path.write_text(content)
+    refused(repo, r"conversion\.json")
 
 
 def test_an_episode_whose_pictures_cannot_be_read_is_still_left_out(tmp_path):

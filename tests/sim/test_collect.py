@@ -14,6 +14,7 @@ import pytest
 from flashwam.data.episodes import episode_path, read_episode_list, read_frames, read_table, video_path
 from flashwam.sim.collect import NoiseBursts, collect
 from flashwam.sim.simulators import get_task, pooled_envs
+from flashwam.system.files import in_use
 
 pytestmark = pytest.mark.usefixtures("simulator")
 TASKS = ["faucet-turn", "button-press"]
@@ -173,3 +174,15 @@ def test_what_was_asked_for_and_never_made_binds_nobody(tmp_path):
 def test_an_expert_that_always_fails_is_reported(tmp_path):
     with pytest.raises(RuntimeError, match="the expert failed"):
         collect(tmp_path, ["faucet-turn"], episodes=1, processes=1, max_steps=8, progress=False)
+
+
+def test_of_two_that_begin_at_once_the_first_says_how(tmp_path):
+    """No episode is there yet."""
+    changed(tmp_path)
+    shutil.rmtree(tmp_path / "faucet-turn/data")
+    with (
+        in_use(tmp_path / ".collecting"),
+        pytest.raises(ValueError, match=r"is being filled .* otherwise \(seed: 0 there, 4 now\)"),
+    ):
+        changed(tmp_path, seed=4)
+    assert changed(tmp_path, seed=4).episodes == {"faucet-turn": 1}
