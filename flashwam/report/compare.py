@@ -27,7 +27,7 @@ from flashwam.report.study import find_study
 from flashwam.report.table import format_table, markdown_table, table_notes
 from flashwam.report.verdict import cross_losses, verdict
 from flashwam.run.evaluation import Evaluation, read_recordings
-from flashwam.run.folder import RunFolder
+from flashwam.run.folder import INFO_FILE, RunFolder
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
 from flashwam.system.paths import user_path
@@ -49,7 +49,7 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
         runs: Run folders with `evaluations/*.json`, or studies of many (`flashwam.report.study`); the teacher's too,
             for the controls. `metrics.jsonl` is read where a run has one, and `cross.json`, `latency.json`,
             `costs.json` and a film where they were made: in `out`, else in a study's `comparison`. What they tell of
-            other models is left out, see `flashwam.report.beside`.
+            other models is left out, see `flashwam.report.beside`. Of a model's folder in a run, that run is taken.
         out: Folder to write into; made if absent.
 
     Returns:
@@ -60,7 +60,7 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
         FileNotFoundError: for a run that does not exist or was never evaluated.
         ValueError: without runs, or for a file that is not an evaluation.
     """
-    out = user_path(out)
+    out, runs = user_path(out), [*dict.fromkeys(map(_run_of, runs))]
     rows, metrics, cross = gather(runs, out)
     late = [one for run in runs for one in read_real_time_evaluations(run)]
     on_recordings = [one for run in runs for one in read_recordings(run)]
@@ -103,6 +103,14 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
     write_whole(out / "compare.json", json.dumps(result, indent=1) + "\n")
     logger.info("comparison of %d runs: %s", len(runs), page)
     return result
+
+
+def _run_of(run: Path | str) -> Path | str:
+    """The run that holds what was measured of a model, where that is what is named."""
+    named = RunFolder(user_path(run))
+    measured = [*named.evaluation_files, *named.real_time_files, *named.recording_files]
+    is_model = (named.path / INFO_FILE).is_file() and not measured
+    return RunFolder.of_model(named.path).path if is_model else run
 
 
 def _apart(evaluations: Sequence[Evaluation], rows: Sequence[Row]) -> list[Row]:

@@ -360,3 +360,13 @@ def test_of_many_models_only_the_best_are_named_beside_their_dots(tmp_path, monk
     compare_figures.draw_latency(rows[:5], tmp_path / "few.png")
     assert len(named[-1]) == 5
     assert [compare_figures.names_some(some) for some in (rows, rows[:5])] == [True, False]
+
+
+def test_of_a_models_folder_its_run_is_compared(tmp_path):
+    run = write(tmp_path / "flash", evaluation("flash"))
+    for name in ("student", "best"):
+        (run / name).mkdir()
+        (run / name / "flashwam.json").write_text("{}")
+    told = [compare([run / name], out=tmp_path / name)["rows"] for name in ("", "student", "best")]
+    assert told[0] == told[1] == told[2]
+    assert len(compare([run, run / "student"], out=tmp_path / "both")["rows"]) == 1
