@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flashwam.core.steps import nfe_text
 from flashwam.evaluation.libero_episodes import Place
 from flashwam.evaluation.libero_suite import SuiteJob, check_model, choose, driven
-from flashwam.evaluation.served_model import described_by_server, refuse_earlier, served_how
+from flashwam.evaluation.served_model import Greeting, described_by_server, refuse_earlier, served_how
 from flashwam.run.evaluation import evaluation_name
-from flashwam.run.folder import RunFolder
 from flashwam.serve.client import PolicyClient
 from flashwam.sim.libero import Convention, get_convention
 from flashwam.system.paths import user_path
@@ -62,17 +60,16 @@ def evaluate_on_libero(
     with PolicyClient(url, token) as client:
         told = client.metadata
     check_model(told, f"at {url}")
-    run = RunFolder(Path("runs") / "served" / str(told.get("name") or "server"))
+    greeting = Greeting.read(told)
     convention = convention or get_convention("lingbot_va")
-    folder = user_path(out) if out is not None else run.evaluations
-    setting = nfe_text(told.get("nfe") or {}) or "unknown"
+    folder = user_path(out) if out is not None else greeting.run.evaluations
     how = served_how(told, chosen.under(convention))
-    path = folder / f"{evaluation_name(told.get('step'), setting, how, seed)}.json"
+    path = folder / f"{evaluation_name(greeting.step, greeting.nfe, how, seed)}.json"
     refuse_earlier(path)
     job = SuiteJob(
         told=told,
         described=described_by_server(told),
-        setting=setting,
+        setting=greeting.nfe,
         asked=chosen.asked(),
         chosen=chosen,
         place=Place(url=url, token=token, convention=convention, seed=seed, path=path),

@@ -8,13 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flashwam.core.steps import nfe_text
 from flashwam.evaluation.driven_tasks import DrivenTasks, driving
 from flashwam.evaluation.driving import drive_tasks, overall_numbers, task_numbers
 from flashwam.evaluation.real_time import clock_of, loop_ms
-from flashwam.evaluation.served_model import described_by_server, refuse_earlier, served_how
+from flashwam.evaluation.served_model import Greeting, described_by_server, refuse_earlier, served_how
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name, finish
-from flashwam.run.folder import RunFolder
 from flashwam.run.real_time import RealTime
 from flashwam.serve.client import PolicyClient, RemotePolicy
 from flashwam.sim.closed_loop import drive
@@ -61,18 +59,18 @@ def evaluate_served(
     """
     with PolicyClient(url, token) as client:
         told = client.metadata
-        policy = RemotePolicy(client)
-        name, nfe = str(told["name"]), nfe_text(told["nfe"])
-        tasks = tuple(tasks or told.get("tasks") or ())
-        episodes = episodes or told.get("episodes") or 50
+        greeting, policy = Greeting.read(told), RemotePolicy(client)
+        name, nfe, run = greeting.name, greeting.nfe, greeting.run
+        tasks = tuple(tasks or greeting.tasks)
+        episodes = episodes or greeting.episodes or 50
         if not tasks:
             raise InputError(f"the model at {url} names no tasks; give --tasks, such as reach-wall")
         if (controls := told.get("controls")) is not None:
-            refuse_other_robots(tasks, controls=controls, model=f"the model at {url}", own=told.get("tasks") or ())
-        run, how = RunFolder(Path("runs") / "served" / name), served_how(told)
+            refuse_other_robots(tasks, controls=controls, model=f"the model at {url}", own=greeting.tasks)
+        how = served_how(told)
         how += "" if clock is None else f"_{clock.name}"
         folder = user_path(out) if out is not None else run.evaluations if clock is None else run.real_time
-        path = folder / f"{evaluation_name(told['step'], nfe, how, seed)}.json"
+        path = folder / f"{evaluation_name(greeting.step, nfe, how, seed)}.json"
         refuse_earlier(path)
         asked, described = Asked(tasks=tasks, episodes=episodes, real_time=clock), described_by_server(told)
         drawn = {key: described[key] for key in ("sampler", "precision")}

@@ -1,11 +1,88 @@
 # SPDX-License-Identifier: Apache-2.0
 """The record of a measurement through a policy server: what it tells of its model, and where results go."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-__all__ = ["described_by_server", "refuse_earlier", "served_how"]
+from flashwam.core.steps import nfe_text
+from flashwam.run.folder import RunFolder
+from flashwam.system.errors import InputError
+from flashwam.system.json_file import shown
+
+__all__ = ["Greeting", "described_by_server", "refuse_earlier", "served_how"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Greeting:
+    """What a server tells of its model, as far as a measurement is named by it; others than ours do not tell all of it.
+
+    Args:
+        told: All of it.
+        name: Of the model.
+        step: Optimiser steps of its weights.
+        nfe: Steps of a chunk, such as "1v/2a"; "unknown" where it does not tell.
+        tasks: Those that it names.
+        episodes: Of each task.
+    """
+
+    told: Mapping[str, Any]
+    name: str
+    step: int | None
+    nfe: str
+    tasks: tuple[str, ...]
+    episodes: int | None
+
+    @classmethod
+    def read(cls, told: Mapping[str, Any]) -> Self:
+        """Reads what a server greeted with.
+
+        Raises:
+            ValueError: Something that it tells cannot be.
+        """
+        found = {
+            name: told[name] if told.get(name) is not None else default
+            for name, default in (("name", "server"), ("step", None), ("nfe", {}), ("tasks", ()), ("episodes", None))
+        }
+        for name, (fits, expected) in _GREETED.items():
+            if told.get(name) is not None and not fits(told[name]):
+                raise InputError(f"the server tells {name} {shown(told[name])} of its model; expected {expected}")
+        nfe = nfe_text(found.pop("nfe")) or "unknown"
+        return cls(told=told, nfe=nfe, tasks=tuple(found.pop("tasks")), **found)
+
+    @property
+    def run(self) -> RunFolder:
+        """Where what is measured of the model is kept."""
+        return RunFolder(Path("runs") / "served" / self.name)
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*", value) is not None
+
+
+_GREETED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "name": (_is_name, "letters, digits, '_', '-' and '.', since it names the folder of what is measured"),
+    "step": (lambda value: _whole(value, 0), "a whole number"),
+    "nfe": (
+        lambda value: isinstance(value, Mapping) and all(_is_name(k) and _whole(v, 1) for k, v in value.items()),
+        "stream -> steps",
+    ),
+    "tasks": (
+        lambda value: isinstance(value, list | tuple) and all(isinstance(task, str) for task in value),
+        "a list of names",
+    ),
+    "episodes": (lambda value: _whole(value, 1), "a whole number, at least 1"),
+    "controls": (lambda value: _whole(value, 1), "a whole number, at least 1"),
+    "senses": (lambda value: isinstance(value, Mapping), "sense -> its numbers"),
+    "sampler": (_is_name, "the name of one, such as own"),
+    "precision": (_is_name, "the name of one, such as own"),
+}
 
 
 def described_by_server(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,8 +99,18 @@ def described_by_server(told: Mapping[str, Any]) -> dict[str, Any]:
         "sampler": told.get("sampler", "own"),
         "precision": told.get("precision", "own"),
         "family": told.get("family", ""),
-        "guidance": {n: s["guidance_scale"] for n, s in told.get("streams", {}).items() if s["guidance_scale"] != 1},
+        "guidance": _guidance(told.get("streams")),
     }
+
+
+def _guidance(streams: Any) -> dict[str, float]:
+    """Stream -> scale of its guidance, of those that have one."""
+    scales = {
+        name: spec.get("guidance_scale")
+        for name, spec in (streams.items() if isinstance(streams, Mapping) else ())
+        if isinstance(spec, Mapping)
+    }
+    return {name: float(scale) for name, scale in scales.items() if isinstance(scale, int | float) and scale != 1}
 
 
 def served_how(told: Mapping[str, Any], word: str = "served") -> str:

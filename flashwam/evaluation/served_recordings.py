@@ -14,20 +14,18 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from flashwam.core.steps import nfe_text
 from flashwam.data.control_names import ControlNames
 from flashwam.data.episodes import read_info
 from flashwam.data.raw_windows import RawWindow, RawWindows
 from flashwam.data.segments import select_repos
 from flashwam.evaluation.drawn_controls import save_trajectories
 from flashwam.evaluation.recordings import recording_numbers
-from flashwam.evaluation.served_model import described_by_server, refuse_earlier, served_how
+from flashwam.evaluation.served_model import Greeting, described_by_server, refuse_earlier, served_how
 from flashwam.evaluation.trajectories import Drawn
 from flashwam.recipe.sections import DataConfig, Recipe
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name
-from flashwam.run.folder import RunFolder
 from flashwam.run.recordings import OnRecordings, RecordingNumbers
-from flashwam.serve.client import PolicyClient, controls_between_pictures, greeted_number
+from flashwam.serve.client import PolicyClient, controls_between_pictures, greeted_cameras, greeted_number
 from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
@@ -77,6 +75,10 @@ class _Drawer:
             told = self.client.timing.get("infer_ms")
             self.spent.append(spent | ({"part/server_ms": float(told)} if isinstance(told, int | float) else {}))
             held = 1 if seen is not None else 0
+            if reply.shape[0] != window.rows.shape[1]:
+                raise InputError(
+                    f"the recordings have {window.rows.shape[1]} controls, the server's model {reply.shape[0]}"
+                )
             controls = reply[:, held:].transpose(1, 2, 0).reshape(-1, reply.shape[0])
             chunks.append(controls)
             following = done + len(controls)
@@ -134,14 +136,15 @@ def evaluate_served_recordings(
     section = recipe.data if recipe else DataConfig()
     with PolicyClient(url, token) as client:
         student, told = _Drawer(client=client), client.metadata
-        name, nfe = str(told["name"]), nfe_text(told["nfe"])
-        folder = user_path(out) if out is not None else RunFolder(Path("runs") / "served" / name).recordings
-        stem = f"{evaluation_name(told['step'], nfe, served_how(told), seed)}_on_{user_path(data).resolve().name}"
+        greeting = Greeting.read(told)
+        name, nfe = greeting.name, greeting.nfe
+        folder = user_path(out) if out is not None else greeting.run.recordings
+        stem = f"{evaluation_name(greeting.step, nfe, served_how(told), seed)}_on_{user_path(data).resolve().name}"
         path = folder / f"{stem}.json"
         refuse_earlier(path)
         source = RawWindows(
             data,
-            cameras=told["cameras"],
+            cameras=greeted_cameras(told),
             least=student.rows,
             key=section.action_key,
             relative=section.relative_poses,
@@ -155,16 +158,16 @@ def evaluate_served_recordings(
     if teacher is not None:
         # Not before: a session that waits while the student draws is ended by its server.
         with PolicyClient(teacher, token) as client:
-            label = f"{client.metadata['name']}: draws"
+            label = f"{Greeting.read(client.metadata).name}: draws"
             drawn["teacher"] = _drawn(_Drawer(client=client), found, draws, seed, label=label)
     info = read_info(select_repos(data, on.tasks or None)[0])
-    names = ControlNames.of_data(int(told["controls"]), relative=section.relative_poses, info=info)
+    names = ControlNames.of_data(drawn["student"][0][0][0].shape[-1], relative=section.relative_poses, info=info)
     controls = _controls(drawn, found, names)
     kept = save_trajectories(controls, folder / f"{stem}_trajectories.npz")
     about = {"windows": windows, "episodes": source.episodes, "draws": draws, "held_out": None, "trajectories": kept}
     result = _evaluation(
         url,
-        told,
+        greeting,
         on,
         recording_numbers(controls, names, **about),
         latency=student.latency,
@@ -176,27 +179,26 @@ def evaluate_served_recordings(
 
 def _evaluation(
     url: str,
-    told: Mapping[str, Any],
+    greeting: Greeting,
     on: OnRecordings,
     numbers: RecordingNumbers,
     *,
     latency: Mapping[str, float],
     seed: int,
 ) -> Evaluation:
-    """The record of what was measured of a server that greets with `told`."""
-    nfe = nfe_text(told["nfe"])
+    """The record of what was measured of a server that so greets."""
     return Evaluation(
-        run=str(told["name"]),
-        label=f"{told['name']} {nfe} served",
-        setting=nfe,
+        run=greeting.name,
+        label=f"{greeting.name} {greeting.nfe} served",
+        setting=greeting.nfe,
         tasks={},
-        **described_by_server(told),
+        **described_by_server(greeting.told),
         asked=Asked(tasks=(), episodes=0, closed_loop=False, recordings=on),
         latency=latency,
         seed=seed,
         recordings=numbers,
         provenance=provenance(),
-        more={"server": {"url": url, "model": told}},
+        more={"server": {"url": url, "model": greeting.told}},
     )
 
 
@@ -226,7 +228,7 @@ def _controls(drawn: Mapping[str, list[list[Any]]], windows: list[RawWindow], na
     """All draws in arrays of one length, with what lies beyond a window's rows marked."""
     longest = max((one for window in drawn["student"] for one in window), key=len)
     chunk = np.repeat(np.arange(len(longest)), [len(part) for part in longest])
-    width, total = longest[0].shape[1], len(chunk)
+    total = len(chunk)
     for one in drawn.get("teacher", []):
         _check_first(len(one[0][0]), len(longest[0]))
 
@@ -243,8 +245,6 @@ def _controls(drawn: Mapping[str, list[list[Any]]], windows: list[RawWindow], na
             for window, one in zip(windows, drawn["student"], strict=True)
         ]
     )
-    if windows[0].rows.shape[1] != width:
-        raise InputError(f"the recordings have {windows[0].rows.shape[1]} controls, the server's model {width}")
     recorded = np.stack([padded(window.rows) for window in windows])
     low, high = np.quantile(recorded[valid], (0.01, 0.99), axis=0)
     span = np.where(high - low > _LEAST_SPAN, high - low, np.inf)

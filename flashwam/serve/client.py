@@ -16,7 +16,15 @@ from flashwam.serve.protocol import pack, unpack
 from flashwam.system.errors import FailedError, InputError, MissingPackageError
 from flashwam.system.json_file import shown
 
-__all__ = ["PIECE", "PolicyClient", "RemotePolicy", "controls_between_pictures", "greeted_number", "in_pieces"]
+__all__ = [
+    "PIECE",
+    "PolicyClient",
+    "RemotePolicy",
+    "controls_between_pictures",
+    "greeted_cameras",
+    "greeted_number",
+    "in_pieces",
+]
 
 Observation = Mapping[str, np.ndarray]
 _PROTOCOL = "lingbot_va"
@@ -46,12 +54,27 @@ def greeted_number(greeting: Mapping[str, Any], name: str) -> int:
         ValueError: It does not tell.
     """
     value = greeting.get(name)
-    if not isinstance(value, int) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise InputError(
             f"the server does not say its {name}, so nobody knows which pictures it is to be shown; expected a whole "
             f"number in its greeting, got {value!r}"
         )
     return value
+
+
+def greeted_cameras(greeting: Mapping[str, Any]) -> tuple[str, ...]:
+    """Reads the cameras that a server's model is shown.
+
+    Raises:
+        ValueError: It does not tell.
+    """
+    cameras = greeting.get("cameras")
+    if not isinstance(cameras, list | tuple) or not cameras or not all(isinstance(name, str) for name in cameras):
+        raise InputError(
+            f"the server does not say its cameras, so nobody knows which pictures it is to be shown; expected a list "
+            f"of names in its greeting, got {shown(cameras)}"
+        )
+    return tuple(cameras)
 
 
 class PolicyClient:
@@ -306,15 +329,17 @@ class RemotePolicy:
 
     def __init__(self, client: PolicyClient) -> None:
         metadata = client.metadata
-        cameras = metadata.get("cameras", ())
+        cameras = greeted_cameras(metadata)
         if len(cameras) != 1 or metadata.get("keyframes_per_frame") != 1:
             raise InputError(
                 f"the simulator has one camera and one picture per latent frame; the server's model has cameras "
                 f"{list(cameras)} and {metadata.get('keyframes_per_frame')} pictures"
             )
-        self.per_frame = int(metadata["actions_per_frame"])
-        height, width = metadata["picture_size"]
-        self.picture = (int(height), int(width))
+        self.per_frame = greeted_number(metadata, "actions_per_frame")
+        size = metadata.get("picture_size")
+        if not isinstance(size, list | tuple) or len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
+            raise InputError(f"the server must say its picture_size, height and width; got {shown(size)}")
+        self.picture = (size[0], size[1])
         self.chunks = 0
         self.seconds = {"infer": 0.0, "refresh": 0.0}
         self.chunk_ms: list[float] = []

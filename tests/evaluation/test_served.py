@@ -117,9 +117,16 @@ def test_the_command_drives_the_same_scenes_one_by_one(model, executed, tmp_path
 
 def test_a_model_of_other_cameras_is_refused(model):
     with serving(model) as server, PolicyClient(server.url) as client:
-        for change in ({"cameras": ["a", "b"]}, {"keyframes_per_frame": 4}, {"cameras": []}):
+        for change, told in (
+            ({"cameras": ["a", "b"]}, "one camera"),
+            ({"keyframes_per_frame": 4}, "one camera"),
+            ({"cameras": []}, "does not say its cameras"),
+            ({"cameras": None}, "does not say its cameras"),
+            ({"actions_per_frame": None}, "does not say its actions_per_frame"),
+            ({"picture_size": 64}, "must say its picture_size, height and width; got 64"),
+        ):
             client.metadata = {**model.metadata, **change}
-            with pytest.raises(ValueError, match="one camera"):
+            with pytest.raises(ValueError, match=told):
                 RemotePolicy(client)
 
 
