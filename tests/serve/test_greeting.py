@@ -71,4 +71,5 @@ def test_one_that_does_not_say_how_it_looks_is_refused(capsys, lacking):
     with _greets(greeting) as url:
         assert main(["evaluate", "--server", url, "--tasks", "button-press", "--episodes", "1"]) == 2
     told = capsys.readouterr().err
-    assert "error:" in told and "mistake in code" not in told
+    assert "error: the " in told
+    assert "mistake in code" not in told
