@@ -17,7 +17,7 @@ __all__ = ["Greeting", "described_by_server", "refuse_earlier", "served_how"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Greeting:
-    """What a server tells of its model, as far as a measurement is named by it; others than ours do not tell all of it.
+    """The words of a server about its model that a measurement is named by; others than ours do not say all of them.
 
     Args:
         told: All of it.
@@ -54,7 +54,7 @@ class Greeting:
 
     @property
     def run(self) -> RunFolder:
-        """Where what is measured of the model is kept."""
+        """The folder of what is measured of the model."""
         return RunFolder(Path("runs") / "served" / self.name)
 
 

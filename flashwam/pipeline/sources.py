@@ -20,6 +20,7 @@ from flashwam.data.lerobot import SegmentDataset, Split
 from flashwam.data.preflight import ActionRules
 from flashwam.data.quantiles import control_rows, norm_of
 from flashwam.data.summary import SUMMARY_FILE, summary
+from flashwam.pipeline.converted import MADE_WITH, check_converted, made_with
 from flashwam.pipeline.fetched import fetched
 from flashwam.pipeline.norms import action_norm, choose_norm
 from flashwam.recipe.sections import DataConfig, Recipe
@@ -36,7 +37,12 @@ logger = logging.getLogger(__name__)
 
 def segment_dataset(recipe: Recipe, *, split: Split = "train", senses: Collection[str] = ()) -> SegmentDataset:
     """The samples of a recipe whose `data.source` is "lerobot", with the senses that a model is told; of the episodes
-    that are not held out."""
+    that are not held out.
+
+    Raises:
+        ValueError: They were converted with other settings than the recipe's, or another autoencoder.
+    """
+    check_converted(recipe)
     return SegmentDataset.of_settings(
         recipe.data, action_norm(recipe), split=split, seed=recipe.seed, senses=tuple(senses)
     )
@@ -168,5 +174,6 @@ def convert_raw(
     except (ValueError, FileNotFoundError) as error:
         # The data are whole; a training will refuse the recipe in the same words.
         logger.warning("this recipe's own normalisation cannot be used: %s", error)
-    write_whole(root / SUMMARY_FILE, (json.dumps(summary(result), indent=2) + "\n").encode())
+    report = {**summary(result), MADE_WITH: made_with(recipe)}
+    write_whole(root / SUMMARY_FILE, (json.dumps(report, indent=2) + "\n").encode())
     return result

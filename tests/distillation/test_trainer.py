@@ -13,7 +13,6 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 import torch
@@ -205,32 +204,6 @@ def test_accumulated_batches_equal_one_large_batch(tmp_path, method):
     ]
     assert rows[0] == [pytest.approx(row, rel=1e-4, abs=1e-6) for row in rows[1]]
     assert any("loss_sigma_bin" in name for name in rows[0][0])
-
-
-class NotesCache(ToyWam):
-    """Notes whether weights that autocast has cast are kept for the next pass."""
-
-    kept: ClassVar[set[bool]] = set()
-
-    def velocity(self, noisy, sigma, clean, context):
-        assert torch.is_autocast_enabled(noisy["video"].device.type)
-        self.kept.add(torch.is_autocast_cache_enabled())
-        return super().velocity(noisy, sigma, clean, context)
-
-
-@pytest.mark.parametrize("method", ["consistency", "on_policy"])
-def test_what_a_pass_without_gradient_rounds_is_rounded_anew_in_the_next(tmp_path, method):
-    """Up to torch 2.10 the weights of the second would get no gradient."""
-    config = loop(method=method, steps=2, precision="bf16")
-    NotesCache.kept.clear()
-    train(
-        make_method(config, STREAMS, NotesCache.create(seed=1), teacher=GaussianTeacher()),
-        ToySource(),
-        config,
-        run_dir=tmp_path,
-        seed=3,
-    )
-    assert NotesCache.kept == {False}
 
 
 def test_only_whole_checkpoints_the_newest_two(tmp_path):

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import json
 import re
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -385,22 +384,3 @@ def test_run_folder_is_resumed_by_the_same_recipe_and_refused_to_another(tmp_pat
     with pytest.raises(ValueError, match="no run folder"):
         prepare_run(recipe, tmp_path / "other")
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["thesis.tex"]
-
-
-def test_a_run_takes_on_further_steps_to_be_evaluated_at(tmp_path):
-    def recipe(*settings):
-        return load_recipe("metaworld/flash_wam", settings)
-
-    run = prepare_run(recipe("evaluate.nfe=[1v/1a, 1v/2a]"), tmp_path / "run")
-    (run / "student").mkdir()
-    (run / "student/flashwam.json").write_text(json.dumps({"recipe": {"evaluate": {"nfe": ["1v/1a"], "episodes": 5}}}))
-    prepare_run(recipe("evaluate.nfe=[1v/1a, 2v/2a]"), run)
-    # As which its result is measured, too.
-    told = json.loads((run / "student/flashwam.json").read_text())["recipe"]["evaluate"]
-    assert told == {"nfe": ["1v/1a", "2v/2a"], "episodes": 5}
-    assert load_recipe(run) == recipe("evaluate.nfe=[1v/1a, 2v/2a]")
-    # A judge without steps of its own measured at the first while the model was trained.
-    with pytest.raises(ValueError, match=r"evaluate\.nfe"):
-        prepare_run(recipe("evaluate.nfe=[2v/2a, 1v/1a]"), run)
-    with pytest.raises(ValueError, match=r"evaluate\.episodes"):
-        prepare_run(recipe("evaluate.nfe=[1v/1a, 2v/2a]", "evaluate.episodes=3"), run)

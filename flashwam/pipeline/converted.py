@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings and the autoencoder that recordings were converted with, held to those of a recipe that reads them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flashwam.data.convert import PLAN_FILE
+from flashwam.data.fingerprint import files_fingerprint
+from flashwam.data.summary import SUMMARY_FILE
+from flashwam.recipe.sections import Recipe
+from flashwam.system.changed_settings import changed_settings
+from flashwam.system.errors import InputError
+from flashwam.system.hub import is_on_hub
+from flashwam.system.json_file import read_mapping
+from flashwam.system.paths import user_path
+from flashwam.wam.codec import autoencoder_folder
+
+__all__ = ["MADE_WITH", "check_converted", "check_measured", "made_with"]
+
+MADE_WITH = "made_with"
+"""The key of a conversion's report under which `made_with` lies."""
+_AUTOENCODER = "autoencoder"
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+
+
+def made_with(recipe: Recipe) -> dict[str, Any]:
+    """The part of a recipe that decides a conversion and that its plan does not tell, as plain values."""
+    return {**_measured_by(recipe), _AUTOENCODER: _weights(recipe)}
+
+
+def check_converted(recipe: Recipe) -> None:
+    """Refuses to read latents of other pictures, or of another autoencoder, than the recipe's model is shown.
+
+    Data that other tools converted, or earlier versions, tell less of it.
+
+    Raises:
+        ValueError: They are; the message says what differs.
+    """
+    root = user_path(recipe.data.root)
+    path = root / PLAN_FILE
+    data = recipe.data
+    asked = {"size": data.camera_size, "stride": data.stride, "resize": data.resize}
+    if path.is_file() and (changed := changed_settings(read_mapping(path), asked)):
+        raise InputError(
+            f"{root} was converted otherwise than this recipe reads it ({changed}): convert into another folder "
+            "(data.root), or ask for the same settings"
+        )
+    noted, now = _noted(root).get(_AUTOENCODER), _weights(recipe)
+    if None not in (noted, now) and noted != now:
+        raise InputError(
+            f"the latents below {root} were encoded by another autoencoder than this recipe's model is shown pictures "
+            "by: convert into another folder (data.root), or name the model that they were converted with; where its "
+            f"weights were merely saved in another form, remove {_AUTOENCODER!r} from {root / SUMMARY_FILE}"
+        )
+
+
+def check_measured(recipe: Recipe) -> None:
+    """Refuses quantiles that a conversion measured of other controls than the recipe's.
+
+    Raises:
+        ValueError: They are of others.
+    """
+    root = user_path(recipe.data.root)
+    if changed := changed_settings(_noted(root), _measured_by(recipe)):
+        raise InputError(
+            f"the actions below {root} were measured otherwise than this recipe reads them ({changed}): give "
+            "`flashwam convert` again with this recipe, which measures them anew, or ask for the same settings"
+        )
+
+
+def _measured_by(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "relative_poses": recipe.data.relative_poses,
+        "unscaled_controls": list(recipe.data.unscaled_controls),
+    }
+
+
+def _noted(root: Path) -> Mapping[str, Any]:
+    path = root / SUMMARY_FILE
+    told = read_mapping(path, finite=False).get(MADE_WITH) if path.is_file() else None
+    return told if isinstance(told, Mapping) else {}
+
+
+def _weights(recipe: Recipe) -> str | None:
+    """Tells the autoencoder's weights from others; None where nobody says which they are, or they are not here."""
+    given = recipe.wam.pretrained or recipe.autoencoder.pretrained
+    if given is None or is_on_hub(given) or not user_path(given).is_dir():
+        return None
+    folder = user_path(given) if recipe.wam.pretrained is None else autoencoder_folder(user_path(given))
+    if folder is None:
+        return None
+    files = [path for path in folder.rglob("*") if path.suffix in _WEIGHTS and path.is_file()]
+    return files_fingerprint(files, base=folder) if files else None
