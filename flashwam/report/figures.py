@@ -126,6 +126,7 @@ def save_figure(figure: "Figure", path: Path, *, dpi: int = 160) -> Path:
     bytes."""
     from PIL import Image
 
+    _leave_as_written(figure)
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi, metadata={"Software": None})
     small = io.BytesIO()
@@ -135,6 +136,20 @@ def save_figure(figure: "Figure", path: Path, *, dpi: int = 160) -> Path:
     few.putpalette(palette.astype(np.uint8).tobytes())
     few.save(small, "PNG", optimize=True)
     return write_whole(path, small.getvalue())
+
+
+def _leave_as_written(figure: "Figure") -> None:
+    """Lets dollars of a name be dollars, where what stands between them is no formula."""
+    from matplotlib.mathtext import MathTextParser
+    from matplotlib.text import Text
+
+    parser = MathTextParser("path")
+    for text in figure.findobj(Text):
+        if "$" in text.get_text():
+            try:
+                parser.parse(text.get_text())
+            except ValueError:
+                text.set_parse_math(False)
 
 
 def _few_colours(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

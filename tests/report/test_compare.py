@@ -370,3 +370,10 @@ def test_of_a_models_folder_its_run_is_compared(tmp_path):
     told = [compare([run / name], out=tmp_path / name)["rows"] for name in ("", "student", "best")]
     assert told[0] == told[1] == told[2]
     assert len(compare([run, run / "student"], out=tmp_path / "both")["rows"]) == 1
+
+
+def test_dollars_in_a_name_are_no_formula(tmp_path):
+    name = r"$\frac{a$ b"
+    runs = [write(tmp_path / f"run{k}", evaluation(run, rates=0.5)) for k, run in enumerate((name, "flash"))]
+    compare(runs, out=tmp_path / "out")
+    assert (tmp_path / "out/success.png").is_file()
