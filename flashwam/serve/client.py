@@ -16,7 +16,15 @@ from flashwam.serve.protocol import pack, unpack
 from flashwam.system.errors import FailedError, InputError, MissingPackageError
 from flashwam.system.json_file import shown
 
-__all__ = ["PIECE", "PolicyClient", "RemotePolicy", "controls_between_pictures", "greeted_number", "in_pieces"]
+__all__ = [
+    "PIECE",
+    "PolicyClient",
+    "RemotePolicy",
+    "as_sent",
+    "controls_between_pictures",
+    "greeted_number",
+    "in_pieces",
+]
 
 Observation = Mapping[str, np.ndarray]
 _PROTOCOL = "lingbot_va"
@@ -197,7 +205,7 @@ class PolicyClient:
         """
         if not self.metadata.get("takes_looks"):
             raise InputError(f"the server at {self._url} takes pictures with refresh alone: send them then")
-        self._send("look", {"look": True, "obs": [dict(observation) for observation in observations]})
+        self._send("look", {"look": True, "obs": as_sent(observations)})
         while wait and "look" in self._asked:
             self._reply()
 
@@ -222,8 +230,7 @@ class PolicyClient:
                 f"the server at {self._url} takes no frames that are under way: let the robot hold while a chunk is "
                 "computed, or serve the model by this version of flashwam"
             )
-        seen = [dict(observation) for observation in observations]
-        told = {"obs": seen, "compute_kv_cache": True, "imagine": False, "state": state}
+        told = {"obs": as_sent(observations), "compute_kv_cache": True, "imagine": False, "state": state}
         return {**told, "under_way": under_way} if under_way else told
 
     def close(self) -> None:
@@ -281,6 +288,18 @@ class PolicyClient:
         if isinstance(message, str):
             raise FailedError(f"{self._url} could not answer: {message}")
         return unpack(message)
+
+
+def as_sent(observations: Sequence[Observation]) -> list[dict[str, np.ndarray]]:
+    """Makes of observations what is sent.
+
+    Raises:
+        ValueError: They are no sequence of maps.
+    """
+    seen = None if isinstance(observations, Mapping) else list(observations)
+    if seen is None or not all(isinstance(one, Mapping) for one in seen):
+        raise InputError("observations must be maps from camera to picture, in a list, be it of one alone")
+    return [dict(observation) for observation in seen]
 
 
 def in_pieces(message: bytes, size: int = PIECE) -> Iterator[memoryview]:
@@ -351,6 +370,12 @@ class RemotePolicy:
             raise ValueError("nothing was executed that could be observed: ask for controls before")
         done = self._state.copy()
         frames = controls.shape[1] // self.per_frame
+        # Of fewer controls numpy would make as many as there are.
+        if controls.shape != (1, frames * self.per_frame, len(done)) or not 0 < frames <= done.shape[1]:
+            raise ValueError(
+                f"expected controls [1, T, {len(done)}] of up to {done.shape[1]} latent frames, {self.per_frame} steps "
+                f"each; got {list(controls.shape)}"
+            )
         done[:, done.shape[1] - frames :] = controls[0].reshape(frames, self.per_frame, -1).transpose(2, 0, 1)
         felt = [None] * pictures.shape[1] if state is None else state[0]
         seen = [self._observation(*pair) for pair in zip(pictures[0], felt, strict=True)]
