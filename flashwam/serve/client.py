@@ -91,6 +91,8 @@ class PolicyClient:
         self.timing: dict[str, float] = {}
         # Requests whose replies are still to come, oldest first.
         self._asked: deque[str] = deque()
+        # A chunk of infer_ahead's is to come, as far as is known.
+        self._ahead = False
         try:
             self._connection = connect(
                 url,
@@ -146,6 +148,7 @@ class PolicyClient:
         """
         self._send("refresh", self._told(observations, state, under_way))
         self._send("infer", {})
+        self._ahead = True
 
     def answer(self, *, wait: bool = True) -> np.ndarray | None:
         """Gives the chunk that `infer_ahead` has asked for, as `infer` does.
@@ -244,7 +247,7 @@ class PolicyClient:
         self.close()
 
     def _ask(self, request: dict[str, Any], kind: str) -> dict[str, Any]:
-        if "infer" in self._asked:
+        if self._ahead:
             raise FailedError("a chunk was asked for ahead: take its answer before the next request")
         self._send(kind, request)
         while len(self._asked) > 1:
@@ -276,15 +279,19 @@ class PolicyClient:
             message = self._connection.recv(self._timeout if wait else 0)
         except self._closed as error:
             self._asked.clear()
+            self._ahead = False
             raise FailedError(f"{self._url} ended the session: {error}") from error
         except TimeoutError as error:
             if not wait:
                 return None
             self._connection.close()
+            self._ahead = False
             raise TimeoutError(f"{self._url} has not answered within {self._timeout:g} s") from error
         # The greeting answers nothing; a text frame answers a request too.
-        if self._asked:
-            self._asked.popleft()
+        answered = self._asked.popleft() if self._asked else None
+        if answered == "infer" or isinstance(message, str):
+            # Where an earlier request has failed, what was asked after it may never be answered.
+            self._ahead = False
         if isinstance(message, str):
             raise FailedError(f"{self._url} could not answer: {message}")
         return unpack(message)
