@@ -76,6 +76,7 @@ class PolicyClient:
 
     Raises:
         OSError: nobody answers at `url`.
+        ValueError: it is no address.
         RuntimeError: the server refuses the connection.
     """
 
@@ -102,12 +103,13 @@ class PolicyClient:
                 max_size=None,
                 ping_interval=None,
             )
-        except InvalidURI as error:
-            raise InputError(f"a server's address reads like ws://127.0.0.1:29536; got {url!r}") from error
         except InvalidHandshake as error:
             raise FailedError(f"{url} refused the connection: {error}") from error
         except OSError as error:
             raise ConnectionError(f"no policy server answers at {url} ({error}); start one: flashwam serve") from error
+        # A port or host that cannot be is Python's own error.
+        except (InvalidURI, ValueError) as error:
+            raise InputError(f"a server's address reads like ws://127.0.0.1:29536; got {url!r} ({error})") from error
         greeting = self._receive()
         if not isinstance(greeting, dict):
             raise FailedError(f"{url} must greet with a map; got {type(greeting).__name__}")
