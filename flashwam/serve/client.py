@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from flashwam.serve.access import check_token
 from flashwam.serve.protocol import pack, unpack
 from flashwam.system.errors import FailedError, InputError, MissingPackageError
 from flashwam.system.json_file import shown
@@ -76,7 +77,7 @@ class PolicyClient:
 
     Raises:
         OSError: nobody answers at `url`.
-        ValueError: it is no address.
+        ValueError: it is no address, or the token none.
         RuntimeError: the server refuses the connection.
     """
 
@@ -86,6 +87,7 @@ class PolicyClient:
             from websockets.sync.client import connect
         except ImportError as error:
             raise MissingPackageError("a client needs websockets: pip install 'flashwam[serve]'") from error
+        headers = None if token is None else {"Authorization": f"Bearer {check_token(token)}"}
         self._url = url
         self._timeout = timeout
         self._closed = ConnectionClosed
@@ -97,7 +99,7 @@ class PolicyClient:
         try:
             self._connection = connect(
                 url,
-                additional_headers=None if token is None else {"Authorization": f"Bearer {token}"},
+                additional_headers=headers,
                 open_timeout=10,
                 compression=None,
                 max_size=None,
@@ -300,11 +302,7 @@ class PolicyClient:
 
 
 def as_sent(observations: Sequence[Observation]) -> list[dict[str, np.ndarray]]:
-    """Makes of observations what is sent.
-
-    Raises:
-        ValueError: They are no sequence of maps.
-    """
+    """Makes of observations what is sent; refuses what are no maps in a sequence."""
     seen = None if isinstance(observations, Mapping) else list(observations)
     if seen is None or not all(isinstance(one, Mapping) for one in seen):
         raise InputError("observations must be maps from camera to picture, in a list, be it of one alone")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from flashwam.serve.access import check_token
 from flashwam.serve.session import MOST_PROMPT
 from flashwam.system.errors import InputError
 
@@ -54,8 +55,8 @@ class ServerOptions:
             raise InputError(f"protocol must be one of {', '.join(PROTOCOLS)}; got {self.protocol!r}")
         if self.cameras and self.protocol != "openpi":
             raise InputError("keys of cameras are for the protocol openpi; LingBot-VA's clients use the cameras' names")
-        if self.token is not None and (not self.token.isascii() or not self.token or " " in self.token):
-            raise InputError("token must be ASCII text without spaces, and not empty")
+        if self.token is not None:
+            check_token(self.token)
 
     def check_host(self) -> None:
         """Refuses a host that has no address, before minutes go by until a server listens there.
