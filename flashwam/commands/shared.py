@@ -240,6 +240,7 @@ def names(text: str) -> tuple[str, ...]:
 
 def positive(text: str) -> int:
     """A whole number of at least 1."""
-    if not text.isdigit() or int(text) < 1:
+    # str.isdigit takes "²" too, of which int makes nothing.
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1; got {text!r}")
     return int(text)
