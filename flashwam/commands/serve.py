@@ -106,6 +106,7 @@ def _action(arguments: argparse.Namespace) -> None:
         protocol=arguments.protocol,
         cameras=dict(arguments.camera),
     )
+    options.check_host()
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = load_served(
         arguments.checkpoint,

@@ -3,7 +3,6 @@
 
 import argparse
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,8 +220,9 @@ def add_token(parser: argparse.ArgumentParser, purpose: str = "") -> None:
 
 def read_token(arguments: argparse.Namespace) -> str | None:
     """The token of a server and its clients; None where there is none."""
-    file = arguments.token_file
-    return file.read_text().strip() if file is not None else os.environ.get("FLASHWAM_TOKEN") or None
+    from flashwam.serve.access import given_token
+
+    return given_token(arguments.token_file)
 
 
 def path(text: str) -> Path:
@@ -240,6 +240,7 @@ def names(text: str) -> tuple[str, ...]:
 
 def positive(text: str) -> int:
     """A whole number of at least 1."""
-    if not text.isdigit() or int(text) < 1:
+    # str.isdigit takes "²" too, of which int makes nothing.
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1; got {text!r}")
     return int(text)

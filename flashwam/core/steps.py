@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Steps per stream and chunk as text, such as "1v/2a"."""
 
+import re
 from collections.abc import Mapping
 
 from flashwam.system.errors import InputError
 
 __all__ = ["nfe_text", "parse_nfe"]
+
+_STEPS = re.compile("0*[1-9][0-9]{0,5}")
+"""Up to 999,999 in ASCII: str.isdigit takes "²" too, and int refuses thousands of digits."""
 
 
 def parse_nfe(text: str, streams: tuple[str, ...] = ("video", "action")) -> dict[str, int] | None:
@@ -15,7 +19,7 @@ def parse_nfe(text: str, streams: tuple[str, ...] = ("video", "action")) -> dict
     initials = {name[0]: name for name in streams}
     steps = {}
     for part in text.split("/"):
-        if len(part) < 2 or part[-1] not in initials or not part[:-1].isdigit() or int(part[:-1]) < 1:
+        if not part or part[-1] not in initials or not _STEPS.fullmatch(part[:-1]):
             example = "/".join(f"1{letter}" for letter in initials)
             raise InputError(f"steps must read like {example!r} or 'full'; got {text!r}")
         steps[initials[part[-1]]] = int(part[:-1])

@@ -76,7 +76,15 @@ class CameraLayout:
         """
         if not observations:
             raise InputError("expected at least one observation, got none")
-        stacked = []
+        return [np.stack(pictures) for pictures in self._pictures(observations)]
+
+    def check(self, observations: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Refuses observations that `stack` would not take; none is well."""
+        self._pictures(observations)
+
+    def _pictures(self, observations: Sequence[Mapping[str, np.ndarray]]) -> list[list[np.ndarray]]:
+        """Takes observations apart: the pictures of each camera."""
+        apart = []
         for camera in self.cameras:
             pictures = []
             for index, observation in enumerate(observations):
@@ -97,10 +105,10 @@ class CameraLayout:
                         f"{camera}: expected uint8 [rows, columns, 3], got {picture.dtype} {picture.shape}"
                     )
                 pictures.append(picture)
-            if len({picture.shape for picture in pictures}) != 1:
+            if len({picture.shape for picture in pictures}) > 1:
                 raise InputError(f"{camera}: the pictures of one call differ in size: {[p.shape for p in pictures]}")
-            stacked.append(np.stack(pictures))
-        return stacked
+            apart.append(pictures)
+        return apart
 
     def pixels(
         self, observations: Sequence[Mapping[str, np.ndarray]], *, device: torch.device | str = "cpu"

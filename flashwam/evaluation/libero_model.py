@@ -27,6 +27,7 @@ from flashwam.serve.server import serving
 from flashwam.sim.libero import Convention, get_convention
 from flashwam.system.imports import trusting
 from flashwam.system.paths import user_path
+from flashwam.wam.devices import device_named
 from flashwam.wam.files import files_for_preset, files_that_say_how
 
 __all__ = ["evaluate_model_on_libero"]
@@ -80,9 +81,11 @@ def evaluate_model_on_libero(
         FileNotFoundError: There is no such model.
         ImportError: LIBERO is not installed.
         RuntimeError: Another process is driving the same episodes, or the model draws what no robot may do.
-        ValueError: A suite, task or number of episodes is not there, the model has other cameras or controls or cannot
-            be loaded so, or what was begun or measured before was something else.
+        ValueError: A suite, task, number of episodes or device is not there, the model has other cameras or controls or
+            cannot be loaded so, or what was begun or measured before was something else.
     """
+    # Before gigabytes are fetched for it.
+    device_named(device)
     chosen = choose(suite, tasks, episodes)
     folder = model_folder(checkpoint)
     preset, settings = _preset_of(folder, preset), _settings(folder, nfe, trust=trust)

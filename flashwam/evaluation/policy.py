@@ -25,6 +25,7 @@ from flashwam.system.imports import trusting
 from flashwam.system.paths import ASSETS
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.codec import autoencoder_folder
+from flashwam.wam.devices import device_named
 from flashwam.wam.dtypes import dtype_named
 from flashwam.wam.files import files_of_codec
 from flashwam.wam.wam_file import WAM_FILE
@@ -239,12 +240,13 @@ def load_model(
         trust: Import the classes that its files name beside ours, and run their code.
 
     Raises:
-        FileNotFoundError, ValueError: There is none, or it cannot be loaded.
+        FileNotFoundError, ValueError: There is none, it cannot be loaded, or there is no such device.
     """
+    place = device_named(device)
     folder = model_folder(folder)
     other = {} if dtype is None else {"dtype": dtype_named(dtype)}
     wam, info = load_wam(folder, preset=preset, trust=trust, **other)
-    return LoadedModel(folder=folder, wam=wam.to(device).eval(), info=info, preset=preset)
+    return LoadedModel(folder=folder, wam=wam.to(place).eval(), info=info, preset=preset)
 
 
 def load_policy(folder: str | Path, *, trust: bool = False) -> Policy:

@@ -14,7 +14,8 @@ from flashwam.evaluation.real_time import clock_of, loop_ms
 from flashwam.evaluation.served_model import Greeting, described_by_server, refuse_earlier, served_how
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name, finish
 from flashwam.run.real_time import RealTime
-from flashwam.serve.client import PolicyClient, RemotePolicy
+from flashwam.serve.client import PolicyClient
+from flashwam.serve.remote_policy import RemotePolicy
 from flashwam.sim.closed_loop import drive
 from flashwam.sim.pace import Pace
 from flashwam.sim.simulators import driven_by, refuse_other_robots

@@ -281,7 +281,7 @@ def cross_losses(cross: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
 
     def steps(label: str) -> int:
-        digits = "".join(c if c.isdigit() else " " for c in label).split()
+        digits = "".join(c if c.isdecimal() else " " for c in label).split()
         return 10**9 if "full" in label else max((int(d) for d in digits), default=0)
 
     def reference(labels: Sequence[str]) -> int | None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flashwam.serve.client import Observation, PolicyClient
+from flashwam.serve.client import Observation, PolicyClient, as_sent
 from flashwam.system.errors import FailedError, InputError
 
 __all__ = ["ChunkStream"]
@@ -99,21 +99,25 @@ class ChunkStream:
 
         Raises:
             RuntimeError: No frame was given to execute.
+            ValueError: What was seen are no observations, or what was executed no controls of a frame; the frame is
+                still to be told of.
         """
         chunk = self._begun()
         if not self._owed:
             raise FailedError("no frame was given to execute: call next before")
-        self._owed = False
-        self._told += observations
+        told = [*self._told, *as_sent(observations)]
         if executed is not None:
-            chunk[:, self._at - 1] = executed
+            done, chunk = _controls(executed, of=chunk[:, self._at - 1]), chunk.copy()
+            chunk[:, self._at - 1] = done
         left = chunk.shape[1] - self._at
         if not self._asked and left <= min(self._most, chunk.shape[1] - self._first - 1):
-            self._client.infer_ahead(self._told, chunk, under_way=left)
-            self._told, self._asked = [], True
-        elif self._looks and self._told:
-            self._client.look(self._told)
-            self._told = []
+            self._client.infer_ahead(told, chunk, under_way=left)
+            told, self._asked = [], True
+        elif self._looks and told:
+            self._client.look(told)
+            told = []
+        # Only once nothing can be refused any more.
+        self._told, self._chunk, self._owed = told, chunk, False
 
     def _take(self, chunk: np.ndarray, *, first: int = 0) -> np.ndarray:
         """Goes on with a chunk, whose first frames may be padding."""
@@ -126,3 +130,15 @@ class ChunkStream:
         if self._chunk is None:
             raise FailedError("no episode has begun: call begin")
         return self._chunk
+
+
+def _controls(executed: np.ndarray, *, of: np.ndarray) -> np.ndarray:
+    """Checks what was executed in the place of a frame's controls, [U, N]: numpy would spread a smaller array."""
+    done = np.asarray(executed)
+    if done.shape != of.shape or done.dtype.kind not in "fiu":
+        raise InputError(
+            f"executed must be a frame's controls, float32 {list(of.shape)}; got {done.dtype} {list(done.shape)}"
+        )
+    if not np.isfinite(done).all():
+        raise InputError("executed must be finite controls: tell what the robot was sent, or leave it out")
+    return done

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Talks to a policy server, and drives simulated episodes through one.
+"""Talks to a policy server.
 
 Letters: F latent frames of a chunk, N actions per latent frame, U controls.
 """
 
 import contextlib
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from flashwam.serve.access import check_token
 from flashwam.serve.protocol import pack, unpack
 from flashwam.system.errors import FailedError, InputError, MissingPackageError
 from flashwam.system.json_file import shown
@@ -19,7 +19,7 @@ from flashwam.system.json_file import shown
 __all__ = [
     "PIECE",
     "PolicyClient",
-    "RemotePolicy",
+    "as_sent",
     "controls_between_pictures",
     "greeted_cameras",
     "greeted_number",
@@ -91,6 +91,7 @@ class PolicyClient:
 
     Raises:
         OSError: nobody answers at `url`.
+        ValueError: it is no address, or the token none.
         RuntimeError: the server refuses the connection.
     """
 
@@ -100,27 +101,31 @@ class PolicyClient:
             from websockets.sync.client import connect
         except ImportError as error:
             raise MissingPackageError("a client needs websockets: pip install 'flashwam[serve]'") from error
+        headers = None if token is None else {"Authorization": f"Bearer {check_token(token)}"}
         self._url = url
         self._timeout = timeout
         self._closed = ConnectionClosed
         self.timing: dict[str, float] = {}
         # Requests whose replies are still to come, oldest first.
         self._asked: deque[str] = deque()
+        # A chunk of infer_ahead's is to come, as far as is known.
+        self._ahead = False
         try:
             self._connection = connect(
                 url,
-                additional_headers=None if token is None else {"Authorization": f"Bearer {token}"},
+                additional_headers=headers,
                 open_timeout=10,
                 compression=None,
                 max_size=None,
                 ping_interval=None,
             )
-        except InvalidURI as error:
-            raise InputError(f"a server's address reads like ws://127.0.0.1:29536; got {url!r}") from error
         except InvalidHandshake as error:
             raise FailedError(f"{url} refused the connection: {error}") from error
         except OSError as error:
             raise ConnectionError(f"no policy server answers at {url} ({error}); start one: flashwam serve") from error
+        # A port or host that cannot be is Python's own error.
+        except (InvalidURI, ValueError) as error:
+            raise InputError(f"a server's address reads like ws://127.0.0.1:29536; got {url!r} ({error})") from error
         greeting = self._receive()
         if not isinstance(greeting, dict):
             raise FailedError(f"{url} must greet with a map; got {type(greeting).__name__}")
@@ -161,6 +166,7 @@ class PolicyClient:
         """
         self._send("refresh", self._told(observations, state, under_way))
         self._send("infer", {})
+        self._ahead = True
 
     def answer(self, *, wait: bool = True) -> np.ndarray | None:
         """Gives the chunk that `infer_ahead` has asked for, as `infer` does.
@@ -220,7 +226,7 @@ class PolicyClient:
         """
         if not self.metadata.get("takes_looks"):
             raise InputError(f"the server at {self._url} takes pictures with refresh alone: send them then")
-        self._send("look", {"look": True, "obs": [dict(observation) for observation in observations]})
+        self._send("look", {"look": True, "obs": as_sent(observations)})
         while wait and "look" in self._asked:
             self._reply()
 
@@ -245,8 +251,7 @@ class PolicyClient:
                 f"the server at {self._url} takes no frames that are under way: let the robot hold while a chunk is "
                 "computed, or serve the model by this version of flashwam"
             )
-        seen = [dict(observation) for observation in observations]
-        told = {"obs": seen, "compute_kv_cache": True, "imagine": False, "state": state}
+        told = {"obs": as_sent(observations), "compute_kv_cache": True, "imagine": False, "state": state}
         return {**told, "under_way": under_way} if under_way else told
 
     def close(self) -> None:
@@ -260,7 +265,7 @@ class PolicyClient:
         self.close()
 
     def _ask(self, request: dict[str, Any], kind: str) -> dict[str, Any]:
-        if "infer" in self._asked:
+        if self._ahead:
             raise FailedError("a chunk was asked for ahead: take its answer before the next request")
         self._send(kind, request)
         while len(self._asked) > 1:
@@ -292,98 +297,33 @@ class PolicyClient:
             message = self._connection.recv(self._timeout if wait else 0)
         except self._closed as error:
             self._asked.clear()
+            self._ahead = False
             raise FailedError(f"{self._url} ended the session: {error}") from error
         except TimeoutError as error:
             if not wait:
                 return None
             self._connection.close()
+            self._ahead = False
             raise TimeoutError(f"{self._url} has not answered within {self._timeout:g} s") from error
         # The greeting answers nothing; a text frame answers a request too.
-        if self._asked:
-            self._asked.popleft()
+        answered = self._asked.popleft() if self._asked else None
+        if answered == "infer" or isinstance(message, str):
+            # Where an earlier request has failed, what was asked after it may never be answered.
+            self._ahead = False
         if isinstance(message, str):
             raise FailedError(f"{self._url} could not answer: {message}")
         return unpack(message)
+
+
+def as_sent(observations: Sequence[Observation]) -> list[dict[str, np.ndarray]]:
+    """Makes of observations what is sent; refuses what are no maps in a sequence."""
+    seen = None if isinstance(observations, Mapping) else list(observations)
+    if seen is None or not all(isinstance(one, Mapping) for one in seen):
+        raise InputError("observations must be maps from camera to picture, in a list, be it of one alone")
+    return [dict(observation) for observation in seen]
 
 
 def in_pieces(message: bytes, size: int = PIECE) -> Iterator[memoryview]:
     """Parts a message into those of `size` bytes and a last one, without a copy."""
     view = memoryview(message)
     return (view[start : start + size] for start in range(0, len(view), size))
-
-
-class RemotePolicy:
-    """A served model that drives one simulated episode at a time, as `flashwam.sim.closed_loop` asks of a policy.
-
-    Args:
-        client: A session with a model of one camera and one picture per latent frame.
-
-    Attributes:
-        picture: Height and width of the pictures that the model is shown, in pixels.
-
-    Raises:
-        ValueError: the server's model is another kind.
-    """
-
-    batch = 1
-
-    def __init__(self, client: PolicyClient) -> None:
-        metadata = client.metadata
-        cameras = greeted_cameras(metadata)
-        if len(cameras) != 1 or metadata.get("keyframes_per_frame") != 1:
-            raise InputError(
-                f"the simulator has one camera and one picture per latent frame; the server's model has cameras "
-                f"{list(cameras)} and {metadata.get('keyframes_per_frame')} pictures"
-            )
-        self.per_frame = greeted_number(metadata, "actions_per_frame")
-        size = metadata.get("picture_size")
-        if not isinstance(size, list | tuple) or len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
-            raise InputError(f"the server must say its picture_size, height and width; got {shown(size)}")
-        self.picture = (size[0], size[1])
-        self.chunks = 0
-        self.seconds = {"infer": 0.0, "refresh": 0.0}
-        self.chunk_ms: list[float] = []
-        self._camera = cameras[0]
-        self._client = client
-        self._senses = dict(metadata.get("senses", {}))
-        self._first: dict[str, np.ndarray] | None = None
-        self._state: np.ndarray | None = None
-
-    def reset(self, prompt: str, frames: np.ndarray, *, seed: int, state: np.ndarray | None = None) -> None:
-        """Begins an episode: frames uint8 [1, H, W, 3], the robot's state [1, S]."""
-        self._client.reset(prompt, seed=seed)
-        self._first = self._observation(frames[0], None if state is None else state[0])
-
-    def controls(self) -> np.ndarray:
-        """The controls to execute now, float32 [1, F' * N, U]; F' is F - 1 in the first chunk, then F."""
-        start = time.perf_counter()
-        self._state = self._client.infer(self._first)
-        self.chunk_ms.append(1000 * (time.perf_counter() - start))
-        self.seconds["infer"] += self.chunk_ms[-1] / 1000
-        self.chunks += 1
-        held = 0 if self._first is None else 1
-        return self._state[:, held:].transpose(1, 2, 0).reshape(1, -1, self._state.shape[0])
-
-    def foreseen(self) -> None:
-        """See `ChunkPolicy.foreseen`: the protocol carries actions alone."""
-
-    def observe(
-        self, pictures: np.ndarray, controls: np.ndarray, *, state: np.ndarray | None = None, under_way: int = 0
-    ) -> None:
-        """See `ChunkPolicy.observe`, of one episode."""
-        start = time.perf_counter()
-        if self._state is None:
-            raise ValueError("nothing was executed that could be observed: ask for controls before")
-        done = self._state.copy()
-        frames = controls.shape[1] // self.per_frame
-        done[:, done.shape[1] - frames :] = controls[0].reshape(frames, self.per_frame, -1).transpose(2, 0, 1)
-        felt = [None] * pictures.shape[1] if state is None else state[0]
-        seen = [self._observation(*pair) for pair in zip(pictures[0], felt, strict=True)]
-        self._client.refresh(seen, done, under_way=under_way)
-        self.seconds["refresh"] += time.perf_counter() - start
-        self._first = None
-
-    def _observation(self, picture: np.ndarray, state: np.ndarray | None) -> dict[str, np.ndarray]:
-        """Gives the observation of one moment, as the server's model takes it."""
-        told = {f"observation.{name}": state for name in self._senses if state is not None}
-        return {self._camera: picture, **{key: x.astype(np.float32) for key, x in told.items()}}

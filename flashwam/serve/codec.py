@@ -32,6 +32,9 @@ class ObservationCodec(Protocol):
     def norm(self) -> ActionNorm:
         """Normalisation of the controls; its limit says which actions are never sent."""
 
+    def check(self, observations: Sequence[Observation]) -> None:
+        """Refuses pictures that `encode` would not take, be they fewer than it takes; nothing is encoded."""
+
     def encode(self, observations: Sequence[Observation]) -> Tensor:
         """Pictures that follow on those of earlier calls -> latents [1, C, F, h, w]; the first call has one."""
 
@@ -67,6 +70,11 @@ class FrameCodec:
     def norm(self) -> ActionNorm:
         """See `ObservationCodec`."""
         return self._codec.actions
+
+    def check(self, observations: Sequence[Observation]) -> None:
+        """See `ObservationCodec.check`."""
+        for observation in observations:
+            self._picture(observation)
 
     def encode(self, observations: Sequence[Observation]) -> Tensor:
         """See `ObservationCodec.encode`."""

@@ -15,6 +15,7 @@ from flashwam.serve.session import PolicySession, in_order
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.hub import fetch_folder, is_on_hub
 from flashwam.system.paths import user_path
+from flashwam.wam.devices import device_named
 
 __all__ = ["WamPipeline"]
 
@@ -67,14 +68,17 @@ class WamPipeline:
 
         Raises:
             FileNotFoundError: There is no such folder or model, or a file of it is missing.
-            ValueError: The hub has none of that name, or it cannot be loaded, sampled or rounded.
+            ValueError: The hub has none of that name, or it cannot be loaded, sampled or rounded, or there is no
+                such device.
         """
+        # Before gigabytes are fetched for it.
+        place = device_named(device)
         folder = _folder(pretrained_model_name_or_path, revision)
         dtype = None if torch_dtype is None else str(torch_dtype).removeprefix("torch.")
         served = load_served(
             folder,
             nfe=nfe,
-            device=str(device),
+            device=str(place),
             preset=preset,
             base=base,
             dtype=dtype,

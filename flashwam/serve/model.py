@@ -23,6 +23,7 @@ from flashwam.system.errors import InputError
 from flashwam.system.hub import local_folder
 from flashwam.system.imports import trusting
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.devices import device_named
 from flashwam.wam.dtypes import dtype_named
 from flashwam.wam.encoder_passes import ENCODERS
 from flashwam.wam.files import files_for_preset, files_of_codec, files_that_say_how
@@ -97,8 +98,9 @@ def load_served(
         trust: Import the classes that its files name beside ours, and run their code.
 
     Raises:
-        FileNotFoundError, ValueError: it cannot be loaded, sampled or rounded.
+        FileNotFoundError, ValueError: it cannot be loaded, sampled or rounded, or there is no such device.
     """
+    place = device_named(device)
     folder = model_folder(folder)
     other = {} if dtype is None else {"dtype": dtype_named(dtype)}
     wam, info = load_wam(folder, preset=preset, trust=trust, **other)
@@ -107,7 +109,7 @@ def load_served(
     weights = tensors_fingerprint(wam.state_dict())
     # Before it is moved, so that a GPU holds 8-bit weights alone.
     wam.choose_precision(info.precision if precision is None else precision)
-    wam.to(device).eval()
+    wam.to(place).eval()
     sampled = partial(_samplers, info, temperature)
     samplers = sampled(nfe)
     with trusting(trust):

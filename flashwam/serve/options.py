@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The address and the limits of a server."""
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from flashwam.serve.access import check_token
 from flashwam.serve.session import MOST_PROMPT
 from flashwam.system.errors import InputError
 
@@ -53,5 +55,20 @@ class ServerOptions:
             raise InputError(f"protocol must be one of {', '.join(PROTOCOLS)}; got {self.protocol!r}")
         if self.cameras and self.protocol != "openpi":
             raise InputError("keys of cameras are for the protocol openpi; LingBot-VA's clients use the cameras' names")
-        if self.token is not None and (not self.token.isascii() or not self.token or " " in self.token):
-            raise InputError("token must be ASCII text without spaces, and not empty")
+        if self.token is not None:
+            check_token(self.token)
+
+    def check_host(self) -> None:
+        """Refuses a host that has no address, before minutes go by until a server listens there.
+
+        Raises:
+            ValueError: It is none, or its name is not known here.
+        """
+        try:
+            socket.getaddrinfo(self.host or None, self.port, type=socket.SOCK_STREAM)
+        # A name with a part that is empty or too long is not even looked up.
+        except (socket.gaierror, UnicodeError) as error:
+            raise InputError(
+                f"host must be an address or name of this machine, such as 127.0.0.1 or 0.0.0.0; got {self.host!r}, "
+                f"with port {self.port} ({error})"
+            ) from error

@@ -93,7 +93,9 @@ class PolicyServer:
 
         Raises:
             OSError: the address cannot be had.
+            ValueError: it is none.
         """
+        self.options.check_host()
         listen, connection_class = _websockets_serve(), _connection_class(self)
         options = self.options
         self._loop = asyncio.get_running_loop()

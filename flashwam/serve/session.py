@@ -183,8 +183,10 @@ class PolicySession:
             observations: Those that follow on what was seen so far.
 
         Raises:
-            ValueError: no chunk was drawn, or these are more than it has.
+            ValueError: no chunk was drawn, these are more than it has, or not what the model is shown; the chunk is
+                then as it was, so that a corrected call may follow.
         """
+        codec = self._begun().codec
         if self._rollout is None:
             raise ValueError("look needs a chunk that was drawn: send infer before")
         observations = [*self._early.waiting, *_observations(observations)]
@@ -197,11 +199,12 @@ class PolicySession:
                 f"{each * missing} observations of the chunk are still to be seen, and {len(observations)} came: send "
                 "refresh before the next chunk's"
             )
+        # A look that is refused leaves nothing: pictures that wait for the rest of their frame are looked at now.
+        codec.check(observations[whole:])
         if whole:
-            # A look that is refused leaves neither.
             senses = self._senses(observations[:whole], whole // each)
             with self._timed("vae"):
-                self._early.video.append(self._begun().codec.encode(observations[:whole]).to(self._device))
+                self._early.video.append(codec.encode(observations[:whole]).to(self._device))
             self._early.senses.append(senses)
         self._early.waiting = observations[whole:]
 
@@ -269,6 +272,8 @@ class PolicySession:
         observations = _observations(observation if isinstance(observation, list) else [observation])
         if len(observations) != 1:
             raise ValueError(f"an episode begins with one observation; got {len(observations)}")
+        # A codec keeps the past of what it encodes, so nothing may be refused any more once it has.
+        senses = self._senses(observations, 1)
         with self._timed("vae"):
             first = episode.codec.encode(observations).to(self._device)
         wam = self._model.wam
@@ -278,7 +283,7 @@ class PolicySession:
                 f"the first observation makes latents {list(first.shape)}; expected one of {height, width}"
             )
         actions, per_frame, _ = wam.shapes["action"]
-        self._first, self._first_senses = first, self._senses(observations, 1)
+        self._first, self._first_senses = first, senses
         return Rollout(
             wam,
             self._model.samplers,

@@ -88,6 +88,14 @@ class CodecSession(ABC):
                 as it was.
         """
 
+    def check(self, observations: Sequence[Mapping[str, Any]]) -> None:
+        """Refuses pictures that `encode` would not take, of any number of observations, and encodes nothing.
+
+        Raises:
+            ValueError: A camera is missing, a picture is not uint8 RGB, or a camera's differ in size.
+        """
+        self._codec.cameras.check(observations)
+
     @property
     def norm(self) -> ActionNorm:
         """Of the controls."""

@@ -144,6 +144,10 @@ def test_plan_counts_every_copy_of_the_weights(capsys):
         (["collect", "libero/flash_wam"], ["nothing to collect"]),
         (["info", "no/such/folder"], ["no/such/folder", "no such folder"]),
         (["evaluate", "no/such/folder"], ["no/such/folder"]),
+        (
+            ["evaluate", str(ASSETS / "teacher"), "--nfe", "\u00b2v/1a"],
+            ["steps must read like '1v/1a'", "\u00b2v/1a"],
+        ),
     ],
 )
 def test_users_errors_are_one_line_and_exit_2(capsys, arguments, told):
@@ -210,6 +214,7 @@ def test_wrong_arguments_exit_2_and_name_them(capsys):
         (["train", "teacher", "--dry-run", "no-equals-sign"], "no-equals-sign"),
         (["info", ".", "a=b"], "a=b"),
         (["evaluate", "x", "--episodes", "0"], "at least 1"),
+        (["evaluate", "x", "--episodes", "\u00b2"], "at least 1"),
     ):
         status, _, err = run(capsys, *arguments)
         assert status == 2

@@ -19,8 +19,9 @@ from flashwam.evaluation.local import evaluate
 from flashwam.evaluation.real_time import evaluate_real_time
 from flashwam.evaluation.served import evaluate_served
 from flashwam.run.real_time import RealTime
-from flashwam.serve.client import PolicyClient, RemotePolicy
+from flashwam.serve.client import PolicyClient
 from flashwam.serve.model import load_served
+from flashwam.serve.remote_policy import RemotePolicy
 from flashwam.serve.server import serving
 from flashwam.sim.metaworld import MetaWorldEnv
 

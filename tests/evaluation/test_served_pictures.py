@@ -12,8 +12,9 @@ from flashwam.core.noise import NoiseSchedule
 from flashwam.core.streams import StreamSpec
 from flashwam.evaluation import served
 from flashwam.run.real_time import RealTime
-from flashwam.serve.client import PolicyClient, RemotePolicy
+from flashwam.serve.client import PolicyClient
 from flashwam.serve.model import load_served
+from flashwam.serve.remote_policy import RemotePolicy
 from flashwam.serve.server import serving
 from flashwam.student import save_wam
 

@@ -260,6 +260,10 @@ def test_the_cross_table_says_which_stream_loses():
     assert losses["linear_both 1v"]["action"] == pytest.approx(0.93 - 0.78)
     assert losses["linear_both 1v"]["video"] == pytest.approx(0.95 - 0.93)
     assert "teacher 1v" not in losses
+    squared = {
+        name: [label.replace("teacher", "teacher\u00b2") for label in CROSS[name]] for name in ("rows", "columns")
+    }
+    assert {loss["student"]: loss for loss in cross_losses({**CROSS, **squared})} == losses
 
 
 def test_a_student_that_loses_nothing_is_not_said_to_lose_more_of_one_stream(tmp_path):

@@ -16,7 +16,8 @@ from flashwam.core.checks import UnsoundError
 from flashwam.data.episodes import CAMERA
 from flashwam.evaluation.policy import load_policy
 from flashwam.serve.ahead import ChunkStream
-from flashwam.serve.client import PolicyClient, RemotePolicy
+from flashwam.serve.client import PolicyClient
+from flashwam.serve.remote_policy import RemotePolicy
 from flashwam.serve.server import serving
 from flashwam.serve.session import PolicySession
 from flashwam.sim.local_policy import LocalPolicy
@@ -227,6 +228,45 @@ def test_what_was_really_executed_is_told(server, model, episode):
     chunk[:, 1] = done
     session.refresh([observations[1]], chunk)
     assert_array_equal(frame, session.infer(None)[:, 0])
+
+
+def test_a_frame_is_told_anew_after_what_was_seen_or_executed_is_refused(server, episode):
+    prompt, observations = episode(1)
+    found = []
+    for wrongly in (False, True):
+        with PolicyClient(server.url) as client:
+            stream = ChunkStream(client)
+            stream.begin(prompt, observations[0], seed=1)
+            done = stream.next() / 2
+            if wrongly:
+                spoilt = done.copy()
+                spoilt[0, 0] = np.nan
+                # Numpy would spread the first three over the frame.
+                for executed in (done[:, 0], 0.0, done[:1], done[None], done.T[:2], done.astype(str), spoilt):
+                    with pytest.raises(ValueError, match="executed must be"):
+                        stream.saw([observations[1]], executed)
+                for seen in (observations[1], ["picture"]):
+                    with pytest.raises(ValueError, match="must be maps from camera to picture, in a list"):
+                        stream.saw(seen, done)
+                with pytest.raises(RuntimeError, match="call saw"):
+                    stream.next()
+            stream.saw([observations[1]], done)
+            found.append(stream.next())
+    assert_array_equal(*found)
+
+
+def test_controls_that_are_no_frames_of_the_chunk_are_not_spread_over_it(server, episode):
+    prompt, observations = episode(1)
+    pictures = np.stack([observation[CAMERA] for observation in observations[:2]])
+    with PolicyClient(server.url) as client:
+        policy = RemotePolicy(client)
+        policy.reset(prompt, pictures[:1], seed=9)
+        controls = policy.controls()
+        for wrong in (controls[:, :, :1], controls[:, :3], controls[:, :0], controls.repeat(3, 1)):
+            with pytest.raises(ValueError, match="of up to 2 latent frames, 4 steps each"):
+                policy.observe(pictures[None, 1:], wrong)
+        policy.observe(pictures[None, 1:], controls)
+        assert policy.controls().shape == (1, 8, 4)
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,34 @@ def test_a_look_that_fails_is_told_by_the_next_answer(model, episode):
             client.refresh([], chunk)
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+def test_after_a_look_that_failed_the_session_is_over_whatever_was_asked_behind_it(model, episode, ahead):
+    prompt, observations = episode(0)
+    with serving(model) as server, PolicyClient(server.url) as client:
+        client.reset(prompt, seed=2)
+        chunk = client.infer(observations[0])
+        client.look(observations[1:] * 5)
+        if ahead:
+            client.infer_ahead([], chunk)
+        with pytest.raises(RuntimeError, match="1 observations of the chunk are still to be seen"):
+            (client.answer if ahead else client.infer)()
+        for ask in (client.infer, lambda: client.refresh([], chunk), lambda: client.reset(prompt)):
+            with pytest.raises(RuntimeError, match="ended the session"):
+                ask()
+
+
+def test_after_an_answer_that_came_too_late_the_session_is_over(slow, episode):
+    served, _, go_on = slow
+    prompt, observations = episode(0)
+    with serving(served) as server, PolicyClient(server.url, timeout=1) as client:
+        client.reset(prompt)
+        with pytest.raises(TimeoutError, match="has not answered within 1 s"):
+            client.infer(observations[0])
+        go_on.set()
+        with pytest.raises(RuntimeError, match="ended the session"):
+            client.reset(prompt)
+
+
 def test_a_server_that_takes_no_looks_is_told_apart(model, episode):
     prompt, observations = episode(0)
     with serving(model) as server, PolicyClient(server.url) as client:

@@ -3,9 +3,12 @@
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from tiny_released import save_released
 
 from flashwam.serve.client import PolicyClient
+from flashwam.serve.direct import WamPipeline
 from flashwam.serve.server import serving
 from flashwam.serve.session import PolicySession
 
@@ -74,6 +77,69 @@ def test_a_look_that_is_refused_leaves_neither_picture_nor_sense(begun, monkeypa
         with pytest.raises(ValueError, match="every observation needs"):
             session.look(observations[:1])
     assert_array_equal(refreshed(session, observations, chunk), expected)
+
+
+@pytest.fixture(scope="module")
+def four_pictures(tmp_path_factory):
+    """Of the released layout, whose latent frame is four pictures of every camera and whose codec keeps their past."""
+    folder = save_released(tmp_path_factory.mktemp("released") / "base", ("fold", ""))
+    return WamPipeline.from_pretrained(folder, torch_dtype=torch.float32, preset="libero", nfe="1v/1a")
+
+
+@pytest.fixture
+def first_chunk(four_pictures):
+    """A session, what follows on its first observation, and its first chunk."""
+    rng = np.random.default_rng(0)
+    cameras, sessions = four_pictures.model.metadata["cameras"], []
+
+    def begin():
+        sessions.append(four_pictures.session())
+        sessions[-1].reset("fold", seed=1)
+        return sessions[-1], seen[1:], sessions[-1].infer(seen[0])
+
+    seen = [{key: rng.integers(0, 255, (64, 64, 3), np.uint8) for key in cameras} for _ in range(13)]
+    return begin
+
+
+def test_a_look_refuses_pictures_that_wait_for_the_rest_of_their_frame(first_chunk):
+    session, observations, chunk = first_chunk()
+    session.look(observations[:2])
+    session.refresh(observations[2:], chunk)
+    expected = session.infer()
+    session, observations, chunk = first_chunk()
+    key, picture = next(iter(observations[1].items()))
+    wrongly = [{}, {key: picture}, *(observations[1] | {key: x} for x in (picture / 255, picture[0]))]
+    session.look(observations[:1])
+    with pytest.raises(ValueError, match="differ in size"):
+        session.look([observations[1] | {key: picture[:9]}])
+    for wrong in wrongly:
+        # Once with a frame that is whole before it.
+        for seen in ([wrong], [*observations[1:4], wrong]):
+            with pytest.raises(ValueError, match=r"has no camera|expected uint8"):
+                session.look(seen)
+    session.look(observations[1:2])
+    session.refresh(observations[2:], chunk)
+    assert_allclose(session.infer(), expected, atol=1e-5)
+
+
+def test_an_episode_begins_after_a_first_observation_that_was_refused(first_chunk, four_pictures, monkeypatch):
+    """As where the robot's state is missing."""
+
+    def stateless(observations, frames):
+        raise ValueError("every observation needs 'observation.state'")
+
+    _, observations, _ = first_chunk()
+    chunks = []
+    for refusals in (0, 1):
+        session = four_pictures.session()
+        session.reset("fold", seed=1)
+        for _ in range(refusals):
+            with monkeypatch.context() as patch:
+                patch.setattr(session, "_senses", stateless)
+                with pytest.raises(ValueError, match="every observation needs"):
+                    session.infer(observations[0])
+        chunks.append(session.infer(observations[0]))
+    assert_array_equal(*chunks)
 
 
 def test_over_the_wire_it_is_told_and_the_server_goes_on(model, episode):

@@ -27,11 +27,13 @@ from flashwam.serve.session import PolicySession
 
 def test_only_the_token_opens(model):
     with serving(model, ServerOptions(port=0, token="s3cret")) as server:
-        for token in (None, "", "s3cre", "s3cret2", "S3CRET", "s3cret s3cret"):
+        for token in (None, "s3cre", "s3cret2", "S3CRET"):
             with pytest.raises(RuntimeError, match="401"):
                 PolicyClient(server.url, token)
         for headers in (
             {"Authorization": "s3cret"},
+            {"Authorization": "Bearer "},
+            {"Authorization": "Bearer s3cret s3cret"},
             {"Authorization": "Basic s3cret"},
             {"Authorization": "Api-Key s3cre"},
             {"Authorization": "Api-Key  s3cret"},

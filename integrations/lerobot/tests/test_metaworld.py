@@ -13,8 +13,8 @@ from lerobot.processor import PolicyProcessorPipeline
 from lerobot.scripts.lerobot_eval import rollout
 
 from flashwam.core.scenes import evaluation_scene
-from flashwam.serve.client import RemotePolicy
 from flashwam.serve.model import load_served
+from flashwam.serve.remote_policy import RemotePolicy
 from flashwam.serve.session import PolicySession
 from flashwam.system.paths import ASSETS
 
