@@ -116,8 +116,10 @@ class ChunkStream:
         elif self._looks and told:
             self._client.look(told)
             told = []
-        # Only once nothing can be refused any more.
-        self._told, self._chunk, self._owed = told, chunk, False
+        # Only once nothing can be refused any more; what is not sent yet is copied, since a robot may take its next
+        # picture into the same memory.
+        self._told = [{key: np.array(x) for key, x in one.items()} for one in told]
+        self._chunk, self._owed = chunk, False
 
     def _take(self, chunk: np.ndarray, *, first: int = 0) -> np.ndarray:
         """Goes on with a chunk, whose first frames may be padding."""

@@ -206,7 +206,8 @@ class PolicySession:
             with self._timed("vae"):
                 self._early.video.append(codec.encode(observations[:whole]).to(self._device))
             self._early.senses.append(senses)
-        self._early.waiting = observations[whole:]
+        # Of their own: a robot may take its next picture into the same memory.
+        self._early.waiting = [{key: np.array(x) for key, x in one.items()} for one in observations[whole:]]
 
     def refresh(self, observations: Sequence[Observation], state: np.ndarray, *, under_way: int = 0) -> None:
         """Puts what happened in the place of what was drawn, and moves on to the next chunk.

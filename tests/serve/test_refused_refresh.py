@@ -122,6 +122,21 @@ def test_a_look_refuses_pictures_that_wait_for_the_rest_of_their_frame(first_chu
     assert_allclose(session.infer(), expected, atol=1e-5)
 
 
+def test_a_camera_may_take_its_next_picture_into_the_same_memory(first_chunk):
+    """What waits for the rest of its frame was seen when it was looked at."""
+    found = []
+    for shared in (False, True):
+        session, good, chunk = first_chunk()
+        memory = {key: np.empty_like(x) for key, x in good[0].items()}
+        for observation in good:
+            for key, x in observation.items():
+                memory[key][...] = x
+            session.look([memory if shared else observation])
+        session.refresh([], chunk)
+        found.append(session.infer(None))
+    assert_array_equal(*found)
+
+
 def test_an_episode_begins_after_a_first_observation_that_was_refused(first_chunk, four_pictures, monkeypatch):
     """As where the robot's state is missing."""
 
