@@ -75,7 +75,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
     _real_time_options(parser)
     add_libero_options(parser)
     add_recording_options(parser)
-    parser.add_argument("--seed", type=int, default=0, help="shifts the evaluation seeds (default: 0)")
+    shifts = "shifts the evaluation seeds (default: the recipe's evaluate.seed, or 0)"
+    parser.add_argument("--seed", type=int, help=shifts)
     parser.add_argument("--out", type=path, metavar="DIR", help="folder of the results (default: the run's)")
     add_trust(parser)
     add_json(parser)
@@ -96,6 +97,10 @@ def _real_time_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _action(arguments: argparse.Namespace) -> None:
+    elsewhere = is_for_libero(arguments) or is_for_recordings(arguments) or arguments.server is not None
+    if arguments.seed is None and (elsewhere or arguments.random or arguments.auxiliary):
+        # Of all but a model that is driven here no recipe is asked.
+        arguments.seed = 0
     if is_for_libero(arguments):
         results = libero_results(arguments)
     else:

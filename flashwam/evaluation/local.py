@@ -50,7 +50,7 @@ def evaluate(
     temperature: Temperature | None = None,
     precision: str | None = None,
     closed_loop: bool = True,
-    seed: int = 0,
+    seed: int | None = None,
     out: str | Path | None = None,
     trust: bool = False,
 ) -> list[dict[str, Any]]:
@@ -71,7 +71,7 @@ def evaluate(
         precision: "own" or "fp8", see `WorldActionModel.choose_precision`; what the model's recipe says if None. The
             teacher's draws that it is compared with are in their own numbers.
         closed_loop: Drive the tasks; False measures the open loop alone.
-        seed: Of episodes and noise.
+        seed: Of episodes and noise; the recipe's if None.
         out: Folder for the results; see `Policy.evaluations` if None.
         trust: Import the classes that its files, and those of the teacher they name, name beside ours, and run their
             code.
@@ -84,7 +84,7 @@ def evaluate(
     """
     sampler = sampler_name(plain_euler=plain_euler, unit_amplitude=unit_amplitude, temperature=temperature)
     policy = load_policy(checkpoint, trust=trust)
-    weights = policy.fingerprint
+    weights, seed = policy.fingerprint, policy.evaluation_seed(seed)
     policy.wam.choose_precision(policy.info.precision if precision is None else precision)
     tasks, episodes = policy.request(tasks, episodes, driven=closed_loop)
     folder = user_path(out) if out is not None else policy.evaluations

@@ -13,6 +13,7 @@ from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.codec import CODEC_FILE, Codec
 from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.fingerprint import autoencoder_fingerprint, tensors_fingerprint, values_fingerprint
+from flashwam.recipe.layers import read_yaml
 from flashwam.run.folder import INFO_FILE, RunFolder
 from flashwam.run.model_info import ModelInfo, model_folder
 from flashwam.run.model_note import model_note
@@ -106,10 +107,24 @@ class LoadedModel:
         """Steps to measure it at: those that are given, or its recipe's, or those that it is deployed with."""
         if nfe:
             return tuple(nfe)
-        if self.info.recipe is not None:
-            return self.info.recipe.evaluate.nfe
+        if (recipe := self.info.recipe) is not None:
+            return self._taken_on(recipe.name) or recipe.evaluate.nfe
         own = {name: spec.steps for name, spec in self.specs.items()}
         return ("full",) if self.info.kind == "teacher" else (nfe_text(own),)
+
+    def evaluation_seed(self, given: int | None) -> int:
+        """Seed of the scenes and the noise to measure it in: the one that is given, or its recipe's, or 0."""
+        if given is not None:
+            return given
+        return 0 if self.info.recipe is None else self.info.recipe.evaluate.seed
+
+    def _taken_on(self, name: str) -> tuple[str, ...]:
+        """The steps that its run's recipe names, which a finished run may have taken on, see `prepare_run`; none where
+        it is in no run of its own recipe's name."""
+        path = self.run.recipe
+        told = read_yaml(path.read_bytes(), str(path)) if path.is_file() else {}
+        evaluated = told.get("evaluate") if told.get("name") == name else None
+        return tuple(map(str, evaluated.get("nfe") or ())) if isinstance(evaluated, dict) else ()
 
     def how(self, sampler: str) -> str:
         """The part of an evaluation's name that tells it from others of the same steps: "own", "euler_fp8"."""

@@ -45,7 +45,7 @@ def evaluate_real_time(
     tasks: Sequence[str] | None = None,
     sampler: str = "own",
     precision: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     out: str | Path | None = None,
     trust: bool = False,
 ) -> list[dict[str, Any]]:
@@ -60,7 +60,7 @@ def evaluate_real_time(
         tasks: The recipe's if None.
         sampler: See `Evaluation.sampler`.
         precision: See `flashwam.evaluate`.
-        seed: Of episodes and noise.
+        seed: Of episodes and noise; the recipe's if None.
         out: Folder for the results; `real_time` in that of the model's other evaluations if None.
         trust: See `flashwam.evaluate`.
 
@@ -73,7 +73,7 @@ def evaluate_real_time(
     for clock in clocks:
         clock_of(clock)
     policy = load_policy(checkpoint, trust=trust)
-    weights = policy.fingerprint
+    weights, seed = policy.fingerprint, policy.evaluation_seed(seed)
     policy.wam.choose_precision(policy.info.precision if precision is None else precision)
     tasks, episodes = policy.request(tasks, episodes)
     folder = user_path(out) if out is not None else policy.real_time

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flashwam.data.autoencoder import STATS
 from flashwam.data.convert import PLAN_FILE
 from flashwam.data.fingerprint import files_fingerprint
 from flashwam.data.summary import SUMMARY_FILE
@@ -22,6 +23,7 @@ MADE_WITH = "made_with"
 """The key of a conversion's report under which `made_with` lies."""
 _AUTOENCODER = "autoencoder"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+"""Of files, beside the mean and standard deviation of latents; what else says how they were saved may differ."""
 
 
 def made_with(recipe: Recipe) -> dict[str, Any]:
@@ -40,14 +42,18 @@ def check_converted(recipe: Recipe) -> None:
     root = user_path(recipe.data.root)
     path = root / PLAN_FILE
     data = recipe.data
-    asked = {"size": data.camera_size, "stride": data.stride, "resize": data.resize}
-    if path.is_file() and (changed := changed_settings(read_mapping(path), asked)):
+    asked = {"size": data.camera_size, "stride": data.stride, "resize": data.resize, "action_key": data.action_key}
+    noted = read_mapping(path) if path.is_file() else {}
+    if noted.get("window") is not None:
+        # Of clips that are encoded whole.
+        asked |= {"window": data.window_frames, "hop": data.clip_hop}
+    if changed := changed_settings(noted, asked):
         raise InputError(
             f"{root} was converted otherwise than this recipe reads it ({changed}): convert into another folder "
             "(data.root), or ask for the same settings"
         )
-    noted, now = _noted(root).get(_AUTOENCODER), _weights(recipe)
-    if None not in (noted, now) and noted != now:
+    then, now = _noted(root).get(_AUTOENCODER), _weights(recipe)
+    if None not in (then, now) and then != now:
         raise InputError(
             f"the latents below {root} were encoded by another autoencoder than this recipe's model is shown pictures "
             "by: convert into another folder (data.root), or name the model that they were converted with; where its "
@@ -90,5 +96,5 @@ def _weights(recipe: Recipe) -> str | None:
     folder = user_path(given) if recipe.wam.pretrained is None else autoencoder_folder(user_path(given))
     if folder is None:
         return None
-    files = [path for path in folder.rglob("*") if path.suffix in _WEIGHTS and path.is_file()]
+    files = [path for path in folder.rglob("*") if path.is_file() and (path.suffix in _WEIGHTS or path.name == STATS)]
     return files_fingerprint(files, base=folder) if files else None

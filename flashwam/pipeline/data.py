@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a recipe to its data: episodes, autoencoder, latents; makes those that are missing."""
 
+import logging
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from flashwam.sim.simulators import get_task
 from flashwam.system.errors import InputError
 
 __all__ = ["check", "collect", "dataset", "prepare_data", "read_histories"]
+
+logger = logging.getLogger(__name__)
 
 
 def check(recipe: Recipe) -> tuple[int, dict[str, str]]:
@@ -107,7 +110,7 @@ def dataset(recipe: Recipe, *, codec: Codec | None, senses: Collection[str] = ()
     with the senses that a model is told. Latents are of the codec's autoencoder, whoever encoded the episodes last."""
     if codec is None:
         return segment_dataset(recipe, senses=senses)
-    return EpisodeDataset(
+    found = EpisodeDataset(
         recipe.data.root,
         window_frames=recipe.data.window_frames,
         tasks=recipe.data.tasks,
@@ -118,6 +121,23 @@ def dataset(recipe: Recipe, *, codec: Codec | None, senses: Collection[str] = ()
         senses=tuple(senses),
         autoencoder=codec.autoencoder,
     )
+    _say_more_episodes(recipe, found)
+    return found
+
+
+def _say_more_episodes(recipe: Recipe, found: EpisodeDataset) -> None:
+    """Says where a folder that is shared holds more episodes than the recipe asks for: all of them are learned from."""
+    data, counts = recipe.data, found.episodes[:, 0].bincount(minlength=len(found.tasks)).tolist()
+    for task, count in zip(found.tasks, counts, strict=True):
+        asked = data.multimodal_episodes if get_task(task).multimodal else data.episodes
+        if count > asked:
+            logger.warning(
+                "%s holds %d training episodes of %s, and the recipe asks for %d: it learns from all of them",
+                data.root,
+                count,
+                task,
+                asked,
+            )
 
 
 def read_histories(recipe: Recipe, folder: Path, *, codec: Codec | None, senses: Collection[str] = ()) -> Histories:

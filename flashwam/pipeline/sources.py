@@ -166,6 +166,8 @@ def convert_raw(
         unscaled=data.unscaled_controls,
     )
     write_whole(root / ACTION_NORM, (json.dumps(norm.to_dict(), indent=2) + "\n").encode())
+    # Before anything asks what they were measured with.
+    write_whole(root / SUMMARY_FILE, json.dumps({MADE_WITH: made_with(recipe)}) + "\n")
     result.controls = coverage(rows, norm)
     try:
         choice = choose_norm(replace(recipe, data=replace(data, root=str(root))))

@@ -26,10 +26,11 @@ from flashwam.wam.base import WorldActionModel
 __all__ = ["Plan", "gib", "make_plan"]
 
 GIB = 2**30
-EPISODES_PER_SECOND = 2.9
-"""Demonstrations a second and process, measured on one core at 64 pixels."""
+EPISODES_PER_SECOND = {"metaworld": 2.9, "libero": 0.2}
+"""Simulator -> demonstrations a second and process, measured on one core at 64 pixels; LIBERO has two cameras."""
+CAMERAS = {"metaworld": 1, "libero": 2}
 AUTOENCODER_SECONDS = 0.06
-"""Seconds per step of 32 frames at width 64, measured on one core."""
+"""Seconds per step of 32 frames of one camera at width 64, measured on one core."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,16 +88,18 @@ def _collection(recipe: Recipe) -> list[tuple[str, str]]:
         return [("episodes", f"none to collect: data.source is {data.source!r}, they lie below {data.root}")]
     counts = {n: data.multimodal_episodes if get_task(n).multimodal else data.episodes for n in data.tasks}
     total = sum(counts.values())
-    seconds = total / (EPISODES_PER_SECOND * min(data.processes, os.cpu_count() or 1))
+    rate = EPISODES_PER_SECOND[data.source]
+    seconds = total / (rate * min(data.processes, os.cpu_count() or 1))
     encoder = recipe.autoencoder
     rows = [
         ("folder", data.root),
         ("episodes", f"{total}: {', '.join(f'{n} {count}' for n, count in counts.items())}"),
         ("processes", str(data.processes)),
-        ("time", f"{duration_text(seconds)} (stored throughput: {EPISODES_PER_SECOND} episodes a second and core)"),
+        ("time", f"{duration_text(seconds)} (stored throughput: {rate} episodes a second and core)"),
     ]
     if encoder.pretrained is None:
         cost = encoder.steps * AUTOENCODER_SECONDS * encoder.batch_size / 32 * (encoder.width / 64) ** 2
+        cost *= CAMERAS[data.source]
         rows.append(("autoencoder", f"{encoder.steps} steps, {duration_text(cost)} (stored throughput, one core)"))
     else:
         rows.append(("autoencoder", f"from {encoder.pretrained}"))

@@ -3,7 +3,6 @@
 
 import json
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -14,7 +13,6 @@ from flashwam.recipe.sections import Recipe
 from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
 from flashwam.system.imports import foreign_paths
-from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
 
@@ -212,9 +210,6 @@ def prepare_run(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
         kept = load_recipe(run.recipe)
         if kept.evaluate.nfe != recipe.evaluate.nfe:
             logger.info("%s: evaluated at %s from now on", folder, ", ".join(recipe.evaluate.nfe))
-            # A result is measured as it says itself.
-            for model in run.results:
-                _evaluated_at(model / INFO_FILE, recipe.evaluate.nfe)
             write_whole(run.recipe, to_yaml(replace(kept, evaluate=replace(kept.evaluate, nfe=recipe.evaluate.nfe))))
         return folder
     write_whole(run.provenance, json.dumps(provenance(), indent=2) + "\n")
@@ -258,13 +253,6 @@ def check_run(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
     if folder.exists() and (not folder.is_dir() or any(p != run.provenance for p in folder.iterdir())):
         raise InputError(f"{folder} exists but is no run folder (no {RECIPE_FILE}); give another --run-dir")
     return folder
-
-
-def _evaluated_at(path: Path, nfe: Sequence[str]) -> None:
-    content = read_mapping(path)
-    if isinstance(recipe := content.get("recipe"), dict) and isinstance(recipe.get("evaluate"), dict):
-        recipe["evaluate"]["nfe"] = list(nfe)
-        write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def _folders(path: Path) -> list[str]:

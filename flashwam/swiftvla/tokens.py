@@ -173,7 +173,7 @@ def _encode_all(
             provider.model.to(device)
             tokens = _encode(repo, episode, provider, capacities)
             write_tensors(path, tokens, metadata={"made_by": made_by, "pictures": file_fingerprint(video)})
-        every = torch.cat([x.float().flatten(0, 1) for x in tokens.values()])
+        every = torch.cat([x.double().flatten(0, 1) for x in tokens.values()])
         total, squares, count = total + every.sum(0), squares + every.square().sum(0), count + len(every)
     mean = total / count
     std = (squares / count - mean**2).clamp(min=1e-8).sqrt()

@@ -5,6 +5,7 @@ Work that is recorded may depend on nothing but the contents of its tensors: wha
 recorded is held fast. It must wait for nothing and read no number back.
 """
 
+import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -58,6 +59,8 @@ class CudaRecorder(Recorder):
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._pool = device, torch.cuda.graph_pool_handle()
+        # One for all: libraries keep a workspace for every stream that they have seen.
+        self._side = torch.cuda.Stream(device)
 
     def record(self, work: Work) -> Recording:
         """See `Recorder.record`."""
@@ -66,17 +69,36 @@ class CudaRecorder(Recorder):
 
     def _captured(self, work: Work) -> Recording:
         # Compilers and libraries set themselves up in the first runs, which a capture does not allow.
-        side = torch.cuda.Stream()
+        side = self._side
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(2):
                 work()
         torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may go on using the device, such as one that embeds the next prompt.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            result = work()
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        first: list[Exception] = []
+        try:
+            # Other threads may go on using the device, such as one that embeds the next prompt.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                try:
+                    result = work()
+                except Exception as error:
+                    first.append(error)
+                    raise
+        except Exception as error:
+            # A capture that something forbidden has ended leaves its stream current and its pool taken, and the error
+            # that comes of it hides the one that ended it.
+            torch.cuda.set_stream(current)
+            self._renew_pool()
+            raise (first or [error])[0] from None
         return _CudaRecording(graph, result)
+
+    def _renew_pool(self) -> None:
+        end = getattr(torch._C, "_cuda_endAllocateToPool", None)
+        if end is not None:
+            with contextlib.suppress(RuntimeError):
+                end(torch.cuda.current_device(), self._pool)
+        self._pool = torch.cuda.graph_pool_handle()
 
 
 class _CudaRecording(Recording):
@@ -165,6 +187,7 @@ class Recordings:
         self.failed = ""
         self._of, self._user = of, user
         self._given = self._recorder = recorder
+        self._device: torch.device | None = None
         self._compiles = True
         self._said: set[str] = set()
 
@@ -181,10 +204,12 @@ class Recordings:
         foreign = {type(module).__name__ for module in blocks.modules() if not _is_plain(module)}
         if foreign:
             raise CannotRecordError(f"adapters are not merged into the weights (layers {', '.join(sorted(foreign))})")
-        if self._recorder is None:
-            if device.type != "cuda":
-                raise CannotRecordError(f"CUDA graphs need a GPU, and the model is on {device}")
-            self._recorder = CudaRecorder(device)
+        if self._given is not None or device == self._device:
+            return
+        if device.type != "cuda":
+            raise CannotRecordError(f"CUDA graphs need a GPU, and the model is on {device}")
+        # The model may have been moved.
+        self._recorder, self._device, self.failed = CudaRecorder(device), device, ""
 
     def record(self, work: Work, *, compiled: Work | None = None) -> Recording | None:
         """Records work, and says what had to be left out; None where nothing more can be recorded.

@@ -2,6 +2,7 @@
 """The files that an evaluation leaves behind; the simulator's part is made up."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from flashwam.evaluation import local
 from flashwam.evaluation.local import evaluate
 from flashwam.evaluation.policy import load_policy
 from flashwam.recipe.build import plain
-from flashwam.recipe.load import load_recipe
+from flashwam.recipe.load import load_recipe, to_yaml
 from flashwam.report.results import pool_evaluations
 from flashwam.run.evaluation import read_run
+from flashwam.run.folder import prepare_run
+from flashwam.run.model_info import ModelInfo
 from flashwam.sim.closed_loop import TaskResult
 from flashwam.student import save_wam
 from flashwam.system.paths import ASSETS
@@ -159,6 +162,15 @@ def test_without_steps_a_model_is_measured_at_its_recipe_s(student):
     assert [result["setting"] for result in evaluate(student, episodes=1, closed_loop=False)] == ["1v/1a", "1v/2a"]
 
 
+def test_a_finished_run_is_measured_at_the_steps_that_it_has_taken_on(student):
+    recipe = ModelInfo.read(student).recipe
+    (student.parent / "recipe.yaml").write_text(to_yaml(recipe))
+    prepare_run(replace(recipe, evaluate=replace(recipe.evaluate, nfe=("1v/1a", "3v/3a"))), student.parent)
+    before = (student / "flashwam.json").read_bytes()
+    assert [one["setting"] for one in evaluate(student, episodes=1, closed_loop=False)] == ["1v/1a", "3v/3a"]
+    assert (student / "flashwam.json").read_bytes() == before
+
+
 def test_an_open_loop_that_could_not_be_measured_is_added_once_it_can(student, monkeypatch):
     """The data were missing, or the teacher; nothing is driven again."""
     (first,) = evaluate(student, episodes=4, nfe=("1v/1a",))
@@ -279,3 +291,9 @@ def test_what_a_model_was_trained_with_changes_no_measurement(student):
     first = evaluate(student, episodes=4, nfe=("1v/1a",))
     _edited(student / "flashwam.json", "streams", "action", "huber_c", value=0.5)
     assert evaluate(student, episodes=4, nfe=("1v/1a",)) == first
+
+
+def test_scenes_are_those_of_the_recipe_unless_others_are_asked_for(student):
+    _edited(student / "flashwam.json", "recipe", "evaluate", "seed", value=3)
+    told = [evaluate(student, episodes=1, nfe=("1v/1a",), closed_loop=False, **given) for given in ({}, {"seed": 0})]
+    assert [one["seed"] for (one,) in told] == [3, 0]

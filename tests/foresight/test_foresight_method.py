@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,21 @@ def test_a_look_at_another_seed_leaves_the_variance_that_the_seed_explains(floor
     """Var(y | o) / Var(y) of y = 0.6 o + 0.8 z, less what 192 windows let one remember."""
     floor = SPREAD["noise"] ** 2 / (SPREAD["noise"] ** 2 + SPREAD["observation"] ** 2)
     assert 0.7 * floor < floors["unpaired"] < 1.15 * floor
+
+
+def test_a_teacher_of_cooler_noise_is_not_looked_at_from_unit_noise(tmp_path: Path) -> None:
+    teacher = World()
+    cooler = {name: {**told, "teacher_temperature": 0.5} for name, told in TOLD.items()}
+    for targets in ("same_seed", "unpaired"):
+        method = Foresight(
+            streams(), toy_policy(teacher), teacher=teacher, targets=targets, pool=4, teacher_streams=cooler
+        )
+        make = partial(method.source, Observations(), Setup(data=tmp_path, streams=streams(), seed=0))
+        if targets == "unpaired":
+            make()
+            continue
+        with pytest.raises(ValueError, match=r"cooler noise \(teacher_temperature: .*video 0\.5"):
+            make()
 
 
 def test_what_is_looked_at_is_what_the_rollout_was_drawn_from(tmp_path: Path) -> None:

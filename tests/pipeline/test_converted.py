@@ -62,6 +62,7 @@ def test_as_it_was_converted_it_is_read(place):
     [
         ("data.resize=cover", "resize: 'stretch' there, 'cover' now"),
         ("data.stride=1", "stride: 2 there, 1 now"),
+        ("data.action_key=observation.state", "action_key: 'action' there, 'observation.state' now"),
         ("data.camera_size=[64,64]", r"size: \[32, 48\] there, \[64, 64\] now"),
     ],
 )
@@ -75,13 +76,20 @@ def test_another_autoencoder_is_refused_and_the_same_elsewhere_is_not(place):
     assert len(segment_dataset(recipe(place, f"autoencoder.pretrained={same}"))) > 0
     with pytest.raises(ValueError, match="encoded by another autoencoder than this recipe's model is shown"):
         segment_dataset(recipe(place, f"autoencoder.pretrained={other}"))
+    # Its latents are those of its mean and standard deviation.
+    path = same / "latent_stats.json"
+    path.write_text(path.read_text().replace("2.0", "0.5"))
+    with pytest.raises(ValueError, match="encoded by another autoencoder"):
+        segment_dataset(recipe(place, f"autoencoder.pretrained={same}"))
 
 
-def test_controls_that_were_measured_otherwise_are_refused_until_they_are_measured_anew(place):
+def test_controls_that_were_measured_otherwise_are_refused_until_they_are_measured_anew(place, caplog):
     unscaled = recipe(place, "data.unscaled_controls=[2]")
     with pytest.raises(ValueError, match=r"measured otherwise .*unscaled_controls: \[\] there, \[2\] now"):
         action_norm(unscaled)
+    caplog.clear()
     convert_raw(unscaled, place / "raw", place / "data", progress=False)
+    assert "normalisation cannot be used" not in caplog.text
     assert action_norm(unscaled).q01[2] == -1
     convert_raw(recipe(place), place / "raw", place / "data", progress=False)
     assert action_norm(recipe(place)).q01[2] != -1

@@ -27,7 +27,13 @@ def encoded_by_me(tmp_path_factory):
     """Two episodes, the second of which is held out, with my latents."""
     pytest.importorskip("av")
     root, rng = tmp_path_factory.mktemp("shared") / "data", np.random.default_rng(0)
-    for index in EPISODES:
+    record(root, rng, EPISODES)
+    encode_latents(root, MINE.autoencoder, progress=False)
+    return root
+
+
+def record(root, rng, episodes):
+    for index in episodes:
         done = rng.uniform(-1, 1, (ROWS, 4))
         write_episode(
             root / TASK,
@@ -42,8 +48,6 @@ def encoded_by_me(tmp_path_factory):
             fps=80,
         )
     write_meta(root / TASK, fps=80, extra={"render_every": 4})
-    encode_latents(root, MINE.autoencoder, progress=False)
-    return root
 
 
 @pytest.fixture
@@ -128,3 +132,16 @@ def test_a_cross_table_is_of_the_models_own_latents(encoded_by_me, root, tmp_pat
         for name, place in (("a", encoded_by_me), ("b", root))
     ]
     assert tables[0] == tables[1]
+
+
+def test_more_episodes_than_the_recipe_asks_for_are_said(root, caplog):
+    asked = recipe(root)
+    asked = replace(asked, data=replace(asked.data, multimodal_episodes=1))
+    dataset(asked, codec=MINE)
+    assert "the recipe asks for" not in caplog.text
+    record(root, np.random.default_rng(1), (*EPISODES, 1))
+    encode_latents(root, MINE.autoencoder, progress=False)
+    dataset(asked, codec=MINE)
+    assert (
+        "holds 2 training episodes of reach-wall, and the recipe asks for 1: it learns from all of them" in caplog.text
+    )

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The places in which a run keeps things; that a run is never overwritten is tested with the recipes."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -45,12 +44,7 @@ def test_a_run_takes_on_further_steps_to_be_evaluated_at(tmp_path):
         return load_recipe("metaworld/flash_wam", settings)
 
     run = prepare_run(recipe("evaluate.nfe=[1v/1a, 1v/2a]"), tmp_path / "run")
-    (run / "student").mkdir()
-    (run / "student/flashwam.json").write_text(json.dumps({"recipe": {"evaluate": {"nfe": ["1v/1a"], "episodes": 5}}}))
     prepare_run(recipe("evaluate.nfe=[1v/1a, 2v/2a]"), run)
-    # As which its result is measured, too.
-    told = json.loads((run / "student/flashwam.json").read_text())["recipe"]["evaluate"]
-    assert told == {"nfe": ["1v/1a", "2v/2a"], "episodes": 5}
     assert load_recipe(run) == recipe("evaluate.nfe=[1v/1a, 2v/2a]")
     # A judge without steps of its own measured at the first while the model was trained.
     with pytest.raises(ValueError, match=r"evaluate\.nfe"):

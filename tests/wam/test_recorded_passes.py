@@ -4,7 +4,9 @@
 import pytest
 import torch
 
-from flashwam.wam.recording import CallRecorder
+from flashwam.wam import recording as recordings
+from flashwam.wam.lingbot_va.patches import keep_used
+from flashwam.wam.recording import CallRecorder, CannotRecordError, Recordings
 
 
 def test_replays_compute_what_tensors_hold_now_at_addresses_that_stay() -> None:
@@ -45,3 +47,21 @@ def test_work_that_copies_from_the_host_is_refused() -> None:
     x = torch.ones(3, device="meta")
     with pytest.raises(RuntimeError, match="from one device to another"):
         CallRecorder().record(lambda: x + torch.tensor([1.0, 2.0, 3.0]).to("meta"))
+
+
+def test_a_model_that_was_moved_is_recorded_where_it_is(monkeypatch) -> None:
+    monkeypatch.setattr(recordings, "CudaRecorder", lambda device: device)
+    held, plain = Recordings(), torch.nn.Linear(1, 1)
+    for place in ("cuda:0", "cuda:1", "cuda:1"):
+        held.check(torch.device(place), plain)
+        assert held._recorder == torch.device(place)
+    with pytest.raises(CannotRecordError, match="need a GPU, and the model is on cpu"):
+        held.check(torch.device("cpu"), plain)
+
+
+def test_what_is_kept_of_a_session_without_gradients_serves_a_training() -> None:
+    x = torch.ones(1, 7, 1, 1, 1, requires_grad=True)
+    with torch.inference_mode():
+        keep_used("action", x.detach(), (0, 5))
+    keep_used("action", x, (0, 5)).sum().backward()
+    assert x.grad.flatten().tolist() == [1, 0, 0, 0, 0, 1, 0]

@@ -49,6 +49,8 @@ def keep_used(stream: str, x: Tensor, channels: tuple[int, ...] | None) -> Tenso
 @lru_cache
 def _mask(channels: tuple[int, ...], count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """1 on the channels, [A, 1, 1, 1]; kept, since making it on a GPU would wait for the GPU."""
-    mask = torch.zeros(count, 1, 1, 1, dtype=dtype)
-    mask[list(channels)] = 1
-    return mask.to(device)
+    # Not of the inference mode of whoever asks first.
+    with torch.inference_mode(False):
+        mask = torch.zeros(count, 1, 1, 1, dtype=dtype)
+        mask[list(channels)] = 1
+        return mask.to(device)
