@@ -149,7 +149,9 @@ def _held_out(policy: Policy) -> Batch | None:
     if recipe is None:
         logger.warning("no open-loop measures: %s does not say where its data lie", policy.name)
         return None
-    if recipe.evaluate.open_loop_samples < DRAWS:
+    if (asked := recipe.evaluate.open_loop_samples) < DRAWS:
+        if asked:
+            logger.warning("no open-loop measures: open_loop_samples %d is less than a window's %d draws", asked, DRAWS)
         return None
     try:
         windows = policy.held_out() if recipe.data.simulated else _recorded(policy, recipe)

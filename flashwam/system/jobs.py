@@ -17,13 +17,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from flashwam.system.errors import FailedError
+from flashwam.system.changed_settings import changed_settings
+from flashwam.system.errors import FailedError, InputError
 from flashwam.system.files import write_whole
+from flashwam.system.json_file import read_mapping
 from flashwam.system.processes import end_with
 from flashwam.system.workers import worker_context
 
 __all__ = ["Job", "JobFailed", "check_jobs", "done_marker", "run_jobs"]
 
+_ASKED = "asked"
 _BAR = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed} < {remaining}"
 
 
@@ -51,6 +54,17 @@ class Job:
     weight: float = 10.0
     cores: int = 1
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The plain ones among its arguments, by which a call that differs is told; not folders, which may move."""
+        return {name: value for name, value in self.kwargs.items() if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float)
+
 
 def _file(folder: Path, job: str, suffix: str) -> Path:
     return folder / f"{job.replace('/', '__')}.{suffix}"
@@ -76,7 +90,8 @@ def _call(job: Job, log: Path, marker: Path, caller: Connection) -> None:
             logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
             start = time.monotonic()
             job.function(**job.kwargs)
-            write_whole(marker, json.dumps({"seconds": round(time.monotonic() - start, 1)}) + "\n")
+            told = {"seconds": round(time.monotonic() - start, 1), _ASKED: job.asked}
+            write_whole(marker, json.dumps(told) + "\n")
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()
@@ -95,6 +110,16 @@ def check_jobs(jobs: Sequence[Job]) -> None:
         if not set(job.after) <= seen:
             raise ValueError(f"job {job.name!r} must come after {sorted(set(job.after) - seen)} in the list")
         seen.add(job.name)
+
+
+def _refuse_otherwise(job: Job, marker: Path) -> None:
+    """Refuses a job that was done with other arguments; earlier versions did not note them."""
+    noted = read_mapping(marker).get(_ASKED) if marker.is_file() else None
+    if isinstance(noted, Mapping) and (changed := changed_settings(noted, job.asked)):
+        raise InputError(
+            f"{job.name} was done otherwise ({changed}): give another folder, ask for the same, or remove {marker} and "
+            "what it made"
+        )
 
 
 def run_jobs(
@@ -119,11 +144,14 @@ def run_jobs(
         Seconds that each job took, also those done in an earlier run.
 
     Raises:
+        ValueError: One was done with other arguments.
         JobFailed: as soon as one fails; the others are stopped and resume with the next call.
     """
     check_jobs(jobs)
     folder.mkdir(parents=True, exist_ok=True)
     marker = {job.name: done_marker(folder, job.name) for job in jobs}
+    for job in jobs:
+        _refuse_otherwise(job, marker[job.name])
     log = {job.name: _file(folder, job.name, "log") for job in jobs}
     done = {job.name for job in jobs if marker[job.name].is_file()}
     waiting = [job for job in jobs if job.name not in done]

@@ -123,7 +123,7 @@ def test_a_look_refuses_pictures_that_wait_for_the_rest_of_their_frame(first_chu
 
 
 def test_a_camera_may_take_its_next_picture_into_the_same_memory(first_chunk):
-    """What waits for the rest of its frame was seen when it was looked at."""
+    """Those that wait for the rest of their frame are as they were seen."""
     found = []
     for shared in (False, True):
         session, good, chunk = first_chunk()

@@ -39,6 +39,19 @@ def test_jobs_wait_for_those_they_need_and_are_not_repeated(tmp_path):
     assert seconds["first"] >= 0.5
 
 
+def test_one_that_was_done_otherwise_is_not_taken_for_done(tmp_path):
+    def job(word, folder="out"):
+        return [Job(name="first", function=append, kwargs={"path": tmp_path / folder, "word": word})]
+
+    run_jobs(job("two"), tmp_path / "jobs")
+    with pytest.raises(ValueError, match=r"first was done otherwise \(word: 'two' there, 'twenty' now\): give another"):
+        run_jobs(job("twenty"), tmp_path / "jobs")
+    # A folder may move, and an earlier version noted nothing.
+    run_jobs(job("two", "moved"), tmp_path / "jobs")
+    (tmp_path / "jobs/first.done").write_text('{"seconds": 1.0}')
+    assert run_jobs(job("twenty"), tmp_path / "jobs") == {"first": 1.0}
+
+
 def test_a_failure_names_the_job_and_shows_its_log_and_a_rerun_goes_on(tmp_path):
     out = tmp_path / "out"
     good = Job(name="a/good", function=append, kwargs={"path": out, "word": "good"})
