@@ -17,6 +17,7 @@ measured again.
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +87,13 @@ def measure(place: Place, seeds: Sequence[int], nfe: Sequence[str], file: Path) 
                 }
                 write_whole(file, json.dumps(told) + "\n")
         for name, rows in (
-            ("scenes", in_scenes(teacher, {seed: student}, nfe)),
-            ("pairs", on_pairs(place, seed, teacher, student, nfe)),
+            ("scenes", partial(in_scenes, teacher, {seed: student})),
+            ("pairs", partial(on_pairs, place, seed, teacher, student)),
         ):
-            if not any(row["training"] == seed for row in told[name]):
+            there = {row["nfe"] for row in told[name] if row["training"] == seed}
+            if missing := [steps for steps in nfe if steps not in there]:
                 with torch.no_grad():
-                    told[name] += list(rows)
+                    told[name] += list(rows(missing))
                 write_whole(file, json.dumps(told) + "\n")
     return told
 
