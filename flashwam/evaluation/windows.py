@@ -11,6 +11,7 @@ from flashwam.data.actions import ActionNorm, read_norm
 from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.codec import CODEC_FILE, Codec, read_actions
 from flashwam.data.control_names import ControlNames
+from flashwam.data.converted import check_converted
 from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.episodes import read_info
 from flashwam.data.latents import ACTION_NORM, read_empty_text
@@ -23,6 +24,7 @@ from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.codec import autoencoder_folder
 from flashwam.wam.files import files_of_codec
 
 __all__ = ["JUDGED_WINDOWS", "Windows", "find_windows", "held_out_windows", "recorded_windows"]
@@ -78,6 +80,8 @@ def recorded_windows(
             f"{section.root}: no such folder, and there the recordings lie that {model.name} is judged on: give the "
             "folder where they lie now, or that of others (--data FOLDER)"
         )
+    if section.source == "lerobot":
+        check_converted(section, autoencoder_folder(model.folder))
     norm = _norm(model.folder, section)
     own = was_made_from(model, section, norm)
     if own or (own is None and made is not None and _same_folder(section, made.data)):

@@ -9,10 +9,10 @@ import numpy as np
 
 from flashwam.data.actions import ActionNorm, read_norm
 from flashwam.data.bad_files import BadFiles
+from flashwam.data.converted import check_measured
 from flashwam.data.coverage import LEAST_SPAN, MOST_OUTSIDE, ControlFit, coverage, worst
 from flashwam.data.latents import ACTION_NORM
 from flashwam.data.quantiles import control_rows, norm_of
-from flashwam.pipeline.converted import check_measured
 from flashwam.recipe.sections import Recipe
 from flashwam.system.errors import InputError, MissingFileError
 
@@ -106,7 +106,7 @@ def _of_data(recipe: Recipe) -> NormChoice:
             unscaled=data.unscaled_controls,
         )
         return NormChoice(norm=norm, origin=f"the rows below {data.root}", measured=True)
-    check_measured(recipe)
+    check_measured(data)
     norm = replace(_read_norm(path), clip=data.action_clip)
     if norm.channels != data.action_channels or (data.used_channels and norm.used != data.used_channels):
         raise InputError(

@@ -13,6 +13,7 @@ import torch
 
 from flashwam.data.conversion import ConversionPlan
 from flashwam.data.convert import Conversion, convert
+from flashwam.data.converted import MADE_WITH, check_converted, made_with
 from flashwam.data.coverage import coverage
 from flashwam.data.encoders import Encoders, frame_encoders
 from flashwam.data.latents import ACTION_NORM
@@ -20,14 +21,15 @@ from flashwam.data.lerobot import SegmentDataset, Split
 from flashwam.data.preflight import ActionRules
 from flashwam.data.quantiles import control_rows, norm_of
 from flashwam.data.summary import SUMMARY_FILE, summary
-from flashwam.pipeline.converted import MADE_WITH, check_converted, made_with
 from flashwam.pipeline.fetched import fetched
 from flashwam.pipeline.norms import action_norm, choose_norm
 from flashwam.recipe.sections import DataConfig, Recipe
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
+from flashwam.system.hub import is_on_hub
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
+from flashwam.wam.codec import autoencoder_folder
 from flashwam.wam.files import FamilyFiles, all_files
 
 __all__ = ["convert_raw", "find_encoders", "segment_dataset"]
@@ -42,10 +44,18 @@ def segment_dataset(recipe: Recipe, *, split: Split = "train", senses: Collectio
     Raises:
         ValueError: They were converted with other settings than the recipe's, or another autoencoder.
     """
-    check_converted(recipe)
+    check_converted(recipe.data, _autoencoder_of(recipe))
     return SegmentDataset.of_settings(
         recipe.data, action_norm(recipe), split=split, seed=recipe.seed, senses=tuple(senses)
     )
+
+
+def _autoencoder_of(recipe: Recipe) -> Path | None:
+    """Folder of the autoencoder that a recipe's model is shown pictures by; None where nobody says which it is."""
+    given = recipe.wam.pretrained or recipe.autoencoder.pretrained
+    if given is None or is_on_hub(given) or not user_path(given).is_dir():
+        return None
+    return user_path(given) if recipe.wam.pretrained is None else autoencoder_folder(user_path(given))
 
 
 def find_encoders(folder: str | Path) -> Callable[[], Encoders]:
@@ -167,7 +177,8 @@ def convert_raw(
     )
     write_whole(root / ACTION_NORM, (json.dumps(norm.to_dict(), indent=2) + "\n").encode())
     # Before anything asks what they were measured with.
-    write_whole(root / SUMMARY_FILE, json.dumps({MADE_WITH: made_with(recipe)}) + "\n")
+    made = made_with(data, _autoencoder_of(recipe))
+    write_whole(root / SUMMARY_FILE, json.dumps({MADE_WITH: made}) + "\n")
     result.controls = coverage(rows, norm)
     try:
         choice = choose_norm(replace(recipe, data=replace(data, root=str(root))))
@@ -176,6 +187,6 @@ def convert_raw(
     except (ValueError, FileNotFoundError) as error:
         # The data are whole; a training will refuse the recipe in the same words.
         logger.warning("this recipe's own normalisation cannot be used: %s", error)
-    report = {**summary(result), MADE_WITH: made_with(recipe)}
+    report = {**summary(result), MADE_WITH: made}
     write_whole(root / SUMMARY_FILE, (json.dumps(report, indent=2) + "\n").encode())
     return result

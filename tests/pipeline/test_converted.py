@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recordings are read as they were converted: of those pictures, by that autoencoder, with those controls."""
 
+from types import SimpleNamespace
+
 import pytest
 
 pytest.importorskip("av")
@@ -9,6 +11,7 @@ import torch
 from raw_sets import CAMERAS, write_v2
 
 from flashwam.data.autoencoder import FrameAutoencoder
+from flashwam.evaluation.windows import recorded_windows
 from flashwam.pipeline.norms import action_norm
 from flashwam.pipeline.sources import convert_raw, segment_dataset
 from flashwam.recipe.load import load_recipe
@@ -71,10 +74,16 @@ def test_other_pictures_than_it_was_converted_with_are_refused(place, change, to
         segment_dataset(recipe(place, change))
 
 
+def test_nor_is_a_model_judged_on_them(place):
+    model = SimpleNamespace(folder=place / "nowhere", info=SimpleNamespace(recipe=None), name="towels")
+    with pytest.raises(ValueError, match="resize: 'stretch' there, 'cover' now"):
+        recorded_windows(model, recipe(place, "data.resize=cover"), data=place / "data")
+
+
 def test_another_autoencoder_is_refused_and_the_same_elsewhere_is_not(place):
     same, other = autoencoder(place / "copy", 0), autoencoder(place / "other", 1)
     assert len(segment_dataset(recipe(place, f"autoencoder.pretrained={same}"))) > 0
-    with pytest.raises(ValueError, match="encoded by another autoencoder than this recipe's model is shown"):
+    with pytest.raises(ValueError, match="encoded by another autoencoder"):
         segment_dataset(recipe(place, f"autoencoder.pretrained={other}"))
     # Its latents are those of its mean and standard deviation.
     path = same / "latent_stats.json"

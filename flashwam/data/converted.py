@@ -9,13 +9,10 @@ from flashwam.data.autoencoder import STATS
 from flashwam.data.convert import PLAN_FILE
 from flashwam.data.fingerprint import files_fingerprint
 from flashwam.data.summary import SUMMARY_FILE
-from flashwam.recipe.sections import Recipe
 from flashwam.system.changed_settings import changed_settings
 from flashwam.system.errors import InputError
-from flashwam.system.hub import is_on_hub
 from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
-from flashwam.wam.codec import autoencoder_folder
 
 __all__ = ["MADE_WITH", "check_converted", "check_measured", "made_with"]
 
@@ -26,22 +23,25 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 """Of files, beside the mean and standard deviation of latents; what else says how they were saved may differ."""
 
 
-def made_with(recipe: Recipe) -> dict[str, Any]:
-    """The part of a recipe that decides a conversion and that its plan does not tell, as plain values."""
-    return {**_measured_by(recipe), _AUTOENCODER: _weights(recipe)}
+def made_with(data: Any, autoencoder: Path | None) -> dict[str, Any]:
+    """The settings that decide a conversion and that its plan does not tell, as plain values; see `check_converted`."""
+    return {**_measured_by(data), _AUTOENCODER: _weights(autoencoder)}
 
 
-def check_converted(recipe: Recipe) -> None:
-    """Refuses to read latents of other pictures, or of another autoencoder, than the recipe's model is shown.
+def check_converted(data: Any, autoencoder: Path | None) -> None:
+    """Refuses to read latents of other pictures, or of another autoencoder, than a model is shown.
 
     Data that other tools converted, or earlier versions, tell less of it.
+
+    Args:
+        data: A recipe's `data` section.
+        autoencoder: Folder of the model's; None where nobody says which it is, or it is not here.
 
     Raises:
         ValueError: They are; the message says what differs.
     """
-    root = user_path(recipe.data.root)
+    root = user_path(data.root)
     path = root / PLAN_FILE
-    data = recipe.data
     asked = {"size": data.camera_size, "stride": data.stride, "resize": data.resize, "action_key": data.action_key}
     noted = read_mapping(path) if path.is_file() else {}
     if noted.get("window") is not None:
@@ -52,7 +52,7 @@ def check_converted(recipe: Recipe) -> None:
             f"{root} was converted otherwise than this recipe reads it ({changed}): convert into another folder "
             "(data.root), or ask for the same settings"
         )
-    then, now = _noted(root).get(_AUTOENCODER), _weights(recipe)
+    then, now = _noted(root).get(_AUTOENCODER), _weights(autoencoder)
     if None not in (then, now) and then != now:
         raise InputError(
             f"the latents below {root} were encoded by another autoencoder than this recipe's model is shown pictures "
@@ -61,25 +61,22 @@ def check_converted(recipe: Recipe) -> None:
         )
 
 
-def check_measured(recipe: Recipe) -> None:
-    """Refuses quantiles that a conversion measured of other controls than the recipe's.
+def check_measured(data: Any) -> None:
+    """Refuses quantiles that a conversion measured of other controls than a recipe's `data` section reads.
 
     Raises:
         ValueError: They are of others.
     """
-    root = user_path(recipe.data.root)
-    if changed := changed_settings(_noted(root), _measured_by(recipe)):
+    root = user_path(data.root)
+    if changed := changed_settings(_noted(root), _measured_by(data)):
         raise InputError(
             f"the actions below {root} were measured otherwise than this recipe reads them ({changed}): give "
             "`flashwam convert` again with this recipe, which measures them anew, or ask for the same settings"
         )
 
 
-def _measured_by(recipe: Recipe) -> dict[str, Any]:
-    return {
-        "relative_poses": recipe.data.relative_poses,
-        "unscaled_controls": list(recipe.data.unscaled_controls),
-    }
+def _measured_by(data: Any) -> dict[str, Any]:
+    return {"relative_poses": data.relative_poses, "unscaled_controls": list(data.unscaled_controls)}
 
 
 def _noted(root: Path) -> Mapping[str, Any]:
@@ -88,12 +85,8 @@ def _noted(root: Path) -> Mapping[str, Any]:
     return told if isinstance(told, Mapping) else {}
 
 
-def _weights(recipe: Recipe) -> str | None:
-    """Tells the autoencoder's weights from others; None where nobody says which they are, or they are not here."""
-    given = recipe.wam.pretrained or recipe.autoencoder.pretrained
-    if given is None or is_on_hub(given) or not user_path(given).is_dir():
-        return None
-    folder = user_path(given) if recipe.wam.pretrained is None else autoencoder_folder(user_path(given))
+def _weights(folder: Path | None) -> str | None:
+    """Tells an autoencoder's weights from others; None where there are none."""
     if folder is None:
         return None
     files = [path for path in folder.rglob("*") if path.is_file() and (path.suffix in _WEIGHTS or path.name == STATS)]
