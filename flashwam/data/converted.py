@@ -7,7 +7,7 @@ from typing import Any
 
 from flashwam.data.autoencoder import STATS
 from flashwam.data.convert import PLAN_FILE
-from flashwam.data.fingerprint import files_fingerprint
+from flashwam.data.fingerprint import autoencoder_files, files_fingerprint
 from flashwam.data.summary import SUMMARY_FILE
 from flashwam.system.changed_settings import changed_settings
 from flashwam.system.errors import InputError
@@ -19,8 +19,6 @@ __all__ = ["MADE_WITH", "check_converted", "check_measured", "made_with"]
 MADE_WITH = "made_with"
 """The key of a conversion's report under which `made_with` lies."""
 _AUTOENCODER = "autoencoder"
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
-"""Of files, beside the mean and standard deviation of latents; what else says how they were saved may differ."""
 
 
 def made_with(data: Any, autoencoder: Path | None) -> dict[str, Any]:
@@ -86,8 +84,8 @@ def _noted(root: Path) -> Mapping[str, Any]:
 
 
 def _weights(folder: Path | None) -> str | None:
-    """Tells an autoencoder's weights from others; None where there are none."""
-    if folder is None:
+    """Tells an autoencoder's weights, with the mean and standard deviation of its latents, from others, however they
+    were saved; None where there are none."""
+    if folder is None or not (files := autoencoder_files(folder, settings=(STATS,))):
         return None
-    files = [path for path in folder.rglob("*") if path.is_file() and (path.suffix in _WEIGHTS or path.name == STATS)]
-    return files_fingerprint(files, base=folder) if files else None
+    return files_fingerprint(files, base=folder)

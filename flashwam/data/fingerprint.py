@@ -3,7 +3,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from flashwam.system.errors import MissingFileError
 
 __all__ = [
+    "autoencoder_files",
     "autoencoder_fingerprint",
     "file_fingerprint",
     "files_fingerprint",
@@ -25,7 +26,7 @@ _BLOCKS = 64
 _WHOLE = 2**16
 _BLOCK = 2**10
 _WHOLE_FILES = 2000
-_AUTOENCODER_FILES = (".json", ".safetensors", ".bin", ".pt", ".pth")
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 
 def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> str:
@@ -48,10 +49,25 @@ def values_fingerprint(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
+def autoencoder_files(folder: Path, *, settings: Collection[str] | None = None) -> list[Path]:
+    """The files of weights and settings in a folder such as a model's ``vae/``.
+
+    Args:
+        folder: Where they lie.
+        settings: Names of the JSON files that count; all if None.
+    """
+
+    def counts(path: Path) -> bool:
+        if path.suffix == ".json":
+            return settings is None or path.name in settings
+        return path.suffix in _WEIGHTS
+
+    return [path for path in folder.rglob("*") if counts(path) and path.is_file()]
+
+
 def autoencoder_fingerprint(folder: Path) -> str:
     """Fingerprints the weights and settings in a folder such as a model's ``vae/``, see `files_fingerprint`."""
-    files = [path for path in folder.rglob("*") if path.suffix in _AUTOENCODER_FILES and path.is_file()]
-    return files_fingerprint(files, base=folder)
+    return files_fingerprint(autoencoder_files(folder), base=folder)
 
 
 def files_fingerprint(files: Iterable[Path], *, base: Path, extra: str = "") -> str:

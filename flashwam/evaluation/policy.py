@@ -161,8 +161,7 @@ class Policy(LoadedModel):
         told: dict[str, Any] = {"actions": self.codec.actions.to_dict()}
         if (cameras := getattr(self.codec, "cameras", None)) is not None:
             told["cameras"] = asdict(cameras)
-        found = said_beside_weights(self.folder, self.wam, samplers, preset=self.preset)
-        return {**found, CODEC_FILE: values_fingerprint(told)}
+        return {**LoadedModel.said(self, samplers), CODEC_FILE: values_fingerprint(told)}
 
     def request(
         self, tasks: Sequence[str] | None, episodes: int | None, *, driven: bool = True

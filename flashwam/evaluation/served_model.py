@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The record of a measurement through a policy server: what it tells of its model, and where results go."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from flashwam.core.steps import nfe_text
 from flashwam.run.folder import RunFolder
 from flashwam.system.errors import InputError
 from flashwam.system.json_file import shown
+from flashwam.system.paths import names_a_folder
 
 __all__ = ["Greeting", "described_by_server", "refuse_earlier", "served_how"]
 
@@ -42,15 +42,17 @@ class Greeting:
         Raises:
             ValueError: Something that it tells cannot be.
         """
-        found = {
-            name: told[name] if told.get(name) is not None else default
-            for name, default in (("name", "server"), ("step", None), ("nfe", {}), ("tasks", ()), ("episodes", None))
-        }
         for name, (fits, expected) in _GREETED.items():
             if told.get(name) is not None and not fits(told[name]):
                 raise InputError(f"the server tells {name} {shown(told[name])} of its model; expected {expected}")
-        nfe = nfe_text(found.pop("nfe")) or "unknown"
-        return cls(told=told, nfe=nfe, tasks=tuple(found.pop("tasks")), **found)
+        return cls(
+            told=told,
+            name=told.get("name") or "server",
+            step=told.get("step"),
+            nfe=nfe_text(told.get("nfe") or {}) or "unknown",
+            tasks=tuple(told.get("tasks") or ()),
+            episodes=told.get("episodes"),
+        )
 
     @property
     def run(self) -> RunFolder:
@@ -62,15 +64,11 @@ def _whole(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*", value) is not None
-
-
 _GREETED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "name": (_is_name, "letters, digits, '_', '-' and '.', since it names the folder of what is measured"),
+    "name": (names_a_folder, "letters, digits, '_', '-' and '.', since it names the folder of what is measured"),
     "step": (lambda value: _whole(value, 0), "a whole number"),
     "nfe": (
-        lambda value: isinstance(value, Mapping) and all(_is_name(k) and _whole(v, 1) for k, v in value.items()),
+        lambda value: isinstance(value, Mapping) and all(names_a_folder(k) and _whole(v, 1) for k, v in value.items()),
         "stream -> steps",
     ),
     "tasks": (
@@ -80,8 +78,8 @@ _GREETED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "episodes": (lambda value: _whole(value, 1), "a whole number, at least 1"),
     "controls": (lambda value: _whole(value, 1), "a whole number, at least 1"),
     "senses": (lambda value: isinstance(value, Mapping), "sense -> its numbers"),
-    "sampler": (_is_name, "the name of one, such as own"),
-    "precision": (_is_name, "the name of one, such as own"),
+    "sampler": (names_a_folder, "the name of one, such as own"),
+    "precision": (names_a_folder, "the name of one, such as own"),
 }
 
 

@@ -275,15 +275,15 @@ class Foresight(Method):
 
     def _samplers(self, setup: Setup) -> dict[str, StreamSampler]:
         samplers = _teacher_samplers(self.teacher_streams, setup.teacher)
-        cooled = {} if samplers is None else {n: s.temperature for n, s in samplers.items() if s.temperature != 1}
+        if samplers is None:
+            raise InputError(f"{setup.teacher} does not say how the teacher is sampled: give teacher_streams")
+        cooled = {name: sampler.temperature for name, sampler in samplers.items() if sampler.temperature != 1}
         if cooled and self.targets == "same_seed":
             told = ", ".join(f"{name} {value:g}" for name, value in cooled.items())
             raise InputError(
                 f"targets same_seed looks at the unit noise that the teacher draws from, and it is to draw from cooler "
                 f"noise (teacher_temperature: {told}): set it to 1, or targets to unpaired"
             )
-        if samplers is None:
-            raise InputError(f"{setup.teacher} does not say how the teacher is sampled: give teacher_streams")
         return samplers
 
     @classmethod

@@ -22,7 +22,7 @@ from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.sim.collect import NoiseBursts
 from flashwam.sim.collect import collect as run_collection
 from flashwam.sim.privileged import replay_episodes
-from flashwam.sim.simulators import get_task
+from flashwam.sim.simulators import episode_counts
 from flashwam.system.errors import InputError
 
 __all__ = ["check", "collect", "dataset", "prepare_data", "read_histories"]
@@ -45,7 +45,7 @@ def check(recipe: Recipe) -> tuple[int, dict[str, str]]:
 def collect(recipe: Recipe) -> Path:
     """Collects the recipe's demonstrations, completing what an earlier call left; returns their folder."""
     data = recipe.data
-    counts = {t: data.multimodal_episodes if get_task(t).multimodal else data.episodes for t in data.tasks}
+    counts = episode_counts(data.tasks, one_way=data.episodes, several_ways=data.multimodal_episodes)
     run_collection(
         data.root,
         data.tasks,
@@ -128,15 +128,15 @@ def dataset(recipe: Recipe, *, codec: Codec | None, senses: Collection[str] = ()
 def _say_more_episodes(recipe: Recipe, found: EpisodeDataset) -> None:
     """Says where a folder that is shared holds more episodes than the recipe asks for: all of them are learned from."""
     data, counts = recipe.data, found.episodes[:, 0].bincount(minlength=len(found.tasks)).tolist()
+    asked = episode_counts(found.tasks, one_way=data.episodes, several_ways=data.multimodal_episodes)
     for task, count in zip(found.tasks, counts, strict=True):
-        asked = data.multimodal_episodes if get_task(task).multimodal else data.episodes
-        if count > asked:
+        if count > asked[task]:
             logger.warning(
                 "%s holds %d training episodes of %s, and the recipe asks for %d: it learns from all of them",
                 data.root,
                 count,
                 task,
-                asked,
+                asked[task],
             )
 
 

@@ -17,7 +17,7 @@ from flashwam.plan.sizes import meta_model, model_size, text_shape
 from flashwam.plan.time import run_time
 from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.run.folder import run_folder
-from flashwam.sim.simulators import get_task
+from flashwam.sim.simulators import episode_counts
 from flashwam.system.durations import duration_text
 from flashwam.system.errors import InputError
 from flashwam.system.hub import is_on_hub
@@ -29,6 +29,7 @@ GIB = 2**30
 EPISODES_PER_SECOND = {"metaworld": 2.9, "libero": 0.2}
 """Simulator -> demonstrations a second and process, measured on one core at 64 pixels; LIBERO has two cameras."""
 CAMERAS = {"metaworld": 1, "libero": 2}
+"""Simulator -> pictures of a moment, which a frame of its autoencoder holds side by side."""
 AUTOENCODER_SECONDS = 0.06
 """Seconds per step of 32 frames of one camera at width 64, measured on one core."""
 
@@ -86,7 +87,7 @@ def _collection(recipe: Recipe) -> list[tuple[str, str]]:
     data = recipe.data
     if not data.simulated:
         return [("episodes", f"none to collect: data.source is {data.source!r}, they lie below {data.root}")]
-    counts = {n: data.multimodal_episodes if get_task(n).multimodal else data.episodes for n in data.tasks}
+    counts = episode_counts(data.tasks, one_way=data.episodes, several_ways=data.multimodal_episodes)
     total = sum(counts.values())
     rate = EPISODES_PER_SECOND[data.source]
     seconds = total / (rate * min(data.processes, os.cpu_count() or 1))

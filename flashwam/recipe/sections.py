@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sections of a recipe: frozen and typed, with their ranges. `flashwam.recipe.load` reads YAML into these."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Annotated, Any, Literal, get_args
@@ -13,7 +12,7 @@ from flashwam.core.streams import StreamSpec
 from flashwam.recipe.checks import FieldError, check
 from flashwam.system.errors import InputError
 from flashwam.system.hints import field_types
-from flashwam.system.paths import user_path
+from flashwam.system.paths import names_a_folder, user_path
 
 __all__ = [
     "AutoencoderConfig",
@@ -374,8 +373,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for each in fields(self):
             object.__setattr__(self, each.name, _at_home(self, each.name))
-        fits = re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name) is not None
-        check(self, "name", lambda _: fits, "letters, digits, '_', '-' and '.', since it names the run's folder")
+        check(self, "name", names_a_folder, "letters, digits, '_', '-' and '.', since it names the run's folder")
         check(self, "name", lambda name: name.lower() not in ("none", "null"), "a name")
         check(self, "seed", lambda value: value >= 0, "at least 0")
         check(self, "streams", lambda streams: len(streams) > 0, "a mapping of at least one stream")

@@ -15,7 +15,7 @@ from flashwam.sim.tasks import TaskSpec
 from flashwam.sim.tasks import get_task as get_spec
 from flashwam.system.errors import InputError
 
-__all__ = ["driven_by", "get_task", "make_env", "pooled_envs", "refuse_other_robots"]
+__all__ = ["driven_by", "episode_counts", "get_task", "make_env", "pooled_envs", "refuse_other_robots"]
 
 _POOL: dict[tuple[Task, int], list[ScriptedEnvironment]] = {}
 
@@ -27,6 +27,11 @@ def get_task(name: str) -> Task:
         ValueError: The name is unknown; the message names the nearest one.
     """
     return get_scene(name) if is_scene(name) else get_spec(name)
+
+
+def episode_counts(names: Sequence[str], *, one_way: int, several_ways: int) -> dict[str, int]:
+    """Task -> episodes that are asked of it, by whether it has one way or several."""
+    return {name: several_ways if get_task(name).multimodal else one_way for name in names}
 
 
 def refuse_other_robots(names: Sequence[str], *, controls: int, model: str, own: Sequence[str]) -> None:

@@ -2,13 +2,14 @@
 """Paths as users write them, and the folder of what this package can make again."""
 
 import os
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 from flashwam.system.errors import InputError
 
-__all__ = ["ASSETS", "cache_folder", "keep_compiled", "user_path"]
+__all__ = ["ASSETS", "cache_folder", "keep_compiled", "names_a_folder", "user_path"]
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 """The folder of what the package brings along that is no code."""
@@ -34,6 +35,11 @@ def user_path(path: str | os.PathLike[str]) -> Path:
             f"./{text} for a folder whose name begins with ~"
         )
     return Path(expanded)
+
+
+def names_a_folder(name: object) -> bool:
+    """Tells whether a name, such as a run's, is that of a single folder: letters, digits, '_', '-' and '.'."""
+    return isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) is not None
 
 
 def cache_folder() -> Path | None:
