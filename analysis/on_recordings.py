@@ -2,6 +2,7 @@
 """Asks whether what is measured on held-out recordings foretells success in closed loop.
 
     python analysis/on_recordings.py                 the one-step students of analysis/one_step.py, at 1v/1a
+    python analysis/on_recordings.py --success       the same measures beside what was driven since
 
 It wants the students and evaluations that `analysis/one_step.py` left in runs/one_step. Every training of every student
 that was driven, and the undistilled teacher in few steps, draw on the same windows of episodes that no training saw;
@@ -32,6 +33,7 @@ from flashwam.report.row import GROUPS
 from flashwam.run.evaluation import Evaluation
 from flashwam.run.folder import RunFolder
 from flashwam.system.files import write_whole
+from flashwam.system.json_file import read_mapping
 
 NFE = "1v/1a"
 TEACHER_NFE = (NFE, "2v/1a", "1v/2a")
@@ -74,9 +76,24 @@ def measure(place: Place) -> dict[str, Any]:
             evaluations += [one for seed in cell.seeds for one in judged(place, name, seed, [NFE])]
     rows = [row for row in recording_rows(evaluations) if row.label in kept]
     each = [one for row in rows for one in _each(row, kept[row.label])]
+    return _ordered([_told(row, kept[row.label]) for row in rows], each)
+
+
+def beside_success(told: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """What was measured before, beside the success of what was driven since."""
+    kept, rows, each = driven(place), [], []
+    for row in told["rows"]:
+        found = kept[row["label"]]
+        rows.append({**row, "of_teacher": {group: one.to_json() for group, one in found.items()}})
+        same = [one for one in told["trainings"] if one["label"] == row["label"]]
+        for number, one in enumerate(same):
+            each.append({**one, **{group: found[group].by_training[number] for group in GROUPS}})
+    return _ordered(rows, each)
+
+
+def _ordered(rows: Sequence[dict[str, Any]], each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     orders = {group: {name: _order(each, name, group) for name in MEASURES} for group in GROUPS}
-    told = [_told(row, kept[row.label]) for row in rows]
-    return {"rows": told, "trainings": each, "rank correlation": orders}
+    return {"rows": rows, "trainings": each, "rank correlation": orders}
 
 
 def _each(row: RecordingRow, kept: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -144,9 +161,11 @@ def draw(told: Mapping[str, Any], path: Path) -> Path:
 def main() -> None:
     """Measures, and writes table and figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.parse_args()
+    parser.add_argument("--success", action="store_true", help="measure nothing, take over what was")
+    arguments = parser.parse_args()
     place = place_of(DEFAULT_FAMILY, [])
-    told, out = measure(place), place.out / "comparison"
+    out = place.out / "comparison"
+    told = beside_success(read_mapping(out / "recordings.json"), place) if arguments.success else measure(place)
     write_whole(out / "recordings.json", json.dumps(told, indent=1) + "\n")
     draw(told, out / "recordings.png")
     print(table(told))

@@ -33,6 +33,7 @@ from flashwam.distillation.methods.options import option
 from flashwam.distillation.pair_source import NOISE
 from flashwam.distillation.roles import frozen_copy
 from flashwam.distillation.rollouts import RolloutStore
+from flashwam.distillation.strategy import AUTOCAST
 from flashwam.plan import plan_training
 from flashwam.plan.sizes import text_shape
 from flashwam.recipe.load import load_recipe
@@ -75,7 +76,7 @@ class Bench:
 
     def autocast(self) -> torch.autocast:
         """As the loop computes."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half, cache_enabled=AUTOCAST.cache_enabled)
 
     def make(self, groups: int, at_once: int) -> list[Row]:
         """Seconds of a pair whose chunk is a window's first, and of one in its middle, which stands for all later."""
@@ -172,6 +173,7 @@ def measure(name: str, arguments: argparse.Namespace) -> Iterator[Row]:
         chosen = partial(option, find_method(name), recipe.distill.options)
         at_once = arguments.at_once or chosen("drawn_at_once")
         rows = bench.make(arguments.groups, at_once)
+        rows[-1]["peak_bytes"] = peak_bytes(device)
         share = chosen("first_share")
         share = 1 / (recipe.data.window_frames // bench.wam.chunk_frames) if share is None else share
         each = share * rows[0]["seconds"] + (1 - share) * rows[-1]["seconds"]
@@ -187,6 +189,7 @@ def measure(name: str, arguments: argparse.Namespace) -> Iterator[Row]:
         )
         yield from ({**told, **row} for row in rows)
     progress("steps")
+    forget_peak(device)
     trained = bench.train(arguments.rounds, pairs=name == "pairs")
     planned = None if plan.time.seconds is None else [plan.time.seconds / 3600]
     yield {**told, **trained, "planned_hours": planned, "peak_bytes": peak_bytes(device)}

@@ -45,15 +45,19 @@ class Replayed:
         self._graph: torch.cuda.CUDAGraph | None = None
         if not self._inputs[0].is_cuda:
             return
+        with torch.cuda.device(self._inputs[0].device):
+            self._record()
+
+    def _record(self) -> None:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(2):
-                function(*self._inputs)
+                self._function(*self._inputs)
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._output = function(*self._inputs)
+        with torch.cuda.graph(self._graph, stream=side):
+            self._output = self._function(*self._inputs)
 
     def __call__(self, *values: Tensor) -> Tensor:
         """The function's result; the next call overwrites it."""

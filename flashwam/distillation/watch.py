@@ -45,7 +45,7 @@ class Watch:
             sent = torch.empty((), dtype=torch.bool, pin_memory=True)
             sent.copy_(holds, non_blocking=True)
             come = torch.cuda.Event()
-            come.record()
+            come.record(torch.cuda.current_stream(holds.device))
             holds = sent
         self._answers.append(_Answer(self.step, holds, come, error))
 

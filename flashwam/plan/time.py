@@ -190,9 +190,13 @@ def _pass(
 def _seconds(function: Callable[[], object]) -> float:
     for _ in range(_WARM):
         function()
-    start = time.perf_counter()
+    start = _now()
     for _ in range(_TIMED):
         function()
+    return (_now() - start) / _TIMED
+
+
+def _now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return (time.perf_counter() - start) / _TIMED
+    return time.perf_counter()

@@ -9,7 +9,15 @@ from flashwam.core.stats import difference_interval
 from flashwam.report.comparison import Comparison
 from flashwam.report.row import GROUPS, Row
 
-__all__ = ["basis_text", "compare_rows", "full_teacher", "keep_of_teacher", "teacher_of", "with_ratios"]
+__all__ = [
+    "basis_text",
+    "common_teacher",
+    "compare_rows",
+    "full_teacher",
+    "keep_of_teacher",
+    "teacher_of",
+    "with_ratios",
+]
 
 
 def full_teacher(rows: Sequence[Row]) -> Row | None:
@@ -20,8 +28,16 @@ def full_teacher(rows: Sequence[Row]) -> Row | None:
 
 
 def teacher_of(row: Row, rows: Sequence[Row]) -> Row | None:
-    """The full teacher among the rows that were driven under the convention of one of them."""
-    return full_teacher([other for other in rows if other.driven_like(row)])
+    """The full teacher among the rows that were driven under the convention of one of them; of its own family, where
+    there is one."""
+    alike = [other for other in rows if other.driven_like(row)]
+    own = [other for other in alike if not row.family or other.family in ("", row.family)]
+    return full_teacher(own) or full_teacher(alike)
+
+
+def common_teacher(rows: Sequence[Row]) -> Row | None:
+    """The full teacher of rows that were all driven under one convention; None where there are several."""
+    return full_teacher(rows) if len({row.convention for row in rows} - {""}) <= 1 else None
 
 
 def with_ratios(rows: Sequence[Row], teacher: Row | None = None) -> list[Row]:
@@ -31,7 +47,8 @@ def with_ratios(rows: Sequence[Row], teacher: Row | None = None) -> list[Row]:
         rows: Of one comparison.
         teacher: What is held against; if None, that of most steps among the rows of the same convention.
     """
-    goals = [teacher_of(row, rows) if teacher is None else teacher for row in rows]
+    driven = [row for row in rows if row.driven]
+    goals = [teacher_of(row, driven) if teacher is None else teacher for row in rows]
     return [
         row if goal is None or goal is row else replace(row, kept=_kept(row, goal))
         for row, goal in zip(rows, goals, strict=True)

@@ -27,6 +27,7 @@ class Budget:
         teacher: Its label and success at full steps; None where it was not driven.
         on_the_way: Trainings that points before the last pool, without repeats.
         at_the_end: Those that last points pool.
+        convention: Under which all of it was driven, where there are several; else "".
     """
 
     steps_text: str
@@ -36,6 +37,12 @@ class Budget:
     teacher: tuple[str, float] | None
     on_the_way: tuple[int, ...]
     at_the_end: tuple[int, ...]
+    convention: str
+
+    @property
+    def convention_text(self) -> str:
+        """Says in a sentence under which convention, where that must be said."""
+        return f" All of it under the convention {self.convention}; no other is shown." if self.convention else ""
 
     @property
     def trainings_text(self) -> str:
@@ -55,6 +62,12 @@ def budget(rows: Sequence[Row]) -> Budget | None:
     Args:
         rows: Those on the way to a run's last step too; a run with one step alone has no course.
     """
+    conventions = dict.fromkeys(row.convention for row in rows)
+    courses = (_budget([row for row in rows if row.convention in (name, "")], name) for name in conventions)
+    return next((course for course in courses if course is not None), None)
+
+
+def _budget(rows: Sequence[Row], convention: str) -> Budget | None:
     found_at: dict[tuple[int, str], dict[str, list[tuple[int, Row]]]] = {}
     for row in rows:
         if row.kind == "student" and row.sampler == "own" and row.step is not None:
@@ -66,7 +79,7 @@ def budget(rows: Sequence[Row]) -> Budget | None:
     curves = {run: sorted(found, key=lambda at: at[0]) for run, found in several[min(several)].items()}
     chosen = True if any(row.share(multimodal=True).episodes for row in rows) else None
     success = {
-        run: [(step, row.share(multimodal=chosen)) for step, row in found if row.driven]
+        run: [(step, share) for step, row in found if (share := row.share(multimodal=chosen)).episodes]
         for run, found in curves.items()
     }
     error = {
@@ -77,14 +90,16 @@ def budget(rows: Sequence[Row]) -> Budget | None:
     if not shares and not errors:
         return None
     full = full_teacher(rows)
+    goal = None if full is None else full.share(multimodal=chosen)
     return Budget(
         steps_text=min(several)[1],
         tasks="all tasks" if chosen is None else "two-way tasks",
         success=shares,
         error=errors,
-        teacher=(full.label, full.share(multimodal=chosen).rate) if full is not None and full.driven else None,
+        teacher=(full.label, goal.rate) if full is not None and goal is not None and goal.episodes else None,
         on_the_way=tuple(sorted({row.trainings for found in curves.values() for _, row in found[:-1]})),
         at_the_end=tuple(sorted({found[-1][1].trainings for found in curves.values()})),
+        convention=convention,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flashwam.report.against import full_teacher
+from flashwam.report.against import common_teacher
 from flashwam.report.alt_texts import budget_alt, cross_alt, forest_alt, latency_alt, training_alt
 from flashwam.report.budget import budget
 from flashwam.report.colours import inked, run_colours
@@ -73,7 +73,7 @@ def _outcome(
     driven = [row for row in rows if row.final and row.driven]
     if not driven:
         return None
-    first, *rest = verdict(rows, cross)
+    first, *rest = verdict(rows, cross) or ["None of these was driven with its own function and noise."]
     return Section(
         heading="What came out",
         callouts=(Callout(text=first, points=rest, kind="verdict"),),
@@ -102,8 +102,9 @@ def _forest_caption(rows: Sequence[Row]) -> str:
         else "Dots: share of successful episodes; bars: Wilson's 95 % interval; ticks: single seeds."
     )
     parts = [told]
-    if full_teacher(rows) is not None:
-        parts.append("Dashed: the teacher at full steps.")
+    teacher = common_teacher(rows)
+    if teacher is not None:
+        parts.append(f"Dashed: the level of {teacher.label}.")
     if any(row.sampler != "own" for row in rows):
         parts.append("Hollow: not with its own function or noise.")
     if any(row.share(multimodal=True).commitment is not None for row in rows):
@@ -146,7 +147,8 @@ def _budget(
         shaded = "Shaded: Wilson's 95 % interval over episodes." if told.success else ""
         figures.append(Figure(path=course, caption=shaded, alt=budget_alt(told)))
         paragraphs.append(
-            f"{told.trainings_text} A point on its way is not what a shorter training of its own schedule would reach."
+            f"{told.trainings_text}{told.convention_text} A point on its way is not what a shorter training of its own "
+            "schedule would reach."
         )
     if training:
         smooth = "Running means; logarithmic. A line is one training."

@@ -49,7 +49,8 @@ def runs_apart(evaluations: Sequence[Evaluation], way: Callable[[Evaluation], Ha
         way: See `distinct_evaluations`.
 
     Returns:
-        The same; such a run begins with the nearest of the folders above its own whose names differ: "first/pairs".
+        The same; such a run begins with the nearest of the folders above its own whose names differ: "first/pairs",
+        or with several, where no single one's do: "lr1/b8/pairs".
     """
     clashes: dict[tuple[str, Hashable], set[Path]] = {}
     for one in evaluations:
@@ -60,21 +61,31 @@ def runs_apart(evaluations: Sequence[Evaluation], way: Callable[[Evaluation], Ha
     def named(one: Evaluation) -> Evaluation:
         if one.file is None or one.run not in above:
             return one
-        return replace(one, run=f"{one.folder.resolve().parents[above[one.run]].name}/{one.run}")
+        parents = one.folder.resolve().parents
+        return replace(one, run="/".join([*(parents[level].name for level in above[one.run]), one.run]))
 
     return [named(one) for one in evaluations]
 
 
-def _levels_apart(clashes: Mapping[tuple[str, Hashable], set[Path]]) -> dict[str, int]:
-    """Names of runs that lie in several folders -> how many folders up these have names of their own."""
-    apart: dict[str, int] = {}
+def _levels_apart(clashes: Mapping[tuple[str, Hashable], set[Path]]) -> dict[str, list[int]]:
+    """Names of runs that lie in several folders -> how many folders up those are whose names tell them apart, the
+    farthest first."""
+    apart: dict[str, set[int]] = {}
     for (run, _), folders in clashes.items():
-        parents = [folder.resolve().parents for folder in folders]
-        levels = range(min(map(len, parents)))
         if len(folders) > 1:
-            first = next((k for k in levels if len({above[k].name for above in parents}) == len(parents)), 0)
-            apart[run] = max(apart.get(run, 0), first)
-    return apart
+            apart.setdefault(run, set()).update(_telling_levels([folder.resolve().parents for folder in folders]))
+    return {run: sorted(levels, reverse=True) for run, levels in apart.items()}
+
+
+def _telling_levels(parents: Sequence[Sequence[Path]]) -> Sequence[int]:
+    """The nearest level whose names differ, or all up to the one at which they do together."""
+    levels = range(min(map(len, parents)))
+    single = ([level] for level in levels)
+    together = (range(level + 1) for level in levels)
+    for found in (*single, *together):
+        if len({tuple(above[level].name for level in found) for above in parents}) == len(parents):
+            return found
+    return levels
 
 
 def _episodes(one: Evaluation) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flashwam.report.against import full_teacher
+from flashwam.report.against import common_teacher, teacher_of
 from flashwam.report.colours import run_colours
 from flashwam.report.figures import INK, label_beside, name_lines, new_figure, save_figure, tidy
 from flashwam.report.row import GROUPS, Row
@@ -38,13 +38,14 @@ def draw_forest(
     paired = any(found.paired for row in whole for found in row.kept.values())
     groups = [name for name, several in GROUPS.items() if any(row.share(multimodal=several).episodes for row in whole)]
     committed = any(row.share(multimodal=True).commitment is not None for row in whole)
-    colours, teacher = run_colours(whole) if colours is None else colours, full_teacher(whole)
+    colours, teacher = run_colours(whole) if colours is None else colours, common_teacher(whole)
     with new_figure(8.4, 1.05 + 0.31 * len(rows)) as figure:
         panels = figure.subplots(1, len(groups) + committed, sharey=True, squeeze=False)[0]
         for axes, group in zip(panels, groups, strict=False):
-            goal = None if teacher is None else teacher.share(multimodal=GROUPS[group]).rate
+            goal = _goal(teacher, group, above_none=paired)
             for y, row in enumerate(reversed(rows)):
-                span = _spans(row, group, goal or 1.0) if paired else _success(row, group)
+                own = _goal(teacher_of(row, whole), group, above_none=True)
+                span = _spans(row, group, own) if paired else _success(row, group)
                 if span is not None:
                     _draw_span(axes, y, span, colours[row.run], filled=row.sampler == "own")
             ends = [found.high for row in whole if (found := row.kept.get(group)) and found.high is not None]
@@ -82,12 +83,18 @@ def _success(row: Row, group: str) -> _Span | None:
     return (share.rate, *share.interval, row.seed_rates(GROUPS[group])) if share.episodes else None
 
 
-def _spans(row: Row, group: str, goal: float) -> _Span | None:
+def _goal(teacher: Row | None, group: str, *, above_none: bool) -> float | None:
+    """The teacher's success; None where it was not driven, or where it has none and is divided by."""
+    share = None if teacher is None else teacher.share(multimodal=GROUPS[group])
+    return share.rate if share is not None and share.episodes and (share.rate or not above_none) else None
+
+
+def _spans(row: Row, group: str, goal: float | None) -> _Span | None:
     """Of the teacher; for the teacher itself 1, and for what is not paired no interval."""
     found = row.kept.get(group)
     if found is None:
         share = row.share(multimodal=GROUPS[group])
-        return (share.rate / goal, share.rate / goal, share.rate / goal, ()) if share.episodes else None
+        return None if goal is None or not share.episodes else (*[share.rate / goal] * 3, ())
     low, high = (found.value if end is None else end for end in (found.low, found.high))
     return found.value, low, high, found.by_training
 

@@ -184,10 +184,18 @@ class Row:
         return tuple(share.rate for share in shares if share.episodes)
 
     def beside(self, other: "Row") -> "Row":
-        """This row over the seeds that `other` has too, for a fair comparison; itself where they share none."""
-        common = {seed for seed, _ in other.seeds}
-        kept = tuple((seed, tasks) for seed, tasks in self.seeds if seed in common)
-        return replace(self, seeds=kept) if kept else self
+        """This row over the seeds that `other` has too, and of each over the tasks that both have, for a fair
+        comparison; over all of its seeds where they share none."""
+        theirs: dict[int | None, set[str]] = {}
+        for seed, tasks in other.seeds:
+            theirs.setdefault(seed, set()).update(tasks)
+        if not any(seed in theirs for seed, _ in self.seeds):
+            theirs = {seed: set(other.tasks) for seed, _ in self.seeds}
+        common = (
+            (seed, {name: task for name, task in tasks.items() if name in theirs.get(seed, ())})
+            for seed, tasks in self.seeds
+        )
+        return replace(self, seeds=tuple((seed, tasks) for seed, tasks in common if tasks))
 
     @property
     def steps_text(self) -> str:

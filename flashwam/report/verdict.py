@@ -50,7 +50,7 @@ def _percent(share: Share) -> str:
 
 
 def _fairly(row: Row, other: Row, group: str) -> tuple[Share, Share]:
-    """Both over the seeds that both have."""
+    """Both over the seeds and the tasks that both have."""
     several = GROUPS[group]
     return row.beside(other).share(multimodal=several), other.beside(row).share(multimodal=several)
 
@@ -58,12 +58,12 @@ def _fairly(row: Row, other: Row, group: str) -> tuple[Share, Share]:
 def _against_teacher(best: Row, teacher: Row) -> list[str]:
     parts, rests = [], []
     for group in _groups(best):
-        if group not in _groups(teacher):
+        ours, theirs = _fairly(best, teacher, group)
+        if not ours.episodes or not theirs.episodes:
             share = best.share(multimodal=GROUPS[group])
             parts.append(f"on the {group} tasks in {share.rate:.0%}, where the teacher was not driven")
             continue
         found = keep_of_teacher(best, teacher, group)
-        ours, theirs = _fairly(best, teacher, group)
         text = f"on the {group} tasks in {ours.rate:.0%}, {teacher.label} in {theirs.rate:.0%}"
         if found is None:
             parts.append(text)
@@ -90,16 +90,18 @@ def _against_teacher(best: Row, teacher: Row) -> list[str]:
 
 
 def _among_students(students: Sequence[Row]) -> list[str]:
-    best, sentences = students[0], []
+    best, sentences, named = students[0], [], _names(students)
+    alike = all(row.steps_text == best.steps_text for row in students)
+    at = best.steps_text if alike else f"{best.total_nfe} network evaluations a chunk"
     for group in _groups(best):
         order: dict[str, list[str]] = {}
-        compared = {other.run: compare_rows(best, other, multimodal=GROUPS[group]) for other in students[1:]}
-        found = {run: one for run, one in compared.items() if one is not None}
+        compared = {row.label: compare_rows(best, row, multimodal=GROUPS[group]) for row in students[1:]}
+        found = {label: one for label, one in compared.items() if one is not None}
         if not found:
             continue
-        for run, one in found.items():
+        for label, one in found.items():
             word = f"{_surely(one, 0)} {'ahead of' if one.value >= 0 else 'behind'}"
-            order.setdefault(word, []).append(f"{run} {signed_points(one.value)} ({one.span_text})")
+            order.setdefault(word, []).append(f"{named[label]} {signed_points(one.value)} ({one.span_text})")
         parts = "; ".join(f"{word} {', '.join(runs)}" for word, runs in sorted(order.items(), key=_surest))
         trainings = min(one.trainings for one in found.values())
         over = f"{trainings} training{'s' * (trainings > 1)}"
@@ -108,10 +110,15 @@ def _among_students(students: Sequence[Row]) -> list[str]:
         elif trainings == 1:
             over += " each: others may come out in another order"
         sentences.append(
-            f"At {best.steps_text}, on the {group} tasks, {best.run} is {parts}. In percentage points, with 95 % "
+            f"At {at}, on the {group} tasks, {named[best.label]} is {parts}. In percentage points, with 95 % "
             f"intervals, over {over}."
         )
     return sentences
+
+
+def _names(rows: Sequence[Row]) -> dict[str, str]:
+    """Label -> the run's name, or all of the label where rows are not told apart by that."""
+    return {row.label: row.run if len({row.run for row in rows}) == len(rows) else row.label for row in rows}
 
 
 _SURE = ("surely", "in these trainings", "not surely")
@@ -130,13 +137,13 @@ def _against_controls(best: Row, rows: Sequence[Row]) -> list[str]:
     """The untrained teacher at each student's steps, then at others that are fewer than its own."""
     sentences, beyond = [], []
     finals, full = [r for r in rows if r.final], full_teacher(rows)
-    controls = [r for r in finals if r.kind == "teacher"]
+    controls = [r for r in finals if r.kind == "teacher" and (r is not full or dict(r.nfe) == dict(best.nfe))]
     for control in sorted(controls, key=lambda r: dict(r.nfe) != dict(best.nfe)):
         students = [
             r for r in finals if r.kind == "student" and r.sampler == "own" and dict(r.nfe) == dict(control.nfe)
         ]
         if not students:
-            if control is not full and control.driven:
+            if control.driven:
                 beyond += _against_more_steps(best, control)
             continue
         student = best if best in students else min(students, key=lambda r: _rank(r, full_teacher(rows)))
@@ -208,7 +215,9 @@ def _commitment(best: Row, teacher: Row | None, rows: Sequence[Row]) -> str | No
     text += _sides(several)
     if teacher is not None and (goal := teacher.beside(best).share(multimodal=True)).commitment is not None:
         text += f"; the teacher in {goal.commitment:.0%}{_sides(goal)}"
-    shares = [(r.share(multimodal=True).commitment, r.run) for r in _students(rows)[1:]]
+    students = _students(rows)
+    named = _names(students)
+    shares = [(r.share(multimodal=True).commitment, named[r.label]) for r in students[1:]]
     others = [(share, run) for share, run in shares if share is not None]
     if others:
         most, run = max(others, key=lambda other: other[0])
@@ -377,7 +386,8 @@ def verdict(rows: Sequence[Row], cross: Mapping[str, Any] | None = None) -> list
 
 
 def _verdict(rows: Sequence[Row], cross: Mapping[str, Any] | None) -> list[str]:
-    best, teacher = best_student(rows), full_teacher(rows)
+    best = best_student(rows)
+    teacher = full_teacher(rows) if best is None else teacher_of(best, rows)
     sentences: list[str] = []
     if best is not None and teacher is not None:
         sentences += _against_teacher(best, teacher)

@@ -61,6 +61,8 @@ class CudaRecorder(Recorder):
         self._device, self._pool = device, torch.cuda.graph_pool_handle()
         # One for all: libraries keep a workspace for every stream that they have seen.
         self._side = torch.cuda.Stream(device)
+        # Torch's own stream of captures is of the device that was the first to have one.
+        self._capture = torch.cuda.Stream(device)
 
     def record(self, work: Work) -> Recording:
         """See `Recorder.record`."""
@@ -79,7 +81,7 @@ class CudaRecorder(Recorder):
         first: list[Exception] = []
         try:
             # Other threads may go on using the device, such as one that embeds the next prompt.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._capture, capture_error_mode="thread_local"):
                 try:
                     result = work()
                 except Exception as error:

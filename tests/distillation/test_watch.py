@@ -66,3 +66,27 @@ def test_a_condition_is_looked_at_when_its_step_is_over() -> None:
     watch.look()
     with pytest.raises(ValueError, match="now"):
         AtOnce().note(no, lambda: ValueError("now"))
+
+
+def test_an_answer_is_waited_for_on_the_device_that_sends_it(monkeypatch) -> None:
+    recorded = []
+
+    class Event:
+        def record(self, stream) -> None:
+            recorded.append(stream)
+
+    class Holds:
+        is_cuda, device = True, torch.device("cuda:1")
+
+        def detach(self) -> "Holds":
+            return self
+
+    class Sent:
+        def copy_(self, holds, *, non_blocking) -> None:
+            pass
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: device)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: Sent())
+    Watch().note(Holds(), lambda: ValueError())
+    assert recorded == [torch.device("cuda:1")]

@@ -74,7 +74,7 @@ def test_texts_are_of_the_tasks_that_are_drawn(tmp_path):
     assert "on the one-way tasks highest teacher 10v/10a with 0.50, lowest a 1v/1a with 0.20" in dots
     forest = caption_of(sections, "success.png")
     assert "commitment on the two-way tasks: all at 0.70" in forest.alt
-    assert "Dashed: the teacher" in forest.caption
+    assert "Dashed: the level of teacher 10v/10a." in forest.caption
     assert "Hollow" not in forest.caption
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recorded calls are made again over the same tensors, and what a capture would refuse is refused."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -65,3 +67,33 @@ def test_what_is_kept_of_a_session_without_gradients_serves_a_training() -> None
         keep_used("action", x.detach(), (0, 5))
     keep_used("action", x, (0, 5)).sum().backward()
     assert x.grad.flatten().tolist() == [1, 0, 0, 0, 0, 1, 0]
+
+
+def test_a_capture_is_on_a_stream_of_the_recorders_own_device(monkeypatch) -> None:
+    captured = []
+
+    class Stream:
+        def __init__(self, device=None) -> None:
+            self.device = device
+
+        def wait_stream(self, other) -> None:
+            pass
+
+    class Captured(contextlib.nullcontext):
+        def __init__(self, graph, *, stream, **_) -> None:
+            super().__init__()
+            captured.append(stream.device)
+
+    for name, stand_in in {
+        "Stream": Stream,
+        "graph": Captured,
+        "CUDAGraph": object,
+        "graph_pool_handle": lambda: (0, 0),
+        "current_stream": Stream,
+        "stream": contextlib.nullcontext,
+        "device": contextlib.nullcontext,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    for place in ("cuda:0", "cuda:1"):
+        assert recordings.CudaRecorder(torch.device(place)).record(lambda: 7).result == 7
+    assert captured == [torch.device("cuda:0"), torch.device("cuda:1")]
