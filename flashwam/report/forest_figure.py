@@ -52,7 +52,7 @@ def draw_forest(
             right = min(_FARTHEST, max([1.0, *ends])) if paired else 1.0
             _finish_panel(axes, f"{group}:\n{'of teacher' if paired else 'success'}", len(rows), right)
             if goal is not None:
-                axes.axvline(1.0 if paired else goal, color=INK, lw=0.9, ls=(0, (2, 2)), zorder=0)
+                axes.axvline(1.0 if paired else goal, color=INK, lw=0.9, ls=(0, (2, 2)), zorder=1.9)
         if committed:
             _draw_commitment(panels[-1], rows, teacher, colours)
         name_lines(panels[0], [(row.label, colours[row.run]) for row in rows])
@@ -69,7 +69,7 @@ def _draw_commitment(axes: "Axes", rows: Sequence[Row], teacher: Row | None, col
             label_beside(axes, y, f"{share:.2f}", offset=4)
     _finish_panel(axes, "two-way:\ncommitment", len(rows), 1.0)
     if goal is not None:
-        axes.axvline(goal, color=INK, lw=0.9, ls=(0, (2, 2)), zorder=0)
+        axes.axvline(goal, color=INK, lw=0.9, ls=(0, (2, 2)), zorder=1.9)
 
 
 _FARTHEST = 1.5
@@ -94,7 +94,10 @@ def _spans(row: Row, group: str, goal: float | None) -> _Span | None:
     found = row.kept.get(group)
     if found is None:
         share = row.share(multimodal=GROUPS[group])
-        return None if goal is None or not share.episodes else (*[share.rate / goal] * 3, ())
+        if goal is None or not share.episodes:
+            return None
+        value = share.rate / goal
+        return value, value, value, ()
     low, high = (found.value if end is None else end for end in (found.low, found.high))
     return found.value, low, high, found.by_training
 

@@ -115,6 +115,7 @@ def pool_evaluations(results: Sequence[Evaluation]) -> list[Row]:
     last: dict[str, int] = {}
     for run, *_, step in groups:
         last[run] = max(last.get(run, 0), step or 0)
+    _warn_of_shorter(results, last)
     return [
         Row(
             run=run,
@@ -143,6 +144,19 @@ def pool_evaluations(results: Sequence[Evaluation]) -> list[Row]:
         )
         for (run, nfe, sampler, precision, convention, step), parts in groups.items()
     ]
+
+
+def _warn_of_shorter(results: Sequence[Evaluation], last: Mapping[str, int]) -> None:
+    """Names runs of which some training was not evaluated where the others end: it is in no row of the last step."""
+    ends: dict[str, dict[int | None, int]] = {}
+    for one in results:
+        own = ends.setdefault(one.run, {})
+        own[one.training_seed] = max(own.get(one.training_seed, 0), one.step or 0)
+    for run, steps in ends.items():
+        short = [f"{seed} ({step})" for seed, step in steps.items() if step < last[run]]
+        if short:
+            told = "%s is compared after %d steps; trainings of these seeds were evaluated after fewer alone: %s"
+            logger.warning(told, run, last[run], ", ".join(short))
 
 
 def _of_one_precision(results: Sequence[Evaluation]) -> list[Evaluation]:

@@ -128,3 +128,12 @@ def test_a_teacher_is_of_the_students_family(tmp_path):
     assert teacher_of(student, rows).run == "second"
     assert student.kept["two-way"].value == 1.0
     assert "first" not in verdict(rows)[0]
+
+
+def test_a_training_that_ended_sooner_is_named(tmp_path, caplog):
+    for number, step in enumerate((400, 390)):
+        write(tmp_path / f"{number}", evaluation("flash", kind="student", step=step, seed=number, training_seed=number))
+    gather([tmp_path / "0", tmp_path / "1"], tmp_path / "out")
+    (text,) = [one.getMessage() for one in caplog.records if "fewer alone" in one.getMessage()]
+    assert text.startswith("flash is compared after 400 steps")
+    assert text.endswith("1 (390)")
