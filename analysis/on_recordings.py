@@ -80,7 +80,7 @@ def measure(place: Place) -> dict[str, Any]:
 
 
 def beside_success(told: Mapping[str, Any], place: Place) -> dict[str, Any]:
-    """What was measured before, beside the success of what was driven since."""
+    """Lays the measures of before beside the success of what was driven since."""
     kept, rows, each = driven(place), [], []
     for row in told["rows"]:
         found = kept[row["label"]]

@@ -13,6 +13,7 @@ from flashwam.report.against import with_ratios
 from flashwam.report.beside import cross_beside, measured_beside, run_name
 from flashwam.report.colours import run_colours
 from flashwam.report.compare_page import compare_sections
+from flashwam.report.cross_losses import cross_losses
 from flashwam.report.film import find_film
 from flashwam.report.metrics import has_metrics, read_metrics
 from flashwam.report.next_page import next_section
@@ -25,7 +26,7 @@ from flashwam.report.results import pool_evaluations, read_evaluations, read_rea
 from flashwam.report.row import Row
 from flashwam.report.study import find_study
 from flashwam.report.table import format_table, markdown_table, table_notes
-from flashwam.report.verdict import cross_losses, verdict
+from flashwam.report.verdict import verdict
 from flashwam.run.evaluation import Evaluation, read_recordings
 from flashwam.run.folder import INFO_FILE, RunFolder
 from flashwam.system.errors import InputError, MissingFileError

@@ -10,10 +10,11 @@ from flashwam.core.temperature import noise_text
 from flashwam.report.against import basis_text, compare_rows, full_teacher, keep_of_teacher, teacher_of
 from flashwam.report.columns import sharpness_ratios
 from flashwam.report.comparison import Comparison, signed_points
+from flashwam.report.cross_losses import cross_losses
 from flashwam.report.motion import correlation_text, motion_link
 from flashwam.report.row import GROUPS, Row, Share, milliseconds_text
 
-__all__ = ["best_student", "cross_losses", "verdict"]
+__all__ = ["best_student", "verdict"]
 
 COLLAPSED = 0.5
 """A stream whose draws vary less than this share of the teacher's has collapsed."""
@@ -276,49 +277,6 @@ def _imagination(best: Row | None, teacher: Row | None) -> list[str]:
                 + (f", in the first chunk alone {correlation_text(link.foretold)})" if link.foretold else ")")
             )
     return ["; ".join(found) + "."] if found else []
-
-
-def cross_losses(cross: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Measures how much commitment each stream of each student loses, from the cross table.
-
-    Rows are video sources, columns action sources; labels that begin with "teacher" are the teacher's, and among
-    these the one with most steps is the reference.
-
-    Returns:
-        Per student row: {"student", "column", "action": lost by its actions on its own video, "video": lost by its
-        video under the teacher's actions}.
-    """
-
-    def steps(label: str) -> int:
-        digits = "".join(c if c.isdecimal() else " " for c in label).split()
-        return 10**9 if "full" in label else max((int(d) for d in digits), default=0)
-
-    def reference(labels: Sequence[str]) -> int | None:
-        return max(
-            (i for i, label in enumerate(labels) if label.startswith("teacher")),
-            key=lambda i: steps(labels[i]),
-            default=None,
-        )
-
-    rows, columns, table = cross["rows"], cross["columns"], cross["commitment"]
-    row0, column0 = reference(rows), reference(columns)
-    if row0 is None or column0 is None:
-        return []
-    losses = []
-    for i, row in enumerate(rows):
-        if row.startswith("teacher"):
-            continue
-        own = [j for j, column in enumerate(columns) if column == row]
-        for j in own or [j for j, column in enumerate(columns) if column.split()[0] == row.split()[0]]:
-            losses.append(
-                {
-                    "student": row,
-                    "column": columns[j],
-                    "action": table[i][column0] - table[i][j],
-                    "video": table[row0][column0] - table[i][column0],
-                }
-            )
-    return losses
 
 
 def _losing_stream(rows: Sequence[Row], teacher: Row | None, cross: Mapping[str, Any] | None) -> list[str]:

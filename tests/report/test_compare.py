@@ -11,12 +11,13 @@ from flashwam.report import compare_figures
 from flashwam.report.compare import compare, gather
 from flashwam.report.compare_figures import draw_cross
 from flashwam.report.comparison import signed_points
+from flashwam.report.cross_losses import cross_losses
 from flashwam.report.figures import plain_ticks
 from flashwam.report.motion import motion_link
 from flashwam.report.motion_page import motion_section
 from flashwam.report.results import pool_evaluations, read_evaluations
 from flashwam.report.row import milliseconds_text
-from flashwam.report.verdict import cross_losses, verdict
+from flashwam.report.verdict import verdict
 
 
 def rows_of(tmp_path, *results):
