@@ -84,10 +84,9 @@ def beside_success(told: Mapping[str, Any], place: Place) -> dict[str, Any]:
     kept, rows, each = driven(place), [], []
     for row in told["rows"]:
         found = kept[row["label"]]
-        rows.append({**row, "of_teacher": {group: one.to_json() for group, one in found.items()}})
+        rows.append({**row, **_success(found)})
         same = [one for one in told["trainings"] if one["label"] == row["label"]]
-        for number, one in enumerate(same):
-            each.append({**one, **{group: found[group].by_training[number] for group in GROUPS}})
+        each += [{**one, **_of_training(found, number)} for number, one in enumerate(same)]
     return _ordered(rows, each)
 
 
@@ -100,8 +99,8 @@ def _each(row: RecordingRow, kept: Mapping[str, Any]) -> Iterator[dict[str, Any]
     """Every training of a row: its measures, and its success."""
     for number, (part, numbers) in enumerate(zip(row.parts, row.numbers, strict=True)):
         alone = replace(row, parts=(part,), numbers=(numbers,))
-        success = {group: kept[group].by_training[number] for group in GROUPS}
-        yield {"label": row.label, **{name: value(alone) for name, value in MEASURES.items()}, **success}
+        measures = {name: value(alone) for name, value in MEASURES.items()}
+        yield {"label": row.label, **measures, **_of_training(kept, number)}
 
 
 def _order(trainings: Sequence[Mapping[str, Any]], name: str, group: str) -> float:
@@ -109,8 +108,15 @@ def _order(trainings: Sequence[Mapping[str, Any]], name: str, group: str) -> flo
 
 
 def _told(row: RecordingRow, kept: Mapping[str, Any]) -> dict[str, Any]:
-    ratios = {group: found.to_json() for group, found in kept.items()}
-    return {"label": row.label, "trainings": len(row.parts), "of_teacher": ratios, "columns": recording_columns(row)}
+    return {"label": row.label, "trainings": len(row.parts), **_success(kept), "columns": recording_columns(row)}
+
+
+def _success(kept: Mapping[str, Any]) -> dict[str, Any]:
+    return {"of_teacher": {group: found.to_json() for group, found in kept.items()}}
+
+
+def _of_training(kept: Mapping[str, Any], number: int) -> dict[str, float]:
+    return {group: kept[group].by_training[number] for group in GROUPS}
 
 
 def table(told: Mapping[str, Any]) -> str:

@@ -38,7 +38,7 @@ from flashwam.distillation.methods import make_method
 from flashwam.distillation.methods.base import reduce_elements, start_states, training_levels
 from flashwam.distillation.methods.consistency import jump_levels
 from flashwam.distillation.roles import ema_update, frozen_copy
-from flashwam.distillation.strategy import AUTOCAST
+from flashwam.distillation.strategy import half_autocast
 from flashwam.recipe.sections import LoopConfig, LoraConfig
 from flashwam.wam.lingbot_va import LingBotVA
 
@@ -116,7 +116,7 @@ def published(wam: LingBotVA, samples: int, device: torch.device, half: bool, *,
         }
         noisy, sigma, noise = start_states(batch, {name: levels[0] for name, levels in path.items()}, draws)
         scale = 2 + 8 * draws.shared_uniform("guidance")
-        with torch.autocast(device.type, torch.bfloat16, enabled=half, cache_enabled=AUTOCAST.cache_enabled):
+        with half_autocast(device.type, enabled=half):
             with torch.no_grad():
                 end, end_sigma = noisy, sigma
                 for k in range(substeps):
@@ -166,7 +166,7 @@ def ours(
 
     def step(number: int) -> Tensor:
         draws = Draws(seed=0, step=number, positions=range(samples), device=device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=half, cache_enabled=AUTOCAST.cache_enabled):
+        with half_autocast(device.type, enabled=half):
             loss = method.loss(batch, draws).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for p in method.roles.model.parameters() if p.requires_grad], 2.0)

@@ -33,7 +33,7 @@ from flashwam.distillation.methods.options import option
 from flashwam.distillation.pair_source import NOISE
 from flashwam.distillation.roles import frozen_copy
 from flashwam.distillation.rollouts import RolloutStore
-from flashwam.distillation.strategy import AUTOCAST
+from flashwam.distillation.strategy import half_autocast
 from flashwam.plan import plan_training
 from flashwam.plan.sizes import text_shape
 from flashwam.recipe.load import load_recipe
@@ -76,7 +76,7 @@ class Bench:
 
     def autocast(self) -> torch.autocast:
         """As the loop computes."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half, cache_enabled=AUTOCAST.cache_enabled)
+        return half_autocast(self.device.type, enabled=self.half)
 
     def make(self, groups: int, at_once: int) -> list[Row]:
         """Seconds of a pair whose chunk is a window's first, and of one in its middle, which stands for all later."""

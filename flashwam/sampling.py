@@ -172,7 +172,7 @@ class Rollout:
         null_text: [L, D]; needed where a sampler is guided.
         generator: Of the noise.
         clock: Tells seconds. On a device that is handed its work, `time.perf_counter` tells when a stage was handed
-            over, and not when it was done; see `flashwam.evaluation.latency.stage_clock`.
+            over, and not when it was done; see `flashwam.system.stage_clock`.
 
     Attributes:
         seconds: Streams of a stage, joined by "+" -> seconds spent drawing them, by the clock.

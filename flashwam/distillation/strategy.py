@@ -16,13 +16,18 @@ from flashwam.distillation.adapters import STUDENT
 from flashwam.recipe.sections import LoopConfig
 from flashwam.system.errors import InputError
 
-__all__ = ["AUTOCAST", "MakeOptimizer", "Strategy"]
+__all__ = ["MakeOptimizer", "Strategy", "half_autocast"]
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
-AUTOCAST = AutocastKwargs(cache_enabled=False)
+_AUTOCAST = AutocastKwargs(cache_enabled=False)
 """Up to torch 2.10, what a pass without gradient cast is what a later pass with one computes with, and no gradient gets
 past it to the weights."""
+
+
+def half_autocast(kind: str, *, enabled: bool) -> torch.autocast:
+    """A context that computes in bf16 on a kind of device, as the loop's own does."""
+    return torch.autocast(kind, torch.bfloat16, enabled=enabled, cache_enabled=_AUTOCAST.cache_enabled)
 
 
 class Strategy:
@@ -184,7 +189,7 @@ class Strategy:
     def _make_accelerator(self) -> Accelerator:
         # A stream without a loss leaves its head without a gradient.
         shared = DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)
-        handlers = [shared, AUTOCAST]
+        handlers = [shared, _AUTOCAST]
         return Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=handlers, **self._common())
 
     def _common(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from flashwam.distillation.strategy import AUTOCAST, MakeOptimizer, Strategy
+from flashwam.distillation.strategy import MakeOptimizer, Strategy, half_autocast
 from flashwam.recipe.sections import LoopConfig
 from flashwam.system.errors import MissingPackageError
 
@@ -70,7 +70,7 @@ class ZeroStrategy(Strategy):
         """See `Strategy.autocast`: accelerate leaves precision to DeepSpeed, which knows its own model alone; frozen
         copies beside it keep float32 weights."""
         kind, half = self.accelerator.device.type, self.loop.precision == "bf16"
-        return torch.autocast(kind, torch.bfloat16, enabled=half, cache_enabled=AUTOCAST.cache_enabled)
+        return half_autocast(kind, enabled=half)
 
     @property
     def average_in_place(self) -> bool:

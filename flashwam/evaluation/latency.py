@@ -3,7 +3,6 @@
 
 import json
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from flashwam.run.model_note import MODELS
 from flashwam.sampling import Rollout, StreamSampler
 from flashwam.system.files import write_whole
 from flashwam.system.paths import user_path
+from flashwam.system.stage_clock import stage_clock
 from flashwam.wam.base import WorldActionModel
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "latency_label",
     "latency_table",
     "latency_timers",
-    "stage_clock",
     "time_in_turns",
 ]
 
@@ -72,19 +71,6 @@ def draw_latency(
     latency = {f"{name}_ms": value for name, value in stages.items()}
     split = {f"part/{name}_ms": value for name, value in parts.items()}
     return {**latency, "chunk_ms": sum(latency.values()), **split}
-
-
-def stage_clock(device: torch.device) -> Callable[[], float]:
-    """A clock that tells seconds once a device has done all that it was handed; the CPU is asked like any other, and
-    has."""
-    module = torch.get_device_module(device)
-    done = module.synchronize if device.type == "mps" else partial(module.synchronize, device)
-
-    def seconds() -> float:
-        done()
-        return time.perf_counter()
-
-    return seconds
 
 
 def latency_table(sources: Sequence[tuple[Policy, str]], *, out: str | Path, rounds: int = 9) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The time a run will take: measured where the model is small, else a stored throughput, scaled."""
 
-import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import torch
 from flashwam.distillation.methods import find_method
 from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.system.durations import duration_text
+from flashwam.system.stage_clock import stage_clock
 from flashwam.wam import family
 from flashwam.wam.base import WorldActionModel
 
@@ -171,7 +171,7 @@ def _measure(
 def _pass(
     recipe: Recipe, loop: LoopConfig, planned: WorldActionModel, text_shape: tuple[int, int]
 ) -> Callable[[], Mapping[str, torch.Tensor]]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device()
     # One that only its folder describes was loaded; any other has no weights yet.
     described = family(recipe.wam.family).create(**recipe.wam.config) if recipe.wam.config else deepcopy(planned)
     model = described.to(device)
@@ -190,13 +190,12 @@ def _pass(
 def _seconds(function: Callable[[], object]) -> float:
     for _ in range(_WARM):
         function()
-    start = _now()
+    clock = stage_clock(_device())
+    start = clock()
     for _ in range(_TIMED):
         function()
-    return (_now() - start) / _TIMED
+    return (clock() - start) / _TIMED
 
 
-def _now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

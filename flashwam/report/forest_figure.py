@@ -44,8 +44,7 @@ def draw_forest(
         for axes, group in zip(panels, groups, strict=False):
             goal = _goal(teacher, group, above_none=paired)
             for y, row in enumerate(reversed(rows)):
-                own = _goal(teacher_of(row, whole), group, above_none=True)
-                span = _spans(row, group, own) if paired else _success(row, group)
+                span = _spans(row, group, whole) if paired else _success(row, group)
                 if span is not None:
                     _draw_span(axes, y, span, colours[row.run], filled=row.sampler == "own")
             ends = [found.high for row in whole if (found := row.kept.get(group)) and found.high is not None]
@@ -89,10 +88,11 @@ def _goal(teacher: Row | None, group: str, *, above_none: bool) -> float | None:
     return share.rate if share is not None and share.episodes and (share.rate or not above_none) else None
 
 
-def _spans(row: Row, group: str, goal: float | None) -> _Span | None:
+def _spans(row: Row, group: str, whole: Sequence[Row]) -> _Span | None:
     """Of the teacher; for the teacher itself 1, and for what is not paired no interval."""
     found = row.kept.get(group)
     if found is None:
+        goal = _goal(teacher_of(row, whole), group, above_none=True)
         share = row.share(multimodal=GROUPS[group])
         if goal is None or not share.episodes:
             return None

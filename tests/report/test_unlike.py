@@ -102,7 +102,7 @@ def test_a_teacher_that_never_succeeds_is_not_divided_by(tmp_path):
     above, row = gathered(tmp_path, evaluation("flash", kind="student", step=400, rates=0.4), teacher)
     goal = _goal(above, "one-way", above_none=True)
     assert goal is None
-    assert _spans(row, "one-way", goal) is None
+    assert _spans(row, "one-way", [above, row]) is None
     assert _goal(above, "one-way", above_none=False) == 0.0
 
 
