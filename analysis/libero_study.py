@@ -29,7 +29,7 @@ from temperatures import cooler_folder, write_temperatures
 from flashwam.core.sampler_name import sampler_name
 from flashwam.core.temperature import Temperature
 from flashwam.demo.work import take_shipped
-from flashwam.evaluation.chance import evaluate_random
+from flashwam.evaluation.baselines import BASELINES, evaluate_baseline
 from flashwam.evaluation.latency import latency_timers, time_in_turns
 from flashwam.evaluation.policy import load_policy
 from flashwam.pipeline.data import collect, prepare_data
@@ -101,10 +101,10 @@ def encode_episodes(place: Place) -> None:
     prepare_data(place.recipe(next(iter(CELLS.students))))
 
 
-def drive_random(place: Place, seed: int) -> None:
-    """Evaluates random actions in the scenes that the models are driven in."""
-    recipe, out = place.recipe(TEACHER), RunFolder(place.run("random", 0)).evaluations
-    evaluate_random(tasks=recipe.tasks, episodes=recipe.evaluate.episodes, seed=seed, out=out)
+def drive_baseline(place: Place, name: str, seed: int) -> None:
+    """Evaluates a baseline in the scenes that the models are driven in."""
+    recipe, out = place.recipe(TEACHER), RunFolder(place.run(name, 0)).evaluations
+    evaluate_baseline(name, tasks=recipe.tasks, episodes=recipe.evaluate.episodes, seed=seed, out=out)
 
 
 def time_steps(place: Place, *, rounds: int = 9) -> None:
@@ -147,9 +147,10 @@ def libero_jobs(place: Place, names: Collection[str], seeds: Sequence[int], *, f
             later += others
             cooler += _cooler(place, name, seed, CELLS.students[name][0], after=student)
         jobs += cooler
-        chance = f"drive/random_{seed}"
-        kwargs = {**about, "seed": seed}
-        later.append(Job(name=chance, function=drive_random, kwargs=kwargs, after=(LATENTS,), weight=900))
+        for name in BASELINES:
+            kwargs = {**about, "name": name, "seed": seed}
+            baseline = f"drive/{name}_{seed}"
+            later.append(Job(name=baseline, function=drive_baseline, kwargs=kwargs, after=(LATENTS,), weight=900))
     jobs += later
     jobs.append(Job(name="latency", function=time_steps, kwargs=about, after=(LATENTS,), weight=20, cores=2))
     return jobs

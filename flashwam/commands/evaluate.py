@@ -42,6 +42,7 @@ EXAMPLES = (
     "  flashwam evaluate runs/flash_wam/student --temperature 0.5       from half the noise\n"
     "  flashwam evaluate runs/flash_wam/student --precision fp8         its linear layers in 8-bit numbers\n"
     "  flashwam evaluate runs/teacher --random                         random actions on this model's tasks\n"
+    "  flashwam evaluate runs/teacher --expert                         who demonstrated them, in the same scenes\n"
     "  flashwam evaluate runs/swift_full --auxiliary --nfe full        with what its training was shown beside\n"
     "  flashwam evaluate runs/flash_wam --real-time --latency-ms 20 --latency-ms 348    the world does not wait\n"
     "  flashwam evaluate runs/flash_wam --real-time --meanwhile go_on     the robot goes on while a chunk is computed\n"
@@ -70,7 +71,11 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unit-amplitude", action="store_true", help=unit_help)
     add_temperature(parser)
     add_precision(parser)
-    parser.add_argument("--random", action="store_true", help="random actions; MODEL only says tasks and episodes")
+    baselines = parser.add_mutually_exclusive_group()
+    random_help = "random actions; MODEL only says tasks and episodes"
+    baselines.add_argument("--random", action="store_true", help=random_help)
+    expert_help = "the scripted expert of the demonstrations, undisturbed; MODEL only says tasks and episodes"
+    baselines.add_argument("--expert", action="store_true", help=expert_help)
     parser.add_argument("--auxiliary", action="store_true", help="show the policy its training modality too")
     _real_time_options(parser)
     add_libero_options(parser)
@@ -98,7 +103,7 @@ def _real_time_options(parser: argparse.ArgumentParser) -> None:
 
 def _action(arguments: argparse.Namespace) -> None:
     elsewhere = is_for_libero(arguments) or is_for_recordings(arguments) or arguments.server is not None
-    if arguments.seed is None and (elsewhere or arguments.random or arguments.auxiliary):
+    if arguments.seed is None and (elsewhere or _baseline(arguments) or arguments.auxiliary):
         # Of all but a model that is driven here no recipe is asked.
         arguments.seed = 0
     if is_for_libero(arguments):
@@ -111,19 +116,30 @@ def _action(arguments: argparse.Namespace) -> None:
         print("\n".join(evaluation_lines(results)))
 
 
+def _baseline(arguments: argparse.Namespace) -> str | None:
+    """What is driven instead of a model; None for a model."""
+    return next((name for name in ("random", "expert") if getattr(arguments, name)), None)
+
+
 def _measured(arguments: argparse.Namespace) -> Any:
     timing = [name for name in _TIMING if getattr(arguments, name) is not None]
     if timing and not arguments.real_time:
         arguments.parser.error(f"--{timing[0].replace('_', '-')} is for a world that does not wait: add --real-time")
-    if arguments.real_time and (arguments.random or arguments.auxiliary):
-        arguments.parser.error("--real-time drives a model as it is deployed: leave out --random and --auxiliary")
+    baseline = _baseline(arguments)
+    if arguments.real_time and (baseline or arguments.auxiliary):
+        arguments.parser.error(
+            f"--real-time drives a model as it is deployed: leave out --{baseline or 'auxiliary'}"
+        )
     sampling = [name for name in _SAMPLING if is_given(getattr(arguments, name))]
-    if arguments.random:
+    if baseline:
         if arguments.server is not None or sampling:
-            arguments.parser.error("--random drives no model: leave out --server and all that says how one is sampled")
-        from flashwam.evaluation.chance import evaluate_random
+            arguments.parser.error(
+                f"--{baseline} drives no model: leave out --server and all that says how one is sampled"
+            )
+        from flashwam.evaluation.baselines import evaluate_baseline
 
-        return evaluate_random(
+        return evaluate_baseline(
+            baseline,
             arguments.checkpoint,
             episodes=arguments.episodes,
             tasks=arguments.tasks,

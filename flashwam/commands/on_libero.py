@@ -13,7 +13,7 @@ _CONVENTION = ("convention", "idle_steps", "max_steps", "shading", "instruction"
 _OPTIONS = ("suite", *_CONVENTION, "processes", "base", "rollout")
 _LOADING = ("nfe", "temperature", "precision", "preset", "device", "dtype", "base", "rollout")
 _OTHERS = (
-    *("random", "auxiliary", "plain_euler", "unit_amplitude"),
+    *("random", "expert", "auxiliary", "plain_euler", "unit_amplitude"),
     *("real_time", "latency_ms", "latency_scale", "meanwhile", "control_hz", "patience"),
     *("recordings", "data", "recipe", "teacher", "windows", "draws"),
 )

@@ -12,7 +12,7 @@ __all__ = ["add_recording_options", "is_for_recordings", "recording_results"]
 
 _OPTIONS = ("data", "recipe", "teacher", "windows", "draws", "preset", "device", "dtype")
 _PLACED = ("preset", "device", "dtype")
-_DRIVING = ("episodes", "random", "auxiliary", "real_time")
+_DRIVING = ("episodes", "random", "expert", "auxiliary", "real_time")
 _SERVED = ("data", "tasks", "recipe", "teacher", "windows", "draws")
 
 

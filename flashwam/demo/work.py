@@ -11,7 +11,7 @@ from typing import Any
 from flashwam.demo.filming import film_best
 from flashwam.demo.place import Place
 from flashwam.demo.presets import LATE_EPISODES, LATE_TASKS
-from flashwam.evaluation.chance import evaluate_random
+from flashwam.evaluation.baselines import evaluate_baseline
 from flashwam.evaluation.cross import cross_table
 from flashwam.evaluation.latency import latency_table
 from flashwam.evaluation.local import evaluate
@@ -126,7 +126,8 @@ def drive_late(place: Place, checkpoint: Path, nfe: str) -> None:
 def drive_random(place: Place, seed: int) -> None:
     """Evaluates random actions on the demo's tasks, in the scenes that the models are driven in."""
     recipe = place.recipe("teacher")
-    evaluate_random(
+    evaluate_baseline(
+        "random",
         tasks=recipe.tasks,
         episodes=recipe.evaluate.episodes,
         seed=seed,

@@ -69,7 +69,7 @@ def part_text(rows: Sequence[Row], number: int, parts: int) -> str:
     return f"Part {number + 1} of {parts}: {'; '.join(told)}{otherwise}. "
 
 
-_KINDS = {"teacher": "undistilled models", "baseline": "chance", "student": "students"}
+_KINDS = {"teacher": "undistilled models", "baseline": "no model", "student": "students"}
 
 
 def _passes(counts: Sequence[int]) -> str:

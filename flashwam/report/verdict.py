@@ -8,6 +8,7 @@ from typing import Any
 from flashwam.core.sampler_name import sampler_options, sampler_suffix
 from flashwam.core.temperature import noise_text
 from flashwam.report.against import basis_text, compare_rows, full_teacher, keep_of_teacher, teacher_of
+from flashwam.report.beside import run_name
 from flashwam.report.columns import sharpness_ratios
 from flashwam.report.comparison import Comparison, signed_points
 from flashwam.report.cross_losses import cross_losses
@@ -20,6 +21,10 @@ COLLAPSED = 0.5
 """A stream whose draws vary less than this share of the teacher's has collapsed."""
 BLURRED = 0.7
 """Decoded video with less than this share of the teacher's gradients is blurred."""
+_BASELINES = {
+    "random": "Random actions succeed in {}: what a task is worth without a model.",
+    "expert": "The scripted expert of the demonstrations, undisturbed, succeeds in {}: what there was to learn.",
+}
 
 
 def best_student(rows: Sequence[Row]) -> Row | None:
@@ -152,12 +157,13 @@ def _against_controls(best: Row, rows: Sequence[Row]) -> list[str]:
     return sentences + beyond
 
 
-def _chance(rows: Sequence[Row]) -> list[str]:
+def _baselines(rows: Sequence[Row]) -> list[str]:
     sentences = []
-    for chance in (r for r in rows if r.final and r.kind == "baseline"):
-        shares = [(group, chance.share(multimodal=GROUPS[group])) for group in _groups(chance)]
+    for baseline in (r for r in rows if r.final and r.kind == "baseline"):
+        told_of = _BASELINES.get(run_name(baseline), f"{baseline.run} succeeds in {{}}, without a model.")
+        shares = [(group, baseline.share(multimodal=GROUPS[group])) for group in _groups(baseline)]
         told = "; ".join(f"{share.rate:.0%} on the {group} tasks" for group, share in shares)
-        sentences.append(f"{chance.run.capitalize()} actions succeed in {told}: what a task is worth without a model.")
+        sentences.append(told_of.format(told))
     return sentences
 
 
@@ -358,5 +364,5 @@ def _verdict(rows: Sequence[Row], cross: Mapping[str, Any] | None) -> list[str]:
             sentences += _among_students(_students(rows))
         sentences += _against_controls(best, rows)
         sentences += [text for text in (_commitment(best, teacher, rows),) if text]
-    sentences += _chance(rows)
+    sentences += _baselines(rows)
     return sentences + _imagination(best, teacher) + _other_samplers(rows) + _losing_stream(rows, teacher, cross)

@@ -7,7 +7,6 @@ the clean expert action, and `executed_action` keeps what was really done.
 
 import json
 import logging
-import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +20,7 @@ from flashwam.data.episodes import CAMERA, LOSSY, current_meta, episode_path, re
 from flashwam.sim.contract import ScriptedEnvironment, Task
 from flashwam.sim.gl import ensure_gl
 from flashwam.sim.simulators import get_task, make_env
+from flashwam.sim.ways import toss_way
 from flashwam.system.changed_settings import changed_settings
 from flashwam.system.errors import FailedError, InputError
 from flashwam.system.files import in_use, one_at_a_time, write_whole
@@ -28,7 +28,7 @@ from flashwam.system.json_file import read_mapping
 from flashwam.system.paths import user_path
 from flashwam.system.workers import done_by_processes
 
-__all__ = ["RECORDING", "CollectSummary", "NoiseBursts", "collect", "record_episode", "toss_way"]
+__all__ = ["RECORDING", "CollectSummary", "NoiseBursts", "collect", "record_episode"]
 
 logger = logging.getLogger(__name__)
 
@@ -148,21 +148,6 @@ def record_episode(
         "observation.state": np.stack(states).astype(np.float32),
     }
     return columns, np.stack(pictures), env.way()
-
-
-def toss_way(task: Task, index: int, seed: int) -> int:
-    """Chooses an episode's way: blind to the scene, and equally often each in every run of as many episodes as ways.
-
-    Args:
-        task: The task.
-        index: Episode number.
-        seed: Of the collection.
-    """
-    if not task.multimodal:
-        return -1
-    count = len(task.ways)
-    rng = np.random.default_rng([seed, zlib.crc32(task.name.encode()), index // count])
-    return int(rng.permutation(count)[index % count])
 
 
 def _collect_one(job: dict[str, Any]) -> tuple[str, int]:

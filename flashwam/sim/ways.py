@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells which of two ways a hand, or a first chunk of controls, takes."""
+"""Tells which of two ways a hand, or a first chunk of controls, takes, and tosses the coin for a demonstration."""
+
+import zlib
 
 import numpy as np
 
 from flashwam.sim.contract import Task
 
-__all__ = ["chosen_ways", "commitment", "leading", "way_of"]
+__all__ = ["chosen_ways", "commitment", "leading", "toss_way", "way_of"]
 
 _LEADING_CONTROLS = 8
 
@@ -58,3 +60,18 @@ def commitment(along: np.ndarray, *, threshold: float = 0.5) -> tuple[float, np.
     mean = np.asarray(along, dtype=np.float64).mean(axis=1)
     way = np.where(np.abs(mean) < threshold, -1, (mean > 0).astype(int))
     return float((way >= 0).mean()), way
+
+
+def toss_way(task: Task, index: int, seed: int) -> int:
+    """Chooses an episode's way: blind to the scene, and equally often each in every run of as many episodes as ways.
+
+    Args:
+        task: The task.
+        index: Episode number.
+        seed: Of the collection.
+    """
+    if not task.multimodal:
+        return -1
+    count = len(task.ways)
+    rng = np.random.default_rng([seed, zlib.crc32(task.name.encode()), index // count])
+    return int(rng.permutation(count)[index % count])

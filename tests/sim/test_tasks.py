@@ -2,8 +2,9 @@
 import numpy as np
 import pytest
 
-from flashwam.sim.collect import NoiseBursts, toss_way
+from flashwam.sim.collect import NoiseBursts
 from flashwam.sim.tasks import TASKS, get_task
+from flashwam.sim.ways import toss_way
 
 
 def test_suite_has_ordinary_and_multimodal_tasks_with_whole_latent_frames():

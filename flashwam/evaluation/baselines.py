@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluates random actions on the tasks and scenes of models, as the baseline of a comparison."""
+"""Evaluates what no model does, in the scenes that models are driven in: random actions below, the expert above."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,18 @@ from flashwam.run.folder import RunFolder
 from flashwam.run.model_info import ModelInfo, model_folder
 from flashwam.sim.closed_loop import TaskResult, drive
 from flashwam.sim.random_policy import RandomPolicy
+from flashwam.sim.scripted import drive_expert
 from flashwam.sim.simulators import driven_by, get_task
 from flashwam.system.errors import InputError
 from flashwam.system.imports import trusting
 from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
 
-__all__ = ["evaluate_random"]
-
-_NAME = "random"
+__all__ = ["BASELINES", "evaluate_baseline"]
 
 
-def evaluate_random(
+def evaluate_baseline(
+    name: str,
     checkpoint: str | Path | None = None,
     *,
     episodes: int | None = None,
@@ -32,44 +32,53 @@ def evaluate_random(
     out: str | Path | None = None,
     trust: bool = False,
 ) -> list[dict[str, Any]]:
-    """Drives tasks with random actions in the scenes of `evaluate`; what was measured before is read, not run again.
+    """Drives tasks without a model in the scenes of `evaluate`; what was measured before is read, not run again.
 
     Args:
+        name: "random" for controls drawn evenly from all that the robot can do; "expert" for the scripted expert that
+            demonstrates the tasks, undisturbed.
         checkpoint: A model's or a run's folder, whose recipe says what is not said here; None for none.
         episodes: Per task.
         tasks: Names.
         seed: Of episodes and actions.
-        out: Folder for the result; `runs/random/evaluations` if None.
+        out: Folder for the result; `runs/<name>/evaluations` if None.
         trust: Import the classes that the model's files name beside ours.
 
     Returns:
         One result, as written.
 
     Raises:
-        ValueError: No tasks are named.
+        ValueError: No tasks are named, or there is no such baseline.
     """
+    if name not in BASELINES:
+        raise InputError(f"expected a baseline of {', '.join(BASELINES)}; got {name!r}")
     if checkpoint is not None:
         with trusting(trust):
             info = ModelInfo.read(model_folder(checkpoint))
             tasks, episodes = tasks or info.tasks, episodes or info.episodes
     if not tasks:
-        raise InputError("random actions need tasks; give --tasks, such as reach-wall, or a model that names them")
+        raise InputError(f"{name} actions need tasks; give --tasks, such as reach-wall, or a model that names them")
     asked = Asked(tasks=tuple(tasks), episodes=episodes or 50)
-    folder = user_path(out) if out is not None else RunFolder(Path("runs") / _NAME).evaluations
-    return [measure_once(folder / f"{_NAME}_seed{seed}.json", asked, partial(_measure, asked, seed)).to_json()]
+    folder = user_path(out) if out is not None else RunFolder(Path("runs") / name).evaluations
+    return [measure_once(folder / f"{name}_seed{seed}.json", asked, partial(_measure, name, asked, seed)).to_json()]
 
 
-def _measure(asked: Asked, seed: int) -> Evaluation:
-    def drive_one(task: str) -> TaskResult:
-        policy = RandomPolicy(get_task(task).controls)
-        return drive(policy, task, episodes=asked.episodes, seed=seed)
+def _random(task: str, *, episodes: int, seed: int) -> TaskResult:
+    return drive(RandomPolicy(get_task(task).controls), task, episodes=episodes, seed=seed)
 
-    driven = drive_tasks(drive_one, asked.tasks, _NAME)
+
+BASELINES: dict[str, Callable[..., TaskResult]] = {"random": _random, "expert": drive_expert}
+"""Name -> function of a task, its episodes and their seed."""
+
+
+def _measure(name: str, asked: Asked, seed: int) -> Evaluation:
+    drive_one = partial(BASELINES[name], episodes=asked.episodes, seed=seed)
+    driven = drive_tasks(drive_one, asked.tasks, name)
     return Evaluation(
-        run=_NAME,
+        run=name,
         kind="baseline",
-        label=_NAME,
-        setting=_NAME,
+        label=name,
+        setting=name,
         nfe={},
         tasks=task_numbers(driven),
         overall=overall_numbers(driven),

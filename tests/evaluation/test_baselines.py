@@ -4,8 +4,10 @@ import json
 import pytest
 
 from flashwam.cli import main
-from flashwam.evaluation import chance
+from flashwam.core.scenes import evaluation_scene
+from flashwam.evaluation import baselines
 from flashwam.report.compare import gather
+from flashwam.report.verdict import verdict
 from flashwam.run.evaluation import read_run
 from flashwam.sim.closed_loop import TaskResult
 from flashwam.system.paths import ASSETS
@@ -29,7 +31,7 @@ def asked(monkeypatch, tmp_path):
             scenes=(seed, seed + 1),
         )
 
-    monkeypatch.setattr(chance, "drive", drive)
+    monkeypatch.setattr(baselines, "drive", drive)
     monkeypatch.chdir(tmp_path)
     return driven
 
@@ -58,3 +60,29 @@ def test_random_actions_without_tasks_or_with_a_sampler_are_refused(asked, capsy
         main(["evaluate", "--random", "--plain-euler"])
     assert "--random drives no model" in capsys.readouterr().err
     assert asked == []
+
+
+def test_the_expert_is_driven_in_the_scenes_of_models_and_takes_each_way_as_often(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    told = ["--expert", "--tasks", "reach-wall,drawer-open", "--episodes", "4", "--seed", "3"]
+    assert main(["evaluate", *told]) == 0
+    assert "expert" in capsys.readouterr().out
+    (found,) = read_run(tmp_path / "runs" / "expert")
+    wall, drawer = found.tasks["reach-wall"], found.tasks["drawer-open"]
+    assert wall.outcomes == drawer.outcomes == (1,) * 4
+    assert wall.scenes == tuple(evaluation_scene(3, episode) for episode in range(4))
+    assert sorted(wall.taken) == [0, 0, 1, 1]
+    assert drawer.commitment is None
+    (row,), *_ = gather([tmp_path / "runs" / "expert"], tmp_path / "out")
+    assert (row.label, row.kind, row.share(multimodal=True).commitment) == ("expert", "baseline", 1.0)
+    assert any("scripted expert of the demonstrations, undisturbed, succeeds in 100%" in s for s in verdict([row]))
+
+
+@pytest.mark.parametrize(
+    ("more", "refused"),
+    [(["--random"], "not allowed with"), (["--real-time"], "leave out --expert"), (["--nfe", "1v/1a"], "--expert drives")],
+)
+def test_the_expert_is_no_model(asked, capsys, more, refused):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--expert", "--tasks", "reach-wall", *more])
+    assert refused in capsys.readouterr().err
