@@ -127,9 +127,7 @@ def _measured(arguments: argparse.Namespace) -> Any:
         arguments.parser.error(f"--{timing[0].replace('_', '-')} is for a world that does not wait: add --real-time")
     baseline = _baseline(arguments)
     if arguments.real_time and (baseline or arguments.auxiliary):
-        arguments.parser.error(
-            f"--real-time drives a model as it is deployed: leave out --{baseline or 'auxiliary'}"
-        )
+        arguments.parser.error(f"--real-time drives a model as it is deployed: leave out --{baseline or 'auxiliary'}")
     sampling = [name for name in _SAMPLING if is_given(getattr(arguments, name))]
     if baseline:
         if arguments.server is not None or sampling:

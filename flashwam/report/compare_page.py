@@ -22,7 +22,7 @@ from flashwam.report.forest_figure import draw_forest
 from flashwam.report.methods_page import methods_section
 from flashwam.report.motion_page import motion_section
 from flashwam.report.page import Callout, Figure, Section, Table
-from flashwam.report.parts import in_parts, part_path, part_text
+from flashwam.report.parts import figures_in_parts
 from flashwam.report.row import Row, milliseconds_text
 from flashwam.report.table import group_cells, table_notes
 from flashwam.report.verdict import best_student, verdict
@@ -83,15 +83,11 @@ def _outcome(
 
 
 def _forest(rows: Sequence[Row], path: Path, colours: Mapping[str, str]) -> list[Figure]:
-    parts = in_parts(rows, lambda row: row)
-    return [
-        Figure(
-            path=draw_forest(part, part_path(path, number), among=rows, colours=colours),
-            caption=part_text(part, number, len(parts)) + _forest_caption(rows),
-            alt=forest_alt(part, among=rows),
-        )
-        for number, part in enumerate(parts)
-    ]
+    def make(part: Sequence[Row], file: Path, told: str) -> Figure:
+        drawn = draw_forest(part, file, among=rows, colours=colours)
+        return Figure(path=drawn, caption=told + _forest_caption(rows), alt=forest_alt(part, among=rows))
+
+    return figures_in_parts(rows, lambda row: row, path, make)
 
 
 def _forest_caption(rows: Sequence[Row]) -> str:

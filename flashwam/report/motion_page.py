@@ -9,7 +9,7 @@ from flashwam.report.colours import run_colours
 from flashwam.report.figures import label_beside, name_lines, new_figure, save_figure, tidy
 from flashwam.report.motion import MotionLink, correlation_text, motion_link
 from flashwam.report.page import Figure, Section, Table
-from flashwam.report.parts import in_parts, part_path, part_text
+from flashwam.report.parts import figures_in_parts
 from flashwam.report.row import Row
 
 __all__ = ["draw_motion", "motion_section"]
@@ -100,16 +100,14 @@ def draw_motion(
 
 
 def _figures(linked: Sequence[tuple[Row, MotionLink]], path: Path, colours: Mapping[str, str]) -> list[Figure]:
-    parts = in_parts(linked, lambda one: one[0])
-    return [
-        Figure(
-            path=draw_motion(part, part_path(path, number), among=linked, colours=colours),
-            caption=part_text([row for row, _ in part], number, len(parts))
-            + "Filled right of hollow: episodes whose motion was foreseen succeed more often.",
+    def make(part: Sequence[tuple[Row, MotionLink]], file: Path, told: str) -> Figure:
+        return Figure(
+            path=draw_motion(part, file, among=linked, colours=colours),
+            caption=f"{told}Filled right of hollow: episodes whose motion was foreseen succeed more often.",
             alt=motion_alt(part),
         )
-        for number, part in enumerate(parts)
-    ]
+
+    return figures_in_parts(linked, lambda one: one[0], path, make)
 
 
 def _table(linked: Sequence[tuple[Row, MotionLink]]) -> Table:

@@ -6,9 +6,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
+from flashwam.report.page import Figure
 from flashwam.report.row import Row
 
-__all__ = ["MOST", "in_parts", "part_path", "part_text"]
+__all__ = ["MOST", "figures_in_parts", "in_parts", "part_path", "part_text"]
 
 T = TypeVar("T")
 
@@ -52,6 +53,29 @@ def _groups(items: Sequence[T], row_of: Callable[[T], Row]) -> Iterator[list[T]]
         pieces = -(-len(group) // MOST)
         size = -(-len(group) // pieces)
         yield from (group[start : start + size] for start in range(0, len(group), size))
+
+
+def figures_in_parts(
+    items: Sequence[T], row_of: Callable[[T], Row], path: Path, make: Callable[[list[T], Path, str], Figure]
+) -> list[Figure]:
+    """A figure a part, and no further part of an earlier page beside them.
+
+    Args:
+        items: In order.
+        row_of: Gives an item's row.
+        path: PNG of the first part.
+        make: Draws a part into a file, under a caption that begins with the words of `part_text`.
+    """
+    parts = in_parts(items, row_of)
+    figures = [
+        make(part, part_path(path, number), part_text([row_of(item) for item in part], number, len(parts)))
+        for number, part in enumerate(parts)
+    ]
+    number = len(parts)
+    while (left := part_path(path, number)).exists():
+        left.unlink()
+        number += 1
+    return figures
 
 
 def part_path(path: Path, number: int) -> Path:

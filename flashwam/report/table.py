@@ -126,8 +126,9 @@ def text_table(head: Sequence[str], body: Sequence[Sequence[str]], *, markdown: 
     """Sets cells in columns, the first to the left and the others to the right, for a terminal or, with `markdown`, for
     a README."""
     if markdown:
-        rule = "|---" + "|---:" * (len(head) - 1) + "|"
-        return "\n".join(["| " + " | ".join(head) + " |", rule, *("| " + " | ".join(cells) + " |" for cells in body)])
+        barred = [[cell.replace("|", "\\|") for cell in cells] for cells in (head, *body)]
+        first, *others = [f"| {' | '.join(cells)} |" for cells in barred]
+        return "\n".join([first, "|---" + "|---:" * (len(head) - 1) + "|", *others])
     widths = [max(len(cells[i]) for cells in (head, *body)) for i in range(len(head))]
     text = [
         "  ".join(

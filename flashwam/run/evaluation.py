@@ -93,7 +93,7 @@ class Evaluation:
     asked: Asked | None = None
     stages: tuple[tuple[str, ...], ...] = ()
     open_loop: Mapping[str, Measured] | None = None
-    latency: Mapping[str, Measured] = field(default_factory=dict)
+    latency: Mapping[str, float] = field(default_factory=dict)
     parameters: Mapping[str, int] = field(default_factory=dict)
     strip: str | None = None
     film: str | None = None

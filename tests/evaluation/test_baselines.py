@@ -80,7 +80,11 @@ def test_the_expert_is_driven_in_the_scenes_of_models_and_takes_each_way_as_ofte
 
 @pytest.mark.parametrize(
     ("more", "refused"),
-    [(["--random"], "not allowed with"), (["--real-time"], "leave out --expert"), (["--nfe", "1v/1a"], "--expert drives")],
+    [
+        (["--random"], "not allowed with"),
+        (["--real-time"], "leave out --expert"),
+        (["--nfe", "1v/1a"], "--expert drives"),
+    ],
 )
 def test_the_expert_is_no_model(asked, capsys, more, refused):
     with pytest.raises(SystemExit):

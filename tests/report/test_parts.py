@@ -75,6 +75,22 @@ def test_a_page_of_many_lines_shows_them_in_parts_that_paper_shows_at_a_size_to_
     assert page.count("Part 2 of 2: ") == 1
 
 
+def test_a_page_of_fewer_lines_leaves_no_part_of_an_earlier_one_beside_it(tmp_path):
+    runs = [write(tmp_path / f"{k}_{one['run']}", one) for k, one in enumerate(many(13))]
+    compare(runs, out=tmp_path / "out")
+    mine = tmp_path / "out" / "success_final.png"
+    mine.write_bytes(b"mine")
+    compare(runs[:5], out=tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").glob("success*.png")) == ["success.png", mine.name]
+
+
+def test_a_name_with_a_bar_is_one_cell_of_the_table(tmp_path):
+    compare([write(tmp_path / "a", evaluation("a|b"))], out=tmp_path / "out")
+    head, rule, line, *_ = (tmp_path / "out" / "compare.md").read_text().splitlines()
+    assert line.startswith("| a\\|b 1v/1a | ")
+    assert line.replace("\\|", "").count("|") == head.count("|") == rule.count("|")
+
+
 def test_parts_have_the_axes_of_the_whole(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
