@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flashwam.report.figures import INK, MUTED, label_ends, new_figure, save_figure, stream_colour, tidy
+from flashwam.report.figures import INK, MUTED, label_ends, new_figure, readable, save_figure, stream_colour, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +62,7 @@ def _draw_densities(axes: "Axes", analysis: Mapping[str, Any]) -> None:
             (median, ceiling * (0.95 - 0.3 * row)),
             xytext=(-7 if left else 7 if median > 0.15 else 20, 0),
             textcoords="offset points",
-            color=colour,
+            color=readable(colour),
             ha="right" if left else "left",
             va="top",
             fontweight="bold",
@@ -154,12 +154,12 @@ def draw_moments(analysis: Mapping[str, Any], path: Path) -> Path:
                 textcoords="offset points",
                 va="center",
                 fontsize=9.5,
-                color=colours[name] if own else MUTED,
+                color=readable(colours[name]) if own else MUTED,
                 fontweight="bold" if own else "normal",
             )
         axes.set_yticks(range(len(rows)), [f"{name}, {label}" for name, label in reversed(rows)])
         for tick, (name, _) in zip(axes.get_yticklabels(), reversed(rows), strict=True):
-            tick.set_color(colours[name])
+            tick.set_color(readable(colours[name]))
         axes.set(xscale="log", xlim=(min(values) / 2.5, 4), ylim=(-0.6, len(rows) - 0.4))
         axes.set_xlabel("E $b^2$: mean squared gradient factor over the stream's own draws")
         axes.set_title("The gradient each stream gets")
@@ -185,7 +185,7 @@ def draw_measured_gradients(analysis: Mapping[str, Any], measured: Mapping[str, 
             axes.plot(sigma, theory, color=INK, lw=1.6, ls=_DASHES.get(numbers["own"], (0, (1, 1.5))))
             axes.plot(bins["sigma"], bins["gradient"], "o", ms=6.5, color=colours[name])
             axes.set(yscale="log", xlim=(0, 1.02), xlabel="sigma")
-            axes.set_title(f"{name}, {numbers['own']}", color=colours[name])
+            axes.set_title(f"{name}, {numbers['own']}", color=readable(colours[name]))
             axes.text(
                 0.97,
                 0.06,

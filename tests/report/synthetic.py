@@ -3,6 +3,8 @@
 
 import json
 
+import numpy as np
+
 from flashwam.core.stats import wilson
 from flashwam.report.figures import new_figure, save_figure
 
@@ -165,3 +167,15 @@ CROSS = {
     ],
     "draws": 192,
 }
+
+
+def luminance(colour):
+    """Relative luminance, WCAG 2.2."""
+    value = np.asarray(colour)
+    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
+
+
+def contrast(one, other):
+    """Of two colours, each (red, green, blue) from 0 to 1, WCAG 2.2."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)

@@ -3,12 +3,12 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
-from synthetic import evaluation, write
+from matplotlib.colors import rgb_to_hsv, to_rgb
+from synthetic import contrast, evaluation, write
 
 from flashwam.report.colours import run_colours
 from flashwam.report.compare import gather
-from flashwam.report.figures import INK, PALETTE
+from flashwam.report.figures import INK, PALETTE, STREAM_COLOURS, readable
 from flashwam.report.page import build_page
 
 STUDENTS = (
@@ -16,16 +16,6 @@ STUDENTS = (
     *(f"{name}_{more}" for name in ("naive_lcm", "flash_wam") for more in ("400", "4000", "guided_400")),
     *("linear_both_400", "video_only_400", "video_only_reg_400"),
 )
-
-
-def luminance(colour):
-    value = np.asarray(colour)
-    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
-
-
-def contrast(one, other):
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
 
 
 def on_a_dark_page(colour):
@@ -81,6 +71,19 @@ def test_every_colour_is_seen_on_white_and_on_a_dark_page(shown):
     page = shown((1.0, 1.0, 1.0))
     for colour in run_colours((), [f"m{k:02}" for k in range(60)]).values():
         assert contrast(shown(to_rgb(colour)), page) > 2.8, colour
+
+
+@pytest.mark.parametrize("shown", [lambda colour: colour, on_a_dark_page])
+def test_letters_are_read_on_white_and_on_a_dark_page_and_keep_their_hue(shown):
+    page = shown((1.0, 1.0, 1.0))
+    for colour in {*run_colours((), [f"m{k:02}" for k in range(60)]).values(), *STREAM_COLOURS.values()}:
+        letters = readable(colour)
+        assert contrast(shown(to_rgb(letters)), page) >= 4.5, colour
+        if contrast(to_rgb(colour), (1.0, 1.0, 1.0)) >= 4.5:
+            assert letters == colour
+        else:
+            turned = abs(rgb_to_hsv(to_rgb(letters))[0] - rgb_to_hsv(to_rgb(colour))[0])
+            assert min(turned, 1 - turned) < 0.05, colour
 
 
 def test_teachers_are_ink_and_methods_that_were_trained_without_one_are_not(tmp_path):

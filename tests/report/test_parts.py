@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from PIL import Image
-from synthetic import curves, evaluation, latency, write
+from synthetic import contrast, curves, evaluation, latency, write
 
 from flashwam.report import compare_figures, forest_figure, motion_page
 from flashwam.report.colours import run_colours
@@ -150,6 +150,17 @@ def test_long_names_of_lines_leave_room_for_the_panels(drawn, tmp_path):
     boxes = [label.get_window_extent() for label in labels]
     assert all(above.y0 > below.y1 for below, above in pairwise(boxes))
     assert sum(axes.get_window_extent().width for axes in figure.axes) > figure.bbox.width / 3
+
+
+def test_every_letter_of_a_figure_can_be_read(drawn, tmp_path):
+    told = [evaluation("teacher", nfe=(10, 10), latency=latency(10, 10), rates=0.9)]
+    told += [evaluation(f"m{k:02}", latency=latency(1, 1), rates=0.5 + 0.01 * k) for k in range(40)]
+    rows = rows_of(tmp_path, *told)
+    forest_figure.draw_forest(rows, tmp_path / "f.png")
+    compare_figures.draw_latency(rows, tmp_path / "l.png")
+    letters = {to_rgb(text.get_color()) for figure in drawn for text in figure.findobj(Text) if text.get_text()}
+    assert len(letters) > 20
+    assert min(contrast(colour, (1.0, 1.0, 1.0)) for colour in letters) >= 4.5
 
 
 def test_names_beside_dots_neither_overlap_nor_leave_the_axes(drawn, tmp_path):
