@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clocks, spreads and memory, the same for every benchmark; what was not measured is said to be so."""
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from flashwam.serve.latency import percentiles
+from flashwam.system.stage_clock import stage_clock
 
 __all__ = ["NOT_MEASURED", "Clock", "Replayed", "forget_peak", "peak_bytes", "seconds_of", "shown", "spread"]
 
@@ -19,12 +19,10 @@ class Clock:
     """Seconds since the last call, after the device has finished."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.last = device, 0.0
+        self.last, self._now = 0.0, stage_clock(device)
 
     def __call__(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        now = time.perf_counter()
+        now = self._now()
         passed, self.last = now - self.last, now
         return passed
 

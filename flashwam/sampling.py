@@ -209,6 +209,7 @@ class Rollout:
         self.session = wam.session(
             text, null_text=null_text, guidance={name: s.guidance_scale for name, s in samplers.items()}
         )
+        self.session.clock = clock
         if wam.conditions_on_first:
             self.observe(first)
         else:

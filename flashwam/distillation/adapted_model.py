@@ -228,6 +228,15 @@ class _AdaptedSession(RolloutSession):
         """See `RolloutSession`."""
         return self._session.part_seconds
 
+    @property
+    def clock(self) -> Callable[[], float]:
+        """See `RolloutSession`."""
+        return self._session.clock
+
+    @clock.setter
+    def clock(self, clock: Callable[[], float]) -> None:
+        self._session.clock = clock
+
     def velocity(self, noisy: Mapping[str, Tensor], sigma: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `RolloutSession.velocity`."""
         with self._adapters.active(self._name):

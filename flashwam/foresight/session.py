@@ -4,7 +4,6 @@
 Letters: B episodes, C channels, F latent frames, H and W latent size, L text tokens, D text width.
 """
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
@@ -126,9 +125,7 @@ class ForesightSession(RolloutSession):
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
-        """Adds the seconds of what happens within, on a GPU with its queue emptied, so that each part has its own."""
-        start = time.perf_counter()
+        """Adds the seconds of what happens within, by the session's clock."""
+        start = self.clock()
         yield
-        if self._text.is_cuda:
-            torch.cuda.synchronize(self._text.device)
-        self.part_seconds[part] += time.perf_counter() - start
+        self.part_seconds[part] += self.clock() - start

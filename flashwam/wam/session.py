@@ -5,8 +5,9 @@ Letters: B episodes, C channels, F latent frames, H and W the rest of a stream's
 """
 
 import logging
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
 from typing import Any
@@ -40,6 +41,8 @@ class RolloutSession(ABC):
     """Absolute latent frame of the next chunk's first frame."""
     part_seconds: Mapping[str, float] = MappingProxyType({})
     """Part of the model -> seconds spent in it so far, where a family tells its parts apart."""
+    clock: Callable[[], float] = time.perf_counter
+    """Tells those seconds, as the clock of `flashwam.sampling.Rollout` does, which gives its own."""
 
     @abstractmethod
     def velocity(self, noisy: Mapping[str, Tensor], sigma: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -386,5 +386,8 @@ def test_a_role_tells_the_seconds_of_its_backbones_parts_and_looks_where_that_ca
             return session
 
     role = adapted(Adapters(Timed(), LORA), STUDENT)
-    assert role.session(torch.zeros(2, 1, 3)).part_seconds == {"backbone": 1.5}
+    session = role.session(torch.zeros(2, 1, 3))
+    assert session.part_seconds == {"backbone": 1.5}
+    session.clock = lambda: 7.0
+    assert session.clock() == session._session.clock() == 7.0
     assert not isinstance(role, LooksInside)

@@ -102,7 +102,7 @@ def test_the_command_tells_success_and_the_seconds_of_a_task(driven, capsys):
     [
         (["--latency-ms", "5"], "--latency-ms is for a world that does not wait: add --real-time"),
         (["--real-time", "--random"], "leave out --random"),
-        (["--real-time", "--auxiliary"], "leave out --random and --auxiliary"),
+        (["--real-time", "--auxiliary"], "leave out --auxiliary"),
         (["--real-time", "--plain-euler", "--unit-amplitude"], "give either"),
     ],
 )

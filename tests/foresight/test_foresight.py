@@ -3,6 +3,7 @@
 
 import copy
 from collections.abc import Callable
+from itertools import count
 
 import pytest
 import torch
@@ -57,7 +58,8 @@ def test_the_rollout_computes_what_the_training_pass_computes(make_policy: Make)
     whole = policy.velocity({"action": actions}, {"action": sigma}, clean, context)["action"]
     assert whole.shape == actions.shape
 
-    session, size = policy.session(context["text"]), policy.chunk_frames
+    session, size, asked = policy.session(context["text"]), policy.chunk_frames, count()
+    session.clock = lambda: float(next(asked))
     if policy.conditions_on_first:
         for name in policy.streams:
             session.append(name, clean[name][:, :, :1], predicted=False)
@@ -75,7 +77,10 @@ def test_the_rollout_computes_what_the_training_pass_computes(make_policy: Make)
             for name in policy.streams:
                 session.append(name, clean[name][:, :, at], predicted=False)
             session.advance(size)
-    assert all(seconds > 0 for seconds in session.part_seconds.values())
+    # A clock that goes on by one each time it is looked at: one a part and look, and the expert draws twice.
+    *looks, drawn = session.part_seconds.values()
+    assert looks == [looks[0]] * 4
+    assert drawn == 2 * looks[0] > 0
 
 
 @torch.no_grad()
