@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -27,63 +26,18 @@ from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.episodes import episode_path, find_repos, read_episode_list, read_table
 from flashwam.data.latents import ACTION_NORM, latent_path, read_empty_text
 from flashwam.data.own_latents import OwnLatents
+from flashwam.data.samples import SENSE, Window, to_batch
 from flashwam.data.segments import NoEpisodesError, is_held_out
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.paths import user_path
 
-__all__ = ["SENSE", "EpisodeDataset", "Window", "to_batch"]
+__all__ = ["EpisodeDataset"]
 
 logger = logging.getLogger(__name__)
-
-SENSE = "sense/"
-"""Before the name of a sense, among the tensors of a sample."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
-    """The beginning of a window.
-
-    Attributes:
-        repo: Folder of its task.
-        episode: Episode number.
-        row: Control step of its first frame.
-        frame: Latent frame of the episode that this is.
-    """
-
-    repo: Path
-    episode: int
-    row: int
-    frame: int
 
 
 def _side_by_side(views: list[Tensor]) -> Tensor:
     return torch.cat(views, dim=-1)
-
-
-def to_batch(samples: dict[str, Tensor], null_text: Tensor) -> Batch:
-    """Turns stacked samples into what a method is given: executed actions as history, frame 0 as the observation.
-
-    Where a sample has its first picture encoded `alone`, that is what was observed, as at rollout.
-    """
-    seen = samples["video"]
-    if "alone" in samples:
-        seen = torch.cat([samples["alone"][:, :, None], seen[:, :, 1:]], dim=2)
-    given = torch.zeros(samples["video"].shape[0], samples["video"].shape[2], dtype=torch.bool)
-    given[:, 0] = True
-    return Batch(
-        clean={"video": samples["video"], "action": samples["action"]},
-        history={
-            "video": seen,
-            "action": samples["executed"],
-            **{name.removeprefix(SENSE): x for name, x in samples.items() if name.startswith(SENSE)},
-        },
-        # Nobody executed the observation's actions, whether or not the model predicts that frame.
-        mask={"video": samples["video_mask"], "action": samples["action_mask"] & ~given[:, None, :, None, None]},
-        given=given,
-        text=samples["text"],
-        null_text=null_text,
-        index=samples["index"],
-    )
 
 
 class EpisodeDataset(Dataset):
@@ -261,6 +215,9 @@ class EpisodeDataset(Dataset):
             for start in range(max(1, frames - 1))
         ]
         self._windows = torch.tensor(rows)
+        self._index_pools()
+
+    def _index_pools(self) -> None:
         beginnings = self._windows[self._windows[:, 2] == 0]
         self._pools = [self._by_task(table) for table in (self._windows, beginnings)]
 
@@ -277,6 +234,20 @@ class EpisodeDataset(Dataset):
         open_task = [bool((self.episodes[table[:, 0], 2] >= 0).any()) for table in tables]
         often = [table for table, ways in zip(tables, open_task, strict=True) if ways]
         twin._pools = [self._pools[0], [*tables, *often * (several_ways - 1)]]
+        return twin
+
+    def reaching(self, frames: int) -> "EpisodeDataset":
+        """The same samples, of windows that hold more than so many recorded latent frames, see
+        `flashwam.distillation.setup.Reaching`."""
+        twin = copy.copy(self)
+        twin._windows = self._windows[self._windows[:, 2] + frames < self.episodes[self._windows[:, 0], 4]]
+        if not len(twin._windows):
+            longest = int(self.episodes[:, 4].max())
+            raise InputError(
+                f"no episode below {self.root} has more than {frames} latent frames (the longest has {longest}): lower "
+                "data.window_frames"
+            )
+        twin._index_pools()
         return twin
 
     def _by_task(self, windows: Tensor) -> list[Tensor]:

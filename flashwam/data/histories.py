@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from flashwam.core.batch import Batch
-from flashwam.data.dataset import EpisodeDataset, to_batch
+from flashwam.data.dataset import EpisodeDataset
+from flashwam.data.samples import to_batch
 
 __all__ = ["Histories", "Standing"]
 

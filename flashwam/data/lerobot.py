@@ -22,10 +22,10 @@ from flashwam.core.batch import Batch
 from flashwam.data.actions import ActionNorm
 from flashwam.data.bad_files import BadFiles
 from flashwam.data.controls import ControlSpace
-from flashwam.data.dataset import SENSE, Window, to_batch
 from flashwam.data.fingerprint import files_fingerprint
 from flashwam.data.latents import EMPTY_TEXT, read_empty_text
 from flashwam.data.layouts import check_cameras
+from flashwam.data.samples import SENSE, Window, to_batch
 from flashwam.data.segment_sample import SegmentSample, read_segment
 from flashwam.data.segments import NoEpisodesError, find_segments, is_held_out
 from flashwam.system.errors import FailedError, InputError, MissingFileError

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from flashwam.data.controls import ControlSpace
-from flashwam.data.dataset import SENSE
 from flashwam.data.episodes import read_table
 from flashwam.data.latents import LatentSegment, read_latents
 from flashwam.data.layouts import arrange
+from flashwam.data.samples import SENSE
 from flashwam.data.segments import Segment
 from flashwam.data.tables import read_actions, read_schema
 from flashwam.system.errors import InputError

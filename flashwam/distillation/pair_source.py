@@ -42,14 +42,22 @@ class Pool:
     share: float
 
 
+_SHUFFLED = 20
+"""Batches of a run that keep the shares between them and stand in no order."""
+
+
 def parts_in_turn(shares: Sequence[float], batches: int) -> np.ndarray:
-    """Chooses the pool of every batch, [batches] int64: the one that is furthest behind its share."""
+    """Chooses the pool of every batch, [batches] int64: the one that is furthest behind its share, then shuffled among
+    neighbours, since what happens at every n-th step must meet every pool: a student's turn, a line of the log."""
     wanted = np.asarray(shares, dtype=np.float64) / sum(shares)
     taken = np.zeros(len(wanted))
     order = np.empty(batches, dtype=np.int64)
     for number in range(batches):
         order[number] = choice = int(np.argmax(wanted * (number + 1) - taken))
         taken[choice] += 1
+    for begin in range(0, batches, _SHUFFLED):
+        generator = np.random.Generator(np.random.Philox(key=begin))
+        generator.shuffle(order[begin : begin + _SHUFFLED])
     return order
 
 

@@ -15,7 +15,7 @@ from flashwam.data.histories import Histories
 from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.system.paths import cache_folder
 
-__all__ = ["Beginnings", "Setup", "Source"]
+__all__ = ["Beginnings", "Reaching", "Setup", "Source"]
 
 
 class Source(Protocol):
@@ -38,6 +38,18 @@ class Beginnings(Protocol):
 
         Args:
             several_ways: Episodes that had several ways to go are drawn so many times as often as others.
+        """
+
+
+@runtime_checkable
+class Reaching(Protocol):
+    """A source that can tell how far windows lie within their episodes."""
+
+    def reaching(self, frames: int) -> Source:
+        """The same samples, of windows that hold more than so many recorded latent frames.
+
+        Raises:
+            ValueError: No episode is as long.
         """
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from flashwam.data.dataset import EpisodeDataset, to_batch
+from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.latents import fingerprint
+from flashwam.data.samples import to_batch
 from flashwam.evaluation.open_loop import chunk_draws
 from flashwam.evaluation.policy import Policy
 from flashwam.run.model_note import MODELS

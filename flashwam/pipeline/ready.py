@@ -14,12 +14,12 @@ from flashwam.data.actions import ActionNorm
 from flashwam.data.autoencoder import STATS
 from flashwam.data.cameras import CameraLayout
 from flashwam.data.codec import Codec
-from flashwam.data.dataset import SENSE
 from flashwam.data.fingerprint import autoencoder_fingerprint, tensors_fingerprint, values_fingerprint
 from flashwam.data.histories import Histories
 from flashwam.data.latents import ACTION_NORM
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.data.pixels import PixelAutoencoder, load_autoencoder
+from flashwam.data.samples import SENSE
 from flashwam.distillation.adapter_file import adapter_fingerprint
 from flashwam.distillation.judging import Judge, MeasuredApart
 from flashwam.distillation.methods import Method, find_method, make_method

@@ -21,8 +21,8 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from flashwam.data.bad_files import BadFiles
-from flashwam.data.dataset import Window
 from flashwam.data.origin import EpisodePictures
+from flashwam.data.samples import Window
 from flashwam.swiftvla.streaming import StreamingGeometry
 from flashwam.system.errors import InputError
 from flashwam.system.files import one_at_a_time

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from flashwam.core.batch import Batch
-from flashwam.data.dataset import EpisodeDataset, Window
+from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.lerobot import SegmentDataset
+from flashwam.data.samples import Window
 from flashwam.swiftvla.streaming import draw_capacity
 from flashwam.swiftvla.trajectories import Trajectories
 from flashwam.system.errors import InputError

@@ -19,9 +19,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm import tqdm
 
-from flashwam.data.dataset import Window
 from flashwam.data.episodes import CHUNK, find_repos, read_episode_list, read_frames, read_info, video_path
 from flashwam.data.fingerprint import file_fingerprint
+from flashwam.data.samples import Window
 from flashwam.swiftvla.streaming import StreamingGeometry
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import one_at_a_time, write_whole

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flashwam.data.dataset import Window
 from flashwam.data.episodes import read_table
+from flashwam.data.samples import Window
 from flashwam.data.tables import read_schema
 from flashwam.system.errors import InputError
 

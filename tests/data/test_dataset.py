@@ -204,3 +204,19 @@ def test_missing_and_damaged_things_are_named(encoded, tmp_path):
         everything(encoded, tasks=["gamma"])
     with pytest.raises(ValueError, match="window_frames"):
         everything(encoded, frames=1)
+
+
+def test_windows_that_reach_hold_more_recorded_frames_than_are_asked(encoded):
+    data = everything(encoded, frames=4, balance=True, first_share=0.3)
+    frames = {tuple(row[:2]): row[4] for row in data.episodes.tolist()}
+    longest = max(frames.values())
+    reaching = data.reaching(2)
+    sampled = reaching.sample(range(400))
+    assert sampled["video_mask"][:, 0, 2].all()
+    assert not data.sample(range(400))["video_mask"][:, 0, 2].all()
+    # Any of them is met, and the source that they were chosen of is as it was.
+    starts = {(task, episode, start) for (task, episode), count in frames.items() for start in range(count - 2)}
+    assert {(*reaching.episodes[n, :2].tolist(), s) for n, _, s in reaching._windows.tolist()} == starts
+    assert len(data._windows) > len(reaching._windows)
+    with pytest.raises(ValueError, match=rf"has more than {longest} latent frames \(the longest has {longest}\)"):
+        data.reaching(longest)

@@ -4,6 +4,7 @@
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from distill_toys import SHAPES, GaussianTeacher, ToySource, ToyWam
@@ -130,18 +131,40 @@ def test_every_pair_is_used_as_often_and_batches_are_of_one_place(tmp_path):
     assert used == [Counter(dict.fromkeys(range(8), 2)), Counter(dict.fromkeys(range(12), 2))]
 
 
-@pytest.mark.parametrize(
-    ("shares", "expected"), [((1,), [0] * 5), ((1, 1), [0, 1, 0, 1, 0]), ((1, 3), [1, 0, 1, 1, 1])]
-)
+@pytest.mark.parametrize(("shares", "expected"), [((1,), [5]), ((1, 1), [3, 2]), ((1, 3), [1, 4])])
 def test_pools_take_turns_by_their_shares(shares, expected):
-    assert parts_in_turn(shares, 5).tolist() == expected
+    assert np.bincount(parts_in_turn(shares, 5)).tolist() == expected
 
 
-def test_longer_runs_begin_as_shorter_ones_and_find_their_windows(tmp_path):
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.4, 0.6), (0.4, 0.3, 0.3), (0.4, 0.35, 0.25)])
+def test_pools_keep_their_shares_in_every_stretch_and_at_every_nth_step(shares):
+    """A student that learns at every second step, or a log that tells every tenth, meets all of them."""
+    order = parts_in_turn(shares, 4000)
+    for begin in range(0, 4000, 20):
+        counts = np.bincount(order[begin : begin + 20], minlength=len(shares))
+        assert np.abs(counts - 20 * np.array(shares)).max() <= 1
+    for every in (2, 3, 4, 5, 10):
+        for phase in {0, every - 1}:
+            met = np.bincount(order[phase::every], minlength=len(shares)) / len(order[phase::every])
+            assert np.abs(met - np.array(shares)).max() < 0.09, (every, phase)
+
+
+def test_later_chunks_are_of_windows_that_reach_them(tmp_path):
+    reached = []
+
+    class Reaching(Episodes):
+        def reaching(self, frames):
+            reached.append(frames)
+            return self
+
+    model = tiny_wam()
+    prepared(tmp_path, tiny_wam, specs(1), source=Reaching(model, 3), first_share=0.4)
+    assert reached == [model.chunk_frames, 2 * model.chunk_frames]
+
+
+def test_longer_runs_begin_as_shorter_ones():
     shares = (0.4, 0.35, 0.25)
-    assert parts_in_turn(shares, 40)[:10].tolist() == parts_in_turn(shares, 10).tolist()
-    counts = Counter(parts_in_turn(shares, 100).tolist())
-    assert counts == {0: 40, 1: 35, 2: 25}
+    assert parts_in_turn(shares, 100)[:40].tolist() == parts_in_turn(shares, 40).tolist()
 
 
 def test_given_frames_stay_what_was_observed_and_carry_no_noise(tmp_path):

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from flashwam.data.dataset import Window
+from flashwam.data.samples import Window
 from flashwam.swiftvla.trajectories import HandPath, Trajectories
 
 ROWS = 12

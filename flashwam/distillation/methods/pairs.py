@@ -26,7 +26,7 @@ from flashwam.distillation.own_pasts import own_pasts
 from flashwam.distillation.pair_source import NOISE, PairSource, Pool, pair_counts
 from flashwam.distillation.prepared import Prepared, draw_passes
 from flashwam.distillation.rollouts import RolloutStore, stored_bytes
-from flashwam.distillation.setup import Beginnings, Setup, Source
+from flashwam.distillation.setup import Beginnings, Reaching, Setup, Source
 from flashwam.sampling import renoise, samplers_for
 from flashwam.system.errors import InputError
 from flashwam.system.imports import check_keywords
@@ -228,10 +228,15 @@ class Pairs(Method):
             if not isinstance(source, Beginnings):
                 raise InputError("the data do not tell where episodes begin: set first_share to null")
             sources.append(source.beginnings(several_ways=self.several_ways))
-        shares = _shares(self.first_share, chunks)
-        # Where a share is asked for, the first pool is that of the beginnings.
-        chosen = [sources[-1] if number == 0 and self.first_share else source for number in range(len(shares))]
-        return [Pool(source=one, chunk=chunk, share=share) for one, (chunk, share) in zip(chosen, shares, strict=True)]
+        found = []
+        for number, (chunk, share) in enumerate(_shares(self.first_share, chunks)):
+            # Where a share is asked for, the first pool is that of the beginnings.
+            chosen = sources[-1] if number == 0 and self.first_share else source
+            if chunk and isinstance(chosen, Reaching):
+                # A chunk behind an episode's end has no loss, and may follow no true past.
+                chosen = chosen.reaching(chunk * length)
+            found.append(Pool(source=chosen, chunk=chunk, share=share))
+        return found
 
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
         """See `Method.loss`."""
