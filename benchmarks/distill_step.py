@@ -35,8 +35,9 @@ from flashwam.core.noise import append_dims
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods import make_method
-from flashwam.distillation.methods.base import reduce_elements, start_states, training_levels
+from flashwam.distillation.methods.base import reduce_elements
 from flashwam.distillation.methods.consistency import jump_levels
+from flashwam.distillation.methods.states import start_states, training_levels
 from flashwam.distillation.roles import ema_update, frozen_copy
 from flashwam.distillation.strategy import half_autocast
 from flashwam.recipe.sections import LoopConfig, LoraConfig

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from flashwam.core.batch import Batch
 from flashwam.core.noise import append_dims
 from flashwam.distillation.judging import Judgement
-from flashwam.distillation.methods.base import start_states, training_levels
 from flashwam.distillation.methods.consistency import jump_levels
+from flashwam.distillation.methods.states import start_states, training_levels
 from flashwam.evaluation.open_loop import window_draws
 from flashwam.sampling import samplers_for
 from flashwam.wam import Layout, WorldActionModel

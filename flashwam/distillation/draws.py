@@ -17,7 +17,7 @@ __all__ = ["Draws", "keyed_seed"]
 
 
 def keyed_seed(*key: object) -> int:
-    """A 63-bit seed for a generator from any printable key."""
+    """A 63-bit seed for a generator from any printable key; torch's on the CPU keeps the lower 32 of its bits."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 

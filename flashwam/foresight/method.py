@@ -24,14 +24,9 @@ from flashwam.core.noise import append_dims
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.futures import Future, TeacherFuture
-from flashwam.distillation.methods.base import (
-    Method,
-    MethodOutput,
-    StreamTerm,
-    start_states,
-    training_levels,
-)
+from flashwam.distillation.methods.base import Method, MethodOutput, StreamTerm
 from flashwam.distillation.methods.options import option
+from flashwam.distillation.methods.states import start_states, training_levels
 from flashwam.distillation.prepared import Prepared, draw_passes
 from flashwam.distillation.rollouts import Extras, RolloutStore, stored_bytes
 from flashwam.distillation.setup import Setup, Source
@@ -92,7 +87,7 @@ class Foresight(Method):
     in_a_line = "shows what it foresees in one step to a policy that acts on it"
 
     result = "teacher"
-    stream_choices = ()
+    stream_choices = ("teacher_temperature",)
     trains_probes = True
     builds_student = True
 

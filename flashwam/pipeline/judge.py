@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +26,7 @@ from flashwam.data.fingerprint import tensors_fingerprint, values_fingerprint
 from flashwam.data.segments import NoEpisodesError
 from flashwam.distillation.judging import Judgement
 from flashwam.distillation.keep_best import MEASURES_OF_WAYS, check_keep_best, is_measured_apart
+from flashwam.distillation.methods import find_method
 from flashwam.distillation.setup import Setup
 from flashwam.evaluation.decoded import DecodedDraws, decoded_draws
 from flashwam.evaluation.drawn_controls import drawn_controls, save_trajectories
@@ -224,7 +225,7 @@ def make_judge(
     reference = None
     if teacher is not None and not apart and os.environ.get("RANK", "0") == "0":
         reference = _reference(
-            teacher, recipe, batch, draws=config.draws, run=run, device=Setup.of(recipe, loop).device
+            teacher, recipe, loop, batch, draws=config.draws, run=run, device=Setup.of(recipe, loop).device
         )
         if loop.keep_best in MEASURES_OF_WAYS:
             _check_ways(
@@ -289,12 +290,25 @@ def _pictures(recipe: Recipe, loop: LoopConfig, codec: Codec | None) -> Callable
 
 
 def _reference(
-    teacher: WorldActionModel, recipe: Recipe, batch: Batch, *, draws: int, run: RunFolder, device: torch.device
+    teacher: WorldActionModel,
+    recipe: Recipe,
+    loop: LoopConfig,
+    batch: Batch,
+    *,
+    draws: int,
+    run: RunFolder,
+    device: torch.device,
 ) -> Chunks:
-    """The teacher's draws in all its steps, read where this run has made them; one process alone needs them."""
+    """The teacher's draws in all its steps, as the student is to draw, read where this run has made them; one process
+    alone needs them."""
     folder = Path(recipe.wam.pretrained or "")
     own = ModelInfo.read(folder).streams if (folder / INFO_FILE).is_file() else recipe.streams
-    samplers = samplers_for(own, steps=None, teacher=True)
+    taught = find_method(loop.method).teacher_draws
+    drawn_so = {
+        name: replace(spec, **{each: getattr(recipe.streams[name], each) for each in taught})
+        for name, spec in own.items()
+    }
+    samplers = samplers_for(drawn_so, steps=None, teacher=True)
     about = {
         "teacher": tensors_fingerprint(teacher.state_dict()),
         "windows": tensors_fingerprint(batch.tensors()),

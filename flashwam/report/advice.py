@@ -109,8 +109,8 @@ def remarks(
     warnings: dict[str, list[str]] = {}
     notes: dict[str, list[str]] = {}
     for name, numbers in streams.items():
-        own = numbers["own"]
-        function = numbers["functions"][own]
+        own, weight = numbers["own"], numbers["weighs_as"]
+        function, starved = numbers["functions"][own], numbers["functions"][weight]["starved_share"]
         if numbers["weight"] == 0:
             text = "weight 0, so this stream is not distilled; it changes only through weights shared with the others"
             notes.setdefault(text + (" and its regulariser." if numbers["regulariser"] else "."), []).append(name)
@@ -120,10 +120,11 @@ def remarks(
         if following is not None:
             for late in filter(None, (_late(level, own, following) for level in numbers["levels"])):
                 warnings.setdefault(late, []).append(name)
-        if function["starved_share"] > STARVED_LIMIT:
+        if starved > STARVED_LIMIT:
+            used = own if weight == own else f"{own} with the gradient weight of {weight}"
             text = (
-                f"this recipe uses {own}, the analysis says {numbers['verdict']['choice']}: "
-                f"{function['starved_share']:.0%} of the draws get less than a tenth of linear's gradient."
+                f"this recipe uses {used}, the analysis says {numbers['verdict']['choice']}: "
+                f"{starved:.0%} of the draws get less than a tenth of linear's gradient."
             )
             warnings.setdefault(text, []).append(name)
         noise = function["at_pure_noise"]

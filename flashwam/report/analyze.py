@@ -90,7 +90,7 @@ def measured_gradients(analysis: Mapping[str, Any], metrics: Path) -> dict[str, 
         bins = gradient_bins(rows, name)
         if numbers["weight"] == 0 or bins is None:
             continue
-        own = make_consistency_function(numbers["functions"][numbers["own"]]["config"])
+        own = make_consistency_function(numbers["functions"][numbers["weighs_as"]]["config"])
         schedule = make_schedule(numbers["schedule"])
         sigma, theory = zip(*(_bin_theory(own, schedule, low, high) for low, high in bins["edges"]), strict=True)
         logs = [math.log(g / b) for g, b in zip(bins["gradient"], theory, strict=True)]

@@ -5,15 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flashwam.core.temperature import noise_text
-from flashwam.distillation.methods import METHODS, find_method
+from flashwam.distillation.methods import METHODS, Method, find_method
+from flashwam.distillation.methods.dmd_term import DMD
 from flashwam.report.page import Section, Table
 from flashwam.report.recipes import row_recipes
 from flashwam.report.row import Row
 
 __all__ = ["method_line", "methods_section"]
-
-_DRAWN = ("pairs", "on_policy")
-"""Methods whose students learn what the teacher draws, from its own noise."""
 
 
 def methods_section(rows: Sequence[Row]) -> Section | None:
@@ -95,15 +93,21 @@ def _streams_text(streams: Mapping[str, Mapping[str, Any]], method: str) -> str:
 
 
 def _stream_text(stream: Mapping[str, Any], method: str) -> str:
-    regulariser = stream.get("regulariser", 0.0)
-    beside = [f"flow matching on the data, weight {regulariser:g}"] if regulariser else []
+    kind = find_method(method) if method in METHODS else Method
+    regulariser, matched = stream.get("regulariser", 0.0), stream.get("loss") == DMD
+    held = "its pairs" if matched else "flow matching on the data"
+    beside = [f"{held}, weight {regulariser:g}"] if regulariser else []
     if stream.get("weight", 1.0) == 0:
         return ", ".join(["not distilled", *beside])
     function = stream.get("consistency", "")
     parts = [str(function.get("name", "") if isinstance(function, Mapping) else function)]
-    if stream.get("guidance_scale", 1.0) != 1:
+    if matched:
+        parts.append("drawn to the teacher's distribution")
+    # As a method is taught: by draws of the teacher as it is driven, or by its single steps.
+    by_draws = "guidance_scale" in kind.teacher_draws and not matched
+    if stream.get("guidance_scale", 1.0) != 1 if by_draws else stream.get("guidance") is not None:
         parts.append("guided teacher")
-    if method in _DRAWN and (temperature := stream.get("teacher_temperature", 1.0)) != 1:
+    if "teacher_temperature" in kind.teacher_draws and (temperature := stream.get("teacher_temperature", 1.0)) != 1:
         parts.append(f"which the teacher draws from {noise_text(temperature)}")
     if method == "consistency" and (anchors := stream.get("anchors")):
         substeps = stream.get("teacher_substeps", 1)

@@ -58,10 +58,10 @@ def _function_numbers(function: ConsistencyFunction, schedule: Schedule, sigma: 
     }
 
 
-def _stream_numbers(spec: StreamSpec, lesson: Teach) -> dict[str, Any]:
+def _stream_numbers(spec: StreamSpec, lesson: Teach, weight: ConsistencyFunction) -> dict[str, Any]:
     schedule = spec.schedule
     sigma = torch.linspace(0, 1, _CURVE_POINTS, dtype=torch.float64)
-    functions = known_functions(spec)
+    functions = known_functions(spec) | {function_label(weight): weight}
     grid = schedule.training_grid()
     index, jumps = torch.zeros((), dtype=torch.int64), [float(grid[0])]
     while int(index) < len(grid) - 1 and len(jumps) <= 8:
@@ -76,6 +76,7 @@ def _stream_numbers(spec: StreamSpec, lesson: Teach) -> dict[str, Any]:
         "sigma": sigma.tolist(),
         "density": schedule.density(sigma).tolist(),
         **stream_levels(spec, lesson),
+        "weighs_as": function_label(weight),
         "regulariser": spec.regulariser,
         "anchors": spec.anchors,
         "teacher_substeps": spec.teacher_substeps,
@@ -112,9 +113,9 @@ def schedule_analysis(
 
     Returns:
         Plain values, ready for JSON: `streams[name]` (density and |b| curves over `sigma`, median, moments, `levels` of
-        the sampler, verdict), `method`, `reference` (the noisiest stream, that lcm serves best), `together` (whether
-        the streams need different functions; None for a single stream), `recommended` (a method, see
-        `flashwam.report.recommend`), `warnings`, `notes`, `rule`.
+        the sampler, `weighs_as`, the function whose |b| the loss carries, verdict), `method`, `reference` (the noisiest
+        stream, that lcm serves best), `together` (whether the streams need different functions; None for a single
+        stream), `recommended` (a method, see `flashwam.report.recommend`), `warnings`, `notes`, `rule`.
 
     Raises:
         ValueError: without streams, or for an unknown sampler or method.
@@ -125,7 +126,8 @@ def schedule_analysis(
         raise InputError(f'sampler must be "own" or "euler"; got {sampler!r}')
     options = dict(options or {})
     lesson = partial(find_method(method).lesson, options=options)
-    numbers = {name: _stream_numbers(spec, lesson) for name, spec in streams.items()}
+    weighs_as = partial(find_method(method).weighs_as, options=options)
+    numbers = {name: _stream_numbers(spec, lesson, weighs_as(spec)) for name, spec in streams.items()}
     reference = max(numbers, key=lambda name: numbers[name]["median"])
     for name, values in numbers.items():
         values["verdict"] = stream_verdict(name, values, reference, numbers[reference])

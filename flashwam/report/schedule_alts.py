@@ -67,7 +67,7 @@ def gradient_scale_alt(analysis: Mapping[str, Any]) -> str:
 
 
 def _scale(numbers: Mapping[str, Any], label: str) -> str:
-    chosen = " (this recipe)" if label == numbers["own"] and numbers["weight"] > 0 else ""
+    chosen = " (this recipe)" if label == numbers["weighs_as"] and numbers["weight"] > 0 else ""
     return f"{numbers['functions'][label]['gradient_scale_at_median']:.2g} with {label}{chosen}"
 
 

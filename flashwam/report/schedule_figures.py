@@ -87,7 +87,7 @@ def draw_gradient_scale(analysis: Mapping[str, Any], path: Path) -> Path:
         rings = {name: len(names) - i for names, _ in _by_schedule(analysis) for i, name in enumerate(names)}
         for name, numbers in analysis["streams"].items():
             for label, function in numbers["functions"].items():
-                own = label == numbers["own"] and numbers["weight"] > 0
+                own = label == numbers["weighs_as"] and numbers["weight"] > 0
                 # Streams that share a schedule share their circles: the later inside the earlier.
                 top.plot(
                     numbers["median"],
@@ -143,7 +143,7 @@ def draw_moments(analysis: Mapping[str, Any], path: Path) -> Path:
         for y, (name, label) in enumerate(reversed(rows)):
             numbers = analysis["streams"][name]
             value = numbers["functions"][label]["mean_squared_gradient_scale"]
-            own = label == numbers["own"] and numbers["weight"] > 0
+            own = label == numbers["weighs_as"] and numbers["weight"] > 0
             values.append(value)
             axes.plot([1e-9, value], [y, y], color=colours[name], lw=1.2, alpha=0.35)
             axes.plot(value, y, "o", ms=10, color=colours[name] if own else "white", mec=colours[name], mew=2)
@@ -181,11 +181,12 @@ def draw_measured_gradients(analysis: Mapping[str, Any], measured: Mapping[str, 
         for axes, (name, bins) in zip(panels, measured.items(), strict=True):
             numbers = analysis["streams"][name]
             sigma = np.array(numbers["sigma"])[1:]
-            theory = np.array(numbers["functions"][numbers["own"]]["gradient_scale"])[1:]
-            axes.plot(sigma, theory, color=INK, lw=1.6, ls=_DASHES.get(numbers["own"], (0, (1, 1.5))))
+            weight = numbers["weighs_as"]
+            theory = np.array(numbers["functions"][weight]["gradient_scale"])[1:]
+            axes.plot(sigma, theory, color=INK, lw=1.6, ls=_DASHES.get(weight, (0, (1, 1.5))))
             axes.plot(bins["sigma"], bins["gradient"], "o", ms=6.5, color=colours[name])
             axes.set(yscale="log", xlim=(0, 1.02), xlabel="sigma")
-            axes.set_title(f"{name}, {numbers['own']}", color=readable(colours[name]))
+            axes.set_title(f"{name}, {weight}", color=readable(colours[name]))
             axes.text(
                 0.97,
                 0.06,

@@ -94,7 +94,7 @@ def _choice(analysis: Mapping[str, Any], why: str) -> Section:
             f"{n['mass_below_low_noise']:.1%}",
             percent(n["levels"][0]["near"]) if "near" in n["levels"][0] else "-",
             n["verdict"]["choice"],
-            n["own"] if n["weight"] > 0 else "not distilled",
+            _chosen(n),
         )
         for name, n in analysis["streams"].items()
     ]
@@ -109,6 +109,13 @@ def _choice(analysis: Mapping[str, Any], why: str) -> Section:
         tables=(table,),
         notes=analysis["notes"],
     )
+
+
+def _chosen(numbers: Mapping[str, Any]) -> str:
+    own, weight = numbers["own"], numbers["weighs_as"]
+    if numbers["weight"] == 0:
+        return "not distilled"
+    return own if own == weight else f"{own}, weight of {weight}"
 
 
 def _schedules(streams: Mapping[str, Any]) -> str:
@@ -146,7 +153,7 @@ def _function_table(streams: Mapping[str, Any]) -> Table:
     own = set()
     for name, numbers in streams.items():
         for label, f in numbers["functions"].items():
-            if label == numbers["own"] and numbers["weight"] > 0:
+            if label == numbers["weighs_as"] and numbers["weight"] > 0:
                 own.add(len(rows))
             rows.append(
                 (

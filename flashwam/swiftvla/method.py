@@ -21,13 +21,8 @@ from flashwam.core.streams import StreamSpec
 from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.distillation.draws import Draws
-from flashwam.distillation.methods.base import (
-    Method,
-    MethodOutput,
-    StreamTerm,
-    start_states,
-    training_levels,
-)
+from flashwam.distillation.methods.base import Method, MethodOutput, StreamTerm
+from flashwam.distillation.methods.states import start_states, training_levels
 from flashwam.distillation.setup import Setup, Source
 from flashwam.swiftvla.masking import MaskPolicy
 from flashwam.swiftvla.policy import FusionPolicy
@@ -80,7 +75,7 @@ class MaskedReconstruction(Method):
     in_a_line = "learns the demonstrations, and to rebuild what was hidden from it"
 
     needs_teacher = False
-    stream_choices = ()
+    stream_choices = ("teacher_temperature",)
     trains_probes = True
     result = "teacher"
     auxiliary_evaluation = "flashwam.swiftvla.evaluation:evaluate_with_auxiliary"

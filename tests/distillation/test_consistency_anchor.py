@@ -9,7 +9,7 @@ from distill_toys import SPREAD, GaussianTeacher, Point, ToyWam, gaussian_veloci
 
 from flashwam.core.noise import append_dims
 from flashwam.distillation.methods import ConsistencyDistillation
-from flashwam.distillation.methods.base import training_levels
+from flashwam.distillation.methods.states import training_levels
 
 
 def test_anchor_is_the_end_of_the_teachers_path_from_the_same_state(wam, teacher, specs, batch, draws):

@@ -10,8 +10,8 @@ from distill_toys import SPREAD, GaussianTeacher, Point, ToyWam, gaussian_flow, 
 from flashwam.core.noise import NoiseSchedule, append_dims
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods import ConsistencyDistillation, FlowMatching
-from flashwam.distillation.methods.base import start_states, training_levels
 from flashwam.distillation.methods.consistency import jump_levels
+from flashwam.distillation.methods.states import start_states, training_levels
 from flashwam.wam.guidance import guided_velocity
 
 

@@ -12,7 +12,7 @@ from flashwam.core.noise import append_dims, vp_from_flow_sigma, vp_state_from_f
 from flashwam.core.vp import VPSchedule
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods import FlowMatching
-from flashwam.distillation.methods.base import start_states, training_levels
+from flashwam.distillation.methods.states import start_states, training_levels
 
 
 class Spy(ToyWam):

@@ -13,6 +13,8 @@ import torch
 from flashwam import pipeline
 from flashwam.data.codec import Codec
 from flashwam.data.control_names import ControlNames
+from flashwam.evaluation.open_loop import window_draws
+from flashwam.pipeline import judge
 from flashwam.pipeline.data import prepare_data
 from flashwam.pipeline.judge import _undecided, check_judge, listed_measures, make_judge
 from flashwam.pipeline.training import distill
@@ -20,6 +22,8 @@ from flashwam.plan.names import check_names
 from flashwam.recipe.load import load_recipe
 from flashwam.report.metrics import read_metrics
 from flashwam.run.folder import RunFolder
+from flashwam.run.model_info import ModelInfo
+from flashwam.sampling import samplers_for
 from flashwam.student import load_wam
 from flashwam.system.paths import ASSETS
 
@@ -54,6 +58,37 @@ def judge_of(recipe, run, **changes):
     codec = Codec.load(TEACHER)
     parts = {"student": student, "teacher": teacher, "codec": codec, "run": RunFolder(run)}
     return make_judge(recipe, loop, result="student", **parts), student
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "learnt"),
+    [
+        ("flash_wam", [], False),
+        ("pairs_cooled_actions", [], True),
+        ("pairs", ["streams.video.guidance_scale=3", "streams.action.teacher_steps=4"], True),
+        ("pairs", ["streams.action.shift=0.05"], True),
+        ("on_policy", ["streams.action.teacher_temperature=0"], True),
+    ],
+)
+def test_a_student_is_held_against_the_draws_that_it_learns(recipe, tmp_path, name, changes, learnt):
+    """A student that draws as it is taught errs nowhere; consistency is told nothing of how its teacher draws."""
+    settings = ["data.tasks=[faucet-turn]", f"data.root={recipe.data.root}", f"wam.pretrained={TEACHER}", *changes]
+    asked = load_recipe(f"metaworld/{name}", settings)
+    prepare_data(asked)
+    teacher, codec = load_wam(TEACHER)[0], Codec.load(TEACHER)
+    batch = judge._windows(asked, codec, teacher).source.batch(range(2))
+    run, device = RunFolder(tmp_path), torch.device("cpu")
+    found = judge._reference(teacher, asked, asked.distill, batch, draws=2, run=run, device=device)
+    own = ModelInfo.read(TEACHER).streams
+    streams = asked.streams if learnt else own
+    if name == "on_policy":
+        streams = own | {"action": replace(own["action"], teacher_temperature=0.0)}
+    taught = samplers_for(streams, steps=None, teacher=True)
+    expected = window_draws(teacher, taught, batch, draws=2, seed=judge._NOISE)
+    assert all(torch.equal(x, one[key]) for one, other in zip(found, expected, strict=True) for key, x in other.items())
+    if learnt:
+        usual = window_draws(teacher, samplers_for(own, steps=None, teacher=True), batch, draws=2, seed=judge._NOISE)
+        assert not torch.equal(usual[0]["action"], found[0]["action"])
 
 
 def test_the_last_measures_are_those_of_the_result(recipe, tmp_path, monkeypatch):

@@ -57,6 +57,26 @@ def test_a_method_that_trains_at_the_samplers_level_needs_no_warning():
     assert warning.startswith("action: only 2% of the training samples lie within 0.1 of sigma = 0.5,")
 
 
+@pytest.mark.parametrize(
+    ("own", "weight", "starved"), [("linear", "lcm", True), ("lcm", "linear", False), ("lcm", None, True)]
+)
+def test_a_gradient_is_that_of_the_function_whose_weight_the_loss_takes(own, weight, starved):
+    """And the start that of the stream's own."""
+    told = analysis(0.05, own, options={"weight_as": {"action": weight}} if weight else None)
+    numbers = told["streams"]["action"]
+    assert (numbers["own"], numbers["weighs_as"]) == (own, weight or own)
+    found = [w for w in told["warnings"] if "of the draws get less than a tenth of linear's gradient" in w]
+    assert bool(found) is starved
+    if weight and starved:
+        assert "this recipe uses linear with the gradient weight of lcm, the analysis says linear" in found[0]
+    assert numbers["levels"][0]["bias"][own] == pytest.approx(0 if own == "linear" else 0.5883, abs=1e-3)
+
+
+def test_a_stream_that_is_matched_is_taught_by_single_answers():
+    matched = recipe_analysis(load_recipe("metaworld/pairs_dmd2_video"))["streams"]
+    assert [matched[name]["levels"][0]["teacher_steps"] for name in ("video", "action")] == [1, 10]
+
+
 def test_a_stream_that_is_not_distilled_and_a_method_without_levels_are_not_warned():
     assert analysis(0.05, "linear", weight=0.0)["warnings"] == []
     numbers = analysis(0.05, "linear", "flow_matching")

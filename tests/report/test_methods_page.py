@@ -6,9 +6,10 @@ from synthetic import evaluation, write
 
 from flashwam.distillation.methods import METHODS, find_method
 from flashwam.recipe import load_recipe
+from flashwam.recipe.build import plain
 from flashwam.recipe.load import to_yaml
 from flashwam.report.compare import compare, gather
-from flashwam.report.methods_page import methods_section
+from flashwam.report.methods_page import method_line, methods_section
 from flashwam.report.recipes import run_recipe
 from flashwam.report.study import study_recipes
 
@@ -42,10 +43,31 @@ def test_the_page_says_of_every_method_what_it_is_and_how_it_was_trained(tmp_pat
     loop = load_recipe("metaworld/pairs").distill
     assert (trainings, steps, batch) == ("2", "4,000", str(loop.batch_size))
     assert rate == f"{loop.lr:g}, {loop.lr_decay}"
-    assert "video: lcm, 2 jumps of 1 teacher step; action: linear" in told["flash_wam"][0]
+    assert "video: lcm, guided teacher, 2 jumps of 1 teacher step; action: linear" in told["flash_wam"][0]
     assert "flow matching on the data, weight 0.2" in told["flash_wam"][0]
     assert told["flash_wam"][3] == str(2 * load_recipe("metaworld/flash_wam").distill.batch_size)
     assert "What was trained, and how long" in (tmp_path / "out" / "compare.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "told", "untold"),
+    [
+        (
+            "pairs_dmd2_video",
+            [],
+            "video: linear, drawn to the teacher's distribution, its pairs, weight 0.25; action: linear",
+            "flow matching on the data",
+        ),
+        ("pairs", ["streams.video.guidance_scale=3"], "video: linear, guided teacher; action: linear", ""),
+        ("flash_wam", [], "video: lcm, guided teacher, 2 jumps", "action: linear, guided teacher"),
+        ("flash_wam", ["streams.video.guidance=null", "streams.video.guidance_scale=5"], "video: lcm, 2", "guided"),
+    ],
+)
+def test_a_line_says_what_a_method_reads(name, changes, told, untold):
+    recipe = plain(load_recipe(f"metaworld/{name}", changes))
+    line = method_line(recipe, recipe["distill"])
+    assert told in line
+    assert not untold or untold not in line
 
 
 def test_trainings_that_differ_show_each_setting(tmp_path):

@@ -5,6 +5,7 @@ A part of distillation.
 """
 
 import inspect
+import logging
 from collections.abc import Mapping
 
 from flashwam.core.streams import StreamSpec
@@ -39,6 +40,8 @@ __all__ = [
     "make_method",
 ]
 
+logger = logging.getLogger(__name__)
+
 METHODS: dict[str, type[Method] | str] = {
     "flow_matching": FlowMatching,
     "consistency": ConsistencyDistillation,
@@ -71,7 +74,19 @@ def check_streams(recipe: Recipe, loop: LoopConfig) -> None:
         ValueError: A stream chooses what the method does not know; or a method is unknown.
     """
     loops = [loop] if recipe.distill is None or loop is recipe.distill else [loop, recipe.distill]
+    _warn_of_unguided(recipe.streams, find_method(loop.method), recipe.name)
     refuse_unread(recipe.streams, [find_method(each.method).choices_of for each in loops], method=loop.method)
+
+
+def _warn_of_unguided(streams: Mapping[str, StreamSpec], kind: type[Method], recipe: str) -> None:
+    for name, spec in streams.items():
+        scale = spec.guidance_scale
+        if scale != 1 and spec.weight > 0 and spec.guidance is None and "guidance" in (kind.choices_of(spec) or ()):
+            logger.warning(
+                "recipe %r: the teacher is driven at streams.%s.guidance_scale=%g and distilled without guidance; to "
+                "distil it as it is driven, set streams.%s.guidance=[%g,%g]",
+                *(recipe, name, scale, name, scale, scale),
+            )
 
 
 def check_options(loop: LoopConfig) -> None:

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from flashwam.core.batch import Batch
-from flashwam.core.noise import TRAINING_POINTS, add_noise
+from flashwam.core.consistency import ConsistencyFunction
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.adapters import STUDENT
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods.lesson import Lesson
 from flashwam.distillation.methods.not_finite import NonFiniteError, loss_error
 from flashwam.distillation.methods.options import refuse_losses
+from flashwam.distillation.methods.states import start_states
 from flashwam.distillation.prepared import Prepared
 from flashwam.distillation.roles import Roles
 from flashwam.distillation.setup import Setup, Source
@@ -29,7 +30,7 @@ from flashwam.distillation.watch import AtOnce, Watch
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["Method", "MethodOutput", "NonFiniteError", "StreamTerm", "Turn", "reduce_elements", "start_states"]
+__all__ = ["Method", "MethodOutput", "NonFiniteError", "StreamTerm", "Turn", "reduce_elements"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +125,8 @@ class Method(ABC):
     """The values of `StreamSpec.loss` that it knows."""
     stream_choices: tuple[str, ...] | None = None
     """Those of `STREAM_CHOICES` that it reads; None where it does not say."""
+    teacher_draws: tuple[str, ...] = ()
+    """Fields of `StreamSpec` by which it has the teacher draw, where others have it draw as it is driven."""
     needs_critic: bool = False
     """True if a copy of the teacher is trained beside the student, in turns of its own."""
     trains_probes: bool = False
@@ -209,6 +212,16 @@ class Method(ABC):
             options: The recipe's, as the method's own keywords.
         """
         return None
+
+    @classmethod
+    def weighs_as(cls, spec: StreamSpec, options: Mapping[str, Any]) -> ConsistencyFunction:
+        """Gives the function whose |b| a stream's loss carries, its own as a rule.
+
+        Args:
+            spec: The stream.
+            options: The recipe's, as the method's own keywords.
+        """
+        return spec.consistency
 
     @classmethod
     def prepares(
@@ -312,82 +325,3 @@ def reduce_elements(loss: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]
     counts = weight.sum((1, 3, 4))
     per_sample = sums.sum(1) / counts.sum(1).clamp(min=1)
     return per_sample, (sums / counts.clamp(min=1)).detach(), counts > 0
-
-
-def start_states(
-    batch: Batch, sigma: Mapping[str, Tensor], draws: Draws
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """Noisy states at the given levels; frames that are given at rollout stay clean at sigma 0.
-
-    Args:
-        batch: The data.
-        sigma: Stream name -> [B, F].
-        draws: Of the noise, one purpose per stream.
-
-    Returns:
-        Noisy states, levels with the given frames at 0, and the noise, each by stream name.
-    """
-    noisy, level, noise = {}, {}, {}
-    for name, clean in batch.clean.items():
-        noise[name] = draws.normal(f"noise/{name}", clean.shape[1:])
-        level[name] = sigma[name].masked_fill(batch.given, 0.0)
-        noisy[name] = add_noise(clean, noise[name], level[name])
-    return noisy, level, noise
-
-
-def training_levels(
-    model: WorldActionModel,
-    batch: Batch,
-    draws: Draws,
-    specs: Mapping[str, StreamSpec],
-    *,
-    shared: bool = False,
-    synchronous: bool = True,
-) -> dict[str, Tensor]:
-    """Indices into the training grid: stream name -> int64 [B, F].
-
-    Independent between the model's stages, and between frames where the model allows that.
-
-    Args:
-        model: Says which streams are drawn together.
-        batch: Gives B and F.
-        draws: Random numbers.
-        specs: The streams.
-        shared: One index per frame for the whole step, as LingBot-VA draws; otherwise every sample has its own.
-        synchronous: Streams of one stage have the same index, as they do when they are drawn; otherwise each its own.
-    """
-    frames = batch.frames if model.frame_levels else 1
-    levels = {}
-    for stage in model.stages:
-        for name in stage:
-            key = f"level/{stage[0] if synchronous else name}"
-            if shared:
-                schedule = specs[name].schedule
-                index = schedule.sample_indices((1, frames), draws.shared(key)).to(batch.given.device)
-            else:
-                index = draws.integers(key, 0, TRAINING_POINTS, (frames,))
-            levels[name] = index.expand(batch.size, batch.frames)
-    return levels
-
-
-def random_chunk(batch: Batch, length: int, draws: Draws) -> tuple[Batch, int]:
-    """The batch up to the end of a random chunk of `length` frames, the same for all samples, and its first frame.
-
-    Raises:
-        ValueError: a sample is shorter than a chunk.
-    """
-    chunks = batch.frames // length
-    if chunks < 1:
-        raise InputError(f"a sample must hold a whole chunk of {length} latent frames; got {batch.frames}")
-    chunk = draws.shared_integer("chunk", 0, chunks)
-    return batch.frames_of(slice((chunk + 1) * length)), chunk * length
-
-
-def guidance_scales(specs: Mapping[str, StreamSpec], draws: Draws) -> dict[str, float]:
-    """The guidance scale of every stream that has one, drawn once for the whole step from its range."""
-    scales = {}
-    for name, spec in specs.items():
-        if spec.guidance is not None:
-            low, high = spec.guidance
-            scales[name] = low + (high - low) * draws.shared_uniform(f"guidance/{name}")
-    return scales

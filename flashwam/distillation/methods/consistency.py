@@ -20,17 +20,10 @@ from flashwam.core.noise import append_dims
 from flashwam.core.schedule import TRAINING_POINTS, Schedule
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
-from flashwam.distillation.methods.base import (
-    Method,
-    MethodOutput,
-    StreamTerm,
-    guidance_scales,
-    reduce_elements,
-    start_states,
-    training_levels,
-)
+from flashwam.distillation.methods.base import Method, MethodOutput, StreamTerm, reduce_elements
 from flashwam.distillation.methods.lesson import Lesson, drawn_share
-from flashwam.distillation.methods.options import STREAM_CHOICES, unknown_streams
+from flashwam.distillation.methods.options import unknown_streams
+from flashwam.distillation.methods.states import guidance_scales, start_states, training_levels
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.guidance import guided_velocity
@@ -107,7 +100,7 @@ class ConsistencyDistillation(Method):
 
     in_a_line = "gives one answer for two points of one path of the teacher"
 
-    stream_choices = STREAM_CHOICES
+    stream_choices = ("anchors", "teacher_substeps", "guidance", "huber_c", "regulariser")
     needs_target = True
     trains_probes = True
 
@@ -171,6 +164,12 @@ class ConsistencyDistillation(Method):
             hops=hops,
             teacher_steps=hops * spec.teacher_substeps,
         )
+
+    @classmethod
+    def weighs_as(cls, spec: StreamSpec, options: Mapping[str, Any]) -> ConsistencyFunction:
+        """See `Method.weighs_as`."""
+        other = (options.get("weight_as") or {}).get(spec.name)
+        return spec.consistency if other is None else make_consistency_function(other)
 
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
         """See `Method.loss`."""

@@ -15,17 +15,11 @@ from flashwam.core.batch import Batch
 from flashwam.core.losses import flow_matching_loss
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
-from flashwam.distillation.methods.base import (
-    Method,
-    MethodOutput,
-    StreamTerm,
-    Turn,
-    start_states,
-    training_levels,
-)
+from flashwam.distillation.methods.base import Method, MethodOutput, StreamTerm, Turn
 from flashwam.distillation.methods.dmd_term import DMD, STUDENT_EVERY, DistributionMatchingTerm, Drawn
 from flashwam.distillation.methods.lesson import Lesson
 from flashwam.distillation.methods.self_rollout import SelfRollout, SelfRollouts
+from flashwam.distillation.methods.states import start_states, training_levels
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 

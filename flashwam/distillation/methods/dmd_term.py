@@ -17,14 +17,8 @@ from flashwam.core.noise import append_dims
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.adapters import STUDENT
 from flashwam.distillation.draws import Draws
-from flashwam.distillation.methods.base import (
-    MethodOutput,
-    StreamTerm,
-    Turn,
-    guidance_scales,
-    start_states,
-    training_levels,
-)
+from flashwam.distillation.methods.base import MethodOutput, StreamTerm, Turn
+from flashwam.distillation.methods.states import guidance_scales, start_states, training_levels
 from flashwam.distillation.roles import CRITIC, Roles
 from flashwam.system.errors import InputError
 from flashwam.wam.guidance import guided_velocity

@@ -15,14 +15,9 @@ from flashwam.core.losses import flow_matching_loss
 from flashwam.core.noise import add_noise, append_dims
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
-from flashwam.distillation.methods.base import (
-    Method,
-    MethodOutput,
-    StreamTerm,
-    start_states,
-    training_levels,
-)
+from flashwam.distillation.methods.base import Method, MethodOutput, StreamTerm
 from flashwam.distillation.methods.options import unknown_streams
+from flashwam.distillation.methods.states import start_states, training_levels
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 
@@ -55,7 +50,7 @@ class FlowMatching(Method):
     in_a_line = "learns the demonstrations by flow matching, without a teacher"
 
     needs_teacher = False
-    stream_choices = ()
+    stream_choices = ("teacher_temperature",)
     result = "teacher"
 
     def __init__(

@@ -20,15 +20,9 @@ from flashwam.core.noise import append_dims
 from flashwam.core.schedule import Schedule
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
-from flashwam.distillation.methods.base import (
-    Method,
-    MethodOutput,
-    StreamTerm,
-    guidance_scales,
-    random_chunk,
-    start_states,
-)
+from flashwam.distillation.methods.base import Method, MethodOutput, StreamTerm
 from flashwam.distillation.methods.lesson import Lesson, drawn_share
+from flashwam.distillation.methods.states import guidance_scales, random_chunk, start_states
 from flashwam.sampling import draw, samplers_for
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
@@ -83,7 +77,8 @@ class OnPolicy(Method):
 
     in_a_line = "learns where the teacher's path ends under what it has drawn itself"
 
-    stream_choices = ("guidance", "huber_c")
+    stream_choices = ("guidance", "huber_c", "teacher_temperature")
+    teacher_draws = ("teacher_temperature",)
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from flashwam.system.errors import InputError
 
 __all__ = ["STREAM_CHOICES", "option", "refuse_losses", "refuse_unread", "unknown_streams"]
 
-STREAM_CHOICES = ("anchors", "teacher_substeps", "guidance", "huber_c", "regulariser")
+STREAM_CHOICES = ("anchors", "teacher_substeps", "guidance", "huber_c", "regulariser", "teacher_temperature")
 """Fields of `StreamSpec` that methods read or do not, see `Method.stream_choices`; the others are everybody's."""
 
 

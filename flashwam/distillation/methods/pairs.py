@@ -70,7 +70,8 @@ class Pairs(Method):
 
     keeps_teacher = False
     stream_losses = (DMD,)
-    stream_choices = ("huber_c",)
+    stream_choices = ("huber_c", "teacher_temperature")
+    teacher_draws = ("schedule", "teacher_steps", "guidance_scale", "teacher_temperature")
 
     def __init__(
         self,
@@ -147,7 +148,8 @@ class Pairs(Method):
 
     @classmethod
     def lesson(cls, spec: StreamSpec, level: float, options: Mapping[str, Any]) -> Lesson:
-        """See `Method.lesson`: the levels of its samplers alone, all drawn to the teacher's own end."""
+        """See `Method.lesson`: the levels of its samplers alone, all drawn to the teacher's own end, or, of a matched
+        stream, by the teacher's single answers."""
         steps: int = option(cls, options, "steps")
         further: float = option(cls, options, "further_share") if steps > 1 else 0.0
         grids = [spec.schedule.sampling_grid(n)[1:-1].tolist() for n in range(2, steps + 1)]
@@ -156,7 +158,9 @@ class Pairs(Method):
             later = sum(sum(low - 1e-9 <= at <= high + 1e-9 for at in grid) / len(grid) for grid in grids)
             return (1 - further) * (high + 1e-9 >= 1) + (further * later / len(grids) if grids else 0.0)
 
-        return Lesson.at(level, share=share, jump_end=0.0, hops=1, teacher_steps=spec.teacher_steps)
+        return Lesson.at(
+            level, share=share, jump_end=0.0, hops=1, teacher_steps=1 if spec.loss == DMD else spec.teacher_steps
+        )
 
     @classmethod
     def prepares(cls, options: Mapping[str, Any], *, model: WorldActionModel, frames: int, setup: Setup) -> Prepared:

@@ -15,7 +15,7 @@ from flashwam.core.batch import Batch
 from flashwam.core.noise import add_noise
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
-from flashwam.distillation.methods.base import random_chunk
+from flashwam.distillation.methods.states import random_chunk
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.session import Kept
 
