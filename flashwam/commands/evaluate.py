@@ -117,8 +117,22 @@ def _action(arguments: argparse.Namespace) -> None:
 
 
 def _baseline(arguments: argparse.Namespace) -> str | None:
-    """What is driven instead of a model; None for a model."""
+    """Names the baseline that is driven; None for a model."""
     return next((name for name in ("random", "expert") if getattr(arguments, name)), None)
+
+
+def _of_no_model(baseline: str, arguments: argparse.Namespace) -> Any:
+    from flashwam.evaluation.baselines import evaluate_baseline
+
+    return evaluate_baseline(
+        baseline,
+        arguments.checkpoint,
+        episodes=arguments.episodes,
+        tasks=arguments.tasks,
+        seed=arguments.seed,
+        out=arguments.out,
+        trust=arguments.trust,
+    )
 
 
 def _measured(arguments: argparse.Namespace) -> Any:
@@ -134,17 +148,7 @@ def _measured(arguments: argparse.Namespace) -> Any:
             arguments.parser.error(
                 f"--{baseline} drives no model: leave out --server and all that says how one is sampled"
             )
-        from flashwam.evaluation.baselines import evaluate_baseline
-
-        return evaluate_baseline(
-            baseline,
-            arguments.checkpoint,
-            episodes=arguments.episodes,
-            tasks=arguments.tasks,
-            seed=arguments.seed,
-            out=arguments.out,
-            trust=arguments.trust,
-        )
+        return _of_no_model(baseline, arguments)
     if (arguments.checkpoint is None) == (arguments.server is None):
         arguments.parser.error("give either MODEL or --server URL")
     common = {"episodes": arguments.episodes, "tasks": arguments.tasks, "seed": arguments.seed, "out": arguments.out}
