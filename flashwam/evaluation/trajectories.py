@@ -72,7 +72,8 @@ def trajectory_measures(drawn: Drawn) -> dict[str, float | list[float]]:
         `all_student_spread`. A list of the longest N: `over_chunk`, the error to the teacher at each place of a chunk,
         in normalised controls. Of "student", "teacher" and "recorded", each `<who>_...`: `border`, the step from what
         was recorded before a chunk to its first control, over a step within a chunk; `jerk`, the root mean square of
-        third differences within a chunk; `flips`, switches of a gripper per 100 controls, where a control is one.
+        third differences within a chunk; `flips`, switches of a gripper per 100 controls, where a control is one, at a
+        chunk's first control from what was recorded before it.
         Shares: see `ways_taken`. What is said of a teacher is left out where there is none.
     """
     valid, teacher = drawn.valid, drawn.teacher
@@ -147,8 +148,9 @@ def _motion(values: np.ndarray, drawn: Drawn, switches: np.ndarray) -> dict[str,
         third = _lengths(np.diff(values, n=3, axis=2), power=2)
         found["jerk"] = float(np.sqrt(third[whole].mean()))
     if switches.any():
-        up = values[..., switches] > 0
-        flips = (np.diff(up, axis=2) != 0).sum(axis=-1).mean(axis=1)
+        up, recorded = (each[..., switches] > 0 for each in (values, before))
+        earlier = np.where((np.diff(chunk) != 0)[:, None], recorded, up[:, :, :-1])
+        flips = (up[:, :, 1:] != earlier).sum(axis=-1).mean(axis=1)
         found["flips"] = float(100 * flips[both].mean())
     return found
 

@@ -94,6 +94,19 @@ def test_a_gripper_is_found_and_its_switches_are_counted(rng):
     assert "student_flips" not in trajectory_measures(drawn(student[..., :2], teacher[..., :2], recorded[..., :2]))
 
 
+def test_a_switch_at_a_border_is_from_what_was_recorded():
+    """The first chunk's draw ended with a shut gripper, which the second did not see."""
+    recorded = np.where(np.arange(CHUNKS * LENGTH) < 7, -1.0, 1.0)[None, :, None]
+    student = np.tile(recorded[:, None], (1, DRAWS, 1, 1))
+    student[:, :, 3:LENGTH] = 1.0
+    late = np.tile(recorded[:, None], (1, DRAWS, 1, 1))
+    late[:, :, LENGTH:] = 1.0
+    gaps = CHUNKS * LENGTH - 1
+    assert trajectory_measures(drawn(student, None, recorded))["student_flips"] == pytest.approx(200 / gaps)
+    # One that shuts at once, where the recorded one was open, has switched there.
+    assert trajectory_measures(drawn(late, None, recorded))["student_flips"] == pytest.approx(100 / gaps)
+
+
 def two_ways(rng, share):
     """Draws of which a share goes one way, whose second chunk has no choice left."""
     side = np.where(np.arange(DRAWS) < share * DRAWS, 1.0, -1.0)
