@@ -134,6 +134,37 @@ def test_a_model_that_knows_the_recording_makes_no_error(data, tmp_path, monkeyp
         evaluate_served_recordings("ws://off", **told)
 
 
+def test_controls_that_seldom_or_never_move_are_judged_too(data, tmp_path, monkeypatch):
+    """The gripper shuts for the last row, and one joint stands still: a model that has them elsewhere is off."""
+    recorded = np.random.default_rng(0).normal(size=(ROWS, 7)).astype(np.float32)
+    recorded[:, 5], recorded[:, 6] = 30000.0, -1.0
+    recorded[-1, 6] = 1.0
+    monkeypatch.setattr("flashwam.data.raw_windows.action_rows", lambda table, key: recorded)
+
+    class Stubborn(Clairvoyant):
+        def __init__(self, url, token=None):
+            super().__init__(url, token)
+            self.actions = recorded.copy()
+            if "gripper" in url:
+                self.actions[:, 6] = 1.0
+            if "joint" in url:
+                self.actions[:, 5] += 0.2
+
+        def refresh(self, observations, state):
+            self.first, self.at = False, self.begin + 8
+
+    monkeypatch.setattr("flashwam.evaluation.served_recordings.PolicyClient", Stubborn)
+    errors = {}
+    for name in ("right", "gripper", "joint"):
+        told = {"data": data, "windows": 32, "draws": 1, "out": tmp_path / name}
+        (result,) = evaluate_served_recordings(f"ws://{name}", **told)
+        errors[name] = result["recordings"]["measures"]["all_error_recorded"]
+    assert errors["right"] == 0
+    # The whole range of the gripper is 2 normalised, nearly everywhere; a fifth of the joint's unit is so too.
+    assert errors["gripper"] == pytest.approx(2 / np.sqrt(7), rel=0.1)
+    assert errors["joint"] == pytest.approx(2 / np.sqrt(7), rel=0.1)
+
+
 class Impatient(Clairvoyant):
     """A server's session that another one's work must not keep waiting, as its server ends one that waits."""
 
