@@ -263,6 +263,7 @@ def _controls(drawn: Mapping[str, list[list[Any]]], windows: list[RawWindow], na
         shown=shown,
         valid=valid,
         chunk=chunk,
+        turns=names.turns,
     )
 
 
