@@ -25,7 +25,7 @@ from flashwam.data.control_names import ControlNames
 from flashwam.data.fingerprint import tensors_fingerprint, values_fingerprint
 from flashwam.data.segments import NoEpisodesError
 from flashwam.distillation.judging import Judgement
-from flashwam.distillation.keep_best import MEASURES_OF_WAYS, check_keep_best, is_measured_apart
+from flashwam.distillation.keep_best import MEASURES_OF_PICTURES, MEASURES_OF_WAYS, check_keep_best, is_measured_apart
 from flashwam.distillation.setup import Setup
 from flashwam.evaluation.decoded import DecodedDraws, decoded_draws
 from flashwam.evaluation.drawn_controls import drawn_controls, save_trajectories
@@ -45,7 +45,7 @@ from flashwam.system.errors import InputError
 from flashwam.system.tensor_file import load_tensors, read_header, write_tensors
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["HeldOut", "check_judge", "listed_measures", "make_judge"]
+__all__ = ["HeldOut", "check_judge", "check_pictures", "listed_measures", "make_judge"]
 
 logger = logging.getLogger(__name__)
 
@@ -190,6 +190,22 @@ def check_judge(recipe: Recipe, loop: LoopConfig) -> None:
             "such as data.held_out_every=20"
         )
     check_keep_best(recipe, loop, taught=loop is recipe.distill)
+
+
+def check_pictures(recipe: Recipe, loop: LoopConfig, codec: Codec | None) -> None:
+    """Refuses a measure of pictures for the best where nothing decodes them, before a run's folder is made.
+
+    Args:
+        recipe, loop, codec: See `make_judge`.
+
+    Raises:
+        ValueError: The message says what to set.
+    """
+    if loop.keep_best in MEASURES_OF_PICTURES and _pictures(recipe, loop, codec) is None:
+        raise InputError(
+            f"recipe {recipe.name!r}: keep_best is {loop.keep_best}, which is never measured: {recipe.wam.pretrained} "
+            "has no autoencoder that decodes video; set keep_best to all_error_teacher"
+        )
 
 
 def make_judge(
