@@ -167,12 +167,13 @@ def evaluate_served_recordings(
     names = ControlNames.of_data(drawn["student"][0][0][0].shape[-1], relative=section.relative_poses, info=info)
     controls = _controls(drawn, found, names)
     kept = save_trajectories(controls, folder / f"{stem}_trajectories.npz")
-    about = {"windows": windows, "episodes": source.episodes, "draws": draws, "held_out": None, "trajectories": kept}
+    different = len({(one.episode.table, one.episode.index, one.first) for one in found})
+    about = {"episodes": source.episodes, "draws": draws, "held_out": None, "trajectories": kept}
     result = _evaluation(
         url,
         greeting,
         on,
-        recording_numbers(controls, names, **about),
+        recording_numbers(controls, names, windows=windows, different=different, **about),
         latency=student.latency,
         seed=seed,
     )

@@ -33,7 +33,7 @@ from flashwam.evaluation.open_loop import open_loop_measures, window_draws
 from flashwam.evaluation.pictures import find_pictures, save_strip
 from flashwam.evaluation.reference import Chunks
 from flashwam.evaluation.trajectories import Drawn, trajectory_measures, ways_taken
-from flashwam.evaluation.windows import JUDGED_WINDOWS, Windows, find_windows
+from flashwam.evaluation.windows import JUDGED_WINDOWS, Windows, find_windows, judged_draws
 from flashwam.pipeline.norms import action_norm
 from flashwam.recipe.sections import JudgeConfig, LoopConfig, Recipe
 from flashwam.report.recordings_page import draw_trajectories
@@ -235,7 +235,8 @@ def make_judge(
     config, apart = loop.judge, is_measured_apart(loop)
     assert config is not None
     windows = _windows(recipe, codec, student)
-    batch = windows.source.batch(range(config.windows)).restricted(student.predicted)
+    drawn = range(config.windows) if apart else judged_draws(windows.source, config.windows)
+    batch = windows.source.batch(drawn).restricted(student.predicted)
     nfe = config.nfe or recipe.evaluate.nfe[0]
     reference = None
     if teacher is not None and not apart and os.environ.get("RANK", "0") == "0":

@@ -115,8 +115,8 @@ def test_a_model_that_knows_the_recording_makes_no_error(data, tmp_path, monkeyp
     # Only whoever trained the model knows whether it has seen them.
     assert numbers["held_out"] is None
     (read,) = recording_rows([Evaluation.from_json(result, "the result")])
-    assert read.recordings == "6 windows of 1 recorded episodes, 2 draws each"
-    assert "6 windows of 1 recorded episodes" in recording_lines(read.parts[0], read.numbers[0])[0]
+    assert read.recordings == "6 windows (5 different) of 1 recorded episodes, 2 draws each"
+    assert "6 windows (5 different) of 1 recorded episodes" in recording_lines(read.parts[0], read.numbers[0])[0]
     assert numbers["by_control"]["error_recorded"] == [0.0] * 7
     assert "error_teacher" not in numbers["by_control"]
     with np.load(tmp_path / "out" / numbers["trajectories"]) as held:

@@ -14,6 +14,7 @@ from flashwam import pipeline
 from flashwam.data.codec import Codec
 from flashwam.data.control_names import ControlNames
 from flashwam.distillation.keep_best import MEASURES_OF_WAYS
+from flashwam.evaluation.windows import find_windows
 from flashwam.pipeline.data import prepare_data
 from flashwam.pipeline.judge import _undecided, check_judge, check_pictures, listed_measures, make_judge
 from flashwam.pipeline.training import distill
@@ -213,6 +214,23 @@ def test_every_measure_of_draws_that_is_taken_is_measured(recipe, tmp_path):
     taken = {name for name in names if "/" not in name and is_taken(recipe, loop, name)}
     assert taken == {name for name in measured if name.endswith((*ENDS, *MEASURES_OF_WAYS))}
     assert {"video_decoded_sharpness_ratio", "video_decoded_error_teacher"} <= taken
+
+
+def test_windows_that_a_model_is_chosen_by_are_not_an_evaluations(recipe, tmp_path, monkeypatch):
+    # One episode is held out, of few windows.
+    monkeypatch.setattr("flashwam.evaluation.windows._EVALUATED", 4)
+    recipe = replace(recipe, data=replace(recipe.data, first_share=0.0))
+    prepare_data(recipe)
+    teacher = load_wam(TEACHER)[0]
+    parts = {"teacher": None, "codec": Codec.load(TEACHER), "run": RunFolder(tmp_path)}
+    loop = replace(recipe.distill, judge=replace(recipe.distill.judge, windows=8), keep_best=None)
+    judge = make_judge(recipe, loop, result="student", student=teacher, **parts)
+    evaluated = find_windows(recipe.data, judge.windows.norm, teacher, split="val", held_out=True).source
+    chosen = [judge.windows.source.locate(number) for number in judge.batch.index.tolist()]
+    assert len(chosen) == 8
+    drawn = {evaluated.locate(number) for number in range(4)}
+    assert not {*chosen} & drawn
+    assert {judge.windows.source.locate(number) for number in range(8)} & drawn
 
 
 ENDS = ("error_teacher", "error_expert", "error_recorded", "variance_ratio", "sharpness_ratio")
