@@ -12,7 +12,7 @@ import numpy as np
 
 from flashwam.data.poses import ARM_WIDTH
 
-__all__ = ["ControlNames", "nearer_turns", "shorter_turns"]
+__all__ = ["ControlNames", "named_controls", "nearer_turns", "shorter_turns"]
 
 _ARMS = {1: ("",), 2: ("left ", "right ")}
 _POSE = (
@@ -57,7 +57,7 @@ class ControlNames:
             prefixes = _ARMS.get(arms, tuple(f"arm {number} " for number in range(arms)))
             told = [(f"{prefix}{name}", unit) for prefix in prefixes for name, unit in _POSE]
             return cls(names=tuple(name for name, _ in told), units=tuple(unit for _, unit in told), poses=True)
-        named = _named((info or {}).get("features", {}))
+        named = named_controls((info or {}).get("features"))
         names = named if len(named) == count else tuple(f"control {number}" for number in range(count))
         return cls(names=names, units=("",) * count)
 
@@ -116,9 +116,15 @@ def _others(vectors: np.ndarray) -> np.ndarray:
     return vectors * np.where(angles > 0, 1 - 360 / np.where(angles > 0, angles, 360), 1)
 
 
-def _named(features: Any) -> tuple[str, ...]:
-    """The names of an action's dimensions, flat or grouped as LeRobot writes them; none where they are not told."""
-    names = features.get("action", {}).get("names") if isinstance(features, Mapping) else None
+def named_controls(features: Any, key: str = "action") -> tuple[str, ...]:
+    """The names of an action's dimensions, flat or grouped as LeRobot writes them; none where they are not told.
+
+    Args:
+        features: Those of a `meta/info.json`, or what stands there in their place.
+        key: Column of the actions.
+    """
+    feature = features.get(key) if isinstance(features, Mapping) else None
+    names = feature.get("names") if isinstance(feature, Mapping) else None
     if isinstance(names, Mapping):
         names = [name for group in names.values() for name in (group if isinstance(group, Sequence) else ())]
     ok = isinstance(names, Sequence) and not isinstance(names, str) and all(isinstance(name, str) for name in names)
