@@ -209,6 +209,7 @@ def find_windows(
             norm=norm,
             balance=True,
             first_share=data.first_share,
+            val_every=data.held_out_every,
             seed=seed,
             senses=tuple(wam.senses),
             autoencoder=autoencoder,
