@@ -14,9 +14,7 @@ _MOTION = {"border": "step into a chunk", "jerk": "jerk", "flips": "gripper swit
 def recording_lines(one: Evaluation, numbers: RecordingNumbers) -> list[str]:
     """Writes one evaluation on recordings: errors per control, and what tells a decided hand from another."""
     whose = {True: "held-out", False: "TRAINED-ON", None: "recorded"}[numbers.held_out]
-    lines = [
-        f"{one.label}: {numbers.windows} windows of {numbers.episodes} {whose} episodes, {numbers.draws} draws each"
-    ]
+    lines = [f"{one.label}: {numbers.counted} of {numbers.episodes} {whose} episodes, {numbers.draws} draws each"]
     told = {column: numbers.by_control[name] for column, name in CONTROL_COLUMNS.items() if name in numbers.by_control}
     names = [f"{name} [{unit}]" if unit else name for name, unit in zip(numbers.names, numbers.units, strict=True)]
     wide = max(len(name) for name in names)

@@ -21,6 +21,10 @@ __all__ = ["Clip", "TableClip", "inside", "read_clip"]
 
 _FORMATS = {b"\x89PNG": "png", b"\xff\xd8\xff": "mjpeg", b"BM": "bmp", b"II*\0": "tiff", b"MM\0*": "tiff"}
 """First bytes of a picture -> PyAV's decoder."""
+_BACK = (0, 8, 64, 512)
+"""Rows before the first that is wanted from which it is decoded, until it is found; last from the video's begin."""
+_ROUNDED = 0.05
+"""Rows by which a container's clock may show a picture late."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,10 +186,10 @@ def _video(path: Path, *, depth: bool) -> Iterator[tuple[Any, Any]]:
 
 
 def read_clip(path: Path, numbers: Sequence[int], *, fps: float, depth: bool = False) -> np.ndarray:
-    """Decodes pictures from anywhere in a video, beginning at the key frame before the first.
+    """Decodes pictures from anywhere in a video, beginning at a key frame before the first.
 
     Args:
-        path: A video.
+        path: A video; of one with more pictures than rows, the nearest to each row is taken.
         numbers: Ascending picture numbers; picture n is shown at n / fps seconds.
         fps: Pictures per second.
         depth: See `Clip`.
@@ -198,17 +202,35 @@ def read_clip(path: Path, numbers: Sequence[int], *, fps: float, depth: bool = F
         ValueError: It is damaged, holds depth maps, or a picture is not there.
     """
     found: dict[int, np.ndarray] = {}
+    apart: dict[int, float] = {}
     wanted = set(numbers)
     with _video(path, depth=depth) as (container, stream):
-        begin, base = stream.start_time or 0, stream.time_base
-        container.seek(begin + int(numbers[0] / fps / base), stream=stream)
-        for frame in container.decode(stream):
-            number = round((frame.pts - begin) * base * fps)
-            if number in wanted:
-                found[number] = frame.to_ndarray(format="rgb24")
-            if number >= numbers[-1]:
+        for place, frame in _frames(container, stream, numbers[0], fps=fps):
+            number = round(place)
+            if number in wanted and abs(place - number) < apart.get(number, 1):
+                found[number], apart[number] = frame.to_ndarray(format="rgb24"), abs(place - number)
+            if place >= numbers[-1]:
                 break
     absent = sorted(wanted - set(found))
     if absent:
         raise InputError(f"{path}: has no picture at {absent[0] / fps:.3f} s ({len(absent)} of {len(wanted)} missing)")
     return np.stack([found[number] for number in numbers])
+
+
+def _frames(container: Any, stream: Any, first: int, *, fps: float) -> Iterator[tuple[float, Any]]:
+    """The pictures from row `first` or earlier, each after its place in rows.
+
+    A seek goes by the order of decoding: it may land on the key frame after a row, or on one that the pictures shown
+    before it are dropped with, as open groups of pictures have. Then it is made from further back.
+    """
+    begin, base = stream.start_time or 0, stream.time_base
+    for back in (*_BACK, first):
+        row = max(0, first - back)
+        container.seek(begin + int(row / fps / base), stream=stream)
+        frames = (((frame.pts - begin) * base * fps, frame) for frame in container.decode(stream))
+        head = next(frames, None)
+        if row == 0 or (head is not None and head[0] <= first + _ROUNDED):
+            break
+    if head is not None:
+        yield head
+        yield from frames

@@ -12,7 +12,7 @@ import numpy as np
 
 from flashwam.data.poses import ARM_WIDTH
 
-__all__ = ["ControlNames"]
+__all__ = ["ControlNames", "named_controls", "nearer_turns", "shorter_turns"]
 
 _ARMS = {1: ("",), 2: ("left ", "right ")}
 _POSE = (
@@ -24,6 +24,7 @@ _POSE = (
     ("turn z", "deg"),
     ("gripper", ""),
 )
+_TURN = 3
 _MILLIMETRES = 1000.0
 
 
@@ -56,7 +57,7 @@ class ControlNames:
             prefixes = _ARMS.get(arms, tuple(f"arm {number} " for number in range(arms)))
             told = [(f"{prefix}{name}", unit) for prefix in prefixes for name, unit in _POSE]
             return cls(names=tuple(name for name, _ in told), units=tuple(unit for _, unit in told), poses=True)
-        named = _named((info or {}).get("features", {}))
+        named = named_controls((info or {}).get("features"))
         names = named if len(named) == count else tuple(f"control {number}" for number in range(count))
         return cls(names=names, units=("",) * count)
 
@@ -64,6 +65,11 @@ class ControlNames:
     def with_units(self) -> tuple[str, ...]:
         """Names with their units: "x, mm"."""
         return tuple(f"{name}, {unit}" if unit else name for name, unit in zip(self.names, self.units, strict=True))
+
+    @property
+    def turns(self) -> tuple[int, ...]:
+        """The first value of each turn, a rotation vector that takes three."""
+        return tuple(range(_TURN, len(self.names), len(_POSE))) if self.poses else ()
 
     def readable(self, controls: np.ndarray, *, near: np.ndarray | None = None) -> np.ndarray:
         """Controls in raw units [..., U] -> what is shown, float64 [..., V]; a quaternion of zeros is no turn.
@@ -85,22 +91,40 @@ class ControlNames:
         turns = np.where(np.linalg.norm(turns, axis=1, keepdims=True) > 0, turns, (0.0, 0.0, 0.0, 1.0))
         vectors = Rotation.from_quat(turns).as_rotvec(degrees=True).reshape(*arms.shape[:-1], 3)
         if near is not None:
-            vectors = _nearer(vectors, np.reshape(near, (*near.shape[:-1], -1, len(_POSE)))[..., 3:6])
+            vectors = nearer_turns(
+                vectors, np.reshape(near, (*near.shape[:-1], -1, len(_POSE)))[..., _TURN : _TURN + 3]
+            )
         parts = (_MILLIMETRES * arms[..., :3], vectors, arms[..., 7:])
         return np.concatenate(parts, axis=-1).reshape(*controls.shape[:-1], -1)
 
 
-def _nearer(vectors: np.ndarray, near: np.ndarray) -> np.ndarray:
+def nearer_turns(vectors: np.ndarray, near: np.ndarray) -> np.ndarray:
     """Of both rotation vectors of each turn, in degrees [..., 3], that which is nearer to another."""
-    angles = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    others = vectors * (1 - 360 / np.where(angles > 0, angles, 360))
+    others = _others(vectors)
     apart, other_apart = (np.linalg.norm(each - near, axis=-1, keepdims=True) for each in (vectors, others))
-    return np.where((angles > 0) & (other_apart < apart), others, vectors)
+    return np.where(other_apart < apart, others, vectors)
 
 
-def _named(features: Any) -> tuple[str, ...]:
-    """The names of an action's dimensions, flat or grouped as LeRobot writes them; none where they are not told."""
-    names = features.get("action", {}).get("names") if isinstance(features, Mapping) else None
+def shorter_turns(vectors: np.ndarray) -> np.ndarray:
+    """Of both rotation vectors of each turn, in degrees [..., 3], that of half a turn at most."""
+    return np.where(np.linalg.norm(vectors, axis=-1, keepdims=True) > 180, _others(vectors), vectors)
+
+
+def _others(vectors: np.ndarray) -> np.ndarray:
+    """The other rotation vector of each turn, the rest of a whole one about the opposite axis; no turn has no other."""
+    angles = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors * np.where(angles > 0, 1 - 360 / np.where(angles > 0, angles, 360), 1)
+
+
+def named_controls(features: Any, key: str = "action") -> tuple[str, ...]:
+    """The names of an action's dimensions, flat or grouped as LeRobot writes them; none where they are not told.
+
+    Args:
+        features: Those of a `meta/info.json`, or what stands there in their place.
+        key: Column of the actions.
+    """
+    feature = features.get(key) if isinstance(features, Mapping) else None
+    names = feature.get("names") if isinstance(feature, Mapping) else None
     if isinstance(names, Mapping):
         names = [name for group in names.values() for name in (group if isinstance(group, Sequence) else ())]
     ok = isinstance(names, Sequence) and not isinstance(names, str) and all(isinstance(name, str) for name in names)

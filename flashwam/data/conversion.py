@@ -109,11 +109,12 @@ class EpisodeJob:
     episode: RawEpisode
     target: Path
     pictures: tuple[str, ...] = ()
+    name: str = ""
 
     def segment(self, start: int, end: int) -> Segment:
         """Gives the paths of the files of these rows."""
         index = self.episode.index
-        return Segment(repo=self.target, episode=index, start=start, end=end, chunk=index // CHUNK)
+        return Segment(repo=self.target, episode=index, start=start, end=end, chunk=index // CHUNK, name=self.name)
 
     @property
     def table(self) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from flashwam.data.alike import unlike_sets
 from flashwam.data.bad_files import BadFiles
 from flashwam.data.conversion import ConversionPlan, EpisodeConverter, EpisodeJob, EpisodeResult, result_names
 from flashwam.data.coverage import ControlFit
@@ -23,7 +24,7 @@ from flashwam.data.hashed_text import say_cut
 from flashwam.data.latents import EMPTY_TEXT
 from flashwam.data.preflight import ActionRules, inspect
 from flashwam.data.raw import RawEpisode, list_episodes
-from flashwam.data.segments import select_repos
+from flashwam.data.segments import name_below, select_repos
 from flashwam.system.changed_settings import changed_settings
 from flashwam.system.errors import InputError
 from flashwam.system.files import clear_half_files, write_whole
@@ -52,6 +53,7 @@ class Conversion:
         controls: How the quantiles that were measured fit the data, where they were.
         given: Where a training takes its quantiles from, if not from the data.
         given_controls: How those fit the data.
+        unlike: What is not alike in the data sets, see `flashwam.data.alike.unlike_sets`.
     """
 
     written: int = 0
@@ -61,6 +63,7 @@ class Conversion:
     controls: list[ControlFit] = field(default_factory=list)
     given: str | None = None
     given_controls: list[ControlFit] = field(default_factory=list)
+    unlike: list[str] = field(default_factory=list)
 
 
 def convert(
@@ -104,29 +107,35 @@ def convert(
     bad = BadFiles(skip=skip_bad)
     rules = replace(rules or ActionRules(), key=plan.action_key)
     episodes: dict[Path, list[RawEpisode]] = {}
-    for repo in select_repos(raw):
+    unlike = unlike_sets((repos := select_repos(raw)), raw, key=plan.action_key)
+    for told in unlike:
+        logger.warning("%s: %s", raw, told)
+    for repo in repos:
         try:
             episodes[repo] = list_episodes(repo, cameras=plan.cameras, depth=depth, bad=bad)
         except (ValueError, FileNotFoundError) as error:
             bad.add(str(repo), error)
-    episodes = inspect(episodes, rules, bad)
+    episodes = inspect(episodes, rules, bad, root=raw)
     _refuse_nothing(raw, any(episodes.values()), bad)
     encoders = make_encoders()
     if not encoders.clips:
         plan = replace(plan, window=None, hop=None)
-    repos = {repo: _jobs(repo, _target(raw, out, repo), group, plan, encoders, bad) for repo, group in episodes.items()}
-    _refuse_nothing(raw, any(repos.values()), bad)
+    jobs_of = {
+        repo: _jobs(repo, _target(raw, out, repo), group, plan, encoders, bad, name=name_below(repo, raw))
+        for repo, group in episodes.items()
+    }
+    _refuse_nothing(raw, any(jobs_of.values()), bad)
     _keep_plan(out, plan, encoders)
-    jobs = [job for group in repos.values() for job in group]
+    jobs = [job for group in jobs_of.values() for job in group]
     _refuse_other_recordings(raw, jobs, plan)
-    result, done = Conversion(), {}
+    result, done = Conversion(unlike=unlike), {}
     for one in _run(jobs, plan, encoders, make_encoders, processes, progress):
         for what, reason in one.bad.items():
             bad.add(what, InputError(reason))
         result.written += one.written
         result.kept += one.kept
         done[one.job.table] = one
-    for repo, group in repos.items():
+    for repo, group in jobs_of.items():
         result.episodes += _write_meta(repo, [done[job.table] for job in group], plan.action_key)
     _refuse_nothing(raw, result.episodes > 0, bad)
     result.bad = dict(bad.reasons)
@@ -151,7 +160,14 @@ def _target(raw: Path, out: Path, repo: Path) -> Path:
 
 
 def _jobs(
-    repo: Path, target: Path, episodes: list[RawEpisode], plan: ConversionPlan, encoders: Encoders, bad: BadFiles
+    repo: Path,
+    target: Path,
+    episodes: list[RawEpisode],
+    plan: ConversionPlan,
+    encoders: Encoders,
+    bad: BadFiles,
+    *,
+    name: str,
 ) -> list[EpisodeJob]:
     """The episodes with their segments cut into samples; what is too short for any is left out."""
     features = read_info(repo)["features"].items()
@@ -161,7 +177,7 @@ def _jobs(
     jobs = []
     for episode in episodes:
         parts = []
-        job = EpisodeJob(episode=episode, target=target, pictures=pictures)
+        job = EpisodeJob(episode=episode, target=target, pictures=pictures, name=name)
         for first, last, text in episode.segments:
             for start, end in plan.samples(first, last, encoders):
                 try:

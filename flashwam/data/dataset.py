@@ -48,7 +48,7 @@ class EpisodeDataset(Dataset):
         window_frames: F. Windows that reach past the end repeat the last frame, with masked actions and video.
         tasks: Names of repo folders; None for all.
         split: Which episodes: "train", "val", or "all".
-        val_every: One episode in so many belongs to "val".
+        val_every: One episode in so many belongs to "val"; None: one in 20.
         seed: Of the draws.
         draws: What `len` says: how many samples a run draws. None takes the number of windows.
         balance: Draw every task equally often, however many episodes it has.
@@ -75,7 +75,7 @@ class EpisodeDataset(Dataset):
         window_frames: int,
         tasks: Sequence[str] | None = None,
         split: Literal["train", "val", "all"] = "train",
-        val_every: int = 20,
+        val_every: int | None = None,
         seed: int = 0,
         draws: int | None = None,
         balance: bool = False,
@@ -104,7 +104,7 @@ class EpisodeDataset(Dataset):
         offset = 0
         for repo in repos:
             self.tasks.append(repo.name)
-            for episode in _of_split(read_episode_list(repo), split, val_every)[:limit]:
+            for episode in _of_split(read_episode_list(repo), split, val_every or 20)[:limit]:
                 for segment in episode["action_config"]:
                     latents, text, actions, done, told = read(repo, episode, segment)
                     video.append(latents)
@@ -118,7 +118,9 @@ class EpisodeDataset(Dataset):
                     episodes.append((*key, self._text_id(text)))
                     offset += frames
         if not episodes:
-            raise NoEpisodesError(f"no episodes for split {split!r} below {self.root}; collect more or lower val_every")
+            raise NoEpisodesError(
+                f"no episodes for split {split!r} below {self.root}: collect more, or lower data.held_out_every"
+            )
         shapes = {(tuple(v.shape[1:]), a.shape[1:]) for v, a in zip(video, label, strict=True)}
         if len(shapes) > 1:
             raise InputError(f"episodes below {self.root} differ in latent or action shape: {sorted(map(str, shapes))}")

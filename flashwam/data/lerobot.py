@@ -187,6 +187,12 @@ class SegmentDataset(Dataset):
         twin.first_share, twin._orders, twin._places = 1.0, {}, {}
         return twin
 
+    def seeded(self, seed: int) -> "SegmentDataset":
+        """The same samples, drawn with another seed."""
+        twin = copy.copy(self)
+        twin.seed, twin._orders, twin._places = seed, {}, {}
+        return twin
+
     def segment(self, number: int) -> SegmentSample:
         """Reads segment `number` of `segments` whole.
 

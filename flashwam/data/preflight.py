@@ -18,6 +18,7 @@ from flashwam.data.episodes import read_info
 from flashwam.data.poses import relative_poses
 from flashwam.data.raw import RawEpisode
 from flashwam.data.records import read_tasks
+from flashwam.data.segments import name_below
 from flashwam.data.tables import action_rows, read_columns, read_schema
 from flashwam.system.errors import InputError
 
@@ -41,18 +42,22 @@ class ActionRules:
     relative: bool = False
 
 
-def inspect(repos: dict[Path, list[RawEpisode]], rules: ActionRules, bad: BadFiles) -> dict[Path, list[RawEpisode]]:
+def inspect(
+    repos: dict[Path, list[RawEpisode]], rules: ActionRules, bad: BadFiles, *, root: Path
+) -> dict[Path, list[RawEpisode]]:
     """The episodes whose rows and pictures are there and whose actions are as they must be.
 
     Args:
         repos: Data set -> its episodes.
         rules: What their actions must be.
-        bad: Receives episodes that are left out.
+        bad: Receives episodes that are left out, by their data set's path below `root`.
+        root: The folder above the data sets.
 
     Returns:
         The same, each episode with one segment per run of rows with the same instruction.
     """
     widths: dict[tuple[Path, int], int] = {}
+    names = {repo: name_below(repo, root) for repo in repos}
     out: dict[Path, list[RawEpisode]] = {}
     seen: set[Path] = set()
     for repo, episodes in repos.items():
@@ -70,13 +75,13 @@ def inspect(repos: dict[Path, list[RawEpisode]], rules: ActionRules, bad: BadFil
                         seen.update({clip.path} if isinstance(clip, Clip) else ())
                 kept.append(divided)
             except (ValueError, FileNotFoundError) as error:
-                bad.add(_name(repo, episode), error)
+                bad.add(_name(names[repo], episode), error)
         out[repo] = kept
-    return _of_one_width(out, widths, rules, bad)
+    return _of_one_width(out, widths, rules, bad, names)
 
 
-def _name(repo: Path, episode: RawEpisode) -> str:
-    return f"{repo.name}/episode_{episode.index:06d}"
+def _name(repo: str, episode: RawEpisode) -> str:
+    return f"{repo}/episode_{episode.index:06d}"
 
 
 class _Tables:
@@ -182,7 +187,11 @@ def _said_width(repo: Path, key: str) -> int | None:
 
 
 def _of_one_width(
-    repos: dict[Path, list[RawEpisode]], widths: dict[tuple[Path, int], int], rules: ActionRules, bad: BadFiles
+    repos: dict[Path, list[RawEpisode]],
+    widths: dict[tuple[Path, int], int],
+    rules: ActionRules,
+    bad: BadFiles,
+    names: dict[Path, str],
 ) -> dict[Path, list[RawEpisode]]:
     """Without the episodes that have another number of controls than all must have."""
     kept = [(repo, episode) for repo, episodes in repos.items() for episode in episodes]
@@ -197,9 +206,9 @@ def _of_one_width(
         width = widths[repo, episode.index]
         at = f"{episode.table}: episode {episode.index} has {width} controls"
         if width != usual:
-            bad.add(_name(repo, episode), InputError(f"{at}, {told}"))
+            bad.add(_name(names[repo], episode), InputError(f"{at}, {told}"))
         elif rules.most is not None and width > rules.most:
-            bad.add(_name(repo, episode), InputError(f"{at}, the model has {rules.most} (data.action_channels)"))
+            bad.add(_name(names[repo], episode), InputError(f"{at}, the model has {rules.most} (data.action_channels)"))
         else:
             out[repo].append(episode)
     return out

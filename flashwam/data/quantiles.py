@@ -4,7 +4,7 @@
 Letters: T rows, U controls, A action channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from flashwam.system.errors import InputError
 __all__ = ["control_rows", "norm_of"]
 
 _LEAST_RANGE = 1e-3
+_MOST_COPIES = 64
 
 
 def control_rows(
@@ -30,12 +31,14 @@ def control_rows(
     most: int | None = None,
     bad: BadFiles | None = None,
 ) -> np.ndarray:
-    """The controls of all segments, one after another, float32 [T, U].
+    """The controls of all segments, one after another, float32 [T, U]; every row of a table counts alike, however many
+    segments have it, as clips that overlap do.
 
     Args:
         root: Folder above the repos.
         cameras: Keys whose latents a segment must have.
-        relative: Rows are absolute poses, measured relative to their segment's first.
+        relative: Rows are absolute poses, measured relative to their segment's first: in every segment that has
+            them, each as often as makes all rows equally many.
         tasks: See `flashwam.data.segments.select_repos`.
         most: Read at most so many segments, evenly spread; None for all.
         bad: Receives what cannot be read; None raises.
@@ -44,10 +47,12 @@ def control_rows(
         FileNotFoundError, ValueError: A table is missing or damaged, or segments have different numbers of controls.
     """
     bad = bad or BadFiles()
-    segments = find_segments(root, cameras=cameras, tasks=tasks, bad=bad)
+    every = segments = find_segments(root, cameras=cameras, tasks=tasks, bad=bad)
     if most is not None and len(segments) > most:
         segments = [segments[number * len(segments) // most] for number in range(most)]
-    parts: list[np.ndarray] = []
+    parts: dict[Segment, np.ndarray] = {}
+    first: np.ndarray | None = None
+    unread: set[Segment] = set()
     table: tuple[Path, np.ndarray] | None = None
     for segment in segments:
         try:
@@ -55,15 +60,42 @@ def control_rows(
             if table is None or table[0] != segment.table:
                 table = segment.table, read_actions(segment.table)
             rows = _segment_rows(table[1], segment, relative=relative)
-            if parts and rows.shape[1] != parts[0].shape[1]:
-                raise InputError(f"{segment.table}: has {rows.shape[1]} controls, the others have {parts[0].shape[1]}")
+            if first is not None and rows.shape[1] != first.shape[1]:
+                raise InputError(f"{segment.table}: has {rows.shape[1]} controls, the others have {first.shape[1]}")
         except (ValueError, FileNotFoundError) as error:
             bad.add(str(segment), error)
+            unread.add(segment)
             continue
-        parts.append(rows)
+        first = parts[segment] = rows
     if not parts:
         raise InputError(f"no actions below {root} can be read: {next(iter(bad.reasons.values()), 'no segments')}")
-    return np.concatenate(parts)
+    copies = _copies([segment for segment in every if segment not in unread], several=relative)
+    return np.concatenate([np.repeat(rows, copies[segment][: len(rows)], axis=0) for segment, rows in parts.items()])
+
+
+def _copies(segments: Sequence[Segment], *, several: bool) -> Mapping[Segment, np.ndarray]:
+    """Segment -> so many times each of its rows is taken from it, [T]: over all segments as often for every row.
+
+    Args:
+        segments: Those.
+        several: Take a row from every segment that has it, so many times as the row of most segments has them;
+            otherwise once, from the first.
+    """
+    have: dict[Path, np.ndarray] = {}
+    before: dict[Segment, np.ndarray] = {}
+    for segment in dict.fromkeys(segments):
+        had = have.get(segment.table, np.zeros(0, np.int64))
+        have[segment.table] = had = np.pad(had, (0, max(0, segment.end - len(had))))
+        before[segment] = had[segment.start : segment.end].copy()
+        had[segment.start : segment.end] += 1
+    if not several:
+        return {segment: (earlier == 0).astype(np.int64) for segment, earlier in before.items()}
+    times = min(_MOST_COPIES, max(int(count.max()) for count in have.values()))
+    copies = {}
+    for segment, earlier in before.items():
+        among = have[segment.table][segment.start : segment.end]
+        copies[segment] = (earlier + 1) * times // among - earlier * times // among
+    return copies
 
 
 def _segment_rows(rows: np.ndarray, segment: Segment, *, relative: bool) -> np.ndarray:

@@ -15,6 +15,7 @@ from flashwam.data.raw import RawEpisode, list_episodes, read_rows
 from flashwam.data.segments import NoEpisodesError, select_repos
 from flashwam.data.tables import action_rows, list_rows
 from flashwam.system.errors import InputError
+from flashwam.system.paths import user_path
 
 __all__ = ["RawWindow", "RawWindows"]
 
@@ -80,7 +81,7 @@ class RawWindows:
         senses: Sequence[str] = (),
     ) -> None:
         repos = {repo: list_episodes(repo, cameras=cameras) for repo in select_repos(root, tasks)}
-        kept = inspect(repos, ActionRules(key=key, relative=relative), BadFiles())
+        kept = inspect(repos, ActionRules(key=key, relative=relative), BadFiles(), root=user_path(root))
         self._parts = [
             (episode, start, end, prompt)
             for episodes in kept.values()

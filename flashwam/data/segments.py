@@ -13,7 +13,15 @@ from flashwam.data.records import whole_field
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.paths import user_path
 
-__all__ = ["NoEpisodesError", "Segment", "are_there", "find_segments", "is_held_out", "select_repos"]
+__all__ = [
+    "NoEpisodesError",
+    "Segment",
+    "are_there",
+    "find_segments",
+    "is_held_out",
+    "name_below",
+    "select_repos",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +40,7 @@ class Segment:
         start: First row.
         end: Row after the last.
         chunk: Number of the folder that the episode lies in.
+        name: The repo's in messages, see `name_below`; its folder's own where there is none.
     """
 
     repo: Path
@@ -39,6 +48,7 @@ class Segment:
     start: int
     end: int
     chunk: int
+    name: str = ""
 
     @property
     def table(self) -> Path:
@@ -51,7 +61,7 @@ class Segment:
         return folder / f"episode_{self.episode:06d}_{self.start}_{self.end}.pth"
 
     def __str__(self) -> str:
-        return f"{self.repo.name}/episode_{self.episode:06d} rows {self.start} to {self.end}"
+        return f"{self.name or self.repo.name}/episode_{self.episode:06d} rows {self.start} to {self.end}"
 
 
 def is_held_out(episode: int, every: int | None) -> bool:
@@ -106,6 +116,11 @@ def _names(repo: Path, root: Path) -> tuple[str, ...]:
     return repo.relative_to(root).parts or (repo.name,)
 
 
+def name_below(repo: Path, root: Path) -> str:
+    """Tells a repo from others of one folder's name: its path below `root`, or its own name where it is the root."""
+    return "/".join(_names(repo, root))
+
+
 def find_segments(
     root: Path | str, *, cameras: Sequence[str], tasks: Sequence[str] | None = None, bad: BadFiles | None = None
 ) -> list[Segment]:
@@ -126,7 +141,7 @@ def find_segments(
     known = 0
     for repo in select_repos(root, tasks):
         try:
-            segments = _segments(repo, bad)
+            segments = _segments(repo, name_below(repo, user_path(root)), bad)
         except (ValueError, FileNotFoundError) as error:
             bad.add(str(repo), error)
             continue
@@ -146,7 +161,7 @@ def find_segments(
     return out
 
 
-def _segments(repo: Path, bad: BadFiles) -> list[Segment]:
+def _segments(repo: Path, name: str, bad: BadFiles) -> list[Segment]:
     info = read_info(repo)
     version = str(info.get("codebase_version", "v2.1"))
     if not version.startswith("v2."):
@@ -160,5 +175,5 @@ def _segments(repo: Path, bad: BadFiles) -> list[Segment]:
         index = int(episode["episode_index"])
         for part in episode["action_config"]:
             start, end = int(part["start_frame"]), int(part["end_frame"])
-            out.append(Segment(repo=repo, episode=index, start=start, end=end, chunk=index // size))
+            out.append(Segment(repo=repo, episode=index, start=start, end=end, chunk=index // size, name=name))
     return out

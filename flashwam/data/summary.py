@@ -21,6 +21,7 @@ def summary(done: Conversion) -> dict[str, Any]:
         "files_written": done.written,
         "files_kept": done.kept,
         "left_out": dict(done.bad),
+        "unlike": list(done.unlike),
         "controls": [fit.to_dict() for fit in done.controls],
         "recipe": given,
     }
@@ -30,6 +31,7 @@ def summary_lines(done: Conversion) -> list[str]:
     """Gives the summary as lines of text."""
     out = [f"episodes: {done.episodes} kept, {len(done.bad)} things left out"]
     out += [f"bad: {what}: {reason}" if what not in reason else f"bad: {reason}" for what, reason in done.bad.items()]
+    out += [f"warning: {told}" for told in done.unlike]
     if done.controls:
         out += ["quantiles of the data, and the share of rows that clipping changes:", *coverage_lines(done.controls)]
     for fit in done.controls:

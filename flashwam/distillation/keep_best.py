@@ -7,13 +7,16 @@ from flashwam.distillation.methods import find_method
 from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.system.errors import InputError
 
-__all__ = ["MEASURES_OF_WAYS", "check_keep_best", "is_measured_apart"]
+__all__ = ["MEASURES_OF_PICTURES", "MEASURES_OF_WAYS", "check_keep_best", "is_measured_apart"]
 
 _SUCCESS = "success"
 MEASURES_OF_WAYS = ("same_way", "student_between")
 """The measures that are there only where a teacher's draws fall apart into ways."""
 _NEAR, _RECORDED = "all_error_teacher", "all_error_recorded"
-_OF_STREAM = ("_error_teacher", "_error_expert", "_variance_ratio", "_sharpness_ratio")
+_OF_STREAM = ("_error_teacher", "_error_expert", "_variance_ratio")
+_VIDEO = "video"
+MEASURES_OF_PICTURES = tuple(f"{_VIDEO}_decoded_{end}" for end in ("error_teacher", "error_expert", "sharpness_ratio"))
+"""The measures that are there only where something decodes what is drawn."""
 
 
 def check_keep_best(recipe: Recipe, loop: LoopConfig, *, taught: bool) -> None:
@@ -62,7 +65,8 @@ def _never_drawn(recipe: Recipe, loop: LoopConfig, name: str, *, taught: bool) -
         told = f"after this stage of {loop.method} no controls are drawn yet; name one of its own measures"
         return told if name in (*MEASURES_OF_WAYS, _NEAR, _RECORDED) else None
     of_streams = [f"{stream}{end}" for stream in recipe.streams for end in _OF_STREAM]
-    by_teacher = [_NEAR, *of_streams, *MEASURES_OF_WAYS]
+    of_pictures = MEASURES_OF_PICTURES if _VIDEO in recipe.streams else ()
+    by_teacher = [_NEAR, *of_streams, *of_pictures, *MEASURES_OF_WAYS]
     if not taught and name in by_teacher:
         return f"it holds a model against its teacher, and this training has none; set keep_best to {_RECORDED}"
     known = [*(by_teacher if taught else []), _RECORDED]

@@ -60,6 +60,7 @@ def drawn_controls(drawn: Chunks, reference: Chunks | None, batch: Batch, window
         shown=shown,
         valid=mask[:, 0].flatten(1, 2).numpy().astype(bool),
         chunk=np.repeat(np.arange(len(drawn)), frames * per_frame),
+        turns=windows.names.turns,
     )
 
 

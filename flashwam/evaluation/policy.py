@@ -205,6 +205,7 @@ class Policy(LoadedModel):
             window_frames=recipe.data.window_frames,
             tasks=recipe.data.tasks,
             split="val",
+            val_every=recipe.data.held_out_every,
             norm=self.codec.actions,
             balance=True,
             seed=1,

@@ -24,7 +24,7 @@ from flashwam.evaluation.pictures import find_pictures, save_strip
 from flashwam.evaluation.policy import LoadedModel, described, load_model
 from flashwam.evaluation.reference import Chunks, reference_draws, reference_fingerprint
 from flashwam.evaluation.trajectories import Drawn, trajectory_measures
-from flashwam.evaluation.windows import Windows, recorded_windows
+from flashwam.evaluation.windows import Windows, different_windows, recorded_windows
 from flashwam.recipe.sections import Recipe
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name, measure_once
 from flashwam.run.folder import RunFolder
@@ -226,6 +226,7 @@ class _Judge:
             controls,
             windows.names,
             windows=self.batch.size,
+            different=different_windows(windows.source, self.batch.size),
             episodes=windows.episodes,
             draws=self.on.draws,
             held_out=windows.held_out,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from flashwam.data.actions import quantiles, rare
 from flashwam.data.control_names import ControlNames
 from flashwam.data.episodes import read_info
 from flashwam.data.raw_windows import RawWindow, RawWindows
@@ -33,6 +34,7 @@ from flashwam.system.provenance import provenance
 __all__ = ["evaluate_served_recordings"]
 
 _LEAST_SPAN = 1e-6
+_STILL = 0.2
 _CHUNKS = 2
 
 
@@ -126,7 +128,8 @@ def evaluate_served_recordings(
     Returns:
         One result, as written: like those of `evaluate_recordings`, without video; latency is a round trip's, and
         "part/server_ms" what the server says that it computed of it. All controls together are normalised by the 1 %
-        and 99 % quantiles of these windows.
+        and 99 % quantiles of these windows; by minimum and maximum where a control moves seldom, and by a range of 0.2
+        where it never does.
 
     Raises:
         FileExistsError: There is a measurement of this name and step in `out`.
@@ -164,12 +167,13 @@ def evaluate_served_recordings(
     names = ControlNames.of_data(drawn["student"][0][0][0].shape[-1], relative=section.relative_poses, info=info)
     controls = _controls(drawn, found, names)
     kept = save_trajectories(controls, folder / f"{stem}_trajectories.npz")
-    about = {"windows": windows, "episodes": source.episodes, "draws": draws, "held_out": None, "trajectories": kept}
+    different = len({(one.episode.table, one.episode.index, one.first) for one in found})
+    about = {"episodes": source.episodes, "draws": draws, "held_out": None, "trajectories": kept}
     result = _evaluation(
         url,
         greeting,
         on,
-        recording_numbers(controls, names, **about),
+        recording_numbers(controls, names, windows=windows, different=different, **about),
         latency=student.latency,
         seed=seed,
     )
@@ -246,11 +250,10 @@ def _controls(drawn: Mapping[str, list[list[Any]]], windows: list[RawWindow], na
         ]
     )
     recorded = np.stack([padded(window.rows) for window in windows])
-    low, high = np.quantile(recorded[valid], (0.01, 0.99), axis=0)
-    span = np.where(high - low > _LEAST_SPAN, high - low, np.inf)
+    low, span = _ranges(recorded[valid])
 
     def normalised(values: np.ndarray) -> np.ndarray:
-        return np.asarray(2 * (values.astype(np.float64) - low) / span - np.isfinite(span))
+        return np.asarray(2 * (values.astype(np.float64) - low) / span - 1.0)
 
     real = names.readable(recorded)
     shown = {**{who: names.readable(side, near=real[:, None]) for who, side in sides.items()}, "recorded": real}
@@ -261,4 +264,20 @@ def _controls(drawn: Mapping[str, list[list[Any]]], windows: list[RawWindow], na
         shown=shown,
         valid=valid,
         chunk=chunk,
+        turns=names.turns,
     )
+
+
+def _ranges(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What becomes -1, and how far from it lies what becomes 1, each [U]: as `ActionNorm.fit` takes them, but of the
+    controls those alone are widened that never move.
+
+    Args:
+        rows: [T, U].
+    """
+    low, high = quantiles(rows)
+    least, most = rows.min(axis=0), rows.max(axis=0)
+    seldom = rare(low, high, least, most)
+    low, high = np.where(seldom, least, low), np.where(seldom, most, high)
+    still = high - low <= _LEAST_SPAN
+    return np.where(still, low.astype(np.float64) - _STILL / 2, low), np.where(still, _STILL, high - low)

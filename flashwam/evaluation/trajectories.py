@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from flashwam.core.measures import FEWEST_DRAWS
+from flashwam.data.control_names import nearer_turns, shorter_turns
 
 __all__ = ["Drawn", "Ways", "split_ways", "trajectory_measures", "ways_taken"]
 
@@ -21,6 +22,7 @@ _BETWEEN = 0.5
 _AT_AN_END = 0.1
 _MOSTLY = 0.95
 _WIDE = 1.0
+_ROUNDED = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,8 @@ class Drawn:
         shown: "student", "teacher", "recorded" -> the same in the units of `ControlNames`, [..., T, V].
         valid: bool [B, T]: drawn and recorded, neither given nor padding.
         chunk: [T], the number of each control's chunk.
+        turns: The first of the three of V that each turn takes, a rotation vector in degrees; see
+            `ControlNames.readable`.
     """
 
     student: np.ndarray
@@ -41,6 +45,7 @@ class Drawn:
     shown: Mapping[str, np.ndarray]
     valid: np.ndarray
     chunk: np.ndarray
+    turns: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +77,14 @@ def trajectory_measures(drawn: Drawn) -> dict[str, float | list[float]]:
         `all_student_spread`. A list of the longest N: `over_chunk`, the error to the teacher at each place of a chunk,
         in normalised controls. Of "student", "teacher" and "recorded", each `<who>_...`: `border`, the step from what
         was recorded before a chunk to its first control, over a step within a chunk; `jerk`, the root mean square of
-        third differences within a chunk; `flips`, switches of a gripper per 100 controls, where a control is one.
+        third differences within a chunk; `flips`, switches of a gripper per 100 controls, where a control is one, at a
+        chunk's first control from what was recorded before it.
         Shares: see `ways_taken`. What is said of a teacher is left out where there is none.
     """
     valid, teacher = drawn.valid, drawn.teacher
     shown = {who: np.asarray(values, dtype=np.float64) for who, values in drawn.shown.items()}
     measures: dict[str, float | list[float]] = {}
-    listed = _squares(shown["student"], shown.get("teacher"), shown["recorded"], valid)
+    listed = _squares(shown["student"], shown.get("teacher"), shown["recorded"], valid, turns=drawn.turns)
     measures |= {name: np.sqrt(values).tolist() for name, values in listed.items()}
     whole = _squares(drawn.student, teacher, drawn.recorded, valid)
     measures |= {f"all_{name}": float(np.sqrt(values.mean())) for name, values in whole.items()}
@@ -99,18 +105,43 @@ def trajectory_measures(drawn: Drawn) -> dict[str, float | list[float]]:
 
 
 def _squares(
-    ours: np.ndarray, theirs: np.ndarray | None, recorded: np.ndarray, valid: np.ndarray
+    ours: np.ndarray, theirs: np.ndarray | None, recorded: np.ndarray, valid: np.ndarray, *, turns: tuple[int, ...] = ()
 ) -> dict[str, np.ndarray]:
-    """Mean squares of each control, [V]: of differences, and between two draws of one window."""
+    """Mean squares of each control, [V]: of differences, and between two draws of one window. Turns are shown as they
+    lie near the recorded one, and held against another draw's as they lie near that."""
     real = recorded[:, None]
     found = {"error_recorded": _mean(((ours - real) ** 2).mean(axis=1), valid)}
     if theirs is not None:
-        found["error_teacher"] = _mean(((ours - theirs) ** 2).mean(axis=1), valid)
+        found["error_teacher"] = _mean((_apart(ours, theirs, turns) ** 2).mean(axis=1), valid)
         found["teacher_error_recorded"] = _mean(((theirs - real) ** 2).mean(axis=1), valid)
         if ours.shape[1] > 1:
             # Over all pairs of different draws the mean square is twice the unbiased variance.
             for name, values in (("student_spread", ours), ("teacher_spread", theirs)):
-                found[name] = _mean(2 * values.var(axis=1, ddof=1), valid)
+                found[name] = _mean(2 * _variance(values, turns), valid)
+    return found
+
+
+def _apart(ours: np.ndarray, theirs: np.ndarray, turns: tuple[int, ...]) -> np.ndarray:
+    """Differences [B, D, T, V]."""
+    found = ours - theirs
+    for first in turns:
+        part = slice(first, first + 3)
+        near = shorter_turns(theirs[..., part])
+        again = nearer_turns(shorter_turns(ours[..., part]), near) - near
+        now, then = (np.linalg.norm(each, axis=-1, keepdims=True) for each in (found[..., part], again))
+        found[..., part] = np.where(then < now - _ROUNDED, again, found[..., part])
+    return np.asarray(found)
+
+
+def _variance(draws: np.ndarray, turns: tuple[int, ...]) -> np.ndarray:
+    """The unbiased variance over draws [B, D, T, V], [B, T, V]."""
+    found = np.asarray(draws.var(axis=1, ddof=1))
+    for first in turns:
+        part = slice(first, first + 3)
+        short = shorter_turns(draws[..., part])
+        again = nearer_turns(short, short[:, :1]).var(axis=1, ddof=1)
+        now, then = (each.sum(axis=-1, keepdims=True) for each in (found[..., part], again))
+        found[..., part] = np.where(then < now - _ROUNDED, again, found[..., part])
     return found
 
 
@@ -147,8 +178,9 @@ def _motion(values: np.ndarray, drawn: Drawn, switches: np.ndarray) -> dict[str,
         third = _lengths(np.diff(values, n=3, axis=2), power=2)
         found["jerk"] = float(np.sqrt(third[whole].mean()))
     if switches.any():
-        up = values[..., switches] > 0
-        flips = (np.diff(up, axis=2) != 0).sum(axis=-1).mean(axis=1)
+        up, recorded = (each[..., switches] > 0 for each in (values, before))
+        earlier = np.where((np.diff(chunk) != 0)[:, None], recorded, up[:, :, :-1])
+        flips = (up[:, :, 1:] != earlier).sum(axis=-1).mean(axis=1)
         found["flips"] = float(100 * flips[both].mean())
     return found
 

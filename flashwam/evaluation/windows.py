@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Windows of recorded episodes that a model is judged on."""
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.codec import CODEC_FILE, Codec, read_actions
 from flashwam.data.control_names import ControlNames
 from flashwam.data.converted import check_converted
-from flashwam.data.dataset import EpisodeDataset
+from flashwam.data.dataset import EpisodeDataset, Window
 from flashwam.data.episodes import read_info
 from flashwam.data.latents import ACTION_NORM, read_empty_text
 from flashwam.data.lerobot import SegmentDataset, Split
@@ -27,14 +28,25 @@ from flashwam.wam.base import WorldActionModel
 from flashwam.wam.codec import autoencoder_folder
 from flashwam.wam.files import files_of_codec
 
-__all__ = ["JUDGED_WINDOWS", "Windows", "find_windows", "held_out_windows", "recorded_windows"]
+__all__ = [
+    "JUDGED_WINDOWS",
+    "Windows",
+    "different_windows",
+    "find_windows",
+    "held_out_windows",
+    "judged_draws",
+    "recorded_windows",
+]
 
 logger = logging.getLogger(__name__)
 
 _SEED = 1
 """Windows are the same for every model and evaluation."""
 JUDGED_WINDOWS = 2
-"""Seed of the windows that a model is judged by while it is trained, so that it is not chosen by an evaluation's."""
+"""Seed of the windows that a model is judged by while it is trained, so that it is not chosen by an evaluation's; see
+`judged_draws`."""
+_EVALUATED = 32
+_TRIED = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +209,7 @@ def find_windows(
             norm=norm,
             balance=True,
             first_share=data.first_share,
+            val_every=data.held_out_every,
             seed=seed,
             senses=tuple(wam.senses),
             autoencoder=autoencoder,
@@ -205,6 +218,68 @@ def find_windows(
     _check_shapes(source, wam)
     names = ControlNames.of_data(len(norm.used), relative=data.relative_poses, info=info)
     return Windows(source=source, norm=norm, names=names, held_out=held_out, episodes=episodes)
+
+
+def judged_draws(source: EpisodeDataset | SegmentDataset, count: int) -> list[int]:
+    """Chooses the draws that a model is judged by while it is trained: not the windows that it is evaluated on.
+
+    They are the first draws; in place of one that is among an evaluation's 32 windows comes a later one that is not, of
+    the same data set, and that begins with its episode where the first does. Where there is none, as of few episodes,
+    the window is taken all the same, and the log says of how many.
+
+    Args:
+        source: Of `JUDGED_WINDOWS`.
+        count: How many windows.
+
+    Raises:
+        FileNotFoundError, ValueError: A file of theirs is missing or damaged.
+    """
+    evaluated = _evaluated(source)
+    kept_away = {evaluated.locate(number) for number in range(_EVALUATED)}
+    draws = list(range(count))
+    waiting = [number for number in draws if source.locate(number) in kept_away]
+    used = {source.locate(number) for number in draws} | kept_away
+    for number in range(count, count + _TRIED):
+        if not waiting:
+            break
+        if (found := source.locate(number)) in used:
+            continue
+        place = next((each for each in waiting if _kind(source.locate(each)) == _kind(found)), None)
+        if place is not None:
+            draws[place] = number
+            used.add(found)
+            waiting.remove(place)
+    if waiting:
+        logger.warning(
+            "%d of the judge's %d windows are among the %d that an evaluation draws: too few episodes are held out "
+            "(data.held_out_every) for others",
+            len(waiting),
+            count,
+            _EVALUATED,
+        )
+    return draws
+
+
+def _evaluated(source: EpisodeDataset | SegmentDataset) -> EpisodeDataset | SegmentDataset:
+    """The same episodes, drawn as an evaluation draws them."""
+    if isinstance(source, SegmentDataset):
+        return source.seeded(_SEED)
+    twin = copy.copy(source)
+    twin.seed = _SEED
+    return twin
+
+
+def _kind(window: Window) -> tuple[Path, bool]:
+    return window.repo, window.frame == 0
+
+
+def different_windows(source: EpisodeDataset | SegmentDataset, count: int) -> int:
+    """Counts how many of the first draws are different windows: of few episodes some come again.
+
+    Raises:
+        FileNotFoundError, ValueError: A file of theirs is missing or damaged.
+    """
+    return len({source.locate(number) for number in range(count)})
 
 
 def _norm(folder: Path, data: DataConfig) -> ActionNorm:

@@ -114,6 +114,7 @@ def dataset(recipe: Recipe, *, codec: Codec | None, senses: Collection[str] = ()
         recipe.data.root,
         window_frames=recipe.data.window_frames,
         tasks=recipe.data.tasks,
+        val_every=recipe.data.held_out_every,
         seed=recipe.seed,
         norm=codec.actions,
         balance=True,

@@ -25,7 +25,7 @@ from flashwam.data.control_names import ControlNames
 from flashwam.data.fingerprint import tensors_fingerprint, values_fingerprint
 from flashwam.data.segments import NoEpisodesError
 from flashwam.distillation.judging import Judgement
-from flashwam.distillation.keep_best import MEASURES_OF_WAYS, check_keep_best, is_measured_apart
+from flashwam.distillation.keep_best import MEASURES_OF_PICTURES, MEASURES_OF_WAYS, check_keep_best, is_measured_apart
 from flashwam.distillation.methods import find_method
 from flashwam.distillation.setup import Setup
 from flashwam.evaluation.decoded import DecodedDraws, decoded_draws
@@ -34,7 +34,7 @@ from flashwam.evaluation.open_loop import open_loop_measures, window_draws
 from flashwam.evaluation.pictures import find_pictures, save_strip
 from flashwam.evaluation.reference import Chunks
 from flashwam.evaluation.trajectories import Drawn, trajectory_measures, ways_taken
-from flashwam.evaluation.windows import JUDGED_WINDOWS, Windows, find_windows
+from flashwam.evaluation.windows import JUDGED_WINDOWS, Windows, find_windows, judged_draws
 from flashwam.pipeline.norms import action_norm
 from flashwam.recipe.sections import JudgeConfig, LoopConfig, Recipe
 from flashwam.report.recordings_page import draw_trajectories
@@ -46,7 +46,7 @@ from flashwam.system.errors import InputError
 from flashwam.system.tensor_file import load_tensors, read_header, write_tensors
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["HeldOut", "check_judge", "listed_measures", "make_judge"]
+__all__ = ["HeldOut", "check_judge", "check_pictures", "listed_measures", "make_judge"]
 
 logger = logging.getLogger(__name__)
 
@@ -193,6 +193,22 @@ def check_judge(recipe: Recipe, loop: LoopConfig) -> None:
     check_keep_best(recipe, loop, taught=loop is recipe.distill)
 
 
+def check_pictures(recipe: Recipe, loop: LoopConfig, codec: Codec | None) -> None:
+    """Refuses a measure of pictures for the best where nothing decodes them, before a run's folder is made.
+
+    Args:
+        recipe, loop, codec: See `make_judge`.
+
+    Raises:
+        ValueError: The message says what to set.
+    """
+    if loop.keep_best in MEASURES_OF_PICTURES and _pictures(recipe, loop, codec) is None:
+        raise InputError(
+            f"recipe {recipe.name!r}: keep_best is {loop.keep_best}, which is never measured: {recipe.wam.pretrained} "
+            "has no autoencoder that decodes video; set keep_best to all_error_teacher"
+        )
+
+
 def make_judge(
     recipe: Recipe,
     loop: LoopConfig,
@@ -220,7 +236,8 @@ def make_judge(
     config, apart = loop.judge, is_measured_apart(loop)
     assert config is not None
     windows = _windows(recipe, codec, student)
-    batch = windows.source.batch(range(config.windows)).restricted(student.predicted)
+    drawn = range(config.windows) if apart else judged_draws(windows.source, config.windows)
+    batch = windows.source.batch(drawn).restricted(student.predicted)
     nfe = config.nfe or recipe.evaluate.nfe[0]
     reference = None
     if teacher is not None and not apart and os.environ.get("RANK", "0") == "0":

@@ -27,7 +27,7 @@ from flashwam.distillation.setup import Setup, Source
 from flashwam.distillation.trainer import is_finished
 from flashwam.distillation.trainer import train as run_training
 from flashwam.pipeline.data import dataset, read_histories
-from flashwam.pipeline.judge import make_judge
+from flashwam.pipeline.judge import check_pictures, make_judge
 from flashwam.pipeline.norms import action_norm
 from flashwam.recipe.build import plain
 from flashwam.recipe.sections import LoopConfig, Recipe
@@ -92,6 +92,7 @@ def ready(
         extra_files = _codec_writer(recipe, student) if codec is None else codec.save
     histories = histories_of(recipe, loop, codec, student)
     accepted: list[dict[str, Any]] = []
+    check_pictures(recipe, loop, codec)
     folder = prepare_run(recipe, run_dir)
     run, result = RunFolder(folder), find_method(loop.method).result
     if os.environ.get("RANK", "0") == "0" and not (run.result(result) / INFO_FILE).exists():

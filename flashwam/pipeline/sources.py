@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from flashwam.data.alike import unlike_sets
 from flashwam.data.conversion import ConversionPlan
 from flashwam.data.convert import Conversion, convert
 from flashwam.data.converted import MADE_WITH, check_converted, made_with
@@ -39,15 +40,18 @@ logger = logging.getLogger(__name__)
 
 def segment_dataset(recipe: Recipe, *, split: Split = "train", senses: Collection[str] = ()) -> SegmentDataset:
     """The samples of a recipe whose `data.source` is "lerobot", with the senses that a model is told; of the episodes
-    that are not held out.
+    that are not held out. The log says where their data sets are of different rates, or name their controls otherwise.
 
     Raises:
         ValueError: They were converted with other settings than the recipe's, or another autoencoder.
     """
     check_converted(recipe.data, _autoencoder_of(recipe))
-    return SegmentDataset.of_settings(
+    found = SegmentDataset.of_settings(
         recipe.data, action_norm(recipe), split=split, seed=recipe.seed, senses=tuple(senses)
     )
+    for told in unlike_sets((segment.repo for segment in found.segments), found.root):
+        logger.warning("%s: %s", found.root, told)
+    return found
 
 
 def _autoencoder_of(recipe: Recipe) -> Path | None:

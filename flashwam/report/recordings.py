@@ -123,7 +123,7 @@ class RecordingRow:
         one = self.numbers[0]
         told = {True: "held-out episodes", False: "episodes that it was trained on", None: "recorded episodes"}
         whose = told[one.held_out]
-        return f"{one.windows} windows of {one.episodes} {whose}, {one.draws} draws each"
+        return f"{one.counted} of {one.episodes} {whose}, {one.draws} draws each"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -95,9 +95,7 @@ def _recordings(one: Evaluation, numbers: RecordingNumbers) -> str:
     told = {True: "held-out episodes", False: "episodes that it was trained on", None: "recorded episodes"}
     data = one.asked.recordings.data if one.asked is not None and one.asked.recordings is not None else ""
     where = f" of {Path(data).name}" if data else ""
-    return (
-        f"{numbers.windows} windows of {numbers.episodes} {told[numbers.held_out]}{where}, {numbers.draws} draws each"
-    )
+    return f"{numbers.counted} of {numbers.episodes} {told[numbers.held_out]}{where}, {numbers.draws} draws each"
 
 
 def how_measured(one: Evaluation) -> str:

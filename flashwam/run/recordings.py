@@ -56,6 +56,7 @@ class RecordingNumbers:
             None where nobody knows, as of a model behind a server.
         windows: That there were, and episodes that they are from.
         episodes: See `windows`.
+        different: Of the windows those that are not drawn twice; None where nobody counted, as in earlier versions.
         draws: Of every window.
         names, units: Of the V values shown of the controls, see `flashwam.data.control_names.ControlNames`.
         by_control: Measure -> value of each of V, in its unit, see `flashwam.evaluation.trajectories`.
@@ -74,6 +75,13 @@ class RecordingNumbers:
     measures: Mapping[str, Measured] = field(default_factory=dict)
     over_chunk: tuple[Measured, ...] = ()
     trajectories: str | None = None
+    different: int | None = None
+
+    @property
+    def counted(self) -> str:
+        """The windows in words: "32 windows", or "32 windows (4 different)"."""
+        some = self.different is not None and self.different < self.windows
+        return f"{self.windows} windows" + (f" ({self.different} different)" if some else "")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -55,3 +55,8 @@ def test_poses_that_are_two_degrees_apart_differ_by_two_degrees():
     np.testing.assert_array_equal(
         names.readable(poses(0, 0), near=names.readable(poses(0, 0))), names.readable(poses(0, 0))
     )
+
+
+def test_turns_are_told_where_there_are_any():
+    assert ControlNames.of_data(16, relative=True).turns == (3, 10)
+    assert ControlNames.of_data(16, relative=False).turns == ()

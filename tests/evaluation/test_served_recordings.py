@@ -115,8 +115,8 @@ def test_a_model_that_knows_the_recording_makes_no_error(data, tmp_path, monkeyp
     # Only whoever trained the model knows whether it has seen them.
     assert numbers["held_out"] is None
     (read,) = recording_rows([Evaluation.from_json(result, "the result")])
-    assert read.recordings == "6 windows of 1 recorded episodes, 2 draws each"
-    assert "6 windows of 1 recorded episodes" in recording_lines(read.parts[0], read.numbers[0])[0]
+    assert read.recordings == "6 windows (5 different) of 1 recorded episodes, 2 draws each"
+    assert "6 windows (5 different) of 1 recorded episodes" in recording_lines(read.parts[0], read.numbers[0])[0]
     assert numbers["by_control"]["error_recorded"] == [0.0] * 7
     assert "error_teacher" not in numbers["by_control"]
     with np.load(tmp_path / "out" / numbers["trajectories"]) as held:
@@ -132,6 +132,37 @@ def test_a_model_that_knows_the_recording_makes_no_error(data, tmp_path, monkeyp
     assert numbers["by_control"]["teacher_spread"] == [0.0] * 7
     with pytest.raises(FileExistsError, match="an earlier measurement"):
         evaluate_served_recordings("ws://off", **told)
+
+
+def test_controls_that_seldom_or_never_move_are_judged_too(data, tmp_path, monkeypatch):
+    """The gripper shuts for the last row, and one joint stands still: a model that has them elsewhere is off."""
+    recorded = np.random.default_rng(0).normal(size=(ROWS, 7)).astype(np.float32)
+    recorded[:, 5], recorded[:, 6] = 30000.0, -1.0
+    recorded[-1, 6] = 1.0
+    monkeypatch.setattr("flashwam.data.raw_windows.action_rows", lambda table, key: recorded)
+
+    class Stubborn(Clairvoyant):
+        def __init__(self, url, token=None):
+            super().__init__(url, token)
+            self.actions = recorded.copy()
+            if "gripper" in url:
+                self.actions[:, 6] = 1.0
+            if "joint" in url:
+                self.actions[:, 5] += 0.2
+
+        def refresh(self, observations, state):
+            self.first, self.at = False, self.begin + 8
+
+    monkeypatch.setattr("flashwam.evaluation.served_recordings.PolicyClient", Stubborn)
+    errors = {}
+    for name in ("right", "gripper", "joint"):
+        told = {"data": data, "windows": 32, "draws": 1, "out": tmp_path / name}
+        (result,) = evaluate_served_recordings(f"ws://{name}", **told)
+        errors[name] = result["recordings"]["measures"]["all_error_recorded"]
+    assert errors["right"] == 0
+    # The whole range of the gripper is 2 normalised, nearly everywhere; a fifth of the joint's unit is so too.
+    assert errors["gripper"] == pytest.approx(2 / np.sqrt(7), rel=0.1)
+    assert errors["joint"] == pytest.approx(2 / np.sqrt(7), rel=0.1)
 
 
 class Impatient(Clairvoyant):

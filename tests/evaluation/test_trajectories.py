@@ -2,10 +2,13 @@
 """Measures of drawn controls, on controls whose measures are known."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
+from flashwam.data.control_names import ControlNames
 from flashwam.evaluation.trajectories import Drawn, split_ways, trajectory_measures
 
 WINDOWS, DRAWS, CHUNKS, LENGTH, CONTROLS = 6, 8, 2, 5, 3
@@ -92,6 +95,47 @@ def test_a_gripper_is_found_and_its_switches_are_counted(rng):
     assert found["recorded_flips"] == found["teacher_flips"] == pytest.approx(100 / gaps)
     assert found["student_flips"] == pytest.approx(100.0)
     assert "student_flips" not in trajectory_measures(drawn(student[..., :2], teacher[..., :2], recorded[..., :2]))
+
+
+def test_a_switch_at_a_border_is_from_what_was_recorded():
+    """The first chunk's draw ended with a shut gripper, which the second did not see."""
+    recorded = np.where(np.arange(CHUNKS * LENGTH) < 7, -1.0, 1.0)[None, :, None]
+    student = np.tile(recorded[:, None], (1, DRAWS, 1, 1))
+    student[:, :, 3:LENGTH] = 1.0
+    late = np.tile(recorded[:, None], (1, DRAWS, 1, 1))
+    late[:, :, LENGTH:] = 1.0
+    gaps = CHUNKS * LENGTH - 1
+    assert trajectory_measures(drawn(student, None, recorded))["student_flips"] == pytest.approx(200 / gaps)
+    # One that shuts at once, where the recorded one was open, has switched there.
+    assert trajectory_measures(drawn(late, None, recorded))["student_flips"] == pytest.approx(100 / gaps)
+
+
+@pytest.mark.parametrize(("recorded", "drawn_at"), [(90, -90), (10, 10), (170, -95), (0, 180)])
+def test_turns_a_degree_apart_are_so_wherever_the_recorded_one_is(rng, recorded, drawn_at):
+    """What is shown lies near the recorded turn: draws opposite of it lie on either side, a whole turn apart."""
+    names = ControlNames.of_data(16, relative=True)
+
+    def poses(degrees):
+        turns = Rotation.from_euler("z", degrees.reshape(-1, 1), degrees=True).as_quat().reshape(*degrees.shape, 4)
+        arm = np.concatenate([np.zeros((*degrees.shape, 3)), turns, np.zeros((*degrees.shape, 1))], -1)
+        still = np.zeros_like(arm)
+        still[..., 6] = 1
+        return np.concatenate([still, arm], -1)
+
+    count = (WINDOWS, DRAWS, CHUNKS * LENGTH)
+    sides = {who: poses(drawn_at + rng.normal(size=count)) for who in ("student", "teacher")}
+    real = poses(np.full((WINDOWS, CHUNKS * LENGTH), float(recorded)))
+    shown = {"recorded": names.readable(real)}
+    shown |= {who: names.readable(side, near=shown["recorded"][:, None]) for who, side in sides.items()}
+    one = drawn(sides["student"], sides["teacher"], real)
+    found = trajectory_measures(replace(one, shown=shown, turns=names.turns))
+    at = names.names.index("right turn z")
+    for name in ("error_teacher", "teacher_spread"):
+        assert found[name][at] == pytest.approx(math.sqrt(2), rel=0.15)
+        assert np.delete(found[name], at) == pytest.approx(0, abs=1e-6)
+    assert found["variance_ratio"][at] == pytest.approx(1, rel=0.15)
+    away = abs((drawn_at - recorded + 180) % 360 - 180)
+    assert found["error_recorded"][at] == pytest.approx(math.hypot(away, 1), rel=0.05)
 
 
 def two_ways(rng, share):

@@ -15,7 +15,7 @@ from flashwam.core.scenes import HISTORY_SEED_BASE, demonstration_scene
 from flashwam.core.streams import StreamSpec
 from flashwam.data.episodes import write_episode, write_meta
 from flashwam.data.latents import encode_latents
-from flashwam.evaluation.policy import LoadedModel, load_model
+from flashwam.evaluation.policy import LoadedModel, load_model, load_policy
 from flashwam.evaluation.windows import recorded_windows
 from flashwam.pipeline.data import dataset
 from flashwam.pipeline.norms import action_norm
@@ -197,3 +197,23 @@ def test_one_data_sets_own_folder_names_the_one_that_is_meant(model, sets):
         FileNotFoundError, match=f"is a part of {sets / 'others'}, .* choose monday among its data sets"
     ):
         recorded_windows(model, model.info.recipe, data=sets / "others" / "monday")
+
+
+@pytest.mark.parametrize(("every", "held"), [("5", {4, 19}), ("20", {19}), ("null", {19}), ("2", {1, 3, 19})])
+def test_of_demonstrations_as_many_are_held_out_as_the_recipe_says(tmp_path, every, held):
+    """By the training, by an evaluation on windows and by one that drives."""
+    pytest.importorskip("av")
+    numbers = (0, 1, 2, 3, 4, 19)
+    root = demonstrations(tmp_path / "data", numbers)
+    own = [f"data.root={root}", "data.tasks=[reach-wall]", "data.window_frames=2", f"data.held_out_every={every}"]
+    recipe = load_recipe("metaworld/teacher", own)
+    policy = load_policy(save_tiny_student(tmp_path / "run" / "student"))
+    policy = replace(policy, info=replace(policy.info, extra={"name": "teacher", "recipe": plain(recipe)}))
+
+    def seen(source):
+        return {int(number) for number in source.episodes[:, 1]}
+
+    assert seen(dataset(recipe, codec=policy.codec)) == {*numbers} - held
+    found = recorded_windows(policy, recipe)
+    assert (seen(found.source), found.held_out, found.episodes) == (held, True, len(held))
+    assert seen(policy.held_out()) == held

@@ -13,10 +13,12 @@ import torch
 from flashwam import pipeline
 from flashwam.data.codec import Codec
 from flashwam.data.control_names import ControlNames
+from flashwam.distillation.keep_best import MEASURES_OF_WAYS
 from flashwam.evaluation.open_loop import window_draws
+from flashwam.evaluation.windows import find_windows
 from flashwam.pipeline import judge
 from flashwam.pipeline.data import prepare_data
-from flashwam.pipeline.judge import _undecided, check_judge, listed_measures, make_judge
+from flashwam.pipeline.judge import _undecided, check_judge, check_pictures, listed_measures, make_judge
 from flashwam.pipeline.training import distill
 from flashwam.plan.names import check_names
 from flashwam.recipe.load import load_recipe
@@ -214,6 +216,8 @@ def test_data_without_held_out_episodes_are_refused(recipe, tmp_path):
         ("keep_best=reach-wall_success", "measured are success, faucet-turn_success"),
         ("keep_best=teacher_between", "measured are all_error_teacher, video_error_teacher, .*, all_error_recorded"),
         ("keep_best=action_variance_ratio judge.draws=1", "one draw has no variance"),
+        ("keep_best=video_sharpness_ratio", "measured are .*, video_decoded_sharpness_ratio, same_way"),
+        ("keep_best=action_sharpness_ratio", "measured are .*, action_variance_ratio, video_decoded_error_teacher"),
     ],
 )
 def test_a_measure_of_the_best_that_can_never_be_there_is_refused_before_anything_is_made(changes, message):
@@ -229,6 +233,60 @@ def test_a_teachers_own_training_has_no_teacher_to_be_near_to(keep_best):
     with pytest.raises(ValueError, match="this training has none; set keep_best to all_error_recorded"):
         check_names(changed, "train")
     check_names(load_recipe("metaworld/teacher", ["train.judge={}", "train.keep_best=all_error_recorded"]), "train")
+
+
+def test_every_measure_of_draws_that_is_taken_is_measured(recipe, tmp_path):
+    """And of those that are measured none is refused that says which of two models is better."""
+    prepare_data(recipe)
+    teacher = load_wam(TEACHER)[0]
+    parts = {"teacher": teacher, "codec": Codec.load(TEACHER), "run": RunFolder(tmp_path)}
+    loop = replace(recipe.distill, judge=replace(recipe.distill.judge, episodes=0), keep_best=None)
+    judge = make_judge(recipe, loop, result="student", student=teacher, **parts)
+    place = RunFolder(tmp_path).judged / "step_0"
+    place.parent.mkdir(exist_ok=True)
+    measured = {*judge(teacher, recipe.streams, place=place, tells=True).measures, *MEASURES_OF_WAYS}
+    names = {f"{stream}_{end}" for stream in ("video", "action", "all") for end in ENDS} | measured
+    taken = {name for name in names if "/" not in name and is_taken(recipe, loop, name)}
+    assert taken == {name for name in measured if name.endswith((*ENDS, *MEASURES_OF_WAYS))}
+    assert {"video_decoded_sharpness_ratio", "video_decoded_error_teacher"} <= taken
+
+
+def test_windows_that_a_model_is_chosen_by_are_not_an_evaluations(recipe, tmp_path, monkeypatch):
+    # One episode is held out, of few windows.
+    monkeypatch.setattr("flashwam.evaluation.windows._EVALUATED", 4)
+    recipe = replace(recipe, data=replace(recipe.data, first_share=0.0))
+    prepare_data(recipe)
+    teacher = load_wam(TEACHER)[0]
+    parts = {"teacher": None, "codec": Codec.load(TEACHER), "run": RunFolder(tmp_path)}
+    loop = replace(recipe.distill, judge=replace(recipe.distill.judge, windows=8), keep_best=None)
+    judge = make_judge(recipe, loop, result="student", student=teacher, **parts)
+    evaluated = find_windows(recipe.data, judge.windows.norm, teacher, split="val", held_out=True).source
+    chosen = [judge.windows.source.locate(number) for number in judge.batch.index.tolist()]
+    assert len(chosen) == 8
+    drawn = {evaluated.locate(number) for number in range(4)}
+    assert not {*chosen} & drawn
+    assert {judge.windows.source.locate(number) for number in range(8)} & drawn
+
+
+ENDS = ("error_teacher", "error_expert", "error_recorded", "variance_ratio", "sharpness_ratio")
+
+
+def is_taken(recipe, loop, name):
+    try:
+        loop = replace(loop, keep_best=name)
+        check_judge(replace(recipe, distill=loop), loop)
+    except ValueError:
+        return False
+    return True
+
+
+def test_pictures_that_nothing_decodes_are_no_measure_of_the_best(recipe, tmp_path, monkeypatch):
+    changed = replace(recipe, distill=replace(recipe.distill, keep_best="video_decoded_sharpness_ratio"))
+    check_pictures(changed, changed.distill, Codec.load(TEACHER))
+    monkeypatch.setattr("flashwam.pipeline.judge._pictures", lambda recipe, loop, codec: None)
+    with pytest.raises(ValueError, match=r"never measured: .* has no autoencoder that decodes video"):
+        pipeline.distill(changed, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_ways_that_the_teachers_draws_do_not_have_are_refused_at_the_start(recipe, tmp_path, monkeypatch):
