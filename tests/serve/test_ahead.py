@@ -201,6 +201,33 @@ def test_an_episode_begins_anew_after_a_chunk_that_no_robot_may_execute(server, 
         assert stream.next().shape == first.shape
 
 
+@pytest.mark.parametrize("fails", ["prompt", "chunk"])
+def test_after_an_episode_that_did_not_begin_nothing_of_the_one_before_is_executed(server, episode, monkeypatch, fails):
+    prompt, observations = episode(1)
+    infer, drawn = PolicySession.infer, []
+
+    def third_is_unsound(self, observation=None):
+        drawn.append(infer(self, observation))
+        if len(drawn) == 3 and fails == "chunk":
+            raise UnsoundError("nonsense")
+        return drawn[-1]
+
+    monkeypatch.setattr(PolicySession, "infer", third_is_unsound)
+    with PolicyClient(server.url) as client:
+        stream = ChunkStream(client)
+        stream.begin(prompt, observations[0], seed=1)
+        first = stream.next()
+        stream.saw([observations[1]])
+        stream.next()
+        with pytest.raises(RuntimeError, match="nonsense|a prompt may have 8192 characters"):
+            stream.begin(prompt if fails == "chunk" else "x" * 9000, observations[0], seed=2)
+        for goes_on in (stream.next, lambda: stream.saw([observations[2]])):
+            with pytest.raises(RuntimeError, match="no episode has begun: call begin"):
+                goes_on()
+        stream.begin(prompt, observations[0], seed=1)
+        assert_array_equal(stream.next(), first)
+
+
 def test_a_session_that_the_server_ends_is_over(server, episode):
     prompt, observations = episode(1)
     with PolicyClient(server.url) as client:
