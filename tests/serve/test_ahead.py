@@ -219,7 +219,7 @@ def test_after_an_episode_that_did_not_begin_nothing_of_the_one_before_is_execut
         first = stream.next()
         stream.saw([observations[1]])
         stream.next()
-        with pytest.raises(RuntimeError, match="nonsense|a prompt may have 8192 characters"):
+        with pytest.raises(RuntimeError, match=r"nonsense|a prompt may have 8192 characters"):
             stream.begin(prompt if fails == "chunk" else "x" * 9000, observations[0], seed=2)
         for goes_on in (stream.next, lambda: stream.saw([observations[2]])):
             with pytest.raises(RuntimeError, match="no episode has begun: call begin"):
