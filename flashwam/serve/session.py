@@ -6,7 +6,7 @@ Letters: C and A channels, F latent frames of a chunk, N actions per latent fram
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,10 +17,11 @@ from torch import Tensor
 
 from flashwam.core.checks import UnsoundError, check_drawn
 from flashwam.sampling import Rollout
-from flashwam.serve.codec import Observation, ObservationCodec, kind_and_shape
+from flashwam.serve.codec import Observation, ObservationCodec, copied, kind_and_shape
 from flashwam.serve.crossed import refuse_openpi
 from flashwam.serve.model import ServedModel
 from flashwam.serve.protocol import Dialect
+from flashwam.serve.requests import flag, frames_under_way, observations_in
 
 __all__ = ["MOST_PROMPT", "LongPromptError", "PolicySession", "in_order"]
 
@@ -75,15 +76,15 @@ class PolicySession:
         self.stages = {}
         if not isinstance(request, dict):
             raise ValueError(f"a request is a map; got {type(request).__name__}")
-        if _flag(request, "reset"):
+        if flag(request, "reset"):
             self.reset(request.get("prompt"), seed=request.get("seed"))
             return "reset", {}
-        if _flag(request, "compute_kv_cache"):
+        if flag(request, "compute_kv_cache"):
             observations: Any = request.get("obs")
             state: Any = request.get("state")
-            self.refresh(observations, state, under_way=_frames(request.get("under_way", 0)))
+            self.refresh(observations, state, under_way=frames_under_way(request.get("under_way", 0)))
             return "refresh", {}
-        if _flag(request, "look"):
+        if flag(request, "look"):
             looked: Any = request.get("obs")
             self.look(looked)
             return "look", {}
@@ -95,7 +96,7 @@ class PolicySession:
     def begins(request: Any) -> bool:
         """Tells whether an unpacked request begins an episode, for which its prompt is embedded."""
         try:
-            return isinstance(request, dict) and _flag(request, "reset")
+            return isinstance(request, dict) and flag(request, "reset")
         except ValueError:
             return False
 
@@ -189,7 +190,7 @@ class PolicySession:
         codec = self._begun().codec
         if self._rollout is None:
             raise ValueError("look needs a chunk that was drawn: send infer before")
-        observations = [*self._early.waiting, *_observations(observations)]
+        observations = [*self._early.waiting, *observations_in(observations)]
         each = self._pictures_a_frame
         whole = len(observations) // each * each
         begun = int(self._first is not None)
@@ -201,13 +202,16 @@ class PolicySession:
             )
         # A look that is refused leaves nothing: pictures that wait for the rest of their frame are looked at now.
         codec.check(observations[whole:])
+        # Of their own: a robot may take its next picture into the same memory.
+        waiting: list[Observation] = [
+            copied(observation, self._shown(observation)) for observation in observations[whole:]
+        ]
         if whole:
             senses = self._senses(observations[:whole], whole // each)
             with self._timed("vae"):
                 self._early.video.append(codec.encode(observations[:whole]).to(self._device))
             self._early.senses.append(senses)
-        # Of their own: a robot may take its next picture into the same memory.
-        self._early.waiting = [{key: np.array(x) for key, x in one.items()} for one in observations[whole:]]
+        self._early.waiting = waiting
 
     def refresh(self, observations: Sequence[Observation], state: np.ndarray, *, under_way: int = 0) -> None:
         """Puts what happened in the place of what was drawn, and moves on to the next chunk.
@@ -230,7 +234,7 @@ class PolicySession:
         if self._refreshed:
             raise ValueError("this chunk was refreshed before: draw the next one with infer, then refresh that")
         state, early = self._state(state), self._early
-        observations = [*early.waiting, *_observations(observations, some=not early.frames)]
+        observations = [*early.waiting, *observations_in(observations, some=not early.frames)]
         # A codec keeps the past of what it encodes, so nothing may be refused any more once it has.
         missing = self._still_to_be_seen(observations, under_way)
         if under_way:
@@ -270,7 +274,7 @@ class PolicySession:
         return missing
 
     def _open(self, episode: "_Episode", observation: Observation | None) -> Rollout:
-        observations = _observations(observation if isinstance(observation, list) else [observation])
+        observations = observations_in(observation if isinstance(observation, list) else [observation])
         if len(observations) != 1:
             raise ValueError(f"an episode begins with one observation; got {len(observations)}")
         # A codec keeps the past of what it encodes, so nothing may be refused any more once it has.
@@ -323,6 +327,11 @@ class PolicySession:
             raise ValueError("state must be finite")
         return executed
 
+    def _shown(self, observation: Observation) -> set[str]:
+        """Keys of what the model is shown: its cameras', where it has any of its own, and its senses'."""
+        cameras = self._model.metadata.get("cameras") or observation
+        return {*cameras, *(f"observation.{name}" for name in self._model.wam.senses)}
+
     @property
     def _pictures_a_frame(self) -> int:
         return int(self._model.metadata.get("keyframes_per_frame", 1))
@@ -374,26 +383,3 @@ class _Episode:
     codec: ObservationCodec
     text: Tensor
     null_text: Tensor | None
-
-
-def _flag(request: Mapping[str, Any], key: str) -> bool:
-    value = request.get(key, False)
-    if not isinstance(value, (bool, int, np.bool_, np.integer, type(None))):
-        raise ValueError(f"{key} must be true or false; got {type(value).__name__}")
-    return bool(value)
-
-
-def _frames(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise ValueError(f"under_way must be a number of latent frames, 0 or more; got {type(value).__name__}")
-    return int(value)
-
-
-def _observations(observations: Any, *, some: bool = True) -> Sequence[Observation]:
-    if (
-        not isinstance(observations, list)
-        or (some and not observations)
-        or not all(isinstance(o, dict) for o in observations)
-    ):
-        raise ValueError("observations must be maps from camera to picture, in a list where there are several")
-    return observations
