@@ -112,7 +112,7 @@ class PolicyClient:
         # Requests whose replies are still to come and when they were made, oldest first.
         self._asked: deque[tuple[str, float]] = deque()
         self._heard = time.monotonic()
-        self._late = False
+        self._late = self._over = False
         # A chunk of infer_ahead's is to come, as far as is known.
         self._ahead = False
         try:
@@ -294,9 +294,19 @@ class PolicyClient:
         if self._ahead:
             raise FailedError("a chunk was asked for ahead: take its answer before the next request")
         self._send(kind, request)
+        before: FailedError | None = None
         while len(self._asked) > 1:
-            self._reply()
-        reply = self._reply()
+            try:
+                self._reply()
+            except FailedError as error:
+                if kind != "reset":
+                    raise
+                # An episode that is over has no requests; but it may be why the session is over.
+                before = before or error
+        try:
+            reply = self._reply()
+        except FailedError as error:
+            raise (before if before is not None and self._over else error) from error
         if reply is None:
             raise AssertionError("a reply that is waited for comes or fails")
         return reply
@@ -329,7 +339,7 @@ class PolicyClient:
             message = self._connection.recv(_GRACE if late else left if wait else 0)
         except self._closed as error:
             self._asked.clear()
-            self._ahead = False
+            self._ahead, self._over = False, True
             why = self._sender.failed or error
             raise FailedError(f"{self._url} ended the session: {why}") from why
         except TimeoutError as error:

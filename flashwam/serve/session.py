@@ -23,7 +23,7 @@ from flashwam.serve.model import ServedModel
 from flashwam.serve.protocol import Dialect
 from flashwam.serve.requests import flag, frames_under_way, observations_in
 
-__all__ = ["MOST_PROMPT", "LongPromptError", "PolicySession", "in_order"]
+__all__ = ["MOST_PROMPT", "EpisodeOverError", "LongPromptError", "PolicySession", "in_order"]
 
 MOST_PROMPT = 8192
 """Characters of a prompt; released text encoders take 226 or 512 tokens."""
@@ -31,6 +31,10 @@ MOST_PROMPT = 8192
 
 class LongPromptError(ValueError):
     """A prompt is longer than a session takes."""
+
+
+class EpisodeOverError(ValueError):
+    """A request that was sent before its sender knew that the episode was refused; the next may begin."""
 
 
 class PolicySession:
@@ -62,7 +66,13 @@ class PolicySession:
         self._frames = self._under_way = 0
         self._early = _Early()
         self._refreshed = False
+        self._refused = False
         self._generator = torch.Generator()
+
+    @property
+    def refused(self) -> bool:
+        """True from when an episode could not begin, or drew what nobody may do, until the next one begins."""
+        return self._refused
 
     def handle(self, request: Any) -> tuple[str, dict[str, Any]]:
         """Answers one unpacked request.
@@ -110,6 +120,7 @@ class PolicySession:
 
         Raises:
             LongPromptError: the prompt is too long; the episode before is over, and the next may begin.
+            UserError: it cannot be embedded here, such as for want of a text encoder; likewise.
             ValueError: it is no text, or the seed none.
         """
         self._forget()
@@ -127,13 +138,14 @@ class PolicySession:
         else:
             raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1; got {type(seed).__name__}")
         if prompt is None:
+            self._refused = False
             return
         codec = self._model.codec()
         guided = any(sampler.guidance_scale != 1 for sampler in self._model.samplers.values())
         with self._timed("text"):
             text = codec.text(prompt).to(self._device)
             null_text = codec.text("")[0].to(self._device) if guided else None
-        self._episode = _Episode(codec=codec, text=text, null_text=null_text)
+        self._episode, self._refused = _Episode(codec=codec, text=text, null_text=null_text), False
 
     def infer(self, observation: Observation | None = None) -> np.ndarray:
         """Draws the next chunk.
@@ -173,9 +185,9 @@ class PolicySession:
         return controls
 
     def _forget(self) -> None:
-        """Ends the episode."""
+        """Ends the episode, and takes requests that are on their way for its own until the next one begins."""
         self._episode = self._rollout = self._first = None
-        self._under_way, self._early, self._refreshed = 0, _Early(), False
+        self._under_way, self._early, self._refreshed, self._refused = 0, _Early(), False, True
 
     def look(self, observations: Sequence[Observation]) -> None:
         """Takes what the next refresh will not repeat, and encodes the latent frames that it completes.
@@ -338,7 +350,8 @@ class PolicySession:
 
     def _begun(self) -> "_Episode":
         if self._episode is None:
-            raise ValueError("no episode has begun, or none with a prompt: send reset with a prompt first")
+            kind = EpisodeOverError if self._refused else ValueError
+            raise kind("no episode has begun, or none with a prompt: send reset with a prompt first")
         return self._episode
 
     @contextmanager

@@ -99,6 +99,14 @@ def test_a_look_that_fails_is_told_by_the_next_answer(model, episode):
         client.look([{key: np.zeros((3, 3), np.uint8) for key in observations[0]}])
         with pytest.raises(RuntimeError, match="must be a picture"):
             client.refresh([], chunk)
+        with pytest.raises(RuntimeError, match="ended the session"):
+            client.reset(prompt)
+    with serving(model) as server, PolicyClient(server.url) as client:
+        client.reset(prompt, seed=2)
+        client.infer(observations[0])
+        client.look([{key: np.zeros((3, 3), np.uint8) for key in observations[0]}])
+        with pytest.raises(RuntimeError, match="must be a picture"):
+            client.reset(prompt)
 
 
 @pytest.mark.parametrize("ahead", [False, True])
