@@ -25,8 +25,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from flashwam.recipe.load import load_recipe
-from flashwam.serve.client import PIECE, in_pieces
 from flashwam.serve.protocol import pack, unpack
+from flashwam.serve.sending import PIECE, in_pieces
 
 SIZES = (None, 2**17, 2**18, PIECE, 2**20, 2**21)
 TURNS, LEFT_OUT = 3, 3

@@ -58,12 +58,18 @@ class ChunkStream:
             prompt: The instruction.
             observation: What is seen now.
             seed: Of the server's noise.
+
+        Raises:
+            RuntimeError, TimeoutError, ValueError: As for `PolicyClient.reset` and `PolicyClient.infer`; no episode has
+                begun then, and the one before is over.
         """
+        # Before anything can fail: without this episode, nothing of the one before may be executed either.
+        self._chunk, self._told, self.waited_ms = None, [], []
+        self._asked = self._owed = False
         # The answer to the episode before may still be to come; nobody wants it.
         self._client.drop_answer()
         self._client.reset(prompt, seed=seed)
         self._take(self._client.infer(observation), first=1)
-        self._told, self.waited_ms, self._owed = [], [], False
 
     def next(self, *, wait: bool = True) -> np.ndarray | None:
         """Gives the controls of the next latent frame, float32 [U, N].

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from flashwam.core.checks import UnsoundError
 from flashwam.serve.openpi import OpenPISession
 from flashwam.serve.protocol import pack, read
-from flashwam.serve.session import PolicySession
-from flashwam.system.errors import InputError
+from flashwam.serve.session import EpisodeOverError, LongPromptError, PolicySession
+from flashwam.system.errors import UserError
 
-__all__ = ["answer", "log_failure", "told"]
+__all__ = ["answer", "log_failure", "stands", "told"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +52,25 @@ def answer(
 
 
 def told(error: Exception) -> str:
-    """Words an error for a client: the sender's own mistakes, without this machine's paths."""
-    if isinstance(error, (ValueError, TypeError)):
+    """Words an error for a client: the sender's own mistakes and what a user can mend, without this machine's paths."""
+    if isinstance(error, (ValueError, TypeError, UserError)):
         # Clients know the built-in error alone. What they sent may be quoted at any length.
-        name = "ValueError" if type(error) is InputError else type(error).__name__
+        builtin = (kind for kind in type(error).__mro__ if kind.__module__ == "builtins")
+        name = (next(builtin) if type(error).__module__ == UserError.__module__ else type(error)).__name__
         return f"{name}: {_PATH.sub('<path>', str(error)[:_LONGEST_TEXT])}"
     return f"{type(error).__name__}: the server failed; its log says why"
+
+
+def stands(session: PolicySession | OpenPISession, error: Exception) -> bool:
+    """Tells whether a session may be reset after a request that was not answered.
+
+    Args:
+        session: Whose request it was.
+        error: Why it was not answered.
+    """
+    return isinstance(error, (UnsoundError, LongPromptError, EpisodeOverError)) or (
+        isinstance(error, UserError) and session.refused
+    )
 
 
 def log_failure(name: str, error: Exception) -> None:
@@ -66,6 +79,9 @@ def log_failure(name: str, error: Exception) -> None:
         logger.error("%s: nothing was sent: %s", name, error)
     elif isinstance(error, (ValueError, TypeError)):
         logger.info("%s failed: %s", name, str(error)[:_LONGEST_TEXT])
+        logger.debug("%s failed", name, exc_info=error)
+    elif isinstance(error, UserError):
+        logger.error("%s failed: %s", name, error)
         logger.debug("%s failed", name, exc_info=error)
     else:
         logger.error("%s failed", name, exc_info=error)

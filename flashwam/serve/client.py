@@ -5,31 +5,31 @@ Letters: F latent frames of a chunk, N actions per latent frame, U controls.
 """
 
 import contextlib
+import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from flashwam.serve.access import check_token
 from flashwam.serve.protocol import pack, unpack
+from flashwam.serve.sending import PATIENCE, Sender
 from flashwam.system.errors import FailedError, InputError, MissingPackageError
 from flashwam.system.json_file import shown
 
 __all__ = [
-    "PIECE",
     "PolicyClient",
     "as_sent",
     "controls_between_pictures",
     "greeted_cameras",
     "greeted_number",
-    "in_pieces",
 ]
 
 Observation = Mapping[str, np.ndarray]
 _PROTOCOL = "lingbot_va"
-PIECE = 2**19
-"""Bytes of a websocket frame: a long message goes in many, so that one is masked while the server takes in another."""
+_GRACE = 0.05
+"""Seconds in which an answer that has come to this machine must be at hand, although it is late."""
 
 
 def controls_between_pictures(greeting: Mapping[str, Any]) -> int:
@@ -83,7 +83,9 @@ class PolicyClient:
     Args:
         url: Such as "ws://127.0.0.1:29536".
         token: Where the server asks for one.
-        timeout: Seconds to wait for each reply; None waits for ever.
+        timeout: Seconds that the server has for each reply, from when it was asked for or the one before came; None is
+            for ever. Once they are over, the next call that sends or waits, or asks whether a chunk has come, raises
+            TimeoutError, and the session is over.
 
     Attributes:
         metadata: What the server tells of its model.
@@ -93,6 +95,7 @@ class PolicyClient:
         OSError: nobody answers at `url`.
         ValueError: it is no address, or the token none.
         RuntimeError: the server refuses the connection.
+        TimeoutError: it does not greet in time.
     """
 
     def __init__(self, url: str, token: str | None = None, *, timeout: float | None = 600.0) -> None:
@@ -106,8 +109,10 @@ class PolicyClient:
         self._timeout = timeout
         self._closed = ConnectionClosed
         self.timing: dict[str, float] = {}
-        # Requests whose replies are still to come, oldest first.
-        self._asked: deque[str] = deque()
+        # Requests whose replies are still to come and when they were made, oldest first.
+        self._asked: deque[tuple[str, float]] = deque()
+        self._heard = time.monotonic()
+        self._late = self._over = False
         # A chunk of infer_ahead's is to come, as far as is known.
         self._ahead = False
         try:
@@ -118,6 +123,7 @@ class PolicyClient:
                 compression=None,
                 max_size=None,
                 ping_interval=None,
+                close_timeout=PATIENCE,
             )
         except InvalidHandshake as error:
             raise FailedError(f"{url} refused the connection: {error}") from error
@@ -126,20 +132,32 @@ class PolicyClient:
         # A port or host that cannot be is Python's own error.
         except (InvalidURI, ValueError) as error:
             raise InputError(f"a server's address reads like ws://127.0.0.1:29536; got {url!r} ({error})") from error
+        self._sender = Sender(self._connection)
+        try:
+            self.metadata = self._greeted()
+        except BaseException:
+            self.close()
+            raise
+
+    def _greeted(self) -> dict[str, Any]:
+        """Reads the greeting; refuses one that is another protocol's."""
         greeting = self._receive()
         if not isinstance(greeting, dict):
-            raise FailedError(f"{url} must greet with a map; got {type(greeting).__name__}")
+            raise FailedError(f"{self._url} must greet with a map; got {type(greeting).__name__}")
         protocol = greeting.get("protocol", _PROTOCOL)
         if protocol != _PROTOCOL:
-            self._connection.close()
             raise FailedError(
-                f"{url} speaks {shown(protocol)} as its protocol, and this client LingBot-VA's: serve the model "
+                f"{self._url} speaks {shown(protocol)} as its protocol, and this client LingBot-VA's: serve the model "
                 "without --protocol openpi"
             )
-        self.metadata: dict[str, Any] = greeting
+        return greeting
 
     def reset(self, prompt: str, *, seed: int | None = None) -> None:
-        """Begins an episode; `seed` fixes the server's noise."""
+        """Begins an episode; `seed` fixes the server's noise.
+
+        Raises:
+            RuntimeError: the server cannot begin it: the session stands where the prompt alone is the reason.
+        """
         self._ask({"reset": True, "prompt": prompt} | ({} if seed is None else {"seed": seed}), "reset")
 
     def infer(self, observation: Observation | None = None) -> np.ndarray:
@@ -161,7 +179,10 @@ class PolicyClient:
     def infer_ahead(self, observations: Sequence[Observation], state: np.ndarray, *, under_way: int = 0) -> None:
         """Sends what `refresh` does and asks for the next chunk, and returns at once; `answer` gives that chunk.
 
+        What is sent is copied, and goes in a thread of its own, so that nobody waits for a server that is busy.
+
         Raises:
+            TimeoutError: the server has taken nothing for too long.
             ValueError: the server is of another kind, and takes no frames under way.
         """
         self._send("refresh", self._told(observations, state, under_way))
@@ -176,10 +197,11 @@ class PolicyClient:
 
         Raises:
             RuntimeError: nothing was asked for, or as for `infer`.
+            TimeoutError: it has not come in time, whether it is waited for or not.
         """
-        if "infer" not in self._asked:
+        if not self._awaits("infer"):
             raise FailedError("no chunk was asked for: call infer_ahead before")
-        while self._asked[0] != "infer":
+        while self._asked[0][0] != "infer":
             if self._reply(wait=wait) is None:
                 return None
         reply = self._reply(wait=wait)
@@ -216,18 +238,21 @@ class PolicyClient:
     def look(self, observations: Sequence[Observation], *, wait: bool = False) -> None:
         """Sends what is seen of a chunk as soon as it is, so that the server has encoded it when the chunk ends.
 
+        What is sent is copied, and goes in a thread of its own, so that nobody waits for a server that is busy.
+
         Args:
             observations: What was seen since the last call of this, of `refresh` or of `infer_ahead`, oldest first; the
                 next of those two does not repeat it.
             wait: Until the server has taken it. Otherwise a failure shows in the next call that waits for an answer.
 
         Raises:
+            TimeoutError: the server has taken nothing for too long.
             ValueError: the server is of another kind, and takes pictures with `refresh` alone.
         """
         if not self.metadata.get("takes_looks"):
             raise InputError(f"the server at {self._url} takes pictures with refresh alone: send them then")
         self._send("look", {"look": True, "obs": as_sent(observations)})
-        while wait and "look" in self._asked:
+        while wait and self._awaits("look"):
             self._reply()
 
     def refresh(self, observations: Sequence[Observation], state: np.ndarray, *, under_way: int = 0) -> None:
@@ -255,7 +280,8 @@ class PolicyClient:
         return {**told, "under_way": under_way} if under_way else told
 
     def close(self) -> None:
-        """Ends the session."""
+        """Ends the session, once what was asked for is sent; a server that takes it too slowly is given up."""
+        self._sender.close()
         self._connection.close()
 
     def __enter__(self) -> "PolicyClient":
@@ -268,19 +294,31 @@ class PolicyClient:
         if self._ahead:
             raise FailedError("a chunk was asked for ahead: take its answer before the next request")
         self._send(kind, request)
+        before: FailedError | None = None
         while len(self._asked) > 1:
-            self._reply()
-        reply = self._reply()
+            try:
+                self._reply()
+            except FailedError as error:
+                if kind != "reset":
+                    raise
+                # An episode that is over has no requests; but it may be why the session is over.
+                before = before or error
+        try:
+            reply = self._reply()
+        except FailedError as error:
+            raise (before if before is not None and self._over else error) from error
         if reply is None:
             raise AssertionError("a reply that is waited for comes or fails")
         return reply
 
+    def _awaits(self, kind: str) -> bool:
+        return any(asked == kind for asked, _ in self._asked)
+
     def _send(self, kind: str, request: dict[str, Any]) -> None:
-        packed = pack(request)
-        # Where the server has ended the session, the reason is waiting to be read.
-        with contextlib.suppress(self._closed):
-            self._connection.send(packed if len(packed) <= PIECE else in_pieces(packed))
-        self._asked.append(kind)
+        if self._timeout is not None and not self._late and self._sender.seconds > self._timeout:
+            raise self._given_up()
+        self._sender.send(pack(request))
+        self._asked.append((kind, time.monotonic()))
 
     def _reply(self, *, wait: bool = True) -> dict[str, Any] | None:
         """The oldest reply that is awaited; None where it is not waited for and has not come."""
@@ -293,26 +331,44 @@ class PolicyClient:
         return reply
 
     def _receive(self, *, wait: bool = True) -> Any:
+        if self._late:
+            raise FailedError(f"this client has ended the session with {self._url}, which had not answered in time")
+        left = self._left()
+        late = left is not None and left <= 0
         try:
-            message = self._connection.recv(self._timeout if wait else 0)
+            message = self._connection.recv(_GRACE if late else left if wait else 0)
         except self._closed as error:
             self._asked.clear()
-            self._ahead = False
-            raise FailedError(f"{self._url} ended the session: {error}") from error
+            self._ahead, self._over = False, True
+            why = self._sender.failed or error
+            raise FailedError(f"{self._url} ended the session: {why}") from why
         except TimeoutError as error:
-            if not wait:
+            if not wait and not late:
                 return None
-            self._connection.close()
-            self._ahead = False
-            raise TimeoutError(f"{self._url} has not answered within {self._timeout:g} s") from error
+            raise self._given_up() from error
+        self._heard = time.monotonic()
         # The greeting answers nothing; a text frame answers a request too.
-        answered = self._asked.popleft() if self._asked else None
+        answered = self._asked.popleft()[0] if self._asked else None
         if answered == "infer" or isinstance(message, str):
             # Where an earlier request has failed, what was asked after it may never be answered.
             self._ahead = False
         if isinstance(message, str):
             raise FailedError(f"{self._url} could not answer: {message}")
         return unpack(message)
+
+    def _left(self) -> float | None:
+        """Gives the seconds in which the oldest reply that is awaited may still come."""
+        if self._timeout is None:
+            return None
+        asked = self._asked[0][1] if self._asked else self._heard
+        return self._timeout - (time.monotonic() - max(asked, self._heard))
+
+    def _given_up(self) -> TimeoutError:
+        """Ends the session with a server that takes or answers nothing, and words that."""
+        self._sender.abort()
+        self._asked.clear()
+        self._late, self._ahead = True, False
+        return TimeoutError(f"{self._url} has not answered within {self._timeout:g} s")
 
 
 def as_sent(observations: Sequence[Observation]) -> list[dict[str, np.ndarray]]:
@@ -321,9 +377,3 @@ def as_sent(observations: Sequence[Observation]) -> list[dict[str, np.ndarray]]:
     if seen is None or not all(isinstance(one, Mapping) for one in seen):
         raise InputError("observations must be maps from camera to picture, in a list, be it of one alone")
     return [dict(observation) for observation in seen]
-
-
-def in_pieces(message: bytes, size: int = PIECE) -> Iterator[memoryview]:
-    """Parts a message into those of `size` bytes and a last one, without a copy."""
-    view = memoryview(message)
-    return (view[start : start + size] for start in range(0, len(view), size))

@@ -4,7 +4,7 @@
 Letters: C and A channels, F latent frames of a chunk, N actions per latent frame, U controls, L text tokens, D width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from flashwam.data.actions import ActionNorm
 from flashwam.data.codec import Codec
 from flashwam.data.episodes import CAMERA
 
-__all__ = ["FrameCodec", "Observation", "ObservationCodec", "kind_and_shape"]
+__all__ = ["FrameCodec", "Observation", "ObservationCodec", "copied", "kind_and_shape"]
 
 Observation = Mapping[str, Any]
 """Camera name -> uint8 [height, width, 3], and "observation.<name>", float [numbers], for each of the model's senses;
@@ -103,6 +103,11 @@ class FrameCodec:
     def text(self, prompt: str) -> Tensor:
         """See `ObservationCodec.text`."""
         return self._codec.text(prompt)[None]
+
+
+def copied(observation: Observation, keys: Container[str]) -> dict[str, np.ndarray]:
+    """Copies an observation's arrays of these keys, of any shapes; whatever else came with them is let go."""
+    return {key: x.copy() for key, x in observation.items() if key in keys and isinstance(x, np.ndarray)}
 
 
 def kind_and_shape(value: Any) -> str:

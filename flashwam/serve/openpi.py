@@ -95,6 +95,11 @@ class OpenPISession:
         self.stages = stages | self._session.stages
         return "infer", {"actions": actions}
 
+    @property
+    def refused(self) -> bool:
+        """See `PolicySession.refused`."""
+        return self._session.refused
+
     @staticmethod
     def begins(request: Any) -> bool:
         """False: a prompt comes with every request, and is answered where chunks are drawn."""

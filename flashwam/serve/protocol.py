@@ -170,6 +170,8 @@ def _array(dtype: Any, data: Any, shape: Any) -> np.ndarray:
     sides = isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS and all(type(n) is int and n >= 0 for n in shape)
     if not sides:
         raise ValueError(f"an array's shape must be a list of at most {_MAX_DIMENSIONS} sizes of at least 0")
+    if not dtype.itemsize:
+        raise ValueError(f"an array's items need a size, or no bytes would make any number of them; got {dtype.str}")
     if math.prod(shape) * dtype.itemsize != len(data):
         raise ValueError(f"an array of shape {_shown(shape)} and dtype {dtype.str} cannot have {len(data)} bytes")
     try:

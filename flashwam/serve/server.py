@@ -2,9 +2,10 @@
 """The policy server: one session per connection, weights shared, one request computed at a time.
 
 A request that cannot be answered gets a text frame that names the error, then close code 1011; other sessions notice
-nothing. Where the model drew what no robot may do, or a prompt is too long, the text frame comes alone, and the session
-can be reset. Inference runs in a single worker thread, so that the event loop stays free for health checks and
-time-outs; prompts are embedded in another, so that a slow text encoder holds up no other session's chunks.
+nothing. Where the model drew what no robot may do, or a prompt is too long or cannot be embedded, the text frame comes
+alone, as for requests that were sent before that was known, and the session can be reset. Inference runs in a single
+worker thread, so that the event loop stays free for health checks and time-outs; prompts are embedded in another, so
+that a slow text encoder holds up no other session's chunks.
 """
 
 import asyncio
@@ -25,14 +26,14 @@ from ipaddress import ip_address
 from typing import Any
 
 from flashwam.core.checks import UnsoundError
-from flashwam.serve.answers import answer, log_failure, told
+from flashwam.serve.answers import answer, log_failure, stands, told
 from flashwam.serve.connection import Connection
 from flashwam.serve.latency import LatencyLog
 from flashwam.serve.model import ServedModel
 from flashwam.serve.openpi import OpenPISession, action_horizon, camera_keys
 from flashwam.serve.options import ServerOptions
 from flashwam.serve.protocol import pack
-from flashwam.serve.session import LongPromptError, PolicySession
+from flashwam.serve.session import PolicySession
 from flashwam.serve.warm_up import warm_up
 from flashwam.system.errors import MissingPackageError
 
@@ -61,7 +62,7 @@ class PolicyServer:
         self._greeting = pack(self._told())
         self._open = 0
         self._served = 0
-        self._failed = 0
+        self._failed = self._failed_requests = 0
         self._unsound = 0
         self._worker: ThreadPoolExecutor | None = None
         self._reader: ThreadPoolExecutor | None = None
@@ -141,9 +142,10 @@ class PolicyServer:
             logger.info("all sessions  %s", line)
 
     def metrics(self) -> dict[str, Any]:
-        """Sessions and latency so far, as GET /metrics answers them."""
+        """Sessions and latency so far, as GET /metrics answers them; a session has failed in which a request did."""
         return {
             "sessions": {"open": self._open, "served": self._served, "failed": self._failed},
+            "failed_requests": self._failed_requests,
             "unsound_chunks": self._unsound,
             "latency": self.latency.summary(),
             "model": dict(self.model.metadata),
@@ -217,6 +219,7 @@ class PolicyServer:
         session = self._sessions()
         loop = asyncio.get_running_loop()
         previous: float | None = None
+        failed = False
         while (message := await connection.receive()) is not None:
             arrived = time.perf_counter()
             try:
@@ -226,11 +229,13 @@ class PolicyServer:
                     reply_or_more = await loop.run_in_executor(self._reader, reply_or_more)
                 kind, reply, stages = reply_or_more
             except Exception as error:
-                self._failed += 1
+                self._failed += not failed
+                self._failed_requests += 1
+                failed = True
                 self._unsound += isinstance(error, UnsoundError)
                 log_failure(name, error)
                 await connection.send(told(error))
-                if isinstance(error, (UnsoundError, LongPromptError)):
+                if stands(session, error):
                     continue
                 await connection.close(_INTERNAL_ERROR, "the request failed")
                 return

@@ -6,7 +6,7 @@ Letters: C and A channels, F latent frames of a chunk, N actions per latent fram
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,12 +17,13 @@ from torch import Tensor
 
 from flashwam.core.checks import UnsoundError, check_drawn
 from flashwam.sampling import Rollout
-from flashwam.serve.codec import Observation, ObservationCodec, kind_and_shape
+from flashwam.serve.codec import Observation, ObservationCodec, copied, kind_and_shape
 from flashwam.serve.crossed import refuse_openpi
 from flashwam.serve.model import ServedModel
 from flashwam.serve.protocol import Dialect
+from flashwam.serve.requests import flag, frames_under_way, observations_in
 
-__all__ = ["MOST_PROMPT", "LongPromptError", "PolicySession", "in_order"]
+__all__ = ["MOST_PROMPT", "EpisodeOverError", "LongPromptError", "PolicySession", "in_order"]
 
 MOST_PROMPT = 8192
 """Characters of a prompt; released text encoders take 226 or 512 tokens."""
@@ -30,6 +31,10 @@ MOST_PROMPT = 8192
 
 class LongPromptError(ValueError):
     """A prompt is longer than a session takes."""
+
+
+class EpisodeOverError(ValueError):
+    """A request that was sent before its sender knew that the episode was refused; the next may begin."""
 
 
 class PolicySession:
@@ -61,7 +66,13 @@ class PolicySession:
         self._frames = self._under_way = 0
         self._early = _Early()
         self._refreshed = False
+        self._refused = False
         self._generator = torch.Generator()
+
+    @property
+    def refused(self) -> bool:
+        """True from when an episode could not begin, or drew what nobody may do, until the next one begins."""
+        return self._refused
 
     def handle(self, request: Any) -> tuple[str, dict[str, Any]]:
         """Answers one unpacked request.
@@ -75,15 +86,15 @@ class PolicySession:
         self.stages = {}
         if not isinstance(request, dict):
             raise ValueError(f"a request is a map; got {type(request).__name__}")
-        if _flag(request, "reset"):
+        if flag(request, "reset"):
             self.reset(request.get("prompt"), seed=request.get("seed"))
             return "reset", {}
-        if _flag(request, "compute_kv_cache"):
+        if flag(request, "compute_kv_cache"):
             observations: Any = request.get("obs")
             state: Any = request.get("state")
-            self.refresh(observations, state, under_way=_frames(request.get("under_way", 0)))
+            self.refresh(observations, state, under_way=frames_under_way(request.get("under_way", 0)))
             return "refresh", {}
-        if _flag(request, "look"):
+        if flag(request, "look"):
             looked: Any = request.get("obs")
             self.look(looked)
             return "look", {}
@@ -95,7 +106,7 @@ class PolicySession:
     def begins(request: Any) -> bool:
         """Tells whether an unpacked request begins an episode, for which its prompt is embedded."""
         try:
-            return isinstance(request, dict) and _flag(request, "reset")
+            return isinstance(request, dict) and flag(request, "reset")
         except ValueError:
             return False
 
@@ -109,6 +120,7 @@ class PolicySession:
 
         Raises:
             LongPromptError: the prompt is too long; the episode before is over, and the next may begin.
+            UserError: it cannot be embedded here, such as for want of a text encoder; likewise.
             ValueError: it is no text, or the seed none.
         """
         self._forget()
@@ -126,13 +138,14 @@ class PolicySession:
         else:
             raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1; got {type(seed).__name__}")
         if prompt is None:
+            self._refused = False
             return
         codec = self._model.codec()
         guided = any(sampler.guidance_scale != 1 for sampler in self._model.samplers.values())
         with self._timed("text"):
             text = codec.text(prompt).to(self._device)
             null_text = codec.text("")[0].to(self._device) if guided else None
-        self._episode = _Episode(codec=codec, text=text, null_text=null_text)
+        self._episode, self._refused = _Episode(codec=codec, text=text, null_text=null_text), False
 
     def infer(self, observation: Observation | None = None) -> np.ndarray:
         """Draws the next chunk.
@@ -172,9 +185,9 @@ class PolicySession:
         return controls
 
     def _forget(self) -> None:
-        """Ends the episode."""
+        """Ends the episode, and takes requests that are on their way for its own until the next one begins."""
         self._episode = self._rollout = self._first = None
-        self._under_way, self._early, self._refreshed = 0, _Early(), False
+        self._under_way, self._early, self._refreshed, self._refused = 0, _Early(), False, True
 
     def look(self, observations: Sequence[Observation]) -> None:
         """Takes what the next refresh will not repeat, and encodes the latent frames that it completes.
@@ -189,7 +202,7 @@ class PolicySession:
         codec = self._begun().codec
         if self._rollout is None:
             raise ValueError("look needs a chunk that was drawn: send infer before")
-        observations = [*self._early.waiting, *_observations(observations)]
+        observations = [*self._early.waiting, *observations_in(observations)]
         each = self._pictures_a_frame
         whole = len(observations) // each * each
         begun = int(self._first is not None)
@@ -201,13 +214,16 @@ class PolicySession:
             )
         # A look that is refused leaves nothing: pictures that wait for the rest of their frame are looked at now.
         codec.check(observations[whole:])
+        # Of their own: a robot may take its next picture into the same memory.
+        waiting: list[Observation] = [
+            copied(observation, self._shown(observation)) for observation in observations[whole:]
+        ]
         if whole:
             senses = self._senses(observations[:whole], whole // each)
             with self._timed("vae"):
                 self._early.video.append(codec.encode(observations[:whole]).to(self._device))
             self._early.senses.append(senses)
-        # Of their own: a robot may take its next picture into the same memory.
-        self._early.waiting = [{key: np.array(x) for key, x in one.items()} for one in observations[whole:]]
+        self._early.waiting = waiting
 
     def refresh(self, observations: Sequence[Observation], state: np.ndarray, *, under_way: int = 0) -> None:
         """Puts what happened in the place of what was drawn, and moves on to the next chunk.
@@ -230,7 +246,7 @@ class PolicySession:
         if self._refreshed:
             raise ValueError("this chunk was refreshed before: draw the next one with infer, then refresh that")
         state, early = self._state(state), self._early
-        observations = [*early.waiting, *_observations(observations, some=not early.frames)]
+        observations = [*early.waiting, *observations_in(observations, some=not early.frames)]
         # A codec keeps the past of what it encodes, so nothing may be refused any more once it has.
         missing = self._still_to_be_seen(observations, under_way)
         if under_way:
@@ -270,7 +286,7 @@ class PolicySession:
         return missing
 
     def _open(self, episode: "_Episode", observation: Observation | None) -> Rollout:
-        observations = _observations(observation if isinstance(observation, list) else [observation])
+        observations = observations_in(observation if isinstance(observation, list) else [observation])
         if len(observations) != 1:
             raise ValueError(f"an episode begins with one observation; got {len(observations)}")
         # A codec keeps the past of what it encodes, so nothing may be refused any more once it has.
@@ -323,13 +339,19 @@ class PolicySession:
             raise ValueError("state must be finite")
         return executed
 
+    def _shown(self, observation: Observation) -> set[str]:
+        """Keys of what the model is shown: its cameras', where it has any of its own, and its senses'."""
+        cameras = self._model.metadata.get("cameras") or observation
+        return {*cameras, *(f"observation.{name}" for name in self._model.wam.senses)}
+
     @property
     def _pictures_a_frame(self) -> int:
         return int(self._model.metadata.get("keyframes_per_frame", 1))
 
     def _begun(self) -> "_Episode":
         if self._episode is None:
-            raise ValueError("no episode has begun, or none with a prompt: send reset with a prompt first")
+            kind = EpisodeOverError if self._refused else ValueError
+            raise kind("no episode has begun, or none with a prompt: send reset with a prompt first")
         return self._episode
 
     @contextmanager
@@ -374,26 +396,3 @@ class _Episode:
     codec: ObservationCodec
     text: Tensor
     null_text: Tensor | None
-
-
-def _flag(request: Mapping[str, Any], key: str) -> bool:
-    value = request.get(key, False)
-    if not isinstance(value, (bool, int, np.bool_, np.integer, type(None))):
-        raise ValueError(f"{key} must be true or false; got {type(value).__name__}")
-    return bool(value)
-
-
-def _frames(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise ValueError(f"under_way must be a number of latent frames, 0 or more; got {type(value).__name__}")
-    return int(value)
-
-
-def _observations(observations: Any, *, some: bool = True) -> Sequence[Observation]:
-    if (
-        not isinstance(observations, list)
-        or (some and not observations)
-        or not all(isinstance(o, dict) for o in observations)
-    ):
-        raise ValueError("observations must be maps from camera to picture, in a list where there are several")
-    return observations

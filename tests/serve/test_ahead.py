@@ -201,6 +201,73 @@ def test_an_episode_begins_anew_after_a_chunk_that_no_robot_may_execute(server, 
         assert stream.next().shape == first.shape
 
 
+@pytest.mark.parametrize("fails", ["prompt", "chunk"])
+def test_after_an_episode_that_did_not_begin_nothing_of_the_one_before_is_executed(server, episode, monkeypatch, fails):
+    prompt, observations = episode(1)
+    infer, drawn = PolicySession.infer, []
+
+    def third_is_unsound(self, observation=None):
+        drawn.append(infer(self, observation))
+        if len(drawn) == 3 and fails == "chunk":
+            raise UnsoundError("nonsense")
+        return drawn[-1]
+
+    monkeypatch.setattr(PolicySession, "infer", third_is_unsound)
+    with PolicyClient(server.url) as client:
+        stream = ChunkStream(client)
+        stream.begin(prompt, observations[0], seed=1)
+        first = stream.next()
+        stream.saw([observations[1]])
+        stream.next()
+        with pytest.raises(RuntimeError, match=r"nonsense|a prompt may have 8192 characters"):
+            stream.begin(prompt if fails == "chunk" else "x" * 9000, observations[0], seed=2)
+        for goes_on in (stream.next, lambda: stream.saw([observations[2]])):
+            with pytest.raises(RuntimeError, match="no episode has begun: call begin"):
+                goes_on()
+        stream.begin(prompt, observations[0], seed=1)
+        assert_array_equal(stream.next(), first)
+
+
+@pytest.mark.parametrize("directly", [False, True])
+def test_what_was_seen_behind_a_chunk_that_no_robot_may_execute_ends_nothing(slow, episode, monkeypatch, directly):
+    """The robot executes the frame under way, and tells what it sees, before it hears of the refusal."""
+    served, entered, go_on = slow
+    prompt, observations = episode(1)
+    infer, drawn = PolicySession.infer, []
+
+    def second_is_unsound(self, observation=None):
+        drawn.append(infer(self, observation))
+        if len(drawn) == 2:
+            raise_unsound(self)
+        return drawn[-1]
+
+    def raise_unsound(session):
+        session._forget()
+        raise UnsoundError("nonsense")
+
+    monkeypatch.setattr(PolicySession, "infer", second_is_unsound)
+    go_on.set()
+    with serving(served) as server, PolicyClient(server.url) as client:
+        client.reset(prompt, seed=1)
+        chunk = client.infer(observations[0])
+        entered.clear()
+        go_on.clear()
+        client.infer_ahead([observations[1]], chunk)
+        client.look([observations[2]])
+        assert entered.wait(30)
+        go_on.set()
+        with pytest.raises(RuntimeError, match="nonsense"):
+            client.answer()
+        if directly:
+            client.reset(prompt, seed=1)
+            assert_array_equal(client.infer(observations[0]), chunk)
+        else:
+            stream = ChunkStream(client)
+            stream.begin(prompt, observations[0], seed=1)
+            assert_array_equal(stream.next(), chunk[:, 1])
+        assert server.metrics()["sessions"] == {"open": 1, "served": 1, "failed": 1}
+
+
 def test_a_session_that_the_server_ends_is_over(server, episode):
     prompt, observations = episode(1)
     with PolicyClient(server.url) as client:

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures may be sent before the chunk has ended in which a robot sees them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from flashwam.serve.client import PolicyClient
+from flashwam.serve.codec import FrameCodec
 from flashwam.serve.server import serving
 from flashwam.serve.session import PolicySession
 
@@ -63,6 +66,31 @@ def test_more_than_the_chunk_has_is_refused_and_the_chunk_goes_on(model, episode
         session.refresh([], chunk)
 
 
+def test_what_a_model_is_not_shown_is_let_go_whatever_it_is(model, episode):
+    """A frame of two pictures, of which the model encodes the first; a picture that waits is kept with more beside it."""
+
+    class Pairs(FrameCodec):
+        def encode(self, observations):
+            return super().encode(observations[::2])
+
+    codec = model.codec()._codec
+    pairs = replace(model, metadata={**model.metadata, "keyframes_per_frame": 2})
+    session = PolicySession(replace(pairs, codec=lambda: Pairs(codec, size=(64, 64))))
+    prompt, observations = episode(1)
+    found = []
+    for more in ({}, {"note": [[1], [1, 2]], "also": np.zeros(2**20), "cup": {"at": 1}}):
+        session.reset(prompt, seed=2)
+        first = session.infer(observations[0])
+        session.refresh(observations[1:3], first)
+        session.infer()
+        session.look([observations[1], observations[2], {**observations[3], **more}])
+        (waiting,) = session._early.waiting
+        assert set(waiting) == set(observations[3])
+        session.refresh([observations[4]], first)
+        found.append(session.infer())
+    assert_array_equal(*found)
+
+
 def test_a_look_that_fails_is_told_by_the_next_answer(model, episode):
     prompt, observations = episode(0)
     with serving(model) as server, PolicyClient(server.url) as client:
@@ -71,6 +99,14 @@ def test_a_look_that_fails_is_told_by_the_next_answer(model, episode):
         client.look([{key: np.zeros((3, 3), np.uint8) for key in observations[0]}])
         with pytest.raises(RuntimeError, match="must be a picture"):
             client.refresh([], chunk)
+        with pytest.raises(RuntimeError, match="ended the session"):
+            client.reset(prompt)
+    with serving(model) as server, PolicyClient(server.url) as client:
+        client.reset(prompt, seed=2)
+        client.infer(observations[0])
+        client.look([{key: np.zeros((3, 3), np.uint8) for key in observations[0]}])
+        with pytest.raises(RuntimeError, match="must be a picture"):
+            client.reset(prompt)
 
 
 @pytest.mark.parametrize("ahead", [False, True])

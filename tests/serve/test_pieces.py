@@ -10,9 +10,10 @@ from websockets.exceptions import ConnectionClosed
 from wire import foreign
 
 from flashwam.data.episodes import CAMERA
-from flashwam.serve.client import PIECE, PolicyClient, in_pieces
+from flashwam.serve.client import PolicyClient
 from flashwam.serve.options import ServerOptions
 from flashwam.serve.protocol import pack, unpack
+from flashwam.serve.sending import PIECE, in_pieces
 from flashwam.serve.server import serving
 
 

@@ -75,6 +75,11 @@ class Bomb:
     [
         array(dtype="|O", data=pickle.dumps(Bomb()), shape=(1,)),
         array(dtype="O"),
+        *(
+            array(dtype=kind, data=b"", shape=shape)
+            for kind in ("|S0", "<U0", "<U00")
+            for shape in ((2**31,), (), (0,))
+        ),
         array(dtype="|V4", shape=(1,)),
         array(dtype="<c8", data=bytes(8), shape=(1,)),
         array(dtype="i4,f4", data=bytes(8), shape=(1,)),
@@ -168,7 +173,14 @@ def test_arrays_of_the_other_dialect_are_read(text):
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize(
-    "value", [np.arange(6, dtype=">i2").reshape(2, 3).T, np.zeros((0, 3)), np.array(2.5), np.int8(-3), np.bool_(True)]
+    "value",
+    [
+        np.arange(6, dtype=">i2").reshape(2, 3).T,
+        np.zeros((0, 3)),
+        np.array(2.5),
+        np.int8(-3),
+        np.bool_(True),
+    ],
 )
 def test_every_dialect_comes_back_and_says_which_it_is(dialect, value):
     message, found = read(pack({"x": value}, dialect=dialect))
@@ -195,6 +207,8 @@ def test_every_dialect_comes_back_and_says_which_it_is(dialect, value):
         {"shape": (-2, -2)},
         {"shape": (2**40, 2**40)},
         {"shape": (2**62, 2**62, 0), "data": b""},
+        {"type": "|S0", "shape": (2**31,), "data": b""},
+        {"nd": False, "type": "<U0", "data": bytes(4)},
         {"shape": [1] * 33 + [4]},
         {"shape": (True, 4)},
         {"shape": 4},

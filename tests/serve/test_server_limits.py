@@ -23,6 +23,7 @@ from flashwam.serve.codec import FrameCodec
 from flashwam.serve.options import ServerOptions
 from flashwam.serve.server import PolicyServer, serving
 from flashwam.serve.session import PolicySession
+from flashwam.system.errors import FailedError, InputError, MissingFileError, MissingPackageError
 
 
 def test_only_the_token_opens(model):
@@ -92,13 +93,50 @@ def test_a_prompt_that_is_too_long_is_refused_and_its_session_goes_on(model, epi
         client.reset(prompt.ljust(40), seed=5)
         for session in (client, other):
             assert_array_equal(session.infer(observations[0]), expected)
-        assert server.metrics()["sessions"] == {"open": 2, "served": 2, "failed": 3}
+        assert server.metrics()["sessions"] == {"open": 2, "served": 2, "failed": 1}
+        assert server.metrics()["failed_requests"] == 3
         with pytest.raises(RuntimeError, match="40 characters"):
             client.reset("x" * 41)
         # The episode before is over: what comes next must not act out another instruction.
         with pytest.raises(RuntimeError, match="send reset with a prompt first"):
             client.infer(observations[0])
     assert max(map(len, encoded)) == 40
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            MissingFileError("'x' is not among those in /srv/text_cache: embed it"),
+            "FileNotFoundError: .* in <path>: embed",
+        ),
+        (MissingPackageError("prompts are cleaned with ftfy: pip install ftfy"), "ImportError: .*pip install ftfy"),
+        (FailedError("transformers differs"), "RuntimeError: transformers differs"),
+        (InputError("/srv/text_cache/a is damaged"), "ValueError: <path> is damaged"),
+    ],
+)
+def test_a_prompt_that_cannot_be_embedded_is_told_and_its_session_goes_on(model, episode, error, told, caplog):
+    class Few(FrameCodec):
+        def text(self, prompt):
+            if prompt == "new":
+                raise error
+            return super().text(prompt)
+
+    codec = model.codec()._codec
+    prompt, observations = episode(5)
+    with serving(replace(model, codec=lambda: Few(codec, size=(64, 64)))) as server, PolicyClient(server.url) as client:
+        client.reset(prompt, seed=5)
+        expected = client.infer(observations[0])
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match=told) as refused:
+                client.reset("new")
+            assert "srv" not in str(refused.value)
+            # The episode before is over: what comes next must not act out another instruction.
+            with pytest.raises(RuntimeError, match="send reset with a prompt first"):
+                client.infer(observations[0])
+        client.reset(prompt, seed=5)
+        assert_array_equal(client.infer(observations[0]), expected)
+    assert "Traceback" not in caplog.text
 
 
 def test_errors_are_told_in_brief(server):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from websockets.sync.client import connect
-from wire import foreign
+from wire import closing, foreign
 
 from flashwam.core.checks import UnsoundError
 from flashwam.data.actions import ActionNorm
@@ -67,6 +67,7 @@ def test_actions_that_nobody_can_mean_are_not_sent_and_a_reset_begins_anew(break
             client.infer()
         spoil("action", 2, None)
         assert server.metrics()["sessions"] == {"open": 2, "served": 2, "failed": 1}
+        assert server.metrics()["failed_requests"] == 1
         assert server.metrics()["unsound_chunks"] == 1
         client.reset(prompt, seed=3)
         for session in (client, bystander):
@@ -87,6 +88,32 @@ def test_after_an_unsound_chunk_nothing_but_a_reset_is_answered(breakable, episo
     for ask in (lambda: session.infer(observations[0]), lambda: session.refresh(observations[1:2], None)):
         with pytest.raises(ValueError, match="send reset with a prompt first"):
             ask()
+
+
+def test_what_was_sent_behind_an_unsound_chunk_is_refused_and_the_session_stands(breakable, episode):
+    """As a foreign client sees it: a text for each request until the reset, whatever it was."""
+    broken, spoil = breakable
+    prompt, observations = episode(0)
+    picture = observations[0]
+    asks = [{"look": True, "obs": [picture]}, {"obs": [], "compute_kv_cache": True, "state": None}, {"obs": picture}]
+    with serving(broken) as server, connect(server.url, compression=None) as connection:
+        connection.recv()
+        for turn in range(2):
+            spoil("action", 0, math.nan)
+            for request in ({"reset": True, "prompt": prompt, "seed": 3}, {"obs": picture}, *asks):
+                connection.send(pack(request))
+            assert isinstance(connection.recv(10), bytes)
+            assert "UnsoundError: chunk 1" in connection.recv(10)
+            for _ in asks:
+                assert "send reset with a prompt first" in connection.recv(10)
+            assert server.metrics()["sessions"] == {"open": 1, "served": 1, "failed": 1}
+            assert server.metrics()["failed_requests"] == 4 * (turn + 1)
+        spoil("action", 0, None)
+        for request in ({"reset": True, "prompt": prompt}, {"obs": picture}, {"reset": True}, {"obs": picture}):
+            connection.send(pack(request))
+        assert [type(connection.recv(10)) for _ in range(4)] == [bytes, bytes, bytes, str]
+        # Nobody's prompt was refused here: a chunk before there is one ends the session as ever.
+        assert closing(connection)[1] == 1011
 
 
 def test_an_imagined_video_that_is_not_finite_stops_the_chunk_too(breakable, episode):

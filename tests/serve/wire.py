@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parts that tests of the server share: three chunks of a client, and the wire as a foreign client writes it."""
 
+import queue
+import re
+import socket
 import threading
 import time
 import urllib.error
@@ -10,6 +13,9 @@ from contextlib import contextmanager
 import numpy as np
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import serve as listen
+from websockets.utils import accept_key
+
+from flashwam.serve.protocol import pack
 
 SPANS = ((1, 2), (2, 4), (0, 0))
 
@@ -36,6 +42,53 @@ def foreign(converse):
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def frozen(*replies):
+    """The address of a server that gives its replies before it is asked, and never reads what a client sends."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        # So that a long message does not fit into what the machine keeps of it.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        held = []
+
+        def speak():
+            peer, _ = listening.accept()
+            held.append(peer)
+            asked = b""
+            while not asked.endswith(b"\r\n\r\n"):
+                asked += peer.recv(4096)
+            key = accept_key(re.search(r"Sec-WebSocket-Key: (\S+)", asked.decode())[1])
+            upgrade = "Upgrade: websocket\r\nConnection: Upgrade"
+            peer.sendall(f"HTTP/1.1 101 OK\r\n{upgrade}\r\nSec-WebSocket-Accept: {key}\r\n\r\n".encode())
+            for message in map(pack, replies):
+                peer.sendall(b"\x82\x7e" + len(message).to_bytes(2, "big") + message)
+
+        thread = threading.Thread(target=speak, daemon=True)
+        thread.start()
+        try:
+            yield f"ws://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            thread.join(10)
+            for peer in held:
+                peer.close()
+
+
+def within(seconds, call):
+    """What a call returns or raises; it hangs where it takes longer."""
+    ended = queue.SimpleQueue()
+
+    def run():
+        try:
+            ended.put((call(), None))
+        except Exception as error:
+            ended.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    value, error = ended.get(timeout=seconds)
+    if error is not None:
+        raise error
+    return value
 
 
 def get(server, path, **headers):
