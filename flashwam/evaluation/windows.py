@@ -13,10 +13,11 @@ from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.codec import CODEC_FILE, Codec, read_actions
 from flashwam.data.control_names import ControlNames
 from flashwam.data.converted import check_converted
-from flashwam.data.dataset import EpisodeDataset, Window
+from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.episodes import read_info
 from flashwam.data.latents import ACTION_NORM, read_empty_text
 from flashwam.data.lerobot import SegmentDataset, Split
+from flashwam.data.samples import Window
 from flashwam.data.segments import NoEpisodesError, are_there, select_repos
 from flashwam.evaluation.policy import LoadedModel
 from flashwam.evaluation.trained_on import was_made_from
