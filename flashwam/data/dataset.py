@@ -90,7 +90,7 @@ class EpisodeDataset(Dataset):
         _check_choices(window_frames, first_share=first_share, split=split)
         self.root, self.window_frames, self.seed = user_path(root), window_frames, seed
         self.balance, self.first_share, self.senses = balance, first_share, tuple(senses)
-        self._folders = repos = self._repos(tasks)
+        self._folders = self._repos(tasks)
         self._rows: list[tuple[int, int]] = []
         self.null_text = read_empty_text(self.root)
         self.norm = norm if norm is not None else self._read_norm()
@@ -102,7 +102,7 @@ class EpisodeDataset(Dataset):
         sensed: dict[str, list[Tensor]] = {name: [] for name in self.senses}
         episodes: list[tuple[int, int, int, int, int, int]] = []
         offset = 0
-        for repo in repos:
+        for repo in self._folders:
             self.tasks.append(repo.name)
             for episode in _of_split(read_episode_list(repo), split, val_every or 20)[:limit]:
                 for segment in episode["action_config"]:
@@ -112,15 +112,13 @@ class EpisodeDataset(Dataset):
                     executed.append(done)
                     for name, rows in told.items():
                         sensed[name].append(rows)
-                    frames = latents.shape[0]
-                    way = int(episode.get("way", -1))
+                    frames, way = latents.shape[0], int(episode.get("way", -1))
                     key = (len(self.tasks) - 1, episode["episode_index"], way, offset, frames)
                     episodes.append((*key, self._text_id(text)))
                     offset += frames
         if not episodes:
-            raise NoEpisodesError(
-                f"no episodes for split {split!r} below {self.root}: collect more, or lower data.held_out_every"
-            )
+            remedy = "collect more, or lower data.held_out_every"
+            raise NoEpisodesError(f"no episodes for split {split!r} below {self.root}: {remedy}")
         shapes = {(tuple(v.shape[1:]), a.shape[1:]) for v, a in zip(video, label, strict=True)}
         if len(shapes) > 1:
             raise InputError(f"episodes below {self.root} differ in latent or action shape: {sorted(map(str, shapes))}")
