@@ -164,9 +164,7 @@ class EpisodeDataset(Dataset):
                     episodes.append((*key, self._text_id(text)))
                     offset += frames
         if not episodes:
-            raise NoEpisodesError(
-                f"no episodes for split {split!r} below {self.root}: collect more, or lower data.held_out_every"
-            )
+            raise NoEpisodesError(f"no episodes for split {split!r} below {self.root}; see data.held_out_every")
         shapes = {(tuple(v.shape[1:]), a.shape[1:]) for v, a in zip(video, label, strict=True)}
         if len(shapes) > 1:
             raise InputError(f"episodes below {self.root} differ in latent or action shape: {sorted(map(str, shapes))}")
