@@ -23,6 +23,7 @@ _RARE = 0.05
 _GAP = 0.4
 _MOST = 1e9
 _FARTHEST = 10.0
+_ULPS = 4
 
 
 def quantiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -112,7 +113,7 @@ class ActionNorm:
             actions: [T, U].
             clip: See the class.
             least_range: Channels that hardly vary are given this range about their middle, so that a constant is not
-                blown up to noise.
+                blown up to noise, and at least what float32 tells apart.
         """
         values = np.asarray(actions, dtype=np.float64)
         low, high = quantiles(values)
@@ -122,10 +123,12 @@ class ActionNorm:
         seldom = rare(low, high, least, most)
         low, high = np.where(seldom, least - more, low), np.where(seldom, most + more, high)
         short = np.maximum(0.0, least_range - (high - low)) / 2
-        count = values.shape[1]
-        return cls(
-            q01=tuple((low - short).tolist()), q99=tuple((high + short).tolist()), used=tuple(range(count)), clip=clip
-        )
+        low, high = low - short, high + short
+        # As the controls are computed with, a great constant has no numbers so near to it.
+        lost = np.float32(high) <= np.float32(low)
+        more = np.where(lost, _ULPS * np.spacing(np.abs(low).astype(np.float32)).astype(np.float64), 0.0)
+        low, high = np.where(lost, low - more, low), np.where(lost, high + more, high)
+        return cls(q01=tuple(low.tolist()), q99=tuple(high.tolist()), used=tuple(range(values.shape[1])), clip=clip)
 
     @property
     def channels(self) -> int:

@@ -75,8 +75,8 @@ def select_repos(root: Path | str, tasks: Sequence[str] | None = None) -> list[P
 
     Args:
         root: Any folder above them.
-        tasks: Folder names on the way from `root` to a repo, `*` and `?` allowed; each must fit something. None for
-            all repos.
+        tasks: Folder names on the way from `root` to a repo, `*`, `?` and `[...]` allowed where no folder bears that
+            very name; each must fit something. None for all repos.
 
     Raises:
         FileNotFoundError: There is no repo, or a name fits none.
@@ -90,7 +90,7 @@ def select_repos(root: Path | str, tasks: Sequence[str] | None = None) -> list[P
         return repos
     kept: dict[Path, None] = {}
     for task in tasks:
-        found = [repo for repo in repos if any(fnmatchcase(part, task) for part in _names(repo, root))]
+        found = _named([(repo, _names(repo, root)) for repo in repos], task)
         if not found:
             shown = sorted({part for repo in repos for part in _names(repo, root)})
             raise MissingFileError(
@@ -107,8 +107,14 @@ def are_there(root: Path | str, tasks: Sequence[str]) -> list[str]:
     Raises:
         FileNotFoundError: There is no repo.
     """
-    parts = {part for repo in select_repos(root) for part in _names(repo, user_path(root))}
-    return [task for task in tasks if any(fnmatchcase(part, task) for part in parts)]
+    named = [(repo, _names(repo, user_path(root))) for repo in select_repos(root)]
+    return [task for task in tasks if _named(named, task)]
+
+
+def _named(repos: Sequence[tuple[Path, tuple[str, ...]]], task: str) -> list[Path]:
+    """The repos with a name that is `task`, or fits it as a pattern where none is."""
+    exactly = [repo for repo, parts in repos if task in parts]
+    return exactly or [repo for repo, parts in repos if any(fnmatchcase(part, task) for part in parts)]
 
 
 def _names(repo: Path, root: Path) -> tuple[str, ...]:

@@ -269,8 +269,8 @@ def _controls(drawn: Mapping[str, list[list[Any]]], windows: list[RawWindow], na
 
 
 def _ranges(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What becomes -1, and how far from it lies what becomes 1, each [U]: as `ActionNorm.fit` takes them, but of the
-    controls those alone are widened that never move.
+    """The lower ends of controls, which become -1, and their ranges, each [U]: as `ActionNorm.fit` takes them, but
+    those alone are widened that never move.
 
     Args:
         rows: [T, U].

@@ -102,16 +102,21 @@ def recorded_windows(
         found = held_out_windows(model, replace(section, held_out_every=made.data.held_out_every))
         if found is not None:
             return found if own else _not_known(found, model, section)
-        logger.warning(
-            "no episode below %s was held out when %s was trained (data.held_out_every): it is judged on episodes that "
-            "it was trained on",
-            section.root,
-            model.name,
-        )
-        own = True
+        _say_none_held_out(model, section, known=own is not None)
     held_out = None if own is None else not own
     autoencoder = _autoencoder(model.folder, section)
     return find_windows(section, norm, model.wam, split="all", held_out=held_out, autoencoder=autoencoder)
+
+
+def _say_none_held_out(model: LoadedModel, section: DataConfig, *, known: bool) -> None:
+    told = "" if known else ", if these are those that it was made from, which nobody knows"
+    logger.warning(
+        "no episode below %s was held out when %s was trained (data.held_out_every): it is judged on episodes that it "
+        "was trained on%s",
+        section.root,
+        model.name,
+        told,
+    )
 
 
 def _same_folder(one: DataConfig, other: DataConfig) -> bool:

@@ -2,7 +2,7 @@
 """Rows of evaluations on recorded episodes: errors of what was drawn there, and whether it decides."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -171,7 +171,14 @@ def _order(row: RecordingRow) -> tuple[bool, bool, float]:
 
 def _way(one: Evaluation) -> Hashable:
     on = None if one.asked is None else one.asked.recordings
-    return one.run, one.step, tuple(one.nfe.items()), one.sampler, one.precision, on
+    return (
+        one.run,
+        one.step,
+        tuple(one.nfe.items()),
+        one.sampler,
+        one.precision,
+        None if on is None else replace(on, data=on.folder),
+    )
 
 
 def _row(parts: Sequence[Evaluation], last: Mapping[str, int]) -> RecordingRow:

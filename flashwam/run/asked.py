@@ -14,6 +14,7 @@ from flashwam.system.json_file import build, shown
 
 __all__ = ["Asked", "with_parts"]
 
+_RECORDINGS = "recordings"
 _FINGERPRINT = re.compile(r"[0-9a-f]{32,}")
 
 
@@ -63,6 +64,9 @@ class Asked:
     def differences(self, now: Self) -> list[str]:
         """Says in words what another request asks otherwise, such as "draws: 8 then, 4 now"; settings apart."""
         then, told = self._words(), now._words()
+        one, other = self.recordings, now.recordings
+        if one is not None and other is not None and one.folder == other.folder:
+            del told[_RECORDINGS]
         return [f"{name}: {then[name]} then, {words} now" for name, words in told.items() if words != then[name]]
 
     def changed_settings(self, now: Self) -> list[str]:
@@ -88,7 +92,7 @@ class Asked:
             "clock": ", ".join(f"{name} {value}" for name, value in clock.items() if value is not None),
             "windows": None if on is None else on.windows,
             "draws": None if on is None else on.draws,
-            "recordings": None if on is None else on.data or "the model's own",
+            _RECORDINGS: None if on is None else on.data or "the model's own",
             "data sets": None if on is None else ", ".join(on.tasks),
         }
         return {name: "none" if value in (None, "") else str(value) for name, value in told.items()}

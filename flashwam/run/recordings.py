@@ -7,6 +7,7 @@ from typing import Any
 
 from flashwam.system.errors import InputError
 from flashwam.system.json_file import Measured
+from flashwam.system.paths import user_path
 
 __all__ = ["CONTROL_COLUMNS", "OnRecordings", "RecordingNumbers"]
 
@@ -40,6 +41,11 @@ class OnRecordings:
         for name in ("windows", "draws"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1; got {getattr(self, name)}")
+
+    @property
+    def folder(self) -> str:
+        """The folder of the recordings however it was written; empty for those that the model was made from."""
+        return str(user_path(self.data).resolve()) if self.data else ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -15,6 +15,7 @@ from raw_edits import PLAN, encoders, rewrite
 from flashwam.cli import main
 from flashwam.data.alike import unlike_sets
 from flashwam.data.convert import convert
+from flashwam.data.segments import are_there, select_repos
 from flashwam.data.summary import summary, summary_lines
 
 
@@ -91,3 +92,19 @@ def test_episodes_of_data_sets_of_one_name_are_all_told_where_they_are_left_out(
     assert set(done.bad) == {
         f"{day}/towels/episode_{what}" for day in ("monday", "tuesday") for what in ("000001", "000002 rows 0 to 3")
     }
+
+
+def test_a_data_set_whose_name_is_a_pattern_can_be_chosen(tmp_path):
+    for name in ("day [1]", "day 1", "day 2", "all*"):
+        (tmp_path / name / "meta").mkdir(parents=True)
+        (tmp_path / name / "meta/info.json").write_text('{"fps": 10}')
+
+    def chosen(*tasks):
+        assert are_there(tmp_path, tasks) == list(tasks)
+        return [repo.name for repo in select_repos(tmp_path, tasks)]
+
+    assert chosen("day [1]") == ["day [1]"]
+    assert chosen("all*") == ["all*"]
+    assert chosen("day [12]") == ["day 1", "day 2"]
+    assert chosen("day*", "all*") == ["all*", "day 1", "day 2", "day [1]"]
+    assert are_there(tmp_path, ["day [3]"]) == []

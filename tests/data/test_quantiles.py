@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from flashwam.data.bad_files import BadFiles
 from flashwam.data.coverage import coverage
@@ -94,3 +95,15 @@ def test_of_some_clips_the_rows_weigh_as_among_all(tmp_path, relative):
     some = control_rows(root, cameras=[CAMERA], relative=relative, most=130)
     assert len(every) == 600 * (5 if relative else 1)
     assert len(some) == pytest.approx(len(every) / 4, rel=0.2)
+
+
+@pytest.mark.parametrize("constant", [0.0, 300.0, 4096.0, 30000.0, -30000.0, 9e8])
+def test_a_constant_however_great_is_normalised_to_the_middle(constant):
+    rows = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+    rows[:, 1] = constant
+    norm = norm_of(rows, channels=2)
+    normalised = norm.normalise(torch.from_numpy(rows.T[:, :, None].copy()))
+    assert normalised[1].abs().max() < 0.1
+    np.testing.assert_allclose(norm.denormalise(normalised)[1], constant, rtol=1e-6, atol=1e-3)
+    if abs(constant) < 10000:
+        assert (norm.q01[1], norm.q99[1]) == (constant - 5e-4, constant + 5e-4)

@@ -112,7 +112,7 @@ def test_a_switch_at_a_border_is_from_what_was_recorded():
 
 @pytest.mark.parametrize(("recorded", "drawn_at"), [(90, -90), (10, 10), (170, -95), (0, 180)])
 def test_turns_a_degree_apart_are_so_wherever_the_recorded_one_is(rng, recorded, drawn_at):
-    """What is shown lies near the recorded turn: draws opposite of it lie on either side, a whole turn apart."""
+    """Turns are shown near the recorded one: of draws opposite of it some lie a whole turn from the others."""
     names = ControlNames.of_data(16, relative=True)
 
     def poses(degrees):

@@ -217,3 +217,9 @@ def test_of_demonstrations_as_many_are_held_out_as_the_recipe_says(tmp_path, eve
     found = recorded_windows(policy, recipe)
     assert (seen(found.source), found.held_out, found.episodes) == (held, True, len(held))
     assert seen(policy.held_out()) == held
+
+
+def test_where_none_were_held_out_of_what_nobody_knows_nobody_says_that_it_was_trained_on(sets, tmp_path, caplog):
+    made = model_of(recipe_of(sets / "mine", "data.held_out_every=null"), tmp_path / "run")
+    assert told(made) == (None, 10)
+    assert "was trained on, if these are those that it was made from, which nobody knows" in caplog.text

@@ -200,6 +200,21 @@ def test_other_recordings_and_data_sets_are_rows_of_their_own_and_named(tmp_path
     assert labels == [f"far 1v/1a{where}" for where in ("", " on mine", " on mine (monday)", " on (monday, friday)")]
 
 
+def test_recordings_of_one_folder_are_one_however_it_was_written(tmp_path, monkeypatch):
+    (tmp_path / "data" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    written = ("data/mine", str(tmp_path / "data" / "mine"), "data/../data/mine/")
+    for training, data in enumerate(written):
+        run = tmp_path / f"runs_{training}"
+        write(run, "far", 0.4, training=training, on=OnRecordings(windows=4, draws=8, data=data))
+    (row,) = recording_rows([one for k in range(3) for one in read_recordings(tmp_path / f"runs_{k}")])
+    assert row.trainings == 3
+    then, *now = (Asked(tasks=(), episodes=0, recordings=replace(ON, data=data)) for data in written)
+    assert [then.differences(one) for one in now] == [[], []]
+    other = replace(then, recordings=replace(ON, data="data/other"))
+    assert then.differences(other) == ["recordings: data/mine then, data/other now"]
+
+
 def test_equal_names_and_trainings_are_told_apart_by_their_folders(tmp_path):
     for side, error in (("a", 0.2), ("b", 0.9)):
         write(tmp_path / side / "flash", "flash", error)
