@@ -18,8 +18,8 @@ EXAMPLES = (
     "  flashwam plan libero/flash_wam --gpus 4 --memory 80\n"
     "  flashwam plan robotwin/flash_wam --gpus 8 --memory 141 distill.batch_size=8 --json -\n"
     "  flashwam plan libero/flash_wam --stage train --memory 24 --rank 64\n"
-    "  flashwam plan robotwin/flash_wam --serve --memory 24\n"
-    "  flashwam plan robotwin/flash_wam --serve --memory 16 --precision fp8"
+    "  flashwam plan robotwin/flash_wam --serve --rollout graphed --memory 24\n"
+    "  flashwam plan robotwin/flash_wam --serve --rollout graphed --memory 16 --precision fp8"
 )
 
 
@@ -36,6 +36,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--dtype", choices=("bfloat16", "float32"), help="of the served model and its autoencoder (default: bfloat16)"
     )
     add_precision(parser)
+    parser.add_argument(
+        "--rollout", metavar="NAME", help="of `flashwam serve --rollout`, which decides how its cache grows"
+    )
     parser.add_argument("--sessions", type=positive, metavar="N", help="episodes that are served at once (default: 1)")
     add_json(parser)
 
@@ -45,7 +48,8 @@ def _action(arguments: argparse.Namespace) -> None:
     from flashwam.system.errors import InputError
 
     recipe = load(arguments)
-    served = {"--dtype": arguments.dtype, "--precision": arguments.precision, "--sessions": arguments.sessions}
+    names = ("dtype", "precision", "rollout", "sessions")
+    served = {f"--{name}": getattr(arguments, name) for name in names}
     if arguments.serve:
         if arguments.gpus > 1 or arguments.rank is not None:
             raise InputError("--gpus and --rank are of a training; a model is served on one GPU: leave them out")
@@ -68,6 +72,7 @@ def _serve(arguments: argparse.Namespace, recipe: "Recipe") -> None:
         kinds.get(arguments.stage),
         dtype=arguments.dtype or "bfloat16",
         precision=arguments.precision,
+        rollout=arguments.rollout,
         sessions=arguments.sessions or 1,
         memory_gib=arguments.memory,
         **trust(arguments),

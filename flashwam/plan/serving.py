@@ -59,6 +59,7 @@ class ServingPlan:
         dtype: Of model and autoencoder.
         precision: Of the rollout, see `flashwam.core.precision`.
         sessions: Episodes at once; their chunks are computed one after the other.
+        growing: How many of them have a cache that grows with what is in it, up to twice a full window's.
         memory: Bytes of the GPU; None where there is no limit to compare with.
         weights: Of the model.
         autoencoder: Its weights.
@@ -73,6 +74,7 @@ class ServingPlan:
     dtype: str
     precision: str
     sessions: int
+    growing: int
     memory: float | None
     weights: int
     autoencoder: int
@@ -84,12 +86,14 @@ class ServingPlan:
     @property
     def parts(self) -> dict[str, int]:
         """Part -> bytes, as they add up to the peak."""
+        # Both buffers are there while one moves, of one episode at a time.
+        moving = 2 * self.past.stays if self.growing else 0
         return {
             "weights": self.weights,
             "autoencoder": self.autoencoder,
-            "past": self.sessions * self.past.stays,
+            "past": (self.sessions + self.growing) * self.past.stays,
             "pictures": self.sessions * self.pictures.stays,
-            "a chunk": max(self.past.passing, self.pictures.passing),
+            "a chunk": max(self.past.passing + moving, self.pictures.passing),
         }
 
     @property
@@ -104,24 +108,26 @@ def plan_serving(
     *,
     dtype: str = "bfloat16",
     precision: str | None = None,
+    rollout: str | None = None,
     sessions: int = 1,
     memory_gib: float | None = None,
     trust: bool = False,
 ) -> ServingPlan:
-    """Plans the service of a recipe's model, with a cache of fixed size for the full window.
+    """Plans the service of a recipe's model, with what its rollout keeps of a full window.
 
     Args:
         recipe: The recipe.
         kind: Which of its models; the student where it distils by default.
         dtype: "bfloat16" or "float32".
         precision: "own" or "fp8", see `WorldActionModel.choose_precision`; what the recipe says if None.
+        rollout: See `WorldActionModel.choose_rollout`; what the recipe says if None.
         sessions: Episodes at once.
         memory_gib: GiB of the GPU, to tell whether it fits.
         trust: See `load_wam`, of a model that only a folder describes.
 
     Raises:
-        ValueError: for a number out of range, an unknown dtype, a precision that the model cannot have, or a model that
-            looks at values as it draws.
+        ValueError: for a number out of range, an unknown dtype, a precision or rollout that the model cannot have, or a
+            model that looks at values as it draws.
     """
     chosen = dtype_named(dtype)
     if sessions < 1:
@@ -132,7 +138,9 @@ def plan_serving(
     kind = kind or ("teacher" if recipe.distill is None else "student")
     model = meta_model(recipe, trust=trust)
     precision = recipe.rollout.precision if precision is None else precision
-    past, fixed, growing = _past(recipe, model, teacher=kind == "teacher", dtype=chosen, precision=precision)
+    lanes = _lanes(model, rollout or recipe.wam.config.get("rollout", "dynamic"), asked=rollout is not None)
+    past, fixed, endless = _past(recipe, model, teacher=kind == "teacher", dtype=chosen, precision=precision)
+    growing = max(0, sessions - lanes) if fixed and lanes is not None else 0
     autoencoder, pictures = _pictures(recipe, model, chosen)
     files = files_of(recipe.wam.family)
     read = recipe.data.source == "lerobot" and files is not None
@@ -142,6 +150,7 @@ def plan_serving(
         dtype=dtype,
         precision=precision,
         sessions=sessions,
+        growing=growing,
         memory=None if memory_gib is None else memory_gib * GIB,
         weights=held_bytes(_as_served(model, chosen, precision)),
         autoencoder=autoencoder,
@@ -149,7 +158,7 @@ def plan_serving(
         pictures=pictures,
         # Prompts are embedded in bfloat16 whatever the model runs in.
         text_encoder=2 * files.text_encoder_parameters if read and files is not None else 0,
-        warnings=_warnings(recipe, fixed=fixed, growing=growing),
+        warnings=_warnings(growing, endless=endless),
     )
 
 
@@ -169,14 +178,26 @@ def _fixed(model: WorldActionModel) -> bool:
     return False
 
 
-def _warnings(recipe: Recipe, *, fixed: bool, growing: bool) -> tuple[str, ...]:
+def _lanes(model: WorldActionModel, rollout: str, *, asked: bool) -> int | None:
+    """Counts the sessions whose cache is of fixed size under a rollout; None where all of them are."""
+    try:
+        model.choose_rollout(rollout)
+    except InputError:
+        # A family of one way refuses every name, also that of the recipes' default.
+        if asked:
+            raise
+        return None
+    return {"dynamic": 0, "graphed": model.warm_up_sessions}.get(rollout)
+
+
+def _warnings(growing: int, *, endless: bool) -> tuple[str, ...]:
     found = []
-    if fixed and recipe.wam.config.get("rollout", "dynamic") == "dynamic":
-        found.append(
-            "the recipe's rollout is 'dynamic', whose cache grows with what is in it: up to twice this past, and twice "
-            "that while it moves into a larger buffer; what is counted is that of the other rollouts"
-        )
     if growing:
+        found.append(
+            f"{growing} session(s) run 'dynamic', whose cache grows with what is in it: twice a full window's past is "
+            "counted for each, and twice that while it moves into a larger buffer; --rollout names other ways"
+        )
+    if endless:
         found.append(f"this model's past grows without end; it is counted after {_CHUNKS} chunks")
     return tuple(found)
 
@@ -314,6 +335,7 @@ def serving_numbers(plan: ServingPlan) -> dict[str, Any]:
         "dtype": plan.dtype,
         "precision": plan.precision,
         "sessions": plan.sessions,
+        "growing_sessions": plan.growing,
         "memory_gib": None if plan.memory is None else plan.memory / GIB,
         "bytes": plan.parts,
         "peak_bytes": plan.peak,

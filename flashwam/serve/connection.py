@@ -2,11 +2,34 @@
 """One websocket of a server, read and written until its client is idle or the server stops."""
 
 import asyncio
+import socket
 from typing import Any
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "watch"]
 
 _GRACE = 5.0
+_ARRIVED, _MOST = 0.25, 32
+"""Seconds in which a request that has arrived is at hand, and how many of a client are answered, once the server stops.
+"""
+_PROBES = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 50_000}
+"""A peer's machine is asked after so many seconds of silence, then every so many, and is gone after so many questions
+or milliseconds without an answer."""
+
+
+def watch(peer: Any) -> None:
+    """Has the system end a connection whose other machine is gone, within a minute and without a word from its program.
+
+    The websocket's own pings would end that of a robot which is still there: while a chunk is computed nothing more of
+    it is read, and its answers lie behind the pictures that it has sent.
+
+    Args:
+        peer: A TCP socket.
+    """
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _PROBES.items():
+        # Not every system has all of them.
+        if hasattr(socket, name):
+            peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class Connection:
@@ -22,6 +45,9 @@ class Connection:
         self.connection = connection
         self.stopping = stopping
         self.idle_seconds = idle_seconds
+        self._held: bytes | str | None = None
+        self._last = False
+        self._left = _MOST
 
     @property
     def address(self) -> str:
@@ -34,16 +60,19 @@ class Connection:
         await self.connection.close(code, reason)
 
     async def receive(self) -> bytes | str | None:
-        """The next message; None once the server stops.
+        """The next message; None once the server stops and has answered those that had arrived.
 
         Raises:
             TimeoutError: the session is idle for too long.
         """
-        if self.stopping.is_set():
-            return None
+        held, self._held = self._held, None
+        if held is not None or self._last:
+            return held
         coming: asyncio.Future[bytes | str] = asyncio.ensure_future(self.connection.recv())
         try:
             await self._wait(coming)
+            if not coming.done() and self.stopping.is_set():
+                await asyncio.wait((coming,), timeout=_ARRIVED)
             if coming.done():
                 return coming.result()
             if self.stopping.is_set():
@@ -58,6 +87,7 @@ class Connection:
         Raises:
             TimeoutError: it does not read.
         """
+        await self._hold()
         sending = asyncio.ensure_future(self.connection.send(message))
         try:
             await self._wait(sending)
@@ -68,6 +98,21 @@ class Connection:
             sending.result()
         finally:
             sending.cancel()
+
+    async def _hold(self) -> None:
+        """Once the server stops, takes in what was sent before this answer; what follows on it has not arrived."""
+        if not self.stopping.is_set() or self._held is not None:
+            return
+        if not self._left:
+            self._last = True
+            return
+        coming: asyncio.Future[bytes | str] = asyncio.ensure_future(self.connection.recv())
+        await asyncio.wait((coming,), timeout=_ARRIVED)
+        if coming.done() and coming.exception() is None:
+            self._held, self._left = coming.result(), self._left - 1
+        else:
+            coming.cancel()
+            self._last = True
 
     async def _wait(self, task: asyncio.Future[Any]) -> None:
         """Until a task is done, the session has been idle for too long, or the server stops."""

@@ -43,7 +43,7 @@ class Sender:
 
     @property
     def seconds(self) -> float:
-        """How long the message at hand has been on its way to the server; 0 where there is none."""
+        """Seconds that the message at hand has been on its way to the server; 0 where there is none."""
         since = self._since
         return 0.0 if since is None else time.monotonic() - since
 

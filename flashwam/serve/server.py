@@ -27,7 +27,7 @@ from typing import Any
 
 from flashwam.core.checks import UnsoundError
 from flashwam.serve.answers import answer, log_failure, stands, told
-from flashwam.serve.connection import Connection
+from flashwam.serve.connection import Connection, watch
 from flashwam.serve.latency import LatencyLog
 from flashwam.serve.model import ServedModel
 from flashwam.serve.openpi import OpenPISession, action_horizon, camera_keys
@@ -326,6 +326,7 @@ def _connection_class(server: PolicyServer) -> Any:
     class Known(ServerConnection):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)
+            watch(transport.get_extra_info("socket"))
             server._accepted(self.transport)
 
         def connection_lost(self, exc: Exception | None) -> None:

@@ -15,11 +15,15 @@ from dataclasses import replace
 
 import pytest
 from numpy.testing import assert_array_equal
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+from wire import wait_for
 
 from flashwam.serve import server as server_module
 from flashwam.serve.client import PolicyClient
 from flashwam.serve.codec import FrameCodec
 from flashwam.serve.options import ServerOptions
+from flashwam.serve.protocol import pack
 from flashwam.serve.server import PolicyServer, serve, serving
 from flashwam.serve.session import PolicySession
 
@@ -52,6 +56,71 @@ def test_who_has_asked_is_answered_and_everyone_else_is_told(slow, model, episod
             with pytest.raises(RuntimeError, match="1001"):
                 client.infer()
     assert server.metrics()["sessions"] == {"open": 0, "served": 3, "failed": 0}
+
+
+@pytest.mark.parametrize("behind", [1, 6])
+def test_requests_that_have_arrived_one_behind_another_are_answered(slow, model, episode, behind):
+    """A robot's pictures and its question for the next chunk; what it asks after it has heard the answers is not."""
+    slow_model, entered, go_on = slow
+    prompt, observations = episode(2)
+    alone = PolicySession(model)
+    alone.reset(prompt, seed=2)
+    chunk = alone.infer(observations[0])
+    alone.refresh(observations[1:2], chunk)
+    expected = alone.infer()
+    go_on.set()
+    with serving(slow_model) as server, PolicyClient(server.url) as client:
+        client.reset(prompt, seed=2)
+        client.infer(observations[0])
+        entered.clear()
+        go_on.clear()
+        client.infer_ahead(observations[1:2], chunk)
+        for _ in range(behind - 1):
+            client.infer_ahead([observations[2], observations[3]], chunk)
+        assert entered.wait(10)
+        wait_for(lambda: not client._sender.seconds and client._sender._waiting.empty())
+        server.stop()
+        wait_for(server._stopping.is_set)
+        go_on.set()
+        assert_array_equal(client.answer(), expected)
+        for _ in range(behind - 1):
+            assert client.answer().shape == expected.shape
+        with pytest.raises(RuntimeError, match="1001"):
+            client.reset(prompt)
+    assert server.metrics()["sessions"] == {"open": 0, "served": 1, "failed": 0}
+
+
+def test_a_client_that_sends_and_sends_does_not_keep_a_server_from_stopping(model):
+    done = threading.Event()
+
+    def talk(url):
+        with connect(url) as connection, contextlib.suppress(ConnectionClosed):
+            # There is one behind every one that is answered.
+            for _ in range(3):
+                connection.send(pack({"reset": True, "prompt": ""}))
+            while not done.is_set():
+                connection.recv(10)
+                connection.send(pack({"reset": True, "prompt": ""}))
+
+    with serving(model) as server, ThreadPoolExecutor(1) as pool:
+        pool.submit(talk, server.url)
+        wait_for(lambda: server.metrics()["latency"])
+        server.stop()
+        try:
+            wait_for(lambda: not server.metrics()["sessions"]["open"])
+        finally:
+            done.set()
+
+
+def test_the_machine_of_a_client_that_says_nothing_is_asked_after(server):
+    with socket.create_connection(("127.0.0.1", server.port), 10):
+        wait_for(lambda: server._opening)
+        (transport,) = server._opening
+        peer = transport.get_extra_info("socket")
+        assert peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        for name, most in (("TCP_KEEPIDLE", 30), ("TCP_USER_TIMEOUT", 60_000)):
+            if hasattr(socket, name):
+                assert 0 < peer.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) <= most
 
 
 def test_who_has_not_shaken_hands_is_not_waited_for(model):

@@ -75,7 +75,7 @@ def frozen(*replies):
 
 
 def within(seconds, call):
-    """What a call returns or raises; it hangs where it takes longer."""
+    """Gives what a call returns or raises, and fails where it takes longer."""
     ended = queue.SimpleQueue()
 
     def run():
