@@ -137,7 +137,11 @@ def test_a_student_is_judged_on_the_episodes_that_nobody_trained_on(
     assert "to teacher" in told
     assert "robotwin_flash_wam 1v/1a" in told
     page = (tmp_path / "page" / "compare.html").read_text()
-    for text in ("On recorded episodes", "2 windows of 1 held-out episodes, 2 draws each", "left turn x, deg"):
+    for text in (
+        "On recorded episodes",
+        "2 windows (1 different) of 1 held-out episodes, 2 draws each",
+        "left turn x, deg",
+    ):
         assert text in page
     assert page.count("data:image/png;base64,") == 3
 

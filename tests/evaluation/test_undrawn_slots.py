@@ -49,6 +49,7 @@ def test_while_the_model_is_trained(wam, monkeypatch, tmp_path):
     recipe = load_recipe("videovla/robot/teacher", ["train.judge={every: 1, windows: 2, draws: 2, episodes: 0}"])
     found = SimpleNamespace(source=Windows(wam, chunks=2))
     monkeypatch.setattr(judge, "_windows", lambda *arguments: found)
+    monkeypatch.setattr(judge, "judged_draws", lambda source, count: range(count))
     monkeypatch.setattr(judge, "_pictures", lambda *arguments: None)
     parts = {"student": wam, "teacher": None, "codec": None, "run": RunFolder(tmp_path)}
     check(judge.make_judge(recipe, recipe.train, result="teacher", **parts).batch)

@@ -74,8 +74,8 @@ def judge_of(recipe, run, **changes):
 )
 def test_a_student_is_held_against_the_draws_that_it_learns(recipe, tmp_path, name, changes, learnt):
     """A student that draws as it is taught errs nowhere; consistency is told nothing of how its teacher draws."""
-    settings = ["data.tasks=[faucet-turn]", f"data.root={recipe.data.root}", f"wam.pretrained={TEACHER}", *changes]
-    asked = load_recipe(f"metaworld/{name}", settings)
+    about = ["data.tasks=[faucet-turn]", "data.multimodal_episodes=20", f"wam.pretrained={TEACHER}"]
+    asked = load_recipe(f"metaworld/{name}", [*about, f"data.root={recipe.data.root}", *changes])
     prepare_data(asked)
     teacher, codec = load_wam(TEACHER)[0], Codec.load(TEACHER)
     batch = judge._windows(asked, codec, teacher).source.batch(range(2))
