@@ -93,7 +93,7 @@ def part_text(rows: Sequence[Row], number: int, parts: int) -> str:
     return f"Part {number + 1} of {parts}: {'; '.join(told)}{otherwise}. "
 
 
-_KINDS = {"teacher": "undistilled models", "baseline": "no model", "student": "students"}
+_KINDS = {"teacher": "undistilled models", "baseline": "baselines", "student": "students"}
 
 
 def _passes(counts: Sequence[int]) -> str:

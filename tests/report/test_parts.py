@@ -51,7 +51,9 @@ def test_the_first_part_holds_the_teacher_and_the_students_in_the_fewest_steps(t
         (24, {"student"}),
         (24, {"student"}),
     ]
-    assert part_text(parts[0], 0, 3).startswith("Part 1 of 3: undistilled models in 2 to 20 passes a chunk; no model; ")
+    assert part_text(parts[0], 0, 3).startswith(
+        "Part 1 of 3: undistilled models in 2 to 20 passes a chunk; baselines; "
+    )
     assert part_text(parts[1], 1, 3) == "Part 2 of 3: students in 3 passes a chunk. "
     assert "not with their own function or noise" in part_text(parts[2], 2, 3)
 
