@@ -13,6 +13,7 @@ from flashwam.report.columns import sharpness_ratios
 from flashwam.report.comparison import Comparison, signed_points
 from flashwam.report.cross_losses import cross_losses
 from flashwam.report.motion import correlation_text, motion_link
+from flashwam.report.recipes import row_recipes
 from flashwam.report.row import GROUPS, Row, Share, milliseconds_text
 
 __all__ = ["best_student", "verdict"]
@@ -305,11 +306,15 @@ def _losing_stream(rows: Sequence[Row], teacher: Row | None, cross: Mapping[str,
         found = [compare_rows(row, teacher, multimodal=GROUPS[group]) for group in _groups(row)]
         if not any(one is not None and one.leaves_out(0) and one.value < 0 for one in found):
             continue
-        collapsed = [
-            f"the {key.removesuffix('_variance_ratio')} stream has collapsed, its draws vary {value:.2f} "
-            "times the teacher's"
+        varied = {
+            key.removesuffix("_variance_ratio"): value
             for key, value in row.open_loop.items()
-            if key.endswith("_variance_ratio") and value < COLLAPSED
+            if key.endswith("_variance_ratio")
+        }
+        collapsed = [
+            f"the {name} stream has collapsed, its draws vary {value:.2f} times the teacher's"
+            for name, value in varied.items()
+            if value < COLLAPSED and name not in _learnt_cooler(row)
         ]
         blurred = [
             f"the {name} is blurred, {value:.2f} times the teacher's sharpness"
@@ -327,6 +332,18 @@ def _losing_stream(rows: Sequence[Row], teacher: Row | None, cross: Mapping[str,
             + "."
         )
     return sentences
+
+
+def _learnt_cooler(row: Row) -> set[str]:
+    """The streams of a student that were to vary less: learnt from less noise than the teacher begins with."""
+    streams = [recipe.get("streams") for recipe in row_recipes(row)]
+    return {
+        name
+        for told in streams
+        if isinstance(told, Mapping)
+        for name, stream in told.items()
+        if isinstance(stream, Mapping) and stream.get("teacher_temperature", 1.0) < 1
+    }
 
 
 def verdict(rows: Sequence[Row], cross: Mapping[str, Any] | None = None) -> list[str]:

@@ -12,6 +12,7 @@ from flashwam.report.compare import compare, gather
 from flashwam.report.methods_page import method_line, methods_section
 from flashwam.report.recipes import run_recipe
 from flashwam.report.study import study_recipes
+from flashwam.report.verdict import verdict
 
 
 def trained(folder, name, result, overrides=()):
@@ -104,3 +105,13 @@ def test_a_lone_model_and_a_study_tell_their_recipes(tmp_path):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_told_in_a_line(name):
     assert 10 < len(find_method(name).in_a_line) < 100
+
+
+def test_a_stream_that_learnt_from_less_noise_has_not_collapsed(tmp_path):
+    teacher = write(tmp_path / "teacher", evaluation("teacher", nfe=(10, 20), rates=0.96))
+    varied = {"video_variance_ratio": 0.9, "action_variance_ratio": 0.2}
+    for name, named in (("pairs", True), ("pairs_cooled_actions", False)):
+        run = trained(tmp_path / name, name, evaluation(name, rates=0.4, open_loop=varied))
+        told = [s for s in verdict(gather([teacher, run], tmp_path / "out")[0]) if "falls short of its teacher" in s]
+        assert len(told) == 1
+        assert ("the action stream has collapsed, its draws vary 0.20 times" in told[0]) is named
