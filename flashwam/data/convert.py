@@ -107,14 +107,14 @@ def convert(
     bad = BadFiles(skip=skip_bad)
     rules = replace(rules or ActionRules(), key=plan.action_key)
     episodes: dict[Path, list[RawEpisode]] = {}
-    unlike = unlike_sets((repos := select_repos(raw)), raw, key=plan.action_key)
-    for told in unlike:
-        logger.warning("%s: %s", raw, told)
-    for repo in repos:
+    for repo in select_repos(raw):
         try:
             episodes[repo] = list_episodes(repo, cameras=plan.cameras, depth=depth, bad=bad)
         except (ValueError, FileNotFoundError) as error:
             bad.add(str(repo), error)
+    unlike = unlike_sets(episodes, raw, key=plan.action_key)
+    for told in unlike:
+        logger.warning("%s: %s", raw, told)
     episodes = inspect(episodes, rules, bad, root=raw)
     _refuse_nothing(raw, any(episodes.values()), bad)
     encoders = make_encoders()

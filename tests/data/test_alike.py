@@ -79,6 +79,15 @@ def test_names_of_the_column_that_is_converted_count(raw):
     assert len(unlike_sets(repos, raw, key="joints")) == 1
 
 
+@pytest.mark.parametrize("damage", ["{", '{"codebase_version": "v2.1"}'])
+def test_a_data_set_that_cannot_be_read_is_left_out_and_the_others_are_converted(raw, damage):
+    (raw / "tuesday/towels/meta/info.json").write_text(damage)
+    with pytest.raises(ValueError, match=r"tuesday/towels/meta/info\.json"):
+        converted(raw)
+    done = converted(raw, skip_bad=True)
+    assert (done.episodes, list(done.bad), done.unlike) == (1, [str(raw / "tuesday/towels")], [])
+
+
 def test_episodes_of_data_sets_of_one_name_are_all_told_where_they_are_left_out(tmp_path, monkeypatch):
     raw = tmp_path / "raw"
     monkeypatch.setattr(raw_sets, "LENGTHS", (21, 21, 3))
