@@ -236,6 +236,12 @@ class EpisodeDataset(Dataset):
         twin._pools = [self._pools[0], [*tables, *often * (several_ways - 1)]]
         return twin
 
+    def seeded(self, seed: int) -> "EpisodeDataset":
+        """The same samples, drawn with another seed."""
+        twin = copy.copy(self)
+        twin.seed = seed
+        return twin
+
     def reaching(self, frames: int) -> "EpisodeDataset":
         """The same samples, of windows that hold more than so many recorded latent frames, see
         `flashwam.distillation.setup.Reaching`."""

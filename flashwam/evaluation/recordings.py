@@ -24,7 +24,7 @@ from flashwam.evaluation.pictures import find_pictures, save_strip
 from flashwam.evaluation.policy import LoadedModel, described, load_model
 from flashwam.evaluation.reference import Chunks, reference_draws, reference_fingerprint
 from flashwam.evaluation.trajectories import Drawn, trajectory_measures
-from flashwam.evaluation.windows import Windows, different_windows, recorded_windows
+from flashwam.evaluation.windows import EVALUATED_WINDOWS, Windows, different_windows, recorded_windows
 from flashwam.recipe.sections import Recipe
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name, measure_once
 from flashwam.run.folder import RunFolder
@@ -47,7 +47,7 @@ def evaluate_recordings(
     recipe: Recipe | None = None,
     teacher: str | Path | None = None,
     nfe: Sequence[str] | None = None,
-    windows: int = 32,
+    windows: int = EVALUATED_WINDOWS,
     draws: int = 8,
     plain_euler: bool = False,
     unit_amplitude: bool = False,

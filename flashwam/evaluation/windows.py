@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Windows of recorded episodes that a model is judged on."""
 
-import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from flashwam.wam.codec import autoencoder_folder
 from flashwam.wam.files import files_of_codec
 
 __all__ = [
+    "EVALUATED_WINDOWS",
     "JUDGED_WINDOWS",
     "Windows",
     "different_windows",
@@ -46,7 +46,8 @@ _SEED = 1
 JUDGED_WINDOWS = 2
 """Seed of the windows that a model is judged by while it is trained, so that it is not chosen by an evaluation's; see
 `judged_draws`."""
-_EVALUATED = 32
+EVALUATED_WINDOWS = 32
+"""Windows that a model is evaluated on where nobody says how many."""
 _TRIED = 128
 
 
@@ -240,8 +241,8 @@ def judged_draws(source: EpisodeDataset | SegmentDataset, count: int) -> list[in
     Raises:
         FileNotFoundError, ValueError: A file of theirs is missing or damaged.
     """
-    evaluated = _evaluated(source)
-    kept_away = {evaluated.locate(number) for number in range(_EVALUATED)}
+    evaluated = source.seeded(_SEED)
+    kept_away = {evaluated.locate(number) for number in range(EVALUATED_WINDOWS)}
     draws = list(range(count))
     waiting = [number for number in draws if source.locate(number) in kept_away]
     used = {source.locate(number) for number in draws} | kept_away
@@ -261,18 +262,9 @@ def judged_draws(source: EpisodeDataset | SegmentDataset, count: int) -> list[in
             "(data.held_out_every) for others",
             len(waiting),
             count,
-            _EVALUATED,
+            EVALUATED_WINDOWS,
         )
     return draws
-
-
-def _evaluated(source: EpisodeDataset | SegmentDataset) -> EpisodeDataset | SegmentDataset:
-    """The same episodes, drawn as an evaluation draws them."""
-    if isinstance(source, SegmentDataset):
-        return source.seeded(_SEED)
-    twin = copy.copy(source)
-    twin.seed = _SEED
-    return twin
 
 
 def _kind(window: Window) -> tuple[Path, bool]:

@@ -171,6 +171,9 @@ def _few_colours(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array(nearest, dtype=np.uint8)[place].reshape(packed.shape), most
 
 
+_LEGIBLE = 4.5
+
+
 def readable(colour: str) -> str:
     """The colour for small letters on white: as much nearer to ink as a contrast of 4.5 : 1 asks (WCAG 2.2, 1.4.3).
 
@@ -183,9 +186,6 @@ def readable(colour: str) -> str:
         if 1.05 / (_luminance(mixed / 255) + 0.05) >= _LEGIBLE:
             break
     return "#" + "".join(f"{part:02x}" for part in mixed)
-
-
-_LEGIBLE = 4.5
 
 
 def _luminance(rgb: np.ndarray) -> float:

@@ -105,7 +105,8 @@ def _stream_text(stream: Mapping[str, Any], method: str) -> str:
         parts.append("drawn to the teacher's distribution")
     # As a method is taught: by draws of the teacher as it is driven, or by its single steps.
     by_draws = "guidance_scale" in kind.teacher_draws and not matched
-    if stream.get("guidance_scale", 1.0) != 1 if by_draws else stream.get("guidance") is not None:
+    guided = stream.get("guidance_scale", 1.0) != 1 if by_draws else stream.get("guidance") is not None
+    if guided:
         parts.append("guided teacher")
     if "teacher_temperature" in kind.teacher_draws and (temperature := stream.get("teacher_temperature", 1.0)) != 1:
         parts.append(f"which the teacher draws from {noise_text(temperature)}")

@@ -311,10 +311,11 @@ def _losing_stream(rows: Sequence[Row], teacher: Row | None, cross: Mapping[str,
             for key, value in row.open_loop.items()
             if key.endswith("_variance_ratio")
         }
+        cooler = _learnt_cooler(row)
         collapsed = [
             f"the {name} stream has collapsed, its draws vary {value:.2f} times the teacher's"
             for name, value in varied.items()
-            if value < COLLAPSED and name not in _learnt_cooler(row)
+            if value < COLLAPSED and name not in cooler
         ]
         blurred = [
             f"the {name} is blurred, {value:.2f} times the teacher's sharpness"

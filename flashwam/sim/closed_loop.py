@@ -24,7 +24,7 @@ from flashwam.sim.world import World
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["TaskResult", "drive", "run_task"]
+__all__ = ["Ends", "TaskResult", "drive", "run_task"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +64,44 @@ class TaskResult:
     first_motion: tuple[float, ...] = ()
     film: np.ndarray | None = None
     moving: bool = False
+
+
+class Ends:
+    """The ends of one task's episodes, as they come.
+
+    Args:
+        task: The task.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._success: list[bool] = []
+        self._ways: list[int] = []
+        self._steps: list[int] = []
+        self._chosen: list[np.ndarray] = []
+
+    def add(self, envs: Sequence[ScriptedEnvironment], controls: np.ndarray) -> None:
+        """Takes in episodes that have ended, with what they were driven by from their beginning on, [B, T, U]."""
+        self._success += [bool(env.success) for env in envs]
+        self._ways += [env.way() for env in envs]
+        self._steps += [env.steps for env in envs]
+        self._chosen.append(chosen_ways(controls, self._task))
+
+    def result(self, scenes: Sequence[int], *, chunks: int, **more: Any) -> TaskResult:
+        """Gives the result of all of them, with further fields of it."""
+        several = self._task.multimodal
+        return TaskResult(
+            task=self._task.name,
+            multimodal=several,
+            moving=self._task.moving,
+            success=tuple(self._success),
+            ways=tuple(self._ways),
+            commitment=float((np.concatenate(self._chosen) >= 0).mean()) if several else None,
+            steps=tuple(self._steps),
+            chunks=chunks,
+            scenes=tuple(scenes),
+            **more,
+        )
 
 
 def run_task(
@@ -130,10 +168,7 @@ def drive(
         raise ValueError(f"expected a scene for each of {episodes} episodes; got {len(scenes)}")
     before, chunks = dict(policy.seconds), policy.chunks
     group = min(episodes if policy.batch is None else policy.batch, task.together)
-    success: list[bool] = []
-    ways: list[int] = []
-    steps: list[int] = []
-    chosen: list[np.ndarray] = []
+    ends = Ends(task)
     environment_seconds = 0.0
     imagined: list[Imagined] = []
     for begin in range(0, episodes, group):
@@ -145,23 +180,12 @@ def drive(
         environment_seconds += world.seconds
         if beside is not None:
             imagined.append(beside)
-        success += [bool(env.success) for env in envs]
-        ways += [env.way() for env in envs]
-        steps += [env.steps for env in envs]
-        chosen.append(chosen_ways(np.concatenate(drawn, 1), task))
-    committed = float((np.concatenate(chosen) >= 0).mean()) if task.multimodal else None
-    return TaskResult(
-        task=task.name,
-        multimodal=task.multimodal,
-        moving=task.moving,
-        success=tuple(success),
-        ways=tuple(ways),
-        commitment=committed,
-        steps=tuple(steps),
+        ends.add(envs, np.concatenate(drawn, 1))
+    return ends.result(
+        scenes,
         chunks=policy.chunks - chunks,
         seconds={name: seconds - before.get(name, 0.0) for name, seconds in policy.seconds.items()},
         environment_seconds=environment_seconds,
-        scenes=tuple(scenes),
         motion=tuple(float(value) for one in imagined for value in one.similarity()),
         first_motion=tuple(float(value) for one in imagined for value in one.similarity(chunks=1)),
         film=imagined[0].film() if imagined else None,

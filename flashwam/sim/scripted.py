@@ -4,9 +4,9 @@
 import numpy as np
 
 from flashwam.core.scenes import evaluation_scene
-from flashwam.sim.closed_loop import TaskResult
+from flashwam.sim.closed_loop import Ends, TaskResult
 from flashwam.sim.simulators import get_task, pooled_envs
-from flashwam.sim.ways import chosen_ways, toss_way
+from flashwam.sim.ways import toss_way
 
 __all__ = ["drive_expert"]
 
@@ -24,8 +24,8 @@ def drive_expert(task: str, *, episodes: int, seed: int = 0) -> TaskResult:
     """
     spec = get_task(task)
     (env,) = pooled_envs(spec, 1, size=64)
-    scenes = tuple(evaluation_scene(seed, episode) for episode in range(episodes))
-    success, ways, steps, chosen = [], [], [], []
+    scenes = [evaluation_scene(seed, episode) for episode in range(episodes)]
+    ends = Ends(spec)
     for episode, scene in enumerate(scenes):
         env.reset(scene, render=False)
         expert = env.expert(toss_way(spec, episode, seed))
@@ -33,18 +33,5 @@ def drive_expert(task: str, *, episodes: int, seed: int = 0) -> TaskResult:
         while not over:
             controls.append(expert())
             over, _, _ = env.step(controls[-1])
-        success.append(bool(env.success))
-        ways.append(env.way())
-        steps.append(env.steps)
-        chosen.append(chosen_ways(np.stack(controls)[None], spec) if spec.multimodal else np.array([-1]))
-    return TaskResult(
-        task=spec.name,
-        multimodal=spec.multimodal,
-        moving=spec.moving,
-        success=tuple(success),
-        ways=tuple(ways),
-        commitment=float((np.concatenate(chosen) >= 0).mean()) if spec.multimodal else None,
-        steps=tuple(steps),
-        chunks=0,
-        scenes=scenes,
-    )
+        ends.add([env], np.stack(controls)[None])
+    return ends.result(scenes, chunks=0)

@@ -253,7 +253,7 @@ def test_every_measure_of_draws_that_is_taken_is_measured(recipe, tmp_path):
 
 def test_windows_that_a_model_is_chosen_by_are_not_an_evaluations(recipe, tmp_path, monkeypatch):
     # One episode is held out, of few windows.
-    monkeypatch.setattr("flashwam.evaluation.windows._EVALUATED", 4)
+    monkeypatch.setattr("flashwam.evaluation.windows.EVALUATED_WINDOWS", 4)
     recipe = replace(recipe, data=replace(recipe.data, first_share=0.0))
     prepare_data(recipe)
     teacher = load_wam(TEACHER)[0]

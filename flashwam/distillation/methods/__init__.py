@@ -64,7 +64,8 @@ def find_method(name: str) -> type[Method]:
 
 
 def check_streams(recipe: Recipe, loop: LoopConfig) -> None:
-    """Refuses per-stream choices of a recipe that nothing of it reads.
+    """Refuses per-stream choices of a recipe that nothing of it reads, and warns of a guided teacher that is distilled
+    without guidance.
 
     Args:
         recipe: The recipe.

@@ -134,8 +134,8 @@ class ConsistencyDistillation(Method):
         if type(anchor_steps) is not int or not 1 <= anchor_steps <= TRAINING_POINTS:
             raise InputError(f"anchor_steps must be whole, 1..{TRAINING_POINTS}; got {anchor_steps!r}")
         self.shared_levels, self.synchronous = shared_levels, synchronous
-        functions = {name: make_consistency_function(config) for name, config in weight_as.items()}
-        self.weight_as = {name: f for name, f in functions.items() if f != streams[name].consistency}
+        weights = {name: self.weighs_as(streams[name], {"weight_as": weight_as}) for name in weight_as}
+        self.weight_as = {name: f for name, f in weights.items() if f != streams[name].consistency}
         self.anchor, self.anchor_steps = anchor, anchor_steps
 
     @classmethod
@@ -168,8 +168,8 @@ class ConsistencyDistillation(Method):
     @classmethod
     def weighs_as(cls, spec: StreamSpec, options: Mapping[str, Any]) -> ConsistencyFunction:
         """See `Method.weighs_as`."""
-        other = (options.get("weight_as") or {}).get(spec.name)
-        return spec.consistency if other is None else make_consistency_function(other)
+        others = options.get("weight_as") or {}
+        return make_consistency_function(others[spec.name]) if spec.name in others else spec.consistency
 
     def loss(self, batch: Batch, draws: Draws) -> MethodOutput:
         """See `Method.loss`."""
