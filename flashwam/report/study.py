@@ -2,7 +2,8 @@
 """A study: what many runs measured, in one file of evaluations and one of training curves.
 
 `evaluations.jsonl` holds an evaluation a line, as `flashwam evaluate` writes it, after "file": where it lay below the
-runs' folder. `curves.parquet` holds a row for every logged step: "run", "step", and a column for every measure, null
+runs' folder; scenes of a task that are numbered one after the other are told by the "first" and the "last".
+`curves.parquet` holds a row for every logged step: "run", "step", and a column for every measure, null
 where it was not logged. `recipes.jsonl` holds a line for every run: "run", its folder, and "recipe". `about.json` tells
 the "command" that makes it all. A run of a study is named by the folder that it would have there,
 `<study>/runs/<name>`, wherever a run's folder is expected.
@@ -10,8 +11,8 @@ the "command" that makes it all. A run of a study is named by the folder that it
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -37,6 +38,8 @@ __all__ = [
 EVALUATIONS, CURVES = "evaluations.jsonl", "curves.parquet"
 RECIPES, _ABOUT = "recipes.jsonl", "about.json"
 _FILE, _RUN, _STEP = "file", "run", "step"
+_MOST_SCENES = 10**6
+_TASKS, _SCENES, _FIRST, _LAST = "tasks", "scenes", "first", "last"
 
 
 def find_study(path: Path) -> Path | None:
@@ -108,7 +111,7 @@ def write_study_evaluations(study: Path, evaluations: Iterable[tuple[str, Mappin
             raise InputError(f"{study / EVALUATIONS}: {file} stands twice among what is to be kept")
         if _FILE in content:
             raise InputError(f"{file} has a key {_FILE!r} of its own; expected an evaluation by `flashwam evaluate`")
-        lines[file] = json.dumps({_FILE: file, **content}, separators=(",", ":")) + "\n"
+        lines[file] = json.dumps({_FILE: file, **_with_scenes(content, _told)}, separators=(",", ":")) + "\n"
     return write_whole(study / EVALUATIONS, "".join(lines[file] for file in sorted(lines, key=PurePosixPath)))
 
 
@@ -157,8 +160,37 @@ def _evaluations(path: Path, _changed: int) -> tuple[tuple[str, Mapping[str, Any
         file = content.pop(_FILE, None) if isinstance(content, dict) else None
         if not isinstance(file, str) or not _is_below(file):
             raise InputError(f'{where}: expected an evaluation with its "file" below the study; got {shown(content)}')
-        found.append((file, content))
+        found.append((file, _with_scenes(content, partial(_numbered, where=where))))
     return tuple(found)
+
+
+def _with_scenes(content: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+    """An evaluation whose tasks have the scenes that `change` makes of theirs."""
+    tasks = content.get(_TASKS)
+    if not isinstance(tasks, Mapping):
+        return dict(content)
+    changed = {
+        name: {**task, _SCENES: change(task[_SCENES])} if isinstance(task, Mapping) and _SCENES in task else task
+        for name, task in tasks.items()
+    }
+    return {**content, _TASKS: changed}
+
+
+def _told(scenes: Any) -> Any:
+    """Scenes by the first and the last of them, where they are numbered one after the other."""
+    if not isinstance(scenes, list) or len(scenes) < 3 or any(type(scene) is not int for scene in scenes):
+        return scenes
+    return {_FIRST: scenes[0], _LAST: scenes[-1]} if scenes == [*range(scenes[0], scenes[-1] + 1)] else scenes
+
+
+def _numbered(told: Any, where: str) -> Any:
+    """The inverse of `_told`."""
+    if not isinstance(told, Mapping):
+        return told
+    first, last = told.get(_FIRST), told.get(_LAST)
+    if type(first) is not int or type(last) is not int or not first < last <= first + _MOST_SCENES:
+        raise InputError(f'{where}: expected scenes from a "first" to a "last" number; got {shown(told)}')
+    return [*range(first, last + 1)]
 
 
 def _is_below(file: str) -> bool:

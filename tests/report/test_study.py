@@ -125,6 +125,38 @@ def test_what_is_no_study_is_named_with_its_line(tmp_path):
         study_curves(study)
 
 
+@pytest.mark.parametrize(
+    ("scenes", "told"),
+    [
+        ([1000000, 1000001, 1000002], {"first": 1000000, "last": 1000002}),
+        ([3, 4], [3, 4]),
+        ([3, 4, 6], [3, 4, 6]),
+        ([5, 4, 3], [5, 4, 3]),
+        ([], []),
+        (None, None),
+        ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]),
+        (["1", "2", "3"], ["1", "2", "3"]),
+    ],
+)
+def test_scenes_that_follow_each_other_are_told_by_their_ends(tmp_path, scenes, told):
+    content = {"tasks": {"reach": {"success": 1, "scenes": scenes, "steps": 4}, "push": {"success": 1}}}
+    write_study_evaluations(tmp_path, [("runs/a/evaluations/one.json", content)])
+    line = json.loads((tmp_path / EVALUATIONS).read_text())
+    assert line["tasks"]["reach"]["scenes"] == told
+    ((path, read),) = study_evaluations(tmp_path)
+    assert (path, read) == (tmp_path / "runs/a/evaluations/one.json", content)
+
+
+@pytest.mark.parametrize(
+    "scenes", [{}, {"first": 2, "last": 1}, {"first": 0, "last": 1e9}, {"first": 0, "last": 10**9}]
+)
+def test_scenes_of_no_range_are_refused(tmp_path, scenes):
+    line = {"file": "runs/a/evaluations/one.json", "tasks": {"reach": {"scenes": scenes}}}
+    (tmp_path / EVALUATIONS).write_text(json.dumps(line) + "\n")
+    with pytest.raises(ValueError, match=r'line 1: expected scenes from a "first" to a "last" number; got'):
+        list(study_evaluations(tmp_path))
+
+
 def test_what_cannot_be_kept_whole_is_refused(tmp_path):
     one = ("runs/a/evaluations/one.json", {"run": "a"})
     with pytest.raises(ValueError, match=r"runs/a/evaluations/one\.json stands twice"):
