@@ -11,18 +11,22 @@ import flashwam
 ROOT = Path(__file__).resolve().parents[1]
 MEASURED = [
     ("README.md", "## What one step keeps", "one_step/comparison/compare.md"),
-    ("docs/results.md", "## A one-step student near its teacher", "one_step/comparison/compare.md"),
+    ("docs/results/one_step.md", "## A one-step student near its teacher", "one_step/comparison/compare.md"),
     (
-        "docs/results.md",
+        "docs/results/one_step.md",
         "## A one-step student of the miniature CogVideoX, and where it loses",
         "cogvideox_one_step/comparison/compare.md",
     ),
-    ("docs/results.md", "## How much noise", "one_step/comparison/noise.md"),
-    ("docs/results.md", "### Whose noise", "one_step/comparison/noise_roles.md"),
-    ("docs/results.md", "## One-step students of the miniature LingBot-VA", "full/comparison/compare.md"),
-    ("docs/results.md", "## One-step students of the miniature CogVideoX", "cogvideox_full/comparison/compare.md"),
-    ("docs/results.md", "## The miniature on LIBERO", "libero/comparison/libero.md"),
-    ("docs/results.md", "## Three ways to a cheap student", "students/comparison/students.md"),
+    ("docs/results/noise.md", "# How much noise", "one_step/comparison/noise.md"),
+    ("docs/results/noise.md", "## Whose noise", "one_step/comparison/noise_roles.md"),
+    ("docs/results/consistency.md", "## One-step students of the miniature LingBot-VA", "full/comparison/compare.md"),
+    (
+        "docs/results/consistency.md",
+        "## One-step students of the miniature CogVideoX",
+        "cogvideox_full/comparison/compare.md",
+    ),
+    ("docs/results/libero.md", "# The miniature on LIBERO", "libero/comparison/libero.md"),
+    ("docs/results/cheap_students.md", "# Three ways to a cheap student", "students/comparison/students.md"),
 ]
 H100 = ROOT / "analysis" / "results" / "rollout" / "h100.json"
 GRAPHED = ROOT / "analysis/results/gpu/h100_graphed.md"
@@ -97,7 +101,7 @@ def test_tables_say_what_was_measured(page, title, results):
 def test_the_run_on_an_h200_is_told_as_it_was_kept():
     steps = {step["name"]: step for step in json.loads(H200.read_text())["steps"]}
     rows = {(h["history"], row["name"]): row for h in steps["rollout"]["results"][0]["results"] for row in h["rows"]}
-    (_, section) = (ROOT / "docs/results.md").read_text().split("## On a GPU\n")
+    (_, section) = (ROOT / "docs/results/speed.md").read_text().split("## On a GPU\n")
     lines = re.findall(r"^\| ((?:published|the same|our).*?) \|$", section, flags=re.M)
     published = rows[2, "published 25v/50a guided"]["ms"]
     for line, name in zip(lines, H200_ROWS, strict=True):
@@ -108,7 +112,7 @@ def test_the_run_on_an_h200_is_told_as_it_was_kept():
         assert float(faster.rstrip("x")) == pytest.approx(published / row["ms"], rel=0.02), name
         assert full == (milliseconds(later["ms"]) if later else "not measured"), name
     young, full = (milliseconds(rows[history, "student graphed 1v/1a"]["ms"]) for history in (2, 36))
-    for page in ("README.md", "docs/results.md", "docs/real_time.md"):
+    for page in ("README.md", "docs/results/speed.md", "docs/real_time.md"):
         text = " ".join((ROOT / page).read_text().split())
         assert f"{young} ms a chunk" in text or f"{young} / {full} ms" in text, page
         assert milliseconds(published) in text, page
@@ -129,7 +133,7 @@ def test_the_look_at_a_gpu_is_one_everywhere():
         assert (int(passes), ms, faster) == (row["passes"], f"{row['ms']:,}", f"{published['ms'] / row['ms']:.1f}x")
     noted = re.search(r"^\| bfloat16, 1v/1a \| 2 \| after \|(.*?)\|(.*?)\|", GRAPHED.read_text(), flags=re.M)
     young, full = (cell.strip(" *") for cell in noted.groups())
-    for page in ("README.md", "docs/lingbot_va.md", "docs/results.md", "docs/real_time.md"):
+    for page in ("README.md", "docs/lingbot_va.md", "docs/results/speed.md", "docs/real_time.md"):
         text = " ".join((ROOT / page).read_text().split())
         assert re.search(rf"{young} (ms|/ {full} ms|and {full} ms)", text), page
         assert re.search(rf"{full} ms", text), page

@@ -9,7 +9,7 @@ from flashwam.run.real_time import RealTime, both_habits
 __all__ = ["COOLER", "LATE_EPISODES", "LATE_TASKS", "PRESETS", "Preset"]
 
 COOLER: Mapping[str, float] = {"action": 0.0}
-"""Temperatures of streams at which success was higher than from unit noise, and ways as many, see docs/results.md."""
+"""Temperatures of streams at which success was higher than from unit noise, and ways as many, docs/results/noise.md."""
 
 LATE_TASKS, LATE_EPISODES = ("button-press", "button-moving"), 20
 """A task that stands and the same one as it moves, for worlds that do not wait."""

@@ -108,7 +108,9 @@ def test_readme_results_and_notebook_quote_the_record():
     known, since = split_record(read_record())
     comparisons, counts = counted(known)
     _, later = counted(since)
-    readme, results = (" ".join((root / name).read_text().split()) for name in ("README.md", "docs/results.md"))
+    readme, results = (
+        " ".join((root / name).read_text().split()) for name in ("README.md", "docs/results/consistency.md")
+    )
     notebook = " ".join((root / "notebooks" / "schedule_analysis.ipynb").read_text().split())
     two, one = counts["two-way"], counts["one-way"]
     assert f"in {two['right']} of {two['all']} comparisons on the two-way tasks, and in {one['right']} of" in readme
@@ -157,7 +159,7 @@ def test_the_students_that_the_warning_met_are_those_the_results_tell_of():
     )
     assert (cogvideox["fewest"]["success"], cogvideox["success"] - cogvideox["fewest"]["success"]) == (631, -55)
     assert (lingbot["fewest"]["success"], lingbot["success"] - lingbot["fewest"]["success"]) == (597, 11)
-    results = " ".join((RESULTS.parents[1] / "docs" / "results.md").read_text().split())
+    results = " ".join((RESULTS.parents[1] / "docs" / "results" / "consistency.md").read_text().split())
     assert (
         "On CogVideoX the second pass costs it 55 of 631 successes; on LingBot-VA a second action step gains 11 on 597, "
         "and costs the longer training of the later study 10 of 665, which is within chance; there it gains 14 on 597"
