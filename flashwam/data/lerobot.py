@@ -104,6 +104,7 @@ class SegmentDataset(Dataset):
         self.root, self.cameras, self.layout, self.space = user_path(root), tuple(cameras), layout, space
         self.window_frames, self.seed = window_frames, seed
         self.first_share, self.text_dropout, self.senses = first_share, text_dropout, tuple(senses)
+        self._more_than = 0
         self.bad = BadFiles(skip=skip_bad)
         if not self.root.is_dir():
             raise MissingFileError(f"{self.root}: no such folder; data.root is where the encoded data sets lie")
@@ -193,6 +194,15 @@ class SegmentDataset(Dataset):
         twin.seed, twin._orders, twin._places = seed, {}, {}
         return twin
 
+    def reaching(self, frames: int) -> "SegmentDataset":
+        """The same samples, of segments that have more than so many latent frames, see
+        `flashwam.distillation.setup.Reaching`; a draw that asks for a shorter one is of another."""
+        twin = copy.copy(self)
+        twin._more_than, twin._orders, twin._places = frames, {}, {}
+        # Refused here, where somebody can say why it was asked for.
+        twin._draw(0)
+        return twin
+
     def segment(self, number: int) -> SegmentSample:
         """Reads segment `number` of `segments` whole.
 
@@ -250,15 +260,21 @@ class SegmentDataset(Dataset):
 
     def _draw(self, index: int) -> tuple[int, int, SegmentSample]:
         """Segment number, first frame and content of a draw."""
-        number, others = self._number(index), self._random(_REPLACE, index)
+        number, others, short = self._number(index), self._random(_REPLACE, index), 0
         for _ in range(_ATTEMPTS):
             sample = self._try(number)
-            if sample is not None:
+            if sample is not None and sample.video.shape[1] > self._more_than:
                 random = self._random(_START, index)
                 at_start, last = random.random() < self.first_share, sample.video.shape[1] - self.window_frames
                 at_start = at_start or last <= 0 or sample.alone is not None
                 return number, 0 if at_start else int(random.integers(last + 1)), sample
+            short += sample is not None
             number = int(others.integers(len(self.segments)))
+        if short:
+            raise InputError(
+                f"{short} segments of {_ATTEMPTS} that were looked at below {self.root} have no more than "
+                f"{self._more_than} latent frames, and the others cannot be read: lower data.window_frames"
+            )
         raise FailedError(
             f"draw {index}: none of {_ATTEMPTS} segments could be read, {len(self.bad.reasons)} are known to be bad; "
             f"the last: {self.reasons[-1]}"

@@ -188,6 +188,27 @@ def test_first_share_begins_where_segments_begin(roots):
     assert all(data.describe(i).endswith("frame 0") for i in range(20))
 
 
+def test_windows_that_reach_further_are_of_longer_segments(roots):
+    data = reader(roots / "robotwin", "robotwin", frames=6)
+    reaching = data.reaching(4)
+    assert any(not data[draw]["video_mask"][0, 4] for draw in range(40))
+    numbers = set()
+    for draw in range(40):
+        drawn = reaching[draw]
+        assert bool(drawn["video_mask"][0, 4])
+        number, start, _ = reaching._draw(draw)
+        assert reaching.describe(draw) == f"{data.segments[number]} from latent frame {start}"
+        assert (reaching.locate(draw).episode, reaching.locate(draw).frame) == (data.segments[number].episode, start)
+        numbers.add(number)
+        asked = data.segment(data._number(draw))
+        if asked.video.shape[1] > 4:
+            assert torch.equal(drawn["video"], data[draw]["video"])
+    assert numbers == {n for n in range(len(data.segments)) if data.segment(n).video.shape[1] > 4}
+    assert len(numbers) == 2 < len(data.segments)
+    with pytest.raises(ValueError, match=r"no more than 9 latent frames.*: lower data\.window_frames"):
+        data.reaching(9)
+
+
 def test_tasks_choose_folders_on_the_way(roots):
     root = roots / "robotwin"
     assert len(reader(root, "robotwin", tasks=["clean_50"])) == 3
