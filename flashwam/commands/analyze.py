@@ -54,10 +54,10 @@ def analysis_lines(analysis: Mapping[str, Any]) -> list[str]:
     for name, numbers in analysis["streams"].items():
         head = f"{name:<8} {numbers['label']:<{wide}} {numbers['median']:>7.3f} {numbers['mass_below_low_noise']:>6.1%}"
         for label, function in numbers["functions"].items():
-            own = "*" if label == numbers["own"] else " "
+            own, order = "*" if label == numbers["own"] else " ", function["order_at_zero"]
             lines.append(
                 f"{head:<{wide + 24}} {own}{label:<8}{function['mean_gradient_scale']:>7.4f} "
-                f"{function['mean_squared_gradient_scale']:>7.4f} {function['order_at_zero']:>6.2f}"
+                f"{function['mean_squared_gradient_scale']:>7.4f} {'-' if order is None else f'{order:.2f}':>6}"
             )
             head = ""
     lines.append("(* = the recipe's own)")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Consistency functions f(x, sigma) = a(sigma) x + b(sigma) v: one object per stream, swappable and checked."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -86,11 +87,11 @@ class ConsistencyFunction(ABC):
         clean, noise = self.mix(sigma)
         return torch.sqrt((clean - 1) ** 2 + noise**2)
 
-    def order_at_zero(self) -> float:
-        """Order of |b| at zero, found as a log-log slope: 1 for `linear`, 2 for `lcm`."""
+    def order_at_zero(self) -> float | None:
+        """Order of |b| at zero, found as a log-log slope: 1 for `linear`, 2 for `lcm`; None where b is zero near it."""
         sigma = torch.tensor([1e-5, 1e-4], dtype=torch.float64)
-        low, high = torch.log10(self.gradient_scale(sigma))
-        return float(high) - float(low)
+        low, high = torch.log10(self.gradient_scale(sigma)).tolist()
+        return high - low if math.isfinite(high - low) else None
 
     def expectation(self, schedule: Schedule, power: int = 2) -> float:
         """E |b(sigma)|^power under a schedule."""

@@ -2,7 +2,7 @@
 """Two models held against each other scene by scene and training by training, with intervals that hold both."""
 
 from collections.abc import Hashable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -105,7 +105,8 @@ def paired_ratio(pairs: Pairs, confidence: float = 0.95) -> Paired | None:
     Luck in scenes is counted again in the spread of trainings, which makes up for the narrowness that drawing from few
     of them has: simulated for two to five trainings of 100 scenes, 95 % intervals hold the truth in 93 to 99 % of the
     cases where trainings scatter no more than luck in their scenes does, and in 88 to 97 % where they scatter half as
-    much again. One training is not drawn from: its interval holds for that training alone.
+    much again. One training is not drawn from: its interval holds for that training alone. One scene tells nothing of
+    the luck in scenes: its interval holds 1, whatever came out.
 
     Args:
         pairs: See `pair_outcomes`.
@@ -118,7 +119,10 @@ def paired_ratio(pairs: Pairs, confidence: float = 0.95) -> Paired | None:
     # A draw in which the second never succeeds counts as one success of it, so that the interval ends somewhere.
     deviations = drawn[:, 0] / np.maximum(drawn[:, 1], 1) - centre[0] / centre[1]
     single = tuple(first / second for first, second, _ in pairs.counts if second)
-    return _interval(ours / theirs, single, deviations, pairs, confidence, (0.0, np.inf))
+    found = _interval(ours / theirs, single, deviations, pairs, confidence, (0.0, np.inf))
+    if len({scene for episodes in pairs.trainings.values() for _, scene in episodes}) < 2:
+        found = replace(found, low=min(found.low, 1.0), high=max(found.high, 1.0))
+    return found
 
 
 def paired_share_difference(pairs: Pairs, confidence: float = 0.95) -> Paired:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flashwam.demo.film import Take, frames_of, play, write_gif
 from flashwam.evaluation.policy import load_policy
-from flashwam.report.against import full_teacher
+from flashwam.report.against import teacher_of
 from flashwam.report.compare import gather
 from flashwam.report.film import FILM, STILL, tell_film
 from flashwam.report.row import Row
@@ -49,7 +49,8 @@ def film_best(
     for task in tasks:
         get_task(task)
     rows, *_ = gather(runs, folder)
-    master, student = full_teacher(rows), best_student(rows)
+    student = best_student(rows)
+    master = None if student is None else teacher_of(student, rows)
     if master is None or student is None or not all(row.latency.get("chunk_ms") for row in (master, student)):
         return None
     models = [_weights(master, teacher or master.folders[0]), _weights(student, student.folders[0])]

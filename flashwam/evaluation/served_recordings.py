@@ -23,6 +23,7 @@ from flashwam.evaluation.drawn_controls import save_trajectories
 from flashwam.evaluation.recordings import recording_numbers
 from flashwam.evaluation.served_model import Greeting, described_by_server, refuse_earlier, served_how
 from flashwam.evaluation.trajectories import Drawn
+from flashwam.evaluation.windows import EVALUATED_WINDOWS
 from flashwam.recipe.sections import DataConfig, Recipe
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name
 from flashwam.run.recordings import OnRecordings, RecordingNumbers
@@ -102,7 +103,7 @@ def evaluate_served_recordings(
     recipe: Recipe | None = None,
     teacher: str | None = None,
     token: str | None = None,
-    windows: int = 32,
+    windows: int = EVALUATED_WINDOWS,
     draws: int = 8,
     seed: int = 0,
     out: str | Path | None = None,

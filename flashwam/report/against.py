@@ -3,18 +3,23 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from flashwam.core.pairing import paired_ratio, paired_share_difference
 from flashwam.core.stats import difference_interval
 from flashwam.report.comparison import Comparison
-from flashwam.report.row import GROUPS, Row
+from flashwam.report.row import GROUPS, Row, Share
+from flashwam.report.study import find_study
 
 __all__ = [
     "basis_text",
     "common_teacher",
     "compare_rows",
+    "driven_groups",
+    "fair_shares",
     "full_teacher",
     "keep_of_teacher",
+    "rank",
     "teacher_of",
     "with_ratios",
 ]
@@ -28,16 +33,31 @@ def full_teacher(rows: Sequence[Row]) -> Row | None:
 
 
 def teacher_of(row: Row, rows: Sequence[Row]) -> Row | None:
-    """The full teacher among the rows that were driven under the convention of one of them; of its own family, where
-    there is one."""
-    alike = [other for other in rows if other.driven_like(row)]
-    own = [other for other in alike if not row.family or other.family in ("", row.family)]
-    return full_teacher(own) or full_teacher(alike)
+    """The full teacher that a row is held against, of those of its family that were driven under its convention: the
+    one that its recipe names, else one beside it, where there is such a one."""
+    alike = [other for other in rows if other.kind == "teacher" and other.final and other.driven_like(row)]
+    own = [other for other in alike if not row.family or other.family in ("", row.family)] or alike
+    nearest = max((_nearness(row, other) for other in own), default=None)
+    return full_teacher([other for other in own if _nearness(row, other) == nearest])
+
+
+def _nearness(row: Row, teacher: Row) -> tuple[bool, ...]:
+    """Reasons to take a teacher for a row's, the strongest first."""
+    return (
+        not row.taught_by.isdisjoint(folder.name for folder in teacher.folders),
+        not {*map(_place, row.folders)}.isdisjoint(map(_place, teacher.folders)),
+    )
+
+
+def _place(folder: Path) -> Path:
+    """The study, or the folder of runs, that a run lies in."""
+    return find_study(folder) or folder.parent
 
 
 def common_teacher(rows: Sequence[Row]) -> Row | None:
-    """The full teacher of rows that were all driven under one convention; None where there are several."""
-    return full_teacher(rows) if len({row.convention for row in rows} - {""}) <= 1 else None
+    """The teacher of all rows; None where they have several."""
+    found = [teacher_of(row, rows) for row in rows if row.kind != "baseline"]
+    return found[0] if found and all(teacher is found[0] for teacher in found) else None
 
 
 def with_ratios(rows: Sequence[Row], teacher: Row | None = None) -> list[Row]:
@@ -45,7 +65,7 @@ def with_ratios(rows: Sequence[Row], teacher: Row | None = None) -> list[Row]:
 
     Args:
         rows: Of one comparison.
-        teacher: What is held against; if None, that of most steps among the rows of the same convention.
+        teacher: What is held against; if None, each one's own, see `teacher_of`.
     """
     driven = [row for row in rows if row.driven]
     goals = [teacher_of(row, driven) if teacher is None else teacher for row in rows]
@@ -110,7 +130,7 @@ def compare_rows(first: Row, second: Row, *, multimodal: bool | None = None) -> 
         low=low,
         high=high,
         paired=False,
-        trainings=first.trainings,
+        trainings=min(first.trainings, second.trainings),
         episodes=ours.episodes,
     )
 
@@ -126,3 +146,28 @@ def basis_text(found: Comparison) -> str:
         )
     held = "the spread of trainings is not in the intervals" if found.trainings == 1 else "intervals hold both"
     return f"{over}, each paired with the other's in the same scene; {held}."
+
+
+def driven_groups(row: Row) -> list[str]:
+    """Names of the groups of tasks that a row was driven on."""
+    return [name for name, several in GROUPS.items() if row.share(multimodal=several).episodes]
+
+
+def fair_shares(row: Row, other: Row, group: str) -> tuple[Share, Share]:
+    """Success of both on a group of tasks: in the scenes that both have, or, where nothing is paired, over the seeds
+    and the tasks that both have."""
+    several = GROUPS[group]
+    counts = row.pairs(other, multimodal=several).counts
+    if counts:
+        ours, theirs, episodes = (sum(numbers) for numbers in zip(*counts, strict=True))
+        return Share(successes=ours, episodes=episodes), Share(successes=theirs, episodes=episodes)
+    return row.beside(other).share(multimodal=several), other.beside(row).share(multimodal=several)
+
+
+def rank(row: Row, teacher: Row | None) -> tuple[float, ...]:
+    """A key that sorts the best first: by the weaker group of tasks, since what helps the one often costs the other,
+    then by all."""
+    shares = {name: row.share(multimodal=several) for name, several in GROUPS.items()}
+    goals = {name: 1.0 if teacher is None else teacher.share(multimodal=GROUPS[name]).rate or 1.0 for name in shares}
+    weakest = min(share.rate / goals[name] for name, share in shares.items() if share.episodes)
+    return -weakest, -row.share().rate, -(row.share().commitment or 0.0)

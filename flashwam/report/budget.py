@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from flashwam.report.against import full_teacher
+from flashwam.report.against import common_teacher
 from flashwam.report.row import Row, Share
 
 __all__ = ["Budget", "budget"]
@@ -89,7 +89,7 @@ def _budget(rows: Sequence[Row], convention: str) -> Budget | None:
     shares, errors = _courses(success), _courses(error)
     if not shares and not errors:
         return None
-    full = full_teacher(rows)
+    full = common_teacher(rows)
     goal = None if full is None else full.share(multimodal=chosen)
     return Budget(
         steps_text=min(several)[1],

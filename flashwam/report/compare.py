@@ -31,6 +31,7 @@ from flashwam.run.evaluation import Evaluation, read_recordings
 from flashwam.run.folder import INFO_FILE, RunFolder
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.files import write_whole
+from flashwam.system.json_file import without_nan
 from flashwam.system.paths import user_path
 
 __all__ = ["compare", "gather", "measured_rows"]
@@ -101,7 +102,7 @@ def compare(runs: Sequence[Path | str], *, out: Path | str) -> dict[str, Any]:
         write_whole(out / "real_time.md", real_time_table(curves, markdown=True) + "\n")
     if recorded:
         write_whole(out / "recordings.md", recording_table(recorded, markdown=True) + "\n")
-    write_whole(out / "compare.json", json.dumps(result, indent=1) + "\n")
+    write_whole(out / "compare.json", json.dumps(without_nan(result), indent=1, allow_nan=False) + "\n")
     logger.info("comparison of %d runs: %s", len(runs), page)
     return result
 

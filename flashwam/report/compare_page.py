@@ -101,6 +101,8 @@ def _forest_caption(rows: Sequence[Row]) -> str:
     teacher = common_teacher(rows)
     if teacher is not None:
         parts.append(f"Dashed: the level of {teacher.label}.")
+    elif any(found.paired for row in rows for found in row.kept.values()):
+        parts.append("Dashed: the level of each one's teacher.")
     if any(row.sampler != "own" for row in rows):
         parts.append("Hollow: not with its own function or noise.")
     if any(row.share(multimodal=True).commitment is not None for row in rows):

@@ -6,7 +6,10 @@ from typing import Any, Self
 
 from flashwam.core.pairing import Paired
 
-__all__ = ["Comparison"]
+__all__ = ["SURE", "Comparison", "signed_points"]
+
+SURE = ("surely", "in these trainings", "not surely")
+"""Words for how far a difference is told: of the method, of these trainings alone, or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,10 @@ class Comparison:
         """Tells whether the interval leaves out a value and holds the spread of trainings, as only several that are
         paired tell it."""
         return self.paired and self.trainings > 1 and self.leaves_out(value)
+
+    def how_surely(self, value: float) -> str:
+        """Says how far it is told from a value, one of `SURE`."""
+        return SURE[0 if self.tells_from(value) else 1 if self.leaves_out(value) else 2]
 
     @property
     def ratio_text(self) -> str:

@@ -11,7 +11,7 @@ def cross_losses(cross: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Measures how much commitment each stream of each student loses, from the cross table.
 
     Rows are video sources, columns action sources; labels that begin with "teacher" are the teacher's, and among
-    these the one with most steps is the reference.
+    these the one with most steps is the reference. A label ends in its steps: "teacher 10v/10a", "teacher full".
 
     Returns:
         Per student row: {"student", "column", "action": lost by its actions on its own video, "video": lost by its
@@ -19,8 +19,9 @@ def cross_losses(cross: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
 
     def steps(label: str) -> int:
-        digits = "".join(c if c.isdecimal() else " " for c in label).split()
-        return 10**9 if "full" in label else max((int(d) for d in digits), default=0)
+        *_, last = label.split()
+        digits = "".join(c if c.isdecimal() else " " for c in last).split()
+        return 10**9 if last == "full" else max((int(d) for d in digits), default=0)
 
     def reference(labels: Sequence[str]) -> int | None:
         return max(

@@ -2,7 +2,7 @@
 """Evaluations without what was measured twice, and of runs with names of their own: nothing is counted twice, and
 nothing of one run for another's."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def distinct_evaluations(evaluations: Sequence[Evaluation], way: Callable[[Evalu
 
 def runs_apart(evaluations: Sequence[Evaluation], way: Callable[[Evaluation], Hashable]) -> list[Evaluation]:
     """Names runs that share a name by their folders, where one may be taken for another: of one training's seed, seed
-    and way of sampling, as distinct evaluations of one run never are.
+    and way of sampling, as distinct evaluations of one run never are, or of another family or size.
 
     Args:
         evaluations: Of any runs, without repeats.
@@ -56,6 +56,8 @@ def runs_apart(evaluations: Sequence[Evaluation], way: Callable[[Evaluation], Ha
     for one in evaluations:
         if one.file is not None:
             clashes.setdefault((one.run, (way(one), one.seed, one.training_seed)), set()).add(one.folder)
+    for run, folders in _other_networks(evaluations):
+        clashes[run, ("network", *sorted(map(str, folders)))] = folders
     above = _levels_apart(clashes)
 
     def named(one: Evaluation) -> Evaluation:
@@ -65,6 +67,22 @@ def runs_apart(evaluations: Sequence[Evaluation], way: Callable[[Evaluation], Ha
         return replace(one, run="/".join([*(parents[level].name for level in above[one.run]), one.run]))
 
     return [named(one) for one in evaluations]
+
+
+def _other_networks(evaluations: Sequence[Evaluation]) -> Iterator[tuple[str, set[Path]]]:
+    """Names of runs whose models are told to be of several families or sizes, each with a folder of every one."""
+    found: dict[str, tuple[dict[Hashable, Path], dict[Hashable, Path]]] = {}
+    for one in evaluations:
+        if one.file is not None:
+            families, sizes = found.setdefault(one.run, ({}, {}))
+            if one.family:
+                families.setdefault(one.family, one.folder)
+            if one.parameters:
+                sizes.setdefault(tuple(sorted(one.parameters.items())), one.folder)
+    for run, facts in found.items():
+        for places in facts:
+            if len(places) > 1:
+                yield run, set(places.values())
 
 
 def _levels_apart(clashes: Mapping[tuple[str, Hashable], set[Path]]) -> dict[str, list[int]]:

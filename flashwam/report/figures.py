@@ -209,6 +209,8 @@ def label_beside(axes: "Axes", y: float, text: str, *, offset: float) -> None:
 
 _LONG = 32
 """Letters of a label that stands in a line; a longer one is broken into two."""
+_WIDEST, _LONGEST = 44, 80
+"""Letters of one of two lines, and of both together."""
 
 
 def name_lines(axes: "Axes", names: Sequence[tuple[str, str]]) -> None:
@@ -226,11 +228,16 @@ def name_lines(axes: "Axes", names: Sequence[tuple[str, str]]) -> None:
 
 
 def _in_two(text: str) -> str:
-    """Breaks a long label in two, after the underscore or space that is nearest to its middle."""
+    """Breaks a long label in two, after the underscore or space that is nearest to its middle; of one that is longer
+    than two lines are wide, the middle is left out."""
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]}…{text[1 - _LONGEST // 2 :]}"
     places = [place + 1 for place, letter in enumerate(text) if letter in "_ " and place + 1 < len(text)]
-    if len(text) <= _LONG or not places:
+    if len(text) <= _LONG:
         return text
-    middle = min(places, key=lambda place: abs(2 * place - len(text)))
+    middle = min(places, key=lambda place: abs(2 * place - len(text)), default=len(text) // 2)
+    if not len(text) - _WIDEST <= middle <= _WIDEST:
+        middle = len(text) // 2
     return f"{text[:middle].rstrip()}\n{text[middle:]}"
 
 

@@ -42,7 +42,7 @@ def draw_forest(
     with new_figure(8.4, 1.05 + 0.31 * len(rows)) as figure:
         panels = figure.subplots(1, len(groups) + committed, sharey=True, squeeze=False)[0]
         for axes, group in zip(panels, groups, strict=False):
-            goal = _goal(teacher, group, above_none=paired)
+            goal = _goal(teacher, group)
             for y, row in enumerate(reversed(rows)):
                 span = _spans(row, group, whole) if paired else _success(row, group)
                 if span is not None:
@@ -50,7 +50,7 @@ def draw_forest(
             ends = [found.high for row in whole if (found := row.kept.get(group)) and found.high is not None]
             right = min(_FARTHEST, max([1.0, *ends])) if paired else 1.0
             _finish_panel(axes, f"{group}:\n{'of teacher' if paired else 'success'}", len(rows), right)
-            if goal is not None:
+            if paired or goal is not None:
                 axes.axvline(1.0 if paired else goal, color=INK, lw=0.9, ls=(0, (2, 2)), zorder=1.9)
         if committed:
             _draw_commitment(panels[-1], rows, teacher, colours)
@@ -82,19 +82,19 @@ def _success(row: Row, group: str) -> _Span | None:
     return (share.rate, *share.interval, row.seed_rates(GROUPS[group])) if share.episodes else None
 
 
-def _goal(teacher: Row | None, group: str, *, above_none: bool) -> float | None:
-    """The teacher's success; None where it was not driven, or where it has none and is divided by."""
+def _goal(teacher: Row | None, group: str) -> float | None:
+    """The teacher's success; None where it was not driven."""
     share = None if teacher is None else teacher.share(multimodal=GROUPS[group])
-    return share.rate if share is not None and share.episodes and (share.rate or not above_none) else None
+    return share.rate if share is not None and share.episodes else None
 
 
 def _spans(row: Row, group: str, whole: Sequence[Row]) -> _Span | None:
     """Of the teacher; for the teacher itself 1, and for what is not paired no interval."""
     found = row.kept.get(group)
     if found is None:
-        goal = _goal(teacher_of(row, whole), group, above_none=True)
+        goal = _goal(teacher_of(row, whole), group)
         share = row.share(multimodal=GROUPS[group])
-        if goal is None or not share.episodes:
+        if not goal or not share.episodes:
             return None
         value = share.rate / goal
         return value, value, value, ()

@@ -10,6 +10,7 @@ from flashwam.core.pairing import Episode
 from flashwam.core.scenes import EVAL_SEED_BASE, evaluation_scene
 from flashwam.report.conventions import Conventions
 from flashwam.report.distinct import distinct_evaluations, runs_apart
+from flashwam.report.recipes import run_recipe
 from flashwam.report.row import Row, Share
 from flashwam.report.study import find_study, study_evaluations
 from flashwam.run.evaluation import Evaluation, TaskNumbers, read_real_time, read_run
@@ -137,13 +138,22 @@ def pool_evaluations(results: Sequence[Evaluation]) -> list[Row]:
             folders=tuple(dict.fromkeys(part.folder for part in parts)),
             training_seeds=training_seeds(parts),
             outcomes=_outcomes(parts),
-            family=parts[0].family,
+            family=next((part.family for part in parts if part.family), ""),
+            taught_by=_teachers(parts),
             guided=bool(parts[0].guidance),
             precision=precision,
             convention=convention,
         )
         for (run, nfe, sampler, precision, convention, step), parts in groups.items()
     ]
+
+
+def _teachers(parts: Sequence[Evaluation]) -> frozenset[str]:
+    """Names of the runs that students' recipes take their teacher from."""
+    folders = dict.fromkeys(part.folder for part in parts if part.kind == "student")
+    told = [recipe.get("wam") for folder in folders if (recipe := run_recipe(folder)) is not None]
+    paths = [wam.get("pretrained") for wam in told if isinstance(wam, Mapping)]
+    return frozenset(RunFolder.of_model(Path(path)).name for path in paths if isinstance(path, str))
 
 
 def _warn_of_shorter(results: Sequence[Evaluation], last: Mapping[str, int]) -> None:

@@ -94,6 +94,7 @@ class Row:
             are a benchmark's initial states, ((task, seed of the evaluation), number of the state) -> success: other
             seeds begin in the same states.
         family: Of the model; empty where it is not told.
+        taught_by: Names of the runs that its trainings' recipes take their teacher from, where they tell it.
         guided: Whether it is drawn with guidance, which costs passes of its own.
         precision: Of the rollout, see `flashwam.core.precision`.
         convention: That its simulator was driven under, where compared rows were driven under several; else empty.
@@ -121,6 +122,7 @@ class Row:
     training_seeds: tuple[int, ...] = ()
     outcomes: Outcomes = field(default_factory=dict)
     family: str = ""
+    taught_by: frozenset[str] = frozenset()
     guided: bool = False
     precision: str = "own"
     convention: str = ""

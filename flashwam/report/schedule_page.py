@@ -162,7 +162,7 @@ def _function_table(streams: Mapping[str, Any]) -> Table:
                     f"{f['mean_squared_gradient_scale']:.3g}",
                     f"{f['gradient_scale_at_median']:.3g}",
                     f"{f['gradient_scale_at_low_noise']:.3g}",
-                    f"{f['order_at_zero']:.2f}",
+                    "-" if f["order_at_zero"] is None else f"{f['order_at_zero']:.2f}",
                     f"{f['starved_share']:.1%}",
                 )
             )

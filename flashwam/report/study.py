@@ -79,14 +79,9 @@ def study_recipes(study: Path) -> dict[Path, Mapping[str, Any]]:
         ValueError: a line is no recipe of a run; the message names it.
     """
     path = study / RECIPES
-    found = {}
-    for number, line in enumerate(path.read_bytes().splitlines() if path.is_file() else (), 1):
-        where = f"{path}, line {number}"
-        content = parse_json(line, where)
-        if not isinstance(content, dict) or not {_RUN, "recipe"} <= content.keys():
-            raise InputError(f'{where}: expected a "run" and its "recipe"; got {shown(content)}')
-        found[study / content[_RUN]] = content["recipe"]
-    return found
+    if not path.is_file():
+        return {}
+    return {study / run: recipe for run, recipe in _recipes(path, path.stat().st_mtime_ns).items()}
 
 
 def study_command(study: Path) -> str:
@@ -191,6 +186,18 @@ def _numbered(told: Any, where: str) -> Any:
     if type(first) is not int or type(last) is not int or not first < last <= first + _MOST_SCENES:
         raise InputError(f'{where}: expected scenes from a "first" to a "last" number; got {shown(told)}')
     return [*range(first, last + 1)]
+
+
+@lru_cache(maxsize=8)
+def _recipes(path: Path, _changed: int) -> dict[str, Mapping[str, Any]]:
+    found = {}
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        where = f"{path}, line {number}"
+        content = parse_json(line, where)
+        if not isinstance(content, dict) or not {_RUN, "recipe"} <= content.keys():
+            raise InputError(f'{where}: expected a "run" and its "recipe"; got {shown(content)}')
+        found[content[_RUN]] = content["recipe"]
+    return found
 
 
 def _is_below(file: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from flashwam.core.sampler_name import sampler_options, sampler_suffix
 from flashwam.core.temperature import noise_text
-from flashwam.report.against import full_teacher
+from flashwam.report.against import teacher_of
 from flashwam.report.row import GROUPS, Row, milliseconds_text
 
 __all__ = ["format_table", "group_cells", "markdown_table", "table_notes", "text_table"]
@@ -28,12 +28,12 @@ def format_table(rows: Sequence[Row], *, markdown: bool = False, teacher: Row | 
     Args:
         rows: In order.
         markdown: For a README.
-        teacher: What speed-ups are against; the slowest teacher of the rows if None.
+        teacher: What speed-ups are against; each one's own if None, see `teacher_of`.
     """
-    teacher = full_teacher(rows) if teacher is None else teacher
-    full = None if teacher is None else teacher.latency.get("chunk_ms")
     lines = []
     for row in (r for r in rows if r.final):
+        goal = teacher_of(row, rows) if teacher is None else teacher
+        full = None if goal is None else goal.latency.get("chunk_ms")
         milliseconds = row.latency.get("chunk_ms")
         lines.append(
             {
@@ -117,6 +117,8 @@ def table_notes(rows: Sequence[Row]) -> list[str]:
             "Left/right/none: episodes of the two-way tasks by the way that the hand took. Commitment: share of their "
             "first chunks that clearly leave to one side."
         )
+    if any(row.guided for row in shown):
+        notes.append("NFE counts a guided step once, though the network is evaluated for it with the text and without.")
     if any(row.latency.get("chunk_ms") for row in shown):
         notes.append("Ms a chunk: one for each network and number of steps, the median of all models that have it.")
     return notes

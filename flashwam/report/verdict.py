@@ -5,12 +5,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from flashwam.core.sampler_name import sampler_options, sampler_suffix
+from flashwam.core.sampler_name import sampler_options
 from flashwam.core.temperature import noise_text
-from flashwam.report.against import basis_text, compare_rows, full_teacher, keep_of_teacher, teacher_of
+from flashwam.report.against import (
+    basis_text,
+    compare_rows,
+    driven_groups,
+    fair_shares,
+    full_teacher,
+    keep_of_teacher,
+    rank,
+    teacher_of,
+)
 from flashwam.report.beside import run_name
 from flashwam.report.columns import sharpness_ratios
-from flashwam.report.comparison import Comparison, signed_points
+from flashwam.report.comparison import SURE, Comparison, signed_points
+from flashwam.report.controls import against_controls
 from flashwam.report.cross_losses import cross_losses
 from flashwam.report.motion import correlation_text, motion_link
 from flashwam.report.recipes import row_recipes
@@ -36,19 +46,7 @@ def best_student(rows: Sequence[Row]) -> Row | None:
 def _students(rows: Sequence[Row]) -> list[Row]:
     finals = [r for r in rows if r.kind == "student" and r.final and r.sampler == "own" and r.driven]
     fewest = min((r.total_nfe for r in finals), default=0)
-    return sorted((r for r in finals if r.total_nfe == fewest), key=lambda row: _rank(row, teacher_of(row, rows)))
-
-
-def _rank(row: Row, teacher: Row | None) -> tuple[float, ...]:
-    """Sorts by the weaker group of tasks first, since what helps the one often costs the other, then by all."""
-    shares = {name: row.share(multimodal=several) for name, several in GROUPS.items()}
-    goals = {name: 1.0 if teacher is None else teacher.share(multimodal=GROUPS[name]).rate or 1.0 for name in shares}
-    weakest = min(share.rate / goals[name] for name, share in shares.items() if share.episodes)
-    return -weakest, -row.share().rate, -(row.share().commitment or 0.0)
-
-
-def _groups(row: Row) -> list[str]:
-    return [name for name, several in GROUPS.items() if row.share(multimodal=several).episodes]
+    return sorted((r for r in finals if r.total_nfe == fewest), key=lambda row: rank(row, teacher_of(row, rows)))
 
 
 def _percent(share: Share) -> str:
@@ -56,16 +54,10 @@ def _percent(share: Share) -> str:
     return f"{share.rate:.0%} of {share.episodes} episodes (95 % interval {low:.0%} to {high:.0%})"
 
 
-def _fairly(row: Row, other: Row, group: str) -> tuple[Share, Share]:
-    """Both over the seeds and the tasks that both have."""
-    several = GROUPS[group]
-    return row.beside(other).share(multimodal=several), other.beside(row).share(multimodal=several)
-
-
 def _against_teacher(best: Row, teacher: Row) -> list[str]:
     parts, rests = [], []
-    for group in _groups(best):
-        ours, theirs = _fairly(best, teacher, group)
+    for group in driven_groups(best):
+        ours, theirs = fair_shares(best, teacher, group)
         if not ours.episodes or not theirs.episodes:
             share = best.share(multimodal=GROUPS[group])
             parts.append(f"on the {group} tasks in {share.rate:.0%}, where the teacher was not driven")
@@ -79,7 +71,7 @@ def _against_teacher(best: Row, teacher: Row) -> list[str]:
         text += f", so it keeps {found.value:.2f} of its teacher's success"
         if found.paired:
             text += f" (95 % interval {found.low:.2f} to {found.high:.2f})"
-            parts.append(f"{text}, {_surely(found, 1)} {'less' if found.value <= 1 else 'more'} than all of it")
+            parts.append(f"{text}, {found.how_surely(1)} {'less' if found.value <= 1 else 'more'} than all of it")
         else:
             difference = compare_rows(best, teacher, multimodal=GROUPS[group])
             parts.append(text if difference is None else f"{text} ({difference.points_text})")
@@ -100,27 +92,35 @@ def _among_students(students: Sequence[Row]) -> list[str]:
     best, sentences, named = students[0], [], _names(students)
     alike = all(row.steps_text == best.steps_text for row in students)
     at = best.steps_text if alike else f"{best.total_nfe} network evaluations a chunk"
-    for group in _groups(best):
+    for group in driven_groups(best):
         order: dict[str, list[str]] = {}
         compared = {row.label: compare_rows(best, row, multimodal=GROUPS[group]) for row in students[1:]}
         found = {label: one for label, one in compared.items() if one is not None}
         if not found:
             continue
         for label, one in found.items():
-            word = f"{_surely(one, 0)} {'ahead of' if one.value >= 0 else 'behind'}"
+            word = f"{one.how_surely(0)} {'ahead of' if one.value >= 0 else 'behind'}"
             order.setdefault(word, []).append(f"{named[label]} {signed_points(one.value)} ({one.span_text})")
         parts = "; ".join(f"{word} {', '.join(runs)}" for word, runs in sorted(order.items(), key=_surest))
-        trainings = min(one.trainings for one in found.values())
-        over = f"{trainings} training{'s' * (trainings > 1)}"
-        if not all(one.paired for one in found.values()):
-            over += ", intervals not paired: other trainings may come out in another order"
-        elif trainings == 1:
-            over += " each: others may come out in another order"
         sentences.append(
             f"At {at}, on the {group} tasks, {named[best.label]} is {parts}. In percentage points, with 95 % "
-            f"intervals, over {over}."
+            f"intervals, over {_rests_on({named[label]: one for label, one in found.items()})}."
         )
     return sentences
+
+
+def _rests_on(found: Mapping[str, Comparison]) -> str:
+    """Counts the trainings that comparisons with some runs are over, and names those that are not paired."""
+    trainings = sorted({one.trainings for one in found.values()})
+    over = f"{' to '.join(map(str, {trainings[0]: 0, trainings[-1]: 0}))} training{'s' * (trainings[-1] > 1)}"
+    unpaired = [run for run, one in found.items() if not one.paired]
+    if len(unpaired) == len(found):
+        over += ", intervals not paired"
+    elif unpaired:
+        over += f", that of {', '.join(unpaired)} not paired"
+    elif trainings == [1]:
+        return f"{over} each: others may come out in another order"
+    return f"{over}: other trainings may come out in another order" if unpaired else over
 
 
 def _names(rows: Sequence[Row]) -> dict[str, str]:
@@ -128,91 +128,18 @@ def _names(rows: Sequence[Row]) -> dict[str, str]:
     return {row.label: row.run if len({row.run for row in rows}) == len(rows) else row.label for row in rows}
 
 
-_SURE = ("surely", "in these trainings", "not surely")
-
-
-def _surely(found: Comparison, value: float) -> str:
-    """Words for how far a difference from a value is told: of the method, of these trainings alone, or not."""
-    return _SURE[0 if found.tells_from(value) else 1 if found.leaves_out(value) else 2]
-
-
 def _surest(words: tuple[str, list[str]]) -> tuple[int, str]:
-    return next(number for number, word in enumerate(_SURE) if words[0].startswith(word)), words[0]
-
-
-def _against_controls(best: Row, rows: Sequence[Row]) -> list[str]:
-    """The untrained teacher at each student's steps, then at others that are fewer than its own."""
-    sentences, beyond = [], []
-    finals, full = [r for r in rows if r.final], full_teacher(rows)
-    controls = [r for r in finals if r.kind == "teacher" and (r is not full or dict(r.nfe) == dict(best.nfe))]
-    for control in sorted(controls, key=lambda r: dict(r.nfe) != dict(best.nfe)):
-        students = [
-            r for r in finals if r.kind == "student" and r.sampler == "own" and dict(r.nfe) == dict(control.nfe)
-        ]
-        if not students:
-            if control.driven:
-                beyond += _against_more_steps(best, control)
-            continue
-        student = best if best in students else min(students, key=lambda r: _rank(r, full_teacher(rows)))
-        sentences += _against_untrained(student, control)
-    return sentences + beyond
+    return next(number for number, word in enumerate(SURE) if words[0].startswith(word)), words[0]
 
 
 def _baselines(rows: Sequence[Row]) -> list[str]:
     sentences = []
     for baseline in (r for r in rows if r.final and r.kind == "baseline"):
         told_of = _BASELINES.get(run_name(baseline), f"{baseline.run} succeeds in {{}}, without a model.")
-        shares = [(group, baseline.share(multimodal=GROUPS[group])) for group in _groups(baseline)]
+        shares = [(group, baseline.share(multimodal=GROUPS[group])) for group in driven_groups(baseline)]
         told = "; ".join(f"{share.rate:.0%} on the {group} tasks" for group, share in shares)
         sentences.append(told_of.format(told))
     return sentences
-
-
-def _against_more_steps(best: Row, control: Row) -> list[str]:
-    told = _untrained(best, control)
-    if told is None:
-        return []
-    text, gained, lost, where = told
-    text += f", in {control.total_nfe} network evaluations for {best.total_nfe}"
-    if lost and not gained:
-        return [f"{text}: who can wait for them needs no student{where}."]
-    if lost:
-        return [f"{text}: it is better on one group of tasks, and worse on the other{where}."]
-    return [f"{text}: {best.label} is {'ahead' if gained else 'not told from it'}{where}, and faster."]
-
-
-def _against_untrained(student: Row, control: Row) -> list[str]:
-    told = _untrained(student, control)
-    if told is None:
-        return []
-    text, gained, lost, where = told
-    if gained and lost:
-        return [f"{text}: distillation gains on one group of tasks and costs on the other{where}."]
-    if gained:
-        return [f"{text}: distillation gains{where}."]
-    if lost:
-        return [f"{text}: distillation costs{where}. Something is wrong with these students."]
-    return [f"{text}: on these tasks success alone cannot tell distillation from none."]
-
-
-def _untrained(student: Row, control: Row) -> tuple[str, bool, bool, str] | None:
-    """The control beside a student in words, whether the student is better, or worse, on any group beyond chance, and
-    what to add where that holds for these trainings alone; None where both were driven on no group."""
-    parts, gained, lost, of_these = [], False, False, False
-    for group in _groups(student):
-        found = compare_rows(student, control, multimodal=GROUPS[group])
-        if found is None:
-            continue
-        _, theirs = _fairly(student, control, group)
-        gained |= found.leaves_out(0) and found.value > 0
-        lost |= found.leaves_out(0) and found.value < 0
-        of_these |= found.leaves_out(0) and not found.tells_from(0)
-        parts.append(f"{theirs.rate:.0%} on the {group} tasks ({student.run} {found.points_text})")
-    if not parts:
-        return None
-    at = f"{control.steps_text}{sampler_suffix(control.sampler, student=False)}"
-    told = f"The control, the teacher without any distillation at {at}, reaches {', '.join(parts)}"
-    return told, gained, lost, f" {_SURE[1]}" if of_these else ""
 
 
 def _commitment(best: Row, teacher: Row | None, rows: Sequence[Row]) -> str | None:
@@ -249,7 +176,7 @@ def _other_samplers(rows: Sequence[Row]) -> list[str]:
             match = own.get((row.run, row.steps_text))
             if match is None:
                 continue
-            for group in _groups(row):
+            for group in driven_groups(row):
                 difference = compare_rows(row, match, multimodal=GROUPS[group])
                 if difference is None:
                     continue
@@ -286,7 +213,7 @@ def _imagination(best: Row | None, teacher: Row | None) -> list[str]:
     return ["; ".join(found) + "."] if found else []
 
 
-def _losing_stream(rows: Sequence[Row], teacher: Row | None, cross: Mapping[str, Any] | None) -> list[str]:
+def _losing_stream(rows: Sequence[Row], cross: Mapping[str, Any] | None) -> list[str]:
     sentences = []
     for loss in cross_losses(cross) if cross else []:
         name = loss["student"]
@@ -300,10 +227,13 @@ def _losing_stream(rows: Sequence[Row], teacher: Row | None, cross: Mapping[str,
             f"{name}: {worse}. In percentage points, its actions lose {action} to the teacher's on its own video, and "
             f"its video {video} to the teacher's under the teacher's actions."
         )
-    if sentences or teacher is None:
+    if sentences:
         return sentences
     for row in _students(rows):
-        found = [compare_rows(row, teacher, multimodal=GROUPS[group]) for group in _groups(row)]
+        teacher = teacher_of(row, rows)
+        if teacher is None:
+            continue
+        found = [compare_rows(row, teacher, multimodal=GROUPS[group]) for group in driven_groups(row)]
         if not any(one is not None and one.leaves_out(0) and one.value < 0 for one in found):
             continue
         varied = {
@@ -380,7 +310,7 @@ def _verdict(rows: Sequence[Row], cross: Mapping[str, Any] | None) -> list[str]:
     if best is not None:
         if len(_students(rows)) > 1:
             sentences += _among_students(_students(rows))
-        sentences += _against_controls(best, rows)
+        sentences += against_controls(best, rows)
         sentences += [text for text in (_commitment(best, teacher, rows),) if text]
     sentences += _baselines(rows)
-    return sentences + _imagination(best, teacher) + _other_samplers(rows) + _losing_stream(rows, teacher, cross)
+    return sentences + _imagination(best, teacher) + _other_samplers(rows) + _losing_stream(rows, cross)

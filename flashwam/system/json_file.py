@@ -17,7 +17,17 @@ from flashwam.system.paths import user_path
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["Measured", "build", "built_from", "parse_json", "read_json", "read_mapping", "shown", "whole_number"]
+__all__ = [
+    "Measured",
+    "build",
+    "built_from",
+    "parse_json",
+    "read_json",
+    "read_mapping",
+    "shown",
+    "whole_number",
+    "without_nan",
+]
 
 _LARGEST = 2**26
 _DEEPEST = 64
@@ -229,6 +239,15 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise _NotFiniteError(f"{text[:_SHOWN]} is no finite number")
     return value
+
+
+def without_nan(content: Any) -> Any:
+    """Plain values with None for every number that is not finite, which JSON has no name for."""
+    if isinstance(content, Mapping):
+        return {key: without_nan(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [without_nan(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _place(data: bytes) -> str:

@@ -133,6 +133,18 @@ def test_a_ratio_to_a_few_successes_is_wide_and_ends_somewhere():
     assert found.by_training == (1.0,)
 
 
+@pytest.mark.parametrize("outcomes", [([0], [1]), ([1], [1]), ([1], [0]), ([0] * 4, [1] * 4)])
+def test_one_scene_tells_no_ratio_from_1(outcomes):
+    """However many tasks were driven in it: their noise is one."""
+    ours, theirs = outcomes
+    one = Pairs(trainings={0: {(task, 0): pair for task, pair in enumerate(zip(ours, theirs, strict=True))}})
+    found = paired_ratio(one)
+    if any(theirs):
+        assert found.low <= 1 <= found.high
+    else:
+        assert found is None
+
+
 def test_episodes_are_paired_by_training_and_scene():
     a, b, c, d = (("task", scene) for scene in "abcd")
     student = {1: {a: 1, b: 0}, 2: {b: 1, c: 1}}

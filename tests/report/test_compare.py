@@ -265,6 +265,8 @@ def test_the_cross_table_says_which_stream_loses():
         name: [label.replace("teacher", "teacher\u00b2") for label in CROSS[name]] for name in ("rows", "columns")
     }
     assert {loss["student"]: loss for loss in cross_losses({**CROSS, **squared})} == losses
+    numbered = {name: [label.replace("teacher", "teacher_5000") for label in CROSS[name]] for name in squared}
+    assert {loss["student"]: loss for loss in cross_losses({**CROSS, **numbered})} == losses
 
 
 def test_a_student_that_loses_nothing_is_not_said_to_lose_more_of_one_stream(tmp_path):

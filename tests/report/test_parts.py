@@ -154,6 +154,17 @@ def test_long_names_of_lines_leave_room_for_the_panels(drawn, tmp_path):
     assert sum(axes.get_window_extent().width for axes in figure.axes) > figure.bbox.width / 3
 
 
+@pytest.mark.parametrize("name", ["x" * 150, "_".join(["word"] * 40), "x" * 60 + "_y"])
+def test_names_that_never_end_leave_room_too(drawn, tmp_path, name):
+    rows = rows_of(tmp_path, evaluation(name), evaluation("pairs"))
+    forest_figure.draw_forest(rows, tmp_path / "f.png")
+    (figure,) = drawn
+    for label in figure.axes[0].get_yticklabels():
+        assert label.get_window_extent().x0 >= 0
+        assert label.get_text().count("\n") <= 1
+    assert sum(axes.get_window_extent().width for axes in figure.axes) > figure.bbox.width / 4
+
+
 def test_every_letter_of_a_figure_can_be_read(drawn, tmp_path):
     told = [evaluation("teacher", nfe=(10, 10), latency=latency(10, 10), rates=0.9)]
     told += [evaluation(f"m{k:02}", latency=latency(1, 1), rates=0.5 + 0.01 * k) for k in range(40)]

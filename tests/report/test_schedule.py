@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from flashwam.commands.analyze import analysis_lines
 from flashwam.core.consistency import LCM, ConsistencyFunction, Linear
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.streams import StreamSpec
@@ -22,6 +23,17 @@ class Cubic(ConsistencyFunction):
 
     def b(self, sigma):
         return -self.gain * sigma**3
+
+
+@dataclass(frozen=True)
+class Dead(ConsistencyFunction):
+    """Lets no gradient through at low noise."""
+
+    def a(self, sigma):
+        return torch.ones_like(sigma)
+
+    def b(self, sigma):
+        return -(sigma - 0.05).clamp(min=0)
 
 
 def spec(name, shift, consistency="linear", **rest):
@@ -150,6 +162,15 @@ def test_own_functions_are_analysed_beside_the_known_ones():
     assert own["mean_squared_gradient_scale"] == pytest.approx(1 / 7, abs=1e-9)
     assert own["starved_share"] == pytest.approx(math.sqrt(0.1), abs=2e-5)
     assert any("Cubic" in warning for warning in analysis["warnings"])
+
+
+def test_a_function_without_gradient_at_low_noise_has_no_order_there():
+    streams = {"action": StreamSpec(name="action", schedule=NoiseSchedule(1.0), consistency=Dead())}
+    analysis = schedule_analysis(streams)
+    assert analysis["streams"]["action"]["functions"]["Dead"]["order_at_zero"] is None
+    json.dumps(analysis, allow_nan=False)
+    (line,) = [line for line in analysis_lines(analysis) if "*Dead" in line]
+    assert line.endswith("     -")
 
 
 def test_labels_name_parameters_that_differ_from_the_published_ones():

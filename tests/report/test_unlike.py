@@ -100,10 +100,8 @@ def test_what_was_not_driven_on_a_group_has_no_course_on_it(tmp_path):
 def test_a_teacher_that_never_succeeds_is_not_divided_by(tmp_path):
     teacher = evaluation("teacher", kind="teacher", nfe=(10, 10), rates=0.0)
     above, row = gathered(tmp_path, evaluation("flash", kind="student", step=400, rates=0.4), teacher)
-    goal = _goal(above, "one-way", above_none=True)
-    assert goal is None
     assert _spans(row, "one-way", [above, row]) is None
-    assert _goal(above, "one-way", above_none=False) == 0.0
+    assert _goal(above, "one-way") == 0.0
 
 
 def test_a_teacher_in_open_loop_alone_is_not_held_against(tmp_path):
