@@ -140,6 +140,7 @@ def over_the_wire(one: Robot, chunks: int, *, early: bool = False) -> tuple[Chun
         early: Each chunk's pictures but the last one have been sent, and taken, when the clock starts.
     """
     measured: Chunks = []
+    idle = Clock(next(one.served.wam.parameters()).device)
     with serving(one.served, ServerOptions(port=0, max_sessions=1)) as running, PolicyClient(running.url) as client:
         begun = time.perf_counter()
         client.reset("push the button", seed=SEED)
@@ -150,7 +151,10 @@ def over_the_wire(one: Robot, chunks: int, *, early: bool = False) -> tuple[Chun
             pictures = one.pictures(frames)
             for picture in pictures[:-1] if early else []:
                 client.look([picture], wait=True)
-            pictures = pictures[-1:] if early else pictures
+            if early:
+                # Taken, not just begun: on a robot they lie controls apart.
+                pictures = pictures[-1:]
+                idle()
             begun = time.perf_counter()
             client.refresh(pictures, controls)
             computed, told = client.timing["infer_ms"], time.perf_counter()

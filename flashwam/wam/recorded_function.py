@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from flashwam.wam.recording import Recording, Recordings, tensors_of
+from flashwam.wam.recording import Recording, Recordings, casts, tensors_of
 
 __all__ = ["RecordedFunction"]
 
@@ -75,7 +75,7 @@ class RecordedFunction:
             count = len(arguments)
             return function(*values[:count], **dict(zip(names, values[count:], strict=True)))
 
-        key = (names, *(None if x is None else (x.shape, x.dtype, x.device) for x in given))
+        key = (names, *(None if x is None else (x.shape, x.dtype, x.device, casts(x.device)) for x in given))
         if key not in self._calls:
             self._calls[key] = self._record(
                 partial(call, function), given, compiled=None if compiled is None else partial(call, compiled)

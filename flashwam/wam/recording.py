@@ -16,7 +16,16 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["CallRecorder", "CannotRecordError", "CudaRecorder", "Recorder", "Recording", "Recordings", "tensors_of"]
+__all__ = [
+    "CallRecorder",
+    "CannotRecordError",
+    "CudaRecorder",
+    "Recorder",
+    "Recording",
+    "Recordings",
+    "casts",
+    "tensors_of",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -73,10 +82,12 @@ class CudaRecorder(Recorder):
         # Compilers and libraries set themselves up in the first runs, which a capture does not allow.
         side = self._side
         side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(2):
-                work()
-        torch.cuda.current_stream().wait_stream(side)
+        try:
+            with torch.cuda.stream(side):
+                for _ in range(2):
+                    work()
+        finally:
+            torch.cuda.current_stream().wait_stream(side)
         graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         first: list[Exception] = []
         try:
@@ -214,25 +225,32 @@ class Recordings:
         self._recorder, self._device, self.failed = CudaRecorder(device), device, ""
 
     def record(self, work: Work, *, compiled: Work | None = None) -> Recording | None:
-        """Records work, and says what had to be left out; None where nothing more can be recorded.
+        """Records work, and says what had to be left out; None where it, or nothing more, can be recorded.
 
         Args:
             work: As it is.
             compiled: The same in compiled parts, which is recorded in its place until one cannot be.
+
+        Raises:
+            Exception: Whatever the work itself raises; nothing else is left unrecorded for that.
         """
         if self.failed:
             return None
+        with torch.inference_mode(False), torch.no_grad():
+            work()
         if compiled is not None and self._compiles:
             try:
                 return self._made(compiled)
             except CannotRecordError as error:
-                self._compiles = False
+                self._compiles = _lacked_memory(error)
                 logger.warning("%s 'graphed': blocks are recorded as they are, not compiled (%s)", self._of, error)
         try:
             return self._made(work)
         except CannotRecordError as error:
-            self.failed = f"a pass could not be recorded ({error})"
-            self.say(self.failed)
+            reason = f"a pass could not be recorded ({error})"
+            # Memory may be there for others, or later.
+            self.failed = "" if _lacked_memory(error) else reason
+            self.say(reason)
             return None
 
     def _made(self, work: Work) -> Recording:
@@ -252,6 +270,16 @@ class Recordings:
         level = logging.INFO if str(reason) in self._said else logging.WARNING
         self._said.add(str(reason))
         logger.log(level, "%s 'graphed': %s runs without graphs, since %s", self._of, self._user, reason)
+
+
+def _lacked_memory(error: CannotRecordError) -> bool:
+    return isinstance(error.__cause__, torch.OutOfMemoryError)
+
+
+def casts(device: torch.device) -> torch.dtype | None:
+    """The numbers that autocast puts work of a device into, which a recording of it holds fast; None without."""
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.get_autocast_dtype(device.type) if known and torch.is_autocast_enabled(device.type) else None
 
 
 def tensors_of(model: nn.Module) -> list[Tensor]:

@@ -6,6 +6,7 @@ from unittest import mock
 import pytest
 import torch
 from loops import OurLoop, our_ways, published_ways
+from rollout_table import table
 from sizes import ROBOTWIN, random_wam
 from timing import spread
 
@@ -71,3 +72,17 @@ def test_a_young_episode_stays_young_and_a_full_window_goes_on(wam: LingBotVA) -
 def test_a_spread_is_of_values_that_occurred() -> None:
     assert spread([float(value) for value in range(1, 21)]) == {"count": 20, "median": 10.0, "p5": 1.0, "p95": 19.0}
     assert spread([3.0]) == {"count": 1, "median": 3.0, "p5": 3.0, "p95": 3.0}
+
+
+def test_a_captured_loop_is_not_taken_for_the_published_one() -> None:
+    told = {"tokens": 1, "stages": {}, "spread": {"p5": 1.0, "p95": 1.0, "count": 1}, "floor": None}
+    measured = {**told, "peak_bytes": None, "warm_up_seconds": 0.0}
+    rows = [
+        {"name": "student graphed 1v/1a", "passes": 2, "ms": 17.7, **measured},
+        {"name": "published 25v/50a guided", "passes": 79, "ms": None, "why": "no memory", **told},
+        {"name": "published captured 25v/50a guided", "passes": 79, "ms": 912.1, **measured},
+    ]
+    result = {"size": "real", "parameters": 1, "history": 2, "many": 79, "rows": rows}
+    assert "51.5" not in table([result])
+    rows[1] |= {"ms": 4754.6, **measured}
+    assert "268.6" in table([result])

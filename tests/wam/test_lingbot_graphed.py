@@ -84,6 +84,21 @@ def test_16_bit_replays_stay_within_what_rounding_does_to_plain_passes(wam: Ling
     assert error(replayed, exact) < 1.5 * error(plain, exact)
 
 
+@pytest.mark.parametrize("static", [True, None], ids=["static", "graphed"])
+def test_a_float32_model_under_autocast_draws_what_its_dynamic_rollout_draws(
+    wam: LingBotVA, seen: dict[str, Tensor], static: bool | None
+) -> None:
+    """As a student is driven in a training of mixed precision: its past is in the text's numbers, its passes are not."""
+    exact = closed_loop(wam.session(TEXT, static=False), seen, ONE)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = closed_loop(wam.session(TEXT, static=False), seen, ONE)
+        drawn = closed_loop(wam.session(TEXT, static=static), seen, ONE)
+    for one, other in zip(drawn, plain, strict=True):
+        assert_close(one.float(), other.float(), atol=0.06, rtol=0.06)
+    # What was recorded under autocast is not replayed outside of it.
+    assert_same(closed_loop(wam.session(TEXT, static=static), seen, ONE), exact)
+
+
 def test_blocks_are_compiled_once_for_a_number_of_tokens(wam: LingBotVA, seen: dict[str, Tensor]) -> None:
     """Whatever the layer, the length of the past, the lane, the model, and whether passes are recorded."""
     compiled = []

@@ -61,6 +61,48 @@ def test_a_model_that_was_moved_is_recorded_where_it_is(monkeypatch) -> None:
         held.check(torch.device("cpu"), plain)
 
 
+def recorder_on(device: str = "cpu", given: CallRecorder | None = None) -> Recordings:
+    held = Recordings(given or CallRecorder())
+    held.check(torch.device(device), torch.nn.Linear(1, 1))
+    return held
+
+
+def test_works_own_error_is_its_callers_and_nothing_else_is_left_unrecorded() -> None:
+    held, weight = recorder_on(), torch.ones(3, 2)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        held.record(lambda: torch.ones(1, 4) @ weight, compiled=lambda: torch.ones(1, 4) @ weight)
+    assert held.failed == ""
+    assert held.record(lambda: torch.ones(1, 3) @ weight, compiled=lambda: torch.ones(1, 3) @ weight) is not None
+    assert held.count == 1
+
+
+def test_memory_that_one_pass_lacked_may_be_there_for_others(caplog) -> None:
+    class Full(CallRecorder):
+        full = True
+
+        def record(self, work):
+            if self.full:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().record(work)
+
+    full, x = Full(), torch.ones(2)
+    held = recorder_on(given=full)
+    assert held.record(lambda: 2 * x, compiled=lambda: x + x) is None
+    assert held.failed == ""
+    assert "out of memory" in caplog.text
+    full.full = False
+    made = []
+    assert held.record(lambda: 2 * x, compiled=lambda: made.append(1) or x + x) is not None
+    assert made
+
+
+def test_a_pass_that_cannot_be_recorded_ends_recording() -> None:
+    held, x = recorder_on(), torch.ones(3)
+    assert held.record(lambda: x * x.sum().item()) is None
+    assert "cannot be recorded" in held.failed
+    assert held.record(lambda: 2 * x) is None
+
+
 def test_what_is_kept_of_a_session_without_gradients_serves_a_training() -> None:
     x = torch.ones(1, 7, 1, 1, 1, requires_grad=True)
     with torch.inference_mode():

@@ -23,7 +23,7 @@ from flashwam.wam.lingbot_va.compiled_blocks import CompiledTrunk
 from flashwam.wam.lingbot_va.layers import KeyValue
 from flashwam.wam.lingbot_va.ring_cache import RingCache
 from flashwam.wam.lingbot_va.transformer import Segment, WanTransformer3DModel
-from flashwam.wam.recording import CannotRecordError, Recorder, Recording, Recordings, tensors_of
+from flashwam.wam.recording import CannotRecordError, Recorder, Recording, Recordings, casts, tensors_of
 
 __all__ = ["MOST_LANES", "Lane", "Lanes"]
 
@@ -233,7 +233,8 @@ class Lane:
             cache: This lane's.
             velocity: As there.
         """
-        key = (cache.plan, cache.rows, velocity, *((part.stream, part.x.shape) for part in segments))
+        shapes = ((part.stream, part.x.shape) for part in segments)
+        key = (cache.plan, cache.rows, velocity, casts(cache.buffer.device), *shapes)
         rotary = self._transformer.pass_rotary(segments)
         if key not in self._passes:
             with torch.inference_mode(False), torch.no_grad():

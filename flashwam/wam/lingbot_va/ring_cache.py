@@ -87,13 +87,16 @@ class RingCache(RolloutCache):
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             self.write(layer, k, v)
-            return self._passes[self.plan].attend(self._ready, q, *self.buffer[:, layer, : self.rows])
+            # Under autocast a pass may be in other numbers than the past, which is in the text's.
+            keys, values = self.buffer[:, layer, : self.rows]
+            return self._passes[self.plan].attend(self._ready, q.to(keys.dtype), keys, values).to(q.dtype)
 
         return attend
 
     def write(self, layer: int, k: Tensor, v: Tensor) -> None:
         """See `RolloutCache.write`."""
-        self._passes[self.plan].write(self._ready, *self.buffer[:, layer, : self.rows], k, v)
+        keys, values = self.buffer[:, layer, : self.rows]
+        self._passes[self.plan].write(self._ready, keys, values, k.to(keys.dtype), v.to(keys.dtype))
 
     def reset(self) -> None:
         """Forgets everything, for another episode."""
