@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of a comparison held against each other and against their teacher."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,18 +34,23 @@ def full_teacher(rows: Sequence[Row]) -> Row | None:
 
 def teacher_of(row: Row, rows: Sequence[Row]) -> Row | None:
     """The full teacher that a row is held against, of those of its family that were driven under its convention: the
-    one that its recipe names, else one beside it, where there is such a one."""
+    one that its recipe names; else one beside it, that other recipes name, or of a student's own network, where there
+    are such."""
     alike = [other for other in rows if other.kind == "teacher" and other.final and other.driven_like(row)]
     own = [other for other in alike if not row.family or other.family in ("", row.family)] or alike
-    nearest = max((_nearness(row, other) for other in own), default=None)
-    return full_teacher([other for other in own if _nearness(row, other) == nearest])
+    named = frozenset[str]().union(*(other.taught_by for other in rows))
+    nearness = {id(other): _nearness(row, other, named) for other in own}
+    return full_teacher([other for other in own if nearness[id(other)] == max(nearness.values())])
 
 
-def _nearness(row: Row, teacher: Row) -> tuple[bool, ...]:
-    """Reasons to take a teacher for a row's, the strongest first."""
+def _nearness(row: Row, teacher: Row, named: Collection[str]) -> tuple[bool, ...]:
+    """Reasons to take a teacher for a row's, the strongest first; `named` are all that recipes take for teachers."""
+    names = {folder.name for folder in teacher.folders}
     return (
-        not row.taught_by.isdisjoint(folder.name for folder in teacher.folders),
+        not row.taught_by.isdisjoint(names),
         not {*map(_place, row.folders)}.isdisjoint(map(_place, teacher.folders)),
+        not names.isdisjoint(named),
+        row.kind == "student" and bool(row.parameters) and row.parameters == teacher.parameters,
     )
 
 

@@ -54,6 +54,17 @@ def test_a_student_is_held_against_the_teacher_that_its_recipe_names(tmp_path):
     assert speed_ups == {"big": "10.0", "small": "2.0"}
 
 
+def test_a_policy_of_more_steps_is_not_taken_for_the_teacher(tmp_path):
+    """Where recipes are missing, the network tells."""
+    policy = {**teacher("policy", 0.9, nfe=(1, 30), parameters={"model": 3}), "label": "policy"}
+    results = [policy, teacher("teacher", 0.5, parameters={"model": 1}), student("a", 0.5, parameters={"model": 1})]
+    by_name, rows = beside(tmp_path / "untold", results)
+    assert teacher_of(by_name["a"], rows).run == "teacher"
+    results.append(student("b", 0.5, parameters={"model": 2}))
+    by_name, rows = beside(tmp_path / "told", results, {"a": "teacher"})
+    assert {teacher_of(row, rows).run for row in rows} == {"teacher"}
+
+
 def test_a_study_is_held_against_its_own_teacher(tmp_path):
     for study, rate in (("first", 0.8), ("second", 0.4)):
         results = [teacher("teacher", rate, nfe=(10, 20) if study == "first" else (10, 10)), student("pairs", rate)]
@@ -77,10 +88,10 @@ def test_only_a_student_that_falls_short_of_its_own_teacher_is_said_to(tmp_path)
 
 def test_the_control_is_the_teacher_of_the_students_and_is_named_where_there_are_several(tmp_path):
     results = [
-        teacher("teacher", 0.9),
-        {**teacher("teacher", 0.3, nfe=(1, 1)), "label": "teacher short"},
-        teacher("other_policy", 0.95, nfe=(1, 5)),
-        student("pairs", 0.9),
+        teacher("teacher", 0.9, family="a"),
+        {**teacher("teacher", 0.3, nfe=(1, 1), family="a"), "label": "teacher short"},
+        teacher("other_policy", 0.95, nfe=(1, 5), family="a"),
+        student("pairs", 0.9, family="a"),
     ]
     for number, result in enumerate(results):
         write(tmp_path / result["run"], {**result, "label": f"{result['label']} {number}"})
