@@ -25,7 +25,13 @@ DECODERS: dict[str, str] = {
 
 
 class PictureDecoder(nn.Module, ABC):
-    """Decodes a video stream's latents; frozen."""
+    """Decodes a video stream's latents; frozen.
+
+    Attributes:
+        causal: What it makes of a latent frame depends on those before it.
+    """
+
+    causal = True
 
     @abstractmethod
     def pictures(self, latents: Tensor) -> Tensor:
@@ -56,6 +62,8 @@ class FramePictures(PictureDecoder):
     Args:
         autoencoder: Taken over and frozen.
     """
+
+    causal = False
 
     def __init__(self, autoencoder: FrameAutoencoder) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -65,11 +65,12 @@ class Extras:
 
     Args:
         fingerprint: Of what makes them.
-        make: Stream name -> [B, C, F, H, W]; gives tensors by name, first axis B.
+        make: The windows, and of what was drawn of them stream name -> [B, C, F, H, W]; gives tensors by name, first
+            axis B.
     """
 
     fingerprint: str
-    make: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+    make: Callable[[Batch, Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
 class RolloutStore:
@@ -140,8 +141,12 @@ class RolloutStore:
         """The file that rollouts which were drawn at once lie in."""
         return self.folder / f"{hashlib.sha256(''.join(keys).encode()).hexdigest()[:32]}.safetensors"
 
-    def read(self, key: str) -> TeacherRollout:
+    def read(self, key: str, *, only: Collection[str] | None = None) -> TeacherRollout:
         """One rollout.
+
+        Args:
+            key: Its name.
+            only: Streams that are read, and nothing else; all there is if None.
 
         Raises:
             FileNotFoundError: it was not made yet.
@@ -151,7 +156,8 @@ class RolloutStore:
             raise MissingFileError(f"{self.folder} does not hold {key} yet: complete the rollouts first")
         path, row = self._places[key]
         file, names = self._open(path)
-        held = {name: file.get_slice(name)[row] for name in names}
+        wanted = names if only is None else [name for name in names if name.removeprefix("drawn/") in only]
+        held = {name: file.get_slice(name)[row] for name in wanted}
         drawn = {name.removeprefix("drawn/"): x.float() for name, x in held.items() if name.startswith("drawn/")}
         extra = {name.removeprefix("extra/"): x for name, x in held.items() if name.startswith("extra/")}
         return TeacherRollout(drawn=drawn, extra=extra)
@@ -236,7 +242,7 @@ class RolloutStore:
             raise InputError(f"the teacher drew {beyond} beyond {torch.finfo(_STORED).max:g}, or not a number")
         held = {f"drawn/{name}": x for name, x in stored.items()}
         if self._extras is not None:
-            seen = self._extras.make({name: x.float() for name, x in stored.items()})
+            seen = self._extras.make(batch, {name: x.float() for name, x in stored.items()})
             held |= {f"extra/{name}": x.cpu() for name, x in seen.items()}
         write_tensors(path, held, metadata={"settings": self.settings, "keys": " ".join(keys)})
         self.made += len(keys)

@@ -28,19 +28,19 @@ from flashwam.distillation.methods.base import Method, MethodOutput, StreamTerm
 from flashwam.distillation.methods.options import option
 from flashwam.distillation.methods.states import start_states, training_levels
 from flashwam.distillation.prepared import Prepared, draw_passes
-from flashwam.distillation.rollouts import Extras, RolloutStore, stored_bytes
+from flashwam.distillation.rollouts import RolloutStore, stored_bytes
 from flashwam.distillation.setup import Setup, Source
 from flashwam.foresight.decoupler import change_weights
+from flashwam.foresight.drawn_pictures import drawn_pictures
 from flashwam.foresight.each_camera import build_providers
 from flashwam.foresight.held_out import HeldOutForesight, look_at
 from flashwam.foresight.looks import LOOK, LookSource
 from flashwam.foresight.policy import ForesightPolicy
-from flashwam.foresight.providers import align_frames, find_provider
-from flashwam.foresight.source import PICTURES, FutureSource, Target
+from flashwam.foresight.providers import align_frames, find_provider, refuse_others
+from flashwam.foresight.source import FutureSource, Target
+from flashwam.foresight.teacher_samplers import teacher_samplers
 from flashwam.foresight.true_future import TrueFuture
-from flashwam.run.folder import INFO_FILE
-from flashwam.run.model_info import ModelInfo
-from flashwam.sampling import StreamSampler, samplers_for
+from flashwam.sampling import StreamSampler
 from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
 from flashwam.wam.base import WorldActionModel
@@ -166,15 +166,21 @@ class Foresight(Method):
             return None
         passes: dict[tuple[str, ...], int] | None = {}
         if option(cls, options, "targets") != "ground_truth":
-            samplers = _teacher_samplers(option(cls, options, "teacher_streams"), setup.teacher)
+            samplers = teacher_samplers(option(cls, options, "teacher_streams"), setup.teacher)
             chunks = max(1, frames // model.chunk_frames)
             passes = None if samplers is None else draw_passes(model, samplers, chunks=chunks)
+        beside = "their pictures"
+        if option(cls, options, "stage") == "decouplers":
+            rows, columns = (options.get("policy") or {}).get("grid") or model.shapes["video"][1:]
+            each = option(cls, options, "pool") * 2 * frames * rows * columns
+            names = " and ".join(sorted(options.get("providers") or {})) or "a vision model"
+            beside += f", and {each / 1e9:.2g} GB for every channel that {names} see, of which each has hundreds"
         return Prepared(
             what="rollouts",
             count=option(cls, options, "pool"),
             bytes_each=stored_bytes(model, frames),
             passes=passes,
-            beside="their pictures, and what the vision models see in them",
+            beside=beside,
         )
 
     @classmethod
@@ -204,6 +210,7 @@ class Foresight(Method):
             made = load()
             if not isinstance(made, ForesightPolicy):
                 raise InputError(f"distill.init must be a foresight policy; {setup.init} holds a {type(made).__name__}")
+            refuse_others(options.get("providers") or {}, made.providers)
             return made.rebuilt(trained=stage, **policy)
         if stage == "expert":
             raise InputError("stage expert needs distill.init: the result of a run with stage decouplers")
@@ -254,10 +261,8 @@ class Foresight(Method):
         return made
 
     def _rollouts(self, source: Source, future: Future, seed: int, *, setup: Setup, pool: int) -> FutureSource:
-        decoder = self.roles.model.decoder
-        extras = Extras(
-            fingerprint=decoder.fingerprint(), make=lambda drawn: {PICTURES: decoder.pictures(drawn["video"])}
-        )
+        model, frames = self.roles.model, source.batch([0]).frames
+        extras = drawn_pictures(model.decoder, frames=frames, chunk_frames=model.chunk_frames)
         store = RolloutStore(setup.rollouts, future, extras=extras, batch_size=self.rollout_batch)
         return FutureSource(
             source,
@@ -269,7 +274,7 @@ class Foresight(Method):
         )
 
     def _samplers(self, setup: Setup) -> dict[str, StreamSampler]:
-        samplers = _teacher_samplers(self.teacher_streams, setup.teacher)
+        samplers = teacher_samplers(self.teacher_streams, setup.teacher)
         if samplers is None:
             raise InputError(f"{setup.teacher} does not say how the teacher is sampled: give teacher_streams")
         cooled = {name: sampler.temperature for name, sampler in samplers.items() if sampler.temperature != 1}
@@ -375,19 +380,3 @@ class Foresight(Method):
             fingerprint=f"{model.providers[name].fingerprint()}_{grid}_{self.align}",
             extract=lambda pictures, frames: align_frames(model.features_of(name, pictures), frames, self.align),
         )
-
-
-def _teacher_samplers(
-    configs: Mapping[str, Mapping[str, Any]] | None, folder: Path | None
-) -> dict[str, StreamSampler] | None:
-    """The way in which a teacher is drawn: as its streams are given, or as its folder says; None where neither does."""
-    kind = "teacher"
-    if configs is not None:
-        specs = {name: StreamSpec.from_config(name, config) for name, config in configs.items()}
-    elif folder is not None and (folder / INFO_FILE).is_file():
-        told = ModelInfo.read(folder)
-        kind, specs = told.kind, dict(told.streams)
-    else:
-        return None
-    steps = None if kind == "teacher" else {name: spec.steps for name, spec in specs.items()}
-    return samplers_for(specs, steps=steps, teacher=kind == "teacher")

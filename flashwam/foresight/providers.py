@@ -21,7 +21,7 @@ from flashwam.system.imports import class_name, find_class, reading, trusting
 from flashwam.system.json_file import built_from, read_mapping, shown
 from flashwam.system.paths import user_path
 
-__all__ = ["PROVIDERS", "TargetProvider", "align_frames", "find_provider", "load_provider", "to_grid"]
+__all__ = ["PROVIDERS", "TargetProvider", "align_frames", "find_provider", "load_provider", "refuse_others", "to_grid"]
 
 PROVIDERS: dict[str, str] = {
     "each_camera": "flashwam.foresight.each_camera:EachCamera",
@@ -127,6 +127,28 @@ class TargetProvider(nn.Module, ABC):
     def parameter_count(self) -> int:
         """Parameters that looking takes."""
         return sum(p.numel() for p in self.parameters())
+
+
+def refuse_others(chosen: Mapping[str, Mapping[str, Any]], kept: Mapping[str, TargetProvider]) -> None:
+    """Refuses the vision models of a recipe that are not those a policy has; none chosen are all of them.
+
+    Raises:
+        ValueError: Names differ, or an option that the kept one tells.
+    """
+    if chosen and set(chosen) != set(kept):
+        raise InputError(
+            f"providers {sorted(chosen)} are not {sorted(kept)}, which distill.init was trained with: leave them out, "
+            "or train its stage anew"
+        )
+    for name, options in chosen.items():
+        settings = kept[name].settings()
+        told = settings.get("inner", settings)
+        other = {key: told[key] for key, value in options.items() if key in told and told[key] != value}
+        if other:
+            raise InputError(
+                f"providers.{name} of distill.init was trained with {other}: leave these as they are, or train its "
+                "stage anew"
+            )
 
 
 def find_provider(name: str) -> type[TargetProvider]:

@@ -20,17 +20,16 @@ from tqdm import tqdm
 from flashwam.core.batch import Batch
 from flashwam.distillation.futures import stacked_noise
 from flashwam.distillation.rollouts import RolloutStore
+from flashwam.foresight.drawn_pictures import PICTURES
 from flashwam.system.errors import InputError
 from flashwam.system.files import one_at_a_time
 from flashwam.system.tensor_file import load_tensors, write_tensors
 
-__all__ = ["PICTURES", "FutureSource", "Target", "Windows", "noise_seed", "pool_number"]
+__all__ = ["FutureSource", "Target", "Windows", "noise_seed", "pool_number"]
 
 logger = logging.getLogger(__name__)
 
 _LEAST_STD = 1e-4
-PICTURES = "video/pictures"
-"""Name under which a rollout holds its video's pictures, uint8 [P, height, width, 3]."""
 
 
 class Windows(Protocol):
@@ -110,7 +109,6 @@ class FutureSource:
         take a number at random."""
         numbers = [number % len(self._seeds) for number in numbers]
         batch = self._source.batch(numbers)
-        rollouts = [self._store.read(self._keys[number]) for number in numbers]
         like = {name: x[0] for name, x in batch.clean.items()}
         noise = stacked_noise([self._seeds[number] for number in numbers], like)
         extra = {f"noise/{name}": x for name, x in noise.items()}
@@ -118,7 +116,7 @@ class FutureSource:
             extra[f"target/{name}"] = torch.stack([self._target(name, self._keys[n]) for n in numbers])
         clean = dict(batch.clean)
         if self._actions:
-            drawn = torch.stack([r.drawn["action"] for r in rollouts])
+            drawn = torch.stack([self._store.read(self._keys[n], only=("action",)).drawn["action"] for n in numbers])
             # Slots that nobody acts in stay what they are.
             clean["action"] = torch.where(batch.loss_mask("action"), drawn, clean["action"])
         return replace(batch, clean=clean, extra=extra)

@@ -44,7 +44,7 @@ class Drawing:
     def rows(self) -> list[tuple[str, str]]:
         """The lines that a plan shows, as (what, how much)."""
         made = self.prepared
-        beside = f", and {made.beside}" if made.beside else ""
+        beside = f"; not counted, and more than these: {made.beside}" if made.beside else ""
         size = f"{made.count:,} {made.what} of {made.bytes_each:,} bytes, {_bytes(made.bytes)} in all{beside}"
         if made.passes is None:
             passes = "as many as the teacher's folder says; it is not there yet"

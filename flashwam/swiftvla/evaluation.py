@@ -33,16 +33,19 @@ from flashwam.system.provenance import provenance
 __all__ = ["evaluate_with_auxiliary", "latency_with_auxiliary", "load_with_auxiliary"]
 
 
-def load_with_auxiliary(folder: str | Path, *, capacity: int = 6, trust: bool = False) -> tuple[Policy, StreamedSense]:
+def load_with_auxiliary(
+    folder: str | Path, *, capacity: int | None = None, trust: bool = False
+) -> tuple[Policy, StreamedSense]:
     """A policy that `masked_reconstruction` trained, with its modality, and what senses that.
 
     Args:
         folder: The policy's or its run's.
-        capacity: Entries of the cache.
+        capacity: Entries of the cache, of those that it was trained with; the most of these if None.
         trust: Import the classes that its files name beside ours, and run their code.
 
     Raises:
-        ValueError: It was trained without a modality or on recordings, or the tokens of its data are another network's.
+        ValueError: It was trained without a modality, on recordings, or never with such a cache, or the tokens of its
+            data are another network's.
         FileNotFoundError: The network or the tokens' statistics are not where its recipe says.
     """
     folder = model_folder(folder)
@@ -60,6 +63,10 @@ def load_with_auxiliary(folder: str | Path, *, capacity: int = 6, trust: bool = 
     full = PrivilegedPolicy.from_options(policy.wam, options)
     full.load_training(policy.folder)
     tokens = StreamingTokens(**options.get("provider", {}))
+    capacity = max(tokens.capacities) if capacity is None else capacity
+    if capacity not in tokens.capacities:
+        known = ", ".join(map(str, sorted(tokens.capacities)))
+        raise InputError(f"{folder} was trained with caches of {known} entries; asked for one of {capacity}")
     kept = TokenStore.of_policy(folder)
     found = tokens.found(user_path(recipe.data.root), recipe.data.tasks, capacity=capacity, store=kept)
     sense = StreamedSense(*found)
@@ -74,7 +81,7 @@ def evaluate_with_auxiliary(
     tasks: Sequence[str] | None = None,
     seed: int = 0,
     out: str | Path | None = None,
-    capacity: int = 6,
+    capacity: int | None = None,
     trust: bool = False,
 ) -> list[dict[str, Any]]:
     """As `flashwam.evaluation.local.evaluate` with the modality there, in closed loop alone; a run of its own in
@@ -83,7 +90,7 @@ def evaluate_with_auxiliary(
 
     Args:
         checkpoint, episodes, nfe, tasks, seed, out, trust: See `evaluate`.
-        capacity: Entries of the cache.
+        capacity: See `load_with_auxiliary`.
     """
     policy, sense = load_with_auxiliary(checkpoint, capacity=capacity, trust=trust)
     tasks, episodes = policy.request(tasks, episodes)
@@ -93,7 +100,7 @@ def evaluate_with_auxiliary(
     for steps in nfe:
         settings = {"model": weights, **policy.said(policy.samplers(steps))}
         path = folder / f"{evaluation_name(policy.info.steps, steps, 'auxiliary', seed)}.json"
-        asked = Asked(tasks=tasks, episodes=episodes, cache=capacity, settings=settings)
+        asked = Asked(tasks=tasks, episodes=episodes, cache=sense.capacity, settings=settings)
         results.append(measure_once(path, asked, partial(_measure, policy, sense, steps, asked, seed, path)).to_json())
     return results
 

@@ -41,6 +41,11 @@ class StreamedSense:
         self._provider, self._store = provider, store
 
     @property
+    def capacity(self) -> int:
+        """Entries of the provider's cache."""
+        return self._provider.capacity
+
+    @property
     def parameter_count(self) -> int:
         """Of the network."""
         return sum(p.numel() for p in self._provider.model.parameters())

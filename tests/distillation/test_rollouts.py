@@ -166,7 +166,7 @@ def test_a_rollout_of_other_settings_is_refused(teacher, tmp_path):
 
 def test_what_else_is_stored_is_that_of_what_made_it(teacher, tmp_path):
     def negated(by):
-        return Extras(fingerprint=by, make=lambda drawn: {"negated": -drawn["video"]})
+        return Extras(fingerprint=by, make=lambda batch, drawn: {"negated": -drawn["video"]})
 
     batch = Windows(teacher).batch([0])
     bare, one, again, other = (

@@ -14,7 +14,8 @@ from flashwam.core.noise import NoiseSchedule
 from flashwam.data.pictures import FramePictures
 from flashwam.distillation.futures import TeacherFuture, seeded_noise
 from flashwam.distillation.rollouts import Extras, RolloutStore
-from flashwam.foresight.source import PICTURES, FutureSource, Target
+from flashwam.foresight.drawn_pictures import PICTURES
+from flashwam.foresight.source import FutureSource, Target
 from flashwam.foresight.true_future import TrueFuture
 from flashwam.sampling import StreamSampler
 
@@ -35,7 +36,7 @@ def source(tmp_path, teacher, windows=None, future=None, **options):
     one = StreamSampler(schedule=NoiseSchedule(2.0), consistency=Linear(), steps=2)
     future = future or TeacherFuture(teacher, {"video": one, "action": one})
     decoder = FramePictures(tiny_codec().autoencoder)
-    extras = Extras(fingerprint="tiny", make=lambda drawn: {PICTURES: decoder.pictures(drawn["video"])})
+    extras = Extras(fingerprint="tiny", make=lambda _, drawn: {PICTURES: decoder.pictures(drawn["video"])})
     made = RolloutStore(tmp_path, future, extras=extras, batch_size=2)
     target = Target(fingerprint="brightness", extract=brightness)
     windows = windows or Windows(teacher)

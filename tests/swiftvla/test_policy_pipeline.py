@@ -84,6 +84,9 @@ def test_unstripped_it_is_shown_what_its_training_was(trained, tmp_path):
     assert evaluate_with_auxiliary(teacher, nfe=("1v/2a",), out=tmp_path, capacity=3) == [result]
     with pytest.raises(ValueError, match="cache: 3 then, 4 now"):
         evaluate_with_auxiliary(teacher, nfe=("1v/2a",), out=tmp_path, capacity=4)
+    with pytest.raises(ValueError, match=r"trained with caches of 3, 4, 5, 6 entries; asked for one of 7"):
+        load_with_auxiliary(teacher, capacity=7)
+    assert load_with_auxiliary(teacher)[1].capacity == 6
     policy, sense = load_with_auxiliary(teacher, capacity=3)
     assert policy.wam.senses == {"state": 4, "auxiliary": 16 * 128}
     repo = Path(policy.info.recipe.data.root) / TASK

@@ -191,6 +191,9 @@ def test_an_import_that_fails_leaves_nothing(
     assert "expected one of ['cogvideox', 'lingbot_va']" in told("weights.pt", family="nobody")
     assert "nothing to import" in told("weights.pt", family="lingbot_va")
     assert "belong together" in told("weights.pt", *known, "q01=[0,0]")
+    assert "lists with a number for every control; got 0.5" in told("weights.pt", *known, "q01=0.5", "q99=[1]")
+    assert "lists with a number for every control" in told("weights.pt", *known, "q01=[0]", "q99=far")
+    assert "dtype must be one of" in told("weights.pt", *known, "dtype=[float32]")
     assert "got quantiles of 2" in told("weights.pt", *known, "q01=[0,0]", "q99=[1,1]")
     assert "expected key=value" in told("weights.pt", "=1")
     assert main(["import", str(tmp_path / "weights.pt"), str(out), "--family", "cogvideox", *known]) == 0

@@ -106,10 +106,12 @@ class CogVideoXFiles(FamilyFiles):
                 "latent_size must be two whole numbers and chunk_frames, actions_per_frame, execute_frames and robot "
                 f"one; got {latent_size!r}, {chunk_frames!r}, {actions_per_frame!r}, {execute_frames!r} and {robot!r}"
             )
-        if dtype is not None and dtype not in _DTYPES:
+        if dtype is not None and not (isinstance(dtype, str) and dtype in _DTYPES):
             raise InputError(f"dtype must be one of {sorted(_DTYPES)}, got {dtype!r}")
         if (q01 is None) != (q99 is None):
             raise InputError("q01 and q99 belong together: give both, or neither")
+        if any(q is not None and (isinstance(q, str) or not isinstance(q, Sequence)) for q in (q01, q99)):
+            raise InputError(f"q01 and q99 must be lists with a number for every control; got {q01!r} and {q99!r}")
         actions = None
         if q01 is not None and q99 is not None:
             used = tuple(range(len(q01)))
