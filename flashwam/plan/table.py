@@ -5,7 +5,7 @@ from typing import Any
 
 from flashwam.plan.drawing import Drawing
 from flashwam.plan.dry_run import GIB, gib
-from flashwam.plan.sizes import ACTIVATION_FORMULA
+from flashwam.plan.sizes import activation_formula
 from flashwam.plan.training import NOTES, Option, TrainingPlan
 
 __all__ = ["plan_lines", "plan_numbers"]
@@ -49,7 +49,7 @@ def _facts(plan: TrainingPlan) -> list[tuple[str, str]]:
         facts += [
             ("a pass", f"samples a GPU: {plan.samples_per_gpu}, each of {tokens}"),
             ("activations", f"{gib(kept[True])} with checkpointing, {gib(kept[False])} without"),
-            ("", f"estimate: {ACTIVATION_FORMULA}"),
+            ("", f"estimate: {activation_formula(size)}"),
             ("", f"the recipe has checkpointing {'on' if plan.checkpointing else 'off'}"),
         ]
     return facts
@@ -126,7 +126,7 @@ def plan_numbers(plan: TrainingPlan) -> dict[str, Any]:
         "samples_per_gpu": plan.samples_per_gpu,
         "checkpointing": plan.checkpointing,
         "activation_bytes": None if kept is None else {"checkpointing": kept[True], "without": kept[False]},
-        "activation_formula": ACTIVATION_FORMULA,
+        "activation_formula": activation_formula(plan.size),
         "strategies": [_option(plan, option) for option in plan.options],
         "steps": plan.steps,
         "samples_per_step": plan.samples_per_step,
