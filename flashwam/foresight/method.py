@@ -90,6 +90,7 @@ class Foresight(Method):
     stream_choices = ("teacher_temperature",)
     trains_probes = True
     builds_student = True
+    takes_adapters = False
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flashwam.distillation.keep_best import check_keep_best
-from flashwam.distillation.methods import check_streams, find_method
+from flashwam.distillation.methods import check_adapters, check_streams, find_method
 from flashwam.recipe.sections import Recipe
 from flashwam.system.errors import InputError
 from flashwam.system.imports import check_keywords
@@ -37,6 +37,7 @@ def check_names(recipe: Recipe, command: str) -> None:
             except ValueError as error:
                 raise InputError(f"{section}.method: {error}") from error
             check_keywords(f"{section}.options", loop.options, _keywords(method.__init__))
+            check_adapters(loop)
             check_streams(recipe, loop)
             check_keep_best(recipe, loop, taught=section == "distill")
 

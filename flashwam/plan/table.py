@@ -40,9 +40,12 @@ def _facts(plan: TrainingPlan) -> list[tuple[str, str]]:
     rest = size.parameters - size.blocks
     *others, last = plan.roles or ("",)
     copies = f"; {', '.join(others)}{' and ' * bool(others)}{last} of the same size" if last else ""
+    shared = (
+        "" if plan.adapters is None else f"; with LoRA of rank {plan.rank} one backbone and {plan.adapters:,} a role"
+    )
     facts = [
         ("parameters", f"{size.parameters:,}: {size.layers} blocks of {size.block:,}, and {rest:,} around them"),
-        ("roles", f"student{copies}; with LoRA of rank {plan.rank} one backbone and {plan.adapters:,} a role"),
+        ("roles", f"student{copies}{shared}"),
     ]
     if kept is not None:
         tokens = f"{plan.tokens:,} tokens and {plan.text_tokens} of text"
@@ -115,7 +118,9 @@ def plan_numbers(plan: TrainingPlan) -> dict[str, Any]:
             "adapters": plan.adapters,
             "adapter_rank": plan.rank,
             "roles": dict.fromkeys(("student", *plan.roles), size.parameters),
-            "roles_lora": {
+            "roles_lora": None
+            if plan.adapters is None
+            else {
                 "backbone": size.parameters,
                 "student": plan.adapters,
                 **{role: 0 if role == "teacher" else plan.adapters for role in plan.roles},

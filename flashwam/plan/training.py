@@ -54,8 +54,8 @@ class TrainingPlan:
         memory: Bytes of one GPU, None where there is no limit to compare with.
         size: The model's.
         roles: Copies beside the student.
-        adapters: Parameters of one set of LoRA adapters.
-        rank: Their rank.
+        adapters: Parameters of one set of LoRA adapters; None where the method takes none.
+        rank: Their rank, or None.
         tokens: Of a sample's pass; None where the family does not say.
         text_tokens: Of a sample.
         samples_per_gpu: In one pass.
@@ -77,8 +77,8 @@ class TrainingPlan:
     memory: float | None
     size: ModelSize
     roles: tuple[str, ...]
-    adapters: int
-    rank: int
+    adapters: int | None
+    rank: int | None
     tokens: int | None
     text_tokens: int
     samples_per_gpu: int
@@ -120,11 +120,15 @@ def plan_training(
     """
     _check_numbers(gpus, memory_gib=memory_gib, rank=rank)
     command, loop = _section(recipe, command)
+    if rank is not None and not find_method(loop.method).takes_adapters:
+        raise InputError(f"rank is of low-rank adapters, and method {loop.method!r} trains whole weights: leave it out")
     check_names(recipe, command)
     model = meta_model(recipe, trust=trust)
     size, lora = model_size(model), loop.lora
-    rank = lora.rank if lora is not None else rank or DEFAULT_RANK
-    adapters = adapter_count(model, loop, rank=rank)
+    adapters = None
+    if find_method(loop.method).takes_adapters:
+        rank = lora.rank if lora is not None else rank or DEFAULT_RANK
+        adapters = adapter_count(model, loop, rank=rank)
     roles = tuple(roles_of(recipe, loop, model, command))
     checkpointing = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     tokens, text = model.pass_tokens(recipe.data.window_frames), text_shape(recipe, model)
@@ -136,7 +140,7 @@ def plan_training(
         return footprint(
             strategy,
             parameters=size.parameters,
-            adapters=adapters,
+            adapters=adapters or 0,
             unit=size.unit,
             roles=roles,
             half=half,
@@ -204,8 +208,9 @@ def _options(
     trained: Collection[str],
     checkpointing: bool,
 ) -> tuple[Option, ...]:
-    """Every strategy, of which a recipe can name some: ZeRO-3 keeps the teacher whole, FSDP as `shard_teacher` says;
-    ZeRO trains the student alone."""
+    """Every strategy that a method can have, of which a recipe can name some: ZeRO-3 keeps the teacher whole, FSDP as
+    `shard_teacher` says; ZeRO trains the student alone."""
+    adapters = find_method(loop.method).takes_adapters
     chosen = strategy_for(loop.strategy, lora=loop.lora is not None, shard_teacher=loop.shard_teacher)
     return tuple(
         Option(
@@ -216,6 +221,7 @@ def _options(
             chosen=strategy == chosen,
         )
         for strategy in STRATEGIES
+        if adapters or strategy.name != "lora"
     )
 
 

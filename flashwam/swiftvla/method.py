@@ -77,6 +77,7 @@ class MaskedReconstruction(Method):
     needs_teacher = False
     stream_choices = ("teacher_temperature",)
     trains_probes = True
+    takes_adapters = False
     result = "teacher"
     auxiliary_evaluation = "flashwam.swiftvla.evaluation:evaluate_with_auxiliary"
 

@@ -63,6 +63,16 @@ def test_so_is_what_a_distillation_cannot_do(tmp_path, changes, message):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", ["distill", "train"])
+def test_so_are_adapters_for_a_method_that_trains_whole_weights(tmp_path, command):
+    method = {"distill": "foresight", "train": "masked_reconstruction"}[command]
+    changes = [f"{command}.method={method}", f"{command}.options={{}}", f"{command}.lora.rank=2"]
+    changes = [*changes, f"wam.pretrained={ASSETS / 'teacher'}"]
+    with pytest.raises(ValueError, match="trains whole weights"):
+        refused(command, tmp_path, *changes)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("strategy", "processes", "message"),
     [

@@ -133,6 +133,8 @@ class Method(ABC):
     """True if a model with `WorldActionModel.probes` can be trained so."""
     builds_student: bool = False
     """True if `make_student` gives another model than the recipe's."""
+    takes_adapters: bool = True
+    """False if it trains whole weights alone, so that no `lora` goes with it."""
     result: str = "student"
     """Name of the folder the trained model is saved to, and its kind."""
     auxiliary_evaluation: str | None = None
