@@ -28,6 +28,7 @@ def check_recipe(recipe: Recipe, loop: LoopConfig) -> None:
     check_options(loop)
     check_adapters(loop)
     method = find_method(loop.method)
+    method.check_values(loop)
     refuse_losses(recipe.streams, method.stream_losses, method=method.__name__)
     check_streams(recipe, loop)
 
