@@ -8,6 +8,7 @@ from typing import Literal
 
 from flashwam.distillation.methods import find_method
 from flashwam.distillation.strategies import check_strategy, find_strategy
+from flashwam.plan.around import built_around, seems_built_around
 from flashwam.plan.drawing import Drawing, drawing
 from flashwam.plan.dry_run import GIB
 from flashwam.plan.memory import STRATEGIES, Footprint, Strategy, footprint, strategy_for
@@ -169,8 +170,18 @@ def plan_training(
         samples_per_step=loop.batch_size * loop.accumulation,
         time=run_time(recipe, loop, model, parameters=size.parameters, tokens=tokens, text=text, gpus=gpus),
         drawing=drawing(recipe, loop, model, text=text),
-        warnings=_warnings(loop, command, gpus, tokens, trained=trained_of(roles)),
+        warnings=(
+            *_warnings(loop, command, gpus, tokens, trained=trained_of(roles)),
+            *_of_a_policy(recipe, loop, trust=trust),
+        ),
     )
+
+
+def _of_a_policy(recipe: Recipe, loop: LoopConfig, *, trust: bool) -> list[str]:
+    if find_method(loop.method).builds_student:
+        return []
+    told = built_around(recipe, loop, trust=trust) or seems_built_around(recipe)
+    return [] if told is None else [told]
 
 
 def _section(
