@@ -20,7 +20,7 @@ from flashwam.recipe.sections import LoraConfig
 from flashwam.system.errors import InputError, MissingPackageError
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["STUDENT", "Adapters", "check_peft"]
+__all__ = ["STUDENT", "Adapters", "check_peft", "adapter_targets"]
 
 STUDENT = "student"
 
@@ -173,14 +173,24 @@ class Adapters:
         self._active = name
 
 
-def _target_layers(backbone: WorldActionModel, lora: LoraConfig) -> list[str]:
-    """Names of the linear layers that get adapters."""
-    targets = lora.targets or type(backbone).adapter_targets
+def adapter_targets(kind: type[WorldActionModel], lora: LoraConfig) -> tuple[str, ...]:
+    """Ends of the names of the layers that adapters go to in a model of a class.
+
+    Raises:
+        ValueError: Neither the recipe nor the class names any.
+    """
+    targets = lora.targets or kind.adapter_targets
     if not targets:
         raise InputError(
-            f"{type(backbone).__name__} names no layers for adapters by default; set lora.targets to the ends of the "
-            "names of its linear layers"
+            f"{kind.__name__} names no layers for adapters by default; set lora.targets to the ends of the names of "
+            "its linear layers"
         )
+    return tuple(targets)
+
+
+def _target_layers(backbone: WorldActionModel, lora: LoraConfig) -> list[str]:
+    """Names of the linear layers that get adapters."""
+    targets = adapter_targets(type(backbone), lora)
     linear = {key: module for key, module in backbone.named_modules() if isinstance(module, nn.Linear)}
     found = {target: [key for key in linear if f".{key}".endswith(f".{target}")] for target in targets}
     absent = [target for target, keys in found.items() if not keys]

@@ -13,6 +13,7 @@ from torch import Tensor
 from flashwam.data.layouts import arrange, check_cameras, separate
 from flashwam.distillation.setup import Setup
 from flashwam.foresight.providers import TargetProvider, find_provider, load_provider, to_grid
+from flashwam.system.errors import InputError
 
 __all__ = ["EachCamera", "build_providers"]
 
@@ -35,6 +36,14 @@ class EachCamera(TargetProvider):
         self.inner, self.layout, self.cameras = inner, layout, cameras
         self.width = inner.width
         self.requires_grad_(False).eval()
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any]) -> None:
+        """See `TargetProvider.check`: its own and the inner one's."""
+        if set(options) != {"provider", "layout", "cameras"} or not isinstance(options["provider"], Mapping):
+            raise InputError(f"an each_camera provider takes provider (a mapping), layout and cameras; got {options}")
+        inner = dict(options["provider"])
+        find_provider(str(inner.pop("name", None))).check(inner)
 
     @classmethod
     def build(cls, options: Mapping[str, Any], *, root: Path, seed: int) -> Self:

@@ -8,7 +8,6 @@ Letters: B samples, C channels, T channels of a vision model, F latent frames, h
 """
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -35,11 +34,13 @@ from flashwam.foresight.drawn_pictures import drawn_pictures
 from flashwam.foresight.each_camera import build_providers
 from flashwam.foresight.held_out import HeldOutForesight, look_at
 from flashwam.foresight.looks import LOOK, LookSource
+from flashwam.foresight.options import POOL, check_fresh, check_policy, check_providers, check_values
 from flashwam.foresight.policy import ForesightPolicy
 from flashwam.foresight.providers import align_frames, find_provider, refuse_others
 from flashwam.foresight.source import FutureSource, Target
 from flashwam.foresight.teacher_samplers import teacher_samplers
 from flashwam.foresight.true_future import TrueFuture
+from flashwam.recipe.sections import LoopConfig
 from flashwam.sampling import StreamSampler
 from flashwam.system.errors import InputError
 from flashwam.system.paths import user_path
@@ -49,8 +50,6 @@ from flashwam.wam.decoders import find_decoder
 __all__ = ["Foresight"]
 
 logger = logging.getLogger(__name__)
-
-_TARGETS = ("same_seed", "unpaired", "ground_truth")
 
 
 class Foresight(Method):
@@ -90,6 +89,7 @@ class Foresight(Method):
     stream_choices = ("teacher_temperature",)
     trains_probes = True
     builds_student = True
+    takes_adapters = False
 
     def __init__(
         self,
@@ -109,36 +109,18 @@ class Foresight(Method):
         pictures: str | None = None,
         draws: int = 1,
         looks: int | None = None,
-        pool: int = 512,
+        pool: int = POOL,
         rollout_batch: int = 16,
         teacher_streams: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        for key, value, known in (
-            ("stage", stage, ("decouplers", "expert")),
-            ("targets", targets, _TARGETS),
-            ("actions", actions, ("demonstrations", "teacher")),
-            ("align", align, ("last", "mean")),
-        ):
-            if value not in known:
-                raise InputError(f"{key} must be one of {known}; got {value!r}")
+        given = {"stage": stage, "targets": targets, "actions": actions, "align": align, "change_weight": change_weight}
+        given |= {"draws": draws, "looks": looks, "pool": pool, "rollout_batch": rollout_batch, "weights": weights}
+        check_values(given)
         if not isinstance(student, ForesightPolicy) or student.trained != stage:
             raise InputError(f"stage {stage!r} trains a foresight policy's {stage}; got {type(student).__name__}")
         unknown = sorted(set(weights or {}) - set(student.providers))
         if unknown:
             raise InputError(f"weights name {unknown}; the providers are {sorted(student.providers)}")
-        if not 0 <= change_weight < math.inf:
-            raise InputError(f"change_weight must be at least 0 and finite; got {change_weight}")
-        if looks is not None and (looks < 1 or stage != "expert"):
-            raise InputError(f"looks must be at least 1, in stage expert; got {looks} in stage {stage}")
-        if draws < 1:
-            raise InputError(f"draws must be at least 1, the noises learnt from one look; got {draws}")
-        if actions == "teacher" and targets == "ground_truth":
-            raise InputError("a recorded future has no actions of the teacher's: use targets same_seed or unpaired")
-        if actions == "teacher" and targets == "same_seed" and looks is not None and looks > pool:
-            raise InputError(
-                f"looks is {looks}, of {pool} rollouts (pool), each with one noise to look at: more looks than "
-                "rollouts are the same ones again; raise pool or lower looks"
-            )
         schedule, expert = streams["action"].schedule, student.expert
         if isinstance(schedule, EDMSchedule) and schedule.sigma_data != expert.sigma_data:
             raise InputError(
@@ -151,6 +133,15 @@ class Foresight(Method):
         self.draws, self.looks, self.change_weight = draws, looks, change_weight
         self.align, self.pool, self.rollout_batch, self.teacher_streams = align, pool, rollout_batch, teacher_streams
         self._levels = schedule.training_grid().float(), schedule.training_weights().float()
+
+    @classmethod
+    def check_values(cls, loop: LoopConfig) -> None:
+        """See `Method.check_values`."""
+        check_values(loop.options)
+        check_policy(loop.options.get("policy"))
+        check_providers(loop.options.get("providers"))
+        if loop.init is None:
+            check_fresh(loop.options)
 
     @classmethod
     def passes_without_gradient(cls, streams: Mapping[str, StreamSpec], options: Mapping[str, Any]) -> float:
@@ -212,14 +203,8 @@ class Foresight(Method):
                 raise InputError(f"distill.init must be a foresight policy; {setup.init} holds a {type(made).__name__}")
             refuse_others(options.get("providers") or {}, made.providers)
             return made.rebuilt(trained=stage, **policy)
-        if stage == "expert":
-            raise InputError("stage expert needs distill.init: the result of a run with stage decouplers")
-        chosen = options.get("providers") or {}
-        if not chosen:
-            raise InputError(
-                "providers is empty: name at least one, such as {semantic: {name: scene, labels: colours}}"
-            )
-        providers = build_providers(chosen, setup)
+        check_fresh(options)
+        providers = build_providers(options["providers"], setup)
         folder = setup.teacher if options.get("pictures") is None else user_path(options["pictures"])
         decoder, text_width = find_decoder(folder)
         policy.setdefault("text_width", text_width if text_width is not None else teacher.text_shape[1])

@@ -35,10 +35,10 @@ from flashwam.wam.features import LooksInside, looked_into
 from flashwam.wam.plain import build_plain, load_weights, save_plain
 from flashwam.wam.session import Kept, RolloutSession
 
-__all__ = ["ForesightPolicy"]
+__all__ = ["POOLINGS", "ForesightPolicy"]
 
 _DECODER = "decoder.json"
-_POOLINGS = ("perceiver", "mean")
+POOLINGS = ("perceiver", "mean")
 _FEATURES = "features"
 
 
@@ -387,7 +387,7 @@ def _check_choices(
     unknown = sorted(set(use or ()) - set(providers))
     if unknown:
         raise InputError(f"use names {unknown}; the providers are {sorted(providers)}")
-    if pooling not in _POOLINGS or trained not in ("decouplers", "expert"):
-        raise InputError(f"pooling must be one of {_POOLINGS}, trained decouplers or expert; got {pooling, trained}")
+    if pooling not in POOLINGS or trained not in ("decouplers", "expert"):
+        raise InputError(f"pooling must be one of {POOLINGS}, trained decouplers or expert; got {pooling, trained}")
     if {"video", "action"} != set(backbone.streams):
         raise InputError(f"a backbone has the streams video and action; got {backbone.streams}")

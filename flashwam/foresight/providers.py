@@ -92,6 +92,17 @@ class TargetProvider(nn.Module, ABC):
         """Builds what `save` wrote."""
 
     @classmethod
+    def check(cls, options: Mapping[str, Any]) -> None:
+        """Refuses options that `build` would refuse, before there are data or weights.
+
+        Args:
+            options: As for `build`.
+
+        Raises:
+            ValueError: The message names them.
+        """
+
+    @classmethod
     def needs_records(cls, options: Mapping[str, Any]) -> bool:
         """Tells whether `build` reads what the simulator knew of the episodes, see `flashwam.data.privileged`."""
         return False

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flashwam.foresight.providers import TargetProvider, load_provider
-from flashwam.foresight.scene_labels import RECORDED, read_labels
+from flashwam.foresight.scene_labels import LABELS, RECORDED, read_labels
 from flashwam.system.errors import DivergedError, InputError
 from flashwam.system.tensor_file import fitting, load_tensors, write_tensors
 
@@ -75,6 +75,15 @@ class SceneEncoder(TargetProvider):
         return provider
 
     @classmethod
+    def check(cls, options: Mapping[str, Any]) -> None:
+        """See `TargetProvider.check`."""
+        labels, unknown = options.get("labels"), sorted(set(options) - {"labels", "steps", "width", "per_repo"})
+        if labels is None or unknown:
+            raise InputError(f"a scene provider takes labels, steps, width and per_repo; got {labels=}, {unknown=}")
+        if labels not in LABELS:
+            raise InputError(f"labels must be one of {sorted(LABELS)}; got {labels!r}")
+
+    @classmethod
     def needs_records(cls, options: Mapping[str, Any]) -> bool:
         """See `TargetProvider.needs_records`."""
         return options.get("labels") in RECORDED
@@ -82,11 +91,9 @@ class SceneEncoder(TargetProvider):
     @classmethod
     def build(cls, options: Mapping[str, Any], *, root: Path, seed: int) -> Self:
         """Trains one per data folder. Options: `labels`, see `flashwam.foresight.scene_labels`; `train_scene`'s."""
+        cls.check(options)
         options = dict(options)
-        labels = options.pop("labels", None)
-        unknown = sorted(set(options) - {"steps", "width", "per_repo"})
-        if labels is None or unknown:
-            raise InputError(f"a scene provider takes labels, steps, width and per_repo; got {labels=}, {unknown=}")
+        labels = options.pop("labels")
         stem = "_".join(f"{key}{value}" for key, value in sorted(options.items()))
         folder = root / "scene" / f"{labels}_seed{seed}{'_' + stem if stem else ''}"
         if (folder / "provider.json").is_file():

@@ -73,17 +73,22 @@ class VisionModel(TargetProvider):
         self.requires_grad_(False).eval()
 
     @classmethod
+    def check(cls, options: Mapping[str, Any]) -> None:
+        """See `TargetProvider.check`."""
+        source, unknown = options.get("model"), sorted(set(options) - {"model", "size", "stage"})
+        if source is None or unknown:
+            raise InputError(f"a vision provider takes model, size and stage; got unknown {unknown}, model {source!r}")
+
+    @classmethod
     def build(cls, options: Mapping[str, Any], *, root: Path, seed: int) -> Self:
         """Options: `model`, a hub id, a folder, or a configuration (with `model_type`) for random weights; size; stage.
 
         Raises:
             ValueError: an option is unknown, or the weights cannot be found.
         """
+        cls.check(options)
         options = dict(options)
-        source = options.pop("model", None)
-        unknown = sorted(set(options) - {"size", "stage"})
-        if source is None or unknown:
-            raise InputError(f"a vision provider takes model, size and stage; got unknown {unknown}, model {source!r}")
+        source = options.pop("model")
         if isinstance(source, Mapping):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from flashwam.distillation.adapters import STUDENT, check_peft
-from flashwam.distillation.methods import check_options, check_streams, find_method
+from flashwam.distillation.methods import check_adapters, check_options, check_streams, find_method
 from flashwam.distillation.methods.options import refuse_losses
 from flashwam.distillation.roles import CRITIC
 from flashwam.distillation.strategies import check_strategy, find_strategy
@@ -26,7 +26,9 @@ def check_recipe(recipe: Recipe, loop: LoopConfig) -> None:
     """
     _check_folders(recipe, loop)
     check_options(loop)
+    check_adapters(loop)
     method = find_method(loop.method)
+    method.check_values(loop)
     refuse_losses(recipe.streams, method.stream_losses, method=method.__name__)
     check_streams(recipe, loop)
 

@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names in a recipe that only other packages can check: families, methods and their keywords, measures."""
 
-import inspect
-from collections.abc import Callable
-from typing import Any
-
 from flashwam.distillation.keep_best import check_keep_best
-from flashwam.distillation.methods import check_streams, find_method
+from flashwam.distillation.methods import check_adapters, check_streams, find_method
+from flashwam.distillation.methods.options import keywords_of
 from flashwam.recipe.sections import Recipe
 from flashwam.system.errors import InputError
 from flashwam.system.imports import check_keywords
@@ -36,12 +33,9 @@ def check_names(recipe: Recipe, command: str) -> None:
                 method = find_method(loop.method)
             except ValueError as error:
                 raise InputError(f"{section}.method: {error}") from error
-            check_keywords(f"{section}.options", loop.options, _keywords(method.__init__))
+            own = keywords_of(method, without=("teacher", "keep_target"))
+            check_keywords(f"{section}.options", loop.options, own)
+            check_adapters(loop)
+            method.check_values(loop)
             check_streams(recipe, loop)
             check_keep_best(recipe, loop, taught=section == "distill")
-
-
-def _keywords(function: Callable[..., Any]) -> list[str]:
-    """A function's keyword-only parameters without those the pipeline fills in."""
-    parameters = inspect.signature(function).parameters.values()
-    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("teacher", "keep_target")]

@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import overload
 
-from flashwam.distillation.adapters import STUDENT
+from flashwam.distillation.adapters import STUDENT, adapter_targets
 from flashwam.distillation.methods import find_method, make_method
 from flashwam.distillation.roles import CRITIC
 from flashwam.plan.sizes import adapter_parameters
@@ -50,9 +50,11 @@ def adapter_count(model: WorldActionModel, loop: LoopConfig, *, rank: int) -> in
 @overload
 def adapter_count(model: WorldActionModel, loop: LoopConfig) -> int | None: ...
 def adapter_count(model: WorldActionModel, loop: LoopConfig, *, rank: int | None = None) -> int | None:
-    """Counts the parameters of one set of adapters: the recipe's own, else of the given rank, else None."""
-    rank = rank if loop.lora is None else loop.lora.rank
-    if rank is None:
-        return None
-    targets = None if loop.lora is None else loop.lora.targets
-    return adapter_parameters(model, rank, targets or model.adapter_targets or None)
+    """Counts the parameters of one set of adapters: the recipe's own, else of the given rank, else None.
+
+    Raises:
+        ValueError: The recipe's own have no layers to go to.
+    """
+    if loop.lora is not None:
+        return adapter_parameters(model, loop.lora.rank, adapter_targets(type(model), loop.lora))
+    return None if rank is None else adapter_parameters(model, rank, model.adapter_targets or None)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flashwam.data.actions import ActionNorm
 from flashwam.data.autoencoder import FrameAutoencoder
+from flashwam.plan.around import built_around, seems_built_around
 from flashwam.plan.dry_run import GIB, gib
 from flashwam.plan.names import check_names
 from flashwam.plan.rehearsal import counted_bytes, held_bytes
@@ -126,8 +127,8 @@ def plan_serving(
         trust: See `load_wam`, of a model that only a folder describes.
 
     Raises:
-        ValueError: for a number out of range, an unknown dtype, a precision or rollout that the model cannot have, or a
-            model that looks at values as it draws.
+        ValueError: for a number out of range, an unknown dtype, a precision or rollout that the model cannot have, a
+            policy that is built on the recipe's model, or a model that looks at values as it draws.
     """
     chosen = dtype_named(dtype)
     if sessions < 1:
@@ -136,6 +137,8 @@ def plan_serving(
         raise InputError(f"memory must be a positive number of GiB; got {memory_gib!r}")
     check_names(recipe, "train" if recipe.distill is None else "distill")
     kind = kind or ("teacher" if recipe.distill is None else "student")
+    if told := built_around(recipe, recipe.distill if kind == "student" else None, trust=trust):
+        raise InputError(f"recipe {recipe.name!r}: {told}: serve it, and read the GPU's memory off there")
     model = meta_model(recipe, trust=trust)
     precision = recipe.rollout.precision if precision is None else precision
     lanes = _lanes(model, rollout or recipe.wam.config.get("rollout", "dynamic"), asked=rollout is not None)
@@ -158,7 +161,7 @@ def plan_serving(
         pictures=pictures,
         # Prompts are embedded in bfloat16 whatever the model runs in.
         text_encoder=2 * files.text_encoder_parameters if read and files is not None else 0,
-        warnings=_warnings(growing, endless=endless),
+        warnings=_warnings(growing, endless=endless, seems=seems_built_around(recipe) if kind == "student" else None),
     )
 
 
@@ -190,8 +193,8 @@ def _lanes(model: WorldActionModel, rollout: str, *, asked: bool) -> int | None:
     return {"dynamic": 0, "graphed": model.warm_up_sessions}.get(rollout)
 
 
-def _warnings(growing: int, *, endless: bool) -> tuple[str, ...]:
-    found = []
+def _warnings(growing: int, *, endless: bool, seems: str | None) -> tuple[str, ...]:
+    found = [] if seems is None else [seems]
     if growing:
         found.append(
             f"{growing} session(s) run 'dynamic', whose cache grows with what is in it: twice a full window's past is "

@@ -19,9 +19,9 @@ from flashwam.wam.base import WorldActionModel
 from flashwam.wam.files import files_of
 
 __all__ = [
-    "ACTIVATION_FORMULA",
     "ModelSize",
     "activation_bytes",
+    "activation_formula",
     "adapter_parameters",
     "meta_model",
     "model_size",
@@ -35,11 +35,18 @@ _HASHED, _RELEASED = (TEXT_LENGTH, TEXT_WIDTH), (512, None)
 # where the residual stream's norms stay in float32.
 _KEPT_FLOAT = (96, 8, 16)
 _KEPT_HALF = (78, 4, 12)
+# The first two of a block that text goes through beside the other tokens, as they do: it attends to nothing else.
+_JOINT_FLOAT = (68, 8)
+_JOINT_HALF = (46, 4)
 
-ACTIVATION_FORMULA = (
+_FORMULA = (
     "samples x blocks x (tokens x ({} width + {} inner) + text x {} width) bytes in bf16, {} {} {} in float32; with "
     "checkpointing samples x (blocks x tokens x width x 2, or 4, bytes + one block in full)"
 ).format(*_KEPT_HALF, *_KEPT_FLOAT)
+_JOINT_FORMULA = (
+    "samples x blocks x (tokens + text) x ({} width + {} inner) bytes in bf16, {} {} in float32; with checkpointing "
+    "samples x (blocks x (tokens x 4 + text x 2, or 4) x width bytes + one block in full)"
+).format(*_JOINT_HALF, *_JOINT_FLOAT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +58,9 @@ class ModelSize:
         layers: Blocks of the trunk: the module list with the most parameters.
         block: Parameters of one block.
         width: Width of the tokens: what most linear layers of a block take in.
-        inner: Widest thing a linear layer of a block gives out.
+        inner: Widest thing that a linear layer of a block gives out of tokens; what is fed by something else, such as
+            the noise level, gives it out once a sample.
+        joint: Whether text goes through the blocks beside the other tokens, see `WorldActionModel.text_in_blocks`.
     """
 
     parameters: int
@@ -59,6 +68,7 @@ class ModelSize:
     block: int
     width: int
     inner: int
+    joint: bool = False
 
     @property
     def blocks(self) -> int:
@@ -112,8 +122,10 @@ def model_size(model: nn.Module) -> ModelSize:
     if not linears:
         raise InputError(f"{type(model).__name__} has no linear layer in its blocks; its memory cannot be planned")
     width = Counter(linear.in_features for linear in linears).most_common(1)[0][0]
-    inner = max(linear.out_features for linear in linears)
-    return ModelSize(parameters=total, layers=layers, block=_count(block), width=width, inner=inner)
+    inner = max(linear.out_features for linear in linears if linear.in_features == width)
+    owners = [module for module in model.modules() if getattr(module, "text_in_blocks", False)]
+    joint = any(part is block for owner in owners for part in owner.modules())
+    return ModelSize(parameters=total, layers=layers, block=_count(block), width=width, inner=inner, joint=joint)
 
 
 def adapter_parameters(model: nn.Module, rank: int, targets: tuple[str, ...] | None = None) -> int:
@@ -136,7 +148,7 @@ def adapter_parameters(model: nn.Module, rank: int, targets: tuple[str, ...] | N
 def activation_bytes(
     size: ModelSize, *, tokens: int, text_tokens: int, samples: int, half: bool, checkpointing: bool
 ) -> int:
-    """Bytes kept between the student's forward and backward pass, see `ACTIVATION_FORMULA`; an estimate.
+    """Bytes kept between the student's forward and backward pass, see `activation_formula`; an estimate.
 
     Args:
         size: The model.
@@ -147,10 +159,19 @@ def activation_bytes(
         checkpointing: Blocks keep their input alone and are computed again in the backward pass.
     """
     per_width, per_inner, per_text = _KEPT_HALF if half else _KEPT_FLOAT
+    number = 2 if half else 4
+    # Under autocast the video's residual stream stays in float32 in a joint block; the text's is rounded.
+    passing = tokens * 4 + text_tokens * number if size.joint else tokens * number
+    if size.joint:
+        per_width, per_inner = _JOINT_HALF if half else _JOINT_FLOAT
+        tokens, text_tokens = tokens + text_tokens, 0
     block = tokens * (per_width * size.width + per_inner * size.inner) + text_tokens * per_text * size.width
-    if not checkpointing:
-        return samples * size.layers * block
-    return samples * (size.layers * tokens * size.width * (2 if half else 4) + block)
+    return samples * (size.layers * passing * size.width + block if checkpointing else size.layers * block)
+
+
+def activation_formula(size: ModelSize) -> str:
+    """The sum that `activation_bytes` does, in words."""
+    return _JOINT_FORMULA if size.joint else _FORMULA
 
 
 def _trunk(model: nn.Module) -> tuple[nn.Module, int]:

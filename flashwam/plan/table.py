@@ -5,7 +5,7 @@ from typing import Any
 
 from flashwam.plan.drawing import Drawing
 from flashwam.plan.dry_run import GIB, gib
-from flashwam.plan.sizes import ACTIVATION_FORMULA
+from flashwam.plan.sizes import activation_formula
 from flashwam.plan.training import NOTES, Option, TrainingPlan
 
 __all__ = ["plan_lines", "plan_numbers"]
@@ -40,16 +40,19 @@ def _facts(plan: TrainingPlan) -> list[tuple[str, str]]:
     rest = size.parameters - size.blocks
     *others, last = plan.roles or ("",)
     copies = f"; {', '.join(others)}{' and ' * bool(others)}{last} of the same size" if last else ""
+    shared = (
+        "" if plan.adapters is None else f"; with LoRA of rank {plan.rank} one backbone and {plan.adapters:,} a role"
+    )
     facts = [
         ("parameters", f"{size.parameters:,}: {size.layers} blocks of {size.block:,}, and {rest:,} around them"),
-        ("roles", f"student{copies}; with LoRA of rank {plan.rank} one backbone and {plan.adapters:,} a role"),
+        ("roles", f"student{copies}{shared}"),
     ]
     if kept is not None:
         tokens = f"{plan.tokens:,} tokens and {plan.text_tokens} of text"
         facts += [
             ("a pass", f"samples a GPU: {plan.samples_per_gpu}, each of {tokens}"),
             ("activations", f"{gib(kept[True])} with checkpointing, {gib(kept[False])} without"),
-            ("", f"estimate: {ACTIVATION_FORMULA}"),
+            ("", f"estimate: {activation_formula(size)}"),
             ("", f"the recipe has checkpointing {'on' if plan.checkpointing else 'off'}"),
         ]
     return facts
@@ -115,7 +118,9 @@ def plan_numbers(plan: TrainingPlan) -> dict[str, Any]:
             "adapters": plan.adapters,
             "adapter_rank": plan.rank,
             "roles": dict.fromkeys(("student", *plan.roles), size.parameters),
-            "roles_lora": {
+            "roles_lora": None
+            if plan.adapters is None
+            else {
                 "backbone": size.parameters,
                 "student": plan.adapters,
                 **{role: 0 if role == "teacher" else plan.adapters for role in plan.roles},
@@ -126,7 +131,7 @@ def plan_numbers(plan: TrainingPlan) -> dict[str, Any]:
         "samples_per_gpu": plan.samples_per_gpu,
         "checkpointing": plan.checkpointing,
         "activation_bytes": None if kept is None else {"checkpointing": kept[True], "without": kept[False]},
-        "activation_formula": ACTIVATION_FORMULA,
+        "activation_formula": activation_formula(plan.size),
         "strategies": [_option(plan, option) for option in plan.options],
         "steps": plan.steps,
         "samples_per_step": plan.samples_per_step,

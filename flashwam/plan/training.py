@@ -8,6 +8,7 @@ from typing import Literal
 
 from flashwam.distillation.methods import find_method
 from flashwam.distillation.strategies import check_strategy, find_strategy
+from flashwam.plan.around import built_around, seems_built_around
 from flashwam.plan.drawing import Drawing, drawing
 from flashwam.plan.dry_run import GIB
 from flashwam.plan.memory import STRATEGIES, Footprint, Strategy, footprint, strategy_for
@@ -54,8 +55,8 @@ class TrainingPlan:
         memory: Bytes of one GPU, None where there is no limit to compare with.
         size: The model's.
         roles: Copies beside the student.
-        adapters: Parameters of one set of LoRA adapters.
-        rank: Their rank.
+        adapters: Parameters of one set of LoRA adapters; None where the method takes none.
+        rank: Their rank, or None.
         tokens: Of a sample's pass; None where the family does not say.
         text_tokens: Of a sample.
         samples_per_gpu: In one pass.
@@ -77,8 +78,8 @@ class TrainingPlan:
     memory: float | None
     size: ModelSize
     roles: tuple[str, ...]
-    adapters: int
-    rank: int
+    adapters: int | None
+    rank: int | None
     tokens: int | None
     text_tokens: int
     samples_per_gpu: int
@@ -120,11 +121,15 @@ def plan_training(
     """
     _check_numbers(gpus, memory_gib=memory_gib, rank=rank)
     command, loop = _section(recipe, command)
+    if rank is not None and not find_method(loop.method).takes_adapters:
+        raise InputError(f"rank is of low-rank adapters, and method {loop.method!r} trains whole weights: leave it out")
     check_names(recipe, command)
     model = meta_model(recipe, trust=trust)
     size, lora = model_size(model), loop.lora
-    rank = lora.rank if lora is not None else rank or DEFAULT_RANK
-    adapters = adapter_count(model, loop, rank=rank)
+    adapters = None
+    if find_method(loop.method).takes_adapters:
+        rank = lora.rank if lora is not None else rank or DEFAULT_RANK
+        adapters = adapter_count(model, loop, rank=rank)
     roles = tuple(roles_of(recipe, loop, model, command))
     checkpointing = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     tokens, text = model.pass_tokens(recipe.data.window_frames), text_shape(recipe, model)
@@ -136,7 +141,7 @@ def plan_training(
         return footprint(
             strategy,
             parameters=size.parameters,
-            adapters=adapters,
+            adapters=adapters or 0,
             unit=size.unit,
             roles=roles,
             half=half,
@@ -165,8 +170,18 @@ def plan_training(
         samples_per_step=loop.batch_size * loop.accumulation,
         time=run_time(recipe, loop, model, parameters=size.parameters, tokens=tokens, text=text, gpus=gpus),
         drawing=drawing(recipe, loop, model, text=text),
-        warnings=_warnings(loop, command, gpus, tokens, trained=trained_of(roles)),
+        warnings=(
+            *_warnings(loop, command, gpus, tokens, trained=trained_of(roles)),
+            *_of_a_policy(recipe, loop, trust=trust),
+        ),
     )
+
+
+def _of_a_policy(recipe: Recipe, loop: LoopConfig, *, trust: bool) -> list[str]:
+    if find_method(loop.method).builds_student:
+        return []
+    told = built_around(recipe, loop, trust=trust) or seems_built_around(recipe)
+    return [] if told is None else [told]
 
 
 def _section(
@@ -204,8 +219,9 @@ def _options(
     trained: Collection[str],
     checkpointing: bool,
 ) -> tuple[Option, ...]:
-    """Every strategy, of which a recipe can name some: ZeRO-3 keeps the teacher whole, FSDP as `shard_teacher` says;
-    ZeRO trains the student alone."""
+    """Every strategy that a method can have, of which a recipe can name some: ZeRO-3 keeps the teacher whole, FSDP as
+    `shard_teacher` says; ZeRO trains the student alone."""
+    adapters = find_method(loop.method).takes_adapters
     chosen = strategy_for(loop.strategy, lora=loop.lora is not None, shard_teacher=loop.shard_teacher)
     return tuple(
         Option(
@@ -216,6 +232,7 @@ def _options(
             chosen=strategy == chosen,
         )
         for strategy in STRATEGIES
+        if adapters or strategy.name != "lora"
     )
 
 

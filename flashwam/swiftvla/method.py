@@ -24,7 +24,9 @@ from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods.base import Method, MethodOutput, StreamTerm
 from flashwam.distillation.methods.states import start_states, training_levels
 from flashwam.distillation.setup import Setup, Source
+from flashwam.recipe.sections import LoopConfig
 from flashwam.swiftvla.masking import MaskPolicy
+from flashwam.swiftvla.options import check_values
 from flashwam.swiftvla.policy import FusionPolicy
 from flashwam.swiftvla.source import AuxiliaryTokens, PrivilegedSource
 from flashwam.swiftvla.streaming_tokens import StreamingTokens
@@ -77,6 +79,7 @@ class MaskedReconstruction(Method):
     needs_teacher = False
     stream_choices = ("teacher_temperature",)
     trains_probes = True
+    takes_adapters = False
     result = "teacher"
     auxiliary_evaluation = "flashwam.swiftvla.evaluation:evaluate_with_auxiliary"
 
@@ -107,20 +110,18 @@ class MaskedReconstruction(Method):
                 f"masked_reconstruction trains a policy of the family fusion or smolvla; got {type(student).__name__}. "
                 "A world-action model goes inside one: wam.config.primary: {name: wam, pretrained: <folder>}"
             )
+        given = {
+            "auxiliary": auxiliary,
+            "provider": provider,
+            "fusion_tokens": fusion_tokens,
+            "mask": mask,
+            "path": path,
+        }
+        given |= {"reconstruct": reconstruct, "trajectory": trajectory, "coordinates": coordinates}
+        check_values({**given, "start_step": start_step, "weighting": weighting, "head_width": head_width})
         reconstruct = {name: weight for name, weight in (reconstruct or {}).items() if weight}
-        if min([trajectory, *reconstruct.values()]) < 0 or start_step < 0:
-            raise InputError("weights of trajectory and reconstruct, and start_step, must be at least 0")
-        if weighting not in ("flat", "schedule"):
-            raise InputError(f'weighting must be "flat" or "schedule"; got {weighting!r}')
         self.masks = MaskPolicy(**(mask or {}))
         self.provider, self.path = StreamingTokens(**(provider or {})), HandPath(**(path or {}))
-        if auxiliary is None and self.masks.any:
-            raise InputError(
-                "mask hides one of two modalities, and there is one alone: name the auxiliary, or mask none"
-            )
-        unmasked = [name for name in reconstruct if not self.masks.probability(name)]
-        if unmasked:
-            raise InputError(f"what is never masked is never reconstructed: give mask a probability for {unmasked}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if fusion_tokens and student.fusion is None:
@@ -138,6 +139,11 @@ class MaskedReconstruction(Method):
         self.reconstruct, self.divides = reconstruct, reconstruct_divides
         self.trajectory, self.coordinates, self.start_step = trajectory, coordinates, start_step
         self._tables = {name: _levels(streams[name], flat=weighting == "flat") for name in self._drawn}
+
+    @classmethod
+    def check_values(cls, loop: LoopConfig) -> None:
+        """See `Method.check_values`."""
+        check_values(loop.options)
 
     @classmethod
     def passes_without_gradient(cls, streams: Mapping[str, StreamSpec], options: Mapping[str, Any]) -> float:

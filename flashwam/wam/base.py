@@ -65,6 +65,7 @@ class WorldActionModel(nn.Module, ABC):
             takes them too.
         built_on: Attribute that holds the world-action model which this one is built on, saved in a folder of that
             name; a recipe may name the family of either. None for a model that stands alone.
+        text_in_blocks: Whether text goes through the blocks beside the other tokens, instead of being attended to.
 
     Raises:
         ValueError: The family states no layout, or a fact of it by hand.
@@ -86,6 +87,7 @@ class WorldActionModel(nn.Module, ABC):
     adapter_targets: ClassVar[tuple[str, ...]] = ()
     compute_options: ClassVar[tuple[str, ...]] = ()
     built_on: ClassVar[str | None] = None
+    text_in_blocks: ClassVar[bool] = False
     settings: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, layout: Layout | None = None) -> None:

@@ -366,7 +366,8 @@ def test_a_role_hands_on_everything_that_its_backbone_says():
     role = adapted(Adapters(backbone, LORA), STUDENT)
     assert role.layout is backbone.layout
     facts = {field.name for field in fields(Layout)} | {"layout", "forward"}
-    of_the_class = {"adopt", "create", "keywords", "settings", "adapter_targets", "compute_options", "built_on"}
+    of_the_class = {"adopt", "create", "keywords", "settings", "adapter_targets", "compute_options"}
+    of_the_class |= {"built_on", "text_in_blocks"}
     for name in (public(WorldActionModel) | public(LooksInside)) - facts - of_the_class:
         assert any(name in vars(kind) for kind in (AdaptedLooker, AdaptedModel)), f"{name} is not handed on"
     session = role.session(Waves().batch([0, 1]).text)

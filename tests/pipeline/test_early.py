@@ -3,11 +3,14 @@
 
 import importlib.util
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from flashwam.pipeline import training
+from flashwam.plan import make_plan
 from flashwam.recipe.load import load_recipe
+from flashwam.system.errors import InputError
 from flashwam.system.paths import ASSETS
 
 RECIPES = {"distill": "metaworld/flash_wam", "train": "metaworld/teacher"}
@@ -63,6 +66,16 @@ def test_so_is_what_a_distillation_cannot_do(tmp_path, changes, message):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", ["distill", "train"])
+def test_so_are_adapters_for_a_method_that_trains_whole_weights(tmp_path, command):
+    method = {"distill": "foresight", "train": "masked_reconstruction"}[command]
+    changes = [f"{command}.method={method}", f"{command}.options={{}}", f"{command}.lora.rank=2"]
+    changes = [*changes, f"wam.pretrained={ASSETS / 'teacher'}"]
+    with pytest.raises(ValueError, match="trains whole weights"):
+        refused(command, tmp_path, *changes)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("strategy", "processes", "message"),
     [
@@ -87,4 +100,60 @@ def test_recordings_that_are_not_there_leave_no_run_behind(tmp_path):
     data = ["data.source=lerobot", "data.cameras=[a]", "data.tasks=['*']", "data.norm=teacher"]
     with pytest.raises((ValueError, FileNotFoundError), match="data"):
         refused("distill", tmp_path, *data)
+    assert list(tmp_path.iterdir()) == []
+
+
+FORESIGHT, MASKED = ("metaworld/foresight_decouplers", "distill"), ("swiftvla/metaworld/full", "train")
+NESTED = {
+    "targets=groundtruth": r"targets must be one of .*'ground_truth'.*; got 'groundtruth'",
+    "stage=decoupler": r"stage must be one of \('decouplers', 'expert'\)",
+    "pool=0": "pool must be at least 1, a number of windows",
+    "rollout_batch=many": "rollout_batch must be at least 1, a number of windows drawn at once; got 'many'",
+    "change_weight=-1": "change_weight must be at least 0",
+    "looks=4": "looks must be at least 1, in stage expert",
+    "weights.semantic=-1": r"options\.weights\.semantic must be a number of at least 0",
+    "weights.sematic=1": r"options\.weights names \['sematic'\]; the providers are",
+    "providers=null": "providers is empty",
+    "providers.semantic.nam=scene": r"options\.providers\.semantic: a scene provider takes labels, .*'nam'",
+    "providers.semantic.name=scenes": r"options\.providers\.semantic: unknown target provider 'scenes'",
+    "providers.semantic.labels=normals": r"options\.providers\.semantic: labels must be one of",
+    "providers.semantic=scene": r"options\.providers\.semantic must be a mapping of names to values; got 'scene'",
+    "policy.poolling=mean": r"options\.policy\.poolling: unknown key; did you mean 'pooling'",
+    "policy.pooling=max": r"options\.policy\.pooling must be one of \('perceiver', 'mean'\); got 'max'",
+    "policy.use=[depth]": r"options\.policy\.use names \['depth'\]",
+    "policy.grid=[4]": r"options\.policy\.grid must be two whole numbers",
+    "policy.blocks=null": r"options\.policy\.blocks missing",
+    "policy.decoupler.widht=3": r"options\.policy\.decoupler\.widht: unknown key; did you mean 'width'",
+    "policy.decoupler.heads=5": r"options\.policy\.decoupler: .*64 and 5 heads",
+    "policy.decoupler.width=wide": r"options\.policy\.decoupler: a value is missing, or of another kind",
+    "policy.resampler.querys=3": r"options\.policy\.resampler\.querys: unknown key; did you mean 'queries'",
+    "policy.expert.text=3": r"options\.policy\.expert\.text: unknown key",
+    "teacher_streams.video.shfit=3": "shfit",
+}
+MASKS = {
+    "mask.auxilary=0.5": r"options\.mask\.auxilary: unknown key; did you mean 'auxiliary'\?; it takes auxiliary, primary",
+    "mask.auxiliary=often": r"options\.mask: a value is missing, or of another kind",
+    "mask.auxiliary=2": "options.mask: mask: auxiliary and primary are probabilities",
+    "provider.sides=4": r"options\.provider\.sides: unknown key; did you mean 'side'",
+    "provider.capacities=[0]": r"options\.provider: capacities must name sizes",
+    "path.colum=action": r"options\.path\.colum: unknown key; did you mean 'column'",
+    "path=action": r"options\.path must be a mapping of names to values; got 'action'",
+    "auxiliary.token=3": r"options\.auxiliary\.token: unknown key; did you mean 'tokens'",
+    "reconstruct.primari=1": r"options\.reconstruct\.primari: unknown key; did you mean 'primary'",
+    "trajectory=-1": r"options\.trajectory is a weight",
+    "fusion_tokens=some": r"options\.fusion_tokens must be a whole number of at least 0",
+    "weighting=steep": "weighting must be",
+}
+WRONG = [(*FORESIGHT, *each) for each in NESTED.items()] + [(*MASKED, *each) for each in MASKS.items()]
+
+
+@pytest.mark.parametrize(("name", "command", "change", "message"), WRONG, ids=lambda value: str(value)[:40])
+def test_so_is_an_option_of_an_option_by_run_and_plan(tmp_path, name, command, change, message):
+    changes = [f"{command}.options.{change}", f"data.root={tmp_path / 'data'}", f"run_dir={tmp_path / 'run'}"]
+    recipe = load_recipe(name, changes)
+    if command == "distill":
+        recipe = replace(recipe, wam=replace(recipe.wam, pretrained=str(ASSETS / "teacher")))
+    for begun in (partial(make_plan, command=command), getattr(training, command)):
+        with pytest.raises(InputError, match=message):
+            begun(recipe)
     assert list(tmp_path.iterdir()) == []

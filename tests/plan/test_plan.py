@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -326,3 +327,34 @@ def test_a_model_that_only_its_folder_describes_is_timed():
     recipe = replace(recipe, wam=replace(recipe.wam, config={}))
     told = dict(make_plan(recipe, "distill").rows)["time"]
     assert "measured here" in told
+
+
+WHOLE = {
+    "svam/libero/decouplers": "distill",
+    "swiftvla/metaworld/full": "train",
+}
+
+
+@pytest.mark.parametrize(("name", "command"), WHOLE.items())
+def test_adapters_are_not_offered_where_a_method_takes_none(name, command, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    plan = plan_training(load_recipe(name), command, memory_gib=80)
+    assert "lora" not in {option.footprint.strategy.name for option in plan.options}
+    assert not any("lora" in line.lower() for line in plan_lines(plan))
+    assert plan_numbers(plan)["parameters"]["roles_lora"] is None
+    with pytest.raises(ValueError, match="rank is of low-rank adapters"):
+        plan_training(load_recipe(name), command, rank=8)
+    asked = load_recipe(name, [f"{command}.lora.rank=8"])
+    for planned in (partial(plan_training, asked, command), partial(make_plan, asked, command)):
+        with pytest.raises(ValueError, match=r"trains whole weights, .*: leave lora out, or set it to null"):
+            planned()
+
+
+def test_adapters_without_a_layer_to_go_to_are_not_planned():
+    changes = ["train.method=flow_matching", "train.options={}", "train.lora.rank=8"]
+    recipe = load_recipe("swiftvla/metaworld/2d", changes)
+    for planned in (partial(plan_training, recipe, "train"), partial(make_plan, recipe, "train")):
+        with pytest.raises(
+            ValueError, match=r"FusionPolicy names no layers for adapters by default; set lora\.targets"
+        ):
+            planned()

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from flashwam.cli import main
 from flashwam.data.hashed_text import TEXT_LENGTH
-from flashwam.plan import plan_serving, serving_lines, serving_numbers
+from flashwam.plan import plan_serving, plan_training, serving_lines, serving_numbers
 from flashwam.plan.rehearsal import counted_bytes
 from flashwam.recipe.load import load_recipe
 from flashwam.sampling import Rollout, samplers_for
@@ -143,6 +143,24 @@ def test_every_recipe_s_model_is_planned_or_refused_in_a_sentence(name: str, tmp
     assert any("'dynamic'" in text for text in plan.warnings) == (
         recipe.wam.family == "lingbot_va" and recipe.wam.config.get("rollout", "dynamic") == "dynamic"
     )
+
+
+def test_a_policy_is_not_planned_as_the_model_that_it_is_built_on(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"'foresight' makes a policy .* not counted: serve it, and read"):
+        plan_serving(load_recipe("metaworld/foresight"))
+    plan_serving(load_recipe("metaworld/foresight"), "teacher")
+    recipe = load_recipe("metaworld/foresight_one_step")
+    for plan in (plan_serving(recipe), plan_training(recipe)):
+        assert any("runs/foresight/teacher, which cannot be read here" in text for text in plan.warnings)
+    folder = tmp_path / "runs/foresight/teacher"
+    folder.mkdir(parents=True)
+    (folder / "wam.json").write_text(json.dumps({"family": "foresight"}))
+    (folder / "backbone").mkdir()
+    (folder / "backbone" / "wam.json").write_text(json.dumps({"family": "lingbot_va"}))
+    with pytest.raises(ValueError, match="runs/foresight/teacher holds a policy that is built on the planned model"):
+        plan_serving(recipe)
+    assert any("teacher holds a policy" in text for text in plan_training(recipe).warnings)
 
 
 def test_more_episodes_take_more_pasts_and_one_chunk_at_a_time() -> None:

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from flashwam.plan.sizes import activation_bytes, adapter_parameters, model_size
+from flashwam.wam.cogvideox import CogVideoX
 from flashwam.wam.lingbot_va import LingBotVA
 
 TINY_MODEL = {
@@ -22,45 +23,63 @@ TINY_MODEL = {
 }
 
 
+JOINT_MODEL = {
+    "num_attention_heads": 4,
+    "attention_head_dim": 32,
+    # The modulation of a block gives out more than its feed-forward, once a sample.
+    "time_embed_dim": 64,
+    "text_embed_dim": 32,
+    "in_channels": 12,
+    "out_channels": 6,
+    "use_rotary_positional_embeddings": True,
+    "latent_size": (16, 16),
+    "chunk_frames": 3,
+    "actions_per_frame": 4,
+    "action_dim": 4,
+}
+
+
+def kept_bytes(model, tokens, text, *, half):
+    """Bytes of what a pass saves for its backward pass, where video and actions stand at levels of their own."""
+    frames = 3 if isinstance(model, CogVideoX) else 8
+    clean = {name: torch.randn(1, c, frames, h, w) for name, (c, h, w) in model.shapes.items()}
+    sigma = {name: torch.full((1, frames), 0.5 if name == "video" else 0.3) for name in clean}
+    # A weight or its cast copy is no activation, and what has a side of all tokens is the mask, which the CPU's
+    # attention alone keeps in every block.
+    weights = {shape for p in model.parameters() for shape in (p.shape, p.shape[::-1])}
+    saved = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if tensor.shape not in weights and tensor.shape[-1:] not in ((tokens,), (tokens + text,)):
+            saved.setdefault(storage.data_ptr(), (storage.nbytes(), tensor))
+        return tensor
+
+    with (
+        torch.autocast("cpu", torch.bfloat16, enabled=half),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        model.velocity(clean, sigma, clean, {"text": torch.randn(1, text, 32)})
+    return sum(size for size, _ in saved.values())
+
+
 @pytest.mark.filterwarnings("ignore:Mismatch dtype")
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_activation_estimate_meets_the_saved_tensors(half, checkpointing):
-    blocks, text = {}, 16
+@pytest.mark.parametrize(
+    ("kind", "options", "text"),
+    [(LingBotVA, TINY_MODEL, 16), (CogVideoX, JOINT_MODEL, 16), (CogVideoX, JOINT_MODEL, 200)],
+)
+def test_activation_estimate_meets_the_saved_tensors(kind, options, text, half, checkpointing):
+    joint = {"max_text_seq_length": text} if kind is CogVideoX else {}
+    kept, planned = {}, {}
     for layers in (2, 4):
-        model = LingBotVA.create(num_layers=layers, gradient_checkpointing=checkpointing, **TINY_MODEL)
-        clean = {name: torch.randn(1, c, 8, h, w) for name, (c, h, w) in model.shapes.items()}
-        sigma = {name: torch.full((1, 8), 0.5) for name in clean}
-        # A weight or its cast copy is no activation, and what has a side of all tokens is the mask, which the CPU's
-        # attention alone keeps in every block.
-        weights = {shape for p in model.parameters() for shape in (p.shape, p.shape[::-1])}
+        model = kind.create(num_layers=layers, gradient_checkpointing=checkpointing, **joint, **options)
         tokens = model.pass_tokens(8)
-        saved = {}
-
-        def keep(tensor, weights=weights, tokens=tokens, saved=saved):
-            storage = tensor.untyped_storage()
-            if tensor.shape not in weights and tensor.shape[-1:] != (tokens,):
-                saved.setdefault(storage.data_ptr(), (storage.nbytes(), tensor))
-            return tensor
-
-        with (
-            torch.autocast("cpu", torch.bfloat16, enabled=half),
-            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        ):
-            model.velocity(clean, sigma, clean, {"text": torch.randn(1, text, 32)})
-        blocks[layers] = sum(size for size, _ in saved.values())
-    each = {
-        layers: activation_bytes(
-            model_size(LingBotVA.create(num_layers=layers, **TINY_MODEL)),
-            tokens=tokens,
-            text_tokens=text,
-            samples=1,
-            half=half,
-            checkpointing=checkpointing,
-        )
-        for layers in blocks
-    }
-    assert each[4] - each[2] == pytest.approx(blocks[4] - blocks[2], rel=0.15)
+        kept[layers] = kept_bytes(model, tokens, text, half=half)
+        about = {"tokens": tokens, "text_tokens": text, "samples": 1, "half": half, "checkpointing": checkpointing}
+        planned[layers] = activation_bytes(model_size(model), **about)
+    assert planned[4] - planned[2] == pytest.approx(kept[4] - kept[2], rel=0.15)
 
 
 def test_tokens_of_a_pass_are_those_the_blocks_see():

@@ -34,6 +34,7 @@ __all__ = [
     "OnPolicy",
     "Pairs",
     "StreamTerm",
+    "check_adapters",
     "check_options",
     "check_streams",
     "find_method",
@@ -103,6 +104,19 @@ def check_options(loop: LoopConfig) -> None:
         raise InputError(f"method {loop.method!r} has no options {unknown}; expected any of {sorted(known)}")
 
 
+def check_adapters(loop: LoopConfig) -> None:
+    """Refuses low-rank adapters for a method that trains whole weights.
+
+    Raises:
+        ValueError: The section asks for them; or the method is unknown.
+    """
+    if loop.lora is not None and not find_method(loop.method).takes_adapters:
+        raise InputError(
+            f"method {loop.method!r} trains whole weights, of a model of its own that low-rank adapters do not fit: "
+            "leave lora out, or set it to null"
+        )
+
+
 def make_method(
     loop: LoopConfig,
     streams: Mapping[str, StreamSpec],
@@ -125,6 +139,7 @@ def make_method(
         ValueError: for an unknown method or option, naming those there are; for adapters that do not fit the model.
     """
     check_options(loop)
+    check_adapters(loop)
     kind, options = find_method(loop.method), dict(loop.options)
     if loop.lora is not None:
         if teacher is not None and teacher is not student:

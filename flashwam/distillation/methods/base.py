@@ -27,6 +27,7 @@ from flashwam.distillation.prepared import Prepared
 from flashwam.distillation.roles import Roles
 from flashwam.distillation.setup import Setup, Source
 from flashwam.distillation.watch import AtOnce, Watch
+from flashwam.recipe.sections import LoopConfig
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 
@@ -133,6 +134,8 @@ class Method(ABC):
     """True if a model with `WorldActionModel.probes` can be trained so."""
     builds_student: bool = False
     """True if `make_student` gives another model than the recipe's."""
+    takes_adapters: bool = True
+    """False if it trains whole weights alone, so that no `lora` goes with it."""
     result: str = "student"
     """Name of the folder the trained model is saved to, and its kind."""
     auxiliary_evaluation: str | None = None
@@ -172,6 +175,17 @@ class Method(ABC):
     def choices_of(cls, spec: StreamSpec) -> tuple[str, ...] | None:
         """See `stream_choices`: of one stream."""
         return cls.stream_choices
+
+    @classmethod  # noqa: B027
+    def check_values(cls, loop: LoopConfig) -> None:
+        """Refuses values of its options that no model and no data can make good, before either is there.
+
+        Args:
+            loop: The recipe's section, whose options have names that it knows.
+
+        Raises:
+            ValueError: The message names the option, and what it may be.
+        """
 
     @classmethod
     def needs_records(cls, options: Mapping[str, Any], data: Path) -> bool:

@@ -2,14 +2,24 @@
 """A method's options as the recipe gives them."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from flashwam.core.streams import StreamSpec
 from flashwam.system.errors import InputError
+from flashwam.system.imports import check_keywords
 
-__all__ = ["STREAM_CHOICES", "option", "refuse_losses", "refuse_unread", "unknown_streams"]
+__all__ = [
+    "STREAM_CHOICES",
+    "keywords_of",
+    "made_of",
+    "mapping_of",
+    "option",
+    "refuse_losses",
+    "refuse_unread",
+    "unknown_streams",
+]
 
 STREAM_CHOICES = ("anchors", "teacher_substeps", "guidance", "huber_c", "regulariser", "teacher_temperature")
 """Fields of `StreamSpec` that methods read or do not, see `Method.stream_choices`; the others are everybody's."""
@@ -18,6 +28,53 @@ STREAM_CHOICES = ("anchors", "teacher_substeps", "guidance", "huber_c", "regular
 def option(method: Callable[..., Any], options: Mapping[str, Any], name: str) -> Any:
     """One of a method's own keywords: as the recipe has it, or its default."""
     return options.get(name, inspect.signature(method).parameters[name].default)
+
+
+def keywords_of(function: Callable[..., Any], *, without: Collection[str] = ()) -> list[str]:
+    """Names of the keywords that a function or class takes by name alone, in their order."""
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in without]
+
+
+def mapping_of(at: str, given: object) -> dict[str, Any]:
+    """An option that is itself a mapping, copied; an empty one of None.
+
+    Args:
+        at: Its dotted key, for the message.
+        given: As the recipe has it.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+        raise InputError(f"{at} must be a mapping of names to values; got {given!r}")
+    return dict(given)
+
+
+def made_of(at: str, make: Callable[..., Any], given: object, known: Sequence[str]) -> Any:
+    """Makes what an option describes by keywords.
+
+    Args:
+        at: The option's dotted key, for messages.
+        make: Takes the keywords.
+        given: As the recipe has it; None for none.
+        known: Keywords there are.
+
+    Raises:
+        ValueError: A keyword is unknown, or a value is none that it takes.
+    """
+    keywords = mapping_of(at, given)
+    check_keywords(at, keywords, known)
+    try:
+        return make(**keywords)
+    except InputError as error:
+        raise InputError(f"{at}: {error}") from error
+    except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{at}: a value is missing, or of another kind than it takes ({error}); got {keywords}"
+        ) from error
 
 
 def unknown_streams(option: str, given: Mapping[str, Any], streams: Mapping[str, Any]) -> None:

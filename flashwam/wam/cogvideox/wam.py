@@ -57,6 +57,7 @@ class CogVideoX(LooksInside, Configured):
     # Every linear layer of the blocks; the embedders and heads around them stay the teacher's.
     adapter_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
     compute_options = ("gradient_checkpointing", "rollout")
+    text_in_blocks = True
     draw_settings = DRAW_SETTINGS
     fitted = FITTED
 
