@@ -55,7 +55,7 @@ def test_a_student_is_held_against_the_teacher_that_its_recipe_names(tmp_path):
 
 
 def test_a_policy_of_more_steps_is_not_taken_for_the_teacher(tmp_path):
-    """Where recipes are missing, the network tells."""
+    """The network tells where recipes are missing."""
     policy = {**teacher("policy", 0.9, nfe=(1, 30), parameters={"model": 3}), "label": "policy"}
     results = [policy, teacher("teacher", 0.5, parameters={"model": 1}), student("a", 0.5, parameters={"model": 1})]
     by_name, rows = beside(tmp_path / "untold", results)
