@@ -102,9 +102,8 @@ class SegmentDataset(Dataset):
                 raise InputError(f"{name} must lie in [0, 1], got {share}")
         check_cameras(layout, len(cameras))
         self.root, self.cameras, self.layout, self.space = user_path(root), tuple(cameras), layout, space
-        self.window_frames, self.seed = window_frames, seed
+        self.window_frames, self.seed, self._more_than = window_frames, seed, 0
         self.first_share, self.text_dropout, self.senses = first_share, text_dropout, tuple(senses)
-        self._more_than = 0
         self.bad = BadFiles(skip=skip_bad)
         if not self.root.is_dir():
             raise MissingFileError(f"{self.root}: no such folder; data.root is where the encoded data sets lie")

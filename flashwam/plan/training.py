@@ -121,20 +121,15 @@ def plan_training(
     """
     _check_numbers(gpus, memory_gib=memory_gib, rank=rank)
     command, loop = _section(recipe, command)
-    if rank is not None and not find_method(loop.method).takes_adapters:
-        raise InputError(f"rank is of low-rank adapters, and method {loop.method!r} trains whole weights: leave it out")
+    rank = _adapter_rank(loop, rank)
     check_names(recipe, command)
     model = meta_model(recipe, trust=trust)
-    size, lora = model_size(model), loop.lora
-    adapters = None
-    if find_method(loop.method).takes_adapters:
-        rank = lora.rank if lora is not None else rank or DEFAULT_RANK
-        adapters = adapter_count(model, loop, rank=rank)
+    size = model_size(model)
+    adapters = None if rank is None else adapter_count(model, loop, rank=rank)
     roles = tuple(roles_of(recipe, loop, model, command))
     checkpointing = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     tokens, text = model.pass_tokens(recipe.data.window_frames), text_shape(recipe, model)
-    samples = -(-loop.batch_size // gpus)
-    half = loop.precision == "bf16"
+    samples, half = -(-loop.batch_size // gpus), loop.precision == "bf16"
     kept = None if tokens is None else _activations(size, tokens, text_tokens=text[0], samples=samples, half=half)
 
     def needed(strategy: Strategy, checkpointing: bool) -> Footprint:
@@ -193,6 +188,16 @@ def _section(
     if loop is None:
         raise InputError(f"recipe {recipe.name!r} has no distill section to plan; plan its train section")
     return command, loop
+
+
+def _adapter_rank(loop: LoopConfig, asked: int | None) -> int | None:
+    """Chooses the rank of a method's adapters: the recipe's own, the one that is asked for, or a usual one; None where
+    it takes none."""
+    if find_method(loop.method).takes_adapters:
+        return loop.lora.rank if loop.lora is not None else asked or DEFAULT_RANK
+    if asked is not None:
+        raise InputError(f"rank is of low-rank adapters, and method {loop.method!r} trains whole weights: leave it out")
+    return None
 
 
 def _check_numbers(gpus: int, *, memory_gib: float | None, rank: int | None) -> None:

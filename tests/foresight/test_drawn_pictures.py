@@ -62,7 +62,7 @@ def test_frames_that_are_decoded_alone_need_no_past():
 
 @pytest.mark.parametrize(("frames", "same"), [(2, True), (4, False)])
 def test_only_pictures_that_differ_are_made_anew(frames, same):
-    """What earlier versions made of windows of one chunk, or by a decoder of single frames, is still of use."""
+    """Pictures of one chunk, and those by a decoder of single frames, are still of use."""
     causal, single = Causal(), FramePictures(tiny_codec().autoencoder)
     made = drawn_pictures(causal, frames=frames, chunk_frames=2)
     assert (made.fingerprint == causal.fingerprint()) == same
