@@ -33,6 +33,7 @@ from flashwam.report.study import (
     EVALUATIONS,
     study_curves,
     study_evaluations,
+    study_recipes,
     write_study_curves,
     write_study_evaluations,
 )
@@ -203,10 +204,7 @@ class Study:
 
     def kept_recipes(self) -> dict[str, Any]:
         """Run, such as "runs/teacher" -> its resolved recipe."""
-        path = self.results / RECIPES
-        lines = path.read_bytes().splitlines() if path.is_file() else []
-        told = (parse_json(line, f"{path}, line {number}") for number, line in enumerate(lines, 1))
-        return {one["run"]: one["recipe"] for one in told}
+        return {run.relative_to(self.results).as_posix(): told for run, told in study_recipes(self.results).items()}
 
     def _kept_cells(self) -> dict[str, float]:
         return _mapping(self.results / ABOUT).get("cells", {})

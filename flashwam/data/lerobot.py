@@ -183,23 +183,23 @@ class SegmentDataset(Dataset):
     def beginnings(self, *, several_ways: int = 1) -> "SegmentDataset":
         """The same samples, each from where its segment begins, see `flashwam.distillation.setup.Beginnings`; of such
         data nobody knows which had several ways to go."""
-        twin = copy.copy(self)
-        twin.first_share, twin._orders, twin._places = 1.0, {}, {}
-        return twin
+        return self._drawn_with(first_share=1.0)
 
     def seeded(self, seed: int) -> "SegmentDataset":
         """The same samples, drawn with another seed."""
-        twin = copy.copy(self)
-        twin.seed, twin._orders, twin._places = seed, {}, {}
-        return twin
+        return self._drawn_with(seed=seed)
 
     def reaching(self, frames: int) -> "SegmentDataset":
         """The same samples, of segments that have more than so many latent frames, see
         `flashwam.distillation.setup.Reaching`; a draw that asks for a shorter one is of another."""
-        twin = copy.copy(self)
-        twin._more_than, twin._orders, twin._places = frames, {}, {}
+        twin = self._drawn_with(_more_than=frames)
         # Refused here, where somebody can say why it was asked for.
         twin._draw(0)
+        return twin
+
+    def _drawn_with(self, **changes: Any) -> "SegmentDataset":
+        twin = copy.copy(self)
+        vars(twin).update(changes, _orders={}, _places={})
         return twin
 
     def segment(self, number: int) -> SegmentSample:

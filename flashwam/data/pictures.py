@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from flashwam.data.autoencoder import FrameAutoencoder
 from flashwam.data.fingerprint import tensors_fingerprint
 
-__all__ = ["DECODERS", "ClipPictures", "FramePictures", "PictureDecoder"]
+__all__ = ["DECODERS", "ClipPictures", "FramePictures", "PictureDecoder", "latent_frames"]
 
 DECODERS: dict[str, str] = {
     "cogvideox": "flashwam.wam.cogvideox.pictures:CogVideoXPictures",
@@ -136,3 +137,15 @@ class ClipPictures(PictureDecoder):
 def _fingerprint(decoder: PictureDecoder, tensors: Mapping[str, Tensor], settings: str = "") -> str:
     text = f"{type(decoder).__qualname__} {settings} {tensors_fingerprint(tensors)}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def latent_frames(pictures: int, frames: int) -> np.ndarray:
+    """Numbers of the latent frames that a clip's pictures are of, [P]: a picture each, or one of the first and as many
+    of every other one.
+
+    Args:
+        pictures: P.
+        frames: Latent frames of the clip.
+    """
+    each = max(1, (pictures - 1) // max(1, frames - 1))
+    return np.asarray((np.arange(pictures) + each - 1) // each)

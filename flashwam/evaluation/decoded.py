@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from flashwam.core.batch import Batch
-from flashwam.evaluation.pictures import latent_frames
+from flashwam.data.pictures import latent_frames
 from flashwam.evaluation.reference import Chunks
 
 __all__ = ["DECODED_WINDOWS", "DecodedDraws", "decoded_draws"]

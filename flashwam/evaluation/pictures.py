@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from flashwam.core.batch import Batch
-from flashwam.data.pictures import PictureDecoder
+from flashwam.data.pictures import PictureDecoder, latent_frames
 from flashwam.system.errors import InputError
 from flashwam.system.files import whole_file
 from flashwam.wam.decoders import find_decoder
 
-__all__ = ["find_pictures", "latent_frames", "save_film", "save_strip"]
+__all__ = ["find_pictures", "save_film", "save_strip"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,18 +56,6 @@ def save_strip(
         ]
         rows.extend(_last_of_each(pictures(source)[0], source.shape[2]) for source in sources)
     return _save_rows(rows, 1 + len(models), path)
-
-
-def latent_frames(pictures: int, frames: int) -> np.ndarray:
-    """Numbers of the latent frames that a clip's pictures are of, [P]: a picture each, or one of the first and as many
-    of every other one.
-
-    Args:
-        pictures: P.
-        frames: Latent frames of the clip.
-    """
-    each = max(1, (pictures - 1) // max(1, frames - 1))
-    return np.asarray((np.arange(pictures) + each - 1) // each)
 
 
 def _last_of_each(pictures: np.ndarray, frames: int) -> np.ndarray:

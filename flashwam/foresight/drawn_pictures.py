@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flashwam.core.batch import Batch
-from flashwam.data.pictures import PictureDecoder
+from flashwam.data.pictures import PictureDecoder, latent_frames
 from flashwam.distillation.rollouts import Extras
 
 __all__ = ["PICTURES", "drawn_pictures", "pictures_of_chunks"]
@@ -42,9 +42,8 @@ def pictures_of_chunks(decoder: PictureDecoder, drawn: Tensor, recorded: Tensor,
     for begin in range(0, frames, chunk_frames):
         clip = torch.cat([recorded[:, :, :begin].to(drawn), drawn[:, :, begin : begin + chunk_frames]], 2)
         shown = decoder.pictures(clip)
-        # The first latent frame of a clip is one picture, every other one several.
-        several = (shown.shape[1] - 1) // (clip.shape[2] - 1)
-        parts.append(shown if begin == 0 else shown[:, -several * chunk_frames :])
+        own = torch.from_numpy(latent_frames(shown.shape[1], clip.shape[2]) >= begin)
+        parts.append(shown[:, own.to(shown.device)])
     return torch.cat(parts, 1)
 
 

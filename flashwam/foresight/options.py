@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Refusals of what a recipe asks `Foresight` for, before a teacher, data or vision models are there."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from flashwam.core.streams import StreamSpec
-from flashwam.distillation.methods.options import keywords_of, made_of, mapping_of
+from flashwam.distillation.methods.options import is_weight, is_whole, keywords_of, made_of, mapping_of
 from flashwam.foresight.decoupler import Decoupler
 from flashwam.foresight.diffusion_expert import DiffusionExpert
 from flashwam.foresight.policy import POOLINGS, ForesightPolicy
@@ -48,13 +47,13 @@ def check_values(options: Mapping[str, Any]) -> None:
         if options.get(key, known[0]) not in known:
             raise InputError(f"{key} must be one of {known}; got {options[key]!r}")
     for key, what in _COUNTS.items():
-        if not _is_count(options.get(key, 1)):
+        if not is_whole(options.get(key, 1)):
             raise InputError(f"{key} must be at least 1, a number of {what}; got {options[key]!r}")
     stage, actions, targets = (options.get(key, _CHOICES[key][0]) for key in ("stage", "actions", "targets"))
     change, looks = options.get("change_weight", 0.0), options.get("looks")
-    if not _is_weight(change):
+    if not is_weight(change):
         raise InputError(f"change_weight must be at least 0 and finite; got {change!r}")
-    if looks is not None and (not _is_count(looks) or stage != "expert"):
+    if looks is not None and (not is_whole(looks) or stage != "expert"):
         raise InputError(f"looks must be at least 1, in stage expert; got {looks!r} in stage {stage}")
     if actions == "teacher" and targets == "ground_truth":
         raise InputError("a recorded future has no actions of the teacher's: use targets same_seed or unpaired")
@@ -65,7 +64,7 @@ def check_values(options: Mapping[str, Any]) -> None:
             "are the same ones again; raise pool or lower looks"
         )
     for name, weight in mapping_of("options.weights", options.get("weights")).items():
-        if not _is_weight(weight):
+        if not is_weight(weight):
             raise InputError(f"options.weights.{name} must be a number of at least 0; got {weight!r}")
     for name, config in mapping_of("options.teacher_streams", options.get("teacher_streams")).items():
         StreamSpec.from_config(name, mapping_of(f"options.teacher_streams.{name}", config))
@@ -142,13 +141,5 @@ def check_fresh(options: Mapping[str, Any]) -> None:
             raise InputError(f"options.{key} names {unknown}; the providers are {sorted(providers)}")
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
 def _are_counts(value: object, *, of: int) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) == of and all(map(_is_count, value))
-
-
-def _is_weight(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+    return isinstance(value, (list, tuple)) and len(value) == of and all(map(is_whole, value))

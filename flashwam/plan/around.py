@@ -33,10 +33,8 @@ def built_around(recipe: Recipe, loop: LoopConfig | None, *, trust: bool = False
 
 def seems_built_around(recipe: Recipe) -> str | None:
     """Says the same of a teacher that is not there to be read, where a stream is looked at once and never learnt."""
-    folder, looked = (
-        recipe.wam.pretrained,
-        [s for s in recipe.streams.values() if not s.weight and s.teacher_steps == 1],
-    )
+    folder = recipe.wam.pretrained
+    looked = [spec for spec in recipe.streams.values() if not spec.weight and spec.teacher_steps == 1]
     if folder is None or not looked or (Path(folder) / WAM_FILE).is_file():
         return None
     return (

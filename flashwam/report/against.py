@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of a comparison held against each other and against their teacher."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,19 +39,19 @@ def teacher_of(row: Row, rows: Sequence[Row]) -> Row | None:
     alike = [other for other in rows if other.kind == "teacher" and other.final and other.driven_like(row)]
     own = [other for other in alike if not row.family or other.family in ("", row.family)] or alike
     named = frozenset[str]().union(*(other.taught_by for other in rows))
-    nearness = {id(other): _nearness(row, other, named) for other in own}
-    return full_teacher([other for other in own if nearness[id(other)] == max(nearness.values())])
+    places = {*map(_place, row.folders)}
+    for likely in (
+        lambda other: not row.taught_by.isdisjoint(_names(other)),
+        lambda other: not places.isdisjoint(map(_place, other.folders)),
+        lambda other: not named.isdisjoint(_names(other)),
+        lambda other: row.kind == "student" and bool(row.parameters) and row.parameters == other.parameters,
+    ):
+        own = [other for other in own if likely(other)] or own
+    return full_teacher(own)
 
 
-def _nearness(row: Row, teacher: Row, named: Collection[str]) -> tuple[bool, ...]:
-    """Reasons to take a teacher for a row's, the strongest first; `named` are all that recipes take for teachers."""
-    names = {folder.name for folder in teacher.folders}
-    return (
-        not row.taught_by.isdisjoint(names),
-        not {*map(_place, row.folders)}.isdisjoint(map(_place, teacher.folders)),
-        not names.isdisjoint(named),
-        row.kind == "student" and bool(row.parameters) and row.parameters == teacher.parameters,
-    )
+def _names(row: Row) -> set[str]:
+    return {folder.name for folder in row.folders}
 
 
 def _place(folder: Path) -> Path:

@@ -111,16 +111,13 @@ def _among_students(students: Sequence[Row]) -> list[str]:
 
 def _rests_on(found: Mapping[str, Comparison]) -> str:
     """Counts the trainings that comparisons with some runs are over, and names those that are not paired."""
-    trainings = sorted({one.trainings for one in found.values()})
-    over = f"{' to '.join(map(str, {trainings[0]: 0, trainings[-1]: 0}))} training{'s' * (trainings[-1] > 1)}"
+    fewest, most = (choose(one.trainings for one in found.values()) for choose in (min, max))
+    over = f"{most if fewest == most else f'{fewest} to {most}'} training{'s' * (most > 1)}"
     unpaired = [run for run, one in found.items() if not one.paired]
-    if len(unpaired) == len(found):
-        over += ", intervals not paired"
-    elif unpaired:
-        over += f", that of {', '.join(unpaired)} not paired"
-    elif trainings == [1]:
-        return f"{over} each: others may come out in another order"
-    return f"{over}: other trainings may come out in another order" if unpaired else over
+    if unpaired:
+        which = "intervals" if len(unpaired) == len(found) else f"that of {', '.join(unpaired)}"
+        return f"{over}, {which} not paired: other trainings may come out in another order"
+    return f"{over} each: others may come out in another order" if most == 1 else over
 
 
 def _names(rows: Sequence[Row]) -> dict[str, str]:

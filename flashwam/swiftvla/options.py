@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Refusals of what a recipe asks `MaskedReconstruction` for, before a policy or data are there."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from flashwam.distillation.methods.options import keywords_of, made_of, mapping_of
+from flashwam.distillation.methods.options import is_weight, is_whole, keywords_of, made_of, mapping_of
 from flashwam.swiftvla.masking import MaskPolicy
 from flashwam.swiftvla.streaming_tokens import StreamingTokens
 from flashwam.swiftvla.training_policy import AUXILIARY, PRIMARY, Modality
@@ -32,7 +31,7 @@ def check_values(options: Mapping[str, Any]) -> None:
         made_of("options.auxiliary", Modality, auxiliary, keywords_of(Modality))
     for key, least in _LEAST.items():
         value = options.get(key, least)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if not is_whole(value, least=least):
             raise InputError(f"options.{key} must be a whole number of at least {least}; got {value!r}")
     weighting = options.get("weighting", "flat")
     if weighting not in ("flat", "schedule"):
@@ -41,7 +40,7 @@ def check_values(options: Mapping[str, Any]) -> None:
     check_keywords("options.reconstruct", reconstruct, (AUXILIARY, PRIMARY))
     weights = {f"reconstruct.{name}": weight for name, weight in reconstruct.items()}
     for key, weight in {**weights, "trajectory": options.get("trajectory", 0.0)}.items():
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+        if not is_weight(weight):
             raise InputError(f"options.{key} is a weight, a number of at least 0; got {weight!r}")
     masks: MaskPolicy = made["mask"]
     if auxiliary is None and masks.any:

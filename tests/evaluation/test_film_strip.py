@@ -5,7 +5,8 @@ from PIL import Image
 from tiny_models import tiny_joint_wam
 from tiny_windows import Windows
 
-from flashwam.evaluation.pictures import latent_frames, save_film, save_strip
+from flashwam.data.pictures import latent_frames
+from flashwam.evaluation.pictures import save_film, save_strip
 
 
 def test_what_no_picture_covers_is_transparent(tmp_path):

@@ -2,6 +2,7 @@
 """A method's options as the recipe gives them."""
 
 import inspect
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -12,6 +13,8 @@ from flashwam.system.imports import check_keywords
 
 __all__ = [
     "STREAM_CHOICES",
+    "is_weight",
+    "is_whole",
     "keywords_of",
     "made_of",
     "mapping_of",
@@ -34,6 +37,16 @@ def keywords_of(function: Callable[..., Any], *, without: Collection[str] = ()) 
     """Names of the keywords that a function or class takes by name alone, in their order."""
     parameters = inspect.signature(function).parameters.values()
     return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in without]
+
+
+def is_whole(value: object, *, least: int = 1) -> bool:
+    """Tells whether an option is a whole number of at least so many."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_weight(value: object) -> bool:
+    """Tells whether an option is a finite number of at least 0."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def mapping_of(at: str, given: object) -> dict[str, Any]:
