@@ -60,7 +60,13 @@ class StudyPlace:
     @property
     def study(self) -> Study:
         """The runs and what is kept of them."""
-        return Study(out=self.out, results=self.results, made_again=self.MADE_AGAIN, films=self.FILMS)
+        return Study(
+            out=self.out,
+            results=self.results,
+            made_again=self.MADE_AGAIN,
+            films=self.FILMS,
+            settings=self.settings,
+        )
 
     @property
     def demo(self) -> DemoPlace:
@@ -111,11 +117,28 @@ def first_jobs(place: StudyPlace) -> list[Job]:
     ]
 
 
-def add_extent(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that `run_study` reads, and settings for every recipe."""
+def add_folders(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that `folders` reads."""
+    parser.add_argument("--out", type=Path, help="folder of the runs; by default the study's own below runs/")
+    told = "folder of what is kept of them; by default the study's own below analysis/results/"
+    parser.add_argument("--results", type=Path, help=told)
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="settings", help="for every recipe")
+
+
+def add_extent(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that `run_study` and `folders` read."""
+    add_folders(parser)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--compare", action="store_true", help="make nothing, compare what there is")
+
+
+def folders(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The folders of the study of a name, and settings for all its recipes, as the options ask."""
+    return {
+        "out": arguments.out or Path("runs") / name,
+        "results": arguments.results or Path("analysis/results") / name,
+        "settings": tuple(arguments.settings),
+    }
 
 
 def run_study(

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from cells import COLLECT, LATENTS, TEACHER, StudyPlace, add_extent, drive_job, run_study
+from cells import COLLECT, LATENTS, TEACHER, StudyPlace, add_extent, drive_job, folders, run_study
 from libero_table import write_libero_table
 from studies import add_options
 from temperatures import cooler_folder, write_temperatures
@@ -194,11 +194,7 @@ def main() -> None:
     add_extent(parser)
     add_options(parser)
     arguments = parser.parse_args()
-    place = Place(
-        out=Path("runs") / "libero",
-        results=Path("analysis/results") / "libero",
-        settings=tuple(arguments.settings),
-    )
+    place = Place(**folders("libero", arguments))
     jobs = libero_jobs(place, arguments.only, arguments.seeds, from_scratch=arguments.from_scratch)
     ours = not (arguments.from_scratch or arguments.settings)
     run_study(place, jobs, partial(report, place, card=ours), arguments)

@@ -21,7 +21,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from cells import add_extent, run_study
+from cells import add_extent, folders, run_study
 from mechanism_cells import VARIED, Extent, Place
 from mechanism_jobs import mechanism_jobs
 from mechanism_table import write_comparison
@@ -79,8 +79,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--kinds", nargs="+", choices=list(extent.kinds), default=list(extent.kinds), help="of learning rates"
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/mechanism"))
-    parser.add_argument("--results", type=Path, default=Path("analysis/results/mechanism"))
     add_extent(parser)
     add_options(parser)
     return parser
@@ -89,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Make, drive, compare."""
     arguments = _parser().parse_args()
-    place = Place(out=arguments.out, results=arguments.results, data=arguments.data, settings=tuple(arguments.settings))
+    place = Place(data=arguments.data, **folders("mechanism", arguments))
     extent = Extent(
         varied=tuple(arguments.varied),
         anchors=tuple(arguments.anchors),

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cells import TEACHER
+from cells import TEACHER, add_folders
 from one_step import place_of
 from one_step_cells import STUDENTS, Place
 from scipy.stats import spearmanr
@@ -168,8 +168,9 @@ def main() -> None:
     """Measures, and writes table and figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--success", action="store_true", help="measure nothing, take over what was")
+    add_folders(parser)
     arguments = parser.parse_args()
-    place = place_of(DEFAULT_FAMILY, [])
+    place = place_of(DEFAULT_FAMILY, arguments)
     out = place.out / "comparison"
     told = beside_success(read_mapping(out / "recordings.json"), place) if arguments.success else measure(place)
     write_whole(out / "recordings.json", json.dumps(told, indent=1) + "\n")

@@ -14,11 +14,9 @@ cogvideox_one_step. A run that was killed goes on where it was.
 """
 
 import argparse
-from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
-from cells import add_extent, run_study
+from cells import add_extent, folders, run_study
 from one_step_cells import STUDENTS, TEACHER_SEEDS, Place
 from one_step_differences import write_differences
 from one_step_jobs import one_step_jobs
@@ -32,12 +30,10 @@ from flashwam.run.folder import RunFolder
 from flashwam.wam.files import FAMILY_FILES
 
 
-def place_of(family: str, settings: Sequence[str] = ()) -> Place:
-    """Folders of a family's study."""
+def place_of(family: str, arguments: argparse.Namespace) -> Place:
+    """Folders of a family's study, as the options ask."""
     name = "one_step" if family == DEFAULT_FAMILY else f"{family}_one_step"
-    return Place(
-        out=Path("runs") / name, results=Path("analysis/results") / name, family=family, settings=tuple(settings)
-    )
+    return Place(family=family, **folders(name, arguments))
 
 
 def command(place: Place) -> str:
@@ -80,7 +76,7 @@ def main() -> None:
     add_extent(parser)
     add_options(parser)
     arguments = parser.parse_args()
-    place = place_of(arguments.family, arguments.settings)
+    place = place_of(arguments.family, arguments)
     jobs = one_step_jobs(place, [name for name in arguments.only if place.has(name)], arguments.seeds)
     run_study(place, jobs, partial(report, place), arguments)
 

@@ -20,7 +20,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from cells import add_extent, run_study
+from cells import add_extent, folders, run_study
 from one_step_cells import Place
 from real_time_jobs import CELLS, TIMED, Cells, real_time_jobs
 from studies import add_options, or_exit
@@ -87,12 +87,7 @@ def main() -> None:
         marks={**CELLS.marks, **{words: float(ms) for words, ms in arguments.mark}},
     )
     name = "real_time" if arguments.family == DEFAULT_FAMILY else f"{arguments.family}_real_time"
-    place = Place(
-        out=Path("runs") / name,
-        results=Path("analysis/results") / name,
-        family=arguments.family,
-        settings=tuple(arguments.settings),
-    )
+    place = Place(family=arguments.family, **folders(name, arguments))
     told = command(cells, arguments)
     jobs = or_exit(partial(real_time_jobs, students=arguments.students), place, cells)
     run_study(place, jobs, partial(report, place, cells, told), arguments)
@@ -113,6 +108,8 @@ def command(cells: Cells, arguments: argparse.Namespace) -> str:
     if cells.students != CELLS.students:
         parts.append(" ".join(["--only", *cells.students]))
     parts += [f'--mark "{words}" {ms:g}' for words, ms in cells.marks.items() if words not in CELLS.marks]
+    if arguments.settings:
+        parts.append(f"--set {' '.join(arguments.settings)}")
     return " ".join(parts)
 
 

@@ -66,9 +66,12 @@ FILMS = (
     "runs/pairs/evaluations/*_1v-1a_own_seed0_film.png",
 )
 _RESTORED = "restored"
-_BITS = 17
 """In the marker of a cell: it was done elsewhere, and of what it left only measurements are here."""
+_BITS = 17
+"""Of a kept number's fraction."""
 RECIPES, ABOUT = "recipes.jsonl", "about.json"
+SETTINGS = "settings.json"
+"""Beside the runs: recipe settings that all of them were made with."""
 CHOSEN, BEGUN = "comparison/rates.json", "comparison/tried.json"
 """Learning rates that were chosen, and the errors of searches that have not ended."""
 
@@ -82,12 +85,14 @@ class Study:
         results: Folder of its results.
         made_again: Cells that leave what is not kept, so that they are never taken for done.
         films: Whether the teacher's and the best student's are kept.
+        settings: Recipe settings for every run.
     """
 
     out: Path
     results: Path
     made_again: tuple[str, ...] = ()
     films: bool = True
+    settings: tuple[str, ...] = ()
 
     def keep(self, command: str) -> None:
         """Writes the results of what there is so far, beside what was kept before, and the command that makes them."""
@@ -119,14 +124,15 @@ class Study:
         else:
             (self.results / BEGUN).unlink(missing_ok=True)
         cells = self._kept_cells() | {path.stem: read_mapping(path)["seconds"] for _, path in self._found(DONE)}
-        _write_json(self.results / ABOUT, {**about(command, evaluations.values()), "cells": cells})
+        told = {**about(command, evaluations.values()), **self._told_settings, "cells": cells}
+        _write_json(self.results / ABOUT, told)
         print(f"{len(evaluations)} evaluations of {len(curves)} trainings kept in {self.results}")
 
     def archive(self, file: Path) -> None:
         """Writes an archive of all that is needed to go on: what is kept, and what has been measured since."""
         files = dict(self.kept()) | {
             name: path.read_bytes()
-            for name, path in self._found(*EVALUATED, LOGGED, CONFIGURED, DONE, RATES, TRIED, TABLES)
+            for name, path in self._found(*EVALUATED, LOGGED, CONFIGURED, DONE, RATES, TRIED, TABLES, SETTINGS)
         }
         if not files:
             raise MissingFileError(f"neither {self.out} nor {self.results} holds anything to put into {file}")
@@ -148,8 +154,12 @@ class Study:
             archive: Where they come from; the results that are kept if None.
 
         Raises:
-            ValueError: There are runs already and an archive is named, or it is none.
+            ValueError: There are runs already and an archive is named, or it is none; or what there is was made with
+                other recipe settings.
         """
+        if (self.results / ABOUT).is_file():
+            self._refuse_otherwise(self.results, _mapping(self.results / ABOUT).get("settings", []))
+        self._refuse_otherwise(self.out, _mapping(self.out / SETTINGS).get("settings"))
         cells = self.out / "jobs"
         if not cells.is_dir():
             self._put_back(archive)
@@ -163,9 +173,24 @@ class Study:
                     # Of what cells need, only a chosen learning rate is a file that is kept.
                     if not name.startswith("choose/"):
                         _forget_restored(done_marker(cells, name))
+        _write_json(self.out / SETTINGS, self._told_settings)
+
+    @property
+    def _told_settings(self) -> dict[str, list[str]]:
+        return {"settings": list(self.settings)}
+
+    def _refuse_otherwise(self, made: Path, noted: Sequence[str] | None) -> None:
+        """Refuses what was made with other settings than those that are asked for; earlier runs noted none."""
+        if noted is not None and noted != list(self.settings):
+            there, now = (" ".join(settings) or "nothing" for settings in (noted, self.settings))
+            raise InputError(
+                f"{made} was made with --set {there}, not {now}: ask for the same, or give another --out and --results"
+            )
 
     def _put_back(self, archive: Path | None) -> None:
         files = dict(self.kept()) if archive is None else read_archive(archive)
+        if SETTINGS in files:
+            self._refuse_otherwise(archive or self.results, parse_json(files[SETTINGS], SETTINGS)["settings"])
         for name, content in files.items():
             if name.endswith(".done"):
                 content = _json({**parse_json(content, name), _RESTORED: True})

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from cells import add_folders
 from first_chunks import STARTS, acting, in_scenes, on_pairs, several_ways
 from handover import Handover
 from one_step import place_of
@@ -166,9 +167,9 @@ def main() -> None:
     parser.add_argument("--family", choices=sorted(FAMILY_FILES), default=DEFAULT_FAMILY)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(TEACHER_SEEDS))
     parser.add_argument("--nfe", nargs="+", default=["1v/1a"])
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="settings", help="for every recipe")
+    add_folders(parser)
     arguments = parser.parse_args()
-    place = place_of(arguments.family, arguments.settings)
+    place = place_of(arguments.family, arguments)
     out = place.out / "comparison"
     told = measure(place, arguments.seeds, arguments.nfe, out / "where_lost.json")
     write_whole(out / "where_lost.md", tables(told))

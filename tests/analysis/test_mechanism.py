@@ -2,12 +2,16 @@
 """The study of start against gradient weight: its cells, its search, and the comparison of what was measured."""
 
 import json
+from contextlib import suppress
 from itertools import pairwise
 
+import libero_study
 import mechanism
 import mechanism_cells
 import mechanism_jobs
+import one_step
 import pytest
+import real_time
 from mechanism_cells import FOUR, SEARCHED, TINY, Extent, Place
 from mechanism_rows import read_rows, take_apart
 from mechanism_table import write_comparison
@@ -39,6 +43,24 @@ def test_a_cell_takes_start_and_weight_from_its_two_functions(place, varied):
         assert find_method(recipe.distill.method) is ConsistencyDistillation
         assert recipe.data.root == str(place.data)
         assert recipe.wam.pretrained == str(place.demo.teacher)
+
+
+@pytest.mark.parametrize("script", [libero_study, mechanism, one_step, real_time])
+def test_a_study_with_settings_of_its_own_has_folders_of_its_own(script, tmp_path, monkeypatch, capsys):
+    """The committed results are of other recipes: what they have done must not be taken for what is asked for."""
+    results = tmp_path / "analysis" / "results" / script.__name__.removesuffix("_study")
+    results.mkdir(parents=True)
+    (results / "about.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    asked = ["--set", "distill.batch_size=2", "--compare"]
+    monkeypatch.setattr("sys.argv", [f"{script.__name__}.py", *asked])
+    with pytest.raises(SystemExit, match=r"was made with --set nothing, not distill\.batch_size=2"):
+        script.main()
+    monkeypatch.setattr("sys.argv", [f"{script.__name__}.py", *asked, "--out", "mine", "--results", "kept"])
+    # Some have nothing to compare then.
+    with suppress(SystemExit, ValueError):
+        script.main()
+    assert json.loads((tmp_path / "mine" / "settings.json").read_text()) == {"settings": asked[1:2]}
 
 
 def test_ema_and_warm_up_are_the_papers_share_of_every_budget(place):

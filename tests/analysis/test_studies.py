@@ -192,6 +192,28 @@ def test_keeping_again_loses_nothing_that_another_machine_kept(study, tmp_path):
     assert json.loads((study.results / "about.json").read_text())["seeds"] == [0, 1]
 
 
+def test_what_was_made_with_other_settings_is_not_taken_for_what_is_asked_for(study, tmp_path):
+    """Neither cells that are done, nor kept results, nor an archive; earlier studies noted none, and had none kept."""
+    other = replace(study, settings=("distill.batch_size=8",))
+    study.restore(JOBS)
+    with pytest.raises(ValueError, match=r"runs.small was made with --set nothing, not distill\.batch_size=8: ask for"):
+        other.restore(JOBS)
+    study.archive(tmp_path / "some.tar.gz")
+    fresh = replace(other, out=tmp_path / "fresh")
+    with pytest.raises(ValueError, match=r"some\.tar\.gz was made with --set nothing"):
+        fresh.restore(JOBS, tmp_path / "some.tar.gz")
+    study.keep("python analysis/x.py")
+    with pytest.raises(ValueError, match=r"results.small was made with --set nothing"):
+        fresh.restore(JOBS)
+    assert not fresh.out.exists()
+    own = replace(fresh, results=tmp_path / "own")
+    own.restore(JOBS)
+    own.restore(JOBS)
+    own.keep("python analysis/x.py --set distill.batch_size=8")
+    with pytest.raises(ValueError, match=r"own was made with --set distill\.batch_size=8, not nothing"):
+        replace(study, out=tmp_path / "fourth", results=own.results).restore(JOBS)
+
+
 def test_parts_name_their_revision_and_what_was_other_there():
     first, second, third = evaluation("a", 0), evaluation("a", 1), evaluation("a", 2)
     third["provenance"] |= {"git_revision": "def", "cores": 8}
