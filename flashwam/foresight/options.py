@@ -15,6 +15,7 @@ from flashwam.foresight.providers import PROVIDERS, find_provider
 from flashwam.foresight.resampler import UniPerceiver
 from flashwam.system.errors import InputError
 from flashwam.system.imports import check_keywords
+from flashwam.wam.taps import check_blocks
 
 __all__ = ["POOL", "check_fresh", "check_policy", "check_providers", "check_values"]
 
@@ -80,6 +81,11 @@ def check_policy(policy: Mapping[str, Any] | None) -> None:
     check_keywords("options.policy", policy, keywords_of(ForesightPolicy, without=("trained",)))
     if policy.get("pooling", POOLINGS[0]) not in POOLINGS:
         raise InputError(f"options.policy.pooling must be one of {POOLINGS}; got {policy['pooling']!r}")
+    if policy.get("blocks") is not None:
+        try:
+            check_blocks(policy["blocks"])
+        except ValueError as error:
+            raise InputError(f"options.policy.{error}") from error
     if "grid" in policy and not _are_counts(policy["grid"], of=2):
         raise InputError(f"options.policy.grid must be two whole numbers of at least 1; got {policy['grid']!r}")
     decoupler = mapping_of("options.policy.decoupler", policy.get("decoupler"))

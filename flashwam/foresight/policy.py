@@ -34,6 +34,7 @@ from flashwam.wam.base import WorldActionModel
 from flashwam.wam.features import LooksInside, looked_into
 from flashwam.wam.plain import build_plain, load_weights, save_plain
 from flashwam.wam.session import Kept, RolloutSession
+from flashwam.wam.taps import check_blocks
 
 __all__ = ["POOLINGS", "ForesightPolicy"]
 
@@ -87,6 +88,7 @@ class ForesightPolicy(WorldActionModel):
     ) -> None:
         _check_choices(backbone, providers, use=use, pooling=pooling, trained=trained)
         backbone, stages = looked_into(backbone), (("video",), ("action",))
+        check_blocks(blocks, backbone.feature_blocks)
         super().__init__(
             replace(backbone.layout, streams=("video", "action"), stages=stages, probes=("video",), frame_levels=False)
         )

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from flashwam.system.errors import InputError
 from flashwam.wam import load
 from flashwam.wam.features import LooksInside, looked_into
+from flashwam.wam.taps import check_blocks
 
 __all__ = ["BACKBONE", "PatchEncoder", "PrimaryEncoder", "WamEncoder", "make_encoder", "picture_cells"]
 
@@ -126,6 +127,7 @@ class WamEncoder(PrimaryEncoder):
 
     def __init__(self, wam: LooksInside, *, blocks: Sequence[int], side: int) -> None:
         super().__init__()
+        check_blocks(blocks, wam.feature_blocks)
         self.wam, self.blocks, self.side = wam, tuple(blocks), side
         self.tokens, self.width = wam.chunk_frames * side**2, wam.feature_width(self.blocks)
 

@@ -12,7 +12,24 @@ from torch.nn import functional
 
 from flashwam.system.errors import InputError
 
-__all__ = ["FeatureTap"]
+__all__ = ["FeatureTap", "check_blocks"]
+
+
+def check_blocks(blocks: object, count: int | None = None) -> None:
+    """Refuses what does not name blocks to look into.
+
+    Args:
+        blocks: Which, from 0, ascending.
+        count: How many there are; None where that is not known yet.
+
+    Raises:
+        ValueError: A block does not exist, is no whole number, is named twice or out of order, or none is named.
+    """
+    numbers = list(blocks) if isinstance(blocks, Sequence) and not isinstance(blocks, str) else []
+    whole = bool(numbers) and all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in numbers)
+    if not whole or numbers != sorted(set(numbers)) or (count is not None and numbers[-1] >= count):
+        there = "whole numbers from 0" if count is None else f"some of 0..{count - 1}"
+        raise InputError(f"blocks must be {there}, ascending; got {numbers or blocks}")
 
 
 class FeatureTap:
@@ -26,15 +43,13 @@ class FeatureTap:
         depth: Blocks that have to run.
 
     Raises:
-        ValueError: a block does not exist, is named twice or out of order, or none is named.
+        ValueError: See `check_blocks`.
     """
 
     def __init__(self, blocks: Sequence[int], count: int) -> None:
-        blocks = tuple(blocks)
-        if not blocks or list(blocks) != sorted(set(blocks)) or blocks[0] < 0 or blocks[-1] >= count:
-            raise InputError(f"blocks must be some of 0..{count - 1}, ascending; got {list(blocks)}")
+        check_blocks(blocks, count)
         self.depth = blocks[-1] + 1
-        self._blocks = blocks
+        self._blocks = tuple(blocks)
         self._taken: list[Tensor] = []
 
     def take(self, block: int, hidden: Tensor) -> None:

@@ -233,6 +233,7 @@ def test_a_folder_holds_all_that_acting_takes(make_policy: Make, tmp_path) -> No
         ({"use": ["depth"]}, r"use names \['depth'\]"),
         ({"use": [], "raw": False}, "nothing to draw actions from"),
         ({"pooling": "max"}, "pooling must be one of"),
+        ({"blocks": [9]}, r"blocks must be some of 0\.\.\d, ascending; got \[9\]"),
         ({"trained": "backbone"}, "trained decouplers or expert"),
     ],
 )

@@ -149,6 +149,8 @@ def test_settings_that_do_not_fit_are_refused(wam, tmp_path):
     with pytest.raises(ValueError, match="does not take"):
         make_encoder({"name": "patches", "size": 2}, (3, 8, 8))
     wam.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"blocks must be some of 0\.\.\d, ascending; got \[9\]"):
+        WamEncoder(wam, blocks=(9,), side=1)
     primary = {"name": "wam", "pretrained": str(tmp_path), "blocks": [0], "side": 2}
     with pytest.raises(ValueError, match="the world-action model it looks through"):
         FusionPolicy.create(primary=primary, **{**SIZES, "action_dim": 5})

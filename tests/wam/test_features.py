@@ -89,8 +89,8 @@ def test_no_deeper_block_runs(case: Case) -> None:
     assert ran == [0, 1]
 
 
-@pytest.mark.parametrize("blocks", [(), (3,), (-1,), (1, 0), (1, 1)])
-def test_blocks_that_do_not_exist_or_repeat_are_refused(case: Case, blocks: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("blocks", [(), (3,), (-1,), (1, 0), (1, 1), (0.5,), (True,), 1, "12"])
+def test_blocks_that_do_not_exist_or_repeat_are_refused(case: Case, blocks: Any) -> None:
     with pytest.raises(ValueError, match=r"blocks must be some of 0\.\.2, ascending"):
         case.wam.features(*case.parts, blocks=blocks)
 
