@@ -3,7 +3,7 @@
 and training."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from one_step_cells import DIFFERENCES, Place
@@ -11,9 +11,10 @@ from one_step_cells import DIFFERENCES, Place
 from flashwam.core.pairing import paired_share_difference
 from flashwam.report.results import pool_evaluations, read_evaluations
 from flashwam.report.row import GROUPS, Row
+from flashwam.report.table import text_table
 from flashwam.system.files import write_whole
 
-HEADER = "| steps | tasks | the one | the other | difference | trainings | episodes |\n|" + "---|" * 7
+COLUMNS = ("the one less the other", "steps", "trainings", *(f"{group}, points" for group in GROUPS))
 
 
 def differences(rows: Sequence[Row], one: str, other: str) -> Iterator[dict[str, Any]]:
@@ -30,11 +31,16 @@ def differences(rows: Sequence[Row], one: str, other: str) -> Iterator[dict[str,
                 yield {"steps": steps, "group": group, **told}
 
 
-def line(told: dict[str, Any]) -> str:
-    """A row of the table."""
-    difference = f"{told['value']:+.3f} [{told['low']:+.3f}, {told['high']:+.3f}]"
-    shares = f"{told['one']:.3f} | {told['other']:.3f}"
-    return f"| {told['steps']} | {told['group']} | {shares} | {difference} | {told['trainings']} | {told['episodes']} |"
+def table_of_differences(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """A row for every difference and number of steps: points of success, and their 95 % interval."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for title, told in found.items():
+        for one in told:
+            row = rows.setdefault((title, one["steps"]), dict.fromkeys(COLUMNS, "-"))
+            value, low, high = (f"{100 * one[key]:+.1f}" for key in ("value", "low", "high"))
+            row |= {COLUMNS[0]: title, "steps": one["steps"], "trainings": str(one["trainings"])}
+            row[f"{one['group']}, points"] = f"{value} [{low}, {high}]"
+    return text_table(COLUMNS, [[row[column] for column in COLUMNS] for row in rows.values()], markdown=True)
 
 
 def write_differences(place: Place) -> None:
@@ -44,6 +50,5 @@ def write_differences(place: Place) -> None:
     found = {f"{one} less {other}": list(differences(rows, one, other)) for one, other in DIFFERENCES}
     if found := {title: told for title, told in found.items() if told}:
         out = place.out / "comparison"
-        parts = ["\n".join([f"**{title}**\n", HEADER, *map(line, told)]) for title, told in found.items()]
         write_whole(out / "differences.json", json.dumps(found, indent=1) + "\n")
-        write_whole(out / "differences.md", "\n\n".join(parts) + "\n")
+        write_whole(out / "differences.md", table_of_differences(found) + "\n")

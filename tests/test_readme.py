@@ -12,6 +12,13 @@ ROOT = Path(__file__).resolve().parents[1]
 MEASURED = [
     ("README.md", "## What one step keeps", "one_step/comparison/compare.md"),
     ("docs/results/one_step.md", "## A one-step student near its teacher", "one_step/comparison/compare.md"),
+    *(
+        ("docs/results/one_step.md", title, "one_step/comparison/compare.md")
+        for title in (
+            "## The consistency methods in the same scenes",
+            "### Drawn by another function than they were trained with",
+        )
+    ),
     (
         "docs/results/one_step.md",
         "## A one-step student of the miniature CogVideoX, and where it loses",
@@ -96,6 +103,13 @@ def test_tables_say_what_was_measured(page, title, results):
     for model, cells in shown.items():
         # A table of results leaves out a column in which none of its rows has anything.
         assert cells == {column: measured[model].get(column, "-") for column in cells}, model
+
+
+def test_differences_are_those_of_the_study():
+    rows = (ROOT / "analysis/results/one_step/comparison/differences.md").read_text().splitlines()
+    shown = [line for page in PAGES for line in page.read_text().splitlines() if re.match(r"\| \S+ less \S+ \|", line)]
+    assert len(shown) > 40
+    assert set(shown) <= set(rows)
 
 
 def test_the_run_on_an_h200_is_told_as_it_was_kept():

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The second stages of the one-step study: what they go on from, in which order, and how they are held together."""
 
+import re
+
 import pytest
 from one_step_cells import DIFFERENCES, SECOND_STAGE, STUDENTS, Place, with_starts
-from one_step_differences import differences, line
+from one_step_differences import COLUMNS, differences, table_of_differences
 from one_step_jobs import one_step_jobs
 
 from flashwam.report.row import Row, Share
@@ -62,7 +64,10 @@ def test_the_difference_is_of_the_same_scenes_by_group():
     rows = [row(OWN, {"wall": 4, "button": 2}), row(FURTHER, {"wall": 2, "button": 2})]
     told = list(differences(rows, OWN, FURTHER))
     assert [(one["group"], one["value"], one["episodes"]) for one in told] == [("two-way", 0.5, 4), ("one-way", 0.0, 4)]
-    assert line(told[0]).startswith("| 1v/1a | two-way | 1.000 | 0.500 | +0.500 [")
+    table = table_of_differences({"own less further": told}).splitlines()
+    assert [cell.strip() for cell in table[0].strip("|").split("|")] == list(COLUMNS)
+    assert re.fullmatch(r"\| own less further +\| 1v/1a +\| 1 +\| \+50\.0 \[.*\] +\| \+0\.0 \[.*\] +\|", table[2])
+    assert len(table) == 3
     assert list(differences([row(OWN, {"wall": 4})], OWN, FURTHER)) == []
 
 
