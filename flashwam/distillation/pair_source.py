@@ -135,13 +135,15 @@ class PairSource:
         drawn = {name: torch.stack([one.drawn[name] for one in rollouts]) for name in batch.clean}
         seeds = [self._noise_seed(pool, number) for number in numbers]
         noise = stacked_noise(seeds, {name: x[0] for name, x in drawn.items()})
-        # What is an observation at rollout is not the teacher's to draw, unless the model predicts it too.
-        given = batch.given[:, begin:] & (not self._conditions)
+        # What is an observation at rollout is not the teacher's to draw, unless the model predicts it too; a later
+        # stage is told it either way.
+        observed = batch.given[:, begin:]
+        given = observed & (not self._conditions)
         return replace(
             batch,
             clean={name: _ending(x, drawn[name], given) for name, x in batch.clean.items()},
             history={
-                name: _ending(x, drawn[name], given) if name in self._earlier else x
+                name: _ending(x, drawn[name], observed) if name in self._earlier else x
                 for name, x in batch.history.items()
             },
             extra={f"{NOISE}{name}": x for name, x in noise.items()},

@@ -94,13 +94,13 @@ class ReplaySession(RolloutSession):
         for name, (channels, height, width) in self._layout.observed_shapes.items():
             # Slots that nothing was put into belong to blocks that these tokens do not see.
             current = like.new_zeros(like.shape[0], channels, like.shape[2], height, width)
+            if name in self._chunk:
+                current = self._chunk[name][0]
             if self._layout.conditions_on_first:
                 if name not in self._past:
                     raise RuntimeError("a chunk begins with the observation: append it and advance(1) first")
                 clean[name] = torch.cat([self._past[name][:, :, -1:], current[:, :, 1:]], 2)
                 continue
-            if name in self._chunk:
-                current = self._chunk[name][0]
             clean[name] = torch.cat([self._past[name], current], 2) if name in self._past else current
         return clean
 

@@ -22,7 +22,7 @@ from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods.base import Method, MethodOutput, StreamTerm
 from flashwam.distillation.methods.lesson import Lesson, drawn_share
-from flashwam.distillation.methods.states import guidance_scales, random_chunk, start_states
+from flashwam.distillation.methods.states import drawn_after, guidance_scales, random_chunk, start_states
 from flashwam.sampling import draw, samplers_for
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
@@ -141,9 +141,8 @@ class OnPolicy(Method):
         noisy, sigma, end = self._teacher_paths(batch, begin, drawn, draws)
         held_noisy, held_sigma = self._held_states(chunk, draws)
         noisy, sigma = noisy | held_noisy, sigma | held_sigma
-        history = {
-            name: torch.cat([x[:, :, :begin], drawn.get(name, x[:, :, begin:])], 2) for name, x in batch.history.items()
-        }
+        told = {name: drawn_after(batch.history[name], x, self.roles.model) for name, x in drawn.items()}
+        history = {**batch.history, **told}
         context = {"text": batch.text}
         velocity = self.roles.student(noisy, sigma, history, context)
 

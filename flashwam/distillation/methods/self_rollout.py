@@ -15,7 +15,7 @@ from flashwam.core.batch import Batch
 from flashwam.core.noise import add_noise
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
-from flashwam.distillation.methods.states import random_chunk
+from flashwam.distillation.methods.states import drawn_after, random_chunk
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.session import Kept
 
@@ -85,7 +85,7 @@ class SelfRollouts:
             states, levels = states | x, levels | sigma
             if place < len(groups) - 1:
                 clean = self.clean(x, sigma, model(x, sigma, history, context))
-                history |= {name: torch.cat([history[name][:, :, :begin], clean[name]], 2) for name in group}
+                history |= {name: drawn_after(history[name], clean[name], model) for name in group}
         names = [name for name in self.streams if name in self.drawn]
         return SelfRollout(
             noisy={name: states[name] for name in names},

@@ -6,6 +6,7 @@ Letters: B samples, C channels, F latent frames, H and W the rest of a stream's 
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from flashwam.core.batch import Batch
@@ -15,7 +16,7 @@ from flashwam.distillation.draws import Draws
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 
-__all__ = ["guidance_scales", "random_chunk", "start_states", "training_levels"]
+__all__ = ["drawn_after", "guidance_scales", "random_chunk", "start_states", "training_levels"]
 
 
 def start_states(
@@ -85,6 +86,19 @@ def random_chunk(batch: Batch, length: int, draws: Draws) -> tuple[Batch, int]:
         raise InputError(f"a sample must hold a whole chunk of {length} latent frames; got {batch.frames}")
     chunk = draws.shared_integer("chunk", 0, chunks)
     return batch.frames_of(slice((chunk + 1) * length)), chunk * length
+
+
+def drawn_after(history: Tensor, chunk: Tensor, model: WorldActionModel) -> Tensor:
+    """Clean slots that end with a drawn chunk, as a later stage sees them in a rollout.
+
+    Args:
+        history: [B, C, F', H, W], the true frames, the chunk's among them.
+        chunk: [B, C, F, H, W], what was drawn for the last F.
+        model: Where it conditions on a chunk's first frame, that one stays what was observed.
+    """
+    begin = history.shape[2] - chunk.shape[2]
+    observed = int(model.conditions_on_first)
+    return torch.cat([history[:, :, : begin + observed], chunk[:, :, observed:]], 2)
 
 
 def guidance_scales(specs: Mapping[str, StreamSpec], draws: Draws) -> dict[str, float]:
