@@ -100,7 +100,20 @@ def test_streams_of_a_stage_go_together_and_the_shorter_one_waits_clean():
 def test_steps_notation():
     assert parse_nfe("25v/50a") == {"video": 25, "action": 50}
     assert parse_nfe("full") is None
-    for wrong in ("1v", "v/a", "0v/1a", "1v/1x", "", "²v/1a", "1v/①a", "1v/", "/1a", "9" * 5000 + "v/1a"):
+    for wrong in (
+        "1v",
+        "v/a",
+        "0v/1a",
+        "1v/1x",
+        "",
+        "²v/1a",
+        "1v/①a",
+        "1v/",
+        "/1a",
+        "9" * 5000 + "v/1a",
+        "1v/2a/3a",
+        "1v/1v/1a",
+    ):
         with pytest.raises(ValueError, match="steps must"):
             parse_nfe(wrong)
 

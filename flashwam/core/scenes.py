@@ -57,8 +57,10 @@ def evaluation_scene(seed: int, episode: int) -> int:
         episode: Its place, from 0.
 
     Raises:
-        ValueError: It would be a scene of demonstrations or recordings.
+        ValueError: It would be a scene of demonstrations or recordings, or the episode another seed's.
     """
+    if not 0 <= episode < _APART:
+        raise InputError(f"an evaluation has episodes from 0 on, below {_APART}; got episode {episode}")
     most = (HISTORY_SEED_BASE - EVAL_SEED_BASE) // _APART
     scene = EVAL_SEED_BASE + _APART * seed + episode
     if seed < 0 or scene >= HISTORY_SEED_BASE:

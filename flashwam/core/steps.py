@@ -22,6 +22,8 @@ def parse_nfe(text: str, streams: tuple[str, ...] = ("video", "action")) -> dict
         if not part or part[-1] not in initials or not _STEPS.fullmatch(part[:-1]):
             example = "/".join(f"1{letter}" for letter in initials)
             raise InputError(f"steps must read like {example!r} or 'full'; got {text!r}")
+        if initials[part[-1]] in steps:
+            raise InputError(f"steps must name every stream of {streams} once; got {text!r}")
         steps[initials[part[-1]]] = int(part[:-1])
     if set(steps) != set(streams):
         raise InputError(f"steps must name every stream of {streams}; got {text!r}")

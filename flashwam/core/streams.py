@@ -78,7 +78,8 @@ class StreamSpec:
         name: The stream's name in the model, such as "video" or "action".
         schedule: Its noise schedule.
         consistency: Its consistency function; the student is sampled with the same one.
-        anchors: Points N of the jump grid; one jump spans 1000 / N grid indices.
+        anchors: Points N of the jump grid; one jump spans 1000 / N grid indices, rounded down. So a grid is exact for
+            divisors of 1000, and from 501 on one and the same.
         teacher_substeps: Euler steps the teacher takes over one jump; 1 is the published setting.
         guidance: Range (low, high) of the guidance scale w of the teacher's target, v_u + w (v_c - v_u), drawn once
             per step; None for the conditional velocity alone.

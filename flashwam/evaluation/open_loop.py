@@ -82,7 +82,8 @@ def window_draws(
 
     Args:
         wam, samplers, batch, draws: As for `chunk_draws`; the windows may lie elsewhere than the model.
-        seed: Of the first window's noise, the next one has the next.
+        seed: Of the first window's noise, the next one has the next. So seeds that lie nearer to each other than there
+            are windows share noises, on other windows.
         label: Of a bar that shows progress; no bar if None.
     """
     device = next(wam.parameters()).device
@@ -106,7 +107,8 @@ def open_loop_measures(
 
     `_error_teacher`: mean squared difference to `reference` (same noise). `_error_expert`: to the data.
     `_variance_ratio`: variance over the draws of one window, over the reference's; near 0 is collapse.
-    All are of latents; `flashwam.evaluation.decoded` looks at pictures.
+    All are of latents; `flashwam.evaluation.decoded` looks at pictures. A stream with no element that
+    counts has none.
 
     Args:
         drawn, reference: As `chunk_draws` returns them.
@@ -129,6 +131,8 @@ def open_loop_measures(
             if draws > 1:
                 spread += float((groups[0].var(1) * mask).sum())
                 reference_spread += float((groups[1].var(1) * mask).sum())
+        if not count:
+            continue
         measures[f"{name}_error_teacher"] = error / count
         measures[f"{name}_error_expert"] = expert / count
         if reference_spread > 0:

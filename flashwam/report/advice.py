@@ -35,8 +35,8 @@ def stream_verdict(
         reference_numbers: That one's.
 
     Returns:
-        Plain values: `choice`; `accepted`, the functions whose gradient reaches the stream's draws; `strength`, "start"
-        where the start alone speaks for it, else "weak" or "strong"; `reason`; and the ratios that it is told from.
+        Plain values: `choice`; `accepted`, the functions whose gradient reaches the stream's draws; `reason`; and the
+        ratios that it is told from.
     """
     lcm, linear = numbers["functions"]["lcm"], numbers["functions"]["linear"]
     less_than_reference = (
@@ -58,7 +58,7 @@ def stream_verdict(
             f"published choice for a noisy stream. linear passes {times(less_than_linear)} more on average (E b^2) and "
             "needs no sampler of its own."
         )
-        return verdict | {"accepted": ["lcm", "linear"], "strength": "start", "reason": reason}
+        return verdict | {"accepted": ["lcm", "linear"], "reason": reason}
     noisier = name != reference and less_than_reference > 1 + _SAME
     versus = f"lcm would give {times(less_than_reference)} less gradient than {reference} gets" if noisier else ""
     low = (
@@ -66,19 +66,16 @@ def stream_verdict(
         f"over all draws it passes {times(less_than_linear)} less"
     )
     if noisier and less_than_reference >= STRONG_RATIO:
-        strength = "strong"
         reason = f"linear; {versus} (E b^2, lcm on both). {low[0].upper()}{low[1:]}."
     elif noisier:
-        strength = "weak"
         reason = (
             f"linear, by its gradient for a modest reason: {versus} (E b^2, lcm on both), which alone does not explain "
             f"a collapse. What counts is the low end: {low}. No learning rate feeds the starved draws."
         )
     else:
-        strength = "strong" if less_than_linear >= STRONG_RATIO else "weak"
         reason = f"linear; {low}."
     reason = f"{reason} And its start is right. {_start(numbers)}"
-    return verdict | {"accepted": ["linear"], "strength": strength, "reason": reason}
+    return verdict | {"accepted": ["linear"], "reason": reason}
 
 
 def _start(numbers: Mapping[str, Any]) -> str:
@@ -147,7 +144,9 @@ def remarks(
                 "|b|, for every function alike: ratios between functions at one level stay as they are."
             )
             notes.setdefault(text, []).append(name)
-        if numbers["teacher_substeps"] == 1 and numbers["anchors"] <= 4 and numbers["levels"][0].get("hops", 1) > 1:
+        # A target that is read off at 0 is the end of a path of the teacher's, of steps of its own.
+        jumps = numbers["levels"][0].get("jump_end", 0.0) > 0
+        if jumps and numbers["teacher_substeps"] == 1 and numbers["anchors"] <= 4:
             text = (
                 f"the teacher crosses 1/{numbers['anchors']} of the grid in a single Euler step, so the "
                 "target itself is biased; teacher_substeps=4 cut the error 2.5 times in a closed-form toy."

@@ -32,9 +32,13 @@ def function_label(function: ConsistencyFunction) -> str:
     """Short name, with parameters where they are not the defaults: "lcm", "lcm(sigma_data=0.2)"."""
     parameters = {key: value for key, value in function.config.items() if key != "name"}
     defaults = {"lcm": LCM().config}.get(function.name, {})
-    changed = [f"{key}={value:g}" for key, value in parameters.items() if defaults.get(key) != value]
+    changed = [f"{key}={_told(value)}" for key, value in parameters.items() if defaults.get(key) != value]
     name = function.name.rpartition(":")[2]
     return f"{name}({', '.join(changed)})" if changed else name
+
+
+def _told(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def known_functions(spec: StreamSpec) -> dict[str, ConsistencyFunction]:

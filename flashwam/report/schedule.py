@@ -58,7 +58,7 @@ def _function_numbers(function: ConsistencyFunction, schedule: Schedule, sigma: 
     }
 
 
-def _stream_numbers(spec: StreamSpec, lesson: Teach, weight: ConsistencyFunction) -> dict[str, Any]:
+def _stream_numbers(spec: StreamSpec, lesson: Teach, weight: ConsistencyFunction, errs: bool) -> dict[str, Any]:
     schedule = spec.schedule
     sigma = torch.linspace(0, 1, _CURVE_POINTS, dtype=torch.float64)
     functions = known_functions(spec) | {function_label(weight): weight}
@@ -77,6 +77,7 @@ def _stream_numbers(spec: StreamSpec, lesson: Teach, weight: ConsistencyFunction
         "density": schedule.density(sigma).tolist(),
         **stream_levels(spec, lesson),
         "weighs_as": function_label(weight),
+        "errs_by_gradient": errs,
         "regulariser": spec.regulariser,
         "anchors": spec.anchors,
         "teacher_substeps": spec.teacher_substeps,
@@ -125,9 +126,10 @@ def schedule_analysis(
     if sampler not in ("own", "euler"):
         raise InputError(f'sampler must be "own" or "euler"; got {sampler!r}')
     options = dict(options or {})
-    lesson = partial(find_method(method).lesson, options=options)
-    weighs_as = partial(find_method(method).weighs_as, options=options)
-    numbers = {name: _stream_numbers(spec, lesson, weighs_as(spec)) for name, spec in streams.items()}
+    kind = find_method(method)
+    lesson = partial(kind.lesson, options=options)
+    weighs_as, errs = partial(kind.weighs_as, options=options), partial(kind.errs_by_gradient, options=options)
+    numbers = {name: _stream_numbers(spec, lesson, weighs_as(spec), errs(spec)) for name, spec in streams.items()}
     reference = max(numbers, key=lambda name: numbers[name]["median"])
     for name, values in numbers.items():
         values["verdict"] = stream_verdict(name, values, reference, numbers[reference])

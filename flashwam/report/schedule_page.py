@@ -217,15 +217,25 @@ def _measured(analysis: Mapping[str, Any], folder: Path) -> Section:
         f"({len(bins['sigma'])} bins, {bins['steps']} logged steps)"
         for name, bins in measured.items()
     )
+    paragraphs = [
+        "The dots are the gradient of the run's own loss with respect to the predicted velocity, root mean square per "
+        "sigma bin; the line is |b|."
+    ]
+    matched = [name for name in measured if not analysis["streams"][name]["errs_by_gradient"]]
+    if len(matched) < len(measured):
+        paragraphs.append(
+            "A pseudo-Huber loss passes at most |b| and comes close where the student's error is well above its "
+            "constant c, so dots below the line are levels where the student already agrees with its target."
+        )
+    if matched:
+        paragraphs.append(
+            f"{' and '.join(matched)}: a loss that matches distributions makes every sample's gradient one of the same "
+            "mean size, times |b|, whether or not the student agrees with its teacher. So the dots' shape tells of "
+            "|b|, and their height tells nothing."
+        )
     return Section(
         heading="Measured against theory",
-        paragraphs=(
-            "The dots are the gradient of the run's own loss with respect to the predicted velocity, root mean square "
-            "per sigma bin; the line is |b|. A pseudo-Huber loss passes at most |b| and comes close where the "
-            "student's error is well above its constant c, so dots below the line are levels where the student already "
-            "agrees with its target.",
-            f"{fits[0].upper()}{fits[1:]}.",
-        ),
+        paragraphs=(*paragraphs, f"{fits[0].upper()}{fits[1:]}."),
         figures=(
             Figure(
                 path=figure,

@@ -77,6 +77,13 @@ def test_given_frames_count_for_nothing():
     assert open_loop_measures(spoiled, reference, batch, draws=D)["video_error_teacher"] == 0
 
 
+def test_a_stream_without_an_element_that_counts_is_not_measured():
+    batch = windows()
+    batch.mask["action"] = torch.zeros_like(batch.mask["action"])
+    drawn = draws(batch, noisy(0.5))
+    assert {key.partition("_")[0] for key in open_loop_measures(drawn, drawn, batch, draws=D)} == {"video"}
+
+
 @pytest.mark.parametrize("make", [tiny_joint_wam, tiny_wam])
 def test_draws_begin_at_what_was_observed_and_not_at_a_slice_of_a_clip(make):
     """A clip's first picture encoded by itself, as at rollout, is another latent than the first of the whole clip."""

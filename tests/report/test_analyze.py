@@ -7,7 +7,7 @@ import torch
 
 from flashwam.core.streams import StreamSpec
 from flashwam.recipe.load import load_recipe
-from flashwam.recipe.sections import Recipe
+from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.report.analyze import analyze
 from flashwam.report.metrics import gradient_bins
 from flashwam.report.record import read_record
@@ -75,6 +75,28 @@ def test_measured_gradients_are_laid_over_the_theory(tmp_path):
     assert result["measured"]["action"]["log10_deviation"] == pytest.approx(0, abs=1e-3)
     assert result["measured"]["video"]["steps"] == 2
     assert "Measured against theory" in (tmp_path / "out" / "schedule.html").read_text()
+
+
+def test_what_a_measured_gradient_tells_is_said_by_the_loss_that_it_is_of(tmp_path):
+    """That of distributions that are matched has one size, whether or not the student agrees with its teacher."""
+    (tmp_path / "run").mkdir()
+    write_metrics(tmp_path / "run", {"video": 0.5, "action": 1e-4})
+    agrees, matched = "the student already agrees", "their height tells nothing"
+
+    def page(method, **video):
+        own = StreamSpec.from_config("video", {"shift": 5.0, "consistency": "lcm", **video})
+        streams = {**recipe().streams, "video": own}
+        loop = LoopConfig(steps=20, batch_size=2, lr=1e-3, method=method)
+        made = Recipe(name="naive", streams=streams, distill=loop)
+        analyze(made, out=tmp_path / "out", checkpoint=tmp_path / "run")
+        return (tmp_path / "out" / "schedule.html").read_text()
+
+    assert agrees in (told := page("consistency"))
+    assert matched not in told
+    assert agrees not in (told := page("distribution_matching"))
+    assert "video and action: a loss that matches" in told
+    assert agrees in (told := page("pairs", loss="dmd"))
+    assert "video: a loss that matches" in told
 
 
 def test_levels_that_were_never_drawn_leave_the_others_where_they_are(tmp_path):

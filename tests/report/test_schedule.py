@@ -10,6 +10,7 @@ from flashwam.commands.analyze import analysis_lines
 from flashwam.core.consistency import LCM, ConsistencyFunction, Linear
 from flashwam.core.noise import NoiseSchedule
 from flashwam.core.streams import StreamSpec
+from flashwam.core.unit_amplitude import UnitAmplitude
 from flashwam.core.vp import VPSchedule
 from flashwam.report.schedule import function_label, schedule_analysis, starved_share
 
@@ -73,12 +74,12 @@ def test_starved_share_equals_the_closed_form(shift):
 
 def test_the_verdict_is_strong_where_the_ratio_is_and_modest_where_it_is_not():
     strong = schedule_analysis(published(0.05))["streams"]["action"]["verdict"]
-    assert (strong["choice"], strong["strength"]) == ("linear", "strong")
+    assert strong["choice"] == "linear"
     assert strong["lcm_times_less_than_reference"] == pytest.approx(21.9, abs=0.05)
     assert "lcm would give 22 times less gradient than video gets" in strong["reason"]
 
     modest = schedule_analysis(published(1.0))["streams"]["action"]["verdict"]
-    assert (modest["choice"], modest["strength"]) == ("linear", "weak")
+    assert modest["choice"] == "linear"
     assert modest["lcm_times_less_than_reference"] == pytest.approx(2.05, abs=0.005)
     assert "modest" in modest["reason"]
     assert "does not explain a collapse" in modest["reason"]
@@ -128,9 +129,26 @@ def test_streams_on_different_schedules_are_compared():
     assert schedule_analysis({"video": spec("video", 5.0)})["together"] is None
 
 
+@pytest.mark.parametrize(
+    ("anchors", "substeps", "method", "biased"),
+    [
+        (1, 1, "consistency", True),
+        (2, 1, "consistency", True),
+        (2, 4, "consistency", False),
+        (8, 1, "consistency", False),
+        (1, 1, "pairs", False),
+        (1, 1, "on_policy", False),
+    ],
+)
+def test_a_target_that_a_single_step_makes_is_told_whatever_the_number_of_jumps(anchors, substeps, method, biased):
+    streams = {"action": spec("action", 1.0, anchors=anchors, teacher_substeps=substeps)}
+    told = [note for note in schedule_analysis(streams, method=method)["notes"] if "in a single Euler step" in note]
+    assert bool(told) is biased
+
+
 def test_a_noisy_stream_is_reached_by_lcm_and_starts_right_with_linear():
     verdict = schedule_analysis(published())["streams"]["video"]["verdict"]
-    assert (verdict["choice"], verdict["strength"]) == ("linear", "start")
+    assert verdict["choice"] == "linear"
     assert verdict["accepted"] == ["lcm", "linear"]
     assert "lcm answers 0.45 x0 + 0.20 eps at sigma = 1 where linear answers x0" in verdict["reason"]
 
@@ -175,6 +193,7 @@ def test_a_function_without_gradient_at_low_noise_has_no_order_there():
 
 def test_labels_name_parameters_that_differ_from_the_published_ones():
     assert [function_label(f) for f in (LCM(), LCM(0.2), Linear())] == ["lcm", "lcm(sigma_data=0.2)", "linear"]
+    assert function_label(UnitAmplitude({"name": "lcm"})).startswith("UnitAmplitude(function={'name': 'lcm'")
 
 
 def test_the_analysis_is_plain_json():

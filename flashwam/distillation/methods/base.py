@@ -238,6 +238,19 @@ class Method(ABC):
         return spec.consistency
 
     @classmethod
+    def errs_by_gradient(cls, spec: StreamSpec, options: Mapping[str, Any]) -> bool:
+        """Tells whether a stream's gradient, over the |b| that it carries, says how far the student is from its target.
+
+        A pseudo-Huber loss passes on all of |b| where the student's error is large, and less the nearer it comes.
+        Matching a distribution does not: its gradient has one size, however far the student is.
+
+        Args:
+            spec: The stream.
+            options: The recipe's, as the method's own keywords.
+        """
+        return spec.loss is None
+
+    @classmethod
     def prepares(
         cls, options: Mapping[str, Any], *, model: WorldActionModel, frames: int, setup: Setup
     ) -> Prepared | None:

@@ -117,6 +117,11 @@ class DistributionMatching(Method):
 
         return Lesson.at(level, share=share, jump_end=0.0, hops=1, teacher_steps=1)
 
+    @classmethod
+    def errs_by_gradient(cls, spec: StreamSpec, options: Mapping[str, Any]) -> bool:
+        """See `Method.errs_by_gradient`: distributions are matched."""
+        return False
+
     def turns(self, step: int) -> Sequence[Turn]:
         """See `Method.turns`."""
         return self.term.turns(step, student=self.loss, critic=self.critic_loss)
