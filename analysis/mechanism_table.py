@@ -2,7 +2,7 @@
 """Tables and figure of the mechanism's study."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +44,8 @@ def _teacher(rows: Sequence[Row]) -> Row | None:
 
 def cells_table(rows: Sequence[Row]) -> str:
     """One line a row: success by groups of tasks, each with its ratio to the teacher over the same scenes."""
-    teacher = _teacher(rows)
-    heads = [
-        "varied",
-        "anchors",
-        "steps",
-        "horizons",
-        "start and reach",
-        "gradient weight",
-        "learning rate",
-        "sampler",
-        "trainings",
-    ]
+    teacher, extent = _teacher(rows), _extent(row.cell for row in rows)
+    heads = [*extent, "start and reach", "gradient weight", "learning rate", "sampler", "trainings"]
     heads += ["action error", "two-way", "of the teacher's", "left/right/none", "commitment"]
     heads += ["one-way", "of the teacher's"]
     lines = []
@@ -65,36 +55,44 @@ def cells_table(rows: Sequence[Row]) -> str:
         error = f"{sum(row.errors) / len(row.errors):.4f}" if row.errors else ""
         ways = "/".join(map(str, row.ways))
         ratios = [_interval(row.ratio(teacher, several)) for several in (True, False)]
-        lines.append([*_named(row), str(row.trainings), error, two, ratios[0], ways, committed, one, ratios[1]])
-    return _table(heads, lines, text=8)
+        named = [*_named(row, extent), str(row.trainings)]
+        lines.append([*named, error, two, ratios[0], ways, committed, one, ratios[1]])
+    return _table(heads, lines, text=len(extent) + 4)
 
 
-def _named(row: Row) -> list[str]:
+def _named(row: Row, extent: Sequence[str]) -> list[str]:
     cell = row.cell
     if cell is None:
-        return ["", "", "", "", row.kind, "", "", row.evaluations[0].setting]
+        return [*("" for _ in extent), row.kind, "", "", row.evaluations[0].setting]
     rate = f"{row.rate:g} ({row.kind})"
-    return [*_block(cell), cell.start, WEIGHTS[cell.weight], rate, row.sampler]
+    return [*_block(cell, extent), cell.start, WEIGHTS[cell.weight], rate, row.sampler]
 
 
-def _block(cell: Cell) -> list[str]:
-    return [cell.varied, str(cell.anchors), str(cell.steps), str(cell.horizons)]
+def _extent(cells: Iterable[Cell | None]) -> list[str]:
+    """Names of what tells blocks apart; which streams vary is among it where there are several answers."""
+    several = len({cell.varied for cell in cells if cell is not None}) > 1
+    return [*(["varied"] if several else []), "anchors", "steps", "horizons"]
+
+
+def _block(cell: Cell, extent: Sequence[str]) -> list[str]:
+    return [str(getattr(cell, name)) for name in extent]
 
 
 def gaps_table(gaps: Sequence[Gap]) -> str:
     """One line a gap: the difference between `lcm` and `linear`, and which part of it each change makes alone."""
-    heads = ["varied", "anchors", "steps", "horizons", "learning rate"]
+    extent = _extent(gap.cell for gap in gaps)
+    heads = [*extent, "learning rate"]
     heads += [f"action error, {told}" for told in PARTS.values()]
     heads += [f"two-way points, {PARTS[part]}" for part in ("all", "weight", "start")]
     lines = []
     for gap in gaps:
-        line = [*_block(gap.cell), gap.kind]
+        line = [*_block(gap.cell, extent), gap.kind]
         for part in PARTS:
             share = "" if part == "all" or not gap.error else f" ({gap.error[part] / gap.error['all']:.0%})"
             line.append(f"{gap.error[part]:+.4f}{share}" if gap.error else "")
         line += [_interval(gap.two_way.get(part), 100) for part in ("all", "weight", "start")]
         lines.append(line)
-    return _table(heads, lines, text=5)
+    return _table(heads, lines, text=len(heads) - len(PARTS) - 3)
 
 
 def _success(row: Row, several: bool) -> str:
@@ -121,10 +119,11 @@ def draw_mechanism(rows: Sequence[Row], path: Path) -> Path:
     for row in rows:
         if row.cell is not None:
             blocks.setdefault(row.cell.block, row.cell)
+    several = "varied" in _extent(blocks.values())
     with new_figure(max(6.4, 1.0 + 2.3 * len(blocks)), 6.0) as figure:
         grid = figure.subplots(2, len(blocks), sharey="row", squeeze=False)
         for (top, bottom), (block, cell) in zip(grid.T, blocks.items(), strict=True):
-            title = f"{cell.anchors} anchors,\n{cell.steps} steps, {cell.varied}"
+            title = f"{cell.anchors} anchors,\n{cell.steps:,} steps" + (f", {cell.varied}" if several else "")
             if cell.horizons != HORIZONS:
                 title += f",\nEMA over 1/{cell.horizons}"
             top.set_title(title, fontsize=9.5)

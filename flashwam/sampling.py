@@ -20,6 +20,7 @@ from flashwam.core.temperature import Temperature, check_temperature, temperatur
 from flashwam.core.unit_amplitude import UnitAmplitude
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
+from flashwam.wam.velocities import check_velocities
 
 __all__ = ["Rollout", "StreamSampler", "draw", "renoise", "samplers_for"]
 
@@ -82,6 +83,9 @@ def draw(
 
     Returns:
         Stream name -> clean estimate, [B, C, F, H, W].
+
+    Raises:
+        ValueError: A velocity is not like its state.
     """
     given = given or {}
     x = {name: samplers[name].start(unit) for name, unit in noise.items()}
@@ -93,6 +97,7 @@ def draw(
             x[name] = _led_by(frames, x[name])
             sigma[name][:, : frames.shape[2]] = 0
         predicted = velocity(x, sigma)
+        check_velocities(predicted, x, getattr(velocity, "__self__", velocity))
         for name, grid in grids.items():
             if k + 1 >= len(grid):
                 continue

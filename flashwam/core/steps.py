@@ -13,7 +13,12 @@ _STEPS = re.compile("0*[1-9][0-9]{0,5}")
 
 
 def parse_nfe(text: str, streams: tuple[str, ...] = ("video", "action")) -> dict[str, int] | None:
-    """ "1v/2a" -> {"video": 1, "action": 2} by the streams' first letters; "full" -> None, the teacher's own steps."""
+    """ "1v/2a" -> {"video": 1, "action": 2} by the streams' first letters, in the streams' order; "full" -> None, the
+    teacher's own steps.
+
+    Raises:
+        ValueError: It does not name every stream once, with a number of steps.
+    """
     if text == "full":
         return None
     initials = {name[0]: name for name in streams}
@@ -27,7 +32,7 @@ def parse_nfe(text: str, streams: tuple[str, ...] = ("video", "action")) -> dict
         steps[initials[part[-1]]] = int(part[:-1])
     if set(steps) != set(streams):
         raise InputError(f"steps must name every stream of {streams}; got {text!r}")
-    return steps
+    return {name: steps[name] for name in streams}
 
 
 def nfe_text(nfe: Mapping[str, int]) -> str:

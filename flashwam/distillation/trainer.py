@@ -311,6 +311,11 @@ class _Training:
             with accelerator.accumulate(trained.called), self.method.roles.turn(turn.role):
                 output = self._loss(turn, batch, draws)
                 total = output.loss.detach()
+                if not output.loss.requires_grad:
+                    raise InputError(
+                        f"the {turn.role}'s loss depends on none of the weights that are trained: does its velocity "
+                        "detach them, or compute without gradient?"
+                    )
                 self.watch.note(torch.isfinite(total), partial(total_error, total, batch.index))
                 self.empty_masks.look(output.terms, step)
                 if told:

@@ -12,6 +12,7 @@ from flashwam.evaluation.driven_tasks import DrivenTasks
 from flashwam.run.evaluation import TaskNumbers
 from flashwam.sim.closed_loop import TaskResult
 from flashwam.system.durations import duration_text
+from flashwam.system.errors import InputError
 
 __all__ = ["drive_tasks", "overall_numbers", "task_numbers"]
 
@@ -31,7 +32,12 @@ def drive_tasks(
         tasks: Their names.
         label: What is driven, for the log.
         kept: Where what has been driven is kept until the result is written; nowhere if None.
+
+    Raises:
+        ValueError: A task is named twice, whose episodes would count twice.
     """
+    if len(set(tasks)) != len(tasks):
+        raise InputError(f"tasks must be different names; got {', '.join(tasks)}")
     there = {} if kept is None else {task: found for task in tasks if (found := kept.find(task)) is not None}
     if there:
         logger.info("%s: going on after %d of %d tasks", label, len(there), len(tasks))

@@ -87,6 +87,7 @@ def evaluate(
     weights, seed = policy.fingerprint, policy.evaluation_seed(seed)
     policy.wam.choose_precision(policy.info.precision if precision is None else precision)
     tasks, episodes = policy.request(tasks, episodes, driven=closed_loop)
+    sampler = policy.told_sampler(sampler)
     folder = user_path(out) if out is not None else policy.evaluations
     results = []
     for steps in policy.settings(nfe):

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flashwam.core.sampler_name import measured_suffix, sampler_options
+from flashwam.core.sampler_name import measured_suffix, sampler_name, sampler_options
 from flashwam.core.steps import nfe_text, parse_nfe
 from flashwam.core.streams import StreamSpec
 from flashwam.data.autoencoder import FrameAutoencoder
@@ -104,9 +104,15 @@ class LoadedModel:
         return self.info.streams
 
     def settings(self, nfe: Sequence[str] | None) -> tuple[str, ...]:
-        """Steps to measure it at: those that are given, or its recipe's, or those that it is deployed with."""
+        """Steps to measure it at: those that are given, or its recipe's, or those that it is deployed with.
+
+        Raises:
+            ValueError: They are none.
+        """
         if nfe:
-            return tuple(nfe)
+            # Whoever writes a setting otherwise means the same, which is measured once.
+            read = (parse_nfe(text, tuple(self.wam.streams)) for text in nfe)
+            return tuple(dict.fromkeys("full" if steps is None else nfe_text(steps) for steps in read))
         if (recipe := self.info.recipe) is not None:
             return self._taken_on(recipe.name) or recipe.evaluate.nfe
         own = {name: spec.steps for name, spec in self.specs.items()}
@@ -125,6 +131,19 @@ class LoadedModel:
         told = read_yaml(path.read_bytes(), str(path)) if path.is_file() else {}
         evaluated = told.get("evaluate") if told.get("name") == name else None
         return tuple(map(str, evaluated.get("nfe") or ())) if isinstance(evaluated, dict) else ()
+
+    def told_sampler(self, sampler: str) -> str:
+        """A sampler's name without temperatures that its streams begin with anyway."""
+        options = sampler_options(sampler)
+        own = {name: each.temperature for name, each in self.samplers("full").items()}
+        asked = options["temperature"]
+        if isinstance(asked, Mapping):
+            asked = {name: value for name, value in asked.items() if own.get(name) != value} or None
+        elif set(own.values()) == {asked}:
+            asked = None
+        return sampler_name(
+            plain_euler=options["plain_euler"], unit_amplitude=options["unit_amplitude"], temperature=asked
+        )
 
     def how(self, sampler: str) -> str:
         """The part of an evaluation's name that tells it from others of the same steps: "own", "euler_fp8"."""

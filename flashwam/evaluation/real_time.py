@@ -76,6 +76,7 @@ def evaluate_real_time(
     weights, seed = policy.fingerprint, policy.evaluation_seed(seed)
     policy.wam.choose_precision(policy.info.precision if precision is None else precision)
     tasks, episodes = policy.request(tasks, episodes)
+    sampler = policy.told_sampler(sampler)
     folder = user_path(out) if out is not None else policy.real_time
     results = []
     for steps in policy.settings(nfe):

@@ -97,7 +97,7 @@ def evaluate_recordings(
     sampler = sampler_name(plain_euler=plain_euler, unit_amplitude=unit_amplitude, temperature=temperature)
     on = OnRecordings(windows=windows, draws=draws, data="" if data is None else str(data), tasks=tuple(tasks))
     model = load_model(checkpoint, preset=preset, device=device, dtype=dtype, trust=trust)
-    weights = model.fingerprint
+    weights, sampler = model.fingerprint, model.told_sampler(sampler)
     model.wam.choose_precision(model.info.precision if precision is None else precision)
     recipe = recipe or model.info.recipe
     if recipe is None:

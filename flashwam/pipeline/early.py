@@ -76,6 +76,9 @@ def _check_folders(recipe: Recipe, loop: LoopConfig) -> None:
         if folder is None or is_on_hub(folder) or Path(folder).is_dir():
             continue
         told = "is a file, not a model's folder" if Path(folder).exists() else "no such folder"
+        # What a recipe names is relative to where one stands, wherever the recipe itself lies.
+        where = "" if Path(folder).is_absolute() else f" (such paths are relative to {Path.cwd()})"
         raise MissingFileError(
-            f"{key}: {folder}: {told}. Train it first (flashwam train), or name one of the hub: {key}=hf:OWNER/NAME"
+            f"{key}: {folder}: {told}. Train it first (flashwam train), or name one of the hub: "
+            f"{key}=hf:OWNER/NAME{where}"
         )

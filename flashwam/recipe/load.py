@@ -49,7 +49,8 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), *, trus
     Mappings merge, lists and values replace. `name` (by default the file's own) and `run_dir` are not inherited.
 
     Args:
-        path_or_name: A YAML file, a run folder, or a short name such as "flash_wam" or "metaworld/flash_wam".
+        path_or_name: A YAML file, a run folder, or a short name such as "flash_wam" or "metaworld/flash_wam". A run
+            folder means that very run, wherever it lies, unless overrides give another `name` or `run_dir`.
         overrides: Dotted, such as "distill.steps=500", "streams.video.anchors=4" or "data.tasks[0]=reach-wall".
         trust: Import what the recipe of a run folder names beside our classes. A file or a name is the user's own
             choice, and so are overrides: what they name is imported as it is needed.
@@ -58,9 +59,9 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), *, trus
         FileNotFoundError: There is no such recipe; the message lists those there are.
         ValueError: A key is unknown, or a value of the wrong type or out of range.
     """
-    path = find_recipe(path_or_name)
+    path, folder = find_recipe(path_or_name), user_path(path_or_name)
     merged, origins = _read(path, ())
-    if path == user_path(path_or_name) / RECIPE_FILE:
+    if path == folder / RECIPE_FILE:
         # The folder may be anybody's, and nobody has looked into it.
         with trusting(trust):
             refuse_foreign(path, _named_classes(merged, origins))
@@ -68,6 +69,9 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), *, trus
         merged = _override(merged, override, origins)
     values = resolve(merged, origins.of)
     values.setdefault("name", path.stem)
+    elsewhere = {override.partition("=")[0].strip() for override in overrides} & {"name", "run_dir"}
+    if path == folder / RECIPE_FILE and not elsewhere:
+        values["run_dir"] = str(folder)
     return build_recipe(values, origins=origins)
 
 

@@ -27,6 +27,7 @@ from flashwam.wam.plain import build_plain, differing, load_weights, save_plain
 from flashwam.wam.replay import ReplaySession
 from flashwam.wam.rounded_linear import is_rounded, round_layers
 from flashwam.wam.session import RolloutSession
+from flashwam.wam.velocities import check_velocities
 
 __all__ = ["WorldActionModel"]
 
@@ -183,8 +184,14 @@ class WorldActionModel(nn.Module, ABC):
         clean: Mapping[str, Tensor],
         context: Mapping[str, Any],
     ) -> dict[str, Tensor]:
-        """`velocity`, for wrappers that hook the forward call."""
-        return self.velocity(noisy, sigma, clean, context)
+        """`velocity`, for wrappers that hook the forward call.
+
+        Raises:
+            ValueError: What it put out are no velocities of `noisy`.
+        """
+        found = self.velocity(noisy, sigma, clean, context)
+        check_velocities(found, noisy, self)
+        return found
 
     @property
     def drawn_with(self) -> Mapping[str, Any]:

@@ -194,14 +194,14 @@ def test_an_interrupted_study_is_compared_with_groups_and_teacher_apart(half_don
     write_comparison(half_done, SMALL, out)
     lines = (out / "mechanism.md").read_text().splitlines()
     cells = [[part.strip() for part in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    rows = {tuple(line[4:8]): line for line in cells}
+    rows = {tuple(line[3:7]): line for line in cells}
     tiny = rows["lcm", "b of lcm", "0.0001 (tiny)", "own"]
-    assert (tiny[9], tiny[10], tiny[12], tiny[14]) == ("0.5000", "0/8", "4/2/2", "4/4")
-    assert tiny[11].startswith("0.00 [")
-    assert tiny[15].startswith("1.00 [")
-    assert rows["lcm", "b of lcm", "0.003 (searched)", "euler"][10] == "4/4"
-    assert rows["teacher", "", "", "full"][10:12] == ["8/8", ""]
-    assert rows["untrained, lcm (action)", "", "", "1v/1a"][10] == "0/8"
+    assert (tiny[8], tiny[9], tiny[11], tiny[13]) == ("0.5000", "0/8", "4/2/2", "4/4")
+    assert tiny[10].startswith("0.00 [")
+    assert tiny[14].startswith("1.00 [")
+    assert rows["lcm", "b of lcm", "0.003 (searched)", "euler"][9] == "4/4"
+    assert rows["teacher", "", "", "full"][9:11] == ["8/8", ""]
+    assert rows["untrained, lcm (action)", "", "", "1v/1a"][9] == "0/8"
     assert any("(12%)" in line and "(50%)" in line for line in lines)
     content = json.loads((out / "mechanism.json").read_text())
     assert len(content["rows"]) == len(rows) - len({row for row in rows if row[3] in ("sampler", "---")}) - 3

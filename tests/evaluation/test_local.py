@@ -134,6 +134,24 @@ def test_a_student_in_8_bit_numbers_is_an_evaluation_of_its_own_and_no_row_besid
         evaluate(student, precision="fp4")
 
 
+@pytest.mark.parametrize("temperature", [1, {"video": 1.0}, {"video": 1.0, "action": 1.0}])
+def test_a_temperature_that_a_model_has_anyway_is_its_own(student, temperature):
+    (told,) = evaluate(student, nfe=["1v/1a"], temperature=temperature)
+    assert told["sampler"] == "own"
+    (partly,) = evaluate(student, nfe=["1v/1a"], temperature={"video": 1.0, "action": 0.5})
+    assert partly["sampler"] == "action-t0.5"
+
+
+def test_a_setting_is_measured_once_however_it_is_written(student):
+    told = evaluate(student, nfe=["1a/1v", "01v/1a", "1v/1a"])
+    assert [one["setting"] for one in told] == ["1v/1a"]
+
+
+def test_a_task_named_twice_is_refused(student):
+    with pytest.raises(ValueError, match="tasks must be different names; got reach-wall, reach-wall"):
+        evaluate(student, nfe=["1v/1a"], tasks=["reach-wall", "reach-wall"])
+
+
 def test_the_models_card_tells_of_it(student):
     assert "not evaluated" in (student / "README.md").read_text()
     for seed in (0, 1):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import re
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -374,7 +374,9 @@ def test_run_folder_is_resumed_by_the_same_recipe_and_refused_to_another(tmp_pat
     folder = prepare_run(recipe, tmp_path / "run")
     kept = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert set(kept) == {"recipe.yaml", "provenance.json"}
-    assert load_recipe(folder) == recipe
+    assert load_recipe(folder) == replace(recipe, run_dir=str(folder))
+    assert load_recipe(folder, ["name=other"]).run_dir is None
+    assert load_recipe(folder / "recipe.yaml") == recipe
     prepare_run(recipe, tmp_path / "run")
     with pytest.raises(ValueError, match=r"distill\.lr: 0\.001 there, 0\.1 now"):
         prepare_run(load_recipe("metaworld/flash_wam", ["distill.lr=0.1"]), tmp_path / "run")

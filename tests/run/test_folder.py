@@ -45,7 +45,7 @@ def test_a_run_takes_on_further_steps_to_be_evaluated_at(tmp_path):
 
     run = prepare_run(recipe("evaluate.nfe=[1v/1a, 1v/2a]"), tmp_path / "run")
     prepare_run(recipe("evaluate.nfe=[1v/1a, 2v/2a]"), run)
-    assert load_recipe(run) == recipe("evaluate.nfe=[1v/1a, 2v/2a]")
+    assert load_recipe(run / "recipe.yaml") == recipe("evaluate.nfe=[1v/1a, 2v/2a]")
     # A judge without steps of its own measured at the first while the model was trained.
     with pytest.raises(ValueError, match=r"evaluate\.nfe"):
         prepare_run(recipe("evaluate.nfe=[2v/2a, 1v/1a]"), run)
