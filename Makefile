@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Needs make and Python 3.11 or newer; everything else is installed into .venv.
-#   make demo    from nothing to a one-step student and its report (PRESET=smoke|quick|full)
+#   make demo    from nothing to a one-step student and its report (PRESET=smoke|quick|pilot|full)
 #   make libero  the simulator LIBERO too: half a gigabyte to load, 1.3 GB on disk
 #   make test    the tests, on the CPU
 #   make test-gpu  a minute of tests that compare a GPU with the CPU

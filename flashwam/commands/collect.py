@@ -8,7 +8,8 @@ from flashwam.system.errors import InputError
 
 WORDS = """\
 demonstrations from a simulator, by scripted experts
-Writes LeRobot v2.1 folders below data.root: one per task, with videos, actions, latents and text embeddings.
+Writes LeRobot v2.1 folders below data.root: one per task, with videos and actions. What a training needs beside
+them (autoencoder, latents, text embeddings, quantiles) it makes itself.
 Tasks with several ways to succeed get data.multimodal_episodes, and a coin chooses the way."""
 EXAMPLES = "  flashwam collect teacher\n  flashwam collect teacher 'data.tasks=[reach-wall]' data.processes=4"
 

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from flashwam.evaluation.driven_tasks import DrivenTasks, driving
 from flashwam.evaluation.driving import drive_tasks, overall_numbers, task_numbers
 from flashwam.run.evaluation import Asked, Evaluation, measure_once
 from flashwam.run.folder import RunFolder
@@ -60,7 +61,8 @@ def evaluate_baseline(
         raise InputError(f"{name} actions need tasks; give --tasks, such as reach-wall, or a model that names them")
     asked = Asked(tasks=tuple(tasks), episodes=episodes or 50)
     folder = user_path(out) if out is not None else RunFolder(Path("runs") / name).evaluations
-    return [measure_once(folder / f"{name}_seed{seed}.json", asked, partial(_measure, name, asked, seed)).to_json()]
+    path = folder / f"{name}_seed{seed}.json"
+    return [measure_once(path, asked, partial(_measure, name, asked, seed, path)).to_json()]
 
 
 def _random(task: str, *, episodes: int, seed: int) -> TaskResult:
@@ -71,9 +73,10 @@ BASELINES: dict[str, Callable[..., TaskResult]] = {"random": _random, "expert": 
 """Name -> function of a task, its episodes and their seed."""
 
 
-def _measure(name: str, asked: Asked, seed: int) -> Evaluation:
+def _measure(name: str, asked: Asked, seed: int, path: Path) -> Evaluation:
     drive_one = partial(BASELINES[name], episodes=asked.episodes, seed=seed)
-    driven = drive_tasks(drive_one, asked.tasks, name)
+    kept = DrivenTasks(path, driving(asked, setting=name, sampler="own", precision="own", seed=seed))
+    driven = drive_tasks(drive_one, asked.tasks, name, kept=kept)
     return Evaluation(
         run=name,
         kind="baseline",

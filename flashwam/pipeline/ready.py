@@ -137,6 +137,7 @@ def samples(recipe: Recipe, codec: Codec | None, student: WorldActionModel) -> S
     source = dataset(recipe, codec=codec, senses=student.senses)
     if isinstance(source, SegmentDataset):
         _check_shapes(source, student)
+        _check_channels(recipe, student)
     return source
 
 
@@ -212,6 +213,16 @@ def _check_shapes(source: SegmentDataset, model: WorldActionModel) -> None:
         raise InputError(
             f"every chunk of this model begins with a picture that is encoded alone, but {source.root} has whole "
             "segments: convert the raw data with this model's autoencoder, see `flashwam convert`"
+        )
+
+
+def _check_channels(recipe: Recipe, model: WorldActionModel) -> None:
+    """Refuses controls on channels that the model has zeros for: nothing of them would be learnt."""
+    known, put = model.used_channels, recipe.data.used_channels
+    if known is not None and (lost := sorted(set(put) - set(known))):
+        raise InputError(
+            f"data.used_channels puts controls on channels {lost}, which the model never sees: it uses {list(known)}. "
+            "Set wam.config.used_channels alike, and data.q01 and data.q99 of these channels"
         )
 
 

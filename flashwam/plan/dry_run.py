@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flashwam.distillation.methods import Pairs, find_method
 from flashwam.distillation.setup import Setup
 from flashwam.distillation.strategies import check_strategy
 from flashwam.distillation.trackers import check_trackers
@@ -78,7 +79,8 @@ def make_plan(recipe: Recipe, command: str, *, run_dir: str | Path | None = None
     rows += _size(recipe, loop, model, command)
     made = drawing(recipe, loop, model, text=text)
     if made is not None:
-        rows += [*made.rows(), ("kept in", f"{Setup.of(recipe, loop).rollouts} (`flashwam pairs` makes them)")]
+        ahead = " (`flashwam pairs` makes them)" if issubclass(find_method(loop.method), Pairs) else ""
+        rows += [*made.rows(), ("kept in", f"{Setup.of(recipe, loop).rollouts}{ahead}")]
     rows += [*_budget(loop), ("time", str(time))]
     return Plan(command=command, rows=tuple(rows))
 
@@ -92,19 +94,19 @@ def _collection(recipe: Recipe) -> list[tuple[str, str]]:
     rate = EPISODES_PER_SECOND[data.source]
     seconds = total / (rate * min(data.processes, os.cpu_count() or 1))
     encoder = recipe.autoencoder
-    rows = [
+    if encoder.pretrained is None:
+        cost = encoder.steps * AUTOENCODER_SECONDS * encoder.batch_size / 32 * (encoder.width / 64) ** 2
+        cost *= CAMERAS[data.source]
+        later = f"an autoencoder, {encoder.steps} steps, {duration_text(cost)} (stored throughput, one core); latents"
+    else:
+        later = f"latents by {encoder.pretrained}"
+    return [
         ("folder", data.root),
         ("episodes", f"{total}: {', '.join(f'{n} {count}' for n, count in counts.items())}"),
         ("processes", str(data.processes)),
         ("time", f"{duration_text(seconds)} (stored throughput: {rate} episodes a second and core)"),
+        ("later", f"a training makes {later}"),
     ]
-    if encoder.pretrained is None:
-        cost = encoder.steps * AUTOENCODER_SECONDS * encoder.batch_size / 32 * (encoder.width / 64) ** 2
-        cost *= CAMERAS[data.source]
-        rows.append(("autoencoder", f"{encoder.steps} steps, {duration_text(cost)} (stored throughput, one core)"))
-    else:
-        rows.append(("autoencoder", f"from {encoder.pretrained}"))
-    return rows
 
 
 def _size(recipe: Recipe, loop: LoopConfig, model: WorldActionModel, command: str) -> list[tuple[str, str]]:

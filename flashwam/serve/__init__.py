@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model behind a websocket: LingBot-VA's protocol, one policy session per connection.
+"""A model behind a websocket: LingBot-VA's protocol or openpi's, one policy session per connection.
 
 Imports sampling and student, and what they import.
 """

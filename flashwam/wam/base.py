@@ -194,6 +194,11 @@ class WorldActionModel(nn.Module, ABC):
         return found
 
     @property
+    def used_channels(self) -> tuple[int, ...] | None:
+        """Channels of the action stream that the network meets, the others being zero to it; None for all."""
+        return None
+
+    @property
     def drawn_with(self) -> Mapping[str, Any]:
         """Settings that decide its draws and that no weight shows, as plain values: those that neither are a family's
         defaults nor were said by the folder of the weights."""

@@ -119,6 +119,9 @@ def test_plan_of_a_collection_counts_episodes(capsys):
     )
     assert status == 0
     assert plan_of(out)["episodes"] == "407: drawer-open 7, reach-wall 400"
+    # None of it is made by collecting.
+    assert "autoencoder" not in plan_of(out)
+    assert plan_of(out)["later"].startswith("a training makes an autoencoder, 1500 steps")
 
 
 def test_plan_counts_every_copy_of_the_weights(capsys):

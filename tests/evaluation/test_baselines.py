@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from contextlib import suppress
 
 import pytest
 
@@ -45,6 +46,25 @@ def test_random_actions_have_a_row_of_their_own(asked, tmp_path, capsys):
     assert json.loads((run / "evaluations" / "random_seed3.json").read_text()) == found.to_json()
     (row,), *_ = gather([run], tmp_path / "out")
     assert (row.label, row.total_nfe, row.share().rate) == ("random", 0, 0.5)
+    assert asked == ["reach-wall", "drawer-open"]
+
+
+def test_one_that_was_stopped_goes_on_with_the_next_task(asked, monkeypatch):
+    def ask():
+        return main(["evaluate", "--random", "--tasks", "reach-wall,drawer-open", "--episodes", "2"])
+
+    drive = baselines.drive
+
+    def stopped(policy, task, **options):
+        if task == "drawer-open":
+            raise KeyboardInterrupt
+        return drive(policy, task, **options)
+
+    monkeypatch.setattr(baselines, "drive", stopped)
+    with suppress(KeyboardInterrupt):
+        ask()
+    monkeypatch.setattr(baselines, "drive", drive)
+    assert ask() == 0
     assert asked == ["reach-wall", "drawer-open"]
 
 

@@ -79,6 +79,17 @@ def test_training_on_a_new_robot_asks_whose_quantiles_are_meant(root, measured, 
     assert not (tmp_path / "run").exists()
 
 
+def test_controls_on_channels_that_the_model_never_sees_are_refused(root, measured, tmp_path):
+    """They would be zeros to the network, in training and when it is driven."""
+    used = load_recipe("robotwin/flash_wam").data.used_channels
+    one = recipe(root, **{"data.norm": "data", "wam.config.used_channels": list(used[:-1])})
+    with pytest.raises(
+        ValueError, match=rf"channels \[{used[-1]}\], which the model never sees.*wam\.config\.used_cha"
+    ):
+        pipeline.train(one, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_datas_quantiles_are_used_and_saved_where_they_are_chosen(root, measured, tmp_path):
     one = recipe(root, **{"data.norm": "data"})
     assert segment_dataset(one).space.norm == measured

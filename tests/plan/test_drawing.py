@@ -59,6 +59,11 @@ def test_the_plan_says_so_in_words():
     assert "`flashwam pairs` makes them" in dict(rows)["kept in"]
 
 
+def test_what_flashwam_pairs_does_not_make_is_not_said_to_be_of_it():
+    rows = dict(make_plan(load_recipe("metaworld/foresight_decouplers"), "distill").rows)
+    assert rows["kept in"].endswith("rollouts")
+
+
 def test_no_teacher_is_in_memory_while_pairs_train():
     plan = plan_training(load_recipe("robotwin/pairs_lora", ["distill.lora=null"]))
     (ddp,) = (option.footprint for option in plan.options if option.footprint.strategy.name == "ddp")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model of one's own puts out is held against its states, where it trains and where it draws."""
+"""The velocities of a model of one's own are held against its states, where it trains and where it draws."""
 
 import pytest
 import torch

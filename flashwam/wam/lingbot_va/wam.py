@@ -100,6 +100,11 @@ class LingBotVA(LooksInside, Configured):
         """Reach of attention in blocks, see `LingBotConfig`."""
         return self.config.window_chunks
 
+    @property
+    def used_channels(self) -> tuple[int, ...] | None:
+        """See `WorldActionModel.used_channels`."""
+        return self.config.used_channels
+
     def compile_training(self, **options: Any) -> None:
         """See `WorldActionModel.compile_training`."""
         self.transformer.compile_training(**options)
