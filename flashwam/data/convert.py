@@ -135,8 +135,11 @@ def convert(
         result.written += one.written
         result.kept += one.kept
         done[one.job.table] = one
-    for repo, group in jobs_of.items():
-        result.episodes += _write_meta(repo, [done[job.table] for job in group], plan.action_key)
+    for repo in select_repos(raw):
+        kept = _write_meta(repo, [done[job.table] for job in jobs_of.get(repo, [])], plan.action_key)
+        if not kept:
+            _take_back(_target(raw, out, repo))
+        result.episodes += kept
     _refuse_nothing(raw, result.episodes > 0, bad)
     result.bad = dict(bad.reasons)
     logger.info(
@@ -152,6 +155,14 @@ def _refuse_nothing(raw: Path, some: bool, bad: BadFiles) -> None:
         why = next(iter(bad.reasons.values()), "there are no episodes")
         more = f" ({len(bad.reasons)} things were left out)" if len(bad.reasons) > 1 else ""
         raise InputError(f"nothing below {raw} could be converted: {why}{more}")
+
+
+def _take_back(target: Path) -> None:
+    """Lets no training find a data set that was left out, though an earlier call had it whole; its files stay."""
+    whole = target / "meta" / "info.json"
+    if whole.is_file():
+        logger.warning("%s: nothing of it is kept any more, so it is no data set now", target)
+        whole.unlink()
 
 
 def _target(raw: Path, out: Path, repo: Path) -> Path:
@@ -176,7 +187,7 @@ def _jobs(
     )
     jobs = []
     for episode in episodes:
-        parts = []
+        parts: dict[tuple[int, int], str] = {}
         job = EpisodeJob(episode=episode, target=target, pictures=pictures, name=name)
         for first, last, text in episode.segments:
             for start, end in plan.samples(first, last, encoders):
@@ -185,10 +196,18 @@ def _jobs(
                 except ValueError as error:
                     told = f"{episode.table}: rows {start} to {end} of episode {episode.index} {error}"
                     bad.add(str(job.segment(start, end)), InputError(told))
-                else:
-                    parts.append((start, end, text))
+                    continue
+                # A file has its rows in its name: of overlapping segments cut into clips, a clip is made once.
+                if parts.setdefault((start, end), text) != text:
+                    told = (
+                        f"{episode.table}: rows {start} to {end} of episode {episode.index} belong to two "
+                        f"instructions, {parts[start, end]!r} and {text!r}: cut the rows of overlapping segments "
+                        "apart"
+                    )
+                    bad.add(f"{job.segment(start, end)}: {text}", InputError(told))
         if parts:
-            jobs.append(replace(job, episode=replace(episode, segments=tuple(parts))))
+            segments = tuple((start, end, text) for (start, end), text in parts.items())
+            jobs.append(replace(job, episode=replace(episode, segments=segments)))
     return jobs
 
 

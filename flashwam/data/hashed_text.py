@@ -19,7 +19,8 @@ logger = logging.getLogger(__name__)
 TEXT_LENGTH = 8
 TEXT_WIDTH = 32
 _END = "</s>"
-_WORD = re.compile(r"[a-z0-9]+")
+_WORD = re.compile(r"[^\W_]+")
+"""Letters and digits of any script."""
 _MOST_SAID = 10_000
 _said: set[bytes] = set()
 

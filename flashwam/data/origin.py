@@ -59,6 +59,7 @@ def find_pictures(
     raw: Path | str | None,
     bad: BadFiles,
     remedy: str,
+    depth: bool = False,
 ) -> list[EpisodePictures]:
     """Finds the pictures of every episode that has one of these segments.
 
@@ -71,6 +72,7 @@ def find_pictures(
             their pictures beside the latents.
         bad: Receives latent files that cannot be read; its `skip` False raises.
         remedy: The words with which an error ends: what to set.
+        depth: Cameras of depth maps are meant, and taken as grey pictures.
 
     Raises:
         FileNotFoundError, ValueError: The pictures are not there, or not those.
@@ -88,7 +90,9 @@ def find_pictures(
         streams.setdefault((stride, rows.start % stride), set()).update(rows)
         files.setdefault((segment.repo, segment.episode), []).append(str(path))
     origins = {
-        repo: _episodes(repo if raw is None else _place(user_path(raw), repo.relative_to(root)), cameras, remedy)
+        repo: _episodes(
+            repo if raw is None else _place(user_path(raw), repo.relative_to(root)), cameras, remedy, depth=depth
+        )
         for repo in {repo for repo, _ in chosen}
     }
     out = []
@@ -108,10 +112,10 @@ def find_pictures(
     return out
 
 
-def _episodes(place: Path, cameras: Sequence[str], remedy: str) -> dict[int, RawEpisode]:
+def _episodes(place: Path, cameras: Sequence[str], remedy: str, *, depth: bool) -> dict[int, RawEpisode]:
     """The recordings of a data set, by number."""
     try:
-        return {episode.index: episode for episode in list_episodes(place, cameras=cameras)}
+        return {episode.index: episode for episode in list_episodes(place, cameras=cameras, depth=depth)}
     except FileNotFoundError as error:
         raise MissingFileError(f"{error}; {remedy}") from error
     except ValueError as error:

@@ -40,7 +40,7 @@ def control_rows(
         relative: Rows are absolute poses, measured relative to their segment's first: in every segment that has
             them, each as often as makes all rows equally many.
         tasks: See `flashwam.data.segments.select_repos`.
-        most: Read at most so many segments, evenly spread; None for all.
+        most: Read at most so many segments, drawn evenly, always the same; None for all.
         bad: Receives what cannot be read; None raises.
 
     Raises:
@@ -49,7 +49,9 @@ def control_rows(
     bad = bad or BadFiles()
     every = segments = find_segments(root, cameras=cameras, tasks=tasks, bad=bad)
     if most is not None and len(segments) > most:
-        segments = [segments[number * len(segments) // most] for number in range(most)]
+        # An even step over clips would meet the same places of every episode again and again.
+        chosen = np.random.Generator(np.random.Philox(key=0)).permutation(len(segments))[:most]
+        segments = [segments[number] for number in sorted(chosen.tolist())]
     parts: dict[Segment, np.ndarray] = {}
     first: np.ndarray | None = None
     unread: set[Segment] = set()

@@ -63,6 +63,7 @@ class RawWindows:
         tasks: See `select_repos`.
         seed: Of the windows.
         senses: Names of columns "observation.<sense>" that a model is told.
+        depth: Cameras of depth maps are meant, and taken as grey pictures.
 
     Raises:
         FileNotFoundError, ValueError: Something is missing or damaged, or no segment is so long.
@@ -79,8 +80,9 @@ class RawWindows:
         tasks: Sequence[str] | None = None,
         seed: int = 1,
         senses: Sequence[str] = (),
+        depth: bool = False,
     ) -> None:
-        repos = {repo: list_episodes(repo, cameras=cameras) for repo in select_repos(root, tasks)}
+        repos = {repo: list_episodes(repo, cameras=cameras, depth=depth) for repo in select_repos(root, tasks)}
         kept = inspect(repos, ActionRules(key=key, relative=relative), BadFiles(), root=user_path(root))
         self._parts = [
             (episode, start, end, prompt)

@@ -116,7 +116,8 @@ class Recording:
 
     def _file(self, clip: Clip | TableClip) -> str | None:
         place = clip.first if isinstance(clip, Clip) else f"{clip.column} {clip.episode}"
-        return _readable(lambda: f"{file_fingerprint(clip.path)} {place}")
+        # The rate decides which pictures of a file are whose row's.
+        return _readable(lambda: f"{file_fingerprint(clip.path)} {place} at {self.episode.fps:g}")
 
     def _shown(self, clip: Clip | TableClip, rows: Sequence[int]) -> str | None:
         def hashed() -> str:

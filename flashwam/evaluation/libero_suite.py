@@ -197,7 +197,7 @@ def driven(job: SuiteJob, *, processes: int, progress: bool) -> Iterator[Evaluat
     path = job.place.path
     with Unfinished(Path(f"{unfinished_folder(path)}.jsonl"), job.about) as unfinished:
         _drive_missing(job, unfinished, processes=processes, progress=progress)
-        yield _result(job, unfinished.ended)
+        yield _result(job, unfinished.ended, alone=processes <= 1)
         unfinished.path.unlink()
 
 
@@ -230,7 +230,7 @@ def _task_result(task: LiberoTask, ended: Sequence[Ended]) -> TaskResult:
     return result
 
 
-def _result(job: SuiteJob, ended: Sequence[Ended]) -> Evaluation:
+def _result(job: SuiteJob, ended: Sequence[Ended], *, alone: bool) -> Evaluation:
     tasks = job.chosen.tasks
     numbers = task_numbers([_task_result(task, ended) for task in tasks])
     each = list(numbers.values())
@@ -256,7 +256,8 @@ def _result(job: SuiteJob, ended: Sequence[Ended]) -> Evaluation:
         overall=replace(together, motion=None, first_motion=None),
         **job.described,
         asked=job.asked,
-        latency={"chunk_ms": statistics.median(chunk_ms.values())},
+        # Of several at once each waits for the others.
+        latency={"chunk_ms": statistics.median(chunk_ms.values())} if alone else {},
         seed=job.place.seed,
         provenance=provenance(),
         more={**job.more, "simulator": {**job.simulator, "chunk_ms": chunk_ms, "films": films}},

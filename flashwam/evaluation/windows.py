@@ -59,7 +59,8 @@ class Windows:
         source: Draw i is window i.
         norm: Of the actions.
         names: Of the controls.
-        held_out: No training of this model saw these episodes; None where nobody knows.
+        held_out: No training of this model saw these episodes; None where nobody knows. Autoencoder and quantiles may
+            be of all.
         episodes: That there are.
     """
 

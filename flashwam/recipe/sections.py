@@ -79,7 +79,8 @@ class DataConfig:
     stride: int = 1
     """Control steps between encoded pictures; four pictures are a latent frame."""
     held_out_every: int | None = 20
-    """No training sees one episode in so many of a data set, its last; students are judged by these. null: none, but of
+    """No model is trained on one episode in so many of a data set, its last; students are judged by these. What is made
+    of the data before (autoencoder, quantiles, statistics of tokens) is of all episodes. null: none, but of
     demonstrations that a simulator makes one in 20."""
     clip_hop: int | None = None
     """Control steps from one clip's beginning to the next one's, for an autoencoder that makes every sample a clip of

@@ -162,13 +162,24 @@ def motion_alt(linked: Sequence[tuple[Row, MotionLink]]) -> str:
     )
 
 
+def _curve_names(curves: Sequence[Curve]) -> list[str]:
+    """Name of each, with what of its clock tells it from others."""
+    units = {"control_hz": "controls a second", "patience": "of patience"}
+    told = [name for name in units if len({getattr(curve.clock, name) for curve in curves}) > 1]
+    names = []
+    for curve in curves:
+        clock = [f"{getattr(curve.clock, name):g} {units[name]}" for name in told]
+        names.append(f"{curve.label} ({', '.join([curve.clock.meanwhile.replace('_', ' '), *clock])})")
+    return names
+
+
 def real_time_alt(curves: Sequence[Curve]) -> str:
     """Of success over latency.
 
     Args:
         curves: As drawn.
     """
-    names = [f"{curve.label} ({curve.clock.meanwhile.replace('_', ' ')})" for curve in curves]
+    names = _curve_names(curves)
     parts, timed = [], ""
     for scene in SCENES:
         told = [[point for point in curve.points if scene in point.success] for curve in curves]

@@ -164,9 +164,9 @@ def measured_rows(results: Sequence[Evaluation], out: Path) -> list[Row]:
     made. Rows of one network and as many steps have one latency, the median of theirs: they run the same passes, and
     what differs is the machine's noise. Those that were timed in turns, in `latency.json`, go before what each
     evaluation timed for itself; beside them, in one study, what was timed apart is left out, since the machine may have
-    had other work then.
+    had other work then. So is what the clients of served models waited, beside what passes took.
     """
-    rows = pool_evaluations(results)
+    rows = _timed_in_one_way(pool_evaluations(results))
     timed = measured_beside("latency.json", out, rows, _timed_label)
     costs = measured_beside("costs.json", out, rows, run_name)
     in_turns = {number for number, latency in enumerate(timed) if latency is not None}
@@ -184,6 +184,16 @@ def measured_rows(results: Sequence[Evaluation], out: Path) -> list[Row]:
         for number in numbers:
             rows[number] = replace(rows[number], latency=one)
     return sorted(rows, key=_order)
+
+
+def _timed_in_one_way(rows: Sequence[Row]) -> list[Row]:
+    """Rows whose latencies are all of passes, or all of round trips; the latter are left out where there are both."""
+    if all(row.round_trip for row in rows if row.latency):
+        return list(rows)
+    left_out = [row.label for row in rows if row.round_trip and row.latency]
+    if left_out:
+        logger.info("latencies of %s are those of a server's round trips, and left out", ", ".join(left_out))
+    return [replace(row, latency={}) if row.round_trip else row for row in rows]
 
 
 def _alike(rows: Sequence[Row]) -> list[list[int]]:

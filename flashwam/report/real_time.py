@@ -15,6 +15,8 @@ from flashwam.run.real_time import MEANWHILE, RealTime
 
 __all__ = ["SCENES", "Curve", "Point", "real_time_curves", "real_time_table"]
 
+_NOISE = 1.5
+"""Measured latencies of one request that differ by less are one machine's."""
 SCENES = {"standing": False, "moving": True}
 """Name of a group of tasks -> whether their scenes move by themselves."""
 
@@ -88,7 +90,7 @@ def real_time_curves(evaluations: Sequence[Evaluation]) -> list[Curve]:
     last: dict[str, int] = {}
     for one in late:
         last[one.run] = max(last.get(one.run, 0), one.step or 0)
-    return [_curve(list(points.values()), last) for points in groups.values()]
+    return [_curve([one for point in points.values() for one in _alike(point)], last) for points in groups.values()]
 
 
 def real_time_table(curves: Sequence[Curve], *, markdown: bool = False) -> str:
@@ -107,10 +109,25 @@ def real_time_table(curves: Sequence[Curve], *, markdown: bool = False) -> str:
     return text_table(head, body, markdown=markdown) if body else ""
 
 
+def _alike(parts: Sequence[Evaluation]) -> list[list[Evaluation]]:
+    """Parts evaluations of one request by latencies that differ by more than the machine's noise: another machine."""
+    found: list[list[Evaluation]] = []
+    for one in sorted(parts, key=_latency):
+        if found and _latency(one) <= _NOISE * _latency(found[-1][0]):
+            found[-1].append(one)
+        else:
+            found.append([one])
+    return found
+
+
+def _latency(one: Evaluation) -> float:
+    return 0.0 if one.real_time is None or one.real_time.latency_ms is None else one.real_time.latency_ms
+
+
 def _way_and_point(one: Evaluation) -> tuple[Hashable, Hashable]:
     """The curve that an evaluation belongs to, and its point of it."""
     clock = one.real_time or RealTime()
-    way = (one.run, one.step, tuple(one.nfe.items()), one.sampler, one.precision)
+    way = (one.run, one.step, tuple(one.nfe.items()), one.sampler, one.precision, one.round_trip)
     asked = clock if one.asked is None or one.asked.real_time is None else one.asked.real_time
     return (*way, clock.meanwhile, clock.control_hz, clock.patience), (asked.latency_ms, asked.scale)
 
@@ -127,6 +144,7 @@ def _curve(groups: Sequence[Sequence[Evaluation]], last: dict[str, int]) -> Curv
     final = (one.step or 0) == last[one.run]
     step = None if final else one.step
     label = row_label(f"{one.run} {nfe_text(one.nfe)}", one.kind, one.sampler, precision=one.precision, step=step)
+    label += " served" * one.round_trip
     points = sorted((_point(parts) for parts in groups), key=lambda point: point.latency_ms)
     common = RealTime(meanwhile=clock.meanwhile, control_hz=clock.control_hz, patience=clock.patience)
     return Curve(label=label, run=one.run, kind=one.kind, clock=common, points=tuple(points))

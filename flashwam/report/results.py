@@ -8,11 +8,11 @@ from typing import Any
 
 from flashwam.core.pairing import Episode
 from flashwam.core.scenes import EVAL_SEED_BASE, evaluation_scene
-from flashwam.report.conventions import Conventions
 from flashwam.report.distinct import distinct_evaluations, runs_apart
 from flashwam.report.recipes import run_recipe
 from flashwam.report.row import Row, Share
 from flashwam.report.study import find_study, study_evaluations
+from flashwam.run.conventions import Conventions
 from flashwam.run.evaluation import Evaluation, TaskNumbers, read_real_time, read_run
 from flashwam.run.folder import RunFolder
 from flashwam.system.errors import MissingFileError
@@ -78,6 +78,11 @@ def _mean(dicts: Sequence[Mapping[str, float] | None]) -> dict[str, float]:
     return {key: sum(values) / len(values) for key, values in collected.items()}
 
 
+def _timed_alike(parts: Sequence[Evaluation]) -> Sequence[Evaluation]:
+    """Those whose latency is of the passes alone, or, where there are none, of round trips to a server."""
+    return [one for one in parts if not one.round_trip] or parts
+
+
 def _tasks(result: Evaluation) -> dict[str, Share]:
     return {
         name: Share(
@@ -127,7 +132,8 @@ def pool_evaluations(results: Sequence[Evaluation]) -> list[Row]:
             sampler=sampler,
             seeds=tuple((part.seed, _tasks(part)) for part in parts),
             open_loop=_mean([p.open_loop for p in parts]),
-            latency=_mean([p.latency for p in parts]),
+            latency=_mean([p.latency for p in _timed_alike(parts)]),
+            round_trip=all(p.round_trip for p in _timed_alike(parts)),
             stages=parts[0].stages,
             motion=tuple(one for p in parts for one in _motion(p, lambda numbers: numbers.motion)),
             first_motion=tuple(one for p in parts for one in _motion(p, lambda numbers: numbers.first_motion)),

@@ -97,6 +97,7 @@ class Row:
         taught_by: Names of the runs that its trainings' recipes take their teacher from, where they tell it.
         guided: Whether it is drawn with guidance, which costs passes of its own.
         precision: Of the rollout, see `flashwam.core.precision`.
+        round_trip: Whether `latency` is of a served model, as its client waits, and not of the passes alone.
         convention: That its simulator was driven under, where compared rows were driven under several; else empty.
         kept: Group of tasks -> success over the teacher's; filled by `flashwam.report.against`.
     """
@@ -125,6 +126,7 @@ class Row:
     taught_by: frozenset[str] = frozenset()
     guided: bool = False
     precision: str = "own"
+    round_trip: bool = False
     convention: str = ""
     kept: Mapping[str, Comparison] = field(default_factory=dict)
 

@@ -119,7 +119,9 @@ def table_notes(rows: Sequence[Row]) -> list[str]:
         )
     if any(row.guided for row in shown):
         notes.append("NFE counts a guided step once, though the network is evaluated for it with the text and without.")
-    if any(row.latency.get("chunk_ms") for row in shown):
+    if any(row.round_trip and row.latency for row in shown):
+        notes.append("Ms a chunk: what a served model's client waited, with pictures, messages and wire.")
+    elif any(row.latency.get("chunk_ms") for row in shown):
         notes.append("Ms a chunk: one for each network and number of steps, the median of all models that have it.")
     return notes
 

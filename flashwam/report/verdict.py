@@ -67,7 +67,7 @@ def _against_teacher(best: Row, teacher: Row) -> list[str]:
         if found is None:
             parts.append(text)
             continue
-        rests.append(found)
+        rests.append((group, found))
         text += f", so it keeps {found.value:.2f} of its teacher's success"
         if found.paired:
             text += f" (95 % interval {found.low:.2f} to {found.high:.2f})"
@@ -76,9 +76,13 @@ def _against_teacher(best: Row, teacher: Row) -> list[str]:
             difference = compare_rows(best, teacher, multimodal=GROUPS[group])
             parts.append(text if difference is None else f"{text} ({difference.points_text})")
     sentences = [f"**{best.label}** succeeds {'; '.join(parts)}."]
-    if rests:
-        over = replace(rests[0], episodes=sum(found.episodes for found in rests))
-        sentences.append(f"This rests on {basis_text(over)}")
+    bases: dict[tuple[int, bool], list[tuple[str, Comparison]]] = {}
+    for group, found in rests:
+        bases.setdefault((found.trainings, found.paired), []).append((group, found))
+    for told in bases.values():
+        over = replace(told[0][1], episodes=sum(found.episodes for _, found in told))
+        which = "This" if len(bases) == 1 else f"What is said of {' and '.join(group for group, _ in told)} tasks"
+        sentences.append(f"{which} rests on {basis_text(over)}")
     fast, slow = best.latency.get("chunk_ms"), teacher.latency.get("chunk_ms")
     if fast and slow:
         sentences.append(

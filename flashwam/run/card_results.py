@@ -3,10 +3,10 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 
+from flashwam.run.conventions import Conventions
 from flashwam.run.driven_under import convention_of
 from flashwam.run.evaluation import Evaluation, TaskNumbers
 from flashwam.run.recordings import CONTROL_COLUMNS, RecordingNumbers
@@ -58,8 +58,15 @@ def results_section(evaluations: Sequence[Evaluation]) -> str:
 
 
 def _driven_rows(driven: Sequence[Evaluation]) -> Iterator[str]:
-    for (setting, how), seeds in groupby(driven, lambda one: (one.setting, how_measured(one))):
-        for task, numbers in _pooled(list(seeds)).items():
+    under = Conventions(driven)
+    groups: dict[tuple[str, str], list[Evaluation]] = {}
+    for one in driven:
+        # Where there are several, their own name stands for the convention's.
+        name, told = under.name(one), how_measured(one)
+        own = str(convention_of(one).get("name", ""))
+        groups.setdefault((one.setting, told if not name else told.removesuffix(own) + name), []).append(one)
+    for (setting, how), seeds in groups.items():
+        for task, numbers in _pooled(seeds).items():
             low, high = numbers.interval
             counted = f"{numbers.rate:.3f} | {numbers.episodes} | [{low:.3f}, {high:.3f}]"
             yield f"| {setting} | {how} | {task} | {counted} |"

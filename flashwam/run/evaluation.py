@@ -159,6 +159,12 @@ class Evaluation:
         return self.file.parent
 
     @property
+    def round_trip(self) -> bool:
+        """Tells whether its latency is what a served model's client waits, and not the passes alone."""
+        simulator = self.more.get("simulator")
+        return "server" in self.more or (isinstance(simulator, Mapping) and "chunk_ms" in simulator)
+
+    @property
     def chunk_ms(self) -> float | None:
         """Milliseconds of a whole chunk; None where it was not timed."""
         return self.latency.get("chunk_ms")

@@ -248,9 +248,12 @@ class PolicyClient:
         Raises:
             TimeoutError: the server has taken nothing for too long.
             ValueError: the server is of another kind, and takes pictures with `refresh` alone.
+            RuntimeError: a chunk was asked for ahead, whose answer comes before this one's and has not been taken.
         """
         if not self.metadata.get("takes_looks"):
             raise InputError(f"the server at {self._url} takes pictures with refresh alone: send them then")
+        if wait and self._ahead:
+            raise FailedError("a chunk was asked for ahead: take its answer before waiting for what is seen")
         self._send("look", {"look": True, "obs": as_sent(observations)})
         while wait and self._awaits("look"):
             self._reply()

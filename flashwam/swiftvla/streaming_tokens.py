@@ -113,11 +113,14 @@ class StreamingTokens:
                 "train.options.provider.pretrained to StreamVGGT's checkpoint file, or to the folder of a trained one, "
                 "such as data/metaworld/geometry"
             )
+        views = self.views or (*source.cameras[1:], source.cameras[0])
         episodes = find_pictures(
             source.root,
             source.segments,
             encoded=source.cameras[0],
-            cameras=self.views or (*source.cameras[1:], source.cameras[0]),
+            cameras=views,
+            # What was encoded of depth maps was meant.
+            depth=set(views) <= set(source.cameras),
             raw=self.raw,
             bad=source.bad,
             remedy="auxiliary tokens are made of pictures: set train.options.provider.raw to the folder of raw data "

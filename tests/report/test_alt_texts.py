@@ -7,12 +7,15 @@ from matplotlib.colors import to_rgb
 from synthetic import CROSS, benchmark, evaluation, latency, strip, write
 
 from flashwam.recipe.load import load_recipe
-from flashwam.report.alt_texts import training_alt
+from flashwam.report.alt_texts import real_time_alt, training_alt
 from flashwam.report.analyze import recipe_analysis
 from flashwam.report.colours import run_colours
 from flashwam.report.compare import compare, gather
 from flashwam.report.compare_page import compare_sections
+from flashwam.report.real_time import Curve, Point
+from flashwam.report.row import Share
 from flashwam.report.schedule_alts import gradient_scale_alt, start_alt
+from flashwam.run.real_time import RealTime
 
 
 class Pictures(HTMLParser):
@@ -23,6 +26,20 @@ class Pictures(HTMLParser):
     def handle_starttag(self, tag, attrs):
         if tag == "img":
             self.alts.append(dict(attrs)["alt"])
+
+
+def test_curves_of_two_clocks_are_told_apart():
+    def curve(control_hz, won):
+        point = Point(
+            latency_ms=40.0, measured=False, success={"standing": Share(successes=won, episodes=10)}, seconds={}
+        )
+        clock = RealTime(latency_ms=40.0, control_hz=control_hz)
+        return Curve(label="pairs 1v/1a", run="pairs", kind="student", clock=clock, points=(point,))
+
+    told = real_time_alt([curve(80.0, 9), curve(20.0, 1)])
+    assert "pairs 1v/1a (hold, 80 controls a second) from 0.90 to 0.90" in told
+    assert "pairs 1v/1a (hold, 20 controls a second) from 0.10 to 0.10" in told
+    assert real_time_alt([curve(80.0, 9)]).endswith("pairs 1v/1a (hold) from 0.90 to 0.90")
 
 
 def test_every_picture_of_a_page_is_told_by_its_numbers(tmp_path):

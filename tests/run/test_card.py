@@ -218,6 +218,22 @@ def test_card_keeps_conventions_of_a_simulator_apart(student: Path) -> None:
     ]
 
 
+def test_card_keeps_conventions_of_one_name_apart(student: Path) -> None:
+    def told(seed: int, steps: int, success: int) -> Evaluation:
+        numbers = TaskNumbers(episodes=10, success=success)
+        convention = {"name": "lingbot_va*", "idle_steps": 10, "max_steps": steps}
+        more = {"simulator": {"name": "libero", "suite": "libero_10", "convention": convention}}
+        common = {"run": "quick", "kind": "student", "step": 9, "nfe": {"video": 1, "action": 1}, "more": more}
+        return Evaluation(**common, tasks={"put-x": numbers}, overall=numbers, seed=seed)
+
+    card = model_card(student, evaluations=[told(0, 100, 1), told(1, 1200, 9)])
+    lines = [line.split(" | [")[0] for line in card.splitlines() if "| put-x |" in line]
+    assert sorted(lines) == [
+        "| 1v/1a | own, lingbot_va*, max_steps 100 | put-x | 0.100 | 10",
+        "| 1v/1a | own, lingbot_va*, max_steps 1200 | put-x | 0.900 | 10",
+    ]
+
+
 def test_card_of_a_teacher(model: LingBotVA, tmp_path: Path) -> None:
     save_wam(tmp_path / "teacher", model, preset("libero").streams, kind="teacher")
     card = model_card(tmp_path / "teacher")

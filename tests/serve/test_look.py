@@ -125,6 +125,17 @@ def test_after_a_look_that_failed_the_session_is_over_whatever_was_asked_behind_
                 ask()
 
 
+def test_waiting_for_a_look_does_not_lose_the_chunk_that_was_asked_for_ahead(model, episode):
+    prompt, observations = episode(0)
+    with serving(model) as server, PolicyClient(server.url) as client:
+        client.reset(prompt, seed=2)
+        chunk = client.infer(observations[0])
+        client.infer_ahead(observations[1:2], chunk)
+        with pytest.raises(RuntimeError, match="take its answer before waiting for what is seen"):
+            client.look(observations[3:4], wait=True)
+        assert client.answer().shape == chunk.shape
+
+
 def test_after_an_answer_that_came_too_late_the_session_is_over(slow, episode):
     served, _, go_on = slow
     prompt, observations = episode(0)
