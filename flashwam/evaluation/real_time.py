@@ -4,7 +4,7 @@
 import logging
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from flashwam.system.imports import trusting
 from flashwam.system.paths import user_path
 from flashwam.system.provenance import provenance
 
-__all__ = ["PICTURE", "clock_of", "evaluate_real_time", "local_loop_ms", "loop_ms"]
+__all__ = ["PICTURE", "clock_of", "evaluate_real_time", "local_loop_ms", "loop_at", "loop_ms"]
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,9 @@ def clock_of(clock: RealTime, *, latency_ms: float | None = None) -> Pace:
     )
 
 
-def loop_ms(policy: ChunkPolicy, *, state: int, picture: tuple[int, int] = (PICTURE, PICTURE)) -> float:
+def loop_ms(
+    policy: ChunkPolicy, *, state: int, picture: tuple[int, int] = (PICTURE, PICTURE), pace: Pace | None = None
+) -> float:
     """Milliseconds from a picture to the controls drawn from it: encoded, remembered, drawn and decoded.
 
     The median of several chunks of one episode that sees black pictures; the first, with everything that is made once,
@@ -119,25 +121,43 @@ def loop_ms(policy: ChunkPolicy, *, state: int, picture: tuple[int, int] = (PICT
         policy: It is reset.
         state: Numbers of the robot's state.
         picture: Height and width of a picture in pixels.
+        pace: Of the world; where its robot goes on, what was under way is told late, which may cost passes of its own.
+            One whose robot holds if None.
     """
     policy.reset("", np.zeros((1, *picture, 3), np.uint8), seed=0, state=np.zeros((1, state)))
-    controls, spent = policy.controls(), []
+    controls, spent, late = policy.controls(), [], 0
     for _ in range(_TIMED):
         frames = controls.shape[1] // policy.per_frame
-        pictures, felt = np.zeros((1, frames, *picture, 3), np.uint8), np.zeros((1, frames, state))
+        under_way = 0 if pace is None else pace.under_way(frames, policy.per_frame)
+        seen = late + frames - under_way
+        pictures, felt, late = np.zeros((1, seen, *picture, 3), np.uint8), np.zeros((1, seen, state)), under_way
         start = time.perf_counter()
-        policy.observe(pictures, controls, state=felt)
+        policy.observe(pictures, controls, state=felt, under_way=under_way)
         controls = policy.controls()
         spent.append(1000 * (time.perf_counter() - start))
     return statistics.median(spent[1:])
 
 
-def local_loop_ms(policy: Policy, samplers: Mapping[str, StreamSampler]) -> float:
+def loop_at(clock: RealTime, measure: Callable[[Pace | None], float]) -> float:
+    """Milliseconds of a loop times the clock's scale. Of a robot that goes on it is timed again with as much under way
+    as the first time left, since that depends on how long it takes.
+
+    Args:
+        clock: Of the world.
+        measure: `loop_ms` by the pace alone.
+    """
+    alone = clock.scale * measure(None)
+    if clock.meanwhile == "hold":
+        return alone
+    return clock.scale * measure(clock_of(clock, latency_ms=alone))
+
+
+def local_loop_ms(policy: Policy, samplers: Mapping[str, StreamSampler], pace: Pace | None = None) -> float:
     """`loop_ms` of a model in this process."""
     one = LocalPolicy(policy.wam, samplers, policy.codec)
     _, height, width = policy.wam.shapes["video"]
     picture = (PICTURE, PICTURE * width // height)
-    return loop_ms(one, state=policy.wam.senses.get("state", 4), picture=picture)
+    return loop_ms(one, state=policy.wam.senses.get("state", 4), picture=picture, pace=pace)
 
 
 def _measure(policy: Policy, nfe: str, asked: Asked, *, seed: int, sampler: str, path: Path) -> Evaluation:
@@ -145,7 +165,8 @@ def _measure(policy: Policy, nfe: str, asked: Asked, *, seed: int, sampler: str,
     about = driving(asked, setting=nfe, sampler=sampler, precision=policy.wam.precision, seed=seed)
     latency = clock.latency_ms
     if latency is None:
-        latency = DrivenTasks(path, about).measured(lambda: round(clock.scale * local_loop_ms(policy, samplers), 3))
+        once = partial(local_loop_ms, policy, samplers)
+        latency = DrivenTasks(path, about).measured(lambda: round(loop_at(clock, once), 3))
         logger.info("%s %s: %g ms a chunk", policy.name, nfe, latency)
     pace = clock_of(clock, latency_ms=latency)
     drive_one = partial(run_task, policy.wam, samplers, policy.codec, episodes=asked.episodes, seed=seed, pace=pace)

@@ -10,7 +10,7 @@ from typing import Any
 
 from flashwam.evaluation.driven_tasks import DrivenTasks, driving
 from flashwam.evaluation.driving import drive_tasks, overall_numbers, task_numbers
-from flashwam.evaluation.real_time import clock_of, loop_ms
+from flashwam.evaluation.real_time import clock_of, loop_at, loop_ms
 from flashwam.evaluation.served_model import Greeting, described_by_server, refuse_earlier, served_how
 from flashwam.run.evaluation import Asked, Evaluation, evaluation_name, finish
 from flashwam.run.real_time import RealTime
@@ -110,9 +110,12 @@ def _pace(
         raise InputError("this server takes no frames that are under way: let the robot hold (--meanwhile hold)")
     if clock.latency_ms is None:
         state = dict(told.get("senses", {})).get("state", 4)
-        once = partial(loop_ms, policy, state=state, picture=policy.picture)
-        scale = clock.scale
-        clock = replace(clock, latency_ms=kept.measured(lambda: round(scale * once(), 3)))
+        asked = clock
+
+        def once(pace: Pace | None) -> float:
+            return loop_ms(policy, state=state, picture=policy.picture, pace=pace)
+
+        clock = replace(clock, latency_ms=kept.measured(lambda: round(loop_at(asked, once), 3)))
         policy.chunk_ms.clear()
         pace = clock_of(clock, latency_ms=clock.latency_ms)
     return pace, clock

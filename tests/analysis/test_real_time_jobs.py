@@ -114,7 +114,7 @@ def test_what_there_is_is_drawn_kept_and_compared_from_what_is_kept(place):
 
 def test_the_loop_is_timed_at_every_number_of_steps(place, monkeypatch):
     monkeypatch.setattr(
-        "flashwam.evaluation.real_time.loop_ms", lambda policy, *, state, picture: 12.5 if picture == (64, 64) else 0
+        "flashwam.evaluation.real_time.loop_ms", lambda policy, *, picture, **_: 12.5 if picture == (64, 64) else 0
     )
     make_teacher(place.demo, from_scratch=False)
     time_loops(place, CELLS)
@@ -123,7 +123,7 @@ def test_the_loop_is_timed_at_every_number_of_steps(place, monkeypatch):
 
 def test_the_command_that_makes_a_part_is_told():
     cells = replace(CELLS, latencies=(0.0, 348.0), episodes=2, marks={**CELLS.marks, "a GPU": 90.0})
-    told = command(cells, Namespace(students=None, family="lingbot_va"))
+    told = command(cells, Namespace(students=None, family="lingbot_va", settings=[]))
     assert told == 'python analysis/real_time.py --latencies 0 348 --episodes 2 --mark "a GPU" 90'
-    other = command(CELLS, Namespace(students="runs/one_step", family="cogvideox"))
-    assert other == "python analysis/real_time.py --family cogvideox --students runs/one_step"
+    other = command(CELLS, Namespace(students="runs/one_step", family="cogvideox", settings=["distill.lr=1"]))
+    assert other == "python analysis/real_time.py --family cogvideox --students runs/one_step --set distill.lr=1"

@@ -3,16 +3,18 @@
 
 import json
 
+import numpy as np
 import pytest
 from tiny_models import save_tiny_student
 
 from flashwam.cli import main
 from flashwam.evaluation import real_time
-from flashwam.evaluation.real_time import evaluate_real_time
+from flashwam.evaluation.real_time import evaluate_real_time, loop_at, loop_ms
 from flashwam.run.evaluation import Evaluation, read_evaluation, read_real_time
 from flashwam.run.folder import RunFolder
 from flashwam.run.real_time import RealTime
 from flashwam.sim.closed_loop import TaskResult
+from flashwam.sim.pace import Pace
 from flashwam.system.tensor_file import load_tensors, read_header, write_tensors
 
 
@@ -134,3 +136,41 @@ def test_a_result_of_other_weights_is_not_given_out_as_these(driven):
     with pytest.raises(ValueError, match="with other weights"):
         evaluate_real_time(student, **asked)
     assert len(paces) == 1
+
+
+class Slow:
+    """Has eight controls a chunk, four of a frame, and notes what it is told."""
+
+    per_frame = 4
+
+    def __init__(self):
+        self.told = []
+
+    def reset(self, prompt, frames, *, seed, state):
+        self.told.clear()
+
+    def controls(self):
+        return np.zeros((1, 8, 4))
+
+    def observe(self, pictures, controls, *, state, under_way):
+        assert len(pictures[0]) == len(state[0])
+        self.told.append((len(pictures[0]), under_way))
+
+
+def test_a_robot_that_goes_on_is_timed_with_what_it_then_has_under_way(monkeypatch):
+    """Frames under way are told late, and their pictures with the next ones."""
+    policy = Slow()
+    loop_ms(policy, state=4)
+    assert set(policy.told) == {(2, 0)}
+    loop_ms(policy, state=4, pace=Pace(latency_ms=40, meanwhile="go_on"))
+    assert (policy.told[0], set(policy.told[1:])) == ((1, 1), {(2, 1)})
+    asked = []
+
+    def measure(pace):
+        asked.append(pace)
+        return 10.0 if pace is None else 12.0
+
+    assert loop_at(RealTime(scale=2.0), measure) == 20.0
+    assert loop_at(RealTime(meanwhile="go_on", scale=2.0), measure) == 24.0
+    assert asked[:2] == [None, None]
+    assert (asked[2].latency_ms, asked[2].meanwhile) == (20.0, "go_on")
