@@ -81,6 +81,11 @@ class AdaptedModel(WorldActionModel):
             return self.adapters.backbone(noisy, sigma, clean, context)
 
     @property
+    def used_channels(self) -> tuple[int, ...] | None:
+        """See `WorldActionModel.used_channels`."""
+        return self.adapters.backbone.used_channels
+
+    @property
     def drawn_with(self) -> Mapping[str, Any]:
         """See `WorldActionModel.drawn_with`."""
         return self.adapters.backbone.drawn_with
