@@ -375,6 +375,7 @@ def test_a_role_hands_on_everything_that_its_backbone_says():
         assert name in vars(type(session)), f"{name} of a session is not handed on"
     assert role.pass_tokens(4) == backbone.pass_tokens(4) > 0
     assert role.text_shape == backbone.text_shape
+    assert role.used_channels == backbone.used_channels
 
 
 def test_a_role_tells_the_seconds_of_its_backbones_parts_and_looks_where_that_can():
