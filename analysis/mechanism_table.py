@@ -2,7 +2,7 @@
 """Tables and figure of the mechanism's study."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +88,17 @@ def gaps_table(gaps: Sequence[Gap]) -> str:
     for gap in gaps:
         line = [*_block(gap.cell, extent), gap.kind]
         for part in PARTS:
-            share = "" if part == "all" or not gap.error else f" ({gap.error[part] / gap.error['all']:.0%})"
+            told = part != "all" and gap.error and _has_shares(gap.error)
+            share = f" ({gap.error[part] / gap.error['all']:.0%})" if told else ""
             line.append(f"{gap.error[part]:+.4f}{share}" if gap.error else "")
         line += [_interval(gap.two_way.get(part), 100) for part in ("all", "weight", "start")]
         lines.append(line)
     return _table(heads, lines, text=len(heads) - len(PARTS) - 3)
+
+
+def _has_shares(error: Mapping[str, float]) -> bool:
+    """Tells whether a gap is large enough beside its parts that these are shares of anything."""
+    return 3 * abs(error["all"]) >= max(abs(value) for part, value in error.items() if part != "all")
 
 
 def _success(row: Row, several: bool) -> str:

@@ -13,8 +13,8 @@ import one_step
 import pytest
 import real_time
 from mechanism_cells import FOUR, SEARCHED, TINY, Extent, Place
-from mechanism_rows import read_rows, take_apart
-from mechanism_table import write_comparison
+from mechanism_rows import Gap, read_rows, take_apart
+from mechanism_table import gaps_table, write_comparison
 from searching import write_rate
 
 from flashwam.core.consistency import LCM, Linear
@@ -187,6 +187,14 @@ def test_a_gap_is_taken_apart_into_parts_that_add_up(half_done):
     assert {part: paired.value for part, paired in gap.two_way.items()} == {"all": -0.75, "start": -0.5, "weight": 0}
     assert all(paired.low <= paired.value <= paired.high for paired in gap.two_way.values())
     assert {paired.trainings for paired in gap.two_way.values()} == {2}
+
+
+def test_parts_of_a_gap_that_is_none_are_no_shares_of_it():
+    (cell, *_), *_ = Extent().blocks()
+    parts = {"weight": -0.0001, "start": 0.0003, "together": -0.0002}
+    for whole, told in ((0.00003, False), (0.0012, True)):
+        table = gaps_table([Gap(cell=cell, kind=SEARCHED, error={"all": whole, **parts}, two_way={})])
+        assert ("%" in table) is told
 
 
 def test_an_interrupted_study_is_compared_with_groups_and_teacher_apart(half_done):
