@@ -87,9 +87,9 @@ def gaps_table(gaps: Sequence[Gap]) -> str:
     lines = []
     for gap in gaps:
         line = [*_block(gap.cell, extent), gap.kind]
+        shares = gap.error and _has_shares(gap.error)
         for part in PARTS:
-            told = part != "all" and gap.error and _has_shares(gap.error)
-            share = f" ({gap.error[part] / gap.error['all']:.0%})" if told else ""
+            share = f" ({gap.error[part] / gap.error['all']:.0%})" if shares and part != "all" else ""
             line.append(f"{gap.error[part]:+.4f}{share}" if gap.error else "")
         line += [_interval(gap.two_way.get(part), 100) for part in ("all", "weight", "start")]
         lines.append(line)

@@ -10,6 +10,7 @@ __all__ = [
     "EVAL_SEED_BASE",
     "HISTORY_SEED_BASE",
     "JUDGED_SEED",
+    "NOISES_APART",
     "demonstration_number",
     "demonstration_scene",
     "evaluation_episode",
@@ -29,6 +30,8 @@ DEMO_ATTEMPTS = 10
 """Scenes that each of them has, of which it takes the first in which the expert succeeds."""
 JUDGED_SEED = 90_000
 """Seed of the evaluations of a model that is still trained, so that it is not chosen by the scenes of a later one."""
+NOISES_APART = 1_000_003
+"""Noises of neighbouring seeds are others, as far as what is drawn with one seed is fewer."""
 _APART = 10_000
 
 
@@ -80,7 +83,7 @@ def noise_seed(seed: int, episode: int) -> int:
         seed: Of the evaluation.
         episode: The first that is driven with this noise, from 0.
     """
-    return 1_000_003 * seed + 17 + episode
+    return NOISES_APART * seed + 17 + episode
 
 
 def recorded_scene(seed: int, episode: int) -> int:

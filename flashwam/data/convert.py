@@ -104,10 +104,10 @@ def convert(
         raise InputError(f"processes must be at least 1, got {processes}")
     if out.resolve().is_relative_to(raw.resolve()) or raw.resolve().is_relative_to(out.resolve()):
         raise InputError(f"the result {out} and the raw data {raw} must not lie in each other")
-    bad = BadFiles(skip=skip_bad)
+    bad, repos = BadFiles(skip=skip_bad), select_repos(raw)
     rules = replace(rules or ActionRules(), key=plan.action_key)
     episodes: dict[Path, list[RawEpisode]] = {}
-    for repo in select_repos(raw):
+    for repo in repos:
         try:
             episodes[repo] = list_episodes(repo, cameras=plan.cameras, depth=depth, bad=bad)
         except (ValueError, FileNotFoundError) as error:
@@ -135,7 +135,7 @@ def convert(
         result.written += one.written
         result.kept += one.kept
         done[one.job.table] = one
-    for repo in select_repos(raw):
+    for repo in repos:
         kept = _write_meta(repo, [done[job.table] for job in jobs_of.get(repo, [])], plan.action_key)
         if not kept:
             _take_back(_target(raw, out, repo))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from flashwam.core.scenes import NOISES_APART
 from flashwam.data.actions import quantiles, rare
 from flashwam.data.control_names import ControlNames
 from flashwam.data.episodes import read_info
@@ -37,8 +38,6 @@ __all__ = ["evaluate_served_recordings"]
 _LEAST_SPAN = 1e-6
 _STILL = 0.2
 _CHUNKS = 2
-_SEEDS_APART = 1_000_003
-"""Noises of neighbouring seeds are others, as far as windows times draws are fewer."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -227,7 +226,7 @@ def _check_first(teacher: int, student: int) -> None:
 def _drawn(drawer: _Drawer, windows: list[RawWindow], draws: int, seed: int, *, label: str) -> list[list[Any]]:
     """Window -> draw -> its chunks; the noise of a draw is that of its number, for every model."""
     return [
-        [drawer.draw(window, seed=_SEEDS_APART * seed + number * draws + draw) for draw in range(draws)]
+        [drawer.draw(window, seed=NOISES_APART * seed + number * draws + draw) for draw in range(draws)]
         for number, window in enumerate(tqdm(windows, desc=label, unit="window"))
     ]
 

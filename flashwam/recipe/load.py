@@ -60,8 +60,9 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), *, trus
         ValueError: A key is unknown, or a value of the wrong type or out of range.
     """
     path, folder = find_recipe(path_or_name), user_path(path_or_name)
+    of_run = path == folder / RECIPE_FILE
     merged, origins = _read(path, ())
-    if path == folder / RECIPE_FILE:
+    if of_run:
         # The folder may be anybody's, and nobody has looked into it.
         with trusting(trust):
             refuse_foreign(path, _named_classes(merged, origins))
@@ -70,7 +71,7 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), *, trus
     values = resolve(merged, origins.of)
     values.setdefault("name", path.stem)
     elsewhere = {override.partition("=")[0].strip() for override in overrides} & {"name", "run_dir"}
-    if path == folder / RECIPE_FILE and not elsewhere:
+    if of_run and not elsewhere:
         values["run_dir"] = str(folder)
     return build_recipe(values, origins=origins)
 

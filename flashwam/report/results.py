@@ -133,7 +133,7 @@ def pool_evaluations(results: Sequence[Evaluation]) -> list[Row]:
             seeds=tuple((part.seed, _tasks(part)) for part in parts),
             open_loop=_mean([p.open_loop for p in parts]),
             latency=_mean([p.latency for p in _timed_alike(parts)]),
-            round_trip=all(p.round_trip for p in _timed_alike(parts)),
+            round_trip=all(p.round_trip for p in parts),
             stages=parts[0].stages,
             motion=tuple(one for p in parts for one in _motion(p, lambda numbers: numbers.motion)),
             first_motion=tuple(one for p in parts for one in _motion(p, lambda numbers: numbers.first_motion)),

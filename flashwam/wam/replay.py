@@ -92,10 +92,11 @@ class ReplaySession(RolloutSession):
         like = next(iter(noisy.values()))
         clean = {}
         for name, (channels, height, width) in self._layout.observed_shapes.items():
-            # Slots that nothing was put into belong to blocks that these tokens do not see.
-            current = like.new_zeros(like.shape[0], channels, like.shape[2], height, width)
             if name in self._chunk:
                 current = self._chunk[name][0]
+            else:
+                # Slots that nothing was put into belong to blocks that these tokens do not see.
+                current = like.new_zeros(like.shape[0], channels, like.shape[2], height, width)
             if self._layout.conditions_on_first:
                 if name not in self._past:
                     raise RuntimeError("a chunk begins with the observation: append it and advance(1) first")
