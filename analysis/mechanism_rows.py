@@ -119,19 +119,22 @@ class Gap:
     Args:
         cell: Any of the block.
         kind: "tiny" or "searched".
+        trainings: Of each of the four.
         error: Part -> action error that it adds.
         two_way: Part -> difference of success on the two-way tasks, paired; empty where nothing was driven.
     """
 
     cell: Cell
     kind: str
+    trainings: int
     error: Mapping[str, float]
     two_way: Mapping[str, Paired]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         two_way = {part: _told(paired) for part, paired in self.two_way.items()}
-        return {"block": self.cell.block, "kind": self.kind, ERROR: dict(self.error), "two-way": two_way}
+        told = {"block": self.cell.block, "kind": self.kind, "trainings": self.trainings}
+        return {**told, ERROR: dict(self.error), "two-way": two_way}
 
 
 def read_rows(place: Place, extent: Extent) -> list[Row]:
@@ -197,7 +200,7 @@ def _gap(four: Mapping[tuple[str, str], Row]) -> Gap:
         if pairs:
             two_way[part] = paired_share_difference(pairs)
     assert linear.cell is not None
-    return Gap(cell=linear.cell, kind=linear.kind, error=error, two_way=two_way)
+    return Gap(cell=linear.cell, kind=linear.kind, trainings=linear.trainings, error=error, two_way=two_way)
 
 
 def _told(paired: Paired | None) -> dict[str, Any] | None:

@@ -64,7 +64,7 @@ def _named(row: Row, extent: Sequence[str]) -> list[str]:
     cell = row.cell
     if cell is None:
         return [*("" for _ in extent), row.kind, "", "", row.evaluations[0].setting]
-    rate = f"{row.rate:g} ({row.kind})"
+    rate = f"{row.rate:g} ({_rate(cell, row.kind)})"
     return [*_block(cell, extent), cell.start, WEIGHTS[cell.weight], rate, row.sampler]
 
 
@@ -81,19 +81,24 @@ def _block(cell: Cell, extent: Sequence[str]) -> list[str]:
 def gaps_table(gaps: Sequence[Gap]) -> str:
     """One line a gap: the difference between `lcm` and `linear`, and which part of it each change makes alone."""
     extent = _extent(gap.cell for gap in gaps)
-    heads = [*extent, "learning rate"]
+    heads = [*extent, "learning rate", "trainings"]
     heads += [f"action error, {told}" for told in PARTS.values()]
     heads += [f"two-way points, {PARTS[part]}" for part in ("all", "weight", "start")]
     lines = []
     for gap in gaps:
-        line = [*_block(gap.cell, extent), gap.kind]
+        line = [*_block(gap.cell, extent), _rate(gap.cell, gap.kind), str(gap.trainings)]
         shares = gap.error and _has_shares(gap.error)
         for part in PARTS:
             share = f" ({gap.error[part] / gap.error['all']:.0%})" if shares and part != "all" else ""
             line.append(f"{gap.error[part]:+.4f}{share}" if gap.error else "")
         line += [_interval(gap.two_way.get(part), 100) for part in ("all", "weight", "start")]
         lines.append(line)
-    return _table(heads, lines, text=len(heads) - len(PARTS) - 3)
+    return _table(heads, lines, text=len(extent) + 1)
+
+
+def _rate(cell: Cell, kind: str) -> str:
+    """The kind of a learning rate: a cell may take over what was searched for another budget."""
+    return "taken over" if kind == SEARCHED and cell.searched != cell else kind
 
 
 def _has_shares(error: Mapping[str, float]) -> bool:
@@ -138,7 +143,7 @@ def draw_mechanism(rows: Sequence[Row], path: Path) -> Path:
                 _draw_row(top, row, row.errors)
                 _draw_row(bottom, row, _shares(row))
             for axes in (top, bottom):
-                axes.set_xticks(range(len(KINDS)), [f"{kind} rate" for kind in KINDS])
+                axes.set_xticks(range(len(KINDS)), [f"rate\n{_rate(cell, kind)}" for kind in KINDS])
                 axes.set_xlim(-0.5, len(KINDS) - 0.5)
                 tidy(axes)
             teacher = _teacher(rows)

@@ -196,5 +196,9 @@ def test_the_page_about_the_mechanism_has_the_studys_numbers():
     for row in (row for block in whole for row in block):
         error = fmean(row["action_error_teacher"])
         numbers = f"{error:.4f} | {row['two-way']['success']} | {row['one-way']['success']} |"
-        named = rf"\| `{row['cell']['start']}` \| `{row['cell']['weight']}` \| [^|]*{row['kind']} \| "
+        cell = row["cell"]
+        # Long trainings, and those of faster targets, have the rate of others.
+        other = row["kind"] == "searched" and (cell["steps"] > 1000 or cell["horizons"] != 10)
+        kind = "taken over" if other else row["kind"]
+        named = rf"\| `{cell['start']}` \| `{cell['weight']}` \| [^|]*{kind} \| "
         assert re.search(named + re.escape(numbers), text), row["cell"]

@@ -43,12 +43,12 @@ def draw_forest(
         panels = figure.subplots(1, len(groups) + committed, sharey=True, squeeze=False)[0]
         for axes, group in zip(panels, groups, strict=False):
             goal = _goal(teacher, group)
+            ends = [end for row in whole if (found := row.kept.get(group)) for end in (found.value, found.high) if end]
+            right = min(_FARTHEST, max([1.0, *ends])) if paired else 1.0
             for y, row in enumerate(reversed(rows)):
                 span = _spans(row, group, whole) if paired else _success(row, group)
                 if span is not None:
                     _draw_span(axes, y, span, colours[row.run], filled=row.sampler == "own")
-            ends = [found.high for row in whole if (found := row.kept.get(group)) and found.high is not None]
-            right = min(_FARTHEST, max([1.0, *ends])) if paired else 1.0
             _finish_panel(axes, f"{group}:\n{'of teacher' if paired else 'success'}", len(rows), right)
             if paired or goal is not None:
                 axes.axvline(1.0 if paired else goal, color=INK, lw=0.9, ls=(0, (2, 2)), zorder=1.9)
@@ -71,8 +71,8 @@ def _draw_commitment(axes: "Axes", rows: Sequence[Row], teacher: Row | None, col
         axes.axvline(goal, color=INK, lw=0.9, ls=(0, (2, 2)), zorder=1.9)
 
 
-_FARTHEST = 1.5
-"""Success over the teacher's, at most, that a panel shows."""
+_FARTHEST = 2.0
+"""Success over the teacher's, at most, that a panel shows; an arrow stands where an interval goes on."""
 _Span = tuple[float, float, float, Sequence[float]]
 """Value, ends of its interval, and what single trainings or seeds come to."""
 
@@ -107,13 +107,16 @@ def _draw_span(axes: "Axes", y: int, span: _Span, colour: str, *, filled: bool) 
     axes.plot([low, high], [y, y], color=colour, lw=2, alpha=0.45, solid_capstyle="butt")
     if len(single) > 1:
         axes.plot(single, [y] * len(single), "|", ms=9, mew=1, color=colour, alpha=0.8)
+    if high > _FARTHEST:
+        axes.plot(_FARTHEST, y, ">", ms=5, color=colour, clip_on=False)
     inside = value <= _FARTHEST
     axes.plot(value, y, "o", ms=7, color=colour if filled else "white", mec=colour, mew=1.6, clip_on=not inside)
     label_beside(axes, y, f"{value:.2f}", offset=4)
 
 
 def _finish_panel(axes: "Axes", title: str, lines: int, right: float) -> None:
-    axes.set(xlim=(-0.03, right + 0.03), xticks=(0, 0.5, 1), ylim=(-0.7, lines - 0.3))
+    ticks = [tick for tick in (0, 0.5, 1, 1.5, 2) if tick <= right]
+    axes.set(xlim=(-0.03, right + 0.03), xticks=ticks, ylim=(-0.7, lines - 0.3))
     axes.set_title(title, fontsize=10.5)
     tidy(axes, grid="x")
     axes.spines["left"].set_visible(False)

@@ -193,7 +193,7 @@ def test_parts_of_a_gap_that_is_none_are_no_shares_of_it():
     (cell, *_), *_ = Extent().blocks()
     parts = {"weight": -0.0001, "start": 0.0003, "together": -0.0002}
     for whole, told in ((0.00003, False), (0.0012, True)):
-        table = gaps_table([Gap(cell=cell, kind=SEARCHED, error={"all": whole, **parts}, two_way={})])
+        table = gaps_table([Gap(cell=cell, kind=SEARCHED, trainings=1, error={"all": whole, **parts}, two_way={})])
         assert ("%" in table) is told
 
 

@@ -143,6 +143,20 @@ def test_a_stream_that_nothing_was_logged_of_has_no_panel(drawn, tmp_path):
     assert [axes.get_title("left") for axes in drawn[0].axes] == ["action loss", "action gradient norm"]
 
 
+def test_an_interval_that_leaves_its_panel_says_so(drawn, tmp_path):
+    """A point at 1.9 lies inside of its panel; at 9 an arrow stands at the end, and the number beside it."""
+    told = [evaluation(run, nfe=nfe, rates=rate) for run, nfe, rate in (("teacher", (10, 10), 0.1), ("m", (1, 1), 0.9))]
+    for one in told:
+        for task in one["tasks"].values():
+            task["outcomes"] = [int(k < task["success"]) for k in range(task["episodes"])]
+    forest_figure.draw_forest(rows_of(tmp_path, *told), tmp_path / "f.png")
+    two_way = drawn[0].axes[0]
+    (arrow,) = [line for line in two_way.lines if line.get_marker() == ">"]
+    low, high = two_way.get_xlim()
+    assert low < arrow.get_xdata()[0] <= high
+    assert "9.00" in {text.get_text() for text in two_way.texts}
+
+
 def test_long_names_of_lines_leave_room_for_the_panels(drawn, tmp_path):
     rows = rows_of(tmp_path, *(evaluation(f"{LONG}_{k}") for k in range(4)))
     forest_figure.draw_forest(rows, tmp_path / "f.png")
