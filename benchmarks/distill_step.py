@@ -161,7 +161,7 @@ def ours(
     method = make_method(loop, streams(substeps), wam, teacher=teacher, seed=0)
     if compiled:
         method.roles.compile_training()
-    method.roles.place(lambda role, model: model, device)
+    method.roles.place_whole(device)
     batch = sample(wam, samples, device)
     optimizer = optimizer_of([p for p in method.roles.model.parameters() if p.requires_grad])
 

@@ -83,7 +83,7 @@ def build(name: str, arguments: argparse.Namespace) -> tuple[Callable[[int], Non
         source = method.source(windows, setup)
         places = [range(k * arguments.samples, (k + 1) * arguments.samples) for k in range(arguments.rounds + 1)]
         batches = [source.batch(list(place)) for place in places]
-    method.roles.place(lambda role, model: model, "cpu")
+    method.roles.place_whole("cpu")
     optimizer = torch.optim.AdamW(method.roles.model.parameters(), lr=1e-3, fused=True)
 
     def step(number: int) -> None:

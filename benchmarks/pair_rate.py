@@ -104,7 +104,7 @@ class Bench:
         method = make_method(self.recipe.distill, self.recipe.streams, self.wam, teacher=self.teacher, seed=0)
         if not method.keeps_teacher:
             method.roles.teacher = None
-        method.roles.place(lambda role, model: model, self.device)
+        method.roles.place_whole(self.device)
         return method
 
     def train(self, rounds: int, *, pairs: bool) -> Row:

@@ -59,3 +59,17 @@ class Waves:
 def loop(method: str, **changes) -> LoopConfig:
     values = {"steps": 6, "batch_size": 8, "lr": 3e-3, "warmup_steps": 2, "save_every": 3, "log_every": 1}
     return LoopConfig(method=method, **(values | changes))
+
+
+def velocity(model, **changes) -> dict[str, torch.Tensor]:
+    """A model's output for one fixed input."""
+    data = Waves().batch([0, 1])
+    generator = torch.Generator().manual_seed(5)
+    noisy = {name: torch.randn(x.shape, generator=generator) for name, x in data.clean.items()}
+    sigma = {name: torch.rand(x.shape[0], x.shape[2], generator=generator) for name, x in data.clean.items()}
+    return model(noisy, sigma, data.history, {"text": data.text, **changes})
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Tells whether two mappings of tensors are equal to the bit."""
+    return set(first) == set(second) and all(torch.equal(first[key], second[key]) for key in first)

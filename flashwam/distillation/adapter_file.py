@@ -5,7 +5,7 @@ A next stage of training goes on from it; what samples the model has no use for 
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -23,12 +23,19 @@ __all__ = ["ADAPTER_FILE", "adapter_fingerprint", "fingerprint", "load_adapter",
 ADAPTER_FILE = "adapter.safetensors"
 
 
-def fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """Tells one backbone from another by the bytes of some of its weights."""
+def fingerprint(weights: Mapping[str, Tensor], *, rounded: bool = True) -> str:
+    """Tells one backbone from another by the bytes of some of its weights.
+
+    Args:
+        weights: Of the backbone.
+        rounded: To bf16, in which a backbone is the same at every precision of a training; as they are otherwise, as
+            earlier versions noted it.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for name, weight in sorted(weights.items()):
         digest.update(name.encode())
-        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        weight = weight.detach().to(torch.bfloat16) if rounded else weight.detach()
+        digest.update(weight.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -59,14 +66,16 @@ def save_adapter(folder: Path | str, parameters: Mapping[str, Tensor], lora: Lor
 
 
 @torch.no_grad()
-def load_adapter(folder: Path | str, parameters: Mapping[str, Tensor], lora: LoraConfig, *, backbone: str) -> None:
+def load_adapter(
+    folder: Path | str, parameters: Mapping[str, Tensor], lora: LoraConfig, *, backbone: Collection[str]
+) -> None:
     """Fills an adapter with what `save_adapter` wrote.
 
     Args:
         folder: A model exported from a training with adapters.
         parameters: A and B by layer, overwritten.
         lora: What they were made with.
-        backbone: `fingerprint` of the weights they belong to.
+        backbone: `fingerprint` of the weights they belong to, in all ways that it may have been noted.
 
     Raises:
         FileNotFoundError: the folder holds no adapter.
@@ -87,8 +96,11 @@ def load_adapter(folder: Path | str, parameters: Mapping[str, Tensor], lora: Lor
         if names != set(parameters):
             apart = sorted(names ^ set(parameters))
             raise InputError(f"{path} adapts other layers than lora.targets: {len(apart)} differ, first {apart[:3]}")
-        if told.get("backbone") != backbone:
-            raise InputError(f"{path} was trained on another teacher than this recipe's; give that one's, or no init")
+        if told["backbone"] not in backbone:
+            raise InputError(
+                f"{path} was trained on another teacher than this recipe's, or by an earlier version at another "
+                "precision; give that teacher's or that precision, or no init"
+            )
         for name, parameter in parameters.items():
             parameter.copy_(file.get_tensor(name))
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flashwam.distillation.adapter_file import fingerprint, load_adapter
 from flashwam.recipe.sections import LoraConfig
@@ -67,8 +67,13 @@ class Adapters:
         return self._base
 
     def fingerprint(self) -> str:
-        """Tells this backbone from another one, by two of its adapted layers."""
-        return fingerprint({key: self._layers[key].base_layer.weight for key in (self._names[0], self._names[-1])})
+        """Tells this backbone from another one, by two of its adapted layers, at whatever precision."""
+        return fingerprint(self.telling)
+
+    @property
+    def telling(self) -> dict[str, Tensor]:
+        """The weights of two adapted layers, which tell this backbone from another."""
+        return {key: self._layers[key].base_layer.weight for key in (self._names[0], self._names[-1])}
 
     def load(self, folder: Path | str) -> None:
         """Takes over the student's adapter from a model that an earlier training with adapters exported.
@@ -76,7 +81,8 @@ class Adapters:
         Raises:
             FileNotFoundError, ValueError: it holds none, or one of another backbone, rank, scale or other layers.
         """
-        load_adapter(folder, self.parameters(STUDENT), self.lora, backbone=self.fingerprint())
+        noted = (self.fingerprint(), fingerprint(self.telling, rounded=False))
+        load_adapter(folder, self.parameters(STUDENT), self.lora, backbone=noted)
 
     def add(self, name: str) -> None:
         """Makes an adapter `name` that is trained, from where the backbone alone stands."""

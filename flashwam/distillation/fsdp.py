@@ -13,6 +13,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
+from flashwam.distillation.roles import weightless_copy
 from flashwam.distillation.strategy import MakeOptimizer, Strategy
 from flashwam.recipe.sections import LoopConfig
 from flashwam.system.errors import InputError
@@ -56,7 +57,7 @@ class FullyShardedStrategy(Strategy):
         """See `Strategy.prepare`."""
         if self._plain is None:
             # Of the student, which comes first: it alone is written as a model.
-            self._plain = copy.deepcopy(model).to("meta")
+            self._plain = weightless_copy(model).to("meta")
         self._shard(model)
         bare = self._made(model, optimizer)
         return model, self.accelerator.prepare_optimizer(bare, device_placement=False), bare
@@ -66,6 +67,8 @@ class FullyShardedStrategy(Strategy):
         if follows_student or self.loop.shard_teacher:
             # No backward pass will come and put the root's shards back.
             self._shard(model, reshard_after_forward=True)
+        else:
+            super().place_copy(model, follows_student=follows_student)
 
     @contextmanager
     def gathered(self, model: nn.Module) -> Iterator[None]:
@@ -83,6 +86,9 @@ class FullyShardedStrategy(Strategy):
     def whole(self, model: nn.Module) -> Iterator[nn.Module]:
         """See `Strategy.whole`; the main process alone holds a whole copy, on the CPU."""
         main = self.accelerator.is_main_process
+        # After a pass without a backward one, as of a critic's turn, the root still has what it computes with: rounded.
+        for unit in (module for module in model.modules() if isinstance(module, FSDPModule)):
+            unit.reshard()
         plain = copy.deepcopy(self._plain).to_empty(device="cpu") if main else model
         mine = dict(plain.named_parameters()) | dict(plain.named_buffers())
         with torch.no_grad():
@@ -118,6 +124,7 @@ class FullyShardedStrategy(Strategy):
         super().put_optimizer_values(parameter, shaped)
 
     def _shard(self, model: nn.Module, *, reshard_after_forward: bool | None = None) -> None:
+        """Shards a model in place, unit by unit, each of which it moves to the device first: nowhere is it whole."""
         policy = MixedPrecisionPolicy()
         if self.loop.precision == "bf16":
             # Inputs stay as they are: a noise level of 8 bits is another one than the loss' own.

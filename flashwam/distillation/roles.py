@@ -118,31 +118,32 @@ class Roles:
     def place(
         self,
         wrap: Callable[[str, nn.Module], nn.Module],
-        device: torch.device | str,
+        copies: Callable[..., None],
         *,
-        copies: Callable[..., None] = lambda model, *, follows_student: None,
         gathered: Callable[[nn.Module], AbstractContextManager[Any]] = lambda model: nullcontext(),
         average_in_place: bool = True,
     ) -> None:
-        """Moves every copy to `device` and lets a strategy make them ready.
+        """Lets a strategy move every copy to its device and make it ready, one after the other: where it shares a model
+        among processes, no process need have room for several whole ones.
 
         Args:
-            wrap: Makes a trained role's model what losses call.
-            device: Of every copy.
-            copies: Makes a frozen copy ready; `follows_student` says that it must be laid out as the student is.
+            wrap: Moves a trained role's model, and makes it what losses call.
+            copies: Moves a frozen copy and makes it ready; `follows_student` says that it must be laid out as the
+                student is.
             gathered: Opens a context in which a model can be computed with outside its own forward.
             average_in_place: Whether student and target lie alike.
         """
         self._gathered, self._average_in_place = gathered, average_in_place
-        for model in (*self.trained.values(), self.teacher, self.target, self.reference):
-            if model is not None:
-                model.to(device)
         for model in (self.teacher, self.target, self.reference):
             if model is not None:
                 copies(model, follows_student=model is self.target)
         self.student = wrap(STUDENT, self.model)
         if CRITIC in self.trained:
             self.critic = wrap(CRITIC, self.trained[CRITIC])
+
+    def place_whole(self, device: torch.device | str) -> None:
+        """Moves every copy to a device, whole."""
+        self.place(lambda role, model: model.to(device), lambda model, *, follows_student: model.to(device))
 
     def compile_training(self, **options: Any) -> None:
         """Lets every role's passes be compiled; see `WorldActionModel.compile_training`."""

@@ -69,13 +69,16 @@ class Strategy:
             raise InputError(f"batch_size {loop.batch_size} must be a multiple of the {processes} processes")
 
     def prepare(self, model: nn.Module, optimizer: MakeOptimizer) -> tuple[nn.Module, Any, Optimizer]:
-        """A trained model as losses call it, its optimiser as the loop steps it, and the bare optimiser beneath."""
+        """A trained model, moved to the device, as losses call it, its optimiser as the loop steps it, and the bare
+        optimiser beneath."""
+        model.to(self.accelerator.device)
         bare = self._made(model, optimizer)
         wrapped, prepared = self.accelerator.prepare(model, bare)
         return wrapped, prepared, bare
 
     def place_copy(self, model: nn.Module, *, follows_student: bool) -> None:
-        """Makes a frozen copy ready, already on the device; one that follows the student is laid out as it is."""
+        """Moves a frozen copy to the device and makes it ready; one that follows the student is laid out as it is."""
+        model.to(self.accelerator.device)
 
     def gathered(self, model: nn.Module) -> AbstractContextManager[Any]:
         """A context in which every process can compute with all parameters of a model."""

@@ -21,7 +21,7 @@ from flashwam.distillation.draws import Draws
 from flashwam.distillation.judging import Judge, Judging
 from flashwam.distillation.methods.base import Method, MethodOutput, Turn
 from flashwam.distillation.methods.handing_on import late_streams
-from flashwam.distillation.methods.not_finite import NonFiniteError, gradient_error, total_error
+from flashwam.distillation.methods.not_finite import NonFiniteError, gradient_error, gradient_norms, total_error
 from flashwam.distillation.metrics import MetricsLog, StepLosses, gradient_metrics
 from flashwam.distillation.optimizers import Trained, learning_rate_factor, make_optimizer
 from flashwam.distillation.prefetch import read_ahead
@@ -171,8 +171,7 @@ class _Training:
 
         method.roles.place(
             wrap,
-            self.accelerator.device,
-            copies=self.strategy.place_copy,
+            self.strategy.place_copy,
             gathered=self.strategy.gathered,
             average_in_place=self.strategy.average_in_place,
         )
@@ -324,9 +323,9 @@ class _Training:
                     gradients = gradient_metrics(output, trained.parameters)
                 accelerator.backward(output.loss)
                 if accelerator.sync_gradients:
+                    norms = gradient_norms(trained.model)
                     norm = self.strategy.clip(trained.parameters, loop.clip_norm)
-                    error = partial(gradient_error, trained.model, step, batch.index)
-                    self.watch.note(torch.isfinite(norm), error)
+                    self.watch.note(torch.isfinite(norm), partial(gradient_error, norms, step, batch.index))
                 trained.optimizer.step()
                 trained.optimizer.zero_grad(set_to_none=True)
         if not told:

@@ -247,12 +247,17 @@ def check_run(recipe: Recipe, run_dir: str | Path | None = None) -> Path:
             listed = "".join(f"\n  {key}: {old!r} there, {new!r} now" for key, (old, new) in changed.items())
             raise InputError(
                 f"{folder} holds a run of another recipe, and runs are never overwritten; it differs in{listed}\n"
-                f"Give another --run-dir or name=..., or delete the folder."
+                f"Give another --run-dir or name=..., or delete the folder{_nothing_lost(run)}."
             )
         return folder
     if folder.exists() and (not folder.is_dir() or any(p != run.provenance for p in folder.iterdir())):
         raise InputError(f"{folder} exists but is no run folder (no {RECIPE_FILE}); give another --run-dir")
     return folder
+
+
+def _nothing_lost(run: RunFolder) -> str:
+    begun = {each.name for each in run.path.iterdir()} - {run.recipe.name, run.provenance.name, run.inputs.name}
+    return "" if begun else ", in which no training has begun: nothing is lost with it"
 
 
 def _folders(path: Path) -> list[str]:

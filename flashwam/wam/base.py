@@ -253,10 +253,13 @@ class WorldActionModel(nn.Module, ABC):
     @property
     def precision(self) -> str:
         """One of `flashwam.core.precision.PRECISIONS`: how its blocks multiply."""
+        if self.built_on is not None:
+            return getattr(self, self.built_on).precision
         return "fp8" if is_rounded(self) else "own"
 
     def choose_precision(self, precision: str) -> None:
-        """Chooses how the linear layers of the blocks (`adapter_targets`) multiply in rollouts from now on.
+        """Chooses how the linear layers of the blocks (`adapter_targets`) multiply in rollouts from now on; of what is
+        built on another model (`built_on`), that one's.
 
         Args:
             precision: "own", in the numbers of the weights, or "fp8", which rounds the weights where they are: a model
@@ -271,6 +274,9 @@ class WorldActionModel(nn.Module, ABC):
             return
         if precision == "own":
             raise InputError("the weights have been rounded to fp8, and what they were is gone: load the model again")
+        if self.built_on is not None:
+            getattr(self, self.built_on).choose_precision(precision)
+            return
         targets = [
             target for each in self.modules() if isinstance(each, WorldActionModel) for target in each.adapter_targets
         ]

@@ -83,6 +83,9 @@ class EncoderPasses:
         if self._compiled is not None:
             try:
                 return self._compiled(*tensors)
+            except torch.OutOfMemoryError:
+                # It says nothing of what was compiled: memory may be there for the next picture.
+                raise
             except Exception as error:
                 # A compiler says first who failed, and then how.
                 told = " ".join(str(error).split("\n", 2)[:2]) or "no more is known"

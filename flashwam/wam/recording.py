@@ -8,7 +8,7 @@ recorded is held fast. It must wait for nothing and read no number back.
 import contextlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -178,6 +178,18 @@ def _tensors(values: Any) -> list[Tensor]:
     return [value for value in tree_leaves(values) if isinstance(value, Tensor) and value.numel()]
 
 
+@contextlib.contextmanager
+def _no_cast_copies() -> Iterator[None]:
+    """Autocast rounds weights anew in every pass: of copies that it keeps, a replay would read what has long changed or
+    gone."""
+    kept = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(kept)
+
+
 class CannotRecordError(RuntimeError):
     """Something cannot be recorded; the message says why."""
 
@@ -236,6 +248,10 @@ class Recordings:
         """
         if self.failed:
             return None
+        with _no_cast_copies():
+            return self._record(work, compiled)
+
+    def _record(self, work: Work, compiled: Work | None) -> Recording | None:
         with torch.inference_mode(False), torch.no_grad():
             work()
         if compiled is not None and self._compiles:

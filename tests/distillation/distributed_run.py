@@ -3,6 +3,7 @@
 
 Options: lora (adapters), on_policy, dmd and pairs (the method), teacher (shard it too), killed (one process dies on the way, once),
 stopped (one process is asked to stop on the way, once; both then begin again),
+odd (the last of five steps is not the student's turn, with dmd),
 bf16 (precision), judged (measured on the way, the best is kept), offload (the optimiser's state), lingbot and cogvideox (real networks with a teacher of the same kind;
 lingbot's jumps in two steps and its training has four, cogvideox's has two).
 """
@@ -26,6 +27,7 @@ from flashwam.recipe.sections import JudgeConfig, LoopConfig, LoraConfig
 from flashwam.system.processes import end_process
 
 NETWORKS = ("lingbot", "cogvideox")
+STEPS = {"cogvideox": 2, "lingbot": 4, "odd": 5}
 
 
 class Signalled(ToySource):
@@ -98,7 +100,7 @@ def _loop(strategy: str, options: list[str]) -> LoopConfig:
         offload="offload" in options,
         shard_teacher="teacher" in options,
         lora=LoraConfig(rank=2, alpha=4, targets=("video", "action", "shared")) if "lora" in options else None,
-        steps=2 if "cogvideox" in options else 4 if "lingbot" in options else 6,
+        steps=next((steps for option, steps in STEPS.items() if option in options), 6),
         batch_size=8,
         accumulation=2,
         lr=1e-3 if real else 1e-2,

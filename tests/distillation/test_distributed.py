@@ -8,6 +8,7 @@ import torch
 from distributed_models import lingbot_model
 from distributed_run import run
 from launching import HAS_DEEPSPEED, Trainings, compare_judged, compare_with_one, torchrun, weights, zero
+from safetensors.torch import load_file
 
 LIKE_ONE = {
     "ddp-lora-stopped-judged": 2e-6,
@@ -27,6 +28,8 @@ LIKE_ONE = {
 STARTED_BY_TORCHRUN = ("ddp-lora-stopped-judged", "fsdp-on_policy-judged", "zero2-offload")
 """One of each kind; the others are forked with the same environment, which takes seconds less for each."""
 ROUNDED = ("fsdp-lingbot-bf16-teacher", "zero2-lingbot-bf16", "zero3-lingbot-bf16-offload")
+WAITING = "fsdp-dmd-bf16-odd"
+"""The student draws for its critic in the last step, and does not learn."""
 
 
 def told(strategies):
@@ -39,7 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, trainings: Trainings) -> P
     folder = tmp_path_factory.mktemp("distributed")
     runs = {
         name: (folder / name / "two", name)
-        for name in (*LIKE_ONE, *ROUNDED)
+        for name in (*LIKE_ONE, *ROUNDED, WAITING)
         if HAS_DEEPSPEED or not name.startswith("zero")
     }
     torchrun(*(run for name, run in runs.items() if name in STARTED_BY_TORCHRUN))
@@ -77,6 +80,16 @@ def test_bfloat16_trains_as_float32_does(trained, in_float32, strategy):
     way = torch.cat([(value - start[name]).flatten() for name, value in in_float32.items()])
     other = torch.cat([(two[name].float() - start[name]).flatten() for name in in_float32])
     assert 0.005 < float((other - way).norm() / way.norm()) < 0.2
+
+
+def test_an_exported_model_is_not_rounded_to_what_it_last_computed_with(trained):
+    folder = trained / WAITING / "two"
+    kept = {}
+    for file in (folder / "checkpoints" / "step_000004").glob("*.safetensors"):
+        kept |= load_file(file)
+    exported = weights(folder)
+    assert all(torch.equal(value, kept[f"student.{name}"]) for name, value in exported.items())
+    assert any(not torch.equal(value, value.bfloat16().float()) for value in exported.values())
 
 
 def test_sharding_needs_several_processes(tmp_path):

@@ -52,6 +52,20 @@ def test_distance_is_relative(wam):
     assert relative_distance(roles.target, wam) == pytest.approx(0.5, rel=1e-5)
 
 
+def test_one_copy_is_made_ready_before_the_next_is_moved(wam, teacher, monkeypatch):
+    """A strategy that shares models among processes then never has several whole ones on a device."""
+    roles, seen = Roles(wam, teacher=teacher, target=True, critic=True), []
+    names = {id(roles.teacher): "teacher", id(roles.target): "target", id(roles.model): "student"}
+    monkeypatch.setattr(torch.nn.Module, "to", lambda model, *_: seen.append("moved") or model)
+    roles.place(
+        lambda role, model: seen.append(role) or model,
+        lambda model, *, follows_student: seen.append((names[id(model)], follows_student)),
+    )
+    assert seen == [("teacher", False), ("target", True), "student", "critic"]
+    roles.place_whole("cpu")
+    assert seen[4:] == ["moved"] * 4
+
+
 def test_teacher_must_not_be_the_student(wam):
     with pytest.raises(ValueError, match="same object"):
         Roles(wam, teacher=wam)

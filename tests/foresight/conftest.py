@@ -23,10 +23,12 @@ SMALL: dict[str, Any] = {
 
 @pytest.fixture(params=["lingbot_va", "cogvideox"])
 def make_policy(request: pytest.FixtureRequest) -> Callable[..., ForesightPolicy]:
-    """Builds a policy whose every trained parameter is random; keywords replace those of SMALL."""
+    """Builds a policy whose every trained parameter is random; keywords replace those of SMALL, and heads of 32 make
+    the backbone's layers multiples of 16."""
 
-    def make(**changes: Any) -> ForesightPolicy:
-        backbone = tiny_wam(num_layers=3) if request.param == "lingbot_va" else tiny_joint_wam()
+    def make(*, heads_of_32: bool = False, **changes: Any) -> ForesightPolicy:
+        size = {"num_layers": 3, "attention_head_dim": 32} if heads_of_32 else {"num_layers": 3}
+        backbone = tiny_wam(**size) if request.param == "lingbot_va" else tiny_joint_wam()
         blocks = [0, 1] if request.param == "lingbot_va" else [0]
         with torch.random.fork_rng():
             torch.manual_seed(1)

@@ -19,6 +19,7 @@ from flashwam.foresight.policy import ForesightPolicy
 from flashwam.sampling import Rollout, StreamSampler
 from flashwam.student import load_wam, save_wam
 from flashwam.wam import family, load
+from flashwam.wam.rounded_linear import Float8Linear
 from flashwam.wam.session import Kept
 
 BATCH = 2
@@ -245,6 +246,17 @@ def test_settings_that_make_no_policy_are_refused(make_policy: Make, changes: di
 def test_a_backbone_that_cannot_be_looked_into_is_refused() -> None:
     with pytest.raises(ValueError, match=r"ToyWam gives no hidden states.*LooksInside"):
         ForesightPolicy(ToyWam(), {}, Dye(), text_width=3, blocks=(0,), grid=(1, 1))
+
+
+def test_fp8_rounds_the_backbone_and_nothing_of_the_policys_own(make_policy: Make) -> None:
+    """The backbone has nearly all of the weights, and lies outside of what the policy trains and saves."""
+    policy = make_policy(heads_of_32=True).eval()
+    assert policy.precision == policy.backbone.precision == "own"
+    policy.choose_precision("fp8")
+    assert policy.precision == policy.backbone.precision == "fp8"
+    assert not any(isinstance(module, Float8Linear) for module in policy.modules())
+    with pytest.raises(ValueError, match="load the model again"):
+        policy.choose_precision("own")
 
 
 @pytest.mark.parametrize("changes", [{"use": ["semantic"]}, {"use": []}, {"raw": False}, {"pooling": "mean"}])

@@ -7,6 +7,8 @@ from functools import partial
 
 import pytest
 
+from flashwam.distillation.methods import find_method
+from flashwam.distillation.methods.options import keywords_of
 from flashwam.pipeline import training
 from flashwam.plan import make_plan
 from flashwam.recipe.load import load_recipe
@@ -146,7 +148,51 @@ MASKS = {
     "fusion_tokens=some": r"options\.fusion_tokens must be a whole number of at least 0",
     "weighting=steep": "weighting must be",
 }
-WRONG = [(*FORESIGHT, *each) for each in NESTED.items()] + [(*MASKED, *each) for each in MASKS.items()]
+FLOW, CONSISTENCY, ON_POLICY, PAIRS, DMD2 = (
+    ("metaworld/teacher", "train"),
+    *((f"metaworld/{name}", "distill") for name in ("flash_wam", "on_policy", "pairs", "dmd2_joint")),
+)
+VALUES = {
+    FLOW: {
+        "text_dropout=2": r"options\.text_dropout must be a number from 0 to 1; got 2",
+        "text_dropout=null": r"options\.text_dropout must be a number from 0 to 1; got None",
+        "noisy_history=0.5": r"options\.noisy_history must be a mapping",
+        "noisy_history.video=2": r"options\.noisy_history\.video must be a number from 0 to 1; got 2",
+        "weighting.action=steep": r"options\.weighting\.action must be 'schedule' or 'flat'; got 'steep'",
+        "chunk_frames=[4,2]": r"options\.chunk_frames must be two whole numbers \[low, high\].*got \[4, 2\]",
+        "chunk_frames=2": r"options\.chunk_frames must be two whole numbers .*got 2",
+        "window_chunks=[0,1]": r"options\.window_chunks must be two whole numbers",
+        "shared_levels=some": r"options\.shared_levels must be true or false; got 'some'",
+    },
+    CONSISTENCY: {
+        "anchor_steps=2.5": r"options\.anchor_steps must be a whole number of at least 1; got 2\.5",
+    },
+    ON_POLICY: {
+        "teacher_steps=2.5": r"options\.teacher_steps must be a whole number of at least 1; got 2\.5",
+        "start_share=1.5": r"options\.start_share must be a number from 0 to 1; got 1\.5",
+    },
+    PAIRS: {
+        "reuse='5'": r"options\.reuse must be a finite number of at least 1; got '5'",
+        "steps=2.5": r"options\.steps must be a whole number of at least 1; got 2\.5",
+        "drawn_at_once=2.5": r"options\.drawn_at_once must be a whole number",
+        "several_ways=1.5": r"options\.several_ways must be a whole number",
+        "first_share=2": r"options\.first_share must be a number from 0 to 1, or null; got 2",
+        "further_share=1": r"options\.further_share must be a number in \[0, 1\); got 1",
+        "histories_share=0": r"options\.histories_share must be a number in \(0, 1\]; got 0",
+        "dmd.student_every=0": r"options\.dmd\.student_every must be a whole number of at least 1; got 0",
+        "dmd.student_evry=5": r"options\.dmd\.student_evry: unknown key; did you mean 'student_every'",
+    },
+    DMD2: {
+        "rollout_steps=2.5": r"options\.rollout_steps must be a whole number of at least 1; got 2\.5",
+        "student_every=2.5": r"options\.student_every must be a whole number of at least 1; got 2\.5",
+        "student_every=1000000": "it is never the student's turn: raise steps, or lower student_every, which is 1000000",
+        "renoise=0.5": r"options\.renoise must be two levels",
+        "renoise=[0.9,0.1]": r"options\.renoise must be two levels \[low, high\]",
+        "video_slot=both": r"options\.video_slot must be 'data' or 'own'; got 'both'",
+    },
+}
+WRONG = [(*which, *each) for which, changes in VALUES.items() for each in changes.items()]
+WRONG += [(*FORESIGHT, *each) for each in NESTED.items()] + [(*MASKED, *each) for each in MASKS.items()]
 
 
 @pytest.mark.parametrize(("name", "command", "change", "message"), WRONG, ids=lambda value: str(value)[:40])
@@ -159,3 +205,12 @@ def test_so_is_an_option_of_an_option_by_run_and_plan(tmp_path, name, command, c
         with pytest.raises(InputError, match=message):
             begun(recipe)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["flow_matching", "consistency", "on_policy", "pairs", "distribution_matching"])
+def test_every_option_of_the_engines_methods_is_looked_at(name):
+    """A new option is not forgotten: those that are mappings of their own are refused elsewhere."""
+    method = find_method(name)
+    options = set(keywords_of(method, without=("teacher", "keep_target")))
+    assert options - set(method.option_values) <= {"weight_as", "dmd"}
+    assert set(method.option_values) <= options

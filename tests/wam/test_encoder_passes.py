@@ -137,6 +137,29 @@ def test_what_cannot_be_compiled_or_recorded_is_encoded_all_the_same_and_says_wh
     assert "CUDA graphs need a GPU, and the model is on cpu" in caplog.text
 
 
+def test_a_moment_without_memory_does_not_end_compiling(wan: WanVae) -> None:
+    lacking = [True]
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
+        def run(*inputs: Any) -> Any:
+            if lacking:
+                lacking.pop()
+                raise torch.OutOfMemoryError("out of memory")
+            compiled.append(graph)
+            return graph(*inputs)
+
+        return run
+
+    compiled: list[torch.fx.GraphModule] = []
+    wan.choose_encoder("plain")
+    expected = streamed(wan)
+    wan.choose_encoder("compiled", backend=backend)
+    with pytest.raises(torch.OutOfMemoryError):
+        streamed(wan)
+    assert_close(streamed(wan), expected, atol=1e-5, rtol=1e-5)
+    assert compiled
+
+
 def test_another_way_is_refused(wan: WanVae) -> None:
     with pytest.raises(ValueError, match="encoder must be one of plain, compiled, graphed; got 'fast'"):
         wan.choose_encoder("fast")

@@ -61,6 +61,23 @@ def test_a_model_that_was_moved_is_recorded_where_it_is(monkeypatch) -> None:
         held.check(torch.device("cpu"), plain)
 
 
+def test_what_is_recorded_under_autocast_reads_the_weights_as_they_are() -> None:
+    """Autocast keeps rounded copies of weights for the passes of its context; a replay comes after that."""
+    torch.manual_seed(0)
+    layer, x, held = torch.nn.Linear(8, 8), torch.randn(4, 8), recorder_on()
+    for begun in (False, True):
+        with torch.autocast("cpu", torch.bfloat16):
+            if begun:
+                layer(x)
+            recording = held.record(lambda: layer(x))
+            assert torch.is_autocast_cache_enabled()
+        with torch.no_grad():
+            layer.weight.mul_(-2)
+            recording.replay()
+        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+            assert torch.equal(recording.result, layer(x))
+
+
 def recorder_on(device: str = "cpu", given: CallRecorder | None = None) -> Recordings:
     held = Recordings(given or CallRecorder())
     held.check(torch.device(device), torch.nn.Linear(1, 1))

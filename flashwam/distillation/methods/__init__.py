@@ -141,6 +141,7 @@ def make_method(
     check_options(loop)
     check_adapters(loop)
     kind, options = find_method(loop.method), dict(loop.options)
+    kind.check_values(loop)
     if loop.lora is not None:
         if teacher is not None and teacher is not student:
             raise InputError("with lora, teacher and student share one model: give the teacher's as both")

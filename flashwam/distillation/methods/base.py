@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from flashwam.distillation.methods.lesson import Lesson
 from flashwam.distillation.methods.not_finite import NonFiniteError, loss_error
 from flashwam.distillation.methods.options import refuse_losses
 from flashwam.distillation.methods.states import start_states
+from flashwam.distillation.methods.values import OptionValue, check_each
 from flashwam.distillation.prepared import Prepared
 from flashwam.distillation.roles import Roles
 from flashwam.distillation.setup import Setup, Source
@@ -122,6 +123,8 @@ class Method(ABC):
     """False if the teacher is asked before training and not kept in memory after."""
     needs_target: bool = False
     needs_reference: bool = False
+    option_values: ClassVar[Mapping[str, OptionValue]] = {}
+    """The values that its options may have, as far as that is known before a model or data are there."""
     stream_losses: tuple[str, ...] = ()
     """The values of `StreamSpec.loss` that it knows."""
     stream_choices: tuple[str, ...] | None = None
@@ -176,7 +179,7 @@ class Method(ABC):
         """See `stream_choices`: of one stream."""
         return cls.stream_choices
 
-    @classmethod  # noqa: B027
+    @classmethod
     def check_values(cls, loop: LoopConfig) -> None:
         """Refuses values of its options that no model and no data can make good, before either is there.
 
@@ -186,6 +189,7 @@ class Method(ABC):
         Raises:
             ValueError: The message names the option, and what it may be.
         """
+        check_each("options", loop.options, cls.option_values)
 
     @classmethod
     def needs_records(cls, options: Mapping[str, Any], data: Path) -> bool:

@@ -7,7 +7,7 @@ Letters: B samples, C channels, F latent frames, H and W the rest of a stream's 
 
 from collections.abc import Collection, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from flashwam.distillation.methods.base import Method, MethodOutput, StreamTerm,
 from flashwam.distillation.methods.lesson import Lesson, drawn_share
 from flashwam.distillation.methods.options import unknown_streams
 from flashwam.distillation.methods.states import guidance_scales, start_states, training_levels
+from flashwam.distillation.methods.values import COUNT, FLAG, WEIGHT, OptionValue
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 from flashwam.wam.guidance import guided_velocity
@@ -103,6 +104,12 @@ class ConsistencyDistillation(Method):
     stream_choices = ("anchors", "teacher_substeps", "guidance", "huber_c", "regulariser")
     needs_target = True
     trains_probes = True
+    option_values: ClassVar[Mapping[str, OptionValue]] = {
+        "shared_levels": FLAG,
+        "synchronous": FLAG,
+        "anchor": WEIGHT,
+        "anchor_steps": COUNT,
+    }
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ Letters: B samples, C channels, F latent frames, H and W the rest of a stream's 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,10 +16,20 @@ from flashwam.core.losses import flow_matching_loss
 from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods.base import Method, MethodOutput, StreamTerm, Turn
-from flashwam.distillation.methods.dmd_term import DMD, STUDENT_EVERY, DistributionMatchingTerm, Drawn
+from flashwam.distillation.methods.dmd_term import (
+    DMD,
+    MATCHING_VALUES,
+    STUDENT_EVERY,
+    DistributionMatchingTerm,
+    Drawn,
+    check_turns,
+)
 from flashwam.distillation.methods.lesson import Lesson
+from flashwam.distillation.methods.options import option
 from flashwam.distillation.methods.self_rollout import SelfRollout, SelfRollouts
 from flashwam.distillation.methods.states import start_states, training_levels
+from flashwam.distillation.methods.values import COUNT, OptionValue, one_of
+from flashwam.recipe.sections import LoopConfig
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 
@@ -55,6 +65,11 @@ class DistributionMatching(Method):
     needs_critic = True
     stream_losses = (DMD,)
     stream_choices = ("guidance", "regulariser")
+    option_values: ClassVar[Mapping[str, OptionValue]] = {
+        **MATCHING_VALUES,
+        "rollout_steps": COUNT,
+        "video_slot": one_of("data", "own"),
+    }
 
     def __init__(
         self,
@@ -92,6 +107,12 @@ class DistributionMatching(Method):
         self.rollouts = SelfRollouts(
             streams=self.streams, drawn=self.term.drawn, most_steps=rollout_steps, own_draws=video_slot == "own"
         )
+
+    @classmethod
+    def check_values(cls, loop: LoopConfig) -> None:
+        """See `Method.check_values`."""
+        super().check_values(loop)
+        check_turns(loop, option(cls, loop.options, "student_every"))
 
     @classmethod
     def passes_without_gradient(cls, streams: Mapping[str, StreamSpec], options: Mapping[str, Any]) -> float:

@@ -19,19 +19,54 @@ from flashwam.distillation.adapters import STUDENT
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods.base import MethodOutput, StreamTerm, Turn
 from flashwam.distillation.methods.states import guidance_scales, start_states, training_levels
+from flashwam.distillation.methods.values import COUNT, FLAG, LEVELS, POSITIVE, or_none
 from flashwam.distillation.roles import CRITIC, Roles
+from flashwam.recipe.sections import LoopConfig
 from flashwam.system.errors import InputError
 from flashwam.wam.guidance import guided_velocity
 
-__all__ = ["DMD", "STUDENT_EVERY", "DistributionMatchingTerm", "Drawn", "matching_direction"]
+__all__ = [
+    "DMD",
+    "MATCHING_VALUES",
+    "STUDENT_EVERY",
+    "DistributionMatchingTerm",
+    "Drawn",
+    "check_turns",
+    "matching_direction",
+]
 
 DMD = "dmd"
 """Name of this loss in `StreamSpec.loss`."""
 STUDENT_EVERY = 5
+MATCHING_VALUES = {
+    "student_every": COUNT,
+    "renoise": LEVELS,
+    "critic_lr": or_none(POSITIVE),
+    "critic_bandwidth": POSITIVE,
+    "synchronous": FLAG,
+}
+"""The values that options of `DistributionMatchingTerm` may have."""
 _CRITIC_LR_TIMES = 2.0
 _LEAST = 1e-6
 _TRAINED = 3.0
 """A pass with gradient, in passes without."""
+
+
+def check_turns(loop: LoopConfig, student_every: int) -> None:
+    """Refuses a training in which the student, which waits for its critic, never has a turn.
+
+    Args:
+        loop: The recipe's section.
+        student_every: See `DistributionMatchingTerm`.
+
+    Raises:
+        ValueError: It has fewer steps than that.
+    """
+    if loop.steps < student_every:
+        raise InputError(
+            f"in {loop.steps} steps it is never the student's turn: raise steps, or lower student_every, which is "
+            f"{student_every}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

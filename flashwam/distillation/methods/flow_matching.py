@@ -5,7 +5,7 @@ Letters: B samples, F latent frames.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods.base import Method, MethodOutput, StreamTerm
 from flashwam.distillation.methods.options import unknown_streams
 from flashwam.distillation.methods.states import start_states, training_levels
+from flashwam.distillation.methods.values import FLAG, RANGE, SHARE, OptionValue, of_streams, one_of, or_none
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
 
@@ -52,6 +53,16 @@ class FlowMatching(Method):
     needs_teacher = False
     stream_choices = ("teacher_temperature",)
     result = "teacher"
+    option_values: ClassVar[Mapping[str, OptionValue]] = {
+        "shared_levels": FLAG,
+        "synchronous": FLAG,
+        "noisy_history": of_streams(SHARE),
+        "history_dropout": of_streams(SHARE),
+        "weighting": of_streams(one_of("schedule", "flat")),
+        "text_dropout": SHARE,
+        "chunk_frames": or_none(RANGE),
+        "window_chunks": or_none(RANGE),
+    }
 
     def __init__(
         self,

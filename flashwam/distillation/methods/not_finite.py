@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The errors of a training whose numbers are not finite, made once that is known."""
 
+import math
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from flashwam.system.errors import DivergedError
 
-__all__ = ["NonFiniteError", "gradient_error", "loss_error", "total_error"]
+__all__ = ["NonFiniteError", "gradient_error", "gradient_norms", "loss_error", "total_error"]
 
 
 class NonFiniteError(DivergedError):
@@ -45,10 +49,25 @@ def total_error(loss: Tensor, index: Tensor) -> NonFiniteError:
     )
 
 
-def gradient_error(model: nn.Module, step: int, index: Tensor) -> NonFiniteError:
-    """Names the parameters of a model that an optimiser has moved by a gradient that is not finite."""
-    bad = [name for name, p in model.named_parameters() if not bool(torch.isfinite(p.detach()).all())]
+@torch.no_grad()
+def gradient_norms(model: nn.Module) -> dict[str, Tensor]:
+    """Norms [] of the gradients that parameters have here, or of this process' shares of them, left on their device."""
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    shares = [grad.to_local() if isinstance(grad, DTensor) else grad for grad in gradients.values()]
+    return dict(zip(gradients, torch._foreach_norm(shares) if shares else (), strict=True))
+
+
+def gradient_error(norms: Mapping[str, Tensor], step: int, index: Tensor) -> NonFiniteError:
+    """Names the parameters whose own gradient is not finite.
+
+    Args:
+        norms: Of `gradient_norms`, before gradients were clipped: one bad one makes bad ones of all.
+        step: That they are of.
+        index: Draw numbers of the last batch.
+    """
+    bad = [name for name, norm in norms.items() if not math.isfinite(float(norm))]
+    where = f"in {len(bad)} of {len(norms)} parameters, first {bad[:3]}" if bad else "in none of this process' shares"
     return NonFiniteError(
-        f"step {step}: the gradient is not finite in {len(bad)} parameters, first {bad[:3]}, though every loss was; "
-        f"last samples {index.tolist()}; nothing was saved"
+        f"step {step}: the gradient is not finite, {where}, though every loss was; last samples {index.tolist()}; "
+        "nothing was saved"
     )

@@ -9,7 +9,7 @@ Letters: B samples, C channels, F latent frames of a chunk, H and W the rest of 
 from collections.abc import Mapping
 from dataclasses import replace
 from math import floor
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from flashwam.distillation.draws import Draws
 from flashwam.distillation.methods.base import Method, MethodOutput, StreamTerm
 from flashwam.distillation.methods.lesson import Lesson, drawn_share
 from flashwam.distillation.methods.states import drawn_after, guidance_scales, random_chunk, start_states
+from flashwam.distillation.methods.values import COUNT, SHARE, WEIGHT, OptionValue
 from flashwam.sampling import draw, samplers_for
 from flashwam.system.errors import InputError
 from flashwam.wam.base import WorldActionModel
@@ -79,6 +80,11 @@ class OnPolicy(Method):
 
     stream_choices = ("guidance", "huber_c", "teacher_temperature")
     teacher_draws = ("teacher_temperature",)
+    option_values: ClassVar[Mapping[str, OptionValue]] = {
+        "teacher_steps": COUNT,
+        "start_share": SHARE,
+        "hold_weight": WEIGHT,
+    }
 
     def __init__(
         self,

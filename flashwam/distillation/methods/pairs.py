@@ -4,11 +4,10 @@
 Letters: B samples, C channels, F latent frames of a chunk, H and W the rest of a stream's tokens.
 """
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,14 +18,23 @@ from flashwam.core.streams import StreamSpec
 from flashwam.distillation.draws import Draws
 from flashwam.distillation.futures import TeacherFuture
 from flashwam.distillation.methods.base import Method, MethodOutput, StreamTerm, Turn
-from flashwam.distillation.methods.dmd_term import DMD, STUDENT_EVERY, DistributionMatchingTerm, Drawn
+from flashwam.distillation.methods.dmd_term import (
+    DMD,
+    MATCHING_VALUES,
+    STUDENT_EVERY,
+    DistributionMatchingTerm,
+    Drawn,
+    check_turns,
+)
 from flashwam.distillation.methods.lesson import Lesson
-from flashwam.distillation.methods.options import option
+from flashwam.distillation.methods.options import is_weight, mapping_of, option
+from flashwam.distillation.methods.values import COUNT, SHARE, TEXT, OptionValue, at_least, check_each, or_none
 from flashwam.distillation.own_pasts import own_pasts
 from flashwam.distillation.pair_source import NOISE, PairSource, Pool, pair_counts
 from flashwam.distillation.prepared import Prepared, draw_passes
 from flashwam.distillation.rollouts import RolloutStore, stored_bytes
 from flashwam.distillation.setup import Beginnings, Reaching, Setup, Source
+from flashwam.recipe.sections import LoopConfig
 from flashwam.sampling import renoise, samplers_for
 from flashwam.system.errors import InputError
 from flashwam.system.imports import check_keywords
@@ -34,8 +42,6 @@ from flashwam.system.paths import user_path
 from flashwam.wam.base import WorldActionModel
 
 __all__ = ["Pairs"]
-
-_DMD_OPTIONS = inspect.signature(DistributionMatchingTerm).parameters.keys() - {"streams", "roles", "matched"}
 
 
 class Pairs(Method):
@@ -71,6 +77,16 @@ class Pairs(Method):
     keeps_teacher = False
     stream_losses = (DMD,)
     stream_choices = ("huber_c", "teacher_temperature")
+    option_values: ClassVar[Mapping[str, OptionValue]] = {
+        "reuse": at_least(1, "a finite number of at least 1"),
+        "first_share": or_none(SHARE),
+        "several_ways": COUNT,
+        "steps": COUNT,
+        "further_share": OptionValue(lambda value: is_weight(value) and value < 1, "a number in [0, 1)"),
+        "drawn_at_once": COUNT,
+        "histories": or_none(TEXT),
+        "histories_share": OptionValue(lambda value: is_weight(value) and 0 < value <= 1, "a number in (0, 1]"),
+    }
     teacher_draws = ("schedule", "teacher_steps", "guidance_scale", "teacher_temperature")
 
     def __init__(
@@ -108,13 +124,23 @@ class Pairs(Method):
             )
         if dmd and not self.matched:
             raise InputError('options.dmd says how a stream is matched, and no stream has "loss: dmd"')
-        check_keywords("options.dmd", dmd or {}, [*_DMD_OPTIONS])
+        check_keywords("options.dmd", dmd or {}, [*MATCHING_VALUES])
         self.matching = DistributionMatchingTerm(self.streams, self.roles, matched=self.matched, **(dmd or {}))
         if not 0 < histories_share <= 1:
             raise InputError(f"histories_share must lie in (0, 1]; got {histories_share}")
         self.histories_share = histories_share if histories is not None else 0.0
         self.reuse, self.first_share, self.several_ways = reuse, first_share, several_ways
         self.steps, self.further_share, self.drawn_at_once = steps, further_share if steps > 1 else 0.0, drawn_at_once
+
+    @classmethod
+    def check_values(cls, loop: LoopConfig) -> None:
+        """See `Method.check_values`."""
+        super().check_values(loop)
+        matching = mapping_of("options.dmd", loop.options.get("dmd"))
+        check_keywords("options.dmd", matching, [*MATCHING_VALUES])
+        check_each("options.dmd", matching, MATCHING_VALUES)
+        if matching:
+            check_turns(loop, matching.get("student_every", STUDENT_EVERY))
 
     @classmethod
     def choices_of(cls, spec: StreamSpec) -> tuple[str, ...]:
