@@ -5,18 +5,31 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flashwam.core.stats import mean_interval, paired_difference
 from flashwam.report.against import full_teacher, with_ratios
 from flashwam.report.compare import measured_rows
-from flashwam.report.figures import INK, MUTED, PALETTE, label_points, new_figure, plain_ticks, save_figure, tidy
+from flashwam.report.figures import (
+    INK,
+    MUTED,
+    PALETTE,
+    label_points,
+    legend_below,
+    new_figure,
+    plain_ticks,
+    save_figure,
+    tidy,
+)
 from flashwam.report.results import read_evaluations
-from flashwam.report.row import Row
+from flashwam.report.row import GROUPS, Row
 from flashwam.report.table import format_table, table_notes
 from flashwam.run.evaluation import Evaluation
 from flashwam.system.errors import InputError
 from flashwam.system.files import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["AS_FAST", "Order", "best_at_each_latency", "check_orders", "draw_routes", "order_lines", "write_routes"]
 
@@ -115,24 +128,32 @@ def _points(share: float) -> str:
     return f"{round(100 * share):+d}"
 
 
-def best_at_each_latency(rows: Sequence[Row]) -> list[Row]:
-    """Rows that no other is as fast and more successful than, fastest first; see `AS_FAST`."""
+def best_at_each_latency(rows: Sequence[Row], *, several: bool | None = None) -> list[Row]:
+    """Rows that no other is as fast and more successful than, fastest first; see `AS_FAST`.
+
+    Args:
+        rows: With "chunk_ms".
+        several: Success on the two-way tasks, on the one-way tasks, or where None on all.
+    """
+
+    def rate(row: Row) -> float:
+        return row.share(multimodal=several).rate
 
     def beaten(row: Row) -> bool:
         return any(
-            other.latency["chunk_ms"] <= AS_FAST * row.latency["chunk_ms"] and other.share().rate > row.share().rate
-            for other in rows
+            other.latency["chunk_ms"] <= AS_FAST * row.latency["chunk_ms"] and rate(other) > rate(row) for other in rows
         )
 
     front: dict[float, Row] = {}
     for row in sorted(rows, key=lambda r: r.latency["chunk_ms"]):
         if not beaten(row):
-            front.setdefault(row.share().rate, row)
+            front.setdefault(rate(row), row)
     return list(front.values())
 
 
 def draw_routes(rows: Sequence[Row], routes: Mapping[str, Sequence[str]], path: Path) -> Path:
-    """Success against milliseconds a chunk, one colour a route; a line through what is worth deploying.
+    """Success against milliseconds a chunk, a panel a group of tasks and one colour a route; a line through what is
+    worth deploying.
 
     Args:
         rows: Driven rows with "chunk_ms".
@@ -148,52 +169,62 @@ def draw_routes(rows: Sequence[Row], routes: Mapping[str, Sequence[str]], path: 
     if not shown:
         raise InputError(f"no evaluated run with a latency belongs to a route; the routes are {dict(routes)}")
     colours = {route: INK if i == 0 else PALETTE[i - 1] for i, route in enumerate(routes)}
-    front = best_at_each_latency(shown)
-    with new_figure(8.4, 5.0) as figure:
-        axes = figure.subplots()
-        times = [row.latency["chunk_ms"] for row in shown]
-        rates = [row.share().rate for row in shown]
-        low, high = min(times) / 1.6, max(times) * 2.2
-        axes.set(xscale="log", xlim=(low, high))
-        axes.set_ylim(max(-0.02, min(rates) - 0.06), min(1.04, max(rates) + 0.07))
-        axes.set_xticks(*plain_ticks(low, high))
-        axes.minorticks_off()
-        axes.set(xlabel="milliseconds a chunk (logarithmic; left is better)", ylabel="success, all tasks")
-        axes.step(
-            [*[row.latency["chunk_ms"] for row in front], high],
-            [*[row.share().rate for row in front], front[-1].share().rate],
-            where="post",
-            color=MUTED,
-            lw=1.2,
-            ls=(0, (3, 2)),
-            zorder=1,
-        )
-        measured = {row.run for row in shown}
-        heads = {next((run for run in runs if run in measured), None) for runs in routes.values()}
-        labels = []
-        for row in shown:
-            route, main = route_of[row.run], row.run in heads or row in front
-            at = (row.latency["chunk_ms"], row.share().rate)
-            if main:
-                axes.plot([at[0]] * 2, row.share().interval, color=colours[route], lw=1.4, alpha=0.5, zorder=2)
-            axes.plot(
-                *at,
-                "o",
-                ms=9 if main else 5.5,
-                color=colours[route],
-                alpha=1 if main else 0.55,
-                mec="white",
-                mew=0.9,
-                zorder=3,
-            )
-            labels.append((*at, row.label if main else "", colours[route]))
-        for route, colour in colours.items():
-            axes.plot([], [], "o", ms=7, color=colour, label=route)
-        axes.legend(frameon=False, loc="lower right", fontsize=9)
-        axes.set_title("Success against latency, by the way the student was made")
-        tidy(axes, grid="both")
-        label_points(axes, labels)
+    times = [row.latency["chunk_ms"] for row in shown]
+    low, high = min(times) / 1.6, max(times) * 2.2
+    groups = {
+        name: driven
+        for name, several in GROUPS.items()
+        if (driven := [row for row in shown if row.share(multimodal=several).episodes])
+    }
+    with new_figure(8.4, 1.0 + 4.0 * len(groups)) as figure:
+        panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (group, driven) in zip(panels, groups.items(), strict=True):
+            axes.set(xscale="log", xlim=(low, high))
+            axes.set_xticks(*plain_ticks(low, high))
+            axes.minorticks_off()
+            axes.set_ylabel(f"success, {group} tasks")
+            _draw_group(axes, driven, GROUPS[group], {row.run: colours[route_of[row.run]] for row in shown}, routes)
+            tidy(axes, grid="both")
+        dots = [panels[0].plot([], [], "o", ms=7, color=colour)[0] for colour in colours.values()]
+        legend_below(figure, dots, list(colours), most=3)
+        panels[0].set_title("Success against latency, by the way the student was made")
+        panels[-1].set_xlabel("milliseconds a chunk (logarithmic; left is better)")
+        for axes, (group, driven) in zip(panels, groups.items(), strict=True):
+            named = _named(driven, routes, GROUPS[group])
+            at = [(row.latency["chunk_ms"], row.share(multimodal=GROUPS[group]).rate) for row in driven]
+            texts = [(row.label if row in named else "", colours[route_of[row.run]]) for row in driven]
+            label_points(axes, [(*place, *text) for place, text in zip(at, texts, strict=True)])
         return save_figure(figure, path)
+
+
+def _named(rows: Sequence[Row], routes: Mapping[str, Sequence[str]], several: bool) -> list[Row]:
+    """The first row of every route, and those on the line."""
+    measured, front = {row.run for row in rows}, best_at_each_latency(rows, several=several)
+    heads = {next((run for run in runs if run in measured), None) for runs in routes.values()}
+    return [row for row in rows if row.run in heads or row in front]
+
+
+def _draw_group(
+    axes: "Axes",
+    rows: Sequence[Row],
+    several: bool,
+    colours: Mapping[str, str],
+    routes: Mapping[str, Sequence[str]],
+) -> None:
+    """One group's points, those with a name large and with their interval, and the line."""
+    front, named = best_at_each_latency(rows, several=several), _named(rows, routes, several)
+    ends = [row.share(multimodal=several).rate for row in front]
+    line = [*(row.latency["chunk_ms"] for row in front), axes.get_xlim()[1]]
+    axes.step(line, [*ends, ends[-1]], where="post", color=MUTED, lw=1.2, ls=(0, (3, 2)), zorder=1)
+    rates = [row.share(multimodal=several).rate for row in rows]
+    axes.set_ylim(max(-0.02, min(rates) - 0.06), min(1.04, max(rates) + 0.07))
+    for row in rows:
+        share, main = row.share(multimodal=several), row in named
+        at, colour = (row.latency["chunk_ms"], share.rate), colours[row.run]
+        if main:
+            axes.plot([at[0]] * 2, share.interval, color=colour, lw=1.4, alpha=0.5, zorder=2)
+        size, alpha = (9, 1) if main else (5.5, 0.55)
+        axes.plot(*at, "o", ms=size, color=colour, alpha=alpha, mec="white", mew=0.9, zorder=3)
 
 
 def write_routes(

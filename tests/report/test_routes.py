@@ -4,7 +4,7 @@
 import json
 
 import pytest
-from synthetic import evaluation, latency, write
+from synthetic import TASKS, evaluation, latency, write
 
 from flashwam.report.compare import gather
 from flashwam.report.routes import Order, best_at_each_latency, check_orders, draw_routes, write_routes
@@ -86,6 +86,18 @@ def test_only_what_is_slower_and_worse_is_left_behind(tmp_path):
     assert [row.run for row in best_at_each_latency(rows)] == ["fast", "middle", "slow"]
 
 
+def test_the_line_is_that_of_a_group_of_tasks(tmp_path):
+    """A model that is best on the tasks with one way is not therefore on the line of the others."""
+    rates = {"two": {True: 0.9, False: 0.2}, "one": {True: 0.2, False: 0.9}}
+    for run, each in rates.items():
+        write(tmp_path / run, driven(run, {name: each[several] for name, several in TASKS.items()}))
+    rows, _, _ = gather([tmp_path / run for run in rates], tmp_path)
+    assert [[row.run for row in best_at_each_latency(rows, several=several)] for several in (True, False)] == [
+        ["two"],
+        ["one"],
+    ]
+
+
 def test_table_figure_and_orders_are_written_together(tmp_path):
     runs = [write(tmp_path / run, driven(run, rate)) for run, rate in (("teacher", 0.9), ("good", 0.8), ("bad", 0.6))]
     out = tmp_path / "out"
@@ -111,8 +123,9 @@ def test_the_first_run_of_a_way_that_was_driven_is_named(tmp_path, monkeypatch):
         write(tmp_path / run, driven(run, rate, ms=(steps, steps)))
     runs = [tmp_path / run for run in ("teacher", "slow", "slower")]
     write_routes(runs, out=tmp_path, routes={"teacher": ("teacher",), "way": ("none", "slow", "slower")}, orders=[])
-    assert [label for _, _, label, _ in named if label] == ["teacher 1v/1a", "slow 1v/1a"]
-    assert len(named) == 3
+    # In the panels of both groups of tasks.
+    assert [label for _, _, label, _ in named if label] == ["teacher 1v/1a", "slow 1v/1a"] * 2
+    assert len(named) == 2 * 3
     assert "claim" not in (tmp_path / "students.md").read_text()
 
 
