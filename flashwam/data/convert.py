@@ -25,6 +25,7 @@ from flashwam.data.latents import EMPTY_TEXT
 from flashwam.data.preflight import ActionRules, inspect
 from flashwam.data.raw import RawEpisode, list_episodes
 from flashwam.data.segments import name_below, select_repos
+from flashwam.data.targets import PICTURES, PLAN_FILE, check_targets, take_back, target_of
 from flashwam.system.changed_settings import changed_settings
 from flashwam.system.errors import InputError
 from flashwam.system.files import clear_half_files, write_whole
@@ -36,9 +37,6 @@ from flashwam.system.workers import done_by_processes, worker_context
 __all__ = ["Conversion", "convert"]
 
 logger = logging.getLogger(__name__)
-
-PLAN_FILE = "conversion.json"
-_PICTURES = ("video", "image")
 
 
 @dataclass(slots=True)
@@ -96,15 +94,15 @@ def convert(
 
     Raises:
         FileNotFoundError, ValueError: Something is missing or damaged; the message names file and reason. Or `out`
-            holds a conversion made otherwise or of other recordings, or lies inside `raw`.
+            holds a conversion made otherwise or of other recordings, or data that no conversion made, or lies inside
+            `raw`.
         RuntimeError: A process died.
     """
     raw, out = user_path(raw), user_path(out)
     if processes < 1:
         raise InputError(f"processes must be at least 1, got {processes}")
-    if out.resolve().is_relative_to(raw.resolve()) or raw.resolve().is_relative_to(out.resolve()):
-        raise InputError(f"the result {out} and the raw data {raw} must not lie in each other")
     bad, repos = BadFiles(skip=skip_bad), select_repos(raw)
+    check_targets(raw, out, repos)
     rules = replace(rules or ActionRules(), key=plan.action_key)
     episodes: dict[Path, list[RawEpisode]] = {}
     for repo in repos:
@@ -121,7 +119,7 @@ def convert(
     if not encoders.clips:
         plan = replace(plan, window=None, hop=None)
     jobs_of = {
-        repo: _jobs(repo, _target(raw, out, repo), group, plan, encoders, bad, name=name_below(repo, raw))
+        repo: _jobs(repo, target_of(raw, out, repo), group, plan, encoders, bad, name=name_below(repo, raw))
         for repo, group in episodes.items()
     }
     _refuse_nothing(raw, any(jobs_of.values()), bad)
@@ -138,7 +136,7 @@ def convert(
     for repo in repos:
         kept = _write_meta(repo, [done[job.table] for job in jobs_of.get(repo, [])], plan.action_key)
         if not kept:
-            _take_back(_target(raw, out, repo))
+            take_back(target_of(raw, out, repo))
         result.episodes += kept
     _refuse_nothing(raw, result.episodes > 0, bad)
     result.bad = dict(bad.reasons)
@@ -157,19 +155,6 @@ def _refuse_nothing(raw: Path, some: bool, bad: BadFiles) -> None:
         raise InputError(f"nothing below {raw} could be converted: {why}{more}")
 
 
-def _take_back(target: Path) -> None:
-    """Lets no training find a data set that was left out, though an earlier call had it whole; its files stay."""
-    whole = target / "meta" / "info.json"
-    if whole.is_file():
-        logger.warning("%s: nothing of it is kept any more, so it is no data set now", target)
-        whole.unlink()
-
-
-def _target(raw: Path, out: Path, repo: Path) -> Path:
-    """Gives the folder of a data set's result."""
-    return out / repo.relative_to(raw) if repo != raw else out / repo.resolve().name
-
-
 def _jobs(
     repo: Path,
     target: Path,
@@ -182,9 +167,7 @@ def _jobs(
 ) -> list[EpisodeJob]:
     """The episodes with their segments cut into samples; what is too short for any is left out."""
     features = read_info(repo)["features"].items()
-    pictures = tuple(
-        key for key, feature in features if isinstance(feature, dict) and feature.get("dtype") in _PICTURES
-    )
+    pictures = tuple(key for key, feature in features if isinstance(feature, dict) and feature.get("dtype") in PICTURES)
     jobs = []
     for episode in episodes:
         parts: dict[tuple[int, int], str] = {}

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from flashwam.data.autoencoder import STATS
-from flashwam.data.convert import PLAN_FILE
 from flashwam.data.fingerprint import autoencoder_files, files_fingerprint
 from flashwam.data.summary import SUMMARY_FILE
+from flashwam.data.targets import PLAN_FILE
 from flashwam.system.changed_settings import changed_settings
 from flashwam.system.errors import InputError
 from flashwam.system.json_file import read_mapping

@@ -15,8 +15,8 @@ import raw_sets
 from raw_edits import edit_record, rewrite, run, table_of
 from raw_sets import CAMERAS, LENGTHS, write_v2, write_video
 
-from flashwam.data.convert import PLAN_FILE
 from flashwam.data.segments import Segment
+from flashwam.data.targets import PLAN_FILE
 
 NOTES = "recordings"
 
