@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 
 from flashwam.data.bad_files import BadFiles
-from flashwam.data.records import json_lines, visible, whole_field
+from flashwam.data.records import json_lines, whole_field
 from flashwam.data.tables import is_list, list_rows, read_columns
 from flashwam.system.errors import InputError, MissingFileError, MissingPackageError
 from flashwam.system.files import whole_file, write_whole
 from flashwam.system.lfs import refuse_pointer
 from flashwam.system.paths import user_path
+from flashwam.system.walking import folders_below
 
 __all__ = [
     "CAMERA",
@@ -60,14 +61,15 @@ def video_path(repo: Path, index: int, camera: str = CAMERA) -> Path:
 
 
 def find_repos(root: Path) -> list[Path]:
-    """Finds every repo below `root`, by its `meta/info.json`, sorted by path.
+    """Finds every repo below `root`, by its `meta/info.json`, sorted by path; hidden folders hold none.
+
+    A data set that is linked there is one too; one with two names is found under both.
 
     Raises:
         FileNotFoundError: There is none.
     """
     root = user_path(root)
-    found = (path for path in root.rglob("meta/info.json") if visible(path, root))
-    repos = sorted(path.parent.parent for path in found)
+    repos = sorted(folder for folder in folders_below(root) if (folder / "meta" / "info.json").exists())
     if not repos:
         raise MissingFileError(
             f"no episodes below {root} (expected <task>/meta/info.json): run `flashwam collect` first"

@@ -11,17 +11,12 @@ from flashwam.data.bad_files import BadFiles
 from flashwam.data.tables import read_columns, read_schema
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.lfs import refuse_pointer
+from flashwam.system.walking import folders_below
 
-__all__ = ["Place", "json_lines", "number", "parquet_rows", "read_tasks", "text", "texts", "visible", "whole_field"]
+__all__ = ["Place", "json_lines", "number", "parquet_rows", "read_tasks", "text", "texts", "whole_field"]
 
 Place = tuple[str, dict[str, Any]]
 """The place where a record stands, and its values."""
-
-
-def visible(path: Path, root: Path) -> bool:
-    """Tells whether neither a file nor a folder between it and `root` is hidden: macOS, editors and download tools
-    leave such beside the real ones."""
-    return not any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
 def json_lines(path: Path, bad: BadFiles) -> list[Place]:
@@ -67,7 +62,8 @@ def parquet_rows(folder: Path, bad: BadFiles) -> list[Place]:
     Raises:
         FileNotFoundError: There is no such file.
     """
-    paths = [path for path in sorted(folder.rglob("*.parquet")) if visible(path, folder)]
+    found = (path for part in folders_below(folder) for path in part.glob("*.parquet"))
+    paths = sorted(path for path in found if not path.name.startswith("."))
     if not paths:
         raise MissingFileError(f"{folder} holds no parquet file")
     out: list[Place] = []

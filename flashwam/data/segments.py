@@ -87,6 +87,7 @@ def select_repos(root: Path | str, tasks: Sequence[str] | None = None) -> list[P
     except FileNotFoundError:
         raise MissingFileError(f"no data set below {root}: expected folders with meta/info.json") from None
     if tasks is None:
+        _tell_double(repos)
         return repos
     kept: dict[Path, None] = {}
     for task in tasks:
@@ -98,7 +99,16 @@ def select_repos(root: Path | str, tasks: Sequence[str] | None = None) -> list[P
                 "and --tasks of flashwam evaluate choose"
             )
         kept.update(dict.fromkeys(found))
+    _tell_double(sorted(kept))
     return sorted(kept)
+
+
+def _tell_double(repos: Sequence[Path]) -> None:
+    """Says of data sets that are met under two names, as links make, that they count twice."""
+    first: dict[Path, Path] = {}
+    for repo in repos:
+        if (known := first.setdefault(repo.resolve(), repo)) != repo:
+            logger.warning("%s and %s are the same data set, which counts twice", known, repo)
 
 
 def are_there(root: Path | str, tasks: Sequence[str]) -> list[str]:
