@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looks at the rows of all episodes before any picture is encoded, which takes hours: faults of the actions, and which
-rows have which instruction.
+"""Looks at the rows of all episodes before any picture is encoded, which takes hours: faults of the actions and
+of the rate, and which rows have which instruction.
 
 Letters: T rows, U controls.
 """
@@ -16,6 +16,7 @@ from flashwam.data.bad_files import BadFiles
 from flashwam.data.clips import Clip
 from flashwam.data.episodes import read_info
 from flashwam.data.poses import relative_poses
+from flashwam.data.rates import TIMES, check_rate
 from flashwam.data.raw import RawEpisode
 from flashwam.data.records import read_tasks
 from flashwam.data.segments import name_below
@@ -67,6 +68,7 @@ def inspect(
             try:
                 rows = tables.rows(episode)
                 widths[repo, episode.index] = _check_actions(episode, rows, tables.schema, rules)
+                _check_rate(episode, rows)
                 divided = _divided(repo, episode, rows)
                 for clip in episode.clips.values():
                     if clip.path not in seen:
@@ -92,7 +94,7 @@ class _Tables:
     """
 
     def __init__(self, key: str) -> None:
-        self._names = [key, "episode_index", "task_index"]
+        self._names = [key, "episode_index", "task_index", TIMES]
         self._path: Path | None = None
         self._table: Any = None
         self._owner = np.zeros(0)
@@ -130,6 +132,15 @@ def _check_actions(episode: RawEpisode, rows: Any, schema: Any, rules: ActionRul
     except ValueError as error:
         raise InputError(f"{episode.table}: episode {episode.index}: {error}") from error
     return values.shape[1]
+
+
+def _check_rate(episode: RawEpisode, rows: Any) -> None:
+    if TIMES not in rows.column_names:
+        return
+    try:
+        check_rate(rows.column(TIMES), episode.fps)
+    except ValueError as error:
+        raise InputError(f"{episode.table}: episode {episode.index}: {error}") from error
 
 
 def _divided(repo: Path, episode: RawEpisode, rows: Any) -> RawEpisode:
