@@ -114,6 +114,7 @@ def _warmth(stream: Mapping[str, Any], field: str) -> str:
 
 def _describe_run(folder: Path, trust: bool) -> dict[str, Any]:
     recipe, run = load_recipe(folder, trust=trust), RunFolder(folder)
+    measured = [*run.evaluation_files, *run.real_time_files, *run.recording_files]
     checkpoints, results = run.checkpoint_names, [result.name for result in run.results]
     state = f"finished: {', '.join(results)}" if results else f"at {checkpoints[-1]}" if checkpoints else "not begun"
     return {
@@ -122,7 +123,7 @@ def _describe_run(folder: Path, trust: bool) -> dict[str, Any]:
         "recipe": recipe.name,
         "state": state,
         "kept_steps": run.kept_names,
-        "evaluations": [path.stem for path in run.evaluation_files + run.real_time_files],
+        "evaluations": [path.relative_to(run.evaluations).with_suffix("").as_posix() for path in measured],
         "made_by": _json(run.provenance),
         **{name: _describe_model(run.result(name)) for name in results},
     }

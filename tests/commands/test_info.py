@@ -118,6 +118,18 @@ def test_run_folder_is_described_with_its_result(student):
     assert facts["made_by"]["packages"]["torch"] == torch.__version__
 
 
+def test_whatever_was_measured_of_a_run_is_listed(tmp_path):
+    """Closed loops, worlds that did not wait, and recordings: one name may be that of several."""
+    run = prepare_run(load_recipe("metaworld/flash_wam"), tmp_path / "run")
+    names = ["step1_1v-1a", "real_time/step1_1v-1a", "recordings/step1_1v-1a", "recordings/step1_1v-1a_on_out"]
+    for name in names:
+        path = run / "evaluations" / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    (run / "evaluations" / "recordings" / "step1_1v-1a_trajectories.npz").touch()
+    assert describe(run)["evaluations"] == names
+
+
 def test_other_folders_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder"):
         describe(tmp_path / "none")
