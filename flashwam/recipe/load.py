@@ -30,6 +30,8 @@ __all__ = [
 EXTENDS = "extends"
 RECIPE_FILE = "recipe.yaml"
 _SHOWN = 200
+_SLIP = 0.8
+"""Likeness from which a stream's name is a slip of another's: two letters exchanged of five, or one too many."""
 _SHIPPED = (Path(__file__).resolve().parents[2] / "recipes", Path(sys.prefix) / "share" / "flashwam" / "recipes")
 
 
@@ -66,8 +68,9 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), *, trus
         # The folder may be anybody's, and nobody has looked into it.
         with trusting(trust):
             refuse_foreign(path, _named_classes(merged, origins))
+    written = list(merged.get("streams") or {})
     for override in overrides:
-        merged = _override(merged, override, origins)
+        merged = _override(merged, override, origins, written)
     values = resolve(merged, origins.of)
     values.setdefault("name", path.stem)
     elsewhere = {override.partition("=")[0].strip() for override in overrides} & {"name", "run_dir"}
@@ -208,7 +211,8 @@ def _extended(parent: str, path: Path) -> Path:
         raise type(error)(f"{_shown(path)}: extends {parent!r}, but there is no {file}, and {error}") from error
 
 
-def _override(merged: dict[str, Any], override: str, origins: Origins) -> dict[str, Any]:
+def _override(merged: dict[str, Any], override: str, origins: Origins, written: Sequence[str]) -> dict[str, Any]:
+    """One override over what there is; `written` are the streams that the recipe's files have."""
     source = f"override {_cut(override)!r}"
     keys, value = read_override(override, source, "distill.steps=500")
     try:
@@ -216,6 +220,12 @@ def _override(merged: dict[str, Any], override: str, origins: Origins) -> dict[s
     except ValueError as error:
         raise InputError(f"{source}: {error}") from error
     check_keys(own, source=source)
+    for name in own.get("streams") or {}:
+        if name not in written and (near := get_close_matches(name, written, n=1, cutoff=_SLIP)):
+            raise InputError(
+                f"{source}: streams.{name}: no stream is called so; did you mean {near[0]!r}? A new one of that name "
+                "is made in a file that extends the recipe"
+            )
     origins.record(own, source)
     return _merge(merged, own)
 
