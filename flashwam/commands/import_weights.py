@@ -23,7 +23,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="CHECKPOINT", type=path, help="what the other tool wrote")
     parser.add_argument("out", metavar="OUT", type=path, help="folder of the result")
     parser.add_argument("--family", required=True, metavar="NAME", help="its model family; an unknown name lists them")
-    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="settings of the family, such as robot=1")
+    told = "settings of the family, such as robot=1"
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", default=[], help=told)
 
 
 def _action(arguments: argparse.Namespace) -> None:

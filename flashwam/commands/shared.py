@@ -83,7 +83,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 def add_overrides(parser: argparse.ArgumentParser) -> None:
     """Adds KEY=VALUE."""
     told = "values that replace the recipe's, such as distill.steps=500 streams.video.consistency=linear"
-    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help=told)
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", default=[], help=told)
 
 
 def load(arguments: argparse.Namespace) -> Any:
