@@ -23,11 +23,11 @@ from torch.utils.data import Dataset
 from flashwam.core.batch import Batch
 from flashwam.data.actions import ActionNorm, read_norm
 from flashwam.data.autoencoder import FrameAutoencoder
-from flashwam.data.episodes import episode_path, find_repos, read_episode_list, read_table
+from flashwam.data.episodes import episode_path, read_episode_list, read_table
 from flashwam.data.latents import ACTION_NORM, latent_path, read_empty_text
 from flashwam.data.own_latents import OwnLatents
 from flashwam.data.samples import SENSE, Window, to_batch
-from flashwam.data.segments import NoEpisodesError, is_held_out
+from flashwam.data.segments import NoEpisodesError, is_held_out, repos_by_name
 from flashwam.system.errors import InputError, MissingFileError
 from flashwam.system.paths import user_path
 
@@ -90,7 +90,7 @@ class EpisodeDataset(Dataset):
         _check_choices(window_frames, first_share=first_share, split=split)
         self.root, self.window_frames, self.seed = user_path(root), window_frames, seed
         self.balance, self.first_share, self.senses = balance, first_share, tuple(senses)
-        self._folders = self._repos(tasks)
+        self._folders = repos_by_name(self.root, tasks)
         self._rows: list[tuple[int, int]] = []
         self.null_text = read_empty_text(self.root)
         self.norm = norm if norm is not None else self._read_norm()
@@ -145,16 +145,6 @@ class EpisodeDataset(Dataset):
         if not path.is_file():
             raise MissingFileError(f"{path} is missing: encode the episodes first, or give norm=")
         return read_norm(path)
-
-    def _repos(self, tasks: Sequence[str] | None) -> list[Path]:
-        repos = {repo.name: repo for repo in find_repos(self.root)}
-        missing = [] if tasks is None else [task for task in tasks if task not in repos]
-        if missing:
-            raise MissingFileError(
-                f"no episodes of {missing} below {self.root}; there are {sorted(repos)}; data.tasks of "
-                "a recipe and --tasks of flashwam evaluate choose"
-            )
-        return list(repos.values()) if tasks is None else [repos[task] for task in tasks]
 
     def _text_id(self, text: Tensor) -> int:
         for number, known in enumerate(self._texts):

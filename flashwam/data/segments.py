@@ -20,6 +20,7 @@ __all__ = [
     "find_segments",
     "is_held_out",
     "name_below",
+    "repos_by_name",
     "select_repos",
 ]
 
@@ -109,6 +110,36 @@ def _tell_double(repos: Sequence[Path]) -> None:
     for repo in repos:
         if (known := first.setdefault(repo.resolve(), repo)) != repo:
             logger.warning("%s and %s are the same data set, which counts twice", known, repo)
+
+
+def repos_by_name(root: Path | str, tasks: Sequence[str] | None = None) -> list[Path]:
+    """Repos below `root` for readers that tell them by their own folders' names alone.
+
+    Args:
+        root: Any folder above them.
+        tasks: Their names, in this order; None for all repos.
+
+    Raises:
+        FileNotFoundError: There is no repo, or none of a name.
+        ValueError: Two that are meant have one name.
+    """
+    repos: dict[str, list[Path]] = {}
+    for repo in find_repos(user_path(root)):
+        repos.setdefault(repo.name, []).append(repo)
+    chosen = list(repos) if tasks is None else list(tasks)
+    if missing := [task for task in chosen if task not in repos]:
+        raise MissingFileError(
+            f"no episodes of {missing} below {root}; there are {sorted(repos)}; data.tasks of a recipe and --tasks of "
+            "flashwam evaluate choose"
+        )
+    for task in chosen:
+        if len(repos[task]) > 1:
+            one, other = repos[task][:2]
+            raise InputError(
+                f"{one} and {other} are both called {task!r}, and their episodes are told apart by that name: rename "
+                "one of the two folders, or move it out of the other's"
+            )
+    return [repos[task][0] for task in chosen]
 
 
 def are_there(root: Path | str, tasks: Sequence[str]) -> list[str]:

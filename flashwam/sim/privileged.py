@@ -16,7 +16,6 @@ import numpy as np
 from flashwam.data.episodes import (
     CAMERA,
     episode_path,
-    find_repos,
     read_episode_list,
     read_frames,
     read_info,
@@ -24,10 +23,10 @@ from flashwam.data.episodes import (
     video_path,
 )
 from flashwam.data.privileged import Privileged, privileged_path
+from flashwam.data.segments import repos_by_name
 from flashwam.sim.metaworld import MetaWorldEnv
 from flashwam.sim.views import PrivilegedView
-from flashwam.system.errors import FailedError, InputError, MissingFileError
-from flashwam.system.paths import user_path
+from flashwam.system.errors import FailedError, InputError
 from flashwam.system.workers import done_by_processes
 
 __all__ = ["replay_episode", "replay_episodes"]
@@ -121,11 +120,7 @@ def replay_episodes(
 
     if processes < 1:
         raise InputError(f"processes must be at least 1, got {processes}")
-    repos = {repo.name: repo for repo in find_repos(user_path(root))}
-    missing = [task for task in tasks or () if task not in repos]
-    if missing:
-        raise MissingFileError(f"no episodes of {missing} below {root}; there are {sorted(repos)}")
-    chosen = repos.values() if tasks is None else [repos[task] for task in tasks]
+    chosen = repos_by_name(root, tasks)
     listed = [(str(repo), episode) for repo in chosen for episode in read_episode_list(repo)]
     jobs = [job for job in listed if not privileged_path(Path(job[0]), job[1]["episode_index"]).exists()]
     logger.info("playing %d episodes again (%d done already)", len(jobs), len(listed) - len(jobs))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import random
+import re
 import shutil
 from contextlib import suppress
 
@@ -132,8 +133,7 @@ def test_first_windows_begin_episodes(encoded):
 
 def test_published_layout_with_a_temporal_factor_of_four(tmp_path):
     """Pictures every 2 rows from row 3, four to a latent frame: 8 actions a frame, the first from row 3."""
-    from flashwam.data.actions import ActionNorm
-    from flashwam.data.episodes import _table_bytes, write_whole
+        from flashwam.data.episodes import _table_bytes, write_whole
 
     rows = np.arange(60, dtype=np.float32)
     write_whole(episode_path(tmp_path / "real", 0), _table_bytes({"action": np.stack([rows, -rows], 1)}, {}))
@@ -220,3 +220,15 @@ def test_windows_that_reach_hold_more_recorded_frames_than_are_asked(encoded):
     assert len(data._windows) > len(reaching._windows)
     with pytest.raises(ValueError, match=rf"has more than {longest} latent frames \(the longest has {longest}\)"):
         data.reaching(longest)
+
+
+def test_data_sets_of_one_name_are_refused_and_not_lost(encoded, tmp_path):
+    for day in ("monday", "tuesday"):
+        shutil.copytree(encoded / "alpha", tmp_path / day / "alpha")
+    shutil.copytree(encoded / "beta", tmp_path / "beta")
+    for name in ("empty_emb.pt", "action_norm.json"):
+        shutil.copy(encoded / name, tmp_path / name)
+    told = f"{tmp_path / 'monday' / 'alpha'} and {tmp_path / 'tuesday' / 'alpha'} are both called 'alpha'"
+    with pytest.raises(ValueError, match=re.escape(told)):
+        everything(tmp_path, frames=4)
+    assert everything(tmp_path, frames=4, tasks=["beta"]).tasks == ["beta"]

@@ -122,3 +122,11 @@ def test_damage_and_absence_say_what_to_do(replayed, tmp_path):
         read_privileged(broken)
     with pytest.raises(FileNotFoundError, match="faucet-turn"):
         replay_episodes(replayed, ["faucet-turn"])
+
+
+def test_data_sets_of_one_name_are_refused_and_not_lost(tmp_path):
+    for day in ("monday", "tuesday"):
+        (tmp_path / day / TASKS[0] / "meta").mkdir(parents=True)
+        (tmp_path / day / TASKS[0] / "meta" / "info.json").write_text('{"fps": 80}')
+    with pytest.raises(ValueError, match=f"are both called '{TASKS[0]}'"):
+        replay_episodes(tmp_path, processes=1, progress=False)
