@@ -129,6 +129,16 @@ class EpisodeDataset(Dataset):
         self._index_windows()
         self.draws = len(self._windows) if draws is None else draws
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The samples' shapes, as `flashwam.data.segment_sample.SegmentSample.shapes` tells them."""
+        return {
+            "video": tuple(self._video.shape[1:]),
+            "action": (*self._label.shape[1:], 1),
+            "text": tuple(self._texts[0].shape),
+            **{f"{SENSE}{name}": tuple(rows.shape[1:]) for name, rows in self._sensed.items()},
+        }
+
     def fingerprint(self) -> str:
         """Tells these samples from others: every number that is held, and how actions are normalised."""
         tensors = {"video": self._video, "label": self._label, "executed": self._executed, "null": self.null_text}
@@ -189,6 +199,12 @@ class EpisodeDataset(Dataset):
             if not np.isfinite(rows).all():
                 raise InputError(f"{path}: column {name!r} holds values that are not finite")
             controls = torch.from_numpy(rows.reshape(count - 1, per, -1)).permute(2, 0, 1)
+            if len(controls) != len(self.norm.used):
+                raise InputError(
+                    f"{path}: column {name!r} has {len(controls)} controls, and {len(self.norm.used)} are meant (the "
+                    "model's, or those that the actions' normalisation names): give recordings of the robot that the "
+                    "model was trained for, or a model of this one"
+                )
             actions = self.norm.normalise(controls)[..., 0].permute(1, 0, 2)
             out.append(torch.cat([torch.zeros_like(actions[:1]), actions]))
         told = {name: torch.from_numpy(table[column][skip::per][:count]) for name, column in columns.items()}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Samples of a data set: where one begins, and how stacked ones become what a method is given."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import torch
 from torch import Tensor
 
 from flashwam.core.batch import Batch
+from flashwam.system.errors import InputError
 
-__all__ = ["SENSE", "Window", "to_batch"]
+__all__ = ["SENSE", "Window", "check_text", "to_batch"]
 
 SENSE = "sense/"
 """Before the name of a sense, among the tensors of a sample."""
@@ -30,6 +32,24 @@ class Window:
     episode: int
     row: int
     frame: int
+
+
+def check_text(shape: Sequence[int], width: int | None) -> None:
+    """Refuses prompts that are embedded otherwise than a model reads them.
+
+    Args:
+        shape: (..., L, D) of the prompts.
+        width: D of the model; None where it does not say.
+
+    Raises:
+        ValueError: They differ.
+    """
+    if width is not None and shape[-1] != width:
+        raise InputError(
+            f"text: the data has {shape[-1]} numbers a token, the model takes {width}; embed the prompts with the "
+            "model's own text encoder (flashwam convert with its recipe), or give a model that is to be made the "
+            "data's width (wam.config, of LingBot-VA: text_dim)"
+        )
 
 
 def to_batch(samples: dict[str, Tensor], null_text: Tensor) -> Batch:

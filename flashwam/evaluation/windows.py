@@ -16,7 +16,7 @@ from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.episodes import read_info
 from flashwam.data.latents import ACTION_NORM, read_empty_text
 from flashwam.data.lerobot import SegmentDataset, Split
-from flashwam.data.samples import Window
+from flashwam.data.samples import Window, check_text
 from flashwam.data.segments import NoEpisodesError, are_there, select_repos
 from flashwam.evaluation.policy import LoadedModel
 from flashwam.evaluation.trained_on import was_made_from
@@ -308,6 +308,7 @@ def _check_shapes(source: Any, wam: WorldActionModel) -> None:
                 f"stream {name!r}: the recordings have (channels, rows, columns) {(found[1], *found[3:])}, the model "
                 f"{(channels, height, width)}; see data.cameras, data.layout and data.stride of the recipe"
             )
+    check_text(sample.text.shape, wam.text_shape[1])
     for name, told in wam.senses.items():
         if (found := sample.history[name].shape[1]) != told:
             raise InputError(

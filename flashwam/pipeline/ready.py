@@ -14,12 +14,13 @@ from flashwam.data.actions import ActionNorm
 from flashwam.data.autoencoder import STATS
 from flashwam.data.cameras import CameraLayout
 from flashwam.data.codec import Codec
+from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.fingerprint import autoencoder_fingerprint, tensors_fingerprint, values_fingerprint
 from flashwam.data.histories import Histories
 from flashwam.data.latents import ACTION_NORM
 from flashwam.data.lerobot import SegmentDataset
 from flashwam.data.pixels import PixelAutoencoder, load_autoencoder
-from flashwam.data.samples import SENSE
+from flashwam.data.samples import SENSE, check_text
 from flashwam.distillation.adapter_file import adapter_fingerprint
 from flashwam.distillation.judging import Judge, MeasuredApart
 from flashwam.distillation.methods import Method, find_method, make_method
@@ -135,8 +136,8 @@ def histories_of(recipe: Recipe, loop: LoopConfig, codec: Codec | None, model: W
 def samples(recipe: Recipe, codec: Codec | None, student: WorldActionModel) -> Source:
     """The recipe's samples, of shapes that the model takes."""
     source = dataset(recipe, codec=codec, senses=student.senses)
+    _check_shapes(source, student)
     if isinstance(source, SegmentDataset):
-        _check_shapes(source, student)
         _check_channels(recipe, student)
     return source
 
@@ -195,10 +196,11 @@ def _inputs(
     return found
 
 
-def _check_shapes(source: SegmentDataset, model: WorldActionModel) -> None:
+def _check_shapes(source: EpisodeDataset | SegmentDataset, model: WorldActionModel) -> None:
     """Refuses data that the model cannot take, before anything is placed on a device."""
     for name, shape in model.shapes.items():
-        if source.shapes[name] != tuple(shape):
+        # Streams that a method makes itself are not in the data.
+        if name in source.shapes and source.shapes[name] != tuple(shape):
             raise InputError(
                 f"stream {name!r}: the data has (channels, rows, columns) {source.shapes[name]}, the model "
                 f"{tuple(shape)}; see data.cameras, data.layout and data.stride, and wam.config"
@@ -209,7 +211,9 @@ def _check_shapes(source: SegmentDataset, model: WorldActionModel) -> None:
                 f"sense {name!r}: the data has {source.shapes[f'{SENSE}{name}'][0]} numbers a row in the column "
                 f"observation.{name}, the model is told {told}; see wam.config (of the state: state_dim)"
             )
-    if model.conditions_on_first and source.factor > 1 and "alone" not in source.shapes:
+    check_text(source.shapes["text"], model.text_shape[1])
+    whole = isinstance(source, SegmentDataset) and source.factor > 1 and "alone" not in source.shapes
+    if model.conditions_on_first and whole:
         raise InputError(
             f"every chunk of this model begins with a picture that is encoded alone, but {source.root} has whole "
             "segments: convert the raw data with this model's autoencoder, see `flashwam convert`"

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from flashwam.data.actions import ActionNorm
 from flashwam.data.dataset import EpisodeDataset
 from flashwam.data.episodes import episode_path, read_table
 from flashwam.data.latents import latent_path, read_latents
@@ -133,7 +134,8 @@ def test_first_windows_begin_episodes(encoded):
 
 def test_published_layout_with_a_temporal_factor_of_four(tmp_path):
     """Pictures every 2 rows from row 3, four to a latent frame: 8 actions a frame, the first from row 3."""
-        from flashwam.data.episodes import _table_bytes, write_whole
+    from flashwam.data.actions import ActionNorm
+    from flashwam.data.episodes import _table_bytes, write_whole
 
     rows = np.arange(60, dtype=np.float32)
     write_whole(episode_path(tmp_path / "real", 0), _table_bytes({"action": np.stack([rows, -rows], 1)}, {}))
@@ -220,6 +222,21 @@ def test_windows_that_reach_hold_more_recorded_frames_than_are_asked(encoded):
     assert len(data._windows) > len(reaching._windows)
     with pytest.raises(ValueError, match=rf"has more than {longest} latent frames \(the longest has {longest}\)"):
         data.reaching(longest)
+
+
+def test_recordings_with_another_number_of_controls_are_refused_by_name(encoded):
+    norm = ActionNorm(q01=(-1.0,) * 8, q99=(1.0,) * 8, used=tuple(range(7)))
+    told = r"episode_000000\.parquet: column 'action' has 4 controls, and 7 are meant .*recordings of the robot"
+    with pytest.raises(ValueError, match=told):
+        everything(encoded, frames=4, norm=norm)
+
+
+def test_samples_say_their_shapes(encoded):
+    data = everything(encoded, frames=4)
+    sample = data.sample([0])
+    for name in ("video", "action"):
+        assert data.shapes[name] == (sample[name].shape[1], *sample[name].shape[3:])
+    assert data.shapes["text"] == tuple(sample["text"].shape[1:])
 
 
 def test_data_sets_of_one_name_are_refused_and_not_lost(encoded, tmp_path):

@@ -11,7 +11,7 @@ from flashwam.pipeline.norms import action_norm
 from flashwam.recipe.load import load_recipe
 from flashwam.run.recordings import RecordingNumbers
 
-WAM = SimpleNamespace(shapes={"video": (4, 2, 7), "action": (30, 4, 1)}, senses={})
+WAM = SimpleNamespace(shapes={"video": (4, 2, 7), "action": (30, 4, 1)}, senses={}, text_shape=(None, None))
 
 
 def sources(root, *, frames, first_share=0.0):

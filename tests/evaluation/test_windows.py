@@ -40,7 +40,7 @@ def model_of(recipe, run):
     (folder / "action_norm.json").write_text(json.dumps(action_norm(recipe).to_dict()))
     streams = {name: StreamSpec.from_config(name, {"shift": 1.0}) for name in SHAPES}
     info = ModelInfo(kind="student", streams=streams, extra={"name": "student", "recipe": plain(recipe)})
-    return LoadedModel(folder=folder, wam=SimpleNamespace(shapes=SHAPES, senses={}), info=info)
+    return LoadedModel(folder=folder, wam=SimpleNamespace(shapes=SHAPES, senses={}, text_shape=(None, None)), info=info)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,12 @@ def test_a_models_own_recordings_are_known_wherever_they_lie(model, sets, tmp_pa
     with pytest.raises(FileNotFoundError, match=r"gone: no such folder, .*give the folder where they lie now.*--data"):
         told(gone)
     assert told(gone, data=copy) == (True, 2)
+
+
+def test_text_of_another_width_than_the_model_reads_is_refused(model, sets):
+    model.wam.text_shape = (None, 16)
+    with pytest.raises(ValueError, match="text: the data has 6 numbers a token, the model takes 16"):
+        told(model)
 
 
 def test_of_other_recordings_nobody_knows(model, sets, tmp_path):
