@@ -78,8 +78,9 @@ class ChunkStream:
             wait: False for None where they have not come yet: the robot holds, and asks again.
 
         Raises:
-            RuntimeError: No episode has begun, or it was not told what was seen of the frame before; or as for
-                `PolicyClient.infer`.
+            RuntimeError: No episode has begun, or it was not told what was seen of the frame before, or the session is
+                over; or as for `PolicyClient.infer`.
+            TimeoutError: As for `PolicyClient.answer`.
         """
         chunk = self._begun()
         if self._owed:
@@ -104,7 +105,8 @@ class ChunkStream:
                 under way it comes too late.
 
         Raises:
-            RuntimeError: No frame was given to execute.
+            RuntimeError: No frame was given to execute, or the session is over.
+            TimeoutError: The server has taken nothing for too long.
             ValueError: What was seen are no observations, or what was executed no controls of a frame; the frame is
                 still to be told of.
         """
@@ -135,6 +137,7 @@ class ChunkStream:
         return self._chunk
 
     def _begun(self) -> np.ndarray:
+        self._client.check_open()
         if self._chunk is None:
             raise FailedError("no episode has begun: call begin")
         return self._chunk

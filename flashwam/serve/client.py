@@ -85,7 +85,7 @@ class PolicyClient:
         token: Where the server asks for one.
         timeout: Seconds that the server has for each reply, from when it was asked for or the one before came; None is
             for ever. Once they are over, the next call that sends or waits, or asks whether a chunk has come, raises
-            TimeoutError, and the session is over.
+            TimeoutError, and the session is over. However it ends, such a call raises RuntimeError from then on.
 
     Attributes:
         metadata: What the server tells of its model.
@@ -112,7 +112,8 @@ class PolicyClient:
         # Requests whose replies are still to come and when they were made, oldest first.
         self._asked: deque[tuple[str, float]] = deque()
         self._heard = time.monotonic()
-        self._late = self._over = False
+        # What ended the session; None while nothing has.
+        self._ended: str | None = None
         # A chunk of infer_ahead's is to come, as far as is known.
         self._ahead = False
         try:
@@ -199,6 +200,7 @@ class PolicyClient:
             RuntimeError: nothing was asked for, or as for `infer`.
             TimeoutError: it has not come in time, whether it is waited for or not.
         """
+        self.check_open()
         if not self._awaits("infer"):
             raise FailedError("no chunk was asked for: call infer_ahead before")
         while self._asked[0][0] != "infer":
@@ -232,7 +234,8 @@ class PolicyClient:
     def drop_answer(self) -> None:
         """Waits for what `infer_ahead` has asked for and forgets it, whatever it is; does nothing where nothing was."""
         while self._asked:
-            with contextlib.suppress(FailedError):
+            # A message that cannot be read is a ValueError.
+            with contextlib.suppress(FailedError, ValueError):
                 self._reply()
 
     def look(self, observations: Sequence[Observation], *, wait: bool = False) -> None:
@@ -282,8 +285,18 @@ class PolicyClient:
         told = {"obs": as_sent(observations), "compute_kv_cache": True, "imagine": False, "state": state}
         return {**told, "under_way": under_way} if under_way else told
 
+    def check_open(self) -> None:
+        """Checks that nothing is known to have ended the session.
+
+        Raises:
+            RuntimeError: it is over.
+        """
+        if self._ended is not None:
+            raise FailedError(self._ended)
+
     def close(self) -> None:
         """Ends the session, once what was asked for is sent; a server that takes it too slowly is given up."""
+        self._end(f"this client has ended the session with {self._url}: it was closed; connect anew")
         self._sender.close()
         self._connection.close()
 
@@ -309,7 +322,7 @@ class PolicyClient:
         try:
             reply = self._reply()
         except FailedError as error:
-            raise (before if before is not None and self._over else error) from error
+            raise (before if before is not None and self._ended is not None else error) from error
         if reply is None:
             raise AssertionError("a reply that is waited for comes or fails")
         return reply
@@ -318,7 +331,8 @@ class PolicyClient:
         return any(asked == kind for asked, _ in self._asked)
 
     def _send(self, kind: str, request: dict[str, Any]) -> None:
-        if self._timeout is not None and not self._late and self._sender.seconds > self._timeout:
+        self.check_open()
+        if self._timeout is not None and self._sender.seconds > self._timeout:
             raise self._given_up()
         self._sender.send(pack(request))
         self._asked.append((kind, time.monotonic()))
@@ -334,17 +348,14 @@ class PolicyClient:
         return reply
 
     def _receive(self, *, wait: bool = True) -> Any:
-        if self._late:
-            raise FailedError(f"this client has ended the session with {self._url}, which had not answered in time")
+        self.check_open()
         left = self._left()
         late = left is not None and left <= 0
         try:
             message = self._connection.recv(_GRACE if late else left if wait else 0)
         except self._closed as error:
-            self._asked.clear()
-            self._ahead, self._over = False, True
             why = self._sender.failed or error
-            raise FailedError(f"{self._url} ended the session: {why}") from why
+            raise FailedError(self._end(f"{self._url} ended the session: {why}")) from why
         except TimeoutError as error:
             if not wait and not late:
                 return None
@@ -369,9 +380,16 @@ class PolicyClient:
     def _given_up(self) -> TimeoutError:
         """Ends the session with a server that takes or answers nothing, and words that."""
         self._sender.abort()
+        late = f"answered within {self._timeout:g} s"
+        self._end(f"this client has ended the session with {self._url}, which had not {late}; connect anew")
+        return TimeoutError(f"{self._url} has not {late}")
+
+    def _end(self, why: str) -> str:
+        """Ends the session for what comes, and forgets what was asked for; gives what ended it first."""
+        self._ended = self._ended or why
         self._asked.clear()
-        self._late, self._ahead = True, False
-        return TimeoutError(f"{self._url} has not answered within {self._timeout:g} s")
+        self._ahead = False
+        return self._ended
 
 
 def as_sent(observations: Sequence[Observation]) -> list[dict[str, np.ndarray]]:
