@@ -335,15 +335,16 @@ class Rollout:
         """Checks that the next chunk can be drawn while actions of this one are under way.
 
         Raises:
-            ValueError: The model remembers chunks and imagines no frames that could stand for those to come.
+            ValueError: The model remembers chunks and imagines no frames that could stand for those to come, or has
+                drawn no chunk.
         """
-        if self.wam.conditions_on_first:
-            return
-        if missing := [name for name in self.wam.streams if name != _ACTION and name not in self._drawn]:
+        if missing := self.wam.layout.never_imagined:
             raise InputError(
                 f"the model never draws its {' and '.join(missing)}, so nothing stands for what is not seen yet of "
                 "actions under way: let the robot hold while a chunk is computed"
             )
+        if not (self._drawn or self.wam.conditions_on_first):
+            raise InputError("no chunk was drawn whose actions could be under way: draw one before")
 
     def _without_gaps(self, observed: Mapping[str, Tensor], under_way: int) -> dict[str, Tensor]:
         """The frames of one chunk, of every stream and sense alike."""

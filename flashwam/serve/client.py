@@ -279,8 +279,8 @@ class PolicyClient:
     def _told(self, observations: Sequence[Observation], state: np.ndarray, under_way: int) -> dict[str, Any]:
         if under_way and not self.metadata.get("takes_under_way"):
             raise InputError(
-                f"the server at {self._url} takes no frames that are under way: let the robot hold while a chunk is "
-                "computed, or serve the model by this version of flashwam"
+                f"the server at {self._url} takes no frames that are under way, as one of an earlier version of "
+                "flashwam, or of a model that never draws what will be seen: let the robot hold while it computes"
             )
         told = {"obs": as_sent(observations), "compute_kv_cache": True, "imagine": False, "state": state}
         return {**told, "under_way": under_way} if under_way else told

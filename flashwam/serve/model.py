@@ -195,7 +195,7 @@ def describe_sampling(wam: WorldActionModel, samplers: Mapping[str, StreamSample
     return {
         "chunk_frames": wam.chunk_frames,
         "senses": dict(wam.senses),
-        "takes_under_way": True,
+        "takes_under_way": not wam.layout.never_imagined,
         "takes_looks": True,
         "actions_per_frame": wam.shapes["action"][1],
         "nfe": {name: sampler.steps for name, sampler in samplers.items()},

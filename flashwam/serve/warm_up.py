@@ -78,7 +78,7 @@ def _encode(model: ServedModel) -> None:
 def _draw(model: ServedModel, rollout: Rollout, chunks: int, *, stopped: Callable[[], bool], told: str) -> int:
     """Draws and observes as for a robot that goes on, which meets what one that holds meets and passes of its own."""
     began = said = time.perf_counter()
-    goes_on = not (model.wam.conditions_on_first or model.wam.probes)
+    goes_on = not (model.wam.conditions_on_first or model.wam.layout.never_imagined)
     late, under_way = 0, min(1, model.wam.chunk_frames - 1) if goes_on else 0
     for drawn in range(chunks):
         if stopped():

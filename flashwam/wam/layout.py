@@ -85,6 +85,12 @@ class Layout:
         """Stream or sense -> (C, H, W) of its tensors: everything that a rollout is told of each frame."""
         return {**self.shapes, **{name: (size, 1, 1) for name, size in self.senses.items()}}
 
+    @property
+    def never_imagined(self) -> tuple[str, ...]:
+        """Streams of which nothing stands for what is not seen yet, where a chunk is drawn while actions of the one
+        before are under way; none for a model that begins its chunk at what was seen last."""
+        return () if self.conditions_on_first else tuple(name for name in self.probes if name != "action")
+
     def whole_stages(self, names: Collection[str]) -> set[str]:
         """Some streams and those that are drawn together with them."""
         return {name for stage in self.stages if not set(stage).isdisjoint(names) for name in stage}
