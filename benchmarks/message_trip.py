@@ -62,7 +62,7 @@ def _send(connection: ClientConnection, request: dict[str, Any], size: int | Non
 def drive(port: int, size: int | None, request: dict[str, Any], rounds: int, told: Connection) -> None:
     """A client's process: milliseconds of each trip but the first ones, in pieces of `size` or, if None, in one."""
     measured = []
-    with connect(f"ws://127.0.0.1:{port}", **WIRE) as connection:
+    with connect(f"ws://127.0.0.1:{port}", proxy=None, **WIRE) as connection:
         for _ in range(LEFT_OUT + rounds):
             # A robot moves between two messages.
             time.sleep(0.05)

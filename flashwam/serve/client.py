@@ -14,7 +14,8 @@ import numpy as np
 
 from flashwam.serve.access import check_token
 from flashwam.serve.protocol import pack, unpack
-from flashwam.serve.sending import PATIENCE, Sender
+from flashwam.serve.reaching import reach
+from flashwam.serve.sending import Sender
 from flashwam.system.errors import FailedError, InputError, MissingPackageError
 from flashwam.system.json_file import shown
 
@@ -81,7 +82,8 @@ class PolicyClient:
     """One session with a server; a context manager. docs/real_time.md has a robot's loop with it.
 
     Args:
-        url: Such as "ws://127.0.0.1:29536".
+        url: Such as "ws://127.0.0.1:29536". A proxy of the environment stands between where the host is neither this
+            machine nor one of its own network.
         token: Where the server asks for one.
         timeout: Seconds that the server has for each reply, from when it was asked for or the one before came; None is
             for ever. Once they are over, the next call that sends or waits, or asks whether a chunk has come, raises
@@ -92,6 +94,7 @@ class PolicyClient:
         timing: `server_timing` of the latest reply, in milliseconds.
 
     Raises:
+        ImportError: websockets is not installed, or what it needs for a proxy.
         OSError: nobody answers at `url`.
         ValueError: it is no address, or the token none.
         RuntimeError: the server refuses the connection.
@@ -100,8 +103,7 @@ class PolicyClient:
 
     def __init__(self, url: str, token: str | None = None, *, timeout: float | None = 600.0) -> None:
         try:
-            from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
-            from websockets.sync.client import connect
+            from websockets.exceptions import ConnectionClosed
         except ImportError as error:
             raise MissingPackageError("a client needs websockets: pip install 'flashwam[serve]'") from error
         headers = None if token is None else {"Authorization": f"Bearer {check_token(token)}"}
@@ -116,23 +118,7 @@ class PolicyClient:
         self._ended: str | None = None
         # A chunk of infer_ahead's is to come, as far as is known.
         self._ahead = False
-        try:
-            self._connection = connect(
-                url,
-                additional_headers=headers,
-                open_timeout=10,
-                compression=None,
-                max_size=None,
-                ping_interval=None,
-                close_timeout=PATIENCE,
-            )
-        except InvalidHandshake as error:
-            raise FailedError(f"{url} refused the connection: {error}") from error
-        except OSError as error:
-            raise ConnectionError(f"no policy server answers at {url} ({error}); start one: flashwam serve") from error
-        # A port or host that cannot be is Python's own error.
-        except (InvalidURI, ValueError) as error:
-            raise InputError(f"a server's address reads like ws://127.0.0.1:29536; got {url!r} ({error})") from error
+        self._connection = reach(url, headers)
         self._sender = Sender(self._connection)
         try:
             self.metadata = self._greeted()
