@@ -9,6 +9,7 @@ from typing import Any
 from flashwam.commands.on_libero import add_libero_options, is_for_libero, libero_results
 from flashwam.commands.on_recordings import add_recording_options, is_for_recordings, recording_results
 from flashwam.commands.shared import (
+    TIMING,
     Command,
     add_json,
     add_precision,
@@ -33,7 +34,6 @@ world goes on while a chunk is computed, for a latency that is measured here, or
 can be tried; then the time that a task takes is told too. A model of one's own recordings has no simulator: it is
 judged on recorded episodes, against its teacher's draws from the same noise and against what was recorded."""
 _SAMPLING = ("nfe", "plain_euler", "unit_amplitude", "temperature", "precision", "auxiliary")
-_TIMING = ("latency_ms", "latency_scale", "meanwhile", "control_hz", "patience")
 EXAMPLES = (
     "  flashwam evaluate runs/flash_wam/student --episodes 50 --nfe 1v/1a --nfe 1v/2a\n"
     "  flashwam evaluate runs/teacher/teacher --nfe full --tasks reach-wall,faucet-turn\n"
@@ -102,6 +102,8 @@ def _real_time_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _action(arguments: argparse.Namespace) -> None:
+    if arguments.token_file is not None and arguments.server is None:
+        arguments.parser.error("--token-file is for --server, and a model in a folder needs none: leave it out")
     elsewhere = is_for_libero(arguments) or is_for_recordings(arguments) or arguments.server is not None
     if arguments.seed is None and (elsewhere or _baseline(arguments) or arguments.auxiliary):
         # Of all but a model that is driven here no recipe is asked.
@@ -136,7 +138,7 @@ def _of_no_model(baseline: str, arguments: argparse.Namespace) -> Any:
 
 
 def _measured(arguments: argparse.Namespace) -> Any:
-    timing = [name for name in _TIMING if getattr(arguments, name) is not None]
+    timing = [name for name in TIMING if is_given(getattr(arguments, name))]
     if timing and not arguments.real_time:
         arguments.parser.error(f"--{timing[0].replace('_', '-')} is for a world that does not wait: add --real-time")
     baseline = _baseline(arguments)

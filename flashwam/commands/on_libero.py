@@ -4,7 +4,7 @@
 import argparse
 from typing import Any
 
-from flashwam.commands.shared import is_given, path, positive, read_token, trust
+from flashwam.commands.shared import TIMING, is_given, path, positive, read_token, trust
 from flashwam.system.paths import keep_compiled
 
 __all__ = ["add_libero_options", "is_for_libero", "libero_results"]
@@ -14,7 +14,7 @@ _OPTIONS = ("suite", *_CONVENTION, "processes", "base", "rollout")
 _LOADING = ("nfe", "temperature", "precision", "preset", "device", "dtype", "base", "rollout")
 _OTHERS = (
     *("random", "expert", "auxiliary", "plain_euler", "unit_amplitude"),
-    *("real_time", "latency_ms", "latency_scale", "meanwhile", "control_hz", "patience"),
+    *("real_time", *TIMING),
     *("recordings", "data", "recipe", "teacher", "windows", "draws"),
 )
 

@@ -14,6 +14,7 @@ from flashwam.system.files import write_whole
 from flashwam.system.paths import keep_compiled, user_path
 
 __all__ = [
+    "TIMING",
     "Command",
     "add_dry_run",
     "add_json",
@@ -37,6 +38,8 @@ __all__ = [
     "write_json",
 ]
 
+TIMING = ("latency_ms", "latency_scale", "meanwhile", "control_hz", "patience")
+"""Options of a world that does not wait, beside --real-time."""
 RECIPE_HELP = "a YAML file, a run folder, or a short name such as flash_wam (see recipes/)"
 
 

@@ -52,6 +52,36 @@ def test_driving_and_recordings_do_not_mix(words, message, capsys):
     assert re.search(message, " ".join(capsys.readouterr().err.split()))
 
 
+TIMED = (["--latency-ms", "20"], ["--latency-scale", "0"], ["--meanwhile", "go_on"], ["--control-hz", "9"])
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A model of recordings."""
+    recipe = plain(load_recipe("libero/flash_wam"))
+    info = {"kind": "student", "streams": {"video": {"shift": 5.0}, "action": {"shift": 1.0}}, "recipe": recipe}
+    (tmp_path / "flashwam.json").write_text(json.dumps(info))
+    return tmp_path
+
+
+@pytest.mark.parametrize("timed", [*TIMED, ["--patience", "2"]], ids=lambda words: words[0])
+@pytest.mark.parametrize("words", [["--server", "ws://x", "--data", "d"], ["runs/a", "--recordings"], []])
+def test_recorded_episodes_have_no_time_that_goes_on(words, timed, asked, own, capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", *(words or [str(own)]), *timed])
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"{timed[0]} is for a world that does not wait, which takes a simulator: on recorded" in told
+    assert not asked
+
+
+@pytest.mark.parametrize("more", [["--recordings"], [], ["--random"]])
+def test_a_token_is_for_a_server(more, asked, own, capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(own), "--token-file", "token", *more])
+    assert "--token-file is for --server" in capsys.readouterr().err
+    assert not asked
+
+
 def test_what_is_asked_of_recordings_is_passed_on(asked, tmp_path):
     words = ["--data", "data/mine", "--draws", "4", "--nfe", "1v/2a", "--seed", "3", "--device", "cpu", "--plain-euler"]
     assert main(["evaluate", str(tmp_path), *words, "--recipe", "libero/flash_wam", "--json", "-"]) == 0
@@ -81,13 +111,11 @@ def test_what_was_measured_on_recordings_is_told_in_the_models_card(tmp_path, mo
     assert "| 4 windows of 2 recorded episodes, 8 draws each | x, mm |" in (student / "README.md").read_text()
 
 
-def test_tasks_choose_data_sets_of_recordings_and_tasks_of_the_simulator(asked, tmp_path):
+def test_tasks_choose_data_sets_of_recordings_and_tasks_of_the_simulator(asked, tmp_path, request):
     assert main(["evaluate", str(tmp_path), "--data", "data/mine", "--tasks", "monday,tuesday", "--json", "-"]) == 0
     assert asked["recordings"]["tasks"] == ("monday", "tuesday")
-    recipe = plain(load_recipe("libero/flash_wam"))
-    info = {"kind": "student", "streams": {"video": {"shift": 5.0}, "action": {"shift": 1.0}}, "recipe": recipe}
-    (tmp_path / "flashwam.json").write_text(json.dumps(info))
-    for folder, called in ((tmp_path, "recordings"), (ASSETS / "teacher", "driven")):
+    own = request.getfixturevalue("own")
+    for folder, called in ((own, "recordings"), (ASSETS / "teacher", "driven")):
         asked.clear()
         assert main(["evaluate", str(folder), "--tasks", "reach-wall", "--json", "-"]) == 0
         assert {name: told["tasks"] for name, told in asked.items()} == {called: ("reach-wall",)}
