@@ -8,6 +8,8 @@ from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.utils.constants import ACTION
 
 from flashwam.serve.model import ServedModel
+from flashwam.system.hub import is_on_hub
+from flashwam.system.paths import user_path
 
 from .configuration_flashwam import FlashwamConfig
 from .processor_flashwam import make_flashwam_pre_post_processors
@@ -19,7 +21,7 @@ def write_policy(config: FlashwamConfig, model: ServedModel, folder: Path, *, st
     """Writes ``config.json``, ``policy_preprocessor.json`` and ``policy_postprocessor.json``.
 
     Args:
-        config: The options to write.
+        config: The options to write; a `base` that is no name on the hub is named by its full path.
         model: Says what is seen, felt and done.
         folder: Is made where it does not exist; files of these names are replaced.
         student: The model's folder, which the files name by its full path unless they lie in it.
@@ -32,6 +34,7 @@ def write_policy(config: FlashwamConfig, model: ServedModel, folder: Path, *, st
     saved = dataclasses.replace(
         config,
         student=None if inside else str(student.resolve()),
+        base=config.base if config.base is None or is_on_hub(config.base) else str(user_path(config.base).resolve()),
         pretrained_path=None,
         input_features=_seen(config, model),
         output_features={ACTION: PolicyFeature(type=FeatureType.ACTION, shape=(int(model.metadata["controls"]),))},

@@ -20,9 +20,12 @@ from lerobot.scripts import lerobot_eval
 from lerobot.utils.import_utils import register_third_party_plugins
 from lerobot_policy_flashwam.__main__ import main
 from lerobot_policy_flashwam.configuration_flashwam import FlashwamConfig
+from lerobot_policy_flashwam.folder import write_policy
 from lerobot_policy_flashwam.modeling_flashwam import FlashwamPolicy
 from oracle import by_hand
 from tiny_world import TinyWorldConfig
+
+from flashwam.serve.model import load_served
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +76,19 @@ def test_files_may_lie_in_another_folder(student, tmp_path, capsys):
     assert FlashwamPolicy.from_pretrained(tmp_path / "again").config.student == str(student)
     with pytest.raises(NotImplementedError, match="upload the student's own folder"):
         policy.push_to_hub("somebody/student")
+
+
+@pytest.mark.parametrize(
+    ("base", "written"), [("base", "{here}/base"), ("../base", "{here}/../base"), ("hf:owner/name", "hf:owner/name")]
+)
+def test_a_base_is_named_by_its_full_path(base, written, student, tmp_path, monkeypatch):
+    """LeRobot is started in another folder than where the files were written."""
+    monkeypatch.chdir(tmp_path)
+    model = load_served(student)
+    write_policy(FlashwamConfig(student=str(student), base=base), model, tmp_path / "policy", student=student)
+    found = json.loads((tmp_path / "policy" / "config.json").read_text())["base"]
+    expected = written.format(here=tmp_path)
+    assert found == (expected if base.startswith("hf:") else str(Path(expected).resolve()))
 
 
 def test_a_folder_that_is_not_prepared_says_so(student):
