@@ -6,7 +6,6 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-
 from websockets.uri import parse_uri
 
 from flashwam.serve import reaching
@@ -90,7 +89,7 @@ def test_what_is_no_proxy_is_named_as_that(proxy, monkeypatch):
 
 @pytest.mark.parametrize(("scheme", "missing"), [("wss", "https_proxy"), ("ws", "http_proxy")])
 def test_a_host_that_needs_none_meets_no_proxy(scheme, missing, monkeypatch):
-    """Which proxy is named is the one that websockets takes."""
+    """The proxy that is named is the one that websockets takes."""
     get_proxy = pytest.importorskip("websockets.proxy").get_proxy
     url = f"{scheme}://far.example:29536"
     for environment in ({}, {missing: "http://p:1"}, {missing: "http://p:1", "no_proxy": "far.example"}):
