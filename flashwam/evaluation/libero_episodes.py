@@ -23,7 +23,7 @@ from flashwam.system.workers import done_by_processes, worker_context
 __all__ = ["Ended", "Place", "Unfinished", "drive_episodes", "film_file"]
 
 _FILM = 8
-_LATER = ("action_scale", "rotation", "weights")
+_LATER = ("action_scale", "rotation", "weights", "settings")
 """Values that earlier versions did not write down: what lacks them was begun with the same."""
 
 
@@ -37,6 +37,8 @@ class Ended:
         success: Whether the task was done.
         steps: Control steps.
         chunk_ms: Milliseconds of every chunk's round trip.
+        alone: Whether no other episode was driven meanwhile, whose chunks would have to be waited for; False where an
+            earlier version did not write it down.
     """
 
     task: str
@@ -44,6 +46,7 @@ class Ended:
     success: bool
     steps: int
     chunk_ms: tuple[float, ...]
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +115,8 @@ class Unfinished:
             self._append(about)
             return
         before = json.loads(whole[0])
-        other = [name for name, value in about.items() if before.get(name) != _as_then(value, before.get(name))]
+        now = _as_then(about, before)
+        other = [name for name, value in now.items() if before.get(name) != _as_then(value, before.get(name))]
         if other:
             raise InputError(
                 f"{self.path} was begun with other {', '.join(other)}: give another out= folder (--out), or delete it"
@@ -163,8 +167,8 @@ def film_file(path: Path, task: LiberoTask) -> Path:
 class _Driver:
     """Drives one episode after another; it keeps its session, and its environment until another task comes."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, place: Place, *, alone: bool) -> None:
+        self._place, self._alone = place, alone
         self._client = PolicyClient(place.url, place.token)
         self._env: LiberoEnv | None = None
 
@@ -178,7 +182,14 @@ class _Driver:
             chosen = np.unique(np.linspace(0, driven.film.shape[1] - 1, _FILM).round().astype(int))
             save_film([driven.film[:, chosen]], film_file(self._place.path, task))
         milliseconds = tuple(round(ms, 3) for ms in driven.chunk_ms)
-        return Ended(task=task.name, episode=episode, success=driven.success, steps=driven.steps, chunk_ms=milliseconds)
+        return Ended(
+            task=task.name,
+            episode=episode,
+            success=driven.success,
+            steps=driven.steps,
+            chunk_ms=milliseconds,
+            alone=self._alone,
+        )
 
     def rest(self) -> None:
         """Frees the environment."""
@@ -198,7 +209,7 @@ _DRIVER: _Driver | None = None
 
 def _begin(place: Place) -> None:
     global _DRIVER
-    _DRIVER = _Driver(place)
+    _DRIVER = _Driver(place, alone=False)
 
 
 def _drive(wanted: tuple[LiberoTask, int]) -> Ended:
@@ -223,7 +234,7 @@ def drive_episodes(place: Place, wanted: Sequence[tuple[LiberoTask, int]], *, pr
     """
     processes = min(processes, len(wanted))
     if processes <= 1:
-        driver = _Driver(place)
+        driver = _Driver(place, alone=True)
         try:
             yield from (driver.drive(task, episode) for task, episode in wanted)
         finally:

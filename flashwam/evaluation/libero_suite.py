@@ -178,6 +178,7 @@ class SuiteJob:
             "convention": told["convention"],
             "packages": told["packages"],
             "model": dict(self.told),
+            "settings": dict(self.asked.settings),
         }
 
 
@@ -197,7 +198,7 @@ def driven(job: SuiteJob, *, processes: int, progress: bool) -> Iterator[Evaluat
     path = job.place.path
     with Unfinished(Path(f"{unfinished_folder(path)}.jsonl"), job.about) as unfinished:
         _drive_missing(job, unfinished, processes=processes, progress=progress)
-        yield _result(job, unfinished.ended, alone=processes <= 1)
+        yield _result(job, unfinished.ended)
         unfinished.path.unlink()
 
 
@@ -230,7 +231,16 @@ def _task_result(task: LiberoTask, ended: Sequence[Ended]) -> TaskResult:
     return result
 
 
-def _result(job: SuiteJob, ended: Sequence[Ended], *, alone: bool) -> Evaluation:
+def _chunk_ms(tasks: Sequence[LiberoTask], ended: Sequence[Ended]) -> dict[str, float]:
+    """Median milliseconds of a chunk by task, of episodes that were driven alone: of several at once each waits for the
+    others. Tasks of which none was are left out."""
+    timed = {
+        task.name: [ms for one in ended if one.alone and one.task == task.name for ms in one.chunk_ms] for task in tasks
+    }
+    return {name: round(statistics.median(each), 3) for name, each in timed.items() if each}
+
+
+def _result(job: SuiteJob, ended: Sequence[Ended]) -> Evaluation:
     tasks = job.chosen.tasks
     numbers = task_numbers([_task_result(task, ended) for task in tasks])
     each = list(numbers.values())
@@ -243,10 +253,7 @@ def _result(job: SuiteJob, ended: Sequence[Ended], *, alone: bool) -> Evaluation
         outcomes=None,
         scenes=None,
     )
-    chunk_ms = {
-        task.name: round(statistics.median(ms for one in ended if one.task == task.name for ms in one.chunk_ms), 3)
-        for task in tasks
-    }
+    chunk_ms = _chunk_ms(tasks, ended)
     films = {task.name: film_file(job.place.path, task).name for task in tasks}
     return Evaluation(
         run=job.run,
@@ -256,8 +263,7 @@ def _result(job: SuiteJob, ended: Sequence[Ended], *, alone: bool) -> Evaluation
         overall=replace(together, motion=None, first_motion=None),
         **job.described,
         asked=job.asked,
-        # Of several at once each waits for the others.
-        latency={"chunk_ms": statistics.median(chunk_ms.values())} if alone else {},
+        latency={"chunk_ms": statistics.median(chunk_ms.values())} if chunk_ms else {},
         seed=job.place.seed,
         provenance=provenance(),
         more={**job.more, "simulator": {**job.simulator, "chunk_ms": chunk_ms, "films": films}},

@@ -2,7 +2,7 @@
 """Episodes of an evaluation that was stopped: each counts once, and one process writes them down."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -66,3 +66,25 @@ def test_what_an_earlier_version_did_not_write_down_is_no_difference(tmp_path):
         pass
     with pytest.raises(InputError, match="begun with other convention"):
         Unfinished(tmp_path / "v.jsonl", {**now, "convention": {**now["convention"], "rotation": "the hand's"}})
+
+
+def test_settings_that_an_earlier_version_did_not_write_down_are_no_difference(tmp_path):
+    with Unfinished(tmp_path / "u.jsonl", ABOUT) as begun:
+        begun.add(ended(0))
+    with Unfinished(tmp_path / "u.jsonl", {**ABOUT, "settings": {"vae/": "a"}}) as again:
+        assert again.ended == [ended(0)]
+    with Unfinished(tmp_path / "v.jsonl", {**ABOUT, "settings": {"vae/": "a"}}):
+        pass
+    for other in ({"vae/": "b"}, {}):
+        with pytest.raises(InputError, match="begun with other settings"):
+            Unfinished(tmp_path / "v.jsonl", {**ABOUT, "settings": other})
+
+
+def test_an_episode_of_an_earlier_version_is_not_taken_for_one_that_ran_alone(tmp_path):
+    before = asdict(ended(0))
+    del before["alone"]
+    (tmp_path / "u.jsonl").write_text(f"{json.dumps(ABOUT)}\n{json.dumps(before)}\n")
+    with Unfinished(tmp_path / "u.jsonl", ABOUT) as again:
+        again.add(replace(ended(1), alone=True))
+    with Unfinished(tmp_path / "u.jsonl", ABOUT) as again:
+        assert [one.alone for one in again.ended] == [False, True]

@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("websockets")
 from libero_stand_ins import libero_stand_in
+from safetensors.torch import load_file, save_file
 from tiny_released import save_released
 
 from flashwam.cli import main
@@ -194,6 +195,22 @@ def test_other_weights_are_refused_before_and_after_a_stop(model, suite, capsys)
     shutil.copytree(other / "transformer", model / "transformer")
     assert driven(*words) == 2
     assert "with other weights than this model's" in capsys.readouterr().err
+
+
+def test_another_autoencoder_is_refused_after_a_stop(model, suite, capsys):
+    """The model's own words do not tell it."""
+    words = [model, "--tasks", "0", "--episodes", "2"]
+    suite.stops.add((0, 1))
+    assert driven(*words) == 130
+    suite.stops.clear()
+    (weights,) = (model / "vae").glob("*.safetensors")
+    before = weights.read_bytes()
+    save_file({name: 0.9 * x for name, x in load_file(weights).items()}, weights)
+    assert driven(*words) == 2
+    assert "was begun with other settings" in capsys.readouterr().err
+    weights.write_bytes(before)
+    assert driven(*words) == 0
+    assert suite.driven == [(0, 0), (0, 1)]
 
 
 def test_how_it_is_drawn_is_named(model, suite, capsys):

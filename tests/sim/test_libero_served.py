@@ -2,6 +2,7 @@
 """A served policy on LIBERO: its traffic, what goes on after a stop, and all of it together where LIBERO is here."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from libero_stand_ins import MODEL, Counting, Recording, libero_stand_in
 from flashwam.cli import main
 from flashwam.evaluation import libero as driver
 from flashwam.evaluation import libero_episodes as episodes
+from flashwam.evaluation.libero_episodes import Ended
 from flashwam.evaluation.served_episode import drive_episode
 from flashwam.run.evaluation import read_evaluation
 from flashwam.sim.contract import Environment
@@ -133,6 +135,42 @@ def test_an_evaluation_that_was_stopped_goes_on_with_the_next_episode(suite, cap
     found = read_evaluation(file)
     assert [one.outcomes for one in found.tasks.values()] == [(1, 1), (0, 0), (0, 0)]
     assert not begun.exists()
+
+
+@pytest.mark.parametrize(("begun", "chunks"), [(0, {}), (1, {"do_0": 7.0}), (3, {"do_0": 7.0, "do_1": 7.0})])
+def test_time_is_that_of_episodes_which_were_driven_alone(suite, monkeypatch, begun, chunks):
+    """Some by a process, and after a stop the others by four, or the other way round."""
+
+    def by_processes(drive, wanted, **how):
+        for task, episode in wanted:
+            yield Ended(task=task.name, episode=episode, success=True, steps=1, chunk_ms=(1200.0,))
+
+    drive_one = episodes.drive_episode
+    timed = lambda *given, **how: replace(drive_one(*given, **how), chunk_ms=(7.0,))  # noqa: E731
+    monkeypatch.setattr(episodes, "done_by_processes", by_processes)
+    monkeypatch.setattr(episodes, "drive_episode", timed)
+    suite.stops.add((begun // 2, begun % 2))
+    assert evaluated(suite) == 130
+    assert evaluated(suite, "--processes", "4") == 0
+    (file,) = suite.out.glob("*.json")
+    found = read_evaluation(file)
+    assert found.more["simulator"]["chunk_ms"] == chunks
+    assert found.latency == ({"chunk_ms": 7.0} if chunks else {})
+
+
+def test_episodes_of_several_processes_are_no_time_of_one_that_goes_on_alone(suite, monkeypatch):
+    def stopped(drive, wanted, **how):
+        for task, episode in wanted[:3]:
+            yield Ended(task=task.name, episode=episode, success=True, steps=1, chunk_ms=(1200.0,))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(episodes, "done_by_processes", stopped)
+    assert evaluated(suite, "--processes", "4") == 130
+    assert evaluated(suite) == 0
+    (file,) = suite.out.glob("*.json")
+    found = read_evaluation(file)
+    assert list(found.more["simulator"]["chunk_ms"]) == ["do_1", "do_2"]
+    assert found.latency["chunk_ms"] < 1000
 
 
 @pytest.mark.parametrize(
