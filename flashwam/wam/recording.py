@@ -180,10 +180,10 @@ def _tensors(values: Any) -> list[Tensor]:
 
 @contextlib.contextmanager
 def _no_cast_copies() -> Iterator[None]:
-    """Autocast rounds weights anew in every pass: of copies that it keeps, a replay would read what has long changed or
-    gone."""
+    """Under autocast weights are rounded anew in every pass: of copies that it keeps, a replay would read what has long
+    changed or gone. Without, what is compiled would be compiled once more for the switch."""
     kept = torch.is_autocast_cache_enabled()
-    torch.set_autocast_cache_enabled(False)
+    torch.set_autocast_cache_enabled(kept and not any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")))
     try:
         yield
     finally:

@@ -178,8 +178,8 @@ def test_the_command_says_what_there_is_and_goes_on_where_it_was(recipe, drawn, 
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("distill.options.reuse=0", "reuse, several_ways, steps and drawn_at_once must be at least 1; got 0"),
-        ("distill.options.first_share=2", "first_share in [0, 1] or be null; got 0.3 and 2"),
+        ("distill.options.reuse=0", "options.reuse must be a finite number of at least 1; got 0"),
+        ("distill.options.first_share=2", "options.first_share must be a number from 0 to 1, or null; got 2"),
         ("distill.options.reuze=5", "did you mean 'reuse'"),
         ("data.window_frames=7", "pairs need windows of whole chunks of 4 latent frames; got 7: data.window_frames"),
         ("wam.pretrained=null", "wam.pretrained names no teacher"),

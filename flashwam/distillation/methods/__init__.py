@@ -18,6 +18,7 @@ from flashwam.distillation.methods.flow_matching import FlowMatching
 from flashwam.distillation.methods.on_policy import OnPolicy
 from flashwam.distillation.methods.options import refuse_unread
 from flashwam.distillation.methods.pairs import Pairs
+from flashwam.distillation.methods.values import check_each
 from flashwam.recipe.sections import LoopConfig, Recipe
 from flashwam.system.errors import InputError
 from flashwam.system.imports import find_class
@@ -141,7 +142,7 @@ def make_method(
     check_options(loop)
     check_adapters(loop)
     kind, options = find_method(loop.method), dict(loop.options)
-    kind.check_values(loop)
+    check_each("options", options, kind.option_values)
     if loop.lora is not None:
         if teacher is not None and teacher is not student:
             raise InputError("with lora, teacher and student share one model: give the teacher's as both")
