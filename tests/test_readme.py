@@ -192,7 +192,7 @@ def test_the_page_about_the_mechanism_has_the_studys_numbers():
     whole = [block for block in blocks.values() if len(block) == 4]
     gaps = (ROOT / "analysis/results/mechanism/comparison/mechanism.md").read_text().split("\n\n")[1]
     assert gaps.strip() in text
-    assert len(whole) == 7
+    assert len(whole) == 8
     for row in (row for block in whole for row in block):
         error = fmean(row["action_error_teacher"])
         numbers = f"{error:.4f} | {row['two-way']['success']} | {row['one-way']['success']} |"
