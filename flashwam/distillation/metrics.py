@@ -157,7 +157,11 @@ class MetricsLog:
             self._writer.add_text("run", "".join(f"    {line}\n" for line in told.splitlines()), 0)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds the numbers after `step` optimiser steps."""
+        """Adds the numbers after `step` optimiser steps, those that are finite; of measures that are not a warning
+        tells, since nobody would miss a line that is not there."""
+        lost = [name for name, value in values.items() if name.startswith(_JUDGED) and not math.isfinite(value)]
+        if lost:
+            logger.warning("step %d: %s came to no finite number and are not logged", step, ", ".join(lost))
         values = {name: value for name, value in values.items() if math.isfinite(value)}
         self._file.write(json.dumps({"step": step, **values}, allow_nan=False) + "\n")
         self._file.flush()

@@ -267,11 +267,14 @@ def test_a_broken_line_among_the_metrics_is_left_out_and_said(tmp_path, broken, 
     assert "1 damaged lines are left out" in caplog.text
 
 
-def test_numbers_that_json_does_not_have_are_left_out(tmp_path):
+def test_numbers_that_json_does_not_have_are_left_out_and_measures_among_them_told(tmp_path, caplog):
     log = MetricsLog(RunFolder(tmp_path), 0)
     log.write(1, {"loss": 0.5, "action/gradient_scale": math.nan, "lr": math.inf})
+    assert not caplog.text
+    log.write(2, {"judged/success": math.nan, "judged/error": 1.0})
     log.close()
-    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": 0.5}\n'
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": 0.5}\n{"step": 2, "judged/error": 1.0}\n'
+    assert "step 2: judged/success came to no finite number" in caplog.text
 
 
 @pytest.mark.parametrize("role", ["teacher", "student"])
