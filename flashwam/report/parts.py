@@ -21,7 +21,7 @@ def in_parts(items: Sequence[T], row_of: Callable[[T], Row]) -> list[list[T]]:
     """Parts the lines of a figure, of which `MOST` at most stand in one, in their order.
 
     Where they are more, those that are not sampled in their own way come last, in parts of their own, and a part ends
-    where a kind or a number of steps does, if it can.
+    where a kind or a number of steps does, if it can. The first part is not of teachers alone.
 
     Args:
         items: In order.
@@ -41,8 +41,13 @@ def _packed(items: Sequence[T], row_of: Callable[[T], Row]) -> list[list[T]]:
     for group in _groups(items, row_of):
         if parts and len(parts[-1]) + len(group) <= MOST:
             parts[-1] += group
-        else:
-            parts.append(group)
+            continue
+        if len(parts) == 1 and all(row_of(item).kind != "student" for item in parts[0]):
+            # No figure of teachers alone: the best students stand beside them, though not all have room.
+            room = MOST - len(parts[0])
+            parts[0] += group[:room]
+            group = group[room:]
+        parts.append(group)
     return parts
 
 

@@ -123,6 +123,16 @@ def drawn(monkeypatch):
 LONG = "swift_mask_auxiliary_reconstruct_with_a_long_end"
 
 
+def test_teachers_are_never_alone_in_the_first_part(tmp_path):
+    """Of students that are too many for it the first, which are the best, stand beside them."""
+    rows = rows_of(tmp_path, *many(30))
+    parts = in_parts(rows, lambda row: row)
+    own = [row for row in rows if row.sampler == "own"]
+    assert parts[0] == own[:MOST]
+    assert [row for part in parts for row in part][: len(own)] == own
+    assert all(len(part) <= MOST for part in parts)
+
+
 @pytest.mark.parametrize("name", ["m", LONG])
 def test_no_legend_is_cut_off(name, drawn, tmp_path):
     runs = [f"{name}_{k:02}" for k in range(40)]
