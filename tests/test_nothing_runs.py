@@ -11,7 +11,7 @@ import pytest
 from distill_toys import GaussianTeacher, ToySource, ToyWam
 from papers import need
 from pickles import bombs, run_by
-from tiny_models import tiny_codec, tiny_wam
+from tiny_models import TINY_FORESIGHT, tiny_codec, tiny_wam
 
 from flashwam.commands.describe import describe
 from flashwam.core.edm import EDMSchedule
@@ -25,13 +25,6 @@ from flashwam.recipe.sections import LoopConfig
 from flashwam.serve.model import load_served
 from flashwam.student import load_wam, save_wam
 
-SIZES = {
-    "text_width": 32,
-    "grid": [4, 4],
-    "decoupler": {"width": 8, "blocks": 1, "heads": 2, "positions": True},
-    "resampler": {"width": 8, "queries": 2, "depth": 1, "heads": 2, "head_dim": 4},
-    "expert": {"width": 8, "encoder": 1, "decoder": 1, "heads": 2},
-}
 STREAMS = {name: StreamSpec(name=name, schedule=NoiseSchedule(1.0)) for name in ("video", "action")}
 
 
@@ -62,7 +55,7 @@ def foresight(folder):
     }
     providers = {"semantic": SceneEncoder(labels="colours", classes=8, width=6)}
     decoder = FramePictures(tiny_codec().autoencoder)
-    policy = ForesightPolicy(tiny_wam(num_layers=3), providers, decoder, blocks=[0, 1], **SIZES)
+    policy = ForesightPolicy(tiny_wam(num_layers=3), providers, decoder, blocks=[0, 1], **TINY_FORESIGHT)
     save_wam(folder, policy, streams, kind="teacher", info={"teacher": "t"})
     tiny_codec().save(folder)
 

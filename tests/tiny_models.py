@@ -79,6 +79,16 @@ def tiny_joint_wam(*, seed: int = 0, **changes: Any) -> CogVideoX:
         return CogVideoX.create(**{**TINY_JOINT, **changes})
 
 
+TINY_FORESIGHT: dict[str, Any] = {
+    "text_width": 32,
+    "grid": [4, 4],
+    "decoupler": {"width": 8, "blocks": 1, "heads": 2, "positions": True},
+    "resampler": {"width": 8, "queries": 2, "depth": 1, "heads": 2, "head_dim": 4},
+    "expert": {"width": 8, "encoder": 1, "decoder": 1, "heads": 2},
+}
+"""Sizes of a foresight policy around one of these."""
+
+
 def tiny_codec(*, seed: int = 0, **norm: tuple[float, ...]) -> Codec:
     """An untrained autoencoder of 64 pixels; controls are normalised by q01 and q99, by default [-1, 1]."""
     with torch.random.fork_rng():

@@ -16,7 +16,7 @@ from flashwam.commands.shared import (
     add_temperature,
     add_token,
     add_trust,
-    is_given,
+    given,
     names,
     path,
     positive,
@@ -138,13 +138,13 @@ def _of_no_model(baseline: str, arguments: argparse.Namespace) -> Any:
 
 
 def _measured(arguments: argparse.Namespace) -> Any:
-    timing = [name for name in TIMING if is_given(getattr(arguments, name))]
+    timing = given(arguments, TIMING)
     if timing and not arguments.real_time:
         arguments.parser.error(f"--{timing[0].replace('_', '-')} is for a world that does not wait: add --real-time")
     baseline = _baseline(arguments)
     if arguments.real_time and (baseline or arguments.auxiliary):
         arguments.parser.error(f"--real-time drives a model as it is deployed: leave out --{baseline or 'auxiliary'}")
-    sampling = [name for name in _SAMPLING if is_given(getattr(arguments, name))]
+    sampling = given(arguments, _SAMPLING)
     if baseline:
         if arguments.server is not None or sampling:
             arguments.parser.error(

@@ -4,7 +4,7 @@
 import argparse
 from typing import Any
 
-from flashwam.commands.shared import TIMING, is_given, path, positive, read_token, trust
+from flashwam.commands.shared import TIMING, given, path, positive, read_token, trust
 from flashwam.system.paths import keep_compiled
 
 __all__ = ["add_libero_options", "is_for_libero", "libero_results"]
@@ -58,12 +58,12 @@ def is_for_libero(arguments: argparse.Namespace) -> bool:
 def _check(arguments: argparse.Namespace) -> None:
     """Refuses what makes no sense on LIBERO."""
     error = arguments.parser.error
-    others = [name for name in _OTHERS if is_given(getattr(arguments, name))]
+    others = given(arguments, _OTHERS)
     if others:
         error(f"--sim libero drives a model as it is served: leave out {_option(others[0])}")
     if (arguments.checkpoint is None) == (arguments.server is None):
         error("--sim libero drives a model: give either MODEL or --server URL (flashwam serve starts one)")
-    chosen = [name for name in _LOADING if is_given(getattr(arguments, name))]
+    chosen = given(arguments, _LOADING)
     if arguments.server is not None and chosen:
         error(f"--sim libero drives a served model as its server draws it: leave out {_option(chosen[0])}")
     if arguments.suite is None:

@@ -5,7 +5,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from flashwam.commands.shared import RECIPE_HELP, TIMING, is_given, path, positive, read_token
+from flashwam.commands.shared import RECIPE_HELP, TIMING, given, is_given, path, positive, read_token
 from flashwam.system.paths import keep_compiled
 
 __all__ = ["add_recording_options", "is_for_recordings", "recording_results"]
@@ -43,7 +43,6 @@ def add_recording_options(parser: argparse.ArgumentParser) -> None:
 def is_for_recordings(arguments: argparse.Namespace) -> bool:
     """Tells whether recordings are asked for, or nothing else can be: the model's tasks are not the simulator's."""
     driving = [name for name in _DRIVING if getattr(arguments, name)]
-    timing = [name for name in TIMING if is_given(getattr(arguments, name))]
     asked = [name for name in ("recordings", *_OPTIONS) if getattr(arguments, name)]
     if asked:
         if driving:
@@ -51,7 +50,7 @@ def is_for_recordings(arguments: argparse.Namespace) -> bool:
                 f"--{asked[0]} is for recorded episodes, on which nothing is driven: leave out "
                 f"--{driving[0].replace('_', '-')}"
             )
-        _refuse_time(arguments, timing)
+        _refuse_time(arguments)
         if (arguments.checkpoint is None) == (arguments.server is None):
             arguments.parser.error("give either MODEL or --server URL, which is to be judged on recorded episodes")
         if set(asked) <= set(_PLACED) and arguments.server is None and _simulated(arguments):
@@ -64,12 +63,12 @@ def is_for_recordings(arguments: argparse.Namespace) -> bool:
         return False
     if _simulated(arguments) is not False:
         return False
-    _refuse_time(arguments, timing)
+    _refuse_time(arguments)
     return True
 
 
-def _refuse_time(arguments: argparse.Namespace, timing: Sequence[str]) -> None:
-    if timing:
+def _refuse_time(arguments: argparse.Namespace) -> None:
+    if timing := given(arguments, TIMING):
         arguments.parser.error(
             f"--{timing[0].replace('_', '-')} is for a world that does not wait, which takes a simulator: on recorded "
             "episodes nothing is driven, so leave it out"

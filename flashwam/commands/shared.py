@@ -3,7 +3,7 @@
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ __all__ = [
     "add_token",
     "add_training",
     "add_trust",
+    "given",
     "is_given",
     "load",
     "load_to_run",
@@ -206,6 +207,11 @@ def add_temperature(parser: argparse.ArgumentParser) -> None:
 def is_given(value: Any) -> bool:
     """Tells whether an option was given; a number may be 0."""
     return value is not None and value is not False
+
+
+def given(arguments: argparse.Namespace, names: Iterable[str]) -> list[str]:
+    """Those of some options that were given, by their names among the arguments."""
+    return [name for name in names if is_given(getattr(arguments, name))]
 
 
 def _temperature(text: str) -> Temperature:

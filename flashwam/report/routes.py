@@ -178,53 +178,49 @@ def draw_routes(rows: Sequence[Row], routes: Mapping[str, Sequence[str]], path: 
     }
     with new_figure(8.4, 1.0 + 4.0 * len(groups)) as figure:
         panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False)[:, 0]
+        labels = []
         for axes, (group, driven) in zip(panels, groups.items(), strict=True):
             axes.set(xscale="log", xlim=(low, high))
             axes.set_xticks(*plain_ticks(low, high))
             axes.minorticks_off()
             axes.set_ylabel(f"success, {group} tasks")
-            _draw_group(axes, driven, GROUPS[group], {row.run: colours[route_of[row.run]] for row in shown}, routes)
+            points = [(row, colours[route_of[row.run]]) for row in driven]
+            labels.append(_draw_group(axes, points, GROUPS[group], routes))
             tidy(axes, grid="both")
         dots = [panels[0].plot([], [], "o", ms=7, color=colour)[0] for colour in colours.values()]
         legend_below(figure, dots, list(colours), most=3)
         panels[0].set_title("Success against latency, by the way the student was made")
         panels[-1].set_xlabel("milliseconds a chunk (logarithmic; left is better)")
-        for axes, (group, driven) in zip(panels, groups.items(), strict=True):
-            named = _named(driven, routes, GROUPS[group])
-            at = [(row.latency["chunk_ms"], row.share(multimodal=GROUPS[group]).rate) for row in driven]
-            texts = [(row.label if row in named else "", colours[route_of[row.run]]) for row in driven]
-            label_points(axes, [(*place, *text) for place, text in zip(at, texts, strict=True)])
+        # Names find their places once the legend has taken its own.
+        for axes, named in zip(panels, labels, strict=True):
+            label_points(axes, named)
         return save_figure(figure, path)
 
 
-def _named(rows: Sequence[Row], routes: Mapping[str, Sequence[str]], several: bool) -> list[Row]:
-    """The first row of every route, and those on the line."""
-    measured, front = {row.run for row in rows}, best_at_each_latency(rows, several=several)
-    heads = {next((run for run in runs if run in measured), None) for runs in routes.values()}
-    return [row for row in rows if row.run in heads or row in front]
-
-
 def _draw_group(
-    axes: "Axes",
-    rows: Sequence[Row],
-    several: bool,
-    colours: Mapping[str, str],
-    routes: Mapping[str, Sequence[str]],
-) -> None:
-    """One group's points, those with a name large and with their interval, and the line."""
-    front, named = best_at_each_latency(rows, several=several), _named(rows, routes, several)
-    ends = [row.share(multimodal=several).rate for row in front]
+    axes: "Axes", points: Sequence[tuple[Row, str]], several: bool, routes: Mapping[str, Sequence[str]]
+) -> list[tuple[float, float, str, str]]:
+    """Draws one group's rows, each in its colour, and the line. The first of every route, and those on the line, are
+    large with their interval, and named by what is given back: x, y, name or "", colour."""
+    measured = {row.run for row, _ in points}
+    heads = {next((run for run in runs if run in measured), None) for runs in routes.values()}
+    front = best_at_each_latency([row for row, _ in points], several=several)
+    shares = [row.share(multimodal=several) for row in front]
     line = [*(row.latency["chunk_ms"] for row in front), axes.get_xlim()[1]]
-    axes.step(line, [*ends, ends[-1]], where="post", color=MUTED, lw=1.2, ls=(0, (3, 2)), zorder=1)
-    rates = [row.share(multimodal=several).rate for row in rows]
-    axes.set_ylim(max(-0.02, min(rates) - 0.06), min(1.04, max(rates) + 0.07))
-    for row in rows:
-        share, main = row.share(multimodal=several), row in named
-        at, colour = (row.latency["chunk_ms"], share.rate), colours[row.run]
+    ends = [*(share.rate for share in shares), shares[-1].rate]
+    axes.step(line, ends, where="post", color=MUTED, lw=1.2, ls=(0, (3, 2)), zorder=1)
+    labels = []
+    for row, colour in points:
+        share, main = row.share(multimodal=several), row.run in heads or row in front
+        at = (row.latency["chunk_ms"], share.rate)
         if main:
             axes.plot([at[0]] * 2, share.interval, color=colour, lw=1.4, alpha=0.5, zorder=2)
         size, alpha = (9, 1) if main else (5.5, 0.55)
         axes.plot(*at, "o", ms=size, color=colour, alpha=alpha, mec="white", mew=0.9, zorder=3)
+        labels.append((*at, row.label if main else "", colour))
+    rates = [rate for _, rate, _, _ in labels]
+    axes.set_ylim(max(-0.02, min(rates) - 0.06), min(1.04, max(rates) + 0.07))
+    return labels
 
 
 def write_routes(

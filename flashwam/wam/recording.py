@@ -236,6 +236,7 @@ class Recordings:
         # The model may have been moved.
         self._recorder, self._device, self.failed = CudaRecorder(device), device, ""
 
+    @_no_cast_copies()
     def record(self, work: Work, *, compiled: Work | None = None) -> Recording | None:
         """Records work, and says what had to be left out; None where it, or nothing more, can be recorded.
 
@@ -248,10 +249,6 @@ class Recordings:
         """
         if self.failed:
             return None
-        with _no_cast_copies():
-            return self._record(work, compiled)
-
-    def _record(self, work: Work, compiled: Work | None) -> Recording | None:
         with torch.inference_mode(False), torch.no_grad():
             work()
         if compiled is not None and self._compiles:

@@ -6,24 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import tiny_codec, tiny_joint_wam, tiny_wam
+from tiny_models import TINY_FORESIGHT, tiny_codec, tiny_joint_wam, tiny_wam
 
 from flashwam.data.pictures import FramePictures
 from flashwam.foresight.policy import ForesightPolicy
 from flashwam.foresight.scene import SceneEncoder
 
-SMALL: dict[str, Any] = {
-    "text_width": 32,
-    "grid": [4, 4],
-    "decoupler": {"width": 8, "blocks": 1, "heads": 2, "positions": True},
-    "resampler": {"width": 8, "queries": 2, "depth": 1, "heads": 2, "head_dim": 4},
-    "expert": {"width": 8, "encoder": 1, "decoder": 1, "heads": 2},
-}
-
 
 @pytest.fixture(params=["lingbot_va", "cogvideox"])
 def make_policy(request: pytest.FixtureRequest) -> Callable[..., ForesightPolicy]:
-    """Builds a policy whose every trained parameter is random; keywords replace those of SMALL, and heads of 32 make
+    """Builds a policy whose every trained parameter is random; keywords replace those of TINY_FORESIGHT, and heads of 32 make
     the backbone's layers multiples of 16."""
 
     def make(*, heads_of_32: bool = False, **changes: Any) -> ForesightPolicy:
@@ -37,7 +29,7 @@ def make_policy(request: pytest.FixtureRequest) -> Callable[..., ForesightPolicy
                 "geometric": SceneEncoder(labels="motion", classes=0, width=5),
             }
             decoder = FramePictures(tiny_codec().autoencoder)
-            policy = ForesightPolicy(backbone, providers, decoder, **{**SMALL, "blocks": blocks, **changes})
+            policy = ForesightPolicy(backbone, providers, decoder, **{**TINY_FORESIGHT, "blocks": blocks, **changes})
             with torch.no_grad():
                 for p in policy.parameters():
                     p.copy_(torch.randn(p.shape) * (0.3 if p.ndim < 2 else p.shape[-1] ** -0.5))

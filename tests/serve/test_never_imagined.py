@@ -3,7 +3,7 @@
 
 import numpy as np
 import pytest
-from tiny_models import tiny_codec, tiny_wam
+from tiny_models import TINY_FORESIGHT, tiny_codec, tiny_wam
 
 from flashwam.cli import main
 from flashwam.core.streams import StreamSpec
@@ -19,13 +19,6 @@ from flashwam.student import save_wam
 from flashwam.wam.layout import Layout
 
 SEEN = {CAMERA: np.zeros((64, 64, 3), np.uint8)}
-SIZES = {
-    "text_width": 32,
-    "grid": [4, 4],
-    "decoupler": {"width": 8, "blocks": 1, "heads": 2, "positions": True},
-    "resampler": {"width": 8, "queries": 2, "depth": 1, "heads": 2, "head_dim": 4},
-    "expert": {"width": 8, "encoder": 1, "decoder": 1, "heads": 2},
-}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +34,7 @@ def policy(tmp_path_factory):
         {"semantic": SceneEncoder(labels="colours", classes=8, width=6)},
         FramePictures(tiny_codec().autoencoder),
         blocks=[0, 1],
-        **SIZES,
+        **TINY_FORESIGHT,
     )
     assert wam.probes
     assert not wam.conditions_on_first

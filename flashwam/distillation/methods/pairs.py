@@ -28,7 +28,7 @@ from flashwam.distillation.methods.dmd_term import (
 )
 from flashwam.distillation.methods.lesson import Lesson
 from flashwam.distillation.methods.options import is_weight, mapping_of, option
-from flashwam.distillation.methods.values import COUNT, SHARE, TEXT, OptionValue, at_least, check_each, or_none
+from flashwam.distillation.methods.values import COUNT, SHARE, TEXT, OptionValue, check_each, or_none
 from flashwam.distillation.own_pasts import own_pasts
 from flashwam.distillation.pair_source import NOISE, PairSource, Pool, pair_counts
 from flashwam.distillation.prepared import Prepared, draw_passes
@@ -78,7 +78,7 @@ class Pairs(Method):
     stream_losses = (DMD,)
     stream_choices = ("huber_c", "teacher_temperature")
     option_values: ClassVar[Mapping[str, OptionValue]] = {
-        "reuse": at_least(1, "a finite number of at least 1"),
+        "reuse": OptionValue(lambda value: is_weight(value) and value >= 1, "a finite number of at least 1"),
         "first_share": or_none(SHARE),
         "several_ways": COUNT,
         "steps": COUNT,

@@ -18,7 +18,6 @@ __all__ = [
     "TEXT",
     "WEIGHT",
     "OptionValue",
-    "at_least",
     "check_each",
     "of_streams",
     "one_of",
@@ -70,11 +69,6 @@ def check_each(at: str, options: Mapping[str, Any], known: Mapping[str, OptionVa
     for name, value in options.items():
         if name in known:
             known[name].check(f"{at}.{name}", value)
-
-
-def at_least(least: float, told: str) -> OptionValue:
-    """A finite number of at least so much."""
-    return OptionValue(lambda value: is_weight(value) and value >= least, told)
 
 
 def one_of(*values: object) -> OptionValue:
