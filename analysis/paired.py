@@ -51,7 +51,7 @@ def find_row(rows: Mapping[str, Row], name: str) -> Row:
 
 
 def lines(one: Row, other: Row, tasks: Collection[str] = ()) -> Iterator[list[str]]:
-    """A line for each group of tasks that both were driven on, and for all; of some tasks alone where they are named."""
+    """A line for each group of tasks that both were driven on, and for all; of `tasks` alone if there are any."""
     if tasks:
         one = _on(one, tasks)
     for group, several in {**GROUPS, "all": None}.items():

@@ -48,7 +48,7 @@ def check_text(shape: Sequence[int], width: int | None) -> None:
         raise InputError(
             f"text: the data has {shape[-1]} numbers a token, the model takes {width}; embed the prompts with the "
             "model's own text encoder (flashwam convert with its recipe), or give a model that is to be made the "
-            "data's width (wam.config, of LingBot-VA: text_dim)"
+            "data's width (wam.config, such as text_dim)"
         )
 
 
